@@ -1,0 +1,281 @@
+//! The client's half of a session: frames in, frames out, and how it ended.
+//!
+//! Lives as long as the session does, while targets may come and go. Knows nothing of targets: the
+//! payload for one is left in [`Client::payload`], where the pump finds it.
+
+use std::future::poll_fn;
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::buffer::{Lease, SIZE};
+use crate::stream::Stream;
+use crate::ws::{Codec, ControlFrame, ControlPayload, Event, HEADROOM, Violation};
+
+/// How long a peer that was told the end may take to end too; what it still sends is discarded.
+/// Closing a socket with unread bytes resets it, and the reset would eat our last bytes.
+pub(crate) const DRAIN: Duration = Duration::from_secs(2);
+
+/// What was last heard of the client.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// It may send more.
+    Open,
+    /// Its close frame.
+    Closed(Option<CloseFrame>),
+    /// The end of its stream without a close frame.
+    Ended,
+    /// An error of its connection.
+    Failed(io::ErrorKind),
+    /// It broke the protocol.
+    Violated(Violation),
+}
+
+/// How far our close frame is.
+#[derive(Debug, PartialEq, Eq)]
+enum Close {
+    No,
+    Wanted(Option<CloseFrame>),
+    /// Handed over to be sent.
+    Done,
+    /// The connection takes nothing any more.
+    Impossible,
+}
+
+/// A WebSocket client, after the 101.
+pub(crate) struct Client {
+    stream: Stream,
+    codec: Codec,
+    pub(crate) input: Input,
+    /// Payload from the client that is not yet at the target.
+    pub(crate) payload: Option<Lease>,
+    /// A data frame that is not yet at the client.
+    frame: Option<Lease>,
+    /// The rest of a control frame that is not yet at the client.
+    control: Option<ControlFrame>,
+    /// The newest ping that is to be answered (RFC 6455, section 5.5.3: the others need not be).
+    pong: Option<ControlPayload>,
+    close: Close,
+    /// How the session ended, for the log: the first reason there was.
+    ending: Option<(CloseCode, String)>,
+    /// Payload bytes from the client.
+    pub(crate) received: u64,
+    /// Payload bytes for the client.
+    pub(crate) sent: u64,
+}
+
+impl Client {
+    /// A client whose next byte is its first frame's.
+    pub(crate) fn new(stream: Stream, codec: Codec) -> Self {
+        Self {
+            stream,
+            codec,
+            input: Input::Open,
+            payload: None,
+            frame: None,
+            control: None,
+            pong: None,
+            close: Close::No,
+            ending: None,
+            received: 0,
+            sent: 0,
+        }
+    }
+
+    /// Whether no data may follow: a close frame is sent or under way, or nothing can be sent.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.close != Close::No
+    }
+
+    /// Whether nothing can be sent. What the client sent before can still be read.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.close == Close::Impossible
+    }
+
+    /// Whether the session is ending, by us or by the client.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_closing() || !matches!(self.input, Input::Open)
+    }
+
+    /// How the session ended: 1006 if nobody said anything (RFC 6455, section 7.1.5).
+    pub(crate) fn ending(&self) -> (u16, &str) {
+        match &self.ending {
+            Some((code, reason)) => (u16::from(*code), reason),
+            None => (u16::from(CloseCode::Abnormal), ""),
+        }
+    }
+
+    /// Notes how the session ended, if that is not known already.
+    pub(crate) fn end(&mut self, code: CloseCode, reason: impl Into<String>) {
+        self.ending.get_or_insert_with(|| (code, reason.into()));
+    }
+
+    /// Has a close frame sent at the next frame boundary; the first one counts.
+    pub(crate) fn close(&mut self, code: CloseCode, reason: &str) {
+        self.end(code, reason);
+        if self.close == Close::No {
+            self.close = Close::Wanted(Some(CloseFrame { code, reason: reason.into() }));
+        }
+    }
+
+    /// Answers the end of the client's input with our own close frame where one is due, and notes
+    /// how the session ended. Does nothing while the input is open.
+    pub(crate) fn answer_input(&mut self) {
+        match &self.input {
+            Input::Open => {}
+            Input::Closed(frame) => {
+                let code = frame.as_ref().map(|frame| frame.code);
+                let reason =
+                    frame.as_ref().map_or_else(String::new, |frame| frame.reason.to_string());
+                self.end(code.unwrap_or(CloseCode::Status), reason);
+                if self.close == Close::No {
+                    let echo = code.map(|code| CloseFrame { code, reason: "".into() });
+                    self.close = Close::Wanted(echo);
+                }
+            }
+            Input::Ended => self.end(CloseCode::Abnormal, "client ended without a close frame"),
+            Input::Failed(kind) => self.end(CloseCode::Abnormal, format!("client: {kind}")),
+            Input::Violated(violation) => {
+                self.close(violation.close_code(), &violation.to_string());
+            }
+        }
+    }
+
+    /// Reads once, behind the payload that is still there, and decodes all of it. Pending also
+    /// when there is no room: whoever waits for the payload to leave is woken by that.
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let start = self.payload.as_ref().map_or(0, |payload| payload.end());
+        if start == SIZE {
+            return Poll::Pending;
+        }
+        let mut lease = self.payload.take().unwrap_or_else(Lease::take);
+        let read = lease.poll_read(cx, &mut self.stream, start);
+        match read {
+            Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => {}
+            Poll::Ready(Ok(length)) => self.decode(&mut lease, start..start + length),
+        }
+        self.payload = Some(lease).filter(|lease| !lease.is_done());
+        match ready!(read) {
+            Ok(0) => self.input = Input::Ended,
+            Ok(_) => {}
+            Err(error) => {
+                self.input = Input::Failed(error.kind());
+                self.give_up_sending();
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn decode(&mut self, lease: &mut Lease, mut unread: Range<usize>) {
+        loop {
+            match self.codec.decode(&mut lease.bytes, &mut unread) {
+                Ok(Some(Event::Data(piece))) => {
+                    self.received += piece.len() as u64;
+                    lease.push(piece);
+                }
+                Ok(Some(Event::Ping(payload))) => self.pong = Some(payload),
+                Ok(Some(Event::Pong)) => {}
+                // Nothing that follows a close frame counts (RFC 6455, section 5.5.1).
+                Ok(Some(Event::Close(frame))) => return self.input = Input::Closed(frame),
+                Ok(None) => return,
+                Err(violation) => return self.input = Input::Violated(violation),
+            }
+        }
+    }
+
+    /// Takes `length` payload bytes that were read to [`HEADROOM`] of `lease` as the next frame.
+    /// The frame before it must be out.
+    pub(crate) fn put_frame(&mut self, mut lease: Lease, length: usize) {
+        debug_assert!(self.frame.is_none() && !self.is_closing());
+        let frame = self.codec.encode(&mut lease.bytes, HEADROOM..HEADROOM + length);
+        lease.push(frame);
+        self.sent += length as u64;
+        self.frame = Some(lease);
+    }
+
+    /// Sends all there is to send: the frame, then control frames, the close frame last. Ready:
+    /// nothing is left. A connection that fails here takes nothing more, but what the client sent
+    /// before can still be read from it.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if ready!(self.poll_send_all(cx)).is_err() {
+            self.give_up_sending();
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if let Some(frame) = &mut self.frame {
+                ready!(frame.poll_write(cx, &mut self.stream))?;
+                self.frame = None;
+            }
+            if let Some(control) = &mut self.control {
+                while !control.is_empty() {
+                    match ready!(Pin::new(&mut self.stream).poll_write(cx, control))? {
+                        0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                        written => drop(control.drain(..written)),
+                    }
+                }
+                self.control = None;
+            }
+            if let Close::Wanted(frame) = &self.close {
+                self.control = Some(self.codec.close(frame.as_ref()));
+                self.close = Close::Done;
+            } else if let Some(payload) = self.pong.take_if(|_| self.close == Close::No) {
+                self.control = Some(self.codec.pong(&payload));
+            } else {
+                return Pin::new(&mut self.stream).poll_flush(cx);
+            }
+        }
+    }
+
+    /// Attends to a client that has no target: answers its pings and its close, and keeps its
+    /// payload, as much of it as a buffer takes. Ready when its input has ended and has left
+    /// nothing for a target.
+    pub(crate) fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.answer_input();
+            // Not waited for: of many pings only the newest is answered.
+            let _ = self.poll_send(cx);
+            if !matches!(self.input, Input::Open) {
+                return if self.payload.is_none() { Poll::Ready(()) } else { Poll::Pending };
+            }
+            ready!(self.poll_receive(cx));
+        }
+    }
+
+    /// Sends what is left and shuts our side down.
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_send(cx));
+        // An error here is the client's end, which is what the drain waits for.
+        Pin::new(&mut self.stream).poll_shutdown(cx).map(drop)
+    }
+
+    /// Discards what still comes. Ready at the end of the client's stream.
+    pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Ok(1..) = ready!(Lease::take().poll_read(cx, &mut self.stream, 0)) {}
+        Poll::Ready(())
+    }
+
+    /// Ends a session that has no target.
+    pub(crate) async fn farewell(&mut self) {
+        let finish_and_drain = async {
+            poll_fn(|cx| self.poll_finish(cx)).await;
+            poll_fn(|cx| self.poll_drain(cx)).await;
+        };
+        let _ = timeout(DRAIN, finish_and_drain).await;
+    }
+
+    fn give_up_sending(&mut self) {
+        self.frame = None;
+        self.control = None;
+        self.close = Close::Impossible;
+    }
+}

@@ -1,0 +1,144 @@
+//! One connection from its accept to its end: head, 101, target, pump, record.
+//!
+//! The order of things is here; how each is done is in the modules it calls.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tracing::{debug, info};
+
+use crate::client::Client;
+use crate::config::Config;
+use crate::http::{self, Upgraded};
+use crate::order::{Order, Orders};
+use crate::pump::{End, Pump};
+use crate::sessions::Sessions;
+use crate::stream::{Stream, tune};
+use crate::target::{Reached, Target};
+
+/// What all connections of a bridge share.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) target: Target,
+    pub(crate) sessions: Arc<Sessions>,
+}
+
+/// Attends to a connection until it ends, and records its session if it becomes one (B10).
+pub(crate) async fn attend(
+    io: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    mut orders: Orders,
+) {
+    // An IPv4 client of a dual-stack listener is logged as what it is.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    // A session lives long and its handshake does not: what that needs is freed here.
+    let received = Box::pin(receive(io, Arc::clone(&shared), orders.clone())).await;
+    let Upgraded { stream, upgrade, session } = match received {
+        Ok(upgraded) => upgraded,
+        Err(why) => return debug!(client = %peer, %why, "connection ended without a session"),
+    };
+    let mut client = Client::new(stream, upgrade.codec());
+    let began = Instant::now();
+    info!(
+        session = session.id,
+        client = %peer,
+        version = upgrade.version,
+        path = upgrade.path,
+        target = %shared.config.target,
+        "session started"
+    );
+    bridge(&mut client, &shared, &mut orders).await;
+    let (code, reason) = client.ending();
+    info!(
+        session = session.id,
+        client = %peer,
+        version = upgrade.version,
+        path = upgrade.path,
+        target = %shared.config.target,
+        sent = client.sent,
+        received = client.received,
+        duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        code,
+        reason,
+        "session ended"
+    );
+}
+
+async fn receive(
+    io: TcpStream,
+    shared: Arc<Shared>,
+    mut orders: Orders,
+) -> Result<Upgraded, http::NoSession> {
+    if let Err(error) = tune(&io) {
+        // It fails on a connection that is reset already.
+        debug!(%error, "cannot set socket options");
+    }
+    let head_timeout = shared.config.head_timeout;
+    http::receive(Stream::new(io), &shared.sessions, head_timeout, &mut orders).await
+}
+
+/// Finds the client a target and pumps, again if the target was lost before anything happened.
+async fn bridge(client: &mut Client, shared: &Shared, orders: &mut Orders) {
+    let mut hold = shared.target.hold();
+    loop {
+        match Box::pin(shared.target.reach(client, orders, &mut hold)).await {
+            Reached::Target(connection) => match run(Pump::new(client, connection), orders).await {
+                End::Finished => return,
+                End::Lost => shared.target.doubt(),
+            },
+            Reached::Nothing(why) => client.close(CloseCode::Error, &why.to_string()),
+            Reached::Shutdown => client.close(CloseCode::Away, "shutting down"),
+            Reached::ClientEnded => {}
+        }
+        if client.is_over() {
+            return Box::pin(client.farewell()).await;
+        }
+    }
+}
+
+async fn run(mut pump: Pump<'_>, orders: &mut Orders) -> End {
+    tokio::select! {
+        // The order comes first: a target that is stopped along with us must not make a 1011 of it.
+        biased;
+        () = orders.at_least(Order::Now) => pump.shut_down(),
+        end = poll_fn(|cx| pump.poll(cx)) => return end,
+    }
+    poll_fn(|cx| pump.poll(cx)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Address, Target as Place};
+    use std::time::Duration;
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+
+    #[tokio::test]
+    async fn p6_a_connections_task_is_small() {
+        let config = Arc::new(Config {
+            target: Place::Address(Address { host: String::new(), port: 0 }),
+            max_connections: 1,
+            head_timeout: Duration::ZERO,
+            run_once: false,
+            timeout: None,
+            idle_timeout: None,
+        });
+        let shared = Arc::new(Shared {
+            target: Target::new(Arc::clone(&config)),
+            sessions: Sessions::new(1),
+            config,
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = listener.local_addr().unwrap();
+        let io = TcpStream::connect(peer).await.unwrap();
+        let (_giver, orders) = watch::channel(Order::Run);
+        let size = size_of_val(&attend(io, peer, shared, Orders(orders)));
+        assert!(size <= 1536, "{size} bytes");
+    }
+}

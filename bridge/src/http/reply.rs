@@ -1,0 +1,63 @@
+//! The answers that are made here and not by hyper, which itself answers malformed heads (400) and
+//! those that are too large (431).
+
+use ::http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use ::http::{Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::Full;
+
+use crate::ws::{Refusal, Upgrade, VERSIONS};
+
+type Reply = Response<Full<Bytes>>;
+
+/// 101: what follows is WebSocket. No extension is ever negotiated.
+pub(super) fn switching(upgrade: &Upgrade) -> Reply {
+    let mut reply = Response::new(Full::default());
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = reply.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, upgrade.accept.parse().expect("base64 is a header value"));
+    if let Some(protocol) = upgrade.protocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
+    reply
+}
+
+/// The answer to a head that does not begin a session.
+pub(super) fn refusal(refusal: Refusal) -> Reply {
+    match refusal {
+        Refusal::WebRequest => {
+            let mut reply = plain(StatusCode::METHOD_NOT_ALLOWED, "WebSocket only");
+            // RFC 9110, section 15.5.6: the header is due, and its list may be empty.
+            reply.headers_mut().insert(ALLOW, HeaderValue::from_static(""));
+            reply
+        }
+        Refusal::Version => {
+            let mut reply = plain(StatusCode::UPGRADE_REQUIRED, &refusal.to_string());
+            let headers = reply.headers_mut();
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSIONS));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            reply
+        }
+        Refusal::Request | Refusal::Key => plain(StatusCode::BAD_REQUEST, &refusal.to_string()),
+    }
+}
+
+/// The answer to a handshake that comes too late (B8).
+pub(super) fn no_more_sessions() -> Reply {
+    let mut reply = plain(StatusCode::SERVICE_UNAVAILABLE, "no more sessions");
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
+fn plain(status: StatusCode, text: &str) -> Reply {
+    let mut reply = Response::new(Full::from(format!("{text}\n")));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    reply
+}

@@ -1,0 +1,77 @@
+//! The WebSocket bridge: listening sockets in, sessions out.
+//!
+//! A session goes through these modules, in this order:
+//!
+//! - `listen` accepts the connection and knows when the bridge is done,
+//! - `connection` has the pipeline on one screen,
+//! - `http` answers its requests until one is a handshake, which `ws` judges,
+//! - `target` finds it a connection to an address or to the wrapped program,
+//! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
+//!   framed by a codec of `ws`.
+//!
+//! The crate knows sockets and clocks; no command line, no process, no signal.
+#![forbid(unsafe_code)]
+
+mod buffer;
+mod client;
+mod config;
+mod connection;
+mod http;
+mod listen;
+mod order;
+mod pump;
+mod sessions;
+pub mod sock_diag;
+mod stream;
+mod target;
+mod ws;
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use config::{Address, Config, Program, Readiness, Shutdown, Target};
+
+/// Why a bridge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was told to; no session is left.
+    Shutdown,
+    /// Its one session has ended.
+    RunOnce,
+    /// `timeout` has run out and the last session has ended.
+    Timeout,
+    /// `idle_timeout` has run out.
+    IdleTimeout,
+}
+
+/// Why a bridge cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listening socket cannot be used.
+    #[error("cannot use listening socket: {0}")]
+    Listen(#[source] io::Error),
+    /// A listening socket does not accept any more, for a reason that time will not mend.
+    #[error("cannot accept connections: {0}")]
+    Accept(#[source] io::Error),
+}
+
+/// Bridges sessions from `listeners` to the target until told to stop or done by its
+/// configuration, and every connection has ended.
+///
+/// The listeners must be listening already; they are made non-blocking, and are closed as soon as
+/// no more sessions are wanted. Must be called within a tokio runtime that has time and I/O
+/// enabled. After [`Shutdown::Now`] it takes five seconds at most. A sender of `shutdown` that is
+/// dropped gives no more orders.
+///
+/// # Errors
+/// A listening socket that is none, at the start or later. Lack of descriptors or memory is no
+/// error: accepting pauses.
+pub async fn serve(
+    listeners: Vec<std::net::TcpListener>,
+    config: Arc<Config>,
+    shutdown: watch::Receiver<Shutdown>,
+) -> Result<Outcome, Error> {
+    listen::Bridge::new(listeners, config)?.run(shutdown).await
+}

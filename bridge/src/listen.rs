@@ -1,0 +1,290 @@
+//! The accept loop: which connections there are, and when the bridge is done.
+//!
+//! Knows counts and clocks; what happens on a connection is [`connection`](crate::connection)'s.
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, warn};
+
+use crate::config::{Config, Shutdown};
+use crate::connection::{Shared, attend};
+use crate::order::{Order, Orders};
+use crate::sessions::Sessions;
+use crate::target::Target;
+use crate::{Error, Outcome};
+
+/// How long accepting rests when the system has no descriptor or memory for one more (L1).
+const REST: Duration = Duration::from_millis(100);
+
+/// When sessions that were told to close are cut off: theirs is a matter of two seconds.
+const CUT_OFF: Duration = Duration::from_secs(5);
+
+/// A bridge at work.
+pub(crate) struct Bridge {
+    /// None any more once it stops accepting.
+    listeners: Vec<TcpListener>,
+    /// Which of them is asked first.
+    next: usize,
+    connections: JoinSet<()>,
+    shared: Arc<Shared>,
+    orders: watch::Sender<Order>,
+    /// Why it is ending, once it is.
+    ending: Option<Outcome>,
+    /// [`Config::timeout`] as a point in time.
+    timeout: Option<Instant>,
+    /// When there will have been no session for [`Config::idle_timeout`].
+    idle: Option<Instant>,
+    /// When accepting goes on, while it rests.
+    rested: Option<Instant>,
+    /// Whether accepting has failed for want of resources since it last succeeded.
+    is_exhausted: bool,
+    cut_off: Option<Instant>,
+}
+
+impl Bridge {
+    /// A bridge that accepts from `listeners`, which must be listening.
+    pub(crate) fn new(
+        listeners: Vec<std::net::TcpListener>,
+        config: Arc<Config>,
+    ) -> Result<Self, Error> {
+        let register = |listener: std::net::TcpListener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        };
+        let listeners = listeners.into_iter().map(register).collect::<Result<_, _>>();
+        let now = Instant::now();
+        Ok(Self {
+            listeners: listeners.map_err(Error::Listen)?,
+            next: 0,
+            connections: JoinSet::new(),
+            orders: watch::Sender::new(Order::Run),
+            ending: None,
+            timeout: config.timeout.map(|time| now + time),
+            idle: config.idle_timeout.map(|time| now + time),
+            rested: None,
+            is_exhausted: false,
+            cut_off: None,
+            shared: Arc::new(Shared {
+                target: Target::new(Arc::clone(&config)),
+                sessions: Sessions::new(if config.run_once { 1 } else { u64::MAX }),
+                config,
+            }),
+        })
+    }
+
+    /// Runs until it is told to end, or a limit of its configuration ends it, and no connection is
+    /// left.
+    pub(crate) async fn run(
+        mut self,
+        mut shutdown: watch::Receiver<Shutdown>,
+    ) -> Result<Outcome, Error> {
+        self.obey(*shutdown.borrow_and_update());
+        loop {
+            if let Some(outcome) = self.ending
+                && self.connections.is_empty()
+            {
+                return Ok(outcome);
+            }
+            let sessions = Arc::clone(&self.shared.sessions);
+            let accepting = self.is_accepting();
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                order = told(&mut shutdown) => self.obey(order),
+                Some(ended) = self.connections.join_next() => reap(ended),
+                () = sessions.changed() => self.count_sessions(),
+                () = at(deadline) => self.look_at_clock(Instant::now()),
+                accepted = accept(&self.listeners, self.next), if accepting => {
+                    self.next = self.next.wrapping_add(1);
+                    self.take(accepted)?;
+                }
+            }
+        }
+    }
+
+    fn is_accepting(&self) -> bool {
+        !self.listeners.is_empty()
+            && self.rested.is_none()
+            && self.connections.len() < self.shared.config.max_connections
+    }
+
+    /// The next point in time at which there is something to do.
+    fn deadline(&self) -> Option<Instant> {
+        [self.timeout, self.idle, self.rested, self.cut_off].into_iter().flatten().min()
+    }
+
+    fn obey(&mut self, shutdown: Shutdown) {
+        match shutdown {
+            Shutdown::Run => {}
+            Shutdown::Drain => self.end(Outcome::Shutdown, Order::Drain),
+            Shutdown::Now => {
+                self.cut_off.get_or_insert(Instant::now() + CUT_OFF);
+                self.end(Outcome::Shutdown, Order::Now);
+            }
+        }
+    }
+
+    /// Stops accepting, and tells the connections.
+    fn end(&mut self, outcome: Outcome, order: Order) {
+        self.ending = Some(outcome);
+        self.listeners.clear();
+        (self.timeout, self.idle, self.rested) = (None, None, None);
+        self.orders.send_if_modified(|given| {
+            let is_stronger = order > *given;
+            *given = order.max(*given);
+            is_stronger
+        });
+    }
+
+    fn count_sessions(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        let sessions = &self.shared.sessions;
+        if sessions.is_exhausted() {
+            return self.end(Outcome::RunOnce, Order::NoMore);
+        }
+        let idle_timeout = self.shared.config.idle_timeout.filter(|_| !sessions.any());
+        self.idle = idle_timeout.map(|time| Instant::now() + time);
+    }
+
+    fn look_at_clock(&mut self, now: Instant) {
+        let is_due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        if is_due(self.rested) {
+            self.rested = None;
+        }
+        if is_due(self.cut_off) {
+            self.cut_off = None;
+            warn!(connections = self.connections.len(), "cutting off what has not closed in time");
+            self.connections.abort_all();
+        }
+        if is_due(self.timeout) {
+            self.end(Outcome::Timeout, Order::NoMore);
+        } else if is_due(self.idle) && !self.shared.sessions.any() {
+            self.end(Outcome::IdleTimeout, Order::NoMore);
+        }
+    }
+
+    /// Takes a new connection in, or judges why there is none.
+    fn take(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) -> Result<(), Error> {
+        match accepted {
+            Ok((io, peer)) => {
+                self.is_exhausted = false;
+                let orders = Orders(self.orders.subscribe());
+                self.connections.spawn(attend(io, peer, Arc::clone(&self.shared), orders));
+            }
+            Err(error) => match judge(&error) {
+                Trouble::Connection => debug!(%error, "a connection was gone before its accept"),
+                Trouble::Resources => self.rest(&error),
+                Trouble::Listener => return Err(Error::Accept(error)),
+            },
+        }
+        Ok(())
+    }
+
+    fn rest(&mut self, error: &io::Error) {
+        if !self.is_exhausted {
+            warn!(%error, "cannot accept connections for now");
+        }
+        self.is_exhausted = true;
+        self.rested = Some(Instant::now() + REST);
+    }
+}
+
+/// What a failed `accept(2)` is the fault of.
+#[derive(Debug, PartialEq, Eq)]
+enum Trouble {
+    /// That connection: the next one may be fine (accept(2), "Error handling").
+    Connection,
+    /// The system, which may have more later.
+    Resources,
+    /// The socket itself.
+    Listener,
+}
+
+fn judge(error: &io::Error) -> Trouble {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => Trouble::Resources,
+        Some(Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP) | None => {
+            Trouble::Listener
+        }
+        Some(_) => Trouble::Connection,
+    }
+}
+
+/// A panic ends its own connection and nothing else (L3).
+fn reap(ended: Result<(), JoinError>) {
+    if let Err(failure) = ended
+        && failure.is_panic()
+    {
+        error!(%failure, "connection ended by a panic");
+    }
+}
+
+/// Accepts from whichever listener has a connection, beginning with number `first`.
+async fn accept(listeners: &[TcpListener], first: usize) -> io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|cx| {
+        for turn in 0..listeners.len() {
+            let listener = &listeners[(first.wrapping_add(turn)) % listeners.len()];
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Waits for the next order. Whoever gave them may be gone: then there will be none.
+async fn told(shutdown: &mut watch::Receiver<Shutdown>) -> Shutdown {
+    match shutdown.changed().await {
+        Ok(()) => *shutdown.borrow_and_update(),
+        Err(_) => pending().await,
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l1_accept_errors_are_judged() {
+        for (errno, trouble) in [
+            (Errno::EMFILE, Trouble::Resources),
+            (Errno::ENFILE, Trouble::Resources),
+            (Errno::ENOMEM, Trouble::Resources),
+            (Errno::ECONNABORTED, Trouble::Connection),
+            (Errno::EPROTO, Trouble::Connection),
+            (Errno::EPERM, Trouble::Connection),
+            (Errno::EHOSTUNREACH, Trouble::Connection),
+            (Errno::EINVAL, Trouble::Listener),
+        ] {
+            assert_eq!(judge(&errno.into()), trouble, "{errno}");
+        }
+    }
+
+    #[tokio::test]
+    async fn l3_a_panic_in_one_connection_is_reaped_like_any_end() {
+        let mut connections = JoinSet::new();
+        connections.spawn(async { panic!("on purpose") });
+        reap(connections.join_next().await.unwrap());
+        assert!(connections.is_empty());
+    }
+}

@@ -1,0 +1,293 @@
+//! The pump: a client and its target, both ways, until the session has ended.
+//!
+//! One task polls both directions, so that a session is one small object, and an idle one owns no
+//! buffer and no timer. Each direction alternates between writing out what it has and reading
+//! once more: while a write is pending nothing is read, which is the back-pressure (B4).
+//!
+//! What the ends of the four streams mean is in [`Pump::turn`], and nowhere else.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::buffer::Lease;
+use crate::client::{Client, DRAIN, Input};
+use crate::target::Connection;
+use crate::ws::HEADROOM;
+
+/// How long bytes may take to go where they belong once the session is ending, and how long the
+/// client may go on sending after its target has ended.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// How a pump ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The session is over; nothing is left to do.
+    Finished,
+    /// The target dropped a connection that carried nothing: another may still serve this client.
+    Lost,
+}
+
+/// Where the session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Bytes flow both ways.
+    Open,
+    /// The client ended without a close frame: it may still be reading.
+    ClientEnded,
+    /// The target ended, and the client has been told: it may still be sending.
+    TargetEnded,
+    /// Both are being told; what they still send is discarded.
+    Closing { all_told: bool },
+}
+
+/// One stream of the target's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Open,
+    /// Ended in order.
+    Ended,
+    Failed(io::ErrorKind),
+}
+
+/// A session that has a target.
+pub(crate) struct Pump<'a> {
+    client: &'a mut Client,
+    target: TcpStream,
+    /// What the target sends.
+    input: Side,
+    /// What the target takes.
+    output: Side,
+    phase: Phase,
+    /// The limit of the phase, where it has one.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Counts the session as served at the target's first byte.
+    served: Option<Arc<AtomicU64>>,
+    /// Whether a connection that carried nothing may be [`End::Lost`].
+    may_be_lost: bool,
+}
+
+impl<'a> Pump<'a> {
+    /// Joins a client, with the payload it may have sent already, and a new connection.
+    pub(crate) fn new(client: &'a mut Client, connection: Connection) -> Self {
+        Self {
+            client,
+            target: connection.stream,
+            input: Side::Open,
+            output: Side::Open,
+            phase: Phase::Open,
+            timer: None,
+            served: connection.served,
+            may_be_lost: connection.may_be_lost,
+        }
+    }
+
+    /// Closes the session because the bridge is told to stop (1001). There are two seconds for all
+    /// of it, for what is under way as well.
+    pub(crate) fn shut_down(&mut self) {
+        self.client.close(CloseCode::Away, "shutting down");
+        self.phase = Phase::Closing { all_told: true };
+        self.limit(DRAIN);
+    }
+
+    /// Moves bytes until both directions would block.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if let Phase::Closing { all_told } = self.phase {
+                return self.poll_closing(cx, all_told);
+            }
+            let phase = self.phase;
+            let up = self.poll_up(cx);
+            let down = self.poll_down(cx);
+            if self.turn() {
+                return Poll::Ready(End::Lost);
+            }
+            if up.is_pending() && down.is_pending() && self.phase == phase {
+                ready!(self.poll_timer(cx));
+                match self.phase {
+                    Phase::TargetEnded => self.shut_both(),
+                    _ => return Poll::Ready(End::Finished),
+                }
+            }
+        }
+    }
+
+    /// One step from the client to the target: a write, or else a read.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.client.payload.is_some() {
+            self.poll_write_payload(cx)
+        } else if matches!(self.client.input, Input::Open) {
+            self.client.poll_receive(cx)
+        } else if self.output == Side::Open {
+            self.poll_shut_target(cx)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// One step from the target to the client: the writes, then a read.
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.client.poll_send(cx));
+        if self.client.is_closing() || self.input != Side::Open {
+            return Poll::Pending;
+        }
+        let mut lease = Lease::take();
+        match ready!(lease.poll_read(cx, &mut self.target, HEADROOM)) {
+            Ok(0) => self.input = Side::Ended,
+            Ok(length) => {
+                if let Some(served) = self.served.take() {
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+                self.client.put_frame(lease, length);
+            }
+            Err(error) => self.input = Side::Failed(error.kind()),
+        }
+        Poll::Ready(())
+    }
+
+    /// Decides what the ends of streams mean, if any has ended. True: the connection is lost.
+    fn turn(&mut self) -> bool {
+        match (&self.client.input, self.phase) {
+            // It is gone; what it sent before is read and flushed, but not for ever.
+            (Input::Open, Phase::Open) if self.client.is_deaf() => {
+                self.phase = Phase::ClientEnded;
+                self.limit(FLUSH);
+            }
+            (Input::Open, _) => {}
+            (Input::Ended, Phase::ClientEnded) if !self.client.is_deaf() => {}
+            (Input::Ended, Phase::Open) => {
+                self.client.answer_input();
+                self.phase = Phase::ClientEnded;
+                self.limit(if self.output == Side::Open { FLUSH } else { DRAIN });
+            }
+            _ => {
+                self.client.answer_input();
+                self.shut_both();
+            }
+        }
+        match (self.input, self.phase) {
+            (Side::Open, _) | (Side::Ended, Phase::TargetEnded) | (_, Phase::Closing { .. }) => {}
+            (Side::Ended, phase) => {
+                self.close_for_target();
+                if phase == Phase::Open {
+                    self.phase = Phase::TargetEnded;
+                    self.limit(FLUSH);
+                } else {
+                    self.shut_both();
+                }
+            }
+            (Side::Failed(_), _) if self.is_lost() => return true,
+            (Side::Failed(_), _) => {
+                self.output = self.input;
+                self.close_for_target();
+                self.shut_both();
+            }
+        }
+        false
+    }
+
+    /// W4: reset before its first byte, while the client has sent none.
+    fn is_lost(&self) -> bool {
+        self.may_be_lost
+            && self.input == Side::Failed(io::ErrorKind::ConnectionReset)
+            && matches!(self.client.input, Input::Open)
+            && (self.client.received, self.client.sent) == (0, 0)
+    }
+
+    /// Tells the client how the target ended.
+    fn close_for_target(&mut self) {
+        // A write takes the socket's pending error away, and the next read then reports an orderly
+        // end. EPIPE is none: that is said of a target that had ended in order before.
+        let failed = match (self.input, self.output) {
+            (Side::Failed(kind), _) => Some(kind),
+            (_, Side::Failed(kind)) if kind != io::ErrorKind::BrokenPipe => Some(kind),
+            _ => None,
+        };
+        match failed {
+            Some(kind) => self.client.close(CloseCode::Error, &format!("target failed: {kind}")),
+            None => self.client.close(CloseCode::Normal, "target closed the connection"),
+        }
+    }
+
+    fn shut_both(&mut self) {
+        self.phase = Phase::Closing { all_told: false };
+        self.limit(FLUSH);
+    }
+
+    /// Lets what is under way come to its end, then both peers.
+    fn poll_closing(&mut self, cx: &mut Context<'_>, all_told: bool) -> Poll<End> {
+        let client_told = self.client.poll_finish(cx).is_ready();
+        let target_told = self.poll_finish_target(cx).is_ready();
+        let client_gone = client_told && self.client.poll_drain(cx).is_ready();
+        let target_gone = target_told && self.poll_drain_target(cx).is_ready();
+        if client_gone && target_gone {
+            return Poll::Ready(End::Finished);
+        }
+        if client_told && target_told && !all_told {
+            self.phase = Phase::Closing { all_told: true };
+            self.limit(DRAIN);
+        }
+        self.poll_timer(cx).map(|()| End::Finished)
+    }
+
+    fn poll_finish_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.client.payload.is_some() {
+            ready!(self.poll_write_payload(cx));
+        }
+        if self.output == Side::Open { self.poll_shut_target(cx) } else { Poll::Ready(()) }
+    }
+
+    fn poll_drain_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.input == Side::Open {
+            match ready!(Lease::take().poll_read(cx, &mut self.target, 0)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => self.input = Side::Ended,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Writes the payload to the target, or drops it if the target takes nothing any more.
+    fn poll_write_payload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(payload) = &mut self.client.payload
+            && self.output == Side::Open
+            && let Err(error) = ready!(payload.poll_write(cx, &mut self.target))
+        {
+            self.output = Side::Failed(error.kind());
+        }
+        self.client.payload = None;
+        Poll::Ready(())
+    }
+
+    fn poll_shut_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // It fails if the target is gone, which the reading side finds out.
+        let _ = ready!(Pin::new(&mut self.target).poll_shutdown(cx));
+        self.output = Side::Ended;
+        if self.phase == Phase::ClientEnded {
+            self.limit(DRAIN);
+        }
+        Poll::Ready(())
+    }
+
+    fn limit(&mut self, time: Duration) {
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(Instant::now() + time),
+            None => self.timer = Some(Box::pin(sleep(time))),
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Reaching the target: an address, or a program that comes and goes.
+//!
+//! Knows what it takes until a session has its connection, and nothing of clients but that they
+//! must be attended to meanwhile.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::client::Client;
+use crate::config::{self, Address, Config, Program, Readiness};
+use crate::order::{Order, Orders};
+use crate::sock_diag;
+use crate::stream::tune;
+
+/// How long one address may take to be connected to, and a name to be resolved.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long a program that refused is left alone if nothing is heard of it.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// When the kernel is asked whether a connection has been accepted, counted from the answer
+/// before. A program that takes longer than all of them together (it is busy, or just slow) is
+/// taken to accept in the end: the clients behind this one must not wait for it.
+const LOOKUPS: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(1),
+    Duration::from_millis(3),
+    Duration::from_millis(9),
+    Duration::from_millis(27),
+    Duration::from_millis(81),
+];
+
+/// A connection to the target.
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    /// To be counted up at the first byte, if the session is not counted already.
+    pub(crate) served: Option<Arc<AtomicU64>>,
+    /// Whether the client may get another one if this one is reset before it carried a byte.
+    pub(crate) may_be_lost: bool,
+}
+
+/// Why a client gets no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreachable {
+    #[error("cannot connect to {0}: {1}")]
+    Connect(String, String),
+    #[error("program did not listen within {} s", .0.as_secs_f64())]
+    NotListening(Duration),
+    #[error("program has ended")]
+    Gone,
+    #[error("shutting down")]
+    Draining,
+}
+
+/// How the wait for a connection ended.
+pub(crate) enum Reached {
+    Target(Connection),
+    Nothing(Unreachable),
+    /// The client's input ended first, and left nothing to be delivered.
+    ClientEnded,
+    /// [`Order::Now`] came first.
+    Shutdown,
+}
+
+/// The target of a bridge.
+pub(crate) struct Target {
+    config: Arc<Config>,
+    /// One client at a time goes to a program that serves one connection and then ends; the others
+    /// queue here, first come first served.
+    gate: Semaphore,
+}
+
+impl Target {
+    pub(crate) fn new(config: Arc<Config>) -> Self {
+        Self { config, gate: Semaphore::new(1) }
+    }
+
+    /// How long a client may be held in all.
+    pub(crate) fn hold(&self) -> Duration {
+        match &self.config.target {
+            config::Target::Address(_) => Duration::ZERO,
+            config::Target::Program(program) => program.hold,
+        }
+    }
+
+    /// Says that a connection was lost before it carried a byte.
+    pub(crate) fn doubt(&self) {
+        if let config::Target::Program(program) = &self.config.target {
+            program.doubt.notify_one();
+        }
+    }
+
+    /// Connects, and attends to the client meanwhile. `hold` is what the client has left of its
+    /// time; it is charged for the time until the target accepts.
+    pub(crate) async fn reach(
+        &self,
+        client: &mut Client,
+        orders: &mut Orders,
+        hold: &mut Duration,
+    ) -> Reached {
+        let began = Instant::now();
+        let orders_for_hold = orders.clone();
+        let reached = tokio::select! {
+            biased;
+            () = orders.at_least(Order::Now) => Reached::Shutdown,
+            () = poll_fn(|cx| client.poll_hold(cx)) => Reached::ClientEnded,
+            reached = self.connect(orders_for_hold, began + *hold) => match reached {
+                Ok(connection) => Reached::Target(connection),
+                Err(why) => Reached::Nothing(why),
+            },
+        };
+        *hold = hold.saturating_sub(began.elapsed());
+        reached
+    }
+
+    async fn connect(
+        &self,
+        mut orders: Orders,
+        deadline: Instant,
+    ) -> Result<Connection, Unreachable> {
+        match &self.config.target {
+            config::Target::Address(address) => connect_address(address).await,
+            config::Target::Program(program) => tokio::select! {
+                biased;
+                () = orders.at_least(Order::Drain) => Err(Unreachable::Draining),
+                connected = self.connect_program(program, deadline) => connected,
+            },
+        }
+    }
+
+    async fn connect_program(
+        &self,
+        program: &Program,
+        deadline: Instant,
+    ) -> Result<Connection, Unreachable> {
+        if program.respawns {
+            self.connect_in_turn(program, deadline).await
+        } else {
+            connect_once(program, deadline).await
+        }
+    }
+
+    /// To a program that will be started again: queues, and tries until it is let in.
+    async fn connect_in_turn(
+        &self,
+        program: &Program,
+        deadline: Instant,
+    ) -> Result<Connection, Unreachable> {
+        let not_listening = || Unreachable::NotListening(program.hold);
+        let gate = timeout_at(deadline, self.gate.acquire()).await;
+        let _turn = gate.map_err(|_| not_listening())?;
+        let mut readiness = program.readiness.clone();
+        loop {
+            let addr = ready(&mut readiness, program, deadline).await?;
+            if let Ok(stream) = connect(addr).await
+                && let Some(verdict) = probation(&stream, addr).await
+            {
+                return Ok(admitted(stream, program, &verdict));
+            }
+            program.doubt.notify_one();
+            let retry = Instant::now() + RETRY;
+            if retry > deadline {
+                return Err(not_listening());
+            }
+            let _ = timeout_at(retry, readiness.changed()).await;
+        }
+    }
+}
+
+/// A connection that has passed its probation.
+fn admitted(stream: TcpStream, program: &Program, verdict: &Verdict) -> Connection {
+    let served = match verdict {
+        Verdict::Accepted => {
+            program.served.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+        Verdict::Queued => Some(Arc::clone(&program.served)),
+    };
+    Connection { stream, served, may_be_lost: true }
+}
+
+/// To a program that will not be started again: one attempt, once it listens.
+async fn connect_once(program: &Program, deadline: Instant) -> Result<Connection, Unreachable> {
+    let addr = ready(&mut program.readiness.clone(), program, deadline).await?;
+    match connect(addr).await {
+        Ok(stream) => {
+            Ok(Connection { stream, served: Some(Arc::clone(&program.served)), may_be_lost: false })
+        }
+        Err(error) => {
+            program.doubt.notify_one();
+            Err(Unreachable::Connect(addr.to_string(), explain(&error)))
+        }
+    }
+}
+
+/// Waits until the program listens and says where.
+async fn ready(
+    readiness: &mut watch::Receiver<Readiness>,
+    program: &Program,
+    deadline: Instant,
+) -> Result<SocketAddr, Unreachable> {
+    let known = readiness.wait_for(|readiness| *readiness != Readiness::Waiting);
+    let known = match timeout_at(deadline, known).await {
+        Ok(Ok(known)) => known.clone(),
+        Ok(Err(_)) => Readiness::Gone,
+        Err(_) => Readiness::Waiting,
+    };
+    match known {
+        // Nobody is left who would tell us of its end.
+        Readiness::Ready(_) if readiness.has_changed().is_err() => Err(Unreachable::Gone),
+        Readiness::Ready(addr) => Ok(addr),
+        Readiness::Waiting => Err(Unreachable::NotListening(program.hold)),
+        Readiness::Gone => Err(Unreachable::Gone),
+    }
+}
+
+/// How a connection passed its probation.
+enum Verdict {
+    /// The program has it.
+    Accepted,
+    /// It is still in the accept queue.
+    Queued,
+}
+
+/// Watches a new connection until it is known to be accepted, or taken to be. `None`: it was
+/// reset, as the kernel does with what is left in the queue when a listener is closed.
+async fn probation(stream: &TcpStream, target: SocketAddr) -> Option<Verdict> {
+    let mut first = [0];
+    tokio::select! {
+        biased;
+        // Bytes, or an orderly end: neither comes from a queue.
+        peeked = stream.peek(&mut first) => peeked.ok().map(|_| Verdict::Accepted),
+        verdict = ask_kernel(stream, target) => Some(verdict),
+    }
+}
+
+async fn ask_kernel(stream: &TcpStream, target: SocketAddr) -> Verdict {
+    for wait in LOOKUPS {
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        // No answer is as good as "not yet": the connection itself will tell.
+        let answer = stream.local_addr().and_then(|ours| sock_diag::accepted(target, ours));
+        if answer.unwrap_or(false) {
+            return Verdict::Accepted;
+        }
+    }
+    Verdict::Queued
+}
+
+async fn connect_address(address: &Address) -> Result<Connection, Unreachable> {
+    let failed = |error| Unreachable::Connect(address.to_string(), explain(&error));
+    let lookup = timeout(CONNECT, lookup_host((address.host.as_str(), address.port)));
+    let addrs = lookup.await.unwrap_or_else(|late| Err(late.into())).map_err(failed)?;
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for addr in addrs {
+        match connect(addr).await {
+            Ok(stream) => return Ok(Connection { stream, served: None, may_be_lost: false }),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = timeout(CONNECT, TcpStream::connect(addr)).await??;
+    // Where nobody listens on a local port of the ephemeral range, the kernel may choose that same
+    // port for our end, and TCP connects the socket to itself.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    tune(&stream)?;
+    Ok(stream)
+}
+
+/// An error in the words of a close reason: no number, and short.
+fn explain(error: &io::Error) -> String {
+    match (error.raw_os_error(), error.kind().to_string()) {
+        (Some(_), known) if known != "uncategorized error" => known,
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,201 @@
+//! The opening handshake: from a request head to an [`Upgrade`], or the reason why not.
+//!
+//! RFC 6455, section 4.2. Knows heads only; the replies are made in [`crate::http`].
+
+use ::http::header::{
+    AsHeaderName, CONNECTION, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use ::http::request::Parts;
+use ::http::{Method, Version};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::Codec;
+
+/// The protocol versions we speak, as `Sec-WebSocket-Version` lists them.
+pub(crate) const VERSIONS: &str = "13, 8, 7";
+
+/// The one sub-protocol we know: bytes as they are.
+const BINARY: &str = "binary";
+
+/// A handshake that can be answered with 101.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Upgrade {
+    /// The protocol version, as the client wrote it.
+    pub(crate) version: &'static str,
+    /// The value of `Sec-WebSocket-Accept`.
+    pub(crate) accept: String,
+    /// The sub-protocol to confirm, if one was offered that we know.
+    pub(crate) protocol: Option<&'static str>,
+    /// The request's path and query.
+    pub(crate) path: String,
+}
+
+/// Why a head is not answered with 101.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// An ordinary web request.
+    #[error("no WebSocket handshake")]
+    WebRequest,
+    /// A handshake by another method than GET, or not in HTTP/1.1.
+    #[error("a WebSocket handshake is a GET in HTTP/1.1")]
+    Request,
+    /// A version that we do not speak, or none.
+    #[error("unsupported WebSocket version")]
+    Version,
+    /// No key, or not 16 bytes in base64.
+    #[error("missing or invalid Sec-WebSocket-Key")]
+    Key,
+}
+
+impl Upgrade {
+    /// Reads a request head.
+    pub(crate) fn from_head(head: &Parts) -> Result<Self, Refusal> {
+        let headers = &head.headers;
+        if !lists(headers, UPGRADE, "websocket") || !lists(headers, CONNECTION, "upgrade") {
+            return Err(Refusal::WebRequest);
+        }
+        if head.method != Method::GET || head.version != Version::HTTP_11 {
+            return Err(Refusal::Request);
+        }
+        let version = match single(headers, SEC_WEBSOCKET_VERSION) {
+            Some(b"13") => "13",
+            Some(b"8") => "8",
+            Some(b"7") => "7",
+            _ => return Err(Refusal::Version),
+        };
+        let key = single(headers, SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        Ok(Self {
+            version,
+            accept: derive_accept_key(key.ok_or(Refusal::Key)?),
+            protocol: tokens(headers, SEC_WEBSOCKET_PROTOCOL)
+                .any(|t| t == BINARY)
+                .then_some(BINARY),
+            path: path.to_owned(),
+        })
+    }
+
+    /// The framing of the session that follows the 101.
+    #[expect(clippy::unused_self, reason = "the sub-protocol chooses the framing")]
+    pub(crate) fn codec(&self) -> Codec {
+        Codec::rfc6455()
+    }
+}
+
+/// The elements of a comma-separated header that may come in several lines.
+fn tokens(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+fn lists(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|listed| listed.eq_ignore_ascii_case(token))
+}
+
+/// The value of a header that must come exactly once.
+fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
+    let mut lines = headers.get_all(name).into_iter();
+    let value = lines.next()?;
+    lines.next().is_none().then_some(value.as_bytes().trim_ascii())
+}
+
+/// Sixteen bytes in base64 are 22 digits and two equals signs.
+fn is_key(key: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::http::Request;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+    const GOOD: [(&str, &str); 4] = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", KEY),
+    ];
+
+    fn head(headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::get("/websockify?token=1");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// The good head with some headers replaced; an empty value leaves one out.
+    fn with(changed: &[(&str, &str)]) -> Result<Upgrade, Refusal> {
+        let kept = GOOD.iter().filter(|(name, _)| changed.iter().all(|(other, _)| other != name));
+        let added = changed.iter().filter(|(_, value)| !value.is_empty());
+        Upgrade::from_head(&head(&kept.chain(added).copied().collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn b1_a_good_head_is_accepted_with_the_key_of_the_rfc() {
+        let upgrade = with(&[]).unwrap();
+        assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!((upgrade.version, upgrade.protocol), ("13", None));
+        assert_eq!(upgrade.path, "/websockify?token=1");
+    }
+
+    #[test]
+    fn b1_connection_and_upgrade_are_lists_without_case() {
+        assert!(with(&[("Connection", "keep-alive, UPGRADE"), ("Upgrade", "WebSocket")]).is_ok());
+        assert!(with(&[("Connection", "keep-alive"), ("Connection", "upgrade")]).is_ok());
+        for (name, value) in
+            [("Connection", "keep-alive"), ("Connection", ""), ("Upgrade", "h2c"), ("Upgrade", "")]
+        {
+            assert_eq!(with(&[(name, value)]), Err(Refusal::WebRequest), "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn b1_versions_7_8_and_13_and_no_other() {
+        for version in ["7", "8", "13"] {
+            let name = "Sec-WebSocket-Version";
+            assert_eq!(with(&[(name, version)]).unwrap().version, version);
+        }
+        for version in ["", "0", "6", "12", "14", "13, 8", "x"] {
+            assert_eq!(with(&[("Sec-WebSocket-Version", version)]), Err(Refusal::Version));
+        }
+    }
+
+    #[test]
+    fn b1_keys_are_sixteen_bytes_in_base64_given_once() {
+        for key in [
+            "",
+            "x",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZSE=",
+            "!!!!!!!!!!!!!!!!!!!!!!==",
+        ] {
+            assert_eq!(with(&[("Sec-WebSocket-Key", key)]), Err(Refusal::Key), "{key}");
+        }
+        let twice = [("Sec-WebSocket-Key", KEY), ("Sec-WebSocket-Key", KEY)];
+        assert_eq!(with(&twice), Err(Refusal::Key));
+    }
+
+    #[test]
+    fn b1_binary_is_chosen_wherever_it_is_offered() {
+        let name = "Sec-WebSocket-Protocol";
+        assert_eq!(with(&[(name, "binary")]).unwrap().protocol, Some("binary"));
+        assert_eq!(with(&[(name, "chat, binary")]).unwrap().protocol, Some("binary"));
+        assert_eq!(with(&[(name, "chat"), (name, "binary")]).unwrap().protocol, Some("binary"));
+        assert_eq!(with(&[(name, "chat")]).unwrap().protocol, None);
+        assert_eq!(with(&[(name, "binarybinary")]).unwrap().protocol, None);
+    }
+
+    #[test]
+    fn b1_a_handshake_is_a_get_in_http_1_1() {
+        let mut post = head(&GOOD);
+        post.method = Method::POST;
+        assert_eq!(Upgrade::from_head(&post), Err(Refusal::Request));
+        let mut old = head(&GOOD);
+        old.version = Version::HTTP_10;
+        assert_eq!(Upgrade::from_head(&old), Err(Refusal::Request));
+    }
+}

@@ -1,0 +1,305 @@
+//! A bridge on a loopback port, targets, and a client that speaks in frames.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bridge::{Address, Config, Error, Outcome, Program, Readiness, Shutdown, Target};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// No condition in these tests takes this long to come true.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
+
+/// Waits for what must happen.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, future).await.expect("it happens before the deadline")
+}
+
+pub(crate) struct Bridge {
+    pub(crate) addr: SocketAddr,
+    pub(crate) shutdown: watch::Sender<Shutdown>,
+    serving: JoinHandle<Result<Outcome, Error>>,
+}
+
+impl Bridge {
+    pub(crate) fn start(config: Config) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (shutdown, orders) = watch::channel(Shutdown::Run);
+        let serving = tokio::spawn(bridge::serve(vec![listener], Arc::new(config), orders));
+        Self { addr, shutdown, serving }
+    }
+
+    /// To a listener of ours.
+    pub(crate) fn to(target: &TcpListener) -> Self {
+        Self::start(config(address_of(target)))
+    }
+
+    pub(crate) async fn outcome(self) -> Outcome {
+        within(self.serving).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        within(TcpStream::connect(self.addr)).await.unwrap()
+    }
+
+    /// A client that has had its 101.
+    pub(crate) async fn client(&self) -> Client {
+        Client::over(self.connect().await).await
+    }
+
+    /// Whether new connections are refused by now or soon.
+    pub(crate) async fn stops_accepting(&self) {
+        within(async {
+            while TcpStream::connect(self.addr).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+pub(crate) fn config(target: Target) -> Config {
+    Config {
+        target,
+        max_connections: 100,
+        head_timeout: DEADLINE,
+        run_once: false,
+        timeout: None,
+        idle_timeout: None,
+    }
+}
+
+pub(crate) fn address_of(target: &TcpListener) -> Target {
+    let addr = target.local_addr().unwrap();
+    Target::Address(Address { host: addr.ip().to_string(), port: addr.port() })
+}
+
+pub(crate) async fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
+    within(listener.accept()).await.unwrap().0
+}
+
+/// A port that nobody listens on, kept by a bound socket.
+pub(crate) fn closed_port() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
+    (socket, addr)
+}
+
+/// Ends a connection by a reset.
+pub(crate) fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+}
+
+/// A wrapped program as the supervisor would describe it.
+pub(crate) struct Supervisor {
+    pub(crate) readiness: watch::Sender<Readiness>,
+    pub(crate) doubt: Arc<Notify>,
+    pub(crate) served: Arc<AtomicU64>,
+}
+
+/// The supervisor's and the bridge's end of a program.
+pub(crate) fn program(
+    readiness: Readiness,
+    respawns: bool,
+    hold: Duration,
+) -> (Supervisor, Target) {
+    let (sender, receiver) = watch::channel(readiness);
+    let (doubt, served) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
+    let program = Program {
+        readiness: receiver,
+        hold,
+        respawns,
+        doubt: Arc::clone(&doubt),
+        served: Arc::clone(&served),
+    };
+    (Supervisor { readiness: sender, doubt, served }, Target::Program(program))
+}
+
+/// The head of a good handshake.
+pub(crate) const HEAD: &str = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Reads a response head, and not one byte more.
+pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
+    within(async {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(head).unwrap()
+    })
+    .await
+}
+
+/// Reads to the end of the stream, and asserts that it is one.
+pub(crate) async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    within(stream.read_to_end(&mut bytes)).await.unwrap();
+    bytes
+}
+
+pub(crate) async fn read_exact(stream: &mut TcpStream, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    within(stream.read_exact(&mut bytes)).await.unwrap();
+    bytes
+}
+
+/// A client that builds its frames by hand.
+pub(crate) struct Client(pub(crate) TcpStream);
+
+impl Client {
+    pub(crate) async fn over(mut stream: TcpStream) -> Self {
+        within(stream.write_all(HEAD.as_bytes())).await.unwrap();
+        let head = read_head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        Self(stream)
+    }
+
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        within(self.0.write_all(bytes)).await.unwrap();
+    }
+
+    pub(crate) async fn send(&mut self, opcode: u8, payload: &[u8]) {
+        self.write(&frame(0x80 | opcode, payload)).await;
+    }
+
+    pub(crate) async fn close(&mut self, code: u16) {
+        self.send(CLOSE, &code.to_be_bytes()).await;
+    }
+
+    /// The next frame: opcode and payload.
+    pub(crate) async fn receive(&mut self) -> (u8, Vec<u8>) {
+        within(async {
+            let [first, second] =
+                [self.0.read_u8().await.unwrap(), self.0.read_u8().await.unwrap()];
+            assert_eq!(first & 0xf0, 0x80, "a final frame, no extension");
+            let length = match second {
+                126 => u64::from(self.0.read_u16().await.unwrap()),
+                127 => self.0.read_u64().await.unwrap(),
+                length => u64::from(length),
+            };
+            let payload = read_exact(&mut self.0, usize::try_from(length).unwrap()).await;
+            (first & 0x0f, payload)
+        })
+        .await
+    }
+
+    /// Payload of data frames until there is so much of it.
+    pub(crate) async fn receive_data(&mut self, length: usize) -> Vec<u8> {
+        let mut data = Vec::new();
+        while data.len() < length {
+            let (opcode, payload) = self.receive().await;
+            assert_eq!(opcode, BINARY);
+            data.extend(payload);
+        }
+        data
+    }
+
+    /// The close frame that must come next: code and reason.
+    pub(crate) async fn receive_close(&mut self) -> (u16, String) {
+        let (opcode, payload) = self.receive().await;
+        assert_eq!(opcode, CLOSE, "{payload:?}");
+        let (code, reason) = payload.split_first_chunk().expect("a close code");
+        (u16::from_be_bytes(*code), String::from_utf8(reason.to_vec()).unwrap())
+    }
+
+    /// The end of the stream that must come next.
+    pub(crate) async fn ends(&mut self) {
+        assert_eq!(read_to_end(&mut self.0).await, []);
+    }
+}
+
+/// A masked frame with a given first byte.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(first, payload.len() as u64);
+    let mask = [0x11, 0x22, 0x33, 0x44];
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// A masked frame's header.
+pub(crate) fn header(first: u8, length: u64) -> Vec<u8> {
+    let mut header = vec![first];
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(short @ 0..=125), _) => header.push(0x80 | short),
+        (_, Ok(length)) => {
+            header.push(0xfe);
+            header.extend(length.to_be_bytes());
+        }
+        _ => {
+            header.push(0xff);
+            header.extend(length.to_be_bytes());
+        }
+    }
+    header.extend([0x11, 0x22, 0x33, 0x44]);
+    header
+}
+
+/// Bytes whose order can be checked.
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|index| u8::try_from(index % 251).unwrap()).collect()
+}
+
+/// A session with both ends in the test's hands.
+pub(crate) async fn session() -> (Bridge, Client, TcpStream) {
+    let target = listener().await;
+    let bridge = Bridge::to(&target);
+    let client = bridge.client().await;
+    let target = accept(&target).await;
+    (bridge, client, target)
+}
+
+/// Writes until nothing is taken for a while. Returns how much was.
+pub(crate) async fn write_until_stuck(
+    writer: &mut (impl AsyncWriteExt + Unpin),
+    bytes: &[u8],
+) -> usize {
+    let mut written = 0;
+    while written < bytes.len() {
+        match timeout(Duration::from_millis(500), writer.write(&bytes[written..])).await {
+            Ok(length) => written += length.unwrap(),
+            Err(_) => break,
+        }
+    }
+    written
+}
+
+/// A listener on a certain port, as a restarted program has it.
+pub(crate) fn listen_again(addr: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(addr).unwrap();
+    socket.listen(64).unwrap()
+}
+
+pub(crate) fn ready(listener: &TcpListener) -> Readiness {
+    Readiness::Ready(listener.local_addr().unwrap())
+}
+
+pub(crate) async fn served(supervisor: &Supervisor, count: u64) {
+    within(async {
+        while supervisor.served.load(Ordering::SeqCst) != count {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

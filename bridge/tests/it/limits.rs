@@ -1,0 +1,150 @@
+//! How many sessions, and for how long: B8, L2.
+
+use std::time::{Duration, Instant};
+
+use bridge::{Config, Outcome, Shutdown};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use crate::harness::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn to(target: &TcpListener) -> Config {
+    config(address_of(target))
+}
+
+/// A web request on a connection of its own, answered.
+async fn web_request(bridge: &Bridge) {
+    let mut stream = bridge.connect().await;
+    within(stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")).await.unwrap();
+    assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 405 "));
+}
+
+#[tokio::test]
+async fn b8_run_once_is_one_session_and_then_the_end() {
+    let listener = listener().await;
+    let bridge = Bridge::start(Config { run_once: true, ..to(&listener) });
+    web_request(&bridge).await;
+    let mut staller = bridge.connect().await;
+    within(staller.write_all(b"GET / HTTP/1.1\r\n")).await.unwrap();
+    let mut client = bridge.client().await;
+    let target = accept(&listener).await;
+    bridge.stops_accepting().await;
+    assert_eq!(read_to_end(&mut staller).await, b"", "other handshakes are closed");
+    client.send(BINARY, b"x").await;
+    drop(target);
+    assert_eq!(client.receive_close().await.0, 1000);
+    client.close(1000).await;
+    client.ends().await;
+    assert_eq!(bridge.outcome().await, Outcome::RunOnce);
+}
+
+#[tokio::test]
+async fn b8_run_once_serves_one_of_many_who_come_at_once() {
+    let listener = listener().await;
+    let bridge = Bridge::start(Config { run_once: true, ..to(&listener) });
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        streams.push(bridge.connect().await);
+    }
+    for stream in &mut streams {
+        // A loser may be closed before it has sent all.
+        let _ = within(stream.write_all(HEAD.as_bytes())).await;
+    }
+    let target = accept(&listener).await;
+    bridge.stops_accepting().await;
+    drop(target);
+    let mut served = 0;
+    for stream in &mut streams {
+        let mut answer = Vec::new();
+        let _ = within(tokio::io::AsyncReadExt::read_to_end(
+            &mut tokio::io::AsyncReadExt::take(&mut *stream, 12),
+            &mut answer,
+        ))
+        .await;
+        served += u32::from(answer == b"HTTP/1.1 101");
+    }
+    assert_eq!(served, 1);
+    drop(streams);
+    assert_eq!(bridge.outcome().await, Outcome::RunOnce);
+}
+
+#[tokio::test]
+async fn b8_timeout_stops_accepting_and_waits_for_the_last_session() {
+    let listener = listener().await;
+    let bridge = Bridge::start(Config { timeout: Some(SECOND), ..to(&listener) });
+    let mut client = bridge.client().await;
+    let mut target = accept(&listener).await;
+    let mut undecided = bridge.connect().await;
+    bridge.stops_accepting().await;
+    assert_eq!(read_to_end(&mut undecided).await, b"");
+    client.send(BINARY, b"still here").await;
+    assert_eq!(read_exact(&mut target, 10).await, b"still here");
+    drop(target);
+    client.receive_close().await;
+    drop(client);
+    assert_eq!(bridge.outcome().await, Outcome::Timeout);
+}
+
+#[tokio::test]
+async fn b8_timeout_without_a_session_is_the_end() {
+    let listener = listener().await;
+    let began = Instant::now();
+    let bridge = Bridge::start(Config { timeout: Some(SECOND), ..to(&listener) });
+    assert_eq!(bridge.outcome().await, Outcome::Timeout);
+    assert!(began.elapsed() >= SECOND);
+}
+
+#[tokio::test]
+async fn b8_idle_timeout_counts_sessions_and_nothing_else() {
+    let listener = listener().await;
+    let bridge = Bridge::start(Config { idle_timeout: Some(2 * SECOND), ..to(&listener) });
+    let client = bridge.client().await;
+    let target = accept(&listener).await;
+    let began = Instant::now();
+    // Longer than the timeout: the session keeps the bridge going.
+    while began.elapsed() < 3 * SECOND {
+        web_request(&bridge).await;
+    }
+    drop((client, target));
+    let ended = Instant::now();
+    let requests = async {
+        // These do not.
+        while let Ok(mut stream) = tokio::net::TcpStream::connect(bridge.addr).await {
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        }
+    };
+    within(requests).await;
+    assert_eq!(bridge.outcome().await, Outcome::IdleTimeout);
+    let time = ended.elapsed();
+    assert!(time >= 2 * SECOND && time < 8 * SECOND, "{time:?}");
+}
+
+#[tokio::test]
+async fn l2_connections_over_the_limit_wait_for_their_turn() {
+    let listener = listener().await;
+    let bridge = Bridge::start(Config { max_connections: 2, ..to(&listener) });
+    let (first, second) = (bridge.client().await, bridge.client().await);
+    let targets = (accept(&listener).await, accept(&listener).await);
+    let mut third = bridge.connect().await;
+    within(third.write_all(HEAD.as_bytes())).await.unwrap();
+    let mut byte = [0];
+    let silence = tokio::time::timeout(SECOND / 2, third.peek(&mut byte)).await;
+    assert!(silence.is_err(), "the third is not served yet");
+    drop((first, targets.0));
+    assert!(read_head(&mut third).await.starts_with("HTTP/1.1 101 "));
+    drop(second);
+}
+
+#[tokio::test]
+async fn w9_shutdown_closes_handshakes_at_once() {
+    let listener = listener().await;
+    let bridge = Bridge::to(&listener);
+    let mut undecided = bridge.connect().await;
+    within(undecided.write_all(b"GET / HTTP/1.1\r\n")).await.unwrap();
+    web_request(&bridge).await;
+    bridge.shutdown.send(Shutdown::Now).unwrap();
+    assert_eq!(read_to_end(&mut undecided).await, b"");
+    assert_eq!(bridge.outcome().await, Outcome::Shutdown);
+}

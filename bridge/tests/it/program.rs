@@ -1,0 +1,160 @@
+//! The wrapped program as a target, which comes and goes: W4, W6.
+
+use std::time::{Duration, Instant};
+
+use bridge::{Outcome, Readiness, Shutdown};
+use tokio::io::AsyncWriteExt;
+
+use crate::harness::*;
+
+const LONG: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn w4_a_held_client_is_attended_to_and_served_when_the_program_listens() {
+    for respawns in [false, true] {
+        let (supervisor, target) = program(Readiness::Waiting, respawns, LONG);
+        let bridge = Bridge::start(config(target));
+        let mut client = bridge.client().await;
+        client.send(BINARY, b"early ").await;
+        client.send(PING, b"?").await;
+        assert_eq!(client.receive().await, (PONG, b"?".to_vec()));
+        client.send(BINARY, &[b'x'; 10_000]).await;
+        let listener = listener().await;
+        supervisor.readiness.send(ready(&listener)).unwrap();
+        let mut target = accept(&listener).await;
+        let expected = [&b"early "[..], &[b'x'; 10_000]].concat();
+        assert_eq!(read_exact(&mut target, expected.len()).await, expected);
+        within(target.write_all(b"hello")).await.unwrap();
+        assert_eq!(client.receive().await, (BINARY, b"hello".to_vec()));
+        served(&supervisor, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn w4_a_held_client_may_leave() {
+    let (_supervisor, target) = program(Readiness::Waiting, true, LONG);
+    let bridge = Bridge::start(config(target));
+    let mut client = bridge.client().await;
+    client.close(1000).await;
+    assert_eq!(client.receive_close().await.0, 1000);
+    client.ends().await;
+}
+
+#[tokio::test]
+async fn w4_a_held_client_that_left_has_its_bytes_delivered() {
+    let (supervisor, target) = program(Readiness::Waiting, true, LONG);
+    let bridge = Bridge::start(config(target));
+    let mut client = bridge.client().await;
+    client.send(BINARY, b"last words").await;
+    client.close(1000).await;
+    assert_eq!(client.receive_close().await.0, 1000);
+    drop(client);
+    let listener = listener().await;
+    supervisor.readiness.send(ready(&listener)).unwrap();
+    assert_eq!(read_to_end(&mut accept(&listener).await).await, b"last words");
+}
+
+#[tokio::test]
+async fn w4_a_held_client_cannot_fill_our_memory() {
+    let (supervisor, target) = program(Readiness::Waiting, true, LONG);
+    let bridge = Bridge::start(config(target));
+    let client = bridge.client().await;
+    let (_reader, mut writer) = client.0.into_split();
+    let frames: Vec<u8> = (0..10_000).flat_map(|_| frame(0x82, &[7; 5000])).collect();
+    let mut written = 0;
+    while let Ok(length) = tokio::time::timeout(LONG / 60, writer.write(&frames[written..])).await {
+        written += length.unwrap();
+        assert!(written < 32 << 20, "the bridge takes no more than a buffer");
+    }
+    let listener = listener().await;
+    supervisor.readiness.send(ready(&listener)).unwrap();
+    let mut target = accept(&listener).await;
+    let rest = writer.write_all(&frames[written..]);
+    let (_, arrived) = tokio::join!(within(rest), read_exact(&mut target, 50_000_000));
+    assert!(arrived.iter().all(|byte| *byte == 7));
+}
+
+#[tokio::test]
+async fn w4_a_client_is_not_held_for_ever() {
+    for respawns in [false, true] {
+        let (_supervisor, target) = program(Readiness::Waiting, respawns, LONG / 60);
+        let bridge = Bridge::start(config(target));
+        let mut client = bridge.client().await;
+        let reason = "program did not listen within 0.5 s".to_owned();
+        assert_eq!(client.receive_close().await, (1011, reason));
+    }
+}
+
+#[tokio::test]
+async fn w4_the_wait_in_the_queue_counts() {
+    let listener = listener().await;
+    let (supervisor, target) = program(Readiness::Waiting, true, Duration::from_secs(2));
+    let bridge = Bridge::start(config(target));
+    let began = Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(bridge.client().await);
+    }
+    for client in &mut clients {
+        assert_eq!(client.receive_close().await.0, 1011);
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "they wait together");
+    drop((supervisor, listener));
+}
+
+#[tokio::test]
+async fn w6_a_program_that_is_gone_is_a_1011_at_once() {
+    for respawns in [false, true] {
+        let (supervisor, target) = program(Readiness::Waiting, respawns, LONG);
+        let bridge = Bridge::start(config(target));
+        let mut held = bridge.client().await;
+        supervisor.readiness.send(Readiness::Gone).unwrap();
+        let reason = "program has ended".to_owned();
+        assert_eq!(held.receive_close().await, (1011, reason.clone()));
+        assert_eq!(bridge.client().await.receive_close().await, (1011, reason.clone()));
+        drop(supervisor);
+        assert_eq!(bridge.client().await.receive_close().await, (1011, reason));
+    }
+}
+
+#[tokio::test]
+async fn w6_without_a_supervisor_a_ready_program_is_gone_too() {
+    let listener = listener().await;
+    let (supervisor, target) = program(ready(&listener), true, LONG);
+    drop(supervisor);
+    let bridge = Bridge::start(config(target));
+    assert_eq!(bridge.client().await.receive_close().await.0, 1011);
+}
+
+#[tokio::test]
+async fn w6_without_respawn_a_refusal_is_a_1011_and_rings() {
+    let (_kept, addr) = closed_port();
+    let (supervisor, target) = program(Readiness::Ready(addr), false, LONG);
+    let bridge = Bridge::start(config(target));
+    let mut client = bridge.client().await;
+    let reason = format!("cannot connect to {addr}: connection refused");
+    assert_eq!(client.receive_close().await, (1011, reason));
+    within(supervisor.doubt.notified()).await;
+}
+
+#[tokio::test]
+async fn w6_drain_closes_held_clients() {
+    let (_supervisor, target) = program(Readiness::Waiting, true, LONG);
+    let bridge = Bridge::start(config(target));
+    let mut client = bridge.client().await;
+    bridge.shutdown.send(Shutdown::Drain).unwrap();
+    assert_eq!(client.receive_close().await, (1011, "shutting down".to_owned()));
+    drop(client);
+    assert_eq!(bridge.outcome().await, Outcome::Shutdown);
+}
+
+#[tokio::test]
+async fn w9_shutdown_closes_held_clients_with_1001() {
+    let (_supervisor, target) = program(Readiness::Waiting, true, LONG);
+    let bridge = Bridge::start(config(target));
+    let mut client = bridge.client().await;
+    bridge.shutdown.send(Shutdown::Now).unwrap();
+    assert_eq!(client.receive_close().await.0, 1001);
+    drop(client);
+    assert_eq!(bridge.outcome().await, Outcome::Shutdown);
+}

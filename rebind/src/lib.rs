@@ -1,0 +1,187 @@
+//! `rebind.so`: moves the port that a program binds to a loopback port, and
+//! tells the supervisor when the program listens there.
+//!
+//! It is loaded into every program that is wrapped, before the program's own
+//! code, so it needs nothing but the C library that is there already, neither
+//! allocates nor panics, and keeps no state beyond what it read at the start:
+//! `fork()`, threads and `exec()` need no care. Knows what travels in the
+//! environment; must not know who reads the notices, or why.
+//!
+//! The supervisor's build script compiles it with `panic = "abort"` and without
+//! the standard library. A workspace build unwinds, and then it links the
+//! standard library, for want of a panic handler.
+
+#![cfg_attr(panic = "abort", no_std)]
+
+mod address;
+mod names;
+mod settings;
+mod sys;
+mod text;
+
+use core::ffi::{c_int, c_void};
+
+use address::{Encoded, Stack};
+use settings::{MAX_NAME, MAX_TOKEN, Notify};
+use text::Text;
+
+/// `bind(2)`, with the address replaced where the rules say so.
+///
+/// # Safety
+///
+/// As for `bind(2)`: `address` is null or points to `length` readable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bind(fd: c_int, address: *const c_void, length: u32) -> c_int {
+    let errno = sys::errno();
+    // SAFETY: the caller's promise is passed on.
+    let moved = unsafe { relocated(fd, address, length) };
+    if moved.is_some() {
+        // The supervisor holds the new port with a socket that does not listen;
+        // beside it only another one with this option may be bound.
+        sys::set_option(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, 1);
+    }
+    sys::set_errno(errno);
+    match moved.as_ref().map(Encoded::parts) {
+        // SAFETY: the bytes outlive the call and are as many as said.
+        Some((bytes, length)) => unsafe { next_bind(fd, bytes.as_ptr().cast(), length) },
+        // SAFETY: the caller's promise is passed on.
+        None => unsafe { next_bind(fd, address, length) },
+    }
+}
+
+/// `listen(2)`, with a notice to the supervisor once a moved socket listens.
+///
+/// # Safety
+///
+/// None beyond that of every foreign function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
+    // SAFETY: listen() takes no pointers.
+    let result = unsafe { next_listen(fd, backlog) };
+    let errno = sys::errno();
+    if let Some(settings) = settings::settings()
+        && let Some(notify) = &settings.notify
+        && result == 0
+        && local_port(fd) == Some(settings.ports.new)
+    {
+        tell(notify);
+    }
+    sys::set_errno(errno);
+    result
+}
+
+static NEXT_BIND: sys::Next = sys::Next::new(c"bind");
+static NEXT_LISTEN: sys::Next = sys::Next::new(c"listen");
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = {
+    extern "C" fn constructor() {
+        settings::read();
+        NEXT_BIND.address();
+        NEXT_LISTEN.address();
+    }
+    constructor
+};
+
+/// The address that the socket is to bind instead, if it is to be moved.
+///
+/// # Safety
+///
+/// As for [`bind`].
+unsafe fn relocated(fd: c_int, address: *const c_void, length: u32) -> Option<Encoded> {
+    // The kernel refuses what is longer than a sockaddr_storage unread.
+    if address.is_null() || length > 128 {
+        return None;
+    }
+    // SAFETY: the caller promises `length` readable bytes.
+    let bytes = unsafe { core::slice::from_raw_parts(address.cast::<u8>(), length as usize) };
+    let wanted = address::decode(bytes)?;
+    let ports = settings::settings()?.ports;
+    if !ports.concern(wanted.port()) {
+        return None;
+    }
+    address::relocate(wanted.ip(), stack(fd)?, ports.new).map(Encoded::new)
+}
+
+/// What a TCP socket can be reached over; `None` for all other descriptors.
+fn stack(fd: c_int) -> Option<Stack> {
+    let of_socket = |name| sys::option(fd, sys::SOL_SOCKET, name);
+    // SCTP has stream sockets too, and its ports are others.
+    let tcp = matches!(of_socket(sys::SO_PROTOCOL)?, sys::IPPROTO_TCP | sys::IPPROTO_MPTCP);
+    if !tcp || of_socket(sys::SO_TYPE)? != sys::SOCK_STREAM {
+        return None;
+    }
+    match of_socket(sys::SO_DOMAIN)? {
+        sys::AF_INET => Some(Stack::V4),
+        // Older kernels cannot say it of an MPTCP socket: ::1 can always be bound.
+        sys::AF_INET6 => match sys::option(fd, sys::IPPROTO_IPV6, sys::IPV6_V6ONLY) {
+            Some(0) => Some(Stack::Dual),
+            _ => Some(Stack::V6Only),
+        },
+        _ => None,
+    }
+}
+
+fn local_port(fd: c_int) -> Option<u16> {
+    let mut buffer = [0; 28];
+    address::decode(sys::local_address(fd, &mut buffer)?).map(|address| address.port())
+}
+
+/// Sends the notice. It is a hint to look and may be lost: the receiver's queue
+/// is short, and a program is never kept waiting for it. A fresh socket each
+/// time, because daemons close what descriptors they find; an abstract address,
+/// because it outlives `chroot()` and a change of user (R3).
+fn tell(notify: &Notify) {
+    let fd = sys::datagram_socket();
+    if fd < 0 {
+        return;
+    }
+    // sa_family and the leading NUL, then the name: its length is the address' length.
+    let [low, high] = sys::AF_UNIX.to_ne_bytes();
+    let address = Text::<{ 3 + MAX_NAME }>::EMPTY.with(&[low, high, 0]).with(notify.name.bytes());
+    let message = Text::<{ MAX_TOKEN + 1 + 10 }>::EMPTY
+        .with(notify.token.bytes())
+        .with(b" ")
+        .with_decimal(sys::process_id());
+    sys::send(fd, message.bytes(), address.bytes());
+    sys::close_socket(fd);
+}
+
+/// # Safety
+///
+/// As for [`bind`].
+unsafe fn next_bind(fd: c_int, address: *const c_void, length: u32) -> c_int {
+    // SAFETY: it is null or a function of this type, which POSIX says bind() is.
+    match unsafe { core::mem::transmute::<*mut c_void, Option<sys::Bind>>(NEXT_BIND.address()) } {
+        // SAFETY: the caller's promise is passed on.
+        Some(bind) => unsafe { bind(fd, address, length) },
+        None => missing(),
+    }
+}
+
+/// # Safety
+///
+/// As for [`listen`].
+unsafe fn next_listen(fd: c_int, backlog: c_int) -> c_int {
+    // SAFETY: it is null or a function of this type, which POSIX says listen() is.
+    match unsafe { core::mem::transmute::<*mut c_void, Option<sys::Listen>>(NEXT_LISTEN.address()) }
+    {
+        // SAFETY: the caller's promise is passed on.
+        Some(listen) => unsafe { listen(fd, backlog) },
+        None => missing(),
+    }
+}
+
+/// What a C library without sockets would answer.
+fn missing() -> c_int {
+    sys::set_errno(sys::ENOSYS);
+    -1
+}
+
+#[cfg(panic = "abort")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing here panics; a loop needs no symbol of anybody.
+    loop {}
+}

@@ -1,0 +1,19 @@
+//! The names of the environment variables by which the supervisor speaks to
+//! `rebind.so`. Both sides include this file, so it knows nothing else.
+//!
+//! The two port names are upstream's; a wrapper script written for upstream's
+//! `rebind.so` may read or set them.
+
+/// The port that the program asks for, in decimal.
+pub(crate) const OLD_PORT: &str = "REBIND_OLD_PORT";
+
+/// The loopback port that it gets instead, in decimal.
+pub(crate) const NEW_PORT: &str = "REBIND_NEW_PORT";
+
+/// The supervisor's datagram socket: the name of an abstract `AF_UNIX` address
+/// without the leading NUL, at most 107 bytes of ASCII.
+pub(crate) const NOTIFY: &str = "REBIND_NOTIFY";
+
+/// What a notice must begin with to be believed, at most 64 bytes of ASCII. A
+/// space and the sender's process id in decimal follow it.
+pub(crate) const TOKEN: &str = "REBIND_TOKEN";

@@ -1,0 +1,55 @@
+//! Compiles `rebind.so`, so that the binary can carry it (R5): by `rustc` alone,
+//! because it must abort on panic and go without the standard library, while the
+//! workspace unwinds. Knows the compiler's command line and no code.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const SOURCES: &str = "../rebind/src";
+
+fn main() -> ExitCode {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={SOURCES}");
+    match compile(&Path::new(SOURCES).join("lib.rs")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            println!("cargo::error=cannot build rebind.so: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Cargo runs this in the package's directory, and says the rest in the
+/// environment.
+#[expect(clippy::disallowed_methods, reason = "a build script has no other children to reap")]
+fn compile(source: &Path) -> Result<(), String> {
+    let rustc = variable("RUSTC")?;
+    let mut command = Command::new(&rustc);
+    command
+        .args(["--crate-name", "rebind", "--crate-type", "cdylib", "--edition", "2024"])
+        .args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "codegen-units=1", "-C", "lto"])
+        // Musl targets cannot build a shared library otherwise.
+        .args(["-C", "strip=symbols", "-C", "target-feature=-crt-static"])
+        .arg("--target")
+        .arg(variable("TARGET")?)
+        .arg("-o")
+        .arg(PathBuf::from(variable("OUT_DIR")?).join("rebind.so"))
+        .arg(source);
+    // From the configuration or CARGO_TARGET_*_LINKER; cargo has looked it up.
+    if let Some(linker) = env::var_os("RUSTC_LINKER") {
+        let mut option = OsString::from("linker=");
+        option.push(linker);
+        command.arg("-C").arg(option);
+    }
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{} failed ({status})", rustc.display())),
+        Err(error) => Err(format!("{}: {error}", rustc.display())),
+    }
+}
+
+fn variable(name: &str) -> Result<OsString, String> {
+    env::var_os(name).ok_or_else(|| format!("{name} is not set"))
+}

@@ -1,0 +1,482 @@
+//! Owns the wrapped program's life: waits for the next event, asks [`state::step`] what it means,
+//! and does what that says. The decisions are there; here is who carries them out.
+
+mod reap;
+mod spawn;
+pub(crate) mod state;
+mod terminal;
+mod tree;
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bridge::{Readiness, Shutdown};
+use nix::unistd::Pid;
+use rustix::process::Signal as Deadly;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, watch};
+use tracing::{debug, error, info, warn};
+
+use crate::bridging::{self, Bridging};
+use crate::config::{ProgramSpec, Sessions, WrapMode};
+use crate::exit::{ExitStatus, Failure, words};
+use crate::names;
+use crate::notify::Notifications;
+use crate::ports::{Public, Relocated};
+use crate::preload;
+use crate::signals::{Signal, Signals};
+use spawn::{Preparation, spawn};
+use state::{Action, Event, Left, State, step};
+use terminal::Terminal;
+use tree::{Process, Tree};
+
+/// How soon we look for a listener ourselves, in case that the program cannot tell us (seccomp, an
+/// overflowing queue): at first, and at most.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const SLOWEST_LOOK: Duration = Duration::from_secs(1);
+/// How often the tree is walked again while it is being killed: it may still fork.
+const KILL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Runs the program and its bridge until both are over; the result is websockify's exit status.
+pub(crate) async fn supervise(
+    spec: &ProgramSpec,
+    sessions: Sessions,
+    public: Public,
+    open_files: (u64, u64),
+    signals: &mut Signals,
+) -> Result<ExitStatus, Failure> {
+    let mut supervisor = Supervisor::new(spec, sessions, public, open_files)?;
+    let (mut state, actions) = State::begin(Instant::now());
+    supervisor.perform(actions);
+    loop {
+        while let Some(event) = supervisor.events.pop_front() {
+            let (next, actions) = step(state, event, Instant::now(), &spec.policy);
+            if next != state {
+                debug!("{} on {event:?}: {}", state.name(), next.name());
+            }
+            state = next;
+            supervisor.perform(actions);
+            if supervisor.events.is_empty() {
+                supervisor.check_empty(&state);
+            }
+        }
+        if let State::Ended { status } = state {
+            // Who ended since the last SIGCHLD would be left a zombie to the next parent.
+            reap::ended();
+            return match supervisor.refusal {
+                Some(reason) => Err(Failure { status, reason }),
+                None => Ok(status),
+            };
+        }
+        supervisor.next(&state, signals).await;
+        supervisor.check_empty(&state);
+    }
+}
+
+struct Supervisor<'a> {
+    spec: &'a ProgramSpec,
+    /// For log records.
+    name: String,
+    open_files: (u64, u64),
+    /// Until it is left to a daemon.
+    library: Option<preload::Library>,
+    relocated: Relocated,
+    notifications: Notifications,
+    tree: Tree,
+    terminal: Option<Terminal>,
+    events: VecDeque<Event>,
+
+    /// The leader of the present instance, until it is reaped.
+    leader: Option<Pid>,
+    /// Its number, or that of the one before, when it has been reaped.
+    leader_pid: Option<Pid>,
+    /// Why the first instance could not be started.
+    refusal: Option<String>,
+    served_before: u64,
+    /// Where a process of the instance listens.
+    listening: Option<SocketAddr>,
+    /// Who held the listener when it was last seen.
+    holders: Vec<Process>,
+    /// Those of a daemonized instance, until each has ended.
+    daemon: Vec<AsyncFd<OwnedFd>>,
+    next_look: Instant,
+    look_interval: Duration,
+    obstacle_named: bool,
+    killing: bool,
+
+    bridging: Bridging,
+    readiness: watch::Sender<Readiness>,
+    doubt: Arc<Notify>,
+    served: Arc<AtomicU64>,
+}
+
+impl<'a> Supervisor<'a> {
+    fn new(
+        spec: &'a ProgramSpec,
+        sessions: Sessions,
+        public: Public,
+        open_files: (u64, u64),
+    ) -> Result<Self> {
+        let (readiness, seen) = watch::channel(Readiness::Waiting);
+        let doubt = Arc::new(Notify::new());
+        let served = Arc::new(AtomicU64::new(0));
+        let program = bridge::Program {
+            readiness: seen,
+            hold: spec.policy.wrap_timeout,
+            respawns: spec.policy.mode == WrapMode::Respawn,
+            doubt: doubt.clone(),
+            served: served.clone(),
+        };
+        Ok(Self {
+            spec,
+            name: spec.command[0].display().to_string(),
+            open_files,
+            library: Some(preload::Library::find(spec.rebind_lib.as_deref())?),
+            relocated: Relocated::hold()?,
+            notifications: Notifications::open().context("cannot open notification socket")?,
+            tree: Tree::new(),
+            terminal: None,
+            events: VecDeque::new(),
+            leader: None,
+            leader_pid: None,
+            refusal: None,
+            served_before: 0,
+            listening: None,
+            holders: Vec::new(),
+            daemon: Vec::new(),
+            next_look: Instant::now(),
+            look_interval: FIRST_LOOK,
+            obstacle_named: false,
+            killing: false,
+            bridging: Bridging::reserved(public, bridge::Target::Program(program), sessions),
+            readiness,
+            doubt,
+            served,
+        })
+    }
+
+    /// Waits until something has happened; what it was stands in `events`, unless it was nothing.
+    async fn next(&mut self, state: &State, signals: &mut Signals) {
+        let look = state.awaits_listener().then_some(self.next_look);
+        let kill = self.killing.then(|| Instant::now() + KILL_INTERVAL);
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Child => self.children_ended(),
+                Signal::Stop => self.events.push_back(Event::Stop),
+                Signal::Reload => debug!("SIGHUP: there is nothing to read again"),
+            },
+            () = self.notifications.heard() => self.look(),
+            () = self.doubt.notified() => self.look(),
+            () = daemon_ended(&mut self.daemon) => {
+                let served = self.has_served();
+                self.instance_over();
+                self.events.push_back(Event::DaemonEnded { served });
+            }
+            status = self.bridging.ended() => self.events.push_back(Event::BridgeEnded(status)),
+            () = until(state.deadline()) => self.events.push_back(Event::Deadline),
+            () = until(look) => self.look_later(),
+            () = until(kill) => self.kill(),
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Spawn => self.spawn(),
+                Action::WarnSilent => self.warn_silent(),
+                Action::WarnFast { delay } => {
+                    warn!(program = self.name, "respawning too fast, next start in {delay:?}");
+                }
+                Action::Daemonized => self.daemonized(),
+                Action::OpenBridge => self.open_bridge(),
+                Action::PauseBridge => self.publish(Readiness::Waiting),
+                Action::BarBridge => {
+                    info!(program = self.name, "program has ended; sessions are refused");
+                    self.publish(Readiness::Gone);
+                }
+                Action::DrainBridge => self.end_bridge(Shutdown::Drain),
+                Action::StopBridge => self.end_bridge(Shutdown::Now),
+                Action::Terminate => self.terminate(),
+                Action::Kill => {
+                    self.killing = true;
+                    self.kill();
+                }
+                Action::LeaveDaemon => self.leave_daemon(),
+                Action::NameSurvivors => {
+                    error!("cannot end {}", list(&self.tree.everyone()));
+                }
+            }
+        }
+    }
+
+    fn spawn(&mut self) {
+        self.tree.begin_instance();
+        self.instance_over();
+        self.served_before = self.served.load(Ordering::Relaxed);
+        self.look_interval = FIRST_LOOK;
+        self.next_look = Instant::now() + FIRST_LOOK;
+        self.terminal = Terminal::in_foreground();
+        let library = self.library.as_ref().expect("nothing is started after a daemon was left");
+        let prepared = Preparation {
+            library: library.path(),
+            old_port: self.spec.port,
+            new_port: self.relocated.port,
+            notify_name: &self.notifications.name,
+            notify_token: &self.notifications.token,
+            open_files: self.open_files,
+            terminal: self.terminal,
+        };
+        match spawn(&self.spec.command, &prepared) {
+            Ok(pid) => {
+                info!(program = self.name, pid = pid.as_raw(), "program started");
+                self.leader = Some(pid);
+                self.leader_pid = Some(pid);
+                self.name_obstacle();
+            }
+            Err(failure) => {
+                self.terminal = None;
+                if self.leader_pid.is_none() {
+                    self.refusal = Some(failure.reason);
+                } else {
+                    error!("{}", failure.reason);
+                }
+                self.events.push_back(Event::SpawnFailed(failure.status));
+            }
+        }
+    }
+
+    /// W12: says at once what can be seen from outside, once.
+    fn name_obstacle(&mut self) {
+        if self.obstacle_named {
+            return;
+        }
+        let path = std::env::var_os("PATH");
+        if let Some(obstacle) = preload::diagnose(&self.spec.command[0], path.as_deref()) {
+            warn!("program {} {obstacle}", self.name);
+            self.obstacle_named = true;
+        }
+    }
+
+    fn warn_silent(&mut self) {
+        if !self.obstacle_named {
+            warn!(
+                program = self.name,
+                "program does not listen on port {} yet; if it uses another one, give it with \
+                 --program-port",
+                self.spec.port
+            );
+        }
+    }
+
+    /// Some children have ended: reaps them and finds out what that means.
+    fn children_ended(&mut self) {
+        let ended = reap::ended();
+        let leader = ended.into_iter().find(|(pid, _)| Some(*pid) == self.leader);
+        let Some((pid, status)) = leader else { return self.look() };
+        self.leader = None;
+        self.notice_interrupt(status);
+        self.take_terminal_back();
+        let left = self.left();
+        let served = self.has_served();
+        info!(program = self.name, pid = pid.as_raw(), status = %status, "program's first process has ended");
+        if left != Left::Listener {
+            self.listening = None;
+        }
+        self.events.push_front(Event::LeaderEnded { status, left, served });
+    }
+
+    /// Whom the leader left.
+    fn left(&mut self) -> Left {
+        let instance = self.tree.instance();
+        match self.listener_among(&instance) {
+            Some((address, holders)) => {
+                self.listening = Some(address);
+                self.holders = holders;
+                Left::Listener
+            }
+            None if instance.is_empty() => Left::Nobody,
+            None => Left::Idle,
+        }
+    }
+
+    /// Looks whether a process of the instance listens, and tells what has changed.
+    fn look(&mut self) {
+        let instance = self.tree.instance();
+        let now = self.listener_among(&instance);
+        let was = self.listening;
+        match now {
+            Some((address, holders)) => {
+                self.holders = holders;
+                self.listening = Some(address);
+                if was != Some(address) {
+                    self.take_terminal_back();
+                    self.events.push_back(Event::Listening);
+                }
+            }
+            None if was.is_some() => {
+                self.listening = None;
+                self.events.push_back(Event::ListenerGone);
+            }
+            None => {}
+        }
+    }
+
+    fn look_later(&mut self) {
+        self.look_interval = (self.look_interval * 2).min(SLOWEST_LOOK);
+        self.next_look = Instant::now() + self.look_interval;
+        self.look();
+    }
+
+    /// The listener on the relocated port and who of `instance` holds it. The one already known is
+    /// preferred; others' sockets do not count (W2).
+    fn listener_among(&self, instance: &[Process]) -> Option<(SocketAddr, Vec<Process>)> {
+        let mut listeners = match bridge::sock_diag::listeners(self.relocated.port) {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                error!("cannot ask the kernel for listening sockets: {}", words(&error));
+                return None;
+            }
+        };
+        listeners.sort_by_key(|listener| Some(listener.addr) != self.listening);
+        listeners.into_iter().find_map(|listener| {
+            let holders: Vec<_> = instance
+                .iter()
+                .filter(|process| process.holds(listener.inode.into(), listener.uid))
+                .cloned()
+                .collect();
+            (!holders.is_empty()).then_some((listener.addr, holders))
+        })
+    }
+
+    /// Tells when nobody is left of those whose end the state waits for.
+    fn check_empty(&mut self, state: &State) {
+        let empty = match state {
+            State::Settling { .. } => self.tree.instance().is_empty(),
+            State::Stopping(stopping) => stopping.awaits_tree() && self.tree.everyone().is_empty(),
+            _ => false,
+        };
+        if empty {
+            self.events.push_back(Event::TreeEmpty);
+        }
+    }
+
+    fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed) > self.served_before
+    }
+
+    /// Forgets where the last instance listened.
+    fn instance_over(&mut self) {
+        self.listening = None;
+        self.holders.clear();
+        self.daemon.clear();
+    }
+
+    fn daemonized(&mut self) {
+        let daemon = self.holders.first().map(ToString::to_string).unwrap_or_default();
+        match self.spec.policy.mode {
+            WrapMode::Exit => warn!(
+                program = self.name,
+                "program has daemonized as {daemon} and is stopped; --wrap-mode=ignore would keep it"
+            ),
+            WrapMode::Ignore | WrapMode::Respawn => {
+                info!(program = self.name, "program has daemonized as {daemon}");
+            }
+        }
+        // Who cannot be watched has ended already.
+        self.daemon = self.holders.iter().filter_map(Process::watch).collect();
+        if self.daemon.is_empty() {
+            let served = self.has_served();
+            self.events.push_back(Event::DaemonEnded { served });
+        }
+    }
+
+    fn open_bridge(&mut self) {
+        let Some(address) = self.listening else { return };
+        debug!(program = self.name, "program listens on {address}");
+        self.publish(Readiness::Ready(address));
+        if let Err(failure) = self.bridging.open() {
+            error!("{failure:#}");
+            self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));
+        }
+    }
+
+    fn publish(&mut self, readiness: Readiness) {
+        self.readiness.send_replace(readiness);
+    }
+
+    fn end_bridge(&mut self, shutdown: Shutdown) {
+        if self.bridging.end(shutdown) == bridging::Ending::NothingToEnd {
+            self.events.push_back(Event::BridgeEnded(ExitStatus::SUCCESS));
+        }
+    }
+
+    fn terminate(&mut self) {
+        self.take_terminal_back();
+        for process in self.tree.everyone() {
+            debug!("SIGTERM to {process}");
+            let _ = process.signal(Deadly::TERM);
+            // A stopped process handles no SIGTERM before it is continued.
+            let _ = process.signal(Deadly::CONT);
+        }
+    }
+
+    fn kill(&mut self) {
+        for process in self.tree.everyone() {
+            debug!("SIGKILL to {process}");
+            let _ = process.signal(Deadly::KILL);
+        }
+    }
+
+    fn leave_daemon(&mut self) {
+        let left = self.tree.everyone();
+        if left.is_empty() {
+            return;
+        }
+        info!("program is left running: {}", list(&left));
+        if let Some(library) = self.library.take() {
+            library.keep();
+        }
+    }
+
+    fn take_terminal_back(&mut self) {
+        if let (Some(terminal), Some(group)) = (self.terminal.take(), self.leader_pid) {
+            terminal.take_back_from(group);
+        }
+    }
+
+    /// A program that the person at the terminal interrupted takes us with it (W1).
+    fn notice_interrupt(&mut self, status: ExitStatus) {
+        if self.terminal.is_some() && status.is_interrupt() {
+            self.events.push_back(Event::Stop);
+        }
+    }
+}
+
+/// The last of those who held the listener has ended. Pending for ever if there are none.
+async fn daemon_ended(daemon: &mut Vec<AsyncFd<OwnedFd>>) {
+    if daemon.is_empty() {
+        pending::<()>().await;
+    }
+    while let Some(process) = daemon.last() {
+        // An error here would be one of epoll's own; nothing better can be done than to go on.
+        let _ = process.readable().await;
+        daemon.pop();
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => pending().await,
+    }
+}
+
+fn list(processes: &[Process]) -> String {
+    processes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

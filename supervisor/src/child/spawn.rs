@@ -1,0 +1,132 @@
+//! Starts the program as if the caller of websockify had started it, but for `rebind.so`: what we
+//! changed about ourselves is undone between fork and exec.
+//!
+//! Must be called on the main thread: the parent-death signal is sent when the *thread* that forked
+//! ends (prctl(2), PR_SET_PDEATHSIG).
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, rlim_t, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::unistd::{Pid, getpid, getppid};
+
+use super::names;
+use crate::child::terminal::Terminal;
+use crate::exit::{ExitStatus, Failure, words};
+use crate::preload;
+
+/// Variables by which systemd speaks to websockify and not to the program (sd_notify(3),
+/// sd_listen_fds(3), sd_watchdog_enabled(3)).
+const SYSTEMD: &[&str] = &[
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "LISTEN_FDNAMES",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+];
+
+/// What the program is started with besides its command line.
+pub(crate) struct Preparation<'a> {
+    /// The environment for `rebind.so`.
+    pub(crate) library: &'a std::path::Path,
+    pub(crate) old_port: u16,
+    pub(crate) new_port: u16,
+    pub(crate) notify_name: &'a str,
+    pub(crate) notify_token: &'a str,
+    /// The limit on open files that we were started with, soft and hard.
+    pub(crate) open_files: (rlim_t, rlim_t),
+    /// The terminal whose foreground group the program becomes.
+    pub(crate) terminal: Option<Terminal>,
+}
+
+/// Forks and executes `command`; its name is looked up in `PATH` as execvp(3) does.
+pub(crate) fn spawn(command: &[OsString], prepared: &Preparation<'_>) -> Result<Pid, Failure> {
+    let (name, args) = command.split_first().expect("config.rs lets no empty command through");
+    let mut child = Command::new(name);
+    child.args(args).process_group(0);
+    environment(&mut child, prepared);
+    before_exec(&mut child, prepared);
+    let child = child.spawn().map_err(|error| explain(name, &error))?;
+    Ok(Pid::from_raw(i32::try_from(child.id()).expect("a pid fits pid_t")))
+}
+
+fn environment(child: &mut Command, prepared: &Preparation<'_>) {
+    for name in SYSTEMD {
+        child.env_remove(name);
+    }
+    let existing = std::env::var_os("LD_PRELOAD");
+    child
+        .env("LD_PRELOAD", preload::ld_preload(prepared.library, existing.as_deref()))
+        .env(names::OLD_PORT, prepared.old_port.to_string())
+        .env(names::NEW_PORT, prepared.new_port.to_string())
+        .env(names::NOTIFY, prepared.notify_name)
+        .env(names::TOKEN, prepared.notify_token);
+}
+
+#[allow(unsafe_code)]
+fn before_exec(child: &mut Command, prepared: &Preparation<'_>) {
+    let us = getpid();
+    let terminal = prepared.terminal;
+    let (soft, hard) = prepared.open_files;
+    let prepare = move || {
+        if let Some(terminal) = terminal {
+            terminal.give_to(getpid());
+        }
+        default_signals();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+        leave_only_standard_descriptors();
+        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        // Our death before the call above sends nothing.
+        if getppid() != us {
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe functions may be called (fork(2),
+    // signal-safety(7)): `prepare` makes plain system calls and allocates nothing.
+    unsafe { child.pre_exec(prepare) };
+}
+
+/// exec(2) keeps ignored signals ignored, and the mask.
+#[allow(unsafe_code)]
+fn default_signals() {
+    // nix knows no real-time signals; SIGKILL, SIGSTOP and the C library's own refuse.
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: no handler is installed, only the default restored (signal(2)).
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+/// Marks all others close-on-exec; std's own pipe to us among them, which is meant to be.
+#[allow(unsafe_code)]
+fn leave_only_standard_descriptors() {
+    // SAFETY: close_range(2) with CLOSE_RANGE_CLOEXEC only sets a flag on descriptors.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    }
+}
+
+/// exec(2) says ENOENT both for a missing program and for a missing interpreter.
+fn explain(name: &OsStr, error: &io::Error) -> Failure {
+    let path = std::env::var_os("PATH");
+    let reason = match preload::diagnose(name, path.as_deref()) {
+        Some(obstacle @ preload::Obstacle::MissingInterpreter(_)) => {
+            let reason = format!("program {} {obstacle}", name.display());
+            return Failure { status: ExitStatus::NOT_EXECUTABLE, reason };
+        }
+        _ if error.kind() == io::ErrorKind::NotFound => "not found".to_owned(),
+        _ => words(error),
+    };
+    let status = match error.kind() {
+        io::ErrorKind::NotFound => ExitStatus::NOT_FOUND,
+        _ => ExitStatus::NOT_EXECUTABLE,
+    };
+    Failure { status, reason: format!("cannot start program {}: {reason}", name.display()) }
+}

@@ -1,0 +1,685 @@
+//! The program's life as a pure function: no system call, no clock. [`step`] takes the state, what
+//! happened and the time, and gives the next state and what is to be done.
+//!
+//! An *instance* is one run of the program: its leader (the process that we started) and whatever
+//! that forked. What an instance left behind without listening is a *leftover*.
+
+use std::time::{Duration, Instant};
+
+use crate::config::WrapMode;
+use crate::exit::ExitStatus;
+
+/// A run this long was no failure, whatever it did (W7).
+const LONG_RUN: Duration = Duration::from_secs(10);
+/// A program that has not listened after this long is warned of (W12).
+const SILENCE: Duration = Duration::from_secs(10);
+/// The first delay before a failing program is started again, and the longest (W7).
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// How long SIGKILL may take before those who survived it are named (W9).
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the caller of websockify decided about the program's life.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy {
+    pub(crate) mode: WrapMode,
+    /// How long a program whose leader has ended may take to listen.
+    pub(crate) wrap_timeout: Duration,
+    /// How long open sessions, and then the program, may take to end.
+    pub(crate) stop_timeout: Duration,
+}
+
+/// Where the program is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The leader runs; nobody has listened yet.
+    Starting { run: Run, warned: bool },
+    /// The leader runs and somebody of the instance has listened.
+    Listening { run: Run },
+    /// The leader has ended well before anybody listened, and left somebody.
+    Settling { run: Run, until: Instant },
+    /// The leader is gone; a process of the instance listens.
+    Daemonized { run: Run },
+    /// It failed; the next instance starts at `until`.
+    Backoff { until: Instant, failures: u32 },
+    /// Under `ignore`: it has ended, after it had listened. The bridge says so to its clients.
+    Gone,
+    /// Under `exit`, and where it never listened: open sessions come to their end.
+    Draining { until: Instant, status: ExitStatus },
+    /// Everything is being ended.
+    Stopping(Stopping),
+    /// Under `ignore`: sessions are being closed, the daemon is left running.
+    Leaving,
+    /// Over. Nothing happens any more.
+    Ended { status: ExitStatus },
+}
+
+/// One instance, as far as its life matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    started: Instant,
+    /// Whether it is the first instance.
+    first: bool,
+    /// How many instances before it failed in a row.
+    failures: u32,
+}
+
+/// What [`State::Stopping`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stopping {
+    status: ExitStatus,
+    /// When patience ends: with SIGKILL, and after that with giving up.
+    until: Instant,
+    killed: bool,
+    tree_empty: bool,
+    bridge_ended: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The program could not be started; the status is the shell's for it.
+    SpawnFailed(ExitStatus),
+    /// A process of the instance listens on the relocated port.
+    Listening,
+    /// No process of the instance listens there any more.
+    ListenerGone,
+    /// The leader has ended.
+    LeaderEnded { status: ExitStatus, left: Left, served: bool },
+    /// The last of those that held the listener when the instance daemonized has ended.
+    DaemonEnded { served: bool },
+    /// No process of any instance is left.
+    TreeEmpty,
+    /// The bridge has ended: it was told to, or for a reason of its own, with this status.
+    BridgeEnded(ExitStatus),
+    /// [`State::deadline`] has come.
+    Deadline,
+    /// A signal asks us to stop.
+    Stop,
+}
+
+/// Whom the leader left when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    Nobody,
+    /// Somebody, but nobody who listens.
+    Idle,
+    /// Somebody who listens on the relocated port.
+    Listener,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Spawn,
+    /// Say that the program has not listened yet, and why that may be.
+    WarnSilent,
+    /// Say that the program comes and goes too fast, and when it is tried next.
+    WarnFast {
+        delay: Duration,
+    },
+    /// Say that the program has daemonized, and watch those that listen.
+    Daemonized,
+    /// Let clients through: to begin with, or again.
+    OpenBridge,
+    /// Hold the clients that come.
+    PauseBridge,
+    /// Tell clients that the program is gone for good.
+    BarBridge,
+    /// Accept nobody, let sessions come to their end.
+    DrainBridge,
+    /// Accept nobody, close every session.
+    StopBridge,
+    /// SIGTERM to every process of every instance.
+    Terminate,
+    /// SIGKILL to every process of every instance.
+    Kill,
+    /// Say that the daemon goes on without us.
+    LeaveDaemon,
+    /// Name the processes that cannot be ended.
+    NameSurvivors,
+}
+
+impl State {
+    /// The beginning: the first instance is to be started.
+    pub(crate) fn begin(now: Instant) -> (Self, Vec<Action>) {
+        let run = Run { started: now, first: true, failures: 0 };
+        (Self::Starting { run, warned: false }, vec![Action::Spawn])
+    }
+
+    /// When [`Event::Deadline`] is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Starting { run, warned: false } => Some(run.started + SILENCE),
+            Self::Settling { until, .. }
+            | Self::Backoff { until, .. }
+            | Self::Draining { until, .. }
+            | Self::Stopping(Stopping { until, .. }) => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// For the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Starting { .. } => "starting",
+            Self::Listening { .. } => "listening",
+            Self::Settling { .. } => "settling",
+            Self::Daemonized { .. } => "daemonized",
+            Self::Backoff { .. } => "backoff",
+            Self::Gone => "gone",
+            Self::Draining { .. } => "draining",
+            Self::Stopping(_) => "stopping",
+            Self::Leaving => "leaving",
+            Self::Ended { .. } => "ended",
+        }
+    }
+
+    /// Whether a listener is expected that has not been seen.
+    pub(crate) fn awaits_listener(&self) -> bool {
+        matches!(self, Self::Starting { .. } | Self::Settling { .. })
+    }
+}
+
+/// What becomes of `state` when `event` happens at `now`, and what is to be done.
+pub(crate) fn step(
+    state: State,
+    event: Event,
+    now: Instant,
+    policy: &Policy,
+) -> (State, Vec<Action>) {
+    match (state, event) {
+        (State::Ended { .. }, _) => (state, vec![]),
+        (State::Stopping(stopping), event) => stopping.step(event, now),
+        (State::Leaving, Event::BridgeEnded(status)) => {
+            (State::Ended { status }, vec![Action::LeaveDaemon])
+        }
+        (State::Leaving, Event::Stop) => {
+            (State::Ended { status: ExitStatus::SUCCESS }, vec![Action::LeaveDaemon])
+        }
+        (State::Leaving, _) => (state, vec![]),
+
+        (State::Daemonized { .. }, Event::Stop) if policy.mode == WrapMode::Ignore => {
+            (State::Leaving, vec![Action::StopBridge])
+        }
+        (State::Daemonized { .. }, Event::BridgeEnded(status))
+            if policy.mode == WrapMode::Ignore =>
+        {
+            (State::Ended { status }, vec![Action::LeaveDaemon])
+        }
+        (State::Draining { status, .. }, Event::Stop | Event::Deadline) => {
+            stop(status, false, now, policy)
+        }
+        (State::Draining { status, .. }, Event::BridgeEnded(_)) => stop(status, true, now, policy),
+        (_, Event::Stop) => stop(ExitStatus::SUCCESS, false, now, policy),
+        (_, Event::BridgeEnded(status)) => stop(status, true, now, policy),
+
+        (State::Starting { run, .. }, Event::SpawnFailed(status)) if run.first => {
+            stop(status, false, now, policy)
+        }
+        (State::Starting { run, .. }, Event::SpawnFailed(_)) => back_off(run, now),
+        (State::Starting { run, .. }, Event::Listening) => {
+            (State::Listening { run }, vec![Action::OpenBridge])
+        }
+        (State::Starting { run, warned: false }, Event::Deadline) => {
+            (State::Starting { run, warned: true }, vec![Action::WarnSilent])
+        }
+        (State::Starting { run, .. }, Event::LeaderEnded { status, left, served }) => match left {
+            Left::Listener => daemonize(run, now, policy),
+            Left::Idle if status.is_success() => {
+                (State::Settling { run, until: now + policy.wrap_timeout }, vec![])
+            }
+            Left::Idle | Left::Nobody => end(run, Heard::Never, status, served, now, policy),
+        },
+
+        (State::Settling { run, .. }, Event::Listening) => daemonize(run, now, policy),
+        (State::Settling { run, .. }, Event::TreeEmpty | Event::Deadline) => {
+            end(run, Heard::Never, ExitStatus::SUCCESS, false, now, policy)
+        }
+
+        (State::Listening { run }, Event::LeaderEnded { status, left, served }) => match left {
+            Left::Listener => daemonize(run, now, policy),
+            Left::Idle | Left::Nobody => end(run, Heard::Once, status, served, now, policy),
+        },
+        (State::Daemonized { run }, Event::DaemonEnded { served }) => {
+            end(run, Heard::Once, ExitStatus::SUCCESS, served, now, policy)
+        }
+        (State::Listening { .. } | State::Daemonized { .. }, Event::Listening) => {
+            (state, vec![Action::OpenBridge])
+        }
+        // Only a next instance can be worth waiting for. Without one the client is better served
+        // by the refusal itself.
+        (State::Listening { .. } | State::Daemonized { .. }, Event::ListenerGone)
+            if policy.mode == WrapMode::Respawn =>
+        {
+            (state, vec![Action::PauseBridge])
+        }
+
+        (State::Backoff { failures, .. }, Event::Deadline) => start(failures, now),
+        (State::Gone, Event::Listening) => {
+            let run = Run { started: now, first: false, failures: 0 };
+            (State::Daemonized { run }, vec![Action::Daemonized, Action::OpenBridge])
+        }
+        (state, _) => (state, vec![]),
+    }
+}
+
+impl Stopping {
+    /// Whether processes were still left when we last heard of them.
+    pub(crate) fn awaits_tree(&self) -> bool {
+        !self.tree_empty
+    }
+
+    fn step(mut self, event: Event, now: Instant) -> (State, Vec<Action>) {
+        match event {
+            Event::TreeEmpty => self.tree_empty = true,
+            Event::BridgeEnded(_) => self.bridge_ended = true,
+            Event::Deadline if self.tree_empty => self.bridge_ended = true,
+            Event::Deadline if self.killed => {
+                let status = ExitStatus::FAILURE;
+                return (State::Ended { status }, vec![Action::NameSurvivors]);
+            }
+            Event::Deadline | Event::Stop if !self.killed => {
+                let stopping = Self { killed: true, until: now + KILL_TIMEOUT, ..self };
+                return (State::Stopping(stopping), vec![Action::Kill]);
+            }
+            _ => {}
+        }
+        if self.tree_empty && self.bridge_ended {
+            return (State::Ended { status: self.status }, vec![]);
+        }
+        (State::Stopping(self), vec![])
+    }
+}
+
+/// Whether an instance ever listened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Never,
+    Once,
+}
+
+fn stop(
+    status: ExitStatus,
+    bridge_ended: bool,
+    now: Instant,
+    policy: &Policy,
+) -> (State, Vec<Action>) {
+    let stopping = Stopping {
+        status,
+        until: now + policy.stop_timeout,
+        killed: false,
+        tree_empty: false,
+        bridge_ended,
+    };
+    let mut actions = vec![Action::StopBridge, Action::Terminate];
+    if bridge_ended {
+        actions.remove(0);
+    }
+    (State::Stopping(stopping), actions)
+}
+
+fn start(failures: u32, now: Instant) -> (State, Vec<Action>) {
+    let run = Run { started: now, first: false, failures };
+    (State::Starting { run, warned: false }, vec![Action::Spawn])
+}
+
+fn drain(status: ExitStatus, now: Instant, policy: &Policy) -> State {
+    State::Draining { until: now + policy.stop_timeout, status }
+}
+
+fn daemonize(run: Run, now: Instant, policy: &Policy) -> (State, Vec<Action>) {
+    match policy.mode {
+        WrapMode::Exit => {
+            (drain(ExitStatus::SUCCESS, now, policy), vec![Action::Daemonized, Action::DrainBridge])
+        }
+        WrapMode::Ignore | WrapMode::Respawn => {
+            (State::Daemonized { run }, vec![Action::Daemonized, Action::OpenBridge])
+        }
+    }
+}
+
+fn end(
+    run: Run,
+    heard: Heard,
+    status: ExitStatus,
+    served: bool,
+    now: Instant,
+    policy: &Policy,
+) -> (State, Vec<Action>) {
+    match policy.mode {
+        WrapMode::Exit => (drain(status, now, policy), vec![Action::DrainBridge]),
+        WrapMode::Ignore if heard == Heard::Never => {
+            (drain(status, now, policy), vec![Action::DrainBridge])
+        }
+        WrapMode::Ignore => (State::Gone, vec![Action::BarBridge]),
+        WrapMode::Respawn if served || now - run.started >= LONG_RUN => {
+            let (state, mut actions) = start(0, now);
+            actions.insert(0, Action::PauseBridge);
+            (state, actions)
+        }
+        WrapMode::Respawn => back_off(run, now),
+    }
+}
+
+fn back_off(run: Run, now: Instant) -> (State, Vec<Action>) {
+    let delay = FIRST_DELAY.saturating_mul(1 << run.failures.min(16)).min(LONGEST_DELAY);
+    let failures = run.failures.saturating_add(1);
+    (
+        State::Backoff { until: now + delay, failures },
+        vec![Action::PauseBridge, Action::WarnFast { delay }],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const FAILED: ExitStatus = ExitStatus::FAILURE;
+
+    fn policy(mode: WrapMode) -> Policy {
+        Policy { mode, wrap_timeout: 30 * SECOND, stop_timeout: 10 * SECOND }
+    }
+
+    struct Life {
+        state: State,
+        now: Instant,
+        policy: Policy,
+    }
+
+    impl Life {
+        fn begin(mode: WrapMode) -> Self {
+            let now = Instant::now();
+            let (state, actions) = State::begin(now);
+            assert_eq!(actions, [Action::Spawn]);
+            Self { state, now, policy: policy(mode) }
+        }
+
+        fn on(&mut self, event: Event) -> Vec<Action> {
+            let (state, actions) = step(self.state, event, self.now, &self.policy);
+            self.state = state;
+            actions
+        }
+
+        fn after(&mut self, time: Duration, event: Event) -> Vec<Action> {
+            self.now += time;
+            self.on(event)
+        }
+
+        /// Goes to the deadline that the state has set.
+        fn deadline(&mut self) -> Vec<Action> {
+            self.now = self.state.deadline().expect("a deadline");
+            self.on(Event::Deadline)
+        }
+    }
+
+    fn ended(status: ExitStatus, left: Left) -> Event {
+        Event::LeaderEnded { status, left, served: false }
+    }
+
+    fn served(left: Left) -> Event {
+        Event::LeaderEnded { status: FAILED, left, served: true }
+    }
+
+    use Action::{
+        BarBridge, Daemonized, DrainBridge, Kill, LeaveDaemon, NameSurvivors, OpenBridge,
+        PauseBridge, Spawn, StopBridge, Terminate, WarnFast, WarnSilent,
+    };
+
+    /// Every state, in which every event must have a meaning.
+    fn every_state(now: Instant) -> Vec<(&'static str, State)> {
+        let run = Run { started: now, first: false, failures: 0 };
+        let until = now + SECOND;
+        let stopping = |killed, tree_empty, bridge_ended| {
+            let status = ExitStatus::SUCCESS;
+            State::Stopping(Stopping { status, until, killed, tree_empty, bridge_ended })
+        };
+        vec![
+            ("starting first", State::Starting { run: Run { first: true, ..run }, warned: false }),
+            ("starting", State::Starting { run, warned: false }),
+            ("silent", State::Starting { run, warned: true }),
+            ("listening", State::Listening { run }),
+            ("settling", State::Settling { run, until }),
+            ("daemonized", State::Daemonized { run }),
+            ("backoff", State::Backoff { until, failures: 1 }),
+            ("gone", State::Gone),
+            ("draining", State::Draining { until, status: FAILED }),
+            ("stopping", stopping(false, false, false)),
+            ("bridge ended", stopping(false, false, true)),
+            ("killing", stopping(true, false, false)),
+            ("tree empty", stopping(true, true, false)),
+            ("leaving", State::Leaving),
+            ("ended", State::Ended { status: FAILED }),
+        ]
+    }
+
+    fn every_event() -> Vec<(&'static str, Event)> {
+        vec![
+            ("spawn failed", Event::SpawnFailed(ExitStatus::NOT_FOUND)),
+            ("listening", Event::Listening),
+            ("listener gone", Event::ListenerGone),
+            ("leader ended 0, nobody", ended(ExitStatus::SUCCESS, Left::Nobody)),
+            ("leader ended 0, idle", ended(ExitStatus::SUCCESS, Left::Idle)),
+            ("leader ended 0, listener", ended(ExitStatus::SUCCESS, Left::Listener)),
+            ("leader ended 1, nobody", ended(FAILED, Left::Nobody)),
+            ("leader ended 1, idle", ended(FAILED, Left::Idle)),
+            ("leader ended 1, listener", ended(FAILED, Left::Listener)),
+            ("daemon ended", Event::DaemonEnded { served: false }),
+            ("tree empty", Event::TreeEmpty),
+            ("bridge ended", Event::BridgeEnded(ExitStatus::SUCCESS)),
+            ("deadline", Event::Deadline),
+            ("stop", Event::Stop),
+        ]
+    }
+
+    /// The whole table, mode by mode: a line a state, a column an event. `.` is "nothing changes and
+    /// nothing is done"; `=` is "the same state, but something is done or noted".
+    #[test]
+    fn every_state_and_event() {
+        // spawn failed, listening, gone, 0/nobody, 0/idle, 0/listener, 1/nobody, 1/idle, 1/listener,
+        // daemon ended, tree empty, bridge ended, deadline, stop
+        let exit = "
+            starting first | stopping listening . draining settling draining draining draining draining . . stopping = stopping
+            starting       | backoff listening . draining settling draining draining draining draining . . stopping = stopping
+            silent         | backoff listening . draining settling draining draining draining draining . . stopping . stopping
+            listening      | . = . draining draining draining draining draining draining . . stopping . stopping
+            settling       | . draining . . . . . . . . draining stopping draining stopping
+            daemonized     | . = . . . . . . . draining . stopping . stopping
+            backoff        | . . . . . . . . . . . stopping starting stopping
+            gone           | . daemonized . . . . . . . . . stopping . stopping
+            draining       | . . . . . . . . . . . stopping stopping stopping
+            stopping       | . . . . . . . . . . = = = =
+            bridge ended   | . . . . . . . . . . ended . = =
+            killing        | . . . . . . . . . . = = ended .
+            tree empty     | . . . . . . . . . . . ended ended .
+            leaving        | . . . . . . . . . . . ended . ended
+            ended          | . . . . . . . . . . . . . .";
+        let ignore = "
+            starting first | stopping listening . draining settling daemonized draining draining daemonized . . stopping = stopping
+            starting       | backoff listening . draining settling daemonized draining draining daemonized . . stopping = stopping
+            silent         | backoff listening . draining settling daemonized draining draining daemonized . . stopping . stopping
+            listening      | . = . gone gone daemonized gone gone daemonized . . stopping . stopping
+            settling       | . daemonized . . . . . . . . draining stopping draining stopping
+            daemonized     | . = . . . . . . . gone . ended . leaving
+            backoff        | . . . . . . . . . . . stopping starting stopping
+            gone           | . daemonized . . . . . . . . . stopping . stopping
+            draining       | . . . . . . . . . . . stopping stopping stopping
+            stopping       | . . . . . . . . . . = = = =
+            bridge ended   | . . . . . . . . . . ended . = =
+            killing        | . . . . . . . . . . = = ended .
+            tree empty     | . . . . . . . . . . . ended ended .
+            leaving        | . . . . . . . . . . . ended . ended
+            ended          | . . . . . . . . . . . . . .";
+        let respawn = "
+            starting first | stopping listening . backoff settling daemonized backoff backoff daemonized . . stopping = stopping
+            starting       | backoff listening . backoff settling daemonized backoff backoff daemonized . . stopping = stopping
+            silent         | backoff listening . backoff settling daemonized backoff backoff daemonized . . stopping . stopping
+            listening      | . = = backoff backoff daemonized backoff backoff daemonized . . stopping . stopping
+            settling       | . daemonized . . . . . . . . backoff stopping backoff stopping
+            daemonized     | . = = . . . . . . backoff . stopping . stopping
+            backoff        | . . . . . . . . . . . stopping starting stopping
+            gone           | . daemonized . . . . . . . . . stopping . stopping
+            draining       | . . . . . . . . . . . stopping stopping stopping
+            stopping       | . . . . . . . . . . = = = =
+            bridge ended   | . . . . . . . . . . ended . = =
+            killing        | . . . . . . . . . . = = ended .
+            tree empty     | . . . . . . . . . . . ended ended .
+            leaving        | . . . . . . . . . . . ended . ended
+            ended          | . . . . . . . . . . . . . .";
+        let now = Instant::now();
+        for (mode, table) in
+            [(WrapMode::Exit, exit), (WrapMode::Ignore, ignore), (WrapMode::Respawn, respawn)]
+        {
+            let lines: Vec<_> = table.trim().lines().collect();
+            let states = every_state(now);
+            assert_eq!(lines.len(), states.len());
+            for (line, (name, state)) in lines.iter().zip(states) {
+                let (head, cells) = line.split_once('|').expect("a head");
+                assert_eq!(head.trim(), name);
+                let cells: Vec<_> = cells.split_whitespace().collect();
+                let events = every_event();
+                assert_eq!(cells.len(), events.len(), "{name}");
+                for (expected, (event_name, event)) in cells.into_iter().zip(events) {
+                    let (next, actions) = step(state, event, now, &policy(mode));
+                    let found = match (next == state, actions.is_empty()) {
+                        (true, true) => ".",
+                        _ if next.name() == state.name() => "=",
+                        _ => next.name(),
+                    };
+                    assert_eq!(found, expected, "{mode:?}: {name} on {event_name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn w3_the_bridge_opens_when_the_program_listens() {
+        let mut life = Life::begin(WrapMode::Exit);
+        assert_eq!(life.on(Event::Listening), [OpenBridge]);
+    }
+
+    #[test]
+    fn w4_telnetd_under_respawn_serves_one_session_an_instance() {
+        let mut life = Life::begin(WrapMode::Respawn);
+        for _ in 0..10 {
+            assert_eq!(life.on(Event::Listening), [OpenBridge]);
+            // It accepts and closes its listener.
+            assert_eq!(life.on(Event::ListenerGone), [PauseBridge]);
+            // It ends with 1 after every good session, and may leave a shell.
+            assert_eq!(life.on(served(Left::Idle)), [PauseBridge, Spawn]);
+        }
+    }
+
+    #[test]
+    fn w5_a_leader_that_ends_with_0_has_until_the_wrap_timeout() {
+        let mut life = Life::begin(WrapMode::Ignore);
+        assert_eq!(life.on(ended(ExitStatus::SUCCESS, Left::Idle)), []);
+        assert_eq!(life.state.deadline(), Some(life.now + 30 * SECOND));
+        assert_eq!(life.after(29 * SECOND, Event::Listening), [Daemonized, OpenBridge]);
+        assert_eq!(life.on(Event::DaemonEnded { served: false }), [BarBridge]);
+
+        let mut life = Life::begin(WrapMode::Ignore);
+        life.on(ended(ExitStatus::SUCCESS, Left::Idle));
+        assert_eq!(life.deadline(), [DrainBridge]);
+    }
+
+    #[test]
+    fn w6_exit_stops_a_daemon_and_ends_with_0_after_its_sessions() {
+        let mut life = Life::begin(WrapMode::Exit);
+        life.on(Event::Listening);
+        assert_eq!(life.on(ended(FAILED, Left::Listener)), [Daemonized, DrainBridge]);
+        let bridge_ended = Event::BridgeEnded(ExitStatus::SUCCESS);
+        assert_eq!(life.on(bridge_ended), [Terminate]);
+        assert_eq!(life.on(Event::TreeEmpty), []);
+        assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS });
+    }
+
+    #[test]
+    fn w6_exit_drains_no_longer_than_the_stop_timeout() {
+        let mut life = Life::begin(WrapMode::Exit);
+        life.on(Event::Listening);
+        assert_eq!(life.on(ended(FAILED, Left::Nobody)), [DrainBridge]);
+        assert_eq!(life.state.deadline(), Some(life.now + 10 * SECOND));
+        assert_eq!(life.deadline(), [StopBridge, Terminate]);
+    }
+
+    #[test]
+    fn w6_ignore_ends_with_the_status_of_a_program_that_never_listened() {
+        let mut life = Life::begin(WrapMode::Ignore);
+        assert_eq!(life.on(ended(FAILED, Left::Idle)), [DrainBridge]);
+        life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
+        life.on(Event::TreeEmpty);
+        assert_eq!(life.state, State::Ended { status: FAILED });
+    }
+
+    #[test]
+    fn w7_the_delay_doubles_up_to_half_a_minute_and_is_forgotten_after_a_session() {
+        let mut life = Life::begin(WrapMode::Respawn);
+        for delay in [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000] {
+            let delay = Duration::from_millis(delay);
+            assert_eq!(life.on(ended(FAILED, Left::Nobody)), [PauseBridge, WarnFast { delay }]);
+            assert_eq!(life.state.deadline(), Some(life.now + delay));
+            assert_eq!(life.deadline(), [Spawn]);
+        }
+        assert_eq!(life.on(served(Left::Nobody)), [PauseBridge, Spawn]);
+        let delay = Duration::from_millis(100);
+        assert_eq!(
+            life.on(Event::SpawnFailed(ExitStatus::NOT_FOUND)),
+            [PauseBridge, WarnFast { delay }]
+        );
+        life.deadline();
+        let actions = life.after(10 * SECOND, ended(FAILED, Left::Nobody));
+        assert_eq!(actions, [PauseBridge, Spawn], "a run of ten seconds is no failure");
+    }
+
+    #[test]
+    fn w8_a_program_that_cannot_be_started_at_first_ends_us_in_every_mode() {
+        for mode in [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn] {
+            let mut life = Life::begin(mode);
+            assert_eq!(life.on(Event::SpawnFailed(ExitStatus::NOT_FOUND)), [StopBridge, Terminate]);
+            life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
+            life.on(Event::TreeEmpty);
+            assert_eq!(life.state, State::Ended { status: ExitStatus::NOT_FOUND });
+        }
+    }
+
+    #[test]
+    fn w9_a_stop_is_gentle_then_deadly_then_given_up() {
+        let mut life = Life::begin(WrapMode::Exit);
+        assert_eq!(life.on(Event::Stop), [StopBridge, Terminate]);
+        assert_eq!(life.state.deadline(), Some(life.now + 10 * SECOND));
+        assert_eq!(life.deadline(), [Kill]);
+        assert_eq!(life.state.deadline(), Some(life.now + 5 * SECOND));
+        assert_eq!(life.deadline(), [NameSurvivors]);
+        assert_eq!(life.state, State::Ended { status: FAILED });
+    }
+
+    #[test]
+    fn w9_a_second_signal_skips_the_grace() {
+        let mut life = Life::begin(WrapMode::Respawn);
+        life.on(Event::Listening);
+        assert_eq!(life.on(Event::Stop), [StopBridge, Terminate]);
+        assert_eq!(life.on(Event::Stop), [Kill]);
+        assert_eq!(life.on(Event::TreeEmpty), []);
+        life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
+        assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS });
+    }
+
+    #[test]
+    fn w9_under_ignore_a_daemon_is_left_running() {
+        let mut life = Life::begin(WrapMode::Ignore);
+        life.on(ended(ExitStatus::SUCCESS, Left::Listener));
+        assert_eq!(life.on(Event::Stop), [StopBridge]);
+        let bridge_ended = Event::BridgeEnded(ExitStatus::SUCCESS);
+        assert_eq!(life.on(bridge_ended), [LeaveDaemon]);
+        assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS });
+    }
+
+    #[test]
+    fn w12_silence_is_warned_of_once() {
+        let mut life = Life::begin(WrapMode::Exit);
+        assert_eq!(life.deadline(), [WarnSilent]);
+        assert_eq!(life.state.deadline(), None);
+    }
+}

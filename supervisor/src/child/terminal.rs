@@ -1,0 +1,41 @@
+//! The controlling terminal, lent to the program while it starts: vncserver asks for a password at
+//! its first run, and only the foreground process group may read (tcsetpgrp(3)).
+
+use std::io::stdin;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
+
+/// Standard input, where it is our controlling terminal and we are in its foreground.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terminal {
+    ours: Pid,
+}
+
+impl Terminal {
+    /// `None` where there is nothing to lend.
+    pub(crate) fn in_foreground() -> Option<Self> {
+        let ours = getpgrp();
+        // ENOTTY unless it is our controlling terminal.
+        (tcgetpgrp(stdin()).ok()? == ours).then_some(Self { ours })
+    }
+
+    /// Makes a process group the foreground one. Async-signal-safe.
+    #[allow(clippy::unused_self, reason = "only who has a terminal may give it")]
+    pub(crate) fn give_to(self, group: Pid) {
+        // A background group that does this is sent SIGTTOU, unless it blocks it.
+        let mut blocked = SigSet::empty();
+        blocked.add(Signal::SIGTTOU);
+        let mut before = SigSet::empty();
+        let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), Some(&mut before));
+        let _ = tcsetpgrp(stdin(), group);
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+    }
+
+    /// Makes us the foreground group again, unless somebody else has become it since.
+    pub(crate) fn take_back_from(self, group: Pid) {
+        if tcgetpgrp(stdin()) == Ok(group) {
+            self.give_to(self.ours);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Who is left: the processes that the program started, however deep, found by their parents in
+//! proc(5). As a child subreaper we become the parent of every orphan among them, so the walk from
+//! ourselves finds all.
+//!
+//! Two kinds of process below us are set apart, with all that descends from them: *strangers*, who
+//! were our children before we began (`helper & exec websockify`), and *leftovers* of earlier
+//! instances.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::unistd::Pid;
+use procfs::process::{FDTarget, Stat};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A process that was alive when we looked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
+    pub(crate) name: String,
+    /// With the pid it tells a process from a later one that got its number.
+    start: u64,
+}
+
+/// The processes below us.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    us: i32,
+    apart: HashMap<Identity, Kinship>,
+}
+
+type Identity = (i32, u64);
+
+/// What a process below us is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kinship {
+    Instance,
+    Leftover,
+    Stranger,
+}
+
+impl Tree {
+    /// Notes the children that we already have: they are strangers.
+    pub(crate) fn new() -> Self {
+        let us = nix::unistd::getpid().as_raw();
+        let mut tree = Self { us, apart: HashMap::new() };
+        tree.set_apart(Kinship::Stranger);
+        tree
+    }
+
+    /// Notes that an instance begins: whoever is below us now is a leftover.
+    pub(crate) fn begin_instance(&mut self) {
+        self.set_apart(Kinship::Leftover);
+    }
+
+    /// The living processes of the present instance.
+    pub(crate) fn instance(&mut self) -> Vec<Process> {
+        self.living(|kinship| kinship == Kinship::Instance)
+    }
+
+    /// The living processes of every instance.
+    pub(crate) fn everyone(&mut self) -> Vec<Process> {
+        self.living(|kinship| kinship != Kinship::Stranger)
+    }
+
+    fn set_apart(&mut self, kinship: Kinship) {
+        for (stat, found) in self.below() {
+            if found == Kinship::Instance {
+                self.apart.insert((stat.pid, stat.starttime), kinship);
+            }
+        }
+    }
+
+    /// A process whose parent ends between the reading of both is missed in one pass and has moved
+    /// up to us in the next, so that nobody is believed to be left only when two passes say so.
+    fn living(&mut self, wanted: impl Fn(Kinship) -> bool) -> Vec<Process> {
+        let mut pass = || -> Vec<Process> {
+            let below = self.below();
+            below
+                .into_iter()
+                .filter(|(stat, kinship)| wanted(*kinship) && is_alive(stat))
+                .map(|(stat, _)| Process {
+                    pid: Pid::from_raw(stat.pid),
+                    name: stat.comm,
+                    start: stat.starttime,
+                })
+                .collect()
+        };
+        let first = pass();
+        if first.is_empty() { pass() } else { first }
+    }
+
+    /// Everybody below us, zombies included; who descends from somebody apart is apart too, and
+    /// stays so when that parent ends.
+    fn below(&mut self) -> Vec<(Stat, Kinship)> {
+        let all: HashMap<i32, Stat> = procfs::process::all_processes()
+            .into_iter()
+            .flatten()
+            .filter_map(|process| process.ok()?.stat().ok())
+            .map(|stat| (stat.pid, stat))
+            .collect();
+        self.apart.retain(|(pid, start), _| all.get(pid).is_some_and(|s| s.starttime == *start));
+        let found: Vec<_> = all
+            .values()
+            .filter_map(|stat| Some((stat.clone(), self.kinship(stat, &all)?)))
+            .collect();
+        for (stat, kinship) in &found {
+            if *kinship != Kinship::Instance {
+                self.apart.insert((stat.pid, stat.starttime), *kinship);
+            }
+        }
+        found
+    }
+
+    /// `None` if the process is not below us.
+    fn kinship(&self, stat: &Stat, all: &HashMap<i32, Stat>) -> Option<Kinship> {
+        let mut kinship = Kinship::Instance;
+        let mut at = stat;
+        // Parents are read one after the other, so the chain could in theory close; no real one is
+        // longer than there are processes.
+        for _ in 0..all.len() {
+            if let (Kinship::Instance, Some(apart)) =
+                (kinship, self.apart.get(&(at.pid, at.starttime)))
+            {
+                kinship = *apart;
+            }
+            if at.ppid == self.us {
+                return Some(kinship);
+            }
+            at = all.get(&at.ppid)?;
+        }
+        None
+    }
+}
+
+impl Process {
+    /// Whether it has the socket with this inode open. Where we may not look (it changed user and
+    /// we are not root), owning the socket's user id must do.
+    pub(crate) fn holds(&self, inode: u64, uid: u32) -> bool {
+        let Ok(process) = procfs::process::Process::new(self.pid.as_raw()) else { return false };
+        match process.fd() {
+            Ok(fds) => fds
+                .flatten()
+                .any(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode)),
+            Err(_) => process.status().is_ok_and(|status| status.euid == uid),
+        }
+    }
+
+    /// Sends a signal to this very process, not to a later one with its number (pidfd_send_signal(2)).
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pidfd = self.pidfd()?;
+        Ok(pidfd_send_signal(pidfd, signal)?)
+    }
+
+    /// Becomes readable when the process ends; `None` if it has. Needs a runtime.
+    #[allow(unsafe_code)]
+    pub(crate) fn watch(&self) -> Option<AsyncFd<OwnedFd>> {
+        let pidfd = self.pidfd().ok()?;
+        // SAFETY: an OwnedFd is open, and the same, for as long as it is owned.
+        unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.ok()
+    }
+
+    /// pidfd_open(2), and a look that it is still the same process.
+    fn pidfd(&self) -> io::Result<OwnedFd> {
+        let pid =
+            rustix::process::Pid::from_raw(self.pid.as_raw()).ok_or(rustix::io::Errno::SRCH)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let now = procfs::process::Process::new(self.pid.as_raw()).and_then(|now| now.stat());
+        match now {
+            Ok(stat) if stat.starttime == self.start => Ok(pidfd),
+            _ => Err(rustix::io::Errno::SRCH.into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.pid, self.name)
+    }
+}
+
+/// A process whose first thread has ended shows as a zombie while its other threads run.
+fn is_alive(stat: &Stat) -> bool {
+    !matches!(stat.state, 'Z' | 'X' | 'x') || stat.num_threads > 1
+}

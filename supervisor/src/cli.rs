@@ -1,0 +1,228 @@
+//! What a person may type. The doc comments are `--help` and the manual page; what the values mean
+//! together is settled in `config.rs`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// WebSocket to TCP bridge that can wrap, supervise and respawn the program behind it
+#[derive(Debug, Parser)]
+#[command(
+    name = "websockify",
+    version,
+    infer_long_args = true,
+    args_override_self = true,
+    override_usage = "websockify [OPTIONS] [SOURCE_ADDR:]SOURCE_PORT TARGET_ADDR:TARGET_PORT\n       \
+                      websockify [OPTIONS] [SOURCE_ADDR:]SOURCE_PORT -- PROGRAM [ARGS]..."
+)]
+pub(crate) struct Args {
+    /// Where clients connect: this port of every address, or of one
+    #[arg(value_name = "[SOURCE_ADDR:]SOURCE_PORT")]
+    pub(crate) source: String,
+
+    /// Where the bytes go
+    #[arg(value_name = "TARGET_ADDR:TARGET_PORT")]
+    pub(crate) target: Option<String>,
+
+    /// Program to run and bridge to, and its arguments
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub(crate) program: Option<Vec<OsString>>,
+
+    /// Say more: debug messages [default: off]
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_enum,
+        default_value = "exit",
+        hide_possible_values = true,
+        help = "When it exits or daemonizes: exit, ignore or respawn",
+        help_heading = "Wrapping a program"
+    )]
+    pub(crate) wrap_mode: WrapModeArg,
+
+    /// Port that it binds [default: SOURCE_PORT]
+    #[arg(long, value_name = "PORT", help_heading = "Wrapping a program")]
+    pub(crate) program_port: Option<String>,
+
+    /// Seconds that a client waits for it to listen
+    #[arg(long, value_name = "SECONDS", default_value = "30", help_heading = "Wrapping a program")]
+    pub(crate) wrap_timeout: String,
+
+    /// Seconds that it may take to end before SIGKILL
+    #[arg(long, value_name = "SECONDS", default_value = "10", help_heading = "Wrapping a program")]
+    pub(crate) stop_timeout: String,
+
+    /// Library to preload [default: the installed or built-in one]
+    #[arg(long, value_name = "FILE", help_heading = "Wrapping a program")]
+    pub(crate) rebind_lib: Option<PathBuf>,
+
+    /// Serve a single session and exit [default: off]
+    #[arg(long, help_heading = "Sessions")]
+    pub(crate) run_once: bool,
+
+    /// Exit after so long, once no session is left; 0: never
+    #[arg(long, value_name = "SECONDS", default_value = "0", help_heading = "Sessions")]
+    pub(crate) timeout: String,
+
+    /// Exit after so long without a session; 0: never
+    #[arg(long, value_name = "SECONDS", default_value = "0", help_heading = "Sessions")]
+    pub(crate) idle_timeout: String,
+
+    /// Client connections open at once
+    #[arg(long, value_name = "N", default_value = "20000", help_heading = "Sessions")]
+    pub(crate) max_connections: String,
+}
+
+/// `--wrap-mode` as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WrapModeArg {
+    Exit,
+    Ignore,
+    Respawn,
+}
+
+/// Options of later websockifys, and of the manual page, that this one does not have.
+const NOT_OURS: &[&str] = &[
+    "--auto-pong",
+    "--file-only",
+    "--heartbeat",
+    "--host-token",
+    "--inetd",
+    "--legacy-syslog",
+    "--libserver",
+    "--listen-fd",
+    "--no-parent",
+    "--ssl-ciphers",
+    "--ssl-target",
+    "--ssl-version",
+    "--strict",
+    "--syslog",
+    "--target-config",
+    "--token-plugin",
+    "--token-source",
+    "--unix-listen",
+    "--unix-listen-mode",
+    "--unix-target",
+];
+
+/// What clap has to say that is not `Args`.
+pub(crate) enum Refusal {
+    /// `--help` or `--version`: for standard output.
+    Answer(String),
+    /// A usage error: one line.
+    Usage(String),
+}
+
+impl Args {
+    /// Parses a command line, program name first.
+    pub(crate) fn parse_from_os(args: impl IntoIterator<Item = OsString>) -> Result<Self, Refusal> {
+        Self::try_parse_from(args).map_err(|error| refusal(&error))
+    }
+}
+
+fn refusal(error: &clap::Error) -> Refusal {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            return Refusal::Answer(error.render().to_string());
+        }
+        ErrorKind::MissingRequiredArgument => {
+            return Refusal::Usage("no source port given; try 'websockify --help'".into());
+        }
+        ErrorKind::UnknownArgument => {
+            if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg) {
+                let name = name.split('=').next().unwrap_or(name);
+                if NOT_OURS.contains(&name) {
+                    return Refusal::Usage(format!(
+                        "option '{name}' of other websockifys is not supported by this one"
+                    ));
+                }
+            }
+        }
+        _ => {}
+    }
+    Refusal::Usage(first_paragraph(&error.render().to_string()))
+}
+
+/// The error itself, without clap's tips and usage, on one line.
+fn first_paragraph(rendered: &str) -> String {
+    let paragraph = rendered.split("\n\n").next().unwrap_or(rendered);
+    let words: Vec<_> = paragraph.split_whitespace().collect();
+    let line = words.join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, String> {
+        Args::parse_from_os(line.split(' ').map(OsString::from)).map_err(|refusal| match refusal {
+            Refusal::Answer(text) | Refusal::Usage(text) => text,
+        })
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn c5_every_option_is_one_line_with_its_default() {
+        let help = Args::command().term_width(100).render_help().to_string();
+        let options = help.split("Options:").nth(1).expect("options");
+        for line in options.lines().filter(|line| !line.is_empty() && !line.ends_with(':')) {
+            assert!(line.trim_start().starts_with('-'), "wrapped: {line}");
+            let answers = line.contains("--help") || line.contains("--version");
+            assert!(answers || line.contains("[default: "), "{line}");
+        }
+    }
+
+    #[test]
+    fn c1_options_stand_before_or_after_the_ports_and_the_program_is_verbatim() {
+        for line in [
+            "websockify 5901 --wrap-mode=ignore -- vncserver -geometry 1024x768 :1 --timeout",
+            "websockify --wrap-mode ignore 5901 -- vncserver -geometry 1024x768 :1 --timeout",
+        ] {
+            let args = parse(line).expect("a good command line");
+            assert_eq!(args.source, "5901");
+            assert_eq!(args.wrap_mode, WrapModeArg::Ignore);
+            let program = args.program.expect("a program");
+            assert_eq!(program, ["vncserver", "-geometry", "1024x768", ":1", "--timeout"]);
+        }
+        let args = parse("websockify 8080 localhost:80 -v").expect("a good command line");
+        assert_eq!(args.target.as_deref(), Some("localhost:80"));
+        assert!(args.verbose);
+    }
+
+    #[test]
+    fn c1_a_long_option_may_be_abbreviated_as_upstream_allows() {
+        let args = parse("websockify --wrap-m=respawn 1 -- true").expect("a good command line");
+        assert_eq!(args.wrap_mode, WrapModeArg::Respawn);
+    }
+
+    #[test]
+    fn c3_options_that_only_later_websockifys_have_say_so() {
+        let error = parse("websockify --token-plugin=TokenFile 1 a:2").expect_err("not ours");
+        assert_eq!(
+            error,
+            "option '--token-plugin' of other websockifys is not supported by this one"
+        );
+    }
+
+    #[test]
+    fn c4_a_usage_error_is_one_line_with_option_and_value() {
+        let error = parse("websockify --wrap-mode=maybe 1 a:2").expect_err("no such mode");
+        assert!(error.contains("'maybe'") && error.contains("--wrap-mode"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+        let error = parse("websockify --nonsense 1 a:2").expect_err("no such option");
+        assert!(error.contains("'--nonsense'"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}

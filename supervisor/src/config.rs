@@ -1,0 +1,262 @@
+//! From what was typed to what the program needs: every rule between options stands here, and after
+//! it no impossible combination exists.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::child::state::Policy;
+use crate::cli::{Args, WrapModeArg};
+
+/// Everything that was asked for.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) source: Source,
+    pub(crate) service: Service,
+    pub(crate) sessions: Sessions,
+    pub(crate) verbose: bool,
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// `None`: every IPv4 and IPv6 address.
+    pub(crate) host: Option<String>,
+    pub(crate) port: u16,
+}
+
+/// What they are bridged to.
+#[derive(Debug)]
+pub(crate) enum Service {
+    Target(bridge::Address),
+    Program(ProgramSpec),
+}
+
+/// The program to wrap.
+#[derive(Debug)]
+pub(crate) struct ProgramSpec {
+    /// Its name or path, then its arguments.
+    pub(crate) command: Vec<OsString>,
+    /// The port that it binds, which `rebind.so` moves.
+    pub(crate) port: u16,
+    pub(crate) rebind_lib: Option<PathBuf>,
+    pub(crate) policy: Policy,
+}
+
+/// What to do when the program exits or daemonizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WrapMode {
+    Exit,
+    Ignore,
+    Respawn,
+}
+
+/// Limits on the sessions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sessions {
+    pub(crate) run_once: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_connections: usize,
+}
+
+/// One line that says what is wrong with the command line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl Config {
+    pub(crate) fn new(args: Args) -> Result<Self, UsageError> {
+        let source = source(&args.source)?;
+        let sessions = Sessions {
+            run_once: args.run_once,
+            timeout: limit("--timeout", &args.timeout)?,
+            idle_timeout: limit("--idle-timeout", &args.idle_timeout)?,
+            max_connections: match args.max_connections.parse() {
+                Ok(number) if number > 0 => number,
+                _ => {
+                    return Err(invalid(
+                        "--max-connections",
+                        &args.max_connections,
+                        "a number of at least 1",
+                    ));
+                }
+            },
+        };
+        let verbose = args.verbose;
+        let service = service(args, &source)?;
+        Ok(Self { source, service, sessions, verbose })
+    }
+}
+
+fn service(args: Args, source: &Source) -> Result<Service, UsageError> {
+    match (&args.target, &args.program) {
+        (Some(target), Some(_)) => Err(UsageError(format!(
+            "target '{target}' and a program after '--' exclude each other"
+        ))),
+        (None, None) => Err(UsageError(
+            "neither a target (HOST:PORT) nor a program (after '--') given; try 'websockify --help'".into(),
+        )),
+        (Some(target), None) => {
+            if args.program_port.is_some() || args.rebind_lib.is_some() {
+                return Err(UsageError(
+                    "options '--program-port' and '--rebind-lib' need a program after '--'".into(),
+                ));
+            }
+            address(target).map(Service::Target)
+        }
+        (None, Some(_)) => program(args, source).map(Service::Program),
+    }
+}
+
+fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
+    let port = match &args.program_port {
+        Some(typed) => port(typed)
+            .filter(|port| *port != 0)
+            .ok_or_else(|| invalid("--program-port", typed, "a port number from 1 to 65535"))?,
+        None if source.port == 0 => {
+            return Err(UsageError("source port 0 needs '--program-port' with a program".into()));
+        }
+        None => source.port,
+    };
+    let command = args.program.unwrap_or_default();
+    if command.first().is_none_or(|name| name.is_empty()) {
+        return Err(UsageError("no program after '--'".into()));
+    }
+    let policy = Policy {
+        mode: match args.wrap_mode {
+            WrapModeArg::Exit => WrapMode::Exit,
+            WrapModeArg::Ignore => WrapMode::Ignore,
+            WrapModeArg::Respawn => WrapMode::Respawn,
+        },
+        wrap_timeout: seconds("--wrap-timeout", &args.wrap_timeout)?,
+        stop_timeout: seconds("--stop-timeout", &args.stop_timeout)?,
+    };
+    Ok(ProgramSpec { command, port, rebind_lib: args.rebind_lib, policy })
+}
+
+fn invalid(option: &str, value: &str, expected: &str) -> UsageError {
+    UsageError(format!("invalid value '{value}' for '{option}': expected {expected}"))
+}
+
+/// `[host:]port`, a host of its own in brackets if it is an IPv6 address.
+fn source(typed: &str) -> Result<Source, UsageError> {
+    let wrong = |expected| invalid("[SOURCE_ADDR:]SOURCE_PORT", typed, expected);
+    let (host, port_typed) = split(typed).map_err(wrong)?;
+    let port = port(port_typed).ok_or_else(|| wrong("a port number from 0 to 65535"))?;
+    Ok(Source { host: host.map(str::to_owned), port })
+}
+
+/// `host:port`, as [`source`] has it, but with a host.
+fn address(typed: &str) -> Result<bridge::Address, UsageError> {
+    let wrong = |expected| invalid("TARGET_ADDR:TARGET_PORT", typed, expected);
+    let (host, port_typed) = split(typed).map_err(wrong)?;
+    let host = host.ok_or_else(|| wrong("HOST:PORT; a target needs a host"))?.to_owned();
+    let port = port(port_typed)
+        .filter(|port| *port != 0)
+        .ok_or_else(|| wrong("a port number from 1 to 65535"))?;
+    Ok(bridge::Address { host, port })
+}
+
+/// Host and port, neither checked.
+fn split(typed: &str) -> Result<(Option<&str>, &str), &'static str> {
+    if let Some(rest) = typed.strip_prefix('[') {
+        let (host, port) = rest.split_once("]:").ok_or("[IPV6_ADDR]:PORT")?;
+        host.parse::<std::net::Ipv6Addr>().map_err(|_| "an IPv6 address in brackets")?;
+        return Ok((Some(host), port));
+    }
+    match typed.rsplit_once(':') {
+        None | Some(("", _)) => Ok((None, typed.trim_start_matches(':'))),
+        Some((host, _)) if host.contains(':') => Err("an IPv6 address in brackets"),
+        Some((host, port)) => Ok((Some(host), port)),
+    }
+}
+
+fn port(typed: &str) -> Option<u16> {
+    // u16::from_str takes a leading '+', which no port has.
+    typed.bytes().all(|byte| byte.is_ascii_digit()).then(|| typed.parse().ok()).flatten()
+}
+
+fn seconds(option: &str, typed: &str) -> Result<Duration, UsageError> {
+    typed
+        .parse::<f64>()
+        .ok()
+        .and_then(|number| Duration::try_from_secs_f64(number).ok())
+        .filter(|duration| *duration <= Duration::from_secs(10 * 365 * 86400))
+        .ok_or_else(|| invalid(option, typed, "a number of seconds"))
+}
+
+/// A number of seconds, of which 0 means none as it does in upstream.
+fn limit(option: &str, typed: &str) -> Result<Option<Duration>, UsageError> {
+    seconds(option, typed).map(|duration| Some(duration).filter(|duration| !duration.is_zero()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Refusal;
+
+    fn config(line: &str) -> Result<Config, String> {
+        let args = line.split_whitespace().map(OsString::from);
+        match Args::parse_from_os(std::iter::once("websockify".into()).chain(args)) {
+            Ok(args) => Config::new(args).map_err(|UsageError(line)| line),
+            Err(Refusal::Answer(text) | Refusal::Usage(text)) => panic!("{line}: {text}"),
+        }
+    }
+
+    #[test]
+    fn c2_the_forms_of_a_source() {
+        for (typed, host, port) in [
+            ("5901", None, 5901),
+            (":5901", None, 5901),
+            ("localhost:80", Some("localhost"), 80),
+            ("1.2.3.4:80", Some("1.2.3.4"), 80),
+            ("[::1]:80", Some("::1"), 80),
+            ("0", None, 0),
+        ] {
+            let expected = Source { host: host.map(str::to_owned), port };
+            assert_eq!(source(typed), Ok(expected), "{typed}");
+        }
+        for typed in ["", "x", "65536", "-1", "+1", "a:", "::1:80", "[::1]80", "[::1]", "[x]:1"] {
+            let UsageError(line) = source(typed).expect_err(typed);
+            assert!(line.contains(&format!("'{typed}'")), "{line}");
+        }
+    }
+
+    #[test]
+    fn c2_a_target_needs_a_host_and_a_port() {
+        let expected = bridge::Address { host: "::1".into(), port: 80 };
+        assert_eq!(address("[::1]:80"), Ok(expected));
+        for typed in ["80", ":80", "host", "host:", "host:0", "host:http", "a:b:80"] {
+            address(typed).expect_err(typed);
+        }
+    }
+
+    #[test]
+    fn c4_rules_between_options() {
+        for (line, part) in [
+            ("80", "neither a target"),
+            ("80 a:1 -- true", "exclude each other"),
+            ("80 --", "neither a target"),
+            ("0 -- true", "--program-port"),
+            ("80 --program-port=0 -- true", "'0' for '--program-port'"),
+            ("80 --program-port=5 a:1", "--program-port"),
+            ("80 --wrap-timeout=x -- true", "'x' for '--wrap-timeout'"),
+            ("80 --stop-timeout=-1 -- true", "'-1' for '--stop-timeout'"),
+            ("80 --timeout=inf a:1", "'inf' for '--timeout'"),
+            ("80 --max-connections=0 a:1", "'0' for '--max-connections'"),
+        ] {
+            let error = config(line).expect_err(line);
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn c6_the_program_port_defaults_to_the_source_port() {
+        let port = |line: &str| match config(line).expect(line).service {
+            Service::Program(program) => program.port,
+            Service::Target(_) => panic!("not a program"),
+        };
+        assert_eq!(port("2023 -- telnetd"), 2023);
+        assert_eq!(port("443 --program-port=5901 -- vncserver"), 5901);
+    }
+}

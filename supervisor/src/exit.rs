@@ -1,0 +1,106 @@
+//! How websockify ends: its exit status, the line that explains a failure, and how it reads the
+//! program's status.
+
+use std::io;
+use std::process::ExitCode;
+
+use nix::sys::wait::WaitStatus;
+
+/// An exit status as a shell shows it, 0–255.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitStatus(u8);
+
+impl ExitStatus {
+    /// All went well, or somebody asked us to stop.
+    pub(crate) const SUCCESS: Self = Self(0);
+    /// Something failed at run time; one line on standard error says what.
+    pub(crate) const FAILURE: Self = Self(1);
+    /// The command line is wrong.
+    pub(crate) const USAGE: Self = Self(2);
+    /// The program exists but cannot be executed (sh(1)).
+    pub(crate) const NOT_EXECUTABLE: Self = Self(126);
+    /// There is no such program (sh(1)).
+    pub(crate) const NOT_FOUND: Self = Self(127);
+
+    /// The program's status: its own, or 128+n if signal n ended it. `None` if it has not ended.
+    pub(crate) fn of_program(status: WaitStatus) -> Option<Self> {
+        match status {
+            WaitStatus::Exited(_, code) => Some(Self(u8::try_from(code & 0xff).unwrap_or(u8::MAX))),
+            WaitStatus::Signaled(_, signal, _) => {
+                Some(Self(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether SIGINT or SIGQUIT, as the terminal sends them, ended the program.
+    pub(crate) fn is_interrupt(self) -> bool {
+        self == Self(130) || self == Self(131)
+    }
+
+    pub(crate) fn is_success(self) -> bool {
+        self == Self::SUCCESS
+    }
+}
+
+/// Why websockify cannot do what it was asked to, and what it ends with. The reason is one line,
+/// `deed and object: reason`.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: ExitStatus,
+    pub(crate) reason: String,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(failure: anyhow::Error) -> Self {
+        let causes: Vec<_> = failure
+            .chain()
+            .map(|cause| cause.downcast_ref().map_or_else(|| cause.to_string(), words))
+            .collect();
+        Self { status: ExitStatus::FAILURE, reason: causes.join(": ") }
+    }
+}
+
+/// What an operating system error says, without its number and capital letter.
+pub(crate) fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => text.to_owned(),
+    }
+}
+
+impl std::fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        status.0.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::Signal;
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    #[test]
+    fn w8_a_program_ends_with_its_code_or_128_and_its_signal() {
+        let pid = Pid::from_raw(1);
+        let status = |status| ExitStatus::of_program(status);
+        assert_eq!(status(WaitStatus::Exited(pid, 0)), Some(ExitStatus(0)));
+        assert_eq!(status(WaitStatus::Exited(pid, 255)), Some(ExitStatus(255)));
+        assert_eq!(
+            status(WaitStatus::Signaled(pid, Signal::SIGKILL, false)),
+            Some(ExitStatus(137))
+        );
+        assert_eq!(status(WaitStatus::Stopped(pid, Signal::SIGSTOP)), None);
+    }
+}

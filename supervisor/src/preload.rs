@@ -1,0 +1,344 @@
+//! The rebind library on disk: given, packaged, or unpacked from this binary
+//! (R5). Knows where it may lie so that every program can load it; must not know
+//! how a program is started. What keeps a program from loading it is told in
+//! `obstacle`.
+
+mod obstacle;
+
+pub(crate) use obstacle::{Obstacle, diagnose};
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::Uid;
+use object::{Object, ObjectSymbol};
+use tempfile::TempDir;
+
+/// A `rebind.so` that programs can load. One that was unpacked is removed when
+/// this is dropped, so it must outlive every process of the program, and it must
+/// be found after `-D` has forked.
+#[derive(Debug)]
+pub(crate) struct Library {
+    path: PathBuf,
+    unpacked: Option<Unpacked>,
+}
+
+impl Library {
+    /// Takes `given` if there is one; else the library that was installed with
+    /// this executable, in `../lib/websockify`; else unpacks the built-in one.
+    ///
+    /// # Errors
+    ///
+    /// `given` cannot be preloaded, or no directory takes the built-in library.
+    pub(crate) fn find(given: Option<&Path>) -> anyhow::Result<Library> {
+        if let Some(given) = given {
+            let path = std::path::absolute(given)
+                .map_err(anyhow::Error::from)
+                .and_then(|path| check_library(&path).map(|()| path))
+                .with_context(|| format!("cannot use rebind library {}", given.display()))?;
+            return Ok(Library { path, unpacked: None });
+        }
+        match std::env::current_exe().ok().and_then(|executable| packaged(&executable)) {
+            Some(path) => Ok(Library { path, unpacked: None }),
+            None => unpack(&candidates()),
+        }
+    }
+
+    /// Absolute, and fit for `LD_PRELOAD`.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves the file where it is: a daemon that is left running needs it when
+    /// it starts another program.
+    pub(crate) fn keep(self) {
+        if let Some(mut unpacked) = self.unpacked {
+            unpacked.directory.disable_cleanup(true);
+        }
+    }
+}
+
+/// The value of `LD_PRELOAD` (W1): ours first, so that what it calls next is the
+/// library that was there before.
+pub(crate) fn ld_preload(ours: &Path, existing: Option<&OsStr>) -> OsString {
+    let mut value = OsString::from(ours);
+    if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {
+        value.push(":");
+        value.push(existing);
+    }
+    value
+}
+
+/// `rebind.so` as `build.rs` has compiled it.
+static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rebind.so"));
+
+#[derive(Debug)]
+struct Unpacked {
+    directory: TempDir,
+    /// systemd-tmpfiles removes what has lain in /tmp for ten days, but leaves
+    /// locked directories alone.
+    _lock: Option<Flock<File>>,
+}
+
+/// The library that a package installs beside the executable, if there is one
+/// and nobody else could have put it there.
+fn packaged(executable: &Path) -> Option<PathBuf> {
+    let directory = executable.parent()?.parent()?.join("lib/websockify");
+    let path = directory.join("rebind.so");
+    if !path.exists() {
+        return None;
+    }
+    let checked = check_owner(&directory)
+        .and_then(|()| check_owner(&path))
+        .and_then(|()| check_library(&path));
+    match checked {
+        Ok(()) => Some(path),
+        Err(reason) => {
+            let path = path.display();
+            tracing::warn!("cannot use rebind library {path}: {reason:#}; using the built-in one");
+            None
+        }
+    }
+}
+
+/// Whoever can write this can run code as every user who wraps a program.
+fn check_owner(path: &Path) -> anyhow::Result<()> {
+    let metadata = path.metadata()?;
+    let owner = Uid::from_raw(metadata.uid());
+    ensure!(owner.is_root() || owner == Uid::effective(), "{} is not ours", path.display());
+    ensure!(metadata.mode() & 0o022 == 0, "{} can be written by others", path.display());
+    Ok(())
+}
+
+/// Whether the dynamic linker would take it into programs like ourselves. It
+/// would only complain on the program's standard error, and start it unmoved.
+fn check_library(path: &Path) -> anyhow::Result<()> {
+    check_text(path)?;
+    ensure!(path.metadata()?.is_file(), "not a regular file");
+    let bytes = fs::read(path)?;
+    ensure!(bytes.starts_with(b"\x7fELF"), "not an ELF file");
+    let file = object::File::parse(&*bytes)?;
+    let ours = object::File::parse(EMBEDDED)?;
+    ensure!(file.kind() == object::ObjectKind::Dynamic, "not a shared library");
+    ensure!(
+        file.architecture() == ours.architecture() && file.is_64() == ours.is_64(),
+        "built for another architecture"
+    );
+    ensure!(
+        file.dynamic_symbols().any(|symbol| symbol.is_definition() && symbol.name() == Ok("bind")),
+        "defines no bind()"
+    );
+    Ok(())
+}
+
+/// The dynamic linker splits `LD_PRELOAD` at colons and white space, and expands
+/// `$ORIGIN` and the like; nothing escapes them.
+fn check_text(path: &Path) -> anyhow::Result<()> {
+    let unfit = |byte: &u8| matches!(byte, b':' | b'$') || byte.is_ascii_whitespace();
+    if path.as_os_str().as_bytes().iter().any(unfit) {
+        bail!("a path with white space, ':' or '$' cannot stand in LD_PRELOAD");
+    }
+    Ok(())
+}
+
+/// Where an unpacked library may lie, the best place first.
+fn candidates() -> Vec<PathBuf> {
+    let mut candidates = vec![std::env::temp_dir()];
+    for directory in ["/tmp", "/dev/shm", "/run", "/var/tmp"] {
+        if candidates[0] != Path::new(directory) {
+            candidates.push(directory.into());
+        }
+    }
+    candidates
+}
+
+fn unpack(candidates: &[PathBuf]) -> anyhow::Result<Library> {
+    let mut reasons = Vec::new();
+    for candidate in candidates {
+        match unpack_into(candidate) {
+            Ok(library) => return Ok(library),
+            Err(reason) => reasons.push(format!("{}: {reason:#}", candidate.display())),
+        }
+    }
+    bail!("cannot unpack the rebind library: {}", reasons.join("; "))
+}
+
+/// A directory and a file that every user can read: the program may change to
+/// another user before it starts the next program.
+fn unpack_into(parent: &Path) -> anyhow::Result<Library> {
+    let parent = std::path::absolute(parent)?;
+    check_text(&parent)?;
+    check_directory(&parent)?;
+    let directory = tempfile::Builder::new().prefix("websockify-").tempdir_in(&parent)?;
+    let path = directory.path().join("rebind.so");
+    // Not by the mode at creation: the umask is the caller's (W1).
+    fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
+    fs::write(&path, EMBEDDED)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o444))?;
+    let lock = File::open(&directory)
+        .ok()
+        .and_then(|file| Flock::lock(file, FlockArg::LockSharedNonblock).ok());
+    Ok(Library { path, unpacked: Some(Unpacked { directory, _lock: lock }) })
+}
+
+fn check_directory(directory: &Path) -> anyhow::Result<()> {
+    ensure!(!statvfs(directory)?.flags().contains(FsFlags::ST_NOEXEC), "mounted noexec");
+    let mode = directory.metadata()?.mode();
+    ensure!(mode & 0o1002 != 0o002, "others could replace what lies there");
+    // Only who can change user runs programs as somebody else.
+    if Uid::effective().is_root() {
+        for ancestor in directory.ancestors() {
+            ensure!(ancestor.metadata()?.mode() & 0o001 != 0, "not open to other users");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch() -> TempDir {
+        let scratch = TempDir::new().unwrap();
+        fs::set_permissions(&scratch, Permissions::from_mode(0o755)).unwrap();
+        scratch
+    }
+
+    /// R5: one binary carries the library; what it unpacks everybody can load.
+    #[test]
+    fn r5_unpacks_the_embedded_library_and_removes_it() {
+        let library = Library::find(None).unwrap();
+        let path = library.path().to_owned();
+        assert!(path.is_absolute());
+        assert_eq!(fs::read(&path).unwrap(), EMBEDDED);
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o444);
+        assert_eq!(path.parent().unwrap().metadata().unwrap().mode() & 0o7777, 0o755);
+        drop(library);
+        assert!(!path.parent().unwrap().exists());
+    }
+
+    /// R5: a daemon that is left running keeps its library.
+    #[test]
+    fn r5_keeps_the_library_for_a_daemon() {
+        let scratch = scratch();
+        let library = unpack(&[scratch.path().to_owned()]).unwrap();
+        let path = library.path().to_owned();
+        library.keep();
+        assert_eq!(fs::read(path).unwrap(), EMBEDDED);
+    }
+
+    /// R5: the library of a package is preferred, unless others can write it.
+    #[test]
+    fn r5_prefers_the_packaged_library() {
+        let scratch = scratch();
+        let executable = scratch.path().join("bin/websockify");
+        assert_eq!(packaged(&executable), None);
+        let directory = scratch.path().join("lib/websockify");
+        fs::create_dir_all(&directory).unwrap();
+        let library = directory.join("rebind.so");
+        fs::write(&library, EMBEDDED).unwrap();
+        let with_modes = |of_directory, of_library| {
+            fs::set_permissions(&directory, Permissions::from_mode(of_directory)).unwrap();
+            fs::set_permissions(&library, Permissions::from_mode(of_library)).unwrap();
+            packaged(&executable)
+        };
+        assert_eq!(with_modes(0o755, 0o644), Some(library.clone()));
+        assert_eq!(with_modes(0o755, 0o646), None);
+        assert_eq!(with_modes(0o777, 0o644), None);
+        fs::write(&library, "no library").unwrap();
+        assert_eq!(with_modes(0o755, 0o644), None);
+    }
+
+    /// R5: a directory that programs could not load from is passed over, and the
+    /// reason is told if no other is left.
+    #[test]
+    fn r5_passes_over_unfit_directories() {
+        let scratch = scratch();
+        let directory = |name: &str, mode| {
+            let path = scratch.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let fit = directory("fit", 0o755);
+        let unfit = [
+            (directory("with space", 0o755), "white space"),
+            (directory("with:colon", 0o755), "':'"),
+            (directory("with$LIB", 0o755), "'$'"),
+            (directory("open", 0o777), "others could replace"),
+            (scratch.path().join("missing"), "No such file"),
+        ];
+        for (path, reason) in &unfit {
+            let error = unpack(std::slice::from_ref(path)).unwrap_err().to_string();
+            assert!(error.contains(reason), "{}: {error}", path.display());
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
+        let mut all: Vec<_> = unfit.into_iter().map(|(path, _)| path).collect();
+        all.push(fit.clone());
+        assert!(unpack(&all).unwrap().path().starts_with(&fit));
+    }
+
+    /// R5: nothing can be loaded from a file system that is mounted noexec.
+    #[test]
+    fn r5_passes_over_noexec_mounts() {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let noexec = mounts.lines().filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (path, options) = (Path::new(fields.next()?), fields.nth(1)?);
+            let fit = options.split(',').any(|option| option == "noexec") && path.is_dir();
+            (fit && check_text(path).is_ok()).then(|| path.to_owned())
+        });
+        for path in noexec {
+            let error = unpack(std::slice::from_ref(&path)).unwrap_err().to_string();
+            assert!(error.contains("mounted noexec"), "{error}");
+        }
+    }
+
+    /// R5: `--rebind-lib` must name something that can be preloaded.
+    #[test]
+    fn r5_refuses_an_unusable_library() {
+        let scratch = scratch();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = scratch.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let mut foreign = EMBEDDED.to_vec();
+        // e_machine: PDP-11.
+        let machine: [u8; 2] = if cfg!(target_endian = "big") { [0, 65] } else { [65, 0] };
+        foreign[18..20].copy_from_slice(&machine);
+        let given = [
+            (scratch.path().join("none.so"), "No such file"),
+            (scratch.path().to_owned(), "not a regular file"),
+            (PathBuf::from("/dev/zero"), "not a regular file"),
+            (file("text.so", b"hello"), "not an ELF file"),
+            (file("cut.so", &EMBEDDED[..40]), "Invalid ELF"),
+            (file("foreign.so", &foreign), "another architecture"),
+            (file("a space.so", EMBEDDED), "white space"),
+            (PathBuf::from("/bin/sh"), "defines no bind()"),
+        ];
+        for (path, reason) in given {
+            let error = format!("{:#}", Library::find(Some(&path)).unwrap_err());
+            let start = format!("cannot use rebind library {}: ", path.display());
+            assert!(error.starts_with(&start) && error.contains(reason), "{error}");
+        }
+        let good = file("good.so", EMBEDDED);
+        assert_eq!(Library::find(Some(&good)).unwrap().path(), good);
+        assert!(good.exists(), "a library that was given is not removed");
+    }
+
+    /// W1: the caller's `LD_PRELOAD` is kept behind ours.
+    #[test]
+    fn w1_keeps_an_existing_preload() {
+        let ours = Path::new("/l/rebind.so");
+        assert_eq!(ld_preload(ours, None), "/l/rebind.so");
+        assert_eq!(ld_preload(ours, Some(OsStr::new(""))), "/l/rebind.so");
+        assert_eq!(ld_preload(ours, Some(OsStr::new("a.so b.so"))), "/l/rebind.so:a.so b.so");
+    }
+}

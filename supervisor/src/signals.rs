@@ -1,0 +1,43 @@
+//! Signals as events.
+
+use std::io::{self, IsTerminal};
+
+use futures_util::StreamExt;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// A child has ended, or more than one.
+    Child,
+    /// Stop; asked for a second time, at once.
+    Stop,
+    /// Read again what may have changed.
+    Reload,
+}
+
+/// The signals that websockify listens to.
+pub(crate) struct Signals {
+    stream: signal_hook_tokio::Signals,
+    /// SIGHUP from a terminal that closed is a stop: who would see the rest?
+    hangup_stops: bool,
+}
+
+impl Signals {
+    /// From here on these signals no longer end the process. Needs a runtime.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let stream = signal_hook_tokio::Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
+        Ok(Self { stream, hangup_stops: io::stderr().is_terminal() })
+    }
+
+    /// The next signal. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Signal {
+        match self.stream.next().await {
+            Some(SIGCHLD) => Signal::Child,
+            Some(SIGHUP) if !self.hangup_stops => Signal::Reload,
+            Some(_) => Signal::Stop,
+            // The stream ends only when its handle is closed, which nobody does.
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! End-to-end tests: the real `websockify` binary, real programs, loopback only.
+//!
+//! | module | what it proves (rows of the specification) |
+//! |---|---|
+//! | `command_line` | what bad input gets, and what is left behind: nothing (C1–C6, W8) |
+//! | `plain` | the bridge without a program (C2, B1, B3–B8, B10) |
+//! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
+//! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
+//! | `rebind` | `rebind.so` by itself (R1–R4) |
+//!
+//! Every test picks its own ports and directory, waits for conditions with a deadline, and stops
+//! what it started. The name of a test, or the comment above it, begins with the row it proves.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the ban on waiting is for the product; a test may wait for what it started"
+)]
+#![allow(clippy::unwrap_used, reason = "all of this is tests, helpers too")]
+
+mod command_line;
+mod plain;
+mod programs;
+mod rebind;
+mod support;
+mod wrap;

@@ -1,0 +1,145 @@
+//! When it ends (B8), and how when it is asked to (W8, W9).
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::bridge_to;
+use crate::support::{
+    Client, Websockify, connect, echo_service, free_port, is_refused, read_to_end, request, stays,
+    wait_until,
+};
+
+fn exchange(client: &mut Client) {
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+}
+
+#[test]
+fn b8_run_once_serves_one_session_and_no_web_request_counts() {
+    let service = echo_service();
+    let (websockify, port) = bridge_to(&service, "--run-once");
+    assert_eq!(request(port, "/", &[]).0.status, 405);
+    // A scanner that says nothing, and one that has begun.
+    drop(connect(port));
+    let mut waiting = connect(port);
+    waiting.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    let mut client = Client::connect(port);
+    exchange(&mut client);
+    wait_until("a closed port", || is_refused(Ipv4Addr::LOCALHOST, port));
+    assert_eq!(read_to_end(&mut waiting), b"");
+    exchange(&mut client);
+    assert_eq!(client.close().code, 1000);
+    assert_eq!(websockify.output().status, 0);
+}
+
+#[test]
+fn b8_run_once_counts_a_session_whose_target_is_unreachable() {
+    let (port, target) = (free_port(), free_port());
+    let websockify = Websockify::start(&format!("{port} 127.0.0.1:{target} --run-once"));
+    websockify.wait_until_open();
+    assert_eq!(Client::connect(port).closing().code, 1011);
+    assert_eq!(websockify.output().status, 0);
+}
+
+#[test]
+fn b8_timeout_stops_accepting_and_waits_for_the_last_session() {
+    let service = echo_service();
+    let began = Instant::now();
+    let (mut websockify, port) = bridge_to(&service, "--timeout=1.5");
+    let mut client = Client::connect(port);
+    exchange(&mut client);
+    wait_until("a closed port", || is_refused(Ipv4Addr::LOCALHOST, port));
+    assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
+    // Long enough for an exit that would be wrong.
+    stays(Duration::from_millis(300), "websockify runs", || websockify.is_running());
+    exchange(&mut client);
+    assert_eq!(client.close().code, 1000);
+    assert_eq!(websockify.output().status, 0);
+}
+
+#[test]
+fn b8_timeout_without_a_session_ends_at_once() {
+    let service = echo_service();
+    let began = Instant::now();
+    let (websockify, _) = bridge_to(&service, "--timeout=0.5");
+    assert_eq!(websockify.output().status, 0);
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
+#[test]
+fn b8_idle_timeout_counts_the_time_without_a_session() {
+    let service = echo_service();
+    let (mut websockify, port) = bridge_to(&service, "--idle-timeout=1");
+    let mut client = Client::connect(port);
+    // A session longer than the limit, with nothing said in it.
+    stays(Duration::from_millis(1500), "websockify runs", || websockify.is_running());
+    exchange(&mut client);
+    client.close();
+    let ended = Instant::now();
+    // Neither a web request nor a connection counts.
+    let mut requests = 0;
+    while websockify.is_running() {
+        assert!(ended.elapsed() < Duration::from_secs(20), "scanners keep it up");
+        if let Ok(mut scanner) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+            scanner.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap_or_default();
+            let _ = scanner.read(&mut [0; 1024]);
+            requests += 1;
+        }
+    }
+    assert!(requests > 0 && ended.elapsed() >= Duration::from_millis(900));
+    assert_eq!(websockify.output().status, 0);
+}
+
+#[test]
+fn w9_a_signal_closes_sessions_with_1001() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let service = echo_service();
+        let (websockify, port) = bridge_to(&service, "");
+        let mut clients = [Client::connect(port), Client::connect(port)];
+        clients.iter_mut().for_each(exchange);
+        websockify.signal(signal);
+        for client in clients {
+            assert_eq!(client.closing().code, 1001, "{signal}");
+        }
+        assert_eq!(websockify.output().status, 0);
+        assert!(is_refused(Ipv4Addr::LOCALHOST, port));
+    }
+}
+
+/// W9: the next start finds the port free, whatever sessions there were.
+#[test]
+fn w9_the_port_can_be_used_again_at_once() {
+    let service = echo_service();
+    let port = free_port();
+    for _ in 0..3 {
+        let mut websockify = Websockify::start(&format!("{port} {}", service.target()));
+        websockify.wait_until_open();
+        let mut client = Client::connect(port);
+        exchange(&mut client);
+        assert_eq!(websockify.stop(), 0);
+        assert_eq!(client.closing().code, 1001);
+    }
+}
+
+/// T6: who says nothing is sent away, and holds up nobody.
+#[test]
+fn t6_a_staller_holds_up_nobody_and_is_sent_away() {
+    let service = echo_service();
+    let (_websockify, port) = bridge_to(&service, "");
+    let began = Instant::now();
+    let mut stallers: Vec<_> = (0..20)
+        .map(|_| {
+            let mut staller = connect(port);
+            staller.write_all(b"GET /").unwrap();
+            staller
+        })
+        .collect();
+    exchange(&mut Client::connect(port));
+    for staller in &mut stallers {
+        read_to_end(staller);
+    }
+    assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
+}

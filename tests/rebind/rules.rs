@@ -1,0 +1,77 @@
+//! The address rules as a table: `rebind`'s own file, without a library around it.
+
+#[path = "../../rebind/src/address.rs"]
+mod address;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use address::{Encoded, Ports, Stack, decode, relocate};
+
+/// R2: where a socket goes, by its kind and what it asks for.
+#[test]
+fn r2_addresses() {
+    let table = [
+        (Stack::V4, "0.0.0.0", Some("127.0.0.1:9")),
+        (Stack::V4, "127.0.0.1", Some("127.0.0.1:9")),
+        (Stack::V4, "127.0.0.2", Some("127.0.0.2:9")),
+        (Stack::V4, "192.0.2.7", Some("127.0.2.7:9")),
+        (Stack::V4, "::", None),
+        (Stack::Dual, "::", Some("[::ffff:127.0.0.1]:9")),
+        (Stack::Dual, "::ffff:0.0.0.0", Some("[::ffff:127.0.0.1]:9")),
+        (Stack::Dual, "::ffff:127.0.0.1", Some("[::ffff:127.0.0.1]:9")),
+        (Stack::Dual, "::ffff:192.0.2.7", Some("[::ffff:127.0.2.7]:9")),
+        (Stack::Dual, "::1", Some("[::1]:9")),
+        (Stack::Dual, "2001:db8::7", Some("[::1]:9")),
+        (Stack::Dual, "0.0.0.0", None),
+        (Stack::V6Only, "::", Some("[::1]:9")),
+        (Stack::V6Only, "::1", Some("[::1]:9")),
+        (Stack::V6Only, "2001:db8::7", Some("[::1]:9")),
+        (Stack::V6Only, "fe80::7", Some("[::1]:9")),
+        (Stack::V6Only, "0.0.0.0", None),
+    ];
+    for (stack, wanted, expected) in table {
+        let expected = expected.map(|text| text.parse::<SocketAddr>().unwrap());
+        let wanted: IpAddr = wanted.parse().unwrap();
+        assert_eq!(relocate(wanted, stack, 9), expected, "{wanted} on {stack:?}");
+    }
+}
+
+/// R1, R2: the old port and the new one move, no other.
+#[test]
+fn r1_ports() {
+    let ports = Ports { old: 5901, new: 40000 };
+    assert!(ports.concern(5901));
+    assert!(ports.concern(40000));
+    for other in [0, 1, 5900, 5902, 40001, u16::MAX] {
+        assert!(!ports.concern(other), "{other}");
+    }
+}
+
+/// R1: what is no address to the kernel is none to us.
+#[test]
+fn r1_lengths_and_families() {
+    let v4 = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 7), 5901));
+    let v6 = SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7), 5901));
+    for (address, length, least) in [(v4, 16, 16), (v6, 28, 24)] {
+        let encoded = Encoded::new(address);
+        let (bytes, told) = encoded.parts();
+        assert_eq!(told, length);
+        // A caller may pass the size of the largest address that there is.
+        let mut bytes = bytes.to_vec();
+        bytes.resize(128, 0xff);
+        for length in 0..=bytes.len() {
+            let expected = (length >= least).then_some(address);
+            assert_eq!(decode(&bytes[..length]), expected, "{address}, {length} bytes");
+        }
+        for family in [1u16, 3, 16, 40, 0x0200, 0x0a00] {
+            bytes[..2].copy_from_slice(&family.to_ne_bytes());
+            assert_eq!(decode(&bytes), None, "family {family}");
+        }
+    }
+    // The kernel takes AF_UNSPEC for AF_INET if the address is any.
+    let mut unspecified = [0; 16];
+    unspecified[2..4].copy_from_slice(&5901u16.to_be_bytes());
+    assert_eq!(decode(&unspecified), Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5901))));
+    unspecified[4] = 192;
+    assert_eq!(decode(&unspecified), None);
+}

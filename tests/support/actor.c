@@ -1,0 +1,354 @@
+/* A program that does what its arguments say, one after the other: `actor bind 5901 listen accept
+ * echo exit 1` is a server of one connection. Without an `exit` it ends with 0. */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static int listener = -1;
+static int session = -1;
+static const char *ledger;
+static char **next;
+
+/* What cannot fail in these plays has failed. */
+static void check(int result, const char *deed)
+{
+    if (result < 0) {
+        perror(deed);
+        _exit(99);
+    }
+}
+
+static const char *argument(void)
+{
+    if (!*next) {
+        fprintf(stderr, "actor: an argument is missing\n");
+        _exit(98);
+    }
+    return *next++;
+}
+
+static void send_all(int fd, const char *bytes, size_t length)
+{
+    while (length > 0) {
+        ssize_t sent = write(fd, bytes, length);
+        if (sent < 0)
+            _exit(97); /* the other side is gone */
+        bytes += sent;
+        length -= sent;
+    }
+}
+
+static void append(const char *file, const char *line)
+{
+    int fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    check(fd, "open");
+    send_all(fd, line, strlen(line));
+    close(fd);
+}
+
+static void append_pid(const char *file)
+{
+    char line[32];
+    snprintf(line, sizeof line, "%d\n", (int)getpid());
+    append(file, line);
+}
+
+static void bind_to(int family, int v6only, const char *host, int port)
+{
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int one = 1;
+
+    check(listener = socket(family, SOCK_STREAM, 0), "socket");
+    check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), "SO_REUSEADDR");
+    if (family == AF_INET6) {
+        check(setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only), "V6ONLY");
+        inet_pton(AF_INET6, host, &v6.sin6_addr);
+        check(bind(listener, (struct sockaddr *)&v6, sizeof v6), "bind");
+    } else {
+        inet_pton(AF_INET, host, &v4.sin_addr);
+        check(bind(listener, (struct sockaddr *)&v4, sizeof v4), "bind");
+    }
+}
+
+static void do_bind(void) { bind_to(AF_INET, 0, "0.0.0.0", atoi(argument())); }
+static void do_bind_dual(void) { bind_to(AF_INET6, 0, "::", atoi(argument())); }
+static void do_bind_v6(void) { bind_to(AF_INET6, 1, "::", atoi(argument())); }
+
+static void do_listen(void) { check(listen(listener, 128), "listen"); }
+
+static void do_close_listener(void) { close(listener); }
+
+static void do_accept(void)
+{
+    check(session = accept4(listener, NULL, NULL, SOCK_CLOEXEC), "accept");
+    if (ledger)
+        append_pid(ledger);
+}
+
+/* The session: "PID\n" to begin with. */
+static void do_greet(void)
+{
+    char line[32];
+    snprintf(line, sizeof line, "%d\n", (int)getpid());
+    send_all(session, line, strlen(line));
+}
+
+static void do_say(void)
+{
+    const char *word = argument();
+    send_all(session, word, strlen(word));
+    send_all(session, "\n", 1);
+}
+
+static void do_read_line(void)
+{
+    char byte = 0;
+    while (byte != '\n')
+        if (read(session, &byte, 1) != 1)
+            _exit(96);
+}
+
+static void do_echo(void)
+{
+    char bytes[16384];
+    ssize_t length;
+    while ((length = read(session, bytes, sizeof bytes)) > 0)
+        send_all(session, bytes, length);
+}
+
+static void do_flood(void)
+{
+    static char bytes[65536];
+    long left = atol(argument());
+    memset(bytes, 'x', sizeof bytes);
+    while (left > 0) {
+        long piece = left < (long)sizeof bytes ? left : (long)sizeof bytes;
+        send_all(session, bytes, piece);
+        left -= piece;
+    }
+}
+
+static void do_hang_up(void) { close(session); }
+
+/* For ever: a process for each session, which greets and echoes. */
+static void do_serve(void)
+{
+    signal(SIGCHLD, SIG_IGN);
+    for (;;) {
+        do_accept();
+        pid_t pid = fork();
+        check(pid, "fork");
+        if (pid == 0) {
+            close(listener);
+            do_greet();
+            do_echo();
+            _exit(0);
+        }
+        close(session);
+    }
+}
+
+/* From here on each accept leaves a line in this file. */
+static void do_ledger(void) { ledger = argument(); }
+
+static void do_note(void) { append_pid(argument()); }
+
+static void do_await(void)
+{
+    const char *file = argument();
+    while (access(file, F_OK) != 0)
+        usleep(2000);
+}
+
+/* A line from standard input to standard output. */
+static void do_ask(void)
+{
+    char byte = 0;
+    while (byte != '\n') {
+        if (read(0, &byte, 1) != 1)
+            _exit(95);
+        send_all(1, &byte, 1);
+    }
+}
+
+static void do_fork_exit(void)
+{
+    int status = atoi(argument());
+    pid_t pid = fork();
+    check(pid, "fork");
+    if (pid != 0)
+        _exit(status);
+}
+
+static void wait_for_ever(void)
+{
+    for (;;)
+        pause();
+}
+
+static void close_all(void)
+{
+    for (int fd = 0; fd < 1024; fd++)
+        close(fd);
+}
+
+/* Another process that does nothing, ends by SIGTERM and has no descriptor. */
+static void do_helper(void)
+{
+    pid_t pid = fork();
+    check(pid, "fork");
+    if (pid == 0) {
+        close_all();
+        wait_for_ever();
+    }
+}
+
+/* Another one, in a session of its own, orphaned, which SIGTERM does not end. */
+static void do_stubborn_helper(void)
+{
+    pid_t pid = fork();
+    check(pid, "fork");
+    if (pid == 0) {
+        setsid();
+        signal(SIGTERM, SIG_IGN);
+        if (fork() == 0) {
+            close_all();
+            wait_for_ever();
+        }
+        _exit(0);
+    }
+}
+
+/* From here on there are two of us. */
+static void do_twin(void) { check(fork(), "fork"); }
+
+static void do_setsid(void) { check(setsid(), "setsid"); }
+
+static void do_close_all(void)
+{
+    int kept = fcntl(listener, F_DUPFD, 2000);
+    close_all();
+    if (kept >= 0)
+        listener = kept;
+}
+
+/* Where we may. */
+static void do_nobody(void)
+{
+    if (geteuid() == 0) {
+        check(setgroups(0, NULL), "setgroups");
+        check(setgid(65534), "setgid");
+        check(setuid(65534), "setuid");
+    }
+}
+
+/* In a program that is setuid root: for good. */
+static void do_become_root(void) { check(setresuid(0, 0, 0), "setresuid"); }
+
+static void do_clear_environment(void) { clearenv(); }
+
+static void do_ignore_term(void) { signal(SIGTERM, SIG_IGN); }
+
+static const char *farewell;
+
+static void say_farewell(int signal)
+{
+    (void)signal;
+    append_pid(farewell);
+    _exit(0);
+}
+
+/* SIGTERM leaves a line in this file. */
+static void do_on_term(void)
+{
+    farewell = argument();
+    signal(SIGTERM, say_farewell);
+}
+
+static void do_stop(void) { raise(SIGSTOP); }
+
+static void do_raise(void)
+{
+    raise(atoi(argument()));
+    _exit(94); /* it did not end us */
+}
+
+static void do_exit(void) { _exit(atoi(argument())); }
+
+/* Ends with the status that the session asks for in its first byte. */
+static void do_exit_byte(void)
+{
+    unsigned char status;
+    if (read(session, &status, 1) != 1)
+        _exit(93);
+    _exit(status);
+}
+
+static const struct {
+    const char *name;
+    void (*act)(void);
+} verbs[] = {
+    {"accept", do_accept},
+    {"ask", do_ask},
+    {"await", do_await},
+    {"become-root", do_become_root},
+    {"bind", do_bind},
+    {"bind-dual", do_bind_dual},
+    {"bind-v6", do_bind_v6},
+    {"clear-environment", do_clear_environment},
+    {"close-all", do_close_all},
+    {"close-listener", do_close_listener},
+    {"echo", do_echo},
+    {"exit", do_exit},
+    {"exit-byte", do_exit_byte},
+    {"flood", do_flood},
+    {"fork-exit", do_fork_exit},
+    {"greet", do_greet},
+    {"hang-up", do_hang_up},
+    {"helper", do_helper},
+    {"ignore-term", do_ignore_term},
+    {"ledger", do_ledger},
+    {"listen", do_listen},
+    {"nobody", do_nobody},
+    {"note", do_note},
+    {"on-term", do_on_term},
+    {"raise", do_raise},
+    {"read-line", do_read_line},
+    {"say", do_say},
+    {"serve", do_serve},
+    {"setsid", do_setsid},
+    {"sleep", wait_for_ever},
+    {"stop", do_stop},
+    {"stubborn-helper", do_stubborn_helper},
+    {"twin", do_twin},
+};
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    next = argv + 1;
+    while (*next) {
+        const char *name = *next++;
+        size_t at = 0;
+        while (at < sizeof verbs / sizeof *verbs && strcmp(verbs[at].name, name) != 0)
+            at++;
+        if (at == sizeof verbs / sizeof *verbs) {
+            fprintf(stderr, "actor: cannot '%s'\n", name);
+            return 98;
+        }
+        verbs[at].act();
+    }
+    return 0;
+}

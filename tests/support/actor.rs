@@ -1,0 +1,43 @@
+//! A program to wrap that does what its arguments say (`actor.c`), built by the system's C compiler.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/actor.c");
+
+static DYNAMIC: LazyLock<PathBuf> = LazyLock::new(|| compile("actor", &[]));
+static STATIC: LazyLock<PathBuf> = LazyLock::new(|| compile("actor-static", &["-static"]));
+
+/// The program; displayed, it is its path, ready for a command line.
+pub(crate) struct Actor;
+
+impl AsRef<Path> for Actor {
+    fn as_ref(&self) -> &Path {
+        &DYNAMIC
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        DYNAMIC.display().fmt(f)
+    }
+}
+
+/// The same program without a dynamic linker.
+pub(crate) fn static_actor() -> &'static str {
+    STATIC.to_str().unwrap()
+}
+
+/// Renamed into its place when it is complete, for test runs beside each other.
+fn compile(name: &str, options: &[&str]) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let unfinished = directory.join(format!("{name}-{}", std::process::id()));
+    let mut compiler = Command::new("cc");
+    compiler.args(["-Wall", "-Werror", "-O1", SOURCE, "-o"]).arg(&unfinished).args(options);
+    assert!(compiler.status().unwrap().success(), "cannot compile {SOURCE}");
+    let finished = directory.join(name);
+    std::fs::rename(unfinished, &finished).unwrap();
+    finished
+}

@@ -1,0 +1,216 @@
+//! A WebSocket client that blocks, with a deadline on every read; and the raw bytes for what no
+//! well-behaved client would do.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use tokio_tungstenite::tungstenite::client::client;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
+
+use super::wait::{DEADLINE, wait_for};
+
+/// How a session ended: with which close frame (1006 is none), and what came before it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Closing {
+    pub(crate) code: u16,
+    pub(crate) reason: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A WebSocket client in a session.
+#[derive(Debug)]
+pub(crate) struct Client {
+    socket: WebSocket<TcpStream>,
+    received: Vec<u8>,
+}
+
+impl Client {
+    /// Connects to a port of 127.0.0.1 that is open.
+    pub(crate) fn connect(port: u16) -> Self {
+        Self::dial((Ipv4Addr::LOCALHOST, port)).unwrap()
+    }
+
+    /// Connects as soon as the port is open. For a program that serves one connection only it must
+    /// not be asked by anything but a session.
+    pub(crate) fn connect_once_open(port: u16) -> Self {
+        wait_for("an open port", || Self::dial((Ipv4Addr::LOCALHOST, port)).ok())
+    }
+
+    pub(crate) fn dial(address: impl Into<SocketAddr>) -> Result<Self, String> {
+        let address = address.into();
+        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let url = format!("ws://{address}/");
+        let (socket, _) = client(url, stream).map_err(|error| error.to_string())?;
+        Ok(Self { socket, received: Vec::new() })
+    }
+
+    /// Sends a binary message.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let message = Message::Binary(bytes.as_ref().to_vec().into());
+        self.socket.send(message).unwrap();
+    }
+
+    /// Waits longer than usual for what comes.
+    pub(crate) fn be_patient(&mut self, deadline: Duration) {
+        self.stream().set_read_timeout(Some(deadline)).unwrap();
+    }
+
+    /// The next message that is not data; data that come before it are kept.
+    pub(crate) fn next_control(&mut self) -> Message {
+        loop {
+            match self.socket.read().unwrap() {
+                Message::Binary(bytes) => self.received.extend_from_slice(&bytes),
+                message => return message,
+            }
+        }
+    }
+
+    /// The next `length` bytes of the session.
+    pub(crate) fn read(&mut self, length: usize) -> Vec<u8> {
+        while self.received.len() < length {
+            self.read_message(&format!("{length} bytes"));
+        }
+        let rest = self.received.split_off(length);
+        std::mem::replace(&mut self.received, rest)
+    }
+
+    /// All bytes up to `end` and with it.
+    pub(crate) fn read_until(&mut self, end: &str) -> String {
+        loop {
+            let found = self.received.windows(end.len()).position(|part| part == end.as_bytes());
+            if let Some(at) = found {
+                let bytes = self.read(at + end.len());
+                return String::from_utf8_lossy(&bytes).into_owned();
+            }
+            self.read_message(end);
+        }
+    }
+
+    /// A line, without its end.
+    pub(crate) fn read_line(&mut self) -> String {
+        self.read_until("\n").trim_end().to_owned()
+    }
+
+    fn read_message(&mut self, wanted: &str) {
+        match self.socket.read() {
+            Ok(Message::Binary(bytes)) => self.received.extend_from_slice(&bytes),
+            other => panic!(
+                "wanted {wanted:?}, got {other:?} after {:?}",
+                String::from_utf8_lossy(&self.received)
+            ),
+        }
+    }
+
+    /// Sends a close frame, and waits for the answer and the end of the stream.
+    pub(crate) fn close(mut self) -> Closing {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        self.socket.close(Some(frame)).unwrap();
+        self.closing()
+    }
+
+    /// Waits for the other side to end the session.
+    pub(crate) fn closing(mut self) -> Closing {
+        let mut closing = None;
+        loop {
+            match self.socket.read() {
+                Ok(Message::Binary(bytes)) => self.received.extend_from_slice(&bytes),
+                Ok(Message::Close(frame)) => {
+                    closing = Some(frame.map_or((1005, String::new()), |frame| {
+                        (frame.code.into(), frame.reason.to_string())
+                    }));
+                }
+                Ok(_) => {}
+                Err(Error::Io(error))
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    panic!("the session goes on after {} bytes", self.received.len());
+                }
+                Err(_) => break,
+            }
+        }
+        let (code, reason) = closing.unwrap_or((1006, String::new()));
+        Closing { code, reason, bytes: self.received }
+    }
+
+    /// The connection below the frames.
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+        self.socket.get_mut()
+    }
+}
+
+/// The head of an HTTP response.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    lines: Vec<(String, String)>,
+}
+
+impl Head {
+    /// A header's value; its name in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.lines.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A connection to a port of 127.0.0.1, with a deadline on reads.
+pub(crate) fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+/// Sends a request with these headers to a port of 127.0.0.1; gives the response's head, and the
+/// connection after it.
+pub(crate) fn request(port: u16, path: &str, headers: &[&str]) -> (Head, TcpStream) {
+    let mut stream = connect(port);
+    let headers: String = headers.iter().flat_map(|header| [*header, "\r\n"]).collect();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n{headers}\r\n").unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let lines = lines.filter_map(|line| line.split_once(": "));
+    let lines = lines.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+    (Head { status, lines }, stream)
+}
+
+/// A masked frame of RFC 6455, section 5.2, in its shortest form. `first` is its first byte.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [0x12, 0x34, 0x56, 0x78];
+    let mut frame = vec![first];
+    match payload.len() {
+        length @ 0..126 => frame.push(0x80 | u8::try_from(length).unwrap()),
+        length => {
+            frame.push(0x80 + 126);
+            frame.extend(u16::try_from(length).unwrap().to_be_bytes());
+        }
+    }
+    frame.extend(mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// Reads to the end of the stream; a reset is an end too.
+pub(crate) fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 16384];
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => return bytes,
+            Ok(length) => bytes.extend_from_slice(&piece[..length]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return bytes,
+            Err(error) => panic!("{error} after {} bytes", bytes.len()),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What the tests stand on. Knows how to start websockify, talk to it and look at its processes;
+//! must not know what any of them should do.
+
+mod actor;
+mod client;
+mod network;
+mod output;
+mod process;
+mod wait;
+mod websockify;
+
+pub(crate) use actor::{Actor, static_actor};
+pub(crate) use client::{Client, Head, connect, frame, read_to_end, request};
+pub(crate) use network::{
+    Service, display, echo, echo_service, free_port, is_refused, listeners_of, listening,
+};
+pub(crate) use process::Process;
+pub(crate) use wait::{DEADLINE, stays, wait_for, wait_for_within, wait_until};
+pub(crate) use websockify::{WEBSOCKIFY, Websockify, field, run};
+
+/// Whether these programs are installed. Where they are not, the test says that it is skipped; in
+/// continuous integration (`CI` is set) that is a failure.
+pub(crate) fn needs(programs: &[&str]) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|name| {
+            !std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+        })
+        .collect();
+    if !missing.is_empty() {
+        skip(&format!("not installed: {missing:?}"));
+    }
+    missing.is_empty()
+}
+
+/// Whether the tests run as root, who alone can change user; skips as [`needs`] does.
+pub(crate) fn needs_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: only root can do this");
+    }
+    root
+}
+
+fn skip(reason: &str) {
+    assert!(std::env::var_os("CI").is_none(), "must not be skipped here: {reason}");
+    eprintln!("skipped: {reason}");
+}

@@ -1,0 +1,144 @@
+//! Ports, and services of our own for websockify to bridge to.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::thread;
+
+use procfs::net::{TcpNetEntry, TcpState};
+use socket2::{Domain, Socket, Type};
+
+use super::process::Process;
+
+/// Below the range that the kernel takes ports for outgoing connections from.
+const PORTS: Range<u16> = 12000..32000;
+/// X displays that nobody uses by habit.
+const DISPLAYS: Range<u16> = 100..900;
+
+/// A port that nobody uses on any address, and that no other test will get.
+pub(crate) fn free_port() -> u16 {
+    pick(PORTS, "port", |port| {
+        [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+            .into_iter()
+            .all(|address| can_bind(SocketAddr::new(address, port)))
+    })
+}
+
+/// Tried without listening, so that a copy of the socket in a process that another test is just
+/// starting stands in nobody's way.
+fn can_bind(address: SocketAddr) -> bool {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&address.into()).is_ok()
+}
+
+/// An X display that nobody uses, and that no other test will get. Its VNC port is 5900 more, its
+/// X port 6000.
+pub(crate) fn display() -> u16 {
+    pick(DISPLAYS, "display", |number| {
+        !Path::new(&format!("/tmp/.X{number}-lock")).exists()
+            && !Path::new(&format!("/tmp/.X11-unix/X{number}")).exists()
+            && listening(5900 + number).is_empty()
+            && listening(6000 + number).is_empty()
+    })
+}
+
+/// Takes a number from `range` for the life of this process: an abstract socket with its name keeps
+/// other tests off, those of other processes too.
+fn pick(range: Range<u16>, kind: &str, fits: impl Fn(u16) -> bool) -> u16 {
+    let length = u64::from(range.end - range.start);
+    let start = RandomState::new().hash_one(0);
+    (0..length)
+        .map(|step| range.start + u16::try_from(start.wrapping_add(step) % length).unwrap())
+        .find(|number| {
+            let name = format!("websockify-test-{kind}-{number}");
+            let name = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+            UnixListener::bind_addr(&name).is_ok_and(|lock| {
+                std::mem::forget(lock);
+                fits(*number)
+            })
+        })
+        .unwrap()
+}
+
+/// The addresses on which somebody listens on this port.
+pub(crate) fn listening(port: u16) -> Vec<SocketAddr> {
+    let on_port = listeners().into_iter().filter(|entry| entry.local_address.port() == port);
+    on_port.map(|entry| entry.local_address).collect()
+}
+
+/// The addresses on which these processes listen.
+pub(crate) fn listeners_of(processes: &[Process]) -> Vec<SocketAddr> {
+    let inodes: Vec<_> = processes.iter().flat_map(Process::sockets).collect();
+    let theirs = listeners().into_iter().filter(|entry| inodes.contains(&entry.inode));
+    theirs.map(|entry| entry.local_address).collect()
+}
+
+fn listeners() -> Vec<TcpNetEntry> {
+    let mut entries = procfs::net::tcp().unwrap();
+    entries.extend(procfs::net::tcp6().unwrap_or_default());
+    entries.retain(|entry| entry.state == TcpState::Listen);
+    entries
+}
+
+/// Whether a client of this address would be refused.
+pub(crate) fn is_refused(address: impl Into<IpAddr>, port: u16) -> bool {
+    match TcpStream::connect((address.into(), port)) {
+        Ok(_) => false,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => true,
+        Err(error) => panic!("cannot connect: {error}"),
+    }
+}
+
+/// A service in this process; it ends with the process.
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+}
+
+impl Service {
+    /// Listens on `address` and hands each connection to `serve`, in a thread of its own.
+    pub(crate) fn at(
+        address: impl Into<SocketAddr>,
+        serve: impl Fn(TcpStream) + Clone + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address.into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let serve = serve.clone();
+                thread::spawn(move || serve(stream));
+            }
+        });
+        Self { address }
+    }
+
+    /// The same on a free port of 127.0.0.1.
+    pub(crate) fn new(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> Self {
+        Self::at((Ipv4Addr::LOCALHOST, 0), serve)
+    }
+
+    /// As a target on the command line.
+    pub(crate) fn target(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+/// Gives back what it gets, until its peer has no more.
+pub(crate) fn echo_service() -> Service {
+    Service::new(echo)
+}
+
+/// What [`echo_service`] does with a connection.
+pub(crate) fn echo(mut stream: TcpStream) {
+    stream.set_nodelay(true).unwrap();
+    let mut bytes = [0; 16384];
+    while let Ok(length @ 1..) = stream.read(&mut bytes) {
+        if stream.write_all(&bytes[..length]).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! One running websockify: its output, its processes, its end. Nothing of it outlives the test.
+
+use std::cell::RefCell;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::pty::openpty;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::network::{listeners_of, listening};
+use super::output::Heard;
+use super::process::{Process, below, everyone};
+use super::wait::{wait_for, wait_until};
+
+/// The binary under test.
+pub(crate) const WEBSOCKIFY: &str = env!("CARGO_BIN_EXE_websockify");
+
+/// A variable by which processes that have left the tree are found.
+const MARK: &str = "WEBSOCKIFY_TEST";
+
+/// A websockify and what it has started.
+pub(crate) struct Websockify {
+    child: Child,
+    pub(crate) out: Heard,
+    pub(crate) err: Heard,
+    mark: String,
+    /// Its `TMPDIR`, unless the test gave it one.
+    scratch: TempDir,
+    /// Processes of its tree at some time; a daemon may have overwritten its environment.
+    seen: RefCell<Vec<Process>>,
+}
+
+/// What a websockify that has ended said.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) status: i32,
+    pub(crate) out: Vec<String>,
+    pub(crate) err: Vec<String>,
+}
+
+/// Runs websockify with these arguments, separated by spaces, until it and all that it started have
+/// ended.
+pub(crate) fn run(arguments: &str) -> Output {
+    Websockify::start(arguments).output()
+}
+
+impl Websockify {
+    /// Starts it with these arguments, separated by spaces as on a command line.
+    pub(crate) fn start(arguments: &str) -> Self {
+        Self::start_with(arguments, |_| {})
+    }
+
+    /// The same; `prepare` may change the command before.
+    pub(crate) fn start_with(arguments: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(WEBSOCKIFY);
+        command.args(arguments.split_whitespace());
+        prepare(&mut command);
+        Self::launch(&mut command)
+    }
+
+    /// Starts a command that becomes websockify by `exec`.
+    pub(crate) fn launch(command: &mut Command) -> Self {
+        let mut websockify = Self::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+        websockify.out = Heard::of(websockify.child.stdout.take().unwrap());
+        websockify
+    }
+
+    /// Starts it with a terminal as its standard input and output, which is its controlling one.
+    /// The terminal's other end is a keyboard; what it shows is in `out`.
+    pub(crate) fn at_terminal(arguments: &str, prepare: impl FnOnce(&mut Command)) -> (Self, File) {
+        let pty = openpty(None, None).unwrap();
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", WEBSOCKIFY]).args(arguments.split_whitespace());
+        prepare(&mut command);
+        command.stdin(pty.slave.try_clone().unwrap()).stdout(pty.slave);
+        let mut websockify = Self::spawn(&mut command);
+        let keyboard = File::from(pty.master);
+        websockify.out = Heard::of(keyboard.try_clone().unwrap());
+        (websockify, keyboard)
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let mark = format!("{}-{number}", std::process::id());
+        let scratch = TempDir::new().unwrap();
+        // As /tmp is: the program may not be who we are.
+        fs::set_permissions(&scratch, Permissions::from_mode(0o1777)).unwrap();
+        if !command.get_envs().any(|(name, _)| name == "TMPDIR") {
+            command.env("TMPDIR", scratch.path());
+        }
+        let mut child = command.env(MARK, &mark).stderr(Stdio::piped()).spawn().unwrap();
+        let out = Heard::default();
+        let err = Heard::of(child.stderr.take().unwrap());
+        Self { child, out, err, mark, scratch, seen: RefCell::default() }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id().try_into().unwrap()
+    }
+
+    /// The first line of its log that contains all of `parts`, waited for.
+    pub(crate) fn wait_for_log(&self, parts: &[&str]) -> String {
+        wait_for(&format!("{parts:?} in the log"), || self.logged(parts).into_iter().next())
+    }
+
+    /// The lines of its log up to now that contain all of `parts`.
+    pub(crate) fn logged(&self, parts: &[&str]) -> Vec<String> {
+        let has_all = |line: &String| parts.iter().all(|part| line.contains(part));
+        self.err.lines().into_iter().filter(has_all).collect()
+    }
+
+    /// Waits until the public port is open, without connecting to it.
+    pub(crate) fn wait_until_open(&self) {
+        self.wait_for_log(&["listening on"]);
+    }
+
+    /// The program's first process.
+    pub(crate) fn leader(&self) -> Process {
+        self.nth_leader(1)
+    }
+
+    /// Waits for the nth start of the program, counted from 1; gives its first process's number.
+    pub(crate) fn nth_start(&self, nth: usize) -> i32 {
+        let line = wait_for(&format!("start number {nth} of the program"), || {
+            self.logged(&["program started"]).into_iter().nth(nth - 1)
+        });
+        field(&line, "pid").parse().unwrap()
+    }
+
+    /// The first process of the program's nth instance, which must live.
+    pub(crate) fn nth_leader(&self, nth: usize) -> Process {
+        let pid = self.nth_start(nth);
+        let leader = Process::find(pid).unwrap_or_else(|| panic!("{pid} has ended already"));
+        self.seen.borrow_mut().push(leader.clone());
+        leader
+    }
+
+    /// The living processes below it.
+    pub(crate) fn tree(&self) -> Vec<Process> {
+        let tree = below(self.pid());
+        let mut seen = self.seen.borrow_mut();
+        for process in &tree {
+            if !seen.contains(process) {
+                seen.push(process.clone());
+            }
+        }
+        tree
+    }
+
+    /// The living processes that it started, whether they are still below it or not.
+    pub(crate) fn remnants(&self) -> Vec<Process> {
+        let mut remnants = self.tree();
+        let others = everyone(MARK, &self.mark).into_iter();
+        let seen = self.seen.borrow().clone().into_iter().filter(Process::is_alive);
+        for process in others.chain(seen) {
+            if process.pid != self.pid() && !remnants.contains(&process) {
+                remnants.push(process);
+            }
+        }
+        remnants
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        nix::sys::signal::kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Asks it to stop; gives its exit status.
+    pub(crate) fn stop(&mut self) -> i32 {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits for its end; gives its exit status as a shell does.
+    pub(crate) fn wait(&mut self) -> i32 {
+        wait_for("the end of websockify", || self.child.try_wait().unwrap().map(code))
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Checks that nobody else listens on this port, and that its tree listens on loopback only.
+    pub(crate) fn assert_alone_on(&self, port: u16) {
+        let us = Process::find(self.pid()).unwrap();
+        let ours = listeners_of(&[us]);
+        assert!(ours.iter().any(|address| address.port() == port), "closed: {port}");
+        let (mut of_port, mut all) = (ours, listening(port));
+        of_port.retain(|address| address.port() == port);
+        of_port.sort_unstable();
+        all.sort_unstable();
+        assert_eq!(all, of_port, "who listens on {port}, and what of it is websockify");
+        let of_program = listeners_of(&self.tree());
+        assert!(!of_program.is_empty(), "the program does not listen");
+        for address in of_program {
+            assert!(address.ip().to_canonical().is_loopback(), "the program listens on {address}");
+        }
+    }
+
+    /// Waits for its end and for that of all that it started.
+    pub(crate) fn output(mut self) -> Output {
+        let status = self.wait();
+        wait_until("the end of all output", || self.out.ended() && self.err.ended());
+        assert_eq!(self.remnants(), [], "left behind");
+        assert_eq!(self.scratch.path().read_dir().unwrap().count(), 0, "left in TMPDIR");
+        Output { status, out: self.out.lines(), err: self.err.lines() }
+    }
+}
+
+impl Drop for Websockify {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("websockify {} said:\n{}", self.pid(), self.err.lines().join("\n"));
+        }
+        self.tree();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for process in self.remnants() {
+            process.signal(Signal::SIGKILL);
+        }
+    }
+}
+
+/// The value of a field in a log line.
+pub(crate) fn field<'a>(line: &'a str, name: &str) -> &'a str {
+    let (_, rest) = line
+        .split_once(&format!(" {name}="))
+        .unwrap_or_else(|| panic!("no field {name} in {line}"));
+    match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next().unwrap(),
+        None => rest.split(' ').next().unwrap(),
+    }
+}
+
+fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
+}

@@ -1,0 +1,147 @@
+//! How a program ends and what websockify makes of it (W6, W8).
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::Notes;
+use crate::support::{Actor, Client, Websockify, free_port, run, stays};
+
+#[test]
+fn w8_the_exit_status_is_the_programs() {
+    let port = free_port();
+    for mode in ["exit", "ignore"] {
+        for status in [0, 1, 2, 42, 126, 127, 200, 255] {
+            let arguments = format!("{port} --wrap-mode={mode} -- {Actor} exit {status}");
+            assert_eq!(run(&arguments).status, status, "{mode}");
+        }
+        for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGSEGV, Signal::SIGHUP] {
+            let number = signal as i32;
+            let arguments = format!("{port} --wrap-mode={mode} -- {Actor} raise {number}");
+            assert_eq!(run(&arguments).status, 128 + number, "{mode}: {signal}");
+        }
+    }
+}
+
+#[test]
+fn w8_the_exit_status_is_the_programs_also_after_it_has_listened() {
+    let port = free_port();
+    let websockify =
+        Websockify::start(&format!("{port} -- {Actor} bind {port} listen accept exit-byte"));
+    let mut client = Client::connect_once_open(port);
+    client.send([77]);
+    assert_eq!(client.closing().code, 1000);
+    assert_eq!(websockify.output().status, 77);
+}
+
+/// W8, B8: whatever the program does then, this is 0, and the program is stopped.
+#[test]
+fn w8_a_limit_that_is_reached_ends_the_program_and_is_0() {
+    let port = free_port();
+    let serve = format!("{Actor} helper bind {port} listen serve");
+    for limit in ["--timeout=1", "--idle-timeout=1"] {
+        assert_eq!(run(&format!("{port} {limit} -- {serve}")).status, 0, "{limit}");
+        // It need not have listened.
+        assert_eq!(run(&format!("{port} {limit} -- {Actor} sleep")).status, 0, "{limit}");
+    }
+    for mode in ["exit", "respawn"] {
+        let arguments = format!("{port} --run-once --wrap-mode={mode} -- {serve}");
+        let websockify = Websockify::start(&arguments);
+        let mut client = Client::connect_once_open(port);
+        client.read_line();
+        assert_eq!(client.close().code, 1000);
+        assert_eq!(websockify.output().status, 0, "{mode}");
+    }
+}
+
+/// W6: more than the sockets' buffers hold, read by nobody before the program has ended.
+#[test]
+fn w6_what_the_program_wrote_before_its_end_reaches_the_client() {
+    for mode in ["exit", "ignore", "respawn"] {
+        let port = free_port();
+        let websockify = Websockify::start(&format!(
+            "{port} --wrap-mode={mode} -- {Actor} bind {port} listen accept flood 3000000 exit 7"
+        ));
+        let mut client = Client::connect_once_open(port);
+        client.read(1);
+        websockify.wait_for_log(&["first process has ended", "status=7"]);
+        let closing = client.closing();
+        assert_eq!((closing.code, closing.bytes.len()), (1000, 2_999_999), "{mode}");
+        if mode == "exit" {
+            assert_eq!(websockify.output().status, 7);
+        }
+    }
+}
+
+/// W6: the leader is gone, a process of it keeps a session.
+#[test]
+fn w6_exit_drains_sessions_no_longer_than_the_stop_timeout() {
+    let port = free_port();
+    let websockify = Websockify::start(&format!(
+        "{port} --stop-timeout=1 -- {Actor} bind {port} listen accept close-listener fork-exit 5 \
+         greet ignore-term echo sleep"
+    ));
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    websockify.wait_for_log(&["first process has ended"]);
+    let began = Instant::now();
+    client.send("still");
+    assert_eq!(client.read(5), b"still");
+    assert_eq!(client.closing().code, 1001);
+    assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
+    let output = websockify.output();
+    assert_eq!(output.status, 5, "{:?}", output.err);
+}
+
+/// W6: a session that ends before that is the end of the wait.
+#[test]
+fn w6_exit_ends_with_the_last_session() {
+    let port = free_port();
+    let began = Instant::now();
+    let websockify = Websockify::start(&format!(
+        "{port} --stop-timeout=100 -- {Actor} bind {port} listen accept close-listener \
+         fork-exit 5 greet echo"
+    ));
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    websockify.wait_for_log(&["first process has ended"]);
+    assert_eq!(client.close().code, 1000);
+    assert_eq!(websockify.output().status, 5);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+#[test]
+fn w6_ignore_goes_on_without_the_program() {
+    let port = free_port();
+    let mut websockify = Websockify::start(&format!(
+        "{port} --wrap-mode=ignore -- {Actor} bind {port} listen accept greet exit 9"
+    ));
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    assert_eq!(client.closing().code, 1000);
+    websockify.wait_for_log(&["sessions are refused"]);
+    let began = Instant::now();
+    for _ in 0..3 {
+        let closing = Client::connect(port).closing();
+        assert_eq!((closing.code, closing.reason.contains("ended")), (1011, true), "{closing:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(websockify.is_running());
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// W6: under `ignore` too, a program that never listened is no reason to stay.
+#[test]
+fn w6_ignore_ends_with_a_program_that_never_listened() {
+    let notes = Notes::new();
+    let port = free_port();
+    let arguments = format!(
+        "{port} --wrap-mode=ignore -- {Actor} bind {port} await {} exit 4",
+        notes.note("gate")
+    );
+    let mut websockify = Websockify::start(&arguments);
+    websockify.leader();
+    stays(Duration::from_millis(300), "websockify runs", || websockify.is_running());
+    notes.give("gate");
+    assert_eq!(websockify.output().status, 4);
+}

@@ -1,0 +1,215 @@
+//! Clients that come while the program is busy or away (W4).
+
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Notes;
+use crate::support::{Actor, Client, Websockify, field, free_port, is_refused, wait_until};
+
+/// Serves one connection and ends with 1, as `telnetd -debug` does.
+fn one_connection(port: u16, service: &str) -> String {
+    format!(
+        "{port} --wrap-mode=respawn -- \
+         {Actor} bind {port} listen accept close-listener {service} exit 1"
+    )
+}
+
+fn assert_distinct(mut pids: Vec<String>, clients: usize) {
+    pids.sort();
+    pids.dedup();
+    assert_eq!(pids.len(), clients, "each session is another program's: {pids:?}");
+}
+
+#[test]
+fn w4_ten_clients_one_after_the_other_are_ten_sessions() {
+    let port = free_port();
+    let websockify = Websockify::start(&one_connection(port, "greet echo"));
+    websockify.wait_until_open();
+    let pids = (0..10).map(|_| {
+        let mut client = Client::connect(port);
+        let pid = client.read_line();
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        assert_eq!(client.close().code, 1000);
+        pid
+    });
+    assert_distinct(pids.collect(), 10);
+    assert_eq!(websockify.logged(&["respawning too fast"]), Vec::<String>::new(), "W7");
+}
+
+#[test]
+fn w4_ten_clients_together_are_ten_sessions() {
+    let port = free_port();
+    let websockify = Websockify::start(&one_connection(port, "greet echo"));
+    websockify.wait_until_open();
+    assert_distinct(together(10, port, |client, _| client.read_line()), 10);
+}
+
+/// W4: what a client sends before the program is there is kept for it, whichever instance that is.
+#[test]
+fn w4_ten_clients_together_that_speak_first_are_ten_sessions() {
+    let port = free_port();
+    let websockify = Websockify::start(&one_connection(port, "read-line greet echo"));
+    websockify.wait_until_open();
+    let pids = together(10, port, |client, number| {
+        client.send(format!("hello\n{number}\n"));
+        let pid = client.read_line();
+        assert_eq!(client.read_line(), number.to_string());
+        pid
+    });
+    assert_distinct(pids, 10);
+}
+
+/// W4: the program keeps its listener while it serves, so that the next clients wait in its backlog
+/// and are reset at its end.
+#[test]
+fn w4_a_listener_that_stays_open_takes_no_session_with_it() {
+    for service in ["greet echo", "read-line greet echo"] {
+        let port = free_port();
+        let websockify = Websockify::start(&format!(
+            "{port} --wrap-mode=respawn -- {Actor} bind {port} listen accept {service} exit 1"
+        ));
+        websockify.wait_until_open();
+        let speaks_first = service.starts_with("read");
+        let pids = together(5, port, |client, _| {
+            if speaks_first {
+                client.send("hello\n");
+            }
+            client.read_line()
+        });
+        assert_distinct(pids, 5);
+    }
+}
+
+/// W4: "one by one" is how they reach the program, not how it serves them.
+#[test]
+fn w4_many_sessions_of_one_instance_run_beside_each_other() {
+    let port = free_port();
+    let websockify = Websockify::start(&format!(
+        "{port} --wrap-mode=respawn -- {Actor} bind {port} listen serve"
+    ));
+    websockify.wait_until_open();
+    let mut clients: Vec<_> = (0..30).map(|_| Client::connect(port)).collect();
+    for client in &mut clients {
+        client.read_line();
+    }
+    for client in clients {
+        assert_eq!(client.close().code, 1000);
+    }
+    assert_eq!(websockify.logged(&["program started"]).len(), 1);
+}
+
+/// Runs sessions beside each other, each of which must end with 1000; gives what `act` found.
+fn together(
+    clients: usize,
+    port: u16,
+    act: impl Fn(&mut Client, usize) -> String + Sync,
+) -> Vec<String> {
+    thread::scope(|scope| {
+        let sessions: Vec<_> = (0..clients)
+            .map(|number| {
+                let act = &act;
+                scope.spawn(move || {
+                    let mut client = Client::connect(port);
+                    let found = act(&mut client, number);
+                    client.send("again\n");
+                    assert_eq!(client.read_line(), "again");
+                    assert_eq!(client.close().code, 1000);
+                    found
+                })
+            })
+            .collect();
+        sessions.into_iter().map(|session| session.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn w4_a_client_that_comes_during_the_restart_is_served_by_the_next_instance() {
+    let notes = Notes::new();
+    let port = free_port();
+    // The first instance finds its gate open, the second does not.
+    let program = format!(
+        "if mkdir {first}; then exec {Actor} bind {port} listen accept greet exit 1; fi; \
+         exec {Actor} await {gate} bind {port} listen accept greet echo exit 1",
+        first = notes.note("first"),
+        gate = notes.note("gate"),
+    );
+    let mut websockify =
+        Websockify::start_with(&format!("{port} --wrap-mode=respawn --"), |command| {
+            command.args(["sh", "-c", &program]);
+        });
+    websockify.wait_until_open();
+    assert_eq!(Client::connect(port).closing().code, 1000);
+    let second = websockify.nth_leader(2);
+    // It does not listen, and the public port is open.
+    let mut held = Client::connect(port);
+    held.send("before");
+    notes.give("gate");
+    assert_eq!(held.read_line(), second.pid.to_string());
+    assert_eq!(held.read(6), b"before");
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(held.closing().code, 1001);
+}
+
+#[test]
+fn w4_a_client_is_held_no_longer_than_the_wrap_timeout() {
+    let notes = Notes::new();
+    let port = free_port();
+    let program = format!(
+        "if mkdir {first}; then exec {Actor} bind {port} listen accept greet exit 1; fi; \
+         exec {Actor} sleep",
+        first = notes.note("first"),
+    );
+    let arguments = format!("{port} --wrap-mode=respawn --wrap-timeout=1.5 --");
+    let websockify = Websockify::start_with(&arguments, |command| {
+        command.args(["sh", "-c", &program]);
+    });
+    websockify.wait_until_open();
+    assert_eq!(Client::connect(port).closing().code, 1000);
+    websockify.nth_leader(2);
+    let began = Instant::now();
+    let closing = Client::connect(port).closing();
+    let held = began.elapsed();
+    assert_eq!(closing.code, 1011);
+    assert!(closing.reason.contains("listen") && closing.reason.contains("1.5"), "{closing:?}");
+    assert!((1400..4000).contains(&held.as_millis()), "{held:?}");
+    assert!(!is_refused(Ipv4Addr::LOCALHOST, port));
+}
+
+/// W4: a held client that leaves makes room for the next, and costs no instance.
+#[test]
+fn w4_a_held_client_may_leave() {
+    let port = free_port();
+    let websockify = Websockify::start(&one_connection(port, "greet echo"));
+    websockify.wait_until_open();
+    let mut first = Client::connect(port);
+    first.read_line();
+    let leaves = Client::connect(port);
+    let mut stays = Client::connect(port);
+    assert_eq!(leaves.close().code, 1000);
+    first.close();
+    stays.read_line();
+    stays.close();
+    wait_until("two ends", || websockify.logged(&["first process has ended"]).len() == 2);
+    for line in websockify.logged(&["first process has ended"]) {
+        assert_eq!(field(&line, "status"), "1");
+    }
+    assert!(websockify.logged(&["session ended", "code=1011"]).is_empty());
+}
+
+/// W4, W9: a client that waits is told like one that is served.
+#[test]
+fn w4_held_clients_are_closed_when_websockify_stops() {
+    let port = free_port();
+    let mut websockify = Websockify::start(&one_connection(port, "greet echo"));
+    websockify.wait_until_open();
+    let mut first = Client::connect(port);
+    first.read_line();
+    let held = Client::connect(port);
+    let began = Instant::now();
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(first.closing().code, 1001);
+    assert_eq!(held.closing().code, 1001);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}

@@ -1,0 +1,146 @@
+//! The public port and the relocated one (W2, W3).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use super::Notes;
+use crate::support::{
+    Actor, Client, Process, Websockify, free_port, is_refused, listening, stays, wait_until,
+};
+
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// Long enough for a look at who listens, should nobody tell.
+const LOOK: Duration = Duration::from_millis(400);
+
+fn relocated(program: &Process) -> u16 {
+    program.variable("REBIND_NEW_PORT").parse().unwrap()
+}
+
+#[test]
+fn w2_a_program_is_moved_to_loopback_and_nothing_of_it_stays_public() {
+    for (bind, expected) in
+        [("bind", "127.0.0.1"), ("bind-dual", "::ffff:127.0.0.1"), ("bind-v6", "::1")]
+    {
+        let port = free_port();
+        let mut websockify =
+            Websockify::start(&format!("{port} -- {Actor} {bind} {port} listen serve"));
+        let mut client = Client::connect_once_open(port);
+        client.read_line();
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello", "{bind}");
+        let moved = listening(relocated(&websockify.leader()));
+        let expected: IpAddr = expected.parse().unwrap();
+        assert_eq!(moved.iter().map(SocketAddr::ip).collect::<Vec<_>>(), [expected]);
+        websockify.assert_alone_on(port);
+        assert_eq!(websockify.stop(), 0);
+    }
+}
+
+#[test]
+fn w2_the_relocated_port_is_held_while_the_program_lives() {
+    let notes = Notes::new();
+    let port = free_port();
+    let gate = notes.note("gate");
+    let websockify =
+        Websockify::start(&format!("{port} -- {Actor} await {gate} bind {port} listen serve"));
+    let taken = relocated(&websockify.leader());
+    let try_to_take = |address: IpAddr| {
+        let address = SocketAddr::new(address, taken);
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&address.into()).map_err(|error| error.kind())
+    };
+    let in_use = Err(std::io::ErrorKind::AddrInUse);
+    for address in [V4, V6, Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
+        assert_eq!(try_to_take(address), in_use, "{address} before the program listens");
+    }
+    notes.give("gate");
+    websockify.wait_until_open();
+    for address in [V4, V6] {
+        assert_eq!(try_to_take(address), in_use, "{address} while it listens");
+    }
+}
+
+/// W2: somebody else listens where the program should, and even says so.
+#[test]
+fn w2_a_strangers_listener_does_not_count() {
+    let notes = Notes::new();
+    let port = free_port();
+    let gate = notes.note("gate");
+    let websockify =
+        Websockify::start(&format!("{port} -- {Actor} await {gate} bind {port} listen serve"));
+    let program = websockify.leader();
+    let stranger = TcpListener::bind((V6, relocated(&program))).unwrap();
+    stranger.set_nonblocking(true).unwrap();
+    let name = program.variable("REBIND_NOTIFY");
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+    let message = format!("{} 1", program.variable("REBIND_TOKEN"));
+    UnixDatagram::unbound().unwrap().send_to_addr(message.as_bytes(), &address).unwrap();
+    stays(LOOK, "the port is closed", || is_refused(V4, port));
+    notes.give("gate");
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    let nobody = stranger.accept().expect_err("nobody came");
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn w3_the_public_port_is_refused_until_the_program_listens() {
+    let notes = Notes::new();
+    let port = free_port();
+    let (to_bind, bound, to_listen) =
+        (notes.note("to-bind"), notes.note("bound"), notes.note("to-listen"));
+    let websockify = Websockify::start(&format!(
+        "{port} -- {Actor} await {to_bind} bind {port} note {bound} await {to_listen} listen serve"
+    ));
+    websockify.leader();
+    let closed = || is_refused(V4, port) && is_refused(V6, port);
+    assert!(closed(), "before the program binds");
+    // Reserved all the same, against who asks for it as servers do.
+    assert!(TcpListener::bind((V4, port)).is_err() && TcpListener::bind((V6, port)).is_err());
+    notes.give("to-bind");
+    notes.wait_for("bound");
+    stays(LOOK, "a bare bind opens nothing", closed);
+    notes.give("to-listen");
+    websockify.wait_until_open();
+    for address in [V4, V6] {
+        Client::dial((address, port)).unwrap().read_line();
+    }
+}
+
+/// W3: the program counts who connects to it.
+#[test]
+fn w3_the_program_is_never_probed_with_a_connection() {
+    let notes = Notes::new();
+    let port = free_port();
+    let ledger = notes.note("accepted");
+    let websockify = Websockify::start(&format!(
+        "{port} --wrap-mode=respawn -- {Actor} ledger {ledger} bind {port} listen serve"
+    ));
+    websockify.wait_until_open();
+    stays(LOOK, "nobody connects", || notes.lines("accepted").is_empty());
+    for sessions in 1..=3 {
+        Client::connect(port).read_line();
+        assert_eq!(notes.lines("accepted").len(), sessions);
+    }
+}
+
+/// W3: only sessions reach the program, not each connection to the public port.
+#[test]
+fn w3_a_client_without_a_handshake_does_not_reach_the_program() {
+    let notes = Notes::new();
+    let port = free_port();
+    let ledger = notes.note("accepted");
+    let websockify =
+        Websockify::start(&format!("{port} -- {Actor} ledger {ledger} bind {port} listen serve"));
+    websockify.wait_until_open();
+    drop(TcpStream::connect((V4, port)).unwrap());
+    assert_eq!(crate::support::request(port, "/", &[]).0.status, 405);
+    Client::connect(port).read_line();
+    wait_until("the session", || notes.lines("accepted").len() == 1);
+}

@@ -1,0 +1,102 @@
+//! How soon a program is started again (W7).
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::Notes;
+use crate::support::{Actor, Client, Websockify, free_port};
+
+fn delay_logged(websockify: &Websockify, delay: &str) -> Instant {
+    websockify.wait_for_log(&["respawning too fast", &format!("next start in {delay}")]);
+    Instant::now()
+}
+
+#[test]
+fn w7_the_delay_doubles_while_the_program_fails_at_once() {
+    let port = free_port();
+    let mut websockify = Websockify::start(&format!(
+        "{port} --wrap-mode=respawn -- {Actor} bind {port} listen exit 0"
+    ));
+    for (nth, (delay, millis)) in
+        [("100ms", 100), ("200ms", 200), ("400ms", 400), ("800ms", 800)].into_iter().enumerate()
+    {
+        let failed = delay_logged(&websockify, delay);
+        websockify.nth_start(nth + 2);
+        let waited = failed.elapsed();
+        // What is read of the log comes some milliseconds late.
+        assert!(waited + Duration::from_millis(60) > Duration::from_millis(millis), "{waited:?}");
+    }
+    delay_logged(&websockify, "1.6s");
+    let told = websockify.logged(&["respawning too fast"]);
+    assert_eq!(told.len(), 5, "once per step: {told:?}");
+    // A stop is not kept waiting by a delay.
+    let began = Instant::now();
+    assert_eq!(websockify.stop(), 0);
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+}
+
+#[test]
+fn w7_after_a_session_the_respawn_is_immediate_and_failures_are_forgotten() {
+    let notes = Notes::new();
+    let port = free_port();
+    // Two failures, then good runs.
+    let program = format!(
+        "mkdir {first} || mkdir {second} || exec {Actor} bind {port} listen accept greet exit 1",
+        first = notes.note("first"),
+        second = notes.note("second"),
+    );
+    let websockify = Websockify::start_with(&format!("{port} --wrap-mode=respawn --"), |command| {
+        command.args(["sh", "-c", &program]);
+    });
+    websockify.wait_until_open();
+    assert_eq!(websockify.logged(&["respawning too fast"]).len(), 2);
+    for _ in 0..5 {
+        assert_eq!(Client::connect(port).closing().code, 1000);
+    }
+    websockify.nth_start(8);
+    assert_eq!(websockify.logged(&["respawning too fast"]).len(), 2);
+}
+
+#[test]
+fn w8_a_program_that_has_vanished_is_a_failure_at_a_respawn() {
+    let notes = Notes::new();
+    let port = free_port();
+    let program = notes.note("program");
+    let install = || fs::copy(Actor, &program).unwrap();
+    install();
+    let mut websockify = Websockify::start(&format!(
+        "{port} --wrap-mode=respawn -- {program} bind {port} listen accept greet await {gate} exit 1",
+        gate = notes.note("gate"),
+    ));
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    fs::remove_file(&program).unwrap();
+    notes.give("gate");
+    assert_eq!(client.closing().code, 1000);
+    websockify.wait_for_log(&["cannot start program", &program, "not found"]);
+    delay_logged(&websockify, "200ms");
+    install();
+    Client::connect(port).read_line();
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// W2: the second instance listens on IPv6, where the first one was on IPv4.
+#[test]
+fn w2_the_next_instance_may_listen_elsewhere() {
+    let notes = Notes::new();
+    let port = free_port();
+    let program = format!(
+        "if mkdir {first}; then exec {Actor} bind {port} listen accept greet exit 1; fi; \
+         exec {Actor} bind-v6 {port} listen serve",
+        first = notes.note("first"),
+    );
+    let websockify = Websockify::start_with(&format!("{port} --wrap-mode=respawn --"), |command| {
+        command.args(["sh", "-c", &program]);
+    });
+    websockify.wait_until_open();
+    assert_eq!(Client::connect(port).closing().code, 1000);
+    let mut client = Client::connect(port);
+    client.read_line();
+    websockify.assert_alone_on(port);
+    assert_eq!(client.close().code, 1000);
+}
