@@ -1,0 +1,173 @@
+// The WebSocket: its state, and how often it is tried again.
+//
+// Knows the browser's WebSocket, timers, and whether the device is online. It
+// does not know telnet or the page: bytes and states come out by calls.
+//
+// The states, each an object that a page can show:
+//   { name: "idle" }
+//   { name: "connecting", tries }               tries counts the retries since all was well
+//   { name: "open" }
+//   { name: "waiting", words, tries, until }    until: ms since 1970, undefined: until online
+//   { name: "closed", words }
+
+import { closed, probe, refused } from "./ending.js";
+
+/** Pauses before each retry. When they are used up the user decides. */
+export const RETRY_MS = [1000, 2000, 4000, 8000, 16000];
+
+// A connection that lasted this long starts the count anew; one that is lost
+// at once, each time, does not spin.
+const STABLE_MS = 10_000;
+const CONNECT_MS = 15_000;
+// The server does not read: what is typed or pasted must not pile up for ever.
+const UNSENT_LIMIT = 16 * 1024 * 1024;
+
+export class Connection {
+  #out;
+  #browser;
+  #target;
+  #socket;
+  #opened = false;
+  // The target has once been reached: worth trying again by itself. An address
+  // that never worked may be wrong, so that is left to the user.
+  #proven = false;
+  #tries = 0;
+  #timer;
+  #state = { name: "idle" };
+
+  /**
+   * `out` has `state(state)`, `open()` and `bytes(bytes)`. `browser` has
+   * `WebSocket`, `fetch`, `origin` and `online()`, the page's own or a test's.
+   */
+  constructor({ out, browser }) {
+    this.#out = out;
+    this.#browser = browser;
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  /** Connects to a `parse`d target; drops the connection there was. */
+  connect(target) {
+    this.#target = target;
+    this.#proven = false;
+    this.reconnect();
+  }
+
+  /** Tries the same target now, with the full number of retries ahead. */
+  reconnect() {
+    this.#tries = 0;
+    this.#attempt();
+  }
+
+  /** The user wants no connection and no further attempt. */
+  disconnect() {
+    this.#drop();
+    this.#become({ name: "closed", words: "You disconnected." });
+  }
+
+  /** Back to the beginning: the user chooses another target. */
+  abandon() {
+    this.#drop();
+    this.#become({ name: "idle" });
+  }
+
+  /** Sends bytes; nothing if not connected. */
+  send(bytes) {
+    if (this.#state.name !== "open") return;
+    if (this.#socket.bufferedAmount > UNSENT_LIMIT) {
+      this.#drop();
+      this.#become({ name: "closed", words: `${this.#target.name} has stopped reading.` });
+      return;
+    }
+    this.#socket.send(bytes);
+  }
+
+  /** The device is online again: no reason to wait on. */
+  online() {
+    if (this.#state.name === "waiting") this.reconnect();
+  }
+
+  #attempt() {
+    this.#drop();
+    this.#become({ name: "connecting", tries: this.#tries });
+    let socket;
+    try {
+      socket = new this.#browser.WebSocket(this.#target.url, ["binary"]);
+    } catch (error) {
+      // A port that browsers refuse, or ws: from an https page.
+      this.#become({ name: "closed", words: `The browser refuses to connect: ${error.message}` });
+      return;
+    }
+    this.#socket = socket;
+    this.#opened = false;
+    socket.binaryType = "arraybuffer";
+    // A socket that was dropped speaks no more.
+    const current = (deed) => (event) => this.#socket === socket && deed(event);
+    socket.onopen = current(() => this.#open());
+    socket.onmessage = current(({ data }) => this.#out.bytes(toBytes(data)));
+    socket.onclose = current(({ code, reason }) => this.#ended(code, reason));
+    this.#timer = setTimeout(() => {
+      this.#drop();
+      this.#again({ words: `${this.#target.name} did not answer in time.`, retry: true });
+    }, CONNECT_MS);
+  }
+
+  #open() {
+    clearTimeout(this.#timer);
+    this.#opened = true;
+    this.#proven = true;
+    this.#timer = setTimeout(() => (this.#tries = 0), STABLE_MS);
+    this.#become({ name: "open" });
+    this.#out.open();
+  }
+
+  async #ended(code, reason) {
+    clearTimeout(this.#timer);
+    const { name, page } = this.#target;
+    if (this.#opened) {
+      this.#socket = undefined;
+      this.#again(closed(code, reason, name));
+      return;
+    }
+    const socket = this.#socket;
+    const found = await probe(page, this.#browser);
+    // Meanwhile the user may have disconnected or asked for another target.
+    if (this.#socket !== socket) return;
+    this.#socket = undefined;
+    this.#again(refused(found, this.#target));
+  }
+
+  #again({ words, retry }) {
+    const wanted = retry && this.#proven;
+    if (wanted && !this.#browser.online()) {
+      this.#become({ name: "waiting", words: "This device is offline.", tries: this.#tries });
+    } else if (wanted && this.#tries < RETRY_MS.length) {
+      const pause = RETRY_MS[this.#tries];
+      this.#tries += 1;
+      this.#timer = setTimeout(() => this.#attempt(), pause);
+      this.#become({ name: "waiting", words, tries: this.#tries, until: Date.now() + pause });
+    } else {
+      const gaveUp = wanted ? ` Gave up after ${this.#tries} attempts.` : "";
+      this.#become({ name: "closed", words: words + gaveUp });
+    }
+  }
+
+  #drop() {
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = undefined;
+    socket?.close(1000);
+  }
+
+  #become(state) {
+    this.#state = state;
+    this.#out.state(state);
+  }
+}
+
+// A server without our sub-protocol may send text.
+function toBytes(data) {
+  return typeof data === "string" ? new TextEncoder().encode(data) : new Uint8Array(data);
+}

@@ -1,0 +1,97 @@
+// One telnet session: the server's bytes become text, keys become bytes.
+//
+// Knows which mode of typing the server asked for and that text is UTF-8. It
+// knows no socket and no terminal: bytes and text come in and go out by calls.
+
+import { LineEditor } from "./line.js";
+import { Telnet } from "./telnet.js";
+
+// The names we give for TERMINAL-TYPE, best first. The best is also the last:
+// a server that asks on to the end of the list keeps the last one (RFC 1091).
+const TERMINAL_TYPES = ["xterm-256color", "xterm", "vt220", "vt100", "ansi", "xterm-256color"];
+
+const encoder = new TextEncoder();
+
+export class Session {
+  #telnet;
+  // A stream: a character may be cut by the end of a frame.
+  #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  #line;
+  #out;
+
+  /**
+   * `out` has `show(text)` for the terminal, `send(bytes)` for the server, and
+   * `mode({ line, hidden })`: whole lines are edited here, typing is not shown.
+   */
+  constructor({ columns, rows, out }) {
+    this.#telnet = new Telnet({ terminalTypes: TERMINAL_TYPES, columns, rows });
+    this.#out = out;
+    this.#line = new LineEditor({
+      show: (text) => out.show(text),
+      send: (text) => this.#send(text),
+      interrupt: () => this.#sendBytes(this.#telnet.interrupt()),
+    });
+    out.mode(this.mode);
+  }
+
+  /** How typing works now. Without any negotiation: lines, shown as they are typed (RFC 854). */
+  get mode() {
+    return { line: !this.#telnet.characterMode, hidden: this.#telnet.remoteEcho };
+  }
+
+  /** Bytes from the server, cut anywhere. */
+  receive(bytes) {
+    const { data, reply, events } = this.#telnet.receive(bytes);
+    this.#sendBytes(reply);
+    this.#output(this.#decoder.decode(data, { stream: true }));
+    if (events.length > 0) this.#switched();
+  }
+
+  /** Keys or pasted text from the user. */
+  type(text) {
+    const { line, hidden } = this.mode;
+    if (line) {
+      this.#line.type(text);
+      return;
+    }
+    if (!hidden) this.#out.show(localEcho(text));
+    this.#send(text);
+  }
+
+  /** Bytes that are no text: xterm's older mouse reports. */
+  typeBytes(bytes) {
+    if (!this.mode.line) this.#sendBytes(this.#telnet.encode(bytes));
+  }
+
+  /** The window's new size in characters. */
+  resize(columns, rows) {
+    this.#sendBytes(this.#telnet.resize(columns, rows));
+  }
+
+  // Output that arrives while a line is being typed goes above that line.
+  #output(text) {
+    if (text === "") return;
+    if (this.mode.line) this.#out.show(this.#line.erase() + text + this.#line.redraw());
+    else this.#out.show(text);
+  }
+
+  #switched() {
+    const { line, hidden } = this.mode;
+    this.#line.hidden = hidden;
+    if (!line) this.#send(this.#line.take());
+    this.#out.mode(this.mode);
+  }
+
+  #send(text) {
+    this.#sendBytes(this.#telnet.encode(encoder.encode(text)));
+  }
+
+  #sendBytes(bytes) {
+    if (bytes.length > 0) this.#out.send(bytes);
+  }
+}
+
+// What a terminal shows of keys that nobody else echoes.
+function localEcho(text) {
+  return text.replace(/\r/g, "\r\n").replace(/\x7f/g, "\b \b").replace(/\x1b[^\r]*/g, "");
+}

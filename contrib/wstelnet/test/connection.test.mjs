@@ -1,0 +1,262 @@
+// H4: the connection's states, its words, and that it never spins for ever.
+
+import assert from "node:assert/strict";
+import { mock, test } from "node:test";
+import { Connection, RETRY_MS } from "../src/connection.js";
+import { closed, probe, refused } from "../src/ending.js";
+import { parse } from "../src/target.js";
+
+const TARGET = parse({ host: "box", port: "2023", path: "websockify", encrypt: false });
+
+class FakeSocket {
+  static all = [];
+  bufferedAmount = 0;
+  sent = [];
+  constructor(url, protocols) {
+    Object.assign(this, { url, protocols });
+    FakeSocket.all.push(this);
+  }
+  send(bytes) {
+    this.sent.push(...bytes);
+  }
+  close(code) {
+    this.closed = code;
+  }
+}
+
+const noAnswer = () => Promise.reject(new TypeError("Failed to fetch"));
+const settled = () => new Promise((resolve) => setImmediate(resolve));
+
+function start(t, { fetch = noAnswer, online = true, WebSocket = FakeSocket } = {}) {
+  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  t.after(() => mock.timers.reset());
+  FakeSocket.all = [];
+  const states = [];
+  const got = { bytes: [], opened: 0 };
+  const browser = { WebSocket, fetch, origin: "http://box:2023", online: () => browser.isOnline };
+  browser.isOnline = online;
+  const connection = new Connection({
+    out: {
+      state: (state) => states.push(state),
+      open: () => (got.opened += 1),
+      bytes: (bytes) => got.bytes.push(...bytes),
+    },
+    browser,
+  });
+  const last = () => FakeSocket.all.at(-1);
+  return { connection, states, got, last, browser, names: () => states.map(({ name }) => name) };
+}
+
+// The socket closes after having been open.
+function lose(socket, code = 1006, reason = "") {
+  socket.onclose({ code, reason });
+}
+
+test("connects with the sub-protocol binary and passes bytes", (t) => {
+  const { connection, got, last, names } = start(t);
+  connection.connect(TARGET);
+  assert.equal(last().url, "ws://box:2023/websockify");
+  assert.deepEqual(last().protocols, ["binary"]);
+  assert.equal(last().binaryType, "arraybuffer");
+  connection.send([1]);
+  last().onopen({});
+  connection.send([2]);
+  assert.deepEqual(last().sent, [2]);
+  last().onmessage({ data: Uint8Array.from([7, 8]).buffer });
+  last().onmessage({ data: "é" });
+  assert.deepEqual(got, { bytes: [7, 8, 0xc3, 0xa9], opened: 1 });
+  assert.deepEqual(names(), ["connecting", "open"]);
+});
+
+test("a session that ended stays ended until the user asks", (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  lose(last(), 1000);
+  assert.deepEqual(states.at(-1), { name: "closed", words: "The session has ended." });
+  mock.timers.tick(3_600_000);
+  assert.equal(FakeSocket.all.length, 1);
+  connection.reconnect();
+  assert.equal(FakeSocket.all.length, 2);
+});
+
+test("a lost connection is retried with growing pauses, then given up", async (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  lose(last());
+  for (const [index, pause] of RETRY_MS.entries()) {
+    const { name, tries, until } = states.at(-1);
+    assert.deepEqual({ name, tries, until }, { name: "waiting", tries: index + 1, until: Date.now() + pause });
+    mock.timers.tick(pause - 1);
+    assert.equal(FakeSocket.all.length, index + 1);
+    mock.timers.tick(1);
+    assert.equal(FakeSocket.all.length, index + 2);
+    assert.deepEqual(states.at(-1), { name: "connecting", tries: index + 1 });
+    lose(last());
+    await settled();
+  }
+  assert.equal(states.at(-1).name, "closed");
+  assert.match(states.at(-1).words, /Nothing answers at box:2023.*Gave up after 5 attempts/);
+  mock.timers.tick(3_600_000);
+  assert.equal(FakeSocket.all.length, 1 + RETRY_MS.length);
+});
+
+test("one that opens and is lost at once, each time, is given up too", (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  lose(last());
+  for (const pause of RETRY_MS) {
+    mock.timers.tick(pause);
+    last().onopen({});
+    lose(last());
+  }
+  assert.equal(states.at(-1).name, "closed");
+});
+
+test("one that lasted starts the count anew", (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  for (let loss = 0; loss < 10; loss += 1) {
+    last().onopen({});
+    mock.timers.tick(10_000);
+    lose(last());
+    assert.equal(states.at(-1).tries, 1);
+    mock.timers.tick(RETRY_MS[0]);
+  }
+});
+
+test("a first attempt that fails is not repeated by itself", async (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  lose(last());
+  await settled();
+  assert.deepEqual(states.at(-1), { name: "closed", words: "Nothing answers at box:2023." });
+});
+
+test("no answer at all ends the attempt", (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  mock.timers.tick(15_000);
+  assert.match(states.at(-1).words, /did not answer in time/);
+  assert.equal(last().closed, 1000);
+});
+
+test("offline it waits without a timer and goes on when online", (t) => {
+  const { connection, states, last, browser } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  browser.isOnline = false;
+  lose(last());
+  assert.deepEqual(states.at(-1), { name: "waiting", words: "This device is offline.", tries: 0 });
+  mock.timers.tick(3_600_000);
+  assert.equal(FakeSocket.all.length, 1);
+  browser.isOnline = true;
+  connection.online();
+  assert.equal(FakeSocket.all.length, 2);
+});
+
+test("coming online disturbs nothing else", (t) => {
+  const { connection, last } = start(t);
+  connection.online();
+  connection.connect(TARGET);
+  last().onopen({});
+  connection.online();
+  assert.equal(FakeSocket.all.length, 1);
+});
+
+test("the user disconnects: the socket's own end says nothing more", (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  connection.disconnect();
+  assert.equal(last().closed, 1000);
+  lose(last(), 1000);
+  assert.deepEqual(states.at(-1), { name: "closed", words: "You disconnected." });
+  connection.abandon();
+  assert.deepEqual(states.at(-1), { name: "idle" });
+});
+
+test("while the reason is looked for the user may go elsewhere", async (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  lose(last());
+  connection.abandon();
+  await settled();
+  assert.deepEqual(states.at(-1), { name: "idle" });
+});
+
+test("a pause is cut short by the user", (t) => {
+  const { connection, last } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  lose(last());
+  connection.disconnect();
+  mock.timers.tick(3_600_000);
+  assert.equal(FakeSocket.all.length, 1);
+});
+
+test("a server that stops reading is left before the page fills up", (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  last().bufferedAmount = 17 * 1024 * 1024;
+  connection.send([1]);
+  assert.match(states.at(-1).words, /stopped reading/);
+});
+
+test("a browser that refuses the address is quoted", (t) => {
+  class Refusing {
+    constructor() {
+      throw new Error("port 23 is not allowed");
+    }
+  }
+  const { connection, states } = start(t, { WebSocket: Refusing });
+  connection.connect(TARGET);
+  assert.match(states.at(-1).words, /browser refuses to connect: port 23 is not allowed/);
+});
+
+test("close codes in words", () => {
+  for (const [code, reason, words, retry] of [
+    [1000, "", "The session has ended.", false],
+    [1000, "target closed", "The session has ended: target closed.", false],
+    [1001, "", "box:1 is going away.", true],
+    [1006, "", "The connection to box:1 was lost.", true],
+    [1011, "connection refused", "box:1 ended the session: connection refused.", false],
+    [1011, "", "box:1 ended the session because of an error.", false],
+    [1013, "", "box:1 asks to try again later.", true],
+    [1002, "bad frame", "box:1 closed the connection with code 1002: bad frame.", false],
+  ]) {
+    assert.deepEqual(closed(code, reason, "box:1"), { words, retry });
+  }
+});
+
+test("a refusal in words", () => {
+  for (const [found, words, retry] of [
+    [401, /user name and a password \(401\)/, false],
+    [403, /does not admit.*\(403\)/, false],
+    [404, /opened no WebSocket at \/websockify/, true],
+    ["something", /opened no WebSocket/, true],
+    [undefined, /^Nothing answers at box:2023\.$/, true],
+  ]) {
+    const result = refused(found, TARGET);
+    assert.match(result.words, words);
+    assert.equal(result.retry, retry);
+  }
+  const secure = parse({ host: "box", port: "1", path: "", encrypt: true });
+  assert.match(refused(undefined, secure).words, /certificate/);
+});
+
+test("a probe tells its own host's status and hides another's", async () => {
+  const asked = [];
+  const fetch = async (url, options) => {
+    asked.push(options.mode);
+    return { status: options.mode === "no-cors" ? 0 : 405 };
+  };
+  const { page } = TARGET;
+  assert.equal(await probe(page, { fetch, origin: "http://box:2023" }), 405);
+  assert.equal(await probe(page, { fetch, origin: "http://other" }), "something");
+  assert.equal(await probe(page, { fetch: noAnswer, origin: "http://other" }), undefined);
+  assert.deepEqual(asked, ["same-origin", "no-cors"]);
+});

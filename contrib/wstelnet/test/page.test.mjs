@@ -1,0 +1,289 @@
+// H4: the page in Chromium against sessions that follow a script.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { launch, noChromium, picture, screen, seen, state } from "./browser.mjs";
+import { serve } from "./server.mjs";
+
+const skip = noChromium;
+const CHARACTER_MODE = Buffer.from([255, 251, 3, 255, 251, 1]);
+
+let browser;
+before(async () => {
+  if (!skip) browser = await launch();
+});
+after(() => browser?.close());
+
+/** A server that follows the script and a page opened on it; both end with the test. */
+async function open(t, script = {}, { query = "", ...options } = {}) {
+  const server = await serve(script);
+  t.after(() => server.close());
+  const context = await browser.newContext({ viewport: { width: 900, height: 560 }, ...options });
+  t.after(() => context.close());
+  const page = await context.newPage();
+  const requests = [];
+  page.on("request", (request) => requests.push(request.url()));
+  await page.goto(server.url + query);
+  return { page, server, requests, context };
+}
+
+// A server that speaks no telnet: every line is answered.
+function lineServer(socket) {
+  socket.send(Buffer.from("Welcome to the hall.\nWhat is your name?\n"));
+  let pending = "";
+  socket.on("message", (data) => {
+    pending += data.toString();
+    for (let end; (end = pending.indexOf("\r\n")) >= 0; pending = pending.slice(end + 2)) {
+      socket.send(Buffer.from(`You say: ${pending.slice(0, end)}\n`));
+    }
+  });
+}
+
+// A server that shows the keys it gets.
+function echoServer(socket) {
+  socket.send(CHARACTER_MODE);
+  socket.send(Buffer.from("ready> "));
+  socket.on("message", (data) => {
+    const negotiation = data[0] === 255;
+    if (!negotiation) socket.send(Buffer.from(JSON.stringify(data.toString()).slice(1, -1)));
+  });
+}
+
+test("the form has the page's own host and port, and Enter connects", { skip }, async (t) => {
+  const { page, server } = await open(t, { session: lineServer });
+  assert.equal(await page.inputValue("[name=host]"), "127.0.0.1");
+  assert.equal(await page.inputValue("[name=port]"), String(server.port));
+  assert.equal(await page.isChecked("[name=encrypt]"), false);
+  await picture(page, "form");
+  await page.keyboard.press("Enter");
+  await state(page, "open");
+  await seen(page, /^Welcome to the hall\.$/);
+});
+
+test("a link fills the form and may connect", { skip }, async (t) => {
+  let path;
+  const session = (socket, request) => {
+    path = request.url;
+    socket.send(Buffer.from("here\r\n"));
+  };
+  const { page, server } = await open(t, { session }, { query: "?path=a%2Fb%3Ftoken%3D1&autoconnect=1" });
+  await state(page, "open");
+  await seen(page, /^here$/);
+  assert.equal(path, "/a/b?token=1");
+  assert.equal(await page.textContent("#peer"), `127.0.0.1:${server.port}`);
+});
+
+test("a wrong address is said in words", { skip }, async (t) => {
+  const { page } = await open(t);
+  await page.fill("[name=port]", "99999");
+  await page.click("[name=submit]");
+  assert.match(await page.textContent("#error"), /not a port/);
+  assert.equal(await page.getAttribute("body", "data-state"), "idle");
+});
+
+test("line mode: edited here, sent whole; bare line feeds start at the margin", { skip }, async (t) => {
+  const { page } = await open(t, { session: lineServer }, { query: "?autoconnect=1" });
+  await seen(page, /^What is your name\?$/);
+  assert.equal(await page.textContent("#mode"), "line mode");
+  await page.keyboard.type("Jane Da");
+  await page.keyboard.press("Backspace");
+  await page.keyboard.type("oe\n");
+  await seen(page, /^You say: Jane Doe$/);
+  await picture(page, "line-mode");
+});
+
+test("character mode: each key goes out; a paste and a copy pass", { skip }, async (t) => {
+  const { page, context, server } = await open(t, { session: echoServer }, { query: "?autoconnect=1" });
+  await context.grantPermissions(["clipboard-read", "clipboard-write"], { origin: `http://127.0.0.1:${server.port}` });
+  await seen(page, /^ready>/);
+  await page.keyboard.press("a");
+  await page.keyboard.press("Control+c");
+  await page.keyboard.press("ArrowUp");
+  await seen(page, /^ready> a\\u0003\\u001b\[A$/);
+  await page.evaluate(() => navigator.clipboard.writeText("żółw 1"));
+  await page.click("#paste");
+  await seen(page, /\[Ażółw 1$/);
+  await page.evaluate(() => navigator.clipboard.writeText(" two"));
+  await page.keyboard.press("Control+Shift+v");
+  await seen(page, /żółw 1 two$/);
+
+  const row = page.locator(".xterm-rows > div").first();
+  const box = await row.boundingBox();
+  await page.mouse.dblclick(box.x + 20, box.y + box.height / 2);
+  await page.keyboard.press("Control+Shift+c");
+  await page.waitForFunction(async () => (await navigator.clipboard.readText()) === "ready");
+  await page.evaluate(() => navigator.clipboard.writeText(""));
+  await page.click("#copy");
+  await page.waitForFunction(async () => (await navigator.clipboard.readText()) === "ready");
+});
+
+test("UTF-8 cut between frames", { skip }, async (t) => {
+  const session = (socket) => {
+    for (const byte of Buffer.from("zażółć gęślą jaźń €\r\n")) socket.send(Buffer.from([byte]));
+  };
+  const { page } = await open(t, { session }, { query: "?autoconnect=1" });
+  await seen(page, /^zażółć gęślą jaźń €$/);
+});
+
+test("1011 and its reason are shown; the user reconnects", { skip }, async (t) => {
+  let sessions = 0;
+  const session = (socket) => {
+    sessions += 1;
+    if (sessions === 1) socket.close(1011, "the program has ended");
+    else lineServer(socket);
+  };
+  const { page } = await open(t, { session }, { query: "?autoconnect=1" });
+  await state(page, "closed", /ended the session: the program has ended\./);
+  await picture(page, "closed");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "reconnect");
+  await page.keyboard.press("Enter");
+  await state(page, "open");
+  await seen(page, /^Welcome/);
+});
+
+test("a lost connection is seen, counted down and made again", { skip }, async (t) => {
+  let sessions = 0;
+  const session = (socket) => {
+    sessions += 1;
+    socket.send(Buffer.from(`session ${sessions}\r\n`));
+    if (sessions === 1) socket.terminate();
+  };
+  const { page } = await open(t, { session }, { query: "?autoconnect=1" });
+  await state(page, "waiting", /was lost/);
+  assert.match(await page.textContent("#pause"), /^Retry 1 in \d s\.$/);
+  await picture(page, "waiting");
+  await seen(page, /^session 2$/);
+  await state(page, "open");
+});
+
+test("connection refused is said in words", { skip }, async (t) => {
+  const { page, server } = await open(t);
+  server.close();
+  await page.click("[name=submit]");
+  await state(page, "closed", /Nothing answers at 127\.0\.0\.1/);
+});
+
+for (const [status, words] of [
+  [401, /user name and a password \(401\)/],
+  [403, /does not admit.*\(403\)/],
+  [404, /answers, but opened no WebSocket at \/websockify/],
+]) {
+  test(`refused with ${status}`, { skip }, async (t) => {
+    const { page } = await open(t, { refuse: () => status }, { query: "?autoconnect=1" });
+    await state(page, "closed", words);
+  });
+}
+
+test("connect elsewhere: back to the form", { skip }, async (t) => {
+  const { page } = await open(t, { session: lineServer }, { query: "?autoconnect=1" });
+  await state(page, "open");
+  await page.click("#disconnect");
+  await state(page, "closed", /You disconnected/);
+  await page.click("#another");
+  assert.equal(await page.isVisible("#connect"), true);
+  assert.equal(await page.evaluate(() => document.activeElement.name), "host");
+});
+
+test("what a session left behind does not outlive it", { skip }, async (t) => {
+  let sessions = 0;
+  const session = (socket) => {
+    sessions += 1;
+    if (sessions > 1) return socket.send(Buffer.from("second\r\n"));
+    // Alternate screen, mouse reports, red, cursor hidden, and a title that never ends.
+    socket.send(Buffer.from("first\r\n\x1b[?1049h\x1b[?1003h\x1b[31m\x1b[?25l in vi \x1b]0;cut"));
+    socket.close(1000);
+  };
+  const { page } = await open(t, { session }, { query: "?autoconnect=1" });
+  await state(page, "closed");
+  await seen(page, /session has ended/);
+  assert.equal((await screen(page))[0], "first");
+  await page.click("#reconnect");
+  await seen(page, /^second$/);
+});
+
+test("the keyboard alone: in, out by Ctrl+F6, disconnect, reconnect", { skip }, async (t) => {
+  const { page } = await open(t, { session: echoServer });
+  await page.keyboard.press("Enter");
+  await seen(page, /^ready>/);
+  await page.keyboard.press("Tab");
+  await seen(page, /^ready> \\t$/);
+  await page.keyboard.press("Control+F6");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "disconnect");
+  await page.keyboard.press("Enter");
+  await state(page, "closed");
+  await page.keyboard.press("Enter");
+  await state(page, "open");
+});
+
+test("on a phone: nothing overflows, Ctrl and arrows have buttons", { skip }, async (t) => {
+  const phone = { viewport: { width: 375, height: 667 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true };
+  const { page } = await open(t, { session: echoServer }, phone);
+  await picture(page, "phone-form");
+  await page.tap("[name=submit]");
+  await seen(page, /^ready>/);
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+  await page.tap("#control");
+  await page.keyboard.press("c");
+  await page.tap("[data-key=up]");
+  await page.tap("[data-key=escape]");
+  await seen(page, /\\u0003\\u001b\[A\\u001b$/);
+  await picture(page, "phone");
+  await page.tap("#disconnect");
+  await state(page, "closed");
+  await picture(page, "phone-closed");
+});
+
+for (const colorScheme of ["light", "dark"]) {
+  test(`${colorScheme}: page and terminal follow the system`, { skip }, async (t) => {
+    const session = (socket) => socket.send(Buffer.from(colours()));
+    const { page } = await open(t, { session }, { query: "?autoconnect=1", colorScheme });
+    await seen(page, /brown fox/);
+    const [ground, terminal] = await page.evaluate(() =>
+      [document.body, document.querySelector(".xterm-scrollable-element")].map((part) => getComputedStyle(part).backgroundColor),
+    );
+    for (const colour of [ground, terminal]) {
+      const lightness = Math.max(...colour.match(/\d+/g).slice(0, 3).map(Number));
+      assert.equal(lightness > 127, colorScheme === "light", colour);
+    }
+    await picture(page, colorScheme);
+  });
+}
+
+function colours() {
+  const row = (codes) => codes.map((code) => `\x1b[${code}m quick brown fox \x1b[0m`).join("");
+  return [[30, 31, 32, 33], [34, 35, 36, 37], [90, 91, 92, 93], [94, 95, 96, 97], [40, 41, 42, 44], [1, 2, 4, 7]]
+    .map((codes) => `${row(codes)}\r\n`)
+    .join("");
+}
+
+test("no request leaves the page's own host", { skip }, async (t) => {
+  const { page, server, requests } = await open(t, { session: lineServer }, { query: "?autoconnect=1" });
+  await seen(page, /^Welcome/);
+  assert.ok(requests.length >= 3);
+  for (const url of requests) assert.match(url, new RegExp(`^(ws|http)://127\\.0\\.0\\.1:${server.port}/|^data:`));
+});
+
+// A certificate that this machine alone has, for one test.
+function selfSigned(t) {
+  const home = mkdtempSync(join(tmpdir(), "wstelnet-tls-"));
+  t.after(() => rmSync(home, { recursive: true }));
+  const [key, cert] = [join(home, "key.pem"), join(home, "cert.pem")];
+  const request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+  execFileSync("openssl", [...request, "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", cert], { stdio: "ignore" });
+  return { key: readFileSync(key), cert: readFileSync(cert) };
+}
+
+test("a page that came by https connects by wss, whatever the link says", { skip }, async (t) => {
+  const script = { session: lineServer, tls: selfSigned(t) };
+  const { page, server } = await open(t, script, { query: "?encrypt=0", ignoreHTTPSErrors: true });
+  assert.equal(await page.isChecked("[name=encrypt]"), true);
+  assert.equal(await page.isDisabled("[name=encrypt]"), true);
+  const socket = page.waitForEvent("websocket");
+  await page.click("[name=submit]");
+  assert.equal((await socket).url(), `wss://127.0.0.1:${server.port}/websockify`);
+  await seen(page, /^Welcome/);
+});

@@ -1,0 +1,140 @@
+// H4: a session puts telnet, UTF-8 and the line editor together.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { Session } from "../src/session.js";
+
+const CHARACTER_MODE = [255, 251, 3, 255, 251, 1];
+const LINE_MODE = [255, 252, 3, 255, 252, 1];
+const HIDE = [255, 251, 1];
+const REFUSE_OFFERS = [255, 254, 24, 255, 254, 31];
+
+function start() {
+  const log = { shown: "", sent: [], modes: [] };
+  const session = new Session({
+    columns: 80,
+    rows: 24,
+    out: {
+      show: (text) => (log.shown += text),
+      send: (bytes) => log.sent.push(...bytes),
+      mode: (mode) => log.modes.push(mode),
+    },
+  });
+  // What was sent since the last look, as text.
+  log.take = () => Buffer.from(log.sent.splice(0)).toString("latin1");
+  return { session, log };
+}
+
+// In the given mode, with the negotiation out of the way.
+function started(negotiation) {
+  const { session, log } = start();
+  session.receive(Uint8Array.from([...negotiation, ...REFUSE_OFFERS]));
+  log.take();
+  log.shown = "";
+  return { session, log };
+}
+
+test("without negotiation lines are edited here, shown, and sent with CR LF", () => {
+  const { session, log } = start();
+  session.type("helo\x7flo\r");
+  assert.equal(log.take(), "hello\r\n");
+  assert.match(log.shown, /^helo/);
+  assert.deepEqual(log.modes, [{ line: true, hidden: false }]);
+});
+
+test("ECHO and SGA: keys go out one by one and are not shown", () => {
+  const { session, log } = started(CHARACTER_MODE);
+  session.type("l");
+  session.type("\x7f");
+  session.type("\x03");
+  session.type("\r");
+  assert.equal(log.take(), "l\x7f\x03\r\0");
+  assert.equal(log.shown, "");
+  assert.deepEqual(log.modes.at(-1), { line: false, hidden: true });
+});
+
+test("SGA alone: keys go out one by one and are shown here", () => {
+  const { session, log } = started([255, 251, 3]);
+  session.type("l\r");
+  assert.equal(log.take(), "l\r\0");
+  assert.equal(log.shown, "l\r\n");
+});
+
+test("ECHO alone: a password is typed as a line and not shown", () => {
+  const { session, log } = started(HIDE);
+  session.type("secrxt\x7f\x7fet\r");
+  assert.equal(log.take(), "secret\r\n");
+  assert.equal(log.shown, "");
+});
+
+test("back to line mode", () => {
+  const { session, log } = started([...CHARACTER_MODE, ...LINE_MODE]);
+  session.type("a");
+  assert.equal(log.take(), "");
+  session.type("\r");
+  assert.equal(log.take(), "a\r\n");
+});
+
+test("what was typed ahead of character mode is not lost", () => {
+  const { session, log } = start();
+  session.type("root");
+  session.receive(Uint8Array.from(CHARACTER_MODE));
+  assert.match(log.take(), /root$/);
+});
+
+test("a character cut anywhere is shown whole, once it is", () => {
+  const bytes = new TextEncoder().encode("zł€😀");
+  for (let cut = 1; cut < bytes.length; cut += 1) {
+    const { session, log } = started(CHARACTER_MODE);
+    session.receive(bytes.subarray(0, cut));
+    assert.ok(!log.shown.includes("\ufffd"), `cut at ${cut}`);
+    session.receive(bytes.subarray(cut));
+    assert.equal(log.shown, "zł€😀", `cut at ${cut}`);
+  }
+});
+
+test("bytes that are not UTF-8 are marked and cost nothing that follows", () => {
+  const { session, log } = started(CHARACTER_MODE);
+  session.receive(Uint8Array.from([0xe9, 0x20, 0xc3, 0xa9]));
+  assert.equal(log.shown, "\ufffd é");
+});
+
+test("a byte 255 in a mouse report is doubled; in line mode there are no reports", () => {
+  const { session, log } = started(CHARACTER_MODE);
+  session.typeBytes(Uint8Array.from([27, 255]));
+  assert.equal(log.take(), "\x1b\xff\xff");
+  session.receive(Uint8Array.from(LINE_MODE));
+  log.take();
+  session.typeBytes(Uint8Array.from([27, 255]));
+  assert.equal(log.take(), "");
+});
+
+test("the interrupt key in line mode is IAC IP", () => {
+  const { session, log } = started(LINE_MODE);
+  session.type("abc\x03");
+  assert.equal(log.take(), "\xff\xf4");
+});
+
+test("output goes above an unfinished line", () => {
+  const { session, log } = start();
+  session.type("go");
+  log.shown = "";
+  session.receive(new TextEncoder().encode("A cat\r\n"));
+  assert.match(log.shown, /A cat\r\ngo$/);
+});
+
+test("a server that asks for every terminal type is left with the best", () => {
+  const { session, log } = start();
+  session.receive(Uint8Array.from([255, 253, 24]));
+  log.take();
+  const names = [];
+  // As such servers do: until a name comes twice in a row.
+  while (names.length < 2 || names.at(-1) !== names.at(-2)) {
+    assert.ok(names.length < 20, "the list has no end");
+    session.receive(Uint8Array.from([255, 250, 24, 1, 255, 240]));
+    names.push(log.take().slice(4, -2));
+  }
+  assert.ok(names.includes("vt100"));
+  assert.equal(names[0], "xterm-256color");
+  assert.equal(names.at(-1), "xterm-256color");
+});
