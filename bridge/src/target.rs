@@ -6,12 +6,13 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::client::Client;
@@ -76,11 +77,14 @@ pub(crate) struct Target {
     /// One client at a time goes to a program that serves one connection and then ends; the others
     /// queue here, first come first served.
     gate: Semaphore,
+    /// When the last client was let in. Whoever queues behind it has its time anew: the program is
+    /// at work, and `telnetd -debug` alone takes four seconds a session.
+    let_in: Mutex<Option<Instant>>,
 }
 
 impl Target {
     pub(crate) fn new(config: Arc<Config>) -> Self {
-        Self { config, gate: Semaphore::new(1) }
+        Self { config, gate: Semaphore::new(1), let_in: Mutex::new(None) }
     }
 
     /// How long a client may be held in all.
@@ -99,32 +103,32 @@ impl Target {
     }
 
     /// Connects, and attends to the client meanwhile. `hold` is what the client has left of its
-    /// time; it is charged for the time until the target accepts.
+    /// time; it is charged for the time until the target accepts, but not for the turns of others.
     pub(crate) async fn reach(
         &self,
         client: &mut Client,
         orders: &mut Orders,
         hold: &mut Duration,
     ) -> Reached {
-        let began = Instant::now();
+        let mut deadline = Instant::now() + *hold;
         let orders_for_hold = orders.clone();
         let reached = tokio::select! {
             biased;
             () = orders.at_least(Order::Now) => Reached::Shutdown,
             () = poll_fn(|cx| client.poll_hold(cx)) => Reached::ClientEnded,
-            reached = self.connect(orders_for_hold, began + *hold) => match reached {
+            reached = self.connect(orders_for_hold, &mut deadline) => match reached {
                 Ok(connection) => Reached::Target(connection),
                 Err(why) => Reached::Nothing(why),
             },
         };
-        *hold = hold.saturating_sub(began.elapsed());
+        *hold = deadline.saturating_duration_since(Instant::now());
         reached
     }
 
     async fn connect(
         &self,
         mut orders: Orders,
-        deadline: Instant,
+        deadline: &mut Instant,
     ) -> Result<Connection, Unreachable> {
         match &self.config.target {
             config::Target::Address(address) => connect_address(address).await,
@@ -139,12 +143,12 @@ impl Target {
     async fn connect_program(
         &self,
         program: &Program,
-        deadline: Instant,
+        deadline: &mut Instant,
     ) -> Result<Connection, Unreachable> {
         if program.respawns {
             self.connect_in_turn(program, deadline).await
         } else {
-            connect_once(program, deadline).await
+            connect_once(program, *deadline).await
         }
     }
 
@@ -152,26 +156,54 @@ impl Target {
     async fn connect_in_turn(
         &self,
         program: &Program,
-        deadline: Instant,
+        deadline: &mut Instant,
     ) -> Result<Connection, Unreachable> {
-        let not_listening = || Unreachable::NotListening(program.hold);
-        let gate = timeout_at(deadline, self.gate.acquire()).await;
-        let _turn = gate.map_err(|_| not_listening())?;
+        let _turn = self.turn(program, deadline).await?;
+        let deadline = *deadline;
         let mut readiness = program.readiness.clone();
         loop {
             let addr = ready(&mut readiness, program, deadline).await?;
             if let Ok(stream) = connect(addr).await
                 && let Some(verdict) = probation(&stream, addr).await
             {
+                *self.let_in() = Some(Instant::now());
                 return Ok(admitted(stream, program, &verdict));
             }
             program.doubt.notify_one();
             let retry = Instant::now() + RETRY;
             if retry > deadline {
-                return Err(not_listening());
+                return Err(Unreachable::NotListening(program.hold));
             }
             let _ = timeout_at(retry, readiness.changed()).await;
         }
+    }
+
+    /// Queues until it is this client's turn, and puts its deadline off with each turn of others.
+    async fn turn(
+        &self,
+        program: &Program,
+        deadline: &mut Instant,
+    ) -> Result<SemaphorePermit<'_>, Unreachable> {
+        let began = Instant::now();
+        // One future for all rounds: a new one would queue at the end.
+        let mut turn = pin!(self.gate.acquire());
+        loop {
+            let turn = timeout_at(*deadline, turn.as_mut()).await;
+            let let_in = self.let_in().filter(|let_in| *let_in > began);
+            let put_off = let_in.map_or(*deadline, |let_in| let_in + program.hold);
+            match turn {
+                Ok(turn) => {
+                    *deadline = put_off.max(*deadline);
+                    return turn.map_err(|_| Unreachable::Gone);
+                }
+                Err(_) if put_off > *deadline => *deadline = put_off,
+                Err(_) => return Err(Unreachable::NotListening(program.hold)),
+            }
+        }
+    }
+
+    fn let_in(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.let_in.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

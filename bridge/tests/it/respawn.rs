@@ -167,6 +167,23 @@ async fn w4_ten_clients_against_a_program_that_serves_one_connection_an_instance
     }
 }
 
+/// `telnetd -debug` takes four seconds before it greets: ten clients together take longer in all
+/// than one of them is held.
+#[tokio::test]
+async fn w4_the_turns_of_others_do_not_count() {
+    let (kept, addr) = closed_port();
+    drop(kept);
+    let hold = Duration::from_secs(1);
+    let (supervisor, target) = program(Readiness::Waiting, true, hold);
+    let bridge = Bridge::start(config(target));
+    let supervisor = Arc::new(supervisor);
+    let telnetd = tokio::spawn(telnetd(Arc::clone(&supervisor), addr, View::Prompt, hold / 2));
+    let together = (0..6).map(|number| session(&bridge, number));
+    within(futures_util::future::join_all(together)).await;
+    assert_eq!(supervisor.served.load(Ordering::SeqCst), 6);
+    telnetd.abort();
+}
+
 #[tokio::test]
 async fn w4_clients_behind_a_silent_session_are_held_while_it_lasts() {
     let (kept, addr) = closed_port();
