@@ -16,6 +16,7 @@ use clap::{Parser, ValueEnum};
     override_usage = "websockify [OPTIONS] [SOURCE_ADDR:]SOURCE_PORT TARGET_ADDR:TARGET_PORT\n       \
                       websockify [OPTIONS] [SOURCE_ADDR:]SOURCE_PORT -- PROGRAM [ARGS]..."
 )]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Args {
     /// Where clients connect: this port of every address, or of one
     #[arg(value_name = "[SOURCE_ADDR:]SOURCE_PORT")]
@@ -75,6 +76,22 @@ pub(crate) struct Args {
     /// Client connections open at once
     #[arg(long, value_name = "N", default_value = "20000", help_heading = "Sessions")]
     pub(crate) max_connections: String,
+
+    /// Run in the background, once the bridge is up [default: off]
+    #[arg(short = 'D', long, help_heading = "Service")]
+    pub(crate) daemon: bool,
+
+    /// File for our process id, locked while we run [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Service")]
+    pub(crate) pid_file: Option<PathBuf>,
+
+    /// File to append the log to, reopened on SIGHUP [default: stderr]
+    #[arg(long, value_name = "FILE", help_heading = "Service")]
+    pub(crate) log_file: Option<PathBuf>,
+
+    /// Log to the journal [default: if stderr is the journal, or -D]
+    #[arg(long, conflicts_with = "log_file", help_heading = "Service")]
+    pub(crate) journald: bool,
 }
 
 /// `--wrap-mode` as typed.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::child::state::Policy;
 use crate::cli::{Args, WrapModeArg};
+use crate::log;
 
 /// Everything that was asked for.
 #[derive(Debug)]
@@ -15,6 +16,9 @@ pub(crate) struct Config {
     pub(crate) service: Service,
     pub(crate) sessions: Sessions,
     pub(crate) verbose: bool,
+    pub(crate) daemon: bool,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) log: log::Wish,
 }
 
 /// Where clients connect.
@@ -82,9 +86,14 @@ impl Config {
                 }
             },
         };
-        let verbose = args.verbose;
+        let log = match &args.log_file {
+            Some(path) => log::Wish::File(path.clone()),
+            None if args.journald => log::Wish::Journal,
+            None => log::Wish::Any,
+        };
+        let (verbose, daemon, pid_file) = (args.verbose, args.daemon, args.pid_file.clone());
         let service = service(args, &source)?;
-        Ok(Self { source, service, sessions, verbose })
+        Ok(Self { source, service, sessions, verbose, daemon, pid_file, log })
     }
 }
 

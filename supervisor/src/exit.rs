@@ -38,6 +38,11 @@ impl ExitStatus {
         self == Self(130) || self == Self(131)
     }
 
+    /// As a number, to hand it on.
+    pub(crate) fn code(self) -> u8 {
+        self.0
+    }
+
     pub(crate) fn is_success(self) -> bool {
         self == Self::SUCCESS
     }
@@ -75,6 +80,12 @@ pub(crate) fn words(error: &io::Error) -> String {
 impl std::fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl From<u8> for ExitStatus {
+    fn from(code: u8) -> Self {
+        Self(code)
     }
 }
 

@@ -3,18 +3,22 @@
 
 #![deny(unsafe_code)]
 
+mod announce;
 mod bridging;
 mod child;
 mod cli;
 mod config;
+mod daemon;
 mod exit;
 mod log;
 #[path = "../../rebind/src/names.rs"]
 mod names;
 mod notify;
+mod pid_file;
 mod ports;
 mod preload;
 mod signals;
+mod systemd;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -23,13 +27,26 @@ use anyhow::Context;
 use bridge::Shutdown;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use announce::Announcer;
 use bridging::Bridging;
 use cli::{Args, Refusal};
 use config::{Config, Service, UsageError};
+use daemon::{Caller, Role};
 pub use exit::ExitStatus;
 use exit::Failure;
+use log::Log;
+use pid_file::PidFile;
 use ports::Public;
 use signals::{Signal, Signals};
+
+/// What belongs to us as a process, whatever we bridge to.
+struct Host<'a> {
+    signals: Signals,
+    announcer: &'a mut Announcer,
+    log: Log,
+    /// The limit on open files that we were started with, soft and hard.
+    open_files: (u64, u64),
+}
 
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
@@ -59,29 +76,77 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "websockify: {line}");
 }
 
+/// What must be had, or be refused, while standard error is the caller's; then into the background.
 fn start(config: Config) -> Result<ExitStatus, Failure> {
-    let public = Public::reserve(&config.source)?;
+    let passed = systemd::passed_sockets()?;
+    let public =
+        if passed.is_empty() { Public::reserve(&config.source)? } else { Public::passed(passed) };
+    let mut pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
+    let log = log::Destination::choose(&config.log, config.daemon)?;
+    let is_daemon = config.daemon;
+    let mut caller = Caller::none();
+    if is_daemon {
+        match daemon::detach()? {
+            Role::Caller(report) => {
+                // It is the daemon's now, to be removed by it.
+                std::mem::forget(pid_file);
+                return report;
+            }
+            Role::Daemon(waiting) => caller = waiting,
+        }
+    }
+    let mut announcer = Announcer::new(caller);
+    let ended = pid_file
+        .as_mut()
+        .map_or(Ok(()), PidFile::write)
+        .map_err(Failure::from)
+        .and_then(|()| work(config, public, log, &mut announcer));
+    match ended {
+        // The caller's command says it.
+        Err(failure) if announcer.failed(&failure) => Ok(failure.status),
+        Err(failure) if is_daemon => {
+            tracing::error!("{}", failure.reason);
+            Ok(failure.status)
+        }
+        ended => ended,
+    }
+}
+
+/// The log, the runtime, and the work itself.
+fn work(
+    config: Config,
+    public: Public,
+    log: log::Destination,
+    announcer: &mut Announcer,
+) -> Result<ExitStatus, Failure> {
     let open_files = raise_open_files().context("cannot raise the limit on open files")?;
     if let Service::Program(_) = config.service {
         nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
     }
-    log::start(config.verbose);
+    let log = log.start(config.verbose)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     // block_on stays on this thread, the main one, as child/spawn.rs needs it.
     let status = runtime.block_on(async {
-        let mut signals = Signals::catch().context("cannot catch signals")?;
-        match config.service {
-            Service::Target(address) => {
-                let target = bridge::Target::Address(address);
-                let bridging = Bridging::reserved(public, target, config.sessions);
-                bridge_to_target(bridging, &mut signals).await
+        let signals = Signals::catch().context("cannot catch signals")?;
+        let mut host = Host { signals, announcer, log, open_files };
+        let serve = async {
+            match config.service {
+                Service::Target(address) => {
+                    let target = bridge::Target::Address(address);
+                    let bridging = Bridging::reserved(public, target, config.sessions);
+                    bridge_to_target(bridging, &mut host).await
+                }
+                Service::Program(spec) => {
+                    child::supervise(&spec, config.sessions, public, &mut host).await
+                }
             }
-            Service::Program(spec) => {
-                child::supervise(&spec, config.sessions, public, open_files, &mut signals).await
-            }
+        };
+        tokio::select! {
+            status = serve => status,
+            never = systemd::watch() => match never {},
         }
     });
     // A name that is being resolved would hold up our end for as long as its resolver likes.
@@ -92,22 +157,36 @@ fn start(config: Config) -> Result<ExitStatus, Failure> {
 /// The plain bridge, without a program.
 async fn bridge_to_target(
     mut bridging: Bridging,
-    signals: &mut Signals,
+    host: &mut Host<'_>,
 ) -> Result<ExitStatus, Failure> {
     bridging.open()?;
+    host.announcer.up();
+    host.announcer.accepting();
     let mut stopping = false;
     loop {
         tokio::select! {
             status = bridging.ended() => return Ok(status),
-            signal = signals.next() => match signal {
+            signal = host.signals.next() => match signal {
                 Signal::Stop if stopping => return Ok(ExitStatus::SUCCESS),
                 Signal::Stop => {
                     stopping = true;
+                    host.announcer.stopping();
                     bridging.end(Shutdown::Now);
                 }
                 Signal::Child => {}
-                Signal::Reload => tracing::debug!("SIGHUP: there is nothing to read again"),
+                Signal::Reload => host.reload(),
             },
+        }
+    }
+}
+
+impl Host<'_> {
+    /// SIGHUP: opens anew what may have been replaced.
+    fn reload(&self) {
+        if let log::Destination::File(file) = &self.log.destination
+            && let Err(failure) = file.reopen()
+        {
+            tracing::warn!("{}", Failure::from(failure).reason);
         }
     }
 }

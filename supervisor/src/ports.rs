@@ -15,7 +15,7 @@ const BACKLOG: i32 = 4096;
 const ATTEMPTS: usize = 20;
 
 /// The public port: bound and not yet listening, so that a client is refused and nobody else can
-/// have it.
+/// have it; or passed to us listening, so that a client waits in its backlog (D4).
 #[derive(Debug)]
 pub(crate) struct Public {
     sockets: Vec<Socket>,
@@ -39,6 +39,11 @@ impl Public {
         Ok(Self { sockets })
     }
 
+    /// Sockets that listen already.
+    pub(crate) fn passed(sockets: Vec<Socket>) -> Self {
+        Self { sockets }
+    }
+
     /// The addresses held.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
@@ -49,6 +54,9 @@ impl Public {
     pub(crate) fn listen(self) -> Result<Vec<TcpListener>> {
         let addresses = self.addresses();
         let listen = |socket: Socket| {
+            if socket.is_listener()? {
+                return Ok(TcpListener::from(socket));
+            }
             socket.set_reuse_address(true)?;
             socket.listen(BACKLOG)?;
             Ok(TcpListener::from(socket))

@@ -1,6 +1,7 @@
 //! Owns the wrapped program's life: waits for the next event, asks [`state::step`] what it means,
 //! and does what that says. The decisions are there; here is who carries them out.
 
+mod output;
 mod reap;
 mod spawn;
 pub(crate) mod state;
@@ -23,6 +24,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info, warn};
 
+use crate::Host;
 use crate::bridging::{self, Bridging};
 use crate::config::{ProgramSpec, Sessions, WrapMode};
 use crate::exit::{ExitStatus, Failure, words};
@@ -30,7 +32,8 @@ use crate::names;
 use crate::notify::Notifications;
 use crate::ports::{Public, Relocated};
 use crate::preload;
-use crate::signals::{Signal, Signals};
+use crate::signals::Signal;
+use output::Output;
 use spawn::{Preparation, spawn};
 use state::{Action, Event, Left, State, step};
 use terminal::Terminal;
@@ -48,10 +51,9 @@ pub(crate) async fn supervise(
     spec: &ProgramSpec,
     sessions: Sessions,
     public: Public,
-    open_files: (u64, u64),
-    signals: &mut Signals,
+    host: &mut Host<'_>,
 ) -> Result<ExitStatus, Failure> {
-    let mut supervisor = Supervisor::new(spec, sessions, public, open_files)?;
+    let mut supervisor = Supervisor::new(spec, sessions, public, host)?;
     let (mut state, actions) = State::begin(Instant::now());
     supervisor.perform(actions);
     loop {
@@ -59,6 +61,7 @@ pub(crate) async fn supervise(
             let (next, actions) = step(state, event, Instant::now(), &spec.policy);
             if next != state {
                 debug!("{} on {event:?}: {}", state.name(), next.name());
+                supervisor.host.announcer.status(next.description());
             }
             state = next;
             supervisor.perform(actions);
@@ -74,16 +77,16 @@ pub(crate) async fn supervise(
                 None => Ok(status),
             };
         }
-        supervisor.next(&state, signals).await;
+        supervisor.next(&state).await;
         supervisor.check_empty(&state);
     }
 }
 
-struct Supervisor<'a> {
+struct Supervisor<'a, 'b> {
     spec: &'a ProgramSpec,
+    host: &'a mut Host<'b>,
     /// For log records.
     name: String,
-    open_files: (u64, u64),
     /// Until it is left to a daemon.
     library: Option<preload::Library>,
     relocated: Relocated,
@@ -116,12 +119,12 @@ struct Supervisor<'a> {
     served: Arc<AtomicU64>,
 }
 
-impl<'a> Supervisor<'a> {
+impl<'a, 'b> Supervisor<'a, 'b> {
     fn new(
         spec: &'a ProgramSpec,
         sessions: Sessions,
         public: Public,
-        open_files: (u64, u64),
+        host: &'a mut Host<'b>,
     ) -> Result<Self> {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
         let doubt = Arc::new(Notify::new());
@@ -135,8 +138,8 @@ impl<'a> Supervisor<'a> {
         };
         Ok(Self {
             spec,
+            host,
             name: spec.command[0].display().to_string(),
-            open_files,
             library: Some(preload::Library::find(spec.rebind_lib.as_deref())?),
             relocated: Relocated::hold()?,
             notifications: Notifications::open().context("cannot open notification socket")?,
@@ -162,14 +165,14 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Waits until something has happened; what it was stands in `events`, unless it was nothing.
-    async fn next(&mut self, state: &State, signals: &mut Signals) {
+    async fn next(&mut self, state: &State) {
         let look = state.awaits_listener().then_some(self.next_look);
         let kill = self.killing.then(|| Instant::now() + KILL_INTERVAL);
         tokio::select! {
-            signal = signals.next() => match signal {
+            signal = self.host.signals.next() => match signal {
                 Signal::Child => self.children_ended(),
                 Signal::Stop => self.events.push_back(Event::Stop),
-                Signal::Reload => debug!("SIGHUP: there is nothing to read again"),
+                Signal::Reload => self.host.reload(),
             },
             () = self.notifications.heard() => self.look(),
             () = self.doubt.notified() => self.look(),
@@ -222,6 +225,8 @@ impl<'a> Supervisor<'a> {
         self.look_interval = FIRST_LOOK;
         self.next_look = Instant::now() + FIRST_LOOK;
         self.terminal = Terminal::in_foreground();
+        let log = &self.host.log.destination;
+        let output = Output::open(log, self.spec.policy.mode, &self.spec.command[0]);
         let library = self.library.as_ref().expect("nothing is started after a daemon was left");
         let prepared = Preparation {
             library: library.path(),
@@ -229,12 +234,15 @@ impl<'a> Supervisor<'a> {
             new_port: self.relocated.port,
             notify_name: &self.notifications.name,
             notify_token: &self.notifications.token,
-            open_files: self.open_files,
+            open_files: self.host.open_files,
+            output: &output,
             terminal: self.terminal,
         };
         match spawn(&self.spec.command, &prepared) {
             Ok(pid) => {
                 info!(program = self.name, pid = pid.as_raw(), "program started");
+                output.log(&self.name, pid);
+                self.host.announcer.up();
                 self.leader = Some(pid);
                 self.leader_pid = Some(pid);
                 self.name_obstacle();
@@ -400,9 +408,12 @@ impl<'a> Supervisor<'a> {
         let Some(address) = self.listening else { return };
         debug!(program = self.name, "program listens on {address}");
         self.publish(Readiness::Ready(address));
-        if let Err(failure) = self.bridging.open() {
-            error!("{failure:#}");
-            self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));
+        match self.bridging.open() {
+            Ok(()) => self.host.announcer.accepting(),
+            Err(failure) => {
+                error!("{failure:#}");
+                self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));
+            }
         }
     }
 
@@ -411,6 +422,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn end_bridge(&mut self, shutdown: Shutdown) {
+        self.host.announcer.stopping();
         if self.bridging.end(shutdown) == bridging::Ending::NothingToEnd {
             self.events.push_back(Event::BridgeEnded(ExitStatus::SUCCESS));
         }

@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Pid, getpid, getppid};
 
 use super::names;
+use crate::child::output::Output;
 use crate::child::terminal::Terminal;
 use crate::exit::{ExitStatus, Failure, words};
 use crate::preload;
@@ -41,6 +42,7 @@ pub(crate) struct Preparation<'a> {
     pub(crate) notify_token: &'a str,
     /// The limit on open files that we were started with, soft and hard.
     pub(crate) open_files: (rlim_t, rlim_t),
+    pub(crate) output: &'a Output,
     /// The terminal whose foreground group the program becomes.
     pub(crate) terminal: Option<Terminal>,
 }
@@ -51,6 +53,7 @@ pub(crate) fn spawn(command: &[OsString], prepared: &Preparation<'_>) -> Result<
     let mut child = Command::new(name);
     child.args(args).process_group(0);
     environment(&mut child, prepared);
+    streams(&mut child, prepared.output).map_err(|error| explain(name, &error))?;
     before_exec(&mut child, prepared);
     let child = child.spawn().map_err(|error| explain(name, &error))?;
     Ok(Pid::from_raw(i32::try_from(child.id()).expect("a pid fits pid_t")))
@@ -67,6 +70,14 @@ fn environment(child: &mut Command, prepared: &Preparation<'_>) {
         .env(names::NEW_PORT, prepared.new_port.to_string())
         .env(names::NOTIFY, prepared.notify_name)
         .env(names::TOKEN, prepared.notify_token);
+}
+
+fn streams(child: &mut Command, output: &Output) -> io::Result<()> {
+    child.stdout(output.stdio()?).stderr(output.stdio()?);
+    if let Some(stream) = output.journal_stream() {
+        child.env("JOURNAL_STREAM", stream);
+    }
+    Ok(())
 }
 
 #[allow(unsafe_code)]

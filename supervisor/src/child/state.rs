@@ -175,6 +175,20 @@ impl State {
         }
     }
 
+    /// For `systemctl status`.
+    pub(crate) fn description(&self) -> &'static str {
+        match self {
+            Self::Starting { .. } => "Waiting for the program to listen",
+            Self::Settling { .. } => "Waiting for what the program has left to listen",
+            Self::Listening { .. } => "Bridging to the program",
+            Self::Daemonized { .. } => "Bridging to the daemonized program",
+            Self::Backoff { .. } => "Waiting to start the program again: it fails too fast",
+            Self::Gone => "The program has ended; refusing sessions",
+            Self::Draining { .. } => "The program has ended; finishing its sessions",
+            Self::Stopping(_) | Self::Leaving | Self::Ended { .. } => "Stopping",
+        }
+    }
+
     /// Whether a listener is expected that has not been seen.
     pub(crate) fn awaits_listener(&self) -> bool {
         matches!(self, Self::Starting { .. } | Self::Settling { .. })

@@ -1,0 +1,43 @@
+//! Tells those who wait for us how far we are: the caller of `-D`, and systemd.
+
+use crate::daemon::Caller;
+use crate::exit::Failure;
+use crate::systemd::Systemd;
+
+/// Everybody who waits.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    caller: Caller,
+    systemd: Systemd,
+}
+
+impl Announcer {
+    pub(crate) fn new(caller: Caller) -> Self {
+        Self { caller, systemd: Systemd::default() }
+    }
+
+    /// What was asked for is under way: the target's bridge is open, or the program is started (D1).
+    pub(crate) fn up(&mut self) {
+        self.caller.up();
+    }
+
+    /// The bridge accepts (D4).
+    pub(crate) fn accepting(&mut self) {
+        self.systemd.ready();
+    }
+
+    /// What we are doing, for `systemctl status`.
+    pub(crate) fn status(&mut self, text: &str) {
+        self.systemd.status(text);
+    }
+
+    /// We have begun to end.
+    pub(crate) fn stopping(&mut self) {
+        self.systemd.stopping();
+    }
+
+    /// We cannot do what was asked for. False: nobody waits to hear it.
+    pub(crate) fn failed(&mut self, failure: &Failure) -> bool {
+        self.caller.failed(failure)
+    }
+}

@@ -1,0 +1,99 @@
+//! `-D`: goes into the background before there is a thread or a runtime, and keeps the caller's
+//! command waiting until it can be told how that went. The only user of the `daemonize` crate.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context, Result};
+use daemonize::{Daemonize, Outcome};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, umask};
+
+use crate::exit::{ExitStatus, Failure};
+
+/// Who we are after the fork.
+pub(crate) enum Role {
+    /// The caller's command, with what the daemon has reported.
+    Caller(Result<ExitStatus, Failure>),
+    /// The daemon, with the way to report.
+    Daemon(Caller),
+}
+
+/// The caller's command, waiting for a report.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pipe: Option<File>,
+}
+
+/// Forks twice and starts a new session. Standard streams become /dev/null; the working directory
+/// and the umask stay the caller's.
+pub(crate) fn detach() -> Result<Role> {
+    let (report, pipe) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("cannot open a pipe")?;
+    let directory = std::env::current_dir().context("cannot find the working directory")?;
+    let daemonize = Daemonize::new().working_directory(directory).umask(current_umask().bits());
+    match daemonize.execute() {
+        // It says Ok even where the daemon failed; only the report counts.
+        Outcome::Parent(Ok(_)) => {
+            drop(pipe);
+            Ok(Role::Caller(await_report(report)))
+        }
+        Outcome::Child(Ok(_)) => Ok(Role::Daemon(Caller { pipe: Some(pipe.into()) })),
+        Outcome::Child(Err(error)) => {
+            let failure = Failure {
+                status: ExitStatus::FAILURE,
+                reason: format!("cannot become a daemon: {error}"),
+            };
+            Caller { pipe: Some(pipe.into()) }.failed(&failure);
+            Ok(Role::Caller(Err(failure)))
+        }
+        Outcome::Parent(Err(error)) => Err(anyhow::anyhow!("cannot become a daemon: {error}")),
+    }
+}
+
+impl Caller {
+    /// Nobody: we are not a daemon, and standard error is still the caller's.
+    pub(crate) fn none() -> Self {
+        Self { pipe: None }
+    }
+
+    /// Lets the caller's command end well. Only the first report counts.
+    pub(crate) fn up(&mut self) {
+        if let Some(mut pipe) = self.pipe.take() {
+            // A caller that was interrupted no longer reads.
+            let _ = pipe.write_all(&[0]);
+        }
+    }
+
+    /// Lets the caller's command end with this failure. False: it is not waiting.
+    pub(crate) fn failed(&mut self, failure: &Failure) -> bool {
+        let Some(mut pipe) = self.pipe.take() else { return false };
+        let mut report = vec![failure.status.code()];
+        report.extend(failure.reason.as_bytes());
+        pipe.write_all(&report).is_ok()
+    }
+}
+
+/// A daemon that ends without a word has crashed.
+fn await_report(pipe: OwnedFd) -> Result<ExitStatus, Failure> {
+    let mut report = Vec::new();
+    let read = File::from(pipe).read_to_end(&mut report);
+    match (read, report.split_first()) {
+        (Ok(_), Some((0, _))) => Ok(ExitStatus::SUCCESS),
+        (Ok(_), Some((status, reason))) => Err(Failure {
+            status: ExitStatus::from(*status),
+            reason: String::from_utf8_lossy(reason).into_owned(),
+        }),
+        _ => Err(Failure {
+            status: ExitStatus::FAILURE,
+            reason: "the daemon ended before it was up".into(),
+        }),
+    }
+}
+
+/// umask(2) can only be read by setting it.
+fn current_umask() -> Mode {
+    let mask = umask(Mode::empty());
+    umask(mask);
+    mask
+}
