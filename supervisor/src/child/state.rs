@@ -377,12 +377,19 @@ fn end(
 }
 
 fn back_off(run: Run, now: Instant) -> (State, Vec<Action>) {
-    let delay = FIRST_DELAY.saturating_mul(1 << run.failures.min(16)).min(LONGEST_DELAY);
+    let delay = delay(run.failures);
     let failures = run.failures.saturating_add(1);
-    (
-        State::Backoff { until: now + delay, failures },
-        vec![Action::PauseBridge, Action::WarnFast { delay }],
-    )
+    let mut actions = vec![Action::PauseBridge];
+    // Once a step: at the longest delay it would be said for ever.
+    if run.failures == 0 || delay > self::delay(run.failures - 1) {
+        actions.push(Action::WarnFast { delay });
+    }
+    (State::Backoff { until: now + delay, failures }, actions)
+}
+
+/// How long to wait after so many failures before the last one.
+fn delay(failures: u32) -> Duration {
+    FIRST_DELAY.saturating_mul(1 << failures.min(16)).min(LONGEST_DELAY)
 }
 
 #[cfg(test)]
@@ -630,12 +637,15 @@ mod tests {
     #[test]
     fn w7_the_delay_doubles_up_to_half_a_minute_and_is_forgotten_after_a_session() {
         let mut life = Life::begin(WrapMode::Respawn);
-        for delay in [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000] {
+        for delay in [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000] {
             let delay = Duration::from_millis(delay);
             assert_eq!(life.on(ended(FAILED, Left::Nobody)), [PauseBridge, WarnFast { delay }]);
             assert_eq!(life.state.deadline(), Some(life.now + delay));
             assert_eq!(life.deadline(), [Spawn]);
         }
+        assert_eq!(life.on(ended(FAILED, Left::Nobody)), [PauseBridge], "said before");
+        assert_eq!(life.state.deadline(), Some(life.now + LONGEST_DELAY));
+        assert_eq!(life.deadline(), [Spawn]);
         assert_eq!(life.on(served(Left::Nobody)), [PauseBridge, Spawn]);
         let delay = Duration::from_millis(100);
         assert_eq!(
