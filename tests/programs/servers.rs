@@ -121,7 +121,9 @@ fn kill(websockify: &Websockify) {
         stopped.push(process);
     }
     assert!(!stopped.is_empty());
-    stopped.iter().for_each(|process| process.signal(Signal::SIGKILL));
+    for process in &stopped {
+        process.signal(Signal::SIGKILL);
+    }
 }
 
 /// Asks for a page, and gets one.

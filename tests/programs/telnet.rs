@@ -19,8 +19,8 @@ const WILL: u8 = 251;
 const SB: u8 = 250;
 const SE: u8 = 240;
 
-/// A session takes telnetd four seconds (`-debug` has it sleep before it begins to speak), so that
-/// the last of ten who come together waits longer than the default `--wrap-timeout`.
+/// A session takes telnetd four seconds: `-debug` has it sleep before it begins to speak. The last
+/// of ten who come together waits longer than `--wrap-timeout`, but not on one instance.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A telnet client that refuses every option.
@@ -104,8 +104,7 @@ impl Telnetd {
         fs::set_permissions(&login, Permissions::from_mode(0o755)).unwrap();
         let port = free_port();
         let websockify = Websockify::start(&format!(
-            "{port} --wrap-mode=respawn --wrap-timeout={} -- in.telnetd -L {} -debug {port}",
-            PATIENCE.as_secs(),
+            "{port} --wrap-mode=respawn -- in.telnetd -L {} -debug {port}",
             login.display()
         ));
         websockify.wait_until_open();

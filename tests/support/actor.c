@@ -160,7 +160,7 @@ static void do_serve(void)
     }
 }
 
-/* From here on each accept leaves a line in this file. */
+/* From here on each accept and each hop leaves a line in this file. */
 static void do_ledger(void) { ledger = argument(); }
 
 static void do_note(void) { append_pid(argument()); }
@@ -198,10 +198,20 @@ static void wait_for_ever(void)
         pause();
 }
 
+/* But the listener, if there is one. */
 static void close_all(void)
 {
     for (int fd = 0; fd < 1024; fd++)
-        close(fd);
+        if (fd != listener)
+            close(fd);
+}
+
+static void stand_by(void)
+{
+    close(listener);
+    listener = -1;
+    close_all();
+    wait_for_ever();
 }
 
 /* Another process that does nothing, ends by SIGTERM and has no descriptor. */
@@ -210,8 +220,7 @@ static void do_helper(void)
     pid_t pid = fork();
     check(pid, "fork");
     if (pid == 0) {
-        close_all();
-        wait_for_ever();
+        stand_by();
     }
 }
 
@@ -224,10 +233,23 @@ static void do_stubborn_helper(void)
         setsid();
         signal(SIGTERM, SIG_IGN);
         if (fork() == 0) {
-            close_all();
-            wait_for_ever();
+            stand_by();
         }
         _exit(0);
+    }
+}
+
+/* So many processes, one after the other: each lives for two milliseconds and leaves the next. */
+static void do_hops(void)
+{
+    for (int left = atoi(argument()); left > 0; left--) {
+        pid_t pid = fork();
+        check(pid, "fork");
+        if (pid != 0)
+            _exit(0);
+        if (ledger)
+            append_pid(ledger);
+        usleep(2000);
     }
 }
 
@@ -235,14 +257,6 @@ static void do_stubborn_helper(void)
 static void do_twin(void) { check(fork(), "fork"); }
 
 static void do_setsid(void) { check(setsid(), "setsid"); }
-
-static void do_close_all(void)
-{
-    int kept = fcntl(listener, F_DUPFD, 2000);
-    close_all();
-    if (kept >= 0)
-        listener = kept;
-}
 
 /* Where we may. */
 static void do_nobody(void)
@@ -308,7 +322,7 @@ static const struct {
     {"bind-dual", do_bind_dual},
     {"bind-v6", do_bind_v6},
     {"clear-environment", do_clear_environment},
-    {"close-all", do_close_all},
+    {"close-all", close_all},
     {"close-listener", do_close_listener},
     {"echo", do_echo},
     {"exit", do_exit},
@@ -318,6 +332,7 @@ static const struct {
     {"greet", do_greet},
     {"hang-up", do_hang_up},
     {"helper", do_helper},
+    {"hops", do_hops},
     {"ignore-term", do_ignore_term},
     {"ledger", do_ledger},
     {"listen", do_listen},

@@ -42,6 +42,11 @@ impl Client {
     pub(crate) fn dial(address: impl Into<SocketAddr>) -> Result<Self, String> {
         let address = address.into();
         let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        Self::over(stream, address)
+    }
+
+    /// Over a connection that is there already.
+    pub(crate) fn over(stream: TcpStream, address: SocketAddr) -> Result<Self, String> {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();

@@ -219,8 +219,19 @@ impl Drop for Websockify {
         self.tree();
         let _ = self.child.kill();
         let _ = self.child.wait();
-        for process in self.remnants() {
-            process.signal(Signal::SIGKILL);
+        // Stopped before, none can start another one; more than once, as one may have done so.
+        for _ in 0..100 {
+            let remnants = self.remnants();
+            if remnants.is_empty() {
+                break;
+            }
+            for process in &remnants {
+                process.signal(Signal::SIGSTOP);
+            }
+            let children = remnants.iter().flat_map(|process| below(process.pid));
+            for process in children.chain(remnants.clone()) {
+                process.signal(Signal::SIGKILL);
+            }
         }
     }
 }

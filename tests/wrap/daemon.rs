@@ -205,6 +205,21 @@ fn w5_a_daemon_ends_with_the_last_of_those_that_listen() {
     websockify.nth_start(2);
 }
 
+/// W5: the process that listens is another one at each look, until it has settled.
+#[test]
+fn w5_a_daemon_that_is_still_forking_is_recognized() {
+    for _ in 0..10 {
+        let port = free_port();
+        let mut websockify = Websockify::start(&format!(
+            "{port} --wrap-mode=respawn -- {Actor} bind {port} listen fork-exit 0 hops 50 serve"
+        ));
+        Client::connect_once_open(port).read_line();
+        websockify.wait_for_log(&["has daemonized"]);
+        assert_eq!(websockify.logged(&["program started"]).len(), 1);
+        assert_eq!(websockify.stop(), 0);
+    }
+}
+
 /// W5: preforked servers replace their processes; the one that listened first need not stay.
 #[test]
 fn w5_an_instance_goes_on_while_one_of_its_processes_listens() {

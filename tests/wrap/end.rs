@@ -1,8 +1,10 @@
 //! How a program ends and what websockify makes of it (W6, W8).
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
 
 use super::Notes;
 use crate::support::{Actor, Client, Websockify, free_port, run, stays};
@@ -60,17 +62,30 @@ fn w6_what_the_program_wrote_before_its_end_reaches_the_client() {
     for mode in ["exit", "ignore", "respawn"] {
         let port = free_port();
         let websockify = Websockify::start(&format!(
-            "{port} --wrap-mode={mode} -- {Actor} bind {port} listen accept flood 3000000 exit 7"
+            "{port} --wrap-mode={mode} -- {Actor} bind {port} listen accept flood {MUCH} exit 7"
         ));
-        let mut client = Client::connect_once_open(port);
-        client.read(1);
+        websockify.wait_until_open();
+        let client = slow_client(port);
         websockify.wait_for_log(&["first process has ended", "status=7"]);
         let closing = client.closing();
-        assert_eq!((closing.code, closing.bytes.len()), (1000, 2_999_999), "{mode}");
+        assert_eq!((closing.code, closing.bytes.len()), (1000, MUCH), "{mode}");
         if mode == "exit" {
             assert_eq!(websockify.output().status, 7);
         }
     }
+}
+
+/// More than fits between websockify and a client that does not read; the rest fits between the
+/// program and websockify.
+const MUCH: usize = 4_000_000;
+
+/// A client whose kernel takes little for it while it does not read.
+fn slow_client(port: u16) -> Client {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    Client::over(socket.into(), address).unwrap()
 }
 
 /// W6: the leader is gone, a process of it keeps a session.

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::Notes;
 use crate::support::{
-    Actor, Client, WEBSOCKIFY, Websockify, free_port, is_refused, needs_root, wait_until,
+    Actor, Client, WEBSOCKIFY, Websockify, free_port, is_refused, needs_root, stays, wait_until,
 };
 
 const NOBODY: u32 = 65534;
@@ -74,6 +74,22 @@ fn w9_what_is_forked_during_the_stop_does_not_survive() {
     assert_eq!(websockify.stop(), 0);
     assert_eq!(notes.lines("late").len(), 1, "it ran");
     assert_eq!(websockify.remnants(), []);
+}
+
+/// W9: a process that is gone before it can be signalled, and never for good.
+#[test]
+fn w9_what_forks_all_the_time_does_not_survive() {
+    let notes = Notes::new();
+    let port = free_port();
+    // Fifteen seconds of it.
+    let mut websockify = Websockify::start(&format!(
+        "{port} --stop-timeout=0.2 -- {Actor} ignore-term ledger {} fork-exit 0 hops 6000",
+        notes.note("hops")
+    ));
+    notes.wait_for("hops");
+    assert_eq!(websockify.stop(), 0);
+    let hops = notes.lines("hops").len();
+    stays(Duration::from_millis(200), "no hop", || notes.lines("hops").len() == hops);
 }
 
 /// T5: where standard error is no terminal, SIGHUP asks to read again what may have changed.

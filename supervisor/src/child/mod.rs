@@ -3,6 +3,7 @@
 
 mod output;
 mod reap;
+mod sight;
 mod spawn;
 pub(crate) mod state;
 mod terminal;
@@ -10,7 +11,6 @@ mod tree;
 
 use std::collections::VecDeque;
 use std::future::pending;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,17 +27,18 @@ use tracing::{debug, error, info, warn};
 use crate::Host;
 use crate::bridging::{self, Bridging};
 use crate::config::{ProgramSpec, Sessions, WrapMode};
-use crate::exit::{ExitStatus, Failure, words};
+use crate::exit::{ExitStatus, Failure};
 use crate::names;
 use crate::notify::Notifications;
 use crate::ports::{Public, Relocated};
 use crate::preload;
 use crate::signals::Signal;
 use output::Output;
+use sight::{Change, Sight};
 use spawn::{Preparation, spawn};
-use state::{Action, Event, Left, State, step};
+use state::{Action, Event, State, step};
 use terminal::Terminal;
-use tree::{Process, Tree};
+use tree::Process;
 
 /// How soon we look for a listener ourselves, in case that the program cannot tell us (seccomp, an
 /// overflowing queue): at first, and at most.
@@ -71,7 +72,7 @@ pub(crate) async fn supervise(
         }
         if let State::Ended { status } = state {
             // Who ended since the last SIGCHLD would be left a zombie to the next parent.
-            reap::ended();
+            supervisor.sight.reap(None);
             return match supervisor.refusal {
                 Some(reason) => Err(Failure { status, reason }),
                 None => Ok(status),
@@ -91,7 +92,7 @@ struct Supervisor<'a, 'b> {
     library: Option<preload::Library>,
     relocated: Relocated,
     notifications: Notifications,
-    tree: Tree,
+    sight: Sight,
     terminal: Option<Terminal>,
     events: VecDeque<Event>,
 
@@ -102,11 +103,7 @@ struct Supervisor<'a, 'b> {
     /// Why the first instance could not be started.
     refusal: Option<String>,
     served_before: u64,
-    /// Where a process of the instance listens.
-    listening: Option<SocketAddr>,
-    /// Who held the listener when it was last seen.
-    holders: Vec<Process>,
-    /// Those of a daemonized instance, until each has ended.
+    /// Who held the listener of a daemonized instance, until each has ended.
     daemon: Vec<AsyncFd<OwnedFd>>,
     next_look: Instant,
     look_interval: Duration,
@@ -136,22 +133,21 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             doubt: doubt.clone(),
             served: served.clone(),
         };
+        let relocated = Relocated::hold()?;
         Ok(Self {
             spec,
             host,
             name: spec.command[0].display().to_string(),
             library: Some(preload::Library::find(spec.rebind_lib.as_deref())?),
-            relocated: Relocated::hold()?,
+            sight: Sight::new(relocated.port),
+            relocated,
             notifications: Notifications::open().context("cannot open notification socket")?,
-            tree: Tree::new(),
             terminal: None,
             events: VecDeque::new(),
             leader: None,
             leader_pid: None,
             refusal: None,
             served_before: 0,
-            listening: None,
-            holders: Vec::new(),
             daemon: Vec::new(),
             next_look: Instant::now(),
             look_interval: FIRST_LOOK,
@@ -176,11 +172,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             },
             () = self.notifications.heard() => self.look(),
             () = self.doubt.notified() => self.look(),
-            () = daemon_ended(&mut self.daemon) => {
-                let served = self.has_served();
-                self.instance_over();
-                self.events.push_back(Event::DaemonEnded { served });
-            }
+            () = daemon_ended(&mut self.daemon) => self.daemon_ended(),
             status = self.bridging.ended() => self.events.push_back(Event::BridgeEnded(status)),
             () = until(state.deadline()) => self.events.push_back(Event::Deadline),
             () = until(look) => self.look_later(),
@@ -212,15 +204,15 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 }
                 Action::LeaveDaemon => self.leave_daemon(),
                 Action::NameSurvivors => {
-                    error!("cannot end {}", list(&self.tree.everyone()));
+                    error!("cannot end {}", list(&self.sight.everyone()));
                 }
             }
         }
     }
 
     fn spawn(&mut self) {
-        self.tree.begin_instance();
-        self.instance_over();
+        self.sight.begin_instance();
+        self.daemon.clear();
         self.served_before = self.served.load(Ordering::Relaxed);
         self.look_interval = FIRST_LOOK;
         self.next_look = Instant::now() + FIRST_LOOK;
@@ -284,55 +276,36 @@ impl<'a, 'b> Supervisor<'a, 'b> {
 
     /// Some children have ended: reaps them and finds out what that means.
     fn children_ended(&mut self) {
-        let ended = reap::ended();
-        let leader = ended.into_iter().find(|(pid, _)| Some(*pid) == self.leader);
-        let Some((pid, status)) = leader else { return self.look() };
-        self.leader = None;
-        self.notice_interrupt(status);
-        self.take_terminal_back();
-        let left = self.left();
-        let served = self.has_served();
-        info!(program = self.name, pid = pid.as_raw(), status = %status, "program's first process has ended");
-        if left != Left::Listener {
-            self.listening = None;
+        if !self.leader_ended() {
+            self.look();
         }
-        self.events.push_front(Event::LeaderEnded { status, left, served });
     }
 
-    /// Whom the leader left.
-    fn left(&mut self) -> Left {
-        let instance = self.tree.instance();
-        match self.listener_among(&instance) {
-            Some((address, holders)) => {
-                self.listening = Some(address);
-                self.holders = holders;
-                Left::Listener
-            }
-            None if instance.is_empty() => Left::Nobody,
-            None => Left::Idle,
-        }
+    /// Reaps, and if the leader has ended, tells so and whom it left.
+    fn leader_ended(&mut self) -> bool {
+        let Some(status) = self.sight.reap(self.leader) else { return false };
+        let pid = self.leader.take().map(Pid::as_raw);
+        self.notice_interrupt(status);
+        self.take_terminal_back();
+        let left = self.sight.left();
+        let served = self.has_served();
+        info!(program = self.name, pid, %status, "program's first process has ended");
+        self.events.push_front(Event::LeaderEnded { status, left, served });
+        true
     }
 
     /// Looks whether a process of the instance listens, and tells what has changed.
     fn look(&mut self) {
-        let instance = self.tree.instance();
-        let now = self.listener_among(&instance);
-        let was = self.listening;
-        match now {
-            Some((address, holders)) => {
-                self.holders = holders;
-                self.listening = Some(address);
-                if was != Some(address) {
-                    self.take_terminal_back();
-                    self.events.push_back(Event::Listening);
-                }
+        match self.sight.look() {
+            Some(Change::Appeared) => {
+                self.take_terminal_back();
+                self.events.push_back(Event::Listening);
             }
-            None if was.is_some() => {
-                self.listening = None;
-                self.events.push_back(Event::ListenerGone);
-            }
+            Some(Change::Gone) => self.events.push_back(Event::ListenerGone),
             None => {}
         }
+        // Looking reaps, and may have come upon the leader.
+        self.leader_ended();
     }
 
     fn look_later(&mut self) {
@@ -341,32 +314,11 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.look();
     }
 
-    /// The listener on the relocated port and who of `instance` holds it. The one already known is
-    /// preferred; others' sockets do not count (W2).
-    fn listener_among(&self, instance: &[Process]) -> Option<(SocketAddr, Vec<Process>)> {
-        let mut listeners = match bridge::sock_diag::listeners(self.relocated.port) {
-            Ok(listeners) => listeners,
-            Err(error) => {
-                error!("cannot ask the kernel for listening sockets: {}", words(&error));
-                return None;
-            }
-        };
-        listeners.sort_by_key(|listener| Some(listener.addr) != self.listening);
-        listeners.into_iter().find_map(|listener| {
-            let holders: Vec<_> = instance
-                .iter()
-                .filter(|process| process.holds(listener.inode.into(), listener.uid))
-                .cloned()
-                .collect();
-            (!holders.is_empty()).then_some((listener.addr, holders))
-        })
-    }
-
     /// Tells when nobody is left of those whose end the state waits for.
     fn check_empty(&mut self, state: &State) {
         let empty = match state {
-            State::Settling { .. } => self.tree.instance().is_empty(),
-            State::Stopping(stopping) => stopping.awaits_tree() && self.tree.everyone().is_empty(),
+            State::Settling { .. } => self.sight.is_instance_over(),
+            State::Stopping(stopping) => stopping.awaits_tree() && self.sight.everyone().is_empty(),
             _ => false,
         };
         if empty {
@@ -378,15 +330,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.served.load(Ordering::Relaxed) > self.served_before
     }
 
-    /// Forgets where the last instance listened.
-    fn instance_over(&mut self) {
-        self.listening = None;
-        self.holders.clear();
-        self.daemon.clear();
-    }
-
     fn daemonized(&mut self) {
-        let daemon = self.holders.first().map(ToString::to_string).unwrap_or_default();
+        let daemon = self.sight.listener().map_or_else(String::new, |at| list(&at.holders));
         match self.spec.policy.mode {
             WrapMode::Exit => warn!(
                 program = self.name,
@@ -396,16 +341,29 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 info!(program = self.name, "program has daemonized as {daemon}");
             }
         }
+        self.watch_daemon();
+    }
+
+    /// Watches those who hold the listener now.
+    fn watch_daemon(&mut self) {
+        let holders = self.sight.listener().map_or(&[][..], |listener| &listener.holders);
         // Who cannot be watched has ended already.
-        self.daemon = self.holders.iter().filter_map(Process::watch).collect();
+        self.daemon = holders.iter().filter_map(Process::watch).collect();
         if self.daemon.is_empty() {
             let served = self.has_served();
             self.events.push_back(Event::DaemonEnded { served });
         }
     }
 
+    /// Those who held the listener have ended. A daemon on its way into the background was only
+    /// passing through them: it ends when nobody has taken over.
+    fn daemon_ended(&mut self) {
+        self.look();
+        self.watch_daemon();
+    }
+
     fn open_bridge(&mut self) {
-        let Some(address) = self.listening else { return };
+        let Some(address) = self.sight.listener().map(|listener| listener.address) else { return };
         debug!(program = self.name, "program listens on {address}");
         self.publish(Readiness::Ready(address));
         match self.bridging.open() {
@@ -430,7 +388,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
 
     fn terminate(&mut self) {
         self.take_terminal_back();
-        for process in self.tree.everyone() {
+        for process in self.sight.everyone() {
             debug!("SIGTERM to {process}");
             let _ = process.signal(Deadly::TERM);
             // A stopped process handles no SIGTERM before it is continued.
@@ -439,14 +397,14 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     }
 
     fn kill(&mut self) {
-        for process in self.tree.everyone() {
+        for process in self.sight.everyone() {
             debug!("SIGKILL to {process}");
-            let _ = process.signal(Deadly::KILL);
+            process.kill();
         }
     }
 
     fn leave_daemon(&mut self) {
-        let left = self.tree.everyone();
+        let left = self.sight.everyone();
         if left.is_empty() {
             return;
         }

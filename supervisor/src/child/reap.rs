@@ -7,18 +7,33 @@ use nix::unistd::Pid;
 
 use crate::exit::ExitStatus;
 
-/// Collects all children that have ended by now.
-pub(crate) fn ended() -> Vec<(Pid, ExitStatus)> {
-    let mut ended = Vec::new();
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(status) => match (status.pid(), ExitStatus::of_program(status)) {
-                (Some(pid), Some(status)) => ended.push((pid, status)),
-                (Some(_), None) => {}
-                (None, _) => return ended,
-            },
-            Err(Errno::EINTR) => {}
-            Err(_) => return ended,
+/// Children that have ended and have not been asked about.
+#[derive(Debug, Default)]
+pub(crate) struct Reaper {
+    ended: Vec<(Pid, ExitStatus)>,
+}
+
+impl Reaper {
+    /// Collects all children that have ended by now. False: there was none.
+    pub(crate) fn collect(&mut self) -> bool {
+        let before = self.ended.len();
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(status) => match (status.pid(), ExitStatus::of_program(status)) {
+                    (Some(pid), Some(status)) => self.ended.push((pid, status)),
+                    (Some(_), None) => {}
+                    (None, _) => break,
+                },
+                Err(Errno::EINTR) => {}
+                Err(_) => break,
+            }
         }
+        self.ended.len() > before
+    }
+
+    /// The status of a child that was collected. The others are forgotten.
+    pub(crate) fn take(&mut self, pid: Option<Pid>) -> Option<ExitStatus> {
+        let ended = std::mem::take(&mut self.ended);
+        ended.into_iter().find(|(ended, _)| Some(*ended) == pid).map(|(_, status)| status)
     }
 }

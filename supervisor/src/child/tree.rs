@@ -4,23 +4,29 @@
 //!
 //! Two kinds of process below us are set apart, with all that descends from them: *strangers*, who
 //! were our children before we began (`helper & exec websockify`), and *leftovers* of earlier
-//! instances.
+//! instances. Their process groups are set apart with them: an orphan of theirs shows its group
+//! where its parent is forgotten, and an instance begins with a group of its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 
-use nix::unistd::Pid;
+use nix::sys::signal::Signal::SIGKILL;
+use nix::sys::signal::killpg;
+use nix::unistd::{Pid, getpgrp};
 use procfs::process::{FDTarget, Stat};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use super::reap::Reaper;
 
 /// A process that was alive when we looked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: Pid,
     pub(crate) name: String,
+    group: Pid,
     /// With the pid it tells a process from a later one that got its number.
     start: u64,
 }
@@ -30,6 +36,7 @@ pub(crate) struct Process {
 pub(crate) struct Tree {
     us: i32,
     apart: HashMap<Identity, Kinship>,
+    groups_apart: HashMap<i32, Kinship>,
 }
 
 type Identity = (i32, u64);
@@ -46,7 +53,7 @@ impl Tree {
     /// Notes the children that we already have: they are strangers.
     pub(crate) fn new() -> Self {
         let us = nix::unistd::getpid().as_raw();
-        let mut tree = Self { us, apart: HashMap::new() };
+        let mut tree = Self { us, apart: HashMap::new(), groups_apart: HashMap::new() };
         tree.set_apart(Kinship::Stranger);
         tree
     }
@@ -57,40 +64,43 @@ impl Tree {
     }
 
     /// The living processes of the present instance.
-    pub(crate) fn instance(&mut self) -> Vec<Process> {
-        self.living(|kinship| kinship == Kinship::Instance)
+    pub(crate) fn instance(&mut self, reaper: &mut Reaper) -> Vec<Process> {
+        self.living(reaper, |kinship| kinship == Kinship::Instance)
     }
 
     /// The living processes of every instance.
-    pub(crate) fn everyone(&mut self) -> Vec<Process> {
-        self.living(|kinship| kinship != Kinship::Stranger)
+    pub(crate) fn everyone(&mut self, reaper: &mut Reaper) -> Vec<Process> {
+        self.living(reaper, |kinship| kinship != Kinship::Stranger)
     }
 
     fn set_apart(&mut self, kinship: Kinship) {
         for (stat, found) in self.below() {
             if found == Kinship::Instance {
                 self.apart.insert((stat.pid, stat.starttime), kinship);
+                self.groups_apart.insert(stat.pgrp, kinship);
             }
         }
     }
 
-    /// A process whose parent ends between the reading of both is missed in one pass and has moved
-    /// up to us in the next, so that nobody is believed to be left only when two passes say so.
-    fn living(&mut self, wanted: impl Fn(Kinship) -> bool) -> Vec<Process> {
-        let mut pass = || -> Vec<Process> {
-            let below = self.below();
-            below
-                .into_iter()
-                .filter(|(stat, kinship)| wanted(*kinship) && is_alive(stat))
+    /// One pass may miss a process that is forked while it goes on, by a parent that ends before it
+    /// is read itself. That parent, or the one who held on to it, is then a child of ours that has
+    /// ended: nobody is believed to be left before a pass during which no child has.
+    fn living(&mut self, reaper: &mut Reaper, wanted: impl Fn(Kinship) -> bool) -> Vec<Process> {
+        loop {
+            let alive = self.below().into_iter().filter(|(stat, _)| is_alive(stat));
+            let wanted: Vec<_> = alive
+                .filter(|(_, kinship)| wanted(*kinship))
                 .map(|(stat, _)| Process {
                     pid: Pid::from_raw(stat.pid),
                     name: stat.comm,
+                    group: Pid::from_raw(stat.pgrp),
                     start: stat.starttime,
                 })
-                .collect()
-        };
-        let first = pass();
-        if first.is_empty() { pass() } else { first }
+                .collect();
+            if !wanted.is_empty() || !reaper.collect() {
+                return wanted;
+            }
+        }
     }
 
     /// Everybody below us, zombies included; who descends from somebody apart is apart too, and
@@ -110,8 +120,11 @@ impl Tree {
         for (stat, kinship) in &found {
             if *kinship != Kinship::Instance {
                 self.apart.insert((stat.pid, stat.starttime), *kinship);
+                self.groups_apart.insert(stat.pgrp, *kinship);
             }
         }
+        let groups: HashSet<_> = found.iter().map(|(stat, _)| stat.pgrp).collect();
+        self.groups_apart.retain(|group, _| groups.contains(group));
         found
     }
 
@@ -122,10 +135,9 @@ impl Tree {
         // Parents are read one after the other, so the chain could in theory close; no real one is
         // longer than there are processes.
         for _ in 0..all.len() {
-            if let (Kinship::Instance, Some(apart)) =
-                (kinship, self.apart.get(&(at.pid, at.starttime)))
-            {
-                kinship = *apart;
+            if kinship == Kinship::Instance {
+                let apart = self.apart.get(&(at.pid, at.starttime));
+                kinship = *apart.or(self.groups_apart.get(&at.pgrp)).unwrap_or(&kinship);
             }
             if at.ppid == self.us {
                 return Some(kinship);
@@ -153,6 +165,16 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         let pidfd = self.pidfd()?;
         Ok(pidfd_send_signal(pidfd, signal)?)
+    }
+
+    /// Ends it, and whoever it has forked into its process group since we looked: of those that
+    /// fork for ever, the one that we saw is gone before we get to it.
+    pub(crate) fn kill(&self) {
+        // It may have ended, or not be ours to kill; the next look tells.
+        let _ = self.signal(Signal::KILL);
+        if self.group != getpgrp() {
+            let _ = killpg(self.group, SIGKILL);
+        }
     }
 
     /// Becomes readable when the process ends; `None` if it has. Needs a runtime.
