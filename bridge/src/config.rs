@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -18,6 +19,8 @@ pub struct Config {
     /// How long a client may take from its accept to the end of its first request head, and from
     /// the first byte of each later one to its end.
     pub head_timeout: Duration,
+    /// The directory whose files web requests are answered with; none: they get 405.
+    pub web: Option<PathBuf>,
     /// End after one session; see [`Outcome::RunOnce`](crate::Outcome::RunOnce).
     pub run_once: bool,
     /// Stop accepting this long after the start and end with the last session.

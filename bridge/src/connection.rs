@@ -37,7 +37,7 @@ pub(crate) async fn attend(
     // An IPv4 client of a dual-stack listener is logged as what it is.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     // A session lives long and its handshake does not: what that needs is freed here.
-    let received = Box::pin(receive(io, Arc::clone(&shared), orders.clone())).await;
+    let received = Box::pin(receive(io, peer, Arc::clone(&shared), orders.clone())).await;
     let Upgraded { stream, upgrade, session } = match received {
         Ok(upgraded) => upgraded,
         Err(why) => return debug!(client = %peer, %why, "connection ended without a session"),
@@ -71,6 +71,7 @@ pub(crate) async fn attend(
 
 async fn receive(
     io: TcpStream,
+    peer: SocketAddr,
     shared: Arc<Shared>,
     mut orders: Orders,
 ) -> Result<Upgraded, http::NoSession> {
@@ -78,8 +79,7 @@ async fn receive(
         // It fails on a connection that is reset already.
         debug!(%error, "cannot set socket options");
     }
-    let head_timeout = shared.config.head_timeout;
-    http::receive(Stream::new(io), &shared.sessions, head_timeout, &mut orders).await
+    http::receive(Stream::new(io), peer, &shared.config, &shared.sessions, &mut orders).await
 }
 
 /// Finds the client a target and pumps, again if the target was lost before anything happened.
@@ -125,6 +125,7 @@ mod tests {
             target: Place::Address(Address { host: String::new(), port: 0 }),
             max_connections: 1,
             head_timeout: Duration::ZERO,
+            web: None,
             run_once: false,
             timeout: None,
             idle_timeout: None,

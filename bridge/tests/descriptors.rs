@@ -59,6 +59,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         target: Target::Address(Address { host: "127.0.0.1".into(), port }),
         max_connections: 100,
         head_timeout: Duration::from_secs(20),
+        web: None,
         run_once: false,
         timeout: None,
         idle_timeout: None,

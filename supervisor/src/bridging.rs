@@ -69,6 +69,7 @@ impl Bridging {
             target,
             max_connections: self.sessions.max_connections,
             head_timeout: HEAD_TIMEOUT,
+            web: self.sessions.web.clone(),
             run_once: self.sessions.run_once,
             timeout: left(self.sessions.timeout),
             idle_timeout: left(self.sessions.idle_timeout),

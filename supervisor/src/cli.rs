@@ -61,6 +61,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Wrapping a program")]
     pub(crate) rebind_lib: Option<PathBuf>,
 
+    /// Directory to serve files from, on the same port [default: none]
+    #[arg(long, value_name = "DIR", help_heading = "Web pages")]
+    pub(crate) web: Option<PathBuf>,
+
     /// Serve a single session and exit [default: off]
     #[arg(long, help_heading = "Sessions")]
     pub(crate) run_once: bool,

@@ -55,13 +55,15 @@ pub(crate) enum WrapMode {
     Respawn,
 }
 
-/// Limits on the sessions.
-#[derive(Debug, Clone, Copy)]
+/// What clients get beside the service: limits on their sessions, and files.
+#[derive(Debug, Clone)]
 pub(crate) struct Sessions {
     pub(crate) run_once: bool,
     pub(crate) timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_connections: usize,
+    /// The directory that web requests are answered from.
+    pub(crate) web: Option<PathBuf>,
 }
 
 /// One line that says what is wrong with the command line.
@@ -85,6 +87,7 @@ impl Config {
                     ));
                 }
             },
+            web: args.web.clone(),
         };
         let log = match &args.log_file {
             Some(path) => log::Wish::File(path.clone()),

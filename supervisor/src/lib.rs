@@ -19,6 +19,7 @@ mod ports;
 mod preload;
 mod signals;
 mod systemd;
+mod web;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -77,7 +78,8 @@ fn say(line: &str) {
 }
 
 /// What must be had, or be refused, while standard error is the caller's; then into the background.
-fn start(config: Config) -> Result<ExitStatus, Failure> {
+fn start(mut config: Config) -> Result<ExitStatus, Failure> {
+    config.sessions.web = config.sessions.web.as_deref().map(web::directory).transpose()?;
     let passed = systemd::passed_sockets()?;
     let public =
         if passed.is_empty() { Public::reserve(&config.source)? } else { Public::passed(passed) };

@@ -3,38 +3,42 @@
 //! hyper reads the heads and keeps the connection alive; what is answered is in [`reply`]; the
 //! deadlines (T6) and the limits (L2) are here.
 
+mod files;
+mod listing;
+mod pace;
+mod place;
 mod reply;
 
 use std::convert::Infallible;
-use std::future::{Future, Ready, poll_fn, ready};
-use std::io;
+use std::future::{Future, poll_fn, ready};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::Poll;
 
-use ::http::{Request, Response};
-use bytes::Bytes;
-use http_body_util::Full;
+use ::http::Request;
+use ::http::request::Parts;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+use tracing::debug;
 
 use crate::client::DRAIN;
+use crate::config::Config;
 use crate::order::{Order, Orders};
 use crate::sessions::{Session, Sessions};
 use crate::stream::Stream;
-use crate::ws::Upgrade;
+use crate::ws::{Refusal, Upgrade};
+use pace::{Deadline, Metered, Traffic};
+use reply::Reply;
 
 /// The longest request head, bytes (L2).
 const HEAD_MAX: usize = 16 * 1024;
-
-/// How long a kept-alive connection may be idle between two requests (T6).
-const IDLE: Duration = Duration::from_secs(60);
 
 /// A connection that was answered with 101.
 pub(crate) struct Upgraded {
@@ -59,31 +63,46 @@ pub(crate) enum NoSession {
 /// Answers the requests of a new connection until one is a handshake.
 pub(crate) async fn receive(
     io: Stream,
+    peer: SocketAddr,
+    config: &Config,
     sessions: &Arc<Sessions>,
-    head_timeout: Duration,
     orders: &mut Orders,
 ) -> Result<Upgraded, NoSession> {
-    let heard = AtomicU64::new(0);
-    let reception = Reception { sessions, upgrade: OnceLock::new(), answered: AtomicU64::new(0) };
-    let mut deadline = Deadline::new(head_timeout);
+    let traffic = Traffic::default();
+    let web = config.web.as_deref();
+    let reception = Reception { peer, web, sessions, upgrade: OnceLock::new(), traffic: &traffic };
+    let mut deadline = Deadline::new(Instant::now(), config.head_timeout);
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .header_read_timeout(None)
         // A client may shut down its sending side after its request, and still reads.
         .half_close(true)
-        .serve_connection(TokioIo::new(Metered { io, heard: &heard }), &reception);
+        .serve_connection(TokioIo::new(Metered { io, traffic: &traffic }), &reception);
     let served = {
-        let mut no_more = pin!(orders.at_least(Order::NoMore));
+        let (mut told, mut urged) = (orders.clone(), orders.clone());
+        let mut no_more = pin!(told.at_least(Order::NoMore));
+        let mut now = pin!(urged.at_least(Order::Now));
+        let mut is_last = false;
         poll_fn(|cx| {
             if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(served.map_err(NoSession::Http));
             }
+            if deadline.poll(cx, &traffic).is_ready() {
+                return Poll::Ready(Err(NoSession::TimedOut));
+            }
             // Once there is a session its 101 goes out, whatever the orders are.
-            if reception.upgrade.get().is_none() && no_more.as_mut().poll(cx).is_ready() {
+            let is_free = reception.upgrade.get().is_none();
+            if is_free && !is_last && no_more.as_mut().poll(cx).is_ready() {
+                is_last = true;
+                // A page that is being loaded by the client of the last session may be finished.
+                deadline.hurry();
+                Pin::new(&mut connection).graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
+            if is_free && is_last && (deadline.is_in_head() || now.as_mut().poll(cx).is_ready()) {
                 return Poll::Ready(Err(NoSession::NoMore));
             }
-            let answered = reception.answered.load(Ordering::Relaxed);
-            deadline.poll(cx, answered, heard.load(Ordering::Relaxed)).map(Err)
+            Poll::Pending
         })
         .await
     };
@@ -120,20 +139,22 @@ async fn linger(mut stream: Stream, orders: &mut Orders) {
 
 /// Answers requests, and remembers the one that became a session.
 struct Reception<'a> {
+    peer: SocketAddr,
+    web: Option<&'a Path>,
     sessions: &'a Arc<Sessions>,
     upgrade: OnceLock<(Upgrade, Session)>,
-    answered: AtomicU64,
+    traffic: &'a Traffic,
 }
 
-impl Service<Request<Incoming>> for Reception<'_> {
-    type Response = Response<Full<Bytes>>;
+impl<'a> Service<Request<Incoming>> for Reception<'a> {
+    type Response = Reply;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send + 'a>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.traffic.requests.fetch_add(1, Ordering::Relaxed);
         let (head, _body) = request.into_parts();
-        ready(Ok(match Upgrade::from_head(&head) {
+        let reply = match Upgrade::from_head(&head) {
             Ok(upgrade) => match self.sessions.begin() {
                 Some(session) => {
                     let response = reply::switching(&upgrade);
@@ -143,99 +164,24 @@ impl Service<Request<Incoming>> for Reception<'_> {
                 }
                 None => reply::no_more_sessions(),
             },
+            Err(Refusal::WebRequest) => return Box::pin(web_request(self.web, head, self.peer)),
             Err(refusal) => reply::refusal(refusal),
-        }))
+        };
+        Box::pin(ready(Ok(reply)))
     }
 }
 
-/// When a connection must have sent its next request head.
-struct Deadline {
-    head_timeout: Duration,
-    sleep: Pin<Box<Sleep>>,
-    /// Requests answered so far.
-    answered: u64,
-    /// Bytes heard when the last of them was answered; `None`: a head is under way.
-    idle_since: Option<u64>,
-}
-
-impl Deadline {
-    fn new(head_timeout: Duration) -> Self {
-        let sleep = Box::pin(sleep(head_timeout));
-        Self { head_timeout, sleep, answered: 0, idle_since: None }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, answered: u64, heard: u64) -> Poll<NoSession> {
-        if answered != self.answered {
-            self.answered = answered;
-            self.idle_since = Some(heard);
-            self.sleep.as_mut().reset(Instant::now() + IDLE);
-        } else if self.idle_since.is_some_and(|silence| silence != heard) {
-            self.idle_since = None;
-            self.sleep.as_mut().reset(Instant::now() + self.head_timeout);
-        }
-        self.sleep.as_mut().poll(cx).map(|()| NoSession::TimedOut)
-    }
-}
-
-/// Counts the bytes that are read.
-struct Metered<'a> {
-    io: Stream,
-    heard: &'a AtomicU64,
-}
-
-impl AsyncRead for Metered<'_> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = room.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, room);
-        self.heard.fetch_add((room.filled().len() - before) as u64, Ordering::Relaxed);
-        read
-    }
-}
-
-impl AsyncWrite for Metered<'_> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEAD: Duration = Duration::from_secs(10);
-
-    /// How many seconds it takes until the deadline has passed, with so much answered and heard.
-    async fn passes(deadline: &mut Deadline, answered: u64, heard: u64) -> u64 {
-        let began = Instant::now();
-        poll_fn(|cx| deadline.poll(cx, answered, heard)).await;
-        began.elapsed().as_secs()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn t6_ten_seconds_a_head_and_sixty_between_requests() {
-        let mut deadline = Deadline::new(HEAD);
-        assert_eq!(passes(&mut deadline, 0, 0).await, 10, "before the first byte");
-        let mut deadline = Deadline::new(HEAD);
-        assert_eq!(passes(&mut deadline, 0, 5).await, 10, "bytes buy no time");
-        let mut deadline = Deadline::new(HEAD);
-        assert_eq!(passes(&mut deadline, 1, 100).await, 60, "after an answer");
-        assert_eq!(passes(&mut deadline, 1, 101).await, 10, "the next head has begun");
-        assert_eq!(passes(&mut deadline, 2, 200).await, 60, "after the next answer");
-    }
+/// Answers a request that wants no session.
+async fn web_request(
+    web: Option<&Path>,
+    head: Parts,
+    client: SocketAddr,
+) -> Result<Reply, Infallible> {
+    let (method, uri) = (head.method.clone(), head.uri.clone());
+    let reply = match web {
+        Some(root) => files::answer(root, head).await,
+        None => reply::refusal(Refusal::WebRequest),
+    };
+    debug!(%client, %method, path = %uri, status = reply.status().as_u16(), "web request");
+    Ok(reply)
 }

@@ -7,15 +7,19 @@ use ::http::header::{
 };
 use ::http::{Response, StatusCode};
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
+use tower_http::services::fs::ServeFileSystemResponseBody;
 
 use crate::ws::{Refusal, Upgrade, VERSIONS};
 
-type Reply = Response<Full<Bytes>>;
+/// Bytes at hand, or those of a file.
+pub(super) type Body = Either<Full<Bytes>, ServeFileSystemResponseBody>;
+
+pub(super) type Reply = Response<Body>;
 
 /// 101: what follows is WebSocket. No extension is ever negotiated.
 pub(super) fn switching(upgrade: &Upgrade) -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Either::Left(Full::default()));
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = reply.headers_mut();
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -55,8 +59,16 @@ pub(super) fn no_more_sessions() -> Reply {
     reply
 }
 
-fn plain(status: StatusCode, text: &str) -> Reply {
-    let mut reply = Response::new(Full::from(format!("{text}\n")));
+/// The answer to a method that files do not have.
+pub(super) fn method_not_allowed(allowed: &'static str) -> Reply {
+    let mut reply = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    reply
+}
+
+/// One line of text.
+pub(super) fn plain(status: StatusCode, text: &str) -> Reply {
+    let mut reply = Response::new(Either::Left(Full::from(format!("{text}\n"))));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     reply

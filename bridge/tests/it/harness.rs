@@ -75,6 +75,7 @@ pub(crate) fn config(target: Target) -> Config {
         target,
         max_connections: 100,
         head_timeout: DEADLINE,
+        web: None,
         run_once: false,
         timeout: None,
         idle_timeout: None,

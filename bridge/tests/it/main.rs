@@ -9,3 +9,4 @@ mod program;
 mod records;
 mod respawn;
 mod session;
+mod web;

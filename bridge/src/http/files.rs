@@ -1,0 +1,142 @@
+//! Answers web requests with the files of a directory (H1, H2).
+//!
+//! Which file a path means is decided here; how a file is answered with, its ranges, conditions and
+//! media type, is tower-http's matter.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_RANGE,
+    LAST_MODIFIED, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
+};
+use ::http::request::Parts;
+use ::http::{Method, Request, StatusCode};
+use http_body_util::{Either, Full};
+use nix::errno::Errno;
+use tokio::fs;
+use tower_http::services::ServeFile;
+use tracing::warn;
+
+use super::listing;
+use super::place::{Place, reference};
+use super::reply::{self, Reply};
+
+/// What a request's path leads to.
+enum Found {
+    File(PathBuf),
+    /// A directory to be listed.
+    Directory(PathBuf),
+    /// A directory whose path lacks the slash at its end, by which its page's own references find
+    /// their way. The name is its last one.
+    Unfinished(OsString),
+    Nothing,
+}
+
+/// Answers a request with what its path means below `root`.
+pub(super) async fn answer(root: &Path, mut head: Parts) -> Reply {
+    if !matches!(head.method, Method::GET | Method::HEAD) {
+        return reply::method_not_allowed("GET, HEAD");
+    }
+    let place = Place::of(head.uri.path());
+    let answer = async {
+        let Some(place) = place else { return Ok(not_found()) };
+        match find(root, &place).await? {
+            Found::File(path) => file(path, &mut head).await,
+            Found::Directory(path) => directory(path, place).await,
+            Found::Unfinished(name) => Ok(redirect(&name, head.uri.query())),
+            Found::Nothing => Ok(not_found()),
+        }
+    };
+    let mut reply = answer.await.unwrap_or_else(|error| failure(&error, head.uri.path()));
+    let headers = reply.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // A page and its modules must be of one age: asked for anew each time, and mostly answered with
+    // 304.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    reply
+}
+
+async fn find(root: &Path, place: &Place) -> io::Result<Found> {
+    let path = place.below(root);
+    let metadata = fs::metadata(&path).await?;
+    if !metadata.is_dir() {
+        // Opening anything but a file may block, or worse.
+        let is_file = metadata.is_file() && !place.is_directory;
+        return Ok(if is_file { Found::File(path) } else { Found::Nothing });
+    }
+    if let Some(name) = place.name()
+        && !place.is_directory
+    {
+        return Ok(Found::Unfinished(name.to_owned()));
+    }
+    let index = path.join("index.html");
+    let has_index = fs::metadata(&index).await.is_ok_and(|metadata| metadata.is_file());
+    Ok(if has_index { Found::File(index) } else { Found::Directory(path) })
+}
+
+async fn file(path: PathBuf, head: &mut Parts) -> io::Result<Reply> {
+    // Several ranges would be answered with 416, where all of the file is an answer as well.
+    let mut service = ServeFile::new(path).ignore_multi_range_requests(true);
+    if head.headers.contains_key(RANGE) && !is_range_due(&mut service, &head.headers).await? {
+        head.headers.remove(RANGE);
+    }
+    let mut request = Request::new(());
+    request.method_mut().clone_from(&head.method);
+    request.headers_mut().clone_from(&head.headers);
+    Ok(service.try_call(request).await?.map(Either::Right))
+}
+
+/// Whether the range that is asked for may be all that is sent: RFC 9110, sections 14.2 (a unit
+/// that we do not know) and 13.1.5 (If-Range: a part of another version is of no use).
+async fn is_range_due(service: &mut ServeFile, headers: &HeaderMap) -> io::Result<bool> {
+    let range = headers.get(RANGE).map_or(&b""[..], HeaderValue::as_bytes);
+    if !range.get(..6).is_some_and(|unit| unit.eq_ignore_ascii_case(b"bytes=")) {
+        return Ok(false);
+    }
+    let Some(wanted) = headers.get(IF_RANGE) else { return Ok(true) };
+    let mut request = Request::new(());
+    *request.method_mut() = Method::HEAD;
+    let current = service.try_call(request).await?;
+    let is = |name| current.headers().get(name) == Some(wanted);
+    Ok(is(ETAG) || is(LAST_MODIFIED))
+}
+
+async fn directory(path: PathBuf, place: Place) -> io::Result<Reply> {
+    let page = tokio::task::spawn_blocking(move || listing::page(&path, &place));
+    let page = page.await.map_err(io::Error::other)??;
+    let mut reply = Reply::new(Either::Left(Full::from(page)));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    let policy = "default-src 'none'; style-src 'unsafe-inline'";
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    Ok(reply)
+}
+
+/// To the same path with a slash. It is relative, so that it leads to nobody else's host, and
+/// through a proxy that knows us by another path.
+fn redirect(name: &OsString, query: Option<&str>) -> Reply {
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    let Ok(location) = HeaderValue::try_from(format!("{}/{query}", reference(name))) else {
+        return not_found();
+    };
+    let mut reply = reply::plain(StatusCode::MOVED_PERMANENTLY, "moved");
+    reply.headers_mut().insert(LOCATION, location);
+    reply
+}
+
+fn not_found() -> Reply {
+    reply::plain(StatusCode::NOT_FOUND, "not found")
+}
+
+/// What a file system error is to the client; those that are ours to mend are logged.
+fn failure(error: &io::Error, path: &str) -> Reply {
+    use Errno::{EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM};
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    if matches!(errno, Some(EACCES | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR | EPERM)) {
+        return not_found();
+    }
+    warn!(path, %error, "cannot answer a web request");
+    reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot read it")
+}
