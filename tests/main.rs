@@ -6,6 +6,7 @@
 //! | `plain` | the bridge without a program (C2, B1, B3–B8, B10) |
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
+//! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
 //! | `rebind` | `rebind.so` by itself (R1–R4) |
 //!
 //! Every test picks its own ports and directory, waits for conditions with a deadline, and stops
@@ -22,4 +23,5 @@ mod plain;
 mod programs;
 mod rebind;
 mod support;
+mod web;
 mod wrap;

@@ -1,7 +1,6 @@
 //! `--web`: the directory whose files are served.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -10,10 +9,8 @@ use anyhow::{Context, Result};
 /// in it stays one: it may be made to point elsewhere while we serve.
 pub(crate) fn directory(typed: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(typed).context("cannot find the working directory")?;
-    let is_directory = fs::metadata(&path).and_then(|metadata| match metadata.is_dir() {
-        true => Ok(()),
-        false => Err(ErrorKind::NotADirectory.into()),
-    });
-    is_directory.with_context(|| format!("cannot serve files from {}", path.display()))?;
+    // With a slash at its end, so that anything else is "not a directory" (path_resolution(7)).
+    fs::metadata(path.join(""))
+        .with_context(|| format!("cannot serve files from {}", path.display()))?;
     Ok(path)
 }

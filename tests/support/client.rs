@@ -174,8 +174,14 @@ pub(crate) fn connect(port: u16) -> TcpStream {
 /// connection after it.
 pub(crate) fn request(port: u16, path: &str, headers: &[&str]) -> (Head, TcpStream) {
     let mut stream = connect(port);
+    (ask(&mut stream, path, headers), stream)
+}
+
+/// The same on a connection that there is already.
+pub(crate) fn ask(stream: &mut TcpStream, path: &str, headers: &[&str]) -> Head {
+    let host = stream.peer_addr().unwrap();
     let headers: String = headers.iter().flat_map(|header| [*header, "\r\n"]).collect();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n{headers}\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n").unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -187,7 +193,7 @@ pub(crate) fn request(port: u16, path: &str, headers: &[&str]) -> (Head, TcpStre
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let lines = lines.filter_map(|line| line.split_once(": "));
     let lines = lines.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-    (Head { status, lines }, stream)
+    Head { status, lines }
 }
 
 /// A masked frame of RFC 6455, section 5.2, in its shortest form. `first` is its first byte.

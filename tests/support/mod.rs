@@ -10,7 +10,7 @@ mod wait;
 mod websockify;
 
 pub(crate) use actor::{Actor, static_actor};
-pub(crate) use client::{Client, Head, connect, frame, read_to_end, request};
+pub(crate) use client::{Client, Head, ask, connect, frame, read_to_end, request};
 pub(crate) use network::{
     Service, display, echo, echo_service, free_port, is_refused, listeners_of, listening,
 };

@@ -366,7 +366,7 @@ async fn l2_bad_heads_get_what_they_deserve() {
         within(stream.write_all(request.as_bytes())).await.unwrap();
         let mut said = vec![0; answer.len()];
         within(stream.read_exact(&mut said)).await.unwrap();
-        assert_eq!(String::from_utf8_lossy(&said), answer, "{:.40}", request);
+        assert_eq!(String::from_utf8_lossy(&said), answer, "{request:.40}");
         within(stream.shutdown()).await.unwrap();
         let rest = read_to_end(&mut stream).await;
         assert!(

@@ -1,0 +1,254 @@
+//! `--web`: files and sessions on one port.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::{
+    Client, Head, Process, Websockify, ask, connect, echo_service, free_port, is_refused, needs,
+    read_to_end, request, run, wait_until,
+};
+
+/// The web terminal's page.
+const DIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/wstelnet/dist");
+
+/// A websockify that serves `directory` and bridges to an echo service, and its port.
+fn serve(directory: &str, options: &str) -> (Websockify, u16) {
+    let port = free_port();
+    let target = echo_service().target();
+    let websockify = Websockify::start(&format!("{port} {target} --web={directory} {options}"));
+    websockify.wait_until_open();
+    (websockify, port)
+}
+
+/// A file, on a connection that is kept.
+fn get(stream: &mut TcpStream, path: &str, headers: &[&str]) -> (Head, Vec<u8>) {
+    let head = ask(stream, path, headers);
+    let length = if head.status == 304 { Some("0") } else { head.header("content-length") };
+    let mut body = vec![0; length.unwrap().parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    (head, body)
+}
+
+fn exchange(client: &mut Client) {
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+}
+
+/// H1, H3, H4: the page, all that it needs, and then the session, as behind a reverse proxy that
+/// has one connection to us.
+#[test]
+fn h3_the_terminal_page_and_its_session_come_over_one_connection() {
+    let (mut websockify, port) = serve(DIST, "-v");
+    let mut stream = connect(port);
+    for (name, kind) in [
+        ("wstelnet.html", "text/html"),
+        ("wstelnet.css", "text/css"),
+        ("wstelnet.js", "text/javascript"),
+    ] {
+        let (head, body) = get(&mut stream, &format!("/{name}"), &[]);
+        assert_eq!((head.status, head.header("content-type")), (200, Some(kind)));
+        assert!(body == fs::read(format!("{DIST}/{name}")).unwrap(), "{name}");
+        let condition = format!("If-None-Match: {}", head.header("etag").unwrap());
+        assert_eq!(get(&mut stream, &format!("/{name}"), &[&condition]).0.status, 304);
+    }
+    websockify.wait_for_log(&["DEBUG", "web request", "method=GET", "path=/wstelnet.js", "200"]);
+    let address = stream.peer_addr().unwrap();
+    let mut client = Client::over(stream, address).unwrap();
+    exchange(&mut client);
+    assert_eq!(client.close().code, 1000);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// H1: a page of many modules, as noVNC is one, over one connection.
+#[test]
+fn h1_a_hundred_modules_over_one_connection() {
+    let directory = TempDir::new().unwrap();
+    for number in 0..100 {
+        let module = format!("export const number = {number};\n").repeat(number + 1);
+        fs::write(directory.path().join(format!("{number}.js")), module).unwrap();
+    }
+    let (_websockify, port) = serve(directory.path().to_str().unwrap(), "");
+    let mut stream = connect(port);
+    for number in 0..100 {
+        let (head, body) = get(&mut stream, &format!("/{number}.js"), &[]);
+        assert_eq!((head.status, head.header("content-type")), (200, Some("text/javascript")));
+        assert!(
+            String::from_utf8(body)
+                .unwrap()
+                .starts_with(&format!("export const number = {number};"))
+        );
+    }
+}
+
+/// H1: an ordinary client resumes a download.
+#[test]
+fn h1_curl_loads_resumes_and_asks_whether_it_is_new() {
+    if !needs(&["curl"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let web = directory.path().join("web");
+    fs::create_dir(&web).unwrap();
+    let bytes: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_be_bytes).collect();
+    fs::write(web.join("a file"), &bytes).unwrap();
+    let (_websockify, port) = serve(web.to_str().unwrap(), "");
+    let curl = |arguments: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail", "--max-time", "30"]).args(arguments);
+        let output = curl.current_dir(&directory).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let url = format!("http://127.0.0.1:{port}/a%20file");
+    let got = || fs::read(directory.path().join("got")).unwrap();
+    fs::write(directory.path().join("got"), &bytes[..1_000_000]).unwrap();
+    assert_eq!(curl(&["-C", "-", "-o", "got", "-w", "%{http_code}", &url]), "206");
+    assert!(got() == bytes);
+    fs::remove_file(directory.path().join("got")).unwrap();
+    assert_eq!(curl(&["-o", "got", "--etag-save", "tag", "-w", "%{http_code}", &url]), "200");
+    assert!(got() == bytes);
+    let again = curl(&["-o", "again", "--etag-compare", "tag", "-w", "%{http_code}", &url]);
+    assert_eq!(again, "304");
+    let list = curl(&[&format!("http://127.0.0.1:{port}/")]);
+    assert!(list.contains("<a href=\"./a%20file\">a file</a><td>11.4 MiB"), "{list}");
+}
+
+/// A large file passes through a small memory.
+#[test]
+fn h1_a_file_is_streamed() {
+    let directory = TempDir::new().unwrap();
+    let size = 256 << 20;
+    fs::File::create(directory.path().join("large")).unwrap().set_len(size).unwrap();
+    let (websockify, port) = serve(directory.path().to_str().unwrap(), "");
+    let (head, mut stream) = request(port, "/large", &["Connection: close"]);
+    assert_eq!(head.header("content-length"), Some(&*size.to_string()));
+    let (mut piece, mut length) = (vec![1; 1 << 20], 0);
+    loop {
+        match stream.read(&mut piece).unwrap() {
+            0 => break,
+            read => length += read as u64,
+        }
+    }
+    assert_eq!(length, size);
+    let status = procfs::process::Process::new(websockify.pid()).unwrap().status().unwrap();
+    let most = status.vmhwm.unwrap();
+    assert!(most < 64 << 10, "{most} kB");
+}
+
+#[test]
+fn c4_a_directory_that_is_none_is_named_before_anything_starts() {
+    for (directory, reason) in
+        [("/nowhere/web", "no such file"), ("/etc/passwd", "not a directory")]
+    {
+        for more in ["", "-D "] {
+            let port = free_port();
+            let output = run(&format!("{more}--web={directory} {port} -- touch ran"));
+            let said = output.err.join("\n");
+            assert_eq!((output.status, output.err.len()), (1, 1), "{said}");
+            assert!(said.contains(directory) && said.contains(reason), "{said}");
+            assert!(!std::path::Path::new("ran").exists());
+        }
+    }
+    let output = run("--web");
+    assert_eq!(output.status, 2);
+}
+
+/// D1: a relative path means what it meant where it was typed, also for a daemon.
+#[test]
+fn d1_a_relative_directory_is_where_it_was_typed() {
+    let home = TempDir::new().unwrap();
+    fs::create_dir(home.path().join("pages")).unwrap();
+    fs::write(home.path().join("pages/x"), "here").unwrap();
+    let port = free_port();
+    let pid_file = home.path().join("pid");
+    let line = format!(
+        "-D --pid-file={} --log-file={} --web=pages {port} 127.0.0.1:9",
+        pid_file.display(),
+        home.path().join("log").display()
+    );
+    let mut websockify = Websockify::start_with(&line, |command| {
+        command.current_dir(&home);
+    });
+    assert_eq!(websockify.wait(), 0);
+    let (head, body) = get(&mut connect(port), "/x", &[]);
+    assert_eq!((head.status, &*body), (200, &b"here"[..]));
+    let pid = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    let daemon = Process::find(pid).unwrap();
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    wait_until("the end of the daemon", || !daemon.is_alive());
+}
+
+#[test]
+fn b8_files_do_not_count_as_the_one_session() {
+    let (websockify, port) = serve(DIST, "--run-once");
+    for _ in 0..3 {
+        assert_eq!(get(&mut connect(port), "/wstelnet.html", &[]).0.status, 200);
+    }
+    let mut client = Client::connect(port);
+    exchange(&mut client);
+    assert_eq!(client.close().code, 1000);
+    assert_eq!(websockify.output().status, 0);
+}
+
+#[test]
+fn b8_files_hold_up_no_time_limit() {
+    for limit in ["--idle-timeout=1", "--timeout=1"] {
+        let began = Instant::now();
+        let (mut websockify, port) = serve(DIST, limit);
+        let mut kept = connect(port);
+        get(&mut kept, "/wstelnet.html", &[]);
+        while websockify.is_running() {
+            assert!(began.elapsed() < Duration::from_secs(20), "web requests keep it up");
+            if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
+                let _ = stream.write_all(b"GET /wstelnet.js HTTP/1.0\r\n\r\n");
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        }
+        assert!(began.elapsed() >= Duration::from_millis(900), "{limit}");
+        assert_eq!(read_to_end(&mut kept), b"");
+        assert!(is_refused(std::net::Ipv4Addr::LOCALHOST, port));
+        assert_eq!(websockify.output().status, 0);
+    }
+}
+
+/// T6: five hundred who say nothing, or a little, or do not read what they asked for.
+#[test]
+fn t6_five_hundred_stallers_hold_up_nobody() {
+    let directory = TempDir::new().unwrap();
+    fs::File::create(directory.path().join("large")).unwrap().set_len(1 << 30).unwrap();
+    fs::write(directory.path().join("small"), "small").unwrap();
+    let (mut websockify, port) = serve(directory.path().to_str().unwrap(), "");
+    let began = Instant::now();
+    let stall = |number: usize| {
+        let mut staller = connect(port);
+        match number % 4 {
+            0 => {}
+            1 => staller.write_all(b"GET /small HT").unwrap(),
+            2 => staller.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap(),
+            _ => assert_eq!(get(&mut staller, "/small", &[]).1, b"small"),
+        }
+        staller
+    };
+    let mut stallers: Vec<_> = (0..500).map(stall).collect();
+    let asked = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(get(&mut connect(port), "/small", &[]).1, b"small");
+        let mut client = Client::connect(port);
+        exchange(&mut client);
+        assert_eq!(client.close().code, 1000);
+    }
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    // Half of them had a head to send. The kept-alive ones and the slow readers have longer.
+    for staller in stallers.chunks_mut(2).step_by(2).flatten() {
+        read_to_end(staller);
+    }
+    let time = began.elapsed();
+    assert!(time >= Duration::from_secs(9) && time < Duration::from_secs(20), "{time:?}");
+    assert_eq!(get(&mut stallers[3], "/small", &[]).1, b"small", "kept alive");
+    assert_eq!(websockify.stop(), 0);
+}
