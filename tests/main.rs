@@ -7,6 +7,7 @@
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
+//! | `demo` | `contrib/demo`, the one command to begin with |
 //! | `rebind` | `rebind.so` by itself (R1–R4) |
 //!
 //! Every test picks its own ports and directory, waits for conditions with a deadline, and stops
@@ -19,6 +20,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests, helpers too")]
 
 mod command_line;
+mod demo;
 mod plain;
 mod programs;
 mod rebind;
