@@ -251,6 +251,7 @@ fn c5_help_has_every_option_on_one_line_with_its_default() {
             ("--stop-timeout <", "10"),
             ("--program-port <", "SOURCE_PORT"),
             ("--rebind-lib <", "built-in"),
+            ("--web <", "none"),
         ] {
             let lines: Vec<_> = output.out.iter().filter(|line| line.contains(option)).collect();
             assert_eq!(lines.len(), 1, "{option}: {lines:?}");
