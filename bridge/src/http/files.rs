@@ -3,7 +3,7 @@
 //! Which file a path means is decided here; how a file is answered with, its ranges, conditions and
 //! media type, is tower-http's matter.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -116,7 +116,7 @@ async fn directory(path: PathBuf, place: Place) -> io::Result<Reply> {
 
 /// To the same path with a slash. It is relative, so that it leads to nobody else's host, and
 /// through a proxy that knows us by another path.
-fn redirect(name: &OsString, query: Option<&str>) -> Reply {
+fn redirect(name: &OsStr, query: Option<&str>) -> Reply {
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     let Ok(location) = HeaderValue::try_from(format!("{}/{query}", reference(name))) else {
         return not_found();

@@ -23,14 +23,12 @@ a { display: block; text-decoration: none; }
 a:hover { text-decoration: underline; }
 ";
 
-/// One line of the page. Directories come first.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// One line of the page.
 struct Entry {
     kind: Kind,
     name: OsString,
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Directory,
     /// With its size, bytes.
@@ -45,9 +43,10 @@ pub(super) fn page(path: &Path, place: &Place) -> io::Result<String> {
         entries.extend(entry(&name?));
     }
     let is_cut = names.next().is_some();
-    entries.sort_unstable_by(|one, other| {
-        let rank = |entry: &Entry| matches!(entry.kind, Kind::File(_));
-        (rank(one), &one.name).cmp(&(rank(other), &other.name))
+    // Directories come first.
+    let is_file = |entry: &Entry| matches!(entry.kind, Kind::File(_));
+    entries.sort_unstable_by(|one: &Entry, other| {
+        (is_file(one), &one.name).cmp(&(is_file(other), &other.name))
     });
     Ok(html(place, &entries, is_cut))
 }

@@ -79,8 +79,8 @@ pub(crate) async fn receive(
         .half_close(true)
         .serve_connection(TokioIo::new(Metered { io, traffic: &traffic }), &reception);
     let served = {
-        let (mut told, mut urged) = (orders.clone(), orders.clone());
-        let mut no_more = pin!(told.at_least(Order::NoMore));
+        let mut urged = orders.clone();
+        let mut no_more = pin!(orders.at_least(Order::NoMore));
         let mut now = pin!(urged.at_least(Order::Now));
         let mut is_last = false;
         poll_fn(|cx| {

@@ -1,17 +1,15 @@
 // H4, W13: the page in Chromium against Debian's in.telnetd behind websockify.
 //
-// WEBSOCKIFY names the program; else the workspace's own build is taken. One
-// that cannot serve files yet gets the page from a server of ours.
+// WEBSOCKIFY names the program; else the workspace's own build is taken.
 
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { createServer } from "node:net";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { launch, missing, noChromium, picture, seen, state } from "./browser.mjs";
-import { serve } from "./server.mjs";
 
 const TELNETD = "/usr/sbin/in.telnetd";
 const DIST = fileURLToPath(new URL("../dist", import.meta.url));
@@ -48,31 +46,26 @@ async function answers(port, program) {
 
 let websockify;
 let ended;
-let pages;
 let browser;
 let page;
 
 before(async () => {
   if (skip) return;
-  const help = spawnSync(WEBSOCKIFY, ["--help"], { encoding: "utf8" }).stdout;
-  const servesFiles = help.includes("--web");
   const port = await freePort();
-  const options = [...(servesFiles ? ["--web", DIST] : []), "--wrap-mode=respawn"];
+  const options = ["--web", DIST, "--wrap-mode=respawn"];
   const program = [TELNETD, "-debug", String(port), "-L", LOGIN];
   websockify = spawn(WEBSOCKIFY, [String(port), ...options, "--", ...program], {
     stdio: ["ignore", "inherit", "inherit"],
   });
   ended = once(websockify, "exit");
   await answers(port, websockify);
-  if (!servesFiles) pages = await serve();
   browser = await launch();
   page = await browser.newPage({ viewport: { width: 900, height: 600 } });
-  await page.goto(`http://127.0.0.1:${pages?.port ?? port}/wstelnet.html?port=${port}`);
+  await page.goto(`http://127.0.0.1:${port}/wstelnet.html`);
 });
 
 after(async () => {
   await browser?.close();
-  pages?.close();
   websockify?.kill("SIGTERM");
   await ended;
 });
