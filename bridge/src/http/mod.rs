@@ -22,13 +22,15 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::auth::Guard;
 use crate::client::DRAIN;
 use crate::order::{Order, Orders};
 use crate::sessions::{Session, Sessions};
 use crate::stream::Stream;
-use crate::ws::Upgrade;
+use crate::tls::Refused;
+use crate::ws::{Refusal, Upgrade};
 
 /// The longest request head, bytes (L2).
 const HEAD_MAX: usize = 16 * 1024;
@@ -54,18 +56,24 @@ pub(crate) enum NoSession {
     TimedOut,
     #[error("{0}")]
     Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Refused(#[from] Refused),
 }
 
-/// Answers the requests of a new connection until one is a handshake.
+/// Answers the requests of a new connection until one is a handshake. The first head must be there
+/// `head_timeout` after `began`.
 pub(crate) async fn receive(
     io: Stream,
     sessions: &Arc<Sessions>,
+    guard: &Guard<'_>,
+    began: Instant,
     head_timeout: Duration,
     orders: &mut Orders,
 ) -> Result<Upgraded, NoSession> {
     let heard = AtomicU64::new(0);
-    let reception = Reception { sessions, upgrade: OnceLock::new(), answered: AtomicU64::new(0) };
-    let mut deadline = Deadline::new(head_timeout);
+    let (upgrade, answered) = (OnceLock::new(), AtomicU64::new(0));
+    let reception = Reception { sessions, guard, upgrade, answered };
+    let mut deadline = Deadline::new(began, head_timeout);
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .header_read_timeout(None)
@@ -106,7 +114,7 @@ pub(crate) async fn receive(
 
 /// Ends a connection so that its last answer arrives: closing a socket with unread bytes resets
 /// it.
-async fn linger(mut stream: Stream, orders: &mut Orders) {
+pub(crate) async fn linger(mut stream: Stream, orders: &mut Orders) {
     let drain = async {
         let _ = stream.shutdown().await;
         let mut discarded = [0; 4096];
@@ -121,6 +129,7 @@ async fn linger(mut stream: Stream, orders: &mut Orders) {
 /// Answers requests, and remembers the one that became a session.
 struct Reception<'a> {
     sessions: &'a Arc<Sessions>,
+    guard: &'a Guard<'a>,
     upgrade: OnceLock<(Upgrade, Session)>,
     answered: AtomicU64,
 }
@@ -133,7 +142,16 @@ impl Service<Request<Incoming>> for Reception<'_> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.answered.fetch_add(1, Ordering::Relaxed);
         let (head, _body) = request.into_parts();
-        ready(Ok(match Upgrade::from_head(&head) {
+        let upgrade = Upgrade::from_head(&head);
+        let admitted = match &upgrade {
+            Ok(upgrade) => self.guard.admit_session(&head.headers, upgrade.version),
+            Err(Refusal::WebRequest) => self.guard.admit_web_request(&head.headers),
+            Err(_) => Ok(()),
+        };
+        if let Err(denial) = admitted {
+            return ready(Ok(reply::denied(denial)));
+        }
+        ready(Ok(match upgrade {
             Ok(upgrade) => match self.sessions.begin() {
                 Some(session) => {
                     let response = reply::switching(&upgrade);
@@ -159,8 +177,8 @@ struct Deadline {
 }
 
 impl Deadline {
-    fn new(head_timeout: Duration) -> Self {
-        let sleep = Box::pin(sleep(head_timeout));
+    fn new(began: Instant, head_timeout: Duration) -> Self {
+        let sleep = Box::pin(sleep_until(began + head_timeout));
         Self { head_timeout, sleep, answered: 0, idle_since: None }
     }
 
@@ -229,11 +247,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn t6_ten_seconds_a_head_and_sixty_between_requests() {
-        let mut deadline = Deadline::new(HEAD);
+        let mut deadline = Deadline::new(Instant::now(), HEAD);
         assert_eq!(passes(&mut deadline, 0, 0).await, 10, "before the first byte");
-        let mut deadline = Deadline::new(HEAD);
+        let mut deadline = Deadline::new(Instant::now(), HEAD);
         assert_eq!(passes(&mut deadline, 0, 5).await, 10, "bytes buy no time");
-        let mut deadline = Deadline::new(HEAD);
+        let mut deadline = Deadline::new(Instant::now(), HEAD);
         assert_eq!(passes(&mut deadline, 1, 100).await, 60, "after an answer");
         assert_eq!(passes(&mut deadline, 1, 101).await, 10, "the next head has begun");
         assert_eq!(passes(&mut deadline, 2, 200).await, 60, "after the next answer");
