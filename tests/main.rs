@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `command_line` | what bad input gets, and what is left behind: nothing (C1–C6, W8) |
 //! | `plain` | the bridge without a program (C2, B1, B3–B8, B10) |
+//! | `tls` | encryption, client certificates, authentication (T1–T6) |
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
@@ -25,5 +26,6 @@ mod plain;
 mod programs;
 mod rebind;
 mod support;
+mod tls;
 mod web;
 mod wrap;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use crate::security::Security;
+
 /// Everything [`serve`](crate::serve) needs to know besides its listeners.
 #[derive(Debug)]
 pub struct Config {
@@ -27,6 +29,8 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// End when there was no session for this long.
     pub idle_timeout: Option<Duration>,
+    /// Who is let in, and how.
+    pub security: Security,
 }
 
 /// Where the bytes of a session go.

@@ -8,17 +8,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
+use tokio::time::timeout_at;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
+use crate::auth::Guard;
 use crate::client::Client;
 use crate::config::Config;
-use crate::http::{self, Upgraded};
+use crate::http::{self, NoSession, Upgraded};
 use crate::order::{Order, Orders};
 use crate::pump::{End, Pump};
 use crate::sessions::Sessions;
 use crate::stream::{Stream, tune};
 use crate::target::{Reached, Target};
+use crate::tls;
 
 /// What all connections of a bridge share.
 pub(crate) struct Shared {
@@ -40,8 +43,10 @@ pub(crate) async fn attend(
     let received = Box::pin(receive(io, peer, Arc::clone(&shared), orders.clone())).await;
     let Upgraded { stream, upgrade, session } = match received {
         Ok(upgraded) => upgraded,
+        Err(NoSession::Refused(why)) if why.is_notable() => return warn!(client = %peer, "{why}"),
         Err(why) => return debug!(client = %peer, %why, "connection ended without a session"),
     };
+    let (tls, name) = (stream.tls_version(), stream.client_name().map(String::into_boxed_str));
     let mut client = Client::new(stream, upgrade.codec());
     let began = Instant::now();
     info!(
@@ -50,6 +55,8 @@ pub(crate) async fn attend(
         version = upgrade.version,
         path = upgrade.path,
         target = %shared.config.target,
+        tls,
+        name,
         "session started"
     );
     bridge(&mut client, &shared, &mut orders).await;
@@ -60,6 +67,8 @@ pub(crate) async fn attend(
         version = upgrade.version,
         path = upgrade.path,
         target = %shared.config.target,
+        tls,
+        name,
         sent = client.sent,
         received = client.received,
         duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -74,12 +83,31 @@ async fn receive(
     peer: SocketAddr,
     shared: Arc<Shared>,
     mut orders: Orders,
-) -> Result<Upgraded, http::NoSession> {
+) -> Result<Upgraded, NoSession> {
+    let began = tokio::time::Instant::now();
     if let Err(error) = tune(&io) {
         // It fails on a connection that is reset already.
         debug!(%error, "cannot set socket options");
     }
-    http::receive(Stream::new(io), peer, &shared.config, &shared.sessions, &mut orders).await
+    let Config { head_timeout, security, .. } = &*shared.config;
+    let admitted = tokio::select! {
+        () = orders.at_least(Order::NoMore) => return Err(NoSession::NoMore),
+        admitted = timeout_at(began + *head_timeout, tls::admit(io, security)) => {
+            admitted.map_err(|_| NoSession::TimedOut)?
+        }
+    };
+    let stream = match admitted {
+        Ok(stream) => stream,
+        Err((why, io)) => {
+            if let Some(io) = io {
+                http::linger(Stream::new(io), &mut orders).await;
+            }
+            return Err(why.into());
+        }
+    };
+    let name = stream.client_name();
+    let guard = Guard::new(security, peer, name.as_deref());
+    http::receive(stream, peer, &shared.config, &shared.sessions, &guard, began, &mut orders).await
 }
 
 /// Finds the client a target and pumps, again if the target was lost before anything happened.
@@ -129,6 +157,7 @@ mod tests {
             run_once: false,
             timeout: None,
             idle_timeout: None,
+            security: crate::security::Security::default(),
         });
         let shared = Arc::new(Shared {
             target: Target::new(Arc::clone(&config)),

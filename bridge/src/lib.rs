@@ -4,7 +4,8 @@
 //!
 //! - `listen` accepts the connection and knows when the bridge is done,
 //! - `connection` has the pipeline on one screen,
-//! - `http` answers its requests until one is a handshake, which `ws` judges,
+//! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
+//! - `http` answers its requests until one is a handshake, which `ws` and `auth` judge,
 //! - `target` finds it a connection to an address or to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
 //!   framed by a codec of `ws`.
@@ -12,6 +13,7 @@
 //! The crate knows sockets and clocks; no command line, no process, no signal.
 #![forbid(unsafe_code)]
 
+mod auth;
 mod buffer;
 mod client;
 mod config;
@@ -20,10 +22,12 @@ mod http;
 mod listen;
 mod order;
 mod pump;
+mod security;
 mod sessions;
 pub mod sock_diag;
 mod stream;
 mod target;
+pub mod tls;
 mod ws;
 
 use std::io;
@@ -31,7 +35,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub use auth::{Auth, Credentials};
 pub use config::{Address, Config, Program, Readiness, Shutdown, Target};
+pub use security::{Plain, Security};
 
 /// Why a bridge ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,10 @@ use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::ProtocolVersion;
+use tokio_rustls::server::TlsStream;
+
+use crate::tls;
 
 /// A silent connection is probed after this time: before the common NAT and firewall tables
 /// forget it (RFC 5382 allows them to after minutes in practice).
@@ -25,13 +29,55 @@ const KEEPALIVE_PROBES: u32 = 6;
 pub(crate) struct Stream {
     /// Bytes that were read already and go first.
     unread: Bytes,
-    io: TcpStream,
+    io: Io,
+}
+
+enum Io {
+    Plain(TcpStream),
+    /// Boxed: a plain session should not have to make room for it.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Passes a call on to whichever it is.
+macro_rules! either {
+    ($stream:expr, $io:ident => $call:expr) => {
+        match &mut $stream.io {
+            Io::Plain($io) => {
+                let $io = Pin::new($io);
+                $call
+            }
+            Io::Tls($io) => {
+                let $io = Pin::new(&mut **$io);
+                $call
+            }
+        }
+    };
 }
 
 impl Stream {
-    /// A new connection.
+    /// A new connection, unencrypted.
     pub(crate) fn new(io: TcpStream) -> Self {
-        Self { unread: Bytes::new(), io }
+        Self { unread: Bytes::new(), io: Io::Plain(io) }
+    }
+
+    /// A connection after its TLS handshake.
+    pub(crate) fn encrypted(io: TlsStream<TcpStream>) -> Self {
+        Self { unread: Bytes::new(), io: Io::Tls(Box::new(io)) }
+    }
+
+    /// The version of TLS, if the connection is encrypted.
+    pub(crate) fn tls_version(&self) -> Option<&'static str> {
+        let Io::Tls(io) = &self.io else { return None };
+        match io.get_ref().1.protocol_version()? {
+            ProtocolVersion::TLSv1_3 => Some("1.3"),
+            _ => Some("1.2"),
+        }
+    }
+
+    /// The common name of the client's certificate, which was verified.
+    pub(crate) fn client_name(&self) -> Option<String> {
+        let Io::Tls(io) = &self.io else { return None };
+        tls::common_name(io.get_ref().1.peer_certificates()?.first()?)
     }
 
     /// Gives back what was read too much, to be read again before anything else.
@@ -64,7 +110,10 @@ impl AsyncRead for Stream {
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, room);
+            return match &mut self.io {
+                Io::Plain(io) => Pin::new(io).poll_read(cx, room),
+                Io::Tls(io) => Pin::new(&mut **io).poll_read(cx, room).map(end_without_notice),
+            };
         }
         let length = self.unread.len().min(room.remaining());
         room.put_slice(&self.unread[..length]);
@@ -81,7 +130,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        either!(self, io => io.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -89,19 +138,29 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        either!(self, io => io.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        // Both are.
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        either!(self, io => io.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        either!(self, io => io.poll_shutdown(cx))
+    }
+}
+
+/// Many clients close their connection without TLS's close_notify. What that could hide, a cut-off
+/// end, WebSocket shows with its own close frame.
+fn end_without_notice(read: io::Result<()>) -> io::Result<()> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        read => read,
     }
 }
 

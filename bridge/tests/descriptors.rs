@@ -63,6 +63,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         run_once: false,
         timeout: None,
         idle_timeout: None,
+        security: bridge::Security::default(),
     };
     let (shutdown, orders) = watch::channel(Shutdown::Run);
     let serving = tokio::spawn(bridge::serve(vec![bridge], Arc::new(config), orders));

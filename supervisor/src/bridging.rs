@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use bridge::{Outcome, Shutdown, Target};
+use bridge::tls::Tls;
+use bridge::{Outcome, Security, Shutdown, Target};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -30,7 +31,7 @@ pub(crate) struct Bridging {
 
 #[derive(Debug)]
 enum Stage {
-    Reserved(Public, Target),
+    Reserved(Public, Target, Security),
     Open(JoinHandle<Result<Outcome, bridge::Error>>),
     Ended,
 }
@@ -46,16 +47,21 @@ pub(crate) enum Ending {
 
 impl Bridging {
     /// A bridge whose port is held and refuses clients until [`open`](Self::open).
-    pub(crate) fn reserved(public: Public, target: Target, sessions: Sessions) -> Self {
-        let stage = Stage::Reserved(public, target);
+    pub(crate) fn reserved(
+        public: Public,
+        target: Target,
+        sessions: Sessions,
+        security: Security,
+    ) -> Self {
+        let stage = Stage::Reserved(public, target, security);
         let (shutdown, _) = watch::channel(Shutdown::Run);
         Self { stage, shutdown, began: Instant::now(), sessions }
     }
 
     /// Lets clients in, if that has not been done. Needs a runtime.
     pub(crate) fn open(&mut self) -> Result<()> {
-        let (public, target) = match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Reserved(public, target) => (public, target),
+        let (public, target, security) = match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Reserved(public, target, security) => (public, target, security),
             stage => {
                 self.stage = stage;
                 return Ok(());
@@ -64,6 +70,9 @@ impl Bridging {
         let addresses: Vec<_> = public.addresses().iter().map(ToString::to_string).collect();
         let listeners = public.listen()?;
         info!("listening on {}", addresses.join(" and "));
+        if let Tls::Off(reason) = &*security.tls.borrow() {
+            info!("TLS is off: {reason}");
+        }
         let left = |limit: Option<Duration>| Some(limit?.saturating_sub(self.began.elapsed()));
         let config = bridge::Config {
             target,
@@ -73,6 +82,7 @@ impl Bridging {
             run_once: self.sessions.run_once,
             timeout: left(self.sessions.timeout),
             idle_timeout: left(self.sessions.idle_timeout),
+            security,
         };
         let serving = bridge::serve(listeners, Arc::new(config), self.shutdown.subscribe());
         self.stage = Stage::Open(tokio::spawn(serving));

@@ -81,6 +81,38 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value = "20000", help_heading = "Sessions")]
     pub(crate) max_connections: String,
 
+    /// Our certificate and its chain in PEM [default: self.pem]
+    #[arg(long, value_name = "FILE", help_heading = "Encryption and authentication")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// Its key in PEM [default: in the same file]
+    #[arg(long, value_name = "FILE", help_heading = "Encryption and authentication")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Refuse unencrypted clients [default: off]
+    #[arg(long, help_heading = "Encryption and authentication")]
+    pub(crate) ssl_only: bool,
+
+    /// Demand a certificate of every client [default: off]
+    #[arg(long, help_heading = "Encryption and authentication")]
+    pub(crate) verify_client: bool,
+
+    /// Authorities for those, in PEM [default: the system's]
+    #[arg(long, value_name = "FILE", help_heading = "Encryption and authentication")]
+    pub(crate) cafile: Option<PathBuf>,
+
+    /// BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin [default: none]
+    #[arg(long, value_name = "NAME", help_heading = "Encryption and authentication")]
+    pub(crate) auth_plugin: Option<String>,
+
+    /// What that expects: user:password, names, origins [default: none]
+    #[arg(long, value_name = "LIST", help_heading = "Encryption and authentication")]
+    pub(crate) auth_source: Option<String>,
+
+    /// Ask for it at web requests too [default: off]
+    #[arg(long, help_heading = "Encryption and authentication")]
+    pub(crate) web_auth: bool,
+
     /// Run in the background, once the bridge is up [default: off]
     #[arg(short = 'D', long, help_heading = "Service")]
     pub(crate) daemon: bool,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::child::state::Policy;
 use crate::cli::{Args, WrapModeArg};
 use crate::log;
+use crate::security::Security;
 
 /// Everything that was asked for.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub(crate) struct Config {
     pub(crate) source: Source,
     pub(crate) service: Service,
     pub(crate) sessions: Sessions,
+    pub(crate) security: Security,
     pub(crate) verbose: bool,
     pub(crate) daemon: bool,
     pub(crate) pid_file: Option<PathBuf>,
@@ -89,6 +91,7 @@ impl Config {
             },
             web: args.web.clone(),
         };
+        let security = Security::new(&args)?;
         let log = match &args.log_file {
             Some(path) => log::Wish::File(path.clone()),
             None if args.journald => log::Wish::Journal,
@@ -96,7 +99,7 @@ impl Config {
         };
         let (verbose, daemon, pid_file) = (args.verbose, args.daemon, args.pid_file.clone());
         let service = service(args, &source)?;
-        Ok(Self { source, service, sessions, verbose, daemon, pid_file, log })
+        Ok(Self { source, service, sessions, security, verbose, daemon, pid_file, log })
     }
 }
 
@@ -146,7 +149,7 @@ fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
     Ok(ProgramSpec { command, port, rebind_lib: args.rebind_lib, policy })
 }
 
-fn invalid(option: &str, value: &str, expected: &str) -> UsageError {
+pub(crate) fn invalid(option: &str, value: &str, expected: &str) -> UsageError {
     UsageError(format!("invalid value '{value}' for '{option}': expected {expected}"))
 }
 
@@ -256,6 +259,20 @@ mod tests {
             ("80 --stop-timeout=-1 -- true", "'-1' for '--stop-timeout'"),
             ("80 --timeout=inf a:1", "'inf' for '--timeout'"),
             ("80 --max-connections=0 a:1", "'0' for '--max-connections'"),
+            ("80 --cafile=x a:1", "'--cafile' needs '--verify-client'"),
+            ("80 --web-auth a:1", "'--web-auth' needs '--auth-plugin'"),
+            ("80 --auth-source=x a:1", "'--auth-source' needs '--auth-plugin'"),
+            ("80 --auth-plugin=ExpectOrigin a:1", "'--auth-plugin' needs '--auth-source'"),
+            ("80 --auth-plugin=ExpectOrigin --auth-source= a:1", "no origin"),
+            ("80 --auth-plugin=BasicHTTPAuth --auth-source=x a:1", "user:password"),
+            (
+                "80 --auth-plugin=ClientCertCNAuth --auth-source=x a:1",
+                "'--auth-plugin=ClientCertCNAuth' needs '--verify-client'",
+            ),
+            (
+                "80 --auth-plugin=Magic --auth-source=x a:1",
+                "'Magic' for '--auth-plugin': expected BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin",
+            ),
         ] {
             let error = config(line).expect_err(line);
             assert!(error.contains(part), "{line}: {error}");

@@ -17,6 +17,7 @@ mod notify;
 mod pid_file;
 mod ports;
 mod preload;
+mod security;
 mod signals;
 mod systemd;
 mod web;
@@ -38,6 +39,7 @@ use exit::Failure;
 use log::Log;
 use pid_file::PidFile;
 use ports::Public;
+use security::Certificates;
 use signals::{Signal, Signals};
 
 /// What belongs to us as a process, whatever we bridge to.
@@ -45,6 +47,7 @@ struct Host<'a> {
     signals: Signals,
     announcer: &'a mut Announcer,
     log: Log,
+    certificates: Certificates,
     /// The limit on open files that we were started with, soft and hard.
     open_files: (u64, u64),
 }
@@ -80,6 +83,7 @@ fn say(line: &str) {
 /// What must be had, or be refused, while standard error is the caller's; then into the background.
 fn start(mut config: Config) -> Result<ExitStatus, Failure> {
     config.sessions.web = config.sessions.web.as_deref().map(web::directory).transpose()?;
+    let certificates = Certificates::load(config.security.clone())?;
     let passed = systemd::passed_sockets()?;
     let public =
         if passed.is_empty() { Public::reserve(&config.source)? } else { Public::passed(passed) };
@@ -102,7 +106,7 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
         .as_mut()
         .map_or(Ok(()), PidFile::write)
         .map_err(Failure::from)
-        .and_then(|()| work(config, public, log, &mut announcer));
+        .and_then(|()| work(config, public, certificates, log, &mut announcer));
     match ended {
         // The caller's command says it.
         Err(failure) if announcer.failed(&failure) => Ok(failure.status),
@@ -118,6 +122,7 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
 fn work(
     config: Config,
     public: Public,
+    certificates: Certificates,
     log: log::Destination,
     announcer: &mut Announcer,
 ) -> Result<ExitStatus, Failure> {
@@ -126,6 +131,7 @@ fn work(
         nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
     }
     let log = log.start(config.verbose)?;
+    certificates.report();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -133,12 +139,17 @@ fn work(
     // block_on stays on this thread, the main one, as child/spawn.rs needs it.
     let status = runtime.block_on(async {
         let signals = Signals::catch().context("cannot catch signals")?;
-        let mut host = Host { signals, announcer, log, open_files };
+        let mut host = Host { signals, announcer, log, certificates, open_files };
         let serve = async {
             match config.service {
                 Service::Target(address) => {
                     let target = bridge::Target::Address(address);
-                    let bridging = Bridging::reserved(public, target, config.sessions);
+                    let bridging = Bridging::reserved(
+                        public,
+                        target,
+                        config.sessions,
+                        host.certificates.for_bridge(),
+                    );
                     bridge_to_target(bridging, &mut host).await
                 }
                 Service::Program(spec) => {
@@ -184,7 +195,8 @@ async fn bridge_to_target(
 
 impl Host<'_> {
     /// SIGHUP: opens anew what may have been replaced.
-    fn reload(&self) {
+    fn reload(&mut self) {
+        self.certificates.reload();
         if let log::Destination::File(file) = &self.log.destination
             && let Err(failure) = file.reopen()
         {

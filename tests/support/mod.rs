@@ -6,6 +6,7 @@ mod client;
 mod network;
 mod output;
 mod process;
+mod tls;
 mod wait;
 mod websockify;
 
@@ -15,8 +16,9 @@ pub(crate) use network::{
     Service, display, echo, echo_service, free_port, is_refused, listeners_of, listening,
 };
 pub(crate) use process::Process;
+pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS};
 pub(crate) use wait::{DEADLINE, stays, wait_for, wait_for_within, wait_until};
-pub(crate) use websockify::{WEBSOCKIFY, Websockify, field, run};
+pub(crate) use websockify::{Output, WEBSOCKIFY, Websockify, field, run};
 
 /// Whether these programs are installed. Where they are not, the test says that it is skipped; in
 /// continuous integration (`CI` is set) that is a failure.

@@ -28,11 +28,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+use crate::auth::Guard;
 use crate::client::DRAIN;
 use crate::config::Config;
 use crate::order::{Order, Orders};
 use crate::sessions::{Session, Sessions};
 use crate::stream::Stream;
+use crate::tls::Refused;
 use crate::ws::{Refusal, Upgrade};
 use pace::{Deadline, Metered, Traffic};
 use reply::Reply;
@@ -58,20 +60,26 @@ pub(crate) enum NoSession {
     TimedOut,
     #[error("{0}")]
     Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Refused(#[from] Refused),
 }
 
-/// Answers the requests of a new connection until one is a handshake.
+/// Answers the requests of a new connection until one is a handshake. The first head must be there
+/// `head_timeout` after `began`.
 pub(crate) async fn receive(
     io: Stream,
     peer: SocketAddr,
     config: &Config,
     sessions: &Arc<Sessions>,
+    guard: &Guard<'_>,
+    began: Instant,
     orders: &mut Orders,
 ) -> Result<Upgraded, NoSession> {
     let traffic = Traffic::default();
     let web = config.web.as_deref();
-    let reception = Reception { peer, web, sessions, upgrade: OnceLock::new(), traffic: &traffic };
-    let mut deadline = Deadline::new(Instant::now(), config.head_timeout);
+    let upgrade = OnceLock::new();
+    let reception = Reception { peer, web, sessions, guard, upgrade, traffic: &traffic };
+    let mut deadline = Deadline::new(began, config.head_timeout);
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .header_read_timeout(None)
@@ -125,7 +133,7 @@ pub(crate) async fn receive(
 
 /// Ends a connection so that its last answer arrives: closing a socket with unread bytes resets
 /// it.
-async fn linger(mut stream: Stream, orders: &mut Orders) {
+pub(crate) async fn linger(mut stream: Stream, orders: &mut Orders) {
     let drain = async {
         let _ = stream.shutdown().await;
         let mut discarded = [0; 4096];
@@ -142,6 +150,7 @@ struct Reception<'a> {
     peer: SocketAddr,
     web: Option<&'a Path>,
     sessions: &'a Arc<Sessions>,
+    guard: &'a Guard<'a>,
     upgrade: OnceLock<(Upgrade, Session)>,
     traffic: &'a Traffic,
 }
@@ -154,7 +163,16 @@ impl<'a> Service<Request<Incoming>> for Reception<'a> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.traffic.requests.fetch_add(1, Ordering::Relaxed);
         let (head, _body) = request.into_parts();
-        let reply = match Upgrade::from_head(&head) {
+        let upgrade = Upgrade::from_head(&head);
+        let admitted = match &upgrade {
+            Ok(upgrade) => self.guard.admit_session(&head.headers, upgrade.version),
+            Err(Refusal::WebRequest) => self.guard.admit_web_request(&head.headers),
+            Err(_) => Ok(()),
+        };
+        if let Err(denial) = admitted {
+            return Box::pin(ready(Ok(reply::denied(denial))));
+        }
+        let reply = match upgrade {
             Ok(upgrade) => match self.sessions.begin() {
                 Some(session) => {
                     let response = reply::switching(&upgrade);

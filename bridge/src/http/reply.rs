@@ -3,13 +3,14 @@
 
 use ::http::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use ::http::{Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
+use crate::auth::Denial;
 use crate::ws::{Refusal, Upgrade, VERSIONS};
 
 /// Bytes at hand, or those of a file.
@@ -49,6 +50,20 @@ pub(super) fn refusal(refusal: Refusal) -> Reply {
             reply
         }
         Refusal::Request | Refusal::Key => plain(StatusCode::BAD_REQUEST, &refusal.to_string()),
+    }
+}
+
+/// The answer to a client that has not shown what it must (T4).
+pub(super) fn denied(denial: Denial) -> Reply {
+    match denial {
+        Denial::Credentials => {
+            let mut reply = plain(StatusCode::UNAUTHORIZED, "not authorized");
+            let challenge =
+                HeaderValue::from_static("Basic realm=\"websockify\", charset=\"UTF-8\"");
+            reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            reply
+        }
+        Denial::Origin | Denial::Name => plain(StatusCode::FORBIDDEN, "forbidden"),
     }
 }
 

@@ -126,6 +126,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
         let doubt = Arc::new(Notify::new());
         let served = Arc::new(AtomicU64::new(0));
+        let security = host.certificates.for_bridge();
         let program = bridge::Program {
             readiness: seen,
             hold: spec.policy.wrap_timeout,
@@ -153,7 +154,12 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             look_interval: FIRST_LOOK,
             obstacle_named: false,
             killing: false,
-            bridging: Bridging::reserved(public, bridge::Target::Program(program), sessions),
+            bridging: Bridging::reserved(
+                public,
+                bridge::Target::Program(program),
+                sessions,
+                security,
+            ),
             readiness,
             doubt,
             served,

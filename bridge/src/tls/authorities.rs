@@ -1,0 +1,228 @@
+//! Which client certificates are good: those that lead to an authority of the CA file, or of the
+//! system.
+//!
+//! Signatures, purposes and dates are checked by rustls. Added to it: intermediates may stand in
+//! the CA file, the dates of the authority itself count, and a client's self-signed certificate is
+//! good if it stands in the file itself.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use tokio_rustls::rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
+};
+
+use super::certificate::{Age, Facts, Validity, date, facts};
+use super::{Authorities, Provider, Unusable, certificates, read};
+
+const ROLE: &str = "CA file";
+
+/// Verifies the certificates of clients.
+#[derive(Debug)]
+pub(super) struct ClientVerifier {
+    anchors: Vec<Anchor>,
+    /// Certificates of the file that are no anchors: they may stand between.
+    intermediates: Vec<CertificateDer<'static>>,
+    /// What is hinted to clients: whoever signed theirs.
+    subjects: Vec<DistinguishedName>,
+    /// With all anchors, whatever their dates.
+    webpki: Arc<dyn ClientCertVerifier>,
+    provider: Provider,
+}
+
+#[derive(Debug)]
+struct Anchor {
+    der: CertificateDer<'static>,
+    validity: Validity,
+}
+
+/// What is wrong with a certificate that rustls has no words for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Flaw {
+    #[error(
+        "it is an X.509 v1 certificate, which cannot be verified; it must be issued as version 3"
+    )]
+    Version1,
+    #[error("the certificate of its authority is not valid now")]
+    AnchorDates,
+    #[error("it is not for TLS clients")]
+    Purpose,
+}
+
+impl ClientVerifier {
+    pub(super) fn load(
+        authorities: &Authorities,
+        provider: &Provider,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, Unusable> {
+        match authorities {
+            Authorities::File(path) => {
+                let found = certificates(ROLE, path, &read(ROLE, path)?)?;
+                let name = format!("{ROLE} {}", path.display());
+                Self::of(found, &name, provider, warnings).ok_or_else(|| no_anchor(path))
+            }
+            Authorities::System => {
+                let found = rustls_native_certs::load_native_certs();
+                let reason = found.errors.first().map_or("none found".into(), ToString::to_string);
+                // What it has beside that is not ours to mend, nor to report.
+                Self::of(found.certs, "the system's store", provider, &mut Vec::new())
+                    .ok_or(Unusable::NoSystemAuthorities(reason))
+            }
+        }
+    }
+
+    /// `None`: no anchor is among them.
+    fn of(
+        found: Vec<CertificateDer<'static>>,
+        place: &str,
+        provider: &Provider,
+        warnings: &mut Vec<String>,
+    ) -> Option<Self> {
+        let mut anchors = Vec::new();
+        let mut intermediates = Vec::new();
+        let mut subjects = Vec::new();
+        for (index, der) in found.into_iter().enumerate() {
+            let facts = facts(&der);
+            // Its subject as clients compare it, and a check that it can be an issuer at all.
+            let (Some(facts), Some(subject)) = (facts, subject(&der)) else {
+                warnings.push(format!("certificate {} of {place} is damaged", index + 1));
+                continue;
+            };
+            subjects.push(subject);
+            if facts.is_self_signed {
+                warn_of_dates(&facts, place, warnings);
+                anchors.push(Anchor { der, validity: facts.validity });
+            } else {
+                intermediates.push(der);
+            }
+        }
+        let webpki = verifier(anchors.iter(), provider)?;
+        Some(Self { anchors, intermediates, subjects, webpki, provider: Arc::clone(provider) })
+    }
+
+    /// A self-signed certificate that stands in the CA file itself needs no other: the owner of
+    /// the file has put it there.
+    fn is_anchor(&self, end_entity: &CertificateDer<'_>) -> bool {
+        self.anchors.iter().any(|anchor| anchor.der == *end_entity)
+    }
+}
+
+fn warn_of_dates(facts: &Facts, place: &str, warnings: &mut Vec<String>) {
+    let Validity { until, .. } = facts.validity;
+    if facts.validity.at(super::certificate::now()) == Age::Expired {
+        let (subject, until) = (&facts.subject, date(until));
+        warnings.push(format!("authority {subject} of {place} has expired: valid until {until}"));
+    }
+}
+
+fn no_anchor(path: &Path) -> Unusable {
+    Unusable::wrong(ROLE, path, "has no self-signed certificate in it, which trust could begin at")
+}
+
+fn subject(der: &CertificateDer<'static>) -> Option<DistinguishedName> {
+    let mut store = RootCertStore::empty();
+    store.add(der.clone()).ok()?;
+    store.subjects().pop()
+}
+
+/// A verifier that trusts these; `None`: there are none.
+fn verifier<'a>(
+    anchors: impl Iterator<Item = &'a Anchor>,
+    provider: &Provider,
+) -> Option<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(anchors.map(|anchor| anchor.der.clone()));
+    let builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    builder.build().ok()
+}
+
+fn flaw(flaw: Flaw) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(flaw))))
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.subjects
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let facts = facts(end_entity).ok_or(CertificateError::BadEncoding)?;
+        if !facts.is_v3 {
+            return Err(flaw(Flaw::Version1));
+        }
+        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if self.is_anchor(end_entity) {
+            return match facts.validity.at(seconds) {
+                Age::Expired => Err(CertificateError::Expired.into()),
+                Age::Unripe => Err(CertificateError::NotValidYet.into()),
+                Age::Valid if !facts.is_for_clients => Err(flaw(Flaw::Purpose)),
+                Age::Valid => Ok(ClientCertVerified::assertion()),
+            };
+        }
+        let chain: Vec<_> = intermediates.iter().chain(&self.intermediates).cloned().collect();
+        let verified = self.webpki.verify_client_cert(end_entity, &chain, now)?;
+        let is_valid = |anchor: &&Anchor| anchor.validity.at(seconds) == Age::Valid;
+        if self.anchors.iter().all(|anchor| is_valid(&anchor)) {
+            return Ok(verified);
+        }
+        // RFC 5280 leaves an anchor's own dates open, and rustls does not look at them.
+        verifier(self.anchors.iter().filter(is_valid), &self.provider)
+            .and_then(|valid| valid.verify_client_cert(end_entity, &chain, now).ok())
+            .ok_or_else(|| flaw(Flaw::AnchorDates))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
+    }
+}
+
+/// Why a client's certificate was not taken, in words.
+pub(super) fn explain(error: &CertificateError) -> String {
+    let text: &dyn fmt::Display = match error {
+        CertificateError::UnknownIssuer => &"no authority that is trusted has issued it",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            &"it, or one that it depends on, has expired"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            &"it, or one that it depends on, is not valid yet"
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            &Flaw::Purpose
+        }
+        CertificateError::BadSignature => &"its signature, or that of one it depends on, is wrong",
+        CertificateError::BadEncoding => &"it is damaged",
+        CertificateError::Other(OtherError(other)) => other,
+        error => error,
+    };
+    text.to_string()
+}

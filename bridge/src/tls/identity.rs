@@ -1,0 +1,77 @@
+//! Our own certificate with its chain and key, as files have them.
+
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+
+use super::certificate::{Age, date, facts, now};
+use super::{Files, Provider, Unusable, broken, certificates, contains, read, words};
+
+const CERTIFICATE: &str = "certificate";
+const KEY: &str = "key";
+
+/// Reads certificate and key, and checks that they belong together. A certificate that is out of
+/// its dates is served, with a warning: that is better than nothing, and the clients decide.
+pub(super) fn load(
+    files: &Files,
+    provider: &Provider,
+    warnings: &mut Vec<String>,
+) -> Result<SingleCertAndKey, Unusable> {
+    let path = &files.certificate;
+    let text = read(CERTIFICATE, path)?;
+    let chain = certificates(CERTIFICATE, path, &text)?;
+    let ours = facts(&chain[0])
+        .ok_or_else(|| Unusable::wrong(CERTIFICATE, path, "is damaged: not X.509"))?;
+    let key = load_key(files, text)?;
+    let key_path = files.key.as_ref().unwrap_or(path);
+    let signer = provider.key_provider.load_private_key(key).map_err(|error| {
+        Unusable::wrong(KEY, key_path, format!("is unusable: {}", words(&error)))
+    })?;
+    // rustls would compare them too, but cannot read an X.509 v1 certificate, which old
+    // installations have and clients accept.
+    if signer.public_key().is_some_and(|public| *public != *ours.public_key) {
+        let problem = format!("does not match certificate {}", path.display());
+        return Err(Unusable::wrong(KEY, key_path, problem));
+    }
+    let path = path.display();
+    match ours.validity.at(now()) {
+        Age::Valid => {}
+        Age::Expired => {
+            let date = date(ours.validity.until);
+            warnings.push(format!("certificate {path} has expired: it was valid until {date}"));
+        }
+        Age::Unripe => {
+            let date = date(ours.validity.from);
+            warnings.push(format!("certificate {path} is not valid before {date}"));
+        }
+    }
+    Ok(SingleCertAndKey::from(CertifiedKey::new(chain, signer)))
+}
+
+/// The first key of the key file, or of the certificate's, whose text is at hand.
+fn load_key(files: &Files, text: Vec<u8>) -> Result<PrivateKeyDer<'static>, Unusable> {
+    let (path, text) = match &files.key {
+        Some(path) => (path, read(KEY, path)?),
+        None => (&files.certificate, text),
+    };
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        // PKCS#8 has a label of its own for it (RFC 7468, section 11), OpenSSL's own formats have
+        // a header.
+        let is_encrypted = contains(&text, "-----BEGIN ENCRYPTED PRIVATE KEY-----")
+            || contains(&text, "Proc-Type: 4,ENCRYPTED");
+        let problem = match error {
+            _ if is_encrypted => {
+                "has an encrypted key, which nobody could unlock at a restart; decrypt it with \
+                 'openssl pkey'"
+                    .into()
+            }
+            PemError::NoItemsFound if files.key.is_none() => {
+                "has no private key in it, and no --key is given".into()
+            }
+            PemError::NoItemsFound => "has no private key in it".into(),
+            error => broken(&error),
+        };
+        let role = if files.key.is_some() { KEY } else { CERTIFICATE };
+        Unusable::wrong(role, path, problem)
+    })
+}

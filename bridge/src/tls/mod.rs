@@ -1,0 +1,173 @@
+//! TLS on the public port: from files to an [`Acceptor`], and from an accepted connection to a
+//! [`Stream`](crate::stream::Stream), plain or encrypted.
+//!
+//! - `identity` reads the certificate and its key,
+//! - `authorities` decides which client certificates are good,
+//! - `certificate` reads what stands in one,
+//! - `admit` looks at a client's first byte and does the handshake.
+//!
+//! Knows nothing of HTTP but one refusal for plain clients that are not wanted.
+
+mod admit;
+mod authorities;
+mod certificate;
+mod identity;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::server::{NoServerSessionStorage, ServerConfig};
+use tokio_rustls::rustls::{self, ConfigBuilder, DEFAULT_VERSIONS, WantsVerifier};
+
+pub(crate) use admit::{Refused, admit};
+pub(crate) use certificate::common_name;
+
+/// Where certificates are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// Our certificate and its chain in PEM, ours first.
+    pub certificate: PathBuf,
+    /// Its key in PEM; `None`: in the same file.
+    pub key: Option<PathBuf>,
+    /// Whose certificates a client needs; `None`: none is asked for.
+    pub clients: Option<Authorities>,
+}
+
+/// Who may have signed a client's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authorities {
+    /// Those that the system trusts.
+    System,
+    /// Those in this PEM file.
+    File(PathBuf),
+}
+
+/// Whether TLS clients are served.
+#[derive(Debug, Clone)]
+pub enum Tls {
+    /// No, for this reason.
+    Off(String),
+    /// Yes.
+    On(Acceptor),
+}
+
+/// What a TLS handshake needs.
+#[derive(Debug, Clone)]
+pub struct Acceptor(Arc<ServerConfig>);
+
+/// Why certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// A file cannot be read.
+    #[error("cannot read {role} {}", path.display())]
+    Unreadable {
+        /// What it should have.
+        role: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file has not what it should have.
+    #[error("{role} {} {problem}", path.display())]
+    Wrong {
+        /// What it should have.
+        role: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The system has no authorities.
+    #[error("cannot find the system's certificate authorities: {0}")]
+    NoSystemAuthorities(String),
+}
+
+impl Unusable {
+    fn wrong(role: &'static str, path: &Path, problem: impl Into<String>) -> Self {
+        Self::Wrong { role, path: path.to_owned(), problem: problem.into() }
+    }
+}
+
+impl Acceptor {
+    /// Reads the files. Beside the acceptor there may be warnings: what works, and should not be
+    /// left so.
+    pub fn load(files: &Files) -> Result<(Self, Vec<String>), Unusable> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut warnings = Vec::new();
+        let identity = identity::load(files, &provider, &mut warnings)?;
+        let clients = files.clients.as_ref().map(|authorities| {
+            authorities::ClientVerifier::load(authorities, &provider, &mut warnings)
+        });
+        let builder = builder(provider);
+        let mut config = match clients.transpose()? {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(Arc::new(verifier)),
+        }
+        .with_cert_resolver(Arc::new(identity));
+        if files.clients.is_some() {
+            // A session that is resumed would outlive its certificate.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok((Self(Arc::new(config)), warnings))
+    }
+}
+
+fn builder(provider: Provider) -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(DEFAULT_VERSIONS)
+        .expect("the provider has cipher suites for every version")
+}
+
+/// The whole of a PEM file.
+fn read(role: &'static str, path: &Path) -> Result<Vec<u8>, Unusable> {
+    let unreadable = |source| Unusable::Unreadable { role, path: path.to_owned(), source };
+    let text = std::fs::read(path).map_err(unreadable)?;
+    if !contains(&text, "-----BEGIN ") {
+        return Err(Unusable::wrong(role, path, "is not a PEM file"));
+    }
+    Ok(text)
+}
+
+fn contains(text: &[u8], part: &str) -> bool {
+    text.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+/// The certificates of a PEM file, at least one.
+fn certificates(
+    role: &'static str,
+    path: &Path,
+    text: &[u8],
+) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, Unusable> {
+    use rustls::pki_types::pem::PemObject;
+    let certificates = rustls::pki_types::CertificateDer::pem_slice_iter(text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Unusable::wrong(role, path, broken(&error)))?;
+    if certificates.is_empty() {
+        return Err(Unusable::wrong(role, path, "has no certificate in it"));
+    }
+    Ok(certificates)
+}
+
+fn broken(error: &rustls::pki_types::pem::Error) -> String {
+    use rustls::pki_types::pem::Error;
+    match error {
+        Error::MissingSectionEnd { .. } => "is cut off: an END line is missing".into(),
+        Error::Base64Decode(_) => "is damaged: not base64".into(),
+        error => format!("is damaged: {error}"),
+    }
+}
+
+/// What goes wrong in rustls, in the words of somebody who has files and no types.
+fn words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::General(text) => text.clone(),
+        error => error.to_string(),
+    }
+}
+
+type Provider = Arc<CryptoProvider>;

@@ -1,0 +1,152 @@
+//! Encryption and authentication as they were asked for, and the certificates through our life:
+//! read before anything is started, and again on SIGHUP.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use bridge::tls::{Acceptor, Authorities, Files, Tls};
+use bridge::{Auth, Credentials, Plain};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::cli::Args;
+use crate::config::{UsageError, invalid};
+use crate::exit::Failure;
+
+/// The certificate that is tried if none is given, as upstream does.
+const DEFAULT_CERTIFICATE: &str = "self.pem";
+
+/// The ways to authenticate, under upstream's names.
+const PLUGINS: &str = "BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin";
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Security {
+    files: Files,
+    /// Whether to serve without a usable certificate is no choice.
+    is_required: bool,
+    plain: Plain,
+    auth: Option<Auth>,
+    web_auth: bool,
+}
+
+impl Security {
+    pub(crate) fn new(args: &Args) -> Result<Self, UsageError> {
+        let clients = match (&args.cafile, args.verify_client) {
+            (Some(path), true) => Some(Authorities::File(path.clone())),
+            (None, true) => Some(Authorities::System),
+            (None, false) => None,
+            (Some(_), false) => return Err(needs("--cafile", "--verify-client")),
+        };
+        let files = Files {
+            certificate: args.cert.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CERTIFICATE)),
+            key: args.key.clone(),
+            clients,
+        };
+        // Only TLS has client certificates.
+        let encrypted_only = args.ssl_only || args.verify_client;
+        Ok(Self {
+            files,
+            is_required: args.cert.is_some() || args.key.is_some() || encrypted_only,
+            plain: if encrypted_only { Plain::Refused } else { Plain::Served },
+            auth: auth(args)?,
+            web_auth: args.web_auth,
+        })
+    }
+}
+
+fn auth(args: &Args) -> Result<Option<Auth>, UsageError> {
+    let (plugin, source) = match (&args.auth_plugin, &args.auth_source) {
+        (Some(plugin), Some(source)) => (plugin, source),
+        (Some(_), None) => return Err(needs("--auth-plugin", "--auth-source")),
+        (None, Some(_)) => return Err(needs("--auth-source", "--auth-plugin")),
+        (None, None) if args.web_auth => return Err(needs("--web-auth", "--auth-plugin")),
+        (None, None) => return Ok(None),
+    };
+    // Upstream's are Python classes, and may be named with their module.
+    let module = ["websockify.auth_plugins.", "auth_plugins."];
+    let name = module.iter().find_map(|module| plugin.strip_prefix(module)).unwrap_or(plugin);
+    let list = |what| {
+        let words: Vec<_> = source.split_whitespace().map(str::to_owned).collect();
+        if words.is_empty() {
+            return Err(UsageError(format!("there is no {what} in the value of '--auth-source'")));
+        }
+        Ok(words)
+    };
+    match name {
+        // The value has a password in it: it is not repeated.
+        "BasicHTTPAuth" if !source.contains(':') => Err(UsageError(
+            "invalid value for '--auth-source': BasicHTTPAuth expects user:password".into(),
+        )),
+        "BasicHTTPAuth" => Ok(Some(Auth::Basic(Credentials::new(source)))),
+        "ClientCertCNAuth" if !args.verify_client => {
+            Err(needs("--auth-plugin=ClientCertCNAuth", "--verify-client"))
+        }
+        "ClientCertCNAuth" => Ok(Some(Auth::ClientCertCn(list("name")?))),
+        "ExpectOrigin" => Ok(Some(Auth::Origin(list("origin")?))),
+        _ => Err(invalid("--auth-plugin", plugin, PLUGINS)),
+    }
+}
+
+fn needs(option: &str, other: &str) -> UsageError {
+    UsageError(format!("option '{option}' needs '{other}'"))
+}
+
+/// [`Security`] with its files read.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    security: Security,
+    tls: watch::Sender<Tls>,
+    warnings: Vec<String>,
+}
+
+impl Certificates {
+    /// Reads the files; without a usable certificate TLS is off, unless it was asked for.
+    pub(crate) fn load(security: Security) -> Result<Self> {
+        let (tls, warnings) = match Acceptor::load(&security.files) {
+            Ok((acceptor, warnings)) => (Tls::On(acceptor), warnings),
+            Err(unusable) if security.is_required => return Err(unusable.into()),
+            Err(unusable) => {
+                (Tls::Off(Failure::from(anyhow::Error::from(unusable)).reason), vec![])
+            }
+        };
+        Ok(Self { security, tls: watch::Sender::new(tls), warnings })
+    }
+
+    /// Says what is to be said of them, once there is a log.
+    pub(crate) fn report(&self) {
+        for warning in &self.warnings {
+            warn!("{warning}");
+        }
+    }
+
+    /// Reads the files again, for the clients to come. Files that cannot be used change nothing.
+    pub(crate) fn reload(&mut self) {
+        match Acceptor::load(&self.security.files) {
+            Ok((acceptor, warnings)) => {
+                self.tls.send_replace(Tls::On(acceptor));
+                self.warnings = warnings;
+                info!("certificates are reloaded");
+                self.report();
+            }
+            Err(unusable) => {
+                let reason = Failure::from(anyhow::Error::from(unusable)).reason;
+                if matches!(*self.tls.borrow(), Tls::On(_)) {
+                    warn!("the old certificates stay in use: {reason}");
+                } else {
+                    debug!("TLS stays off: {reason}");
+                }
+            }
+        }
+    }
+
+    /// What the bridge needs to know; it hears of what is reloaded.
+    pub(crate) fn for_bridge(&self) -> bridge::Security {
+        bridge::Security {
+            tls: self.tls.subscribe(),
+            plain: self.security.plain,
+            auth: self.security.auth.clone(),
+            web_auth: self.security.web_auth,
+        }
+    }
+}

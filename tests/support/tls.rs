@@ -1,0 +1,239 @@
+//! Certificates of our own making, and clients that speak TLS. Blocks, with a deadline on reads.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::client::frame;
+use super::wait::DEADLINE;
+
+/// Who signs the certificates of all servers under test.
+pub(crate) static SERVERS: LazyLock<Authority> = LazyLock::new(|| Authority::new("servers"));
+
+const DAY: Duration = Duration::from_secs(86400);
+
+/// When a certificate is valid.
+#[derive(Clone, Copy)]
+pub(crate) enum Dates {
+    Now,
+    Past,
+    Future,
+}
+
+/// A certificate that signs others, and its key.
+pub(crate) struct Authority {
+    params: CertificateParams,
+    key: KeyPair,
+    certificate: Certificate,
+}
+
+/// A certificate and its key.
+pub(crate) struct Identity {
+    pub(crate) certificate: Certificate,
+    pub(crate) key: KeyPair,
+}
+
+fn named(name: &str, dates: Dates) -> CertificateParams {
+    let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let now = SystemTime::now();
+    let (from, until) = match dates {
+        Dates::Now => (now - DAY, now + DAY),
+        Dates::Past => (now - 2 * DAY, now - DAY),
+        Dates::Future => (now + DAY, now + 2 * DAY),
+    };
+    (params.not_before, params.not_after) = (from.into(), until.into());
+    params
+}
+
+impl Authority {
+    /// One that signs itself.
+    pub(crate) fn new(name: &str) -> Self {
+        Self::dated(name, Dates::Now)
+    }
+
+    pub(crate) fn dated(name: &str, dates: Dates) -> Self {
+        Self::signed(name, dates, None)
+    }
+
+    /// One that this one signs.
+    pub(crate) fn intermediate(&self, name: &str, dates: Dates) -> Self {
+        Self::signed(name, dates, Some(self))
+    }
+
+    fn signed(name: &str, dates: Dates, by: Option<&Self>) -> Self {
+        let mut params = named(name, dates);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().unwrap();
+        let certificate = match by {
+            Some(by) => params.signed_by(&key, &by.issuer()),
+            None => params.self_signed(&key),
+        };
+        Self { params, key, certificate: certificate.unwrap() }
+    }
+
+    fn issuer(&self) -> Issuer<'_, &KeyPair> {
+        Issuer::from_params(&self.params, &self.key)
+    }
+
+    /// A certificate for a server or client of this name.
+    pub(crate) fn issue(&self, name: &str) -> Identity {
+        self.issue_for(name, Dates::Now, &[])
+    }
+
+    pub(crate) fn issue_for(
+        &self,
+        name: &str,
+        dates: Dates,
+        purposes: &[ExtendedKeyUsagePurpose],
+    ) -> Identity {
+        let mut params = named(name, dates);
+        params.extended_key_usages = purposes.to_vec();
+        let key = KeyPair::generate().unwrap();
+        Identity { certificate: params.signed_by(&key, &self.issuer()).unwrap(), key }
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+}
+
+impl Identity {
+    /// One that signs itself, as `openssl req -x509` does: an authority.
+    pub(crate) fn self_signed(name: &str) -> Self {
+        let Authority { key, certificate, .. } = Authority::new(name);
+        Self { certificate, key }
+    }
+
+    /// Certificate and key, as one file.
+    pub(crate) fn pem(&self) -> String {
+        self.certificate.pem() + &self.key.serialize_pem()
+    }
+}
+
+/// How a client of TLS is equipped.
+pub(crate) struct Caller(Arc<ClientConfig>);
+
+impl Caller {
+    /// Without a certificate.
+    pub(crate) fn anonymous() -> Self {
+        Self(Arc::new(builder(true).with_no_client_auth()))
+    }
+
+    /// The same, in TLS 1.2.
+    pub(crate) fn old() -> Self {
+        Self(Arc::new(builder(false).with_no_client_auth()))
+    }
+
+    /// With a certificate, and others to send along.
+    pub(crate) fn with(identity: &Identity, along: &[&Authority]) -> Self {
+        let along = along.iter().map(|authority| authority.certificate.der().clone());
+        let chain = std::iter::once(identity.certificate.der().clone()).chain(along).collect();
+        Self::showing(chain, &identity.key)
+    }
+
+    /// The same, in TLS 1.2.
+    pub(crate) fn old_with(identity: &Identity) -> Self {
+        Self::equipped(false, vec![identity.certificate.der().clone()], &identity.key)
+    }
+
+    /// With certificates that need not fit the key.
+    pub(crate) fn showing(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Self {
+        Self::equipped(true, chain, key)
+    }
+
+    fn equipped(latest: bool, chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Self {
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        Self(Arc::new(builder(latest).with_client_auth_cert(chain, key).unwrap()))
+    }
+
+    /// Connects to a port of 127.0.0.1 and does the handshake. What the server thinks of the
+    /// client's certificate shows later, in TLS 1.3.
+    pub(crate) fn call(&self, port: u16) -> Result<TlsConnection, String> {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let name = "localhost".try_into().unwrap();
+        let mut connection = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket).map_err(|error| error.to_string())?;
+        }
+        Ok(TlsConnection(StreamOwned::new(connection, socket)))
+    }
+
+    /// A WebSocket session over TLS, or the status or error instead.
+    pub(crate) fn session(&self, port: u16, headers: &[&str]) -> Result<TlsConnection, String> {
+        let mut connection = self.call(port)?;
+        match connection.upgrade(13, headers)? {
+            101 => Ok(connection),
+            status => Err(status.to_string()),
+        }
+    }
+}
+
+fn builder(
+    latest: bool,
+) -> tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_rustls::rustls::client::WantsClientCert>
+{
+    let mut roots = RootCertStore::empty();
+    roots.add(SERVERS.certificate.der().clone()).unwrap();
+    let version = if latest { &TLS13 } else { &TLS12 };
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+}
+
+/// A client's encrypted connection.
+pub(crate) struct TlsConnection(pub(crate) StreamOwned<ClientConnection, TcpStream>);
+
+impl TlsConnection {
+    /// Asks for a session; gives the status of the answer.
+    pub(crate) fn upgrade(&mut self, version: u8, headers: &[&str]) -> Result<u16, String> {
+        let headers: String = headers.iter().flat_map(|header| [*header, "\r\n"]).collect();
+        self.request(&format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Version: {version}\r\n{headers}\r\n"
+        ))
+    }
+
+    /// Sends a head; gives the status of the answer, of which nothing but the head is read.
+    pub(crate) fn request(&mut self, head: &str) -> Result<u16, String> {
+        let words = |error: std::io::Error| error.to_string();
+        self.0.write_all(head.as_bytes()).map_err(words)?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).map_err(words)?;
+            answer.push(byte[0]);
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        Ok(answer.split(' ').nth(1).unwrap().parse().unwrap())
+    }
+
+    /// Sends a message of less than 126 bytes and checks that it comes back.
+    pub(crate) fn exchange(&mut self, message: &[u8]) {
+        self.0.write_all(&frame(0x82, message)).unwrap();
+        let mut answer = vec![0; message.len() + 2];
+        self.0.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer[2..], message);
+    }
+
+    /// The certificate that the server has shown.
+    pub(crate) fn certificate(&self) -> CertificateDer<'static> {
+        self.0.conn.peer_certificates().unwrap()[0].clone()
+    }
+}

@@ -1,0 +1,220 @@
+//! Which client certificates are good (T3).
+
+use std::process::Command;
+
+use rcgen::ExtendedKeyUsagePurpose as Purpose;
+use tempfile::TempDir;
+use tokio_rustls::rustls::HandshakeKind;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+
+use super::{bridge_in, directory, write};
+use crate::support::{
+    Authority, Caller, Dates, Identity, Service, Websockify, echo_service, needs, request,
+};
+
+/// A websockify that asks for certificates of the authorities in `file`.
+fn asking(directory: &TempDir, service: &Service, file: &[String]) -> (Websockify, u16) {
+    write(directory, "ca.pem", &file.concat());
+    bridge_in(directory, service, &["--verify-client", "--cafile=ca.pem"])
+}
+
+/// Checks that a caller gets no session and that the log says why.
+fn refused(websockify: &Websockify, port: u16, caller: &Caller, reason: &str) {
+    let before = websockify.logged(&["refused", reason]).len();
+    let error = caller.session(port, &[]).err().unwrap_or_else(|| panic!("{reason}: let in"));
+    assert!(error.contains("alert"), "{reason}: {error}");
+    crate::support::wait_until(reason, || websockify.logged(&["refused", reason]).len() > before);
+}
+
+#[test]
+fn t3_a_certificate_of_the_authority_is_required() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let authority = Authority::new("authority");
+    let (websockify, port) = asking(&directory, &service, &[authority.pem()]);
+    let joe = authority.issue("Joe");
+    Caller::with(&joe, &[]).session(port, &[]).unwrap().exchange(b"hello");
+    Caller::old_with(&joe).session(port, &[]).unwrap().exchange(b"hello");
+    let line = websockify.wait_for_log(&["session started"]);
+    assert_eq!(crate::support::field(&line, "name"), "Joe");
+
+    assert_eq!(request(port, "/", &[]).0.status, 400, "no plain clients");
+    refused(&websockify, port, &Caller::anonymous(), "without a certificate");
+    refused(&websockify, port, &Caller::old(), "without a certificate");
+    let stranger = Authority::new("stranger").issue("Joe");
+    refused(&websockify, port, &Caller::with(&stranger, &[]), "no authority that is trusted");
+    // The same name is not the same authority.
+    let forged = Authority::new("authority").issue("Joe");
+    refused(&websockify, port, &Caller::with(&forged, &[]), "certificate");
+    let own = Identity::self_signed("Joe");
+    refused(&websockify, port, &Caller::with(&own, &[]), "certificate");
+}
+
+#[test]
+fn t3_a_certificate_that_was_changed_is_refused() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let authority = Authority::new("authority");
+    let (websockify, port) = asking(&directory, &service, &[authority.pem()]);
+    let joe = authority.issue("Joe");
+    let mut changed = joe.certificate.der().to_vec();
+    let at = changed.windows(3).position(|name| name == b"Joe").unwrap();
+    changed[at] = b'M';
+    let caller = Caller::showing(vec![CertificateDer::from(changed)], &joe.key);
+    refused(&websockify, port, &caller, "signature");
+    Caller::with(&joe, &[]).session(port, &[]).unwrap().exchange(b"hello");
+}
+
+/// T3: a session that is resumed would outlive the certificate it began with.
+#[test]
+fn t3_no_session_is_resumed_where_certificates_count() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let authority = Authority::new("authority");
+    let joe = authority.issue("Joe");
+    let second = |caller: &Caller, port| {
+        caller.session(port, &[]).unwrap().exchange(b"hello");
+        caller.session(port, &[]).unwrap().0.conn.handshake_kind().unwrap()
+    };
+    let (_asking, port) = asking(&directory, &service, &[authority.pem()]);
+    assert_eq!(second(&Caller::with(&joe, &[]), port), HandshakeKind::Full);
+    assert_eq!(second(&Caller::old_with(&joe), port), HandshakeKind::Full);
+    let (_not_asking, port) = bridge_in(&directory, &service, &[]);
+    assert_eq!(second(&Caller::anonymous(), port), HandshakeKind::Resumed);
+    assert_eq!(second(&Caller::old(), port), HandshakeKind::Resumed);
+}
+
+#[test]
+fn t3_dates_count_all_along_the_chain() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (root, old_root, early_root) = (
+        Authority::new("root"),
+        Authority::dated("old root", Dates::Past),
+        Authority::dated("early root", Dates::Future),
+    );
+    let file = [root.pem(), old_root.pem(), early_root.pem()];
+    let (websockify, port) = asking(&directory, &service, &file);
+    assert_eq!(websockify.logged(&["WARN", "old root", "has expired"]).len(), 1);
+    Caller::with(&root.issue("Joe"), &[]).session(port, &[]).unwrap().exchange(b"hello");
+    for (dates, words) in [(Dates::Past, "has expired"), (Dates::Future, "not valid yet")] {
+        let own = root.issue_for("Joe", dates, &[]);
+        refused(&websockify, port, &Caller::with(&own, &[]), words);
+        let between = root.intermediate("between", dates);
+        let joe = between.issue("Joe");
+        refused(&websockify, port, &Caller::with(&joe, &[&between]), words);
+    }
+    for root in [&old_root, &early_root] {
+        let words = "authority is not valid now";
+        refused(&websockify, port, &Caller::with(&root.issue("Joe"), &[]), words);
+        let between = root.intermediate("between", Dates::Now);
+        let joe = between.issue("Joe");
+        refused(&websockify, port, &Caller::with(&joe, &[&between]), words);
+    }
+}
+
+#[test]
+fn t3_intermediates_come_from_the_client_or_the_file_and_are_no_anchors() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let root = Authority::new("root");
+    let first = root.intermediate("first", Dates::Now);
+    let second = first.intermediate("second", Dates::Now);
+    let joe = second.issue("Joe");
+    {
+        let (websockify, port) = asking(&directory, &service, &[root.pem()]);
+        let caller = Caller::with(&joe, &[&second, &first]);
+        caller.session(port, &[]).unwrap().exchange(b"hello");
+        refused(&websockify, port, &Caller::with(&joe, &[&second]), "no authority");
+    }
+    {
+        let (_websockify, port) =
+            asking(&directory, &service, &[second.pem(), root.pem(), first.pem()]);
+        Caller::with(&joe, &[]).session(port, &[]).unwrap().exchange(b"hello");
+        Caller::with(&joe, &[&second]).session(port, &[]).unwrap().exchange(b"hello");
+    }
+    // Trust begins at self-signed certificates only, as in upstream.
+    let other = Authority::new("other");
+    let file = [other.pem(), second.pem(), first.pem()];
+    let (websockify, port) = asking(&directory, &service, &file);
+    refused(&websockify, port, &Caller::with(&joe, &[&second, &first]), "no authority");
+}
+
+/// T3: as upstream does, with what `openssl req -x509` makes.
+#[test]
+fn t3_a_self_signed_certificate_in_the_file_is_good_itself() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let joe = Identity::self_signed("Joe");
+    let (_websockify, port) = asking(&directory, &service, &[joe.certificate.pem()]);
+    Caller::with(&joe, &[]).session(port, &[]).unwrap().exchange(b"hello");
+}
+
+#[test]
+fn t3_a_servers_certificate_is_no_clients() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let root = Authority::new("root");
+    let (websockify, port) = asking(&directory, &service, &[root.pem()]);
+    let server = root.issue_for("Joe", Dates::Now, &[Purpose::ServerAuth]);
+    refused(&websockify, port, &Caller::with(&server, &[]), "not for TLS clients");
+    let client = root.issue_for("Joe", Dates::Now, &[Purpose::ClientAuth]);
+    Caller::with(&client, &[]).session(port, &[]).unwrap().exchange(b"hello");
+}
+
+#[test]
+fn t3_the_systems_authorities_are_the_default() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let root = Authority::new("root");
+    write(&directory, "system.pem", &root.pem());
+    let port = crate::support::free_port();
+    let start = |store: &str| {
+        Websockify::start_with("--verify-client", |command| {
+            command.args([&port.to_string(), &service.target()]).current_dir(&directory);
+            // Where OpenSSL, and all who follow it, look for the system's store.
+            command
+                .env("SSL_CERT_FILE", directory.path().join(store))
+                .env("SSL_CERT_DIR", "/nowhere");
+        })
+    };
+    let mut websockify = start("system.pem");
+    websockify.wait_until_open();
+    Caller::with(&root.issue("Joe"), &[]).session(port, &[]).unwrap().exchange(b"hello");
+    let stranger = Authority::new("stranger").issue("Joe");
+    refused(&websockify, port, &Caller::with(&stranger, &[]), "no authority");
+    assert_eq!(websockify.stop(), 0);
+    let output = start("none.pem").output();
+    assert_eq!(output.status, 1);
+    assert!(output.err[0].contains("the system's certificate authorities"), "{:?}", output.err);
+}
+
+#[test]
+fn t3_an_x509_v1_certificate_gets_a_precise_message() {
+    if !needs(&["openssl"]) {
+        return;
+    }
+    let service = echo_service();
+    let (directory, _) = directory();
+    let root = Authority::new("root");
+    let joe = root.issue("Joe");
+    write(&directory, "joe.key", &joe.key.serialize_pem());
+    for line in [
+        "req -new -key joe.key -subj /CN=Joe -out joe.csr",
+        "x509 -req -in joe.csr -signkey joe.key -out joe.crt",
+    ] {
+        let output =
+            Command::new("openssl").current_dir(&directory).args(line.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let (websockify, port) = asking(&directory, &service, &[root.pem()]);
+    let address = format!("127.0.0.1:{port}");
+    // It is refused there, so how this ends says nothing.
+    let _ = Command::new("openssl")
+        .current_dir(&directory)
+        .args(["s_client", "-connect", &address, "-cert", "joe.crt", "-key", "joe.key"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    websockify.wait_for_log(&["refused a client's certificate", "X.509 v1"]);
+}

@@ -1,0 +1,86 @@
+//! One deadline over first byte, handshake and request head (T6).
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use super::{bridge_in, directory};
+use crate::support::{Caller, connect, echo_service, read_to_end};
+
+/// The beginning of a ClientHello record that announces more.
+const BEGUN: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+
+/// Clients that stop at different points before they have sent a request.
+fn stallers(port: u16, count: usize) -> Vec<TcpStream> {
+    let stages: [&[u8]; 4] = [b"", b"\x16", BEGUN, b"GET / HTTP/1.1\r\nHost:"];
+    (0..count)
+        .map(|index| {
+            let mut staller = connect(port);
+            staller.write_all(stages[index % stages.len()]).unwrap();
+            staller
+        })
+        .collect()
+}
+
+#[test]
+fn t6_five_hundred_stallers_hold_up_nobody_and_are_sent_away() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (_websockify, port) = bridge_in(&directory, &service, &[]);
+    let began = Instant::now();
+    let mut stallers = stallers(port, 500);
+    // One has done its handshake and says nothing.
+    let mut silent = Caller::anonymous().call(port).unwrap();
+    let mut good = Caller::anonymous().session(port, &[]).unwrap();
+    good.exchange(b"hello");
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    for staller in &mut stallers {
+        read_to_end(staller);
+    }
+    assert!(silent.request("").is_err());
+    let time = began.elapsed();
+    assert!(time >= Duration::from_secs(9), "not before their time: {time:?}");
+    good.exchange(b"still here");
+}
+
+/// T6: the handshake's time is part of the head's; bytes buy none.
+#[test]
+fn t6_who_dribbles_gets_no_more_time() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (_websockify, port) = bridge_in(&directory, &service, &[]);
+    let began = Instant::now();
+    let mut dribbler = connect(port);
+    dribbler.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut bytes = BEGUN.iter().chain(std::iter::repeat(&0));
+    loop {
+        if dribbler.write_all(&[*bytes.next().unwrap()]).is_err() {
+            break;
+        }
+        let mut end = [0];
+        match std::io::Read::read(&mut dribbler, &mut end) {
+            Ok(0) => break,
+            Ok(_) => panic!("an answer to half a handshake"),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+            Err(_) => assert!(began.elapsed() < Duration::from_secs(20), "it goes on"),
+        }
+    }
+    assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
+}
+
+#[test]
+fn t6_a_staller_is_nothing_to_run_once() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (websockify, port) = bridge_in(&directory, &service, &["--run-once"]);
+    let stallers = stallers(port, 8);
+    let began = Instant::now();
+    let mut good = Caller::anonymous().session(port, &[]).unwrap();
+    good.exchange(b"hello");
+    for mut staller in stallers {
+        assert_eq!(read_to_end(&mut staller), b"", "closed when the one session has begun");
+    }
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    drop(good);
+    assert_eq!(websockify.output().status, 0);
+}

@@ -1,0 +1,242 @@
+//! Certificate and key as files have them (T2).
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{bridge_in, directory, write};
+use crate::support::{
+    Caller, Dates, Output, SERVERS, Websockify, connect, echo_service, free_port, needs,
+    read_to_end, request, wait_until,
+};
+
+fn openssl(directory: &TempDir, line: &str) {
+    let output = Command::new("openssl")
+        .current_dir(directory)
+        .args(line.split(' '))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What it says to somebody who starts it in this directory with these options.
+fn attempt(directory: &TempDir, options: &str) -> Output {
+    let target = "127.0.0.1:9";
+    Websockify::start_with(options, |command| {
+        command.current_dir(directory).args([&free_port().to_string(), target]);
+    })
+    .output()
+}
+
+fn refused(directory: &TempDir, options: &str, parts: &[&str]) {
+    let output = attempt(directory, options);
+    let said = output.err.join("\n");
+    assert_eq!((output.status, output.err.len()), (1, 1), "{options}: {said}");
+    for part in parts {
+        assert!(said.contains(part), "{options}: no {part:?} in {said:?}");
+    }
+    assert!(!said.contains("os error"), "{said}");
+}
+
+/// T2: as the manual page prints it, but for the questions.
+#[test]
+fn t2_the_manual_pages_certificate_works() {
+    if !needs(&["openssl", "curl"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    openssl(
+        &directory,
+        "req -new -x509 -days 365 -nodes -out self.pem -keyout self.pem -subj /CN=localhost",
+    );
+    let service = echo_service();
+    let (_websockify, port) = bridge_in(&directory, &service, &[]);
+    let url = format!("https://localhost:{port}/");
+    let curl = Command::new("curl")
+        .current_dir(&directory)
+        .args(["-s", "--cacert", "self.pem", &url])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&curl.stdout), "WebSocket only\n");
+}
+
+#[test]
+fn t2_keys_in_pkcs8_pkcs1_and_sec1() {
+    if !needs(&["openssl"]) {
+        return;
+    }
+    let service = echo_service();
+    for (kind, make) in [
+        ("PRIVATE KEY", "genpkey -algorithm RSA -out key.pem"),
+        ("PRIVATE KEY", "genpkey -algorithm ED25519 -out key.pem"),
+        ("RSA PRIVATE KEY", "genrsa -traditional -out key.pem"),
+        ("EC PRIVATE KEY", "ecparam -name prime256v1 -genkey -out key.pem"),
+        ("EC PRIVATE KEY", "ecparam -name secp521r1 -genkey -out key.pem"),
+    ] {
+        let directory = TempDir::new().unwrap();
+        openssl(&directory, make);
+        let key = fs::read_to_string(directory.path().join("key.pem")).unwrap();
+        assert!(key.contains(&format!("-----BEGIN {kind}-----")), "{key}");
+        openssl(&directory, "req -new -x509 -key key.pem -out cert.pem -subj /CN=localhost");
+        let options = ["--cert=cert.pem", "--key=key.pem"];
+        let (_websockify, port) = bridge_in(&directory, &service, &options);
+        openssl(&directory, &format!("s_client -brief -connect 127.0.0.1:{port}"));
+    }
+}
+
+#[test]
+fn t2_chain_and_key_may_be_one_file_in_any_order() {
+    let service = echo_service();
+    let intermediate = SERVERS.intermediate("between", Dates::Now);
+    let server = intermediate.issue("localhost");
+    let (cert, key) = (server.certificate.pem(), server.key.serialize_pem());
+    for text in [[&cert, &intermediate.pem(), &key], [&key, &cert, &intermediate.pem()]] {
+        let directory = TempDir::new().unwrap();
+        write(&directory, "all.pem", &format!("some words\n{}", text.map(String::as_str).concat()));
+        let (_websockify, port) = bridge_in(&directory, &service, &["--cert=all.pem"]);
+        Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
+    }
+}
+
+#[test]
+fn t2_without_the_default_certificate_tls_is_off() {
+    let directory = TempDir::new().unwrap();
+    let service = echo_service();
+    let (mut websockify, port) = bridge_in(&directory, &service, &[]);
+    assert_eq!(request(port, "/", &[]).0.status, 405);
+    for _ in 0..2 {
+        let mut client = connect(port);
+        client.write_all(b"\x16\x03\x01\x00\x05hello").unwrap();
+        // handshake_failure, fatal.
+        assert_eq!(read_to_end(&mut client), b"\x15\x03\x03\x00\x02\x02\x28");
+    }
+    let error = Caller::anonymous().call(port).err().unwrap();
+    assert!(error.contains("HandshakeFailure"), "{error}");
+    wait_until("a line for each", || {
+        websockify.logged(&["refused a TLS client", "self.pem"]).len() == 3
+    });
+    assert_eq!(websockify.logged(&["INFO TLS is off", "self.pem", "no such file"]).len(), 1);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// T2: what cannot be used ends the start, with one line.
+#[test]
+fn t2_a_certificate_that_was_asked_for_must_be_usable() {
+    let (directory, identity) = directory();
+    let (cert, key) = (identity.certificate.pem(), identity.key.serialize_pem());
+    let other = SERVERS.issue("other").key.serialize_pem();
+    let damaged = cert.replacen('M', "!", 1);
+    let cut = cert.split("-----END").next().unwrap().to_owned();
+    for (name, text) in [
+        ("cert.pem", cert.as_str()),
+        ("key.pem", &key),
+        ("other.pem", &other),
+        ("damaged.pem", &damaged),
+        ("cut.pem", &cut),
+        ("empty.pem", ""),
+        ("text.pem", "hello\n"),
+        ("nonsense.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+    ] {
+        write(&directory, name, text);
+    }
+    fs::write(directory.path().join("cert.der"), identity.certificate.der()).unwrap();
+    for (options, parts) in [
+        ("--cert=none.pem", &["none.pem", "no such file"][..]),
+        ("--cert=.", &["certificate .", "directory"]),
+        ("--cert=empty.pem", &["empty.pem", "not a PEM file"]),
+        ("--cert=text.pem", &["text.pem", "not a PEM file"]),
+        ("--cert=cert.der", &["cert.der", "not a PEM file"]),
+        ("--cert=damaged.pem", &["damaged.pem", "damaged"]),
+        ("--cert=nonsense.pem --key=key.pem", &["nonsense.pem", "damaged"]),
+        ("--cert=cut.pem", &["cut.pem", "cut off"]),
+        ("--cert=key.pem", &["key.pem", "no certificate"]),
+        ("--cert=cert.pem", &["cert.pem", "no private key"]),
+        ("--cert=cert.pem --key=none.pem", &["key none.pem", "no such file"]),
+        ("--cert=cert.pem --key=cert.pem", &["key cert.pem", "no private key"]),
+        ("--cert=cert.pem --key=other.pem", &["other.pem", "does not match", "cert.pem"]),
+        ("-D --cert=none.pem", &["none.pem", "no such file"]),
+        ("--verify-client --cafile=none.pem", &["CA file none.pem", "no such file"]),
+        ("--verify-client --cafile=cert.pem", &["cert.pem", "no self-signed"]),
+        ("--verify-client --cafile=key.pem", &["key.pem", "no certificate"]),
+    ] {
+        refused(&directory, options, parts);
+    }
+    fs::remove_file(directory.path().join("self.pem")).unwrap();
+    for options in ["--ssl-only", "--verify-client", "--key=key.pem"] {
+        refused(&directory, options, &["self.pem", "no such file"]);
+    }
+}
+
+#[test]
+fn t2_encrypted_keys_are_named_and_old_certificates_served() {
+    if !needs(&["openssl"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    openssl(
+        &directory,
+        "req -new -x509 -passout pass:x -out cert.pem -keyout key8.pem -subj /CN=a",
+    );
+    openssl(&directory, "rsa -in key8.pem -passin pass:x -out plain.pem");
+    openssl(&directory, "rsa -in plain.pem -aes128 -passout pass:x -traditional -out key1.pem");
+    for key in ["key8.pem", "key1.pem"] {
+        let text = fs::read_to_string(directory.path().join(key)).unwrap();
+        assert!(text.contains("ENCRYPTED"), "{text}");
+        refused(&directory, &format!("--cert=cert.pem --key={key}"), &[key, "encrypted"]);
+    }
+    // X.509 v1, as many an old recipe makes them.
+    openssl(&directory, "req -new -key plain.pem -subj /CN=localhost -out request.pem");
+    openssl(&directory, "x509 -req -in request.pem -signkey plain.pem -out version1.pem");
+    let service = echo_service();
+    let options = ["--cert=version1.pem", "--key=plain.pem"];
+    let (_websockify, port) = bridge_in(&directory, &service, &options);
+    openssl(&directory, &format!("s_client -brief -CAfile version1.pem -connect 127.0.0.1:{port}"));
+}
+
+#[test]
+fn t2_a_file_that_may_not_be_read_is_named() {
+    let (directory, _) = directory();
+    if nix::unistd::geteuid().is_root() && !drops_to_nobody(directory.path()) {
+        eprintln!("skipped: root may read everything");
+        return;
+    }
+    let options = format!("{} 127.0.0.1:9 --cert=self.pem", free_port());
+    let output = Websockify::launch(
+        Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(crate::support::WEBSOCKIFY)
+            .args(options.split(' '))
+            .current_dir(&directory),
+    )
+    .output();
+    assert_eq!(output.status, 1, "{:?}", output.err);
+    assert!(output.err[0].contains("certificate self.pem: permission denied"), "{:?}", output.err);
+}
+
+/// Whether `nobody` can be become, and could run the binary; the file is made unreadable for it.
+fn drops_to_nobody(directory: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(directory.join("self.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mut test = Command::new("setpriv");
+    test.args(["--reuid=65534", "--regid=65534", "--clear-groups", crate::support::WEBSOCKIFY]);
+    test.arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn t2_an_expired_certificate_is_served_with_a_warning() {
+    let service = echo_service();
+    let directory = TempDir::new().unwrap();
+    for (dates, words) in [(Dates::Past, "has expired"), (Dates::Future, "is not valid before")] {
+        let server = SERVERS.issue_for("localhost", dates, &[]);
+        write(&directory, "self.pem", &server.pem());
+        let (websockify, port) = bridge_in(&directory, &service, &[]);
+        assert_eq!(websockify.logged(&["WARN", "self.pem", words]).len(), 1);
+        let error = Caller::anonymous().call(port).err().unwrap();
+        assert!(error.contains("certificate"), "the client decides: {error}");
+    }
+}

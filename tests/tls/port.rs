@@ -1,0 +1,154 @@
+//! One port for plain and encrypted clients (T1).
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+use super::{bridge_in, directory};
+use crate::support::{
+    Caller, Client, connect, echo_service, field, frame, needs, read_to_end, request,
+};
+
+#[test]
+fn t1_plain_and_tls_clients_side_by_side() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (websockify, port) = bridge_in(&directory, &service, &[]);
+    let mut plain = Client::connect(port);
+    let mut new = Caller::anonymous().session(port, &[]).unwrap();
+    let mut old = Caller::old().session(port, &[]).unwrap();
+    for _ in 0..3 {
+        plain.send("hello");
+        assert_eq!(plain.read(5), b"hello");
+        new.exchange(b"new");
+        old.exchange(b"old");
+    }
+    assert_eq!(request(port, "/", &[]).0.status, 405);
+    let web = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(Caller::anonymous().call(port).unwrap().request(web), Ok(405));
+    for (session, version) in [(2, "1.3"), (3, "1.2")] {
+        let line = websockify.wait_for_log(&["session started", &format!("session={session} ")]);
+        assert_eq!(field(&line, "tls"), version);
+    }
+    assert!(!websockify.logged(&["session started", "session=1 "])[0].contains("tls="));
+}
+
+/// T1, B4: more than any buffer holds, both ways at once.
+#[test]
+fn t1_bulk_passes_unharmed_and_the_end_is_in_order() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (websockify, port) = bridge_in(&directory, &service, &[]);
+    let mut session = Caller::anonymous().session(port, &[]).unwrap().0;
+    let payload: Vec<u8> =
+        (0..60_000_u32).map(|index| u8::try_from(index % 251).unwrap()).collect();
+    let mut echoed = Vec::new();
+    for _ in 0..50 {
+        session.write_all(&frame(0x82, &payload)).unwrap();
+        let end = echoed.len() + payload.len();
+        while echoed.len() < end {
+            let mut header = [0; 2];
+            session.read_exact(&mut header).unwrap();
+            let length = match header[1] {
+                126 => {
+                    let mut length = [0; 2];
+                    session.read_exact(&mut length).unwrap();
+                    u16::from_be_bytes(length).into()
+                }
+                length => usize::from(length),
+            };
+            let start = echoed.len();
+            echoed.resize(start + length, 0);
+            session.read_exact(&mut echoed[start..]).unwrap();
+        }
+    }
+    assert!(echoed.chunks(payload.len()).all(|piece| piece == payload));
+    session.write_all(&frame(0x88, &[3, 0xe8])).unwrap();
+    let mut rest = Vec::new();
+    // Without a close_notify of the server's this is an error.
+    session.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, [0x88, 2, 3, 0xe8]);
+    let line = websockify.wait_for_log(&["session ended"]);
+    assert_eq!((field(&line, "code"), field(&line, "received")), ("1000", "3000000"));
+    // A client that sends none has ended like any other.
+    drop(Caller::anonymous().session(port, &[]).unwrap());
+    websockify.wait_for_log(&["session ended", "client ended without a close frame"]);
+}
+
+#[test]
+fn t1_ssl_only_tells_plain_clients_so() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (websockify, port) = bridge_in(&directory, &service, &["--ssl-only"]);
+    let upgrade = ["Upgrade: websocket", "Connection: Upgrade"];
+    for headers in [&[][..], &upgrade] {
+        let (head, mut stream) = request(port, "/", headers);
+        assert_eq!(head.status, 400);
+        let text = String::from_utf8(read_to_end(&mut stream)).unwrap();
+        assert!(text.contains("encrypted"), "{text}");
+    }
+    websockify.wait_for_log(&["refused an unencrypted client", "client=127.0.0.1:"]);
+    Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
+}
+
+#[test]
+fn t1_an_sslv2_hello_gets_an_alert_and_a_line() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (websockify, port) = bridge_in(&directory, &service, &[]);
+    let mut old = connect(port);
+    // CLIENT-HELLO of SSLv2 that offers version 3.1, as OpenSSL 0.9.8 sent it.
+    old.write_all(b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10").unwrap();
+    // protocol_version, fatal.
+    assert_eq!(read_to_end(&mut old), b"\x15\x03\x03\x00\x02\x02\x46");
+    websockify.wait_for_log(&["SSLv2"]);
+}
+
+#[test]
+fn t1_garbage_behind_the_first_byte_ends_that_connection_only() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (_websockify, port) = bridge_in(&directory, &service, &[]);
+    for garbage in [&b"\x16"[..], b"\x16\x03", &[0x16; 16_000], b"\x16\x03\x01\xff\xff\x01"] {
+        let mut stream = connect(port);
+        // It may be reset before all is written.
+        let _ = stream.write_all(garbage);
+        stream.shutdown(std::net::Shutdown::Write).unwrap_or_default();
+        let answer = read_to_end(&mut stream);
+        assert!(answer.is_empty() || answer[0] == 0x15, "{answer:?}");
+    }
+    Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
+}
+
+/// T1: the tools that people try a port with.
+#[test]
+fn t1_curl_and_openssl_connect() {
+    if !needs(&["curl", "openssl"]) {
+        return;
+    }
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (_websockify, port) = bridge_in(&directory, &service, &[]);
+    let said = |command: &mut Command| {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let url = format!("https://localhost:{port}/");
+    let format = "%{http_code} %{http_version}";
+    let curl = said(Command::new("curl").args(["-sk", "-o/dev/null", "-w", format, &url]));
+    assert_eq!(curl, "405 1.1");
+    for (option, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let address = format!("127.0.0.1:{port}");
+        let openssl = said(Command::new("openssl").args([
+            "s_client",
+            "-connect",
+            &address,
+            "-alpn",
+            "h2,http/1.1",
+            option,
+        ]));
+        assert!(
+            openssl.contains(version) && openssl.contains("ALPN protocol: http/1.1"),
+            "{openssl}"
+        );
+    }
+}
