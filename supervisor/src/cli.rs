@@ -173,8 +173,19 @@ pub(crate) enum Refusal {
 impl Args {
     /// Parses a command line, program name first.
     pub(crate) fn parse_from_os(args: impl IntoIterator<Item = OsString>) -> Result<Self, Refusal> {
-        Self::try_parse_from(args).map_err(|error| refusal(&error))
+        let args: Vec<_> = args.into_iter().collect();
+        Self::try_parse_from(&args).map_err(|error| match error.kind() {
+            clap::error::ErrorKind::InvalidUtf8 => not_text(&args),
+            _ => refusal(&error),
+        })
     }
+}
+
+/// Only the program and file names may be bytes of any kind.
+#[expect(clippy::unnecessary_debug_formatting, reason = "it shows what Display would replace")]
+fn not_text(args: &[OsString]) -> Refusal {
+    let culprit = args.iter().find(|arg| arg.to_str().is_none());
+    Refusal::Usage(format!("argument {:?} is not text in UTF-8", culprit.unwrap_or(&args[0])))
 }
 
 fn refusal(error: &clap::Error) -> Refusal {

@@ -68,6 +68,19 @@ pub(crate) struct Sessions {
     pub(crate) web: Option<PathBuf>,
 }
 
+impl Sessions {
+    /// Leaves some of the files that we may open to ourselves: who cannot look at the program's
+    /// processes cannot keep its word about them. A session needs two.
+    pub(crate) fn fit(&mut self, open_files: u64) {
+        let ours = (open_files / 2).min(OUR_FILES);
+        let connections = usize::try_from((open_files - ours) / 2).unwrap_or(usize::MAX);
+        self.max_connections = self.max_connections.min(connections.max(1));
+    }
+}
+
+/// How many open files we need besides the sessions', at most.
+const OUR_FILES: u64 = 100;
+
 /// One line that says what is wrong with the command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UsageError(pub(crate) String);
@@ -276,6 +289,15 @@ mod tests {
         ] {
             let error = config(line).expect_err(line);
             assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn l1_some_open_files_are_left_to_ourselves() {
+        for (open_files, connections) in [(1, 1), (64, 16), (1024, 462), (1 << 20, 20_000)] {
+            let mut sessions = config("80 a:1").expect("a good command line").sessions;
+            sessions.fit(open_files);
+            assert_eq!(sessions.max_connections, connections, "{open_files}");
         }
     }
 

@@ -28,6 +28,8 @@ use std::io::{self, Write};
 use anyhow::Context;
 use bridge::Shutdown;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
+use nix::sys::signal::Signal::SIGTTOU;
 
 use announce::Announcer;
 use bridging::Bridging;
@@ -77,7 +79,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
 
 /// One line for the person who called us. Standard error may be closed; `eprintln!` would panic.
 fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "websockify: {line}");
+    // A name with a line feed in it makes no second line.
+    let mut escaped = String::with_capacity(line.len());
+    for letter in line.chars() {
+        if letter.is_control() {
+            escaped.extend(letter.escape_default());
+        } else {
+            escaped.push(letter);
+        }
+    }
+    let _ = writeln!(io::stderr(), "websockify: {escaped}");
 }
 
 /// What must be had, or be refused, while standard error is the caller's; then into the background.
@@ -120,16 +131,21 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
 
 /// The log, the runtime, and the work itself.
 fn work(
-    config: Config,
+    mut config: Config,
     public: Public,
     certificates: Certificates,
     log: log::Destination,
     announcer: &mut Announcer,
 ) -> Result<ExitStatus, Failure> {
     let open_files = raise_open_files().context("cannot raise the limit on open files")?;
+    config.sessions.fit(open_files.1);
     if let Service::Program(_) = config.service {
         nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
     }
+    // Lines that we log while the terminal is the program's must not stop us (`stty tostop`).
+    let mut unhandled = SigSet::empty();
+    unhandled.add(SIGTTOU);
+    unhandled.thread_block().context("cannot block SIGTTOU")?;
     let log = log.start(config.verbose)?;
     certificates.report();
     let runtime = tokio::runtime::Builder::new_multi_thread()

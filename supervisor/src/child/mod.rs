@@ -11,6 +11,7 @@ mod tree;
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bridge::{Readiness, Shutdown};
+use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+use nix::sys::signal::{killpg, raise};
 use nix::unistd::Pid;
 use rustix::process::Signal as Deadly;
 use tokio::io::unix::AsyncFd;
@@ -98,6 +101,8 @@ struct Supervisor<'a, 'b> {
 
     /// The leader of the present instance, until it is reaped.
     leader: Option<Pid>,
+    /// How it ended, until we have seen whom it left.
+    leader_status: Option<ExitStatus>,
     /// Its number, or that of the one before, when it has been reaped.
     leader_pid: Option<Pid>,
     /// Why the first instance could not be started.
@@ -105,10 +110,13 @@ struct Supervisor<'a, 'b> {
     served_before: u64,
     /// Who held the listener of a daemonized instance, until each has ended.
     daemon: Vec<AsyncFd<OwnedFd>>,
+    /// There was no descriptor to watch them with: it is tried again.
+    unwatched: bool,
     next_look: Instant,
     look_interval: Duration,
     obstacle_named: bool,
-    killing: bool,
+    /// When the tree is walked again, once it is being killed.
+    next_kill: Option<Instant>,
 
     bridging: Bridging,
     readiness: watch::Sender<Readiness>,
@@ -140,20 +148,22 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             host,
             name: spec.command[0].display().to_string(),
             library: Some(preload::Library::find(spec.rebind_lib.as_deref())?),
-            sight: Sight::new(relocated.port),
+            sight: Sight::new(relocated.port).context("cannot use /proc")?,
             relocated,
             notifications: Notifications::open().context("cannot open notification socket")?,
             terminal: None,
             events: VecDeque::new(),
             leader: None,
+            leader_status: None,
             leader_pid: None,
             refusal: None,
             served_before: 0,
             daemon: Vec::new(),
+            unwatched: false,
             next_look: Instant::now(),
             look_interval: FIRST_LOOK,
             obstacle_named: false,
-            killing: false,
+            next_kill: None,
             bridging: Bridging::reserved(
                 public,
                 bridge::Target::Program(program),
@@ -168,8 +178,9 @@ impl<'a, 'b> Supervisor<'a, 'b> {
 
     /// Waits until something has happened; what it was stands in `events`, unless it was nothing.
     async fn next(&mut self, state: &State) {
-        let look = state.awaits_listener().then_some(self.next_look);
-        let kill = self.killing.then(|| Instant::now() + KILL_INTERVAL);
+        let unseen = state.awaits_listener() && self.sight.listener().is_none();
+        let look = (unseen || self.unwatched || self.sight.is_blind()).then_some(self.next_look);
+        let kill = self.next_kill;
         tokio::select! {
             signal = self.host.signals.next() => match signal {
                 Signal::Child => self.children_ended(),
@@ -191,6 +202,12 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             match action {
                 Action::Spawn => self.spawn(),
                 Action::WarnSilent => self.warn_silent(),
+                Action::WarnSettled => warn!(
+                    program = self.name,
+                    "what the program has left did not listen on port {} within {:?}, and counts as ended",
+                    self.spec.port,
+                    self.spec.policy.wrap_timeout
+                ),
                 Action::WarnFast { delay } => {
                     warn!(program = self.name, "respawning too fast, next start in {delay:?}");
                 }
@@ -198,16 +215,13 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 Action::OpenBridge => self.open_bridge(),
                 Action::PauseBridge => self.publish(Readiness::Waiting),
                 Action::BarBridge => {
-                    info!(program = self.name, "program has ended; sessions are refused");
                     self.publish(Readiness::Gone);
+                    info!(program = self.name, "program has ended; sessions are refused");
                 }
                 Action::DrainBridge => self.end_bridge(Shutdown::Drain),
                 Action::StopBridge => self.end_bridge(Shutdown::Now),
                 Action::Terminate => self.terminate(),
-                Action::Kill => {
-                    self.killing = true;
-                    self.kill();
-                }
+                Action::Kill => self.kill(),
                 Action::LeaveDaemon => self.leave_daemon(),
                 Action::NameSurvivors => {
                     error!("cannot end {}", list(&self.sight.everyone()));
@@ -218,10 +232,12 @@ impl<'a, 'b> Supervisor<'a, 'b> {
 
     fn spawn(&mut self) {
         self.sight.begin_instance();
+        // What was seen of the last instance is not true of this one.
+        self.events.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
         self.daemon.clear();
+        self.unwatched = false;
         self.served_before = self.served.load(Ordering::Relaxed);
-        self.look_interval = FIRST_LOOK;
-        self.next_look = Instant::now() + FIRST_LOOK;
+        self.look_soon();
         self.terminal = Terminal::in_foreground();
         let log = &self.host.log.destination;
         let output = Output::open(log, self.spec.policy.mode, &self.spec.command[0]);
@@ -246,7 +262,10 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 self.name_obstacle();
             }
             Err(failure) => {
-                self.terminal = None;
+                // The child had taken it before its exec failed.
+                if let Some(terminal) = self.terminal.take() {
+                    terminal.take_back();
+                }
                 if self.leader_pid.is_none() {
                     self.refusal = Some(failure.reason);
                 } else {
@@ -278,25 +297,52 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 self.spec.port
             );
         }
+        self.obstacle_named = true;
     }
 
-    /// Some children have ended: reaps them and finds out what that means.
+    /// Some children have ended or were stopped: finds out what that means.
     fn children_ended(&mut self) {
         if !self.leader_ended() {
             self.look();
         }
+        if self.sight.has_stopped(self.leader) {
+            self.suspend();
+        }
+    }
+
+    /// ^Z at the terminal that is the program's: its shell expects us to stop, as the job that we
+    /// are, and to take both up again together.
+    fn suspend(&mut self) {
+        let (Some(terminal), Some(group)) = (self.terminal, self.leader) else { return };
+        terminal.take_back();
+        // Returns when somebody continues us: `fg`, or `bg`.
+        let _ = raise(SIGSTOP);
+        self.terminal = Terminal::in_foreground();
+        if let Some(terminal) = self.terminal {
+            terminal.give_to(group);
+        }
+        let _ = killpg(group, SIGCONT);
     }
 
     /// Reaps, and if the leader has ended, tells so and whom it left.
     fn leader_ended(&mut self) -> bool {
-        let Some(status) = self.sight.reap(self.leader) else { return false };
-        let pid = self.leader.take().map(Pid::as_raw);
-        self.notice_interrupt(status);
-        self.take_terminal_back();
-        let left = self.sight.left();
+        if let Some(status) = self.sight.reap(self.leader) {
+            let pid = self.leader.take().map(Pid::as_raw);
+            info!(program = self.name, pid, %status, "program's first process has ended");
+            self.leader_status = Some(status);
+        }
+        let Some(status) = self.leader_status else { return false };
+        // If we cannot look, we do at the next look.
+        let Some(left) = self.sight.left() else { return true };
+        self.leader_status = None;
         let served = self.has_served();
-        info!(program = self.name, pid, %status, "program's first process has ended");
-        self.events.push_front(Event::LeaderEnded { status, left, served });
+        let interrupted = self.terminal.is_some() && status.is_interrupt();
+        self.take_terminal_back();
+        self.events.push_back(if interrupted {
+            Event::Interrupted(status)
+        } else {
+            Event::LeaderEnded { status, left, served }
+        });
         true
     }
 
@@ -307,24 +353,38 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 self.take_terminal_back();
                 self.events.push_back(Event::Listening);
             }
-            Some(Change::Gone) => self.events.push_back(Event::ListenerGone),
+            Some(Change::Gone) => {
+                self.events.push_back(Event::ListenerGone);
+                self.look_soon();
+            }
             None => {}
+        }
+        if self.sight.is_blind() {
+            self.look_soon();
         }
         // Looking reaps, and may have come upon the leader.
         self.leader_ended();
+    }
+
+    fn look_soon(&mut self) {
+        self.look_interval = FIRST_LOOK;
+        self.next_look = Instant::now() + FIRST_LOOK;
     }
 
     fn look_later(&mut self) {
         self.look_interval = (self.look_interval * 2).min(SLOWEST_LOOK);
         self.next_look = Instant::now() + self.look_interval;
         self.look();
+        if std::mem::take(&mut self.unwatched) {
+            self.watch_daemon();
+        }
     }
 
     /// Tells when nobody is left of those whose end the state waits for.
     fn check_empty(&mut self, state: &State) {
         let empty = match state {
             State::Settling { .. } => self.sight.is_instance_over(),
-            State::Stopping(stopping) => stopping.awaits_tree() && self.sight.everyone().is_empty(),
+            State::Stopping(stopping) => stopping.awaits_tree() && self.sight.is_everyone_gone(),
             _ => false,
         };
         if empty {
@@ -353,8 +413,12 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     /// Watches those who hold the listener now.
     fn watch_daemon(&mut self) {
         let holders = self.sight.listener().map_or(&[][..], |listener| &listener.holders);
-        // Who cannot be watched has ended already.
-        self.daemon = holders.iter().filter_map(Process::watch).collect();
+        let watched: io::Result<Vec<_>> = holders.iter().map(Process::watch).collect();
+        let Ok(watched) = watched else {
+            self.unwatched = true;
+            return self.look_soon();
+        };
+        self.daemon = watched.into_iter().flatten().collect();
         if self.daemon.is_empty() {
             let served = self.has_served();
             self.events.push_back(Event::DaemonEnded { served });
@@ -403,6 +467,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     }
 
     fn kill(&mut self) {
+        self.next_kill = Some(Instant::now() + KILL_INTERVAL);
         for process in self.sight.everyone() {
             debug!("SIGKILL to {process}");
             process.kill();
@@ -423,13 +488,6 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     fn take_terminal_back(&mut self) {
         if let (Some(terminal), Some(group)) = (self.terminal.take(), self.leader_pid) {
             terminal.take_back_from(group);
-        }
-    }
-
-    /// A program that the person at the terminal interrupted takes us with it (W1).
-    fn notice_interrupt(&mut self, status: ExitStatus) {
-        if self.terminal.is_some() && status.is_interrupt() {
-            self.events.push_back(Event::Stop);
         }
     }
 }

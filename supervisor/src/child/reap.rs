@@ -2,15 +2,16 @@
 //! that became ours as orphans, and those we were born with alike (wait(2), prctl(2) for subreapers).
 
 use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::exit::ExitStatus;
 
-/// Children that have ended and have not been asked about.
+/// Children that have ended, or were stopped, and have not been asked about.
 #[derive(Debug, Default)]
 pub(crate) struct Reaper {
     ended: Vec<(Pid, ExitStatus)>,
+    stopped: Vec<Pid>,
 }
 
 impl Reaper {
@@ -18,7 +19,8 @@ impl Reaper {
     pub(crate) fn collect(&mut self) -> bool {
         let before = self.ended.len();
         loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
+                Ok(WaitStatus::Stopped(pid, _)) => self.stopped.push(pid),
                 Ok(status) => match (status.pid(), ExitStatus::of_program(status)) {
                     (Some(pid), Some(status)) => self.ended.push((pid, status)),
                     (Some(_), None) => {}
@@ -35,5 +37,11 @@ impl Reaper {
     pub(crate) fn take(&mut self, pid: Option<Pid>) -> Option<ExitStatus> {
         let ended = std::mem::take(&mut self.ended);
         ended.into_iter().find(|(ended, _)| Some(*ended) == pid).map(|(_, status)| status)
+    }
+
+    /// Whether a child was stopped since this was asked last.
+    pub(crate) fn take_stopped(&mut self, pid: Option<Pid>) -> bool {
+        let stopped = std::mem::take(&mut self.stopped);
+        stopped.into_iter().any(|stopped| Some(stopped) == pid)
     }
 }

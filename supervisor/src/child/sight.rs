@@ -1,6 +1,7 @@
 //! The program as it is seen from outside: which of its processes are alive, and which of them holds
 //! the listening socket. It is told nothing by the program; it looks.
 
+use std::io;
 use std::net::SocketAddr;
 
 use nix::unistd::Pid;
@@ -23,6 +24,8 @@ pub(crate) struct Sight {
     /// The relocated port.
     port: u16,
     listener: Option<Listener>,
+    /// The last look failed: what we know may be old.
+    blind: bool,
 }
 
 /// Where a process of the instance listens, and who holds that socket.
@@ -42,13 +45,19 @@ pub(crate) enum Change {
 
 impl Sight {
     /// Whoever is our child now is none of the program's.
-    pub(crate) fn new(port: u16) -> Self {
-        Self { tree: Tree::new(), reaper: Reaper::default(), port, listener: None }
+    ///
+    /// # Errors
+    ///
+    /// /proc cannot be used.
+    pub(crate) fn new(port: u16) -> io::Result<Self> {
+        let tree = Tree::new()?;
+        Ok(Self { tree, reaper: Reaper::default(), port, listener: None, blind: false })
     }
 
     /// Whoever is left now belongs to no instance that follows.
     pub(crate) fn begin_instance(&mut self) {
-        self.tree.begin_instance();
+        let begun = self.tree.begin_instance();
+        self.note(begun);
         self.listener = None;
     }
 
@@ -57,10 +66,15 @@ impl Sight {
         self.listener.as_ref()
     }
 
+    /// Whether the last look failed.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.blind
+    }
+
     /// Looks, and tells what has changed.
     pub(crate) fn look(&mut self) -> Option<Change> {
-        let before = self.listener.take().map(|listener| listener.address);
-        self.listener = self.find(before).1;
+        let before = self.listener.as_ref().map(|listener| listener.address);
+        self.find()?;
         match (before, self.listener.as_ref().map(|listener| listener.address)) {
             (Some(_), None) => Some(Change::Gone),
             (before, Some(now)) if before != Some(now) => Some(Change::Appeared),
@@ -68,26 +82,37 @@ impl Sight {
         }
     }
 
-    /// Looks who of the instance is left.
-    pub(crate) fn left(&mut self) -> Left {
-        let before = self.listener.take().map(|listener| listener.address);
-        let (instance, listener) = self.find(before);
-        self.listener = listener;
-        match (&self.listener, instance.is_empty()) {
+    /// Looks who of the instance is left; `None` if that cannot be seen now.
+    pub(crate) fn left(&mut self) -> Option<Left> {
+        let instance = self.find()?;
+        Some(match (&self.listener, instance.is_empty()) {
             (Some(_), _) => Left::Listener,
             (None, true) => Left::Nobody,
             (None, false) => Left::Idle,
-        }
+        })
     }
 
-    /// Whether nobody of the instance is left.
+    /// Whether nobody of the instance is known to be left.
     pub(crate) fn is_instance_over(&mut self) -> bool {
-        self.tree.instance(&mut self.reaper).is_empty()
+        let instance = self.tree.instance(&mut self.reaper);
+        self.note(instance).is_some_and(|instance| instance.is_empty())
     }
 
-    /// Who is left of all instances.
+    /// Whether nobody of any instance is known to be left.
+    pub(crate) fn is_everyone_gone(&mut self) -> bool {
+        let everyone = self.tree.everyone(&mut self.reaper);
+        self.note(everyone).is_some_and(|everyone| everyone.is_empty())
+    }
+
+    /// Who is seen to be left of all instances.
     pub(crate) fn everyone(&mut self) -> Vec<Process> {
-        self.tree.everyone(&mut self.reaper)
+        let everyone = self.tree.everyone(&mut self.reaper);
+        self.note(everyone).unwrap_or_default()
+    }
+
+    /// Whether the leader was stopped (SIGTSTP, SIGTTIN) since this was asked last.
+    pub(crate) fn has_stopped(&mut self, leader: Option<Pid>) -> bool {
+        self.reaper.take_stopped(leader)
     }
 
     /// Reaps, and returns the status of the leader if it has ended.
@@ -96,26 +121,39 @@ impl Sight {
         self.reaper.take(leader)
     }
 
-    /// The instance, and its listener: the one that was `known`, if it is still there.
-    fn find(&mut self, known: Option<SocketAddr>) -> (Vec<Process>, Option<Listener>) {
-        let mut instance = self.tree.instance(&mut self.reaper);
+    /// The instance; and notes its listener, the one that was known if it is still there. `None` if
+    /// we cannot look: then what we knew stands.
+    fn find(&mut self) -> Option<Vec<Process>> {
+        let known = self.listener.as_ref().map(|listener| listener.address);
+        let mut instance = self.instance()?;
         for _ in 0..LOOKS {
-            let mut listeners = match bridge::sock_diag::listeners(self.port) {
-                Ok(listeners) => listeners,
-                Err(failure) => {
-                    error!("cannot ask the kernel who listens: {}", words(&failure));
-                    return (instance, None);
-                }
-            };
+            let listeners = bridge::sock_diag::listeners(self.port);
+            let mut listeners = self.note(listeners)?;
             listeners.sort_by_key(|listener| Some(listener.addr) != known);
-            let held = listeners.iter().find_map(|listener| held(listener, &instance));
-            if held.is_some() || listeners.is_empty() {
-                return (instance, held);
+            self.listener = listeners.iter().find_map(|listener| held(listener, &instance));
+            if self.listener.is_some() || listeners.is_empty() {
+                break;
             }
             // Others' listeners do not count (W2); but this one's owner may have been born since.
-            instance = self.tree.instance(&mut self.reaper);
+            instance = self.instance()?;
         }
-        (instance, None)
+        Some(instance)
+    }
+
+    fn instance(&mut self) -> Option<Vec<Process>> {
+        let instance = self.tree.instance(&mut self.reaper);
+        self.note(instance)
+    }
+
+    /// Says once that we cannot look.
+    fn note<T>(&mut self, seen: io::Result<T>) -> Option<T> {
+        let was_blind = std::mem::replace(&mut self.blind, seen.is_err());
+        seen.inspect_err(|failure| {
+            if !was_blind {
+                error!("cannot see the program's processes: {}", words(failure));
+            }
+        })
+        .ok()
     }
 }
 

@@ -85,13 +85,15 @@ fn before_exec(child: &mut Command, prepared: &Preparation<'_>) {
     let us = getpid();
     let terminal = prepared.terminal;
     let (soft, hard) = prepared.open_files;
+    // Ours is the hard limit: see raise_open_files().
+    let most = libc::c_int::try_from(hard).unwrap_or(libc::c_int::MAX);
     let prepare = move || {
         if let Some(terminal) = terminal {
             terminal.give_to(getpid());
         }
         default_signals();
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
-        leave_only_standard_descriptors();
+        leave_only_standard_descriptors(most);
         nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
         // Our death before the call above sends nothing.
         if getppid() != us {
@@ -117,10 +119,18 @@ fn default_signals() {
 
 /// Marks all others close-on-exec; std's own pipe to us among them, which is meant to be.
 #[allow(unsafe_code)]
-fn leave_only_standard_descriptors() {
+fn leave_only_standard_descriptors(limit: libc::c_int) {
     // SAFETY: close_range(2) with CLOSE_RANGE_CLOEXEC only sets a flag on descriptors.
-    unsafe {
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    let done = unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if done == 0 {
+        return;
+    }
+    // Kernels before 5.11 have no such flag.
+    for descriptor in 3..limit {
+        // SAFETY: it sets a flag, or fails where nothing is open.
+        unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) enum State {
     /// The leader runs and somebody of the instance has listened.
     Listening { run: Run },
     /// The leader has ended well before anybody listened, and left somebody.
-    Settling { run: Run, until: Instant },
+    Settling { run: Run, until: Instant, warned: bool },
     /// The leader is gone; a process of the instance listens.
     Daemonized { run: Run },
     /// It failed; the next instance starts at `until`.
@@ -86,6 +86,8 @@ pub(crate) enum Event {
     ListenerGone,
     /// The leader has ended.
     LeaderEnded { status: ExitStatus, left: Left, served: bool },
+    /// The leader was ended from the terminal while that was the program's.
+    Interrupted(ExitStatus),
     /// The last of those that held the listener when the instance daemonized has ended.
     DaemonEnded { served: bool },
     /// No process of any instance is left.
@@ -114,6 +116,8 @@ pub(crate) enum Action {
     Spawn,
     /// Say that the program has not listened yet, and why that may be.
     WarnSilent,
+    /// Say that what the leader left has had its time to listen.
+    WarnSettled,
     /// Say that the program comes and goes too fast, and when it is tried next.
     WarnFast {
         delay: Duration,
@@ -151,6 +155,9 @@ impl State {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Starting { run, warned: false } => Some(run.started + SILENCE),
+            Self::Settling { run, until, warned: false } => {
+                Some((run.started + SILENCE).min(*until))
+            }
             Self::Settling { until, .. }
             | Self::Backoff { until, .. }
             | Self::Draining { until, .. }
@@ -189,9 +196,15 @@ impl State {
         }
     }
 
-    /// Whether a listener is expected that has not been seen.
+    /// Whether somebody may listen whom we have not seen yet, where nobody is seen to.
     pub(crate) fn awaits_listener(&self) -> bool {
-        matches!(self, Self::Starting { .. } | Self::Settling { .. })
+        matches!(
+            self,
+            Self::Starting { .. }
+                | Self::Settling { .. }
+                | Self::Listening { .. }
+                | Self::Daemonized { .. }
+        )
     }
 }
 
@@ -226,6 +239,11 @@ pub(crate) fn step(
         }
         (State::Draining { status, .. }, Event::BridgeEnded(_)) => stop(status, true, now, policy),
         (_, Event::Stop) => stop(ExitStatus::SUCCESS, false, now, policy),
+        (_, Event::Interrupted(status)) => {
+            // Who interrupts one instance does not want the next.
+            let respawns = policy.mode == WrapMode::Respawn;
+            stop(if respawns { ExitStatus::SUCCESS } else { status }, false, now, policy)
+        }
         (_, Event::BridgeEnded(status)) => stop(status, true, now, policy),
 
         (State::Starting { run, .. }, Event::SpawnFailed(status)) if run.first => {
@@ -241,13 +259,22 @@ pub(crate) fn step(
         (State::Starting { run, .. }, Event::LeaderEnded { status, left, served }) => match left {
             Left::Listener => daemonize(run, now, policy),
             Left::Idle if status.is_success() => {
-                (State::Settling { run, until: now + policy.wrap_timeout }, vec![])
+                (State::Settling { run, until: now + policy.wrap_timeout, warned: false }, vec![])
             }
             Left::Idle | Left::Nobody => end(run, Heard::Never, status, served, now, policy),
         },
 
         (State::Settling { run, .. }, Event::Listening) => daemonize(run, now, policy),
-        (State::Settling { run, .. }, Event::TreeEmpty | Event::Deadline) => {
+        (State::Settling { run, until, warned: false }, Event::Deadline) if now < until => {
+            (State::Settling { run, until, warned: true }, vec![Action::WarnSilent])
+        }
+        (State::Settling { run, .. }, Event::Deadline) => {
+            let (state, mut actions) =
+                end(run, Heard::Never, ExitStatus::SUCCESS, false, now, policy);
+            actions.insert(0, Action::WarnSettled);
+            (state, actions)
+        }
+        (State::Settling { run, .. }, Event::TreeEmpty) => {
             end(run, Heard::Never, ExitStatus::SUCCESS, false, now, policy)
         }
 
@@ -285,24 +312,36 @@ impl Stopping {
     }
 
     fn step(mut self, event: Event, now: Instant) -> (State, Vec<Action>) {
+        let mut actions = vec![];
         match event {
             Event::TreeEmpty => self.tree_empty = true,
             Event::BridgeEnded(_) => self.bridge_ended = true,
+            // Its sessions have had their time too.
             Event::Deadline if self.tree_empty => self.bridge_ended = true,
             Event::Deadline if self.killed => {
                 let status = ExitStatus::FAILURE;
                 return (State::Ended { status }, vec![Action::NameSurvivors]);
             }
-            Event::Deadline | Event::Stop if !self.killed => {
-                let stopping = Self { killed: true, until: now + KILL_TIMEOUT, ..self };
-                return (State::Stopping(stopping), vec![Action::Kill]);
+            Event::Deadline => actions = self.kill(now),
+            // Nobody waits any more: for the program, or for the sessions.
+            Event::Stop => {
+                self.bridge_ended = true;
+                actions = self.kill(now);
             }
             _ => {}
         }
         if self.tree_empty && self.bridge_ended {
             return (State::Ended { status: self.status }, vec![]);
         }
-        (State::Stopping(self), vec![])
+        (State::Stopping(self), actions)
+    }
+
+    fn kill(&mut self, now: Instant) -> Vec<Action> {
+        if std::mem::replace(&mut self.killed, true) {
+            return vec![];
+        }
+        self.until = now + KILL_TIMEOUT;
+        vec![Action::Kill]
     }
 }
 
@@ -445,7 +484,7 @@ mod tests {
 
     use Action::{
         BarBridge, Daemonized, DrainBridge, Kill, LeaveDaemon, NameSurvivors, OpenBridge,
-        PauseBridge, Spawn, StopBridge, Terminate, WarnFast, WarnSilent,
+        PauseBridge, Spawn, StopBridge, Terminate, WarnFast, WarnSettled, WarnSilent,
     };
 
     /// Every state, in which every event must have a meaning.
@@ -461,7 +500,7 @@ mod tests {
             ("starting", State::Starting { run, warned: false }),
             ("silent", State::Starting { run, warned: true }),
             ("listening", State::Listening { run }),
-            ("settling", State::Settling { run, until }),
+            ("settling", State::Settling { run, until, warned: true }),
             ("daemonized", State::Daemonized { run }),
             ("backoff", State::Backoff { until, failures: 1 }),
             ("gone", State::Gone),
@@ -486,6 +525,7 @@ mod tests {
             ("leader ended 1, nobody", ended(FAILED, Left::Nobody)),
             ("leader ended 1, idle", ended(FAILED, Left::Idle)),
             ("leader ended 1, listener", ended(FAILED, Left::Listener)),
+            ("interrupted", Event::Interrupted(FAILED)),
             ("daemon ended", Event::DaemonEnded { served: false }),
             ("tree empty", Event::TreeEmpty),
             ("bridge ended", Event::BridgeEnded(ExitStatus::SUCCESS)),
@@ -499,55 +539,55 @@ mod tests {
     #[test]
     fn every_state_and_event() {
         // spawn failed, listening, gone, 0/nobody, 0/idle, 0/listener, 1/nobody, 1/idle, 1/listener,
-        // daemon ended, tree empty, bridge ended, deadline, stop
+        // interrupted, daemon ended, tree empty, bridge ended, deadline, stop
         let exit = "
-            starting first | stopping listening . draining settling draining draining draining draining . . stopping = stopping
-            starting       | backoff listening . draining settling draining draining draining draining . . stopping = stopping
-            silent         | backoff listening . draining settling draining draining draining draining . . stopping . stopping
-            listening      | . = . draining draining draining draining draining draining . . stopping . stopping
-            settling       | . draining . . . . . . . . draining stopping draining stopping
-            daemonized     | . = . . . . . . . draining . stopping . stopping
-            backoff        | . . . . . . . . . . . stopping starting stopping
-            gone           | . daemonized . . . . . . . . . stopping . stopping
-            draining       | . . . . . . . . . . . stopping stopping stopping
-            stopping       | . . . . . . . . . . = = = =
-            bridge ended   | . . . . . . . . . . ended . = =
-            killing        | . . . . . . . . . . = = ended .
-            tree empty     | . . . . . . . . . . . ended ended .
-            leaving        | . . . . . . . . . . . ended . ended
-            ended          | . . . . . . . . . . . . . .";
+            starting first | stopping listening . draining settling draining draining draining draining stopping . . stopping = stopping
+            starting       | backoff listening . draining settling draining draining draining draining stopping . . stopping = stopping
+            silent         | backoff listening . draining settling draining draining draining draining stopping . . stopping . stopping
+            listening      | . = . draining draining draining draining draining draining stopping . . stopping . stopping
+            settling       | . draining . . . . . . . stopping . draining stopping draining stopping
+            daemonized     | . = . . . . . . . stopping draining . stopping . stopping
+            backoff        | . . . . . . . . . stopping . . stopping starting stopping
+            gone           | . daemonized . . . . . . . stopping . . stopping . stopping
+            draining       | . . . . . . . . . stopping . . stopping stopping stopping
+            stopping       | . . . . . . . . . . . = = = =
+            bridge ended   | . . . . . . . . . . . ended . = =
+            killing        | . . . . . . . . . . . = = ended =
+            tree empty     | . . . . . . . . . . . . ended ended ended
+            leaving        | . . . . . . . . . . . . ended . ended
+            ended          | . . . . . . . . . . . . . . .";
         let ignore = "
-            starting first | stopping listening . draining settling daemonized draining draining daemonized . . stopping = stopping
-            starting       | backoff listening . draining settling daemonized draining draining daemonized . . stopping = stopping
-            silent         | backoff listening . draining settling daemonized draining draining daemonized . . stopping . stopping
-            listening      | . = . gone gone daemonized gone gone daemonized . . stopping . stopping
-            settling       | . daemonized . . . . . . . . draining stopping draining stopping
-            daemonized     | . = . . . . . . . gone . ended . leaving
-            backoff        | . . . . . . . . . . . stopping starting stopping
-            gone           | . daemonized . . . . . . . . . stopping . stopping
-            draining       | . . . . . . . . . . . stopping stopping stopping
-            stopping       | . . . . . . . . . . = = = =
-            bridge ended   | . . . . . . . . . . ended . = =
-            killing        | . . . . . . . . . . = = ended .
-            tree empty     | . . . . . . . . . . . ended ended .
-            leaving        | . . . . . . . . . . . ended . ended
-            ended          | . . . . . . . . . . . . . .";
+            starting first | stopping listening . draining settling daemonized draining draining daemonized stopping . . stopping = stopping
+            starting       | backoff listening . draining settling daemonized draining draining daemonized stopping . . stopping = stopping
+            silent         | backoff listening . draining settling daemonized draining draining daemonized stopping . . stopping . stopping
+            listening      | . = . gone gone daemonized gone gone daemonized stopping . . stopping . stopping
+            settling       | . daemonized . . . . . . . stopping . draining stopping draining stopping
+            daemonized     | . = . . . . . . . stopping gone . ended . leaving
+            backoff        | . . . . . . . . . stopping . . stopping starting stopping
+            gone           | . daemonized . . . . . . . stopping . . stopping . stopping
+            draining       | . . . . . . . . . stopping . . stopping stopping stopping
+            stopping       | . . . . . . . . . . . = = = =
+            bridge ended   | . . . . . . . . . . . ended . = =
+            killing        | . . . . . . . . . . . = = ended =
+            tree empty     | . . . . . . . . . . . . ended ended ended
+            leaving        | . . . . . . . . . . . . ended . ended
+            ended          | . . . . . . . . . . . . . . .";
         let respawn = "
-            starting first | stopping listening . backoff settling daemonized backoff backoff daemonized . . stopping = stopping
-            starting       | backoff listening . backoff settling daemonized backoff backoff daemonized . . stopping = stopping
-            silent         | backoff listening . backoff settling daemonized backoff backoff daemonized . . stopping . stopping
-            listening      | . = = backoff backoff daemonized backoff backoff daemonized . . stopping . stopping
-            settling       | . daemonized . . . . . . . . backoff stopping backoff stopping
-            daemonized     | . = = . . . . . . backoff . stopping . stopping
-            backoff        | . . . . . . . . . . . stopping starting stopping
-            gone           | . daemonized . . . . . . . . . stopping . stopping
-            draining       | . . . . . . . . . . . stopping stopping stopping
-            stopping       | . . . . . . . . . . = = = =
-            bridge ended   | . . . . . . . . . . ended . = =
-            killing        | . . . . . . . . . . = = ended .
-            tree empty     | . . . . . . . . . . . ended ended .
-            leaving        | . . . . . . . . . . . ended . ended
-            ended          | . . . . . . . . . . . . . .";
+            starting first | stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping
+            starting       | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping
+            silent         | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping . stopping
+            listening      | . = = backoff backoff daemonized backoff backoff daemonized stopping . . stopping . stopping
+            settling       | . daemonized . . . . . . . stopping . backoff stopping backoff stopping
+            daemonized     | . = = . . . . . . stopping backoff . stopping . stopping
+            backoff        | . . . . . . . . . stopping . . stopping starting stopping
+            gone           | . daemonized . . . . . . . stopping . . stopping . stopping
+            draining       | . . . . . . . . . stopping . . stopping stopping stopping
+            stopping       | . . . . . . . . . . . = = = =
+            bridge ended   | . . . . . . . . . . . ended . = =
+            killing        | . . . . . . . . . . . = = ended =
+            tree empty     | . . . . . . . . . . . . ended ended ended
+            leaving        | . . . . . . . . . . . . ended . ended
+            ended          | . . . . . . . . . . . . . . .";
         let now = Instant::now();
         for (mode, table) in
             [(WrapMode::Exit, exit), (WrapMode::Ignore, ignore), (WrapMode::Respawn, respawn)]
@@ -596,13 +636,30 @@ mod tests {
     fn w5_a_leader_that_ends_with_0_has_until_the_wrap_timeout() {
         let mut life = Life::begin(WrapMode::Ignore);
         assert_eq!(life.on(ended(ExitStatus::SUCCESS, Left::Idle)), []);
-        assert_eq!(life.state.deadline(), Some(life.now + 30 * SECOND));
-        assert_eq!(life.after(29 * SECOND, Event::Listening), [Daemonized, OpenBridge]);
+        assert_eq!(life.deadline(), [WarnSilent]);
+        assert_eq!(life.state.deadline(), Some(life.now + 20 * SECOND));
+        assert_eq!(life.after(19 * SECOND, Event::Listening), [Daemonized, OpenBridge]);
         assert_eq!(life.on(Event::DaemonEnded { served: false }), [BarBridge]);
 
         let mut life = Life::begin(WrapMode::Ignore);
         life.on(ended(ExitStatus::SUCCESS, Left::Idle));
-        assert_eq!(life.deadline(), [DrainBridge]);
+        assert_eq!(life.deadline(), [WarnSilent]);
+        assert_eq!(life.deadline(), [WarnSettled, DrainBridge]);
+    }
+
+    #[test]
+    fn w1_an_interrupted_program_takes_us_with_it() {
+        for (mode, status) in [
+            (WrapMode::Exit, FAILED),
+            (WrapMode::Ignore, FAILED),
+            (WrapMode::Respawn, ExitStatus::SUCCESS),
+        ] {
+            let mut life = Life::begin(mode);
+            assert_eq!(life.on(Event::Interrupted(FAILED)), [StopBridge, Terminate]);
+            life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
+            life.on(Event::TreeEmpty);
+            assert_eq!(life.state, State::Ended { status });
+        }
     }
 
     #[test]
@@ -686,8 +743,13 @@ mod tests {
         assert_eq!(life.on(Event::Stop), [StopBridge, Terminate]);
         assert_eq!(life.on(Event::Stop), [Kill]);
         assert_eq!(life.on(Event::TreeEmpty), []);
-        life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
         assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS });
+
+        let mut life = Life::begin(WrapMode::Respawn);
+        life.on(Event::Stop);
+        life.on(Event::TreeEmpty);
+        life.on(Event::Stop);
+        assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS }, "sessions too");
     }
 
     #[test]

@@ -32,10 +32,15 @@ impl Terminal {
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
     }
 
+    /// Makes us the foreground group again.
+    pub(crate) fn take_back(self) {
+        self.give_to(self.ours);
+    }
+
     /// Makes us the foreground group again, unless somebody else has become it since.
     pub(crate) fn take_back_from(self, group: Pid) {
         if tcgetpgrp(stdin()) == Ok(group) {
-            self.give_to(self.ours);
+            self.take_back();
         }
     }
 }

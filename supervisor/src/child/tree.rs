@@ -13,7 +13,8 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::signal::Signal::SIGKILL;
 use nix::sys::signal::killpg;
-use nix::unistd::{Pid, getpgrp};
+use nix::unistd::{Pid, geteuid, getpgrp};
+use procfs::ProcError;
 use procfs::process::{FDTarget, Stat};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
@@ -51,43 +52,55 @@ enum Kinship {
 
 impl Tree {
     /// Notes the children that we already have: they are strangers.
-    pub(crate) fn new() -> Self {
+    ///
+    /// # Errors
+    ///
+    /// /proc does not show who we are, or cannot be read.
+    pub(crate) fn new() -> io::Result<Self> {
         let us = nix::unistd::getpid().as_raw();
+        if std::fs::read_link("/proc/self")?.to_str() != Some(&us.to_string()) {
+            return Err(io::Error::other("it belongs to another PID namespace"));
+        }
         let mut tree = Self { us, apart: HashMap::new(), groups_apart: HashMap::new() };
-        tree.set_apart(Kinship::Stranger);
-        tree
+        tree.set_apart(Kinship::Stranger)?;
+        Ok(tree)
     }
 
     /// Notes that an instance begins: whoever is below us now is a leftover.
-    pub(crate) fn begin_instance(&mut self) {
-        self.set_apart(Kinship::Leftover);
+    pub(crate) fn begin_instance(&mut self) -> io::Result<()> {
+        self.set_apart(Kinship::Leftover)
     }
 
     /// The living processes of the present instance.
-    pub(crate) fn instance(&mut self, reaper: &mut Reaper) -> Vec<Process> {
+    pub(crate) fn instance(&mut self, reaper: &mut Reaper) -> io::Result<Vec<Process>> {
         self.living(reaper, |kinship| kinship == Kinship::Instance)
     }
 
     /// The living processes of every instance.
-    pub(crate) fn everyone(&mut self, reaper: &mut Reaper) -> Vec<Process> {
+    pub(crate) fn everyone(&mut self, reaper: &mut Reaper) -> io::Result<Vec<Process>> {
         self.living(reaper, |kinship| kinship != Kinship::Stranger)
     }
 
-    fn set_apart(&mut self, kinship: Kinship) {
-        for (stat, found) in self.below() {
+    fn set_apart(&mut self, kinship: Kinship) -> io::Result<()> {
+        for (stat, found) in self.below()? {
             if found == Kinship::Instance {
                 self.apart.insert((stat.pid, stat.starttime), kinship);
                 self.groups_apart.insert(stat.pgrp, kinship);
             }
         }
+        Ok(())
     }
 
     /// One pass may miss a process that is forked while it goes on, by a parent that ends before it
     /// is read itself. That parent, or the one who held on to it, is then a child of ours that has
     /// ended: nobody is believed to be left before a pass during which no child has.
-    fn living(&mut self, reaper: &mut Reaper, wanted: impl Fn(Kinship) -> bool) -> Vec<Process> {
+    fn living(
+        &mut self,
+        reaper: &mut Reaper,
+        wanted: impl Fn(Kinship) -> bool,
+    ) -> io::Result<Vec<Process>> {
         loop {
-            let alive = self.below().into_iter().filter(|(stat, _)| is_alive(stat));
+            let alive = self.below()?.into_iter().filter(|(stat, _)| is_alive(stat));
             let wanted: Vec<_> = alive
                 .filter(|(_, kinship)| wanted(*kinship))
                 .map(|(stat, _)| Process {
@@ -98,20 +111,15 @@ impl Tree {
                 })
                 .collect();
             if !wanted.is_empty() || !reaper.collect() {
-                return wanted;
+                return Ok(wanted);
             }
         }
     }
 
     /// Everybody below us, zombies included; who descends from somebody apart is apart too, and
     /// stays so when that parent ends.
-    fn below(&mut self) -> Vec<(Stat, Kinship)> {
-        let all: HashMap<i32, Stat> = procfs::process::all_processes()
-            .into_iter()
-            .flatten()
-            .filter_map(|process| process.ok()?.stat().ok())
-            .map(|stat| (stat.pid, stat))
-            .collect();
+    fn below(&mut self) -> io::Result<Vec<(Stat, Kinship)>> {
+        let all = everybody()?;
         self.apart.retain(|(pid, start), _| all.get(pid).is_some_and(|s| s.starttime == *start));
         let found: Vec<_> = all
             .values()
@@ -125,7 +133,7 @@ impl Tree {
         }
         let groups: HashSet<_> = found.iter().map(|(stat, _)| stat.pgrp).collect();
         self.groups_apart.retain(|group, _| groups.contains(group));
-        found
+        Ok(found)
     }
 
     /// `None` if the process is not below us.
@@ -149,15 +157,18 @@ impl Tree {
 }
 
 impl Process {
-    /// Whether it has the socket with this inode open. Where we may not look (it changed user and
-    /// we are not root), owning the socket's user id must do.
+    /// Whether it has the socket with this inode open. Where we may not look (it changed user, and we
+    /// lack CAP_SYS_PTRACE), the socket's creator must do: that is its user, or the one that it was
+    /// started as.
     pub(crate) fn holds(&self, inode: u64, uid: u32) -> bool {
         let Ok(process) = procfs::process::Process::new(self.pid.as_raw()) else { return false };
         match process.fd() {
             Ok(fds) => fds
                 .flatten()
                 .any(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode)),
-            Err(_) => process.status().is_ok_and(|status| status.euid == uid),
+            Err(_) => {
+                uid == geteuid().as_raw() || process.status().is_ok_and(|status| status.euid == uid)
+            }
         }
     }
 
@@ -179,10 +190,14 @@ impl Process {
 
     /// Becomes readable when the process ends; `None` if it has. Needs a runtime.
     #[allow(unsafe_code)]
-    pub(crate) fn watch(&self) -> Option<AsyncFd<OwnedFd>> {
-        let pidfd = self.pidfd().ok()?;
+    pub(crate) fn watch(&self) -> io::Result<Option<AsyncFd<OwnedFd>>> {
+        let pidfd = match self.pidfd() {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         // SAFETY: an OwnedFd is open, and the same, for as long as it is owned.
-        unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.ok()
+        Ok(Some(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?))
     }
 
     /// pidfd_open(2), and a look that it is still the same process.
@@ -202,6 +217,35 @@ impl std::fmt::Display for Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({})", self.pid, self.name)
     }
+}
+
+/// Every process there is, by its id. One that ends meanwhile is left out; where we cannot look for
+/// want of descriptors or memory, nobody may be believed to be gone.
+fn everybody() -> io::Result<HashMap<i32, Stat>> {
+    let mut all = HashMap::new();
+    for process in procfs::process::all_processes().map_err(cause)? {
+        match process.and_then(|process| process.stat()) {
+            Ok(stat) => drop(all.insert(stat.pid, stat)),
+            Err(error) => match cause(error) {
+                error if is_shortage(&error) => return Err(error),
+                _ => {}
+            },
+        }
+    }
+    Ok(all)
+}
+
+fn cause(error: ProcError) -> io::Error {
+    match error {
+        ProcError::Io(error, _) => error,
+        ProcError::NotFound(_) => io::ErrorKind::NotFound.into(),
+        ProcError::PermissionDenied(_) => io::ErrorKind::PermissionDenied.into(),
+        error => io::Error::other(error),
+    }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 /// A process whose first thread has ended shows as a zombie while its other threads run.
