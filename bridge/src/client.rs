@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
 use crate::stream::Stream;
-use crate::ws::{Codec, ControlFrame, ControlPayload, Event, HEADROOM, Violation};
+use crate::ws::{Codec, ControlFrame, ControlPayload, Event, Violation};
 
 /// How long a peer that was told the end may take to end too; what it still sends is discarded.
 /// Closing a socket with unread bytes resets it, and the reset would eat our last bytes.
@@ -190,11 +190,22 @@ impl Client {
         }
     }
 
-    /// Takes `length` payload bytes that were read to [`HEADROOM`] of `lease` as the next frame.
-    /// The frame before it must be out.
+    /// Where in a buffer the payload of the next frame must begin.
+    pub(crate) fn headroom(&self) -> usize {
+        self.codec.headroom(SIZE)
+    }
+
+    /// Whether the client can be told of the end while its own bytes still come.
+    pub(crate) fn has_close(&self) -> bool {
+        self.codec.has_close()
+    }
+
+    /// Takes `length` payload bytes that were read to [`headroom`](Self::headroom) of `lease` as the
+    /// next frame. The frame before it must be out.
     pub(crate) fn put_frame(&mut self, mut lease: Lease, length: usize) {
         debug_assert!(self.frame.is_none() && !self.is_closing());
-        let frame = self.codec.encode(&mut lease.bytes, HEADROOM..HEADROOM + length);
+        let start = self.headroom();
+        let frame = self.codec.encode(&mut lease.bytes, start..start + length);
         lease.push(frame);
         self.sent += length as u64;
         self.frame = Some(lease);

@@ -3,6 +3,9 @@
 //! Knows no socket and no clock. A session's framing is a [`Codec`]; the pump works with nothing
 //! else, so another protocol version is another variant here.
 
+mod base64;
+mod challenge;
+mod hixie;
 mod rfc6455;
 mod upgrade;
 
@@ -11,12 +14,19 @@ use std::ops::Range;
 use arrayvec::ArrayVec;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
+pub(crate) use base64::append as append_base64;
+pub(crate) use challenge::{Challenge, Scheme};
 pub(crate) use rfc6455::Violation;
 pub(crate) use upgrade::{Refusal, Upgrade, VERSIONS};
 
-/// Room that [`Codec::encode`] needs in front of a payload: the longest unmasked frame header
-/// (RFC 6455, section 5.2).
-pub(crate) const HEADROOM: usize = 10;
+/// The longest unmasked frame header (RFC 6455, section 5.2).
+const HEADROOM: usize = 10;
+
+/// The sub-protocol of bytes as they are.
+const BINARY: &str = "binary";
+
+/// The sub-protocol of text frames whose payload is base64.
+const BASE64: &str = "base64";
 
 /// The payload of a control frame (RFC 6455, section 5.5). Boxed, because they are rare, and a
 /// session without one should not have to make room for it.
@@ -38,17 +48,34 @@ pub(crate) enum Event {
     Close(Option<CloseFrame>),
 }
 
+/// What a handshake settled about the frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// RFC 6455 and the HyBi drafts that share its frames, the payload as it is.
+    Binary,
+    /// The same frames, text, the payload in base64.
+    Base64,
+    /// An old draft, the payload in base64.
+    Hixie(hixie::Draft),
+}
+
 /// The framing of one session, both ways.
 #[derive(Debug)]
 pub(crate) enum Codec {
-    /// RFC 6455 and the HyBi drafts that share its frames, binary payload.
+    /// RFC 6455 and the HyBi drafts that share its frames.
     Rfc6455(rfc6455::Decoder),
+    /// The drafts before.
+    Hixie(hixie::Decoder),
 }
 
 impl Codec {
-    /// RFC 6455 with binary frames.
-    pub(crate) fn rfc6455() -> Self {
-        Self::Rfc6455(rfc6455::Decoder::default())
+    /// At the first byte of a session.
+    pub(crate) fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::Binary => Self::Rfc6455(rfc6455::Decoder::default()),
+            Framing::Base64 => Self::Rfc6455(rfc6455::Decoder::base64()),
+            Framing::Hixie(draft) => Self::Hixie(hixie::Decoder::new(draft)),
+        }
     }
 
     /// Takes the next event out of `buffer[unread]` and moves the start of `unread` past it.
@@ -60,28 +87,63 @@ impl Codec {
     ) -> Result<Option<Event>, Violation> {
         match self {
             Self::Rfc6455(decoder) => decoder.decode(buffer, unread),
+            Self::Hixie(decoder) => decoder.decode(buffer, unread),
         }
     }
 
-    /// Makes one frame of `buffer[payload]`, in place, and returns the range to be sent. Needs
-    /// [`HEADROOM`] in front of the payload.
+    /// Whether the last event was the end of a frame, and not the beginning of a longer one.
+    pub(crate) fn is_between_frames(&self) -> bool {
+        match self {
+            Self::Rfc6455(decoder) => decoder.is_between_frames(),
+            Self::Hixie(decoder) => decoder.is_between_frames(),
+        }
+    }
+
+    /// Where in a buffer of `size` bytes a payload must begin for [`encode`](Self::encode): behind
+    /// the room for a header, and for what base64 adds to the largest payload that then fits.
+    pub(crate) fn headroom(&self, size: usize) -> usize {
+        match self {
+            Self::Rfc6455(decoder) if !decoder.is_base64() => HEADROOM,
+            Self::Rfc6455(_) | Self::Hixie(_) => base64::headroom(size),
+        }
+    }
+
+    /// Makes one frame of `buffer[payload]`, in place, and returns the range to be sent. The payload
+    /// begins at [`headroom`](Self::headroom).
     pub(crate) fn encode(&self, buffer: &mut [u8], payload: Range<usize>) -> Range<usize> {
         match self {
-            Self::Rfc6455(_) => rfc6455::encode(buffer, payload),
+            Self::Rfc6455(decoder) if !decoder.is_base64() => rfc6455::encode(buffer, payload),
+            Self::Rfc6455(_) => rfc6455::encode_base64(buffer, payload),
+            Self::Hixie(_) => hixie::encode(buffer, payload),
         }
+    }
+
+    /// Whether the payload travels as base64.
+    pub(crate) fn is_base64(&self) -> bool {
+        match self {
+            Self::Rfc6455(decoder) => decoder.is_base64(),
+            Self::Hixie(_) => true,
+        }
+    }
+
+    /// Whether the client can be told that no more will come, other than by the connection's end.
+    pub(crate) fn has_close(&self) -> bool {
+        !matches!(self, Self::Hixie(decoder) if decoder.draft == hixie::Draft::Hixie75)
     }
 
     /// The answer to a ping.
     pub(crate) fn pong(&self, payload: &[u8]) -> ControlFrame {
         match self {
-            Self::Rfc6455(_) => rfc6455::pong(payload),
+            Self::Rfc6455(_) | Self::Hixie(_) => rfc6455::pong(payload),
         }
     }
 
-    /// A close frame. A reason is cut at a character's end to what fits (123 bytes).
+    /// A close frame. A reason is cut at a character's end to what fits (123 bytes). Old drafts
+    /// have no reasons, and -75 has no such frame: it is empty.
     pub(crate) fn close(&self, frame: Option<&CloseFrame>) -> ControlFrame {
         match self {
             Self::Rfc6455(_) => rfc6455::close(frame),
+            Self::Hixie(decoder) => hixie::close(decoder.draft),
         }
     }
 }
