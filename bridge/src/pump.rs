@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::Lease;
 use crate::client::{Client, DRAIN, Input};
+use crate::tap::To;
 use crate::target::Connection;
 
 /// How long bytes may take to go where they belong once the session is ending, and how long the
@@ -258,7 +259,10 @@ impl<'a> Pump<'a> {
     fn poll_write_payload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(payload) = &mut self.client.payload
             && self.output == Side::Open
-            && let Err(error) = ready!(payload.poll_write(cx, &mut self.target))
+            && let Err(error) = ready!(match &self.client.tap {
+                None => payload.poll_write(cx, &mut self.target),
+                Some(tap) => tap.poll_write(To::Target, payload, cx, &mut self.target),
+            })
         {
             self.output = Side::Failed(error.kind());
         }

@@ -20,6 +20,7 @@ mod preload;
 mod security;
 mod signals;
 mod systemd;
+mod traffic;
 mod web;
 
 use std::ffi::OsString;
@@ -120,7 +121,7 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
 
 /// The log, the runtime, and the work itself.
 fn work(
-    config: Config,
+    mut config: Config,
     public: Public,
     certificates: Certificates,
     log: log::Destination,
@@ -132,6 +133,9 @@ fn work(
     }
     let log = log.start(config.verbose)?;
     certificates.report();
+    // A daemon's standard output is /dev/null.
+    let letters = (config.verbose && !config.daemon).then(traffic::letters);
+    config.sessions.traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -115,8 +115,9 @@ impl Answer<'_> {
             for part in [prefix.as_bytes(), name.as_bytes(), b": "] {
                 head.extend_from_slice(part);
             }
-            parts.iter().for_each(|part| head.extend_from_slice(part));
-            head.extend_from_slice(b"\r\n");
+            for part in parts.iter().chain(&[&b"\r\n"[..]]) {
+                head.extend_from_slice(part);
+            }
         };
         line("WebSocket-Origin", &[origin]);
         line("WebSocket-Location", &[scheme.as_bytes(), b"://", host, path.as_bytes()]);
@@ -130,9 +131,9 @@ impl Answer<'_> {
 
 /// The number in a key: its digits, divided by its spaces (-76, section 5.2).
 fn number(key: &[u8]) -> Option<u32> {
-    let spaces = u64::try_from(key.iter().filter(|byte| **byte == b' ').count()).ok()?;
-    let digits = key.iter().filter(|byte| byte.is_ascii_digit());
-    let number = digits.into_iter().try_fold(0_u64, |number, digit| {
+    let spaces = key.iter().map(|byte| u64::from(*byte == b' ')).sum();
+    let mut digits = key.iter().filter(|byte| byte.is_ascii_digit());
+    let number = digits.try_fold(0_u64, |number, digit| {
         number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
     })?;
     let is_whole = number.checked_rem(spaces) == Some(0);

@@ -14,6 +14,7 @@ use std::ops::Range;
 use arrayvec::ArrayVec;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
+use crate::record::Encoding;
 pub(crate) use base64::append as append_base64;
 pub(crate) use challenge::{Challenge, Scheme};
 pub(crate) use rfc6455::Violation;
@@ -118,11 +119,11 @@ impl Codec {
         }
     }
 
-    /// Whether the payload travels as base64.
-    pub(crate) fn is_base64(&self) -> bool {
+    /// How the payload travels, for whoever writes it down.
+    pub(crate) fn encoding(&self) -> Encoding {
         match self {
-            Self::Rfc6455(decoder) => decoder.is_base64(),
-            Self::Hixie(_) => true,
+            Self::Rfc6455(decoder) if !decoder.is_base64() => Encoding::Binary,
+            Self::Rfc6455(_) | Self::Hixie(_) => Encoding::Base64,
         }
     }
 
