@@ -51,9 +51,13 @@ pub(super) fn refusal(refusal: Refusal) -> Reply {
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             reply
         }
-        Refusal::Request | Refusal::Key | Refusal::Hixie => {
-            plain(StatusCode::BAD_REQUEST, &refusal.to_string())
+        Refusal::Hixie => {
+            let mut reply = plain(StatusCode::BAD_REQUEST, &refusal.to_string());
+            // Its eight bytes would be taken for the next request.
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            reply
         }
+        Refusal::Request | Refusal::Key => plain(StatusCode::BAD_REQUEST, &refusal.to_string()),
     }
 }
 

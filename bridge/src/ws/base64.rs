@@ -67,8 +67,12 @@ impl Decoder {
         Ok(piece.start..to)
     }
 
-    /// Takes one character, and gives the byte that it completes.
+    /// Takes one character, and gives the byte that it completes. Line breaks are skipped, as 0.3.0
+    /// did: the base64 of some libraries, Python's own `encode("base64")` among them, is full of them.
     fn take(&mut self, character: u8) -> Result<Option<u8>, Violation> {
+        if matches!(character, b'\r' | b'\n') {
+            return Ok(None);
+        }
         let value = VALUES[usize::from(character)];
         let (byte, rest) = match (self.position, value) {
             (2 | 3, NONE) if character == b'=' => {
@@ -219,6 +223,19 @@ mod tests {
     }
 
     #[test]
+    fn b2_line_breaks_mean_nothing() {
+        for text in ["Zm9v\nYmE=\n", "\r\nZm9\r\nvYm\nE\n=", "\n\nZm9vYmE=\r"] {
+            for length in 1..10 {
+                assert_eq!(
+                    decode(text.as_bytes(), length).as_deref(),
+                    Ok(&b"fooba"[..]),
+                    "{text:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn b5_what_is_no_base64() {
         for text in [
             "Z",
@@ -234,7 +251,7 @@ mod tests {
             "Zm9v=",
             "Zm9v====",
             "Zm 9v",
-            "Zm9v\n",
+            "Zm9v\t",
             "Zm9-",
             "Zm9_",
             "Zm9\u{e4}",

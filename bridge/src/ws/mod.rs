@@ -238,14 +238,13 @@ mod tests {
                 let payload = buffer[start..start + length].to_vec();
                 let frame = codec.encode(&mut buffer, start..start + length);
                 let frame = buffer[frame].to_vec();
-                let text = match framing {
-                    Framing::Hixie(_) => frame,
+                let text = if let Framing::Hixie(_) = framing {
+                    frame
+                } else {
                     // A client's frame has a mask; of zeroes, it changes nothing.
-                    _ => {
-                        let header = if frame[1] == 126 { 4 } else { 2 };
-                        let (header, text) = frame.split_at(header);
-                        [&[header[0], header[1] | 0x80], &header[2..], &[0; 4], text].concat()
-                    }
+                    let header = if frame[1] == 126 { 4 } else { 2 };
+                    let (header, text) = frame.split_at(header);
+                    [&[header[0], header[1] | 0x80], &header[2..], &[0; 4], text].concat()
                 };
                 let decoded = decode(framing, &text, || 7);
                 assert_eq!(decoded, (payload, vec![], None), "{framing:?}");

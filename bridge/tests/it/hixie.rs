@@ -165,7 +165,9 @@ async fn b2_a_hixie_head_later_on_a_connection_or_a_bad_one_is_a_400() {
     assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 405 "));
     read_exact(&mut stream, b"WebSocket only\n".len()).await;
     send(&mut stream, &[HEAD_76.as_bytes(), KEY3].concat()).await;
-    assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 400 "));
+    let answer = String::from_utf8(read_to_end(&mut stream).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "the key is no request: {answer}");
     for bad in
         [HEAD_76.replace("Origin:", "X-Origin:"), HEAD_76.replace("4 @1  46546xW%0l 1 5", "12345")]
     {
