@@ -3,7 +3,7 @@
 //! | module | what it proves (rows of the specification) |
 //! |---|---|
 //! | `command_line` | what bad input gets, and what is left behind: nothing (C1–C6, W8) |
-//! | `plain` | the bridge without a program (C2, B1, B3–B8, B10) |
+//! | `plain` | the bridge without a program (C2, B, F) |
 //! | `tls` | encryption, client certificates, authentication (T1–T6) |
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |

@@ -3,8 +3,10 @@
 mod addresses;
 mod flow;
 mod limits;
+mod old;
 mod protocol;
 mod records;
+mod watched;
 
 use crate::support::{Service, Websockify, free_port};
 

@@ -76,6 +76,14 @@ impl<'a> Guard<'a> {
         self.admit(headers, &origin)
     }
 
+    /// Whether an old handshake may become a session; who may not is logged when it is answered.
+    pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
+        self.security
+            .auth
+            .as_ref()
+            .is_none_or(|auth| auth.check(headers, &ORIGIN, self.name).is_ok())
+    }
+
     /// Whether a web request is answered.
     pub(crate) fn admit_web_request(&self, headers: &HeaderMap) -> Result<(), Denial> {
         if self.security.web_auth { self.admit(headers, &ORIGIN) } else { Ok(()) }

@@ -58,6 +58,11 @@ impl Buffer {
         self.pieces.last().map_or(0, |piece| piece.end)
     }
 
+    /// How many bytes are left to be written out.
+    pub(crate) fn left(&self) -> usize {
+        self.pieces.iter().map(ExactSizeIterator::len).sum()
+    }
+
     /// Whether nothing is left to be written out.
     pub(crate) fn is_done(&self) -> bool {
         self.pieces.is_empty()

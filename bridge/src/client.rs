@@ -17,7 +17,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
 use crate::stream::Stream;
-use crate::ws::{Codec, ControlFrame, ControlPayload, Event, HEADROOM, Violation};
+use crate::tap::{Tap, To};
+use crate::ws::{Codec, ControlFrame, ControlPayload, Event, Violation};
 
 /// How long a peer that was told the end may take to end too; what it still sends is discarded.
 /// Closing a socket with unread bytes resets it, and the reset would eat our last bytes.
@@ -65,6 +66,8 @@ pub(crate) struct Client {
     close: Close,
     /// How the session ended, for the log: the first reason there was.
     ending: Option<(CloseCode, String)>,
+    /// Who watches, if anybody does.
+    pub(crate) tap: Option<Box<Tap>>,
     /// Payload bytes from the client.
     pub(crate) received: u64,
     /// Payload bytes for the client.
@@ -73,7 +76,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client whose next byte is its first frame's.
-    pub(crate) fn new(stream: Stream, codec: Codec) -> Self {
+    pub(crate) fn new(stream: Stream, codec: Codec, tap: Option<Box<Tap>>) -> Self {
         Self {
             stream,
             codec,
@@ -84,6 +87,7 @@ impl Client {
             pong: None,
             close: Close::No,
             ending: None,
+            tap,
             received: 0,
             sent: 0,
         }
@@ -178,6 +182,12 @@ impl Client {
             match self.codec.decode(&mut lease.bytes, &mut unread) {
                 Ok(Some(Event::Data(piece))) => {
                     self.received += piece.len() as u64;
+                    if let Some(tap) = &mut self.tap {
+                        tap.client_sent(
+                            &lease.bytes[piece.clone()],
+                            self.codec.is_between_frames(),
+                        );
+                    }
                     lease.push(piece);
                 }
                 Ok(Some(Event::Ping(payload))) => self.pong = Some(payload),
@@ -190,11 +200,25 @@ impl Client {
         }
     }
 
-    /// Takes `length` payload bytes that were read to [`HEADROOM`] of `lease` as the next frame.
-    /// The frame before it must be out.
+    /// Where in a buffer the payload of the next frame must begin.
+    pub(crate) fn headroom(&self) -> usize {
+        self.codec.headroom(SIZE)
+    }
+
+    /// Whether the client can be told of the end while its own bytes still come.
+    pub(crate) fn has_close(&self) -> bool {
+        self.codec.has_close()
+    }
+
+    /// Takes `length` payload bytes that were read to [`headroom`](Self::headroom) of `lease` as the
+    /// next frame. The frame before it must be out.
     pub(crate) fn put_frame(&mut self, mut lease: Lease, length: usize) {
         debug_assert!(self.frame.is_none() && !self.is_closing());
-        let frame = self.codec.encode(&mut lease.bytes, HEADROOM..HEADROOM + length);
+        let start = self.headroom();
+        if let Some(tap) = &mut self.tap {
+            tap.target_sent(&lease.bytes[start..start + length]);
+        }
+        let frame = self.codec.encode(&mut lease.bytes, start..start + length);
         lease.push(frame);
         self.sent += length as u64;
         self.frame = Some(lease);
@@ -213,7 +237,10 @@ impl Client {
     fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if let Some(frame) = &mut self.frame {
-                ready!(frame.poll_write(cx, &mut self.stream))?;
+                ready!(match &self.tap {
+                    None => frame.poll_write(cx, &mut self.stream),
+                    Some(tap) => tap.poll_write(To::Client, frame, cx, &mut self.stream),
+                })?;
                 self.frame = None;
             }
             if let Some(control) = &mut self.control {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use crate::security::Security;
+use crate::tap::Traffic;
 
 /// Everything [`serve`](crate::serve) needs to know besides its listeners.
 #[derive(Debug)]
@@ -31,6 +32,10 @@ pub struct Config {
     pub idle_timeout: Option<Duration>,
     /// Who is let in, and how.
     pub security: Security,
+    /// Record sessions, each to a new file: this name, a dot and a number.
+    pub record: Option<PathBuf>,
+    /// Says which way the bytes of sessions go.
+    pub traffic: Option<Traffic>,
 }
 
 /// Where the bytes of a session go.

@@ -18,8 +18,10 @@ use crate::config::Config;
 use crate::http::{self, NoSession, Upgraded};
 use crate::order::{Order, Orders};
 use crate::pump::{End, Pump};
+use crate::record::{Encoding, Recordings};
 use crate::sessions::Sessions;
 use crate::stream::{Stream, tune};
+use crate::tap::Tap;
 use crate::target::{Reached, Target};
 use crate::tls;
 
@@ -28,6 +30,15 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) target: Target,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) recordings: Option<Arc<Recordings>>,
+}
+
+impl Shared {
+    /// What watches a session, if anything does.
+    fn tap(&self, session: u64, encoding: Encoding) -> Option<Box<Tap>> {
+        let recorder = self.recordings.as_ref().map(|all| all.begin(session, encoding));
+        Tap::new(self.config.traffic.clone(), recorder)
+    }
 }
 
 /// Attends to a connection until it ends, and records its session if it becomes one (B10).
@@ -47,7 +58,9 @@ pub(crate) async fn attend(
         Err(why) => return debug!(client = %peer, %why, "connection ended without a session"),
     };
     let (tls, name) = (stream.tls_version(), stream.client_name().map(String::into_boxed_str));
-    let mut client = Client::new(stream, upgrade.codec());
+    let codec = upgrade.codec();
+    let tap = shared.tap(session.id, codec.encoding());
+    let mut client = Client::new(stream, codec, tap);
     let began = Instant::now();
     info!(
         session = session.id,
@@ -76,6 +89,9 @@ pub(crate) async fn attend(
         reason,
         "session ended"
     );
+    if let Some(tap) = client.tap.take() {
+        Box::pin(tap.finish()).await;
+    }
 }
 
 async fn receive(
@@ -158,10 +174,13 @@ mod tests {
             timeout: None,
             idle_timeout: None,
             security: crate::security::Security::default(),
+            record: None,
+            traffic: None,
         });
         let shared = Arc::new(Shared {
             target: Target::new(Arc::clone(&config)),
             sessions: Sessions::new(1),
+            recordings: None,
             config,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -8,7 +8,8 @@
 //! - `http` answers its requests until one is a handshake, which `ws` and `auth` judge,
 //! - `target` finds it a connection to an address or to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
-//!   framed by a codec of `ws`.
+//!   framed by a codec of `ws`,
+//! - `tap` lets `-v` and a recording (`record`) watch, where they are asked for.
 //!
 //! The crate knows sockets and clocks; no command line, no process, no signal.
 #![forbid(unsafe_code)]
@@ -22,10 +23,12 @@ mod http;
 mod listen;
 mod order;
 mod pump;
+mod record;
 mod security;
 mod sessions;
 pub mod sock_diag;
 mod stream;
+mod tap;
 mod target;
 pub mod tls;
 mod ws;
@@ -38,6 +41,7 @@ use tokio::sync::watch;
 pub use auth::{Auth, Credentials};
 pub use config::{Address, Config, Program, Readiness, Shutdown, Target};
 pub use security::{Plain, Security};
+pub use tap::{TRAFFIC_LEGEND, Traffic};
 
 /// Why a bridge ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use tracing::{debug, error, warn};
 use crate::config::{Config, Shutdown};
 use crate::connection::{Shared, attend};
 use crate::order::{Order, Orders};
+use crate::record::Recordings;
 use crate::sessions::Sessions;
 use crate::target::Target;
 use crate::{Error, Outcome};
@@ -77,6 +78,7 @@ impl Bridge {
             shared: Arc::new(Shared {
                 target: Target::new(Arc::clone(&config)),
                 sessions: Sessions::new(if config.run_once { 1 } else { u64::MAX }),
+                recordings: config.record.clone().map(Recordings::new),
                 config,
             }),
         })

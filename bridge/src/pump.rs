@@ -20,8 +20,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::Lease;
 use crate::client::{Client, DRAIN, Input};
+use crate::tap::To;
 use crate::target::Connection;
-use crate::ws::HEADROOM;
 
 /// How long bytes may take to go where they belong once the session is ending, and how long the
 /// client may go on sending after its target has ended.
@@ -140,7 +140,7 @@ impl<'a> Pump<'a> {
             return Poll::Pending;
         }
         let mut lease = Lease::take();
-        match ready!(lease.poll_read(cx, &mut self.target, HEADROOM)) {
+        match ready!(lease.poll_read(cx, &mut self.target, self.client.headroom())) {
             Ok(0) => self.input = Side::Ended,
             Ok(length) => {
                 if let Some(served) = self.served.take() {
@@ -177,7 +177,7 @@ impl<'a> Pump<'a> {
             (Side::Open, _) | (Side::Ended, Phase::TargetEnded) | (_, Phase::Closing { .. }) => {}
             (Side::Ended, phase) => {
                 self.close_for_target();
-                if phase == Phase::Open {
+                if phase == Phase::Open && self.client.has_close() {
                     self.phase = Phase::TargetEnded;
                     self.limit(FLUSH);
                 } else {
@@ -259,7 +259,10 @@ impl<'a> Pump<'a> {
     fn poll_write_payload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(payload) = &mut self.client.payload
             && self.output == Side::Open
-            && let Err(error) = ready!(payload.poll_write(cx, &mut self.target))
+            && let Err(error) = ready!(match &self.client.tap {
+                None => payload.poll_write(cx, &mut self.target),
+                Some(tap) => tap.poll_write(To::Target, payload, cx, &mut self.target),
+            })
         {
             self.output = Side::Failed(error.kind());
         }

@@ -15,6 +15,8 @@ use tokio_rustls::server::TlsStream;
 
 use crate::tls;
 
+use crate::ws::Scheme;
+
 /// A silent connection is probed after this time: before the common NAT and firewall tables
 /// forget it (RFC 5382 allows them to after minutes in practice).
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -80,11 +82,22 @@ impl Stream {
         tls::common_name(io.get_ref().1.peer_certificates()?.first()?)
     }
 
+    /// How the URL of a session over this connection begins.
+    pub(crate) fn scheme(&self) -> Scheme {
+        match self.io {
+            Io::Plain(_) => Scheme::Ws,
+            Io::Tls(_) => Scheme::Wss,
+        }
+    }
+
     /// Gives back what was read too much, to be read again before anything else.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
-        debug_assert!(self.unread.is_empty());
-        // Even an empty `Bytes` holds on to the memory it is a part of.
-        self.unread = if bytes.is_empty() { Bytes::new() } else { bytes };
+        if self.unread.is_empty() {
+            // Even an empty `Bytes` holds on to the memory it is a part of.
+            self.unread = if bytes.is_empty() { Bytes::new() } else { bytes };
+        } else if !bytes.is_empty() {
+            self.unread = [bytes, std::mem::take(&mut self.unread)].concat().into();
+        }
     }
 }
 

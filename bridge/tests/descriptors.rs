@@ -64,6 +64,8 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         timeout: None,
         idle_timeout: None,
         security: bridge::Security::default(),
+        record: None,
+        traffic: None,
     };
     let (shutdown, orders) = watch::channel(Shutdown::Run);
     let serving = tokio::spawn(bridge::serve(vec![bridge], Arc::new(config), orders));

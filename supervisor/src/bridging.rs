@@ -83,6 +83,8 @@ impl Bridging {
             timeout: left(self.sessions.timeout),
             idle_timeout: left(self.sessions.idle_timeout),
             security,
+            record: self.sessions.record.clone(),
+            traffic: self.sessions.traffic.clone(),
         };
         let serving = bridge::serve(listeners, Arc::new(config), self.shutdown.subscribe());
         self.stage = Stage::Open(tokio::spawn(serving));

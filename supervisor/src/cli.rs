@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(last = true, value_name = "PROGRAM")]
     pub(crate) program: Option<Vec<OsString>>,
 
-    /// Say more: debug messages [default: off]
+    /// Say more: debug messages and traffic letters [default: off]
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
@@ -76,6 +76,10 @@ pub(crate) struct Args {
     /// Exit after so long without a session; 0: never
     #[arg(long, value_name = "SECONDS", default_value = "0", help_heading = "Sessions")]
     pub(crate) idle_timeout: String,
+
+    /// Record each session to FILE.N [default: off]
+    #[arg(long, value_name = "FILE", help_heading = "Sessions")]
+    pub(crate) record: Option<PathBuf>,
 
     /// Client connections open at once
     #[arg(long, value_name = "N", default_value = "20000", help_heading = "Sessions")]
@@ -157,6 +161,7 @@ const NOT_OURS: &[&str] = &[
     "--target-config",
     "--token-plugin",
     "--token-source",
+    "--traffic",
     "--unix-listen",
     "--unix-listen-mode",
     "--unix-target",

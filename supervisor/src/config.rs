@@ -2,7 +2,7 @@
 //! it no impossible combination exists.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::child::state::Policy;
@@ -57,7 +57,7 @@ pub(crate) enum WrapMode {
     Respawn,
 }
 
-/// What clients get beside the service: limits on their sessions, and files.
+/// What clients get beside the service: limits on their sessions, who watches them, and files.
 #[derive(Debug, Clone)]
 pub(crate) struct Sessions {
     pub(crate) run_once: bool,
@@ -66,6 +66,10 @@ pub(crate) struct Sessions {
     pub(crate) max_connections: usize,
     /// The directory that web requests are answered from.
     pub(crate) web: Option<PathBuf>,
+    /// Where they are recorded: this name, a dot and a number.
+    pub(crate) record: Option<PathBuf>,
+    /// Where their traffic letters go, once there is a thread for it.
+    pub(crate) traffic: Option<bridge::Traffic>,
 }
 
 impl Sessions {
@@ -103,6 +107,8 @@ impl Config {
                 }
             },
             web: args.web.clone(),
+            record: args.record.as_deref().map(record).transpose()?,
+            traffic: None,
         };
         let security = Security::new(&args)?;
         let log = match &args.log_file {
@@ -114,6 +120,19 @@ impl Config {
         let service = service(args, &source)?;
         Ok(Self { source, service, sessions, security, verbose, daemon, pid_file, log })
     }
+}
+
+/// The beginning of a name in a directory that there is.
+fn record(typed: &Path) -> Result<PathBuf, UsageError> {
+    let directory = match typed.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new(""),
+    };
+    let is_good = directory.is_dir() && typed.file_name().is_some();
+    is_good.then(|| typed.to_owned()).ok_or_else(|| {
+        invalid("--record", &typed.to_string_lossy(), "a file in a directory that exists")
+    })
 }
 
 fn service(args: Args, source: &Source) -> Result<Service, UsageError> {
@@ -286,6 +305,7 @@ mod tests {
                 "80 --auth-plugin=Magic --auth-source=x a:1",
                 "'Magic' for '--auth-plugin': expected BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin",
             ),
+            ("80 --record=/no/such/directory a:1", "'/no/such/directory' for '--record'"),
         ] {
             let error = config(line).expect_err(line);
             assert!(error.contains(part), "{line}: {error}");

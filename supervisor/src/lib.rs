@@ -20,6 +20,7 @@ mod preload;
 mod security;
 mod signals;
 mod systemd;
+mod traffic;
 mod web;
 
 use std::ffi::OsString;
@@ -148,6 +149,9 @@ fn work(
     unhandled.thread_block().context("cannot block SIGTTOU")?;
     let log = log.start(config.verbose)?;
     certificates.report();
+    // A daemon's standard output is /dev/null.
+    let letters = (config.verbose && !config.daemon).then(traffic::letters);
+    config.sessions.traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

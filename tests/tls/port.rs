@@ -152,3 +152,22 @@ fn t1_curl_and_openssl_connect() {
         );
     }
 }
+
+/// B2: the answer to an old client repeats the session's URL, which is another over TLS.
+#[test]
+fn b2_an_old_client_over_tls_is_answered_with_wss() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (_websockify, port) = bridge_in(&directory, &service, &[]);
+    let mut session = Caller::anonymous().call(port).unwrap().0;
+    let head = "GET /x HTTP/1.1\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\
+        Host: example.com\r\nOrigin: http://example.com\r\n\r\n";
+    session.write_all(head.as_bytes()).unwrap();
+    session.write_all(b"\x00aGVsbG8=\xff").unwrap();
+    let expected = b"HTTP/1.1 101 Web Socket Protocol Handshake\r\nUpgrade: WebSocket\r\n\
+        Connection: Upgrade\r\nWebSocket-Origin: http://example.com\r\n\
+        WebSocket-Location: wss://example.com/x\r\n\r\n\x00aGVsbG8=\xff";
+    let mut answer = vec![0; expected.len()];
+    session.read_exact(&mut answer).unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), String::from_utf8_lossy(expected));
+}

@@ -1,9 +1,11 @@
 //! The HTTP side of a connection: web requests are answered until one becomes a session.
 //!
-//! hyper reads the heads and keeps the connection alive; what is answered is in [`reply`]; the
-//! deadlines (T6) and the limits (L2) are here.
+//! hyper reads the heads and keeps the connection alive, once [`first`] has seen that the connection
+//! does not begin with an old handshake; what is answered is in [`reply`]; the deadlines (T6) and the
+//! limits (L2) are here.
 
 mod files;
+mod first;
 mod listing;
 mod pace;
 mod place;
@@ -25,7 +27,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use crate::auth::Guard;
@@ -36,6 +38,7 @@ use crate::sessions::{Session, Sessions};
 use crate::stream::Stream;
 use crate::tls::Refused;
 use crate::ws::{Refusal, Upgrade};
+use first::First;
 use pace::{Deadline, Metered, Traffic};
 use reply::Reply;
 
@@ -62,6 +65,8 @@ pub(crate) enum NoSession {
     Http(#[from] hyper::Error),
     #[error("{0}")]
     Refused(#[from] Refused),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
 }
 
 /// Answers the requests of a new connection until one is a handshake. The first head must be there
@@ -75,6 +80,18 @@ pub(crate) async fn receive(
     began: Instant,
     orders: &mut Orders,
 ) -> Result<Upgraded, NoSession> {
+    let first = first::receive(io, sessions, guard);
+    let first = tokio::select! {
+        biased;
+        first = timeout_at(began + config.head_timeout, first) => {
+            first.unwrap_or(Err(NoSession::TimedOut))
+        }
+        () = orders.at_least(Order::NoMore) => Err(NoSession::NoMore),
+    };
+    let io = match first? {
+        First::Upgraded(upgraded) => return Ok(upgraded),
+        First::Other(io) => io,
+    };
     let traffic = Traffic::default();
     let web = config.web.as_deref();
     let upgrade = OnceLock::new();
@@ -166,11 +183,14 @@ impl<'a> Service<Request<Incoming>> for Reception<'a> {
         let upgrade = Upgrade::from_head(&head);
         let admitted = match &upgrade {
             Ok(upgrade) => self.guard.admit_session(&head.headers, upgrade.version),
+            // One that is good but for this was given back by `first`, for its answer.
+            Err(Refusal::Hixie) => self.guard.admit_session(&head.headers, "hixie"),
             Err(Refusal::WebRequest) => self.guard.admit_web_request(&head.headers),
             Err(_) => Ok(()),
         };
         if let Err(denial) = admitted {
-            return Box::pin(ready(Ok(reply::denied(denial))));
+            let is_last = upgrade == Err(Refusal::Hixie);
+            return Box::pin(ready(Ok(reply::denied(denial, is_last))));
         }
         let reply = match upgrade {
             Ok(upgrade) => match self.sessions.begin() {

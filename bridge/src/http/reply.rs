@@ -25,7 +25,9 @@ pub(super) fn switching(upgrade: &Upgrade) -> Reply {
     let headers = reply.headers_mut();
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, upgrade.accept.parse().expect("base64 is a header value"));
+    if let Some(accept) = &upgrade.accept {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept.parse().expect("base64 is a header value"));
+    }
     if let Some(protocol) = upgrade.protocol {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
@@ -49,13 +51,19 @@ pub(super) fn refusal(refusal: Refusal) -> Reply {
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             reply
         }
+        Refusal::Hixie => {
+            let mut reply = plain(StatusCode::BAD_REQUEST, &refusal.to_string());
+            // Its eight bytes would be taken for the next request.
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            reply
+        }
         Refusal::Request | Refusal::Key => plain(StatusCode::BAD_REQUEST, &refusal.to_string()),
     }
 }
 
 /// The answer to a client that has not shown what it must (T4).
-pub(super) fn denied(denial: Denial) -> Reply {
-    match denial {
+pub(super) fn denied(denial: Denial, is_last: bool) -> Reply {
+    let mut reply = match denial {
         Denial::Credentials => {
             let mut reply = plain(StatusCode::UNAUTHORIZED, "not authorized");
             let challenge =
@@ -64,7 +72,11 @@ pub(super) fn denied(denial: Denial) -> Reply {
             reply
         }
         Denial::Origin | Denial::Name => plain(StatusCode::FORBIDDEN, "forbidden"),
+    };
+    if is_last {
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    reply
 }
 
 /// The answer to a handshake that comes too late (B8).

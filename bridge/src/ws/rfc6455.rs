@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use super::{ControlFrame, ControlPayload, Event};
+use super::{ControlFrame, ControlPayload, Event, HEADROOM, base64};
 
 /// The longest frame header of a client: two bytes, a 64-bit length, the mask.
 const HEADER_MAX: usize = 14;
@@ -56,13 +56,19 @@ pub(crate) enum Violation {
     /// Section 5.5.1.
     #[error("close reason is not UTF-8")]
     CloseReasonNotUtf8,
+    /// In a session whose sub-protocol is base64, or that is of an old draft.
+    #[error("payload is not base64")]
+    NotBase64,
+    /// An old draft: a frame begins with 0x00, or is `FF 00`.
+    #[error("unknown frame type {0}")]
+    UnknownFrame(u8),
 }
 
 impl Violation {
     /// The code that the connection is failed with (section 7.4.1).
     pub(crate) fn close_code(self) -> CloseCode {
         match self {
-            Self::CloseReasonNotUtf8 => CloseCode::Invalid,
+            Self::CloseReasonNotUtf8 | Self::NotBase64 => CloseCode::Invalid,
             _ => CloseCode::Protocol,
         }
     }
@@ -83,6 +89,8 @@ pub(crate) struct Decoder {
     in_message: bool,
     /// The payload of the control frame under way, if it has any.
     control: Option<ControlPayload>,
+    /// The payload is base64: a quad may span the fragments of a message.
+    base64: Option<base64::Decoder>,
 }
 
 impl Default for Decoder {
@@ -94,11 +102,27 @@ impl Default for Decoder {
             mask: [0; 4],
             in_message: false,
             control: None,
+            base64: None,
         }
     }
 }
 
 impl Decoder {
+    /// For messages that are base64.
+    pub(crate) fn base64() -> Self {
+        Self { base64: Some(base64::Decoder::default()), ..Self::default() }
+    }
+
+    /// Whether messages are base64, both ways.
+    pub(crate) fn is_base64(&self) -> bool {
+        self.base64.is_some()
+    }
+
+    /// See [`Codec::is_between_frames`](super::Codec::is_between_frames).
+    pub(crate) fn is_between_frames(&self) -> bool {
+        self.left == 0
+    }
+
     /// See [`Codec::decode`](super::Codec::decode).
     pub(crate) fn decode(
         &mut self,
@@ -110,7 +134,11 @@ impl Decoder {
                 let Some(header) = self.read_header(buffer, unread)? else { return Ok(None) };
                 self.begin(&header)?;
             }
-            let piece = self.take_payload(buffer, unread);
+            let mut piece = self.take_payload(buffer, unread);
+            if let (OpCode::Data(_), Some(base64)) = (self.opcode, &mut self.base64) {
+                let is_end = self.left == 0 && !self.in_message;
+                piece = base64.decode(buffer, piece, is_end)?;
+            }
             match self.opcode {
                 OpCode::Data(_) if piece.is_empty() => {}
                 OpCode::Data(_) => return Ok(Some(Event::Data(piece))),
@@ -190,7 +218,17 @@ impl Decoder {
 
 /// Puts the header of a final binary frame in front of `buffer[payload]` and returns the frame.
 pub(crate) fn encode(buffer: &mut [u8], payload: Range<usize>) -> Range<usize> {
-    let header = FrameHeader { opcode: OpCode::Data(Data::Binary), ..FrameHeader::default() };
+    put_header(buffer, payload, Data::Binary)
+}
+
+/// Makes a final text frame of `buffer[payload]`, a base64 string of its own, and returns it.
+pub(crate) fn encode_base64(buffer: &mut [u8], payload: Range<usize>) -> Range<usize> {
+    let text = base64::encode(buffer, payload, HEADROOM);
+    put_header(buffer, text, Data::Text)
+}
+
+fn put_header(buffer: &mut [u8], payload: Range<usize>, kind: Data) -> Range<usize> {
+    let header = FrameHeader { opcode: OpCode::Data(kind), ..FrameHeader::default() };
     let length = payload.len() as u64;
     let start = payload.start - header.len(length);
     let mut room = &mut buffer[start..payload.start];

@@ -10,25 +10,23 @@ use ::http::request::Parts;
 use ::http::{Method, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::Codec;
+use super::{BASE64, BINARY, Codec, Framing};
 
 /// The protocol versions we speak, as `Sec-WebSocket-Version` lists them.
 pub(crate) const VERSIONS: &str = "13, 8, 7";
-
-/// The one sub-protocol we know: bytes as they are.
-const BINARY: &str = "binary";
 
 /// A handshake that can be answered with 101.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Upgrade {
     /// The protocol version, as the client wrote it.
     pub(crate) version: &'static str,
-    /// The value of `Sec-WebSocket-Accept`.
-    pub(crate) accept: String,
+    /// The value of `Sec-WebSocket-Accept`; `None` in the old drafts, which have no such header.
+    pub(crate) accept: Option<String>,
     /// The sub-protocol to confirm, if one was offered that we know.
     pub(crate) protocol: Option<&'static str>,
     /// The request's path and query.
     pub(crate) path: String,
+    pub(crate) framing: Framing,
 }
 
 /// Why a head is not answered with 101.
@@ -40,6 +38,9 @@ pub(crate) enum Refusal {
     /// A handshake by another method than GET, or not in HTTP/1.1.
     #[error("a WebSocket handshake is a GET in HTTP/1.1")]
     Request,
+    /// An old handshake, which is served as a connection's first request only, or a bad one.
+    #[error("invalid Hixie handshake, or not the first request of its connection")]
+    Hixie,
     /// A version that we do not speak, or none.
     #[error("unsupported WebSocket version")]
     Version,
@@ -52,8 +53,11 @@ impl Upgrade {
     /// Reads a request head.
     pub(crate) fn from_head(head: &Parts) -> Result<Self, Refusal> {
         let headers = &head.headers;
-        if !lists(headers, UPGRADE, "websocket") || !lists(headers, CONNECTION, "upgrade") {
+        if !asks_for_websocket(headers) {
             return Err(Refusal::WebRequest);
+        }
+        if is_hixie(head) {
+            return Err(Refusal::Hixie);
         }
         if head.method != Method::GET || head.version != Version::HTTP_11 {
             return Err(Refusal::Request);
@@ -66,21 +70,33 @@ impl Upgrade {
         };
         let key = single(headers, SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let protocol = [BINARY, BASE64]
+            .into_iter()
+            .find(|known| tokens(headers, SEC_WEBSOCKET_PROTOCOL).any(|t| t == *known));
         Ok(Self {
             version,
-            accept: derive_accept_key(key.ok_or(Refusal::Key)?),
-            protocol: tokens(headers, SEC_WEBSOCKET_PROTOCOL)
-                .any(|t| t == BINARY)
-                .then_some(BINARY),
+            accept: Some(derive_accept_key(key.ok_or(Refusal::Key)?)),
+            protocol,
             path: path.to_owned(),
+            framing: if protocol == Some(BASE64) { Framing::Base64 } else { Framing::Binary },
         })
     }
 
     /// The framing of the session that follows the 101.
-    #[expect(clippy::unused_self, reason = "the sub-protocol chooses the framing")]
     pub(crate) fn codec(&self) -> Codec {
-        Codec::rfc6455()
+        Codec::new(self.framing)
     }
+}
+
+/// Whether the client wants a session, of whatever version.
+pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    lists(headers, UPGRADE, "websocket") && lists(headers, CONNECTION, "upgrade")
+}
+
+/// Whether a handshake is of the drafts before HyBi, which had neither version nor key.
+pub(super) fn is_hixie(head: &Parts) -> bool {
+    let newer = [SEC_WEBSOCKET_VERSION, SEC_WEBSOCKET_KEY];
+    head.method == Method::GET && newer.iter().all(|name| !head.headers.contains_key(name))
 }
 
 /// The elements of a comma-separated header that may come in several lines.
@@ -94,7 +110,7 @@ fn lists(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
 }
 
 /// The value of a header that must come exactly once.
-fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
+pub(super) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
     let mut lines = headers.get_all(name).into_iter();
     let value = lines.next()?;
     lines.next().is_none().then_some(value.as_bytes().trim_ascii())
@@ -137,7 +153,7 @@ mod tests {
     #[test]
     fn b1_a_good_head_is_accepted_with_the_key_of_the_rfc() {
         let upgrade = with(&[]).unwrap();
-        assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(upgrade.accept.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         assert_eq!((upgrade.version, upgrade.protocol), ("13", None));
         assert_eq!(upgrade.path, "/websockify?token=1");
     }
@@ -185,6 +201,8 @@ mod tests {
         assert_eq!(with(&[(name, "binary")]).unwrap().protocol, Some("binary"));
         assert_eq!(with(&[(name, "chat, binary")]).unwrap().protocol, Some("binary"));
         assert_eq!(with(&[(name, "chat"), (name, "binary")]).unwrap().protocol, Some("binary"));
+        assert_eq!(with(&[(name, "base64, binary")]).unwrap().protocol, Some("binary"));
+        assert_eq!(with(&[(name, "base64, chat")]).unwrap().protocol, Some("base64"));
         assert_eq!(with(&[(name, "chat")]).unwrap().protocol, None);
         assert_eq!(with(&[(name, "binarybinary")]).unwrap().protocol, None);
     }

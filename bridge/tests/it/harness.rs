@@ -80,6 +80,8 @@ pub(crate) fn config(target: Target) -> Config {
         timeout: None,
         idle_timeout: None,
         security: Security::default(),
+        record: None,
+        traffic: None,
     }
 }
 

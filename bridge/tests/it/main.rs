@@ -4,6 +4,7 @@
 mod ends;
 mod handshake;
 mod harness;
+mod hixie;
 mod limits;
 mod program;
 mod records;

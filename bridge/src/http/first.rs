@@ -1,0 +1,148 @@
+//! A connection's first request head, read by us.
+//!
+//! A handshake of draft Hixie-76 is followed by eight bytes that none of its headers announces, so
+//! it cannot be left to an HTTP library. Whatever else comes is given back, for hyper to read.
+
+use std::io;
+use std::sync::Arc;
+
+use ::http::Request;
+use ::http::request::Parts;
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{HEAD_MAX, NoSession, Upgraded};
+use crate::auth::Guard;
+use crate::sessions::Sessions;
+use crate::stream::Stream;
+use crate::ws::Challenge;
+
+/// How much is read at once: most heads are shorter.
+const PIECE: usize = 1024;
+
+/// How many headers hyper takes, and so do we.
+const HEADERS_MAX: usize = 100;
+
+/// What a connection began with.
+pub(super) enum First {
+    /// A handshake of the old drafts, which has its answer.
+    Upgraded(Upgraded),
+    /// Something else, to be read again from the beginning.
+    Other(Stream),
+}
+
+/// Reads a connection's first head, and answers it if it is an old handshake.
+pub(super) async fn receive(
+    mut stream: Stream,
+    sessions: &Arc<Sessions>,
+    guard: &Guard<'_>,
+) -> Result<First, NoSession> {
+    let mut bytes = BytesMut::with_capacity(PIECE);
+    let head = read_head(&mut stream, &mut bytes).await?;
+    let challenge = head.and_then(|length| {
+        let head = parse(&bytes[..length])?;
+        let challenge = Challenge::from_head(&head, stream.scheme())?;
+        // One that is denied gets its answer with the others.
+        guard.admits(&head.headers).then_some((challenge, length))
+    });
+    let Some((challenge, length)) = challenge else {
+        stream.unread(bytes.freeze());
+        return Ok(First::Other(stream));
+    };
+    let end = length + challenge.key_length();
+    while bytes.len() < end {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Err(NoSession::Closed);
+        }
+    }
+    let session = sessions.begin().ok_or(NoSession::NoMore)?;
+    stream.write_all(&challenge.answer(&bytes[length..end])).await?;
+    stream.flush().await?;
+    stream.unread(bytes.freeze().slice(end..));
+    Ok(First::Upgraded(Upgraded { stream, upgrade: challenge.upgrade, session }))
+}
+
+/// Reads on until there is a whole head, and returns its length. `None`: it is too long, or ended
+/// early, or is no GET.
+async fn read_head(stream: &mut Stream, bytes: &mut BytesMut) -> io::Result<Option<usize>> {
+    const GET: &[u8] = b"GET ";
+    loop {
+        let known = bytes.len();
+        bytes.reserve(PIECE);
+        if stream.read_buf(bytes).await? == 0 {
+            return Ok(None);
+        }
+        let compared = bytes.len().min(GET.len());
+        if bytes[..compared] != GET[..compared] || bytes.len() > HEAD_MAX {
+            return Ok(None);
+        }
+        if let Some(end) = end_of_head(bytes, known) {
+            return Ok(Some(end));
+        }
+    }
+}
+
+/// Where the empty line ends that ends a head, if it ends behind the first `known` bytes. A line may
+/// end without a carriage return (RFC 9112, section 2.2).
+fn end_of_head(bytes: &[u8], known: usize) -> Option<usize> {
+    (known..bytes.len())
+        .filter(|at| bytes[*at] == b'\n')
+        .find(|at| bytes[..*at].ends_with(b"\n") || bytes[..*at].ends_with(b"\n\r"))
+        .map(|at| at + 1)
+}
+
+/// A head as the rest of the crate reads it, if it is well-formed; what is wrong with it otherwise
+/// is hyper's to say.
+fn parse(bytes: &[u8]) -> Option<Parts> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut headers);
+    if !head.parse(bytes).ok()?.is_complete() {
+        return None;
+    }
+    let version =
+        if head.version == Some(1) { ::http::Version::HTTP_11 } else { ::http::Version::HTTP_10 };
+    let mut request = Request::builder().method(head.method?).uri(head.path?).version(version);
+    for header in head.headers {
+        request = request.header(header.name, header.value);
+    }
+    Some(request.body(()).ok()?.into_parts().0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b2_the_end_of_a_head_is_found_wherever_reading_paused() {
+        for head in ["GET / HTTP/1.1\r\nA: b\r\n\r\n", "GET / HTTP/1.1\nA: b\n\n"] {
+            let bytes = [head.as_bytes(), b"key3\r\n\r\n"].concat();
+            for length in 0..bytes.len() {
+                for known in 0..length.min(head.len()) {
+                    let expected = (length >= head.len()).then_some(head.len());
+                    assert_eq!(end_of_head(&bytes[..length], known), expected, "{length} {known}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn l3_no_bytes_make_a_head_panic() {
+        let good = b"GET /x HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\
+            Origin: o\r\nSec-WebSocket-Key1: 1 2\r\nSec-WebSocket-Key2: 3 4\r\n\r\n";
+        let mut state = 1_u64;
+        for _ in 0..20_000 {
+            let mut bytes = good.to_vec();
+            for _ in 0..3 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = usize::try_from(state >> 40).unwrap() % bytes.len();
+                bytes[at] = state.to_le_bytes()[4];
+            }
+            if let Some(head) = parse(&bytes) {
+                let challenge = Challenge::from_head(&head, crate::ws::Scheme::Ws);
+                assert!(
+                    challenge.is_none_or(|challenge| challenge.answer(b"12345678").len() > 100)
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What `-v` and `--record` show of a session (B9, F1, F2).
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::bridge_to;
+use super::old::{ANSWER_76, HIXIE_76, base64_session, expect};
+use crate::support::{Client, echo_service, frame, needs, needs_root, read_to_end, wait_until};
+
+/// Base64 of the bytes 0 to 255, from the alphabet's own definition.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bits = |index: usize| {
+        let byte = bytes.get(index / 8).copied().unwrap_or(0);
+        usize::from(byte >> (7 - index % 8) & 1)
+    };
+    let digits = (bytes.len() * 8).div_ceil(6);
+    let digit = |index: usize| (0..6).fold(0, |value, bit| value << 1 | bits(index * 6 + bit));
+    let text: String = (0..digits).map(|index| char::from(DIGITS[digit(index)])).collect();
+    let padding = digits.next_multiple_of(4) - digits;
+    text + &"=".repeat(padding)
+}
+
+fn every_byte() -> Vec<u8> {
+    (0..=255).collect()
+}
+
+/// A recording as node reads it: the encoding, and the bytes of each side in hexadecimal.
+fn replay(path: &Path) -> [String; 3] {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/plain/scripts/replay.mjs");
+    let output = Command::new("node").arg(script).arg(path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines.try_into().unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// A file is complete when its last line is there.
+fn wait_for_end(path: &Path) {
+    wait_until("the end of the recording", || {
+        fs::read_to_string(path).is_ok_and(|text| text.ends_with("'EOF'];\n"))
+    });
+}
+
+#[test]
+fn b9_traffic_letters_and_their_legend_are_on_standard_output() {
+    let service = echo_service();
+    let (websockify, port) = bridge_to(&service, "-v");
+    wait_until("the legend", || websockify.out.text().contains("Traffic letters:\n"));
+    let legend = websockify.out.text();
+    let mut client = Client::connect(port);
+    for round in 1..=3 {
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        // The letter may come after the byte.
+        let expected = format!("{legend}{}", "}>{<".repeat(round));
+        wait_until("the letters", || websockify.out.text() == expected);
+    }
+    let half = &frame(0x82, b"in two parts")[..8];
+    client.stream().write_all(half).unwrap();
+    wait_until("a part", || websockify.out.text().contains("}.>{<"));
+    client.stream().write_all(&frame(0x82, b"in two parts")[8..]).unwrap();
+    wait_until("the rest", || websockify.out.text().ends_with("}>{<"));
+}
+
+#[test]
+fn b9_without_v_nothing_is_on_standard_output() {
+    let service = echo_service();
+    let (mut websockify, port) = bridge_to(&service, "--run-once");
+    let mut client = Client::connect(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    client.close();
+    websockify.wait();
+    assert_eq!(websockify.output().out, [""; 0]);
+}
+
+/// Every byte of a binary, a base64 and a Hixie session is read back.
+#[test]
+fn f1_recordings_hold_every_byte_both_ways() {
+    if !needs(&["node"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("session");
+    let service = echo_service();
+    let (_websockify, port) = bridge_to(&service, &format!("--record={}", path.display()));
+    let bytes = every_byte();
+    let text = base64(&bytes);
+
+    let mut client = Client::connect(port);
+    client.send(&bytes);
+    assert_eq!(client.read(256), bytes);
+    client.close();
+
+    let mut stream = base64_session(port);
+    stream.write_all(&frame(0x81, text.as_bytes())).unwrap();
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).unwrap();
+    expect(&mut stream, text.as_bytes());
+    stream.write_all(&frame(0x88, b"")).unwrap();
+    read_to_end(&mut stream);
+
+    let mut stream = super::old::connect_hixie(port, HIXIE_76, ANSWER_76);
+    let hixie = [&[0], text.as_bytes(), &[0xff]].concat();
+    stream.write_all(&hixie).unwrap();
+    expect(&mut stream, &hixie);
+    stream.write_all(&[0xff, 0x00]).unwrap();
+    read_to_end(&mut stream);
+
+    for (number, encoding) in [(1, "binary"), (2, "base64"), (3, "base64")] {
+        let file = directory.path().join(format!("session.{number}"));
+        wait_for_end(&file);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let [found, client, target] = replay(&file);
+        assert_eq!(found, encoding, "session {number}");
+        assert_eq!((client, target), (hex(&bytes), hex(&bytes)), "session {number}");
+    }
+}
+
+/// Also across a restart, which counts its sessions anew; and the file is complete when we end.
+#[test]
+fn f2_a_recording_never_overwrites_another() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("session");
+    for number in 1..=2 {
+        let service = echo_service();
+        let options = format!("--run-once --record={}", path.display());
+        let (mut websockify, port) = bridge_to(&service, &options);
+        let mut client = Client::connect(port);
+        client.send(format!("session {number}"));
+        client.read(9);
+        client.close();
+        assert_eq!(websockify.wait(), 0);
+        for number in 1..=number {
+            let file = directory.path().join(format!("session.{number}"));
+            let text = fs::read_to_string(file).unwrap();
+            assert!(text.contains(&format!("session {number}")), "{text}");
+            assert!(text.ends_with("'EOF'];\n"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn f2_a_full_disk_ends_the_recording_and_not_the_session() {
+    if !needs(&["node", "mount"]) || !needs_root() {
+        return;
+    }
+    let Some(disk) = Disk::of_64_kib() else {
+        eprintln!("skipped: nothing can be mounted here");
+        return;
+    };
+    let path = disk.0.path().join("session");
+    let service = echo_service();
+    let (websockify, port) = bridge_to(&service, &format!("--record={}", path.display()));
+    let mut client = Client::connect(port);
+    for _ in 0..100 {
+        client.send(every_byte().repeat(40));
+        client.read(256 * 40);
+    }
+    websockify.wait_for_log(&["WARN", "recording ended early", "session.1"]);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    client.close();
+    websockify.wait_for_log(&["session ended"]);
+    assert_eq!(websockify.logged(&["WARN"]).len(), 1, "said once");
+    let [_, client, _] = replay(&disk.0.path().join("session.1"));
+    assert!(hex(&every_byte().repeat(4000)).starts_with(&client), "what there is is good");
+}
+
+/// A file system of its own that is soon full.
+struct Disk(TempDir);
+
+impl Disk {
+    fn of_64_kib() -> Option<Self> {
+        let disk = Self(TempDir::new().unwrap());
+        let options = ["-t", "tmpfs", "-o", "size=64k", "tmpfs"];
+        let mounted = Command::new("mount").args(options).arg(disk.0.path()).status().unwrap();
+        mounted.success().then_some(disk)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a websockify that is being stopped may still have a file of it open.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
