@@ -3,13 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
 use super::Notes;
 use crate::support::{
-    Actor, Client, Process, Websockify, free_port, is_refused, listening, stays, wait_until,
+    Actor, Client, Process, WEBSOCKIFY, Websockify, free_port, is_refused, listening, needs_root,
+    stays, wait_until,
 };
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -20,6 +22,25 @@ const LOOK: Duration = Duration::from_millis(400);
 
 fn relocated(program: &Process) -> u16 {
     program.variable("REBIND_NEW_PORT").parse().unwrap()
+}
+
+/// W2: in a container we may be root and still not see the descriptors of a program that has
+/// changed its user.
+#[test]
+fn w2_a_program_that_changed_its_user_counts_where_its_descriptors_are_hidden() {
+    if !needs_root() {
+        return;
+    }
+    let port = free_port();
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", WEBSOCKIFY]);
+    command.arg(port.to_string()).arg("--").arg(Actor.to_string());
+    command.args(["bind", &port.to_string(), "nobody", "listen", "serve"]);
+    let _websockify = Websockify::launch(&mut command);
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! How everything ends (W9, W10).
 
 use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -90,6 +91,23 @@ fn w9_what_forks_all_the_time_does_not_survive() {
     assert_eq!(websockify.stop(), 0);
     let hops = notes.lines("hops").len();
     stays(Duration::from_millis(200), "no hop", || notes.lines("hops").len() == hops);
+}
+
+/// W9, L1: who is out of descriptors cannot look, and must not believe that nobody is there.
+#[test]
+fn w9_nobody_survives_where_descriptors_are_scarce() {
+    let port = free_port();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64; exec \"$@\"", "sh", WEBSOCKIFY, "--stop-timeout=0.5"]);
+    command.args([&port.to_string(), "--", &Actor.to_string(), "ignore-term", "bind"]);
+    command.args([&port.to_string(), "listen", "serve"]);
+    let mut websockify = Websockify::launch(&mut command);
+    websockify.wait_until_open();
+    let clients: Vec<_> =
+        (0..64).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap()).collect();
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.remnants(), []);
+    drop(clients);
 }
 
 /// T5: where standard error is no terminal, SIGHUP asks to read again what may have changed.

@@ -162,14 +162,18 @@ impl Process {
     /// started as.
     pub(crate) fn holds(&self, inode: u64, uid: u32) -> bool {
         let Ok(process) = procfs::process::Process::new(self.pid.as_raw()) else { return false };
-        match process.fd() {
-            Ok(fds) => fds
-                .flatten()
-                .any(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode)),
-            Err(_) => {
-                uid == geteuid().as_raw() || process.status().is_ok_and(|status| status.euid == uid)
-            }
-        }
+        let mut seen = 0;
+        let holds = process.fd().is_ok_and(|fds| {
+            fds.flatten()
+                .inspect(|_| seen += 1)
+                .any(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode))
+        });
+        // With CAP_DAC_READ_SEARCH the directory can be listed, and its links still not be read;
+        // those are left out.
+        let is_hidden = seen == 0 && process.fd_count().map_or(true, |count| count > 0);
+        let made_it =
+            || uid == geteuid().as_raw() || process.status().is_ok_and(|now| now.euid == uid);
+        holds || is_hidden && made_it()
     }
 
     /// Sends a signal to this very process, not to a later one with its number (pidfd_send_signal(2)).
