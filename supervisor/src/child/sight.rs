@@ -12,9 +12,9 @@ use super::state::Left;
 use super::tree::{Process, Tree};
 use crate::exit::{ExitStatus, words};
 
-/// How often a listener whose owner is not found is looked for again: whoever holds it may be
-/// forking, and a look takes about as long as a fork.
-const LOOKS: usize = 10;
+/// How often the owner of a listener that nobody is seen to hold is looked for: it is being forked
+/// from one process to the next, and a look takes about as long as a fork.
+const LOOKS: usize = 50;
 
 /// What was seen when we looked last.
 #[derive(Debug)]
@@ -134,7 +134,12 @@ impl Sight {
             if self.listener.is_some() || listeners.is_empty() {
                 break;
             }
-            // Others' listeners do not count (W2); but this one's owner may have been born since.
+            // Others' listeners do not count (W2).
+            let outside = listeners.iter().map(|at| self.tree.is_held_outside(at.inode.into()));
+            let outside = outside.collect::<io::Result<Vec<_>>>();
+            if self.note(outside)?.into_iter().all(|outside| outside) {
+                break;
+            }
             instance = self.instance()?;
         }
         Some(instance)

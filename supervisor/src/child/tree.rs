@@ -42,12 +42,16 @@ pub(crate) struct Tree {
 
 type Identity = (i32, u64);
 
-/// What a process below us is to us.
+/// What a process is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kinship {
     Instance,
     Leftover,
     Stranger,
+    /// Not below us.
+    Outsider,
+    /// Its parent has ended while we looked.
+    Unknown,
 }
 
 impl Tree {
@@ -123,7 +127,8 @@ impl Tree {
         self.apart.retain(|(pid, start), _| all.get(pid).is_some_and(|s| s.starttime == *start));
         let found: Vec<_> = all
             .values()
-            .filter_map(|stat| Some((stat.clone(), self.kinship(stat, &all)?)))
+            .map(|stat| (stat.clone(), self.kinship(stat, &all)))
+            .filter(|(_, kinship)| !matches!(kinship, Kinship::Outsider | Kinship::Unknown))
             .collect();
         for (stat, kinship) in &found {
             if *kinship != Kinship::Instance {
@@ -136,8 +141,7 @@ impl Tree {
         Ok(found)
     }
 
-    /// `None` if the process is not below us.
-    fn kinship(&self, stat: &Stat, all: &HashMap<i32, Stat>) -> Option<Kinship> {
+    fn kinship(&self, stat: &Stat, all: &HashMap<i32, Stat>) -> Kinship {
         let mut kinship = Kinship::Instance;
         let mut at = stat;
         // Parents are read one after the other, so the chain could in theory close; no real one is
@@ -148,11 +152,24 @@ impl Tree {
                 kinship = *apart.or(self.groups_apart.get(&at.pgrp)).unwrap_or(&kinship);
             }
             if at.ppid == self.us {
-                return Some(kinship);
+                return kinship;
             }
-            at = all.get(&at.ppid)?;
+            match all.get(&at.ppid) {
+                Some(parent) => at = parent,
+                None if at.ppid == 0 => return Kinship::Outsider,
+                None => return Kinship::Unknown,
+            }
         }
-        None
+        Kinship::Unknown
+    }
+
+    /// Whether somebody who is certainly none of the instance's has the socket with this inode open.
+    pub(crate) fn is_held_outside(&self, inode: u64) -> io::Result<bool> {
+        let all = everybody()?;
+        let is_outside = |stat: &&Stat| {
+            !matches!(self.kinship(stat, &all), Kinship::Instance | Kinship::Unknown)
+        };
+        Ok(all.values().filter(is_outside).any(|stat| has_open(stat.pid, inode)))
     }
 }
 
@@ -161,19 +178,13 @@ impl Process {
     /// lack CAP_SYS_PTRACE), the socket's creator must do: that is its user, or the one that it was
     /// started as.
     pub(crate) fn holds(&self, inode: u64, uid: u32) -> bool {
-        let Ok(process) = procfs::process::Process::new(self.pid.as_raw()) else { return false };
-        let mut seen = 0;
-        let holds = process.fd().is_ok_and(|fds| {
-            fds.flatten()
-                .inspect(|_| seen += 1)
-                .any(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode))
-        });
-        // With CAP_DAC_READ_SEARCH the directory can be listed, and its links still not be read;
-        // those are left out.
-        let is_hidden = seen == 0 && process.fd_count().map_or(true, |count| count > 0);
-        let made_it =
-            || uid == geteuid().as_raw() || process.status().is_ok_and(|now| now.euid == uid);
-        holds || is_hidden && made_it()
+        let pid = self.pid.as_raw();
+        has_open(pid, inode) || hides_files(pid) && self.may_have_made(uid)
+    }
+
+    fn may_have_made(&self, uid: u32) -> bool {
+        let status = procfs::process::Process::new(self.pid.as_raw()).and_then(|now| now.status());
+        uid == geteuid().as_raw() || status.is_ok_and(|now| now.euid == uid)
     }
 
     /// Sends a signal to this very process, not to a later one with its number (pidfd_send_signal(2)).
@@ -250,6 +261,26 @@ fn cause(error: ProcError) -> io::Error {
 
 fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}
+
+/// Whether a process is seen to have the socket with this inode open.
+fn has_open(pid: i32, inode: u64) -> bool {
+    let fds = procfs::process::Process::new(pid).and_then(|process| process.fd());
+    fds.is_ok_and(|mut fds| {
+        fds.any(|fd| {
+            fd.is_ok_and(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode))
+        })
+    })
+}
+
+/// Whether we may not see what a process has open. With CAP_DAC_READ_SEARCH the directory can be
+/// listed, and its links still not be read.
+fn hides_files(pid: i32) -> bool {
+    let Ok(mut files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return true };
+    files.next().is_some_and(|file| {
+        let link = file.and_then(|file| std::fs::read_link(file.path()));
+        link.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    })
 }
 
 /// A process whose first thread has ended shows as a zombie while its other threads run.
