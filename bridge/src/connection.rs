@@ -64,7 +64,8 @@ pub(crate) async fn attend(
     let began = Instant::now();
     info!(
         session = session.id,
-        client = %peer,
+        client = %peer.ip(),
+        port = peer.port(),
         version = upgrade.version,
         path = upgrade.path,
         target = %shared.config.target,
@@ -76,7 +77,8 @@ pub(crate) async fn attend(
     let (code, reason) = client.ending();
     info!(
         session = session.id,
-        client = %peer,
+        client = %peer.ip(),
+        port = peer.port(),
         version = upgrade.version,
         path = upgrade.path,
         target = %shared.config.target,

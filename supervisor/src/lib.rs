@@ -49,10 +49,15 @@ use signals::{Signal, Signals};
 struct Host<'a> {
     signals: Signals,
     announcer: &'a mut Announcer,
-    log: Log,
+    log: &'a Log,
     certificates: Certificates,
     /// The limit on open files that we were started with, soft and hard.
     open_files: (u64, u64),
+}
+
+/// The command line's definition, for the manual page and the shell completions.
+pub fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
 }
 
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
@@ -159,10 +164,11 @@ fn work(
     // block_on stays on this thread, the main one, as child/spawn.rs needs it.
     let status = runtime.block_on(async {
         let signals = Signals::catch().context("cannot catch signals")?;
-        let mut host = Host { signals, announcer, log, certificates, open_files };
+        let mut host = Host { signals, announcer, log: &log, certificates, open_files };
         let serve = async {
             match config.service {
                 Service::Target(address) => {
+                    host.announcer.status(&format!("Bridging to {address}"));
                     let target = bridge::Target::Address(address);
                     let bridging = Bridging::reserved(
                         public,
@@ -180,6 +186,7 @@ fn work(
         tokio::select! {
             status = serve => status,
             never = systemd::watch() => match never {},
+            never = log.count_repeats() => match never {},
         }
     });
     // A name that is being resolved would hold up our end for as long as its resolver likes.
