@@ -104,6 +104,18 @@ fn d_the_manual_page_renders_without_a_warning_and_has_every_option() {
     }
 }
 
+/// W13: the command lines among the examples, as a reader would type them.
+#[test]
+fn w13_the_examples_are_command_lines_that_websockify_takes() {
+    let text = page().replace("\\-", "-");
+    let examples: Vec<_> = text.lines().filter(|line| line.starts_with("websockify ")).collect();
+    assert!(examples.len() >= 4, "{examples:?}");
+    for example in examples {
+        let taken = websockify::command().try_get_matches_from(example.split_whitespace());
+        assert!(taken.is_ok(), "{example}: {}", taken.unwrap_err());
+    }
+}
+
 /// bash knows what may follow.
 #[test]
 fn d_bash_completes_options_and_their_values() {

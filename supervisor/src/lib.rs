@@ -119,11 +119,15 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
         }
     }
     let mut announcer = Announcer::new(caller);
+    let log = match log.start(config.verbose).map_err(Failure::from) {
+        Err(failure) if announcer.failed(&failure) => return Ok(failure.status),
+        log => log?,
+    };
     let ended = pid_file
         .as_mut()
         .map_or(Ok(()), PidFile::write)
         .map_err(Failure::from)
-        .and_then(|()| work(config, public, certificates, log, &mut announcer));
+        .and_then(|()| work(config, public, certificates, &log, &mut announcer));
     match ended {
         // The caller's command says it.
         Err(failure) if announcer.failed(&failure) => Ok(failure.status),
@@ -135,12 +139,12 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
     }
 }
 
-/// The log, the runtime, and the work itself.
+/// The runtime, and the work itself.
 fn work(
     mut config: Config,
     public: Public,
     certificates: Certificates,
-    log: log::Destination,
+    log: &Log,
     announcer: &mut Announcer,
 ) -> Result<ExitStatus, Failure> {
     let open_files = raise_open_files().context("cannot raise the limit on open files")?;
@@ -152,7 +156,6 @@ fn work(
     let mut unhandled = SigSet::empty();
     unhandled.add(SIGTTOU);
     unhandled.thread_block().context("cannot block SIGTTOU")?;
-    let log = log.start(config.verbose)?;
     certificates.report();
     // A daemon's standard output is /dev/null.
     let letters = (config.verbose && !config.daemon).then(traffic::letters);
@@ -164,7 +167,7 @@ fn work(
     // block_on stays on this thread, the main one, as child/spawn.rs needs it.
     let status = runtime.block_on(async {
         let signals = Signals::catch().context("cannot catch signals")?;
-        let mut host = Host { signals, announcer, log: &log, certificates, open_files };
+        let mut host = Host { signals, announcer, log, certificates, open_files };
         let serve = async {
             match config.service {
                 Service::Target(address) => {

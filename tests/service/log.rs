@@ -87,10 +87,10 @@ fn w11_the_programs_output_is_tagged_in_the_log_file_to_its_last_line() {
         .collect();
     assert_eq!(lines[..3], ["out", "err", "a\u{fffd}b"]);
     assert_eq!(lines.last().unwrap(), "unfinished");
-    let long = &lines[3..lines.len() - 1];
-    assert!(long.iter().all(|piece| piece.len() <= 48 * 1024), "in pieces");
-    let long = long.concat();
-    assert_eq!((long.len(), long.ends_with('7')), (300_000, true));
+    let pieces = &lines[3..lines.len() - 1];
+    assert!(pieces.iter().all(|piece| piece.len() <= 48 * 1024));
+    let whole = pieces.concat();
+    assert_eq!((whole.len(), whole.ends_with('7')), (300_000, true));
 }
 
 /// W11: a log that nobody reads holds up neither the program nor a session, nor our end; what had no
@@ -115,7 +115,7 @@ fn w11_a_log_that_is_not_read_blocks_nobody() {
     assert_eq!(client.read(5), b"again");
 
     let mut text = String::new();
-    let mut piece = [0; 65536];
+    let mut piece = [0; 4096];
     wait_for("the count of what was dropped", || {
         // What is pending comes first; then the next line says what was dropped before it.
         client.send("more");
@@ -197,13 +197,13 @@ fn w11_a_daemon_is_given_no_pipe_for_a_log() {
     nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
     let path = fifo.clone();
     let reader = thread::spawn(move || fs::read_to_string(path).unwrap());
-    // It is opened for reading when somebody opens it for writing, so this end comes first.
-    let _kept = wait_for("a reader", || {
+    // Its opening waits for somebody who writes.
+    let writer = wait_for("a reader", || {
         File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo).ok()
     });
     let output = daemon_outlives(directory.path(), "--log-file=fifo");
     assert_eq!(output, Path::new("/dev/null"));
-    drop(_kept);
+    drop(writer);
     let said = reader.join().unwrap();
     assert!(said.contains("cannot log the program's output"), "{said}");
 }

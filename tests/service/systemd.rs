@@ -2,8 +2,8 @@
 //! `systemd-socket-activate` comes with systemd and needs none.
 
 use std::fs;
-use std::net::Ipv4Addr;
-use std::os::unix::net::UnixDatagram;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -115,7 +115,7 @@ fn d4_the_watchdog_is_fed_twice_as_often_as_it_asks() {
     let began = Instant::now();
     manager.until("WATCHDOG=1");
     manager.until("WATCHDOG=1");
-    assert!(began.elapsed() > Duration::from_millis(1000), "not without need");
+    assert!(began.elapsed() > Duration::from_secs(1), "not without need");
     assert_eq!(websockify.stop(), 0);
 
     // One that is meant for another process is not ours to feed.
@@ -220,20 +220,20 @@ fn d4_a_passed_socket_that_cannot_be_listened_on_is_named() {
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
     let path = directory.path().join("socket");
-    let knock = || drop(connect(port));
-    let cases: [(&[&str], &str, &dyn Fn()); 3] = [
-        (&["-d", "-l", &address], "not a stream socket", &|| {
-            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-            socket.send_to(b"x", &address).unwrap();
-        }),
-        (&["-l", path.to_str().unwrap()], "not an internet socket", &|| {
-            std::os::unix::net::UnixStream::connect(&path).unwrap();
-        }),
-        (&["-a", "-l", &address], "not listening", &knock),
-    ];
-    for (socket, reason, knock) in cases {
+    for (socket, reason) in [
+        (&["-d", "-l", &address][..], "not a stream socket"),
+        (&["-l", path.to_str().unwrap()], "not an internet socket"),
+        (&["-a", "-l", &address], "not listening"),
+    ] {
         let mut websockify = activated(socket, &format!("{port} localhost:9"));
-        knock();
+        match socket[0] {
+            "-d" => {
+                let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+                client.send_to(b"x", &address).unwrap();
+            }
+            "-l" => drop(UnixStream::connect(&path).unwrap()),
+            _ => drop(connect(port)),
+        }
         let line = websockify.wait_for_log(&["websockify: cannot use descriptor 3 of LISTEN_FDS"]);
         assert!(line.contains(reason), "{line}");
         // With -a it is the child that has ended.
