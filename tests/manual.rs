@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use clap_complete::Shell;
 
+use tempfile::TempDir;
+
 use crate::support::{needs, text_of};
 
 const NAME: &str = "websockify";
@@ -61,6 +63,12 @@ fn page() -> String {
     page
 }
 
+fn completions(shell: Shell) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut websockify::command(), NAME, &mut text);
+    String::from_utf8(text).unwrap()
+}
+
 #[test]
 fn d_the_manual_page_is_what_the_definitions_say() {
     check("man/websockify.1", &page());
@@ -73,9 +81,7 @@ fn d_the_completions_are_what_the_definitions_say() {
         (Shell::Zsh, "_websockify"),
         (Shell::Fish, "websockify.fish"),
     ] {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut websockify::command(), NAME, &mut text);
-        check(&format!("contrib/completions/{file}"), &String::from_utf8(text).unwrap());
+        check(&format!("contrib/completions/{file}"), &completions(shell));
     }
 }
 
@@ -84,8 +90,11 @@ fn d_the_manual_page_renders_without_a_warning_and_has_every_option() {
     if !needs(&["man", "groff"]) {
         return;
     }
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("websockify.1");
+    fs::write(&file, page()).unwrap();
     let mut man = Command::new("man");
-    man.args(["-l", "--warnings", "-Tutf8"]).arg(root().join("man/websockify.1"));
+    man.args(["-l", "--warnings", "-Tutf8"]).arg(file);
     let output = man.env("MANWIDTH", "100").env("LC_ALL", "C.UTF-8").output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(output.status.success());
@@ -108,7 +117,9 @@ fn d_the_manual_page_renders_without_a_warning_and_has_every_option() {
 #[test]
 fn w13_the_examples_are_command_lines_that_websockify_takes() {
     let text = page().replace("\\-", "-");
-    let examples: Vec<_> = text.lines().filter(|line| line.starts_with("websockify ")).collect();
+    let blocks = text.split(".EX\n").skip(1).filter_map(|block| block.split(".EE").next());
+    let lines = blocks.flat_map(str::lines);
+    let examples: Vec<_> = lines.filter(|line| line.starts_with("websockify ")).collect();
     assert!(examples.len() >= 4, "{examples:?}");
     for example in examples {
         let taken = websockify::command().try_get_matches_from(example.split_whitespace());
@@ -120,11 +131,11 @@ fn w13_the_examples_are_command_lines_that_websockify_takes() {
 #[test]
 fn d_bash_completes_options_and_their_values() {
     let script = format!(
-        "set -e; . {}; COMP_WORDS=(websockify --wrap-mode re); COMP_CWORD=2; \
+        "set -e; {}\nCOMP_WORDS=(websockify --wrap-mode re); COMP_CWORD=2; \
          _websockify websockify re --wrap-mode; echo ${{COMPREPLY[@]}}; \
          COMP_WORDS=(websockify --log); COMP_CWORD=1; \
          _websockify websockify --log websockify; echo ${{COMPREPLY[@]}}",
-        root().join("contrib/completions/websockify.bash").display()
+        completions(Shell::Bash)
     );
     let mut bash = Command::new("bash");
     let output = bash.args(["-c", &script]).stdin(Stdio::null()).output().unwrap();

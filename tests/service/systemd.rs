@@ -97,7 +97,8 @@ fn d4_the_status_follows_the_program() {
     let arguments = format!("{port} --wrap-mode=respawn -- {Actor} {script}");
     let mut websockify = manager.start(&arguments, |_| {});
     manager.until("READY=1");
-    drop(Client::connect(port));
+    // The program ends when it has accepted.
+    Client::connect(port).closing();
     manager.until("STATUS=Waiting for the program to listen");
     manager.until("STATUS=Bridging to the program");
     assert_eq!(websockify.stop(), 0);
