@@ -71,10 +71,13 @@ pub(crate) async fn attend(
         target = %shared.config.target,
         tls,
         name,
-        "session started"
+        "session started: {} to {}",
+        peer.ip(),
+        shared.config.target
     );
     bridge(&mut client, &shared, &mut orders).await;
     let (code, reason) = client.ending();
+    let duration = began.elapsed();
     info!(
         session = session.id,
         client = %peer.ip(),
@@ -86,10 +89,14 @@ pub(crate) async fn attend(
         name,
         sent = client.sent,
         received = client.received,
-        duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         code,
         reason,
-        "session ended"
+        "session ended: {} after {:.1} s, {} bytes sent, {} received, {code} {reason:?}",
+        peer.ip(),
+        duration.as_secs_f64(),
+        client.sent,
+        client.received
     );
     if let Some(tap) = client.tap.take() {
         Box::pin(tap.finish()).await;

@@ -5,15 +5,18 @@ mod file;
 mod repeats;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::layer;
 use tracing_subscriber::prelude::*;
 
 pub(crate) use file::LogFile;
@@ -24,6 +27,24 @@ const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 /// The name of our records in the journal, and the prefix of their fields.
 const IDENTIFIER: &str = "websockify";
 const FIELD_PREFIX: &str = "WEBSOCKIFY";
+
+/// Fields that the message has in words, where it matters to a person.
+const IN_WORDS: &[&str] = &[
+    "session",
+    "client",
+    "port",
+    "version",
+    "path",
+    "target",
+    "sent",
+    "received",
+    "duration_ms",
+    "code",
+    "reason",
+    "program",
+    "pid",
+    "status",
+];
 
 /// What the command line says about the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,13 +108,12 @@ impl Destination {
         match &self {
             Self::Nowhere => {}
             Self::Stderr if io::stderr().is_terminal() => {
-                registry
-                    .with(fmt::layer().with_writer(io::stderr).with_target(false).without_time())
-                    .init();
+                let lines = layer().with_writer(io::stderr).with_target(false).without_time();
+                registry.with(lines.fmt_fields(debug_fn(show))).init();
             }
             Self::Stderr => {
                 registry
-                    .with(fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false))
+                    .with(layer().with_writer(io::stderr).with_target(false).with_ansi(false))
                     .init();
             }
             Self::Journal => registry.with(journal()?).init(),
@@ -102,7 +122,7 @@ impl Destination {
                 writer = Some(thread);
                 let lines = move || lines.clone();
                 registry
-                    .with(fmt::layer().with_writer(lines).with_target(false).with_ansi(false))
+                    .with(layer().with_writer(lines).with_target(false).with_ansi(false))
                     .init();
             }
         }
@@ -126,6 +146,23 @@ impl Drop for Log {
 /// Whether journald takes records. A socket may be there that nobody listens to any more.
 fn has_journal() -> bool {
     UnixDatagram::unbound().is_ok_and(|socket| socket.connect(JOURNAL_SOCKET).is_ok())
+}
+
+/// A field at a terminal. What it says may come from a client, and must not move the cursor.
+fn show(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = match field.name() {
+        "message" => format!("{value:?}"),
+        name if IN_WORDS.contains(&name) => return Ok(()),
+        name => format!(" {name}={value:?}"),
+    };
+    for letter in text.chars() {
+        if letter.is_control() {
+            write!(writer, "{}", letter.escape_default())?;
+        } else {
+            writer.write_char(letter)?;
+        }
+    }
+    Ok(())
 }
 
 fn journal() -> Result<tracing_journald::Layer> {

@@ -7,7 +7,9 @@ use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Client, Heard, WEBSOCKIFY, connect, echo_service, free_port, wait_until};
+use crate::support::{
+    Client, Heard, WEBSOCKIFY, connect, echo_service, frame, free_port, wait_until,
+};
 
 struct AtTerminal {
     child: Child,
@@ -43,6 +45,22 @@ impl Drop for AtTerminal {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a client says cannot move the cursor of who reads the log.
+#[test]
+fn d_lines_at_a_terminal_have_no_control_characters_of_a_client() {
+    let port = free_port();
+    let terminal = AtTerminal::start(port, |_| {});
+    let mut client = Client::connect(port);
+    // A close frame: 4000, and a reason.
+    let reason = [&4000_u16.to_be_bytes()[..], b"\x1b[2J\n\xc2\x9b"].concat();
+    std::io::Write::write_all(client.stream(), &frame(0x88, &reason)).unwrap();
+    wait_until("a session's end", || terminal.shown.text().contains("session ended"));
+    let shown = terminal.stop();
+    let ended = shown.lines().find(|line| line.contains("session ended")).unwrap();
+    assert!(ended.contains(r"\u{1b}[2J\n\u{9b}"), "{ended:?}");
+    assert!(!ended.contains("\x1b[2J") && !ended.contains('\u{9b}'), "{ended:?}");
 }
 
 #[test]
@@ -82,4 +100,7 @@ fn d_health_checks_make_no_noise() {
     let shown = terminal.stop();
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!(lines.len(), 3, "listening, session started, session ended: {shown}");
+    let ended = lines[2].trim_end();
+    assert!(ended.contains("ended: 127.0.0.1 after ") && ended.ends_with(" 1000 \"\""), "{ended}");
+    assert!(!ended.contains('='), "in words: {ended}");
 }

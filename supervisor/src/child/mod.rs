@@ -261,7 +261,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         };
         match spawn(&self.spec.command, &prepared) {
             Ok(pid) => {
-                info!(program = self.name, pid = pid.as_raw(), "program started");
+                let name = &self.name;
+                info!(program = name, pid = pid.as_raw(), "program started: {name}[{pid}]");
                 output.log(&self.spec.command[0], pid, &mut self.readers);
                 self.host.announcer.up();
                 self.leader = Some(pid);
@@ -335,7 +336,12 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     fn leader_ended(&mut self) -> bool {
         if let Some(status) = self.sight.reap(self.leader) {
             let pid = self.leader.take().map(Pid::as_raw);
-            info!(program = self.name, pid, %status, "program's first process has ended");
+            info!(
+                program = self.name,
+                pid,
+                %status,
+                "program's first process has ended: status {status}"
+            );
             self.leader_status = Some(status);
         }
         let Some(status) = self.leader_status else { return false };
