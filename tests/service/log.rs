@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{lines_with, wait_for_line};
 use crate::support::{
-    Actor, Client, Process, Websockify, echo_service, free_port, run, wait_for, wait_until,
+    Actor, Client, Process, Websockify, echo_service, free_port, needs, run, wait_for, wait_until,
 };
 
 fn in_directory(directory: &Path, options: &str, script: &str) -> Websockify {
@@ -91,6 +91,23 @@ fn w11_the_programs_output_is_tagged_in_the_log_file_to_its_last_line() {
     assert!(pieces.iter().all(|piece| piece.len() <= 48 * 1024));
     let whole = pieces.concat();
     assert_eq!((whole.len(), whole.ends_with('7')), (300_000, true));
+}
+
+/// W11: a program that ends with much in its pipe has all of it logged before we end.
+#[test]
+fn w11_the_programs_last_words_are_logged() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    // In one write, into a pipe that is large enough (F_SETPIPE_SZ).
+    let script = "exec python3 -c 'import fcntl, os\n\
+                  fcntl.fcntl(1, 1031, 1 << 20)\n\
+                  os.write(1, b\"a last word\\n\" * 60000); os._exit(0)'";
+    let options = format!("--log-file=log {}", free_port());
+    assert_eq!(in_directory(directory.path(), &options, script).wait(), 0);
+    let words = lines_with(&directory.path().join("log"), &["sh[", "]: a last word"]);
+    assert_eq!(words.len(), 60_000);
 }
 
 /// W11: a log that nobody reads holds up neither the program nor a session, nor our end; what had no

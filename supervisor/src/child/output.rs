@@ -30,7 +30,7 @@ const JOURNAL_STREAMS: &str = "/run/systemd/journal/stdout";
 /// A longer line is logged in pieces; journald's own limit, bytes.
 const LINE_MAX: u64 = 48 * 1024;
 /// How long our end waits for the last of the program's lines.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Standard output and error of one instance.
 pub(super) struct Output {
