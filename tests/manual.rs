@@ -15,7 +15,7 @@ use crate::support::{needs, text_of};
 const NAME: &str = "websockify";
 /// The sections of our own words, in `man/sections`; the options stand between the two lists.
 const BEFORE: &[&str] = &["synopsis", "description"];
-const AFTER: &[&str] = &["wrapping", "protocols", "service", "security", "examples"];
+const AFTER: &[&str] = &["wrapping", "encryption", "protocols", "service", "security", "examples"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
@@ -116,13 +116,19 @@ fn d_the_manual_page_renders_without_a_warning_and_has_every_option() {
 /// W13: the command lines among the examples, as a reader would type them.
 #[test]
 fn w13_the_examples_are_command_lines_that_websockify_takes() {
-    let text = page().replace("\\-", "-");
+    let plain = [("\\e\n", ""), ("\\-", "-"), ("\\(aq", "'")];
+    let text = plain.iter().fold(page(), |text, (roff, typed)| text.replace(roff, typed));
     let blocks = text.split(".EX\n").skip(1).filter_map(|block| block.split(".EE").next());
     let lines = blocks.flat_map(str::lines);
     let examples: Vec<_> = lines.filter(|line| line.starts_with("websockify ")).collect();
     assert!(examples.len() >= 4, "{examples:?}");
     for example in examples {
-        let taken = websockify::command().try_get_matches_from(example.split_whitespace());
+        // As a shell splits it: what is quoted is one word.
+        let parts = example.split('\'').enumerate();
+        let quoted =
+            parts.map(|(at, part)| if at % 2 == 1 { part.replace(' ', "_") } else { part.into() });
+        let line: String = quoted.collect();
+        let taken = websockify::command().try_get_matches_from(line.split_whitespace());
         assert!(taken.is_ok(), "{example}: {}", taken.unwrap_err());
     }
 }

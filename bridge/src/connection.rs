@@ -54,8 +54,7 @@ pub(crate) async fn attend(
     let received = Box::pin(receive(io, peer, Arc::clone(&shared), orders.clone())).await;
     let Upgraded { stream, upgrade, session } = match received {
         Ok(upgraded) => upgraded,
-        Err(NoSession::Refused(why)) if why.is_notable() => return warn!(client = %peer, "{why}"),
-        Err(why) => return debug!(client = %peer, %why, "connection ended without a session"),
+        Err(why) => return record_refusal(peer, &why),
     };
     let (tls, name) = (stream.tls_version(), stream.client_name().map(String::into_boxed_str));
     let codec = upgrade.codec();
@@ -100,6 +99,15 @@ pub(crate) async fn attend(
     );
     if let Some(tap) = client.tap.take() {
         Box::pin(tap.finish()).await;
+    }
+}
+
+/// A health check or a scanner is not worth more than a debug message.
+fn record_refusal(peer: SocketAddr, why: &NoSession) {
+    let (client, port) = (peer.ip(), peer.port());
+    match why {
+        NoSession::Refused(why) if why.is_notable() => warn!(%client, port, "{why}: {client}"),
+        why => debug!(%client, port, "connection ended without a session: {client}: {why}"),
     }
 }
 

@@ -23,7 +23,7 @@ _websockify() {
 
     case "${cmd}" in
         websockify)
-            opts="-v -D -h -V --verbose --wrap-mode --program-port --wrap-timeout --stop-timeout --rebind-lib --run-once --timeout --idle-timeout --max-connections --daemon --pid-file --log-file --journald --help --version"
+            opts="-v -D -h -V --verbose --wrap-mode --program-port --wrap-timeout --stop-timeout --rebind-lib --web --run-once --timeout --idle-timeout --max-connections --cert --key --ssl-only --verify-client --cafile --auth-plugin --auth-source --web-auth --daemon --pid-file --log-file --journald --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -49,6 +49,10 @@ _websockify() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --web)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -58,6 +62,26 @@ _websockify() {
                     return 0
                     ;;
                 --max-connections)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cafile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --auth-plugin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --auth-source)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -36,6 +36,8 @@ const IN_WORDS: &[&str] = &[
     "version",
     "path",
     "target",
+    "tls",
+    "name",
     "sent",
     "received",
     "duration_ms",
