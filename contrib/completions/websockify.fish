@@ -8,6 +8,7 @@ complete -c websockify -l rebind-lib -d 'Library to preload [default: the instal
 complete -c websockify -l web -d 'Directory to serve files from, on the same port [default: none]' -r -F
 complete -c websockify -l timeout -d 'Exit after so long, once no session is left; 0: never' -r
 complete -c websockify -l idle-timeout -d 'Exit after so long without a session; 0: never' -r
+complete -c websockify -l record -d 'Record each session to FILE.N [default: off]' -r -F
 complete -c websockify -l max-connections -d 'Client connections open at once' -r
 complete -c websockify -l cert -d 'Our certificate and its chain in PEM [default: self.pem]' -r -F
 complete -c websockify -l key -d 'Its key in PEM [default: in the same file]' -r -F
@@ -16,7 +17,7 @@ complete -c websockify -l auth-plugin -d 'BasicHTTPAuth, ClientCertCNAuth or Exp
 complete -c websockify -l auth-source -d 'What that expects: user:password, names, origins [default: none]' -r
 complete -c websockify -l pid-file -d 'File for our process id, locked while we run [default: none]' -r -F
 complete -c websockify -l log-file -d 'File to append the log to, reopened on SIGHUP [default: stderr]' -r -F
-complete -c websockify -s v -l verbose -d 'Say more: debug messages [default: off]'
+complete -c websockify -s v -l verbose -d 'Say more: debug messages and traffic letters [default: off]'
 complete -c websockify -l run-once -d 'Serve a single session and exit [default: off]'
 complete -c websockify -l ssl-only -d 'Refuse unencrypted clients [default: off]'
 complete -c websockify -l verify-client -d 'Demand a certificate of every client [default: off]'
