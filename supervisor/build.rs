@@ -12,7 +12,7 @@ const SOURCES: &str = "../rebind/src";
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={SOURCES}");
-    match compile(&Path::new(SOURCES).join("lib.rs")) {
+    match compile(&Path::new(SOURCES).join("lib.rs")).and_then(|library| publish(&library)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             println!("cargo::error=cannot build rebind.so: {reason}");
@@ -24,8 +24,9 @@ fn main() -> ExitCode {
 /// Cargo runs this in the package's directory, and says the rest in the
 /// environment.
 #[expect(clippy::disallowed_methods, reason = "a build script has no other children to reap")]
-fn compile(source: &Path) -> Result<(), String> {
+fn compile(source: &Path) -> Result<PathBuf, String> {
     let rustc = variable("RUSTC")?;
+    let library = PathBuf::from(variable("OUT_DIR")?).join("rebind.so");
     let mut command = Command::new(&rustc);
     command
         .args(["--crate-name", "rebind", "--crate-type", "cdylib", "--edition", "2024"])
@@ -35,7 +36,7 @@ fn compile(source: &Path) -> Result<(), String> {
         .arg("--target")
         .arg(variable("TARGET")?)
         .arg("-o")
-        .arg(PathBuf::from(variable("OUT_DIR")?).join("rebind.so"))
+        .arg(&library)
         .arg(source);
     // From the configuration or CARGO_TARGET_*_LINKER; cargo has looked it up.
     if let Some(linker) = env::var_os("RUSTC_LINKER") {
@@ -44,10 +45,22 @@ fn compile(source: &Path) -> Result<(), String> {
         command.arg("-C").arg(option);
     }
     match command.status() {
-        Ok(status) if status.success() => Ok(()),
+        Ok(status) if status.success() => Ok(library),
         Ok(status) => Err(format!("{} failed ({status})", rustc.display())),
         Err(error) => Err(format!("{}: {error}", rustc.display())),
     }
+}
+
+/// Copies the library beside the binary, where packages take both from. Cargo has no name for that
+/// directory; `OUT_DIR` is in it, in `build/websockify-HASH/out`.
+fn publish(library: &Path) -> Result<(), String> {
+    let mut above = library.ancestors().skip(3);
+    if above.next().and_then(Path::file_name) != Some("build".as_ref()) {
+        return Ok(());
+    }
+    let Some(beside) = above.next() else { return Ok(()) };
+    let copied = std::fs::copy(library, beside.join("rebind.so"));
+    copied.map(drop).map_err(|error| error.to_string())
 }
 
 fn variable(name: &str) -> Result<OsString, String> {

@@ -9,6 +9,9 @@
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
 //! | `demo` | `contrib/demo`, the one command to begin with |
+//! | `service` | daemon, log, journald, systemd (D1–D4, W11) |
+//! | `packaging` | systemd units and the Debian package (R5) |
+//! | `manual` | the manual page and the shell completions are up to date |
 //! | `rebind` | `rebind.so` by itself (R1–R4) |
 //!
 //! Every test picks its own ports and directory, waits for conditions with a deadline, and stops
@@ -22,9 +25,12 @@
 
 mod command_line;
 mod demo;
+mod manual;
+mod packaging;
 mod plain;
 mod programs;
 mod rebind;
+mod service;
 mod support;
 mod tls;
 mod web;

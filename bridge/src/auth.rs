@@ -91,8 +91,10 @@ impl<'a> Guard<'a> {
 
     fn admit(&self, headers: &HeaderMap, origin: &HeaderName) -> Result<(), Denial> {
         let Some(auth) = &self.security.auth else { return Ok(()) };
-        auth.check(headers, origin, self.name)
-            .inspect_err(|denial| warn!(client = %self.client, "denied a client: {denial}"))
+        auth.check(headers, origin, self.name).inspect_err(|denial| {
+            let (client, port) = (self.client.ip(), self.client.port());
+            warn!(%client, port, "denied a client: {client}: {denial}");
+        })
     }
 }
 

@@ -54,8 +54,7 @@ pub(crate) async fn attend(
     let received = Box::pin(receive(io, peer, Arc::clone(&shared), orders.clone())).await;
     let Upgraded { stream, upgrade, session } = match received {
         Ok(upgraded) => upgraded,
-        Err(NoSession::Refused(why)) if why.is_notable() => return warn!(client = %peer, "{why}"),
-        Err(why) => return debug!(client = %peer, %why, "connection ended without a session"),
+        Err(why) => return record_refusal(peer, &why),
     };
     let (tls, name) = (stream.tls_version(), stream.client_name().map(String::into_boxed_str));
     let codec = upgrade.codec();
@@ -64,19 +63,24 @@ pub(crate) async fn attend(
     let began = Instant::now();
     info!(
         session = session.id,
-        client = %peer,
+        client = %peer.ip(),
+        port = peer.port(),
         version = upgrade.version,
         path = upgrade.path,
         target = %shared.config.target,
         tls,
         name,
-        "session started"
+        "session started: {} to {}",
+        peer.ip(),
+        shared.config.target
     );
     bridge(&mut client, &shared, &mut orders).await;
     let (code, reason) = client.ending();
+    let duration = began.elapsed();
     info!(
         session = session.id,
-        client = %peer,
+        client = %peer.ip(),
+        port = peer.port(),
         version = upgrade.version,
         path = upgrade.path,
         target = %shared.config.target,
@@ -84,13 +88,26 @@ pub(crate) async fn attend(
         name,
         sent = client.sent,
         received = client.received,
-        duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         code,
         reason,
-        "session ended"
+        "session ended: {} after {:.1} s, {} bytes sent, {} received, {code} {reason:?}",
+        peer.ip(),
+        duration.as_secs_f64(),
+        client.sent,
+        client.received
     );
     if let Some(tap) = client.tap.take() {
         Box::pin(tap.finish()).await;
+    }
+}
+
+/// A health check or a scanner is not worth more than a debug message.
+fn record_refusal(peer: SocketAddr, why: &NoSession) {
+    let (client, port) = (peer.ip(), peer.port());
+    match why {
+        NoSession::Refused(why) if why.is_notable() => warn!(%client, port, "{why}: {client}"),
+        why => debug!(%client, port, "connection ended without a session: {client}: {why}"),
     }
 }
 

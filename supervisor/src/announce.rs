@@ -9,11 +9,13 @@ use crate::systemd::Systemd;
 pub(crate) struct Announcer {
     caller: Caller,
     systemd: Systemd,
+    /// systemd has been told that we are ready.
+    ready: bool,
 }
 
 impl Announcer {
     pub(crate) fn new(caller: Caller) -> Self {
-        Self { caller, systemd: Systemd::default() }
+        Self { caller, systemd: Systemd::default(), ready: false }
     }
 
     /// What was asked for is under way: the target's bridge is open, or the program is started (D1).
@@ -21,9 +23,11 @@ impl Announcer {
         self.caller.up();
     }
 
-    /// The bridge accepts (D4).
+    /// The bridge accepts (D4). Only the first time is news.
     pub(crate) fn accepting(&mut self) {
-        self.systemd.ready();
+        if !std::mem::replace(&mut self.ready, true) {
+            self.systemd.ready();
+        }
     }
 
     /// What we are doing, for `systemctl status`.

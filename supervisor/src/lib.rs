@@ -49,10 +49,15 @@ use signals::{Signal, Signals};
 struct Host<'a> {
     signals: Signals,
     announcer: &'a mut Announcer,
-    log: Log,
+    log: &'a Log,
     certificates: Certificates,
     /// The limit on open files that we were started with, soft and hard.
     open_files: (u64, u64),
+}
+
+/// The command line's definition, for the manual page and the shell completions.
+pub fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
 }
 
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
@@ -114,11 +119,15 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
         }
     }
     let mut announcer = Announcer::new(caller);
+    let log = match log.start(config.verbose).map_err(Failure::from) {
+        Err(failure) if announcer.failed(&failure) => return Ok(failure.status),
+        log => log?,
+    };
     let ended = pid_file
         .as_mut()
         .map_or(Ok(()), PidFile::write)
         .map_err(Failure::from)
-        .and_then(|()| work(config, public, certificates, log, &mut announcer));
+        .and_then(|()| work(config, public, certificates, &log, &mut announcer));
     match ended {
         // The caller's command says it.
         Err(failure) if announcer.failed(&failure) => Ok(failure.status),
@@ -130,12 +139,12 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
     }
 }
 
-/// The log, the runtime, and the work itself.
+/// The runtime, and the work itself.
 fn work(
     mut config: Config,
     public: Public,
     certificates: Certificates,
-    log: log::Destination,
+    log: &Log,
     announcer: &mut Announcer,
 ) -> Result<ExitStatus, Failure> {
     let open_files = raise_open_files().context("cannot raise the limit on open files")?;
@@ -147,7 +156,6 @@ fn work(
     let mut unhandled = SigSet::empty();
     unhandled.add(SIGTTOU);
     unhandled.thread_block().context("cannot block SIGTTOU")?;
-    let log = log.start(config.verbose)?;
     certificates.report();
     // A daemon's standard output is /dev/null.
     let letters = (config.verbose && !config.daemon).then(traffic::letters);
@@ -163,6 +171,7 @@ fn work(
         let serve = async {
             match config.service {
                 Service::Target(address) => {
+                    host.announcer.status(&format!("Bridging to {address}"));
                     let target = bridge::Target::Address(address);
                     let bridging = Bridging::reserved(
                         public,
@@ -180,6 +189,7 @@ fn work(
         tokio::select! {
             status = serve => status,
             never = systemd::watch() => match never {},
+            never = log.count_repeats() => match never {},
         }
     });
     // A name that is being resolved would hold up our end for as long as its resolver likes.

@@ -1,26 +1,52 @@
 //! Where log records go, and what they look like there: the journal with fields, a file with one
 //! line a record, standard error for people.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+mod file;
+mod repeats;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::layer;
 use tracing_subscriber::prelude::*;
+
+pub(crate) use file::LogFile;
+use repeats::Repeats;
 
 /// Where systemd-journald takes records in its native protocol.
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 /// The name of our records in the journal, and the prefix of their fields.
 const IDENTIFIER: &str = "websockify";
 const FIELD_PREFIX: &str = "WEBSOCKIFY";
-/// How many lines wait for a slow disk before the next are dropped, and counted.
-const PENDING_LINES: usize = 10_000;
+
+/// Fields that the message has in words, where it matters to a person.
+const IN_WORDS: &[&str] = &[
+    "session",
+    "client",
+    "port",
+    "version",
+    "path",
+    "target",
+    "tls",
+    "name",
+    "sent",
+    "received",
+    "duration_ms",
+    "code",
+    "reason",
+    "program",
+    "pid",
+    "status",
+];
 
 /// What the command line says about the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,24 +69,19 @@ pub(crate) enum Destination {
     Nowhere,
 }
 
-/// A log file that can be opened anew, when somebody has moved it away.
-#[derive(Debug, Clone)]
-pub(crate) struct LogFile {
-    path: PathBuf,
-    file: Arc<Mutex<File>>,
-}
-
 /// The log, open until this is dropped.
 pub(crate) struct Log {
     pub(crate) destination: Destination,
-    _writer: Option<WorkerGuard>,
+    repeats: Repeats,
+    /// Dropped last: it writes what is pending.
+    _writer: Option<file::Writer>,
 }
 
 impl Destination {
     /// Chooses; to be called while standard error is still the caller's.
     pub(crate) fn choose(wish: &Wish, daemon: bool) -> Result<Self> {
         let fallback = if daemon { Self::Nowhere } else { Self::Stderr };
-        let has_journal = Path::new(JOURNAL_SOCKET).exists();
+        let has_journal = has_journal();
         match wish {
             Wish::File(path) => Ok(Self::File(LogFile::open(path)?)),
             Wish::Journal | Wish::Any if has_journal && (daemon || *wish == Wish::Journal) => {
@@ -72,9 +93,8 @@ impl Destination {
                 Ok(fallback)
             }
             Wish::Journal => {
-                crate::say(&format!(
-                    "cannot find journald at {JOURNAL_SOCKET}; logging to standard error"
-                ));
+                let instead = if daemon { "no log is kept" } else { "logging to standard error" };
+                crate::say(&format!("cannot reach journald at {JOURNAL_SOCKET}; {instead}"));
                 Ok(fallback)
             }
             Wish::Any => Ok(fallback),
@@ -84,83 +104,67 @@ impl Destination {
     /// Installs the log; from here on `tracing` is heard. After the last fork: it starts a thread.
     pub(crate) fn start(self, verbose: bool) -> Result<Log> {
         let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
-        let registry = tracing_subscriber::registry().with(level);
+        let repeats = Repeats::default();
+        let registry = tracing_subscriber::registry().with(level).with(repeats.clone());
         let mut writer = None;
         match &self {
             Self::Nowhere => {}
             Self::Stderr if io::stderr().is_terminal() => {
-                registry
-                    .with(fmt::layer().with_writer(io::stderr).with_target(false).without_time())
-                    .init();
+                let lines = layer().with_writer(io::stderr).with_target(false).without_time();
+                registry.with(lines.fmt_fields(debug_fn(show))).init();
             }
             Self::Stderr => {
                 registry
-                    .with(fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false))
+                    .with(layer().with_writer(io::stderr).with_target(false).with_ansi(false))
                     .init();
             }
             Self::Journal => registry.with(journal()?).init(),
             Self::File(file) => {
-                let (lines, guard) = not_waiting(file.clone());
-                writer = Some(guard);
+                let (lines, thread) = file.write_lines().context("cannot start a thread")?;
+                writer = Some(thread);
+                let lines = move || lines.clone();
                 registry
-                    .with(fmt::layer().with_writer(lines).with_target(false).with_ansi(false))
+                    .with(layer().with_writer(lines).with_target(false).with_ansi(false))
                     .init();
             }
         }
-        Ok(Log { destination: self, _writer: writer })
+        Ok(Log { destination: self, repeats, _writer: writer })
     }
 }
 
-impl LogFile {
-    fn open(path: &Path) -> Result<Self> {
-        let path = std::path::absolute(path).context("cannot find the working directory")?;
-        let file = append(&path)?;
-        Ok(Self { path, file: Arc::new(Mutex::new(file)) })
-    }
-
-    /// Opens the path again; if that fails, goes on with the file it has.
-    pub(crate) fn reopen(&self) -> Result<()> {
-        let file = append(&self.path)?;
-        *self.lock() = file;
-        Ok(())
-    }
-
-    /// Another descriptor of the file.
-    pub(crate) fn descriptor(&self) -> io::Result<File> {
-        self.lock().try_clone()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, File> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+impl Log {
+    /// For ever: counts what repeats too often to be logged each time.
+    pub(crate) async fn count_repeats(&self) -> Infallible {
+        self.repeats.report().await
     }
 }
 
-impl Write for LogFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.lock().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.lock().flush()
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.repeats.report_now();
     }
 }
 
-fn append(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
-        .with_context(|| format!("cannot open log file {}", path.display()))
+/// Whether journald takes records. A socket may be there that nobody listens to any more.
+fn has_journal() -> bool {
+    UnixDatagram::unbound().is_ok_and(|socket| socket.connect(JOURNAL_SOCKET).is_ok())
 }
 
-/// Writes on a thread of its own, so that a slow disk holds up nobody.
-fn not_waiting(file: LogFile) -> (NonBlocking, WorkerGuard) {
-    NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(PENDING_LINES)
-        .thread_name("log")
-        .finish(file)
+/// A field at a terminal. What it says may come from a client, and must not move the cursor.
+fn show(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = match field.name() {
+        "message" => format!("{value:?}"),
+        name if IN_WORDS.contains(&name) => return Ok(()),
+        name => format!(" {name}={value:?}"),
+    };
+    for letter in text.chars() {
+        if letter.is_control() {
+            write!(writer, "{}", letter.escape_default())?;
+        } else {
+            writer.write_char(letter)?;
+        }
+    }
+    Ok(())
 }
 
 fn journal() -> Result<tracing_journald::Layer> {

@@ -73,7 +73,11 @@ fn held_by_another(path: &Path, mut file: File) -> Result<()> {
     let mut pid = String::new();
     // The number only makes the message better.
     let _ = file.read_to_string(&mut pid);
-    bail!("cannot lock pid file {}: held by process {}", path.display(), pid.trim())
+    let holder = match pid.trim() {
+        "" => "another process".to_owned(),
+        pid => format!("process {pid}"),
+    };
+    bail!("cannot lock pid file {}: held by {holder}", path.display())
 }
 
 #[cfg(test)]

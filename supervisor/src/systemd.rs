@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use sd_notify::NotifyState;
 use socket2::{Socket, Type};
+use tokio::time::MissedTickBehavior;
 
 /// The service manager's ear. Silent where there is none.
 #[derive(Debug, Default)]
@@ -47,6 +48,7 @@ impl Systemd {
 pub(crate) async fn watch() -> Infallible {
     let Some(limit) = sd_notify::watchdog_enabled() else { return pending().await };
     let mut ticks = tokio::time::interval((limit / 2).max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         // If it fails, systemd will not fail to say so.

@@ -15,6 +15,7 @@ pub(crate) use client::{Client, Head, ask, connect, frame, read_to_end, request}
 pub(crate) use network::{
     Service, display, echo, echo_service, free_port, is_refused, listeners_of, listening,
 };
+pub(crate) use output::Heard;
 pub(crate) use process::Process;
 pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS};
 pub(crate) use wait::{DEADLINE, stays, wait_for, wait_for_within, wait_until};
@@ -45,7 +46,13 @@ pub(crate) fn needs_root() -> bool {
     root
 }
 
-fn skip(reason: &str) {
+/// What a command has written.
+pub(crate) fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Says that a test is skipped; in continuous integration (`CI` is set) that is a failure.
+pub(crate) fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "must not be skipped here: {reason}");
     eprintln!("skipped: {reason}");
 }

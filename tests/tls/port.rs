@@ -86,7 +86,7 @@ fn t1_ssl_only_tells_plain_clients_so() {
         let text = String::from_utf8(read_to_end(&mut stream)).unwrap();
         assert!(text.contains("encrypted"), "{text}");
     }
-    websockify.wait_for_log(&["refused an unencrypted client", "client=127.0.0.1:"]);
+    websockify.wait_for_log(&["refused an unencrypted client", "client=127.0.0.1 "]);
     Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
 }
 

@@ -62,7 +62,9 @@ async fn b10_a_session_leaves_one_record_at_its_start_and_one_at_its_end() {
     bridge.outcome().await;
 
     let both = format!(
-        "session=1 client={peer} version=\"13\" path=\"/\" target={}",
+        "session=1 client={} port={} version=\"13\" path=\"/\" target={}",
+        peer.ip(),
+        peer.port(),
         listener.local_addr().unwrap()
     );
     let started = log.lines("session started");

@@ -25,6 +25,7 @@ use nix::unistd::Pid;
 use rustix::process::Signal as Deadly;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::Host;
@@ -59,6 +60,7 @@ pub(crate) async fn supervise(
 ) -> Result<ExitStatus, Failure> {
     let mut supervisor = Supervisor::new(spec, sessions, public, host)?;
     let (mut state, actions) = State::begin(Instant::now());
+    supervisor.host.announcer.status(state.description());
     supervisor.perform(actions);
     loop {
         while let Some(event) = supervisor.events.pop_front() {
@@ -76,6 +78,7 @@ pub(crate) async fn supervise(
         if let State::Ended { status } = state {
             // Who ended since the last SIGCHLD would be left a zombie to the next parent.
             supervisor.sight.reap(None);
+            output::finish(supervisor.readers).await;
             return match supervisor.refusal {
                 Some(reason) => Err(Failure { status, reason }),
                 None => Ok(status),
@@ -112,6 +115,8 @@ struct Supervisor<'a, 'b> {
     daemon: Vec<AsyncFd<OwnedFd>>,
     /// There was no descriptor to watch them with: it is tried again.
     unwatched: bool,
+    /// Those who log what the instances write.
+    readers: JoinSet<()>,
     next_look: Instant,
     look_interval: Duration,
     obstacle_named: bool,
@@ -160,6 +165,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             served_before: 0,
             daemon: Vec::new(),
             unwatched: false,
+            readers: JoinSet::new(),
             next_look: Instant::now(),
             look_interval: FIRST_LOOK,
             obstacle_named: false,
@@ -236,6 +242,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.events.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
         self.daemon.clear();
         self.unwatched = false;
+        while self.readers.try_join_next().is_some() {}
         self.served_before = self.served.load(Ordering::Relaxed);
         self.look_soon();
         self.terminal = Terminal::in_foreground();
@@ -254,8 +261,9 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         };
         match spawn(&self.spec.command, &prepared) {
             Ok(pid) => {
-                info!(program = self.name, pid = pid.as_raw(), "program started");
-                output.log(&self.name, pid);
+                let name = &self.name;
+                info!(program = name, pid = pid.as_raw(), "program started: {name}[{pid}]");
+                output.log(&self.spec.command[0], pid, &mut self.readers);
                 self.host.announcer.up();
                 self.leader = Some(pid);
                 self.leader_pid = Some(pid);
@@ -328,7 +336,12 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     fn leader_ended(&mut self) -> bool {
         if let Some(status) = self.sight.reap(self.leader) {
             let pid = self.leader.take().map(Pid::as_raw);
-            info!(program = self.name, pid, %status, "program's first process has ended");
+            info!(
+                program = self.name,
+                pid,
+                %status,
+                "program's first process has ended: status {status}"
+            );
             self.leader_status = Some(status);
         }
         let Some(status) = self.leader_status else { return false };

@@ -3,7 +3,7 @@
 //! A slow log must not block the program, and a daemon that outlives us must not die of SIGPIPE: so it
 //! writes to a pipe of ours only where it cannot outlive us.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -11,11 +11,14 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::WrapMode;
@@ -26,6 +29,8 @@ use crate::log::Destination;
 const JOURNAL_STREAMS: &str = "/run/systemd/journal/stdout";
 /// A longer line is logged in pieces; journald's own limit, bytes.
 const LINE_MAX: u64 = 48 * 1024;
+/// How long our end waits for the last of the program's lines.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Standard output and error of one instance.
 pub(super) struct Output {
@@ -37,14 +42,17 @@ pub(super) struct Output {
 
 impl Output {
     /// Opens what the instance will write to.
-    pub(super) fn open(log: &Destination, mode: WrapMode, command: &OsString) -> Self {
+    pub(super) fn open(log: &Destination, mode: WrapMode, command: &OsStr) -> Self {
         let inherited = Self { streams: None, journal: None, reader: None };
         let opened = match log {
             // Under -D without a log, standard error is /dev/null already.
             Destination::Stderr | Destination::Nowhere => return inherited,
             Destination::Journal => journal_stream(command),
             Destination::File(file) if mode == WrapMode::Ignore => {
-                file.descriptor().map(|file| Self { streams: Some(file), ..inherited })
+                file.to_keep().and_then(|file| match file {
+                    Some(file) => Ok(Self { streams: Some(file), ..inherited }),
+                    None => Err(io::Error::other("the log file is not a regular file")),
+                })
             }
             Destination::File(_) => tagged_lines(),
         };
@@ -71,21 +79,33 @@ impl Output {
         self.journal.as_deref()
     }
 
-    /// Logs what the instance writes, tagged with its name and process id. Needs a runtime.
-    pub(super) fn log(self, name: &str, pid: Pid) {
+    /// Logs what the instance writes, tagged with its name and process id, in a task of `readers`.
+    pub(super) fn log(self, command: &OsStr, pid: Pid, readers: &mut JoinSet<()>) {
         let Some(pipe) = self.reader else { return };
         match Receiver::from_owned_fd(pipe) {
-            Ok(pipe) => drop(tokio::spawn(log_lines(pipe, format!("{name}[{pid}]")))),
+            Ok(pipe) => {
+                readers.spawn(log_lines(pipe, format!("{}[{pid}]", identifier(command))));
+            }
             Err(error) => warn!("cannot log the program's output: {}", words(&error)),
         }
     }
 }
 
+/// Waits until everything is logged that was written. Processes that are left may go on to write.
+pub(super) async fn finish(mut readers: JoinSet<()>) {
+    let all = async { while readers.join_next().await.is_some() {} };
+    let _ = timeout(LAST_WORDS, all).await;
+}
+
+/// The program's name, without its directory.
+fn identifier(command: &OsStr) -> String {
+    Path::new(command).file_name().unwrap_or(command).to_string_lossy().replace('\n', " ")
+}
+
 /// A stream of the program's own: journald reads it, names it, and takes each line's process id from
 /// the kernel.
-fn journal_stream(command: &OsString) -> io::Result<Output> {
-    let identifier = Path::new(command).file_name().unwrap_or_default().to_string_lossy();
-    let identifier = identifier.replace('\n', " ");
+fn journal_stream(command: &OsStr) -> io::Result<Output> {
+    let identifier = identifier(command);
     let mut stream = UnixStream::connect(JOURNAL_STREAMS)?;
     // Identifier, unit, priority (info), level prefixes parsed, and three ways to forward: none.
     write!(stream, "{identifier}\n\n6\n1\n0\n0\n0\n")?;

@@ -1,0 +1,28 @@
+complete -c websockify -l wrap-mode -d 'When it exits or daemonizes: exit, ignore or respawn' -r -f -a "exit\t''
+ignore\t''
+respawn\t''"
+complete -c websockify -l program-port -d 'Port that it binds [default: SOURCE_PORT]' -r
+complete -c websockify -l wrap-timeout -d 'Seconds that a client waits for it to listen' -r
+complete -c websockify -l stop-timeout -d 'Seconds that it may take to end before SIGKILL' -r
+complete -c websockify -l rebind-lib -d 'Library to preload [default: the installed or built-in one]' -r -F
+complete -c websockify -l web -d 'Directory to serve files from, on the same port [default: none]' -r -F
+complete -c websockify -l timeout -d 'Exit after so long, once no session is left; 0: never' -r
+complete -c websockify -l idle-timeout -d 'Exit after so long without a session; 0: never' -r
+complete -c websockify -l record -d 'Record each session to FILE.N [default: off]' -r -F
+complete -c websockify -l max-connections -d 'Client connections open at once' -r
+complete -c websockify -l cert -d 'Our certificate and its chain in PEM [default: self.pem]' -r -F
+complete -c websockify -l key -d 'Its key in PEM [default: in the same file]' -r -F
+complete -c websockify -l cafile -d 'Authorities for those, in PEM [default: the system\'s]' -r -F
+complete -c websockify -l auth-plugin -d 'BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin [default: none]' -r
+complete -c websockify -l auth-source -d 'What that expects: user:password, names, origins [default: none]' -r
+complete -c websockify -l pid-file -d 'File for our process id, locked while we run [default: none]' -r -F
+complete -c websockify -l log-file -d 'File to append the log to, reopened on SIGHUP [default: stderr]' -r -F
+complete -c websockify -s v -l verbose -d 'Say more: debug messages and traffic letters [default: off]'
+complete -c websockify -l run-once -d 'Serve a single session and exit [default: off]'
+complete -c websockify -l ssl-only -d 'Refuse unencrypted clients [default: off]'
+complete -c websockify -l verify-client -d 'Demand a certificate of every client [default: off]'
+complete -c websockify -l web-auth -d 'Ask for it at web requests too [default: off]'
+complete -c websockify -s D -l daemon -d 'Run in the background, once the bridge is up [default: off]'
+complete -c websockify -l journald -d 'Log to the journal [default: if stderr is the journal, or -D]'
+complete -c websockify -s h -l help -d 'Print help'
+complete -c websockify -s V -l version -d 'Print version'

@@ -1,0 +1,147 @@
+//! Warnings and errors that repeat: the first of a kind are logged, the others counted, so that a
+//! fault that goes on does not fill the log. Other records pass.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tracing::callsite::Identifier;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber, warn};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+/// How many of a kind are logged within [`WINDOW`].
+const BURST: u32 = 10;
+const WINDOW: Duration = Duration::from_secs(60);
+/// Marks our own records.
+const TARGET: &str = "repeats";
+
+/// A layer that passes or counts; its clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Repeats {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// A kind is a place in the code.
+    kinds: Mutex<HashMap<Identifier, Kind>>,
+    /// Somebody has been counted.
+    counted: Notify,
+}
+
+#[derive(Debug)]
+struct Kind {
+    since: Instant,
+    passed: u32,
+    counted: u32,
+    /// The last message that was not logged.
+    message: String,
+}
+
+impl Repeats {
+    /// For ever: says how many were counted, when the time that they were counted in is over.
+    pub(super) async fn report(&self) -> Infallible {
+        loop {
+            self.shared.counted.notified().await;
+            tokio::time::sleep(WINDOW).await;
+            self.report_now();
+        }
+    }
+
+    /// Says how many were counted.
+    pub(super) fn report_now(&self) {
+        for (counted, message) in self.take() {
+            warn!(target: TARGET, "{counted} more like this were not logged: {message}");
+        }
+    }
+
+    fn take(&self) -> Vec<(u32, String)> {
+        let mut kinds = self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds
+            .drain()
+            .map(|(_, kind)| (kind.counted, kind.message))
+            .filter(|(counted, _)| *counted > 0)
+            .collect()
+    }
+
+    fn passes(&self, event: &Event<'_>, now: Instant) -> bool {
+        let mut kinds = self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Kind { since: now, passed: 0, counted: 0, message: String::new() };
+        let kind = kinds.entry(event.metadata().callsite()).or_insert_with(fresh);
+        if kind.counted == 0 && now.duration_since(kind.since) > WINDOW {
+            *kind = fresh();
+        }
+        if kind.passed < BURST {
+            kind.passed += 1;
+            return true;
+        }
+        kind.counted += 1;
+        kind.message.clear();
+        event.record(&mut Message(&mut kind.message));
+        self.shared.counted.notify_one();
+        false
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Repeats {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        let may_repeat = *metadata.level() <= Level::WARN && metadata.target() != TARGET;
+        !may_repeat || self.passes(event, Instant::now())
+    }
+}
+
+struct Message<'a>(&'a mut String);
+
+impl Visit for Message<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            *self.0 = format!("{value:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{error, info};
+    use tracing_subscriber::prelude::*;
+
+    use super::*;
+
+    /// Collects messages.
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Heard {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            let mut text = String::new();
+            event.record(&mut Message(&mut text));
+            self.0.lock().expect("no panic").push(text);
+        }
+    }
+
+    #[test]
+    fn errors_that_repeat_are_counted_and_others_pass() {
+        let (repeats, heard) = (Repeats::default(), Heard::default());
+        let registry = tracing_subscriber::registry().with(repeats.clone()).with(heard.clone());
+        tracing::subscriber::with_default(registry, || {
+            for number in 1..=25 {
+                error!("failure {number}");
+                info!("session {number}");
+            }
+            warn!("another kind");
+            repeats.report_now();
+            repeats.report_now();
+        });
+        let heard = heard.0.lock().expect("no panic").clone();
+        let with = |start| heard.iter().filter(|text| text.starts_with(start)).count();
+        assert_eq!((with("failure"), with("session"), with("another")), (10, 25, 1));
+        let counts: Vec<_> = heard.iter().filter(|text| text.contains("not logged")).collect();
+        assert_eq!(counts, ["15 more like this were not logged: failure 25"]);
+    }
+}

@@ -1,0 +1,145 @@
+//! The systemd units, and the Debian package that brings them: installed into a directory, not into
+//! the system.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::support::{
+    Actor, Client, WEBSOCKIFY, Websockify, free_port, needs, needs_root, text_of,
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+/// Runs a command that must end well; gives all that it said.
+fn said_by(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let said = text_of(&output.stdout) + &text_of(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    said
+}
+
+/// The units as they are installed, but for the path of the binary under test.
+fn units() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    for entry in fs::read_dir(root().join("contrib/systemd")).unwrap() {
+        let path = entry.unwrap().path();
+        let unit = fs::read_to_string(&path).unwrap().replace("/usr/bin/websockify", WEBSOCKIFY);
+        fs::write(directory.path().join(path.file_name().unwrap()), unit).unwrap();
+    }
+    directory
+}
+
+/// D4: systemd has nothing to say against the units.
+#[test]
+fn d4_the_units_are_valid() {
+    if !needs(&["systemd-analyze"]) {
+        return;
+    }
+    let units = units();
+    for unit in ["websockify.service", "websockify.socket", "websockify@x.service"] {
+        let mut analyze = Command::new("systemd-analyze");
+        analyze.args(["verify", "--man=no"]).arg(units.path().join(unit));
+        let said = said_by(&mut analyze);
+        // Of the host's own units it may say what it likes.
+        let of_ours: Vec<_> = said.lines().filter(|line| line.contains("websockify")).collect();
+        assert_eq!(of_ours, Vec::<&str>::new());
+    }
+}
+
+/// D4: what systemd-analyze(1) calls exposure, 0 to 10, stays low.
+#[test]
+fn d4_the_units_are_hardened() {
+    if !needs(&["systemd-analyze"]) {
+        return;
+    }
+    let units = units();
+    for (unit, threshold) in [("websockify.service", 20), ("websockify@.service", 30)] {
+        let mut analyze = Command::new("systemd-analyze");
+        analyze.args(["security", "--offline=true", &format!("--threshold={threshold}")]);
+        let said = said_by(analyze.arg(units.path().join(unit)));
+        println!("{}", said.lines().last().unwrap());
+    }
+}
+
+/// The command lines in the units are ones that websockify takes.
+#[test]
+fn d4_the_units_settings_make_a_command_line() {
+    let settings = |file: &str| {
+        let text = fs::read_to_string(root().join("contrib/systemd").join(file)).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(str::to_owned).filter(|line| !line.is_empty()).collect::<Vec<_>>()
+    };
+    for (unit, file) in
+        [("websockify.service", "websockify.default"), ("websockify@.service", "example.conf")]
+    {
+        let unit = fs::read_to_string(root().join("contrib/systemd").join(unit)).unwrap();
+        let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+        let mut line = line.replace("/usr/bin/websockify", "");
+        for setting in settings(file) {
+            let (name, value) = setting.split_once('=').unwrap();
+            line = line.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
+        }
+        assert!(!line.contains('$'), "{line}");
+        let arguments = std::iter::once("websockify").chain(line.split_whitespace());
+        websockify::command().try_get_matches_from(arguments).unwrap();
+    }
+}
+
+/// R5: a package's files, and a program wrapped by what was installed, with its library.
+#[test]
+fn r5_the_debian_package_installs_everything_and_wraps_a_program() {
+    if !needs(&["cargo-deb", "dpkg-deb"]) || !needs_root() {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let package = directory.path().join("websockify.deb");
+    let binary = Path::new(WEBSOCKIFY);
+    let profile = if binary.ends_with("release/websockify") { "release" } else { "dev" };
+    let mut cargo = Command::new("cargo");
+    cargo.args(["deb", "-p", "websockify", "--no-build", "--no-strip", "--fast", "--profile"]);
+    cargo.arg(profile).arg("--output").arg(&package).current_dir(root());
+    said_by(cargo.env("CARGO_TARGET_DIR", binary.ancestors().nth(2).unwrap()));
+
+    let contents = said_by(Command::new("dpkg-deb").arg("--contents").arg(&package));
+    println!("{contents}");
+    let installed = directory.path().join("root");
+    said_by(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&installed));
+    for file in [
+        "usr/bin/websockify",
+        "usr/lib/websockify/rebind.so",
+        "usr/share/man/man1/websockify.1.gz",
+        "usr/share/bash-completion/completions/websockify",
+        "usr/share/zsh/vendor-completions/_websockify",
+        "usr/share/fish/vendor_completions.d/websockify.fish",
+        "usr/lib/systemd/system/websockify.service",
+        "usr/lib/systemd/system/websockify.socket",
+        "usr/lib/systemd/system/websockify@.service",
+        "usr/share/websockify/wstelnet.html",
+        "usr/share/doc/websockify/copyright",
+        "etc/default/websockify",
+        "etc/websockify/example.conf",
+    ] {
+        assert!(installed.join(file).is_file(), "{file} is missing in\n{contents}");
+    }
+    let info = said_by(Command::new("dpkg-deb").arg("--info").arg(&package));
+    assert!(info.contains("Depends: libc6"), "{info}");
+
+    let port = free_port();
+    let mut command = Command::new(installed.join("usr/bin/websockify"));
+    command.args([&port.to_string(), "--", &Actor.to_string()]);
+    command.args(["bind", &port.to_string(), "listen", "serve"]);
+    let mut websockify = Websockify::launch(&mut command);
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    let library = installed.join("usr/lib/websockify/rebind.so");
+    assert_eq!(websockify.leader().variable("LD_PRELOAD"), library.display().to_string());
+    websockify.assert_alone_on(port);
+    assert_eq!(websockify.stop(), 0);
+}

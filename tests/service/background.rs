@@ -1,0 +1,183 @@
+//! `-D` and `--pid-file` (D1, D3).
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::{daemon, lines_with, wait_for_line};
+use crate::support::{
+    Actor, Client, WEBSOCKIFY, Websockify, echo_service, free_port, is_refused, wait_until,
+};
+
+/// Runs websockify in `directory`, and waits for the end of what the caller has called.
+fn call(directory: &Path, arguments: &str) -> (Websockify, i32) {
+    let mut websockify = Websockify::start_with(arguments, |command| {
+        command.current_dir(directory);
+    });
+    let status = websockify.wait();
+    (websockify, status)
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// D1, D3: the port is open when the command returns, and nothing of the caller's has changed.
+#[test]
+fn d1_the_caller_gets_0_when_the_bridge_is_up_and_paths_and_umask_mean_what_they_meant() {
+    let directory = TempDir::new().unwrap();
+    let (port, service) = (free_port(), echo_service());
+    let target = service.target();
+    let options = format!("-D --pid-file=pid --log-file=log {port} {target}");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("umask 027; exec {WEBSOCKIFY} {options}")]);
+    let mut websockify = Websockify::launch(shell.current_dir(&directory));
+    assert_eq!(websockify.wait(), 0, "{:?}", websockify.err.lines());
+
+    let mut client = Client::connect(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    client.close();
+
+    let (pid, log) = (directory.path().join("pid"), directory.path().join("log"));
+    let daemon = daemon(&websockify);
+    assert_eq!(fs::read_to_string(&pid).unwrap(), format!("{}\n", daemon.pid));
+    assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o640);
+    let here = directory.path().canonicalize().unwrap();
+    assert_eq!(daemon.proc().cwd().unwrap(), here);
+    assert_eq!(daemon.proc().status().unwrap().umask, Some(0o027));
+    let stat = daemon.stat();
+    assert_eq!((stat.tty_nr, stat.session != stat.pid), (0, true), "no terminal, none to get");
+    for number in 0..=2 {
+        let link = format!("/proc/{}/fd/{number}", daemon.pid);
+        assert_eq!(fs::read_link(link).unwrap(), Path::new("/dev/null"));
+    }
+    wait_for_line(&log, &["session ended", "code=1000"]);
+
+    daemon.signal(Signal::SIGTERM);
+    wait_until("the daemon's end", || !daemon.is_alive());
+    assert_eq!(names_in(directory.path()), ["log"], "the pid file is removed");
+}
+
+/// D1: what the caller gets when it cannot work, whichever process finds out.
+#[test]
+fn d1_the_caller_gets_the_reason_when_it_cannot_work() {
+    let port = free_port();
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let taken = taken.local_addr().unwrap().port();
+    for (arguments, expected, parts) in [
+        (format!("{taken} localhost:9"), 1, &["cannot bind port", "in use"][..]),
+        (format!("{port} -- no-such-program"), 127, &["no-such-program", "not found"]),
+        (format!("{port} -- /etc/passwd"), 126, &["/etc/passwd", "permission denied"]),
+        (format!("--log-file=no/log {port} localhost:9"), 1, &["log file", "no such file"]),
+        (format!("--pid-file=no/pid {port} localhost:9"), 1, &["pid file", "no such file"]),
+        (format!("--rebind-lib=no.so {port} -- true"), 1, &["rebind library", "no.so"]),
+    ] {
+        let directory = TempDir::new().unwrap();
+        for more in ["", "--pid-file=pid"] {
+            let arguments = format!("-D {more} {arguments}");
+            let arguments = if arguments.contains("no/pid") {
+                arguments.replace("--pid-file=pid", "")
+            } else {
+                arguments
+            };
+            let (websockify, status) = call(directory.path(), &arguments);
+            // Where there is no journald, one line more says that no log is kept.
+            let output = websockify.output();
+            let said: Vec<_> =
+                output.err.iter().filter(|line| !line.contains("no log is kept")).collect();
+            assert_eq!((status, said.len()), (expected, 1), "{arguments}: {:?}", output.err);
+            for part in parts {
+                assert!(said[0].contains(part), "{arguments}: no {part:?} in {said:?}");
+            }
+            assert_eq!(names_in(directory.path()), Vec::<String>::new(), "{arguments}");
+        }
+    }
+    assert!(is_refused(Ipv4Addr::LOCALHOST, port));
+}
+
+/// D1: a daemon that crashes says nothing, and the caller hears of it all the same.
+#[test]
+fn d1_the_caller_is_told_that_the_daemon_crashed_before_it_was_up() {
+    let directory = TempDir::new().unwrap();
+    let source = directory.path().join("crash.c");
+    // Called by the daemon alone, when it becomes a child subreaper.
+    fs::write(&source, "#include <stdlib.h>\nint prctl(int option, ...) { abort(); }\n").unwrap();
+    let library = directory.path().join("crash.so");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+    assert!(compiler.status().unwrap().success());
+    let port = free_port();
+    let mut websockify = Websockify::start_with(&format!("-D {port} -- true"), |command| {
+        command.env("LD_PRELOAD", &library).current_dir(&directory);
+    });
+    assert_eq!(websockify.wait(), 1);
+    websockify.wait_for_log(&["the daemon ended before it was up"]);
+}
+
+/// D3: one instance a pid file; the other is named.
+#[test]
+fn d3_a_pid_file_is_held_by_one_instance() {
+    let directory = TempDir::new().unwrap();
+    let (first, second) = (free_port(), free_port());
+    let (websockify, status) =
+        call(directory.path(), &format!("-D --pid-file=pid {first} localhost:9"));
+    assert_eq!(status, 0);
+    let pid = daemon(&websockify).pid;
+    for background in ["-D", ""] {
+        let arguments = format!("{background} --pid-file=pid {second} localhost:9");
+        let (other, status) = call(directory.path(), &arguments);
+        assert_eq!(status, 1);
+        other.wait_for_log(&["cannot lock pid file", &format!("held by process {pid}")]);
+        assert!(is_refused(Ipv4Addr::LOCALHOST, second));
+    }
+    assert_eq!(names_in(directory.path()), ["pid"]);
+
+    // Killed, it leaves its pid file, which is free for the next.
+    daemon(&websockify).signal(Signal::SIGKILL);
+    wait_until("its end", || websockify.remnants().is_empty());
+    let (next, status) = call(directory.path(), &format!("-D --pid-file=pid {second} localhost:9"));
+    assert_eq!((status, names_in(directory.path())), (0, vec!["pid".to_owned()]));
+    daemon(&next).signal(Signal::SIGTERM);
+    wait_until("its end", || next.remnants().is_empty());
+    assert_eq!(names_in(directory.path()), Vec::<String>::new());
+}
+
+/// D1: a wrapped program is started before the command returns; it gets the caller's umask and
+/// directory, and no signal that is blocked or ignored (W1).
+#[test]
+fn d1_a_wrapped_program_gets_what_the_caller_had() {
+    let directory = TempDir::new().unwrap();
+    let port = free_port();
+    let script = format!("exec {Actor} bind {port} listen serve");
+    let options = format!("-D --log-file=log {port} --");
+    let mut shell = Command::new("sh");
+    let start = format!(r#"umask 027; trap "" USR1; exec {WEBSOCKIFY} {options} sh -c "{script}""#);
+    let mut websockify = Websockify::launch(shell.args(["-c", &start]).current_dir(&directory));
+    assert_eq!(websockify.wait(), 0, "{:?}", websockify.err.lines());
+    let log = directory.path().join("log");
+    let line = wait_for_line(&log, &["program started"]);
+    let pid = crate::support::field(&line, "pid").parse().unwrap();
+    Client::connect_once_open(port).read_line();
+    let program = procfs::process::Process::new(pid).unwrap();
+    let status = program.status().unwrap();
+    // 32 and 33 are the C library's own; SIGCHLD it ignores itself.
+    let signals = !(0b11 << 31 | 1 << (nix::libc::SIGCHLD - 1));
+    assert_eq!(
+        (status.umask, status.sigblk & signals, status.sigign & signals),
+        (Some(0o027), 0, 0)
+    );
+    assert_eq!(program.cwd().unwrap(), directory.path().canonicalize().unwrap());
+    daemon(&websockify).signal(Signal::SIGTERM);
+    wait_until("the end of all", || websockify.remnants().is_empty());
+    assert_eq!(lines_with(&log, &["panicked"]), Vec::<String>::new());
+}

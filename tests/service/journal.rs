@@ -1,0 +1,345 @@
+//! The journal (D2, B10, W11), with a real systemd-journald: one for each test, in a mount namespace
+//! with a `/run` of its own, so that neither the host's nor another test's is in the way. Only root
+//! can do that.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::support::{
+    Actor, Client, Process, WEBSOCKIFY, Websockify, echo_service, free_port, needs, needs_root,
+    skip, text_of, wait_for, wait_until,
+};
+
+const JOURNALD: &str = "/lib/systemd/systemd-journald";
+
+/// A namespace that a journald may run in.
+struct Journal {
+    /// Keeps the namespace.
+    holder: Child,
+    journald: Option<Child>,
+}
+
+impl Journal {
+    /// `None` where it cannot be, which is said.
+    fn prepare() -> Option<Self> {
+        if !needs_root() || !needs(&["unshare", "nsenter", "journalctl", "mount"]) {
+            return None;
+        }
+        if !Path::new(JOURNALD).exists() {
+            skip("not installed: systemd-journald");
+            return None;
+        }
+        let setup = "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/log && \
+                     mkdir -p /run/systemd/journal && touch /run/prepared && exec sleep infinity";
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--propagation=private", "sh", "-c", setup]);
+        let mut holder = unshare.stdin(Stdio::null()).spawn().unwrap();
+        let prepared = format!("/proc/{}/root/run/prepared", holder.id());
+        let ready = wait_for("a namespace", || match holder.try_wait().unwrap() {
+            Some(status) => Some(Err(status)),
+            None => Path::new(&prepared).exists().then_some(Ok(())),
+        });
+        if let Err(status) = ready {
+            skip(&format!("no mount namespace: unshare ended with {}", status.into_raw()));
+            return None;
+        }
+        Some(Self { holder, journald: None })
+    }
+
+    /// With a journald at work.
+    fn start() -> Option<Self> {
+        let mut journal = Self::prepare()?;
+        journal.start_journald();
+        Some(journal)
+    }
+
+    fn start_journald(&mut self) {
+        let mut journald = self.inside(JOURNALD);
+        journald.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.journald = Some(journald.spawn().unwrap());
+        let socket = format!("/proc/{}/root/run/systemd/journal/socket", self.holder.id());
+        wait_until("journald", || {
+            std::os::unix::net::UnixDatagram::unbound().is_ok_and(|us| us.connect(&socket).is_ok())
+        });
+    }
+
+    fn stop_journald(&mut self) {
+        if let Some(mut journald) = self.journald.take() {
+            kill(Pid::from_raw(journald.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+            journald.wait().unwrap();
+        }
+    }
+
+    /// A command in the namespace. nsenter(1) becomes it.
+    fn inside(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg(program);
+        command
+    }
+
+    fn websockify(&self, arguments: &str, prepare: impl FnOnce(&mut Command)) -> Websockify {
+        let mut command = self.inside(WEBSOCKIFY);
+        command.args(arguments.split_whitespace());
+        prepare(&mut command);
+        Websockify::launch(&mut command)
+    }
+
+    /// The records that match, as `journalctl -o json` has them.
+    fn records(&self, matches: &[&str]) -> Vec<Value> {
+        let mut journalctl = self.inside("journalctl");
+        journalctl.args(["--directory=/run/log/journal", "-o", "json", "--all", "--no-pager"]);
+        let output = journalctl.args(matches).output().unwrap();
+        let text = text_of(&output.stdout);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The first record that matches and has this message, waited for.
+    fn wait_for(&self, matches: &[&str], message: &str) -> Value {
+        wait_for(&format!("{message:?} of {matches:?} in the journal"), || {
+            self.records(matches)
+                .into_iter()
+                .find(|record| text(record, "MESSAGE").contains(message))
+        })
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        for child in self.journald.iter_mut().chain([&mut self.holder]) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A field of a record, with what is not UTF-8 as journalctl has it: a list of numbers.
+fn text(record: &Value, name: &str) -> String {
+    match &record[name] {
+        Value::String(text) => text.clone(),
+        Value::Array(bytes) => bytes
+            .iter()
+            .map(|byte| char::from(u8::try_from(byte.as_u64().unwrap()).unwrap()))
+            .collect(),
+        other => panic!("{name} is {other} in {record}"),
+    }
+}
+
+/// D2, B10: records of sessions with fields to filter on; priorities as journalctl -p knows them.
+#[test]
+fn d2_sessions_are_records_with_fields() {
+    let Some(journal) = Journal::start() else { return };
+    let (service, port) = (echo_service(), free_port());
+    let mut websockify =
+        journal.websockify(&format!("--journald -v {port} {}", service.target()), |_| {});
+    journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "listening on");
+    let mut client = Client::connect(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    let own_port = client.stream().local_addr().unwrap().port().to_string();
+    client.close();
+
+    let of_client = ["WEBSOCKIFY_CLIENT=127.0.0.1", "PRIORITY=6"];
+    let started = journal.wait_for(&of_client, "session started");
+    let ended = journal.wait_for(&of_client, "session ended");
+    for record in [&started, &ended] {
+        for (name, value) in [
+            ("SYSLOG_IDENTIFIER", "websockify"),
+            ("_PID", &websockify.pid().to_string()),
+            ("WEBSOCKIFY_SESSION", "1"),
+            ("WEBSOCKIFY_PORT", &own_port),
+            ("WEBSOCKIFY_VERSION", "13"),
+            ("WEBSOCKIFY_PATH", "/"),
+            ("WEBSOCKIFY_TARGET", &service.target()),
+        ] {
+            assert_eq!(text(record, name), value, "{name}");
+        }
+    }
+    for (name, value) in [
+        ("WEBSOCKIFY_SENT", "5"),
+        ("WEBSOCKIFY_RECEIVED", "5"),
+        ("WEBSOCKIFY_CODE", "1000"),
+        ("WEBSOCKIFY_REASON", ""),
+    ] {
+        assert_eq!(text(&ended, name), value, "{name}");
+    }
+    text(&ended, "WEBSOCKIFY_DURATION_MS").parse::<u64>().unwrap();
+    assert_eq!(journal.records(&of_client).len(), 2, "one at the start, one at the end");
+
+    drop(crate::support::connect(port));
+    journal.wait_for(&["PRIORITY=7"], "connection ended without a session");
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.err.text(), "");
+}
+
+/// D2: warnings are 4 and errors 3; W11: the program's lines have its own name and process id, long
+/// ones come whole in pieces.
+#[test]
+fn w11_the_programs_lines_are_its_own_in_the_journal() {
+    let Some(journal) = Journal::start() else { return };
+    let script = "echo hello; echo '<3>broken' >&2; \
+                  printf '%0300000d\\n' 7; exit 3";
+    let mut websockify = journal.websockify(&format!("--journald {}", free_port()), |command| {
+        command.args(["--wrap-mode=respawn", "--", "/bin/sh", "-c", script]);
+    });
+    let started = journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "program started");
+    let pid = format!("_PID={}", text(&started, "WEBSOCKIFY_PID"));
+    let own = [&pid[..], "SYSLOG_IDENTIFIER=sh"];
+    assert_eq!(text(&journal.wait_for(&own, "hello"), "PRIORITY"), "6");
+    assert_eq!(text(&journal.wait_for(&own, "broken"), "PRIORITY"), "3", "its own level");
+    journal.wait_for(&own, "7");
+    let long: String = journal
+        .records(&own)
+        .iter()
+        .map(|record| text(record, "MESSAGE"))
+        .filter(|message| message.starts_with('0'))
+        .collect();
+    assert_eq!((long.len(), long.ends_with('7')), (300_000, true));
+    let warning = journal.wait_for(&["PRIORITY=4"], "respawning too fast");
+    assert_eq!(text(&warning, "WEBSOCKIFY_PROGRAM"), "/bin/sh");
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// D2: chosen where standard error is the journal, as the variable says, and not where it is not.
+#[test]
+fn d2_the_journal_is_chosen_where_standard_error_is_the_journal() {
+    let Some(journal) = Journal::start() else { return };
+    let (service, port) = (echo_service(), free_port());
+    // systemd-cat(1) connects standard error to the journal as systemd does; the variable is ours to
+    // set (systemd.exec(5)).
+    let script = format!(
+        "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec {WEBSOCKIFY} {port} {}",
+        service.target()
+    );
+    let mut command = journal.inside("systemd-cat");
+    command.args(["--identifier=cat", "sh", "-c", &script]);
+    let mut websockify = Websockify::launch(&mut command);
+    let record = journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "listening on");
+    assert_eq!(text(&record, "_TRANSPORT"), "journal", "structured");
+    assert_eq!(websockify.stop(), 0);
+
+    // The variable is inherited, standard error is not.
+    let mut websockify = journal.websockify(&format!("{port} {}", service.target()), |command| {
+        command.env("JOURNAL_STREAM", "8:1");
+    });
+    websockify.wait_until_open();
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// D2: a daemon logs to the journal where there is one, and says where there is none.
+#[test]
+fn d2_a_daemon_logs_to_the_journal_if_there_is_one() {
+    let Some(mut journal) = Journal::prepare() else { return };
+    let (service, port) = (echo_service(), free_port());
+    let arguments = format!("-D {port} {}", service.target());
+    let mut without = journal.websockify(&arguments, |_| {});
+    assert_eq!(without.wait(), 0);
+    assert_eq!(without.err.lines().len(), 1);
+    without.wait_for_log(&["no log is kept", "--log-file"]);
+    let daemon = super::daemon(&without);
+    daemon.signal(Signal::SIGTERM);
+    wait_until("its end", || !daemon.is_alive());
+
+    journal.start_journald();
+    let mut with = journal.websockify(&arguments, |_| {});
+    assert_eq!(with.wait(), 0);
+    assert_eq!(with.err.text(), "");
+    let daemon = super::daemon(&with);
+    let pid = format!("_PID={}", daemon.pid);
+    journal.wait_for(&[&pid, "SYSLOG_IDENTIFIER=websockify"], "listening on");
+}
+
+/// D2: `--journald` without a journald, or with a socket that is dead: standard error, said once.
+#[test]
+fn d2_without_journald_the_log_goes_to_standard_error() {
+    let Some(mut journal) = Journal::prepare() else { return };
+    let service = echo_service();
+    for round in ["no socket", "a dead socket"] {
+        let port = free_port();
+        let arguments = format!("--journald {port} {}", service.target());
+        let mut websockify = journal.websockify(&arguments, |_| {});
+        websockify.wait_until_open();
+        assert_eq!(websockify.logged(&["cannot reach journald"]).len(), 1, "{round}");
+        Client::connect(port).close();
+        websockify.wait_for_log(&["session ended"]);
+        assert_eq!(websockify.stop(), 0);
+        journal.start_journald();
+        journal.stop_journald();
+    }
+}
+
+/// D2: a journald that is restarted is found again; meanwhile nothing is held up.
+#[test]
+fn d2_a_journald_that_is_restarted_is_found_again() {
+    let Some(mut journal) = Journal::start() else { return };
+    let (service, port) = (echo_service(), free_port());
+    let mut websockify =
+        journal.websockify(&format!("--journald {port} {}", service.target()), |_| {});
+    journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "listening on");
+    journal.stop_journald();
+    Client::connect(port).close();
+    journal.start_journald();
+    let mut client = Client::connect(port);
+    client.send("hello");
+    client.read(5);
+    client.close();
+    let ended = journal.wait_for(&["WEBSOCKIFY_SESSION=2"], "session ended");
+    assert_eq!(text(&ended, "WEBSOCKIFY_RECEIVED"), "5");
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// W11: under `ignore` the daemon's output is the journal's stream, which does not end with us.
+#[test]
+fn w11_a_daemon_that_outlives_us_writes_to_the_journal() {
+    let Some(journal) = Journal::start() else { return };
+    let directory = tempfile::TempDir::new().unwrap();
+    let go = directory.path().join("go");
+    let port = free_port();
+    let script = format!(
+        "setsid sh -c 'while ! [ -e {0} ]; do sleep 0.02; done; echo from the daemon' & \
+         exec {Actor} bind {port} listen fork-exit 0 serve",
+        go.display()
+    );
+    let arguments = format!("--journald --wrap-mode=ignore {port}");
+    let mut websockify = journal.websockify(&arguments, |command| {
+        command.args(["--", "sh", "-c", &script]);
+    });
+    Client::connect_once_open(port).read_line();
+    journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "daemonized");
+    let left: Vec<Process> = websockify.tree();
+    assert_eq!(websockify.stop(), 0);
+    assert!(left.iter().any(Process::is_alive));
+    std::fs::write(go, "").unwrap();
+    journal.wait_for(&["SYSLOG_IDENTIFIER=sh"], "from the daemon");
+}
+
+/// D2: what one telnet session leaves in the journal, for a person to read.
+#[test]
+fn d2_a_telnet_session_in_the_journal() {
+    if !needs(&["in.telnetd"]) {
+        return;
+    }
+    let Some(journal) = Journal::start() else { return };
+    let port = free_port();
+    let arguments = format!("--journald --wrap-mode=respawn {port} -- in.telnetd -debug {port}");
+    let mut websockify = journal.websockify(&arguments, |_| {});
+    let mut client = Client::connect_once_open(port);
+    assert!(!client.read(3).is_empty());
+    assert_eq!(client.close().code, 1000);
+    journal.wait_for(&["WEBSOCKIFY_CLIENT=127.0.0.1"], "session ended");
+    let mut journalctl = journal.inside("journalctl");
+    journalctl.args(["--directory=/run/log/journal", "--no-pager", "-t", "websockify"]);
+    let shown = text_of(&journalctl.output().unwrap().stdout);
+    for part in ["program started", "listening on", "session started", "session ended"] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+    }
+    let pid = websockify.pid();
+    assert!(shown.contains(&format!("websockify[{pid}]: ")), "{shown}");
+    println!("{shown}");
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.err.text(), "");
+}

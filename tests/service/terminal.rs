@@ -1,0 +1,106 @@
+//! The log as a person at a terminal sees it.
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+
+use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{
+    Client, Heard, WEBSOCKIFY, connect, echo_service, frame, free_port, wait_until,
+};
+
+struct AtTerminal {
+    child: Child,
+    shown: Heard,
+}
+
+impl AtTerminal {
+    fn start(port: u16, prepare: impl FnOnce(&mut Command)) -> Self {
+        let pty = openpty(None, None).unwrap();
+        let mut command = Command::new(WEBSOCKIFY);
+        command.args([port.to_string(), echo_service().target()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(pty.slave);
+        prepare(&mut command);
+        let child = command.spawn().unwrap();
+        drop(command);
+        let shown = Heard::of(File::from(pty.master));
+        let terminal = Self { child, shown };
+        wait_until("an open bridge", || terminal.shown.text().contains("listening on"));
+        terminal
+    }
+
+    /// What was shown until its end.
+    fn stop(mut self) -> String {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        wait_until("the end of the log", || self.shown.ended());
+        self.shown.text()
+    }
+}
+
+impl Drop for AtTerminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a client says cannot move the cursor of who reads the log.
+#[test]
+fn d_lines_at_a_terminal_have_no_control_characters_of_a_client() {
+    let port = free_port();
+    let terminal = AtTerminal::start(port, |_| {});
+    let mut client = Client::connect(port);
+    // A close frame: 4000, and a reason.
+    let reason = [&4000_u16.to_be_bytes()[..], b"\x1b[2J\n\xc2\x9b"].concat();
+    std::io::Write::write_all(client.stream(), &frame(0x88, &reason)).unwrap();
+    wait_until("a session's end", || terminal.shown.text().contains("session ended"));
+    let shown = terminal.stop();
+    let ended = shown.lines().find(|line| line.contains("session ended")).unwrap();
+    assert!(ended.contains(r"\u{1b}[2J\n\u{9b}"), "{ended:?}");
+    assert!(!ended.contains("\x1b[2J") && !ended.contains('\u{9b}'), "{ended:?}");
+}
+
+#[test]
+fn d_lines_at_a_terminal_are_short_and_coloured() {
+    let port = free_port();
+    let terminal = AtTerminal::start(port, |command| {
+        command.env_remove("NO_COLOR");
+    });
+    let shown = terminal.stop();
+    let line = shown.lines().find(|line| line.contains("listening on")).unwrap();
+    assert!(line.contains("\x1b[32m INFO"), "green: {line:?}");
+    assert!(!line.contains("20") || line.contains(&port.to_string()), "no date: {line:?}");
+    assert!(!line.contains("websockify"), "no module: {line:?}");
+
+    let plain = AtTerminal::start(port, |command| {
+        command.env("NO_COLOR", "1");
+    });
+    assert!(!plain.stop().contains('\x1b'));
+}
+
+/// A connection without a byte, or with half a head, is a health check or a scanner: no line.
+#[test]
+fn d_health_checks_make_no_noise() {
+    let port = free_port();
+    let terminal = AtTerminal::start(port, |_| {});
+    for _ in 0..3 {
+        drop(connect(port));
+        let mut half = connect(port);
+        std::io::Write::write_all(&mut half, b"GET / HTT").unwrap();
+        drop(half);
+    }
+    let mut client = Client::connect(port);
+    client.send("hello");
+    client.read(5);
+    client.close();
+    wait_until("a session's end", || terminal.shown.text().contains("session ended"));
+    let shown = terminal.stop();
+    let lines: Vec<_> = shown.lines().filter(|line| !line.contains("TLS is off")).collect();
+    assert_eq!(lines.len(), 3, "listening, session started, session ended: {shown}");
+    let ended = lines[2].trim_end();
+    assert!(ended.contains("ended: 127.0.0.1 after ") && ended.ends_with(" 1000 \"\""), "{ended}");
+    assert!(!ended.contains('='), "in words: {ended}");
+}
