@@ -21,7 +21,8 @@ use probe::{
 };
 
 /// R2: each kind of socket lands on loopback, under glibc and musl; `SO_REUSEADDR`
-/// is set, errno and the caller's memory are untouched, and it can listen.
+/// is the program's until it listens, errno and the caller's memory are untouched,
+/// and it can listen.
 #[test]
 fn r2_moves_each_kind_of_socket() {
     let ports = HeldPorts::new();
@@ -42,10 +43,12 @@ fn r2_moves_each_kind_of_socket() {
     for probe in probes() {
         for (kind, option, wanted, length, expected) in table {
             let HeldPorts { old, new, .. } = ports;
-            let script =
-                format!("socket {kind} {option} bind {wanted} {old} {length} reuse listen name");
-            let expected =
-                format!("bind 0 errno 77\nreuse 1\nlisten 0 errno 77\nname {expected} {new}\n");
+            let script = format!(
+                "socket {kind} {option} bind {wanted} {old} {length} reuse listen reuse name"
+            );
+            let expected = format!(
+                "bind 0 errno 77\nreuse 0\nlisten 0 errno 77\nreuse 1\nname {expected} {new}\n"
+            );
             assert_eq!(preloaded(probe, &ports).script(&script), expected, "{script}");
         }
     }
@@ -142,6 +145,48 @@ fn r1_errors_are_those_of_the_real_bind() {
     }
 }
 
+/// R1: a second bind of what is bound fails in `bind()`, as it does without us,
+/// and one that the program allows does not. `SO_REUSEADDR` is as the program has
+/// set it where the call fails.
+#[test]
+fn r1_binding_twice_fails_at_once() {
+    for probe in probes() {
+        let ports = HeldPorts::new();
+        // Without us nobody may hold the port.
+        let free = HeldPorts::new().old;
+        let script = |old| {
+            let bind = format!("socket tcp4 reuseaddr 0 bind inet 127.0.0.1 {old} full reuse");
+            let willing = format!("socket tcp4 reuseaddr 1 bind inet 127.0.0.1 {old} full reuse");
+            [
+                format!("{bind} {bind} reuse first listen"),
+                format!("{bind} {willing} first listen {willing}"),
+                format!("{willing} {willing} listen first listen reuse"),
+                format!("{bind} listen {bind} {willing}"),
+            ]
+        };
+        for (moved, plain) in script(ports.old).iter().zip(script(free)) {
+            let plain = Probe::new(probe).script(&plain);
+            assert_eq!(preloaded(probe, &ports).script(moved), plain, "{moved}");
+        }
+    }
+}
+
+/// R1: a program that is killed while it serves a client, or that has closed the
+/// connection before the client did, can start again at once.
+#[test]
+fn r1_starts_again_despite_time_wait() {
+    for probe in probes() {
+        let ports = HeldPorts::new();
+        let old = ports.old;
+        let script = format!("socket tcp4 bind inet 0.0.0.0 {old} full listen name serve");
+        for _ in 0..2 {
+            let output = preloaded(probe, &ports).script(&script);
+            let expected = format!("name 127.0.0.1 {}\nserved\n", ports.new);
+            assert!(output.ends_with(&expected), "{output}");
+        }
+    }
+}
+
 /// R1: an environment that makes no sense moves nothing. The old port is taken,
 /// which is how an unmoved program notices.
 #[test]
@@ -232,7 +277,7 @@ fn r3_tells_of_a_listener() {
         run.script(&format!("socket tcp4 bind inet 0.0.0.0 {old} full listen"));
         assert_eq!(supervisor.notice(), None);
         // Both can be bound, one can listen.
-        let bind = format!("socket tcp4 bind inet 0.0.0.0 {old} full");
+        let bind = format!("socket tcp4 reuseaddr 1 bind inet 0.0.0.0 {old} full");
         let mut run = preloaded(probe, &ports);
         supervisor.told_by(&mut run.0);
         let output = run.script(&format!("{bind} {bind} listen first listen"));

@@ -134,7 +134,7 @@ pub(crate) fn option(fd: c_int, level: c_int, name: c_int) -> Option<c_int> {
     (result == 0).then_some(value)
 }
 
-/// Sets an integer option of a socket. A failure shows in the `bind()` after it.
+/// Sets an integer option of a socket. A failure shows in the call after it.
 pub(crate) fn set_option(fd: c_int, level: c_int, name: c_int, value: c_int) {
     // SAFETY: value is readable and as large as said.
     unsafe { setsockopt(fd, level, name, (&raw const value).cast(), INT_LENGTH) };
