@@ -54,6 +54,33 @@ fn r2_moves_each_kind_of_socket() {
     }
 }
 
+/// R2: two addresses that differ in their first byte alone are still two, in any
+/// order, and three are three. What is bound twice is refused.
+#[test]
+fn r2_moves_addresses_that_collide() {
+    let table = [
+        (["127.0.0.1", "10.0.0.1", "192.0.0.1"], ["127.0.0.1", "127.136.55.1", "127.94.55.1"]),
+        (["192.0.0.1", "10.0.0.1", "127.0.0.1"], ["127.94.55.1", "127.136.55.1", "127.0.0.1"]),
+        (["127.10.0.1", "10.10.0.1", "192.10.0.1"], ["127.10.0.1", "127.73.33.1", "127.31.33.1"]),
+    ];
+    for probe in probes() {
+        for (kind, family, prefix) in [("tcp4", "inet", ""), ("tcp6 v6only 0", "inet6", "::ffff:")]
+        {
+            for (wanted, expected) in table {
+                let ports = HeldPorts::new();
+                let HeldPorts { old, new, .. } = ports;
+                let bind = |ip| format!("socket {kind} bind {family} {prefix}{ip} {old} full ");
+                let script = wanted.map(|ip| bind(ip) + "listen name ").concat() + &bind(wanted[1]);
+                let expected = expected.map(|ip| {
+                    format!("bind 0 errno 77\nlisten 0 errno 77\nname {prefix}{ip} {new}\n")
+                });
+                let output = preloaded(probe, &ports).script(&script);
+                assert_eq!(output, expected.concat() + "bind -1 errno 98\n", "{script}");
+            }
+        }
+    }
+}
+
 /// R2: a multipath socket is a TCP socket.
 #[test]
 fn r2_moves_multipath_tcp() {

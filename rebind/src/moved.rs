@@ -31,9 +31,20 @@ impl Move {
     pub(crate) fn bind(self, bind: Bind) -> Option<Result<(), c_int>> {
         let first = address::relocate(self.wanted, self.stack, self.port)?;
         let own = share(self.fd);
-        let result = bind(self.fd, &Encoded::new(first));
+        let result = match bind(self.fd, &Encoded::new(first)) {
+            Err(sys::EADDRINUSE) => self.bind_elsewhere(bind).unwrap_or(Err(sys::EADDRINUSE)),
+            result => result,
+        };
         restore(self.fd, own);
         Some(result)
+    }
+
+    /// To the address that evades another one which has come to the same. We keep
+    /// no state and cannot tell that from the same one being bound twice, so this
+    /// fails the third time only.
+    fn bind_elsewhere(self, bind: Bind) -> Option<Result<(), c_int>> {
+        let other = address::evade(self.wanted, self.stack, self.port)?;
+        Some(bind(self.fd, &Encoded::new(other)))
     }
 }
 

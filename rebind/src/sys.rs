@@ -23,6 +23,7 @@ pub(crate) type Bind = unsafe extern "C" fn(c_int, *const c_void, u32) -> c_int;
 pub(crate) type Listen = unsafe extern "C" fn(c_int, c_int) -> c_int;
 
 pub(crate) const ENOSYS: c_int = 38;
+pub(crate) const EADDRINUSE: c_int = 98;
 
 pub(crate) const AF_UNIX: u16 = 1;
 pub(crate) const AF_INET: c_int = 2;
