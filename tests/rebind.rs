@@ -11,6 +11,7 @@ mod names;
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 
 use object::elf::{DT_NEEDED, FileHeader32, FileHeader64};
 use object::read::elf::FileHeader;
@@ -77,6 +78,45 @@ fn r2_moves_addresses_that_collide() {
                 let output = preloaded(probe, &ports).script(&script);
                 assert_eq!(output, expected.concat() + "bind -1 errno 98\n", "{script}");
             }
+        }
+    }
+}
+
+/// R1, R2: without IPv6 addresses an IPv6-only socket can be bound to any as
+/// without us, and only the loopback device leads to it. What fails without us
+/// fails with us.
+#[test]
+fn r1_moves_where_ipv6_is_switched_off() {
+    const SETUP: &str = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6 && exec \"$0\" \"$@\"";
+    let ports = HeldPorts::new();
+    let HeldPorts { old, new, .. } = ports;
+    let setup = |program: &Path| {
+        let mut run = preloaded(Path::new("unshare"), &ports);
+        run.0.args(["--net", "sh", "-c", SETUP]).arg(program);
+        run
+    };
+    let (_, output) = setup(Path::new("true")).finish();
+    if !output.status.success() {
+        println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let moved = format!("bind 0 errno 77\nlisten 0 errno 77\nname :: {new}\n");
+    let refused = "bind -1 errno 99\n".to_owned();
+    let any = format!("socket tcp6 v6only 1 bind inet6 :: {old} full");
+    let table = [
+        (format!("{any} listen name device"), format!("{moved}device lo\n")),
+        (format!("nobody {any} listen name device"), format!("{moved}device lo\n")),
+        (format!("{any} {any} device"), "bind 0 errno 77\nbind -1 errno 98\ndevice -\n".to_owned()),
+        (
+            format!("socket tcp6 v6only 1 bind inet6 ::1 {old} full device"),
+            format!("{refused}device -\n"),
+        ),
+        (format!("socket tcp6 v6only 1 bind inet6 2001:db8::7 {old} full"), refused.clone()),
+        (format!("socket tcp6 v6only 1 todevice lo bind inet6 :: {old} full"), refused),
+    ];
+    for probe in probes() {
+        for (script, expected) in &table {
+            assert_eq!(setup(probe).script(script), *expected, "{script}");
         }
     }
 }

@@ -6,7 +6,7 @@
 //! with `SO_REUSEADDR` can be bound beside them, and only one with it can listen.
 
 use core::ffi::c_int;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::address::{self, Encoded, Stack};
 use crate::sys;
@@ -33,6 +33,7 @@ impl Move {
         let own = share(self.fd);
         let result = match bind(self.fd, &Encoded::new(first)) {
             Err(sys::EADDRINUSE) => self.bind_elsewhere(bind).unwrap_or(Err(sys::EADDRINUSE)),
+            Err(sys::EADDRNOTAVAIL) => self.bind_device(bind).unwrap_or(Err(sys::EADDRNOTAVAIL)),
             result => result,
         };
         restore(self.fd, own);
@@ -45,6 +46,25 @@ impl Move {
     fn bind_elsewhere(self, bind: Bind) -> Option<Result<(), c_int>> {
         let other = address::evade(self.wanted, self.stack, self.port)?;
         Some(bind(self.fd, &Encoded::new(other)))
+    }
+
+    /// Where IPv6 is switched off (`net.ipv6.conf.*.disable_ipv6`) nobody has
+    /// `::1`, while any address can still be bound: on the loopback device alone
+    /// it is as private. Without privileges only Linux 5.7 lets us choose one.
+    fn bind_device(self, bind: Bind) -> Option<Result<(), c_int>> {
+        // An MPTCP socket that cannot say so could be a public one for IPv4.
+        let v6_only = sys::option(self.fd, sys::IPPROTO_IPV6, sys::IPV6_V6ONLY) == Some(1);
+        let any = self.wanted == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        // A device that the program has chosen could not be given back.
+        if !v6_only || !any || sys::has_device(self.fd) || !sys::set_device(self.fd, c"lo") {
+            return None;
+        }
+        let result = bind(self.fd, &Encoded::new(SocketAddr::new(self.wanted, self.port)));
+        if result.is_err() {
+            // Where we may not, it stays the more private.
+            sys::set_device(self.fd, c"");
+        }
+        Some(result)
     }
 }
 
