@@ -11,6 +11,7 @@ mod names;
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 
 use object::elf::{DT_NEEDED, FileHeader32, FileHeader64};
 use object::read::elf::FileHeader;
@@ -21,7 +22,8 @@ use probe::{
 };
 
 /// R2: each kind of socket lands on loopback, under glibc and musl; `SO_REUSEADDR`
-/// is set, errno and the caller's memory are untouched, and it can listen.
+/// is the program's until it listens, errno and the caller's memory are untouched,
+/// and it can listen.
 #[test]
 fn r2_moves_each_kind_of_socket() {
     let ports = HeldPorts::new();
@@ -42,11 +44,79 @@ fn r2_moves_each_kind_of_socket() {
     for probe in probes() {
         for (kind, option, wanted, length, expected) in table {
             let HeldPorts { old, new, .. } = ports;
-            let script =
-                format!("socket {kind} {option} bind {wanted} {old} {length} reuse listen name");
-            let expected =
-                format!("bind 0 errno 77\nreuse 1\nlisten 0 errno 77\nname {expected} {new}\n");
+            let script = format!(
+                "socket {kind} {option} bind {wanted} {old} {length} reuse listen reuse name"
+            );
+            let expected = format!(
+                "bind 0 errno 77\nreuse 0\nlisten 0 errno 77\nreuse 1\nname {expected} {new}\n"
+            );
             assert_eq!(preloaded(probe, &ports).script(&script), expected, "{script}");
+        }
+    }
+}
+
+/// R2: two addresses that differ in their first byte alone are still two, in any
+/// order, and three are three. What is bound twice is refused.
+#[test]
+fn r2_moves_addresses_that_collide() {
+    let table = [
+        (["127.0.0.1", "10.0.0.1", "192.0.0.1"], ["127.0.0.1", "127.136.55.1", "127.94.55.1"]),
+        (["192.0.0.1", "10.0.0.1", "127.0.0.1"], ["127.94.55.1", "127.136.55.1", "127.0.0.1"]),
+        (["127.10.0.1", "10.10.0.1", "192.10.0.1"], ["127.10.0.1", "127.73.33.1", "127.31.33.1"]),
+    ];
+    for probe in probes() {
+        for (kind, family, prefix) in [("tcp4", "inet", ""), ("tcp6 v6only 0", "inet6", "::ffff:")]
+        {
+            for (wanted, expected) in table {
+                let ports = HeldPorts::new();
+                let HeldPorts { old, new, .. } = ports;
+                let bind = |ip| format!("socket {kind} bind {family} {prefix}{ip} {old} full ");
+                let script = wanted.map(|ip| bind(ip) + "listen name ").concat() + &bind(wanted[1]);
+                let expected = expected.map(|ip| {
+                    format!("bind 0 errno 77\nlisten 0 errno 77\nname {prefix}{ip} {new}\n")
+                });
+                let output = preloaded(probe, &ports).script(&script);
+                assert_eq!(output, expected.concat() + "bind -1 errno 98\n", "{script}");
+            }
+        }
+    }
+}
+
+/// R1, R2: without IPv6 addresses an IPv6-only socket can be bound to any as
+/// without us, and only the loopback device leads to it. What fails without us
+/// fails with us.
+#[test]
+fn r1_moves_where_ipv6_is_switched_off() {
+    const SETUP: &str = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6 && exec \"$0\" \"$@\"";
+    let ports = HeldPorts::new();
+    let HeldPorts { old, new, .. } = ports;
+    let setup = |program: &Path| {
+        let mut run = preloaded(Path::new("unshare"), &ports);
+        run.0.args(["--net", "sh", "-c", SETUP]).arg(program);
+        run
+    };
+    let (_, output) = setup(Path::new("true")).finish();
+    if !output.status.success() {
+        println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let moved = format!("bind 0 errno 77\nlisten 0 errno 77\nname :: {new}\n");
+    let refused = "bind -1 errno 99\n".to_owned();
+    let any = format!("socket tcp6 v6only 1 bind inet6 :: {old} full");
+    let table = [
+        (format!("{any} listen name device"), format!("{moved}device lo\n")),
+        (format!("nobody {any} listen name device"), format!("{moved}device lo\n")),
+        (format!("{any} {any} device"), "bind 0 errno 77\nbind -1 errno 98\ndevice -\n".to_owned()),
+        (
+            format!("socket tcp6 v6only 1 bind inet6 ::1 {old} full device"),
+            format!("{refused}device -\n"),
+        ),
+        (format!("socket tcp6 v6only 1 bind inet6 2001:db8::7 {old} full"), refused.clone()),
+        (format!("socket tcp6 v6only 1 todevice lo bind inet6 :: {old} full"), refused),
+    ];
+    for probe in probes() {
+        for (script, expected) in &table {
+            assert_eq!(setup(probe).script(script), *expected, "{script}");
         }
     }
 }
@@ -142,6 +212,48 @@ fn r1_errors_are_those_of_the_real_bind() {
     }
 }
 
+/// R1: a second bind of what is bound fails in `bind()`, as it does without us,
+/// and one that the program allows does not. `SO_REUSEADDR` is as the program has
+/// set it where the call fails.
+#[test]
+fn r1_binding_twice_fails_at_once() {
+    for probe in probes() {
+        let ports = HeldPorts::new();
+        // Without us nobody may hold the port.
+        let free = HeldPorts::new().old;
+        let script = |old| {
+            let bind = format!("socket tcp4 reuseaddr 0 bind inet 127.0.0.1 {old} full reuse");
+            let willing = format!("socket tcp4 reuseaddr 1 bind inet 127.0.0.1 {old} full reuse");
+            [
+                format!("{bind} {bind} reuse first listen"),
+                format!("{bind} {willing} first listen {willing}"),
+                format!("{willing} {willing} listen first listen reuse"),
+                format!("{bind} listen {bind} {willing}"),
+            ]
+        };
+        for (moved, plain) in script(ports.old).iter().zip(script(free)) {
+            let plain = Probe::new(probe).script(&plain);
+            assert_eq!(preloaded(probe, &ports).script(moved), plain, "{moved}");
+        }
+    }
+}
+
+/// R1: a program that is killed while it serves a client, or that has closed the
+/// connection before the client did, can start again at once.
+#[test]
+fn r1_starts_again_despite_time_wait() {
+    for probe in probes() {
+        let ports = HeldPorts::new();
+        let old = ports.old;
+        let script = format!("socket tcp4 bind inet 0.0.0.0 {old} full listen name serve");
+        for _ in 0..2 {
+            let output = preloaded(probe, &ports).script(&script);
+            let expected = format!("name 127.0.0.1 {}\nserved\n", ports.new);
+            assert!(output.ends_with(&expected), "{output}");
+        }
+    }
+}
+
 /// R1: an environment that makes no sense moves nothing. The old port is taken,
 /// which is how an unmoved program notices.
 #[test]
@@ -232,7 +344,7 @@ fn r3_tells_of_a_listener() {
         run.script(&format!("socket tcp4 bind inet 0.0.0.0 {old} full listen"));
         assert_eq!(supervisor.notice(), None);
         // Both can be bound, one can listen.
-        let bind = format!("socket tcp4 bind inet 0.0.0.0 {old} full");
+        let bind = format!("socket tcp4 reuseaddr 1 bind inet 0.0.0.0 {old} full");
         let mut run = preloaded(probe, &ports);
         supervisor.told_by(&mut run.0);
         let output = run.script(&format!("{bind} {bind} listen first listen"));

@@ -46,6 +46,21 @@ pub(crate) fn relocate(wanted: IpAddr, stack: Stack, port: u16) -> Option<Socket
     Some(SocketAddr::new(ip, port))
 }
 
+/// Where the socket is bound if the address of [`relocate`] is taken, or `None`
+/// if there is no other one: two addresses that differ in their first byte alone
+/// are given the same. One that is loopback, or any, gives way to nobody: so it
+/// is told when a program binds it twice.
+pub(crate) fn evade(wanted: IpAddr, stack: Stack, port: u16) -> Option<SocketAddr> {
+    let ip = match (wanted, stack) {
+        (IpAddr::V4(ip), Stack::V4) => IpAddr::V4(other_v4(ip)?),
+        (IpAddr::V6(ip), Stack::Dual) => {
+            IpAddr::V6(other_v4(ip.to_ipv4_mapped()?)?.to_ipv6_mapped())
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
 /// Reads a `struct sockaddr` as the kernel's `bind()` would; `None` for other
 /// families and for lengths that it refuses.
 pub(crate) fn decode(bytes: &[u8]) -> Option<SocketAddr> {
@@ -110,10 +125,30 @@ const LEN_V6: u8 = 28;
 const LEN_V6_RFC2133: u8 = 24;
 
 /// Any becomes 127.0.0.1. Another address keeps its last three bytes, so that a
-/// program that binds two of them still binds two.
+/// program that binds two of them still binds two. But 127.0.0.1 is left to who
+/// asks for it: nginx binds 10.0.0.1 before it if told so.
 fn loopback_v4(ip: Ipv4Addr) -> Ipv4Addr {
     let [_, b, c, d] = ip.octets();
-    if ip.is_unspecified() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::new(127, b, c, d) }
+    match Ipv4Addr::new(127, b, c, d) {
+        _ if ip.is_unspecified() => Ipv4Addr::LOCALHOST,
+        Ipv4Addr::LOCALHOST if !ip.is_loopback() => spread(ip),
+        moved => moved,
+    }
+}
+
+fn other_v4(ip: Ipv4Addr) -> Option<Ipv4Addr> {
+    let other = spread(ip);
+    let own = ip.is_unspecified() || ip.is_loopback();
+    (!own && other != loopback_v4(ip)).then_some(other)
+}
+
+/// An address in 127/8 that depends on all four bytes of `ip`, by Fibonacci
+/// hashing (Knuth, TAOCP 6.4). The last byte stays, so that it is no network's
+/// and no broadcast address where `ip` was none.
+fn spread(ip: Ipv4Addr) -> Ipv4Addr {
+    let [.., d] = ip.octets();
+    let [b, c, ..] = u32::from(ip).wrapping_mul(0x9e37_79b1).to_be_bytes();
+    Ipv4Addr::new(127, b, c, d)
 }
 
 /// IPv6 has one loopback address only. What also serves IPv4 stays reachable

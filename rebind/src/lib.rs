@@ -14,6 +14,7 @@
 #![cfg_attr(panic = "abort", no_std)]
 
 mod address;
+mod moved;
 mod names;
 mod settings;
 mod sys;
@@ -22,6 +23,7 @@ mod text;
 use core::ffi::{c_int, c_void};
 
 use address::{Encoded, Stack};
+use moved::Move;
 use settings::{MAX_NAME, MAX_TOKEN, Notify};
 use text::Text;
 
@@ -34,16 +36,15 @@ use text::Text;
 pub unsafe extern "C" fn bind(fd: c_int, address: *const c_void, length: u32) -> c_int {
     let errno = sys::errno();
     // SAFETY: the caller's promise is passed on.
-    let moved = unsafe { relocated(fd, address, length) };
-    if moved.is_some() {
-        // The supervisor holds the new port with a socket that does not listen;
-        // beside it only another one with this option may be bound.
-        sys::set_option(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, 1);
-    }
+    let wanted = unsafe { to_move(fd, address, length) };
+    let moved = wanted.and_then(|wanted| wanted.bind(bind_to));
     sys::set_errno(errno);
-    match moved.as_ref().map(Encoded::parts) {
-        // SAFETY: the bytes outlive the call and are as many as said.
-        Some((bytes, length)) => unsafe { next_bind(fd, bytes.as_ptr().cast(), length) },
+    match moved {
+        Some(Ok(())) => 0,
+        Some(Err(errno)) => {
+            sys::set_errno(errno);
+            -1
+        }
         // SAFETY: the caller's promise is passed on.
         None => unsafe { next_bind(fd, address, length) },
     }
@@ -56,17 +57,20 @@ pub unsafe extern "C" fn bind(fd: c_int, address: *const c_void, length: u32) ->
 /// None beyond that of every foreign function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
-    // SAFETY: listen() takes no pointers.
-    let result = unsafe { next_listen(fd, backlog) };
     let errno = sys::errno();
-    if let Some(settings) = settings::settings()
-        && let Some(notify) = &settings.notify
+    let settings = settings::settings()
+        .filter(|settings| stack(fd).is_some() && local_port(fd) == Some(settings.ports.new));
+    sys::set_errno(errno);
+    // SAFETY: listen() takes no pointers.
+    let real = |fd| unsafe { next_listen(fd, backlog) };
+    let Some(settings) = settings else { return real(fd) };
+    let result = moved::listen(fd, real);
+    if let Some(notify) = &settings.notify
         && result == 0
-        && local_port(fd) == Some(settings.ports.new)
     {
         tell(notify);
+        sys::set_errno(errno);
     }
-    sys::set_errno(errno);
     result
 }
 
@@ -84,12 +88,12 @@ static CONSTRUCTOR: extern "C" fn() = {
     constructor
 };
 
-/// The address that the socket is to bind instead, if it is to be moved.
+/// What the socket asks for, if it is to be moved.
 ///
 /// # Safety
 ///
 /// As for [`bind`].
-unsafe fn relocated(fd: c_int, address: *const c_void, length: u32) -> Option<Encoded> {
+unsafe fn to_move(fd: c_int, address: *const c_void, length: u32) -> Option<Move> {
     // The kernel refuses what is longer than a sockaddr_storage unread.
     if address.is_null() || length > 128 {
         return None;
@@ -101,7 +105,7 @@ unsafe fn relocated(fd: c_int, address: *const c_void, length: u32) -> Option<En
     if !ports.concern(wanted.port()) {
         return None;
     }
-    address::relocate(wanted.ip(), stack(fd)?, ports.new).map(Encoded::new)
+    Some(Move { fd, wanted: wanted.ip(), stack: stack(fd)?, port: ports.new })
 }
 
 /// What a TCP socket can be reached over; `None` for all other descriptors.
@@ -146,6 +150,15 @@ fn tell(notify: &Notify) {
         .with_decimal(sys::process_id());
     sys::send(fd, message.bytes(), address.bytes());
     sys::close_socket(fd);
+}
+
+fn bind_to(fd: c_int, address: &Encoded) -> Result<(), c_int> {
+    let (bytes, length) = address.parts();
+    // SAFETY: the bytes outlive the call and are as many as said.
+    match unsafe { next_bind(fd, bytes.as_ptr().cast(), length) } {
+        0 => Ok(()),
+        _ => Err(sys::errno()),
+    }
 }
 
 /// # Safety

@@ -23,6 +23,8 @@ pub(crate) type Bind = unsafe extern "C" fn(c_int, *const c_void, u32) -> c_int;
 pub(crate) type Listen = unsafe extern "C" fn(c_int, c_int) -> c_int;
 
 pub(crate) const ENOSYS: c_int = 38;
+pub(crate) const EADDRINUSE: c_int = 98;
+pub(crate) const EADDRNOTAVAIL: c_int = 99;
 
 pub(crate) const AF_UNIX: u16 = 1;
 pub(crate) const AF_INET: c_int = 2;
@@ -33,6 +35,7 @@ pub(crate) const SOCK_CLOEXEC: c_int = 0o2_000_000;
 pub(crate) const SOL_SOCKET: c_int = 1;
 pub(crate) const SO_REUSEADDR: c_int = 2;
 pub(crate) const SO_TYPE: c_int = 3;
+pub(crate) const SO_BINDTODEVICE: c_int = 25;
 pub(crate) const SO_PROTOCOL: c_int = 38;
 pub(crate) const SO_DOMAIN: c_int = 39;
 pub(crate) const IPPROTO_TCP: c_int = 6;
@@ -134,10 +137,30 @@ pub(crate) fn option(fd: c_int, level: c_int, name: c_int) -> Option<c_int> {
     (result == 0).then_some(value)
 }
 
-/// Sets an integer option of a socket. A failure shows in the `bind()` after it.
+/// Sets an integer option of a socket. A failure shows in the call after it.
 pub(crate) fn set_option(fd: c_int, level: c_int, name: c_int, value: c_int) {
     // SAFETY: value is readable and as large as said.
     unsafe { setsockopt(fd, level, name, (&raw const value).cast(), INT_LENGTH) };
+}
+
+/// Whether a socket is restricted to one network device, or may be.
+pub(crate) fn has_device(fd: c_int) -> bool {
+    // IFNAMSIZ; the kernel takes no less.
+    let mut name = [0u8; 16];
+    let mut length: u32 = 16;
+    // SAFETY: name is writable and length says how large it is.
+    let result = unsafe {
+        getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name.as_mut_ptr().cast(), &raw mut length)
+    };
+    result != 0 || length != 0
+}
+
+/// Restricts a socket to one network device, or to none if the name is empty.
+pub(crate) fn set_device(fd: c_int, name: &CStr) -> bool {
+    let bytes = name.to_bytes_with_nul();
+    let Ok(length) = u32::try_from(bytes.len()) else { return false };
+    // SAFETY: the name is readable and as long as said.
+    unsafe { setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, bytes.as_ptr().cast(), length) == 0 }
 }
 
 /// Writes a socket's own address into `buffer` and returns what was written.

@@ -6,15 +6,21 @@
  *   socket tcp4|tcp6|mptcp4|udp4|udp6|unix|none  the socket that all below is done to
  *   first                                  goes back to the first socket
  *   v6only 0|1
+ *   reuseaddr 0|1
+ *   todevice NAME                          SO_BINDTODEVICE
  *   bind FAMILY ADDRESS PORT LENGTH        PORT may be "same": as the last "name";
  *                                          LENGTH may be "full"
  *   listen
+ *   serve                                  accepts a client of its own, and leaves it
+ *                                          before it leaves
  *   name                                   prints the socket's own address
  *   reuse                                  prints SO_REUSEADDR
+ *   device                                 prints SO_BINDTODEVICE
  *   lowest                                 prints the lowest free descriptor
  *   threads PORT                           binds in many threads, forking all the while
  *   daemon ROOT                            forks twice, closes everything, clears the
  *                                          environment; as root: chroot, user 65534
+ *   nobody                                 becomes user 65534
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -123,6 +129,25 @@ static void do_name(void)
 	printf("name %s %d\n", text, same_port);
 }
 
+static void do_serve(void)
+{
+	struct sockaddr_storage address = {0};
+	socklen_t length = sizeof address;
+	int client, accepted;
+
+	if (getsockname(fd, (struct sockaddr *)&address, &length))
+		die("getsockname");
+	if ((client = socket(address.ss_family, SOCK_STREAM, 0)) < 0)
+		die("socket");
+	if (connect(client, (struct sockaddr *)&address, length))
+		die("connect");
+	if ((accepted = accept(fd, NULL, NULL)) < 0)
+		die("accept");
+	close(accepted);
+	close(client);
+	printf("served\n");
+}
+
 static void *bind_often(void *port)
 {
 	long moved = 0;
@@ -130,7 +155,9 @@ static void *bind_often(void *port)
 	for (int round = 0; round < ROUNDS; round++) {
 		struct sockaddr_storage address;
 		socklen_t length = make_address(&address, "inet", "0.0.0.0", *(int *)port);
-		int own = socket(AF_INET, SOCK_STREAM, 0);
+		int own = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
+		/* The threads bind the same address. */
+		setsockopt(own, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
 		if (bind(own, (struct sockaddr *)&address, length))
 			die("bind");
 		getsockname(own, (struct sockaddr *)&address, &length);
@@ -207,6 +234,18 @@ int main(int argc, char **argv)
 			if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &value, sizeof value))
 				die("IPV6_V6ONLY");
 			i += 1;
+		} else if (!strcmp(deed, "reuseaddr")) {
+			int value = atoi(words[0]);
+			if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &value, sizeof value))
+				die("SO_REUSEADDR");
+			i += 1;
+		} else if (!strcmp(deed, "todevice")) {
+			if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, words[0], strlen(words[0])))
+				die("SO_BINDTODEVICE");
+			i += 1;
+		} else if (!strcmp(deed, "nobody")) {
+			if (setgroups(0, NULL) || setgid(65534) || setuid(65534))
+				die("nobody");
 		} else if (!strcmp(deed, "bind")) {
 			do_bind(words);
 			i += 4;
@@ -214,6 +253,8 @@ int main(int argc, char **argv)
 			errno = UNTOUCHED;
 			int result = listen(fd, 5);
 			printf("listen %d errno %d\n", result, errno);
+		} else if (!strcmp(deed, "serve")) {
+			do_serve();
 		} else if (!strcmp(deed, "name")) {
 			do_name();
 		} else if (!strcmp(deed, "reuse")) {
@@ -222,6 +263,12 @@ int main(int argc, char **argv)
 			if (getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &value, &length))
 				die("SO_REUSEADDR");
 			printf("reuse %d\n", value);
+		} else if (!strcmp(deed, "device")) {
+			char name[16] = "";
+			socklen_t length = sizeof name;
+			if (getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, &length))
+				die("SO_BINDTODEVICE");
+			printf("device %s\n", length ? name : "-");
 		} else if (!strcmp(deed, "lowest")) {
 			int lowest = dup(1);
 			printf("lowest %d\n", lowest);

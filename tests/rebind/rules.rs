@@ -3,9 +3,10 @@
 #[path = "../../rebind/src/address.rs"]
 mod address;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use address::{Encoded, Ports, Stack, decode, relocate};
+use address::{Encoded, Ports, Stack, decode, evade, relocate};
 
 /// R2: where a socket goes, by its kind and what it asks for.
 #[test]
@@ -15,7 +16,11 @@ fn r2_addresses() {
         (Stack::V4, "127.0.0.1", Some("127.0.0.1:9")),
         (Stack::V4, "127.0.0.2", Some("127.0.0.2:9")),
         (Stack::V4, "192.0.2.7", Some("127.0.2.7:9")),
+        (Stack::V4, "10.1.2.3", Some("127.1.2.3:9")),
+        (Stack::V4, "10.0.0.1", Some("127.136.55.1:9")),
+        (Stack::V4, "192.0.0.1", Some("127.94.55.1:9")),
         (Stack::V4, "::", None),
+        (Stack::Dual, "::ffff:10.0.0.1", Some("[::ffff:127.136.55.1]:9")),
         (Stack::Dual, "::", Some("[::ffff:127.0.0.1]:9")),
         (Stack::Dual, "::ffff:0.0.0.0", Some("[::ffff:127.0.0.1]:9")),
         (Stack::Dual, "::ffff:127.0.0.1", Some("[::ffff:127.0.0.1]:9")),
@@ -33,6 +38,55 @@ fn r2_addresses() {
         let expected = expected.map(|text| text.parse::<SocketAddr>().unwrap());
         let wanted: IpAddr = wanted.parse().unwrap();
         assert_eq!(relocate(wanted, stack, 9), expected, "{wanted} on {stack:?}");
+    }
+}
+
+/// R2: where a socket goes if that address is taken. What is any or in 127/8
+/// already has no other one, nor has what has left 127.0.0.1 at once.
+#[test]
+fn r2_other_addresses() {
+    let table = [
+        (Stack::V4, "0.0.0.0", None),
+        (Stack::V4, "127.0.0.1", None),
+        (Stack::V4, "127.9.8.7", None),
+        (Stack::V4, "10.0.0.1", None),
+        (Stack::V4, "10.10.0.1", Some("127.73.33.1:9")),
+        (Stack::V4, "192.10.0.1", Some("127.31.33.1:9")),
+        (Stack::V4, "::", None),
+        (Stack::Dual, "::ffff:10.10.0.1", Some("[::ffff:127.73.33.1]:9")),
+        (Stack::Dual, "::ffff:10.0.0.1", None),
+        (Stack::Dual, "::ffff:0.0.0.0", None),
+        (Stack::Dual, "::ffff:127.0.0.1", None),
+        (Stack::Dual, "::", None),
+        (Stack::Dual, "::1", None),
+        (Stack::Dual, "0.0.0.0", None),
+        (Stack::V6Only, "::", None),
+        (Stack::V6Only, "2001:db8::7", None),
+    ];
+    for (stack, wanted, expected) in table {
+        let expected = expected.map(|text| text.parse::<SocketAddr>().unwrap());
+        let wanted: IpAddr = wanted.parse().unwrap();
+        assert_eq!(evade(wanted, stack, 9), expected, "{wanted} on {stack:?}");
+    }
+}
+
+/// R2: each of the four bytes counts, and the other address is not the first one again.
+#[test]
+fn r2_other_addresses_differ() {
+    let of = |[a, b, c, d]: [u8; 4]| {
+        let wanted = IpAddr::from([a, b, c, d]);
+        let other = evade(wanted, Stack::V4, 9).unwrap();
+        assert!(other.ip().is_loopback(), "{other}");
+        assert_ne!(Some(other), relocate(wanted, Stack::V4, 9));
+        other
+    };
+    for byte in 0..4 {
+        let others = (1..127).map(|value| {
+            let mut wanted = [10, 20, 30, 40];
+            wanted[byte] = value;
+            of(wanted)
+        });
+        assert_eq!(others.collect::<HashSet<_>>().len(), 126, "byte {byte}");
     }
 }
 
