@@ -51,9 +51,9 @@ pub(super) fn refusal(refusal: Refusal) -> Reply {
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             reply
         }
-        Refusal::Hixie => {
+        Refusal::Hixie | Refusal::Body => {
             let mut reply = plain(StatusCode::BAD_REQUEST, &refusal.to_string());
-            // Its eight bytes would be taken for the next request.
+            // The bytes that follow would be taken for the next request.
             reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             reply
         }

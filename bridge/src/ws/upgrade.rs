@@ -3,8 +3,8 @@
 //! RFC 6455, section 4.2. Knows heads only; the replies are made in [`crate::http`].
 
 use ::http::header::{
-    AsHeaderName, CONNECTION, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    AsHeaderName, CONNECTION, CONTENT_LENGTH, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use ::http::request::Parts;
 use ::http::{Method, Version};
@@ -41,6 +41,9 @@ pub(crate) enum Refusal {
     /// An old handshake, which is served as a connection's first request only, or a bad one.
     #[error("invalid Hixie handshake, or not the first request of its connection")]
     Hixie,
+    /// A handshake that announces a body, which would be taken for frames.
+    #[error("a WebSocket handshake has no body")]
+    Body,
     /// A version that we do not speak, or none.
     #[error("unsupported WebSocket version")]
     Version,
@@ -61,6 +64,9 @@ impl Upgrade {
         }
         if head.method != Method::GET || head.version != Version::HTTP_11 {
             return Err(Refusal::Request);
+        }
+        if has_body(headers) {
+            return Err(Refusal::Body);
         }
         let version = match single(headers, SEC_WEBSOCKET_VERSION) {
             Some(b"13") => "13",
@@ -107,6 +113,12 @@ fn tokens(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = 
 
 fn lists(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
     tokens(headers, name).any(|listed| listed.eq_ignore_ascii_case(token))
+}
+
+/// RFC 9112, section 6.3.
+fn has_body(headers: &HeaderMap) -> bool {
+    let is_none = |length: &str| length.parse() == Ok(0_u64);
+    headers.contains_key(TRANSFER_ENCODING) || !tokens(headers, CONTENT_LENGTH).all(is_none)
 }
 
 /// The value of a header that must come exactly once.
@@ -205,6 +217,20 @@ mod tests {
         assert_eq!(with(&[(name, "base64, chat")]).unwrap().protocol, Some("base64"));
         assert_eq!(with(&[(name, "chat")]).unwrap().protocol, None);
         assert_eq!(with(&[(name, "binarybinary")]).unwrap().protocol, None);
+    }
+
+    #[test]
+    fn b1_a_handshake_has_no_body() {
+        for (name, value, expected) in [
+            ("Content-Length", "0", None),
+            ("Content-Length", "1", Some(Refusal::Body)),
+            ("Content-Length", "99999999999999999999", Some(Refusal::Body)),
+            ("Content-Length", "x", Some(Refusal::Body)),
+            ("Transfer-Encoding", "chunked", Some(Refusal::Body)),
+            ("Transfer-Encoding", "identity", Some(Refusal::Body)),
+        ] {
+            assert_eq!(with(&[(name, value)]).err(), expected, "{name}: {value}");
+        }
     }
 
     #[test]

@@ -12,6 +12,11 @@ fn bridge() -> Bridge {
     Bridge::start(config(bridge::Target::Address(target)))
 }
 
+/// A good handshake but for a body that it announces.
+fn with_body(header: &str) -> String {
+    HEAD.replace("Host:", &format!("{header}\r\nHost:"))
+}
+
 /// The status line and headers of the answer to a request.
 async fn answer(bridge: &Bridge, request: &str) -> String {
     let mut stream = bridge.connect().await;
@@ -56,6 +61,8 @@ async fn b1_h1_what_is_no_handshake_of_ours_is_refused() {
         (HEAD.replace("Version: 13", "Version: 9"), "426"),
         (HEAD.replace("Sec-WebSocket-Version: 13\r\n", ""), "426"),
         (HEAD.replace("dGhl", ""), "400"),
+        (with_body("Content-Length: 5"), "400"),
+        (with_body("Transfer-Encoding: chunked"), "400"),
         ("no HTTP at all\r\n\r\n".to_owned(), "400"),
         ("GET / HTTP/1.1\r\nbad header\r\n\r\n".to_owned(), "400"),
     ] {
@@ -63,6 +70,27 @@ async fn b1_h1_what_is_no_handshake_of_ours_is_refused() {
         assert!(head.starts_with(&format!("http/1.1 {status} ")), "{request}: {head}");
         assert_eq!(head.contains("sec-websocket-version: 13, 8, 7\r\n"), status == "426", "{head}");
     }
+}
+
+/// B1: the connection is closed behind the answer, so that the body is taken for nothing else.
+#[tokio::test]
+async fn b1_a_handshake_with_a_body_is_refused_and_its_connection_closed() {
+    let bridge = bridge();
+    for (header, body) in [
+        ("Content-Length: 34", "GET / HTTP/1.1\r\nHost: smuggled\r\n\r\n"),
+        ("Transfer-Encoding: chunked", "3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n"),
+        ("Content-Length: 1000000000", "abc"),
+    ] {
+        let mut stream = bridge.connect().await;
+        within(stream.write_all(with_body(header).as_bytes())).await.unwrap();
+        within(stream.write_all(body.as_bytes())).await.unwrap();
+        let answer = String::from_utf8(read_to_end(&mut stream).await).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{header}: {answer}");
+        assert!(answer.contains("connection: close\r\n"), "{header}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{header}: {answer}");
+    }
+    let head = answer(&bridge, &with_body("Content-Length: 0")).await;
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
 }
 
 #[tokio::test]
