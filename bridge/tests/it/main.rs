@@ -6,6 +6,7 @@ mod handshake;
 mod harness;
 mod hixie;
 mod limits;
+mod panic;
 mod program;
 mod records;
 mod respawn;
