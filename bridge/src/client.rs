@@ -108,6 +108,11 @@ impl Client {
         self.is_closing() || !matches!(self.input, Input::Open)
     }
 
+    /// How many bytes for the client are under way, here or in the kernel.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.frame.as_ref().map_or(0, |frame| frame.left() as u64) + self.stream.unacknowledged()
+    }
+
     /// How the session ended: 1006 if nobody said anything (RFC 6455, section 7.1.5).
     pub(crate) fn ending(&self) -> (u16, &str) {
         match &self.ending {

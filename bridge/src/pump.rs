@@ -20,11 +20,13 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::Lease;
 use crate::client::{Client, DRAIN, Input};
+use crate::stream::unacknowledged;
 use crate::tap::To;
 use crate::target::Connection;
 
 /// How long bytes may take to go where they belong once the session is ending, and how long the
-/// client may go on sending after its target has ended.
+/// client may go on sending after its target has ended. It begins anew while they are going there:
+/// the kernel takes megabytes at once, which a slow peer takes long for.
 const FLUSH: Duration = Duration::from_secs(10);
 
 /// How a pump ended.
@@ -69,6 +71,9 @@ pub(crate) struct Pump<'a> {
     phase: Phase,
     /// The limit of the phase, where it has one.
     timer: Option<Pin<Box<Sleep>>>,
+    /// How many bytes were under way to both peers when a limit ran out last. `None`: no limit is
+    /// put off any more.
+    under_way: Option<u64>,
     /// Counts the session as served at the target's first byte.
     served: Option<Arc<AtomicU64>>,
     /// Whether a connection that carried nothing may be [`End::Lost`].
@@ -85,6 +90,7 @@ impl<'a> Pump<'a> {
             output: Side::Open,
             phase: Phase::Open,
             timer: None,
+            under_way: Some(0),
             served: connection.served,
             may_be_lost: connection.may_be_lost,
         }
@@ -95,6 +101,7 @@ impl<'a> Pump<'a> {
     pub(crate) fn shut_down(&mut self) {
         self.client.close(CloseCode::Away, "shutting down");
         self.phase = Phase::Closing { all_told: true };
+        self.under_way = None;
         self.limit(DRAIN);
     }
 
@@ -112,10 +119,23 @@ impl<'a> Pump<'a> {
             }
             if up.is_pending() && down.is_pending() && self.phase == phase {
                 ready!(self.poll_timer(cx));
-                match self.phase {
-                    Phase::TargetEnded => self.shut_both(),
-                    _ => return Poll::Ready(End::Finished),
+                self.time_out();
+            }
+        }
+    }
+
+    /// The limit of a phase has run out.
+    fn time_out(&mut self) {
+        match self.phase {
+            Phase::Open => {}
+            Phase::TargetEnded => {
+                if !self.put_off() {
+                    self.shut_both();
                 }
+            }
+            // Nothing more is added to what is under way.
+            Phase::ClientEnded | Phase::Closing { .. } => {
+                self.phase = Phase::Closing { all_told: true }
             }
         }
     }
@@ -235,7 +255,26 @@ impl<'a> Pump<'a> {
             self.phase = Phase::Closing { all_told: true };
             self.limit(DRAIN);
         }
-        self.poll_timer(cx).map(|()| End::Finished)
+        loop {
+            ready!(self.poll_timer(cx));
+            if !self.put_off() {
+                return Poll::Ready(End::Finished);
+            }
+        }
+    }
+
+    /// Puts the limit that has run out off if bytes are under way, and fewer than last time: closing
+    /// a socket whose peer still sends resets it, and the peer loses what it has not taken.
+    fn put_off(&mut self) -> bool {
+        let Some(before) = self.under_way else { return false };
+        let payload = self.client.payload.as_ref().map_or(0, |payload| payload.left() as u64);
+        let now = self.client.under_way() + payload + unacknowledged(&self.target);
+        self.under_way = Some(now);
+        let is_moving = now < before || (before == 0 && now > 0);
+        if is_moving {
+            self.limit(FLUSH);
+        }
+        is_moving
     }
 
     fn poll_finish_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -68,6 +68,17 @@ pub fn accepted(target: SocketAddr, ours: SocketAddr) -> io::Result<bool> {
     Ok(peer.inode != 0 || !queued)
 }
 
+/// How many bytes, written to the connection from `ours` to `peer`, the peer's kernel has not
+/// acknowledged yet (`idiag_wqueue`, as SIOCOUTQ in `tcp(7)`). An end that was sent counts as one.
+///
+/// # Errors
+/// `NotFound` if there is no such connection here (or no longer); else as [`listeners`].
+pub fn unacknowledged(ours: SocketAddr, peer: SocketAddr) -> io::Result<u32> {
+    let sockets = ask(socket_id(ours, peer), StateFlags::all(), 0)?;
+    let socket = sockets.first().ok_or(io::ErrorKind::NotFound)?;
+    Ok(socket.send_queue)
+}
+
 fn listener(socket: &InetResponseHeader) -> Listener {
     let ip = socket.socket_id.source_address.to_canonical();
     Listener {
@@ -154,7 +165,9 @@ fn send_request(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
 
     use socket2::{Domain, Socket, Type};
 
@@ -225,6 +238,36 @@ mod tests {
             assert!(accepted(target, ours).unwrap(), "{bind}: taken and closed");
             let nowhere = SocketAddr::new(target.ip(), 1);
             assert_eq!(accepted(nowhere, ours).unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+    }
+
+    #[test]
+    fn b4_what_the_peer_has_not_taken_is_counted() {
+        for (domain, bind, connect) in [
+            (Domain::IPV4, "127.0.0.1:0", "127.0.0.1"),
+            (Domain::IPV6, "[::1]:0", "::1"),
+            (Domain::IPV6, "[::]:0", "::ffff:127.0.0.1"),
+        ] {
+            let listening = bound(domain, bind);
+            let port = listening.local_addr().unwrap().port();
+            let client = TcpStream::connect(SocketAddr::new(connect.parse().unwrap(), port));
+            let mut client = client.unwrap();
+            let (mut socket, peer) = listening.accept().unwrap();
+            let ours = socket.local_addr().unwrap();
+            assert_eq!(unacknowledged(ours, peer).unwrap(), 0, "{bind}: nothing was written");
+            socket.set_nonblocking(true).unwrap();
+            let mut written = 0;
+            while let Ok(length) = socket.write(&[0; 10_000]) {
+                written += length;
+            }
+            let waiting = unacknowledged(ours, peer).unwrap() as usize;
+            assert!((1..=written).contains(&waiting), "{bind}: {waiting} of {written}");
+            client.read_exact(&mut vec![0; written]).unwrap();
+            // The last acknowledgement may be delayed, by 40 ms or so.
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while unacknowledged(ours, peer).unwrap() > 0 {
+                assert!(Instant::now() < deadline, "{bind}: all is read");
+            }
         }
     }
 }

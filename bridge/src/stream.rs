@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::rustls::ProtocolVersion;
 use tokio_rustls::server::TlsStream;
 
+use crate::sock_diag;
 use crate::tls;
-
 use crate::ws::Scheme;
 
 /// A silent connection is probed after this time: before the common NAT and firewall tables
@@ -99,6 +99,25 @@ impl Stream {
             self.unread = [bytes, std::mem::take(&mut self.unread)].concat().into();
         }
     }
+
+    /// How many written bytes the client's kernel has not taken yet; see [`unacknowledged`].
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        unacknowledged(self.socket())
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match &self.io {
+            Io::Plain(io) => io,
+            Io::Tls(io) => io.get_ref().0,
+        }
+    }
+}
+
+/// How many bytes written to `socket` its peer's kernel has not acknowledged; 0 if ours does not
+/// say. A matter of some 20 µs.
+pub(crate) fn unacknowledged(socket: &TcpStream) -> u64 {
+    let addrs = socket.local_addr().and_then(|ours| Ok((ours, socket.peer_addr()?)));
+    addrs.and_then(|(ours, peer)| sock_diag::unacknowledged(ours, peer)).map_or(0, u64::from)
 }
 
 /// Sets the options that both legs of a session have (B7).

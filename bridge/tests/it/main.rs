@@ -11,4 +11,5 @@ mod program;
 mod records;
 mod respawn;
 mod session;
+mod slow;
 mod web;

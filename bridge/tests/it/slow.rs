@@ -1,0 +1,183 @@
+//! Peers that are slow, stuck, or gone while the other is stuck: B4, L4.
+
+use std::future::pending;
+use std::time::{Duration, Instant};
+
+use bridge::sock_diag;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::harness::*;
+
+/// So little that what is under way waits on the bridge's side.
+const BUFFER: u32 = 32 * 1024;
+
+/// How often a slow reader reads.
+const TICK: Duration = Duration::from_millis(50);
+
+fn socket() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(BUFFER).unwrap();
+    socket
+}
+
+/// A session whose two ends take little at once.
+async fn narrow_session() -> (Bridge, Client, TcpStream) {
+    let target = narrow_listener();
+    let bridge = Bridge::to(&target);
+    let client = narrow_client(&bridge).await;
+    let target = accept(&target).await;
+    (bridge, client, target)
+}
+
+/// The sockets that a listener accepts have its buffer's size.
+fn narrow_listener() -> TcpListener {
+    let socket = socket();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket.listen(8).unwrap()
+}
+
+async fn narrow_client(bridge: &Bridge) -> Client {
+    Client::over(within(socket().connect(bridge.addr)).await.unwrap()).await
+}
+
+/// Reads to the end, so much a tick, as a slow program does.
+async fn read_slowly(mut reader: OwnedReadHalf, a_tick: usize) -> std::io::Result<Vec<u8>> {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut bytes = Vec::new();
+    let mut piece = vec![0; a_tick];
+    loop {
+        tick.tick().await;
+        match timeout(DEADLINE, reader.read(&mut piece)).await.unwrap()? {
+            0 => return Ok(bytes),
+            length => bytes.extend(&piece[..length]),
+        }
+    }
+}
+
+/// Reads slowly from a peer to which the same is written again and again.
+async fn read_slowly_and_talk(stream: TcpStream, word: &[u8]) -> std::io::Result<Vec<u8>> {
+    let (reader, mut writer) = stream.into_split();
+    tokio::select! {
+        read = read_slowly(reader, 10_000) => read,
+        () = async { chatter(&mut writer, word).await; pending().await } => unreachable!(),
+    }
+}
+
+/// Writes the same again and again, until it is taken no more.
+async fn chatter(writer: &mut OwnedWriteHalf, word: &[u8]) {
+    let mut tick = interval(TICK);
+    while writer.write_all(word).await.is_ok() {
+        tick.tick().await;
+    }
+}
+
+/// The payload of data frames, and that of the close frame behind them.
+fn payload(mut bytes: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+    let mut data = Vec::new();
+    while let [first, second, rest @ ..] = bytes {
+        let (length, rest) = match second {
+            126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
+            127 => panic!("no frame is longer than a buffer"),
+            length => (usize::from(*length), rest),
+        };
+        if first & 0x0f == CLOSE {
+            return (data, Some(rest[..length].to_vec()));
+        }
+        // The last frame may be cut off, if not all arrived.
+        data.extend(&rest[..length.min(rest.len())]);
+        bytes = &rest[length.min(rest.len())..];
+    }
+    (data, None)
+}
+
+/// Waits until so much of what was sent to a client waits for it in the kernel.
+async fn under_way(bridge: &Bridge, client: &Client, least: u32) {
+    let addr = client.0.local_addr().unwrap();
+    within(async {
+        while sock_diag::unacknowledged(bridge.addr, addr).unwrap() < least {
+            tokio::time::sleep(TICK).await;
+        }
+    })
+    .await;
+}
+
+/// B4: the limits after the target's end, ten seconds and ten and two, do not count while the
+/// client takes what is on its way, nor are the client's own bytes cut off meanwhile.
+#[tokio::test]
+async fn b4_a_slow_reader_that_still_sends_has_the_targets_last_byte() {
+    let (_bridge, client, mut target) = narrow_session().await;
+    let bytes = pattern(1_250_000);
+    let (reader, mut writer) = client.0.into_split();
+    let began = Instant::now();
+    let sending = async {
+        within(target.write_all(&bytes)).await.unwrap();
+        within(target.shutdown()).await.unwrap();
+        let mut heard = Vec::new();
+        target.read_to_end(&mut heard).await.unwrap();
+        heard
+    };
+    let talking = async {
+        let mut tick = interval(Duration::from_secs(1));
+        for second in 0_u8..23 {
+            tick.tick().await;
+            writer.write_all(&frame(0x82, &[second])).await.unwrap();
+        }
+        writer.write_all(&frame(0x88, &1000_u16.to_be_bytes())).await.unwrap();
+    };
+    let (heard, received, ()) = tokio::join!(sending, read_slowly(reader, 2500), talking);
+    assert!(began.elapsed() > Duration::from_secs(23), "the reader was slow");
+    let (data, close) = payload(&received.unwrap());
+    assert!(data == bytes, "{} of {}", data.len(), bytes.len());
+    assert_eq!(close.unwrap()[..2], 1000_u16.to_be_bytes());
+    assert_eq!(heard, (0..23).collect::<Vec<_>>());
+}
+
+/// B4: the same for the two seconds after both have been told.
+#[tokio::test]
+async fn b4_a_slow_reader_that_broke_the_protocol_is_told_so() {
+    let (bridge, mut client, mut target) = narrow_session().await;
+    within(target.write_all(&pattern(1_000_000))).await.unwrap();
+    under_way(&bridge, &client, 500_000).await;
+    client.write(&[0xff; 10]).await;
+    let received = read_slowly_and_talk(client.0, &[0xff]).await;
+    let (data, close) = payload(&received.unwrap());
+    assert!(data == pattern(1_000_000)[..data.len()] && data.len() > 500_000);
+    assert_eq!(close.unwrap()[..2], 1002_u16.to_be_bytes());
+}
+
+/// B4: and for a target, however its client has ended.
+#[tokio::test]
+async fn b4_a_slow_target_that_still_sends_has_the_clients_last_byte() {
+    let one = async |farewell: &'static [u8]| {
+        let (_bridge, mut client, target) = narrow_session().await;
+        let bytes = pattern(1_000_000);
+        client.write(&[frame(0x82, &bytes), farewell.to_vec()].concat()).await;
+        let (mut up, mut down) = client.0.split();
+        let leaving = async {
+            within(down.shutdown()).await.unwrap();
+            tokio::io::copy(&mut up, &mut tokio::io::sink()).await
+        };
+        let (_, received) = tokio::join!(leaving, read_slowly_and_talk(target, b"!"));
+        let received = received.unwrap();
+        assert!(received == bytes, "{} of {}", received.len(), bytes.len());
+    };
+    tokio::join!(one(&[0x88, 0x80, 0, 0, 0, 0]), one(&[]));
+}
+
+/// L4: who takes nothing for ten seconds will not take the rest either.
+#[tokio::test]
+async fn l4_a_client_that_takes_nothing_after_the_end_is_given_up() {
+    let (bridge, mut client, mut target) = narrow_session().await;
+    within(target.write_all(&pattern(1_000_000))).await.unwrap();
+    under_way(&bridge, &client, 500_000).await;
+    let told = Instant::now();
+    client.write(&[0xff; 10]).await;
+    let (_reader, mut writer) = client.0.into_split();
+    timeout(2 * DEADLINE, chatter(&mut writer, &[0xff])).await.unwrap();
+    let time = told.elapsed().as_secs_f32();
+    assert!((10.0..24.0).contains(&time), "{time} s");
+}
