@@ -113,6 +113,16 @@ impl Client {
         self.frame.as_ref().map_or(0, |frame| frame.left() as u64) + self.stream.unacknowledged()
     }
 
+    /// Notices if the connection has failed while it is neither read nor written.
+    pub(crate) fn look_after(&mut self, cx: &mut Context<'_>) -> bool {
+        let has_failed = self.stream.has_failed(cx);
+        if has_failed {
+            self.end(CloseCode::Abnormal, "client: connection failed");
+            self.give_up_sending();
+        }
+        has_failed
+    }
+
     /// How the session ended: 1006 if nobody said anything (RFC 6455, section 7.1.5).
     pub(crate) fn ending(&self) -> (u16, &str) {
         match &self.ending {

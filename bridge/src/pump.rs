@@ -69,7 +69,8 @@ pub(crate) struct Pump<'a> {
     /// What the target takes.
     output: Side,
     phase: Phase,
-    /// The limit of the phase, where it has one.
+    /// The limit of the phase, where it has one. In an open session: when to look after a client
+    /// that is not heard, because the target takes nothing.
     timer: Option<Pin<Box<Sleep>>>,
     /// How many bytes were under way to both peers when a limit ran out last. `None`: no limit is
     /// put off any more.
@@ -118,16 +119,25 @@ impl<'a> Pump<'a> {
                 return Poll::Ready(End::Lost);
             }
             if up.is_pending() && down.is_pending() && self.phase == phase {
+                if phase == Phase::Open && self.timer.is_none() && self.client.payload.is_some() {
+                    self.limit(FLUSH);
+                }
                 ready!(self.poll_timer(cx));
-                self.time_out();
+                self.time_out(cx);
             }
         }
     }
 
     /// The limit of a phase has run out.
-    fn time_out(&mut self) {
+    fn time_out(&mut self, cx: &mut Context<'_>) {
         match self.phase {
-            Phase::Open => {}
+            Phase::Open => {
+                self.timer = None;
+                if self.client.look_after(cx) {
+                    // What it has sent is still for the target, if that begins to take it.
+                    self.put_off();
+                }
+            }
             Phase::TargetEnded => {
                 if !self.put_off() {
                     self.shut_both();

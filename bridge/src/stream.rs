@@ -1,14 +1,15 @@
 //! A client's connection as a byte stream, with the bytes that were read ahead of their reader;
 //! and the socket options of both legs.
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::ProtocolVersion;
 use tokio_rustls::server::TlsStream;
@@ -103,6 +104,14 @@ impl Stream {
     /// How many written bytes the client's kernel has not taken yet; see [`unacknowledged`].
     pub(crate) fn unacknowledged(&self) -> u64 {
         unacknowledged(self.socket())
+    }
+
+    /// Whether the connection was reset or given up. The kernel says so ahead of the bytes that are
+    /// still to be read. (It says nothing of an end in order that is behind such bytes.)
+    pub(crate) fn has_failed(&self, cx: &mut Context<'_>) -> bool {
+        // A question only: dropped, it wakes nobody.
+        let ready = pin!(self.socket().ready(Interest::ERROR)).poll(cx);
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_error())
     }
 
     fn socket(&self) -> &TcpStream {

@@ -29,7 +29,7 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
 pub(crate) struct Bridge {
     pub(crate) addr: SocketAddr,
     pub(crate) shutdown: watch::Sender<Shutdown>,
-    serving: JoinHandle<Result<Outcome, Error>>,
+    pub(crate) serving: JoinHandle<Result<Outcome, Error>>,
 }
 
 impl Bridge {

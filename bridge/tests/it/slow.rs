@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::{Duration, Instant};
 
-use bridge::sock_diag;
+use bridge::{Config, Outcome, sock_diag};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -180,4 +180,21 @@ async fn l4_a_client_that_takes_nothing_after_the_end_is_given_up() {
     timeout(2 * DEADLINE, chatter(&mut writer, &[0xff])).await.unwrap();
     let time = told.elapsed().as_secs_f32();
     assert!((10.0..24.0).contains(&time), "{time} s");
+}
+
+/// L4: nobody reads what a client sends while its target takes nothing.
+#[tokio::test]
+async fn l4_a_client_that_is_reset_while_its_target_is_stuck_is_noticed() {
+    let target = narrow_listener();
+    let config = Config { run_once: true, ..config(address_of(&target)) };
+    let bridge = Bridge::start(config);
+    let mut client = bridge.client().await;
+    let _target = accept(&target).await;
+    let header = header(0x82, 1 << 40);
+    client.write(&header).await;
+    let bytes = pattern(64 << 20);
+    assert!(write_until_stuck(&mut client.0, &bytes).await < bytes.len());
+    reset(client.0);
+    let outcome = timeout(2 * DEADLINE, bridge.serving).await.expect("it is noticed");
+    assert_eq!(outcome.unwrap().unwrap(), Outcome::RunOnce);
 }
