@@ -24,15 +24,22 @@ pub(crate) struct Public {
 impl Public {
     /// Binds every address that `source` means.
     pub(crate) fn reserve(source: &Source) -> Result<Self> {
-        let sockets = match &source.host {
+        let addresses = match &source.host {
             None => both_families(IpAddr::V4(Ipv4Addr::UNSPECIFIED), source.port),
-            Some(host) => bind_all(resolve(host, source.port)?),
+            Some(host) => resolve(host, source.port)?,
         };
-        let sockets = sockets.with_context(|| {
-            let host = source.host.as_deref().unwrap_or("any address");
-            format!("cannot bind port {} of {host}", source.port)
-        })?;
-        // An unshimmed program that sets SO_REUSEADDR could bind beside us as long as we do too.
+        // With SO_REUSEADDR only where sessions of our last run in TIME_WAIT ask for it, and then
+        // cleared: an unshimmed program that sets it could bind beside us. Kernels before 6.8
+        // remember that the first one was bound with it, and would let that program in.
+        let sockets = bind_all(&addresses, false)
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::AddrInUse => bind_all(&addresses, true),
+                _ => Err(error),
+            })
+            .with_context(|| {
+                let host = source.host.as_deref().unwrap_or("any address");
+                format!("cannot bind port {} of {host}", source.port)
+            })?;
         for socket in &sockets {
             socket.set_reuse_address(false).context("cannot hold the public port")?;
         }
@@ -79,7 +86,7 @@ pub(crate) struct Relocated {
 
 impl Relocated {
     pub(crate) fn hold() -> Result<Self> {
-        let held = both_families(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
+        let held = bind_all(&both_families(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), true)
             .context("cannot find a free port on loopback")?;
         let port = port_of(&held[0]).context("cannot read the relocated port")?;
         Ok(Self { port, _held: held })
@@ -99,14 +106,29 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-fn bind_all(addresses: Vec<SocketAddr>) -> io::Result<Vec<Socket>> {
+/// Binds all of them. Port 0 is any port that is free on every one.
+fn bind_all(addresses: &[SocketAddr], reuse: bool) -> io::Result<Vec<Socket>> {
+    let any_port = addresses.iter().all(|address| address.port() == 0);
+    let mut attempts = 1..=ATTEMPTS;
+    loop {
+        match bind_each(addresses, reuse) {
+            Err(error)
+                if any_port
+                    && error.kind() == io::ErrorKind::AddrInUse
+                    && attempts.next().is_some() => {}
+            bound => return bound,
+        }
+    }
+}
+
+fn bind_each(addresses: &[SocketAddr], reuse: bool) -> io::Result<Vec<Socket>> {
     let mut sockets: Vec<Socket> = Vec::with_capacity(addresses.len());
-    for mut address in addresses {
+    for &(mut address) in addresses {
         // Port 0: what the first got, the others get too.
         if let (0, Some(first)) = (address.port(), sockets.first()) {
             address.set_port(port_of(first)?);
         }
-        match bind(address) {
+        match bind(address, reuse) {
             Ok(socket) => sockets.push(socket),
             Err(error) if no_such_family(&error) && !sockets.is_empty() => {}
             Err(error) => return Err(error),
@@ -115,26 +137,16 @@ fn bind_all(addresses: Vec<SocketAddr>) -> io::Result<Vec<Socket>> {
     Ok(sockets)
 }
 
-/// The IPv4 address and its IPv6 counterpart with the same port; IPv4 alone on a host without IPv6.
-fn both_families(address: IpAddr, port: u16) -> io::Result<Vec<Socket>> {
+/// The IPv4 address and its IPv6 counterpart; a host without IPv6 binds the first alone.
+fn both_families(address: IpAddr, port: u16) -> Vec<SocketAddr> {
     let counterpart =
         if address.is_loopback() { Ipv6Addr::LOCALHOST } else { Ipv6Addr::UNSPECIFIED };
-    let addresses = [SocketAddr::new(address, port), SocketAddr::new(counterpart.into(), port)];
-    let mut attempts = 1..=ATTEMPTS;
-    loop {
-        match bind_all(addresses.into()) {
-            Err(error)
-                if port == 0
-                    && error.kind() == io::ErrorKind::AddrInUse
-                    && attempts.next().is_some() => {}
-            bound => return bound,
-        }
-    }
+    vec![SocketAddr::new(address, port), SocketAddr::new(counterpart.into(), port)]
 }
 
-fn bind(address: SocketAddr) -> io::Result<Socket> {
+fn bind(address: SocketAddr, reuse: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
+    socket.set_reuse_address(reuse)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
