@@ -34,6 +34,28 @@ fn get(stream: &mut TcpStream, path: &str, headers: &[&str]) -> (Head, Vec<u8>) 
     (head, body)
 }
 
+/// H2: the default certificate holds our key, and may lie beside the pages.
+#[test]
+fn h2_our_key_is_served_to_nobody_by_no_name() {
+    let directory = TempDir::new().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    fs::write(file("self.pem"), "not even a key").unwrap();
+    fs::write(file("page.txt"), "a page").unwrap();
+    fs::hard_link(file("self.pem"), file("other.txt")).unwrap();
+    std::os::unix::fs::symlink("self.pem", file("third.txt")).unwrap();
+    let port = free_port();
+    let target = echo_service().target();
+    let websockify = Websockify::start_with(&format!("{port} {target} --web=."), |command| {
+        command.current_dir(directory.path());
+    });
+    websockify.wait_until_open();
+    let mut stream = connect(port);
+    assert_eq!(get(&mut stream, "/page.txt", &[]).1, b"a page");
+    for name in ["self.pem", "other.txt", "third.txt"] {
+        assert_eq!(get(&mut stream, &format!("/{name}"), &[]).0.status, 404, "{name}");
+    }
+}
+
 fn exchange(client: &mut Client) {
     client.send("hello");
     assert_eq!(client.read(5), b"hello");
@@ -56,7 +78,13 @@ fn h3_the_terminal_page_and_its_session_come_over_one_connection() {
         let condition = format!("If-None-Match: {}", head.header("etag").unwrap());
         assert_eq!(get(&mut stream, &format!("/{name}"), &[&condition]).0.status, 304);
     }
-    websockify.wait_for_log(&["DEBUG", "web request", "method=GET", "path=/wstelnet.js", "200"]);
+    websockify.wait_for_log(&[
+        "DEBUG",
+        "web request",
+        "method=GET",
+        "path=\"/wstelnet.js\"",
+        "200",
+    ]);
     let address = stream.peer_addr().unwrap();
     let mut client = Client::over(stream, address).unwrap();
     exchange(&mut client);

@@ -1,5 +1,7 @@
 //! Who is let in, and how: what a bridge is told of it at its start.
 
+use std::path::PathBuf;
+
 use tokio::sync::watch;
 
 use crate::auth::Auth;
@@ -16,6 +18,8 @@ pub struct Security {
     pub auth: Option<Auth>,
     /// Whether it must show that for files too.
     pub web_auth: bool,
+    /// Files that no web request is answered with, wherever they lie: our key.
+    pub private: Vec<PathBuf>,
 }
 
 /// What becomes of unencrypted clients.
@@ -30,6 +34,6 @@ pub enum Plain {
 impl Default for Security {
     fn default() -> Self {
         let (_, tls) = watch::channel(Tls::Off("no certificate is given".into()));
-        Self { tls, plain: Plain::Served, auth: None, web_auth: false }
+        Self { tls, plain: Plain::Served, auth: None, web_auth: false, private: Vec::new() }
     }
 }

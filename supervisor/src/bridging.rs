@@ -81,7 +81,7 @@ impl Bridging {
             web: self.sessions.web.clone(),
             run_once: self.sessions.run_once,
             timeout: left(self.sessions.timeout),
-            idle_timeout: left(self.sessions.idle_timeout),
+            idle_timeout: self.sessions.idle_timeout,
             security,
             record: self.sessions.record.clone(),
             traffic: self.sessions.traffic.clone(),

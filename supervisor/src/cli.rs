@@ -50,11 +50,23 @@ pub(crate) struct Args {
     pub(crate) program_port: Option<String>,
 
     /// Seconds that a client waits for it to listen
-    #[arg(long, value_name = "SECONDS", default_value = "30", help_heading = "Wrapping a program")]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "SECONDS",
+        default_value = "30",
+        help_heading = "Wrapping a program"
+    )]
     pub(crate) wrap_timeout: String,
 
     /// Seconds that it may take to end before SIGKILL
-    #[arg(long, value_name = "SECONDS", default_value = "10", help_heading = "Wrapping a program")]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "SECONDS",
+        default_value = "10",
+        help_heading = "Wrapping a program"
+    )]
     pub(crate) stop_timeout: String,
 
     /// Library to preload [default: the installed or built-in one]
@@ -70,11 +82,23 @@ pub(crate) struct Args {
     pub(crate) run_once: bool,
 
     /// Exit after so long, once no session is left; 0: never
-    #[arg(long, value_name = "SECONDS", default_value = "0", help_heading = "Sessions")]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "SECONDS",
+        default_value = "0",
+        help_heading = "Sessions"
+    )]
     pub(crate) timeout: String,
 
     /// Exit after so long without a session; 0: never
-    #[arg(long, value_name = "SECONDS", default_value = "0", help_heading = "Sessions")]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "SECONDS",
+        default_value = "0",
+        help_heading = "Sessions"
+    )]
     pub(crate) idle_timeout: String,
 
     /// Record each session to FILE.N [default: off]
@@ -144,15 +168,18 @@ pub(crate) enum WrapModeArg {
 
 /// Options of later websockifys, and of the manual page, that this one does not have.
 const NOT_OURS: &[&str] = &[
+    "-6",
     "--auto-pong",
     "--file-only",
     "--heartbeat",
     "--host-token",
     "--inetd",
+    "--key-password",
     "--legacy-syslog",
     "--libserver",
     "--listen-fd",
     "--no-parent",
+    "--prefer-ipv6",
     "--ssl-ciphers",
     "--ssl-target",
     "--ssl-version",
@@ -187,10 +214,13 @@ impl Args {
 }
 
 /// Only the program and file names may be bytes of any kind.
-#[expect(clippy::unnecessary_debug_formatting, reason = "it shows what Display would replace")]
 fn not_text(args: &[OsString]) -> Refusal {
     let culprit = args.iter().find(|arg| arg.to_str().is_none());
-    Refusal::Usage(format!("argument {:?} is not text in UTF-8", culprit.unwrap_or(&args[0])))
+    let culprit = culprit.unwrap_or(&args[0]).as_encoded_bytes();
+    // What stands behind an option may be a password.
+    let name = culprit.split(|byte| *byte == b'=').next().filter(|_| culprit.starts_with(b"--"));
+    let shown = name.unwrap_or(culprit).escape_ascii();
+    Refusal::Usage(format!("argument '{shown}' is not text in UTF-8"))
 }
 
 fn refusal(error: &clap::Error) -> Refusal {

@@ -75,10 +75,13 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// Leaves some of the files that we may open to ourselves: who cannot look at the program's
     /// processes cannot keep its word about them. A session needs two.
-    pub(crate) fn fit(&mut self, open_files: u64) {
+    /// True: that allows fewer connections than were asked for.
+    pub(crate) fn fit(&mut self, open_files: u64) -> bool {
         let ours = (open_files / 2).min(OUR_FILES);
         let connections = usize::try_from((open_files - ours) / 2).unwrap_or(usize::MAX);
-        self.max_connections = self.max_connections.min(connections.max(1));
+        let asked = self.max_connections;
+        self.max_connections = asked.min(connections.max(1));
+        self.max_connections < asked
     }
 }
 
@@ -288,6 +291,7 @@ mod tests {
             ("80 --program-port=0 -- true", "'0' for '--program-port'"),
             ("80 --program-port=5 a:1", "--program-port"),
             ("80 --wrap-timeout=x -- true", "'x' for '--wrap-timeout'"),
+            ("80 --timeout -5 a:1", "'-5' for '--timeout'"),
             ("80 --stop-timeout=-1 -- true", "'-1' for '--stop-timeout'"),
             ("80 --timeout=inf a:1", "'inf' for '--timeout'"),
             ("80 --max-connections=0 a:1", "'0' for '--max-connections'"),

@@ -148,7 +148,7 @@ fn work(
     announcer: &mut Announcer,
 ) -> Result<ExitStatus, Failure> {
     let open_files = raise_open_files().context("cannot raise the limit on open files")?;
-    config.sessions.fit(open_files.1);
+    let is_cut = config.sessions.fit(open_files.1);
     if let Service::Program(_) = config.service {
         nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
     }
@@ -160,6 +160,13 @@ fn work(
     // A daemon's standard output is /dev/null.
     let letters = (config.verbose && !config.daemon).then(traffic::letters);
     config.sessions.traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
+    if is_cut {
+        let connections = config.sessions.max_connections;
+        tracing::debug!(
+            "{connections} connections at most: the limit on open files is {}",
+            open_files.1
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -7,7 +7,7 @@ use anyhow::Result;
 use bridge::tls::{Acceptor, Authorities, Files, Tls};
 use bridge::{Auth, Credentials, Plain};
 use tokio::sync::watch;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::cli::Args;
 use crate::config::{UsageError, invalid};
@@ -134,7 +134,7 @@ impl Certificates {
                 if matches!(*self.tls.borrow(), Tls::On(_)) {
                     warn!("the old certificates stay in use: {reason}");
                 } else {
-                    debug!("TLS stays off: {reason}");
+                    info!("TLS stays off: {reason}");
                 }
             }
         }
@@ -147,6 +147,7 @@ impl Certificates {
             plain: self.security.plain,
             auth: self.security.auth.clone(),
             web_auth: self.security.web_auth,
+            private: self.security.files.private(),
         }
     }
 }

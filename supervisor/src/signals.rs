@@ -3,7 +3,10 @@
 use std::io::{self, IsTerminal};
 
 use futures_util::StreamExt;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
+
+/// The signals that no longer do what they do by default.
+const HEARD: [i32; 6] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ];
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,18 +29,22 @@ pub(crate) struct Signals {
 impl Signals {
     /// From here on these signals no longer end the process. Needs a runtime.
     pub(crate) fn catch() -> io::Result<Self> {
-        let stream = signal_hook_tokio::Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
+        let stream = signal_hook_tokio::Signals::new(HEARD)?;
         Ok(Self { stream, hangup_stops: io::stderr().is_terminal() })
     }
 
     /// The next signal. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
-        match self.stream.next().await {
-            Some(SIGCHLD) => Signal::Child,
-            Some(SIGHUP) if !self.hangup_stops => Signal::Reload,
-            Some(_) => Signal::Stop,
-            // The stream ends only when its handle is closed, which nobody does.
-            None => std::future::pending().await,
+        loop {
+            match self.stream.next().await {
+                Some(SIGCHLD) => return Signal::Child,
+                Some(SIGHUP) if !self.hangup_stops => return Signal::Reload,
+                // Caught, so that the write fails instead, and a full recording ends no session.
+                Some(SIGXFSZ) => {}
+                Some(_) => return Signal::Stop,
+                // The stream ends only when its handle is closed, which nobody does.
+                None => std::future::pending().await,
+            }
         }
     }
 }

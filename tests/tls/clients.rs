@@ -3,6 +3,10 @@
 use std::process::Command;
 
 use rcgen::ExtendedKeyUsagePurpose as Purpose;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use tempfile::TempDir;
 use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -150,6 +154,67 @@ fn t3_a_self_signed_certificate_in_the_file_is_good_itself() {
     Caller::with(&joe, &[]).session(port, &[]).unwrap().exchange(b"hello");
 }
 
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+/// A certificate for this name, signed with that key as if its owner were an authority.
+fn signed(name: &str, issuer: &CertificateParams, issuer_key: &KeyPair) -> Identity {
+    let key = KeyPair::generate().unwrap();
+    let issuer = Issuer::from_params(issuer, issuer_key);
+    Identity { certificate: named(name).signed_by(&key, &issuer).unwrap(), key }
+}
+
+/// Jane's self-signed certificate, and one for Joe that she has signed.
+fn jane_and_joe(change: impl FnOnce(&mut CertificateParams)) -> (Identity, Identity) {
+    let mut params = named("jane");
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    let joe = signed("Joe", &params, &key);
+    (Identity { certificate: params.self_signed(&key).unwrap(), key }, joe)
+}
+
+/// T3: or she could take anybody's name. Alone in the file, and beside an authority.
+#[test]
+fn t3_a_clients_own_certificate_in_the_file_makes_it_no_authority() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let root = Authority::new("root");
+    let changes: [fn(&mut CertificateParams); 3] = [
+        |params| params.is_ca = IsCa::ExplicitNoCa,
+        |params| params.is_ca = IsCa::NoCa,
+        |params| {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        },
+    ];
+    for change in changes {
+        let (jane, joe) = jane_and_joe(change);
+        for others in [vec![], vec![root.pem()]] {
+            let file = [vec![jane.certificate.pem()], others.clone()].concat();
+            let (websockify, port) = asking(&directory, &service, &file);
+            Caller::with(&jane, &[]).session(port, &[]).unwrap().exchange(b"hello");
+            Caller::old_with(&jane).session(port, &[]).unwrap().exchange(b"hello");
+            refused(&websockify, port, &Caller::with(&joe, &[]), "no authority");
+            let chain = [&joe, &jane].map(|identity| identity.certificate.der().clone());
+            let along = Caller::showing(chain.to_vec(), &joe.key);
+            refused(&websockify, port, &along, "certificate");
+            if !others.is_empty() {
+                let joe = root.issue("Joe");
+                Caller::with(&joe, &[]).session(port, &[]).unwrap().exchange(b"hello");
+            }
+        }
+    }
+    // The same from one who may sign is good: it is for that alone that it was refused.
+    let (jane, joe) =
+        jane_and_joe(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    let (_websockify, port) = asking(&directory, &service, &[jane.certificate.pem()]);
+    Caller::with(&joe, &[]).session(port, &[]).unwrap().exchange(b"hello");
+}
+
 #[test]
 fn t3_a_servers_certificate_is_no_clients() {
     let service = echo_service();
@@ -217,4 +282,11 @@ fn t3_an_x509_v1_certificate_gets_a_precise_message() {
         .output()
         .unwrap();
     websockify.wait_for_log(&["refused a client's certificate", "X.509 v1"]);
+    drop(websockify);
+
+    // As an authority it is good: that was how they were made.
+    let file = std::fs::read_to_string(directory.path().join("joe.crt")).unwrap();
+    let (_websockify, port) = asking(&directory, &service, &[file]);
+    let jane = signed("jane", &named("Joe"), &joe.key);
+    Caller::with(&jane, &[]).session(port, &[]).unwrap().exchange(b"hello");
 }

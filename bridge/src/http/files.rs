@@ -4,7 +4,9 @@
 //! media type, is tower-http's matter.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ::http::header::{
@@ -34,8 +36,9 @@ enum Found {
     Nothing,
 }
 
-/// Answers a request with what its path means below `root`.
-pub(super) async fn answer(root: &Path, mut head: Parts) -> Reply {
+/// Answers a request with what its path means below `root`, unless that is one of the `private`
+/// files: the default certificate with its key may well lie beside the pages.
+pub(super) async fn answer(root: &Path, private: &[PathBuf], mut head: Parts) -> Reply {
     if !matches!(head.method, Method::GET | Method::HEAD) {
         return reply::method_not_allowed("GET, HEAD");
     }
@@ -43,6 +46,7 @@ pub(super) async fn answer(root: &Path, mut head: Parts) -> Reply {
     let answer = async {
         let Some(place) = place else { return Ok(not_found()) };
         match find(root, &place).await? {
+            Found::File(path) if is_private(&path, private).await? => Ok(not_found()),
             Found::File(path) => file(path, &mut head).await,
             Found::Directory(path) => directory(path, place).await,
             Found::Unfinished(name) => Ok(redirect(&name, head.uri.query())),
@@ -74,6 +78,19 @@ async fn find(root: &Path, place: &Place) -> io::Result<Found> {
     let index = path.join("index.html");
     let has_index = fs::metadata(&index).await.is_ok_and(|metadata| metadata.is_file());
     Ok(if has_index { Found::File(index) } else { Found::Directory(path) })
+}
+
+/// Whether it is one of these files, by whatever name.
+async fn is_private(path: &Path, private: &[PathBuf]) -> io::Result<bool> {
+    let wanted = fs::metadata(path).await?;
+    for path in private {
+        // One that is not there is not served either.
+        let is_it = |one: Metadata| (one.dev(), one.ino()) == (wanted.dev(), wanted.ino());
+        if fs::metadata(path).await.is_ok_and(is_it) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn file(path: PathBuf, head: &mut Parts) -> io::Result<Reply> {

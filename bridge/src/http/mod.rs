@@ -14,7 +14,7 @@ mod reply;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -95,7 +95,8 @@ pub(crate) async fn receive(
     let traffic = Traffic::default();
     let web = config.web.as_deref();
     let upgrade = OnceLock::new();
-    let reception = Reception { peer, web, sessions, guard, upgrade, traffic: &traffic };
+    let private = &config.security.private;
+    let reception = Reception { peer, web, private, sessions, guard, upgrade, traffic: &traffic };
     let mut deadline = Deadline::new(began, config.head_timeout);
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
@@ -166,6 +167,7 @@ pub(crate) async fn linger(mut stream: Stream, orders: &mut Orders) {
 struct Reception<'a> {
     peer: SocketAddr,
     web: Option<&'a Path>,
+    private: &'a [PathBuf],
     sessions: &'a Arc<Sessions>,
     guard: &'a Guard<'a>,
     upgrade: OnceLock<(Upgrade, Session)>,
@@ -202,7 +204,9 @@ impl<'a> Service<Request<Incoming>> for Reception<'a> {
                 }
                 None => reply::no_more_sessions(),
             },
-            Err(Refusal::WebRequest) => return Box::pin(web_request(self.web, head, self.peer)),
+            Err(Refusal::WebRequest) => {
+                return Box::pin(web_request(self.web, self.private, head, self.peer));
+            }
             Err(refusal) => reply::refusal(refusal),
         };
         Box::pin(ready(Ok(reply)))
@@ -212,14 +216,15 @@ impl<'a> Service<Request<Incoming>> for Reception<'a> {
 /// Answers a request that wants no session.
 async fn web_request(
     web: Option<&Path>,
+    private: &[PathBuf],
     head: Parts,
     client: SocketAddr,
 ) -> Result<Reply, Infallible> {
     let (method, uri) = (head.method.clone(), head.uri.clone());
     let reply = match web {
-        Some(root) => files::answer(root, head).await,
+        Some(root) => files::answer(root, private, head).await,
         None => reply::refusal(Refusal::WebRequest),
     };
-    debug!(%client, %method, path = %uri, status = reply.status().as_u16(), "web request");
+    debug!(%client, %method, path = ?uri.path(), status = reply.status().as_u16(), "web request");
     Ok(reply)
 }

@@ -2,14 +2,16 @@
 //! system.
 //!
 //! Signatures, purposes and dates are checked by rustls. Added to it: intermediates may stand in
-//! the CA file, the dates of the authority itself count, and a client's self-signed certificate is
-//! good if it stands in the file itself.
+//! the CA file, the dates of the authority itself count, and so does whether it may sign others. A
+//! client's self-signed certificate is good if it stands in the file itself, and makes its owner no
+//! authority.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
+use tokio_rustls::rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -18,7 +20,7 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
-use super::certificate::{Age, Facts, Validity, date, facts};
+use super::certificate::{Age, Facts, Signer, Validity, date, facts};
 use super::{Authorities, Provider, Unusable, certificates, read};
 
 const ROLE: &str = "CA file";
@@ -31,8 +33,8 @@ pub(super) struct ClientVerifier {
     intermediates: Vec<CertificateDer<'static>>,
     /// What is hinted to clients: whoever signed theirs.
     subjects: Vec<DistinguishedName>,
-    /// With all anchors, whatever their dates.
-    webpki: Arc<dyn ClientCertVerifier>,
+    /// With all anchors that may sign, whatever their dates; `None`: there are none.
+    webpki: Option<Arc<dyn ClientCertVerifier>>,
     provider: Provider,
 }
 
@@ -40,6 +42,8 @@ pub(super) struct ClientVerifier {
 struct Anchor {
     der: CertificateDer<'static>,
     validity: Validity,
+    /// Whether trust goes on to those it has signed. rustls does not ask: to it any anchor may.
+    may_sign: bool,
 }
 
 /// What is wrong with a certificate that rustls has no words for.
@@ -95,14 +99,18 @@ impl ClientVerifier {
                 continue;
             };
             subjects.push(subject);
-            if facts.is_self_signed {
-                warn_of_dates(&facts, place, warnings);
-                anchors.push(Anchor { der, validity: facts.validity });
-            } else {
+            if facts.signer == Signer::Other {
                 intermediates.push(der);
+            } else {
+                warn_of_dates(&facts, place, warnings);
+                let may_sign = facts.signer == Signer::Authority;
+                anchors.push(Anchor { der, validity: facts.validity, may_sign });
             }
         }
-        let webpki = verifier(anchors.iter(), provider)?;
+        if anchors.is_empty() {
+            return None;
+        }
+        let webpki = verifier(issuers(&anchors), provider);
         Some(Self { anchors, intermediates, subjects, webpki, provider: Arc::clone(provider) })
     }
 
@@ -111,6 +119,11 @@ impl ClientVerifier {
     fn is_anchor(&self, end_entity: &CertificateDer<'_>) -> bool {
         self.anchors.iter().any(|anchor| anchor.der == *end_entity)
     }
+}
+
+/// Those that others may depend on.
+fn issuers(anchors: &[Anchor]) -> impl Iterator<Item = &Anchor> {
+    anchors.iter().filter(|anchor| anchor.may_sign)
 }
 
 fn warn_of_dates(facts: &Facts, place: &str, warnings: &mut Vec<String>) {
@@ -172,13 +185,14 @@ impl ClientCertVerifier for ClientVerifier {
             };
         }
         let chain: Vec<_> = intermediates.iter().chain(&self.intermediates).cloned().collect();
-        let verified = self.webpki.verify_client_cert(end_entity, &chain, now)?;
+        let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
+        let verified = webpki.verify_client_cert(end_entity, &chain, now)?;
         let is_valid = |anchor: &&Anchor| anchor.validity.at(seconds) == Age::Valid;
-        if self.anchors.iter().all(|anchor| is_valid(&anchor)) {
+        if issuers(&self.anchors).all(|issuer| is_valid(&issuer)) {
             return Ok(verified);
         }
         // RFC 5280 leaves an anchor's own dates open, and rustls does not look at them.
-        verifier(self.anchors.iter().filter(is_valid), &self.provider)
+        verifier(issuers(&self.anchors).filter(is_valid), &self.provider)
             .and_then(|valid| valid.verify_client_cert(end_entity, &chain, now).ok())
             .ok_or_else(|| flaw(Flaw::AnchorDates))
     }
@@ -189,7 +203,8 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls12_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -198,11 +213,12 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::ParsedExtension;
+use x509_parser::extensions::{ParsedExtension, X509Extension};
+use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Version;
@@ -12,8 +13,7 @@ use x509_parser::x509::X509Version;
 pub(super) struct Facts {
     /// Whether it has extensions (RFC 5280, section 4.1): others cannot be verified.
     pub(super) is_v3: bool,
-    /// Whether it is its own issuer.
-    pub(super) is_self_signed: bool,
+    pub(super) signer: Signer,
     /// Whether it may be used by a TLS client.
     pub(super) is_for_clients: bool,
     pub(super) validity: Validity,
@@ -21,6 +21,17 @@ pub(super) struct Facts {
     pub(super) public_key: Vec<u8>,
     /// The subject as people write it.
     pub(super) subject: String,
+}
+
+/// Who has signed a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signer {
+    /// Another.
+    Other,
+    /// Itself, and it may sign no others: a client's own.
+    Itself,
+    /// Itself, and it may sign others: an authority.
+    Authority,
 }
 
 /// From when until when, seconds since 1970, both included.
@@ -65,7 +76,7 @@ pub(super) fn facts(der: &CertificateDer<'_>) -> Option<Facts> {
     let usage = certificate.extended_key_usage().ok()?;
     Some(Facts {
         is_v3: certificate.version() == X509Version::V3,
-        is_self_signed: is_self_signed(&certificate),
+        signer: signer(&certificate),
         is_for_clients: usage.is_none_or(|usage| usage.value.any || usage.value.client_auth),
         validity: Validity {
             from: validity.not_before.timestamp(),
@@ -74,6 +85,14 @@ pub(super) fn facts(der: &CertificateDer<'_>) -> Option<Facts> {
         public_key: certificate.public_key().raw.to_owned(),
         subject: certificate.subject().to_string(),
     })
+}
+
+fn signer(certificate: &X509Certificate<'_>) -> Signer {
+    match (is_self_signed(certificate), may_sign(certificate)) {
+        (false, _) => Signer::Other,
+        (true, false) => Signer::Itself,
+        (true, true) => Signer::Authority,
+    }
 }
 
 /// By its names, and by its key identifiers if it has them: after a change of keys an authority
@@ -97,6 +116,22 @@ fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
     same_key && certificate.subject().as_raw() == certificate.issuer().as_raw()
 }
 
+/// As OpenSSL judges a self-signed certificate (RFC 5280, section 4.2.1.9 and 4.2.1.3): without
+/// basic constraints version 1 still may, as it could not have them, and version 3 if its key usage
+/// says so. What cannot be read, or stands there twice, allows nothing.
+fn may_sign(certificate: &X509Certificate<'_>) -> bool {
+    let constraints = certificate.get_extension_unique(&OID_X509_EXT_BASIC_CONSTRAINTS);
+    let (Ok(constraints), Ok(usage)) = (constraints, certificate.key_usage()) else {
+        return false;
+    };
+    let is_usage = usage.map(|usage| usage.value.key_cert_sign());
+    match constraints.map(X509Extension::parsed_extension) {
+        Some(ParsedExtension::BasicConstraints(found)) => found.ca && is_usage != Some(false),
+        Some(_) => false,
+        None => is_usage.unwrap_or(certificate.version() == X509Version::V1),
+    }
+}
+
 /// The one common name of the certificate's subject. None if there are several: whoever signed it
 /// may have checked another one than we would compare.
 pub(crate) fn common_name(der: &CertificateDer<'_>) -> Option<String> {
@@ -109,7 +144,9 @@ pub(crate) fn common_name(der: &CertificateDer<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    };
 
     fn certificate(names: &[&str]) -> CertificateDer<'static> {
         let key = KeyPair::generate().unwrap();
@@ -155,8 +192,30 @@ mod tests {
         let root = params(&["root"]);
         let issuer = Issuer::from_params(&root, &root_key);
         let client = params(&["client"]).signed_by(&key, &issuer).unwrap();
-        assert!(facts(&certificate(&["root"])).unwrap().is_self_signed);
-        assert!(!facts(client.der()).unwrap().is_self_signed);
+        assert_eq!(facts(&certificate(&["root"])).unwrap().signer, Signer::Itself);
+        assert_eq!(facts(client.der()).unwrap().signer, Signer::Other);
+    }
+
+    /// T3: neither constraints nor usage may forbid it, and one of them must allow it.
+    #[test]
+    fn t3_who_may_sign_is_said_by_constraints_and_usage() {
+        let may_sign = |is_ca: IsCa, usages: &[KeyUsagePurpose]| {
+            let mut params = params(&["jane"]);
+            (params.is_ca, params.key_usages) = (is_ca, usages.to_vec());
+            let key = KeyPair::generate().unwrap();
+            facts(params.self_signed(&key).unwrap().der()).unwrap().signer == Signer::Authority
+        };
+        let sign = [KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let other = [KeyUsagePurpose::DigitalSignature];
+        let ca = || IsCa::Ca(BasicConstraints::Unconstrained);
+        assert!(may_sign(ca(), &[]));
+        assert!(may_sign(ca(), &sign));
+        assert!(!may_sign(ca(), &other));
+        assert!(!may_sign(IsCa::ExplicitNoCa, &[]));
+        assert!(!may_sign(IsCa::ExplicitNoCa, &sign));
+        assert!(!may_sign(IsCa::NoCa, &[]));
+        assert!(!may_sign(IsCa::NoCa, &other));
+        assert!(may_sign(IsCa::NoCa, &sign));
     }
 
     #[test]

@@ -35,6 +35,13 @@ pub struct Files {
     pub clients: Option<Authorities>,
 }
 
+impl Files {
+    /// Those that nobody else may read; the certificate may have its key in the same file.
+    pub fn private(&self) -> Vec<PathBuf> {
+        [Some(&self.certificate), self.key.as_ref()].into_iter().flatten().cloned().collect()
+    }
+}
+
 /// Who may have signed a client's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorities {

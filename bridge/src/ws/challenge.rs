@@ -4,12 +4,14 @@
 //! the clients of these drafts were used.
 
 use ::http::Version;
-use ::http::header::{HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use ::http::header::{
+    CONTENT_LENGTH, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING,
+};
 use ::http::request::Parts;
 use md5::{Digest, Md5};
 
 use super::hixie::Draft;
-use super::upgrade::{Upgrade, asks_for_websocket, is_hixie, single};
+use super::upgrade::{Upgrade, asks_for_websocket, has_body, is_hixie, single};
 use super::{BASE64, Framing};
 
 const KEY1: HeaderName = HeaderName::from_static("sec-websocket-key1");
@@ -47,7 +49,16 @@ impl Challenge {
         }
         let (draft, version, prefix, numbers) = match (single(headers, KEY1), single(headers, KEY2))
         {
+            (None, None) if has_body(headers) => return None,
             (None, None) => (Draft::Hixie75, "hixie-75", "", None),
+            // Some proxies announce its eight bytes; nothing else may be announced.
+            (Some(_), Some(_))
+                if has_body(headers)
+                    && (headers.contains_key(TRANSFER_ENCODING)
+                        || single(headers, CONTENT_LENGTH) != Some(b"8")) =>
+            {
+                return None;
+            }
             (Some(first), Some(second)) => {
                 let numbers = [number(first)?, number(second)?];
                 (Draft::Hixie76, "hixie-76", "Sec-", Some(numbers))
@@ -186,6 +197,16 @@ mod tests {
              \r\n\
              8jKS'y:G*Co,Wxa-"
         );
+    }
+
+    #[test]
+    fn b2_no_body_may_be_announced_but_the_eight_bytes_of_draft_76() {
+        assert!(with(&[("Content-Length", "8")]).is_some());
+        assert!(with(&[("Content-Length", "9")]).is_none());
+        assert!(with(&[("Content-Length", "8"), ("Transfer-Encoding", "chunked")]).is_none());
+        let without_keys = [("Sec-WebSocket-Key1", ""), ("Sec-WebSocket-Key2", "")];
+        assert!(with(&without_keys).is_some());
+        assert!(with(&[without_keys[0], without_keys[1], ("Content-Length", "8")]).is_none());
     }
 
     #[test]

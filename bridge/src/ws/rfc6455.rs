@@ -270,7 +270,8 @@ fn close_frame(payload: &[u8]) -> Result<Option<CloseFrame>, Violation> {
         [_] => return Err(Violation::TruncatedCloseCode),
         [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
     };
-    if !CloseCode::from(code).is_allowed() {
+    // 1014, Bad Gateway, is registered with IANA, and tungstenite does not know it.
+    if !CloseCode::from(code).is_allowed() && code != 1014 {
         return Err(Violation::InvalidCloseCode(code));
     }
     let reason = str::from_utf8(reason).map_err(|_| Violation::CloseReasonNotUtf8)?;

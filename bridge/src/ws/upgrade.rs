@@ -116,7 +116,7 @@ fn lists(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
 }
 
 /// RFC 9112, section 6.3.
-fn has_body(headers: &HeaderMap) -> bool {
+pub(super) fn has_body(headers: &HeaderMap) -> bool {
     let is_none = |length: &str| length.parse() == Ok(0_u64);
     headers.contains_key(TRANSFER_ENCODING) || !tokens(headers, CONTENT_LENGTH).all(is_none)
 }
