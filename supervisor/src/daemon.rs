@@ -70,7 +70,11 @@ impl Caller {
         let Some(mut pipe) = self.pipe.take() else { return false };
         let mut report = vec![failure.status.code()];
         report.extend(failure.reason.as_bytes());
-        pipe.write_all(&report).is_ok()
+        let is_told = pipe.write_all(&report).is_ok();
+        // Open for as long as we live: the caller's command ends after us, and finds nothing of us
+        // left, no process and no pid file.
+        std::mem::forget(pipe);
+        is_told
     }
 }
 
