@@ -113,7 +113,7 @@ struct Supervisor<'a, 'b> {
     served_before: u64,
     /// Who held the listener of a daemonized instance, until each has ended.
     daemon: Vec<AsyncFd<OwnedFd>>,
-    /// There was no descriptor to watch them with: it is tried again.
+    /// Those who were seen last could not be watched: it is tried again.
     unwatched: bool,
     /// Those who log what the instances write.
     readers: JoinSet<()>,
@@ -425,16 +425,17 @@ impl<'a, 'b> Supervisor<'a, 'b> {
 
     /// Watches those who hold the listener now.
     fn watch_daemon(&mut self) {
-        let holders = self.sight.listener().map_or(&[][..], |listener| &listener.holders);
-        let watched: io::Result<Vec<_>> = holders.iter().map(Process::watch).collect();
-        let Ok(watched) = watched else {
-            self.unwatched = true;
-            return self.look_soon();
-        };
-        self.daemon = watched.into_iter().flatten().collect();
-        if self.daemon.is_empty() {
+        let Some(listener) = self.sight.listener() else {
             let served = self.has_served();
-            self.events.push_back(Event::DaemonEnded { served });
+            return self.events.push_back(Event::DaemonEnded { served });
+        };
+        let watched: io::Result<Vec<_>> = listener.holders.iter().map(Process::watch).collect();
+        self.daemon = watched.map_or_else(|_| vec![], |all| all.into_iter().flatten().collect());
+        // They have ended since they were seen, and may have handed the listener on; or there is no
+        // descriptor to watch them with. The next look tells.
+        if self.daemon.is_empty() {
+            self.unwatched = true;
+            self.look_soon();
         }
     }
 
