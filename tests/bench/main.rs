@@ -1,0 +1,200 @@
+//! Measures websockify beside its peers, in one run; see `tests/bench/run`.
+//!
+//! `load` gives the work and `target` takes it at the other end, `peer` starts the proxies, `meter`
+//! says what they cost, `series` and `scale` run them in turns, `report` says what came of it.
+
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures are for people"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "nobody else reaps our children, and a peer does not say when it is up"
+)]
+
+mod figure;
+mod load;
+mod meter;
+mod pattern;
+mod peer;
+mod placement;
+mod plot;
+mod promise;
+mod report;
+mod scale;
+mod series;
+mod startup;
+mod target;
+mod wire;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use peer::{Files, Kind, Programs};
+use placement::{Cores, Placement};
+use report::{Placed, Report};
+use series::{Stage, Work};
+use startup::Startup;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// P1 to P5 and P7.
+    Work,
+    /// P6, a rush, fairness.
+    Scale,
+    /// How costs grow.
+    Curves,
+    /// P8.
+    Startup,
+}
+
+/// Measures websockify beside its peers.
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(flatten)]
+    programs: Programs,
+    /// How often each peer does each work.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// What to measure, if not all of it.
+    #[arg(long)]
+    part: Vec<Part>,
+    /// Which work, if not all of it: P1, P2, P3, P4, P5, P7.
+    #[arg(long)]
+    work: Vec<String>,
+    /// Only with a core each for proxy and load.
+    #[arg(long)]
+    brief: bool,
+    /// Where all of it is kept as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where it is drawn.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        .context("cannot raise the limit on open files")?;
+    let cores = Cores::find()?;
+    let files = Files::create()?;
+    let mut report = Report::new(machine(&cores)?, versions(&args.programs)?, args.rounds);
+    if args.wants(Part::Startup) {
+        report.startup = Some(Startup::measure(&args.programs)?);
+    }
+    for placement in Placement::ALL {
+        let is_first = placement == Placement::TwoCores;
+        if !is_first && (args.brief || !args.wants(Part::Work)) {
+            continue;
+        }
+        let core = match placement.take(&cores) {
+            Ok(core) => core,
+            Err(error) => {
+                eprintln!("left out: {}: {error:#}", placement.name());
+                continue;
+            }
+        };
+        let stage = Stage::build(&args.programs, &files, core)?;
+        if args.wants(Part::Work) {
+            let mut figures = Vec::new();
+            for work in Work::ALL.into_iter().filter(|work| args.wants_work(*work)) {
+                eprintln!("{}, {}", work.name(), placement.name());
+                figures.extend(stage.measure(work, args.rounds)?);
+            }
+            report.placed.push(Placed { placement, figures });
+        }
+        if is_first && args.wants(Part::Scale) {
+            measure_scale(&stage, &args, &mut report);
+        }
+        if is_first && args.wants(Part::Curves) {
+            measure_curves(&stage, &args, &mut report);
+        }
+    }
+    report.judge();
+    println!("{report}");
+    if let Some(file) = &args.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if let Some(file) = &args.plot {
+        let text = plot::draw(&report)?;
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+impl Args {
+    fn wants(&self, part: Part) -> bool {
+        self.part.is_empty() || self.part.contains(&part)
+    }
+
+    fn wants_work(&self, work: Work) -> bool {
+        let row = work.name().split(' ').next();
+        self.work.is_empty() || self.work.iter().any(|wanted| row == Some(wanted))
+    }
+}
+
+fn measure_scale(stage: &Stage<'_>, args: &Args, report: &mut Report) {
+    for kind in args.programs.present(&Kind::PLAIN) {
+        report.idle.extend(attempt("idle sessions", kind, || stage.idle(kind)));
+    }
+    // One that forks has no worker to share.
+    for kind in args.programs.present(&Kind::PLAIN).into_iter().filter(|kind| !kind.forks()) {
+        report.rush.extend(attempt("a rush", kind, || stage.rush(kind)));
+        let fairness = || stage.fairness(kind, args.rounds);
+        report.fairness.extend(attempt("echoes beside downloads", kind, fairness));
+    }
+}
+
+fn measure_curves(stage: &Stage<'_>, args: &Args, report: &mut Report) {
+    for kind in args.programs.present(&Kind::PLAIN) {
+        let curve = || stage.cost_by_sessions(kind, args.rounds.min(3));
+        report.cost_by_sessions.extend(attempt("cost by sessions", kind, curve));
+        if !kind.forks() {
+            let curves = attempt("costs by open sessions", kind, || stage.costs_by_open(kind));
+            let (memory, connecting) = curves.unzip();
+            report.memory_by_open.extend(memory);
+            report.connect_by_open.extend(connecting);
+        }
+    }
+}
+
+/// A peer that fails is left out, and what was wrong is said; we must not fail.
+fn attempt<T>(what: &str, kind: Kind, measure: impl FnOnce() -> Result<T>) -> Option<T> {
+    eprintln!("{what}, {}", kind.name());
+    match measure() {
+        Ok(measured) => Some(measured),
+        Err(error) => {
+            eprintln!("left out at {what}: {}: {error:#}", kind.name());
+            None
+        }
+    }
+}
+
+fn versions(programs: &Programs) -> Result<Vec<(Kind, String)>> {
+    let mut versions = Vec::new();
+    for kind in Kind::PLAIN {
+        match programs.version(kind) {
+            Some(version) => versions.push((kind, version)),
+            None if kind == Kind::Ours => anyhow::bail!("cannot run our own websockify"),
+            None => eprintln!("left out: {}: it cannot be run", kind.name()),
+        }
+    }
+    Ok(versions)
+}
+
+/// System and cores; the processor's name is nobody's business who looks at a picture.
+fn machine(cores: &Cores) -> Result<String> {
+    let system = nix::sys::utsname::uname()?;
+    let release = system.release().to_string_lossy().into_owned();
+    let release: Vec<_> = release.split('.').take(2).collect();
+    Ok(format!("Linux {}, {} cores, loopback", release.join("."), cores.count))
+}

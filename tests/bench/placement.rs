@@ -1,0 +1,67 @@
+//! Which processor does what, over what network.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
+use nix::unistd::Pid;
+
+/// An arrangement of proxy and load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub(crate) enum Placement {
+    /// The proxy on one core, the load on another.
+    TwoCores,
+    /// Both on the same.
+    OneCore,
+    /// As [`TwoCores`](Self::TwoCores), with packets as large as Ethernet's.
+    Mtu1500,
+}
+
+impl Placement {
+    /// The last one cannot be left again.
+    pub(crate) const ALL: [Self; 3] = [Self::TwoCores, Self::OneCore, Self::Mtu1500];
+
+    /// As the tables have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::TwoCores => "proxy and load on a core each",
+            Self::OneCore => "proxy and load on one core",
+            Self::Mtu1500 => "a core each, loopback MTU 1500",
+        }
+    }
+
+    /// Puts this thread, and all threads that it will start, where the load belongs, and returns
+    /// the proxy's core.
+    pub(crate) fn take(self, cores: &Cores) -> Result<usize> {
+        let load = if self == Self::OneCore { cores.proxy } else { cores.load };
+        let mut set = CpuSet::new();
+        set.set(load)?;
+        sched_setaffinity(Pid::from_raw(0), &set).context("cannot choose a core")?;
+        if self == Self::Mtu1500 {
+            unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+            let ip = Command::new("ip").args(["link", "set", "lo", "mtu", "1500", "up"]).status();
+            ensure!(ip.context("cannot run ip(8)")?.success(), "ip(8) has failed");
+        }
+        Ok(cores.proxy)
+    }
+}
+
+/// The cores that are used.
+#[derive(Debug)]
+pub(crate) struct Cores {
+    proxy: usize,
+    load: usize,
+    /// How many there are for us.
+    pub(crate) count: usize,
+}
+
+impl Cores {
+    /// Those that this process may use; to be asked before any of it is placed.
+    pub(crate) fn find() -> Result<Self> {
+        let set = sched_getaffinity(Pid::from_raw(0)).context("cannot ask for our cores")?;
+        let cores = (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false));
+        let cores: Vec<_> = cores.collect();
+        let proxy = *cores.first().context("no core for us")?;
+        Ok(Self { proxy, load: *cores.get(1).unwrap_or(&proxy), count: cores.len() })
+    }
+}

@@ -1,0 +1,183 @@
+//! The measurements, peers in turns: what disturbs the machine disturbs all of them.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+use crate::figure::Figure;
+use crate::load::{Batch, Load, Sample};
+use crate::peer::{Files, Kind, Peer, Programs};
+use crate::target;
+
+/// No single run takes so long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What is measured of each peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub(crate) enum Work {
+    Down,
+    Up16k,
+    Up64,
+    Echo,
+    Connect,
+    DownTls,
+}
+
+/// How a figure is written.
+pub(crate) struct Unit {
+    /// Units in one of those that are written.
+    pub(crate) per: f64,
+    /// CPU time, and its factor to seconds.
+    pub(crate) cost: (&'static str, f64),
+    pub(crate) rate: &'static str,
+}
+
+impl Work {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Down, Self::Up16k, Self::Up64, Self::Echo, Self::Connect, Self::DownTls];
+
+    /// As the tables have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Down => "P1 bulk to the client",
+            Self::Up16k => "P2 bulk from the client, 16 KiB frames",
+            Self::Up64 => "P3 64-byte frames from the client",
+            Self::Echo => "P4 64 bytes echoed, 16 sessions",
+            Self::Connect => "P5 connect, handshake, one echo, close",
+            Self::DownTls => "P7 bulk to the client, TLS",
+        }
+    }
+
+    /// As the picture has it.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Down => "To the client",
+            Self::Up16k => "From the client",
+            Self::Up64 => "From the client, 64-byte frames",
+            Self::Echo => "64 bytes and back, 16 sessions",
+            Self::Connect => "A session from 101 to close",
+            Self::DownTls => "To the client over TLS",
+        }
+    }
+
+    pub(crate) fn unit(self) -> Unit {
+        let (per, cost, rate) = match self {
+            Self::Down | Self::Up16k | Self::DownTls => (1e9, ("s/GB", 1.0), "GB/s"),
+            Self::Up64 => (1.0, ("µs/frame", 1e6), "frames/s"),
+            Self::Echo => (1.0, ("µs/message", 1e6), "messages/s"),
+            Self::Connect => (1.0, ("µs/session", 1e6), "sessions/s"),
+        };
+        Unit { per, cost, rate }
+    }
+
+    pub(crate) fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::DownTls => &Kind::TLS,
+            // Raw TCP has no frames.
+            Self::Up64 => &[Kind::Ours, Kind::Websocat, Kind::Python],
+            _ => &Kind::PLAIN,
+        }
+    }
+
+    /// How much of it: a good half second's work for a fast proxy, some seconds' for a slow one.
+    fn amount(self, kind: Kind) -> u64 {
+        let is_python = matches!(kind, Kind::Python | Kind::PythonTls);
+        match self {
+            Self::Down | Self::DownTls if is_python => 500_000_000,
+            Self::Down | Self::DownTls => 1_500_000_000,
+            Self::Up16k if is_python => 200_000_000,
+            Self::Up16k => 1_500_000_000,
+            Self::Up64 if is_python => 1 << 20,
+            Self::Up64 if kind.is_ours() => 512 << 20,
+            Self::Up64 => 64 << 20,
+            Self::Echo if is_python => 16_000,
+            Self::Echo => 64_000,
+            Self::Connect if is_python => 120,
+            Self::Connect if kind.forks() => 800,
+            Self::Connect => 4000,
+        }
+    }
+
+    async fn run(self, load: &Load, peer: &Peer, amount: u64) -> Result<Sample> {
+        match self {
+            Self::Down | Self::DownTls => load.down(peer, 1, amount).await,
+            Self::Up16k => load.up(peer, 16 * 1024, Batch::Frame, amount).await,
+            Self::Up64 => {
+                let mut sample = load.up(peer, 64, Batch::Bytes(64 * 1024), amount).await?;
+                sample.units /= 64;
+                Ok(sample)
+            }
+            Self::Echo => load.echo(peer, 16, amount).await,
+            Self::Connect => load.connect(peer, amount).await,
+        }
+    }
+}
+
+/// Load, target and proxies, where the current placement has them.
+pub(crate) struct Stage<'a> {
+    runtime: Runtime,
+    pub(crate) load: Load,
+    target: SocketAddr,
+    programs: &'a Programs,
+    files: &'a Files,
+    core: usize,
+    /// Ends with us.
+    _quick: Runtime,
+}
+
+impl<'a> Stage<'a> {
+    /// Starts the load's threads, which inherit this thread's place; proxies go to `core`.
+    pub(crate) fn build(programs: &'a Programs, files: &'a Files, core: usize) -> Result<Self> {
+        let thread = || {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1).enable_all().build()
+        };
+        let (quick, bulk) = (thread()?, thread()?);
+        let load = Load { quick: quick.handle().clone(), bulk: bulk.handle().clone() };
+        let target = target::start(&load.quick, &load.bulk)?;
+        Ok(Self { runtime: bulk, load, target, programs, files, core, _quick: quick })
+    }
+
+    /// Starts a proxy.
+    pub(crate) fn peer(&self, kind: Kind) -> Result<Peer> {
+        Peer::start(kind, self.programs, self.files, self.target, self.core)
+    }
+
+    /// Waits for one run.
+    pub(crate) fn run<T>(&self, run: impl Future<Output = Result<T>>) -> Result<T> {
+        self.runtime.block_on(async {
+            timeout(PATIENCE, run).await.unwrap_or_else(|late| Err(late.into()))
+        })
+    }
+
+    /// Gives the work to all peers, round after round. A peer that fails is left out from then on,
+    /// and what was wrong with it is said.
+    pub(crate) fn measure(&self, work: Work, rounds: usize) -> Result<Vec<Figure>> {
+        let mut rows = Vec::new();
+        for kind in self.programs.present(work.kinds()) {
+            let peer = self.peer(kind)?;
+            // Warms up, and shows whether it does the work at all.
+            let trial = work.run(&self.load, &peer, work.amount(kind) / 20);
+            match self.run(trial) {
+                Ok(_) => rows.push((peer, Vec::new())),
+                Err(error) => eprintln!("left out at {}: {}: {error:#}", work.name(), kind.name()),
+            }
+        }
+        for round in 0..rounds {
+            // Nobody is always the first.
+            let first = round % rows.len().max(1);
+            rows.rotate_left(first);
+            for (peer, samples) in &mut rows {
+                let run = work.run(&self.load, peer, work.amount(peer.kind));
+                let sample = self.run(run);
+                samples.push(sample.with_context(|| format!("{} failed", peer.kind.name()))?);
+            }
+            rows.rotate_right(first);
+        }
+        Ok(rows.iter().map(|(peer, samples)| Figure::new(work, peer.kind, samples)).collect())
+    }
+}
