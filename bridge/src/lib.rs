@@ -31,7 +31,7 @@ mod stream;
 mod tap;
 mod target;
 pub mod tls;
-mod ws;
+pub mod ws;
 
 use std::io;
 use std::sync::Arc;

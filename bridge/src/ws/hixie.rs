@@ -13,7 +13,7 @@ const END: u8 = 0xff;
 
 /// Which of the two drafts; their frames differ in the close alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Draft {
+pub enum Draft {
     /// The connection's end is the only close.
     Hixie75,
     /// `FF 00` closes, and is answered.

@@ -1,7 +1,8 @@
 //! WebSocket as bytes: the opening handshake's head and the framing, sans-I/O.
 //!
 //! Knows no socket and no clock. A session's framing is a [`Codec`]; the pump works with nothing
-//! else, so another protocol version is another variant here.
+//! else, so another protocol version is another variant here. It is public for those who measure it
+//! and try to break it.
 
 mod base64;
 mod challenge;
@@ -17,7 +18,8 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use crate::record::Encoding;
 pub(crate) use base64::append as append_base64;
 pub(crate) use challenge::{Challenge, Scheme};
-pub(crate) use rfc6455::Violation;
+pub use hixie::Draft;
+pub use rfc6455::Violation;
 pub(crate) use upgrade::{Refusal, Upgrade, VERSIONS};
 
 /// The longest unmasked frame header (RFC 6455, section 5.2).
@@ -31,14 +33,14 @@ const BASE64: &str = "base64";
 
 /// The payload of a control frame (RFC 6455, section 5.5). Boxed, because they are rare, and a
 /// session without one should not have to make room for it.
-pub(crate) type ControlPayload = Box<ArrayVec<u8, 125>>;
+pub type ControlPayload = Box<ArrayVec<u8, 125>>;
 
 /// A control frame as it goes over the wire: two bytes of header and the payload.
-pub(crate) type ControlFrame = Box<ArrayVec<u8, 127>>;
+pub type ControlFrame = Box<ArrayVec<u8, 127>>;
 
 /// What a decoder found in the bytes from the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// Payload for the target: this range of the buffer, decoded in place, never empty.
     Data(Range<usize>),
     /// A ping, to be answered with this payload.
@@ -51,18 +53,19 @@ pub(crate) enum Event {
 
 /// What a handshake settled about the frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub enum Framing {
     /// RFC 6455 and the HyBi drafts that share its frames, the payload as it is.
     Binary,
     /// The same frames, text, the payload in base64.
     Base64,
     /// An old draft, the payload in base64.
-    Hixie(hixie::Draft),
+    Hixie(Draft),
 }
 
 /// The framing of one session, both ways.
 #[derive(Debug)]
-pub(crate) enum Codec {
+#[expect(private_interfaces, reason = "what is inside is made by `new` alone")]
+pub enum Codec {
     /// RFC 6455 and the HyBi drafts that share its frames.
     Rfc6455(rfc6455::Decoder),
     /// The drafts before.
@@ -71,7 +74,7 @@ pub(crate) enum Codec {
 
 impl Codec {
     /// At the first byte of a session.
-    pub(crate) fn new(framing: Framing) -> Self {
+    pub fn new(framing: Framing) -> Self {
         match framing {
             Framing::Binary => Self::Rfc6455(rfc6455::Decoder::default()),
             Framing::Base64 => Self::Rfc6455(rfc6455::Decoder::base64()),
@@ -81,7 +84,10 @@ impl Codec {
 
     /// Takes the next event out of `buffer[unread]` and moves the start of `unread` past it.
     /// `None`: all of it is consumed, a partial frame header is kept inside.
-    pub(crate) fn decode(
+    ///
+    /// # Errors
+    /// The client broke the protocol; nothing that follows can be understood.
+    pub fn decode(
         &mut self,
         buffer: &mut [u8],
         unread: &mut Range<usize>,
@@ -93,7 +99,7 @@ impl Codec {
     }
 
     /// Whether the last event was the end of a frame, and not the beginning of a longer one.
-    pub(crate) fn is_between_frames(&self) -> bool {
+    pub fn is_between_frames(&self) -> bool {
         match self {
             Self::Rfc6455(decoder) => decoder.is_between_frames(),
             Self::Hixie(decoder) => decoder.is_between_frames(),
@@ -102,7 +108,7 @@ impl Codec {
 
     /// Where in a buffer of `size` bytes a payload must begin for [`encode`](Self::encode): behind
     /// the room for a header, and for what base64 adds to the largest payload that then fits.
-    pub(crate) fn headroom(&self, size: usize) -> usize {
+    pub fn headroom(&self, size: usize) -> usize {
         match self {
             Self::Rfc6455(decoder) if !decoder.is_base64() => HEADROOM,
             Self::Rfc6455(_) | Self::Hixie(_) => base64::headroom(size),
@@ -111,7 +117,7 @@ impl Codec {
 
     /// Makes one frame of `buffer[payload]`, in place, and returns the range to be sent. The payload
     /// begins at [`headroom`](Self::headroom).
-    pub(crate) fn encode(&self, buffer: &mut [u8], payload: Range<usize>) -> Range<usize> {
+    pub fn encode(&self, buffer: &mut [u8], payload: Range<usize>) -> Range<usize> {
         match self {
             Self::Rfc6455(decoder) if !decoder.is_base64() => rfc6455::encode(buffer, payload),
             Self::Rfc6455(_) => rfc6455::encode_base64(buffer, payload),
@@ -128,12 +134,12 @@ impl Codec {
     }
 
     /// Whether the client can be told that no more will come, other than by the connection's end.
-    pub(crate) fn has_close(&self) -> bool {
+    pub fn has_close(&self) -> bool {
         !matches!(self, Self::Hixie(decoder) if decoder.draft == hixie::Draft::Hixie75)
     }
 
     /// The answer to a ping.
-    pub(crate) fn pong(&self, payload: &[u8]) -> ControlFrame {
+    pub fn pong(&self, payload: &[u8]) -> ControlFrame {
         match self {
             Self::Rfc6455(_) | Self::Hixie(_) => rfc6455::pong(payload),
         }
@@ -141,7 +147,7 @@ impl Codec {
 
     /// A close frame. A reason is cut at a character's end to what fits (123 bytes). Old drafts
     /// have no reasons, and -75 has no such frame: it is empty.
-    pub(crate) fn close(&self, frame: Option<&CloseFrame>) -> ControlFrame {
+    pub fn close(&self, frame: Option<&CloseFrame>) -> ControlFrame {
         match self {
             Self::Rfc6455(_) => rfc6455::close(frame),
             Self::Hixie(decoder) => hixie::close(decoder.draft),
@@ -151,7 +157,6 @@ impl Codec {
 
 #[cfg(test)]
 mod tests {
-    use super::hixie::Draft;
     use super::*;
 
     const FRAMINGS: [Framing; 4] = [

@@ -19,7 +19,7 @@ const HEADER_MAX: usize = 14;
 
 /// How a client broke the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Violation {
+pub enum Violation {
     /// Section 5.1: a client masks every frame.
     #[error("unmasked frame")]
     Unmasked,
@@ -66,7 +66,7 @@ pub(crate) enum Violation {
 
 impl Violation {
     /// The code that the connection is failed with (section 7.4.1).
-    pub(crate) fn close_code(self) -> CloseCode {
+    pub fn close_code(self) -> CloseCode {
         match self {
             Self::CloseReasonNotUtf8 | Self::NotBase64 => CloseCode::Invalid,
             _ => CloseCode::Protocol,
