@@ -49,13 +49,8 @@ export class Session {
 
   /** Keys or pasted text from the user. */
   type(text) {
-    const { line, hidden } = this.mode;
-    if (line) {
-      this.#line.type(text);
-      return;
-    }
-    if (!hidden) this.#out.show(localEcho(text));
-    this.#send(text);
+    if (this.mode.line) this.#line.type(text);
+    else this.#send(text);
   }
 
   /** Bytes that are no text: xterm's older mouse reports. */
@@ -89,9 +84,4 @@ export class Session {
   #sendBytes(bytes) {
     if (bytes.length > 0) this.#out.send(bytes);
   }
-}
-
-// What a terminal shows of keys that nobody else echoes.
-function localEcho(text) {
-  return text.replace(/\r/g, "\r\n").replace(/\x7f/g, "\b \b").replace(/\x1b[^\r]*/g, "");
 }

@@ -71,9 +71,12 @@ export class Telnet {
     return this.#theirs.get(ECHO).enabled;
   }
 
-  /** Keys go out one by one, else whole lines (RFC 858 without GA: a "kludge" line mode). */
+  /**
+   * Keys go out one by one, else whole lines. RFC 858, section 6: that takes ECHO and SGA both.
+   * SGA alone comes from line servers that send no GA.
+   */
   get characterMode() {
-    return this.#theirs.get(SGA).enabled;
+    return this.#theirs.get(SGA).enabled && this.remoteEcho;
   }
 
   /**

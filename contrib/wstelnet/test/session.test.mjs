@@ -53,11 +53,12 @@ test("ECHO and SGA: keys go out one by one and are not shown", () => {
   assert.deepEqual(log.modes.at(-1), { line: false, hidden: true });
 });
 
-test("SGA alone: keys go out one by one and are shown here", () => {
+test("SGA alone is a line server that sends no GA: lines are edited here and shown", () => {
   const { session, log } = started([255, 251, 3]);
-  session.type("l\r");
-  assert.equal(log.take(), "l\r\0");
-  assert.equal(log.shown, "l\r\n");
+  session.type("lokk\x7f\x7fok\r");
+  assert.equal(log.take(), "look\r\n");
+  assert.match(log.shown, /^lokk/);
+  assert.deepEqual(log.modes.at(-1), { line: true, hidden: false });
 });
 
 test("ECHO alone: a password is typed as a line and not shown", () => {

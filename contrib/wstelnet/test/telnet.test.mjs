@@ -49,7 +49,7 @@ const ROWS = [
     input: "IAC WILL SGA IAC WILL ECHO 'x' IAC WONT ECHO IAC WONT SGA",
     data: "'x'",
     reply: `IAC DO SGA ${OFFERS} IAC DO ECHO IAC DONT ECHO IAC DONT SGA`,
-    events: [mode(false, true), mode(true, true), mode(false, true), mode(false, false)],
+    events: [mode(false, false), mode(true, true), mode(false, false), mode(false, false)],
   },
   {
     name: "repeating itself gets a server no second answer and no event",
