@@ -6,8 +6,9 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { launch, noChromium, picture, screen, seen, state } from "./browser.mjs";
+import { launch, noChromium, picture } from "./browser.mjs";
 import { serve } from "./server.mjs";
+import { screen, seen, state } from "./shown.mjs";
 
 const skip = noChromium;
 const CHARACTER_MODE = Buffer.from([255, 251, 3, 255, 251, 1]);

@@ -1,0 +1,34 @@
+// What the page shows: the terminal's lines, the state in words. Needs no more than a page.
+
+import assert from "node:assert/strict";
+
+/** The terminal's lines as they stand on the screen, without trailing blanks. */
+export function screen(page) {
+  return page.evaluate(() =>
+    [...document.querySelectorAll(".xterm-rows > div")].map((row) =>
+      row.textContent.replaceAll("\u00a0", " ").trimEnd(),
+    ),
+  );
+}
+
+/** Waits until a line of the screen matches; resolves to the match of the last such line. */
+export async function seen(page, pattern, timeout = 15_000) {
+  const deadline = Date.now() + timeout;
+  let lines = [];
+  while (Date.now() < deadline) {
+    lines = await screen(page);
+    const line = lines.findLast((text) => pattern.test(text));
+    if (line !== undefined) return line.match(pattern);
+    // The next frame may have it; xterm.js draws once a frame.
+    await page.evaluate(() => new Promise(requestAnimationFrame));
+  }
+  assert.fail(`${pattern} was not seen in:\n${lines.join("\n")}`);
+}
+
+/** Waits for the page's state and, if given, the words shown with it. */
+export async function state(page, name, words = /.*/) {
+  await page.waitForSelector(`body[data-state="${name}"]`, { timeout: 15_000 });
+  const shown = await page.textContent("#words");
+  assert.match(shown, words);
+  return shown;
+}

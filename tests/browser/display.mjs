@@ -1,0 +1,29 @@
+// Numbers of X displays. Their VNC port is 5900 more, their X port 6000.
+
+import { once } from "node:events";
+import { existsSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { afterwards } from "./cleanup.mjs";
+
+/** A display that nobody has. What its server leaves in /tmp when it is killed goes with the test `t`. */
+export async function freeDisplay(t) {
+  for (;;) {
+    const number = 100 + Math.floor(Math.random() * 800);
+    const files = [`/tmp/.X${number}-lock`, `/tmp/.X11-unix/X${number}`];
+    if (files.some(existsSync) || !(await isFree(5900 + number)) || !(await isFree(6000 + number))) continue;
+    afterwards(t, () => files.forEach((file) => rmSync(file, { force: true })));
+    return number;
+  }
+}
+
+async function isFree(port) {
+  const server = createServer().listen(port, "127.0.0.1");
+  try {
+    await once(server, "listening");
+  } catch {
+    return false;
+  }
+  server.close();
+  await once(server, "close");
+  return true;
+}

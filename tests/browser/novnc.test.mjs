@@ -1,0 +1,129 @@
+// W13, H1, F1, T1: Debian's noVNC, served by the websockify that wraps a vncserver, plain and by TLS:
+// what a person does there, and the recording of it.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { join } from "node:path";
+import { test } from "node:test";
+import { launch, newPage, picture } from "./browser.mjs";
+import { Desktop } from "./desktop.mjs";
+import { drawn, recorded, replay } from "./novnc.mjs";
+import {
+  CHROMIUM, missing, NOVNC, OPENSSL, VNCSERVER, WEBSOCKIFY, XDPYINFO, XTERM, XVNC,
+} from "./programs.mjs";
+import { waitFor } from "./websockify.mjs";
+
+const SIZE = [800, 600];
+const skip = missing(CHROMIUM, NOVNC, OPENSSL, VNCSERVER, WEBSOCKIFY, XDPYINFO, XTERM, XVNC);
+
+test("w13 noVNC and a wrapped vncserver under ignore", { skip }, async (t) => {
+  const desktop = await Desktop.start(t, SIZE, ({ directory }) => selfSigned(directory));
+  const browser = await launch(t);
+  for (const [index, scheme] of ["http", "https"].entries()) {
+    await t.test(scheme, () => visit(browser, desktop, scheme, index + 1));
+  }
+  await t.test("the daemon is left running", async () => {
+    assert.equal(await desktop.websockify.stop(), 0);
+    assert.match(desktop.websockify.log, /left running: .*\(Xtigervnc\)/);
+    assert.ok(desktop.websockify.processes().some(({ name }) => name === "Xtigervnc"));
+  });
+});
+
+async function visit(browser, desktop, scheme, session) {
+  const origin = `${scheme}://127.0.0.1:${desktop.port}`;
+  const [width, height] = SIZE;
+  const page = await newPage(browser, { viewport: { width, height }, ignoreHTTPSErrors: true });
+  const socket = page.waitForEvent("websocket");
+  await page.goto(`${origin}/vnc.html?autoconnect=true&resize=remote`);
+  assert.match((await socket).url(), scheme === "https" ? /^wss:/ : /^ws:/);
+  await drawn(page, SIZE);
+  // It puts its bar away by itself.
+  await page.waitForSelector("#noVNC_control_bar:not(.noVNC_open)");
+
+  await resizes(page, desktop, [920, 640]);
+  await resizes(page, desktop, SIZE);
+  await copies(page, desktop, `copied-${scheme}`);
+  await pastes(page, desktop, `pasted-${scheme}`);
+  await types(page, desktop, `typed-${scheme}`);
+  await toggleBar(page);
+  await picture(page, "novnc");
+
+  const seen = await drawn(page, SIZE);
+  await page.close();
+  await desktop.websockify.said(new RegExp(`session ended.* session=${session} `));
+  const again = await replay(browser, origin, await recorded(desktop.recording(session)));
+  assert.equal(await drawn(again, SIZE), seen, "the recording, drawn again");
+  await again.close();
+}
+
+// The remote display follows the window. (Asked first: noVNC shows a part where the window is smaller.)
+async function resizes(page, desktop, size) {
+  await page.setViewportSize({ width: size[0], height: size[1] });
+  await waitFor(() => `${size}: ${desktop.size()}`, () => `${desktop.size()}` === `${size}`);
+  await drawn(page, size);
+}
+
+// Keys reach the shell.
+async function types(page, desktop, name) {
+  const text = "An xterm of a vncserver,\nwrapped by websockify, seen through noVNC.\n~#1: {a,b} | \"c\"\n";
+  await page.keyboard.type(`clear; cat > ${name}\n`);
+  // What is typed before it is cleared would be gone from the picture.
+  await desktop.written(name, "");
+  await page.keyboard.type(text);
+  await page.keyboard.press("Control+d");
+  await desktop.written(name, text);
+}
+
+// What is put into noVNC's clipboard can be pasted on the desktop.
+async function pastes(page, desktop, name) {
+  const text = `żółw € ${name}`;
+  await clipboard(page, async (field) => {
+    await field.click();
+    await page.keyboard.press("Control+a");
+    await page.keyboard.insertText(text);
+  });
+  // It ends with the last byte: a key that followed could overtake the paste.
+  const length = Buffer.byteLength(text);
+  await page.keyboard.type(`stty -icanon; head -c ${length} > .${name}; stty icanon; mv .${name} ${name}\n`);
+  await page.keyboard.press("Shift+Insert");
+  await desktop.written(name, text);
+}
+
+// What is selected on the desktop is in noVNC's clipboard.
+async function copies(page, desktop, word) {
+  // Keys go where the pointer is: there is no window manager. A click would make the next one a double one.
+  await page.mouse.move(200, 200);
+  await page.keyboard.type(`clear; yes ${word} | head -20; : > ${word}\n`);
+  await desktop.written(word, "");
+  await page.mouse.move(23, 100);
+  await page.mouse.down();
+  await page.mouse.move(400, 100, { steps: 5 });
+  await page.mouse.up();
+  const field = page.locator("#noVNC_clipboard_text");
+  await waitFor(`${word} in the clipboard`, async () => (await field.inputValue()).trim() === word);
+}
+
+// With noVNC's panel open, as a person opens it.
+async function clipboard(page, deed) {
+  await toggleBar(page);
+  await page.click("#noVNC_clipboard_button");
+  await deed(page.locator("#noVNC_clipboard_text"));
+  await page.click("#noVNC_clipboard_button");
+  await toggleBar(page);
+}
+
+// Opens noVNC's bar, or puts it away.
+async function toggleBar(page) {
+  const handle = page.locator("#noVNC_control_bar_handle");
+  const open = await page.isVisible("#noVNC_control_bar.noVNC_open");
+  // Its left part lies under the open bar.
+  await handle.click({ position: { x: (await handle.boundingBox()).width - 5, y: 10 } });
+  await page.waitForSelector(`#noVNC_control_bar${open ? ":not(.noVNC_open)" : ".noVNC_open"}`);
+}
+
+function selfSigned(directory) {
+  const [key, cert] = ["key.pem", "cert.pem"].map((name) => join(directory, name));
+  const request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+  execFileSync(OPENSSL, [...request, "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", cert], { stdio: "ignore" });
+  return [`--cert=${cert}`, `--key=${key}`];
+}
