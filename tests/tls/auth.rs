@@ -1,9 +1,13 @@
 //! Who gets a session (T4).
 
+use std::io::Write;
+
 use tempfile::TempDir;
 
 use super::{bridge_in, directory, write};
-use crate::support::{Authority, Caller, Client, Head, echo_service, request, run};
+use crate::support::{
+    Authority, Caller, Client, Head, connect, echo_service, read_to_end, request, run, text_of,
+};
 
 /// An upgrade request in the clear, with these headers.
 fn handshake(port: u16, version: u8, headers: &[&str]) -> Head {
@@ -146,6 +150,32 @@ fn t4_web_auth_asks_at_web_requests_too() {
     let (_websockify, port) = bridge_in(&directory, &service, &options);
     assert_eq!(request(port, "/", &[]).0.status, 401);
     assert_eq!(request(port, "/", &["Authorization: Basic YTpi"]).0.status, 405);
+}
+
+/// A browser hides the status of a handshake that failed, and forbids pages the headers of one.
+#[test]
+fn t4_a_page_may_ask_why_its_handshake_failed() {
+    let asked = |port: u16, header: &str| {
+        let mut stream = connect(port);
+        let head =
+            format!("OPTIONS /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let answer = text_of(&read_to_end(&mut stream));
+        answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    let service = echo_service();
+    let directory = TempDir::new().unwrap();
+    for (options, good, bad, status) in [
+        (["BasicHTTPAuth", "a:b"], "Authorization: Basic YTpi", "Authorization: Basic YTpj", 401),
+        (["ExpectOrigin", "http://a"], "Origin: http://a", "Origin: http://b", 403),
+    ] {
+        let [plugin, source] = options;
+        let options = [format!("--auth-plugin={plugin}"), format!("--auth-source={source}")];
+        let options = options.each_ref().map(String::as_str);
+        let (_websockify, port) = bridge_in(&directory, &service, &options);
+        assert_eq!(asked(port, good), 405, "{plugin}");
+        assert_eq!(asked(port, bad), status, "{plugin}");
+    }
 }
 
 #[test]

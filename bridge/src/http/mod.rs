@@ -20,8 +20,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
-use ::http::Request;
 use ::http::request::Parts;
+use ::http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -187,6 +187,10 @@ impl<'a> Service<Request<Incoming>> for Reception<'a> {
             Ok(upgrade) => self.guard.admit_session(&head.headers, upgrade.version),
             // One that is good but for this was given back by `first`, for its answer.
             Err(Refusal::Hixie) => self.guard.admit_session(&head.headers, "hixie"),
+            // A page is not told why its handshake failed. So it may ask what one would be told.
+            Err(Refusal::WebRequest) if head.method == Method::OPTIONS => {
+                self.guard.admit_session(&head.headers, "13")
+            }
             Err(Refusal::WebRequest) => self.guard.admit_web_request(&head.headers),
             Err(_) => Ok(()),
         };
