@@ -5,15 +5,13 @@ import { mkdirSync, statSync } from "node:fs";
 import { chromium } from "playwright-core";
 import { CHROMIUM, file } from "./programs.mjs";
 
-/** Starts it; it ends with the test, or suite, `t`. */
-export async function launch(t) {
-  const browser = await chromium.launch({
+/** Starts it; the caller closes it. */
+export function launch() {
+  return chromium.launch({
     executablePath: CHROMIUM,
     headless: true,
     args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
   });
-  t.after(() => browser.close());
-  return browser;
 }
 
 /** A new page; what fails in it is printed. */

@@ -14,7 +14,8 @@ test("h4 guests of the demo read what others wrote", { skip }, async (t) => {
   const websockify = await Websockify.listening(t, [
     `localhost:${port}`, "--web", WSTELNET, "--wrap-mode=respawn", "--", GUESTBOOK, `${port}`,
   ]);
-  const browser = await launch(t);
+  const browser = await launch();
+  t.after(() => browser.close());
   const enter = async (name) => {
     const page = await newPage(browser, { viewport: { width: 800, height: 480 }, colorScheme: "dark" });
     await page.goto(`http://localhost:${port}/wstelnet.html?autoconnect=1`);

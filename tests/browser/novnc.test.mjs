@@ -2,10 +2,9 @@
 // what a person does there, and the recording of it.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { join } from "node:path";
 import { test } from "node:test";
 import { launch, newPage, picture } from "./browser.mjs";
+import { selfSigned } from "./certificate.mjs";
 import { Desktop } from "./desktop.mjs";
 import { drawn, recorded, replay } from "./novnc.mjs";
 import {
@@ -17,8 +16,12 @@ const SIZE = [800, 600];
 const skip = missing(CHROMIUM, NOVNC, OPENSSL, VNCSERVER, WEBSOCKIFY, XDPYINFO, XTERM, XVNC);
 
 test("w13 noVNC and a wrapped vncserver under ignore", { skip }, async (t) => {
-  const desktop = await Desktop.start(t, SIZE, ({ directory }) => selfSigned(directory));
-  const browser = await launch(t);
+  const desktop = await Desktop.start(t, SIZE, ({ directory }) => {
+    const { cert, key } = selfSigned(directory, "127.0.0.1");
+    return [`--cert=${cert}`, `--key=${key}`];
+  });
+  const browser = await launch();
+  t.after(() => browser.close());
   for (const [index, scheme] of ["http", "https"].entries()) {
     await t.test(scheme, () => visit(browser, desktop, scheme, index + 1));
   }
@@ -119,11 +122,4 @@ async function toggleBar(page) {
   // Its left part lies under the open bar.
   await handle.click({ position: { x: (await handle.boundingBox()).width - 5, y: 10 } });
   await page.waitForSelector(`#noVNC_control_bar${open ? ":not(.noVNC_open)" : ".noVNC_open"}`);
-}
-
-function selfSigned(directory) {
-  const [key, cert] = ["key.pem", "cert.pem"].map((name) => join(directory, name));
-  const request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-  execFileSync(OPENSSL, [...request, "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", cert], { stdio: "ignore" });
-  return [`--cert=${cert}`, `--key=${key}`];
 }

@@ -37,7 +37,8 @@ test("f1 noVNC draws from the recording what it drew live", { skip }, async (t) 
     "sh", "-c", start, display, ...xvnc,
   ]);
   const origin = `http://127.0.0.1:${port}`;
-  const browser = await launch(t);
+  const browser = await launch();
+  t.after(() => browser.close());
   const live = await emptyPage(browser, origin);
   await live.evaluate(async (url) => {
     const { default: RFB } = await import("/core/rfb.js");

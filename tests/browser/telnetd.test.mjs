@@ -32,7 +32,9 @@ test("h4 log in, stty size, resize, exit, reconnect", { skip }, async (t) => {
     `127.0.0.1:${port}`, "--web", WSTELNET, "--wrap-mode=respawn", "--",
     TELNETD, "-debug", `${port}`, "-L", LOGIN,
   ]);
-  const page = await newPage(await launch(t), { viewport: { width: 900, height: 600 } });
+  const browser = await launch();
+  t.after(() => browser.close());
+  const page = await newPage(browser, { viewport: { width: 900, height: 600 } });
   await page.goto(`http://127.0.0.1:${port}/wstelnet.html`);
   await page.keyboard.press("Enter");
   await state(page, "open");

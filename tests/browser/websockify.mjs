@@ -109,7 +109,13 @@ export class Websockify {
     });
   }
 
-  /** Ends it and all that it started, at once. */
+  /** Ends it and all that it started, without asking. */
+  killed() {
+    this.kill();
+    return this.end();
+  }
+
+  /** The same at once; it may still be ending. */
   kill() {
     // Stopped before, none can start another one; more than once, as one may have done so.
     for (let round = 0; round < 100; round += 1) {

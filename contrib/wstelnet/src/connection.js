@@ -10,7 +10,7 @@
 //   { name: "waiting", words, tries, until }    until: ms since 1970, undefined: until online
 //   { name: "closed", words }
 
-import { closed, probe, refused } from "./ending.js";
+import { closed, logIn, probe, refused } from "./ending.js";
 
 /** Pauses before each retry. When they are used up the user decides. */
 export const RETRY_MS = [1000, 2000, 4000, 8000, 16000];
@@ -31,6 +31,9 @@ export class Connection {
   // The target has once been reached: worth trying again by itself. An address
   // that never worked may be wrong, so that is left to the user.
   #proven = false;
+  // What the target answered when it was last asked why it refused.
+  #found;
+  #login;
   #tries = 0;
   #timer;
   #state = { name: "idle" };
@@ -52,12 +55,21 @@ export class Connection {
   connect(target) {
     this.#target = target;
     this.#proven = false;
+    this.#found = undefined;
     this.reconnect();
   }
 
-  /** Tries the same target now, with the full number of retries ahead. */
-  reconnect() {
+  /** Tries the same target now, with the full number of retries ahead; logs in first where that was wanted. */
+  async reconnect() {
     this.#tries = 0;
+    if (this.#found === 401) {
+      this.#drop();
+      const login = new AbortController();
+      this.#login = login;
+      this.#become({ name: "connecting", tries: 0 });
+      await logIn(this.#target.page, this.#browser, login.signal);
+      if (login.signal.aborted) return;
+    }
     this.#attempt();
   }
 
@@ -91,6 +103,7 @@ export class Connection {
 
   #attempt() {
     this.#drop();
+    this.#found = undefined;
     this.#become({ name: "connecting", tries: this.#tries });
     let socket;
     try {
@@ -136,6 +149,7 @@ export class Connection {
     // Meanwhile the user may have disconnected or asked for another target.
     if (this.#socket !== socket) return;
     this.#socket = undefined;
+    this.#found = found;
     this.#again(refused(found, this.#target));
   }
 
@@ -156,6 +170,7 @@ export class Connection {
 
   #drop() {
     clearTimeout(this.#timer);
+    this.#login?.abort();
     const socket = this.#socket;
     this.#socket = undefined;
     socket?.close(1000);

@@ -38,7 +38,7 @@ export function refused(found, { name, url }) {
       return {
         words:
           `${name} asks for a user name and a password (401). ` +
-          "Open its address in a tab of its own, log in there, then reconnect.",
+          "Reconnect, and your browser asks you for them.",
         retry: false,
       };
     case 403:
@@ -49,11 +49,16 @@ export function refused(found, { name, url }) {
         : "";
       return { words: `Nothing answers at ${name}.${certificate}`, retry: true };
     }
-    default:
+    case "something":
       return {
         words:
           `${name} answers, but opened no WebSocket at ${new URL(url).pathname}: ` +
           "it may want a password (401), not admit this page (403), or have none there.",
+        retry: true,
+      };
+    default:
+      return {
+        words: `${name} answers, but opened no WebSocket at ${new URL(url).pathname} (${found}).`,
         retry: true,
       };
   }
@@ -64,19 +69,30 @@ export function refused(found, { name, url }) {
  * the browser hides another host's, undefined if nobody answers in 5 s.
  */
 export async function probe(page, { fetch, origin }) {
-  const own = new URL(page).origin === origin;
+  // websockify checks OPTIONS as it does a handshake, and tells the result.
+  const own = { method: "OPTIONS", mode: "same-origin", redirect: "manual" };
+  const other = { mode: "no-cors", redirect: "follow" };
   try {
     const response = await fetch(page, {
       cache: "no-store",
       // Else a 401 waits for the user to fill in the browser's own dialogue.
       credentials: "omit",
-      mode: own ? "same-origin" : "no-cors",
-      redirect: own ? "manual" : "follow",
       signal: AbortSignal.timeout(PROBE_MS),
+      ...(new URL(page).origin === origin ? own : other),
     });
     await response.body?.cancel();
     return response.status === 0 ? "something" : response.status;
   } catch {
     return undefined;
   }
+}
+
+/**
+ * Has the browser ask for a user name and a password, which it then sends with
+ * handshakes too; by itself it asks at none. Ends with the dialogue, or by `signal`.
+ */
+export async function logIn(page, { fetch }, signal) {
+  const method = "OPTIONS";
+  const response = await fetch(page, { method, cache: "no-store", credentials: "same-origin", signal }).catch(() => {});
+  await response?.body?.cancel();
 }

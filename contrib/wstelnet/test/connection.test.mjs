@@ -178,6 +178,40 @@ test("the user disconnects: the socket's own end says nothing more", (t) => {
   assert.deepEqual(states.at(-1), { name: "idle" });
 });
 
+test("where a password is wanted, the user who reconnects is asked for it first", async (t) => {
+  const asked = [];
+  let answer;
+  const fetch = (url, { credentials, signal }) => {
+    asked.push(credentials);
+    if (credentials === "omit") return Promise.resolve({ status: 401 });
+    return new Promise((resolve, reject) => {
+      answer = () => resolve({ status: 405 });
+      signal.addEventListener("abort", () => reject(signal.reason));
+    });
+  };
+  const { connection, states, last } = start(t, { fetch });
+  connection.connect(TARGET);
+  lose(last());
+  await settled();
+  assert.match(states.at(-1).words, /password \(401\)\. Reconnect/);
+  // The dialogue goes away with the wish to connect.
+  connection.reconnect();
+  assert.deepEqual(states.at(-1), { name: "connecting", tries: 0 });
+  connection.disconnect();
+  await settled();
+  assert.equal(states.at(-1).name, "closed");
+  assert.equal(FakeSocket.all.length, 1);
+  connection.reconnect();
+  answer();
+  await settled();
+  assert.equal(FakeSocket.all.length, 2);
+  last().onopen({});
+  assert.deepEqual(asked, ["omit", "same-origin", "same-origin"]);
+  lose(last(), 1000);
+  connection.reconnect();
+  assert.equal(FakeSocket.all.length, 3, "asked once");
+});
+
 test("while the reason is looked for the user may go elsewhere", async (t) => {
   const { connection, states, last } = start(t);
   connection.connect(TARGET);
@@ -236,8 +270,8 @@ test("a refusal in words", () => {
   for (const [found, words, retry] of [
     [401, /user name and a password \(401\)/, false],
     [403, /does not admit.*\(403\)/, false],
-    [404, /opened no WebSocket at \/websockify/, true],
-    ["something", /opened no WebSocket/, true],
+    [404, /opened no WebSocket at \/websockify \(404\)/, true],
+    ["something", /opened no WebSocket at .* may want a password \(401\)/, true],
     [undefined, /^Nothing answers at box:2023\.$/, true],
   ]) {
     const result = refused(found, TARGET);
@@ -251,12 +285,12 @@ test("a refusal in words", () => {
 test("a probe tells its own host's status and hides another's", async () => {
   const asked = [];
   const fetch = async (url, options) => {
-    asked.push(options.mode);
+    asked.push([options.method, options.mode, options.credentials]);
     return { status: options.mode === "no-cors" ? 0 : 405 };
   };
   const { page } = TARGET;
   assert.equal(await probe(page, { fetch, origin: "http://box:2023" }), 405);
   assert.equal(await probe(page, { fetch, origin: "http://other" }), "something");
   assert.equal(await probe(page, { fetch: noAnswer, origin: "http://other" }), undefined);
-  assert.deepEqual(asked, ["same-origin", "no-cors"]);
+  assert.deepEqual(asked, [["OPTIONS", "same-origin", "omit"], [undefined, "no-cors", "omit"]]);
 });

@@ -1,0 +1,187 @@
+// H4: what the terminal page says when there is no session or no session any more, with the real
+// program behind it; that it offers another try, and makes none for ever.
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { seen, state } from "../../contrib/wstelnet/test/shown.mjs";
+import { launch, newPage } from "./browser.mjs";
+import { selfSigned } from "./certificate.mjs";
+import { afterwards } from "./cleanup.mjs";
+import { CHROMIUM, GUESTBOOK, missing, OPENSSL, WEBSOCKIFY, WSTELNET } from "./programs.mjs";
+import { freePort, Websockify } from "./websockify.mjs";
+
+const BASIC = ["--auth-plugin=BasicHTTPAuth", "--auth-source=jane:secret"];
+const JANE = { username: "jane", password: "secret" };
+
+const skip = missing(CHROMIUM, GUESTBOOK, OPENSSL, WEBSOCKIFY);
+
+let browser;
+before(async () => {
+  if (!skip) browser = await launch();
+});
+after(() => browser?.close());
+
+/** The guestbook, wrapped and with the page beside it. */
+function guestbook(t, port, options = []) {
+  const all = ["--web", WSTELNET, "--wrap-mode=ignore", ...options];
+  return Websockify.listening(t, [`127.0.0.1:${port}`, ...all, "--", GUESTBOOK, `${port}`]);
+}
+
+/** The page, told to connect; with `options` for Chromium. */
+async function visit(t, port, options) {
+  const page = await newPage(browser, options);
+  t.after(() => page.close());
+  await page.goto(`http://127.0.0.1:${port}/wstelnet.html?autoconnect=1`);
+  return page;
+}
+
+// A page that ended says so, and leaves the next step to its user.
+async function closed(page, words) {
+  await state(page, "closed", words);
+  assert.equal(await page.isVisible("#reconnect"), true);
+  assert.equal(await page.textContent("#pause"), "");
+}
+
+test("h4 a target that refuses: 1011 and the reason", { skip }, async (t) => {
+  const [port, target] = [await freePort(), await freePort()];
+  await Websockify.listening(t, [`127.0.0.1:${port}`, `127.0.0.1:${target}`, "--web", WSTELNET]);
+  const page = await visit(t, port);
+  await closed(page, new RegExp(`ended the session: cannot connect to 127.0.0.1:${target}: connection refused\\.`));
+  const late = createServer((socket) => socket.write("here\r\n")).listen(target, "127.0.0.1");
+  t.after(() => late.close());
+  await once(late, "listening");
+  await page.click("#reconnect");
+  await seen(page, /^here$/);
+  await page.click("#disconnect");
+  await closed(page, /^You disconnected\.$/);
+});
+
+test("h4 a program that has ended: 1011 and the reason", { skip }, async (t) => {
+  const port = await freePort();
+  const websockify = await guestbook(t, port);
+  const page = await visit(t, port);
+  await seen(page, /^What is your name\?/);
+  const [program] = websockify.processes().filter(({ name }) => name === "guestbook");
+  process.kill(program.pid);
+  await closed(page, /^The session has ended/);
+  await page.click("#reconnect");
+  await closed(page, /ended the session: program has ended\.$/);
+});
+
+test("h4 websockify is killed: tried again by itself, then given up", { skip }, async (t) => {
+  const port = await freePort();
+  const websockify = await guestbook(t, port);
+  const page = await newPage(browser);
+  t.after(() => page.close());
+  await page.clock.install();
+  await page.goto(`http://127.0.0.1:${port}/wstelnet.html?autoconnect=1`);
+  await seen(page, /^What is your name\?/);
+  await websockify.killed();
+  await state(page, "waiting", /was lost/);
+  for (const retry of [1, 2, 3, 4, 5]) {
+    await page.waitForFunction((retry) => document.querySelector("#pause").textContent.startsWith(`Retry ${retry} in `), retry);
+    await page.clock.fastForward(20_000);
+  }
+  await closed(page, /Nothing answers at .* Gave up after 5 attempts\./);
+  await page.clock.fastForward(3_600_000);
+  await closed(page, /Gave up/);
+  await guestbook(t, port);
+  await page.click("#reconnect");
+  await seen(page, /^ {2}The book is empty/);
+  await state(page, "open");
+});
+
+test("h4 a network that swallows everything: an end by the user's click or the page's clock", { skip }, async (t) => {
+  const port = await freePort();
+  const websockify = await guestbook(t, port);
+  const page = await newPage(browser);
+  t.after(() => page.close());
+  await page.clock.install();
+  await page.goto(`http://127.0.0.1:${port}/wstelnet.html?autoconnect=1`);
+  await seen(page, /^What is your name\?/);
+  websockify.signal("SIGSTOP");
+  await page.click("#disconnect");
+  await closed(page, /^You disconnected\.$/);
+  await page.click("#reconnect");
+  await state(page, "connecting", /^Connecting to 127\.0\.0\.1:\d+ …$/);
+  await page.clock.fastForward(15_000);
+  await state(page, "waiting", /did not answer in time/);
+  websockify.signal("SIGCONT");
+  await page.clock.fastForward(1000);
+  await seen(page, /^What is your name\?/);
+  await state(page, "open");
+});
+
+test("h4 401: the page says so, and the browser asks for the password", { skip }, async (t) => {
+  const port = await freePort();
+  await guestbook(t, port, BASIC);
+  const stranger = await visit(t, port);
+  await closed(stranger, /asks for a user name and a password \(401\)/);
+  // Nobody answers the browser's dialogue here, which has pointer and keyboard: the page waits for it.
+  await stranger.click("#reconnect");
+  await state(stranger, "connecting");
+  await stranger.evaluate(() => document.getElementById("another").click());
+  await stranger.waitForSelector("#connect", { state: "visible" });
+  // Playwright fills in the browser's dialogue.
+  const jane = await visit(t, port, { httpCredentials: JANE });
+  await closed(jane, /asks for a user name and a password \(401\)/);
+  await jane.click("#reconnect");
+  await seen(jane, /^What is your name\?/);
+});
+
+test("h4 401: who logged in for the page is logged in for the session", { skip }, async (t) => {
+  const port = await freePort();
+  const websockify = await guestbook(t, port, [...BASIC, "--web-auth"]);
+  const page = await visit(t, port, { httpCredentials: JANE });
+  await seen(page, /^What is your name\?/);
+  await websockify.killed();
+  await guestbook(t, port, ["--auth-plugin=BasicHTTPAuth", "--auth-source=jane:changed", "--web-auth"]);
+  await closed(page, /asks for a user name and a password \(401\)/);
+});
+
+test("h4 403: a page of an origin that is not expected", { skip }, async (t) => {
+  const port = await freePort();
+  await guestbook(t, port, ["--auth-plugin=ExpectOrigin", "--auth-source=https://page.example"]);
+  await closed(await visit(t, port), /does not admit this page or this user \(403\)/);
+});
+
+test("h4 403: a certificate of another name", { skip }, async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), "websockify-ending-"));
+  afterwards(t, () => rmSync(directory, { recursive: true }));
+  const port = await freePort();
+  const [own, jane, joe] = ["127.0.0.1", "jane", "joe"].map((name) => selfSigned(directory, name));
+  const trusted = join(directory, "trusted.pem");
+  writeFileSync(trusted, [jane, joe].map(({ cert }) => readFileSync(cert)).join(""));
+  await guestbook(t, port, [
+    `--cert=${own.cert}`, `--key=${own.key}`, "--verify-client", `--cafile=${trusted}`,
+    "--auth-plugin=ClientCertCNAuth", "--auth-source=jane",
+  ]);
+  const origin = `https://127.0.0.1:${port}`;
+  const visitor = async ({ cert, key }) => {
+    const clientCertificates = [{ origin, certPath: cert, keyPath: key }];
+    const page = await newPage(browser, { ignoreHTTPSErrors: true, clientCertificates });
+    t.after(() => page.close());
+    await page.goto(`${origin}/wstelnet.html?autoconnect=1`);
+    return page;
+  };
+  await seen(await visitor(jane), /^What is your name\?/);
+  await closed(await visitor(joe), /does not admit this page or this user \(403\)/);
+});
+
+test("h4 another host: its refusal is guessed at, its absence told", { skip }, async (t) => {
+  const [port, other] = [await freePort(), await freePort()];
+  await guestbook(t, port);
+  const page = await newPage(browser);
+  t.after(() => page.close());
+  const link = `http://127.0.0.1:${port}/wstelnet.html?autoconnect=1&port=${other}`;
+  await page.goto(link);
+  await closed(page, /^Nothing answers at 127\.0\.0\.1:\d+\.$/);
+  await guestbook(t, other, BASIC);
+  await page.click("#reconnect");
+  await closed(page, /answers, but opened no WebSocket at \/websockify: it may want a password \(401\)/);
+});
