@@ -1,15 +1,18 @@
 // The programs that the tests need, and what is said where one is missing.
 
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 /** A file of the project, by its path from the top. */
 export const file = (path) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 
 const TARGET = process.env.CARGO_TARGET_DIR ?? file("target");
+// The newest build of it.
 const built = (name) =>
-  [`${TARGET}/release/${name}`, `${TARGET}/debug/${name}`].find((path) => existsSync(path));
+  [`${TARGET}/release/${name}`, `${TARGET}/debug/${name}`]
+    .filter((path) => existsSync(path))
+    .sort((one, other) => statSync(other).mtimeMs - statSync(one).mtimeMs)[0];
 
 export const WEBSOCKIFY = process.env.WEBSOCKIFY ?? built("websockify");
 export const GUESTBOOK = built("examples/guestbook");
