@@ -92,7 +92,11 @@ export async function probe(page, { fetch, origin }) {
  * handshakes too; by itself it asks at none. Ends with the dialogue, or by `signal`.
  */
 export async function logIn(page, { fetch }, signal) {
-  const method = "OPTIONS";
-  const response = await fetch(page, { method, cache: "no-store", credentials: "same-origin", signal }).catch(() => {});
-  await response?.body?.cancel();
+  const request = { method: "OPTIONS", cache: "no-store", credentials: "same-origin", signal };
+  try {
+    const response = await fetch(page, request);
+    await response.body?.cancel();
+  } catch {
+    // The handshake that follows fails too, and is told of.
+  }
 }
