@@ -101,13 +101,16 @@ pub enum Readiness {
     Gone,
 }
 
-/// How a bridge is told to end.
+/// How a bridge is told to end. Each order includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Shutdown {
     /// Not yet.
     Run,
-    /// Stop accepting, close the held clients (1011), let the sessions come to their end.
+    /// Stop accepting: no connection becomes a session any more. A limit of the configuration that has
+    /// run out orders the same.
+    NoMore,
+    /// Close the held clients too (1011), and let the sessions come to their end.
     Drain,
-    /// Stop accepting and close every session (1001).
+    /// Close every session (1001).
     Now,
 }

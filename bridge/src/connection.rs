@@ -14,9 +14,9 @@ use tracing::{debug, info, warn};
 
 use crate::auth::Guard;
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Config, Shutdown};
 use crate::http::{self, NoSession, Upgraded};
-use crate::order::{Order, Orders};
+use crate::order::Orders;
 use crate::pump::{End, Pump};
 use crate::record::{Encoding, Recordings};
 use crate::sessions::Sessions;
@@ -124,7 +124,7 @@ async fn receive(
     }
     let Config { head_timeout, security, .. } = &*shared.config;
     let admitted = tokio::select! {
-        () = orders.at_least(Order::NoMore) => return Err(NoSession::NoMore),
+        () = orders.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
         admitted = timeout_at(began + *head_timeout, tls::admit(io, security)) => {
             admitted.map_err(|_| NoSession::TimedOut)?
         }
@@ -166,7 +166,7 @@ async fn run(mut pump: Pump<'_>, orders: &mut Orders) -> End {
     tokio::select! {
         // The order comes first: a target that is stopped along with us must not make a 1011 of it.
         biased;
-        () = orders.at_least(Order::Now) => pump.shut_down(),
+        () = orders.at_least(Shutdown::Now) => pump.shut_down(),
         end = poll_fn(|cx| pump.poll(cx)) => return end,
     }
     poll_fn(|cx| pump.poll(cx)).await
@@ -203,7 +203,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = listener.local_addr().unwrap();
         let io = TcpStream::connect(peer).await.unwrap();
-        let (_giver, orders) = watch::channel(Order::Run);
+        let (_giver, orders) = watch::channel(Shutdown::Run);
         let size = size_of_val(&attend(io, peer, shared, Orders(orders)));
         assert!(size <= 1536, "{size} bytes");
     }

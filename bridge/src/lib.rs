@@ -72,8 +72,7 @@ pub enum Error {
 ///
 /// The listeners must be listening already; they are made non-blocking, and are closed as soon as
 /// no more sessions are wanted. Must be called within a tokio runtime that has time and I/O
-/// enabled. After [`Shutdown::Now`] it takes five seconds at most. A sender of `shutdown` that is
-/// dropped gives no more orders.
+/// enabled. After [`Shutdown::Now`] it takes five seconds at most.
 ///
 /// # Errors
 /// A listening socket that is none, at the start or later. Lack of descriptors or memory is no
@@ -81,7 +80,7 @@ pub enum Error {
 pub async fn serve(
     listeners: Vec<std::net::TcpListener>,
     config: Arc<Config>,
-    shutdown: watch::Receiver<Shutdown>,
+    shutdown: watch::Sender<Shutdown>,
 ) -> Result<Outcome, Error> {
-    listen::Bridge::new(listeners, config)?.run(shutdown).await
+    listen::Bridge::new(listeners, config, shutdown)?.run().await
 }

@@ -18,7 +18,7 @@ use tracing::{debug, error, warn};
 
 use crate::config::{Config, Shutdown};
 use crate::connection::{Shared, attend};
-use crate::order::{Order, Orders};
+use crate::order::Orders;
 use crate::record::Recordings;
 use crate::sessions::Sessions;
 use crate::target::Target;
@@ -38,7 +38,7 @@ pub(crate) struct Bridge {
     next: usize,
     connections: JoinSet<()>,
     shared: Arc<Shared>,
-    orders: watch::Sender<Order>,
+    shutdown: watch::Sender<Shutdown>,
     /// Why it is ending, once it is.
     ending: Option<Outcome>,
     /// [`Config::timeout`] as a point in time.
@@ -57,6 +57,7 @@ impl Bridge {
     pub(crate) fn new(
         listeners: Vec<std::net::TcpListener>,
         config: Arc<Config>,
+        shutdown: watch::Sender<Shutdown>,
     ) -> Result<Self, Error> {
         let register = |listener: std::net::TcpListener| {
             listener.set_nonblocking(true)?;
@@ -68,7 +69,7 @@ impl Bridge {
             listeners: listeners.map_err(Error::Listen)?,
             next: 0,
             connections: JoinSet::new(),
-            orders: watch::Sender::new(Order::Run),
+            shutdown,
             ending: None,
             timeout: config.timeout.map(|time| now + time),
             idle: config.idle_timeout.map(|time| now + time),
@@ -86,11 +87,9 @@ impl Bridge {
 
     /// Runs until it is told to end, or a limit of its configuration ends it, and no connection is
     /// left.
-    pub(crate) async fn run(
-        mut self,
-        mut shutdown: watch::Receiver<Shutdown>,
-    ) -> Result<Outcome, Error> {
-        self.obey(*shutdown.borrow_and_update());
+    pub(crate) async fn run(mut self) -> Result<Outcome, Error> {
+        let mut orders = self.shutdown.subscribe();
+        self.obey(*orders.borrow_and_update());
         loop {
             if let Some(outcome) = self.ending
                 && self.connections.is_empty()
@@ -102,7 +101,7 @@ impl Bridge {
             let deadline = self.deadline();
             tokio::select! {
                 biased;
-                order = told(&mut shutdown) => self.obey(order),
+                order = told(&mut orders) => self.obey(order),
                 Some(ended) = self.connections.join_next() => reap(ended),
                 () = sessions.changed() => self.count_sessions(),
                 () = at(deadline) => self.look_at_clock(Instant::now()),
@@ -128,24 +127,26 @@ impl Bridge {
     fn obey(&mut self, shutdown: Shutdown) {
         match shutdown {
             Shutdown::Run => {}
-            Shutdown::Drain => self.end(Outcome::Shutdown, Order::Drain),
+            // Our own, of a limit that has run out.
+            Shutdown::NoMore if self.ending.is_some() => {}
+            Shutdown::NoMore | Shutdown::Drain => self.stop_accepting(Outcome::Shutdown),
             Shutdown::Now => {
                 self.cut_off.get_or_insert(Instant::now() + CUT_OFF);
-                self.end(Outcome::Shutdown, Order::Now);
+                self.stop_accepting(Outcome::Shutdown);
             }
         }
     }
 
-    /// Stops accepting, and tells the connections.
-    fn end(&mut self, outcome: Outcome, order: Order) {
+    /// A limit of the configuration has run out.
+    fn end(&mut self, outcome: Outcome) {
+        self.stop_accepting(outcome);
+        self.shutdown.send_modify(|given| *given = Shutdown::NoMore.max(*given));
+    }
+
+    fn stop_accepting(&mut self, outcome: Outcome) {
         self.ending = Some(outcome);
         self.listeners.clear();
         (self.timeout, self.idle, self.rested) = (None, None, None);
-        self.orders.send_if_modified(|given| {
-            let is_stronger = order > *given;
-            *given = order.max(*given);
-            is_stronger
-        });
     }
 
     fn count_sessions(&mut self) {
@@ -154,7 +155,7 @@ impl Bridge {
         }
         let sessions = &self.shared.sessions;
         if sessions.is_exhausted() {
-            return self.end(Outcome::RunOnce, Order::NoMore);
+            return self.end(Outcome::RunOnce);
         }
         let idle_timeout = self.shared.config.idle_timeout.filter(|_| !sessions.any());
         self.idle = idle_timeout.map(|time| Instant::now() + time);
@@ -171,9 +172,9 @@ impl Bridge {
             self.connections.abort_all();
         }
         if is_due(self.timeout) {
-            self.end(Outcome::Timeout, Order::NoMore);
+            self.end(Outcome::Timeout);
         } else if is_due(self.idle) && !self.shared.sessions.any() {
-            self.end(Outcome::IdleTimeout, Order::NoMore);
+            self.end(Outcome::IdleTimeout);
         }
     }
 
@@ -182,7 +183,7 @@ impl Bridge {
         match accepted {
             Ok((io, peer)) => {
                 self.is_exhausted = false;
-                let orders = Orders(self.orders.subscribe());
+                let orders = Orders(self.shutdown.subscribe());
                 self.connections.spawn(attend(io, peer, Arc::clone(&self.shared), orders));
             }
             Err(error) => match judge(&error) {
@@ -247,12 +248,10 @@ async fn accept(listeners: &[TcpListener], first: usize) -> io::Result<(TcpStrea
     .await
 }
 
-/// Waits for the next order. Whoever gave them may be gone: then there will be none.
-async fn told(shutdown: &mut watch::Receiver<Shutdown>) -> Shutdown {
-    match shutdown.changed().await {
-        Ok(()) => *shutdown.borrow_and_update(),
-        Err(_) => pending().await,
-    }
+/// Waits for the next order.
+async fn told(orders: &mut watch::Receiver<Shutdown>) -> Shutdown {
+    orders.changed().await.expect("the bridge has a sender itself");
+    *orders.borrow_and_update()
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -1,27 +1,19 @@
-//! What the accept loop tells its connections.
+//! How a bridge is told to end, as one connection hears it.
+//!
+//! It hears it from who says it, not by way of the accept loop: a target that is stopped in the same
+//! breath could be heard first, and make another close code of it.
 
 use tokio::sync::watch;
 
-/// Each order includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Order {
-    /// Nothing.
-    Run,
-    /// No connection becomes a session any more.
-    NoMore,
-    /// Clients that are held for a program are closed.
-    Drain,
-    /// Every session is closed.
-    Now,
-}
+use crate::config::Shutdown;
 
 /// One connection's view of the orders.
 #[derive(Debug, Clone)]
-pub(crate) struct Orders(pub(crate) watch::Receiver<Order>);
+pub(crate) struct Orders(pub(crate) watch::Receiver<Shutdown>);
 
 impl Orders {
-    /// Waits until `order` or a stronger one is given. An accept loop that is gone counts as all.
-    pub(crate) async fn at_least(&mut self, order: Order) {
+    /// Waits until `order` or a stronger one is given. When nobody is left to give one, all are.
+    pub(crate) async fn at_least(&mut self, order: Shutdown) {
         let _ = self.0.wait_for(|given| *given >= order).await;
     }
 }

@@ -16,8 +16,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::client::Client;
-use crate::config::{self, Address, Config, Program, Readiness};
-use crate::order::{Order, Orders};
+use crate::config::{self, Address, Config, Program, Readiness, Shutdown};
+use crate::order::Orders;
 use crate::sock_diag;
 use crate::stream::tune;
 
@@ -67,7 +67,7 @@ pub(crate) enum Reached {
     Nothing(Unreachable),
     /// The client's input ended first, and left nothing to be delivered.
     ClientEnded,
-    /// [`Order::Now`] came first.
+    /// [`Shutdown::Now`] came first.
     Shutdown,
 }
 
@@ -114,7 +114,7 @@ impl Target {
         let orders_for_hold = orders.clone();
         let reached = tokio::select! {
             biased;
-            () = orders.at_least(Order::Now) => Reached::Shutdown,
+            () = orders.at_least(Shutdown::Now) => Reached::Shutdown,
             () = poll_fn(|cx| client.poll_hold(cx)) => Reached::ClientEnded,
             reached = self.connect(orders_for_hold, &mut deadline) => match reached {
                 Ok(connection) => Reached::Target(connection),
@@ -134,7 +134,7 @@ impl Target {
             config::Target::Address(address) => connect_address(address).await,
             config::Target::Program(program) => tokio::select! {
                 biased;
-                () = orders.at_least(Order::Drain) => Err(Unreachable::Draining),
+                () = orders.at_least(Shutdown::Drain) => Err(Unreachable::Draining),
                 connected = self.connect_program(program, deadline) => connected,
             },
         }

@@ -67,8 +67,8 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         record: None,
         traffic: None,
     };
-    let (shutdown, orders) = watch::channel(Shutdown::Run);
-    let serving = tokio::spawn(bridge::serve(vec![bridge], Arc::new(config), orders));
+    let shutdown = watch::Sender::new(Shutdown::Run);
+    let serving = tokio::spawn(bridge::serve(vec![bridge], Arc::new(config), shutdown.clone()));
 
     let mut connected = TcpStream::connect(addr).await.unwrap();
     connected.write_all(HEAD).await.unwrap();

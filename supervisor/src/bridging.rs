@@ -54,7 +54,7 @@ impl Bridging {
         security: Security,
     ) -> Self {
         let stage = Stage::Reserved(public, target, security);
-        let (shutdown, _) = watch::channel(Shutdown::Run);
+        let shutdown = watch::Sender::new(Shutdown::Run);
         Self { stage, shutdown, began: Instant::now(), sessions }
     }
 
@@ -86,14 +86,14 @@ impl Bridging {
             record: self.sessions.record.clone(),
             traffic: self.sessions.traffic.clone(),
         };
-        let serving = bridge::serve(listeners, Arc::new(config), self.shutdown.subscribe());
+        let serving = bridge::serve(listeners, Arc::new(config), self.shutdown.clone());
         self.stage = Stage::Open(tokio::spawn(serving));
         Ok(())
     }
 
     /// Asks the bridge to end.
     pub(crate) fn end(&mut self, shutdown: Shutdown) -> Ending {
-        self.shutdown.send_replace(shutdown);
+        self.shutdown.send_modify(|given| *given = shutdown.max(*given));
         match self.stage {
             Stage::Open(_) => Ending::UnderWay,
             Stage::Reserved(..) | Stage::Ended => {

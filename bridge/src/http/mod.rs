@@ -32,8 +32,8 @@ use tracing::debug;
 
 use crate::auth::Guard;
 use crate::client::DRAIN;
-use crate::config::Config;
-use crate::order::{Order, Orders};
+use crate::config::{Config, Shutdown};
+use crate::order::Orders;
 use crate::sessions::{Session, Sessions};
 use crate::stream::Stream;
 use crate::tls::Refused;
@@ -86,7 +86,7 @@ pub(crate) async fn receive(
         first = timeout_at(began + config.head_timeout, first) => {
             first.unwrap_or(Err(NoSession::TimedOut))
         }
-        () = orders.at_least(Order::NoMore) => Err(NoSession::NoMore),
+        () = orders.at_least(Shutdown::NoMore) => Err(NoSession::NoMore),
     };
     let io = match first? {
         First::Upgraded(upgraded) => return Ok(upgraded),
@@ -106,8 +106,8 @@ pub(crate) async fn receive(
         .serve_connection(TokioIo::new(Metered { io, traffic: &traffic }), &reception);
     let served = {
         let mut urged = orders.clone();
-        let mut no_more = pin!(orders.at_least(Order::NoMore));
-        let mut now = pin!(urged.at_least(Order::Now));
+        let mut no_more = pin!(orders.at_least(Shutdown::NoMore));
+        let mut now = pin!(urged.at_least(Shutdown::Now));
         let mut is_last = false;
         poll_fn(|cx| {
             if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
@@ -158,7 +158,7 @@ pub(crate) async fn linger(mut stream: Stream, orders: &mut Orders) {
         while let Ok(1..) = stream.read(&mut discarded).await {}
     };
     tokio::select! {
-        () = orders.at_least(Order::NoMore) => {}
+        () = orders.at_least(Shutdown::NoMore) => {}
         _ = timeout(DRAIN, drain) => {}
     }
 }

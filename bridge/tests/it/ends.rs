@@ -158,16 +158,25 @@ async fn b5_a_client_that_goes_on_after_its_violation_is_read_for_two_seconds() 
     assert_eq!(client.receive_close().await, violation);
 }
 
-#[tokio::test]
+/// Whoever stops us stops the program in the same breath; the order is heard first all the same.
+#[tokio::test(flavor = "multi_thread")]
 async fn w9_shutdown_closes_sessions_with_1001_even_if_their_target_dies_with_us() {
-    let (bridge, mut client, target) = session().await;
-    client.send(BINARY, b"x").await;
-    bridge.shutdown.send(Shutdown::Now).unwrap();
-    reset(target);
-    assert_eq!(client.receive_close().await, (1001, "shutting down".to_owned()));
-    client.close(1001).await;
-    client.ends().await;
-    assert_eq!(bridge.outcome().await, Outcome::Shutdown);
+    for round in 0..100 {
+        let (bridge, mut client, target) = session().await;
+        client.send(BINARY, b"x").await;
+        bridge.shutdown.send(Shutdown::Now).unwrap();
+        if round % 2 == 0 {
+            reset(target);
+        } else {
+            drop(target);
+        }
+        let told = client.receive_close().await;
+        assert_eq!(told, (1001, "shutting down".to_owned()), "round {round}");
+        client.close(1001).await;
+        client.ends().await;
+        drop(client);
+        assert_eq!(bridge.outcome().await, Outcome::Shutdown);
+    }
 }
 
 #[tokio::test]

@@ -36,8 +36,9 @@ impl Bridge {
     pub(crate) fn start(config: Config) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let (shutdown, orders) = watch::channel(Shutdown::Run);
-        let serving = tokio::spawn(bridge::serve(vec![listener], Arc::new(config), orders));
+        let shutdown = watch::Sender::new(Shutdown::Run);
+        let serving =
+            tokio::spawn(bridge::serve(vec![listener], Arc::new(config), shutdown.clone()));
         Self { addr, shutdown, serving }
     }
 
