@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod announce;
+mod behind;
 mod bridging;
 mod child;
 mod cli;
@@ -119,7 +120,7 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
         }
     }
     let mut announcer = Announcer::new(caller);
-    let log = match log.start(config.verbose).map_err(Failure::from) {
+    let log = match start_log(log, config.verbose) {
         Err(failure) if announcer.failed(&failure) => return Ok(failure.status),
         log => log?,
     };
@@ -139,6 +140,15 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
     }
 }
 
+fn start_log(log: log::Destination, verbose: bool) -> Result<Log, Failure> {
+    // Lines that we log while the terminal is the program's must not stop us (`stty tostop`). Threads
+    // take it over.
+    let mut unhandled = SigSet::empty();
+    unhandled.add(SIGTTOU);
+    unhandled.thread_block().context("cannot block SIGTTOU")?;
+    Ok(log.start(verbose)?)
+}
+
 /// The runtime, and the work itself.
 fn work(
     mut config: Config,
@@ -152,13 +162,12 @@ fn work(
     if let Service::Program(_) = config.service {
         nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
     }
-    // Lines that we log while the terminal is the program's must not stop us (`stty tostop`).
-    let mut unhandled = SigSet::empty();
-    unhandled.add(SIGTTOU);
-    unhandled.thread_block().context("cannot block SIGTTOU")?;
     certificates.report();
     // A daemon's standard output is /dev/null.
-    let letters = (config.verbose && !config.daemon).then(traffic::letters);
+    let letters = (config.verbose && !config.daemon)
+        .then(traffic::letters)
+        .transpose()
+        .context("cannot start a thread")?;
     config.sessions.traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
     if is_cut {
         let connections = config.sessions.max_connections;

@@ -2,31 +2,29 @@
 //! line a record, standard error for people.
 
 mod file;
+mod journal;
 mod repeats;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
-use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::format::{self, debug_fn};
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::prelude::*;
 
+use crate::behind::{self, Writer};
 pub(crate) use file::LogFile;
+use journal::Journal;
 use repeats::Repeats;
 
-/// Where systemd-journald takes records in its native protocol.
-const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
-/// The name of our records in the journal, and the prefix of their fields.
-const IDENTIFIER: &str = "websockify";
-const FIELD_PREFIX: &str = "WEBSOCKIFY";
+/// What fails where a log cannot be started.
+const NO_THREAD: &str = "cannot start a thread";
 
 /// Fields that the message has in words, where it matters to a person.
 const IN_WORDS: &[&str] = &[
@@ -74,14 +72,14 @@ pub(crate) struct Log {
     pub(crate) destination: Destination,
     repeats: Repeats,
     /// Dropped last: it writes what is pending.
-    _writer: Option<file::Writer>,
+    _writer: Option<Writer>,
 }
 
 impl Destination {
     /// Chooses; to be called while standard error is still the caller's.
     pub(crate) fn choose(wish: &Wish, daemon: bool) -> Result<Self> {
         let fallback = if daemon { Self::Nowhere } else { Self::Stderr };
-        let has_journal = has_journal();
+        let has_journal = Journal::is_there();
         match wish {
             Wish::File(path) => Ok(Self::File(LogFile::open(path)?)),
             Wish::Journal | Wish::Any if has_journal && (daemon || *wish == Wish::Journal) => {
@@ -94,7 +92,7 @@ impl Destination {
             }
             Wish::Journal => {
                 let instead = if daemon { "no log is kept" } else { "logging to standard error" };
-                crate::say(&format!("cannot reach journald at {JOURNAL_SOCKET}; {instead}"));
+                crate::say(&format!("cannot reach journald at {}; {instead}", journal::SOCKET));
                 Ok(fallback)
             }
             Wish::Any => Ok(fallback),
@@ -106,29 +104,26 @@ impl Destination {
         let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
         let repeats = Repeats::default();
         let registry = tracing_subscriber::registry().with(level).with(repeats.clone());
-        let mut writer = None;
-        match &self {
-            Self::Nowhere => {}
-            Self::Stderr if io::stderr().is_terminal() => {
-                let lines = layer().with_writer(io::stderr).with_target(false).without_time();
-                registry.with(lines.fmt_fields(debug_fn(show))).init();
+        let (lines, writer) = match &self {
+            Self::Nowhere => return Ok(Log { destination: self, repeats, _writer: None }),
+            Self::Journal => {
+                let (journal, writer) = Journal::open(level).context(NO_THREAD)?;
+                registry.with(journal).init();
+                return Ok(Log { destination: self, repeats, _writer: Some(writer) });
             }
-            Self::Stderr => {
-                registry
-                    .with(layer().with_writer(io::stderr).with_target(false).with_ansi(false))
-                    .init();
-            }
-            Self::Journal => registry.with(journal()?).init(),
-            Self::File(file) => {
-                let (lines, thread) = file.write_lines().context("cannot start a thread")?;
-                writer = Some(thread);
-                let lines = move || lines.clone();
-                registry
-                    .with(layer().with_writer(lines).with_target(false).with_ansi(false))
-                    .init();
-            }
+            Self::Stderr => behind::start("log", |line: Vec<u8>, dropped| {
+                write_line(io::stderr(), "standard error", &line, dropped);
+            }),
+            Self::File(file) => file.write_lines(),
         }
-        Ok(Log { destination: self, repeats, _writer: writer })
+        .context(NO_THREAD)?;
+        let lines = layer().with_writer(move || lines.clone()).with_target(false);
+        if matches!(self, Self::Stderr) && io::stderr().is_terminal() {
+            registry.with(lines.without_time().fmt_fields(debug_fn(show))).init();
+        } else {
+            registry.with(lines.with_ansi(false)).init();
+        }
+        Ok(Log { destination: self, repeats, _writer: Some(writer) })
     }
 }
 
@@ -145,13 +140,17 @@ impl Drop for Log {
     }
 }
 
-/// Whether journald takes records. A socket may be there that nobody listens to any more.
-fn has_journal() -> bool {
-    UnixDatagram::unbound().is_ok_and(|socket| socket.connect(JOURNAL_SOCKET).is_ok())
+/// Writes a line, after a word on those before it for which there was no room. An error is nobody's: a
+/// disk that is full now may have room later.
+fn write_line(mut out: impl Write, name: &str, line: &[u8], dropped: u64) {
+    if dropped > 0 {
+        let _ = writeln!(out, "{dropped} lines dropped: {name} is slow");
+    }
+    let _ = out.write_all(line);
 }
 
 /// A field at a terminal. What it says may come from a client, and must not move the cursor.
-fn show(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+fn show(writer: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = match field.name() {
         "message" => format!("{value:?}"),
         name if IN_WORDS.contains(&name) => return Ok(()),
@@ -165,18 +164,6 @@ fn show(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::
         }
     }
     Ok(())
-}
-
-fn journal() -> Result<tracing_journald::Layer> {
-    let layer = tracing_journald::layer().context("cannot reach journald")?;
-    Ok(layer
-        .with_syslog_identifier(IDENTIFIER.into())
-        .with_field_prefix(Some(FIELD_PREFIX.into()))
-        .with_priority_mappings(PriorityMappings {
-            info: Priority::Informational,
-            debug: Priority::Debug,
-            ..PriorityMappings::new()
-        }))
 }
 
 /// Whether standard error is the stream that systemd connected to the journal (systemd.exec(5),

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::{
     Actor, Client, Process, WEBSOCKIFY, Websockify, echo_service, free_port, needs, needs_root,
-    skip, text_of, wait_for, wait_until,
+    request, skip, text_of, wait_for, wait_until,
 };
 
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
@@ -68,11 +68,14 @@ impl Journal {
         });
     }
 
+    fn signal_journald(&self, signal: Signal) {
+        let journald = self.journald.as_ref().unwrap();
+        kill(Pid::from_raw(journald.id().try_into().unwrap()), signal).unwrap();
+    }
+
     fn stop_journald(&mut self) {
-        if let Some(mut journald) = self.journald.take() {
-            kill(Pid::from_raw(journald.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-            journald.wait().unwrap();
-        }
+        self.signal_journald(Signal::SIGTERM);
+        self.journald.take().unwrap().wait().unwrap();
     }
 
     /// A command in the namespace. nsenter(1) becomes it.
@@ -290,6 +293,59 @@ fn d2_a_journald_that_is_restarted_is_found_again() {
     let ended = journal.wait_for(&["WEBSOCKIFY_SESSION=2"], "session ended");
     assert_eq!(text(&ended, "WEBSOCKIFY_RECEIVED"), "5");
     assert_eq!(websockify.stop(), 0);
+}
+
+const HANDSHAKE: &[&str] = &[
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+];
+
+/// W11: a journald that hangs holds up no session and not our end; what had no room is counted, and
+/// the others are not lost.
+#[test]
+fn w11_a_journald_that_hangs_holds_up_nobody() {
+    let Some(journal) = Journal::start() else { return };
+    let (service, port) = (echo_service(), free_port());
+    let arguments = format!("--journald {port} {}", service.target());
+    let mut websockify = journal.websockify(&arguments, |_| {});
+    journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "listening on");
+    journal.signal_journald(Signal::SIGSTOP);
+    // Two records each with all of the path: more than waits for journald.
+    let sessions = 500;
+    let path = format!("/{}", "x".repeat(8000));
+    for _ in 0..sessions {
+        assert_eq!(request(port, &path, HANDSHAKE).0.status, 101);
+    }
+    let mut client = Client::connect(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    client.close();
+
+    journal.signal_journald(Signal::SIGCONT);
+    let said = journal.wait_for(&["PRIORITY=4"], "records dropped: journald is slow");
+    let message = text(&said, "MESSAGE");
+    let dropped: usize = message.split(' ').next().unwrap().parse().unwrap();
+    assert!(dropped > 0, "{message}");
+    let path = format!("WEBSOCKIFY_PATH={path}");
+    wait_until("all that was not dropped", || {
+        let of_sessions =
+            journal.records(&[&path]).len() + journal.records(&["WEBSOCKIFY_PATH=/"]).len();
+        of_sessions + dropped == (sessions + 1) * 2
+    });
+
+    journal.signal_journald(Signal::SIGSTOP);
+    for _ in 0..sessions {
+        request(port, "/", HANDSHAKE);
+    }
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.err.text(), "");
+    // It does not answer when we begin, either.
+    let mut websockify = journal.websockify(&arguments, |_| {});
+    Client::connect_once_open(port).close();
+    assert_eq!(websockify.stop(), 0);
+    journal.signal_journald(Signal::SIGCONT);
 }
 
 /// W11: under `ignore` the daemon's output is the journal's stream, which does not end with us.

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -12,7 +13,8 @@ use tempfile::TempDir;
 
 use super::{lines_with, wait_for_line};
 use crate::support::{
-    Actor, Client, Process, Websockify, echo_service, free_port, needs, run, wait_for, wait_until,
+    Actor, Client, Process, WEBSOCKIFY, Websockify, echo_service, free_port, needs, run, wait_for,
+    wait_until,
 };
 
 fn in_directory(directory: &Path, options: &str, script: &str) -> Websockify {
@@ -159,6 +161,30 @@ fn w11_a_log_that_is_not_read_does_not_hold_up_the_end() {
     let mut websockify = in_directory(directory.path(), &options, &script);
     Client::connect_once_open(port).read_line();
     assert_eq!(websockify.stop(), 0);
+}
+
+/// W11: nor does a standard error that nobody reads, or a terminal that was stopped by ^S.
+#[test]
+fn w11_a_standard_error_that_is_not_read_holds_up_no_session() {
+    let directory = TempDir::new().unwrap();
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    let mut unread =
+        File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo).unwrap();
+    let (service, port) = (echo_service(), free_port());
+    let mut shell = Command::new("sh");
+    let script = format!("exec {WEBSOCKIFY} {port} {} 2>fifo", service.target());
+    let mut websockify = Websockify::launch(shell.args(["-c", &script]).current_dir(&directory));
+    // A pipe has room for 64 KiB.
+    for _ in 0..400 {
+        let mut client = Client::connect_once_open(port);
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+    }
+    assert_eq!(websockify.stop(), 0);
+    let mut said = Vec::new();
+    unread.read_to_end(&mut said).unwrap();
+    assert!(said.len() > 60_000, "it was full: {}", said.len());
 }
 
 /// A daemon that tells, when `go` is there, what became of a line that it wrote to its output.

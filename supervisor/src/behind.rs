@@ -1,0 +1,160 @@
+//! Writing behind: what may block is written on a thread of its own, so that a slow disk, a terminal that
+//! was stopped or a log that nobody reads holds up nobody. What has no room is dropped and counted.
+//! Knows no files and no records.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+/// How much waits before the next items are dropped; bytes.
+const BACKLOG: usize = 4 << 20;
+/// What an item costs besides what it holds, about; bytes.
+const OVERHEAD: usize = 64;
+/// How long our end waits for what is not written yet.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Takes items and never waits. Its clones are the same.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    sender: Sender<Message<T>>,
+    backlog: Arc<Backlog>,
+}
+
+#[derive(Debug)]
+enum Message<T> {
+    /// With its size.
+    Item(T, usize),
+    End,
+}
+
+/// What is on its way to the thread.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// Bytes.
+    pending: AtomicUsize,
+    /// Items that there was no room for, and that the thread does not know of yet.
+    dropped: AtomicU64,
+}
+
+/// The thread that writes. Dropped, it writes what is pending, but not for ever.
+pub(crate) struct Writer {
+    close: Box<dyn Fn() + Send>,
+    /// Its other end is dropped by the thread.
+    end: Receiver<()>,
+}
+
+/// Starts a thread that calls `write` with each item of the queue, and with how many were dropped
+/// since the one before.
+pub(crate) fn start<T: Send + 'static>(
+    name: &str,
+    write: impl FnMut(T, u64) + Send + 'static,
+) -> io::Result<(Queue<T>, Writer)> {
+    let (queue, items) = Queue::new();
+    let (ended, end) = mpsc::channel();
+    let backlog = Arc::clone(&queue.backlog);
+    thread::Builder::new().name(name.into()).spawn(move || {
+        write_all(&items, &backlog, write);
+        drop(ended);
+    })?;
+    let sender = queue.sender.clone();
+    // If it fails, the thread has ended.
+    let close = Box::new(move || drop(sender.send(Message::End)));
+    Ok((queue, Writer { close, end }))
+}
+
+impl<T> Queue<T> {
+    fn new() -> (Self, Receiver<Message<T>>) {
+        let (sender, items) = mpsc::channel();
+        (Self { sender, backlog: Arc::default() }, items)
+    }
+
+    /// Takes an item that holds this many bytes.
+    pub(crate) fn put(&self, item: T, bytes: usize) {
+        let size = bytes + OVERHEAD;
+        let pending = self.backlog.pending.fetch_add(size, Ordering::Relaxed);
+        if pending + size > BACKLOG || self.sender.send(Message::Item(item, size)).is_err() {
+            self.backlog.pending.fetch_sub(size, Ordering::Relaxed);
+            self.backlog.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), backlog: Arc::clone(&self.backlog) }
+    }
+}
+
+/// A queue of lines is a file that never blocks. What is written at once stays together.
+impl io::Write for Queue<Vec<u8>> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.put(line.to_vec(), line.len());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        (self.close)();
+        let _ = self.end.recv_timeout(FLUSH);
+    }
+}
+
+fn write_all<T>(items: &Receiver<Message<T>>, backlog: &Backlog, mut write: impl FnMut(T, u64)) {
+    while let Ok(Message::Item(item, size)) = items.recv() {
+        write(item, backlog.dropped.swap(0, Ordering::Relaxed));
+        backlog.pending.fetch_sub(size, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn w11_what_has_no_room_is_dropped_and_counted() {
+        let (queue, items) = Queue::new();
+        for number in 0..5 {
+            queue.put(number, BACKLOG / 3);
+        }
+        queue.sender.send(Message::End).expect("sent");
+        let mut written = Vec::new();
+        write_all(&items, &queue.backlog, |item, dropped| written.push((item, dropped)));
+        assert_eq!(written, [(0, 3), (1, 0)]);
+        assert_eq!(queue.backlog.pending.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn w11_what_is_pending_is_written_at_the_end() {
+        let (seen, see) = mpsc::channel();
+        let (queue, writer) = start("test", move |item, _| {
+            let _ = seen.send(item);
+        })
+        .expect("a thread");
+        for number in 0..1000 {
+            queue.put(number, 8);
+        }
+        drop(writer);
+        assert_eq!(see.iter().collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
+    }
+
+    /// Our end is not the hostage of a file that takes nothing.
+    #[test]
+    fn w11_a_writer_that_hangs_is_left() {
+        let (release, hang) = mpsc::channel::<()>();
+        let (queue, writer) = start("test", move |(), _| {
+            let _ = hang.recv();
+        })
+        .expect("a thread");
+        queue.put((), 0);
+        drop(writer);
+        drop(release);
+    }
+}
