@@ -17,13 +17,14 @@ use crate::client::Client;
 use crate::config::{Config, Shutdown};
 use crate::http::{self, NoSession, Upgraded};
 use crate::order::Orders;
-use crate::pump::{End, Pump};
+use crate::pump::{End, Pump, SHUTTING_DOWN};
 use crate::record::{Encoding, Recordings};
 use crate::sessions::Sessions;
 use crate::stream::{Stream, tune};
 use crate::tap::Tap;
 use crate::target::{Reached, Target};
 use crate::tls;
+use crate::words::words;
 
 /// What all connections of a bridge share.
 pub(crate) struct Shared {
@@ -120,7 +121,7 @@ async fn receive(
     let began = tokio::time::Instant::now();
     if let Err(error) = tune(&io) {
         // It fails on a connection that is reset already.
-        debug!(%error, "cannot set socket options");
+        debug!("cannot set socket options: {}", words(&error));
     }
     let Config { head_timeout, security, .. } = &*shared.config;
     let admitted = tokio::select! {
@@ -148,12 +149,20 @@ async fn bridge(client: &mut Client, shared: &Shared, orders: &mut Orders) {
     let mut hold = shared.target.hold();
     loop {
         match Box::pin(shared.target.reach(client, orders, &mut hold)).await {
-            Reached::Target(connection) => match run(Pump::new(client, connection), orders).await {
-                End::Finished => return,
-                End::Lost => shared.target.doubt(),
-            },
-            Reached::Nothing(why) => client.close(CloseCode::Error, &why.to_string()),
-            Reached::Shutdown => client.close(CloseCode::Away, "shutting down"),
+            Reached::Target(connection) => {
+                let pump = Pump::new(client, connection, orders.clone());
+                match run(pump, orders).await {
+                    End::Finished => return,
+                    End::Lost => shared.target.doubt(),
+                }
+            }
+            Reached::Nothing(why) if !orders.given(Shutdown::Now) => {
+                client.close(CloseCode::Error, &why.to_string());
+            }
+            // Stopped along with us, it cannot be reached: we are what ends the session.
+            Reached::Nothing(_) | Reached::Shutdown => {
+                client.close(CloseCode::Away, SHUTTING_DOWN);
+            }
             Reached::ClientEnded => {}
         }
         if client.is_over() {

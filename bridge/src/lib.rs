@@ -31,6 +31,7 @@ mod stream;
 mod tap;
 mod target;
 pub mod tls;
+mod words;
 pub mod ws;
 
 use std::io;
@@ -60,10 +61,10 @@ pub enum Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A listening socket cannot be used.
-    #[error("cannot use listening socket: {0}")]
+    #[error("cannot use listening socket: {}", words::words(.0))]
     Listen(#[source] io::Error),
     /// A listening socket does not accept any more, for a reason that time will not mend.
-    #[error("cannot accept connections: {0}")]
+    #[error("cannot accept connections: {}", words::words(.0))]
     Accept(#[source] io::Error),
 }
 

@@ -22,6 +22,7 @@ use crate::order::Orders;
 use crate::record::Recordings;
 use crate::sessions::Sessions;
 use crate::target::Target;
+use crate::words::words;
 use crate::{Error, Outcome};
 
 /// How long accepting rests when the system has no descriptor or memory for one more (L1).
@@ -187,7 +188,9 @@ impl Bridge {
                 self.connections.spawn(attend(io, peer, Arc::clone(&self.shared), orders));
             }
             Err(error) => match judge(&error) {
-                Trouble::Connection => debug!(%error, "a connection was gone before its accept"),
+                Trouble::Connection => {
+                    debug!("a connection was gone before its accept: {}", words(&error));
+                }
                 Trouble::Resources => self.rest(&error),
                 Trouble::Listener => return Err(Error::Accept(error)),
             },
@@ -197,7 +200,7 @@ impl Bridge {
 
     fn rest(&mut self, error: &io::Error) {
         if !self.is_exhausted {
-            warn!(%error, "cannot accept connections for now");
+            warn!("cannot accept connections for now: {}", words(error));
         }
         self.is_exhausted = true;
         self.rested = Some(Instant::now() + REST);

@@ -12,6 +12,11 @@ use crate::config::Shutdown;
 pub(crate) struct Orders(pub(crate) watch::Receiver<Shutdown>);
 
 impl Orders {
+    /// Whether `order` or a stronger one is given by now.
+    pub(crate) fn given(&self, order: Shutdown) -> bool {
+        *self.0.borrow() >= order
+    }
+
     /// Waits until `order` or a stronger one is given. When nobody is left to give one, all are.
     pub(crate) async fn at_least(&mut self, order: Shutdown) {
         let _ = self.0.wait_for(|given| *given >= order).await;

@@ -20,6 +20,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::Lease;
 use crate::client::{Client, DRAIN, Input};
+use crate::config::Shutdown;
+use crate::order::Orders;
 use crate::stream::unacknowledged;
 use crate::tap::To;
 use crate::target::Connection;
@@ -60,6 +62,9 @@ enum Side {
     Failed(io::ErrorKind),
 }
 
+/// The close reason of whoever is closed because the bridge stops.
+pub(crate) const SHUTTING_DOWN: &str = "shutting down";
+
 /// A session that has a target.
 pub(crate) struct Pump<'a> {
     client: &'a mut Client,
@@ -79,11 +84,12 @@ pub(crate) struct Pump<'a> {
     served: Option<Arc<AtomicU64>>,
     /// Whether a connection that carried nothing may be [`End::Lost`].
     may_be_lost: bool,
+    orders: Orders,
 }
 
 impl<'a> Pump<'a> {
     /// Joins a client, with the payload it may have sent already, and a new connection.
-    pub(crate) fn new(client: &'a mut Client, connection: Connection) -> Self {
+    pub(crate) fn new(client: &'a mut Client, connection: Connection, orders: Orders) -> Self {
         Self {
             client,
             target: connection.stream,
@@ -94,13 +100,14 @@ impl<'a> Pump<'a> {
             under_way: Some(0),
             served: connection.served,
             may_be_lost: connection.may_be_lost,
+            orders,
         }
     }
 
     /// Closes the session because the bridge is told to stop (1001). There are two seconds for all
     /// of it, for what is under way as well.
     pub(crate) fn shut_down(&mut self) {
-        self.client.close(CloseCode::Away, "shutting down");
+        self.client.close(CloseCode::Away, SHUTTING_DOWN);
         self.phase = Phase::Closing { all_told: true };
         self.under_way = None;
         self.limit(DRAIN);
@@ -234,6 +241,10 @@ impl<'a> Pump<'a> {
 
     /// Tells the client how the target ended.
     fn close_for_target(&mut self) {
+        // It was stopped along with us: the order came first, though we have not heard it yet.
+        if self.orders.given(Shutdown::Now) {
+            return self.client.close(CloseCode::Away, SHUTTING_DOWN);
+        }
         // A write takes the socket's pending error away, and the next read then reports an orderly
         // end. EPIPE is none: that is said of a target that had ended in order before.
         let failed = match (self.input, self.output) {

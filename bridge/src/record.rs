@@ -19,6 +19,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::words::words;
 use crate::ws::append_base64;
 
 /// How much may wait for the disk, bytes. Whatever would exceed it ends the recording.
@@ -159,7 +160,7 @@ async fn write(
     let (mut script, path) = match begun.await {
         Some(Ok(begun)) => begun,
         Some(Err((path, error))) => {
-            return warn!(session, "cannot record to {}: {error}", path.display());
+            return warn!(session, "cannot record to {}: {}", path.display(), words(&error));
         }
         None => return,
     };
@@ -180,7 +181,7 @@ async fn write(
             Ok(()) if !is_last => {}
             Ok(()) => return,
             Err(error) => {
-                let path = path.display();
+                let (path, error) = (path.display(), words(&error));
                 return warn!(session, "recording ended early: cannot write {path}: {error}");
             }
         }

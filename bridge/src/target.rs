@@ -20,6 +20,7 @@ use crate::config::{self, Address, Config, Program, Readiness, Shutdown};
 use crate::order::Orders;
 use crate::sock_diag;
 use crate::stream::tune;
+use crate::words::words;
 
 /// How long one address may take to be connected to, and a name to be resolved.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -228,7 +229,7 @@ async fn connect_once(program: &Program, deadline: Instant) -> Result<Connection
         }
         Err(error) => {
             program.doubt.notify_one();
-            Err(Unreachable::Connect(addr.to_string(), explain(&error)))
+            Err(Unreachable::Connect(addr.to_string(), words(&error)))
         }
     }
 }
@@ -289,7 +290,7 @@ async fn ask_kernel(stream: &TcpStream, target: SocketAddr) -> Verdict {
 }
 
 async fn connect_address(address: &Address) -> Result<Connection, Unreachable> {
-    let failed = |error| Unreachable::Connect(address.to_string(), explain(&error));
+    let failed = |error| Unreachable::Connect(address.to_string(), words(&error));
     let lookup = timeout(CONNECT, lookup_host((address.host.as_str(), address.port)));
     let addrs = lookup.await.unwrap_or_else(|late| Err(late.into())).map_err(failed)?;
     let mut last = io::Error::from(io::ErrorKind::NotFound);
@@ -311,12 +312,4 @@ async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     }
     tune(&stream)?;
     Ok(stream)
-}
-
-/// An error in the words of a close reason: no number, and short.
-fn explain(error: &io::Error) -> String {
-    match (error.raw_os_error(), error.kind().to_string()) {
-        (Some(_), known) if known != "uncategorized error" => known,
-        _ => error.to_string(),
-    }
 }

@@ -2,15 +2,15 @@
 //! command waiting until it can be told how that went. The only user of the `daemonize` crate.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use daemonize::{Daemonize, Outcome};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, umask};
 
-use crate::exit::{ExitStatus, Failure};
+use crate::exit::{self, ExitStatus, Failure};
 
 /// Who we are after the fork.
 pub(crate) enum Role {
@@ -42,12 +42,12 @@ pub(crate) fn detach() -> Result<Role> {
         Outcome::Child(Err(error)) => {
             let failure = Failure {
                 status: ExitStatus::FAILURE,
-                reason: format!("cannot become a daemon: {error}"),
+                reason: format!("cannot become a daemon: {}", words(&error)),
             };
             Caller { pipe: Some(pipe.into()) }.failed(&failure);
             Ok(Role::Caller(Err(failure)))
         }
-        Outcome::Parent(Err(error)) => Err(anyhow::anyhow!("cannot become a daemon: {error}")),
+        Outcome::Parent(Err(error)) => bail!("cannot become a daemon: {}", words(&error)),
     }
 }
 
@@ -92,6 +92,17 @@ fn await_report(pipe: OwnedFd) -> Result<ExitStatus, Failure> {
             status: ExitStatus::FAILURE,
             reason: "the daemon ended before it was up".into(),
         }),
+    }
+}
+
+/// What the crate says ends with a bare errno, which is private.
+fn words(error: &daemonize::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(", errno ").map(|(deed, errno)| (deed, errno.parse())) {
+        Some((deed, Ok(errno))) => {
+            format!("{deed}: {}", exit::words(&io::Error::from_raw_os_error(errno)))
+        }
+        _ => text,
     }
 }
 

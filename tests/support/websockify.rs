@@ -177,7 +177,10 @@ impl Websockify {
 
     /// Waits for its end; gives its exit status as a shell does.
     pub(crate) fn wait(&mut self) -> i32 {
-        wait_for("the end of websockify", || self.child.try_wait().unwrap().map(code))
+        let status = wait_for("the end of websockify", || self.child.try_wait().unwrap().map(code));
+        // C4: whatever the test is about, people are told in words.
+        assert_eq!(self.logged(&["(os error"]), Vec::<String>::new());
+        status
     }
 
     pub(crate) fn is_running(&mut self) -> bool {

@@ -24,6 +24,7 @@ use tracing::warn;
 use super::listing;
 use super::place::{Place, reference};
 use super::reply::{self, Reply};
+use crate::words::words;
 
 /// What a request's path leads to.
 enum Found {
@@ -154,6 +155,6 @@ fn failure(error: &io::Error, path: &str) -> Reply {
     if matches!(errno, Some(EACCES | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR | EPERM)) {
         return not_found();
     }
-    warn!(path, %error, "cannot answer a web request");
+    warn!(path, "cannot answer a web request for {path:?}: {}", words(error));
     reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot read it")
 }

@@ -37,6 +37,7 @@ use crate::order::Orders;
 use crate::sessions::{Session, Sessions};
 use crate::stream::Stream;
 use crate::tls::Refused;
+use crate::words::words;
 use crate::ws::{Refusal, Upgrade};
 use first::First;
 use pace::{Deadline, Metered, Traffic};
@@ -65,7 +66,7 @@ pub(crate) enum NoSession {
     Http(#[from] hyper::Error),
     #[error("{0}")]
     Refused(#[from] Refused),
-    #[error("{0}")]
+    #[error("{}", words(.0))]
     Io(#[from] std::io::Error),
 }
 

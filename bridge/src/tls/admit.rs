@@ -10,6 +10,7 @@ use tokio_rustls::rustls::Error as RustlsError;
 use super::{Acceptor, Tls, authorities};
 use crate::security::{Plain, Security};
 use crate::stream::Stream;
+use crate::words::words;
 
 /// The type of a TLS record that begins a handshake (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 0x16;
@@ -44,7 +45,7 @@ pub(crate) enum Refused {
     ClientCertificate(String),
     #[error("refused a client without a certificate")]
     NoClientCertificate,
-    #[error("TLS handshake failed: {0}")]
+    #[error("TLS handshake failed: {}", words(.0))]
     Handshake(io::Error),
 }
 
