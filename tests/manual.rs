@@ -133,7 +133,13 @@ fn w13_the_examples_are_command_lines_that_websockify_takes() {
     }
 }
 
-/// bash knows what may follow.
+/// What a completion says when it is loaded and asked as its shell does.
+fn said_by(shell: &mut Command) -> String {
+    let output = shell.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{shell:?}: {}", text_of(&output.stderr));
+    text_of(&output.stdout)
+}
+
 #[test]
 fn d_bash_completes_options_and_their_values() {
     let script = format!(
@@ -143,8 +149,48 @@ fn d_bash_completes_options_and_their_values() {
          _websockify websockify --log websockify; echo ${{COMPREPLY[@]}}",
         completions(Shell::Bash)
     );
-    let mut bash = Command::new("bash");
-    let output = bash.args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
-    let said = text_of(&output.stdout);
-    assert_eq!(said, "respawn\n--log-file\n", "{}", text_of(&output.stderr));
+    let said = said_by(Command::new("bash").args(["-c", &script]));
+    assert_eq!(said, "respawn\n--log-file\n");
+}
+
+#[test]
+fn d_fish_completes_options_and_their_values() {
+    if !needs(&["fish"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    // Where fish looks for it itself, when it is first needed.
+    let file = directory.path().join("fish/completions/websockify.fish");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, completions(Shell::Fish)).unwrap();
+    let script = "complete -C 'websockify --wrap-mode=re'; complete -C 'websockify --log'";
+    let mut fish = Command::new("fish");
+    let said = said_by(fish.args(["-c", script]).env("XDG_CONFIG_HOME", directory.path()));
+    let words: Vec<_> = said.lines().filter_map(|line| line.split('\t').next()).collect();
+    assert_eq!(words, ["--wrap-mode=respawn", "--log-file"]);
+}
+
+/// At a prompt: zsh completes nowhere else.
+#[test]
+fn d_zsh_completes_options_and_their_values() {
+    if !needs(&["zsh", "timeout"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("_websockify"), completions(Shell::Zsh)).unwrap();
+    let script = r#"
+        zmodload zsh/zpty
+        for typed completed in --wrap-mode=re respawn --log -file; do
+            zpty prompt zsh -f -i
+            # In two parts, so that the echo of what is typed is not taken for the answer.
+            zpty -w prompt 'fpath=($PWD $fpath); autoload -Uz compinit; compinit -D -u; print re""ady'
+            zpty -r -m prompt said '*ready*' || exit
+            zpty -w -n prompt "websockify $typed"$'\t'
+            zpty -r -m prompt said "*$completed*" || exit
+            zpty -d prompt
+            print -- $completed
+        done"#;
+    let mut zsh = Command::new("timeout");
+    zsh.args(["20", "zsh", "-f", "-c", script]).current_dir(&directory).env("TERM", "dumb");
+    assert_eq!(said_by(&mut zsh), "respawn\n-file\n");
 }

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, ValueHint};
 
 /// WebSocket to TCP bridge that can wrap, supervise and respawn the program behind it
 #[derive(Debug, Parser)]
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     pub(crate) target: Option<String>,
 
     /// Program to run and bridge to, and its arguments
-    #[arg(last = true, value_name = "PROGRAM")]
+    #[arg(last = true, value_name = "PROGRAM", value_hint = ValueHint::CommandName)]
     pub(crate) program: Option<Vec<OsString>>,
 
     /// Say more: debug messages and traffic letters [default: off]
@@ -74,7 +74,7 @@ pub(crate) struct Args {
     pub(crate) rebind_lib: Option<PathBuf>,
 
     /// Directory to serve files from, on the same port [default: none]
-    #[arg(long, value_name = "DIR", help_heading = "Web pages")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Web pages")]
     pub(crate) web: Option<PathBuf>,
 
     /// Serve a single session and exit [default: off]
