@@ -10,7 +10,7 @@
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
 //! | `demo` | `contrib/demo`, the one command to begin with |
 //! | `service` | daemon, log, journald, systemd (D1–D4, W11) |
-//! | `packaging` | systemd units and the Debian package (R5) |
+//! | `packaging` | the Debian package, and its units under a systemd of their own (D2, D4, R5) |
 //! | `manual` | the manual page and the shell completions are up to date |
 //! | `rebind` | `rebind.so` by itself (R1–R4) |
 //!

@@ -1,9 +1,13 @@
-//! The systemd units, and the Debian package that brings them: installed into a directory, not into
-//! the system.
+//! The systemd units, and the Debian package that brings them: installed into directories and machines
+//! of their own, not into the system.
+
+mod installed;
+mod machine;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
@@ -90,25 +94,33 @@ fn d4_the_units_settings_make_a_command_line() {
     }
 }
 
-/// R5: a package's files, and a program wrapped by what was installed, with its library.
-#[test]
-fn r5_the_debian_package_installs_everything_and_wraps_a_program() {
-    if !needs(&["cargo-deb", "dpkg-deb"]) || !needs_root() {
-        return;
-    }
-    let directory = TempDir::new().unwrap();
-    let package = directory.path().join("websockify.deb");
+/// The package, with the binary under test in it.
+static PACKAGE: LazyLock<PathBuf> = LazyLock::new(|| {
     let binary = Path::new(WEBSOCKIFY);
     let profile = if binary.ends_with("release/websockify") { "release" } else { "dev" };
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let unfinished = directory.join(format!("websockify-{}.deb", std::process::id()));
     let mut cargo = Command::new("cargo");
     cargo.args(["deb", "-p", "websockify", "--no-build", "--no-strip", "--fast", "--profile"]);
-    cargo.arg(profile).arg("--output").arg(&package).current_dir(root());
+    cargo.arg(profile).arg("--output").arg(&unfinished).current_dir(root());
     said_by(cargo.env("CARGO_TARGET_DIR", binary.ancestors().nth(2).unwrap()));
+    let finished = directory.join("websockify.deb");
+    fs::rename(unfinished, &finished).unwrap();
+    finished
+});
 
-    let contents = said_by(Command::new("dpkg-deb").arg("--contents").arg(&package));
+/// Whether there can be a package here.
+fn can_package() -> bool {
+    needs(&["cargo-deb", "dpkg-deb"])
+}
+
+#[test]
+fn r5_the_debian_package_has_everything() {
+    if !can_package() {
+        return;
+    }
+    let contents = said_by(Command::new("dpkg-deb").arg("--contents").arg(&*PACKAGE));
     println!("{contents}");
-    let installed = directory.path().join("root");
-    said_by(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&installed));
     for file in [
         "usr/bin/websockify",
         "usr/lib/websockify/rebind.so",
@@ -120,26 +132,65 @@ fn r5_the_debian_package_installs_everything_and_wraps_a_program() {
         "usr/lib/systemd/system/websockify.socket",
         "usr/lib/systemd/system/websockify@.service",
         "usr/share/websockify/wstelnet.html",
-        "usr/share/doc/websockify/copyright",
+        "usr/share/doc/websockify-rs/copyright",
         "etc/default/websockify",
         "etc/websockify/example.conf",
     ] {
-        assert!(installed.join(file).is_file(), "{file} is missing in\n{contents}");
+        let is_file = |line: &str| line.starts_with('-') && line.ends_with(&format!(" ./{file}"));
+        assert!(contents.lines().any(is_file), "{file} is missing in\n{contents}");
     }
-    let info = said_by(Command::new("dpkg-deb").arg("--info").arg(&package));
-    assert!(info.contains("Depends: libc6"), "{info}");
+}
 
+/// A root directory with the package in it, and with the files of those that it depends on.
+fn clean_root() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let clean = directory.path();
+    for name in ["lib", "lib64"] {
+        fs::create_dir_all(clean.join("usr").join(name)).unwrap();
+        std::os::unix::fs::symlink(format!("usr/{name}"), clean.join(name)).unwrap();
+    }
+    for name in ["proc", "dev", "tmp"] {
+        fs::create_dir(clean.join(name)).unwrap();
+    }
+    said_by(Command::new("dpkg-deb").arg("--extract").arg(&*PACKAGE).arg(clean));
+    let depends = said_by(Command::new("dpkg-deb").arg("--field").arg(&*PACKAGE).arg("Depends"));
+    // Those of libc6 are everywhere.
+    let further =
+        said_by(Command::new("dpkg-query").args(["--show", "--showformat=,${Depends}", "libc6"]));
+    let depends = depends + &further;
+    let packages = depends.split(',').filter_map(|one| one.split_whitespace().next());
+    let mut query = Command::new("dpkg-query");
+    let files = said_by(query.arg("--listfiles").args(packages));
+    let is_library = |file: &&str| file.contains(".so") && Path::new(file).is_file();
+    for file in files.lines().filter(is_library) {
+        let copy = clean.join(&file[1..]);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(file, copy).unwrap();
+    }
+    directory
+}
+
+/// R5: what was installed wraps a program with the library that came with it, where nothing is but the
+/// package and its dependencies.
+#[test]
+fn r5_the_debian_package_wraps_a_program_in_a_clean_root() {
+    if !can_package() || !needs_root() || !needs(&["unshare", "mount", "chroot"]) {
+        return;
+    }
+    let clean = clean_root();
+    fs::copy(Actor, clean.path().join("usr/bin/actor")).unwrap();
     let port = free_port();
-    let mut command = Command::new(installed.join("usr/bin/websockify"));
-    command.args([&port.to_string(), "--", &Actor.to_string()]);
+    let mut command = Command::new("unshare");
+    let script = "mount -t proc proc proc && touch dev/null && mount --bind /dev/null dev/null && \
+                  exec chroot . /usr/bin/websockify \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh", &port.to_string(), "--", "actor"]);
     command.args(["bind", &port.to_string(), "listen", "serve"]);
-    let mut websockify = Websockify::launch(&mut command);
+    let mut websockify = Websockify::launch(command.current_dir(&clean).env("TMPDIR", "/nowhere"));
     let mut client = Client::connect_once_open(port);
     client.read_line();
     client.send("hello");
     assert_eq!(client.read(5), b"hello");
-    let library = installed.join("usr/lib/websockify/rebind.so");
-    assert_eq!(websockify.leader().variable("LD_PRELOAD"), library.display().to_string());
+    assert_eq!(websockify.leader().variable("LD_PRELOAD"), "/usr/lib/websockify/rebind.so");
     websockify.assert_alone_on(port);
     assert_eq!(websockify.stop(), 0);
 }

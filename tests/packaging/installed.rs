@@ -1,0 +1,124 @@
+//! What an administrator does with the package: configures a service, starts it, reads its log, stops it,
+//! upgrades, removes (D2, D4, R5). With a systemd of its own, see `machine.rs`.
+
+use serde_json::Value;
+
+use super::machine::Machine;
+use super::{PACKAGE, can_package};
+use crate::support::{Client, Service, echo_service, free_port, is_refused, wait_until};
+
+fn machine() -> Option<Machine> {
+    if can_package() { Machine::boot(&PACKAGE) } else { None }
+}
+
+fn exchange(client: &mut Client) {
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+}
+
+/// The settings of a service whose target is an echo service.
+fn configure(machine: &Machine, source: &str) -> Service {
+    let service = echo_service();
+    let settings = format!("SOURCE={source}\nTARGET={}\nOPTIONS=\n", service.target());
+    machine.write("/etc/default/websockify", &settings);
+    service
+}
+
+#[test]
+fn d4_the_service_runs_under_systemd() {
+    let Some(machine) = machine() else { return };
+    let unit = "websockify.service";
+    let port = free_port();
+    let _service = configure(&machine, &format!("127.0.0.1:{port}"));
+    machine.control(&["start", unit]);
+    // It is ready when it accepts, and not before.
+    let mut client = Client::connect(port);
+    exchange(&mut client);
+    assert!(machine.property(unit, "StatusText").starts_with("Bridging to"));
+    let status = machine.status_of(unit);
+    let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap();
+    assert_ne!(line("Uid:").split_whitespace().nth(1), Some("0"), "nobody of its own");
+    // CAP_NET_BIND_SERVICE, and nothing else.
+    assert_eq!(line("CapEff:"), "CapEff:\t0000000000000400");
+    assert_eq!((line("NoNewPrivs:"), line("Seccomp:")), ("NoNewPrivs:\t1", "Seccomp:\t2"));
+
+    machine.control(&["reload", unit]);
+    exchange(&mut client);
+    assert_eq!(client.close().code, 1000);
+    let of_client = ["_SYSTEMD_UNIT=websockify.service", "WEBSOCKIFY_CLIENT=127.0.0.1"];
+    wait_until("both records of a session", || machine.records(&of_client).len() == 2);
+    let record = &machine.records(&of_client)[1];
+    assert_eq!(record["SYSLOG_IDENTIFIER"], Value::from("websockify"));
+    assert_eq!(record["WEBSOCKIFY_SENT"], Value::from("10"));
+
+    // Killed, it comes back.
+    machine.control(&["kill", "--signal=SIGKILL", "--kill-whom=main", unit]);
+    wait_until("its restart", || machine.property(unit, "NRestarts") == "1");
+    let mut client = Client::connect_once_open(port);
+    exchange(&mut client);
+    machine.control(&["stop", "--no-block", unit]);
+    assert_eq!(client.closing().code, 1001);
+    wait_until("its end", || machine.property(unit, "ActiveState") == "inactive");
+    assert_eq!(machine.property(unit, "Result"), "success");
+}
+
+/// D4: the port is open before the service runs, and while it does not.
+#[test]
+fn d4_the_socket_starts_the_service_with_its_first_client() {
+    let Some(machine) = machine() else { return };
+    let port = free_port();
+    let _service = configure(&machine, "1");
+    machine.write(
+        "/etc/systemd/system/websockify.socket.d/port.conf",
+        &format!("[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n"),
+    );
+    machine.control(&["daemon-reload"]);
+    machine.control(&["start", "websockify.socket"]);
+    for _ in 0..2 {
+        assert_eq!(machine.property("websockify.service", "ActiveState"), "inactive");
+        let mut client = Client::connect(port);
+        exchange(&mut client);
+        assert_eq!(client.close().code, 1000);
+        machine.control(&["stop", "websockify.service"]);
+    }
+    machine.control(&["stop", "websockify.socket"]);
+    assert!(is_refused(std::net::Ipv4Addr::LOCALHOST, port));
+}
+
+/// D4, W9, W11: a program of its own an instance; R5: what runs is upgraded, and ends with the package.
+#[test]
+fn d4_a_wrapped_program_is_a_service_until_the_package_is_removed() {
+    let Some(machine) = machine() else { return };
+    let unit = "websockify@actor.service";
+    let port = free_port();
+    let settings = format!(
+        "SOURCE=127.0.0.1:{port}\nPROGRAM=sh /etc/websockify/play\nOPTIONS=--wrap-mode=respawn\n"
+    );
+    machine.write("/etc/websockify/actor.conf", &settings);
+    let play = format!("echo hello\nexec actor bind {port} listen serve\n");
+    machine.write("/etc/websockify/play", &play);
+    machine.control(&["start", unit]);
+    let mut client = Client::connect(port);
+    let pid: i32 = client.read_line().parse().unwrap();
+    exchange(&mut client);
+    assert_eq!(machine.property(unit, "StatusText"), "Bridging to the program");
+    let started = &machine.records(&["WEBSOCKIFY_PROGRAM=sh"])[0];
+    let of_program = &machine.records(&["SYSLOG_IDENTIFIER=sh", "MESSAGE=hello"])[0];
+    assert_eq!(of_program["_PID"], started["WEBSOCKIFY_PID"]);
+    assert_eq!(of_program["_SYSTEMD_UNIT"], Value::from(unit));
+
+    let install = ["dpkg", "--force-unsafe-io", "--install", "/root/websockify.deb"];
+    let (is_well, said) = machine.run(&install);
+    assert!(is_well, "{said}");
+    assert_eq!(client.closing().code, 1001, "restarted");
+    let mut client = Client::connect(port);
+    assert_ne!(client.read_line().parse::<i32>().unwrap(), pid);
+
+    let (is_well, said) = machine.run(&["dpkg", "--force-depends", "--purge", "websockify-rs"]);
+    assert!(is_well, "{said}");
+    assert_eq!(client.closing().code, 1001, "stopped");
+    assert!(is_refused(std::net::Ipv4Addr::LOCALHOST, port));
+    assert_eq!(machine.run(&["pidof", "websockify", "actor"]).1, "", "nobody is left");
+    assert!(!machine.file("/etc/websockify/example.conf").exists());
+    assert!(machine.file("/etc/websockify/actor.conf").exists(), "the administrator's own");
+}
