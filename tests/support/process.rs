@@ -105,6 +105,7 @@ fn stats() -> HashMap<i32, Stat> {
     stats.map(|stat| (stat.pid, stat)).collect()
 }
 
+/// A zombie that has threads left has its files still open: it was killed, and they are on their way.
 fn is_alive(stat: &Stat) -> bool {
-    !matches!(stat.state, 'Z' | 'X')
+    !matches!(stat.state, 'Z' | 'X') || stat.num_threads > 1
 }
