@@ -1,6 +1,8 @@
 //! What an administrator does with the package: configures a service, starts it, reads its log, stops it,
 //! upgrades, removes (D2, D4, R5). With a systemd of its own, see `machine.rs`.
 
+use std::net::Ipv4Addr;
+
 use serde_json::Value;
 
 use super::machine::Machine;
@@ -30,6 +32,12 @@ fn d4_the_service_runs_under_systemd() {
     let unit = "websockify.service";
     let port = free_port();
     let _service = configure(&machine, &format!("127.0.0.1:{port}"));
+    // Netlink, by which the kernel is asked about slow peers (B4): nothing starts without it.
+    machine.write(
+        "/etc/systemd/system/websockify.service.d/ask.conf",
+        "[Service]\nExecStartPre=python3 -c \"import socket as s; s.socket(s.AF_NETLINK, 2, 4)\"\n",
+    );
+    machine.control(&["daemon-reload"]);
     machine.control(&["start", unit]);
     // It is ready when it accepts, and not before.
     let mut client = Client::connect(port);
@@ -82,7 +90,7 @@ fn d4_the_socket_starts_the_service_with_its_first_client() {
         machine.control(&["stop", "websockify.service"]);
     }
     machine.control(&["stop", "websockify.socket"]);
-    assert!(is_refused(std::net::Ipv4Addr::LOCALHOST, port));
+    assert!(is_refused(Ipv4Addr::LOCALHOST, port));
 }
 
 /// D4, W9, W11: a program of its own an instance; R5: what runs is upgraded, and ends with the package.
@@ -117,7 +125,7 @@ fn d4_a_wrapped_program_is_a_service_until_the_package_is_removed() {
     let (is_well, said) = machine.run(&["dpkg", "--force-depends", "--purge", "websockify-rs"]);
     assert!(is_well, "{said}");
     assert_eq!(client.closing().code, 1001, "stopped");
-    assert!(is_refused(std::net::Ipv4Addr::LOCALHOST, port));
+    assert!(is_refused(Ipv4Addr::LOCALHOST, port));
     assert_eq!(machine.run(&["pidof", "websockify", "actor"]).1, "", "nobody is left");
     assert!(!machine.file("/etc/websockify/example.conf").exists());
     assert!(machine.file("/etc/websockify/actor.conf").exists(), "the administrator's own");
