@@ -95,7 +95,8 @@ fn w11_the_programs_output_is_tagged_in_the_log_file_to_its_last_line() {
     assert_eq!((whole.len(), whole.ends_with('7')), (300_000, true));
 }
 
-/// W11: a program that ends with much in its pipe has all of it logged before we end.
+/// W11: a program that ends with more in its pipe than can be logged by the time that its end is noticed
+/// has all of it logged before we end; or counted, if this machine's log is slower than its pipe.
 #[test]
 fn w11_the_programs_last_words_are_logged() {
     if !needs(&["python3"]) {
@@ -105,11 +106,16 @@ fn w11_the_programs_last_words_are_logged() {
     // In one write, into a pipe that is large enough (F_SETPIPE_SZ).
     let script = "exec python3 -c 'import fcntl, os\n\
                   fcntl.fcntl(1, 1031, 1 << 20)\n\
-                  os.write(1, b\"a last word\\n\" * 60000); os._exit(0)'";
+                  os.write(1, b\"!\\n\" * 100000); os._exit(0)'";
     let options = format!("--log-file=log {}", free_port());
     assert_eq!(in_directory(directory.path(), &options, script).wait(), 0);
-    let words = lines_with(&directory.path().join("log"), &["sh[", "]: a last word"]);
-    assert_eq!(words.len(), 60_000);
+    let log = directory.path().join("log");
+    let logged = lines_with(&log, &["sh[", "]: !"]).len();
+    let counts = lines_with(&log, &["lines dropped: the log file is slow"]);
+    let dropped: usize =
+        counts.iter().map(|line| line.split(' ').next().unwrap().parse::<usize>().unwrap()).sum();
+    // A line or two of our own may be among those that are counted.
+    assert!(logged + dropped >= 100_000, "{logged} logged, {dropped} dropped");
 }
 
 /// W11: a log that nobody reads holds up neither the program nor a session, nor our end; what had no

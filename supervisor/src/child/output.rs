@@ -130,6 +130,9 @@ async fn log_lines(pipe: Receiver, tag: String) {
             Ok(_) => {
                 let text = String::from_utf8_lossy(&line);
                 info!("{tag}: {}", text.trim_end_matches(['\n', '\r']));
+                // Lines that are there already cost no waiting: without this, a program that floods
+                // its output would keep the thread that sessions may be waiting for.
+                tokio::task::coop::consume_budget().await;
             }
             Err(error) => return warn!("cannot read the output of {tag}: {}", words(&error)),
         }
