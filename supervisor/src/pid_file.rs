@@ -2,7 +2,7 @@
 //! and scripts.
 
 use std::fs::{File, OpenOptions, remove_file};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -34,8 +34,9 @@ impl PidFile {
                 .with_context(|| format!("cannot open pid file {}", path.display()))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // Its owner may have removed it between the two calls.
-                Ok(file) if is_still(&file, &path) => return Ok(Self { path, file }),
-                Ok(_) => {}
+                Ok(file) if !is_still(&file, &path) => drop(file),
+                Ok(file) if is_pid_file(&file) => return Ok(Self { path, file }),
+                Ok(_) => bail!("cannot use pid file {}: it is something else", path.display()),
                 Err((file, Errno::EWOULDBLOCK)) => held_by_another(&path, file)?,
                 Err((_, errno)) => {
                     let error = std::io::Error::from(errno);
@@ -50,6 +51,7 @@ impl PidFile {
     pub(crate) fn write(&mut self) -> Result<()> {
         let write = |mut file: &File| {
             file.set_len(0)?;
+            file.rewind()?;
             writeln!(file, "{}", std::process::id())
         };
         write(&self.file).with_context(|| format!("cannot write pid file {}", self.path.display()))
@@ -60,6 +62,16 @@ impl Drop for PidFile {
     fn drop(&mut self) {
         let _ = remove_file(&self.path);
     }
+}
+
+/// Whether there is a number in it or nothing, and not what somebody would miss: a device, a configuration
+/// that was named by mistake. It is written over, and removed at the end.
+fn is_pid_file(file: &File) -> bool {
+    let mut text = String::new();
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    let is_text = is_file && file.take(32).read_to_string(&mut text).is_ok();
+    let number = text.trim();
+    is_text && (number.is_empty() || number.parse::<u32>().is_ok())
 }
 
 fn is_still(file: &File, path: &Path) -> bool {
@@ -97,5 +109,20 @@ mod tests {
         drop(held);
         assert!(!path.exists());
         PidFile::lock(&path).expect("free again");
+    }
+
+    #[test]
+    fn d3_what_is_no_pid_file_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("settings");
+        for (text, is_taken) in
+            [("port = 80\n", false), ("1\n", true), ("", true), ("\u{ff}", false)]
+        {
+            std::fs::write(&path, text).expect("written");
+            assert_eq!(PidFile::lock(&path).is_ok(), is_taken, "{text:?}");
+            assert_eq!(path.exists(), !is_taken, "{text:?}");
+        }
+        let error = PidFile::lock(Path::new("/dev/null")).expect_err("a device");
+        assert_eq!(error.to_string(), "cannot use pid file /dev/null: it is something else");
     }
 }

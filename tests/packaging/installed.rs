@@ -103,7 +103,8 @@ fn d4_a_wrapped_program_is_a_service_until_the_package_is_removed() {
         "SOURCE=127.0.0.1:{port}\nPROGRAM=sh /etc/websockify/play\nOPTIONS=--wrap-mode=respawn\n"
     );
     machine.write("/etc/websockify/actor.conf", &settings);
-    let play = format!("echo hello\nexec actor bind {port} listen serve\n");
+    let play = "echo hello\nwhile sleep 0.1; do echo alive; done &\nexec actor bind";
+    let play = format!("{play} {port} listen serve\n");
     machine.write("/etc/websockify/play", &play);
     machine.control(&["start", unit]);
     let mut client = Client::connect(port);
@@ -114,6 +115,14 @@ fn d4_a_wrapped_program_is_a_service_until_the_package_is_removed() {
     let of_program = &machine.records(&["SYSLOG_IDENTIFIER=sh", "MESSAGE=hello"])[0];
     assert_eq!(of_program["_PID"], started["WEBSOCKIFY_PID"]);
     assert_eq!(of_program["_SYSTEMD_UNIT"], Value::from(unit));
+
+    // Its journal may be started anew; systemd keeps the streams that programs write to.
+    machine.control(&["restart", "systemd-journald.service"]);
+    assert_eq!(Client::connect(port).close().code, 1000);
+    machine.records(&["_SYSTEMD_UNIT=websockify@actor.service", "WEBSOCKIFY_SESSION=2"]);
+    let before = machine.records(&["MESSAGE=alive"]).len();
+    wait_until("more from the program", || machine.records(&["MESSAGE=alive"]).len() > before);
+    exchange(&mut client);
 
     let install = ["dpkg", "--force-unsafe-io", "--install", "/root/websockify.deb"];
     let (is_well, said) = machine.run(&install);
