@@ -107,6 +107,7 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
         if passed.is_empty() { Public::reserve(&config.source)? } else { Public::passed(passed) };
     let mut pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
     let log = log::Destination::choose(&config.log, config.daemon)?;
+    let lack = log.lack(&config.log);
     let is_daemon = config.daemon;
     let mut caller = Caller::none();
     if is_daemon {
@@ -114,10 +115,14 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
             Role::Caller(report) => {
                 // It is the daemon's now, to be removed by it.
                 std::mem::forget(pid_file);
+                // A failure is one line.
+                lack.filter(|_| report.is_ok()).iter().for_each(|lack| say(lack));
                 return report;
             }
             Role::Daemon(waiting) => caller = waiting,
         }
+    } else if let Some(lack) = lack {
+        say(&lack);
     }
     let mut announcer = Announcer::new(caller);
     let log = match start_log(log, config.verbose) {

@@ -78,24 +78,26 @@ pub(crate) struct Log {
 impl Destination {
     /// Chooses; to be called while standard error is still the caller's.
     pub(crate) fn choose(wish: &Wish, daemon: bool) -> Result<Self> {
-        let fallback = if daemon { Self::Nowhere } else { Self::Stderr };
-        let has_journal = Journal::is_there();
         match wish {
-            Wish::File(path) => Ok(Self::File(LogFile::open(path)?)),
-            Wish::Journal | Wish::Any if has_journal && (daemon || *wish == Wish::Journal) => {
-                Ok(Self::Journal)
+            Wish::File(path) => return Ok(Self::File(LogFile::open(path)?)),
+            Wish::Any if !daemon && !stderr_is_journal() => return Ok(Self::Stderr),
+            Wish::Journal | Wish::Any if Journal::is_there() => return Ok(Self::Journal),
+            Wish::Journal | Wish::Any => {}
+        }
+        Ok(if daemon { Self::Nowhere } else { Self::Stderr })
+    }
+
+    /// What the caller may miss about it.
+    pub(crate) fn lack(&self, wish: &Wish) -> Option<String> {
+        let unreachable =
+            |instead| format!("cannot reach journald at {}; {instead}", journal::SOCKET);
+        match (self, wish) {
+            (Self::Nowhere, Wish::Any) => {
+                Some("no log is kept: there is no journald, and no --log-file given".into())
             }
-            Wish::Any if has_journal && stderr_is_journal() => Ok(Self::Journal),
-            Wish::Any if daemon => {
-                crate::say("no log is kept: there is no journald, and no --log-file given");
-                Ok(fallback)
-            }
-            Wish::Journal => {
-                let instead = if daemon { "no log is kept" } else { "logging to standard error" };
-                crate::say(&format!("cannot reach journald at {}; {instead}", journal::SOCKET));
-                Ok(fallback)
-            }
-            Wish::Any => Ok(fallback),
+            (Self::Nowhere, _) => Some(unreachable("no log is kept")),
+            (Self::Stderr, Wish::Journal) => Some(unreachable("logging to standard error")),
+            _ => None,
         }
     }
 
