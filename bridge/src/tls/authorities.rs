@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls_native_certs::ErrorKind;
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
@@ -22,6 +23,7 @@ use tokio_rustls::rustls::{
 
 use super::certificate::{Age, Facts, Signer, Validity, date, facts};
 use super::{Authorities, Provider, Unusable, certificates, read};
+use crate::words::words;
 
 const ROLE: &str = "CA file";
 
@@ -73,7 +75,7 @@ impl ClientVerifier {
             }
             Authorities::System => {
                 let found = rustls_native_certs::load_native_certs();
-                let reason = found.errors.first().map_or("none found".into(), ToString::to_string);
+                let reason = found.errors.first().map_or("none found".into(), missing);
                 // What it has beside that is not ours to mend, nor to report.
                 Self::of(found.certs, "the system's store", provider, &mut Vec::new())
                     .ok_or(Unusable::NoSystemAuthorities(reason))
@@ -131,6 +133,16 @@ fn warn_of_dates(facts: &Facts, place: &str, warnings: &mut Vec<String>) {
     if facts.validity.at(super::certificate::now()) == Age::Expired {
         let (subject, until) = (&facts.subject, date(until));
         warnings.push(format!("authority {subject} of {place} has expired: valid until {until}"));
+    }
+}
+
+/// Why the system's certificates were not found.
+fn missing(error: &rustls_native_certs::Error) -> String {
+    match &error.kind {
+        ErrorKind::Io { inner, path } => {
+            format!("cannot read {}: {}", path.display(), words(inner))
+        }
+        _ => error.to_string(),
     }
 }
 
