@@ -241,8 +241,8 @@ fn d2_a_daemon_logs_to_the_journal_if_there_is_one() {
     let arguments = format!("-D {port} {}", service.target());
     let mut without = journal.websockify(&arguments, |_| {});
     assert_eq!(without.wait(), 0);
-    assert_eq!(without.err.lines().len(), 1);
     without.wait_for_log(&["no log is kept", "--log-file"]);
+    assert_eq!(without.err.lines().len(), 1);
     let daemon = super::daemon(&without);
     daemon.signal(Signal::SIGTERM);
     wait_until("its end", || !daemon.is_alive());
