@@ -6,8 +6,9 @@
 //!
 //! What the ends of the four streams mean is in [`Pump::turn`], and nowhere else.
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -30,6 +32,9 @@ use crate::target::Connection;
 /// client may go on sending after its target has ended. It begins anew while they are going there:
 /// the kernel takes megabytes at once, which a slow peer takes long for.
 const FLUSH: Duration = Duration::from_secs(10);
+
+/// How many payload bytes a session moves before others have their turn: about one buffer.
+const TURN: u64 = 64 * 1024;
 
 /// How a pump ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,8 +118,9 @@ impl<'a> Pump<'a> {
         self.limit(DRAIN);
     }
 
-    /// Moves bytes until both directions would block.
+    /// Moves bytes until both directions would block, or this turn is over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let turn_over = self.moved() + TURN;
         loop {
             if let Phase::Closing { all_told } = self.phase {
                 return self.poll_closing(cx, all_told);
@@ -131,8 +137,15 @@ impl<'a> Pump<'a> {
                 }
                 ready!(self.poll_timer(cx));
                 self.time_out(cx);
+            } else if self.moved() >= turn_over {
+                return give_way(cx);
             }
         }
+    }
+
+    /// Payload bytes, both ways.
+    fn moved(&self) -> u64 {
+        self.client.received + self.client.sent
     }
 
     /// The limit of a phase has run out.
@@ -353,4 +366,13 @@ impl<'a> Pump<'a> {
             None => Poll::Pending,
         }
     }
+}
+
+/// Has the task polled again behind all others that are ready, those included whose readiness the
+/// runtime has not yet asked the kernel for. (Waking it at once would go behind the former only, and
+/// would rouse an idle worker to look for work that there is not.)
+fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
+    let polled = pin!(yield_now()).poll(cx);
+    debug_assert!(polled.is_pending());
+    Poll::Pending
 }
