@@ -64,6 +64,8 @@ pub(crate) struct Client {
     /// The newest ping that is to be answered (RFC 6455, section 5.5.3: the others need not be).
     pong: Option<ControlPayload>,
     close: Close,
+    /// Whether our side of the connection is shut down.
+    is_shut: bool,
     /// How the session ended, for the log: the first reason there was.
     ending: Option<(CloseCode, String)>,
     /// Who watches, if anybody does.
@@ -86,6 +88,7 @@ impl Client {
             control: None,
             pong: None,
             close: Close::No,
+            is_shut: false,
             ending: None,
             tap,
             received: 0,
@@ -296,8 +299,12 @@ impl Client {
     /// Sends what is left and shuts our side down.
     pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll_send(cx));
-        // An error here is the client's end, which is what the drain waits for.
-        Pin::new(&mut self.stream).poll_shutdown(cx).map(drop)
+        if !self.is_shut {
+            // An error here is the client's end, which is what the drain waits for.
+            let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+            self.is_shut = true;
+        }
+        Poll::Ready(())
     }
 
     /// Discards what still comes. Ready at the end of the client's stream.

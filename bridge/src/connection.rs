@@ -20,11 +20,10 @@ use crate::order::Orders;
 use crate::pump::{End, Pump, SHUTTING_DOWN};
 use crate::record::{Encoding, Recordings};
 use crate::sessions::Sessions;
-use crate::stream::{Stream, tune};
+use crate::stream::Stream;
 use crate::tap::Tap;
 use crate::target::{Reached, Target};
 use crate::tls;
-use crate::words::words;
 
 /// What all connections of a bridge share.
 pub(crate) struct Shared {
@@ -119,10 +118,6 @@ async fn receive(
     mut orders: Orders,
 ) -> Result<Upgraded, NoSession> {
     let began = tokio::time::Instant::now();
-    if let Err(error) = tune(&io) {
-        // It fails on a connection that is reset already.
-        debug!("cannot set socket options: {}", words(&error));
-    }
     let Config { head_timeout, security, .. } = &*shared.config;
     let admitted = tokio::select! {
         () = orders.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),

@@ -21,6 +21,7 @@ use crate::connection::{Shared, attend};
 use crate::order::Orders;
 use crate::record::Recordings;
 use crate::sessions::Sessions;
+use crate::stream::tune;
 use crate::target::Target;
 use crate::words::words;
 use crate::{Error, Outcome};
@@ -62,6 +63,7 @@ impl Bridge {
     ) -> Result<Self, Error> {
         let register = |listener: std::net::TcpListener| {
             listener.set_nonblocking(true)?;
+            tune(&listener)?;
             TcpListener::from_std(listener)
         };
         let listeners = listeners.into_iter().map(register).collect::<Result<_, _>>();

@@ -20,7 +20,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::buffer::Lease;
+use crate::buffer::{Lease, SIZE};
 use crate::client::{Client, DRAIN, Input};
 use crate::config::Shutdown;
 use crate::order::Orders;
@@ -33,8 +33,8 @@ use crate::target::Connection;
 /// the kernel takes megabytes at once, which a slow peer takes long for.
 const FLUSH: Duration = Duration::from_secs(10);
 
-/// How many payload bytes a session moves before others have their turn: about one buffer.
-const TURN: u64 = 64 * 1024;
+/// How many payload bytes a session moves before others have their turn: a full buffer is enough.
+const TURN: u64 = SIZE as u64 / 2;
 
 /// How a pump ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -170,12 +170,17 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// One step from the client to the target: a write, or else a read.
+    /// One step from the client to the target: a read, unless there is payload already, and the
+    /// write of it.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.client.payload.is_none() && matches!(self.client.input, Input::Open) {
+            ready!(self.client.poll_receive(cx));
+            if self.client.payload.is_none() {
+                return Poll::Ready(());
+            }
+        }
         if self.client.payload.is_some() {
             self.poll_write_payload(cx)
-        } else if matches!(self.client.input, Input::Open) {
-            self.client.poll_receive(cx)
         } else if self.output == Side::Open {
             self.poll_shut_target(cx)
         } else {
@@ -183,7 +188,8 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// One step from the target to the client: the writes, then a read.
+    /// One step from the target to the client: the writes that are pending, a read, and the write
+    /// of that.
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.client.poll_send(cx));
         if self.client.is_closing() || self.input != Side::Open {
@@ -197,6 +203,7 @@ impl<'a> Pump<'a> {
                     served.fetch_add(1, Ordering::Relaxed);
                 }
                 self.client.put_frame(lease, length);
+                return self.client.poll_send(cx);
             }
             Err(error) => self.input = Side::Failed(error.kind()),
         }

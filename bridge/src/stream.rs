@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -129,19 +130,21 @@ pub(crate) fn unacknowledged(socket: &TcpStream) -> u64 {
     addrs.and_then(|(ours, peer)| sock_diag::unacknowledged(ours, peer)).map_or(0, u64::from)
 }
 
-/// Sets the options that both legs of a session have (B7).
+/// Sets the options that both legs of a session have (B7). What is accepted from a listening socket
+/// has them from that: Linux copies them, and a system call for each is saved.
 ///
 /// `TCP_USER_TIMEOUT` is left alone on purpose: the kernel applies it to a peer that answers but
 /// keeps its window closed as well, and a reader may stop reading for as long as it likes. A peer
 /// that is gone while bytes are on their way to it is given up by `net.ipv4.tcp_retries2`.
-pub(crate) fn tune(socket: &TcpStream) -> io::Result<()> {
+pub(crate) fn tune(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
     // Key strokes must not wait for the acknowledgement of the last ones.
-    socket.set_nodelay(true)?;
-    SockRef::from(socket).set_tcp_keepalive(&keepalive)
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 impl AsyncRead for Stream {
@@ -213,13 +216,17 @@ mod tests {
     #[tokio::test]
     async fn b7_keystrokes_are_not_delayed_and_a_dead_peer_is_noticed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        tune(&socket).unwrap();
-        let options = SockRef::from(&socket);
-        assert!(options.tcp_nodelay().unwrap());
-        assert!(options.keepalive().unwrap());
-        assert_eq!(options.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
-        assert_eq!(options.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
-        assert_eq!(options.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        tune(&listener).unwrap();
+        let target = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&target).unwrap();
+        let (client, _) = listener.accept().await.unwrap();
+        for socket in [target, client] {
+            let options = SockRef::from(&socket);
+            assert!(options.tcp_nodelay().unwrap());
+            assert!(options.keepalive().unwrap());
+            assert_eq!(options.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+            assert_eq!(options.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+            assert_eq!(options.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        }
     }
 }

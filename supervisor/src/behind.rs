@@ -13,6 +13,9 @@ use std::time::Duration;
 const BACKLOG: usize = 4 << 20;
 /// What an item costs besides what it holds, about; bytes.
 const OVERHEAD: usize = 64;
+/// How long the thread rests when all there was is written: under load it is woken for many items
+/// at once, which costs the sessions less than a wake-up for each.
+const REST: Duration = Duration::from_millis(5);
 /// How long our end waits for what is not written yet.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -55,13 +58,16 @@ pub(crate) fn start<T: Send + 'static>(
     let (queue, items) = Queue::new();
     let (ended, end) = mpsc::channel();
     let backlog = Arc::clone(&queue.backlog);
-    thread::Builder::new().name(name.into()).spawn(move || {
+    let thread = thread::Builder::new().name(name.into()).spawn(move || {
         write_all(&items, &backlog, write);
         drop(ended);
     })?;
     let sender = queue.sender.clone();
-    // If it fails, the thread has ended.
-    let close = Box::new(move || drop(sender.send(Message::End)));
+    let close = Box::new(move || {
+        // If it fails, the thread has ended.
+        let _ = sender.send(Message::End);
+        thread.thread().unpark();
+    });
     Ok((queue, Writer { close, end }))
 }
 
@@ -108,7 +114,12 @@ impl Drop for Writer {
 }
 
 fn write_all<T>(items: &Receiver<Message<T>>, backlog: &Backlog, mut write: impl FnMut(T, u64)) {
-    while let Ok(Message::Item(item, size)) = items.recv() {
+    loop {
+        let next = items.try_recv().or_else(|_| {
+            thread::park_timeout(REST);
+            items.recv()
+        });
+        let Ok(Message::Item(item, size)) = next else { return };
         write(item, backlog.dropped.swap(0, Ordering::Relaxed));
         backlog.pending.fetch_sub(size, Ordering::Relaxed);
     }

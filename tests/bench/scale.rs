@@ -83,9 +83,10 @@ impl Stage<'_> {
 
     /// Small messages alone, and beside downloads that take all they can get.
     pub(crate) fn fairness(&self, kind: Kind, rounds: usize) -> Result<Fairness> {
-        let peer = self.peer(kind)?;
         let (mut alone, mut beside) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
+            // The last round's downloads may not have ended yet.
+            let peer = self.peer(kind)?;
             let sample = self.run(self.load.echo(&peer, 1, 4000))?;
             alone.extend(sample.percentile(0.99));
             let sample = self.run(self.load.echo_beside_bulk(&peer, DOWNLOADS, 500))?;
