@@ -2,7 +2,6 @@
 //!
 //! The order of things is here; how each is done is in the modules it calls.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,12 +23,14 @@ use crate::stream::Stream;
 use crate::tap::Tap;
 use crate::target::{Reached, Target};
 use crate::tls;
+use crate::turns::Turns;
 
 /// What all connections of a bridge share.
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) target: Target,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) turns: Turns,
     pub(crate) recordings: Option<Arc<Recordings>>,
 }
 
@@ -146,7 +147,7 @@ async fn bridge(client: &mut Client, shared: &Shared, orders: &mut Orders) {
         match Box::pin(shared.target.reach(client, orders, &mut hold)).await {
             Reached::Target(connection) => {
                 let pump = Pump::new(client, connection, orders.clone());
-                match run(pump, orders).await {
+                match run(pump, &shared.turns, orders).await {
                     End::Finished => return,
                     End::Lost => shared.target.doubt(),
                 }
@@ -166,14 +167,14 @@ async fn bridge(client: &mut Client, shared: &Shared, orders: &mut Orders) {
     }
 }
 
-async fn run(mut pump: Pump<'_>, orders: &mut Orders) -> End {
+async fn run(mut pump: Pump<'_>, turns: &Turns, orders: &mut Orders) -> End {
     tokio::select! {
         // The order comes first: a target that is stopped along with us must not make a 1011 of it.
         biased;
         () = orders.at_least(Shutdown::Now) => pump.shut_down(),
-        end = poll_fn(|cx| pump.poll(cx)) => return end,
+        end = turns.carry(&mut pump) => return end,
     }
-    poll_fn(|cx| pump.poll(cx)).await
+    turns.carry(&mut pump).await
 }
 
 #[cfg(test)]
@@ -201,6 +202,7 @@ mod tests {
         let shared = Arc::new(Shared {
             target: Target::new(Arc::clone(&config)),
             sessions: Sessions::new(1),
+            turns: Turns::new(),
             recordings: None,
             config,
         });

@@ -8,7 +8,7 @@
 //! - `http` answers its requests until one is a handshake, which `ws` and `auth` judge,
 //! - `target` finds it a connection to an address or to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
-//!   framed by a codec of `ws`,
+//!   framed by a codec of `ws`, and in `turns` where there is much of them,
 //! - `tap` lets `-v` and a recording (`record`) watch, where they are asked for.
 //!
 //! The crate knows sockets and clocks; no command line, no process, no signal.
@@ -31,6 +31,7 @@ mod stream;
 mod tap;
 mod target;
 pub mod tls;
+mod turns;
 mod words;
 pub mod ws;
 

@@ -23,6 +23,7 @@ use crate::record::Recordings;
 use crate::sessions::Sessions;
 use crate::stream::tune;
 use crate::target::Target;
+use crate::turns::Turns;
 use crate::words::words;
 use crate::{Error, Outcome};
 
@@ -82,6 +83,7 @@ impl Bridge {
             shared: Arc::new(Shared {
                 target: Target::new(Arc::clone(&config)),
                 sessions: Sessions::new(if config.run_once { 1 } else { u64::MAX }),
+                turns: Turns::new(),
                 recordings: config.record.clone().map(Recordings::new),
                 config,
             }),

@@ -6,9 +6,8 @@
 //!
 //! What the ends of the four streams mean is in [`Pump::turn`], and nowhere else.
 
-use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -16,7 +15,6 @@ use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -33,7 +31,7 @@ use crate::target::Connection;
 /// the kernel takes megabytes at once, which a slow peer takes long for.
 const FLUSH: Duration = Duration::from_secs(10);
 
-/// How many payload bytes a session moves before others have their turn: a full buffer is enough.
+/// How many payload bytes a turn is; a full buffer is enough. See [`turns`](crate::turns).
 const TURN: u64 = SIZE as u64 / 2;
 
 /// How a pump ended.
@@ -43,6 +41,14 @@ pub(crate) enum End {
     Finished,
     /// The target dropped a connection that carried nothing: another may still serve this client.
     Lost,
+}
+
+/// Why a pump stops.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It goes on when the others have had their turn.
+    TurnOver,
+    Ended(End),
 }
 
 /// Where the session stands.
@@ -119,17 +125,17 @@ impl<'a> Pump<'a> {
     }
 
     /// Moves bytes until both directions would block, or this turn is over.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
         let turn_over = self.moved() + TURN;
         loop {
             if let Phase::Closing { all_told } = self.phase {
-                return self.poll_closing(cx, all_told);
+                return self.poll_closing(cx, all_told).map(Stop::Ended);
             }
             let phase = self.phase;
             let up = self.poll_up(cx);
             let down = self.poll_down(cx);
             if self.turn() {
-                return Poll::Ready(End::Lost);
+                return Poll::Ready(Stop::Ended(End::Lost));
             }
             if up.is_pending() && down.is_pending() && self.phase == phase {
                 if phase == Phase::Open && self.timer.is_none() && self.client.payload.is_some() {
@@ -138,7 +144,7 @@ impl<'a> Pump<'a> {
                 ready!(self.poll_timer(cx));
                 self.time_out(cx);
             } else if self.moved() >= turn_over {
-                return give_way(cx);
+                return Poll::Ready(Stop::TurnOver);
             }
         }
     }
@@ -373,13 +379,4 @@ impl<'a> Pump<'a> {
             None => Poll::Pending,
         }
     }
-}
-
-/// Has the task polled again behind all others that are ready, those included whose readiness the
-/// runtime has not yet asked the kernel for. (Waking it at once would go behind the former only, and
-/// would rouse an idle worker to look for work that there is not.)
-fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
-    let polled = pin!(yield_now()).poll(cx);
-    debug_assert!(polled.is_pending());
-    Poll::Pending
 }

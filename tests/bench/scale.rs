@@ -89,7 +89,7 @@ impl Stage<'_> {
             let peer = self.peer(kind)?;
             let sample = self.run(self.load.echo(&peer, 1, 4000))?;
             alone.extend(sample.percentile(0.99));
-            let sample = self.run(self.load.echo_beside_bulk(&peer, DOWNLOADS, 500))?;
+            let sample = self.run(self.load.echo_beside_bulk(&peer, DOWNLOADS, 1000))?;
             beside.extend(sample.percentile(0.99));
         }
         let spread =

@@ -12,4 +12,5 @@ mod records;
 mod respawn;
 mod session;
 mod slow;
+mod turns;
 mod web;
