@@ -7,7 +7,7 @@ use bridge::ws::{Codec, Draft, Event, Framing};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// About the pump's buffer.
-const SIZE: usize = 65_400;
+const SIZE: usize = 130_900;
 
 /// Frames as a client sends them, as many as a buffer holds.
 fn masked_frames(payload: usize) -> Vec<u8> {

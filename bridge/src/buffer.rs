@@ -11,9 +11,10 @@ use std::task::{Context, Poll, ready};
 use arrayvec::ArrayVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The size of a buffer, bytes. Just below the largest segment of the loopback device (65,483): a
-/// frame that is longer by its header alone wakes its receiver twice, at nearly double the cost.
-pub(crate) const SIZE: usize = 65_400;
+/// The size of a buffer, bytes. Just below two segments of the loopback device (65,483 each): a frame
+/// that is longer than a segment by its header alone wakes its receiver twice, at nearly double the
+/// cost, and a buffer of one segment leaves an end of what was written in 64 KiB for a frame of its own.
+pub(crate) const SIZE: usize = 130_900;
 
 /// How many ranges of a buffer are written by one `writev(2)`.
 const PIECES: usize = 16;

@@ -4,7 +4,7 @@
 //! buffer and no timer. Each direction alternates between writing out what it has and reading
 //! once more: while a write is pending nothing is read, which is the back-pressure (B4).
 //!
-//! What the ends of the four streams mean is in [`Pump::turn`], and nowhere else.
+//! What the ends of the four streams mean is in [`Pump::settle`], and nowhere else.
 
 use std::io;
 use std::pin::Pin;
@@ -134,7 +134,7 @@ impl<'a> Pump<'a> {
             let phase = self.phase;
             let up = self.poll_up(cx);
             let down = self.poll_down(cx);
-            if self.turn() {
+            if self.settle() {
                 return Poll::Ready(Stop::Ended(End::Lost));
             }
             if up.is_pending() && down.is_pending() && self.phase == phase {
@@ -217,7 +217,7 @@ impl<'a> Pump<'a> {
     }
 
     /// Decides what the ends of streams mean, if any has ended. True: the connection is lost.
-    fn turn(&mut self) -> bool {
+    fn settle(&mut self) -> bool {
         match (&self.client.input, self.phase) {
             // It is gone; what it sent before is read and flushed, but not for ever.
             (Input::Open, Phase::Open) if self.client.is_deaf() => {

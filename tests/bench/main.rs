@@ -84,6 +84,10 @@ fn main() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
         .context("cannot raise the limit on open files")?;
+    let has_network = placement::own_network();
+    if let Err(error) = &has_network {
+        eprintln!("in the network of everybody: {error:#}");
+    }
     let cores = Cores::find()?;
     let files = Files::create()?;
     let mut report = Report::new(machine(&cores)?, versions(&args.programs)?, args.rounds);
@@ -92,16 +96,14 @@ fn main() -> Result<()> {
     }
     for placement in Placement::ALL {
         let is_first = placement == Placement::TwoCores;
+        if placement == Placement::Mtu1500 && has_network.is_err() {
+            eprintln!("left out: {}", placement.name());
+            continue;
+        }
         if !is_first && (args.brief || !args.wants(Part::Work)) {
             continue;
         }
-        let core = match placement.take(&cores) {
-            Ok(core) => core,
-            Err(error) => {
-                eprintln!("left out: {}: {error:#}", placement.name());
-                continue;
-            }
-        };
+        let core = placement.take(&cores)?;
         let stage = Stage::build(&args.programs, &files, core)?;
         if args.wants(Part::Work) {
             let mut figures = Vec::new();
@@ -146,8 +148,7 @@ fn measure_scale(stage: &Stage<'_>, args: &Args, report: &mut Report) {
     for kind in args.programs.present(&Kind::PLAIN) {
         report.idle.extend(attempt("idle sessions", kind, || stage.idle(kind)));
     }
-    // One that forks has no worker to share.
-    for kind in args.programs.present(&Kind::PLAIN).into_iter().filter(|kind| !kind.forks()) {
+    for kind in args.programs.present(&[Kind::Ours, Kind::Haproxy]) {
         report.rush.extend(attempt("a rush", kind, || stage.rush(kind)));
         let fairness = || stage.fairness(kind, args.rounds);
         report.fairness.extend(attempt("echoes beside downloads", kind, fairness));
@@ -158,7 +159,7 @@ fn measure_curves(stage: &Stage<'_>, args: &Args, report: &mut Report) {
     for kind in args.programs.present(&Kind::PLAIN) {
         let curve = || stage.cost_by_sessions(kind, args.rounds.min(3));
         report.cost_by_sessions.extend(attempt("cost by sessions", kind, curve));
-        if !kind.forks() {
+        if matches!(kind, Kind::Ours | Kind::Haproxy) {
             let curves = attempt("costs by open sessions", kind, || stage.costs_by_open(kind));
             let (memory, connecting) = curves.unzip();
             report.memory_by_open.extend(memory);

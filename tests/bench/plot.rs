@@ -13,7 +13,7 @@ use crate::series::Work;
 const WIDTH: u32 = 1050;
 const TITLE: u32 = 46;
 const BARS: u32 = 170;
-const CURVES: u32 = 250;
+const CURVES: u32 = 290;
 
 /// Where in a panel the names of the peers end.
 const NAMES: i32 = 150;
@@ -47,9 +47,12 @@ fn draw_all(root: &Area<'_>, report: &Report) -> Result<(), Box<dyn std::error::
         draw_bars(area, work, &figures)?;
     }
     let curves = curves.split_evenly((1, 3));
-    draw_curves(&curves[0], "s/GB by sessions that carry it", 1.0, &report.cost_by_sessions)?;
-    draw_curves(&curves[1], "MB of memory by open sessions", 1e-6, &report.memory_by_open)?;
-    draw_curves(&curves[2], "µs a connection by open sessions", 1e6, &report.connect_by_open)
+    let title = "s/GB by sessions that carry it (logarithmic)";
+    draw_curves(&curves[0], title, 1.0, Scale::Powers, &report.cost_by_sessions)?;
+    let title = "MB of memory by open sessions";
+    draw_curves(&curves[1], title, 1e-6, Scale::Linear, &report.memory_by_open)?;
+    let title = "µs a session by others open";
+    draw_curves(&curves[2], title, 1e6, Scale::Linear, &report.connect_by_open)
 }
 
 fn draw_bars(
@@ -72,19 +75,44 @@ fn draw_bars(
     Ok(())
 }
 
+/// How x goes from left to right.
+#[derive(Clone, Copy)]
+enum Scale {
+    Linear,
+    /// By powers of two.
+    Powers,
+}
+
+impl Scale {
+    fn place(self, x: u64) -> f64 {
+        match self {
+            Self::Linear => x as f64,
+            Self::Powers => (x.max(1) as f64).log2(),
+        }
+    }
+
+    fn label(self, place: f64) -> String {
+        match self {
+            Self::Linear => format!("{place:.0}"),
+            Self::Powers => format!("{:.0}", place.exp2()),
+        }
+    }
+}
+
 fn draw_curves(
     area: &Area<'_>,
     title: &str,
     factor: f64,
+    scale: Scale,
     curves: &[Curve],
 ) -> Result<(), Box<dyn std::error::Error>> {
     let points = || curves.iter().flat_map(|curve| &curve.points);
-    let right = points().map(|(x, _)| *x).max().unwrap_or(1) as f64;
+    let right = points().map(|(x, _)| scale.place(*x)).fold(1.0, f64::max);
     let top = points().map(|(_, y)| y * factor).fold(0.0, f64::max);
     write(area, title, (12, 10), 13, HPos::Left)?;
     let mut chart = ChartBuilder::on(area)
         .margin(10)
-        .margin_top(34)
+        .margin_top(34 + 16 * curves.len() as u32)
         .x_label_area_size(24)
         .y_label_area_size(44)
         .build_cartesian_2d(0.0..right, 0.0..top * 1.1)?;
@@ -95,16 +123,16 @@ fn draw_curves(
         .disable_x_mesh()
         .light_line_style(TRANSPARENT)
         .label_style(("sans-serif", 12))
-        .x_label_formatter(&|x| format!("{x:.0}"))
+        .x_label_formatter(&|x| scale.label(*x))
         .y_label_formatter(&|y| crate::report::number(*y))
         .draw()?;
     for (curve, row) in curves.iter().zip(0..) {
-        let line = curve.points.iter().map(|(x, y)| (*x as f64, y * factor));
+        let line = curve.points.iter().map(|(x, y)| (scale.place(*x), y * factor));
         chart.draw_series(LineSeries::new(line, color(curve.kind).stroke_width(2)))?;
-        let top = 40 + 16 * row;
-        let corners = [(70, top + 5), (90, top + 7)];
+        let top = 32 + 16 * row;
+        let corners = [(60, top + 5), (80, top + 7)];
         area.draw(&Rectangle::new(corners, color(curve.kind).filled()))?;
-        write(area, curve.kind.short_name(), (95, top), 12, HPos::Left)?;
+        write(area, curve.kind.short_name(), (85, top), 12, HPos::Left)?;
     }
     Ok(())
 }

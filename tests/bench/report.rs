@@ -200,6 +200,9 @@ fn write_promises(f: &mut Formatter<'_>, promises: &[Promise]) -> fmt::Result {
 
 /// A number with three significant digits.
 pub(crate) fn number(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     let digits = (2.0 - value.abs().max(1e-9).log10().floor()).clamp(0.0, 6.0);
     format!("{value:.*}", digits as usize)
 }

@@ -30,7 +30,7 @@ fn target() -> SocketAddr {
 }
 
 fn attend(mut stream: TcpStream) {
-    let mut buffer = [b'x'; 65_536];
+    let mut buffer = vec![b'x'; 65_536];
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
         if buffer[0] == b'b' {
             while stream.write_all(&buffer).is_ok() {}
@@ -80,7 +80,7 @@ fn b4_a_small_message_does_not_wait_behind_all_bulk() {
             let (stream, moved) = (session(addr, b'b'), Arc::clone(&moved));
             let mut reader = stream.try_clone().unwrap();
             let counting = thread::spawn(move || {
-                let mut buffer = [0; 65_536];
+                let mut buffer = vec![0; 65_536];
                 while let Ok(length @ 1..) = reader.read(&mut buffer) {
                     moved.fetch_add(length as u64, Ordering::Relaxed);
                 }
