@@ -81,7 +81,10 @@ fn payload(mut bytes: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     while let [first, second, rest @ ..] = bytes {
         let (length, rest) = match second {
             126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
-            127 => panic!("no frame is longer than a buffer"),
+            127 => {
+                let (length, rest) = rest.split_first_chunk().unwrap();
+                (usize::try_from(u64::from_be_bytes(*length)).unwrap(), rest)
+            }
             length => (usize::from(*length), rest),
         };
         if first & 0x0f == CLOSE {
