@@ -133,7 +133,11 @@ fn unmasked_frame(stream: &mut TcpStream) -> Vec<u8> {
             stream.read_exact(&mut length).unwrap();
             u16::from_be_bytes(length).into()
         }
-        127 => panic!("longer than any buffer"),
+        127 => {
+            let mut length = [0; 8];
+            stream.read_exact(&mut length).unwrap();
+            usize::try_from(u64::from_be_bytes(length)).unwrap()
+        }
         length => length.into(),
     };
     let mut payload = vec![0; length];
