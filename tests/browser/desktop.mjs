@@ -11,7 +11,9 @@ import { Websockify, waitFor } from "./websockify.mjs";
 
 /** The shell's prompt, which tells nothing of the machine. */
 const PROMPT = "desk$ ";
-const WINDOW = `${XTERM} -fa Monospace -fs 11 -bg '#11151a' -fg '#d8dee6' -geometry 80x24+20+20 -e sh`;
+/** Its border leaves room for noVNC's bar. */
+const WINDOW =
+  `${XTERM} -fa Monospace -fs 11 -bg '#11151a' -fg '#d8dee6' -b 76 -bw 0 -geometry 72x20+0+0 -e sh`;
 
 export class Desktop {
   /** What belongs to the desktop: its home, its recordings, what is written in its shell. */

@@ -2,6 +2,8 @@
 // what a person does there, and the recording of it.
 
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { launch, newPage, picture } from "./browser.mjs";
 import { selfSigned } from "./certificate.mjs";
@@ -12,7 +14,15 @@ import {
 } from "./programs.mjs";
 import { waitFor } from "./websockify.mjs";
 
-const SIZE = [800, 600];
+// The desktop's one window fills it.
+const SIZE = [800, 512];
+const WELCOME = `
+This desktop is a vncserver, started by websockify, which moved its port
+to loopback, opened the public one itself, and serves noVNC beside it.
+
+    browser ---WebSocket---> websockify ---TCP---> vncserver
+
+`;
 const skip = missing(CHROMIUM, NOVNC, OPENSSL, VNCSERVER, WEBSOCKIFY, XDPYINFO, XTERM, XVNC);
 
 test("w13 noVNC and a wrapped vncserver under ignore", { skip }, async (t) => {
@@ -48,10 +58,10 @@ async function visit(browser, desktop, scheme, session) {
   await copies(page, desktop, `copied-${scheme}`);
   await pastes(page, desktop, `pasted-${scheme}`);
   await types(page, desktop, `typed-${scheme}`);
+  await shows(page, desktop, scheme);
   await toggleBar(page);
-  await picture(page, "novnc");
-
   const seen = await drawn(page, SIZE);
+  await picture(page, "novnc");
   await page.close();
   await desktop.websockify.said(new RegExp(`session ended.* session=${session} `));
   const again = await replay(browser, origin, await recorded(desktop.recording(session)));
@@ -66,15 +76,24 @@ async function resizes(page, desktop, size) {
   await drawn(page, size);
 }
 
-// Keys reach the shell.
+// Keys reach the shell, with Shift and without.
 async function types(page, desktop, name) {
-  const text = "An xterm of a vncserver,\nwrapped by websockify, seen through noVNC.\n~#1: {a,b} | \"c\"\n";
-  await page.keyboard.type(`clear; cat > ${name}\n`);
-  // What is typed before it is cleared would be gone from the picture.
-  await desktop.written(name, "");
+  const text = "Zwei Zeilen, two lines\n~#1: {a,b} | \"c\"\n";
+  await page.keyboard.type(`cat > ${name}\n`);
   await page.keyboard.type(text);
   await page.keyboard.press("Control+d");
   await desktop.written(name, text);
+}
+
+// What the picture is to show: what a visitor looks at, and nothing of the machine.
+async function shows(page, desktop, scheme) {
+  writeFileSync(join(desktop.directory, "welcome"), WELCOME);
+  // What is typed before it is cleared would be gone from the picture.
+  await page.keyboard.type(`clear; cat welcome; : > cleared-${scheme}\n`);
+  await desktop.written(`cleared-${scheme}`, "");
+  const line = "Typed in the browser, run on the desktop.";
+  await page.keyboard.type(`echo "${line}" | tee ${scheme}.txt\n`);
+  await desktop.written(`${scheme}.txt`, `${line}\n`);
 }
 
 // What is put into noVNC's clipboard can be pasted on the desktop.
@@ -98,7 +117,7 @@ async function copies(page, desktop, word) {
   await page.mouse.move(200, 200);
   await page.keyboard.type(`clear; yes ${word} | head -20; : > ${word}\n`);
   await desktop.written(word, "");
-  await page.mouse.move(23, 100);
+  await page.mouse.move(78, 100);
   await page.mouse.down();
   await page.mouse.move(400, 100, { steps: 5 });
   await page.mouse.up();
