@@ -114,10 +114,10 @@ fn main() -> Result<()> {
             report.placed.push(Placed { placement, figures });
         }
         if is_first && args.wants(Part::Scale) {
-            measure_scale(&stage, &args, &mut report);
+            measure_scale(&stage, &args, &mut report)?;
         }
         if is_first && args.wants(Part::Curves) {
-            measure_curves(&stage, &args, &mut report);
+            measure_curves(&stage, &args, &mut report)?;
         }
     }
     report.judge();
@@ -144,40 +144,35 @@ impl Args {
     }
 }
 
-fn measure_scale(stage: &Stage<'_>, args: &Args, report: &mut Report) {
+fn measure_scale(stage: &Stage<'_>, args: &Args, report: &mut Report) -> Result<()> {
     for kind in args.programs.present(&Kind::PLAIN) {
-        report.idle.extend(attempt("idle sessions", kind, || stage.idle(kind)));
+        report.idle.extend(attempt("idle sessions", kind, || stage.idle(kind))?);
     }
     for kind in args.programs.present(&[Kind::Ours, Kind::Haproxy]) {
-        report.rush.extend(attempt("a rush", kind, || stage.rush(kind)));
+        report.rush.extend(attempt("a rush", kind, || stage.rush(kind))?);
         let fairness = || stage.fairness(kind, args.rounds);
-        report.fairness.extend(attempt("echoes beside downloads", kind, fairness));
+        report.fairness.extend(attempt("echoes beside downloads", kind, fairness)?);
     }
+    Ok(())
 }
 
-fn measure_curves(stage: &Stage<'_>, args: &Args, report: &mut Report) {
+fn measure_curves(stage: &Stage<'_>, args: &Args, report: &mut Report) -> Result<()> {
     for kind in args.programs.present(&Kind::PLAIN) {
         let curve = || stage.cost_by_sessions(kind, args.rounds.min(3));
-        report.cost_by_sessions.extend(attempt("cost by sessions", kind, curve));
+        report.cost_by_sessions.extend(attempt("cost by sessions", kind, curve)?);
         if matches!(kind, Kind::Ours | Kind::Haproxy) {
-            let curves = attempt("costs by open sessions", kind, || stage.costs_by_open(kind));
+            let curves = attempt("costs by open sessions", kind, || stage.costs_by_open(kind))?;
             let (memory, connecting) = curves.unzip();
             report.memory_by_open.extend(memory);
             report.connect_by_open.extend(connecting);
         }
     }
+    Ok(())
 }
 
-/// A peer that fails is left out, and what was wrong is said; we must not fail.
-fn attempt<T>(what: &str, kind: Kind, measure: impl FnOnce() -> Result<T>) -> Option<T> {
+fn attempt<T>(what: &str, kind: Kind, measure: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     eprintln!("{what}, {}", kind.name());
-    match measure() {
-        Ok(measured) => Some(measured),
-        Err(error) => {
-            eprintln!("left out at {what}: {}: {error:#}", kind.name());
-            None
-        }
-    }
+    series::forgive(what, kind, measure())
 }
 
 fn versions(programs: &Programs) -> Result<Vec<(Kind, String)>> {

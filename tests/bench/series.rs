@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
@@ -157,31 +157,50 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Gives the work to all peers, round after round. A peer that fails is left out from then on,
-    /// and what was wrong with it is said.
+    /// Gives the work to all peers, round after round. A peer that fails is left out, and what was
+    /// wrong with it is said; we must not fail.
     pub(crate) fn measure(&self, work: Work, rounds: usize) -> Result<Vec<Figure>> {
         let mut rows = Vec::new();
         for kind in self.programs.present(work.kinds()) {
-            let peer = self.peer(kind)?;
             // Warms up, and shows whether it does the work at all.
-            let trial = work.run(&self.load, &peer, work.amount(kind) / 20);
-            match self.run(trial) {
-                Ok(_) => rows.push((peer, Vec::new())),
-                Err(error) => eprintln!("left out at {}: {}: {error:#}", work.name(), kind.name()),
+            let tried = self.peer(kind).and_then(|peer| {
+                self.run(work.run(&self.load, &peer, work.amount(kind) / 20)).map(|_| peer)
+            });
+            if let Some(peer) = forgive(work.name(), kind, tried)? {
+                rows.push((peer, Vec::new()));
             }
         }
         for round in 0..rounds {
             // Nobody is always the first.
             let first = round % rows.len().max(1);
             rows.rotate_left(first);
+            let mut failed = Vec::new();
             for (peer, samples) in &mut rows {
-                let run = work.run(&self.load, peer, work.amount(peer.kind));
-                let sample = self.run(run);
-                samples.push(sample.with_context(|| format!("{} failed", peer.kind.name()))?);
+                let run = self.run(work.run(&self.load, peer, work.amount(peer.kind)));
+                match forgive(work.name(), peer.kind, run)? {
+                    Some(sample) => samples.push(sample),
+                    None => failed.push(peer.kind),
+                }
             }
             rows.rotate_right(first);
+            rows.retain(|(peer, _)| !failed.contains(&peer.kind));
         }
         Ok(rows.iter().map(|(peer, samples)| Figure::new(work, peer.kind, samples)).collect())
+    }
+}
+
+/// What came of a peer's measurement. Of one that has failed it is said that it is left out; that
+/// we have failed is an error.
+pub(crate) fn forgive<T>(what: &str, kind: Kind, measured: Result<T>) -> Result<Option<T>> {
+    match measured {
+        Ok(measured) => Ok(Some(measured)),
+        Err(error) if kind.is_ours() => {
+            Err(error.context(format!("{} failed at {what}", kind.name())))
+        }
+        Err(error) => {
+            eprintln!("left out at {what}: {}: {error:#}", kind.name());
+            Ok(None)
+        }
     }
 }
 
