@@ -2,6 +2,7 @@
 //!
 //! A session holds one per direction while bytes are pending and none when it is idle.
 
+use std::alloc::{Layout, handle_alloc_error};
 use std::cell::RefCell;
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
@@ -9,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use arrayvec::ArrayVec;
+use memmap2::MmapMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The size of a buffer, bytes. Just below two segments of the loopback device (65,483 each): a frame
@@ -23,7 +25,7 @@ const PIECES: usize = 16;
 const SMALL: usize = 1024;
 
 /// How many unused buffers a thread keeps.
-const POOLED: usize = 16;
+const POOLED: usize = 32;
 
 thread_local! {
     #[expect(clippy::vec_box, reason = "a buffer moves between pool and lease as one pointer")]
@@ -32,7 +34,9 @@ thread_local! {
 
 /// Memory, and which of it is to be written out.
 pub(crate) struct Buffer {
-    pub(crate) bytes: Box<[u8]>,
+    /// Mapped, not allocated: what many slow readers held goes back to the system when they are gone,
+    /// and not into the allocator's heap.
+    pub(crate) bytes: MmapMut,
     /// In ascending order, none of them empty.
     pieces: ArrayVec<Range<usize>, PIECES>,
 }
@@ -128,7 +132,9 @@ impl Lease {
     pub(crate) fn take() -> Self {
         let pooled = POOL.with_borrow_mut(Vec::pop);
         Self(Some(pooled.unwrap_or_else(|| {
-            Box::new(Buffer { bytes: vec![0; SIZE].into(), pieces: ArrayVec::new() })
+            let no_memory = |_| handle_alloc_error(Layout::new::<[u8; SIZE]>());
+            let bytes = MmapMut::map_anon(SIZE).unwrap_or_else(no_memory);
+            Box::new(Buffer { bytes, pieces: ArrayVec::new() })
         })))
     }
 }
