@@ -320,13 +320,15 @@ async fn send(
             connection.send_stream(piece).await?;
         }
     }
-    let mut is_good = false;
-    let note = |piece: &[u8]| {
-        is_good = piece == [GOOD];
-        Ok(())
-    };
-    connection.receive(&mut [0; 64], note).await?;
-    ensure!(is_good, "the target did not get what was sent");
+    let mut answer = None;
+    while answer.is_none() {
+        let note = |piece: &[u8]| {
+            answer = piece.first().copied();
+            Ok(())
+        };
+        ensure!(connection.receive(&mut [0; 64], note).await?, "ended without an answer");
+    }
+    ensure!(answer == Some(GOOD), "the target did not get what was sent");
     Ok(connection)
 }
 

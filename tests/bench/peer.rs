@@ -80,7 +80,7 @@ impl Kind {
         matches!(self, Self::Socat | Self::Python | Self::PythonTls)
     }
 
-    /// Whether it speaks for itself, with no frame to make or read.
+    /// What it speaks with its clients.
     pub(crate) fn wire(self) -> Wire {
         match self {
             Self::Haproxy | Self::HaproxyTls | Self::Socat => Wire::Raw,

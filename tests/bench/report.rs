@@ -14,7 +14,7 @@ use crate::startup::Startup;
 /// A run of the benchmark.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// System, processor and cores.
+    /// System and cores.
     pub(crate) machine: String,
     /// Who took part, and in which version.
     pub(crate) versions: Vec<(Kind, String)>,
