@@ -62,7 +62,8 @@ test("h4 a line server with offers, prompts, colours and a password", { skip }, 
   }
   for (const agreed of ["251 24", "251 31"]) assert.ok(told.includes(agreed), `${agreed} in ${line}`);
 
+  // What is typed ahead of the prompt stands before it, and the answer behind.
   await type("quit\n");
-  await seen(page, /^Bye\.$/);
+  await seen(page, /(?:^|> )Bye\.$/);
   await state(page, "closed", /session has ended/);
 });
