@@ -44,6 +44,7 @@ pub use auth::{Auth, Credentials};
 pub use config::{Address, Config, Program, Readiness, Shutdown, Target};
 pub use security::{Plain, Security};
 pub use tap::{TRAFFIC_LEGEND, Traffic};
+pub use words::words;
 
 /// Why a bridge ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +63,10 @@ pub enum Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A listening socket cannot be used.
-    #[error("cannot use listening socket: {}", words::words(.0))]
+    #[error("cannot use listening socket: {}", words(.0))]
     Listen(#[source] io::Error),
     /// A listening socket does not accept any more, for a reason that time will not mend.
-    #[error("cannot accept connections: {}", words::words(.0))]
+    #[error("cannot accept connections: {}", words(.0))]
     Accept(#[source] io::Error),
 }
 

@@ -2,8 +2,9 @@
 
 use std::io;
 
-/// A timeout of tokio's is an error that says so, too.
-pub(crate) fn words(error: &io::Error) -> String {
+/// What an error says, `connection refused` and not `Connection refused (os error 111)`. A timeout of
+/// tokio's says so, too.
+pub fn words(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::TimedOut {
         return error.kind().to_string();
     }

@@ -10,7 +10,7 @@ use daemonize::{Daemonize, Outcome};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, umask};
 
-use crate::exit::{self, ExitStatus, Failure};
+use crate::exit::{ExitStatus, Failure};
 
 /// Who we are after the fork.
 pub(crate) enum Role {
@@ -100,7 +100,7 @@ fn words(error: &daemonize::Error) -> String {
     let text = error.to_string();
     match text.split_once(", errno ").map(|(deed, errno)| (deed, errno.parse())) {
         Some((deed, Ok(errno))) => {
-            format!("{deed}: {}", exit::words(&io::Error::from_raw_os_error(errno)))
+            format!("{deed}: {}", bridge::words(&io::Error::from_raw_os_error(errno)))
         }
         _ => text,
     }

@@ -1,7 +1,6 @@
 //! How websockify ends: its exit status, the line that explains a failure, and how it reads the
 //! program's status.
 
-use std::io;
 use std::process::ExitCode;
 
 use nix::sys::wait::WaitStatus;
@@ -60,20 +59,9 @@ impl From<anyhow::Error> for Failure {
     fn from(failure: anyhow::Error) -> Self {
         let causes: Vec<_> = failure
             .chain()
-            .map(|cause| cause.downcast_ref().map_or_else(|| cause.to_string(), words))
+            .map(|cause| cause.downcast_ref().map_or_else(|| cause.to_string(), bridge::words))
             .collect();
         Self { status: ExitStatus::FAILURE, reason: causes.join(": ") }
-    }
-}
-
-/// What an operating system error says, without its number and capital letter.
-pub(crate) fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut letters = text.chars();
-    match letters.next() {
-        Some(first) => first.to_lowercase().chain(letters).collect(),
-        None => text.to_owned(),
     }
 }
 

@@ -73,7 +73,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
         Err(Refusal::Answer(text)) => match io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitStatus::SUCCESS,
             Err(error) => {
-                say(&format!("cannot write to standard output: {}", exit::words(&error)));
+                say(&format!("cannot write to standard output: {}", bridge::words(&error)));
                 ExitStatus::FAILURE
             }
         },
@@ -174,12 +174,12 @@ fn work(
         .transpose()
         .context("cannot start a thread")?;
     config.sessions.traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
+    let limit = open_files.1;
     if is_cut {
         let connections = config.sessions.max_connections;
-        tracing::debug!(
-            "{connections} connections at most: the limit on open files is {}",
-            open_files.1
-        );
+        tracing::info!("{connections} connections at most: the limit on open files is {limit}");
+    } else {
+        tracing::debug!("the limit on open files is {limit}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

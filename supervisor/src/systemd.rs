@@ -38,7 +38,7 @@ impl Systemd {
         if let Err(error) = sd_notify::notify(std::slice::from_ref(state))
             && !std::mem::replace(&mut self.deaf, true)
         {
-            tracing::warn!("cannot notify systemd: {}", crate::exit::words(&error));
+            tracing::warn!("cannot notify systemd: {}", bridge::words(&error));
         }
     }
 }

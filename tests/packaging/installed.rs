@@ -124,7 +124,7 @@ fn d4_a_wrapped_program_is_a_service_until_the_package_is_removed() {
     wait_until("more from the program", || machine.records(&["MESSAGE=alive"]).len() > before);
     exchange(&mut client);
 
-    let install = ["dpkg", "--force-unsafe-io", "--install", "/root/websockify.deb"];
+    let install = ["dpkg", "--force-unsafe-io", "--install", "/websockify.deb"];
     let (is_well, said) = machine.run(&install);
     assert!(is_well, "{said}");
     assert_eq!(client.closing().code, 1001, "restarted");

@@ -10,7 +10,7 @@ mount -t tmpfs tmpfs "$directory"
 cd "$directory"
 mkdir root upper work
 mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root
-install -D "$package" root/root/websockify.deb
+install "$package" root/websockify.deb
 install -D "$actor" root/usr/local/bin/actor
 
 mount -t proc proc root/proc
@@ -38,7 +38,7 @@ printf '[Journal]\nStorage=volatile\nReadKMsg=no\n' >root/etc/systemd/journald.c
 rm -f root/var/lib/man-db/auto-update
 # Debian's own, where it is installed.
 chroot root dpkg --force-depends --remove websockify python3-websockify >&2
-chroot root dpkg --force-unsafe-io --install /root/websockify.deb
+chroot root dpkg --force-unsafe-io --install /websockify.deb
 for unit in websockify.service websockify.socket websockify@.service; do
     ln -s "/usr/lib/systemd/system/$unit" root/run/units/
 done

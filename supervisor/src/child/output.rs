@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::WrapMode;
-use crate::exit::words;
 use crate::log::Destination;
+use bridge::words;
 
 /// Where systemd-journald takes streams of lines (sd_journal_stream_fd(3)).
 const JOURNAL_STREAMS: &str = "/run/systemd/journal/stdout";

@@ -10,7 +10,7 @@ use tracing::error;
 use super::reap::Reaper;
 use super::state::Left;
 use super::tree::{Process, Tree};
-use crate::exit::{ExitStatus, words};
+use crate::exit::ExitStatus;
 
 /// How often the owner of a listener that nobody is seen to hold is looked for: it is being forked
 /// from one process to the next, and a look takes about as long as a fork.
@@ -155,7 +155,7 @@ impl Sight {
         let was_blind = std::mem::replace(&mut self.blind, seen.is_err());
         seen.inspect_err(|failure| {
             if !was_blind {
-                error!("cannot see the program's processes: {}", words(failure));
+                error!("cannot see the program's processes: {}", bridge::words(failure));
             }
         })
         .ok()

@@ -17,7 +17,7 @@ use nix::unistd::{Pid, getpid, getppid};
 use super::names;
 use crate::child::output::Output;
 use crate::child::terminal::Terminal;
-use crate::exit::{ExitStatus, Failure, words};
+use crate::exit::{ExitStatus, Failure};
 use crate::preload;
 
 /// Variables by which systemd speaks to websockify and not to the program (sd_notify(3),
@@ -143,7 +143,7 @@ fn explain(name: &OsStr, error: &io::Error) -> Failure {
             return Failure { status: ExitStatus::NOT_EXECUTABLE, reason };
         }
         _ if error.kind() == io::ErrorKind::NotFound => "not found".to_owned(),
-        _ => words(error),
+        _ => bridge::words(error),
     };
     let status = match error.kind() {
         io::ErrorKind::NotFound => ExitStatus::NOT_FOUND,
