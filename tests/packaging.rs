@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use tempfile::TempDir;
 
 use crate::support::{
-    Actor, Client, WEBSOCKIFY, Websockify, free_port, needs, needs_root, text_of,
+    Actor, Client, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root, text_of,
 };
 
 fn root() -> PathBuf {
@@ -178,7 +178,7 @@ fn r5_the_debian_package_wraps_a_program_in_a_clean_root() {
         return;
     }
     let clean = clean_root();
-    fs::copy(Actor, clean.path().join("usr/bin/actor")).unwrap();
+    copy_program(Actor, clean.path().join("usr/bin/actor"));
     let port = free_port();
     let mut command = Command::new("unshare");
     let script = "mount -t proc proc proc && touch dev/null && mount --bind /dev/null dev/null && \

@@ -52,6 +52,8 @@ pub(crate) struct Bridge {
     rested: Option<Instant>,
     /// Whether accepting has failed for want of resources since it last succeeded.
     is_exhausted: bool,
+    /// Whether it was said that as many connections are open as may be.
+    is_full: bool,
     cut_off: Option<Instant>,
 }
 
@@ -79,6 +81,7 @@ impl Bridge {
             idle: config.idle_timeout.map(|time| now + time),
             rested: None,
             is_exhausted: false,
+            is_full: false,
             cut_off: None,
             shared: Arc::new(Shared {
                 target: Target::new(Arc::clone(&config)),
@@ -190,6 +193,7 @@ impl Bridge {
                 self.is_exhausted = false;
                 let orders = Orders(self.shutdown.subscribe());
                 self.connections.spawn(attend(io, peer, Arc::clone(&self.shared), orders));
+                self.tell_if_full();
             }
             Err(error) => match judge(&error) {
                 Trouble::Connection => {
@@ -200,6 +204,17 @@ impl Bridge {
             },
         }
         Ok(())
+    }
+
+    /// L1: says that others wait, once until there is room again for a tenth.
+    fn tell_if_full(&mut self) {
+        let (open, most) = (self.connections.len(), self.shared.config.max_connections);
+        if open == most && !self.is_full {
+            warn!("{open} connections are open, as many as may be: others wait for their turn");
+            self.is_full = true;
+        } else if open <= most - most.div_ceil(10) {
+            self.is_full = false;
+        }
     }
 
     fn rest(&mut self, error: &io::Error) {

@@ -9,7 +9,7 @@ complete -c websockify -l web -d 'Directory to serve files from, on the same por
 complete -c websockify -l timeout -d 'Exit after so long, once no session is left; 0: never' -r
 complete -c websockify -l idle-timeout -d 'Exit after so long without a session; 0: never' -r
 complete -c websockify -l record -d 'Record each session to FILE.N [default: off]' -r -F
-complete -c websockify -l max-connections -d 'Client connections open at once' -r
+complete -c websockify -l max-connections -d 'Client connections open at once [default: 20000]' -r
 complete -c websockify -l cert -d 'Our certificate and its chain in PEM [default: self.pem]' -r -F
 complete -c websockify -l key -d 'Its key in PEM [default: in the same file]' -r -F
 complete -c websockify -l cafile -d 'Authorities for those, in PEM [default: the system\'s]' -r -F

@@ -105,9 +105,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Sessions")]
     pub(crate) record: Option<PathBuf>,
 
-    /// Client connections open at once
-    #[arg(long, value_name = "N", default_value = "20000", help_heading = "Sessions")]
-    pub(crate) max_connections: String,
+    /// Client connections open at once [default: 20000]
+    #[arg(long, value_name = "N", help_heading = "Sessions")]
+    pub(crate) max_connections: Option<String>,
 
     /// Our certificate and its chain in PEM [default: self.pem]
     #[arg(long, value_name = "FILE", help_heading = "Encryption and authentication")]

@@ -64,6 +64,8 @@ pub(crate) struct Sessions {
     pub(crate) timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_connections: usize,
+    /// Whether the user has asked for that number.
+    pub(crate) max_is_asked: bool,
     /// The directory that web requests are answered from.
     pub(crate) web: Option<PathBuf>,
     /// Where they are recorded: this name, a dot and a number.
@@ -85,6 +87,9 @@ impl Sessions {
     }
 }
 
+/// How many client connections may be open at once, if nobody says.
+const MAX_CONNECTIONS: usize = 20_000;
+
 /// How many open files we need besides the sessions', at most.
 const OUR_FILES: u64 = 100;
 
@@ -99,16 +104,8 @@ impl Config {
             run_once: args.run_once,
             timeout: limit("--timeout", &args.timeout)?,
             idle_timeout: limit("--idle-timeout", &args.idle_timeout)?,
-            max_connections: match args.max_connections.parse() {
-                Ok(number) if number > 0 => number,
-                _ => {
-                    return Err(invalid(
-                        "--max-connections",
-                        &args.max_connections,
-                        "a number of at least 1",
-                    ));
-                }
-            },
+            max_connections: max_connections(args.max_connections.as_deref())?,
+            max_is_asked: args.max_connections.is_some(),
             web: args.web.clone(),
             record: args.record.as_deref().map(record).transpose()?,
             traffic: None,
@@ -122,6 +119,14 @@ impl Config {
         let (verbose, daemon, pid_file) = (args.verbose, args.daemon, args.pid_file.clone());
         let service = service(args, &source)?;
         Ok(Self { source, service, sessions, security, verbose, daemon, pid_file, log })
+    }
+}
+
+fn max_connections(typed: Option<&str>) -> Result<usize, UsageError> {
+    let Some(typed) = typed else { return Ok(MAX_CONNECTIONS) };
+    match typed.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(invalid("--max-connections", typed, "a number of at least 1")),
     }
 }
 

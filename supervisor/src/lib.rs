@@ -175,11 +175,11 @@ fn work(
         .context("cannot start a thread")?;
     config.sessions.traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
     let limit = open_files.1;
-    if is_cut {
-        let connections = config.sessions.max_connections;
-        tracing::info!("{connections} connections at most: the limit on open files is {limit}");
+    let most = config.sessions.max_connections;
+    if is_cut && config.sessions.max_is_asked {
+        tracing::warn!("the limit on open files is {limit}, which allows {most} connections");
     } else {
-        tracing::debug!("the limit on open files is {limit}");
+        tracing::debug!("the limit on open files is {limit}, that on connections {most}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -2,14 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::bridge_to;
 use crate::support::{
-    Client, Websockify, connect, echo_service, free_port, is_refused, read_to_end, request, stays,
-    wait_until,
+    Client, WEBSOCKIFY, Websockify, connect, echo_service, free_port, is_refused, read_to_end,
+    request, stays, wait_until,
 };
 
 fn exchange(client: &mut Client) {
@@ -42,6 +43,36 @@ fn b8_run_once_counts_a_session_whose_target_is_unreachable() {
     websockify.wait_until_open();
     assert_eq!(Client::connect(port).closing().code, 1011);
     assert_eq!(websockify.output().status, 0);
+}
+
+/// L1, L2: nobody has to guess why clients wait.
+#[test]
+fn l2_the_limit_on_connections_is_told_when_it_is_reached() {
+    let service = echo_service();
+    let (mut websockify, port) = bridge_to(&service, "--max-connections=2");
+    let (mut first, mut second) = (Client::connect(port), Client::connect(port));
+    exchange(&mut first);
+    exchange(&mut second);
+    websockify.wait_for_log(&[" WARN ", "2 connections are open, as many as may be"]);
+    let waiting = std::thread::spawn(move || exchange(&mut Client::connect(port)));
+    assert_eq!(first.close().code, 1000);
+    waiting.join().unwrap();
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// L1: what is asked for in vain is told at the start; a default that is lowered is no news.
+#[test]
+fn l1_open_files_limit_the_connections() {
+    for (option, warnings) in [("--max-connections=500", 1), ("--run-once", 0)] {
+        let port = free_port();
+        let mut command = Command::new("prlimit");
+        command.args(["--nofile=64:64", WEBSOCKIFY, option, &port.to_string(), "127.0.0.1:1"]);
+        let mut websockify = Websockify::launch(&mut command);
+        websockify.wait_until_open();
+        let warned = websockify.logged(&[" WARN ", "open files is 64, which allows 16 connect"]);
+        assert_eq!(warned.len(), warnings, "{option}");
+        assert_eq!(websockify.stop(), 0);
+    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! What the tests stand on. Knows how to start websockify, talk to it and look at its processes;
 //! must not know what any of them should do.
 
+use std::path::Path;
+use std::process::Command;
+
 mod actor;
 mod client;
 mod network;
@@ -44,6 +47,13 @@ pub(crate) fn needs_root() -> bool {
         eprintln!("skipped: only root can do this");
     }
     root
+}
+
+/// Copies a program that is then to be run. In a process of its own: where we wrote the copy, a
+/// process that another test is just starting could have it open for writing too (`ETXTBSY`).
+pub(crate) fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let status = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status().unwrap();
+    assert!(status.success());
 }
 
 /// What a command has written.

@@ -5,10 +5,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getsid};
 
 use super::Notes;
 use crate::support::{
-    Actor, Client, Process, WEBSOCKIFY, Websockify, free_port, is_refused, stays, wait_until,
+    Actor, Client, Process, WEBSOCKIFY, Websockify, free_port, is_refused, stays, wait_for,
+    wait_until,
 };
 
 /// Ways into the background: before and after listening; by one fork; by two, without descriptors,
@@ -23,12 +25,21 @@ fn ways(port: u16) -> [String; 4] {
     ]
 }
 
-/// The daemon that the log names.
+/// The daemon that the log names. One that was only on the way there, the leader of the new session,
+/// may have been named before it.
 fn daemon(websockify: &Websockify) -> Process {
-    let line = websockify.wait_for_log(&["has daemonized as"]);
-    let pid = line.split("has daemonized as ").nth(1).unwrap().split(' ').next().unwrap();
+    let is_on_its_way = |process: &Process| {
+        let pid = Pid::from_raw(process.pid);
+        getsid(Some(pid)) == Ok(pid)
+    };
+    let daemon = wait_for("a living daemon in the log", || {
+        let named = websockify.logged(&["program ", " as "]);
+        let (_, daemons) = named.last()?.split_once(" as ")?;
+        let pids = daemons.split(", ").filter_map(|daemon| daemon.split(' ').next()?.parse().ok());
+        pids.filter_map(Process::find).find(|process| !is_on_its_way(process))
+    });
     websockify.tree();
-    Process::find(pid.parse().unwrap()).unwrap_or_else(|| panic!("it has ended: {line}"))
+    daemon
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::Notes;
-use crate::support::{Actor, Client, WEBSOCKIFY, Websockify, free_port};
+use crate::support::{Actor, Client, WEBSOCKIFY, Websockify, copy_program, free_port};
 
 /// The library as the build has made it.
 const REBIND: &str = concat!(env!("OUT_DIR"), "/rebind.so");
@@ -29,7 +29,7 @@ fn installed(notes: &Notes) -> std::path::PathBuf {
     let directory = notes.path().join("bin");
     fs::create_dir(&directory).unwrap();
     let executable = directory.join("websockify");
-    fs::copy(WEBSOCKIFY, &executable).unwrap();
+    copy_program(WEBSOCKIFY, &executable);
     executable
 }
 

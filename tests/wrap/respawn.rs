@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::Notes;
-use crate::support::{Actor, Client, Websockify, free_port};
+use crate::support::{Actor, Client, Websockify, copy_program, free_port};
 
 fn delay_logged(websockify: &Websockify, delay: &str) -> Instant {
     websockify.wait_for_log(&["respawning too fast", &format!("next start in {delay}")]);
@@ -62,7 +62,7 @@ fn w8_a_program_that_has_vanished_is_a_failure_at_a_respawn() {
     let notes = Notes::new();
     let port = free_port();
     let program = notes.note("program");
-    let install = || fs::copy(Actor, &program).unwrap();
+    let install = || copy_program(Actor, &program);
     install();
     let mut websockify = Websockify::start(&format!(
         "{port} --wrap-mode=respawn -- {program} bind {port} listen accept greet await {gate} exit 1",

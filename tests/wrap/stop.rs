@@ -11,7 +11,8 @@ use nix::sys::signal::Signal;
 
 use super::Notes;
 use crate::support::{
-    Actor, Client, WEBSOCKIFY, Websockify, free_port, is_refused, needs_root, stays, wait_until,
+    Actor, Client, WEBSOCKIFY, Websockify, copy_program, free_port, is_refused, needs_root, stays,
+    wait_until,
 };
 
 const NOBODY: u32 = 65534;
@@ -176,10 +177,10 @@ fn w9_who_cannot_be_ended_is_named_and_the_status_is_1() {
     }
     let notes = Notes::new();
     let (program, websockify) = (notes.note("program"), notes.note("websockify"));
-    fs::copy(Actor, &program).unwrap();
+    copy_program(Actor, &program);
     fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
     // The built one may lie where nobody may look.
-    fs::copy(WEBSOCKIFY, &websockify).unwrap();
+    copy_program(WEBSOCKIFY, &websockify);
     let port = free_port().to_string();
     let mut command = Command::new(websockify);
     command.args([&port, "--stop-timeout=0.2", "--", &program, "become-root"]);

@@ -6,8 +6,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 use super::Notes;
 use crate::support::{
-    Actor, Websockify, free_port, is_refused, listening, needs_root, run, static_actor,
-    wait_for_within,
+    Actor, Websockify, copy_program, free_port, is_refused, listening, needs_root, run,
+    static_actor, wait_for_within,
 };
 
 /// One warning, which contains all of `parts`, and the program did not get the public port.
@@ -52,7 +52,7 @@ fn w12_a_setuid_program_is_warned_of_and_kept_off_the_public_port() {
     if needs_root() {
         let notes = Notes::new();
         let program = notes.note("program");
-        fs::copy(Actor, &program).unwrap();
+        copy_program(Actor, &program);
         chown(&program, Some(65534), Some(65534)).unwrap();
         fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
         assert_warned(&program, &["setuid", &program]);

@@ -443,6 +443,10 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     /// passing through them: it ends when nobody has taken over.
     fn daemon_ended(&mut self) {
         self.look();
+        if let Some(listener) = self.sight.listener() {
+            let daemon = list(&listener.holders);
+            info!(program = self.name, "program goes on as {daemon}");
+        }
         self.watch_daemon();
     }
 
