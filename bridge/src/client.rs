@@ -10,7 +10,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -48,6 +49,26 @@ enum Close {
     Done,
     /// The connection takes nothing any more.
     Impossible,
+}
+
+/// What was read for nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Discarded {
+    /// There may be more.
+    Bytes,
+    /// The end of the stream, or an error of it.
+    End,
+}
+
+/// Reads once, for nobody.
+pub(crate) fn poll_discard(
+    stream: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+) -> Poll<Discarded> {
+    match ready!(Lease::take().poll_read(cx, stream, 0)) {
+        Ok(1..) => Poll::Ready(Discarded::Bytes),
+        Ok(0) | Err(_) => Poll::Ready(Discarded::End),
+    }
 }
 
 /// A WebSocket client, after the 101.
@@ -307,17 +328,18 @@ impl Client {
         Poll::Ready(())
     }
 
-    /// Discards what still comes. Ready at the end of the client's stream.
-    pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Ok(1..) = ready!(Lease::take().poll_read(cx, &mut self.stream, 0)) {}
-        Poll::Ready(())
+    /// Reads once, for nobody.
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Discarded> {
+        poll_discard(&mut self.stream, cx)
     }
 
     /// Ends a session that has no target.
     pub(crate) async fn farewell(&mut self) {
         let finish_and_drain = async {
             poll_fn(|cx| self.poll_finish(cx)).await;
-            poll_fn(|cx| self.poll_drain(cx)).await;
+            while poll_fn(|cx| self.poll_discard(cx)).await == Discarded::Bytes {
+                yield_now().await;
+            }
         };
         let _ = timeout(DRAIN, finish_and_drain).await;
     }

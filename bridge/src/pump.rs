@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
-use crate::client::{Client, DRAIN, Input};
+use crate::client::{Client, DRAIN, Discarded, Input, poll_discard};
 use crate::config::Shutdown;
 use crate::order::Orders;
 use crate::stream::unacknowledged;
@@ -129,7 +129,7 @@ impl<'a> Pump<'a> {
         let turn_over = self.moved() + TURN;
         loop {
             if let Phase::Closing { all_told } = self.phase {
-                return self.poll_closing(cx, all_told).map(Stop::Ended);
+                return self.poll_closing(cx, all_told);
             }
             let phase = self.phase;
             let up = self.poll_up(cx);
@@ -289,25 +289,30 @@ impl<'a> Pump<'a> {
         self.limit(FLUSH);
     }
 
-    /// Lets what is under way come to its end, then both peers.
-    fn poll_closing(&mut self, cx: &mut Context<'_>, all_told: bool) -> Poll<End> {
-        let client_told = self.client.poll_finish(cx).is_ready();
-        let target_told = self.poll_finish_target(cx).is_ready();
-        let client_gone = client_told && self.client.poll_drain(cx).is_ready();
-        let target_gone = target_told && self.poll_drain_target(cx).is_ready();
-        if client_gone && target_gone {
-            return Poll::Ready(End::Finished);
-        }
-        if client_told && target_told && !all_told {
+    /// Lets what is under way come to its end, then both peers. What they still send is read in
+    /// turns as well: one that has been told may go on as fast as it can.
+    fn poll_closing(&mut self, cx: &mut Context<'_>, all_told: bool) -> Poll<Stop> {
+        let client_told = self.client.poll_finish(cx);
+        let target_told = self.poll_finish_target(cx);
+        if client_told.is_ready() && target_told.is_ready() && !all_told {
             self.phase = Phase::Closing { all_told: true };
             self.limit(DRAIN);
         }
-        loop {
-            ready!(self.poll_timer(cx));
+        let client = client_told.is_ready().then(|| self.client.poll_discard(cx));
+        let target = target_told.is_ready().then(|| self.poll_discard_target(cx));
+        let read = [client, target].map(|read| read.unwrap_or(Poll::Pending));
+        if read == [Poll::Ready(Discarded::End); 2] {
+            return Poll::Ready(Stop::Ended(End::Finished));
+        }
+        while self.poll_timer(cx).is_ready() {
             if !self.put_off() {
-                return Poll::Ready(End::Finished);
+                return Poll::Ready(Stop::Ended(End::Finished));
             }
         }
+        if read.contains(&Poll::Ready(Discarded::Bytes)) {
+            return Poll::Ready(Stop::TurnOver);
+        }
+        Poll::Pending
     }
 
     /// Puts the limit that has run out off if bytes are under way, and fewer than last time: closing
@@ -331,14 +336,15 @@ impl<'a> Pump<'a> {
         if self.output == Side::Open { self.poll_shut_target(cx) } else { Poll::Ready(()) }
     }
 
-    fn poll_drain_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.input == Side::Open {
-            match ready!(Lease::take().poll_read(cx, &mut self.target, 0)) {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => self.input = Side::Ended,
-            }
+    fn poll_discard_target(&mut self, cx: &mut Context<'_>) -> Poll<Discarded> {
+        if self.input != Side::Open {
+            return Poll::Ready(Discarded::End);
         }
-        Poll::Ready(())
+        let discarded = ready!(poll_discard(&mut self.target, cx));
+        if discarded == Discarded::End {
+            self.input = Side::Ended;
+        }
+        Poll::Ready(discarded)
     }
 
     /// Writes the payload to the target, or drops it if the target takes nothing any more.
