@@ -38,7 +38,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use peer::{Files, Kind, Programs};
 use placement::{Cores, Placement};
 use report::{Placed, Report};
-use series::{Stage, Work};
+use series::{Stage, Work, in_turns};
 use startup::Startup;
 
 /// What is measured.
@@ -145,34 +145,26 @@ impl Args {
 }
 
 fn measure_scale(stage: &Stage<'_>, args: &Args, report: &mut Report) -> Result<()> {
-    for kind in args.programs.present(&Kind::PLAIN) {
-        report.idle.extend(attempt("idle sessions", kind, || stage.idle(kind))?);
-    }
-    for kind in args.programs.present(&[Kind::Ours, Kind::Haproxy]) {
-        report.rush.extend(attempt("a rush", kind, || stage.rush(kind))?);
-        let fairness = || stage.fairness(kind, args.rounds);
-        report.fairness.extend(attempt("echoes beside downloads", kind, fairness)?);
-    }
+    let (all, two) = (args.programs.present(&Kind::PLAIN), args.programs.present(&Kind::EVENTS));
+    eprintln!("idle sessions");
+    let idle = in_turns("idle sessions", all, 1, |kind| stage.idle(kind))?;
+    report.idle = idle.into_values().flatten().collect();
+    eprintln!("a rush");
+    let rush = in_turns("a rush", two.clone(), 1, |kind| stage.rush(kind))?;
+    report.rush = rush.into_values().flatten().collect();
+    eprintln!("echoes beside downloads");
+    report.fairness = stage.fairness(&two, args.rounds)?;
     Ok(())
 }
 
 fn measure_curves(stage: &Stage<'_>, args: &Args, report: &mut Report) -> Result<()> {
-    for kind in args.programs.present(&Kind::PLAIN) {
-        let curve = || stage.cost_by_sessions(kind, args.rounds.min(3));
-        report.cost_by_sessions.extend(attempt("cost by sessions", kind, curve)?);
-        if matches!(kind, Kind::Ours | Kind::Haproxy) {
-            let curves = attempt("costs by open sessions", kind, || stage.costs_by_open(kind))?;
-            let (memory, connecting) = curves.unzip();
-            report.memory_by_open.extend(memory);
-            report.connect_by_open.extend(connecting);
-        }
-    }
+    let (all, two) = (args.programs.present(&Kind::PLAIN), args.programs.present(&Kind::EVENTS));
+    let rounds = args.rounds.min(3);
+    eprintln!("cost by sessions");
+    report.cost_by_sessions = stage.cost_by_sessions(&all, rounds)?;
+    eprintln!("costs by open sessions");
+    (report.memory_by_open, report.connect_by_open) = stage.costs_by_open(&two, rounds)?;
     Ok(())
-}
-
-fn attempt<T>(what: &str, kind: Kind, measure: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
-    eprintln!("{what}, {}", kind.name());
-    series::forgive(what, kind, measure())
 }
 
 fn versions(programs: &Programs) -> Result<Vec<(Kind, String)>> {

@@ -41,6 +41,9 @@ impl Kind {
     pub(crate) const PLAIN: [Self; 5] =
         [Self::Ours, Self::Haproxy, Self::Socat, Self::Websocat, Self::Python];
 
+    /// Those of them that serve thousands in one process.
+    pub(crate) const EVENTS: [Self; 2] = [Self::Ours, Self::Haproxy];
+
     /// Those that terminate TLS.
     pub(crate) const TLS: [Self; 3] = [Self::OursTls, Self::HaproxyTls, Self::PythonTls];
 
@@ -190,7 +193,6 @@ impl Files {
 
 /// A proxy at work.
 pub(crate) struct Peer {
-    pub(crate) kind: Kind,
     pub(crate) tree: Tree,
     pub(crate) route: Route,
 }
@@ -216,7 +218,7 @@ impl Peer {
             sleep(Duration::from_millis(10));
         }
         let tls = kind.is_tls().then(|| files.connector()).transpose()?;
-        Ok(Self { kind, tree, route: Route { addr, wire: kind.wire(), tls } })
+        Ok(Self { tree, route: Route { addr, wire: kind.wire(), tls } })
     }
 }
 

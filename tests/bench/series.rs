@@ -1,5 +1,6 @@
-//! The measurements, peers in turns: what disturbs the machine disturbs all of them.
+//! The measurements, peers in turns.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -157,41 +158,61 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Gives the work to all peers, round after round. A peer that fails is left out, and what was
-    /// wrong with it is said; we must not fail.
-    pub(crate) fn measure(&self, work: Work, rounds: usize) -> Result<Vec<Figure>> {
-        let mut rows = Vec::new();
-        for kind in self.programs.present(work.kinds()) {
-            // Warms up, and shows whether it does the work at all.
-            let tried = self.peer(kind).and_then(|peer| {
-                self.run(work.run(&self.load, &peer, work.amount(kind) / 20)).map(|_| peer)
-            });
-            if let Some(peer) = forgive(work.name(), kind, tried)? {
-                rows.push((peer, Vec::new()));
-            }
+    /// Starts proxies.
+    pub(crate) fn peers(&self, what: &str, kinds: &[Kind]) -> Result<BTreeMap<Kind, Peer>> {
+        let mut peers = BTreeMap::new();
+        for kind in kinds {
+            let peer = forgive(what, *kind, self.peer(*kind))?;
+            peers.extend(peer.map(|peer| (*kind, peer)));
         }
-        for round in 0..rounds {
-            // Nobody is always the first.
-            let first = round % rows.len().max(1);
-            rows.rotate_left(first);
-            let mut failed = Vec::new();
-            for (peer, samples) in &mut rows {
-                let run = self.run(work.run(&self.load, peer, work.amount(peer.kind)));
-                match forgive(work.name(), peer.kind, run)? {
-                    Some(sample) => samples.push(sample),
-                    None => failed.push(peer.kind),
-                }
-            }
-            rows.rotate_right(first);
-            rows.retain(|(peer, _)| !failed.contains(&peer.kind));
-        }
-        Ok(rows.iter().map(|(peer, samples)| Figure::new(work, peer.kind, samples)).collect())
+        Ok(peers)
     }
+
+    /// Gives the work to all peers.
+    pub(crate) fn measure(&self, work: Work, rounds: usize) -> Result<Vec<Figure>> {
+        let what = work.name();
+        let peers = self.peers(what, &self.programs.present(work.kinds()))?;
+        let run = |kind: Kind, amount| self.run(work.run(&self.load, &peers[&kind], amount));
+        // Warms up, and shows who does the work at all.
+        let warm =
+            in_turns(what, peers.keys().copied(), 1, |kind| run(kind, work.amount(kind) / 20))?;
+        let samples =
+            in_turns(what, warm.into_keys(), rounds, |kind| run(kind, work.amount(kind)))?;
+        let figure = |(kind, samples): (Kind, Vec<Sample>)| Figure::new(work, kind, &samples);
+        Ok(samples.into_iter().map(figure).collect())
+    }
+}
+
+/// Measures one after the other, round after round: what disturbs the machine disturbs all of them.
+/// One that fails is left out, and what was wrong with it is said; we must not fail.
+pub(crate) fn in_turns<T>(
+    what: &str,
+    kinds: impl IntoIterator<Item = Kind>,
+    rounds: usize,
+    mut measure: impl FnMut(Kind) -> Result<T>,
+) -> Result<BTreeMap<Kind, Vec<T>>> {
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    let mut all: BTreeMap<_, _> = kinds.iter().map(|kind| (*kind, Vec::new())).collect();
+    for _ in 0..rounds {
+        for kind in kinds.clone() {
+            if let Some(measured) = forgive(what, kind, measure(kind))? {
+                all.entry(kind).or_default().push(measured);
+            } else {
+                all.remove(&kind);
+                kinds.retain(|other| *other != kind);
+            }
+        }
+        // Nobody is always the first.
+        if !kinds.is_empty() {
+            kinds.rotate_left(1);
+        }
+    }
+    Ok(all)
 }
 
 /// What came of a peer's measurement. Of one that has failed it is said that it is left out; that
 /// we have failed is an error.
-pub(crate) fn forgive<T>(what: &str, kind: Kind, measured: Result<T>) -> Result<Option<T>> {
+fn forgive<T>(what: &str, kind: Kind, measured: Result<T>) -> Result<Option<T>> {
     match measured {
         Ok(measured) => Ok(Some(measured)),
         Err(error) if kind.is_ours() => {
