@@ -1,11 +1,13 @@
 //! Tells those who wait for us how far we are: the caller of `-D`, and systemd.
 
+use std::convert::Infallible;
+use std::io;
+
 use crate::daemon::Caller;
 use crate::exit::Failure;
 use crate::systemd::Systemd;
 
 /// Everybody who waits.
-#[derive(Debug)]
 pub(crate) struct Announcer {
     caller: Caller,
     systemd: Systemd,
@@ -16,6 +18,12 @@ pub(crate) struct Announcer {
 impl Announcer {
     pub(crate) fn new(caller: Caller) -> Self {
         Self { caller, systemd: Systemd::default(), ready: false }
+    }
+
+    /// Finds systemd. Once there is a log, for what it may warn of.
+    pub(crate) fn find_systemd(&mut self) -> io::Result<()> {
+        self.systemd = Systemd::find()?;
+        Ok(())
     }
 
     /// What was asked for is under way: the target's bridge is open, or the program is started (D1).
@@ -38,6 +46,11 @@ impl Announcer {
     /// We have begun to end.
     pub(crate) fn stopping(&mut self) {
         self.systemd.stopping();
+    }
+
+    /// For ever: tells the watchdog that whoever polls this lives.
+    pub(crate) fn watchdog(&self) -> impl Future<Output = Infallible> + use<> {
+        self.systemd.watchdog()
     }
 
     /// We cannot do what was asked for. False: nobody waits to hear it.

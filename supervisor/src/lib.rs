@@ -162,6 +162,8 @@ fn work(
     log: &Log,
     announcer: &mut Announcer,
 ) -> Result<ExitStatus, Failure> {
+    announcer.find_systemd().context("cannot start a thread")?;
+    let watchdog = announcer.watchdog();
     let open_files = raise_open_files().context("cannot raise the limit on open files")?;
     let is_cut = config.sessions.fit(open_files.1);
     if let Service::Program(_) = config.service {
@@ -209,7 +211,7 @@ fn work(
         };
         tokio::select! {
             status = serve => status,
-            never = systemd::watch() => match never {},
+            never = watchdog => match never {},
             never = log.count_repeats() => match never {},
         }
     });

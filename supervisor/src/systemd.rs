@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -11,49 +12,76 @@ use sd_notify::NotifyState;
 use socket2::{Socket, Type};
 use tokio::time::MissedTickBehavior;
 
+use crate::behind::{self, Queue, Writer};
+
 /// The service manager's ear. Silent where there is none.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Systemd {
-    /// The last attempt failed, and that was said.
-    deaf: bool,
+    notices: Option<Queue<String>>,
+    _writer: Option<Writer>,
 }
 
 impl Systemd {
+    /// Finds it. A thread of its own tells it: the queue of a socket that nobody reads is soon full, and
+    /// then holds up who writes.
+    pub(crate) fn find() -> io::Result<Self> {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return Ok(Self::default());
+        }
+        let mut is_deaf = false;
+        let (notices, writer) = behind::start("systemd", move |notice: String, _| {
+            if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&notice)])
+                && !std::mem::replace(&mut is_deaf, true)
+            {
+                tracing::warn!("cannot notify systemd: {}", bridge::words(&error));
+            }
+        })?;
+        Ok(Self { notices: Some(notices), _writer: Some(writer) })
+    }
+
     /// READY=1: the bridge accepts.
-    pub(crate) fn ready(&mut self) {
+    pub(crate) fn ready(&self) {
         self.notify(&NotifyState::Ready);
     }
 
     /// STATUS=: what `systemctl status` shows.
-    pub(crate) fn status(&mut self, text: &str) {
+    pub(crate) fn status(&self, text: &str) {
         self.notify(&NotifyState::Status(text));
     }
 
     /// STOPPING=1.
-    pub(crate) fn stopping(&mut self) {
+    pub(crate) fn stopping(&self) {
         self.notify(&NotifyState::Stopping);
     }
 
-    fn notify(&mut self, state: &NotifyState<'_>) {
-        if let Err(error) = sd_notify::notify(std::slice::from_ref(state))
-            && !std::mem::replace(&mut self.deaf, true)
-        {
-            tracing::warn!("cannot notify systemd: {}", bridge::words(&error));
+    /// WATCHDOG=1 for ever, twice as often as is asked for. Pending where nobody asks. To be polled by
+    /// the task whose life it vouches for.
+    pub(crate) fn watchdog(&self) -> impl Future<Output = Infallible> + use<> {
+        let notices = self.notices.clone();
+        async move {
+            let (Some(notices), Some(limit)) = (notices, sd_notify::watchdog_enabled()) else {
+                return pending().await;
+            };
+            let mut ticks = tokio::time::interval((limit / 2).max(Duration::from_millis(1)));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                put(&notices, &NotifyState::Watchdog);
+            }
+        }
+    }
+
+    fn notify(&self, state: &NotifyState<'_>) {
+        if let Some(notices) = &self.notices {
+            put(notices, state);
         }
     }
 }
 
-/// WATCHDOG=1 for ever, twice as often as is asked for. Pending where nobody asks. To be polled by the
-/// task whose life it vouches for.
-pub(crate) async fn watch() -> Infallible {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return pending().await };
-    let mut ticks = tokio::time::interval((limit / 2).max(Duration::from_millis(1)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        // If it fails, systemd will not fail to say so.
-        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-    }
+fn put(notices: &Queue<String>, state: &NotifyState<'_>) {
+    let notice = state.to_string();
+    let size = notice.len();
+    notices.put(notice, size);
 }
 
 /// The sockets that systemd passed to us; empty where it passed none. To be called once, before

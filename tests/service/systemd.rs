@@ -150,6 +150,22 @@ fn d4_a_notify_socket_that_is_dead_is_one_warning() {
     }
 }
 
+/// D4: a manager that reads nothing holds up neither the program's life nor our end: here its queue is
+/// full from the beginning.
+#[test]
+fn d4_a_notify_socket_that_nobody_reads_holds_up_nobody() {
+    let (manager, port) = (Manager::new(), free_port());
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"x", manager.directory.path().join("notify")).is_ok() {}
+    let arguments = format!("{port} --wrap-mode=respawn -- {Actor} bind {port} listen accept");
+    let mut websockify = manager.start(&arguments, |_| {});
+    for _ in 0..2 {
+        Client::connect_once_open(port).closing();
+    }
+    assert_eq!(websockify.stop(), 0);
+}
+
 /// websockify as systemd-socket-activate(1) starts it, at the first connection to `socket`.
 fn activated(socket: &[&str], arguments: &str) -> Websockify {
     let mut activate = Command::new("systemd-socket-activate");
