@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use futures_util::StreamExt;
+use nix::sys::signal::{self, SigSet};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 
 /// The signals that no longer do what they do by default.
@@ -28,7 +29,11 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// From here on these signals no longer end the process. Needs a runtime.
+    ///
+    /// exec(2) keeps the mask: whoever called us may have blocked them, and they would never come.
     pub(crate) fn catch() -> io::Result<Self> {
+        let heard = HEARD.into_iter().map(signal::Signal::try_from);
+        heard.collect::<nix::Result<SigSet>>()?.thread_unblock()?;
         let stream = signal_hook_tokio::Signals::new(HEARD)?;
         Ok(Self { stream, hangup_stops: io::stderr().is_terminal() })
     }

@@ -38,10 +38,11 @@ fn w1_a_program_has_its_own_group_and_the_callers_everything_else() {
             let mut blocked = SigSet::empty();
             blocked.add(Signal::SIGUSR2);
             blocked.add(Signal::SIGCHLD);
+            blocked.add(Signal::SIGTERM);
             Ok(sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None)?)
         });
     }
-    let websockify = Websockify::launch(&mut command);
+    let mut websockify = Websockify::launch(&mut command);
     websockify.wait_until_open();
     let program = websockify.leader();
 
@@ -65,6 +66,8 @@ fn w1_a_program_has_its_own_group_and_the_callers_everything_else() {
         }
     }
     assert_eq!(descriptors(&program), ["0", "1", "2", "socket"]);
+    // What was blocked for us is not blocked in us (W9).
+    assert_eq!(websockify.stop(), 0);
 }
 
 /// Numbers up to 2, and what the others are.
