@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use anyhow::{Context, Result, bail};
 use daemonize::{Daemonize, Outcome};
@@ -24,6 +24,20 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Caller {
     pipe: Option<File>,
+}
+
+/// Closes what the caller had open besides the standard streams and so many sockets passed after them: the
+/// daemon would hold a lock or a pipe of the caller's for as long as it lives (daemon(7)). To be called
+/// before anything else opens a descriptor.
+pub(crate) fn close_inherited(passed: usize) {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let ours = 3 + passed;
+    // Collected first: the directory's own is among them, and closed by then.
+    let foreign: Vec<usize> = numbers.filter(|number| *number >= ours).collect();
+    for number in foreign.into_iter().filter_map(|number| RawFd::try_from(number).ok()) {
+        let _ = nix::unistd::close(number);
+    }
 }
 
 /// Forks twice and starts a new session. Standard streams become /dev/null; the working directory

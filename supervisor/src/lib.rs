@@ -100,9 +100,12 @@ fn say(line: &str) {
 
 /// What must be had, or be refused, while standard error is the caller's; then into the background.
 fn start(mut config: Config) -> Result<ExitStatus, Failure> {
+    let passed = systemd::passed_sockets()?;
+    if config.daemon {
+        daemon::close_inherited(passed.len());
+    }
     config.sessions.web = config.sessions.web.as_deref().map(web::directory).transpose()?;
     let certificates = Certificates::load(config.security.clone())?;
-    let passed = systemd::passed_sockets()?;
     let public =
         if passed.is_empty() { Public::reserve(&config.source)? } else { Public::passed(passed) };
     let mut pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;

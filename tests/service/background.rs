@@ -68,6 +68,29 @@ fn d1_the_caller_gets_0_when_the_bridge_is_up_and_paths_and_umask_mean_what_they
     assert_eq!(names_in(directory.path()), ["log"], "the pid file is removed");
 }
 
+/// D1: what the caller had open, a lock or a pipe, is not held by the daemon.
+#[test]
+fn d1_the_daemon_holds_nothing_of_the_callers() {
+    let directory = TempDir::new().unwrap();
+    let port = free_port();
+    let script =
+        format!("exec 7>seven; {WEBSOCKIFY} -D --pid-file=pid --log-file=log {port} localhost:9");
+    let mut shell = Command::new("sh");
+    let mut websockify = Websockify::launch(shell.args(["-c", &script]).current_dir(&directory));
+    assert_eq!(websockify.wait(), 0, "{:?}", websockify.err.lines());
+    let open: Vec<_> = daemon(&websockify)
+        .proc()
+        .fd()
+        .unwrap()
+        .map(|descriptor| descriptor.unwrap())
+        .filter(|descriptor| {
+            matches!(&descriptor.target, procfs::process::FDTarget::Path(path)
+                if path.ends_with("seven"))
+        })
+        .collect();
+    assert!(open.is_empty(), "{open:?}");
+}
+
 /// D1: what the caller gets when it cannot work, whichever process finds out.
 #[test]
 fn d1_the_caller_gets_the_reason_when_it_cannot_work() {
