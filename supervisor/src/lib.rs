@@ -95,7 +95,9 @@ fn say(line: &str) {
             escaped.push(letter);
         }
     }
-    let _ = writeln!(io::stderr(), "websockify: {escaped}");
+    // In the journal it is an error (sd-daemon(3)).
+    let level = if log::stderr_is_journal() { "<3>" } else { "" };
+    let _ = writeln!(io::stderr(), "{level}websockify: {escaped}");
 }
 
 /// What must be had, or be refused, while standard error is the caller's; then into the background.
@@ -140,9 +142,13 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
     match ended {
         // The caller's command says it.
         Err(failure) if announcer.failed(&failure) => Ok(failure.status),
-        Err(failure) if is_daemon => {
+        Err(failure) if matches!(log.destination, log::Destination::Stderr) => Err(failure),
+        // Who reads the log later learns of it, too; nobody reads it twice.
+        Err(failure) => {
             tracing::error!("{}", failure.reason);
-            Ok(failure.status)
+            let is_journal = matches!(log.destination, log::Destination::Journal);
+            let is_said = is_daemon || (is_journal && log::stderr_is_journal());
+            if is_said { Ok(failure.status) } else { Err(failure) }
         }
         ended => ended,
     }

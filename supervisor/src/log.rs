@@ -170,7 +170,7 @@ fn show(writer: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) 
 
 /// Whether standard error is the stream that systemd connected to the journal (systemd.exec(5),
 /// JOURNAL_STREAM).
-fn stderr_is_journal() -> bool {
+pub(crate) fn stderr_is_journal() -> bool {
     let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
     let Ok(metadata) = std::fs::metadata("/proc/self/fd/2") else { return false };
     stream.to_str() == Some(&format!("{}:{}", metadata.dev(), metadata.ino()))

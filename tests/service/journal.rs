@@ -233,6 +233,35 @@ fn d2_the_journal_is_chosen_where_standard_error_is_the_journal() {
     assert_eq!(websockify.stop(), 0);
 }
 
+/// D2: a failure is an error in the journal, and there once, whether it comes before the log or after.
+#[test]
+fn d2_a_failure_is_an_error_in_the_journal() {
+    let Some(journal) = Journal::start() else { return };
+    for (arguments, reason) in [
+        ("--cert=/nowhere/cert", "cannot read certificate"),
+        ("-- no-such-program", "cannot start program"),
+    ] {
+        let target = if arguments.starts_with("--cert") { "localhost:9" } else { "" };
+        let script = format!(
+            "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec {WEBSOCKIFY} {} {target} {arguments}",
+            free_port()
+        );
+        let mut command = journal.inside("systemd-cat");
+        command.args(["--identifier=websockify", "sh", "-c", &script]);
+        assert_ne!(Websockify::launch(&mut command).wait(), 0);
+        journal.wait_for(&["PRIORITY=3"], reason);
+        let all = journal.records(&["SYSLOG_IDENTIFIER=websockify"]);
+        let with_reason = all.iter().filter(|record| text(record, "MESSAGE").contains(reason));
+        assert_eq!(with_reason.count(), 1, "{all:?}");
+    }
+
+    // The journal has it, and so has who called us.
+    let arguments = format!("--journald {} -- nowhere-to-be-found", free_port());
+    let output = journal.websockify(&arguments, |_| {}).output();
+    assert_eq!((output.status, output.err.len()), (127, 1), "{output:?}");
+    journal.wait_for(&["PRIORITY=3"], "nowhere-to-be-found");
+}
+
 /// D2: a daemon logs to the journal where there is one, and says where there is none.
 #[test]
 fn d2_a_daemon_logs_to_the_journal_if_there_is_one() {
