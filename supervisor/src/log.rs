@@ -3,11 +3,12 @@
 
 mod file;
 mod journal;
+mod lines;
 mod repeats;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ use tracing_subscriber::prelude::*;
 use crate::behind::{self, Writer};
 pub(crate) use file::LogFile;
 use journal::Journal;
+use lines::Lines;
 use repeats::Repeats;
 
 /// What fails where a log cannot be started.
@@ -113,9 +115,12 @@ impl Destination {
                 registry.with(journal).init();
                 return Ok(Log { destination: self, repeats, _writer: Some(writer) });
             }
-            Self::Stderr => behind::start("log", |line: Vec<u8>, dropped| {
-                write_line(io::stderr(), "standard error", &line, dropped);
-            }),
+            Self::Stderr => {
+                let mut lines = Lines::of("standard error");
+                behind::start("log", move |line: Vec<u8>, dropped| {
+                    lines.write(io::stderr(), &line, dropped);
+                })
+            }
             Self::File(file) => file.write_lines(),
         }
         .context(NO_THREAD)?;
@@ -140,15 +145,6 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.repeats.report_now();
     }
-}
-
-/// Writes a line, after a word on those before it for which there was no room. An error is nobody's: a
-/// disk that is full now may have room later.
-fn write_line(mut out: impl Write, name: &str, line: &[u8], dropped: u64) {
-    if dropped > 0 {
-        let _ = writeln!(out, "{dropped} lines dropped: {name} is slow");
-    }
-    let _ = out.write_all(line);
 }
 
 /// A field at a terminal. What it says may come from a client, and must not move the cursor.

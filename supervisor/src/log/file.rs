@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::lines::Lines;
 use crate::behind::{self, Queue, Writer};
 
 /// A log file that can be opened anew.
@@ -44,8 +45,9 @@ impl LogFile {
     /// Begins to write lines; what is pending is written when the [`Writer`] is dropped.
     pub(super) fn write_lines(&self) -> io::Result<(Queue<Vec<u8>>, Writer)> {
         let file = self.clone();
+        let mut lines = Lines::of("the log file");
         behind::start("log", move |line: Vec<u8>, dropped| {
-            super::write_line(&*file.current(), "the log file", &line, dropped);
+            lines.write(&*file.current(), &line, dropped);
         })
     }
 
