@@ -131,11 +131,34 @@ fn d4_a_wrapped_program_is_a_service_until_the_package_is_removed() {
     let mut client = Client::connect(port);
     assert_ne!(client.read_line().parse::<i32>().unwrap(), pid);
 
+    // Settings that are wrong by now are the service's failure, and not the upgrade's.
+    machine.write("/etc/websockify/actor.conf", "SOURCE=nonsense\nPROGRAM=true\n");
+    let (is_well, said) = machine.run(&install);
+    assert!(is_well, "{said}");
+    assert_eq!(client.closing().code, 1001, "restarted");
+    wait_until("its failure", || machine.property(unit, "ActiveState") == "failed");
+    machine.write("/etc/websockify/actor.conf", &settings);
+    machine.control(&["reset-failed", unit]);
+    machine.control(&["start", unit]);
+    let mut client = Client::connect(port);
+    client.read_line();
+
+    machine.control(&["enable", unit, "websockify.socket"]);
+    let wants = [
+        "multi-user.target.wants/websockify@actor.service",
+        "sockets.target.wants/websockify.socket",
+    ];
+    let is_wanted = |link: &&str| {
+        machine.file(&format!("/etc/systemd/system/{link}")).symlink_metadata().is_ok()
+    };
+    assert!(wants.iter().all(is_wanted));
+
     let (is_well, said) = machine.run(&["dpkg", "--force-depends", "--purge", "websockify-rs"]);
     assert!(is_well, "{said}");
     assert_eq!(client.closing().code, 1001, "stopped");
     assert!(is_refused(Ipv4Addr::LOCALHOST, port));
     assert_eq!(machine.run(&["pidof", "websockify", "actor"]).1, "", "nobody is left");
+    assert!(!wants.iter().any(is_wanted), "enabled still");
     assert!(!machine.file("/etc/websockify/example.conf").exists());
     assert!(machine.file("/etc/websockify/actor.conf").exists(), "the administrator's own");
 }
