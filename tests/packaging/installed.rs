@@ -1,13 +1,17 @@
 //! What an administrator does with the package: configures a service, starts it, reads its log, stops it,
 //! upgrades, removes (D2, D4, R5). With a systemd of its own, see `machine.rs`.
 
+use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
 use super::machine::Machine;
 use super::{PACKAGE, can_package};
-use crate::support::{Client, Service, echo_service, free_port, is_refused, wait_until};
+use crate::support::{
+    Caller, Client, SERVERS, Service, echo_service, free_port, is_refused, wait_until,
+};
 
 fn machine() -> Option<Machine> {
     if can_package() { Machine::boot(&PACKAGE) } else { None }
@@ -68,6 +72,34 @@ fn d4_the_service_runs_under_systemd() {
     assert_eq!(client.closing().code, 1001);
     wait_until("its end", || machine.property(unit, "ActiveState") == "inactive");
     assert_eq!(machine.property(unit, "Result"), "success");
+}
+
+/// D4, T2, T5: a key that is a group's is read by the service in that group, and read again.
+#[test]
+fn d4_the_service_reads_a_key_of_its_group() {
+    let Some(machine) = machine() else { return };
+    let unit = "websockify.service";
+    let (port, service) = (free_port(), echo_service());
+    let pem = "/etc/ssl/server.pem";
+    machine.write(pem, &SERVERS.issue("localhost").pem());
+    assert!(machine.run(&["chown", "root:adm", pem]).0);
+    fs::set_permissions(machine.file(pem), Permissions::from_mode(0o640)).unwrap();
+    machine.write(
+        "/etc/systemd/system/websockify.service.d/group.conf",
+        "[Service]\nSupplementaryGroups=adm\n",
+    );
+    let (source, target) = (format!("127.0.0.1:{port}"), service.target());
+    let settings = format!("SOURCE={source}\nTARGET={target}\nOPTIONS=--cert={pem}\n");
+    machine.write("/etc/default/websockify", &settings);
+    machine.control(&["daemon-reload"]);
+    machine.control(&["start", unit]);
+    let caller = Caller::anonymous();
+    let mut connection = caller.session(port, &[]).unwrap();
+    let before = connection.certificate();
+    machine.write(pem, &SERVERS.issue("localhost").pem());
+    machine.control(&["reload", unit]);
+    wait_until("the other certificate", || caller.call(port).unwrap().certificate() != before);
+    connection.exchange(b"hello");
 }
 
 /// D4: the port is open before the service runs, and while it does not.

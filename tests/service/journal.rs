@@ -180,11 +180,12 @@ fn d2_sessions_are_records_with_fields() {
 }
 
 /// D2: warnings are 4 and errors 3; W11: the program's lines have its own name and process id, long
-/// ones come whole in pieces.
+/// ones come whole in pieces, and JOURNAL_STREAM is true of it (systemd.exec(5)).
 #[test]
 fn w11_the_programs_lines_are_its_own_in_the_journal() {
     let Some(journal) = Journal::start() else { return };
     let script = "echo hello; echo '<3>broken' >&2; \
+                  [ $JOURNAL_STREAM = $(stat -L -c %d:%i /proc/self/fd/2) ] && echo its stream; \
                   printf '%0300000d\\n' 7; exit 3";
     let mut websockify = journal.websockify(&format!("--journald {}", free_port()), |command| {
         command.args(["--wrap-mode=respawn", "--", "/bin/sh", "-c", script]);
@@ -194,6 +195,7 @@ fn w11_the_programs_lines_are_its_own_in_the_journal() {
     let own = [&pid[..], "SYSLOG_IDENTIFIER=sh"];
     assert_eq!(text(&journal.wait_for(&own, "hello"), "PRIORITY"), "6");
     assert_eq!(text(&journal.wait_for(&own, "broken"), "PRIORITY"), "3", "its own level");
+    journal.wait_for(&own, "its stream");
     journal.wait_for(&own, "7");
     let long: String = journal
         .records(&own)
