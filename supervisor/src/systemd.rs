@@ -2,9 +2,13 @@
 //! (sd_watchdog_enabled(3)), sockets that it opened for us (sd_listen_fds(3)).
 
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::future::pending;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -25,12 +29,10 @@ impl Systemd {
     /// Finds it. A thread of its own tells it: the queue of a socket that nobody reads is soon full, and
     /// then holds up who writes.
     pub(crate) fn find() -> io::Result<Self> {
-        if std::env::var_os("NOTIFY_SOCKET").is_none() {
-            return Ok(Self::default());
-        }
+        let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(Self::default()) };
         let mut is_deaf = false;
         let (notices, writer) = behind::start("systemd", move |notice: String, _| {
-            if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&notice)])
+            if let Err(error) = tell(&name, &notice)
                 && !std::mem::replace(&mut is_deaf, true)
             {
                 tracing::warn!("cannot notify systemd: {}", bridge::words(&error));
@@ -76,6 +78,16 @@ impl Systemd {
             put(notices, state);
         }
     }
+}
+
+/// Sends a datagram to the socket of this name, which is abstract if it begins with `@`
+/// (sd_notify(3)); the crate knows paths only.
+fn tell(name: &OsStr, notice: &str) -> io::Result<()> {
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(notice.as_bytes(), &address).map(drop)
 }
 
 fn put(notices: &Queue<String>, state: &NotifyState<'_>) {

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,8 +26,12 @@ impl Manager {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        Self { directory, ..Self::at(socket) }
+    }
+
+    fn at(socket: UnixDatagram) -> Self {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        Self { socket, directory }
+        Self { socket, directory: TempDir::new().unwrap() }
     }
 
     fn start(&self, arguments: &str, prepare: impl FnOnce(&mut Command)) -> Websockify {
@@ -61,6 +66,18 @@ fn d4_a_bridge_is_ready_when_it_accepts_and_says_when_it_stops() {
     assert_eq!(messages[0], format!("STATUS=Bridging to {}", service.target()));
     assert_eq!(websockify.stop(), 0);
     assert_eq!(manager.until("STOPPING=1").len(), 1);
+}
+
+#[test]
+fn d4_the_notify_socket_may_be_abstract() {
+    let (service, port) = (echo_service(), free_port());
+    let name = format!("websockify-test-notify-{port}");
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let manager = Manager::at(UnixDatagram::bind_addr(&address).unwrap());
+    let _websockify = manager.start(&format!("{port} {}", service.target()), |command| {
+        command.env("NOTIFY_SOCKET", format!("@{name}"));
+    });
+    manager.until("READY=1");
 }
 
 /// D4: READY waits for the program; STATUS says for what; nothing of this reaches the program (W1).
