@@ -13,8 +13,10 @@ const REVERSE_WRAP_OFF = "\x1b[?45l";
 // the row is a soft wrap of the one above.
 const ERASE_BELOW = ` \x1b[J${REVERSE_WRAP_ON}\b${REVERSE_WRAP_OFF}`;
 
-// A key's escape sequence, else one character.
-const KEYS = /\x1b\[[0-9;?]*[ -/]*[@-~]|\x1bO[@-~]|\x1b|[\x00-\x1f\x7f]|[^\x00-\x1f\x7f]+/gu;
+// A key's escape sequence, or the terminal's answer to a question of the server's, as ECMA-48 has
+// them; else one control character, or text.
+const KEYS =
+  /\x1b\[[0-?]*[ -/]*[@-~]|\x1bO[@-~]|\x1b[P\]][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -~]?|[\x00-\x1f\x7f]|[^\x00-\x1f\x7f]+/gu;
 const CONTROL = /^[\x00-\x1f\x7f]/;
 
 // As xterm.js counts cells: Unicode 6, code point by code point.

@@ -12,11 +12,18 @@ const TERMINAL_TYPES = ["xterm-256color", "xterm", "vt220", "vt100", "ansi", "xt
 
 const encoder = new TextEncoder();
 
+// What a frame ends with and must not be torn from what follows: a CR, whose LF may be on its way,
+// and an escape sequence that is not complete (ECMA-48).
+const UNFINISHED = /(?:\r|\x1b(?:\[[0-?]*[ -/]*|[P\]X^_][^\x07\x1b]*\x1b?|[ -/]*))$/;
+// It never ends: then it is no sequence that means anything.
+const UNFINISHED_LIMIT = 4096;
+
 export class Session {
   #telnet;
   // A stream: a character may be cut by the end of a frame.
   #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #line;
+  #unfinished = "";
   #out;
 
   /**
@@ -64,10 +71,15 @@ export class Session {
   }
 
   // Output that arrives while a line is being typed goes above that line.
-  #output(text) {
-    if (text === "") return;
-    if (this.mode.line) this.#out.show(this.#line.erase() + text + this.#line.redraw());
-    else this.#out.show(text);
+  #output(added) {
+    if (added === "") return;
+    const text = this.#unfinished + added;
+    this.#unfinished = "";
+    if (!this.mode.line) return this.#out.show(text);
+    const [rest] = text.match(UNFINISHED) ?? [""];
+    if (rest.length < UNFINISHED_LIMIT) this.#unfinished = rest;
+    const shown = text.slice(0, text.length - this.#unfinished.length);
+    if (shown !== "") this.#out.show(this.#line.erase() + shown + this.#line.redraw());
   }
 
   #switched() {

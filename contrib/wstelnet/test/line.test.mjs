@@ -44,6 +44,12 @@ const ROWS = [
   { name: "interrupt gives up the line", keys: ["abc", "\x03", "d\r"], sent: ["INTERRUPT", "d\r\n"] },
   { name: "other controls go at once", keys: ["a", "\x04", "\r"], sent: ["\x04", "a\r\n"] },
   { name: "other keys are nothing", keys: ["\x1b[15~", "\x1b[200~a\x1b[201~", "\x1b", "\r"], sent: ["a\r\n"] },
+  { name: "Alt and a letter is a key too", keys: ["a", "\x1bb", "\x1b", "c\r"], sent: ["ac\r\n"] },
+  {
+    name: "what the terminal answers a server that asks is not typed",
+    keys: ["\x1b[?1;2c", "\x1b[>0;276;0c", "\x1b[1;1R", "\x1b[<0;10;5M", "\x1b]10;rgb:20/26/2d\x1b\\", "\x1bP0$r\x1b\\", "a\r"],
+    sent: ["a\r\n"],
+  },
   { name: "a paste of two lines", keys: ["one\rtwo\rthr"], sent: ["one\r\n", "two\r\n"] },
   { name: "a tab is kept", keys: ["a\tb\r"], sent: ["a\tb\r\n"] },
 ];

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
+import headless from "@xterm/headless";
 import { Session } from "../src/session.js";
 
 const CHARACTER_MODE = [255, 251, 3, 255, 251, 1];
@@ -122,6 +123,36 @@ test("output goes above an unfinished line", () => {
   log.shown = "";
   session.receive(new TextEncoder().encode("A cat\r\n"));
   assert.match(log.shown, /A cat\r\ngo$/);
+});
+
+test("output that is cut anywhere leaves itself and the unfinished line whole", async () => {
+  const bytes = new TextEncoder().encode("A \x1b[36mrat\x1b[0m.\x1b]0;t\x1b\\\x1b(B\r\n\x1b[1mGone.\x1b[m\r\n10hp> ");
+  for (let cut = 1; cut < bytes.length; cut += 1) {
+    const { session, log } = start();
+    session.type("kill r");
+    session.receive(bytes.subarray(0, cut));
+    session.receive(bytes.subarray(cut));
+    const screen = new headless.Terminal({ cols: 40, rows: 5, allowProposedApi: true, convertEol: true });
+    await new Promise((done) => screen.write(log.shown, done));
+    const rows = [0, 1, 2].map((y) => screen.buffer.active.getLine(y).translateToString().trimEnd());
+    assert.deepEqual(rows, ["A rat.", "Gone.", "10hp> kill r"], `cut at ${cut}`);
+  }
+});
+
+test("a sequence that never ends is not kept", () => {
+  const { session, log } = start();
+  session.receive(new TextEncoder().encode(`\x1b]0;${"x".repeat(3000)}`));
+  assert.equal(log.shown, "");
+  session.receive(new TextEncoder().encode("x".repeat(3000)));
+  assert.equal(log.shown, `\x1b]0;${"x".repeat(6000)}`);
+});
+
+test("what was cut before character mode is shown in it", () => {
+  const { session, log } = start();
+  session.receive(new TextEncoder().encode("a\x1b["));
+  session.receive(Uint8Array.from(CHARACTER_MODE));
+  session.receive(new TextEncoder().encode("1mb"));
+  assert.equal(log.shown, "a\x1b[1mb");
 });
 
 test("a server that asks for every terminal type is left with the best", () => {
