@@ -49,6 +49,8 @@ export class Terminal {
       cursorBlink: true,
       // Dim or blue text must stay readable on either background (WCAG AA).
       minimumContrastRatio: 4.5,
+      // It warns of writeSync.
+      logLevel: "error",
     });
     this.#xterm.loadAddon(this.#fit);
     this.#xterm.loadAddon(new WebLinksAddon());
@@ -71,21 +73,26 @@ export class Terminal {
     return this.#xterm.rows;
   }
 
+  /**
+   * Draws at once. A WebSocket cannot be told to wait; but while we draw, the browser hands out no
+   * message and in the end takes none from the network, so that TCP slows a program that writes
+   * faster. `write` would draw when there is time, and at 50 MB throw away what comes.
+   */
   show(text) {
-    this.#xterm.write(text);
+    // An empty text leaves the queue of callbacks one too long.
+    if (text !== "") this.#xterm._core.writeSync(text);
   }
 
   /** A line of ours between two sessions, with nothing of the last one in force. */
   separate(words) {
     // A close reason comes from outside: it may not act on the terminal.
     const plain = words.replace(/\p{Cc}/gu, " ");
-    // Once all before is drawn: 1049 moves the cursor even where it switches nothing.
-    this.#xterm.write(CANCEL, () => {
-      const { type, cursorX } = this.#xterm.buffer.active;
-      const start = (type === "alternate" ? MAIN_SCREEN : "") + AFTER_SESSION;
-      const below = type === "alternate" || cursorX > 0 ? "\r\n" : "";
-      this.#xterm.write(`${start}${below}\x1b[90m${plain}\x1b[0m\r\n`);
-    });
+    this.show(CANCEL);
+    const { type, cursorX } = this.#xterm.buffer.active;
+    // 1049 moves the cursor even where it switches nothing.
+    const start = (type === "alternate" ? MAIN_SCREEN : "") + AFTER_SESSION;
+    const below = type === "alternate" || cursorX > 0 ? "\r\n" : "";
+    this.show(`${start}${below}\x1b[90m${plain}\x1b[0m\r\n`);
   }
 
   /** Plain line servers end lines with a bare LF: in line mode it is a new line. */

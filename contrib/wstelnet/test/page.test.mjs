@@ -220,6 +220,25 @@ test("the keyboard alone: in, out by Ctrl+F6, disconnect, reconnect", { skip }, 
   await state(page, "open");
 });
 
+test("a server that writes faster than can be drawn is slowed, and nothing waits in the page", { skip }, async (t) => {
+  const session = (socket) => {
+    socket.send(CHARACTER_MODE);
+    for (let sent = 0; sent < 100; sent += 1) socket.send(Buffer.from("y\r\n".repeat(15_000)));
+    socket.send(Buffer.from("the end\r\n"));
+    socket.close(1000);
+  };
+  const { page } = await open(t, { session }, { query: "?autoconnect=1" });
+  const rows = await page.evaluate(async () => {
+    const frame = () => new Promise(requestAnimationFrame);
+    while (document.body.dataset.state !== "closed") await frame();
+    // Drawn with the next frame is drawn already.
+    await frame();
+    await frame();
+    return [...document.querySelectorAll(".xterm-rows > div")].map((row) => row.textContent.trim());
+  });
+  assert.ok(rows.includes("the end"), rows.join("\n"));
+});
+
 test("on a phone: nothing overflows, Ctrl and arrows have buttons", { skip }, async (t) => {
   const phone = { viewport: { width: 375, height: 667 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true };
   const { page } = await open(t, { session: echoServer }, phone);
