@@ -26,7 +26,7 @@ const terminal = new Terminal(element("terminal"), {
   typeBytes: (bytes) => session?.typeBytes(bytes),
   resize: (columns, rows) => session?.resize(columns, rows),
   title: (text) => (document.title = text === "" ? "wstelnet" : `${text} · wstelnet`),
-  leave: () => element("disconnect").focus(),
+  leave,
   select: (something) => (element("copy").disabled = !something),
 });
 
@@ -135,6 +135,12 @@ function connect() {
   connection.connect(target);
 }
 
+// To the button that is of most use, of those that there are now.
+function leave() {
+  const buttons = ["disconnect", "reconnect", "another"].map(element);
+  buttons.find((button) => button.offsetParent !== null)?.focus();
+}
+
 async function paste() {
   try {
     terminal.paste(await navigator.clipboard.readText());
@@ -196,6 +202,10 @@ element("control").addEventListener("click", () => {
   terminal.focus();
 });
 window.addEventListener("online", () => connection.online());
+// Ctrl+W takes back a word in a terminal and closes a tab in most browsers: they ask first.
+window.addEventListener("beforeunload", (event) => {
+  if (connection.state.name === "open") event.preventDefault();
+});
 
 const link = fromLink(location);
 for (const name of ["host", "port", "path"]) fields[name].value = link[name];

@@ -150,6 +150,8 @@ export class Terminal {
 
   // Keys that are the page's. Returns whether xterm.js shall have the key.
   #key(event, on) {
+    // Without a session there is no shell to complete a word: the key goes to the next button.
+    if (event.key === "Tab" && this.#xterm.options.disableStdin) return false;
     const copies =
       event.ctrlKey &&
       ((event.shiftKey && event.code === "KeyC") || event.code === "Insert") &&

@@ -220,6 +220,37 @@ test("the keyboard alone: in, out by Ctrl+F6, disconnect, reconnect", { skip }, 
   await state(page, "open");
 });
 
+test("the keyboard alone: from a session that was lost to the buttons", { skip }, async (t) => {
+  const { page, server } = await open(t, { session: echoServer }, { query: "?autoconnect=1" });
+  await seen(page, /^ready>/);
+  server.close();
+  await state(page, "waiting");
+  const focused = () => page.evaluate(() => document.activeElement.id);
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(), "reconnect");
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(), "another");
+  await page.focus(".xterm-helper-textarea");
+  await page.keyboard.press("Control+F6");
+  assert.equal(await focused(), "reconnect");
+});
+
+test("a tab that would take a session along asks first", { skip }, async (t) => {
+  const { page } = await open(t, { session: echoServer }, { query: "?autoconnect=1" });
+  await seen(page, /^ready>/);
+  // Browsers ask where somebody has done something.
+  await page.keyboard.press("a");
+  const asked = page.waitForEvent("dialog");
+  await page.close({ runBeforeUnload: true });
+  const dialog = await asked;
+  assert.equal(dialog.type(), "beforeunload");
+  await dialog.dismiss();
+  await page.click("#disconnect");
+  const closed = page.waitForEvent("close");
+  await page.close({ runBeforeUnload: true });
+  await closed;
+});
+
 test("a server that writes faster than can be drawn is slowed, and nothing waits in the page", { skip }, async (t) => {
   const session = (socket) => {
     socket.send(CHARACTER_MODE);
