@@ -271,12 +271,14 @@ test("a server that writes faster than can be drawn is slowed, and nothing waits
 });
 
 test("on a phone: nothing overflows, Ctrl and arrows have buttons", { skip }, async (t) => {
-  const phone = { viewport: { width: 375, height: 667 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true };
+  const phone = { viewport: { width: 320, height: 568 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true };
   const { page } = await open(t, { session: echoServer }, phone);
   await picture(page, "phone-form");
   await page.tap("[name=submit]");
   await seen(page, /^ready>/);
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+  const [status, copy] = await Promise.all(["#status", "#copy"].map((part) => page.locator(part).boundingBox()));
+  assert.ok(status.x + status.width < copy.x, "the state and the buttons are apart");
   await page.tap("#control");
   await page.keyboard.press("c");
   await page.tap("[data-key=up]");
