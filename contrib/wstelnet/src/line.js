@@ -24,7 +24,9 @@ const ZERO_WIDTH = /[\p{Mn}\p{Me}\p{Cf}]/u;
 const WIDE =
   /[\u1100-\u115f\u2329\u232a\u2e80-\u303e\u3040-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{20000}-\u{3fffd}]/u;
 
-const graphemes = new Intl.Segmenter(undefined, { granularity: "grapheme" });
+const segmenter = new Intl.Segmenter(undefined, { granularity: "grapheme" });
+// V8 copies all of the text into each of its segments: of a long one there are only pieces at a time.
+const PIECE = 256;
 
 /** Edits one line at a time; what was shown and sent comes out of the three calls given. */
 export class LineEditor {
@@ -116,8 +118,8 @@ export class LineEditor {
   }
 
   #insert(text) {
-    const added = [...graphemes.segment(text)].map(({ segment }) => segment);
-    this.#before.push(...added);
+    const added = graphemes(text);
+    this.#before = this.#before.concat(added);
     this.#show(shown(added) + shown(this.#after) + back(this.#after));
   }
 
@@ -133,10 +135,10 @@ export class LineEditor {
       count < 0 ? this.#before.splice(this.#before.length + count) : this.#after.splice(0, count);
     if (passed.length === 0) return false;
     if (count < 0) {
-      this.#after.unshift(...passed);
+      this.#after = passed.concat(this.#after);
       this.#show(back(passed));
     } else {
-      this.#before.push(...passed);
+      this.#before = this.#before.concat(passed);
       this.#show(shown(passed));
     }
     return true;
@@ -171,7 +173,7 @@ export class LineEditor {
     if (this.#hidden || next < 0 || next > this.#history.length) return;
     this.#recalled = next;
     const erased = this.erase();
-    this.#replace([...graphemes.segment(this.#history[next] ?? "")].map(({ segment }) => segment));
+    this.#replace(graphemes(this.#history[next] ?? ""));
     this.#show(erased + this.redraw());
   }
 
@@ -187,6 +189,18 @@ export class LineEditor {
   #show(text) {
     if (!this.#hidden) this.#out.show(text);
   }
+}
+
+function graphemes(text) {
+  const found = [];
+  let last = "";
+  for (let at = 0; at < text.length; at += PIECE) {
+    const piece = last + text.slice(at, at + PIECE);
+    for (const { segment } of segmenter.segment(piece)) found.push(segment);
+    // It may go on in the next piece.
+    last = at + PIECE < text.length ? found.pop() : "";
+  }
+  return found;
 }
 
 // A tab in the line is drawn as one cell, so that its width is known.

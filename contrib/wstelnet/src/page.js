@@ -130,7 +130,10 @@ function connect() {
     return;
   }
   const { autoconnect } = fromLink(location);
-  history.replaceState(null, "", location.pathname + toLink({ ...values, autoconnect }, location));
+  // Not by its path alone: "//page" would be another host's.
+  const link = new URL(location);
+  link.search = toLink({ ...values, autoconnect }, location);
+  history.replaceState(null, "", link);
   terminal.screenReader = fields.reader.checked;
   connection.connect(target);
 }

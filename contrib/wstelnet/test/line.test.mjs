@@ -62,6 +62,17 @@ for (const { name, keys, sent } of ROWS) {
   });
 }
 
+test("a paste is a line however long it is, its graphemes whole", () => {
+  const { line, log } = start();
+  // Odd, so that some of it is cut wherever it is looked at in pieces.
+  const text = "👨‍👩‍👧e\u0301x".repeat(30_000);
+  line.type(text);
+  line.type(HOME);
+  line.type(END);
+  line.type("\x7f\x7f\x7f\r");
+  assert.equal(log.sent.join(""), `${text.slice(0, -"👨‍👩‍👧e\u0301x".length)}\r\n`);
+});
+
 test("a hidden line is sent, neither shown nor remembered", () => {
   const { line, log } = start();
   line.type("jane\r");
@@ -96,13 +107,15 @@ function terminal() {
     // A cursor that waits behind the last column stands on the next cell to come.
     return { text: rows.join("").trimEnd(), cursor: active.cursorY * 10 + active.cursorX };
   };
-  return { write, picture };
+  return { write, picture, reset: () => screen.reset() };
 }
 
+// What a terminal looks like that was shown this and nothing else.
+const blank = terminal();
 async function draw(text) {
-  const { write, picture } = terminal();
-  await write(text);
-  return picture();
+  blank.reset();
+  await blank.write(text);
+  return blank.picture();
 }
 
 // A wide character that does not fit into the row leaves a blank cell, and an

@@ -78,6 +78,13 @@ test("a link fills the form and may connect", { skip }, async (t) => {
   assert.equal(await page.textContent("#peer"), `127.0.0.1:${server.port}`);
 });
 
+test("a page whose path begins with two slashes connects to its own host", { skip }, async (t) => {
+  const { page } = await open(t, { session: lineServer }, { query: "?autoconnect=1" });
+  const link = page.url();
+  await page.goto(link.replace(/(?<=\d)\//, "//"));
+  await seen(page, /^Welcome/);
+});
+
 test("a wrong address is said in words", { skip }, async (t) => {
   const { page } = await open(t);
   await page.fill("[name=port]", "99999");

@@ -17,7 +17,7 @@ const TYPES = { html: "text/html", js: "text/javascript", css: "text/css" };
  */
 export async function serve({ session = () => {}, refuse = () => undefined, tls } = {}) {
   const answer = (request, response) => {
-    const name = new URL(request.url, "http://page").pathname.slice(1);
+    const name = new URL(`http://page${request.url}`).pathname.replace(/^\/+/, "");
     const type = TYPES[name.split(".").at(-1)];
     if (!/^[a-z]+\.[a-z]+$/.test(name) || type === undefined) {
       response.writeHead(refuse() ?? 404, challenge(refuse())).end();
