@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Client, Websockify, free_port, request, wait_for_within};
+use crate::support::{Client, Websockify, echo_service, free_port, request, wait_for_within};
 
 /// How long a machine may take to build it.
 const BUILD: Duration = Duration::from_secs(600);
@@ -15,12 +15,7 @@ fn demo(port: u16) -> Websockify {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/demo");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut command = Command::new(script);
-    let websockify =
-        Websockify::launch(command.arg(port.to_string()).env("CARGO_TARGET_DIR", target));
-    wait_for_within(BUILD, "an open port", || {
-        websockify.logged(&["listening on"]).into_iter().next()
-    });
-    websockify
+    Websockify::launch(command.arg(port.to_string()).env("CARGO_TARGET_DIR", target))
 }
 
 /// A guest who has come in and said a name.
@@ -42,9 +37,9 @@ fn tell(guest: &mut Client, line: &str) -> String {
 fn h4_the_demo_is_one_command_and_ends_with_ctrl_c() {
     let port = free_port();
     let mut websockify = demo(port);
-    let said = websockify.out.text();
     let url = format!("http://localhost:{port}/wstelnet.html?autoconnect=1");
-    assert!(said.contains(&url), "{said}");
+    wait_for_within(BUILD, "the address", || websockify.out.text().contains(&url).then_some(()));
+    // Who opens it finds the page there.
     let (head, _) = request(port, "/wstelnet.html?autoconnect=1", &[]);
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/html")));
     websockify.assert_alone_on(port);
@@ -66,4 +61,14 @@ fn h4_the_demo_is_one_command_and_ends_with_ctrl_c() {
     assert_eq!(ada.closing().code, 1001);
     assert_eq!(websockify.wait(), 0);
     assert_eq!(websockify.remnants(), []);
+}
+
+/// H4: a port that somebody else has is no page to open.
+#[test]
+fn h4_the_demo_sends_nobody_to_a_port_that_is_taken() {
+    let taken = echo_service();
+    let mut websockify = demo(taken.address.port());
+    wait_for_within(BUILD, "an end", || (!websockify.is_running()).then_some(()));
+    assert_eq!(websockify.wait(), 1);
+    assert_eq!(websockify.out.text(), "");
 }

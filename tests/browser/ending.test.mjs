@@ -32,12 +32,20 @@ function guestbook(t, port, options = []) {
   return Websockify.listening(t, [`127.0.0.1:${port}`, ...all, "--", GUESTBOOK, `${port}`]);
 }
 
-/** The page, told to connect; with `options` for Chromium. */
-async function visit(t, port, options) {
+/** The page, told to connect and what else is in `query`. With `clock` its time is the test's; `options` are Chromium's. */
+async function visit(t, port, { scheme = "http", query = "", clock = false, ...options } = {}) {
   const page = await newPage(browser, options);
   t.after(() => page.close());
-  await page.goto(`http://127.0.0.1:${port}/wstelnet.html?autoconnect=1`);
+  if (clock) await page.clock.install();
+  await page.goto(`${scheme}://127.0.0.1:${port}/wstelnet.html?autoconnect=1${query}`);
   return page;
+}
+
+/** The guestbook on a port of its own, with `options` for websockify, and a visit there. */
+async function guest(t, options, visiting) {
+  const port = await freePort();
+  const websockify = await guestbook(t, port, options);
+  return { port, websockify, page: await visit(t, port, visiting) };
 }
 
 // A page that ended says so, and leaves the next step to its user.
@@ -62,9 +70,7 @@ test("h4 a target that refuses: 1011 and the reason", { skip }, async (t) => {
 });
 
 test("h4 a program that has ended: 1011 and the reason", { skip }, async (t) => {
-  const port = await freePort();
-  const websockify = await guestbook(t, port);
-  const page = await visit(t, port);
+  const { websockify, page } = await guest(t);
   await seen(page, /^What is your name\?/);
   const [program] = websockify.processes().filter(({ name }) => name === "guestbook");
   process.kill(program.pid);
@@ -74,12 +80,7 @@ test("h4 a program that has ended: 1011 and the reason", { skip }, async (t) => 
 });
 
 test("h4 websockify is killed: tried again by itself, then given up", { skip }, async (t) => {
-  const port = await freePort();
-  const websockify = await guestbook(t, port);
-  const page = await newPage(browser);
-  t.after(() => page.close());
-  await page.clock.install();
-  await page.goto(`http://127.0.0.1:${port}/wstelnet.html?autoconnect=1`);
+  const { port, websockify, page } = await guest(t, [], { clock: true });
   await seen(page, /^What is your name\?/);
   await websockify.killed();
   await state(page, "waiting", /was lost/);
@@ -97,12 +98,7 @@ test("h4 websockify is killed: tried again by itself, then given up", { skip }, 
 });
 
 test("h4 a network that swallows everything: an end by the user's click or the page's clock", { skip }, async (t) => {
-  const port = await freePort();
-  const websockify = await guestbook(t, port);
-  const page = await newPage(browser);
-  t.after(() => page.close());
-  await page.clock.install();
-  await page.goto(`http://127.0.0.1:${port}/wstelnet.html?autoconnect=1`);
+  const { websockify, page } = await guest(t, [], { clock: true });
   await seen(page, /^What is your name\?/);
   websockify.signal("SIGSTOP");
   await page.click("#disconnect");
@@ -118,9 +114,7 @@ test("h4 a network that swallows everything: an end by the user's click or the p
 });
 
 test("h4 401: the page says so, and the browser asks for the password", { skip }, async (t) => {
-  const port = await freePort();
-  await guestbook(t, port, BASIC);
-  const stranger = await visit(t, port);
+  const { port, page: stranger } = await guest(t, BASIC);
   await closed(stranger, /asks for a user name and a password \(401\)/);
   // Nobody answers the browser's dialogue here, which has pointer and keyboard: the page waits for it.
   await stranger.click("#reconnect");
@@ -135,9 +129,7 @@ test("h4 401: the page says so, and the browser asks for the password", { skip }
 });
 
 test("h4 401: who logged in for the page is logged in for the session", { skip }, async (t) => {
-  const port = await freePort();
-  const websockify = await guestbook(t, port, [...BASIC, "--web-auth"]);
-  const page = await visit(t, port, { httpCredentials: JANE });
+  const { port, websockify, page } = await guest(t, [...BASIC, "--web-auth"], { httpCredentials: JANE });
   await seen(page, /^What is your name\?/);
   await websockify.killed();
   await guestbook(t, port, ["--auth-plugin=BasicHTTPAuth", "--auth-source=jane:changed", "--web-auth"]);
@@ -145,9 +137,8 @@ test("h4 401: who logged in for the page is logged in for the session", { skip }
 });
 
 test("h4 403: a page of an origin that is not expected", { skip }, async (t) => {
-  const port = await freePort();
-  await guestbook(t, port, ["--auth-plugin=ExpectOrigin", "--auth-source=https://page.example"]);
-  await closed(await visit(t, port), /does not admit this page or this user \(403\)/);
+  const { page } = await guest(t, ["--auth-plugin=ExpectOrigin", "--auth-source=https://page.example"]);
+  await closed(page, /does not admit this page or this user \(403\)/);
 });
 
 test("h4 403: a certificate of another name", { skip }, async (t) => {
@@ -161,25 +152,17 @@ test("h4 403: a certificate of another name", { skip }, async (t) => {
     `--cert=${own.cert}`, `--key=${own.key}`, "--verify-client", `--cafile=${trusted}`,
     "--auth-plugin=ClientCertCNAuth", "--auth-source=jane",
   ]);
-  const origin = `https://127.0.0.1:${port}`;
-  const visitor = async ({ cert, key }) => {
-    const clientCertificates = [{ origin, certPath: cert, keyPath: key }];
-    const page = await newPage(browser, { ignoreHTTPSErrors: true, clientCertificates });
-    t.after(() => page.close());
-    await page.goto(`${origin}/wstelnet.html?autoconnect=1`);
-    return page;
+  const visitor = ({ cert, key }) => {
+    const clientCertificates = [{ origin: `https://127.0.0.1:${port}`, certPath: cert, keyPath: key }];
+    return visit(t, port, { scheme: "https", ignoreHTTPSErrors: true, clientCertificates });
   };
   await seen(await visitor(jane), /^What is your name\?/);
   await closed(await visitor(joe), /does not admit this page or this user \(403\)/);
 });
 
 test("h4 another host: its refusal is guessed at, its absence told", { skip }, async (t) => {
-  const [port, other] = [await freePort(), await freePort()];
-  await guestbook(t, port);
-  const page = await newPage(browser);
-  t.after(() => page.close());
-  const link = `http://127.0.0.1:${port}/wstelnet.html?autoconnect=1&port=${other}`;
-  await page.goto(link);
+  const other = await freePort();
+  const { page } = await guest(t, [], { query: `&port=${other}` });
   await closed(page, /^Nothing answers at 127\.0\.0\.1:\d+\.$/);
   await guestbook(t, other, BASIC);
   await page.click("#reconnect");
