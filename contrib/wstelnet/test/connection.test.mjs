@@ -100,6 +100,21 @@ test("a lost connection is retried with growing pauses, then given up", async (t
   assert.match(states.at(-1).words, /Nothing answers at box:2023.*Gave up after 5 attempts/);
   mock.timers.tick(3_600_000);
   assert.equal(FakeSocket.all.length, 1 + RETRY_MS.length);
+  // Who asks for it himself has all retries ahead.
+  connection.reconnect();
+  last().onopen({});
+  lose(last());
+  assert.equal(states.at(-1).tries, 1);
+});
+
+test("a target that never worked is not retried by itself, though the one before had", async (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  connection.connect(parse({ host: "other", port: "1", path: "", encrypt: false }));
+  lose(last());
+  await settled();
+  assert.deepEqual(states.at(-1), { name: "closed", words: "Nothing answers at other:1." });
 });
 
 test("one that opens and is lost at once, each time, is given up too", (t) => {
@@ -181,9 +196,11 @@ test("the user disconnects: the socket's own end says nothing more", (t) => {
 test("where a password is wanted, the user who reconnects is asked for it first", async (t) => {
   const asked = [];
   let answer;
+  let dialogue;
   const fetch = (url, { credentials, signal }) => {
     asked.push(credentials);
     if (credentials === "omit") return Promise.resolve({ status: 401 });
+    dialogue = signal;
     return new Promise((resolve, reject) => {
       answer = () => resolve({ status: 405 });
       signal.addEventListener("abort", () => reject(signal.reason));
@@ -198,6 +215,7 @@ test("where a password is wanted, the user who reconnects is asked for it first"
   connection.reconnect();
   assert.deepEqual(states.at(-1), { name: "connecting", tries: 0 });
   connection.disconnect();
+  assert.ok(dialogue.aborted);
   await settled();
   assert.equal(states.at(-1).name, "closed");
   assert.equal(FakeSocket.all.length, 1);
@@ -285,6 +303,7 @@ test("a refusal in words", () => {
 test("a probe tells its own host's status and hides another's", async () => {
   const asked = [];
   const fetch = async (url, options) => {
+    assert.ok(options.signal instanceof AbortSignal, "an answer is not waited for for ever");
     asked.push([options.method, options.mode, options.credentials]);
     return { status: options.mode === "no-cors" ? 0 : 405 };
   };

@@ -40,6 +40,7 @@ const ROWS = [
   { name: "erase the line", keys: ["say hello", "\x15", "look\r"], sent: ["look\r\n"] },
   { name: "history", keys: ["a\r", "b\r", UP, UP, "\r"], sent: ["a\r\n", "b\r\n", "a\r\n"] },
   { name: "history and back", keys: ["a\r", UP, DOWN, "b\r"], sent: ["a\r\n", "b\r\n"] },
+  { name: "history has a line that is repeated once", keys: ["a\r", "b\r", "b\r", UP, UP, "\r"], sent: ["a\r\n", "b\r\n", "b\r\n", "a\r\n"] },
   { name: "history ends", keys: ["a\r", UP, UP, UP, "x\r"], sent: ["a\r\n", "ax\r\n"] },
   { name: "interrupt gives up the line", keys: ["abc", "\x03", "d\r"], sent: ["INTERRUPT", "d\r\n"] },
   { name: "other controls go at once", keys: ["a", "\x04", "\r"], sent: ["\x04", "a\r\n"] },
@@ -87,6 +88,14 @@ test("a hidden line is sent, neither shown nor remembered", () => {
   line.type("\r");
   assert.deepEqual(log.sent, ["jane\r\n", "secret\r\n", "jane\r\n"]);
   assert.ok(!log.shown.join("").includes("secret"));
+});
+
+test("a hundred lines are remembered", () => {
+  const { line, log } = start();
+  for (let number = 0; number <= 100; number += 1) line.type(`${number}\r`);
+  log.sent.length = 0;
+  line.type(`${UP.repeat(200)}\r`);
+  assert.deepEqual(log.sent, ["1\r\n"]);
 });
 
 test("an unfinished line is taken as it stands", () => {
