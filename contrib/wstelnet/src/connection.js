@@ -155,7 +155,7 @@ export class Connection {
 
   #again({ words, retry }) {
     const wanted = retry && this.#proven;
-    if (wanted && !this.#browser.online()) {
+    if (wanted && !this.#target.near && !this.#browser.online()) {
       this.#become({ name: "waiting", words: "This device is offline.", tries: this.#tries });
     } else if (wanted && this.#tries < RETRY_MS.length) {
       const pause = RETRY_MS[this.#tries];

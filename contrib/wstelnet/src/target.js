@@ -40,8 +40,8 @@ export function toLink(fields, location) {
 }
 
 /**
- * What to connect to: `url` for the WebSocket, `page` the same by http, and
- * `name` for people. Throws an Error in words for the user on a bad field.
+ * What to connect to: `url` for the WebSocket, `page` the same by http,
+ * `name` for people, and `near`: this machine itself. Throws an Error in words for the user on a bad field.
  */
 export function parse({ host, port, path, encrypt }) {
   const name = bare(host.trim());
@@ -57,6 +57,7 @@ export function parse({ host, port, path, encrypt }) {
     url: `${encrypt ? "wss" : "ws"}://${rest}`,
     page: `${encrypt ? "https" : "http"}://${rest}`,
     name: authority,
+    near: /^(127(\.\d+){3}|::1|(.*\.)?localhost)$/i.test(name),
   };
 }
 

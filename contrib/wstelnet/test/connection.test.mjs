@@ -172,6 +172,16 @@ test("offline it waits without a timer and goes on when online", (t) => {
   assert.equal(FakeSocket.all.length, 2);
 });
 
+test("offline this machine is tried all the same", (t) => {
+  const { connection, last, browser } = start(t);
+  connection.connect(parse({ host: "localhost", port: "2023", path: "", encrypt: false }));
+  last().onopen({});
+  browser.isOnline = false;
+  lose(last());
+  mock.timers.tick(1000);
+  assert.equal(FakeSocket.all.length, 2);
+});
+
 test("coming online disturbs nothing else", (t) => {
   const { connection, last } = start(t);
   connection.online();

@@ -41,14 +41,20 @@ test("the link to a form fills it the same", () => {
 });
 
 test("addresses", () => {
-  for (const [fields, url, name] of [
+  for (const [fields, url, name, near = false] of [
     [{ host: "box", port: "2023", path: "websockify", encrypt: false }, "ws://box:2023/websockify", "box:2023"],
     [{ host: " 10.0.0.1 ", port: " 80 ", path: "", encrypt: true }, "wss://10.0.0.1:80/", "10.0.0.1:80"],
-    [{ host: "::1", port: "23", path: "/a?b=c#d", encrypt: false }, "ws://[::1]:23/a?b=c", "[::1]:23"],
+    [{ host: "::1", port: "23", path: "/a?b=c#d", encrypt: false }, "ws://[::1]:23/a?b=c", "[::1]:23", true],
     [{ host: "[fe80::1]", port: "023", path: "//x", encrypt: false }, "ws://[fe80::1]:23/x", "[fe80::1]:23"],
   ]) {
-    assert.deepEqual(parse(fields), { url, page: url.replace("ws", "http"), name });
+    assert.deepEqual(parse(fields), { url, page: url.replace("ws", "http"), name, near });
   }
+});
+
+test("this machine is told from others", () => {
+  const near = (host) => parse({ host, port: "1", path: "", encrypt: false }).near;
+  for (const host of ["localhost", "LOCALHOST", "a.localhost", "127.0.0.1", "127.9.9.9", "[::1]"]) assert(near(host), host);
+  for (const host of ["nolocalhost", "localhost.net", "127.example", "10.127.0.0", "::2"]) assert(!near(host), host);
 });
 
 test("what is not an address is said in words", () => {
