@@ -21,7 +21,7 @@ use crate::connection::{Shared, attend};
 use crate::order::Orders;
 use crate::record::Recordings;
 use crate::sessions::Sessions;
-use crate::stream::tune;
+use crate::stream::{tune, tune_if_early};
 use crate::target::Target;
 use crate::turns::Turns;
 use crate::words::words;
@@ -191,6 +191,9 @@ impl Bridge {
         match accepted {
             Ok((io, peer)) => {
                 self.is_exhausted = false;
+                if let Err(error) = tune_if_early(&io) {
+                    debug!("cannot set options of a connection: {}", words(&error));
+                }
                 let orders = Orders(self.shutdown.subscribe());
                 self.connections.spawn(attend(io, peer, Arc::clone(&self.shared), orders));
                 self.tell_if_full();

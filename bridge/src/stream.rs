@@ -147,6 +147,15 @@ pub(crate) fn tune(socket: &impl AsFd) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
+/// The same for a client that came before its listener had them, as the first one does where systemd
+/// passes the socket. The option that is set last tells, by one system call.
+pub(crate) fn tune_if_early(client: &TcpStream) -> io::Result<()> {
+    if SockRef::from(client).tcp_keepalive_retries()? == KEEPALIVE_PROBES {
+        return Ok(());
+    }
+    tune(client)
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -220,8 +229,25 @@ mod tests {
         let target = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         tune(&target).unwrap();
         let (client, _) = listener.accept().await.unwrap();
-        for socket in [target, client] {
-            let options = SockRef::from(&socket);
+        assert_tuned(&[target, client]);
+    }
+
+    /// B7, D4: a client that was in the backlog before.
+    #[tokio::test]
+    async fn b7_a_client_that_came_before_the_bridge_is_no_exception() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let early = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&listener).unwrap();
+        let (client, _) = listener.accept().await.unwrap();
+        assert!(!SockRef::from(&client).tcp_nodelay().unwrap());
+        tune_if_early(&client).unwrap();
+        assert_tuned(&[client]);
+        drop(early);
+    }
+
+    fn assert_tuned(sockets: &[TcpStream]) {
+        for socket in sockets {
+            let options = SockRef::from(socket);
             assert!(options.tcp_nodelay().unwrap());
             assert!(options.keepalive().unwrap());
             assert_eq!(options.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
