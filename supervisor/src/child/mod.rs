@@ -6,6 +6,7 @@ mod reap;
 mod sight;
 mod spawn;
 pub(crate) mod state;
+mod tally;
 mod terminal;
 mod tree;
 
@@ -14,7 +15,6 @@ use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -41,6 +41,7 @@ use output::Output;
 use sight::{Change, Sight};
 use spawn::{Preparation, spawn};
 use state::{Action, Event, State, step};
+use tally::Tally;
 use terminal::Terminal;
 use tree::Process;
 
@@ -110,7 +111,6 @@ struct Supervisor<'a, 'b> {
     leader_pid: Option<Pid>,
     /// Why the first instance could not be started.
     refusal: Option<String>,
-    served_before: u64,
     /// Who held the listener of a daemonized instance, until each has ended.
     daemon: Vec<AsyncFd<OwnedFd>>,
     /// Those who were seen last could not be watched: it is tried again.
@@ -126,7 +126,7 @@ struct Supervisor<'a, 'b> {
     bridging: Bridging,
     readiness: watch::Sender<Readiness>,
     doubt: Arc<Notify>,
-    served: Arc<AtomicU64>,
+    tally: Tally,
 }
 
 impl<'a, 'b> Supervisor<'a, 'b> {
@@ -138,14 +138,14 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     ) -> Result<Self> {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
         let doubt = Arc::new(Notify::new());
-        let served = Arc::new(AtomicU64::new(0));
+        let tally = Tally::default();
         let security = host.certificates.for_bridge();
         let program = bridge::Program {
             readiness: seen,
             hold: spec.policy.wrap_timeout,
             respawns: spec.policy.mode == WrapMode::Respawn,
             doubt: doubt.clone(),
-            served: served.clone(),
+            served: tally.count(),
         };
         let relocated = Relocated::hold()?;
         Ok(Self {
@@ -162,7 +162,6 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             leader_status: None,
             leader_pid: None,
             refusal: None,
-            served_before: 0,
             daemon: Vec::new(),
             unwatched: false,
             readers: JoinSet::new(),
@@ -178,7 +177,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             ),
             readiness,
             doubt,
-            served,
+            tally,
         })
     }
 
@@ -243,7 +242,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.daemon.clear();
         self.unwatched = false;
         while self.readers.try_join_next().is_some() {}
-        self.served_before = self.served.load(Ordering::Relaxed);
+        self.tally.begin();
         self.look_soon();
         self.terminal = Terminal::in_foreground();
         let log = &self.host.log.destination;
@@ -348,7 +347,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         // If we cannot look, we do at the next look.
         let Some(left) = self.sight.left() else { return true };
         self.leader_status = None;
-        let served = self.has_served();
+        let served = self.tally.has_served();
         let interrupted = self.terminal.is_some() && status.is_interrupt();
         self.take_terminal_back();
         self.events.push_back(if interrupted {
@@ -405,10 +404,6 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         }
     }
 
-    fn has_served(&self) -> bool {
-        self.served.load(Ordering::Relaxed) > self.served_before
-    }
-
     fn daemonized(&mut self) {
         let daemon = self.sight.listener().map_or_else(String::new, |at| list(&at.holders));
         match self.spec.policy.mode {
@@ -426,7 +421,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     /// Watches those who hold the listener now.
     fn watch_daemon(&mut self) {
         let Some(listener) = self.sight.listener() else {
-            let served = self.has_served();
+            let served = self.tally.has_served();
             return self.events.push_back(Event::DaemonEnded { served });
         };
         let watched: io::Result<Vec<_>> = listener.holders.iter().map(Process::watch).collect();

@@ -1,0 +1,60 @@
+//! Which instance has served a session (W7). Knows no processes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The bridge's count of sessions, and what of it was seen when.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    count: Arc<AtomicU64>,
+    /// When the last judgement was passed.
+    judged: u64,
+    /// When the judgement before the present instance was passed.
+    before: u64,
+}
+
+impl Tally {
+    /// What the bridge counts up.
+    pub(super) fn count(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.count)
+    }
+
+    /// An instance begins. A session that the bridge has counted since the last one was judged was
+    /// that one's, whose end may be known sooner on a busy machine: it counts for this one, so that
+    /// short sessions do not look like failures for ever.
+    pub(super) fn begin(&mut self) {
+        self.before = self.judged;
+    }
+
+    /// Judges the present instance.
+    pub(super) fn has_served(&mut self) -> bool {
+        self.judged = self.count.load(Ordering::Relaxed);
+        self.judged > self.before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn w7_each_session_counts_for_one_instance() {
+        let mut tally = Tally::default();
+        let count = tally.count();
+        let serve = || count.fetch_add(1, Ordering::Relaxed);
+        tally.begin();
+        assert!(!tally.has_served());
+        tally.begin();
+        serve();
+        // Of a daemon that is judged twice: when its leader ends, and when it does.
+        assert!(tally.has_served() && tally.has_served());
+        tally.begin();
+        assert!(!tally.has_served(), "that was the one before");
+        // Counted after its end.
+        serve();
+        tally.begin();
+        assert!(tally.has_served());
+        tally.begin();
+        assert!(!tally.has_served());
+    }
+}
