@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -16,8 +16,10 @@ const OVERHEAD: usize = 64;
 /// How long the thread rests when all there was is written: under load it is woken for many items
 /// at once, which costs the sessions less than a wake-up for each.
 const REST: Duration = Duration::from_millis(5);
-/// How long our end waits for what is not written yet.
+/// How long our end waits for what is not written yet: so long, if nothing of it is written meanwhile.
 const FLUSH: Duration = Duration::from_secs(1);
+/// How many times that at most, on a machine that is busy.
+const FLUSHES: usize = 10;
 
 /// Takes items and never waits. Its clones are the same.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ struct Backlog {
 /// The thread that writes. Dropped, it writes what is pending, but not for ever.
 pub(crate) struct Writer {
     close: Box<dyn Fn() + Send>,
+    backlog: Arc<Backlog>,
     /// Its other end is dropped by the thread.
     end: Receiver<()>,
 }
@@ -58,6 +61,7 @@ pub(crate) fn start<T: Send + 'static>(
     let (queue, items) = Queue::new();
     let (ended, end) = mpsc::channel();
     let backlog = Arc::clone(&queue.backlog);
+    let of_writer = Arc::clone(&backlog);
     let thread = thread::Builder::new().name(name.into()).spawn(move || {
         write_all(&items, &backlog, write);
         drop(ended);
@@ -68,7 +72,7 @@ pub(crate) fn start<T: Send + 'static>(
         let _ = sender.send(Message::End);
         thread.thread().unpark();
     });
-    Ok((queue, Writer { close, end }))
+    Ok((queue, Writer { close, backlog: of_writer, end }))
 }
 
 impl<T> Queue<T> {
@@ -109,7 +113,16 @@ impl io::Write for Queue<Vec<u8>> {
 impl Drop for Writer {
     fn drop(&mut self) {
         (self.close)();
-        let _ = self.end.recv_timeout(FLUSH);
+        let pending = || self.backlog.pending.load(Ordering::Relaxed);
+        let mut before = pending();
+        for _ in 0..FLUSHES {
+            let ended = self.end.recv_timeout(FLUSH);
+            let now = pending();
+            if ended != Err(RecvTimeoutError::Timeout) || now >= before {
+                return;
+            }
+            before = now;
+        }
     }
 }
 
@@ -154,6 +167,23 @@ mod tests {
         }
         drop(writer);
         assert_eq!(see.iter().collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
+    }
+
+    /// A busy machine may write less than all of it in a second.
+    #[test]
+    fn w11_a_writer_that_is_slow_is_waited_for() {
+        let (seen, see) = mpsc::channel();
+        let (_never, slow) = mpsc::channel::<()>();
+        let (queue, writer) = start("test", move |item, _| {
+            let _ = slow.recv_timeout(FLUSH * 2 / 3);
+            let _ = seen.send(item);
+        })
+        .expect("a thread");
+        for number in 0..3 {
+            queue.put(number, 8);
+        }
+        drop(writer);
+        assert_eq!(see.iter().collect::<Vec<_>>(), [0, 1, 2]);
     }
 
     /// Our end is not the hostage of a file that takes nothing.
