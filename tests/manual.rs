@@ -191,6 +191,6 @@ fn d_zsh_completes_options_and_their_values() {
             print -- $completed
         done"#;
     let mut zsh = Command::new("timeout");
-    zsh.args(["20", "zsh", "-f", "-c", script]).current_dir(&directory).env("TERM", "dumb");
+    zsh.args(["60", "zsh", "-f", "-c", script]).current_dir(&directory).env("TERM", "dumb");
     assert_eq!(said_by(&mut zsh), "respawn\n-file\n");
 }

@@ -17,6 +17,7 @@ use object::elf::{DT_NEEDED, FileHeader32, FileHeader64};
 use object::read::elf::FileHeader;
 use object::{Endianness, Object, ObjectSymbol};
 
+use crate::support::has_ipv6;
 use probe::{
     HeldPorts, Probe, REBIND, Supervisor, TOKEN, compile, compiler, preloaded, probes, scratch,
 };
@@ -43,6 +44,9 @@ fn r2_moves_each_kind_of_socket() {
     ];
     for probe in probes() {
         for (kind, option, wanted, length, expected) in table {
+            if expected == "::1" && !has_ipv6() {
+                continue;
+            }
             let HeldPorts { old, new, .. } = ports;
             let script = format!(
                 "socket {kind} {option} bind {wanted} {old} {length} reuse listen reuse name"
@@ -140,6 +144,9 @@ fn r2_moves_multipath_tcp() {
 /// from the first.
 #[test]
 fn r2_moves_both_families() {
+    if !has_ipv6() {
+        return;
+    }
     let ports = HeldPorts::new();
     let HeldPorts { old, new, .. } = ports;
     for probe in probes() {
@@ -313,7 +320,7 @@ fn r3_tells_of_a_listener() {
     for probe in probes() {
         for script in [
             format!("socket tcp4 bind inet 0.0.0.0 {old} full lowest listen lowest"),
-            format!("socket tcp6 v6only 1 bind inet6 :: {old} full lowest listen lowest"),
+            format!("socket tcp6 v6only 0 bind inet6 :: {old} full lowest listen lowest"),
         ] {
             let mut run = preloaded(probe, &ports);
             supervisor.told_by(&mut run.0);

@@ -10,7 +10,9 @@ use procfs::process::MountInfo;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Actor, Heard, needs, needs_root, skip, text_of, wait_for, wait_until};
+use crate::support::{
+    Actor, DEADLINE, Heard, needs, needs_root, skip, text_of, wait_for, wait_for_within, wait_until,
+};
 
 const SYSTEMD: &str = "/lib/systemd/systemd";
 const SETUP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/packaging/machine.sh");
@@ -53,9 +55,12 @@ impl Machine {
         let mut holder = shell.spawn().unwrap();
         let said = Heard::of(holder.stderr.take().unwrap());
         let mut machine = Self { holder, init: String::new(), groups, _directory: directory };
-        let booted = wait_for("a machine", || match machine.holder.try_wait().unwrap() {
-            Some(_) if said.ended() => Some(false),
-            _ => machine.is_up().then_some(true),
+        // It installs the package first.
+        let booted = wait_for_within(3 * DEADLINE, "a machine", || {
+            match machine.holder.try_wait().unwrap() {
+                Some(_) if said.ended() => Some(false),
+                _ => machine.is_up().then_some(true),
+            }
         });
         if booted {
             return Some(machine);

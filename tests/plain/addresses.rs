@@ -8,7 +8,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::support::{
-    Client, Service, WEBSOCKIFY, Websockify, echo, echo_service, free_port, is_refused, needs_root,
+    Client, Service, WEBSOCKIFY, Websockify, echo, echo_service, free_port, has_ipv6, is_refused,
+    needs_root,
 };
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -25,6 +26,7 @@ fn assert_echoes(address: IpAddr, port: u16) {
 #[test]
 fn c2_a_source_is_every_address_or_the_one_that_is_named() {
     let service = echo_service();
+    let there_is = |address: &&IpAddr| address.is_ipv4() || has_ipv6();
     for (host, open, closed) in [
         ("", &[V4, OTHER_V4, V6][..], &[][..]),
         (":", &[V4, OTHER_V4, V6], &[]),
@@ -35,13 +37,16 @@ fn c2_a_source_is_every_address_or_the_one_that_is_named() {
         ("0.0.0.0:", &[V4, OTHER_V4], &[V6]),
         ("localhost:", &[V4], &[OTHER_V4]),
     ] {
+        if host.starts_with('[') && !has_ipv6() {
+            continue;
+        }
         let port = free_port();
         let websockify = Websockify::start(&format!("{host}{port} {}", service.target()));
         websockify.wait_until_open();
-        for address in open {
+        for address in open.iter().filter(there_is) {
             assert_echoes(*address, port);
         }
-        for address in closed {
+        for address in closed.iter().filter(there_is) {
             assert!(is_refused(*address, port), "{host}{port} is open on {address}");
         }
     }
@@ -51,13 +56,16 @@ fn c2_a_source_is_every_address_or_the_one_that_is_named() {
 fn c2_a_target_is_a_name_or_an_address_of_either_family() {
     let port = |service: &Service| service.address.port();
     let v4 = echo_service();
-    let v6 = Service::at((Ipv6Addr::LOCALHOST, 0), echo);
-    for target in [
+    let mut targets = vec![
         format!("127.0.0.1:{}", port(&v4)),
         format!("localhost:{}", port(&v4)),
-        format!("[::1]:{}", port(&v6)),
         format!("[::ffff:127.0.0.1]:{}", port(&v4)),
-    ] {
+    ];
+    if has_ipv6() {
+        let v6 = Service::at((Ipv6Addr::LOCALHOST, 0), echo);
+        targets.push(format!("[::1]:{}", port(&v6)));
+    }
+    for target in targets {
         let public = free_port();
         let websockify = Websockify::start(&format!("{public} {target}"));
         websockify.wait_until_open();
@@ -83,6 +91,9 @@ fn c2_every_resolved_address_is_tried_anew_for_each_session() {
     let websockify = Websockify::launch(&mut command);
     websockify.wait_until_open();
     for address in [V6, V4, OTHER_V4] {
+        if address == V6 && !has_ipv6() {
+            continue;
+        }
         let listener = TcpListener::bind((address, port)).unwrap();
         let client = Client::dial((V4, public)).unwrap();
         let (mut stream, _) = listener.accept().unwrap();

@@ -1,14 +1,12 @@
 //! The manual page's `websockify 2023 --wrap-mode=respawn -- telnetd -debug 2023` with the telnetd
 //! of telnetd-ssl, and as much of a telnet client as that takes (W4, W13).
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::support::{Client, Websockify, free_port, needs, needs_root, wait_until};
+use crate::support::{Client, Websockify, free_port, needs, needs_root, wait_until, write_script};
 
 /// Telnet commands (RFC 854).
 const IAC: u8 = 255;
@@ -100,8 +98,7 @@ impl Telnetd {
         }
         let directory = TempDir::new().unwrap();
         let login = directory.path().join("login");
-        fs::write(&login, LOGIN).unwrap();
-        fs::set_permissions(&login, Permissions::from_mode(0o755)).unwrap();
+        write_script(&login, LOGIN);
         let port = free_port();
         let websockify = Websockify::start(&format!(
             "{port} --wrap-mode=respawn -- in.telnetd -L {} -debug {port}",

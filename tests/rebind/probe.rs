@@ -9,12 +9,12 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
-use std::time::Duration;
 use std::{env, fs, process};
 
 use socket2::{Domain, Socket, Type};
 
 use super::names;
+use crate::support::{DEADLINE, uninterrupted};
 
 pub(super) const REBIND: &str = concat!(env!("OUT_DIR"), "/rebind.so");
 pub(super) const TOKEN: &str = "0123456789abcdef";
@@ -53,8 +53,11 @@ fn hold(v4: Ipv4Addr, v6: Ipv6Addr, reuse: bool) -> (u16, Vec<Socket>) {
     for _ in 0..100 {
         let first = bound((v4, 0).into()).expect("a free port");
         let port = first.local_addr().unwrap().as_socket().unwrap().port();
-        if let Ok(second) = bound((v6, port).into()) {
-            return (port, vec![first, second]);
+        match bound((v6, port).into()) {
+            Ok(second) => return (port, vec![first, second]),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            // Where there is no IPv6, as the supervisor does it.
+            Err(_) => return (port, vec![first]),
         }
     }
     panic!("no port is free in both families");
@@ -92,12 +95,8 @@ impl Supervisor {
     /// What arrives.
     pub(super) fn wait_for_notice(&self) -> String {
         self.socket.set_nonblocking(false).unwrap();
-        self.socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        // With a timeout the kernel does not take up an interrupted call again.
-        let received = std::iter::repeat_with(|| self.receive()).find(
-            |received| !matches!(received, Err(error) if error.kind() == ErrorKind::Interrupted),
-        );
-        received.expect("it repeats").expect("a notice within 10 s")
+        self.socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        uninterrupted(|| self.receive()).expect("a notice in time")
     }
 
     fn receive(&self) -> std::io::Result<String> {
@@ -174,10 +173,13 @@ pub(super) fn compiler(name: &'static str) -> Option<&'static str> {
 
 #[expect(clippy::disallowed_methods, reason = "tests have no reaper")]
 pub(super) fn compile(compiler: &str, name: &str, arguments: &[&OsStr]) -> PathBuf {
-    let program = scratch(name);
+    // Renamed into its place when it is complete, for test runs beside each other.
+    let unfinished = scratch(&format!("{name}-{}", process::id()));
     let mut command = Command::new(compiler);
-    let status = command.arg("-Wall").args(arguments).arg("-o").arg(&program).status().unwrap();
+    let status = command.arg("-Wall").args(arguments).arg("-o").arg(&unfinished).status().unwrap();
     assert!(status.success(), "{command:?}");
+    let program = scratch(name);
+    fs::rename(unfinished, &program).unwrap();
     program
 }
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     Actor, Client, DEADLINE, WEBSOCKIFY, Websockify, connect, echo_service, free_port, is_refused,
-    needs, wait_for, wait_until,
+    needs, uninterrupted, wait_for, wait_until,
 };
 
 /// The service manager's ear (sd_notify(3)).
@@ -43,7 +43,8 @@ impl Manager {
 
     fn next(&self) -> String {
         let mut message = [0; 4096];
-        let length = self.socket.recv(&mut message).expect("a notification in time");
+        let length = uninterrupted(|| self.socket.recv(&mut message));
+        let length = length.expect("a notification in time");
         String::from_utf8(message[..length].to_vec()).unwrap().trim_end().to_owned()
     }
 

@@ -9,8 +9,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::support::{
-    Caller, Client, Heard, SERVERS, WEBSOCKIFY, connect, echo_service, frame, free_port, wait_for,
-    wait_until,
+    Caller, Client, Heard, OF_SYSTEMD, SERVERS, WEBSOCKIFY, connect, echo_service, frame,
+    free_port, wait_for, wait_until,
 };
 
 struct AtTerminal {
@@ -22,6 +22,9 @@ impl AtTerminal {
     fn start(port: u16, prepare: impl FnOnce(&mut Command)) -> Self {
         let pty = openpty(None, None).unwrap();
         let mut command = Command::new(WEBSOCKIFY);
+        for name in OF_SYSTEMD {
+            command.env_remove(name);
+        }
         command.args([port.to_string(), echo_service().target()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(pty.slave);
         prepare(&mut command);

@@ -1,7 +1,7 @@
 //! A WebSocket client that blocks, with a deadline on every read; and the raw bytes for what no
 //! well-behaved client would do.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -11,6 +11,38 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
 use super::wait::{DEADLINE, wait_for};
+
+/// A connection whose reads and writes have a deadline. With one, the kernel does not take up a call
+/// again that a signal has interrupted (signal(7)): a SIGCHLD interrupts any thread, whenever the one
+/// that has started the child is just starting another and has all signals blocked.
+#[derive(Debug)]
+struct Patient(TcpStream);
+
+impl Read for Patient {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        uninterrupted(|| self.0.read(bytes))
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        uninterrupted(|| self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Makes a system call again for as long as a signal interrupts it.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
 
 /// How a session ended: with which close frame (1006 is none), and what came before it.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +55,7 @@ pub(crate) struct Closing {
 /// A WebSocket client in a session.
 #[derive(Debug)]
 pub(crate) struct Client {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Patient>,
     received: Vec<u8>,
 }
 
@@ -51,7 +83,7 @@ impl Client {
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
         let url = format!("ws://{address}/");
-        let (socket, _) = client(url, stream).map_err(|error| error.to_string())?;
+        let (socket, _) = client(url, Patient(stream)).map_err(|error| error.to_string())?;
         Ok(Self { socket, received: Vec::new() })
     }
 
@@ -145,7 +177,7 @@ impl Client {
 
     /// The connection below the frames.
     pub(crate) fn stream(&mut self) -> &mut TcpStream {
-        self.socket.get_mut()
+        &mut self.socket.get_mut().0
     }
 }
 
@@ -217,7 +249,7 @@ pub(crate) fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut piece = [0; 16384];
     loop {
-        match stream.read(&mut piece) {
+        match uninterrupted(|| stream.read(&mut piece)) {
             Ok(0) => return bytes,
             Ok(length) => bytes.extend_from_slice(&piece[..length]),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return bytes,

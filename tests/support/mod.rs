@@ -14,15 +14,15 @@ mod wait;
 mod websockify;
 
 pub(crate) use actor::{Actor, static_actor};
-pub(crate) use client::{Client, Head, ask, connect, frame, read_to_end, request};
+pub(crate) use client::{Client, Head, ask, connect, frame, read_to_end, request, uninterrupted};
 pub(crate) use network::{
-    Service, display, echo, echo_service, free_port, is_refused, listeners_of, listening,
+    Service, display, echo, echo_service, free_port, has_ipv6, is_refused, listeners_of, listening,
 };
 pub(crate) use output::Heard;
 pub(crate) use process::Process;
 pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS};
 pub(crate) use wait::{DEADLINE, stays, wait_for, wait_for_within, wait_until};
-pub(crate) use websockify::{Output, WEBSOCKIFY, Websockify, field, run};
+pub(crate) use websockify::{OF_SYSTEMD, Output, WEBSOCKIFY, Websockify, field, run};
 
 /// Whether these programs are installed. Where they are not, the test says that it is skipped; in
 /// continuous integration (`CI` is set) that is a failure.
@@ -54,6 +54,13 @@ pub(crate) fn needs_root() -> bool {
 pub(crate) fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
     let status = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status().unwrap();
     assert!(status.success());
+}
+
+/// Writes a script that is then to be run, as [`copy_program`] copies a program: not ourselves.
+pub(crate) fn write_script(path: impl AsRef<Path>, text: &str) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"printf %s "$1" >"$0" && chmod 755 "$0""#]).arg(path.as_ref()).arg(text);
+    assert!(shell.status().unwrap().success());
 }
 
 /// What a command has written.

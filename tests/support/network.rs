@@ -1,7 +1,7 @@
 //! Ports, and services of our own for websockify to bridge to.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::os::linux::net::SocketAddrExt;
@@ -24,16 +24,30 @@ pub(crate) fn free_port() -> u16 {
     pick(PORTS, "port", |port| {
         [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
             .into_iter()
-            .all(|address| can_bind(SocketAddr::new(address, port)))
+            .all(|address| !is_taken(SocketAddr::new(address, port)))
     })
+}
+
+/// Whether there are IPv6 addresses here, which not every machine has (C2); says so if not.
+pub(crate) fn has_ipv6() -> bool {
+    let has = bind((Ipv6Addr::LOCALHOST, 0).into()).is_ok();
+    if !has {
+        eprintln!("skipped, what needs IPv6: this machine has none");
+    }
+    has
 }
 
 /// Tried without listening, so that a copy of the socket in a process that another test is just
 /// starting stands in nobody's way.
-fn can_bind(address: SocketAddr) -> bool {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&address.into()).is_ok()
+fn is_taken(address: SocketAddr) -> bool {
+    bind(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// An X display that nobody uses, and that no other test will get. Its VNC port is 5900 more, its

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::client::frame;
+use super::client::{frame, uninterrupted};
 use super::wait::DEADLINE;
 
 /// Who signs the certificates of all servers under test.
@@ -168,7 +168,8 @@ impl Caller {
         let name = "localhost".try_into().unwrap();
         let mut connection = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
         while connection.is_handshaking() {
-            connection.complete_io(&mut socket).map_err(|error| error.to_string())?;
+            uninterrupted(|| connection.complete_io(&mut socket))
+                .map_err(|error| error.to_string())?;
         }
         Ok(TlsConnection(StreamOwned::new(connection, socket)))
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use super::Notes;
 use crate::support::{
     Actor, Websockify, copy_program, free_port, is_refused, listening, needs_root, run,
-    static_actor, wait_for_within,
+    static_actor, wait_for_within, write_script,
 };
 
 /// One warning, which contains all of `parts`, and the program did not get the public port.
@@ -37,8 +37,7 @@ fn w12_a_static_program_is_warned_of_and_kept_off_the_public_port() {
 fn w12_a_script_that_a_static_program_runs_is_warned_of() {
     let notes = Notes::new();
     let (port, script) = (free_port(), notes.note("script"));
-    fs::write(&script, format!("#!{} exit 4\n", static_actor())).unwrap();
-    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    write_script(&script, &format!("#!{} exit 4\n", static_actor()));
     let output = run(&format!("{port} -- {script}"));
     // The kernel gives the interpreter "exit 4" as one word, which is no verb.
     assert_eq!(output.status, 98);
