@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     Client, Head, Process, Websockify, ask, connect, echo_service, free_port, is_refused, needs,
-    read_to_end, request, run, wait_until,
+    read_to_end, request, run, uninterrupted, wait_until,
 };
 
 /// The web terminal's page.
@@ -157,7 +157,7 @@ fn h1_a_file_is_streamed() {
     assert_eq!(head.header("content-length"), Some(&*size.to_string()));
     let (mut piece, mut length) = (vec![1; 1 << 20], 0);
     loop {
-        match stream.read(&mut piece).unwrap() {
+        match uninterrupted(|| stream.read(&mut piece)).unwrap() {
             0 => break,
             read => length += read as u64,
         }
@@ -225,7 +225,7 @@ fn b8_files_do_not_count_as_the_one_session() {
 
 #[test]
 fn b8_files_hold_up_no_time_limit() {
-    for limit in ["--idle-timeout=1", "--timeout=1"] {
+    for limit in ["--idle-timeout=2", "--timeout=2"] {
         let began = Instant::now();
         let (mut websockify, port) = serve(DIST, limit);
         let mut kept = connect(port);
@@ -237,7 +237,7 @@ fn b8_files_hold_up_no_time_limit() {
                 let _ = stream.read_to_end(&mut Vec::new());
             }
         }
-        assert!(began.elapsed() >= Duration::from_millis(900), "{limit}");
+        assert!(began.elapsed() >= Duration::from_secs(2), "{limit}");
         assert_eq!(read_to_end(&mut kept), b"");
         assert!(is_refused(std::net::Ipv4Addr::LOCALHOST, port));
         assert_eq!(websockify.output().status, 0);
@@ -270,13 +270,13 @@ fn t6_five_hundred_stallers_hold_up_nobody() {
         exchange(&mut client);
         assert_eq!(client.close().code, 1000);
     }
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     // Half of them had a head to send. The kept-alive ones and the slow readers have longer.
     for staller in stallers.chunks_mut(2).step_by(2).flatten() {
         read_to_end(staller);
     }
     let time = began.elapsed();
-    assert!(time >= Duration::from_secs(9) && time < Duration::from_secs(20), "{time:?}");
+    assert!(time >= Duration::from_secs(9) && time < Duration::from_secs(40), "{time:?}");
     assert_eq!(get(&mut stallers[3], "/small", &[]).1, b"small", "kept alive");
     assert_eq!(websockify.stop(), 0);
 }

@@ -92,8 +92,16 @@ fn b4_a_slow_reader_slows_the_sender_and_costs_no_memory() {
     wait_until("the sender to go on", || sent.load(Ordering::Relaxed) > stuck);
 }
 
-/// B7: with Nagle's algorithm on the target's leg, each second byte waits 40 ms for the delayed
-/// acknowledgement of the first.
+/// With Nagle's algorithm each second byte waits 40 ms for the delayed acknowledgement of the first, but
+/// for the first few of a connection. How long the others take depends on how busy the machine is, but
+/// not for each of them.
+fn assert_not_delayed(mut rounds: Vec<Duration>) {
+    rounds.sort_unstable();
+    let quick = rounds[rounds.len() / 3];
+    assert!(quick < Duration::from_millis(35), "{rounds:?}");
+}
+
+/// B7: on the target's leg.
 #[test]
 fn b7_small_writes_to_the_target_do_not_wait_for_each_other() {
     let (sender, received) = mpsc::channel();
@@ -109,15 +117,16 @@ fn b7_small_writes_to_the_target_do_not_wait_for_each_other() {
     });
     let (_websockify, port) = bridge_to(&service, "");
     let mut client = Client::connect(port);
-    let began = Instant::now();
-    for _ in 0..100 {
+    let round = || {
+        let began = Instant::now();
         for byte in [b'a', b'b'] {
             client.send([byte]);
             assert_eq!(received.recv_timeout(DEADLINE), Ok(byte));
         }
         client.read(1);
-    }
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        began.elapsed()
+    };
+    assert_not_delayed(std::iter::repeat_with(round).take(100).collect());
 }
 
 /// B7: the same on the client's leg.
@@ -133,15 +142,16 @@ fn b7_small_writes_to_the_client_do_not_wait_for_each_other() {
     });
     let (_websockify, port) = bridge_to(&service, "");
     let mut client = Client::connect(port);
-    let began = Instant::now();
-    for _ in 0..100 {
+    let round = || {
+        let began = Instant::now();
         client.send("?");
         for byte in [b'a', b'b'] {
             sender.send(byte).unwrap();
             assert_eq!(client.read(1), [byte]);
         }
-    }
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        began.elapsed()
+    };
+    assert_not_delayed(std::iter::repeat_with(round).take(100).collect());
 }
 
 /// B7: proc(5) shows the timer of a socket; 2 is keepalive.

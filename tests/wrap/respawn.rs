@@ -4,11 +4,19 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::Notes;
-use crate::support::{Actor, Client, Websockify, copy_program, free_port};
+use crate::support::{Actor, Client, Websockify, copy_program, free_port, has_ipv6};
 
-fn delay_logged(websockify: &Websockify, delay: &str) -> Instant {
+fn wait_for_delay(websockify: &Websockify, delay: &str) {
     websockify.wait_for_log(&["respawning too fast", &format!("next start in {delay}")]);
-    Instant::now()
+}
+
+/// When the nth line of the log with this text was logged, in seconds of its day. When we read it
+/// depends on how busy the machine is.
+fn time_of(websockify: &Websockify, text: &str, nth: usize) -> f64 {
+    let lines = websockify.logged(&[text]);
+    let (_, time) = lines[nth].split_once('T').unwrap();
+    let (time, _) = time.split_once('Z').unwrap();
+    time.split(':').fold(0.0, |seconds, part| seconds * 60.0 + part.parse::<f64>().unwrap())
 }
 
 #[test]
@@ -17,22 +25,24 @@ fn w7_the_delay_doubles_while_the_program_fails_at_once() {
     let mut websockify = Websockify::start(&format!(
         "{port} --wrap-mode=respawn -- {Actor} bind {port} listen exit 0"
     ));
-    for (nth, (delay, millis)) in
-        [("100ms", 100), ("200ms", 200), ("400ms", 400), ("800ms", 800)].into_iter().enumerate()
+    for (nth, (delay, seconds)) in
+        [("100ms", 0.1), ("200ms", 0.2), ("400ms", 0.4), ("800ms", 0.8)].into_iter().enumerate()
     {
-        let failed = delay_logged(&websockify, delay);
+        wait_for_delay(&websockify, delay);
         websockify.nth_start(nth + 2);
-        let waited = failed.elapsed();
-        // What is read of the log comes some milliseconds late.
-        assert!(waited + Duration::from_millis(60) > Duration::from_millis(millis), "{waited:?}");
+        let failed = time_of(&websockify, "first process has ended", nth);
+        let started = time_of(&websockify, "program started", nth + 1);
+        let waited = (started - failed).rem_euclid(86400.0);
+        // The log's clock may be slewed.
+        assert!(waited > seconds - 0.01, "{waited} s");
     }
-    delay_logged(&websockify, "1.6s");
+    wait_for_delay(&websockify, "3.2s");
     let told = websockify.logged(&["respawning too fast"]);
-    assert_eq!(told.len(), 5, "once per step: {told:?}");
+    assert_eq!(told.len(), 6, "once per step: {told:?}");
     // A stop is not kept waiting by a delay.
     let began = Instant::now();
     assert_eq!(websockify.stop(), 0);
-    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -41,7 +51,7 @@ fn w7_after_a_session_the_respawn_is_immediate_and_failures_are_forgotten() {
     let port = free_port();
     // Two failures, then good runs.
     let program = format!(
-        "mkdir {first} || mkdir {second} || exec {Actor} bind {port} listen accept greet exit 1",
+        "mkdir {first} || mkdir {second} || exec {Actor} bind {port} listen accept greet echo exit 1",
         first = notes.note("first"),
         second = notes.note("second"),
     );
@@ -51,7 +61,10 @@ fn w7_after_a_session_the_respawn_is_immediate_and_failures_are_forgotten() {
     websockify.wait_until_open();
     assert_eq!(websockify.logged(&["respawning too fast"]).len(), 2);
     for _ in 0..5 {
-        assert_eq!(Client::connect(port).closing().code, 1000);
+        let mut client = Client::connect(port);
+        // Of a program that has ended by then, the bridge might learn too late that it had served.
+        client.read_line();
+        assert_eq!(client.close().code, 1000);
     }
     websockify.nth_start(8);
     assert_eq!(websockify.logged(&["respawning too fast"]).len(), 2);
@@ -74,7 +87,7 @@ fn w8_a_program_that_has_vanished_is_a_failure_at_a_respawn() {
     notes.give("gate");
     assert_eq!(client.closing().code, 1000);
     websockify.wait_for_log(&["cannot start program", &program, "not found"]);
-    delay_logged(&websockify, "200ms");
+    wait_for_delay(&websockify, "200ms");
     install();
     Client::connect(port).read_line();
     assert_eq!(websockify.stop(), 0);
@@ -83,6 +96,9 @@ fn w8_a_program_that_has_vanished_is_a_failure_at_a_respawn() {
 /// W2: the second instance listens on IPv6, where the first one was on IPv4.
 #[test]
 fn w2_the_next_instance_may_listen_elsewhere() {
+    if !has_ipv6() {
+        return;
+    }
     let notes = Notes::new();
     let port = free_port();
     let program = format!(

@@ -9,6 +9,12 @@ use bridge::{Outcome, Shutdown};
 
 use crate::harness::*;
 
+/// At least that since then, and not the ten of the other limits.
+fn assert_two_seconds(since: Instant) {
+    let time = since.elapsed().as_secs_f32();
+    assert!((2.0..9.0).contains(&time), "{time} s");
+}
+
 #[tokio::test]
 async fn b4_what_the_target_sent_before_its_end_arrives_then_close_1000() {
     let (_bridge, mut client, mut target) = session().await;
@@ -39,12 +45,13 @@ async fn b4_after_the_target_ended_the_clients_bytes_flow_until_its_close() {
 #[tokio::test]
 async fn b4_a_client_that_never_answers_the_close_is_given_ten_seconds() {
     let (_bridge, mut client, mut target) = session().await;
+    let ended = Instant::now();
     within(target.shutdown()).await.unwrap();
     assert_eq!(client.receive_close().await.0, 1000);
-    let told = Instant::now();
+    // Before the deadline.
     assert_eq!(read_to_end(&mut target).await, b"");
-    let time = told.elapsed().as_secs_f32();
-    assert!((9.0..12.0).contains(&time), "{time} s");
+    let time = ended.elapsed().as_secs_f32();
+    assert!(time >= 10.0, "{time} s");
 }
 
 #[tokio::test]
@@ -70,16 +77,15 @@ async fn b4_a_close_without_a_code_is_answered_without_one() {
 #[tokio::test]
 async fn b4_a_target_that_ignores_the_end_has_two_seconds() {
     let (_bridge, mut client, mut target) = session().await;
+    let closed = Instant::now();
     client.close(1000).await;
     assert_eq!(client.receive_close().await.0, 1000);
     drop(client);
-    let told = Instant::now();
     let talking = async {
         while timeout(DEADLINE, target.write_all(b"and another thing")).await.unwrap().is_ok() {}
     };
     within(talking).await;
-    let time = told.elapsed().as_secs_f32();
-    assert!((1.5..5.0).contains(&time), "{time} s");
+    assert_two_seconds(closed);
 }
 
 #[tokio::test]
@@ -98,12 +104,11 @@ async fn b4_a_client_that_ends_without_a_close_still_gets_the_answer() {
 #[tokio::test]
 async fn b4_a_client_that_ended_without_a_close_has_two_seconds() {
     let (_bridge, mut client, mut target) = session().await;
+    let ended = Instant::now();
     within(client.0.shutdown()).await.unwrap();
     assert_eq!(read_to_end(&mut target).await, b"");
-    let told = Instant::now();
     client.ends().await;
-    let time = told.elapsed().as_secs_f32();
-    assert!((1.5..5.0).contains(&time), "{time} s");
+    assert_two_seconds(ended);
 }
 
 #[tokio::test]
@@ -147,13 +152,12 @@ async fn b4_l4_a_target_reset_under_load_is_a_1011_too() {
 async fn b5_a_client_that_goes_on_after_its_violation_is_read_for_two_seconds() {
     let (_bridge, mut client, target) = session().await;
     drop(target);
+    let violated = Instant::now();
     client.write(&[0xff; 100]).await;
-    let told = Instant::now();
     // Unread bytes would reset the connection, and writing to it would fail.
     let talking = async { while client.0.write_all(&[0xff; 100]).await.is_ok() {} };
     within(talking).await;
-    let time = told.elapsed().as_secs_f32();
-    assert!((1.5..5.0).contains(&time), "{time} s");
+    assert_two_seconds(violated);
     let violation = (1002, "reserved bits set".to_owned());
     assert_eq!(client.receive_close().await, violation);
 }
@@ -188,7 +192,7 @@ async fn w9_shutdown_takes_two_seconds_with_peers_that_do_not_answer() {
     bridge.shutdown.send(Shutdown::Now).unwrap();
     assert_eq!(bridge.outcome().await, Outcome::Shutdown);
     let time = told.elapsed().as_secs_f32();
-    assert!(time < 3.0, "{time} s");
+    assert!(time < 4.5, "not the five after which they are cut off: {time} s");
 }
 
 #[tokio::test]

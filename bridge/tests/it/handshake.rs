@@ -164,7 +164,7 @@ async fn b4_what_a_client_sent_before_it_left_is_delivered() {
 async fn t6_a_staller_is_cut_off_at_the_deadline_and_holds_up_nobody() {
     let target = listener().await;
     let config =
-        bridge::Config { head_timeout: Duration::from_secs(1), ..config(address_of(&target)) };
+        bridge::Config { head_timeout: Duration::from_secs(3), ..config(address_of(&target)) };
     let bridge = Bridge::start(config);
     let began = Instant::now();
     let mut silent = bridge.connect().await;
@@ -173,7 +173,7 @@ async fn t6_a_staller_is_cut_off_at_the_deadline_and_holds_up_nobody() {
     within(idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET ")).await.unwrap();
     within(slow.write_all(b"GET / HTTP/1.1\r\n")).await.unwrap();
     bridge.client().await;
-    assert!(began.elapsed() < Duration::from_secs(1), "the others do not wait for them");
+    assert!(began.elapsed() < Duration::from_secs(3), "the others do not wait for them");
     // A byte now and then does not buy time.
     let trickle = async {
         while slow.write_all(b"X").await.is_ok() {
@@ -182,5 +182,5 @@ async fn t6_a_staller_is_cut_off_at_the_deadline_and_holds_up_nobody() {
     };
     let ((), silence) = within(async { tokio::join!(trickle, read_to_end(&mut silent)) }).await;
     assert_eq!(silence, b"");
-    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert!(began.elapsed() >= Duration::from_secs(3));
 }

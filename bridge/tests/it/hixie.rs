@@ -182,7 +182,7 @@ async fn b2_t6_the_eight_bytes_must_come_in_time_and_count_as_no_session() {
     let (_, addr) = closed_port();
     let target = bridge::Address { host: addr.ip().to_string(), port: addr.port() };
     let mut config = config(bridge::Target::Address(target));
-    config.head_timeout = std::time::Duration::from_millis(200);
+    config.head_timeout = std::time::Duration::from_secs(2);
     config.run_once = true;
     let bridge = Bridge::start(config);
     let mut stream = bridge.connect().await;

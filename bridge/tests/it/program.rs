@@ -88,7 +88,7 @@ async fn w4_a_client_is_not_held_for_ever() {
 #[tokio::test]
 async fn w4_the_wait_in_the_queue_counts() {
     let listener = listener().await;
-    let (supervisor, target) = program(Readiness::Waiting, true, Duration::from_secs(2));
+    let (supervisor, target) = program(Readiness::Waiting, true, Duration::from_secs(4));
     let bridge = Bridge::start(config(target));
     let began = Instant::now();
     let mut clients = Vec::new();
@@ -98,7 +98,7 @@ async fn w4_the_wait_in_the_queue_counts() {
     for client in &mut clients {
         assert_eq!(client.receive_close().await.0, 1011);
     }
-    assert!(began.elapsed() < Duration::from_secs(4), "they wait together");
+    assert!(began.elapsed() < Duration::from_secs(8), "they wait together");
     drop((supervisor, listener));
 }
 
