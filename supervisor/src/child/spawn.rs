@@ -6,7 +6,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::errno::Errno;
@@ -142,12 +144,44 @@ fn explain(name: &OsStr, error: &io::Error) -> Failure {
             let reason = format!("program {} {obstacle}", name.display());
             return Failure { status: ExitStatus::NOT_EXECUTABLE, reason };
         }
-        _ if error.kind() == io::ErrorKind::NotFound => "not found".to_owned(),
+        _ if is_missing(name, path.as_deref(), error) => "not found".to_owned(),
         _ => bridge::words(error),
     };
-    let status = match error.kind() {
-        io::ErrorKind::NotFound => ExitStatus::NOT_FOUND,
-        _ => ExitStatus::NOT_EXECUTABLE,
+    let status = if is_missing(name, path.as_deref(), error) {
+        ExitStatus::NOT_FOUND
+    } else {
+        ExitStatus::NOT_EXECUTABLE
     };
     Failure { status, reason: format!("cannot start program {}: {reason}", name.display()) }
+}
+
+/// Whether the program is nowhere. A directory of `PATH` that may not be searched makes execvp(3) say
+/// "permission denied" of what is in none; shells say "not found" then, as we do.
+fn is_missing(name: &OsStr, path: Option<&OsStr>, error: &io::Error) -> bool {
+    let is_in = |directory: PathBuf| directory.join(name).exists();
+    match error.kind() {
+        io::ErrorKind::NotFound => true,
+        io::ErrorKind::PermissionDenied if !name.as_bytes().contains(&b'/') => {
+            path.is_some_and(|path| !std::env::split_paths(path).any(is_in))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// W8: a program that is nowhere is 127, also where we may not look everywhere.
+    #[test]
+    fn w8_what_is_in_no_directory_of_path_is_not_found() {
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let path = Some(OsStr::new("/nowhere:/bin"));
+        assert!(is_missing("no-such-program".as_ref(), path, &denied));
+        for (name, path) in [("sh", path), ("/nowhere/program", path), ("sh", None)] {
+            assert!(!is_missing(name.as_ref(), path, &denied), "{name}");
+        }
+        let absent = io::Error::from(io::ErrorKind::NotFound);
+        assert!(is_missing("/nowhere/program".as_ref(), path, &absent));
+    }
 }
