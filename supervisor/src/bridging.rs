@@ -69,14 +69,15 @@ impl Bridging {
         };
         let addresses: Vec<_> = public.addresses().iter().map(ToString::to_string).collect();
         let listeners = public.listen()?;
-        info!("listening on {}", addresses.join(" and "));
+        let Sessions { max_connections, open_files, .. } = self.sessions;
+        info!(max_connections, open_files, "listening on {}", addresses.join(" and "));
         if let Tls::Off(reason) = &*security.tls.borrow() {
             info!("TLS is off: {reason}");
         }
         let left = |limit: Option<Duration>| Some(limit?.saturating_sub(self.began.elapsed()));
         let config = bridge::Config {
             target,
-            max_connections: self.sessions.max_connections,
+            max_connections,
             head_timeout: HEAD_TIMEOUT,
             web: self.sessions.web.clone(),
             run_once: self.sessions.run_once,

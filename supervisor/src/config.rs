@@ -66,6 +66,8 @@ pub(crate) struct Sessions {
     pub(crate) max_connections: usize,
     /// Whether the user has asked for that number.
     pub(crate) max_is_asked: bool,
+    /// The limit on open files, once it is known: a session needs two.
+    pub(crate) open_files: Option<u64>,
     /// The directory that web requests are answered from.
     pub(crate) web: Option<PathBuf>,
     /// Where they are recorded: this name, a dot and a number.
@@ -83,6 +85,7 @@ impl Sessions {
         let connections = usize::try_from((open_files - ours) / 2).unwrap_or(usize::MAX);
         let asked = self.max_connections;
         self.max_connections = asked.min(connections.max(1));
+        self.open_files = Some(open_files);
         self.max_connections < asked
     }
 }
@@ -109,6 +112,7 @@ impl Config {
             web: args.web.clone(),
             record: args.record.as_deref().map(record).transpose()?,
             traffic: None,
+            open_files: None,
         };
         let security = Security::new(&args)?;
         let log = match &args.log_file {

@@ -186,11 +186,9 @@ fn work(
         .context("cannot start a thread")?;
     config.sessions.traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
     let limit = open_files.1;
-    let most = config.sessions.max_connections;
     if is_cut && config.sessions.max_is_asked {
+        let most = config.sessions.max_connections;
         tracing::warn!("the limit on open files is {limit}, which allows {most} connections");
-    } else {
-        tracing::debug!("the limit on open files is {limit}, that on connections {most}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

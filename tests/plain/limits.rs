@@ -68,7 +68,7 @@ fn l1_open_files_limit_the_connections() {
         let mut command = Command::new("prlimit");
         command.args(["--nofile=64:64", WEBSOCKIFY, option, &port.to_string(), "127.0.0.1:1"]);
         let mut websockify = Websockify::launch(&mut command);
-        websockify.wait_until_open();
+        websockify.wait_for_log(&["listening on", " max_connections=16 open_files=64"]);
         let warned = websockify.logged(&[" WARN ", "open files is 64, which allows 16 connect"]);
         assert_eq!(warned.len(), warnings, "{option}");
         assert_eq!(websockify.stop(), 0);
