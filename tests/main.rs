@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `command_line` | what bad input gets, and what is left behind: nothing (C1–C6, W8) |
 //! | `plain` | the bridge without a program (C2, B, F) |
+//! | `faults` | peers that vanish, counted (L4) |
 //! | `tls` | encryption, client certificates, authentication (T1–T6) |
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
@@ -25,6 +26,7 @@
 
 mod command_line;
 mod demo;
+mod faults;
 mod manual;
 mod packaging;
 mod plain;

@@ -6,6 +6,7 @@ use std::process::Command;
 
 mod actor;
 mod client;
+mod lan;
 mod network;
 mod output;
 mod process;
@@ -15,6 +16,7 @@ mod websockify;
 
 pub(crate) use actor::{Actor, static_actor};
 pub(crate) use client::{Client, Head, ask, connect, frame, read_to_end, request, uninterrupted};
+pub(crate) use lan::Lan;
 pub(crate) use network::{
     Service, display, echo, echo_service, free_port, has_ipv6, is_refused, listeners_of, listening,
 };

@@ -1,0 +1,180 @@
+//! Peers that nothing comes back from, as behind a cable that was cut. What matters is what was under
+//! way: nothing (keepalive finds them, B7), bytes, or bytes that they had no room for (both:
+//! `net.ipv4.tcp_retries2`).
+//!
+//! It takes minutes, of which no test needs to wait for all: what websockify has set is read off its own
+//! sockets, and then the kernel's clocks are put forward.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bridge::sock_diag::unacknowledged;
+use procfs::process::{FDTarget, Process};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use socket2::{SockRef, TcpKeepalive};
+
+use super::{PATIENCE, descriptors, wait_for_the_end};
+use crate::support::{Client, Lan, Service, Websockify, echo, frame, free_port, wait_until};
+
+/// For `tcp_retries2`: given up after some seconds, not after a quarter of an hour.
+const RETRIES: u32 = 3;
+
+/// What is under way when the peer goes; the first byte of a session says it.
+const IDLE: u8 = b'i';
+const BUSY: u8 = b'b';
+const STUCK: u8 = b's';
+
+/// A target that sends the address it is connected to, a line, and then does this.
+fn target(then: fn(u8, TcpStream)) -> impl Fn(TcpStream) + Clone + Send + 'static {
+    move |mut stream| {
+        let mut order = [0];
+        stream.read_exact(&mut order).unwrap();
+        let peer = stream.peer_addr().unwrap();
+        stream.write_all(format!("{peer}\n").as_bytes()).unwrap();
+        then(order[0], stream);
+    }
+}
+
+/// A client that has begun such a session, and what the target calls websockify.
+fn begin(order: u8, port: u16, host: Ipv4Addr) -> (Client, SocketAddr) {
+    let mut client = Client::dial((host, port)).unwrap();
+    client.send([order]);
+    let address = client.read_line().parse().unwrap();
+    (client, address)
+}
+
+/// Sends the same again and again, until that fails.
+fn flood(mut stream: TcpStream, piece: &[u8]) {
+    while stream.write_all(piece).is_ok() {}
+}
+
+fn read_on(mut stream: TcpStream) {
+    while let Ok(1..) = stream.read(&mut [0; 16384]) {}
+}
+
+/// websockify in this network, and how many descriptors it has without a session.
+fn bridge_in(lan: &Lan, target: &Service) -> (Websockify, u16, usize) {
+    lan.here.set("net/ipv4/tcp_retries2", RETRIES);
+    let (websockify, port) = lan.here.run(|| {
+        let port = free_port();
+        (Websockify::start(&format!("{port} {}", target.target())), port)
+    });
+    websockify.wait_until_open();
+    let before = descriptors(&websockify);
+    (websockify, port, before)
+}
+
+/// websockify's own socket that has this address, or leads there.
+fn socket_of(websockify: &Websockify, end: SocketAddr) -> OwnedFd {
+    let pid = websockify.pid();
+    let pidfd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+    let has_end = |socket: &OwnedFd| ends(socket).is_some_and(|ends| ends.contains(&end));
+    let descriptors = Process::new(pid).unwrap().fd().unwrap().flatten();
+    descriptors
+        .filter(|one| matches!(one.target, FDTarget::Socket(_)))
+        .map(|one| pidfd_getfd(&pidfd, one.fd, PidfdGetfdFlags::empty()).unwrap())
+        .find(has_end)
+        .unwrap()
+}
+
+/// Our address and the peer's.
+fn ends(socket: &OwnedFd) -> Option<[SocketAddr; 2]> {
+    let socket = SockRef::from(socket);
+    let ends = [socket.local_addr().ok()?.as_socket()?, socket.peer_addr().ok()?.as_socket()?];
+    Some(ends.map(|end| SocketAddr::new(end.ip().to_canonical(), end.port())))
+}
+
+/// B7: given up two minutes after the last sign of life; now two seconds after it.
+fn hasten_keepalive(socket: &OwnedFd) {
+    let socket = SockRef::from(socket);
+    let is = (
+        socket.keepalive().unwrap(),
+        socket.tcp_keepalive_time().unwrap(),
+        socket.tcp_keepalive_interval().unwrap(),
+        socket.tcp_keepalive_retries().unwrap(),
+    );
+    assert_eq!(is, (true, Duration::from_secs(60), Duration::from_secs(10), 6));
+    let second = Duration::from_secs(1);
+    let sooner = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(1);
+    socket.set_tcp_keepalive(&sooner).unwrap();
+}
+
+/// Waits until this socket's peer takes no more: some bytes are left, the same for a while.
+fn wait_until_stuck(lan: &Lan, socket: &OwnedFd) {
+    let [ours, peer] = ends(socket).unwrap();
+    let mut before = (0, Instant::now());
+    wait_until("bytes that have no room", || {
+        let now = lan.here.run(|| unacknowledged(ours, peer)).unwrap();
+        if now != before.0 {
+            before = (now, Instant::now());
+        }
+        now > 0 && before.1.elapsed() > Duration::from_millis(500)
+    });
+}
+
+#[test]
+fn l4_b7_blackholed_clients_end_their_sessions() {
+    let Some(lan) = Lan::new() else { return };
+    let service = lan.here.run(|| {
+        Service::new(target(|order, stream| match order {
+            IDLE => echo(stream),
+            _ => flood(stream, &[b'x'; 10_000]),
+        }))
+    });
+    let (mut websockify, port, before) = bridge_in(&lan, &service);
+    let [mut idle, mut busy, mut stuck] =
+        [IDLE, BUSY, STUCK].map(|order| lan.there.run(|| begin(order, port, Lan::HERE).0));
+    let reading = busy.stream().try_clone().unwrap();
+    thread::spawn(|| read_on(reading));
+    let socket_to = |client: &mut Client| {
+        let address = client.stream().local_addr().unwrap();
+        socket_of(&websockify, address)
+    };
+    wait_until_stuck(&lan, &socket_to(&mut stuck));
+    hasten_keepalive(&socket_to(&mut idle));
+    lan.swallow();
+    wait_for_the_end(&websockify, 3, before);
+    for line in websockify.logged(&["session ended"]) {
+        assert!(line.contains(" code=1006 ") && line.contains("timed out"), "{line}");
+    }
+    assert_eq!(websockify.stop(), 0);
+}
+
+#[test]
+fn l4_b7_blackholed_targets_end_their_sessions_with_1011() {
+    let Some(lan) = Lan::new() else { return };
+    let service = lan.there.run(|| {
+        let then = |order, stream| match order {
+            IDLE => echo(stream),
+            BUSY => read_on(stream),
+            _ => loop {
+                thread::park();
+            },
+        };
+        Service::at((Lan::THERE, 0), target(then))
+    });
+    let (mut websockify, port, before) = bridge_in(&lan, &service);
+    let [(idle, idle_end), (mut busy, _), (mut stuck, stuck_end)] =
+        [IDLE, BUSY, STUCK].map(|order| lan.here.run(|| begin(order, port, Ipv4Addr::LOCALHOST)));
+    for client in [&mut busy, &mut stuck] {
+        let sending = client.stream().try_clone().unwrap();
+        thread::spawn(|| flood(sending, &frame(0x82, &[b'x'; 10_000])));
+    }
+    wait_until_stuck(&lan, &socket_of(&websockify, stuck_end));
+    hasten_keepalive(&socket_of(&websockify, idle_end));
+    lan.swallow();
+    let late = lan.here.run(|| Client::dial((Ipv4Addr::LOCALHOST, port)).unwrap());
+    let closings = [idle, busy, stuck, late].map(|mut client| {
+        client.be_patient(PATIENCE);
+        thread::spawn(|| client.closing())
+    });
+    for closing in closings.map(|closing| closing.join().unwrap()) {
+        assert_eq!(closing.code, 1011, "{closing:?}");
+        assert!(closing.reason.contains("timed out"), "{closing:?}");
+    }
+    wait_for_the_end(&websockify, 4, before);
+    assert_eq!(websockify.stop(), 0);
+}

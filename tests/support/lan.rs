@@ -1,0 +1,98 @@
+//! Two machines and a cable between them: network namespaces, for what loopback cannot show.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::panic::resume_unwind;
+use std::process::Command;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::{needs, needs_root, text_of};
+
+/// The machines; both are gone when nobody of theirs is left.
+pub(crate) struct Lan {
+    pub(crate) here: Machine,
+    pub(crate) there: Machine,
+}
+
+/// A network stack.
+pub(crate) struct Machine(File);
+
+impl Lan {
+    pub(crate) const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    pub(crate) const THERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+    /// `None` where it cannot be, which is said. Even in continuous integration, if it is the kernel
+    /// or a container that forbids it.
+    pub(crate) fn new() -> Option<Self> {
+        if !needs_root() || !needs(&["ip"]) {
+            return None;
+        }
+        let built = Self::build();
+        if let Err(reason) = &built {
+            eprintln!("skipped: no network of our own here: {reason}");
+        }
+        built.ok()
+    }
+
+    fn build() -> Result<Self, String> {
+        let machine = || Machine::new().map_err(|error| error.to_string());
+        let (here, there) = (machine()?, machine()?);
+        let other = format!("/proc/{}/fd/{}", std::process::id(), there.0.as_raw_fd());
+        here.ip(&format!(
+            "link add cable address 02:00:00:00:00:01 type veth \
+             peer name cable address 02:00:00:00:00:02 netns {other}"
+        ))?;
+        for (machine, address) in [(&here, Self::HERE), (&there, Self::THERE)] {
+            machine.ip("link set lo up")?;
+            machine.ip(&format!("address add {address}/24 dev cable"))?;
+            machine.ip("link set cable up")?;
+        }
+        // Never asked for: an answer that does not come would be a word from somebody.
+        let known = format!("neighbour replace {} lladdr 02:00:00:00:00:02", Self::THERE);
+        here.ip(&format!("{known} dev cable nud permanent"))?;
+        Ok(Self { here, there })
+    }
+
+    /// From now on, what is sent there is lost, and nobody says so.
+    pub(crate) fn swallow(&self) {
+        self.there.ip("address flush dev cable").unwrap();
+    }
+}
+
+impl Machine {
+    fn new() -> io::Result<Self> {
+        let made = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            File::open("/proc/thread-self/ns/net")
+        });
+        made.join().unwrap_or_else(|panic| resume_unwind(panic)).map(Self)
+    }
+
+    /// Does something on this machine. What it starts and opens stays there.
+    pub(crate) fn run<T: Send>(&self, deed: impl FnOnce() -> T + Send) -> T {
+        let enter_and_do = || {
+            setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
+            deed()
+        };
+        let done = thread::scope(|scope| scope.spawn(enter_and_do).join());
+        done.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Changes a setting, as sysctl(8) does.
+    pub(crate) fn set(&self, name: &str, value: u32) {
+        let path = format!("/proc/sys/{name}");
+        self.run(|| fs::write(path, value.to_string())).unwrap();
+    }
+
+    /// Runs ip(8); gives what it says if that fails.
+    fn ip(&self, arguments: &str) -> Result<(), String> {
+        let mut ip = Command::new("ip");
+        let output = self.run(|| ip.args(arguments.split_whitespace()).output()).unwrap();
+        let failed = || format!("ip {arguments}: {}", text_of(&output.stderr));
+        output.status.success().then_some(()).ok_or_else(failed)
+    }
+}
