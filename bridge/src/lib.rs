@@ -19,6 +19,8 @@ mod buffer;
 mod client;
 mod config;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod http;
 mod listen;
 mod order;

@@ -39,7 +39,7 @@ enum Found {
 
 /// Answers a request with what its path means below `root`, unless that is one of the `private`
 /// files: the default certificate with its key may well lie beside the pages.
-pub(super) async fn answer(root: &Path, private: &[PathBuf], mut head: Parts) -> Reply {
+pub(crate) async fn answer(root: &Path, private: &[PathBuf], mut head: Parts) -> Reply {
     if !matches!(head.method, Method::GET | Method::HEAD) {
         return reply::method_not_allowed("GET, HEAD");
     }

@@ -84,7 +84,7 @@ async fn read_head(stream: &mut Stream, bytes: &mut BytesMut) -> io::Result<Opti
 
 /// Where the empty line ends that ends a head, if it ends behind the first `known` bytes. A line may
 /// end without a carriage return (RFC 9112, section 2.2).
-fn end_of_head(bytes: &[u8], known: usize) -> Option<usize> {
+pub(crate) fn end_of_head(bytes: &[u8], known: usize) -> Option<usize> {
     (known..bytes.len())
         .filter(|at| bytes[*at] == b'\n')
         .find(|at| bytes[..*at].ends_with(b"\n") || bytes[..*at].ends_with(b"\n\r"))
@@ -93,7 +93,7 @@ fn end_of_head(bytes: &[u8], known: usize) -> Option<usize> {
 
 /// A head as the rest of the crate reads it, if it is well-formed; what is wrong with it otherwise
 /// is hyper's to say.
-fn parse(bytes: &[u8]) -> Option<Parts> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Parts> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);
     if !head.parse(bytes).ok()?.is_complete() {

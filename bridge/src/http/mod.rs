@@ -4,12 +4,12 @@
 //! does not begin with an old handshake; what is answered is in [`reply`]; the deadlines (T6) and the
 //! limits (L2) are here.
 
-mod files;
-mod first;
+pub(crate) mod files;
+pub(crate) mod first;
 mod listing;
 mod pace;
-mod place;
-mod reply;
+pub(crate) mod place;
+pub(crate) mod reply;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};

@@ -14,35 +14,35 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// A place below the directory.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The names on the way to it. None: the directory itself.
     names: Vec<OsString>,
     /// Whether the path ended in a slash, as a directory's does.
-    pub(super) is_directory: bool,
+    pub(crate) is_directory: bool,
 }
 
 impl Place {
     /// Reads the path of a request target. Doubled slashes count as one.
-    pub(super) fn of(path: &str) -> Option<Self> {
+    pub(crate) fn of(path: &str) -> Option<Self> {
         let parts = path.split('/').filter(|part| !part.is_empty());
         let names = parts.map(name).collect::<Option<_>>()?;
         Some(Self { names, is_directory: path.ends_with('/') })
     }
 
     /// Where that is, if `root` is the directory.
-    pub(super) fn below(&self, root: &Path) -> PathBuf {
+    pub(crate) fn below(&self, root: &Path) -> PathBuf {
         let mut path = root.to_owned();
         path.extend(&self.names);
         path
     }
 
     /// Its last name. The directory itself has none.
-    pub(super) fn name(&self) -> Option<&OsStr> {
+    pub(crate) fn name(&self) -> Option<&OsStr> {
         self.names.last().map(OsString::as_os_str)
     }
 
     /// The path for people.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let names = self.names.iter().map(|name| format!("/{}", name.to_string_lossy()));
         names.chain(["/".to_owned()]).collect()
     }
@@ -50,7 +50,7 @@ impl Place {
 
 /// A reference to `name`, relative to the directory it is in (RFC 3986, section 4.2): it begins
 /// with a dot, so that no name can pass for a scheme or a host.
-pub(super) fn reference(name: &OsStr) -> String {
+pub(crate) fn reference(name: &OsStr) -> String {
     format!("./{}", percent_encode(name.as_bytes(), ESCAPED))
 }
 

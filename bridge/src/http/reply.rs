@@ -14,12 +14,12 @@ use crate::auth::Denial;
 use crate::ws::{Refusal, Upgrade, VERSIONS};
 
 /// Bytes at hand, or those of a file.
-pub(super) type Body = Either<Full<Bytes>, ServeFileSystemResponseBody>;
+pub(crate) type Body = Either<Full<Bytes>, ServeFileSystemResponseBody>;
 
-pub(super) type Reply = Response<Body>;
+pub(crate) type Reply = Response<Body>;
 
 /// 101: what follows is WebSocket. No extension is ever negotiated.
-pub(super) fn switching(upgrade: &Upgrade) -> Reply {
+pub(crate) fn switching(upgrade: &Upgrade) -> Reply {
     let mut reply = Response::new(Either::Left(Full::default()));
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = reply.headers_mut();
@@ -35,7 +35,7 @@ pub(super) fn switching(upgrade: &Upgrade) -> Reply {
 }
 
 /// The answer to a head that does not begin a session.
-pub(super) fn refusal(refusal: Refusal) -> Reply {
+pub(crate) fn refusal(refusal: Refusal) -> Reply {
     match refusal {
         Refusal::WebRequest => {
             let mut reply = plain(StatusCode::METHOD_NOT_ALLOWED, "WebSocket only");

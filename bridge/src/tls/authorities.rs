@@ -29,7 +29,7 @@ const ROLE: &str = "CA file";
 
 /// Verifies the certificates of clients.
 #[derive(Debug)]
-pub(super) struct ClientVerifier {
+pub(crate) struct ClientVerifier {
     anchors: Vec<Anchor>,
     /// Certificates of the file that are no anchors: they may stand between.
     intermediates: Vec<CertificateDer<'static>>,
@@ -84,7 +84,7 @@ impl ClientVerifier {
     }
 
     /// `None`: no anchor is among them.
-    fn of(
+    pub(crate) fn of(
         found: Vec<CertificateDer<'static>>,
         place: &str,
         provider: &Provider,

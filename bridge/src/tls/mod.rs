@@ -22,6 +22,8 @@ use tokio_rustls::rustls::server::{NoServerSessionStorage, ServerConfig};
 use tokio_rustls::rustls::{self, ConfigBuilder, DEFAULT_VERSIONS, WantsVerifier};
 
 pub(crate) use admit::{Refused, admit};
+#[cfg(any(test, fuzzing))]
+pub(crate) use authorities::ClientVerifier;
 pub(crate) use certificate::common_name;
 
 /// Where certificates are.

@@ -1,0 +1,35 @@
+//! What is made of a certificate before anything in it is known to be good: a client's, and one of
+//! the CA file.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+
+use crate::tls::{ClientVerifier, common_name};
+
+/// A time in 2030.
+const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_900_000_000));
+
+static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+
+/// The bytes are a certificate in DER, or are not. It is the only one of the CA file, and a client
+/// shows it.
+pub fn certificate(bytes: &[u8]) {
+    let der = CertificateDer::from(bytes.to_vec());
+    let _ = common_name(&der);
+    let mut warnings = Vec::new();
+    match ClientVerifier::of(vec![der.clone()], "the file", &PROVIDER, &mut warnings) {
+        Some(verifier) => {
+            let judged = verifier.verify_client_cert(&der, &[], NOW);
+            // The file's owner has put it there; with another behind its name it is not the same.
+            let other = CertificateDer::from([bytes, b"\0"].concat());
+            assert!(verifier.verify_client_cert(&other, &[], NOW).is_err(), "{judged:?}");
+        }
+        // It is damaged, or has been issued by another.
+        None => assert!(warnings.len() <= 1),
+    }
+}

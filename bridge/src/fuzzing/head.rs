@@ -1,0 +1,94 @@
+//! Request heads: where they end, what they ask for, and what they are answered.
+
+use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Component, Path};
+
+use ::http::request::Parts;
+use httparse::{EMPTY_HEADER, Response};
+
+use crate::auth::{Auth, Credentials, Guard};
+use crate::http::first::{end_of_head, parse};
+use crate::http::place::{Place, reference};
+use crate::http::reply;
+use crate::security::Security;
+use crate::ws::{Challenge, Scheme, Upgrade};
+
+const ROOT: &str = "/served";
+/// `user:password`, `user:password` in base64.
+const CREDENTIALS: (&str, &[u8]) = ("user:password", b"dXNlcjpwYXNzd29yZA==");
+const ORIGIN: &str = "https://page.example";
+
+/// The bytes are a head and what follows it.
+pub fn head(bytes: &[u8]) {
+    let end = end_of_head(bytes, 0);
+    for known in 0..bytes.len().min(64) {
+        // Wherever reading paused before the end, the end is found in the same place.
+        assert!(end_of_head(&bytes[..known], 0).is_some() || end_of_head(bytes, known) == end);
+    }
+    let Some(end) = end else { return };
+    let Some(head) = parse(&bytes[..end]) else { return };
+    for scheme in [Scheme::Ws, Scheme::Wss] {
+        if let Some(challenge) = Challenge::from_head(&head, scheme) {
+            old_handshake(&challenge);
+        }
+    }
+    match Upgrade::from_head(&head) {
+        Ok(upgrade) => handshake(&upgrade),
+        Err(refusal) => assert!(!reply::refusal(refusal).status().is_success()),
+    }
+    guard(&head, &bytes[..end]);
+    place(head.uri.path());
+}
+
+fn old_handshake(challenge: &Challenge) {
+    let answer = challenge.answer(&b"12345678"[..challenge.key_length()]);
+    let mut headers = [EMPTY_HEADER; 8];
+    let mut response = Response::new(&mut headers);
+    let length = response.parse(&answer).expect("the answer is a head").unwrap();
+    assert_eq!((response.code, answer.len() - length), (Some(101), 2 * challenge.key_length()));
+    // Nothing that the client said has become a line of its own.
+    assert_eq!(response.headers.len(), 4 + usize::from(challenge.upgrade.protocol.is_some()));
+}
+
+fn handshake(upgrade: &Upgrade) {
+    let reply = reply::switching(upgrade);
+    assert_eq!(reply.status(), 101);
+    assert_eq!(reply.headers().len(), 3 + usize::from(upgrade.protocol.is_some()));
+    assert!(upgrade.path.starts_with(['/', '*']), "{}", upgrade.path);
+}
+
+/// Whoever is let in has said what is asked for.
+fn guard(head: &Parts, bytes: &[u8]) {
+    let (name, names) = (Some("Joe"), vec!["Jane".to_owned()]);
+    for (auth, shown) in [
+        (Auth::Basic(Credentials::new(CREDENTIALS.0)), CREDENTIALS.1),
+        (Auth::Origin(vec![ORIGIN.to_owned()]), ORIGIN.as_bytes()),
+        (Auth::ClientCertCn(names), b"in no head"),
+    ] {
+        let security = Security { auth: Some(auth), web_auth: true, ..Security::default() };
+        let client = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let guard = Guard::new(&security, client, name);
+        let admitted = guard.admits(&head.headers)
+            || guard.admit_web_request(&head.headers).is_ok()
+            || ["13", "8", "hixie"]
+                .iter()
+                .any(|version| guard.admit_session(&head.headers, version).is_ok());
+        let has_shown = bytes.windows(shown.len()).any(|part| part == shown);
+        assert!(!admitted || has_shown && shown != b"in no head");
+    }
+}
+
+/// No path leads out of the directory.
+fn place(path: &str) {
+    let Some(place) = Place::of(path) else { return };
+    let below = place.below(Path::new(ROOT));
+    let inside = below.strip_prefix(ROOT).expect("below the directory");
+    assert!(inside.components().all(|part| matches!(part, Component::Normal(_))));
+    assert!(!below.as_os_str().as_encoded_bytes().contains(&0));
+    assert!(place.shown().starts_with('/'));
+    let name = place.name().unwrap_or(OsStr::new("x"));
+    let target = reference(name);
+    let again = Place::of(&target["./".len()..]).expect("a reference is a name");
+    assert_eq!(again.name(), Some(name), "{target}");
+}

@@ -1,0 +1,161 @@
+//! What holds for every parser of a client's bytes, whatever they are (L3).
+//!
+//! Each property takes any bytes, and panics if it does not hold. `tests/fuzz` looks for bytes with
+//! which it does not; the test below tries those that are known to mean something. Only those two
+//! builds have this module, so that the parsers need not be public for it.
+#![expect(clippy::missing_panics_doc, reason = "panicking is what they are for")]
+
+mod base64;
+mod certificate;
+mod frames;
+mod head;
+mod hixie;
+mod web;
+
+use std::future::poll_fn;
+use std::ops::Range;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::buffer::{Lease, SIZE};
+use crate::ws::{Codec, Event, Framing, Violation};
+
+pub use base64::base64;
+pub use certificate::certificate;
+pub use frames::frames;
+pub use head::head;
+pub use hixie::hixie;
+pub use web::web;
+
+/// Numbers that follow from a first one: how an input is split.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        usize::try_from(self.0 >> 33).unwrap_or_default() % limit
+    }
+}
+
+/// What a codec makes of a client's bytes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Decoded {
+    /// For the target.
+    data: Vec<u8>,
+    events: Vec<Event>,
+    violation: Option<Violation>,
+}
+
+/// Decodes bytes that come in pieces as long as `length` says, in a buffer as the pump has it, which
+/// is written out when `is_taken` says so, and when it is full.
+fn decode(
+    framing: Framing,
+    mut input: &[u8],
+    mut length: impl FnMut() -> usize,
+    mut is_taken: impl FnMut() -> bool,
+) -> Decoded {
+    let mut codec = Codec::new(framing);
+    let mut decoded = Decoded::default();
+    let mut lease = Lease::take();
+    while !input.is_empty() && !decoded.is_over() {
+        let (piece, rest) = input.split_at(length().min(input.len()).min(SIZE));
+        input = rest;
+        if is_taken() || piece.len() > SIZE - lease.end() {
+            decoded.write_out(&mut lease);
+        }
+        let start = lease.end();
+        let end = start + piece.len();
+        lease.bytes[start..end].copy_from_slice(piece);
+        decoded.take(&mut codec, &mut lease, start..end);
+    }
+    decoded.write_out(&mut lease);
+    decoded
+}
+
+impl Decoded {
+    /// Whether nothing that follows counts.
+    fn is_over(&self) -> bool {
+        self.violation.is_some() || matches!(self.events.last(), Some(Event::Close(_)))
+    }
+
+    /// As `Client::decode` does it.
+    fn take(&mut self, codec: &mut Codec, lease: &mut Lease, mut unread: Range<usize>) {
+        loop {
+            let start = unread.start;
+            match codec.decode(&mut lease.bytes, &mut unread) {
+                Ok(Some(Event::Data(piece))) => {
+                    assert!(!piece.is_empty(), "nothing is no data");
+                    assert!(start <= piece.start && piece.end <= unread.start, "data in its place");
+                    lease.push(piece);
+                }
+                Ok(Some(event)) => self.events.push(event),
+                Ok(None) => return assert!(unread.is_empty(), "all of it is consumed"),
+                Err(violation) => self.violation = Some(violation),
+            }
+            if self.is_over() {
+                return;
+            }
+        }
+    }
+
+    fn write_out(&mut self, lease: &mut Lease) {
+        let data = &mut self.data;
+        let written = pin!(poll_fn(|cx| lease.poll_write(cx, data)));
+        let written = written.poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(written, Poll::Ready(Ok(()))), "a Vec takes everything");
+    }
+}
+
+/// Decodes `input` whole and in pieces, of which `seed` says the lengths: it must mean the same.
+fn decode_both_ways(framing: Framing, seed: u8, input: &[u8]) -> Decoded {
+    let whole = decode(framing, input, || usize::MAX, || false);
+    let (mut lengths, mut turns) = (Numbers(seed.into()), Numbers(seed.into()));
+    let split = decode(framing, input, || 1 + lengths.below(9), || turns.below(2) == 0);
+    assert_eq!(split.events, whole.events);
+    assert_eq!(split.violation, whole.violation);
+    // What is wrong may be seen in a piece behind data that were passed on already.
+    assert!(split.data.starts_with(&whole.data));
+    assert!(whole.violation.is_some() || split.data == whole.data);
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds");
+
+    type Property = fn(&[u8]);
+
+    const PROPERTIES: [(&str, Property); 6] = [
+        ("base64", super::base64),
+        ("certificate", super::certificate),
+        ("frames", super::frames),
+        ("head", super::head),
+        ("hixie", super::hixie),
+        ("web", super::web),
+    ];
+
+    /// All that was committed, cut off everywhere, and with every byte replaced by some others.
+    #[test]
+    fn l3_known_inputs_and_their_neighbours_break_no_parser() {
+        assert_eq!(fs::read_dir(SEEDS).unwrap().count(), PROPERTIES.len());
+        for (name, property) in PROPERTIES {
+            let seeds = fs::read_dir(Path::new(SEEDS).join(name)).unwrap();
+            let seeds: Vec<_> = seeds.map(|seed| fs::read(seed.unwrap().path()).unwrap()).collect();
+            assert!(!seeds.is_empty(), "{name}");
+            for seed in seeds {
+                property(&seed);
+                for at in 0..seed.len() {
+                    property(&seed[..at]);
+                    for byte in [0, b'=', 0xff, seed[at] ^ 1] {
+                        let mut changed = seed.clone();
+                        changed[at] = byte;
+                        property(&changed);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! See `bridge::fuzzing::certificate`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bridge::fuzzing::certificate(bytes));
