@@ -190,10 +190,11 @@ fn work(
         let most = config.sessions.max_connections;
         tracing::warn!("the limit on open files is {limit}, which allows {most} connections");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // Sessions in the order in which they became ready; see .cargo/config.toml.
+    #[cfg(tokio_unstable)]
+    runtime.disable_lifo_slot();
+    let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
     // block_on stays on this thread, the main one, as child/spawn.rs needs it.
     let status = runtime.block_on(async {
         let signals = Signals::catch().context("cannot catch signals")?;
