@@ -3,7 +3,7 @@
 //! can do that.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -39,10 +39,10 @@ impl Journal {
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "--propagation=private", "sh", "-c", setup]);
         let mut holder = unshare.stdin(Stdio::null()).spawn().unwrap();
-        let prepared = format!("/proc/{}/root/run/prepared", holder.id());
+        let prepared = run_of(&holder).join("prepared");
         let ready = wait_for("a namespace", || match holder.try_wait().unwrap() {
             Some(status) => Some(Err(status)),
-            None => Path::new(&prepared).exists().then_some(Ok(())),
+            None => prepared.exists().then_some(Ok(())),
         });
         if let Err(status) = ready {
             skip(&format!("no mount namespace: unshare ended with {}", status.into_raw()));
@@ -62,7 +62,7 @@ impl Journal {
         let mut journald = self.inside(JOURNALD);
         journald.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.journald = Some(journald.spawn().unwrap());
-        let socket = format!("/proc/{}/root/run/systemd/journal/socket", self.holder.id());
+        let socket = run_of(&self.holder).join("systemd/journal/socket");
         wait_until("journald", || {
             std::os::unix::net::UnixDatagram::unbound().is_ok_and(|us| us.connect(&socket).is_ok())
         });
@@ -118,6 +118,11 @@ impl Drop for Journal {
             let _ = child.wait();
         }
     }
+}
+
+/// The `/run` that a process sees (proc(5)).
+fn run_of(process: &Child) -> PathBuf {
+    ["/proc", &process.id().to_string(), "root", "run"].iter().collect()
 }
 
 /// A field of a record, with what is not UTF-8 as journalctl has it: a list of numbers.
