@@ -6,6 +6,7 @@ mod end;
 mod hold;
 mod library;
 mod many;
+mod neighbour;
 mod port;
 mod respawn;
 mod stop;

@@ -16,6 +16,7 @@
 mod address;
 mod moved;
 mod names;
+mod notice;
 mod settings;
 mod sys;
 mod text;
@@ -24,8 +25,6 @@ use core::ffi::{c_int, c_void};
 
 use address::{Encoded, Stack};
 use moved::Move;
-use settings::{MAX_NAME, MAX_TOKEN, Notify};
-use text::Text;
 
 /// `bind(2)`, with the address replaced where the rules say so.
 ///
@@ -37,7 +36,7 @@ pub unsafe extern "C" fn bind(fd: c_int, address: *const c_void, length: u32) ->
     let errno = sys::errno();
     // SAFETY: the caller's promise is passed on.
     let wanted = unsafe { to_move(fd, address, length) };
-    let moved = wanted.and_then(|wanted| wanted.bind(bind_to));
+    let moved = wanted.and_then(|wanted| wanted.bind(bind_to, notice::refused));
     sys::set_errno(errno);
     match moved {
         Some(Ok(())) => 0,
@@ -64,11 +63,9 @@ pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
     // SAFETY: listen() takes no pointers.
     let real = |fd| unsafe { next_listen(fd, backlog) };
     let Some(settings) = settings else { return real(fd) };
-    let result = moved::listen(fd, real);
-    if let Some(notify) = &settings.notify
-        && result == 0
-    {
-        tell(notify);
+    let result = moved::listen(fd, settings.ports.new, bind_to, real);
+    if result == 0 {
+        notice::listens();
         sys::set_errno(errno);
     }
     result
@@ -130,26 +127,6 @@ fn stack(fd: c_int) -> Option<Stack> {
 fn local_port(fd: c_int) -> Option<u16> {
     let mut buffer = [0; 28];
     address::decode(sys::local_address(fd, &mut buffer)?).map(|address| address.port())
-}
-
-/// Sends the notice. It is a hint to look and may be lost: the receiver's queue
-/// is short, and a program is never kept waiting for it. A fresh socket each
-/// time, because daemons close what descriptors they find; an abstract address,
-/// because it outlives `chroot()` and a change of user (R3).
-fn tell(notify: &Notify) {
-    let fd = sys::datagram_socket();
-    if fd < 0 {
-        return;
-    }
-    // sa_family and the leading NUL, then the name: its length is the address' length.
-    let [low, high] = sys::AF_UNIX.to_ne_bytes();
-    let address = Text::<{ 3 + MAX_NAME }>::EMPTY.with(&[low, high, 0]).with(notify.name.bytes());
-    let message = Text::<{ MAX_TOKEN + 1 + 10 }>::EMPTY
-        .with(notify.token.bytes())
-        .with(b" ")
-        .with_decimal(sys::process_id());
-    sys::send(fd, message.bytes(), address.bytes());
-    sys::close_socket(fd);
 }
 
 fn bind_to(fd: c_int, address: &Encoded) -> Result<(), c_int> {

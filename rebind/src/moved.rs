@@ -2,11 +2,15 @@
 //! what the kernel answers and why; must not know where the ports come from, nor
 //! who is told.
 //!
-//! The supervisor holds the new port with sockets that do not listen. Only one
-//! with `SO_REUSEADDR` can be bound beside them, and only one with it can listen.
+//! The supervisor holds the new port, on all addresses, with sockets that have
+//! `SO_REUSEPORT` and do not listen. The kernel shares such a port among sockets
+//! of one user id that all have the option (socket(7)), so other users can
+//! neither bind it nor listen on it, whatever options they set. Ours have it
+//! while they are bound and while they begin to listen, and not in between: by
+//! then the program's own options decide whether it binds a second time (R1).
 
 use core::ffi::c_int;
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::address::{self, Encoded, Stack};
 use crate::sys;
@@ -26,12 +30,18 @@ type Bind = fn(c_int, &Encoded) -> Result<(), c_int>;
 impl Move {
     /// Binds the socket; `None` if the kernel refuses what it asks for anyway.
     ///
-    /// Between `bind()` and `listen()` the socket has the program's own
-    /// `SO_REUSEADDR` again: without it a second `bind()` must fail (R1).
-    pub(crate) fn bind(self, bind: Bind) -> Option<Result<(), c_int>> {
-        let first = address::relocate(self.wanted, self.stack, self.port)?;
+    /// A port in use may be one that the socket's user may not share: `refused`
+    /// asks for it, and says whether to try again.
+    pub(crate) fn bind(self, bind: Bind, refused: fn(c_int) -> bool) -> Option<Result<(), c_int>> {
+        let first = Encoded::new(address::relocate(self.wanted, self.stack, self.port)?);
         let own = share(self.fd);
-        let result = match bind(self.fd, &Encoded::new(first)) {
+        compare(self.port, bind);
+        let mut result = bind(self.fd, &first);
+        if result == Err(sys::EADDRINUSE) && refused(self.fd) {
+            compare(self.port, bind);
+            result = bind(self.fd, &first);
+        }
+        let result = match result {
             Err(sys::EADDRINUSE) => self.bind_elsewhere(bind).unwrap_or(Err(sys::EADDRINUSE)),
             Err(sys::EADDRNOTAVAIL) => self.bind_device(bind).unwrap_or(Err(sys::EADDRNOTAVAIL)),
             result => result,
@@ -74,26 +84,53 @@ impl Move {
 /// without it those in TIME_WAIT would refuse the port to the program's next
 /// start for a minute. A program that forgoes it asks for that, but who has it
 /// wrapped wants it back at once. Nobody can be bound beside a listener anyway.
-pub(crate) fn listen(fd: c_int, listen: impl Fn(c_int) -> c_int) -> c_int {
+pub(crate) fn listen(fd: c_int, port: u16, bind: Bind, listen: impl Fn(c_int) -> c_int) -> c_int {
     let own = share(fd);
+    compare(port, bind);
     let result = listen(fd);
-    if result != 0 {
-        let errno = sys::errno();
-        restore(fd, own);
-        sys::set_errno(errno);
-    }
+    let errno = sys::errno();
+    restore(fd, if result == 0 { Own { reuse_address: None, ..own } } else { own });
+    sys::set_errno(errno);
     result
 }
 
-/// Sets `SO_REUSEADDR` and returns what it was.
-fn share(fd: c_int) -> Option<c_int> {
-    let own = sys::option(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR);
-    sys::set_option(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, 1);
-    own
+/// What the program has set; `None` where that cannot be told.
+#[derive(Clone, Copy)]
+struct Own {
+    reuse_address: Option<c_int>,
+    reuse_port: Option<c_int>,
 }
 
-fn restore(fd: c_int, own: Option<c_int>) {
-    if let Some(own) = own {
-        sys::set_option(fd, sys::SOL_SOCKET, sys::SO_REUSEADDR, own);
+/// Lets a socket be bound beside those that hold the port, and beside the
+/// program's own in TIME_WAIT.
+fn share(fd: c_int) -> Own {
+    let set = |name| {
+        let own = sys::option(fd, sys::SOL_SOCKET, name);
+        sys::set_option(fd, sys::SOL_SOCKET, name, 1);
+        own
+    };
+    Own { reuse_address: set(sys::SO_REUSEADDR), reuse_port: set(sys::SO_REUSEPORT) }
+}
+
+fn restore(fd: c_int, own: Own) {
+    for (name, value) in
+        [(sys::SO_REUSEADDR, own.reuse_address), (sys::SO_REUSEPORT, own.reuse_port)]
+    {
+        if let Some(value) = value {
+            sys::set_option(fd, sys::SOL_SOCKET, name, value);
+        }
     }
+}
+
+/// Makes the kernel compare the next socket with all that are bound to the port.
+/// It spares itself that where the last one that had `SO_REUSEPORT` was of the
+/// same user and address (`sk_reuseport_match()`), and would let a program listen
+/// twice. So the last one is another, with an address that nobody asks for.
+fn compare(port: u16, bind: Bind) {
+    let Some(fd) = sys::tcp_socket() else { return };
+    share(fd);
+    let nobodys = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254)), port);
+    // A failure shows in nothing but a second listen() that should have failed.
+    let _ = bind(fd, &Encoded::new(nobodys));
+    sys::close(fd);
 }

@@ -2,7 +2,7 @@
 //! also compiled by `rustc` alone, without the `libc` crate. Knows the calling
 //! conventions and no rule.
 
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_short, c_ulong, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 #[cfg(not(all(
@@ -22,6 +22,8 @@ compile_error!("rebind knows the socket constants of Linux's generic architectur
 pub(crate) type Bind = unsafe extern "C" fn(c_int, *const c_void, u32) -> c_int;
 pub(crate) type Listen = unsafe extern "C" fn(c_int, c_int) -> c_int;
 
+pub(crate) const EINTR: c_int = 4;
+pub(crate) const EAGAIN: c_int = 11;
 pub(crate) const ENOSYS: c_int = 38;
 pub(crate) const EADDRINUSE: c_int = 98;
 pub(crate) const EADDRNOTAVAIL: c_int = 99;
@@ -35,6 +37,7 @@ pub(crate) const SOCK_CLOEXEC: c_int = 0o2_000_000;
 pub(crate) const SOL_SOCKET: c_int = 1;
 pub(crate) const SO_REUSEADDR: c_int = 2;
 pub(crate) const SO_TYPE: c_int = 3;
+pub(crate) const SO_REUSEPORT: c_int = 15;
 pub(crate) const SO_BINDTODEVICE: c_int = 25;
 pub(crate) const SO_PROTOCOL: c_int = 38;
 pub(crate) const SO_DOMAIN: c_int = 39;
@@ -42,8 +45,9 @@ pub(crate) const IPPROTO_TCP: c_int = 6;
 pub(crate) const IPPROTO_IPV6: c_int = 41;
 pub(crate) const IPPROTO_MPTCP: c_int = 262;
 pub(crate) const IPV6_V6ONLY: c_int = 26;
-pub(crate) const MSG_DONTWAIT: c_int = 0x40;
-pub(crate) const MSG_NOSIGNAL: c_int = 0x4000;
+const MSG_DONTWAIT: c_int = 0x40;
+const MSG_NOSIGNAL: c_int = 0x4000;
+const SCM_RIGHTS: c_int = 1;
 
 // Before glibc 2.34 dlsym() lived in a library of its own; later ones and musl
 // have an empty one for the linker. A musl target names no library at all: the
@@ -63,18 +67,14 @@ unsafe extern "C" {
     ) -> c_int;
     fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: u32)
     -> c_int;
-    fn sendto(
-        fd: c_int,
-        message: *const c_void,
-        size: usize,
-        flags: c_int,
-        address: *const c_void,
-        length: u32,
-    ) -> isize;
+    fn sendmsg(fd: c_int, message: *const MessageHeader, flags: c_int) -> isize;
+    fn poll(of: *mut Polled, number: c_ulong, milliseconds: c_int) -> c_int;
+    fn socketpair(domain: c_int, kind: c_int, protocol: c_int, pair: *mut [c_int; 2]) -> c_int;
     fn getenv(name: *const c_char) -> *const c_char;
     safe fn getpid() -> c_int;
     safe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
-    safe fn close(fd: c_int) -> c_int;
+    #[link_name = "close"]
+    safe fn libc_close(fd: c_int) -> c_int;
 }
 
 /// A function that the next object in the search order defines: the C library,
@@ -172,31 +172,118 @@ pub(crate) fn local_address(fd: c_int, buffer: &mut [u8; 28]) -> Option<&[u8]> {
     if result == 0 { buffer.get(..length as usize) } else { None }
 }
 
-/// Sends a datagram to an address without ever waiting; nobody is told if it
-/// could not be sent.
-pub(crate) fn send(fd: c_int, message: &[u8], address: &[u8]) {
-    let Ok(length) = u32::try_from(address.len()) else { return };
-    // SAFETY: both slices are readable for the lengths passed with them.
-    unsafe {
-        sendto(
-            fd,
-            message.as_ptr().cast(),
-            message.len(),
-            MSG_DONTWAIT | MSG_NOSIGNAL,
-            address.as_ptr().cast(),
-            length,
-        )
+/// Sends a datagram to an address of the local domain, and two descriptors with
+/// it, if there are any to send (unix(7), `SCM_RIGHTS`). Never waits.
+pub(crate) fn send(
+    fd: c_int,
+    message: &[u8],
+    address: &[u8],
+    descriptors: Option<[c_int; 2]>,
+) -> Result<(), c_int> {
+    let part = Part { start: message.as_ptr().cast(), length: message.len() };
+    let rights = descriptors.map(|descriptors| Rights {
+        length: size_of::<Rights>(),
+        level: SOL_SOCKET,
+        kind: SCM_RIGHTS,
+        descriptors,
+    });
+    let header = MessageHeader {
+        name: address.as_ptr().cast(),
+        name_length: u32::try_from(address.len()).unwrap_or(0),
+        parts: &raw const part,
+        number_of_parts: 1,
+        control: rights.as_ref().map_or(core::ptr::null(), |rights| (&raw const *rights).cast()),
+        control_length: rights.as_ref().map_or(0, size_of_val),
+        flags: 0,
     };
+    // SAFETY: all that the header points to is readable for the lengths in it.
+    match unsafe { sendmsg(fd, &raw const header, MSG_DONTWAIT | MSG_NOSIGNAL) } {
+        -1 => Err(errno()),
+        _ => Ok(()),
+    }
 }
 
-/// A datagram socket of the local domain; negative if there is none to be had.
-pub(crate) fn datagram_socket() -> c_int {
-    socket(AF_UNIX.into(), SOCK_DGRAM | SOCK_CLOEXEC, 0)
+/// A TCP socket over IPv4.
+pub(crate) fn tcp_socket() -> Option<c_int> {
+    descriptor(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0))
+}
+
+/// A datagram socket of the local domain.
+pub(crate) fn datagram_socket() -> Option<c_int> {
+    descriptor(socket(AF_UNIX.into(), SOCK_DGRAM | SOCK_CLOEXEC, 0))
+}
+
+/// Two sockets that are connected to each other.
+pub(crate) fn socket_pair() -> Option<[c_int; 2]> {
+    let mut pair = [-1; 2];
+    // SAFETY: the pair is writable.
+    let result =
+        unsafe { socketpair(AF_UNIX.into(), SOCK_STREAM | SOCK_CLOEXEC, 0, &raw mut pair) };
+    (result == 0).then_some(pair)
+}
+
+/// Waits until the other end of a socket pair is closed, at most so many
+/// milliseconds; longer if signals arrive.
+pub(crate) fn wait_for_end(fd: c_int, milliseconds: c_int) -> bool {
+    let mut polled = Polled { fd, events: 0, happened: 0 };
+    loop {
+        // SAFETY: it is one entry, and writable.
+        match unsafe { poll(&raw mut polled, 1, milliseconds) } {
+            -1 if errno() == EINTR => {}
+            ready => return ready > 0,
+        }
+    }
+}
+
+/// Does nothing for so many milliseconds, or until a signal arrives.
+pub(crate) fn pause(milliseconds: c_int) {
+    // SAFETY: no entry is read.
+    unsafe { poll(core::ptr::null_mut(), 0, milliseconds) };
 }
 
 /// Closes a descriptor of our own.
-pub(crate) fn close_socket(fd: c_int) {
-    close(fd);
+pub(crate) fn close(fd: c_int) {
+    libc_close(fd);
+}
+
+fn descriptor(result: c_int) -> Option<c_int> {
+    (result >= 0).then_some(result)
+}
+
+/// `struct msghdr` as the kernel reads it.
+#[repr(C)]
+struct MessageHeader {
+    name: *const c_void,
+    name_length: u32,
+    parts: *const Part,
+    number_of_parts: usize,
+    control: *const c_void,
+    control_length: usize,
+    flags: c_int,
+}
+
+/// `struct iovec`.
+#[repr(C)]
+struct Part {
+    start: *const c_void,
+    length: usize,
+}
+
+/// `struct cmsghdr` and what stands behind it. Two descriptors need no padding.
+#[repr(C)]
+struct Rights {
+    length: usize,
+    level: c_int,
+    kind: c_int,
+    descriptors: [c_int; 2],
+}
+
+/// `struct pollfd`.
+#[repr(C)]
+struct Polled {
+    fd: c_int,
+    events: c_short,
+    happened: c_short,
 }
 
 /// `sizeof(int)` on every Linux architecture.

@@ -3,9 +3,12 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::sys::stat::fstat;
+use nix::unistd::{Uid, fchown, geteuid};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::Source;
 
@@ -56,16 +59,23 @@ impl Public {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
     }
 
-    /// Begins to listen. Accepted sockets inherit SO_REUSEADDR; without it the next start would
-    /// fail on those in TIME_WAIT.
+    /// Begins to listen, and then sets SO_REUSEADDR: accepted sockets inherit it, and without it the
+    /// next start would fail on those in TIME_WAIT. Before listen(2) others could bind beside us with
+    /// it; only where sockets of our last run are in TIME_WAIT now, there is no other way.
     pub(crate) fn listen(self) -> Result<Vec<TcpListener>> {
         let addresses = self.addresses();
         let listen = |socket: Socket| {
             if socket.is_listener()? {
                 return Ok(TcpListener::from(socket));
             }
+            if let Err(error) = socket.listen(BACKLOG) {
+                if error.kind() != io::ErrorKind::AddrInUse {
+                    return Err(error);
+                }
+                socket.set_reuse_address(true)?;
+                socket.listen(BACKLOG)?;
+            }
             socket.set_reuse_address(true)?;
-            socket.listen(BACKLOG)?;
             Ok(TcpListener::from(socket))
         };
         self.sockets
@@ -76,20 +86,51 @@ impl Public {
     }
 }
 
-/// The relocated port: bound on both loopbacks with SO_REUSEADDR and never listening, so that the
-/// program can bind it beside us and nobody gets it by accident.
+/// The relocated port, held on every address against everybody but the program. A port whose
+/// sockets all have SO_REUSEPORT is shared among those of one user id alone (socket(7)), whatever
+/// options others set; a socket of ours that never listens is in its way all the time, before the
+/// program listens, after it, and between two instances. `rebind.so` sets the option for the program.
 #[derive(Debug)]
 pub(crate) struct Relocated {
     pub(crate) port: u16,
+    /// Whose sockets may be bound there.
+    user: Uid,
     _held: Vec<Socket>,
 }
 
 impl Relocated {
     pub(crate) fn hold() -> Result<Self> {
-        let held = bind_all(&both_families(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), true)
-            .context("cannot find a free port on loopback")?;
+        let any = both_families(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        let held = bind_all(&any, false).context("cannot find a free port")?;
         let port = port_of(&held[0]).context("cannot read the relocated port")?;
-        Ok(Self { port, _held: held })
+        for socket in &held {
+            // After bind(): where it is set before, Linux lets whoever has it bind unexamined, and
+            // the program could listen twice (rebind/src/moved.rs).
+            socket.set_reuse_port(true).context("cannot share the relocated port")?;
+        }
+        Ok(Self { port, user: geteuid(), _held: held })
+    }
+
+    /// Lets a TCP socket of the program's that another user has made, and that is not bound yet, be
+    /// bound to the port: fchown(2) makes it one of ours for the kernel. The port itself stays ours,
+    /// so that nobody else of that user gets in.
+    ///
+    /// # Errors
+    /// EPERM without CAP_CHOWN; EINVAL for anything but such a socket.
+    pub(crate) fn admit(&self, socket: &OwnedFd) -> io::Result<()> {
+        let is_unbound_tcp = {
+            let socket = SockRef::from(socket);
+            socket.r#type()? == Type::STREAM
+                && socket.protocol()? == Some(Protocol::TCP)
+                && port_of(&socket)? == 0
+        };
+        if !is_unbound_tcp {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if fstat(socket)?.st_uid != self.user.as_raw() {
+            fchown(socket, Some(self.user), None)?;
+        }
+        Ok(())
     }
 }
 
@@ -204,13 +245,37 @@ mod tests {
         }
     }
 
+    /// A socket bound to the port with these options, SO_REUSEADDR and SO_REUSEPORT.
+    fn try_to_bind(port: u16, reuse: (bool, bool)) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(reuse.0)?;
+        socket.set_reuse_port(reuse.1)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+        Ok(socket)
+    }
+
     #[test]
     fn w2_the_relocated_port_can_be_bound_beside_us_by_who_asks_for_it_only() {
         let relocated = Relocated::hold().expect("a free port");
-        TcpListener::bind(("127.0.0.1", relocated.port)).expect("the program, with SO_REUSEADDR");
-        let stranger = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, relocated.port));
-        let error = stranger.bind(&address.into()).expect_err("held");
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        for reuse in [(false, false), (true, false)] {
+            let error = try_to_bind(relocated.port, reuse).expect_err("held");
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        }
+        try_to_bind(relocated.port, (true, true)).expect("the program, with SO_REUSEPORT");
+    }
+
+    /// F1: root gives its port to one socket of another user, and to nothing else of his.
+    #[test]
+    fn f1_a_socket_of_another_user_is_admitted_and_nothing_else() {
+        let relocated = Relocated::hold().expect("a free port");
+        let file = tempfile::tempfile().expect("a file");
+        relocated.admit(&file.into()).expect_err("a file");
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        relocated.admit(&datagrams.into()).expect_err("no TCP socket");
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        bound.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("bound");
+        relocated.admit(&bound.into()).expect_err("it is bound");
+        let own = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        relocated.admit(&own.into()).expect("it needs nothing");
     }
 }

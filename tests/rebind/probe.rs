@@ -21,7 +21,7 @@ pub(super) const TOKEN: &str = "0123456789abcdef";
 const PROBE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rebind/probe.c");
 
 /// The ports as a supervisor holds them: the public one so that nobody can take
-/// it, the loopback one so that only a socket with `SO_REUSEADDR` can bind it.
+/// it, the relocated one so that only a socket of ours with `SO_REUSEPORT` can.
 pub(super) struct HeldPorts {
     pub(super) old: u16,
     pub(super) new: u16,
@@ -31,29 +31,31 @@ pub(super) struct HeldPorts {
 
 impl HeldPorts {
     pub(super) fn new() -> HeldPorts {
-        let (new, mut held) = hold(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, true);
-        let (old, public) = hold(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, false);
+        let (new, mut held) = hold();
+        for socket in &held {
+            socket.set_reuse_port(true).unwrap();
+        }
+        let (old, public) = hold();
         held.extend(public);
         HeldPorts { old, new, held }
     }
 }
 
-/// Binds one port in both families, without listening.
-fn hold(v4: Ipv4Addr, v6: Ipv6Addr, reuse: bool) -> (u16, Vec<Socket>) {
+/// Binds every address of one port, without listening.
+fn hold() -> (u16, Vec<Socket>) {
     let bound = |address: SocketAddr| -> std::io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        socket.set_reuse_address(reuse)?;
         socket.bind(&address.into())?;
         Ok(socket)
     };
     // Any port that IPv4 gives may be taken in IPv6.
     for _ in 0..100 {
-        let first = bound((v4, 0).into()).expect("a free port");
+        let first = bound((Ipv4Addr::UNSPECIFIED, 0).into()).expect("a free port");
         let port = first.local_addr().unwrap().as_socket().unwrap().port();
-        match bound((v6, port).into()) {
+        match bound((Ipv6Addr::UNSPECIFIED, port).into()) {
             Ok(second) => return (port, vec![first, second]),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
             // Where there is no IPv6, as the supervisor does it.

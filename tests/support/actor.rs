@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/actor.c");
 
-static DYNAMIC: LazyLock<PathBuf> = LazyLock::new(|| compile("actor", &[]));
-static STATIC: LazyLock<PathBuf> = LazyLock::new(|| compile("actor-static", &["-static"]));
+static DYNAMIC: LazyLock<PathBuf> = LazyLock::new(|| compile(SOURCE, "actor", &[]));
+static STATIC: LazyLock<PathBuf> = LazyLock::new(|| compile(SOURCE, "actor-static", &["-static"]));
 
 /// The program; displayed, it is its path, ready for a command line.
 pub(crate) struct Actor;
@@ -30,13 +30,14 @@ pub(crate) fn static_actor() -> &'static str {
     STATIC.to_str().unwrap()
 }
 
-/// Renamed into its place when it is complete, for test runs beside each other.
-fn compile(name: &str, options: &[&str]) -> PathBuf {
+/// Compiles a C program. It is renamed into its place when it is complete, for test runs beside each
+/// other.
+pub(super) fn compile(source: &str, name: &str, options: &[&str]) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let unfinished = directory.join(format!("{name}-{}", std::process::id()));
     let mut compiler = Command::new("cc");
-    compiler.args(["-Wall", "-Werror", "-O1", SOURCE, "-o"]).arg(&unfinished).args(options);
-    assert!(compiler.status().unwrap().success(), "cannot compile {SOURCE}");
+    compiler.args(["-Wall", "-Werror", "-O1", source, "-o"]).arg(&unfinished).args(options);
+    assert!(compiler.status().unwrap().success(), "cannot compile {source}");
     let finished = directory.join(name);
     std::fs::rename(unfinished, &finished).unwrap();
     finished

@@ -96,7 +96,8 @@ fn w2_the_relocated_port_is_held_while_the_program_lives() {
     }
 }
 
-/// W2: somebody else listens where the program should, and even says so.
+/// W2: a process of our own user that is not the program's listens where the program should, and even
+/// says so.
 #[test]
 fn w2_a_strangers_listener_does_not_count() {
     if !has_ipv6() {
@@ -108,7 +109,10 @@ fn w2_a_strangers_listener_does_not_count() {
     let websockify =
         Websockify::start(&format!("{port} -- {Actor} await {gate} bind {port} listen serve"));
     let program = websockify.leader();
-    let stranger = TcpListener::bind((V6, relocated(&program))).unwrap();
+    let stranger = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+    stranger.set_reuse_port(true).unwrap();
+    stranger.bind(&SocketAddr::new(V6, relocated(&program)).into()).unwrap();
+    stranger.listen(1).unwrap();
     stranger.set_nonblocking(true).unwrap();
     let name = program.variable("REBIND_NOTIFY");
     let address = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();

@@ -33,7 +33,7 @@ use crate::bridging::{self, Bridging};
 use crate::config::{ProgramSpec, Sessions, WrapMode};
 use crate::exit::{ExitStatus, Failure};
 use crate::names;
-use crate::notify::Notifications;
+use crate::notify::{Notice, Notifications, Refused};
 use crate::ports::{Public, Relocated};
 use crate::preload;
 use crate::signals::Signal;
@@ -192,7 +192,10 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 Signal::Stop => self.events.push_back(Event::Stop),
                 Signal::Reload => self.host.reload(),
             },
-            () = self.notifications.heard() => self.look(),
+            notice = self.notifications.heard() => match notice {
+                Notice::Listens => self.look(),
+                Notice::Refused(refused) => self.admit(&refused),
+            },
             () = self.doubt.notified() => self.look(),
             () = daemon_ended(&mut self.daemon) => self.daemon_ended(),
             status = self.bridging.ended() => self.events.push_back(Event::BridgeEnded(status)),
@@ -305,6 +308,20 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             );
         }
         self.obstacle_named = true;
+    }
+
+    /// A process could not bind the relocated port. If it is the program's, and has another user than
+    /// we, its socket is made one of ours.
+    fn admit(&mut self, refused: &Refused) {
+        let Refused { pid, socket, .. } = refused;
+        if !self.sight.is_of_instance(*pid) {
+            debug!("process {pid} wants the relocated port, and is none of the program's");
+        } else if let Err(failure) = self.relocated.admit(socket) {
+            let reason = bridge::words(&failure);
+            warn!(
+                "cannot give the relocated port to process {pid}, which has changed its user: {reason}"
+            );
+        }
     }
 
     /// Some children have ended or were stopped: finds out what that means.

@@ -92,6 +92,11 @@ impl Sight {
         })
     }
 
+    /// Whether a process is one of the instance's.
+    pub(crate) fn is_of_instance(&mut self, pid: Pid) -> bool {
+        self.instance().is_some_and(|instance| instance.iter().any(|process| process.pid == pid))
+    }
+
     /// Whether nobody of the instance is known to be left.
     pub(crate) fn is_instance_over(&mut self) -> bool {
         let instance = self.tree.instance(&mut self.reaper);

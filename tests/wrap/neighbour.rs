@@ -1,0 +1,182 @@
+//! Another user of the machine wants the program's clients (F1): he tries without pause to listen on
+//! the relocated port, before the program does, after it, and between two instances. He must get
+//! no byte, and keep nobody from the port.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::Notes;
+use crate::support::{
+    Actor, Client, Loot, Thief, WEBSOCKIFY, Websockify, copy_program, free_port, needs_root,
+};
+
+/// The users: of the service, where it is not root, and the thief's.
+const SERVICE: u32 = 61_234;
+const THIEF: u32 = 61_235;
+/// The one that the program changes to (`actor nobody`).
+const NOBODY: u32 = 65_534;
+/// So many idle processes of the thief's make a walk through /proc slow.
+const CROWD: usize = 1500;
+const RESTARTS: usize = 100;
+/// In the modes that restart nothing the whole service is started so often.
+const STARTS: usize = 8;
+
+/// Programs that every user can execute.
+struct Stage {
+    notes: Notes,
+    websockify: PathBuf,
+    actor: PathBuf,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let notes = Notes::new();
+        let copy = |from: &dyn AsRef<std::path::Path>, name| {
+            let to = notes.path().join(name);
+            copy_program(from, &to);
+            to
+        };
+        let websockify = copy(&WEBSOCKIFY, "websockify");
+        let actor = copy(&Actor, "actor");
+        Self { notes, websockify, actor }
+    }
+
+    /// Starts the service as this user; `play` is what the program does.
+    fn start(&self, user: u32, port: u16, mode: &str, play: &str) -> Websockify {
+        let mut command = Command::new("setpriv");
+        if user == 0 {
+            command.arg("--no-new-privs");
+        } else {
+            command.args([format!("--reuid={user}"), format!("--regid={user}")]);
+            command.arg("--clear-groups");
+        }
+        command.arg(&self.websockify).args([port.to_string(), format!("--wrap-mode={mode}")]);
+        command.arg("--").arg(&self.actor).args(play.split_whitespace());
+        Websockify::launch(&mut command)
+    }
+}
+
+fn relocated(websockify: &Websockify) -> u16 {
+    websockify.leader().variable("REBIND_NEW_PORT").parse().unwrap()
+}
+
+/// One session, in which something is typed that is nobody else's business.
+fn session(port: u16) {
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    client.send("password");
+    assert_eq!(client.read(8), b"password");
+    client.close();
+}
+
+/// A thief who ended while we held the port.
+fn assert_got_nothing(loot: &Loot, case: &str) {
+    let Loot { bound, listened, .. } = *loot;
+    assert_eq!([bound, listened], [0; 2], "{case}");
+    assert_got_nobody(loot, case);
+}
+
+/// The port may be his when we have ended; the clients may not.
+fn assert_got_nobody(loot: &Loot, case: &str) {
+    println!("{case}: {loot:?}");
+    assert!(loot.attempts > 0, "{case}: he has tried");
+    assert_eq!([loot.clients, loot.bytes], [0; 2], "{case}");
+}
+
+#[test]
+fn f1_nobody_takes_the_port_between_two_instances() {
+    if !needs_root() {
+        return;
+    }
+    let stage = Stage::new();
+    for user in [0, SERVICE] {
+        let port = free_port();
+        let play = format!("bind {port} listen accept greet echo exit 0");
+        let mut websockify = stage.start(user, port, "respawn", &play);
+        let thief = Thief::start(stage.notes.path(), THIEF, relocated(&websockify), CROWD);
+        for _ in 0..RESTARTS {
+            session(port);
+        }
+        assert!(websockify.nth_start(RESTARTS) > 0);
+        assert_got_nothing(&thief.stop(), &format!("respawn as {user}"));
+        assert_eq!(websockify.stop(), 0);
+    }
+}
+
+/// Also a daemon's port, also before it listens at all.
+#[test]
+fn f1_nobody_takes_the_port_before_or_after_the_program() {
+    if !needs_root() {
+        return;
+    }
+    let stage = Stage::new();
+    for user in [0, SERVICE] {
+        for (mode, daemonizes) in
+            [("exit", ""), ("ignore", ""), ("ignore", "fork-exit 0"), ("respawn", "fork-exit 0")]
+        {
+            for start in 0..STARTS {
+                let port = free_port();
+                let gate = stage.notes.note(&format!("gate-{user}-{mode}-{daemonizes}-{start}"));
+                let gate = gate.replace(' ', "-");
+                let play = format!(
+                    "await {gate} bind {port} listen {daemonizes} accept greet echo exit 0"
+                );
+                let mut websockify = stage.start(user, port, mode, &play);
+                let thief =
+                    Thief::start(stage.notes.path(), THIEF, relocated(&websockify), CROWD / STARTS);
+                std::fs::write(&gate, "").unwrap();
+                session(port);
+                let case = format!("{mode} {daemonizes} as {user}");
+                if mode == "exit" {
+                    assert_eq!(websockify.wait(), 0, "{case}");
+                    assert_got_nobody(&thief.stop(), &case);
+                } else {
+                    // Who comes now is held, or told that it is over.
+                    let _ = Client::dial(([127, 0, 0, 1], port)).map(|mut late| late.send("late"));
+                    assert_got_nothing(&thief.stop(), &case);
+                    assert_eq!(websockify.stop(), 0, "{case}");
+                }
+            }
+        }
+    }
+}
+
+/// A program that has changed its user gets its port from us, and other processes of that user do
+/// not.
+#[test]
+fn f1_a_program_that_changes_user_has_the_port_and_others_of_that_user_have_not() {
+    if !needs_root() {
+        return;
+    }
+    let stage = Stage::new();
+    for bind in ["bind", "bind-dual", "bind-v6"] {
+        if bind == "bind-v6" && !crate::support::has_ipv6() {
+            continue;
+        }
+        let port = free_port();
+        let play = format!("nobody {bind} {port} listen accept greet echo exit 0");
+        let mut websockify = stage.start(0, port, "respawn", &play);
+        let thief = Thief::start(stage.notes.path(), NOBODY, relocated(&websockify), 0);
+        for _ in 0..RESTARTS / 10 {
+            session(port);
+        }
+        assert_got_nothing(&thief.stop(), bind);
+        assert_eq!(websockify.stop(), 0);
+    }
+}
+
+/// Where we may not make a socket ours, that is said.
+#[test]
+fn f1_a_program_that_changes_user_is_named_where_it_cannot_have_the_port() {
+    if !needs_root() {
+        return;
+    }
+    let port = free_port();
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-chown", "--inh-caps", "-chown", WEBSOCKIFY]);
+    command.arg(port.to_string()).arg("--").arg(Actor.to_string());
+    command.args(["nobody", "bind", &port.to_string(), "listen", "serve"]);
+    let mut websockify = Websockify::launch(&mut command);
+    websockify.wait_for_log(&["WARN", "cannot give the relocated port to process"]);
+    assert_eq!(websockify.wait(), 99, "bind: address already in use");
+}
