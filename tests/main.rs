@@ -5,6 +5,7 @@
 //! | `command_line` | what bad input gets, and what is left behind: nothing (C1–C6, W8) |
 //! | `plain` | the bridge without a program (C2, B, F) |
 //! | `faults` | peers that vanish, counted (L4) |
+//! | `kernel` | older kernels, and containers that refuse and hide much (F2–F4, F7, F14) |
 //! | `tls` | encryption, client certificates, authentication (T1–T6) |
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
@@ -27,6 +28,7 @@
 mod command_line;
 mod demo;
 mod faults;
+mod kernel;
 mod manual;
 mod packaging;
 mod plain;

@@ -22,10 +22,10 @@ use tempfile::TempDir;
 use crate::support::wait_until;
 
 /// A directory for a program's notes, open to every user as /tmp is.
-struct Notes(TempDir);
+pub(crate) struct Notes(TempDir);
 
 impl Notes {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = TempDir::new().unwrap();
         fs::set_permissions(&directory, Permissions::from_mode(0o1777)).unwrap();
         Self(directory)
@@ -36,7 +36,7 @@ impl Notes {
     }
 
     /// The path of a note, for a command line.
-    fn note(&self, name: &str) -> String {
+    pub(crate) fn note(&self, name: &str) -> String {
         self.path().join(name).to_str().unwrap().to_owned()
     }
 

@@ -1,25 +1,21 @@
-//! What the kernel says about TCP sockets of this network namespace, by `sock_diag(7)`.
+//! What the kernel says about TCP sockets of this network namespace: by `sock_diag(7)`, and where that is
+//! refused (no module, a seccomp filter, `RestrictAddressFamilies=`) by proc(5).
 //!
-//! Knows the netlink dialogue and nothing of sessions or programs. Each question opens its own
-//! netlink socket and blocks, but the kernel answers within the system calls (0.4 ms for a dump).
+//! Knows nothing of sessions or programs. Each question blocks, but the kernel answers within the system
+//! calls (0.4 ms for a dump).
+
+mod netlink;
+mod proc_net;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::OnceLock;
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{
-    AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_SYN_RECV,
+    TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV,
 };
-use netlink_packet_sock_diag::inet::{
-    ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
-};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-};
+
+use crate::words::words;
 
 /// A TCP socket in state LISTEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,21 +31,14 @@ pub struct Listener {
 /// Every TCP socket, IPv4 or IPv6, that listens on the local `port`.
 ///
 /// # Errors
-/// Those of the netlink socket: a kernel without `CONFIG_INET_DIAG`, a seccomp filter.
+/// Neither sock_diag nor proc(5) can be asked.
 pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
-    let mut found = Vec::new();
-    for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-        let id = socket_id(SocketAddr::new(any, port), SocketAddr::new(any, 0));
-        match ask(id, StateFlags::LISTEN, NLM_F_DUMP) {
-            Ok(sockets) => found.extend(sockets.iter().map(listener)),
-            // A kernel without IPv6 has no IPv6 table to dump.
-            Err(error) if any.is_ipv6() && error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    // The kernel compares the port for us; this holds where it does not (before 3.3).
-    found.retain(|listener: &Listener| listener.addr.port() == port);
-    Ok(found)
+    let mut found = if answers()? { netlink_listeners(port)? } else { proc_net::sockets()? };
+    // Netlink compares them for us, the port since Linux 3.3.
+    found.retain(|socket| (socket.state, socket.local.port()) == (TCP_LISTEN, port));
+    let listener =
+        |socket: Socket| Listener { addr: socket.local, inode: socket.inode, uid: socket.uid };
+    Ok(found.into_iter().map(listener).collect())
 }
 
 /// Whether the connection from `ours` (our local address) to `target` has been accepted, that is,
@@ -60,8 +49,7 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
 /// # Errors
 /// `NotFound` if there is no such connection here (or no longer); else as [`listeners`].
 pub fn accepted(target: SocketAddr, ours: SocketAddr) -> io::Result<bool> {
-    let sockets = ask(socket_id(target, ours), StateFlags::all(), 0)?;
-    let peer = sockets.first().ok_or(io::ErrorKind::NotFound)?;
+    let peer = connection(target, ours)?;
     // A connection in the accept queue belongs to no file yet: inode 0. So does one that was
     // accepted and closed again, but then it has sent its FIN and is in one of the later states.
     let queued = matches!(peer.state, TCP_SYN_RECV | TCP_ESTABLISHED | TCP_CLOSE_WAIT);
@@ -74,92 +62,75 @@ pub fn accepted(target: SocketAddr, ours: SocketAddr) -> io::Result<bool> {
 /// # Errors
 /// `NotFound` if there is no such connection here (or no longer); else as [`listeners`].
 pub fn unacknowledged(ours: SocketAddr, peer: SocketAddr) -> io::Result<u32> {
-    let sockets = ask(socket_id(ours, peer), StateFlags::all(), 0)?;
-    let socket = sockets.first().ok_or(io::ErrorKind::NotFound)?;
-    Ok(socket.send_queue)
+    Ok(connection(ours, peer)?.send_queue)
 }
 
-fn listener(socket: &InetResponseHeader) -> Listener {
-    let ip = socket.socket_id.source_address.to_canonical();
-    Listener {
-        addr: SocketAddr::new(ip, socket.socket_id.source_port),
-        inode: socket.inode,
-        uid: socket.uid,
+/// A TCP socket, whoever tells of it.
+#[derive(Debug, Clone)]
+struct Socket {
+    /// Here and for the peer, v4-mapped addresses are given as the IPv4 ones.
+    local: SocketAddr,
+    peer: SocketAddr,
+    /// As in the kernel's `tcp_states.h`.
+    state: u8,
+    inode: u32,
+    uid: u32,
+    send_queue: u32,
+}
+
+/// The socket at the `local` end of a connection.
+fn connection(local: SocketAddr, peer: SocketAddr) -> io::Result<Socket> {
+    let (local, peer) = (canonical(local), canonical(peer));
+    if answers()? {
+        return netlink::exact(local, peer);
     }
+    let mut sockets = proc_net::sockets()?.into_iter();
+    let found = sockets.find(|socket| (socket.local, socket.peer) == (local, peer));
+    found.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-fn socket_id(source: SocketAddr, destination: SocketAddr) -> SocketId {
-    SocketId {
-        source_port: source.port(),
-        destination_port: destination.port(),
-        // Mapped connections are found by their IPv4 addresses, whichever family their socket has.
-        source_address: source.ip().to_canonical(),
-        destination_address: destination.ip().to_canonical(),
-        interface_id: 0,
-        // INET_DIAG_NOCOOKIE: whatever generation of that socket there is.
-        cookie: [0xff; 8],
+fn netlink_listeners(port: u16) -> io::Result<Vec<Socket>> {
+    let mut found = netlink::listeners(Ipv4Addr::UNSPECIFIED.into(), port)?;
+    match netlink::listeners(Ipv6Addr::UNSPECIFIED.into(), port) {
+        Ok(sockets) => found.extend(sockets),
+        // A kernel without IPv6 has no IPv6 table to dump.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
+    Ok(found)
 }
 
-/// One request, all its answers. `flags` is `NLM_F_DUMP` for every match, 0 for exactly one.
-fn ask(id: SocketId, states: StateFlags, flags: u16) -> io::Result<Vec<InetResponseHeader>> {
-    let netlink = socket(
-        AddressFamily::Netlink,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkSockDiag,
-    )?;
-    send_request(&netlink, id, states, flags)?;
-    let mut sockets = Vec::new();
-    // The kernel fits a dump into datagrams of at most 32 KiB.
-    let mut buffer = vec![0; 32 * 1024];
-    loop {
-        let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut rest = &buffer[..length];
-        while !rest.is_empty() {
-            let message: NetlinkMessage<SockDiagMessage> =
-                NetlinkMessage::deserialize(rest).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    sockets.push(response.header);
-                    if flags & NLM_F_DUMP == 0 {
-                        return Ok(sockets);
-                    }
-                }
-                NetlinkPayload::Done(_) => return Ok(sockets),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-            // Messages are padded to four bytes (NLMSG_ALIGN).
-            let step = (message.header.length as usize).next_multiple_of(4).clamp(4, rest.len());
-            rest = &rest[step..];
-        }
+/// Whether sock_diag answers here, tried once: a kernel without the module starts modprobe(8) at each
+/// question, and says the same as of a connection that there is not.
+fn answers() -> io::Result<bool> {
+    static ANSWERS: OnceLock<bool> = OnceLock::new();
+    if let Some(answers) = ANSWERS.get() {
+        return Ok(*answers);
     }
-}
-
-fn send_request(
-    netlink: &OwnedFd,
-    socket_id: SocketId,
-    states: StateFlags,
-    flags: u16,
-) -> io::Result<()> {
-    let family = if socket_id.source_address.is_ipv4() { AF_INET } else { AF_INET6 };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let request = InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
-        states,
-        socket_id,
+    let refusal = match netlink::listeners(Ipv4Addr::UNSPECIFIED.into(), 0) {
+        Ok(_) => None,
+        Err(error) if is_shortage(&error) => return Err(error),
+        Err(error) => Some(words(&error)),
     };
-    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    let kernel = NetlinkAddr::new(0, 0);
-    sendto(netlink.as_raw_fd(), &bytes, &kernel, MsgFlags::empty())?;
-    Ok(())
+    Ok(*ANSWERS.get_or_init(|| {
+        if let Some(reason) = &refusal {
+            tracing::info!(
+                "sock_diag is refused ({reason}): sockets are looked for in /proc/net/tcp"
+            );
+        }
+        refusal.is_none()
+    }))
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
+}
+
+/// Mapped connections are found by their IPv4 addresses, whichever family their socket has. A scope or
+/// a flow tells no two apart.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]
@@ -167,6 +138,7 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
     use std::time::{Duration, Instant};
 
     use socket2::{Domain, Socket, Type};
@@ -275,6 +247,54 @@ mod tests {
             while unacknowledged(ours, peer).unwrap() > 0 {
                 assert!(Instant::now() < deadline, "{bind}: all is read");
             }
+        }
+    }
+
+    /// F3: what proc(5) lists is what netlink says, of a listener, of a connection in the accept queue,
+    /// of both its ends once it is accepted and while bytes wait, and when it is closed.
+    #[test]
+    fn f3_proc_says_the_same_as_netlink() {
+        for (domain, bind, connect) in [
+            (Domain::IPV4, "127.0.0.1:0", "127.0.0.1"),
+            (Domain::IPV6, "[::1]:0", "::1"),
+            (Domain::IPV6, "[::ffff:127.0.0.1]:0", "127.0.0.1"),
+            (Domain::IPV6, "[::]:0", "::ffff:127.0.0.1"),
+        ] {
+            let Some(listening) = bound(domain, bind) else { continue };
+            let port = listening.local_addr().unwrap().port();
+            let listed = |wanted: &dyn Fn(&super::Socket) -> bool| {
+                let mut sockets = proc_net::sockets().unwrap();
+                sockets.retain(wanted);
+                sockets.iter().map(|socket| format!("{socket:?}")).collect::<Vec<_>>()
+            };
+            let said = netlink_listeners(port).unwrap().into_iter();
+            let said = said.map(|socket| super::Socket { send_queue: 0, ..socket });
+            // What netlink says there of a listener is the limit of its accept queue.
+            let said: Vec<_> = said.map(|socket| format!("{socket:?}")).collect();
+            let is_listener =
+                |socket: &super::Socket| socket.state == TCP_LISTEN && socket.local.port() == port;
+            assert_eq!(listed(&is_listener), said, "{bind}: listening");
+
+            let target = canonical(SocketAddr::new(connect.parse().unwrap(), port));
+            let stream = TcpStream::connect(target).unwrap();
+            let ours = canonical(stream.local_addr().unwrap());
+            let compare = |stage: &str| {
+                for (local, peer) in [(target, ours), (ours, target)] {
+                    let said = netlink::exact(local, peer).unwrap();
+                    let is_it =
+                        |socket: &super::Socket| (socket.local, socket.peer) == (local, peer);
+                    assert_eq!(listed(&is_it), [format!("{said:?}")], "{bind}: {stage}");
+                }
+            };
+            compare("queued");
+            let (peer, _) = listening.accept().unwrap();
+            compare("accepted");
+            peer.set_nonblocking(true).unwrap();
+            while (&peer).write(&[0; 10_000]).is_ok() {}
+            assert!(netlink::exact(target, ours).unwrap().send_queue > 0);
+            compare("full");
+            drop(peer);
+            compare("closed");
         }
     }
 }

@@ -10,8 +10,14 @@ use std::os::unix::net::{SocketAddr, UnixDatagram as StdUnixDatagram};
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, setsockopt};
 use nix::unistd::Pid;
+use socket2::{SockFilter, SockRef};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
+use tokio::time::{Duration, Instant, sleep_until};
+
+/// Messages are taken in handfuls, with a pause between two: anybody may send them without end.
+const HANDFUL: usize = 32;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A datagram socket in the abstract namespace (unix(7)): it has no path, so a program that changed
 /// its root, its user or its /tmp still reaches it.
@@ -22,14 +28,16 @@ pub(crate) struct Notifications {
     pub(crate) name: String,
     /// What a message must begin with to be heard.
     pub(crate) token: String,
+    /// When the next handful is taken.
+    next: Instant,
 }
 
-/// What was heard.
-#[derive(Debug)]
-pub(crate) enum Notice {
+/// What was heard in one handful.
+#[derive(Debug, Default)]
+pub(crate) struct Notices {
     /// Somebody listens, perhaps.
-    Listens,
-    Refused(Refused),
+    pub(crate) listens: bool,
+    pub(crate) refused: Vec<Refused>,
 }
 
 /// A process that could not bind the relocated port, and waits until this is dropped.
@@ -49,25 +57,71 @@ impl Notifications {
         let socket = StdUnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         setsockopt(&socket, PassCred, &true)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: UnixDatagram::from_std(socket)?, name, token })
+        // Where the kernel does not filter, we do.
+        let _ = SockRef::from(&socket).attach_filter(&only_with(token.as_bytes()));
+        Ok(Self { socket: UnixDatagram::from_std(socket)?, name, token, next: Instant::now() })
     }
 
-    /// Returns what somebody who knows the token has sent. Cancel-safe.
-    pub(crate) async fn heard(&self) -> Notice {
+    /// Returns what those have sent who know the token. Cancel-safe.
+    pub(crate) async fn heard(&mut self) -> Notices {
         loop {
-            let receive = || receive(self.socket.as_raw_fd(), self.token.as_bytes());
-            match self.socket.async_io(Interest::READABLE, receive).await {
-                Ok(Some(notice)) => return notice,
-                Ok(None) => {}
-                // Not seen to happen on a bound datagram socket; there is the look at each deadline.
-                Err(_) => std::future::pending().await,
+            sleep_until(self.next).await;
+            // Not seen to fail on a bound datagram socket; there is the look at each deadline.
+            if self.socket.readable().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            self.next = Instant::now() + PAUSE;
+            let notices = self.take_handful();
+            if notices.listens || !notices.refused.is_empty() {
+                return notices;
             }
         }
     }
+
+    fn take_handful(&self) -> Notices {
+        let mut notices = Notices::default();
+        for _ in 0..HANDFUL {
+            let receive = || receive(self.socket.as_raw_fd(), self.token.as_bytes());
+            match self.socket.try_io(Interest::READABLE, receive) {
+                Ok(Some(Message::Listens)) => notices.listens = true,
+                Ok(Some(Message::Refused(refused))) => notices.refused.push(refused),
+                Ok(None) => {}
+                Err(_) => break,
+            }
+        }
+        notices
+    }
+}
+
+enum Message {
+    Listens,
+    Refused(Refused),
+}
+
+/// A filter (bpf(4), socket(7)) that passes what begins with this token, and lets the kernel drop
+/// everything else: strangers do not wake us. Its length is a multiple of four.
+fn only_with(token: &[u8]) -> Vec<SockFilter> {
+    let code = |code: u32| u16::try_from(code).expect("BPF's codes have 16 bits");
+    let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+    let compare = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+    let verdict = code(libc::BPF_RET | libc::BPF_K);
+    let (words, _) = token.as_chunks::<4>();
+    let mut filter = Vec::new();
+    for (at, word) in words.iter().enumerate() {
+        // What is too short to be loaded from is dropped.
+        let offset = u32::try_from(4 * at).expect("a token is short");
+        filter.push(SockFilter::new(load, 0, 0, offset));
+        // Another word: on to the last instruction, over the pairs that follow and the good verdict.
+        let over = u8::try_from(2 * (words.len() - at) - 1).expect("a token is short");
+        filter.push(SockFilter::new(compare, 0, over, u32::from_be_bytes(*word)));
+    }
+    filter.push(SockFilter::new(verdict, 0, 0, u32::MAX));
+    filter.push(SockFilter::new(verdict, 0, 0, 0));
+    filter
 }
 
 /// One message; `None` if it lacks the token.
-fn receive(socket: RawFd, token: &[u8]) -> io::Result<Option<Notice>> {
+fn receive(socket: RawFd, token: &[u8]) -> io::Result<Option<Message>> {
     let mut bytes = [0; 128];
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let mut control = nix::cmsg_space!(libc::ucred, [RawFd; 2]);
@@ -85,9 +139,9 @@ fn receive(socket: RawFd, token: &[u8]) -> io::Result<Option<Notice>> {
     let mut descriptors = descriptors.into_iter();
     Ok(is_credible.then(|| match (sender, descriptors.next(), descriptors.next()) {
         (Some(pid), Some(socket), Some(waits)) => {
-            Notice::Refused(Refused { pid, socket, _waits: waits })
+            Message::Refused(Refused { pid, socket, _waits: waits })
         }
-        _ => Notice::Listens,
+        _ => Message::Listens,
     }))
 }
 
@@ -110,18 +164,49 @@ mod tests {
 
     use super::*;
 
+    fn sender(to: &Notifications) -> StdUnixDatagram {
+        let address = SocketAddr::from_abstract_name(&to.name).expect("a name");
+        let sender = StdUnixDatagram::unbound().expect("a socket");
+        sender.connect_addr(&address).expect("connected");
+        sender
+    }
+
     #[tokio::test]
     async fn r3_only_a_message_with_the_token_is_heard() {
-        let notifications = Notifications::open().expect("a socket");
-        let address = SocketAddr::from_abstract_name(&notifications.name).expect("a name");
-        let sender = StdUnixDatagram::unbound().expect("a socket");
-        sender.send_to_addr(b"nonsense", &address).expect("sent");
+        let mut notifications = Notifications::open().expect("a socket");
+        let sender = sender(&notifications);
+        sender.send(b"nonsense").expect("sent");
         let heard = tokio::time::timeout(Duration::from_millis(50), notifications.heard()).await;
         heard.expect_err("nonsense is not heard");
-        sender
-            .send_to_addr(format!("{} 1", notifications.token).as_bytes(), &address)
-            .expect("sent");
+        sender.send(format!("{} 1", notifications.token).as_bytes()).expect("sent");
         let heard = tokio::time::timeout(Duration::from_secs(5), notifications.heard()).await;
-        assert!(matches!(heard.expect("heard"), Notice::Listens));
+        assert!(heard.expect("heard").listens);
+    }
+
+    /// F14: what a stranger sends does not even wake us, and takes nobody's place in the queue.
+    #[tokio::test]
+    async fn f14_the_kernel_drops_what_has_not_the_token() {
+        let notifications = Notifications::open().expect("a socket");
+        let sender = sender(&notifications);
+        sender.set_nonblocking(true).expect("set");
+        let token = notifications.token.clone();
+        let wrong = |at: usize| {
+            let mut wrong = token.clone().into_bytes();
+            wrong[at] ^= 1;
+            wrong
+        };
+        // Many more than the queue is long.
+        for _ in 0..1000 {
+            sender.send(b"").expect("taken");
+            sender.send(&token.as_bytes()[..31]).expect("taken");
+            for at in 0..token.len() {
+                sender.send(&wrong(at)).expect("taken");
+            }
+        }
+        sender.send(token.as_bytes()).expect("taken");
+        let mut message = [0; 128];
+        notifications.socket.readable().await.expect("readable");
+        let length = notifications.socket.try_recv(&mut message).expect("a message");
+        assert_eq!(&message[..length], token.as_bytes());
     }
 }

@@ -25,8 +25,7 @@ const PROBE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rebind/probe.
 pub(super) struct HeldPorts {
     pub(super) old: u16,
     pub(super) new: u16,
-    /// The IPv4 socket on the new port, then the others.
-    pub(super) held: Vec<Socket>,
+    _held: Vec<Socket>,
 }
 
 impl HeldPorts {
@@ -37,7 +36,7 @@ impl HeldPorts {
         }
         let (old, public) = hold();
         held.extend(public);
-        HeldPorts { old, new, held }
+        HeldPorts { old, new, _held: held }
     }
 }
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -87,6 +88,12 @@ static void do_bind_dual(void) { bind_to(AF_INET6, 0, "::", atoi(argument())); }
 static void do_bind_v6(void) { bind_to(AF_INET6, 1, "::", atoi(argument())); }
 
 static void do_listen(void) { check(listen(listener, 128), "listen"); }
+
+static void do_listen_without_end(void)
+{
+    for (;;)
+        do_listen();
+}
 
 static void do_close_listener(void) { close(listener); }
 
@@ -268,6 +275,16 @@ static void do_nobody(void)
     }
 }
 
+/* Where we may, and for good. */
+static void do_become(void)
+{
+    int id = atoi(argument());
+    check(setresuid(id, id, id), "setresuid");
+}
+
+/* From here on proc(5) hides what we have open, or, mounted with `hidepid`, us. */
+static void do_undumpable(void) { check(prctl(PR_SET_DUMPABLE, 0), "prctl"); }
+
 /* In a program that is setuid root: for good. */
 static void do_become_root(void) { check(setresuid(0, 0, 0), "setresuid"); }
 
@@ -317,6 +334,7 @@ static const struct {
     {"accept", do_accept},
     {"ask", do_ask},
     {"await", do_await},
+    {"become", do_become},
     {"become-root", do_become_root},
     {"bind", do_bind},
     {"bind-dual", do_bind_dual},
@@ -336,6 +354,7 @@ static const struct {
     {"ignore-term", do_ignore_term},
     {"ledger", do_ledger},
     {"listen", do_listen},
+    {"listen-without-end", do_listen_without_end},
     {"nobody", do_nobody},
     {"note", do_note},
     {"on-term", do_on_term},
@@ -348,6 +367,7 @@ static const struct {
     {"stop", do_stop},
     {"stubborn-helper", do_stubborn_helper},
     {"twin", do_twin},
+    {"undumpable", do_undumpable},
 };
 
 int main(int argc, char **argv)

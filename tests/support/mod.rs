@@ -10,6 +10,7 @@ mod lan;
 mod network;
 mod output;
 mod process;
+mod refuse;
 mod thief;
 mod tls;
 mod wait;
@@ -23,6 +24,7 @@ pub(crate) use network::{
 };
 pub(crate) use output::Heard;
 pub(crate) use process::Process;
+pub(crate) use refuse::{Refusal, refuse};
 pub(crate) use thief::{Loot, Thief};
 pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS};
 pub(crate) use wait::{DEADLINE, stays, wait_for, wait_for_within, wait_until};

@@ -59,6 +59,13 @@ impl Process {
         self.proc().stat().unwrap()
     }
 
+    /// How many seconds of a processor's time it has used, in user and in kernel mode; its children not.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let stat = self.stat();
+        let ticks = u32::try_from(stat.utime + stat.stime).unwrap();
+        f64::from(ticks) / f64::from(u32::try_from(procfs::ticks_per_second()).unwrap())
+    }
+
     pub(crate) fn proc(&self) -> procfs::process::Process {
         procfs::process::Process::new(self.pid).unwrap()
     }

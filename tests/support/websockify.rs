@@ -182,6 +182,11 @@ impl Websockify {
         remnants
     }
 
+    /// How many seconds of a processor's time websockify itself has used.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        Process::find(self.pid()).unwrap().cpu_seconds()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         nix::sys::signal::kill(Pid::from_raw(self.pid()), signal).unwrap();
     }

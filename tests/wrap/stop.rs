@@ -167,7 +167,8 @@ fn w9_a_second_signal_skips_the_grace() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// W9: a process of root's, which we, who are nobody, may not end.
+/// W9: a process of root's, which we, who are nobody, may not end. F2: no signal that could not be sent
+/// is called sent, and why it could not is said once.
 #[test]
 fn w9_who_cannot_be_ended_is_named_and_the_status_is_1() {
     if !needs_root() {
@@ -181,7 +182,7 @@ fn w9_who_cannot_be_ended_is_named_and_the_status_is_1() {
     copy_program(WEBSOCKIFY, &websockify);
     let port = free_port().to_string();
     let mut command = Command::new(websockify);
-    command.args([&port, "--stop-timeout=0.2", "--", &program, "become-root"]);
+    command.args([&port, "-v", "--stop-timeout=0.2", "--", &program, "become-root"]);
     command.args(["note", &notes.note("root"), "sleep"]).uid(NOBODY).gid(NOBODY);
     let mut websockify = Websockify::launch(command.current_dir("/"));
     notes.wait_for("root");
@@ -191,6 +192,11 @@ fn w9_who_cannot_be_ended_is_named_and_the_status_is_1() {
     assert!(began.elapsed() >= Duration::from_secs(5), "{:?}", began.elapsed());
     websockify.wait_for_log(&["cannot end", &format!("{} (program)", program.pid)]);
     websockify.wait_for_log(&["setuid"]);
+    for signal in ["SIGTERM", "SIGKILL"] {
+        let unsent = format!("cannot send {signal} to {} (program)", program.pid);
+        assert_eq!(websockify.logged(&[&unsent, "operation not permitted"]).len(), 1);
+        assert_eq!(websockify.logged(&[&format!("DEBUG {signal} to")]), Vec::<String>::new());
+    }
 }
 
 #[test]

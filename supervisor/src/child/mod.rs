@@ -1,7 +1,9 @@
 //! Owns the wrapped program's life: waits for the next event, asks [`state::step`] what it means,
 //! and does what that says. The decisions are there; here is who carries them out.
 
+mod census;
 mod output;
+mod process;
 mod reap;
 mod sight;
 mod spawn;
@@ -9,21 +11,20 @@ pub(crate) mod state;
 mod tally;
 mod terminal;
 mod tree;
+mod watched;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::future::pending;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bridge::{Readiness, Shutdown};
-use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+use nix::errno::Errno;
+use nix::sys::signal::Signal::{SIGCONT, SIGSTOP, SIGTERM};
 use nix::sys::signal::{killpg, raise};
 use nix::unistd::Pid;
-use rustix::process::Signal as Deadly;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
@@ -33,22 +34,27 @@ use crate::bridging::{self, Bridging};
 use crate::config::{ProgramSpec, Sessions, WrapMode};
 use crate::exit::{ExitStatus, Failure};
 use crate::names;
-use crate::notify::{Notice, Notifications, Refused};
+use crate::notify::{Notices, Notifications, Refused};
 use crate::ports::{Public, Relocated};
 use crate::preload;
 use crate::signals::Signal;
 use output::Output;
+use process::Process;
 use sight::{Change, Sight};
 use spawn::{Preparation, spawn};
 use state::{Action, Event, State, step};
 use tally::Tally;
 use terminal::Terminal;
-use tree::Process;
+use watched::Watched;
 
 /// How soon we look for a listener ourselves, in case that the program cannot tell us (seccomp, an
 /// overflowing queue): at first, and at most.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const SLOWEST_LOOK: Duration = Duration::from_secs(1);
+/// How long hints wait after a look: anybody may give them without end. A tenth of our time at most goes
+/// into looking, however many processes there are.
+const SHORTEST_REST: Duration = Duration::from_millis(20);
+const REST_FACTOR: u32 = 9;
 /// How often the tree is walked again while it is being killed: it may still fork.
 const KILL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -112,16 +118,22 @@ struct Supervisor<'a, 'b> {
     /// Why the first instance could not be started.
     refusal: Option<String>,
     /// Who held the listener of a daemonized instance, until each has ended.
-    daemon: Vec<AsyncFd<OwnedFd>>,
-    /// Those who were seen last could not be watched: it is tried again.
+    daemon: Watched,
+    /// Those who were seen last have ended before they could be watched: the next look tells who has
+    /// taken over.
     unwatched: bool,
     /// Those who log what the instances write.
     readers: JoinSet<()>,
     next_look: Instant,
     look_interval: Duration,
+    /// Something has happened that may have changed what there is to see: we look after our rest.
+    hinted: bool,
+    rest_until: Instant,
     obstacle_named: bool,
     /// When the tree is walked again, once it is being killed.
     next_kill: Option<Instant>,
+    /// Which signals could not be sent to whom, as far as it was said.
+    unsent: HashSet<(&'static str, Pid)>,
 
     bridging: Bridging,
     readiness: watch::Sender<Readiness>,
@@ -162,13 +174,16 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             leader_status: None,
             leader_pid: None,
             refusal: None,
-            daemon: Vec::new(),
+            daemon: Watched::default(),
             unwatched: false,
             readers: JoinSet::new(),
             next_look: Instant::now(),
             look_interval: FIRST_LOOK,
+            hinted: false,
+            rest_until: Instant::now(),
             obstacle_named: false,
             next_kill: None,
+            unsent: HashSet::new(),
             bridging: Bridging::reserved(
                 public,
                 bridge::Target::Program(program),
@@ -185,6 +200,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     async fn next(&mut self, state: &State) {
         let unseen = state.awaits_listener() && self.sight.listener().is_none();
         let look = (unseen || self.unwatched || self.sight.is_blind()).then_some(self.next_look);
+        let hinted = self.hinted.then_some(self.rest_until);
         let kill = self.next_kill;
         tokio::select! {
             signal = self.host.signals.next() => match signal {
@@ -192,12 +208,10 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 Signal::Stop => self.events.push_back(Event::Stop),
                 Signal::Reload => self.host.reload(),
             },
-            notice = self.notifications.heard() => match notice {
-                Notice::Listens => self.look(),
-                Notice::Refused(refused) => self.admit(&refused),
-            },
-            () = self.doubt.notified() => self.look(),
-            () = daemon_ended(&mut self.daemon) => self.daemon_ended(),
+            notices = self.notifications.heard() => self.take(&notices),
+            () = self.doubt.notified() => self.hinted = true,
+            () = until(hinted) => self.look(),
+            () = self.daemon.ended() => self.daemon_ended(),
             status = self.bridging.ended() => self.events.push_back(Event::BridgeEnded(status)),
             () = until(state.deadline()) => self.events.push_back(Event::Deadline),
             () = until(look) => self.look_later(),
@@ -242,7 +256,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.sight.begin_instance();
         // What was seen of the last instance is not true of this one.
         self.events.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
-        self.daemon.clear();
+        self.daemon = Watched::default();
         self.unwatched = false;
         while self.readers.try_join_next().is_some() {}
         self.tally.begin();
@@ -310,6 +324,11 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.obstacle_named = true;
     }
 
+    fn take(&mut self, notices: &Notices) {
+        self.hinted |= notices.listens;
+        notices.refused.iter().for_each(|refused| self.admit(refused));
+    }
+
     /// A process could not bind the relocated port. If it is the program's, and has another user than
     /// we, its socket is made one of ours.
     fn admit(&mut self, refused: &Refused) {
@@ -327,7 +346,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     /// Some children have ended or were stopped: finds out what that means.
     fn children_ended(&mut self) {
         if !self.leader_ended() {
-            self.look();
+            self.hinted = true;
         }
         if self.sight.has_stopped(self.leader) {
             self.suspend();
@@ -340,12 +359,17 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         let (Some(terminal), Some(group)) = (self.terminal, self.leader) else { return };
         terminal.take_back();
         // Returns when somebody continues us: `fg`, or `bg`.
-        let _ = raise(SIGSTOP);
+        if let Err(error) = raise(SIGSTOP) {
+            warn!("cannot stop with the program: {}", bridge::words(&error.into()));
+        }
         self.terminal = Terminal::in_foreground();
         if let Some(terminal) = self.terminal {
             terminal.give_to(group);
         }
-        let _ = killpg(group, SIGCONT);
+        match killpg(group, SIGCONT) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => warn!("cannot continue the program: {}", bridge::words(&error.into())),
+        }
     }
 
     /// Reaps, and if the leader has ended, tells so and whom it left.
@@ -377,6 +401,9 @@ impl<'a, 'b> Supervisor<'a, 'b> {
 
     /// Looks whether a process of the instance listens, and tells what has changed.
     fn look(&mut self) {
+        self.hinted = false;
+        let began = Instant::now();
+        let was_blind = self.sight.is_blind();
         match self.sight.look() {
             Some(Change::Appeared) => {
                 self.take_terminal_back();
@@ -388,11 +415,13 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             }
             None => {}
         }
-        if self.sight.is_blind() {
+        if self.sight.is_blind() && !was_blind {
             self.look_soon();
         }
         // Looking reaps, and may have come upon the leader.
         self.leader_ended();
+        let rest = (REST_FACTOR * began.elapsed()).clamp(SHORTEST_REST, SLOWEST_LOOK);
+        self.rest_until = Instant::now() + rest;
     }
 
     fn look_soon(&mut self) {
@@ -441,10 +470,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             let served = self.tally.has_served();
             return self.events.push_back(Event::DaemonEnded { served });
         };
-        let watched: io::Result<Vec<_>> = listener.holders.iter().map(Process::watch).collect();
-        self.daemon = watched.map_or_else(|_| vec![], |all| all.into_iter().flatten().collect());
-        // They have ended since they were seen, and may have handed the listener on; or there is no
-        // descriptor to watch them with. The next look tells.
+        self.daemon = Watched::of(&listener.holders);
+        // They have ended since they were seen, and may have handed the listener on.
         if self.daemon.is_empty() {
             self.unwatched = true;
             self.look_soon();
@@ -489,18 +516,30 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     fn terminate(&mut self) {
         self.take_terminal_back();
         for process in self.sight.everyone() {
-            debug!("SIGTERM to {process}");
-            let _ = process.signal(Deadly::TERM);
+            let sent = process.signal(SIGTERM);
             // A stopped process handles no SIGTERM before it is continued.
-            let _ = process.signal(Deadly::CONT);
+            let sent = sent.and_then(|()| process.signal(SIGCONT));
+            self.note_signal("SIGTERM", &process, sent);
         }
     }
 
     fn kill(&mut self) {
         self.next_kill = Some(Instant::now() + KILL_INTERVAL);
         for process in self.sight.everyone() {
-            debug!("SIGKILL to {process}");
-            process.kill();
+            let sent = process.kill();
+            self.note_signal("SIGKILL", &process, sent);
+        }
+    }
+
+    /// Says once of each process and signal why it could not be sent.
+    fn note_signal(&mut self, name: &'static str, process: &Process, sent: io::Result<()>) {
+        match sent {
+            Ok(()) => debug!("{name} to {process}"),
+            Err(failure) => {
+                if self.unsent.insert((name, process.pid)) {
+                    warn!("cannot send {name} to {process}: {}", bridge::words(&failure));
+                }
+            }
         }
     }
 
@@ -519,18 +558,6 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         if let (Some(terminal), Some(group)) = (self.terminal.take(), self.leader_pid) {
             terminal.take_back_from(group);
         }
-    }
-}
-
-/// The last of those who held the listener has ended. Pending for ever if there are none.
-async fn daemon_ended(daemon: &mut Vec<AsyncFd<OwnedFd>>) {
-    if daemon.is_empty() {
-        pending::<()>().await;
-    }
-    while let Some(process) = daemon.last() {
-        // An error here would be one of epoll's own; nothing better can be done than to go on.
-        let _ = process.readable().await;
-        daemon.pop();
     }
 }
 

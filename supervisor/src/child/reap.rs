@@ -2,7 +2,7 @@
 //! that became ours as orphans, and those we were born with alike (wait(2), prctl(2) for subreapers).
 
 use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::exit::ExitStatus;
@@ -44,4 +44,18 @@ impl Reaper {
         let stopped = std::mem::take(&mut self.stopped);
         stopped.into_iter().any(|stopped| Some(stopped) == pid)
     }
+}
+
+/// Whether this child of ours has ended, or is none of ours any more. Collects nothing.
+pub(super) fn has_ended(child: Pid) -> bool {
+    !matches!(peek(Id::Pid(child)), Ok(WaitStatus::StillAlive))
+}
+
+/// Whether we have children at all, seen or not: what /proc hides is still ours to wait for.
+pub(super) fn has_children() -> bool {
+    peek(Id::All).is_ok()
+}
+
+fn peek(whom: Id) -> Result<WaitStatus, Errno> {
+    waitid(whom, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
 }

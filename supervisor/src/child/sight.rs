@@ -5,11 +5,12 @@ use std::io;
 use std::net::SocketAddr;
 
 use nix::unistd::Pid;
-use tracing::error;
+use tracing::{error, warn};
 
+use super::process::Process;
 use super::reap::Reaper;
 use super::state::Left;
-use super::tree::{Process, Tree};
+use super::tree::Tree;
 use crate::exit::ExitStatus;
 
 /// How often the owner of a listener that nobody is seen to hold is looked for: it is being forked
@@ -24,8 +25,16 @@ pub(crate) struct Sight {
     /// The relocated port.
     port: u16,
     listener: Option<Listener>,
-    /// The last look failed: what we know may be old.
-    blind: bool,
+    /// The last look at the processes failed, or that at the sockets: what we know may be old.
+    blind: Blind,
+    /// Whether it was said that /proc hides processes.
+    hiding_named: bool,
+}
+
+#[derive(Debug, Default)]
+struct Blind {
+    processes: bool,
+    sockets: bool,
 }
 
 /// Where a process of the instance listens, and who holds that socket.
@@ -51,13 +60,20 @@ impl Sight {
     /// /proc cannot be used.
     pub(crate) fn new(port: u16) -> io::Result<Self> {
         let tree = Tree::new()?;
-        Ok(Self { tree, reaper: Reaper::default(), port, listener: None, blind: false })
+        Ok(Self {
+            tree,
+            reaper: Reaper::default(),
+            port,
+            listener: None,
+            blind: Blind::default(),
+            hiding_named: false,
+        })
     }
 
     /// Whoever is left now belongs to no instance that follows.
     pub(crate) fn begin_instance(&mut self) {
         let begun = self.tree.begin_instance();
-        self.note(begun);
+        self.note_processes(begun);
         self.listener = None;
     }
 
@@ -68,7 +84,7 @@ impl Sight {
 
     /// Whether the last look failed.
     pub(crate) fn is_blind(&self) -> bool {
-        self.blind
+        self.blind.processes || self.blind.sockets
     }
 
     /// Looks, and tells what has changed.
@@ -99,20 +115,21 @@ impl Sight {
 
     /// Whether nobody of the instance is known to be left.
     pub(crate) fn is_instance_over(&mut self) -> bool {
-        let instance = self.tree.instance(&mut self.reaper);
-        self.note(instance).is_some_and(|instance| instance.is_empty())
+        self.instance().is_some_and(|instance| instance.is_empty())
     }
 
     /// Whether nobody of any instance is known to be left.
     pub(crate) fn is_everyone_gone(&mut self) -> bool {
         let everyone = self.tree.everyone(&mut self.reaper);
-        self.note(everyone).is_some_and(|everyone| everyone.is_empty())
+        self.note_processes(everyone).is_some_and(|everyone| everyone.is_empty())
     }
 
     /// Who is seen to be left of all instances.
     pub(crate) fn everyone(&mut self) -> Vec<Process> {
         let everyone = self.tree.everyone(&mut self.reaper);
-        self.note(everyone).unwrap_or_default()
+        let everyone = self.note_processes(everyone).unwrap_or_default();
+        self.name_hidden(&everyone);
+        everyone
     }
 
     /// Whether the leader was stopped (SIGTSTP, SIGTTIN) since this was asked last.
@@ -132,8 +149,13 @@ impl Sight {
         let known = self.listener.as_ref().map(|listener| listener.address);
         let mut instance = self.instance()?;
         for _ in 0..LOOKS {
-            let listeners = bridge::sock_diag::listeners(self.port);
-            let mut listeners = self.note(listeners)?;
+            let Some(mut listeners) = self.listeners() else {
+                if !instance.is_empty() {
+                    return None;
+                }
+                self.listener = None;
+                break;
+            };
             listeners.sort_by_key(|listener| Some(listener.addr) != known);
             self.listener = listeners.iter().find_map(|listener| held(listener, &instance));
             if self.listener.is_some() || listeners.is_empty() {
@@ -142,7 +164,7 @@ impl Sight {
             // Others' listeners do not count (W2).
             let outside = listeners.iter().map(|at| self.tree.is_held_outside(at.inode.into()));
             let outside = outside.collect::<io::Result<Vec<_>>>();
-            if self.note(outside)?.into_iter().all(|outside| outside) {
+            if self.note_processes(outside)?.into_iter().all(|outside| outside) {
                 break;
             }
             instance = self.instance()?;
@@ -152,23 +174,54 @@ impl Sight {
 
     fn instance(&mut self) -> Option<Vec<Process>> {
         let instance = self.tree.instance(&mut self.reaper);
-        self.note(instance)
+        let instance = self.note_processes(instance)?;
+        self.name_hidden(&instance);
+        Some(instance)
     }
 
-    /// Says once that we cannot look.
-    fn note<T>(&mut self, seen: io::Result<T>) -> Option<T> {
-        let was_blind = std::mem::replace(&mut self.blind, seen.is_err());
-        seen.inspect_err(|failure| {
-            if !was_blind {
-                error!("cannot see the program's processes: {}", bridge::words(failure));
-            }
-        })
-        .ok()
+    /// Says once that what we see is not all.
+    fn name_hidden(&mut self, seen: &[Process]) {
+        let hidden = seen.iter().find(|process| process.is_hidden());
+        if let Some(process) = hidden.filter(|_| !self.hiding_named) {
+            self.hiding_named = true;
+            warn!(
+                "/proc hides processes of the program ({} is one): what they have open cannot be \
+                 seen, and those of other users cannot be stopped",
+                process.pid
+            );
+        }
+    }
+
+    /// Everybody who listens on the relocated port. Says once that we cannot look.
+    fn listeners(&mut self) -> Option<Vec<bridge::sock_diag::Listener>> {
+        let listeners = bridge::sock_diag::listeners(self.port);
+        note(&mut self.blind.sockets, "who listens", listeners)
+    }
+
+    fn note_processes<T>(&mut self, seen: io::Result<T>) -> Option<T> {
+        note(&mut self.blind.processes, "the program's processes", seen)
     }
 }
 
+/// Says once that we cannot look.
+fn note<T>(blind: &mut bool, object: &str, seen: io::Result<T>) -> Option<T> {
+    let was_blind = std::mem::replace(blind, seen.is_err());
+    seen.inspect_err(|failure| {
+        if !was_blind {
+            error!("cannot see {object}: {}", bridge::words(failure));
+        }
+    })
+    .ok()
+}
+
+/// Those who hold a listener: who is seen to, and only if there is none, who may.
 fn held(listener: &bridge::sock_diag::Listener, instance: &[Process]) -> Option<Listener> {
-    let holds = |process: &&Process| process.holds(listener.inode.into(), listener.uid);
-    let holders: Vec<_> = instance.iter().filter(holds).cloned().collect();
+    let those = |hold: &dyn Fn(&Process) -> bool| -> Vec<Process> {
+        instance.iter().filter(|process| hold(process)).cloned().collect()
+    };
+    let mut holders = those(&|process| process.holds(listener.inode.into()));
+    if holders.is_empty() {
+        holders = those(&|process| process.may_hold(listener.uid));
+    }
     (!holders.is_empty()).then_some(Listener { address: listener.addr, holders })
 }

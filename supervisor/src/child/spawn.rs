@@ -5,7 +5,9 @@
 //! ends (prctl(2), PR_SET_PDEATHSIG).
 
 use std::ffi::{OsStr, OsString};
+use std::fs::DirEntry;
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -56,7 +58,7 @@ pub(crate) fn spawn(command: &[OsString], prepared: &Preparation<'_>) -> Result<
     child.args(args).process_group(0);
     environment(&mut child, prepared);
     streams(&mut child, prepared.output).map_err(|error| explain(name, &error))?;
-    before_exec(&mut child, prepared);
+    before_exec(&mut child, prepared).map_err(|error| explain(name, &error))?;
     let child = child.spawn().map_err(|error| explain(name, &error))?;
     Ok(Pid::from_raw(i32::try_from(child.id()).expect("a pid fits pid_t")))
 }
@@ -83,19 +85,18 @@ fn streams(child: &mut Command, output: &Output) -> io::Result<()> {
 }
 
 #[allow(unsafe_code)]
-fn before_exec(child: &mut Command, prepared: &Preparation<'_>) {
+fn before_exec(child: &mut Command, prepared: &Preparation<'_>) -> io::Result<()> {
     let us = getpid();
     let terminal = prepared.terminal;
     let (soft, hard) = prepared.open_files;
-    // Ours is the hard limit: see raise_open_files().
-    let most = libc::c_int::try_from(hard).unwrap_or(libc::c_int::MAX);
+    let open = if can_close_range() { vec![] } else { open_descriptors()? };
     let prepare = move || {
         if let Some(terminal) = terminal {
             terminal.give_to(getpid());
         }
         default_signals();
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
-        leave_only_standard_descriptors(most);
+        leave_only_standard_descriptors(&open);
         nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
         // Our death before the call above sends nothing.
         if getppid() != us {
@@ -106,6 +107,7 @@ fn before_exec(child: &mut Command, prepared: &Preparation<'_>) {
     // SAFETY: between fork and exec only async-signal-safe functions may be called (fork(2),
     // signal-safety(7)): `prepare` makes plain system calls and allocates nothing.
     unsafe { child.pre_exec(prepare) };
+    Ok(())
 }
 
 /// exec(2) keeps ignored signals ignored, and the mask.
@@ -119,21 +121,41 @@ fn default_signals() {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
-/// Marks all others close-on-exec; std's own pipe to us among them, which is meant to be.
+/// Marks all others close-on-exec; std's own pipe to us among them, which is meant to be. `open` are
+/// those of which that must be said one by one.
 #[allow(unsafe_code)]
-fn leave_only_standard_descriptors(limit: libc::c_int) {
-    // SAFETY: close_range(2) with CLOSE_RANGE_CLOEXEC only sets a flag on descriptors.
-    let done = unsafe {
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    };
-    if done == 0 {
+fn leave_only_standard_descriptors(open: &[RawFd]) {
+    if mark_range(3) {
         return;
     }
-    // Kernels before 5.11 have no such flag.
-    for descriptor in 3..limit {
+    for descriptor in open {
         // SAFETY: it sets a flag, or fails where nothing is open.
-        unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+        unsafe { libc::fcntl(*descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
+}
+
+/// Marks all descriptors from this one on close-on-exec. Kernels before 5.11 cannot, and some
+/// containers refuse it.
+#[allow(unsafe_code)]
+fn mark_range(first: libc::c_uint) -> bool {
+    // SAFETY: close_range(2) with CLOSE_RANGE_CLOEXEC only sets a flag on descriptors.
+    let done = unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    done == 0
+}
+
+/// Tried where nothing can be open.
+fn can_close_range() -> bool {
+    mark_range(libc::c_uint::MAX)
+}
+
+/// What we have open beyond the standard streams. Limits say nothing of it: in some containers they
+/// allow a thousand million. What our threads open from here on is close-on-exec, as all that is ours.
+fn open_descriptors() -> io::Result<Vec<RawFd>> {
+    let number = |entry: io::Result<DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
+    let numbers = std::fs::read_dir("/proc/self/fd")?.filter_map(number);
+    Ok(numbers.filter(|number: &RawFd| *number > libc::STDERR_FILENO).collect())
 }
 
 /// exec(2) says ENOENT both for a missing program and for a missing interpreter.

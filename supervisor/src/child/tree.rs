@@ -9,38 +9,28 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::OwnedFd;
 
-use nix::sys::signal::Signal::SIGKILL;
-use nix::sys::signal::killpg;
-use nix::unistd::{Pid, geteuid, getpgrp};
-use procfs::ProcError;
-use procfs::process::{FDTarget, Stat};
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
+use super::census::{Census, Seen};
+use super::process::{Process, has_open};
 use super::reap::Reaper;
-
-/// A process that was alive when we looked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Process {
-    pub(crate) pid: Pid,
-    pub(crate) name: String,
-    group: Pid,
-    /// With the pid it tells a process from a later one that got its number.
-    start: u64,
-}
 
 /// The processes below us.
 #[derive(Debug)]
 pub(crate) struct Tree {
     us: i32,
-    apart: HashMap<Identity, Kinship>,
+    census: Census,
+    /// By pid.
+    apart: HashMap<i32, Apart>,
     groups_apart: HashMap<i32, Kinship>,
 }
 
-type Identity = (i32, u64);
+/// A process that is set apart.
+#[derive(Debug)]
+struct Apart {
+    /// As in [`Seen::start`]: `None` if it was hidden all along.
+    start: Option<u64>,
+    kinship: Kinship,
+}
 
 /// What a process is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +55,8 @@ impl Tree {
         if std::fs::read_link("/proc/self")?.to_str() != Some(&us.to_string()) {
             return Err(io::Error::other("it belongs to another PID namespace"));
         }
-        let mut tree = Self { us, apart: HashMap::new(), groups_apart: HashMap::new() };
+        let (apart, groups_apart) = (HashMap::new(), HashMap::new());
+        let mut tree = Self { us, census: Census::new(us), apart, groups_apart };
         tree.set_apart(Kinship::Stranger)?;
         Ok(tree)
     }
@@ -86,13 +77,18 @@ impl Tree {
     }
 
     fn set_apart(&mut self, kinship: Kinship) -> io::Result<()> {
-        for (stat, found) in self.below()? {
+        for (seen, found) in self.below()? {
             if found == Kinship::Instance {
-                self.apart.insert((stat.pid, stat.starttime), kinship);
-                self.groups_apart.insert(stat.pgrp, kinship);
+                self.note_apart(&seen, kinship);
             }
         }
         Ok(())
+    }
+
+    fn note_apart(&mut self, seen: &Seen, kinship: Kinship) {
+        let known = self.apart.get(&seen.pid).and_then(|apart| apart.start);
+        self.apart.insert(seen.pid, Apart { start: seen.start.or(known), kinship });
+        self.groups_apart.insert(seen.group, kinship);
     }
 
     /// One pass may miss a process that is forked while it goes on, by a parent that ends before it
@@ -104,15 +100,10 @@ impl Tree {
         wanted: impl Fn(Kinship) -> bool,
     ) -> io::Result<Vec<Process>> {
         loop {
-            let alive = self.below()?.into_iter().filter(|(stat, _)| is_alive(stat));
+            let alive = self.below()?.into_iter().filter(|(seen, _)| seen.alive);
             let wanted: Vec<_> = alive
                 .filter(|(_, kinship)| wanted(*kinship))
-                .map(|(stat, _)| Process {
-                    pid: Pid::from_raw(stat.pid),
-                    name: stat.comm,
-                    group: Pid::from_raw(stat.pgrp),
-                    start: stat.starttime,
-                })
+                .map(|(seen, _)| Process::from(seen))
                 .collect();
             if !wanted.is_empty() || !reaper.collect() {
                 return Ok(wanted);
@@ -122,34 +113,37 @@ impl Tree {
 
     /// Everybody below us, zombies included; who descends from somebody apart is apart too, and
     /// stays so when that parent ends.
-    fn below(&mut self) -> io::Result<Vec<(Stat, Kinship)>> {
-        let all = everybody()?;
-        self.apart.retain(|(pid, start), _| all.get(pid).is_some_and(|s| s.starttime == *start));
+    fn below(&mut self) -> io::Result<Vec<(Seen, Kinship)>> {
+        let all = self.census.everybody()?;
+        self.apart.retain(|pid, apart| all.get(pid).is_some_and(|seen| apart.is(seen)));
         let found: Vec<_> = all
             .values()
-            .map(|stat| (stat.clone(), self.kinship(stat, &all)))
+            .map(|seen| (seen.clone(), self.kinship(seen, &all)))
             .filter(|(_, kinship)| !matches!(kinship, Kinship::Outsider | Kinship::Unknown))
             .collect();
-        for (stat, kinship) in &found {
+        if found.is_empty() {
+            self.census.check_for_nameless()?;
+        }
+        for (seen, kinship) in &found {
             if *kinship != Kinship::Instance {
-                self.apart.insert((stat.pid, stat.starttime), *kinship);
-                self.groups_apart.insert(stat.pgrp, *kinship);
+                self.note_apart(seen, *kinship);
             }
         }
-        let groups: HashSet<_> = found.iter().map(|(stat, _)| stat.pgrp).collect();
+        let groups: HashSet<_> = found.iter().map(|(seen, _)| seen.group).collect();
         self.groups_apart.retain(|group, _| groups.contains(group));
         Ok(found)
     }
 
-    fn kinship(&self, stat: &Stat, all: &HashMap<i32, Stat>) -> Kinship {
+    fn kinship(&self, seen: &Seen, all: &HashMap<i32, Seen>) -> Kinship {
         let mut kinship = Kinship::Instance;
-        let mut at = stat;
+        let mut at = seen;
         // Parents are read one after the other, so the chain could in theory close; no real one is
         // longer than there are processes.
         for _ in 0..all.len() {
             if kinship == Kinship::Instance {
-                let apart = self.apart.get(&(at.pid, at.starttime));
-                kinship = *apart.or(self.groups_apart.get(&at.pgrp)).unwrap_or(&kinship);
+                let apart = self.apart.get(&at.pid).filter(|apart| apart.is(at));
+                let apart = apart.map(|apart| &apart.kinship);
+                kinship = *apart.or(self.groups_apart.get(&at.group)).unwrap_or(&kinship);
             }
             if at.ppid == self.us {
                 return kinship;
@@ -165,125 +159,18 @@ impl Tree {
 
     /// Whether somebody who is certainly none of the instance's has the socket with this inode open.
     pub(crate) fn is_held_outside(&self, inode: u64) -> io::Result<bool> {
-        let all = everybody()?;
-        let is_outside = |stat: &&Stat| {
-            !matches!(self.kinship(stat, &all), Kinship::Instance | Kinship::Unknown)
+        let all = self.census.everybody()?;
+        let is_outside = |seen: &&Seen| {
+            !matches!(self.kinship(seen, &all), Kinship::Instance | Kinship::Unknown)
         };
-        Ok(all.values().filter(is_outside).any(|stat| has_open(stat.pid, inode)))
+        Ok(all.values().filter(is_outside).any(|seen| has_open(seen.pid, inode)))
     }
 }
 
-impl Process {
-    /// Whether it has the socket with this inode open. Where we may not look (it changed user, and we
-    /// lack CAP_SYS_PTRACE), the socket's creator must do: that is its user, or the one that it was
-    /// started as.
-    pub(crate) fn holds(&self, inode: u64, uid: u32) -> bool {
-        let pid = self.pid.as_raw();
-        has_open(pid, inode) || hides_files(pid) && self.may_have_made(uid)
+impl Apart {
+    /// Whether this is it, and not a later one with its number. One that /proc hides is our child, or
+    /// stands in the list of a living parent: nobody can have got its number.
+    fn is(&self, seen: &Seen) -> bool {
+        self.start.is_none() || seen.start.is_none() || self.start == seen.start
     }
-
-    fn may_have_made(&self, uid: u32) -> bool {
-        let status = procfs::process::Process::new(self.pid.as_raw()).and_then(|now| now.status());
-        uid == geteuid().as_raw() || status.is_ok_and(|now| now.euid == uid)
-    }
-
-    /// Sends a signal to this very process, not to a later one with its number (pidfd_send_signal(2)).
-    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
-        let pidfd = self.pidfd()?;
-        Ok(pidfd_send_signal(pidfd, signal)?)
-    }
-
-    /// Ends it, and whoever it has forked into its process group since we looked: of those that
-    /// fork for ever, the one that we saw is gone before we get to it.
-    pub(crate) fn kill(&self) {
-        // It may have ended, or not be ours to kill; the next look tells.
-        let _ = self.signal(Signal::KILL);
-        if self.group != getpgrp() {
-            let _ = killpg(self.group, SIGKILL);
-        }
-    }
-
-    /// Becomes readable when the process ends; `None` if it has. Needs a runtime.
-    #[allow(unsafe_code)]
-    pub(crate) fn watch(&self) -> io::Result<Option<AsyncFd<OwnedFd>>> {
-        let pidfd = match self.pidfd() {
-            Ok(pidfd) => pidfd,
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        // SAFETY: an OwnedFd is open, and the same, for as long as it is owned.
-        Ok(Some(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?))
-    }
-
-    /// pidfd_open(2), and a look that it is still the same process.
-    fn pidfd(&self) -> io::Result<OwnedFd> {
-        let pid =
-            rustix::process::Pid::from_raw(self.pid.as_raw()).ok_or(rustix::io::Errno::SRCH)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        let now = procfs::process::Process::new(self.pid.as_raw()).and_then(|now| now.stat());
-        match now {
-            Ok(stat) if stat.starttime == self.start => Ok(pidfd),
-            _ => Err(rustix::io::Errno::SRCH.into()),
-        }
-    }
-}
-
-impl std::fmt::Display for Process {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.pid, self.name)
-    }
-}
-
-/// Every process there is, by its id. One that ends meanwhile is left out; where we cannot look for
-/// want of descriptors or memory, nobody may be believed to be gone.
-fn everybody() -> io::Result<HashMap<i32, Stat>> {
-    let mut all = HashMap::new();
-    for process in procfs::process::all_processes().map_err(cause)? {
-        match process.and_then(|process| process.stat()) {
-            Ok(stat) => drop(all.insert(stat.pid, stat)),
-            Err(error) => match cause(error) {
-                error if is_shortage(&error) => return Err(error),
-                _ => {}
-            },
-        }
-    }
-    Ok(all)
-}
-
-fn cause(error: ProcError) -> io::Error {
-    match error {
-        ProcError::Io(error, _) => error,
-        ProcError::NotFound(_) => io::ErrorKind::NotFound.into(),
-        ProcError::PermissionDenied(_) => io::ErrorKind::PermissionDenied.into(),
-        error => io::Error::other(error),
-    }
-}
-
-fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
-}
-
-/// Whether a process is seen to have the socket with this inode open.
-fn has_open(pid: i32, inode: u64) -> bool {
-    let fds = procfs::process::Process::new(pid).and_then(|process| process.fd());
-    fds.is_ok_and(|mut fds| {
-        fds.any(|fd| {
-            fd.is_ok_and(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode))
-        })
-    })
-}
-
-/// Whether we may not see what a process has open. With CAP_DAC_READ_SEARCH the directory can be
-/// listed, and its links still not be read.
-fn hides_files(pid: i32) -> bool {
-    let Ok(mut files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return true };
-    files.next().is_some_and(|file| {
-        let link = file.and_then(|file| std::fs::read_link(file.path()));
-        link.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-    })
-}
-
-/// A process whose first thread has ended shows as a zombie while its other threads run.
-fn is_alive(stat: &Stat) -> bool {
-    !matches!(stat.state, 'Z' | 'X' | 'x') || stat.num_threads > 1
 }

@@ -1,0 +1,118 @@
+//! The dialogue with the kernel: `sock_diag(7)` over netlink, a socket of its own for each question.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
+};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+};
+
+use super::{Socket, canonical};
+
+/// Those that listen on this port, of the family of `any`.
+pub(super) fn listeners(any: IpAddr, port: u16) -> io::Result<Vec<Socket>> {
+    let id = socket_id(SocketAddr::new(any, port), SocketAddr::new(any, 0));
+    ask(id, StateFlags::LISTEN, NLM_F_DUMP)
+}
+
+/// The one at the `local` end of a connection; `NotFound` if there is none.
+pub(super) fn exact(local: SocketAddr, peer: SocketAddr) -> io::Result<Socket> {
+    let found = ask(socket_id(local, peer), StateFlags::all(), 0)?.into_iter().next();
+    found.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+impl From<InetResponseHeader> for Socket {
+    fn from(found: InetResponseHeader) -> Self {
+        let id = found.socket_id;
+        Self {
+            local: canonical(SocketAddr::new(id.source_address, id.source_port)),
+            peer: canonical(SocketAddr::new(id.destination_address, id.destination_port)),
+            state: found.state,
+            inode: found.inode,
+            uid: found.uid,
+            send_queue: found.send_queue,
+        }
+    }
+}
+
+fn socket_id(source: SocketAddr, destination: SocketAddr) -> SocketId {
+    SocketId {
+        source_port: source.port(),
+        destination_port: destination.port(),
+        source_address: source.ip(),
+        destination_address: destination.ip(),
+        interface_id: 0,
+        // INET_DIAG_NOCOOKIE: whatever generation of that socket there is.
+        cookie: [0xff; 8],
+    }
+}
+
+/// One request, all its answers. `flags` is `NLM_F_DUMP` for every match, 0 for exactly one.
+fn ask(id: SocketId, states: StateFlags, flags: u16) -> io::Result<Vec<Socket>> {
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkSockDiag,
+    )?;
+    send_request(&netlink, id, states, flags)?;
+    let mut sockets = Vec::new();
+    // The kernel fits a dump into datagrams of at most 32 KiB.
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let mut rest = &buffer[..length];
+        while !rest.is_empty() {
+            let message: NetlinkMessage<SockDiagMessage> =
+                NetlinkMessage::deserialize(rest).map_err(io::Error::other)?;
+            match message.payload {
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    sockets.push(Socket::from(response.header));
+                    if flags & NLM_F_DUMP == 0 {
+                        return Ok(sockets);
+                    }
+                }
+                NetlinkPayload::Done(_) => return Ok(sockets),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                _ => {}
+            }
+            // Messages are padded to four bytes (NLMSG_ALIGN).
+            let step = (message.header.length as usize).next_multiple_of(4).clamp(4, rest.len());
+            rest = &rest[step..];
+        }
+    }
+}
+
+fn send_request(
+    netlink: &OwnedFd,
+    socket_id: SocketId,
+    states: StateFlags,
+    flags: u16,
+) -> io::Result<()> {
+    let family = if socket_id.source_address.is_ipv4() { AF_INET } else { AF_INET6 };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let request = InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states,
+        socket_id,
+    };
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    let kernel = NetlinkAddr::new(0, 0);
+    sendto(netlink.as_raw_fd(), &bytes, &kernel, MsgFlags::empty())?;
+    Ok(())
+}

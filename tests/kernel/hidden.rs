@@ -1,0 +1,182 @@
+//! A /proc that hides others' processes (F4), as `hidepid=2` and systemd's `ProtectProc=invisible` make
+//! it, and a service of an ordinary user.
+
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Actor, Client, Process, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root,
+    stays, wait_for, wait_until,
+};
+use crate::wrap::Notes;
+
+/// Whose service it is.
+const NOBODY: &str = "65534";
+/// Whom its program becomes.
+const OTHER: &str = "2";
+
+/// A place for the programs that everybody can reach.
+struct Stage {
+    notes: Notes,
+    actor: String,
+    port: u16,
+}
+
+impl Stage {
+    /// `None` where it cannot be, which is said. Even in continuous integration, if it is the kernel or
+    /// a container that forbids it.
+    fn new() -> Option<Self> {
+        if !needs_root() || !needs(&["unshare", "setpriv", "mount"]) {
+            return None;
+        }
+        let mut mount = Command::new("unshare");
+        mount.args(["-m", "mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"]);
+        if !mount.status().unwrap().success() {
+            eprintln!("skipped: no /proc of our own here");
+            return None;
+        }
+        let notes = Notes::new();
+        let actor = notes.note("actor");
+        copy_program(Actor, &actor);
+        copy_program(WEBSOCKIFY, notes.note("websockify"));
+        Some(Self { notes, actor, port: free_port() })
+    }
+
+    /// Starts websockify as nobody, with these capabilities, on a program that is given by its words.
+    fn start(&self, capabilities: &str, mode: &str, program: &[&str]) -> Websockify {
+        let script = "mount -t proc -o hidepid=2 proc /proc && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh", "setpriv", "--reuid", NOBODY]);
+        command.args(["--regid", NOBODY, "--clear-groups", "--bounding-set"]);
+        command.arg(format!("-all{capabilities}"));
+        command.args(["--inh-caps", &format!("-all{capabilities}")]);
+        command.args(["--ambient-caps", &format!("-all{capabilities}")]);
+        command.arg(self.notes.note("websockify")).arg(self.port.to_string());
+        command.args([&format!("--wrap-mode={mode}"), "--stop-timeout=1", "--"]).args(program);
+        Websockify::launch(command.current_dir("/"))
+    }
+
+    /// The actor with these words.
+    fn actor<'a>(&'a self, words: &'a str) -> Vec<&'a str> {
+        [self.actor.as_str()].into_iter().chain(words.split(' ')).collect()
+    }
+
+    fn echoes(&self) {
+        let mut client = Client::connect_once_open(self.port);
+        client.read_line();
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+    }
+}
+
+/// The processes that listen.
+fn holders(websockify: &Websockify) -> Vec<Process> {
+    let tree = websockify.tree().into_iter();
+    tree.filter(|process| !process.sockets().is_empty()).collect()
+}
+
+fn assert_said_once(websockify: &Websockify) {
+    let said = websockify.logged(&["/proc hides processes"]);
+    assert_eq!(said.len(), 1, "{said:?}");
+}
+
+#[test]
+fn f4_a_hidden_program_is_bridged_to_and_stopped() {
+    let Some(stage) = Stage::new() else { return };
+    let port = stage.port;
+    for mode in ["exit", "ignore", "respawn"] {
+        for way in [
+            format!("undumpable bind {port} listen serve"),
+            format!("bind {port} listen undumpable serve"),
+        ] {
+            let mut websockify = stage.start("", mode, &stage.actor(&way));
+            stage.echoes();
+            stays(Duration::from_millis(300), "one instance", || {
+                websockify.logged(&["program started"]).len() == 1
+            });
+            assert_eq!(websockify.stop(), 0, "{mode}: {way}");
+            assert_said_once(&websockify);
+            assert_eq!(websockify.remnants(), [], "{mode}: {way}");
+        }
+    }
+}
+
+/// F4: below a process that is seen.
+#[test]
+fn f4_a_hidden_child_of_a_shell_is_bridged_to_and_stopped() {
+    let Some(stage) = Stage::new() else { return };
+    let script = format!("{} undumpable bind {} listen serve; exit 3", stage.actor, stage.port);
+    let mut websockify = stage.start("", "respawn", &["sh", "-c", &script]);
+    stage.echoes();
+    assert_said_once(&websockify);
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.remnants(), []);
+}
+
+/// F4, W6: exactly one daemon, and the next when it has ended.
+#[test]
+fn f4_a_hidden_daemon_counts_as_running() {
+    let Some(stage) = Stage::new() else { return };
+    let way = format!("fork-exit 0 setsid undumpable bind {} listen serve", stage.port);
+    let mut websockify = stage.start("", "respawn", &stage.actor(&way));
+    stage.echoes();
+    websockify.wait_for_log(&["has daemonized"]);
+    // A second one would come after 0.1 s.
+    stays(Duration::from_secs(1), "one daemon", || {
+        websockify.logged(&["program started"]).len() == 1
+    });
+    let [daemon] = &holders(&websockify)[..] else { panic!("one process listens") };
+    daemon.signal(Signal::SIGKILL);
+    websockify.nth_start(2);
+    wait_for("the next daemon", || holders(&websockify).pop());
+    stage.echoes();
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.remnants(), []);
+    assert_said_once(&websockify);
+}
+
+/// F4, W6: what a session leaves hidden is a leftover, and no instance's.
+#[test]
+fn f4_a_hidden_leftover_is_not_waited_for_and_stopped_at_the_end() {
+    let Some(stage) = Stage::new() else { return };
+    let way = format!(
+        "undumpable bind {} listen accept close-listener helper greet echo exit 0",
+        stage.port
+    );
+    let mut websockify = stage.start("", "respawn", &stage.actor(&way));
+    for _ in 0..3 {
+        let mut client = Client::connect_once_open(stage.port);
+        client.read_line();
+        assert_eq!(client.close().code, 1000);
+    }
+    websockify.nth_leader(4);
+    wait_until("three leftovers and a leader", || websockify.tree().len() == 4);
+    assert!(websockify.logged(&["daemonized"]).is_empty());
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.remnants(), []);
+}
+
+/// F4, W9: a program that has changed user is bridged to, and not ours to end: that is said, and it is
+/// not believed to be gone.
+#[test]
+fn f4_a_program_that_has_become_another_user_is_named_and_the_status_is_1() {
+    let Some(stage) = Stage::new() else { return };
+    for way in ["", "fork-exit 0 "] {
+        let way = format!("bind {} listen become {OTHER} {way}serve", stage.port);
+        let mut websockify = stage.start(",+setuid", "respawn", &stage.actor(&way));
+        stage.echoes();
+        let program = wait_for("the program", || holders(&websockify).pop());
+        stays(Duration::from_millis(500), "one instance", || {
+            websockify.logged(&["program started"]).len() == 1
+        });
+        assert_eq!(websockify.stop(), 1);
+        assert_said_once(&websockify);
+        assert!(program.is_alive());
+        let named = format!("{} (", program.pid);
+        websockify.wait_for_log(&["cannot send SIGTERM to", &named, "not permitted"]);
+        websockify.wait_for_log(&["cannot end", &named]);
+        program.signal(Signal::SIGKILL);
+    }
+}

@@ -1,0 +1,51 @@
+//! Hints that somebody listens, without end (F14).
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::thread;
+
+use super::share_until;
+use crate::support::{Actor, Client, Websockify, free_port, wait_until};
+
+/// F14: it used as much of a processor's time as the program itself.
+#[test]
+fn f14_a_program_that_calls_listen_without_end_costs_little() {
+    let port = free_port();
+    let mut websockify =
+        Websockify::start(&format!("{port} -- {Actor} bind {port} listen-without-end"));
+    websockify.wait_until_open();
+    let program = websockify.leader();
+    let (ours, theirs) = (websockify.cpu_seconds(), program.cpu_seconds());
+    wait_until("half a second of the program's", || program.cpu_seconds() - theirs > 0.5);
+    let (ours, theirs) = (websockify.cpu_seconds() - ours, program.cpu_seconds() - theirs);
+    assert!(ours < 0.4 * theirs, "{ours} s, where the program used {theirs}");
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// F14: of a stranger, and of somebody of the program, who knows the token. It was half a processor.
+#[test]
+fn f14_a_flood_of_datagrams_costs_little() {
+    let port = free_port();
+    let mut websockify = Websockify::start(&format!("{port} -- {Actor} bind {port} listen serve"));
+    Client::connect_once_open(port).read_line();
+    let program = websockify.leader();
+    let address = SocketAddr::from_abstract_name(program.variable("REBIND_NOTIFY")).unwrap();
+    let token = program.variable("REBIND_TOKEN");
+    for message in ["x".repeat(32), format!("{token} 1")] {
+        let flood = UnixDatagram::unbound().unwrap();
+        flood.connect_addr(&address).unwrap();
+        flood.set_nonblocking(true).unwrap();
+        let mut sent = 0_u32;
+        let share = share_until(&websockify, || {
+            for _ in 0..20_000 {
+                sent += u32::from(flood.send(message.as_bytes()).is_ok());
+                thread::yield_now();
+            }
+            true
+        });
+        assert!(sent > 10, "{sent} were sent");
+        assert!(share < 0.25, "{share:.2} of a processor for {message}");
+    }
+    Client::connect(port).read_line();
+    assert_eq!(websockify.stop(), 0);
+}

@@ -1,0 +1,235 @@
+//! System calls that are refused (F2, F3, F7).
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::share_until;
+use crate::support::{
+    Actor, Client, Process, Refusal, WEBSOCKIFY, Websockify, free_port, needs, refuse, wait_for,
+    wait_until,
+};
+
+/// What is refused, in the two ways: `ENOSYS`, and as by old containers' filters.
+const ERRORS: [i32; 2] = [libc::ENOSYS, libc::EPERM];
+
+/// Each call alone, and both: one may be refused without the other.
+fn without_pidfds() -> Vec<Vec<Refusal>> {
+    let sets: [&[libc::c_long]; 3] = [
+        &[libc::SYS_pidfd_open],
+        &[libc::SYS_pidfd_send_signal],
+        &[libc::SYS_pidfd_open, libc::SYS_pidfd_send_signal],
+    ];
+    let all = sets.into_iter().flat_map(|calls| ERRORS.map(|error| (calls, error)));
+    all.map(|(calls, error)| calls.iter().map(|call| Refusal::of(*call, error)).collect()).collect()
+}
+
+fn start(arguments: &str, refusals: &[Refusal]) -> Websockify {
+    Websockify::start_with(arguments, |command| refuse(command, refusals))
+}
+
+#[test]
+fn f2_every_process_is_asked_to_end_where_pidfds_are_refused() {
+    for refusals in without_pidfds() {
+        let directory = TempDir::new().unwrap();
+        let told = directory.path().join("told");
+        let port = free_port();
+        // Two that leave a note, and one that is stopped.
+        let mut websockify = start(
+            &format!(
+                "{port} --stop-timeout=100 -v -- \
+                 {Actor} helper on-term {} bind {port} listen twin serve",
+                told.display()
+            ),
+            &refusals,
+        );
+        websockify.wait_until_open();
+        wait_until("three processes", || websockify.tree().len() == 3);
+        let leader = websockify.leader();
+        leader.signal(Signal::SIGSTOP);
+        // The grace is longer than we wait for its end.
+        assert_eq!(websockify.stop(), 0);
+        assert_eq!(websockify.remnants(), []);
+        assert_eq!(fs::read_to_string(&told).unwrap().lines().count(), 2);
+        websockify.wait_for_log(&["SIGTERM to", &format!("{} (actor)", leader.pid)]);
+        assert_eq!(websockify.logged(&["cannot send"]), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn f2_redis_saves_what_it_has_where_pidfds_are_refused() {
+    if !needs(&["redis-server"]) {
+        return;
+    }
+    for error in ERRORS {
+        let directory = TempDir::new().unwrap();
+        let port = free_port();
+        let arguments = format!(
+            "{port} -- redis-server --port {port} --save 3600_1 --dir {}",
+            directory.path().display()
+        );
+        let refusals = [
+            Refusal::of(libc::SYS_pidfd_open, error),
+            Refusal::of(libc::SYS_pidfd_send_signal, error),
+        ];
+        let mut command = Command::new(WEBSOCKIFY);
+        command.args(arguments.split(' ').map(|word| word.replace('_', " ")));
+        refuse(&mut command, &refusals);
+        let mut websockify = Websockify::launch(&mut command);
+        let mut client = Client::connect_once_open(port);
+        client.send("SET k v\r\n");
+        assert_eq!(client.read_line(), "+OK");
+        assert_eq!(websockify.stop(), 0);
+        assert!(directory.path().join("dump.rdb").exists(), "it was asked to end");
+    }
+}
+
+/// F2, W6: a daemon's end is noticed, and waiting for it costs nothing.
+#[test]
+fn f2_a_daemon_is_watched_where_pidfds_are_refused() {
+    for refusals in without_pidfds() {
+        let port = free_port();
+        let mut websockify = start(
+            &format!(
+                "{port} --wrap-mode=respawn -- \
+                 {Actor} bind {port} helper fork-exit 0 twin listen serve"
+            ),
+            &refusals,
+        );
+        websockify.wait_for_log(&["has daemonized"]);
+        let holders = || -> Vec<Process> {
+            let tree = websockify.tree().into_iter();
+            tree.filter(|process| !process.sockets().is_empty()).collect()
+        };
+        wait_until("two listening processes", || holders().len() == 2);
+        Client::connect_once_open(port).read_line();
+        let share = share_until(&websockify, || true);
+        assert!(share < 0.04, "{share:.3} of a processor");
+        assert_eq!(websockify.logged(&["program started"]).len(), 1);
+        for process in holders() {
+            process.signal(Signal::SIGKILL);
+        }
+        websockify.nth_start(2);
+        websockify.wait_for_log(&["has daemonized"]);
+        assert_eq!(websockify.stop(), 0);
+        assert_eq!(websockify.remnants(), []);
+    }
+}
+
+/// What netlink answers without the module, and what filters do: seccomp, `RestrictAddressFamilies=`.
+const WITHOUT_SOCK_DIAG: [i32; 3] = [libc::EPROTONOSUPPORT, libc::EPERM, libc::EAFNOSUPPORT];
+
+#[test]
+fn f3_programs_are_wrapped_where_sock_diag_is_refused() {
+    for error in WITHOUT_SOCK_DIAG {
+        for (mode, way) in [
+            ("exit", "listen serve"),
+            ("ignore", "listen fork-exit 0 serve"),
+            ("respawn", "listen fork-exit 0 setsid fork-exit 0 serve"),
+        ] {
+            let port = free_port();
+            let mut websockify = start(
+                &format!("{port} --wrap-mode={mode} -- {Actor} bind-dual {port} {way}"),
+                &[Refusal::of_sock_diag(error)],
+            );
+            let mut client = Client::connect_once_open(port);
+            client.read_line();
+            client.send("hello");
+            assert_eq!(client.read(5), b"hello");
+            let share = share_until(&websockify, || true);
+            assert!(share < 0.04, "{mode}: {share:.3} of a processor");
+            let said = websockify.logged(&["sock_diag is refused"]);
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert_eq!(websockify.logged(&["cannot see"]), Vec::<String>::new());
+            assert_eq!(websockify.logged(&["has daemonized"]).is_empty(), mode == "exit");
+            assert_eq!(websockify.stop(), 0, "{mode}");
+        }
+    }
+}
+
+/// F3, W4: clients of a program that serves one at a time go one by one.
+#[test]
+fn f3_held_clients_are_served_one_by_one_where_sock_diag_is_refused() {
+    let port = free_port();
+    let mut websockify = start(
+        &format!(
+            "{port} --wrap-mode=respawn -- \
+             {Actor} bind {port} listen accept close-listener greet read-line exit 1"
+        ),
+        &[Refusal::of_sock_diag(libc::EPERM)],
+    );
+    websockify.wait_until_open();
+    let visit = || {
+        let mut client = Client::connect(port);
+        let instance = client.read_line();
+        client.send("go\n");
+        assert_eq!(client.closing().code, 1000);
+        instance
+    };
+    let mut instances: Vec<_> = std::thread::scope(|scope| {
+        let visitors: Vec<_> = (0..6).map(|_| scope.spawn(visit)).collect();
+        visitors.into_iter().map(|visitor| visitor.join().unwrap()).collect()
+    });
+    instances.sort();
+    instances.dedup();
+    assert_eq!(instances.len(), 6, "each has an instance of its own");
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// F3, B4: a limit at the end of a session is put off while a slow reader takes what is on its way,
+/// also where only proc(5) tells how much that is.
+#[test]
+fn f3_a_slow_reader_has_the_last_byte_where_sock_diag_is_refused() {
+    const LENGTH: usize = 3_000_000;
+    let port = free_port();
+    let mut websockify = start(
+        &format!("{port} -- {Actor} bind {port} listen accept flood {LENGTH} exit 0"),
+        &[Refusal::of_sock_diag(libc::EPERM)],
+    );
+    let mut client = Client::connect_once_open(port);
+    let began = Instant::now();
+    // Longer than the limit of ten seconds, and never as long without a byte.
+    let mut left = LENGTH;
+    let mut next = Duration::ZERO;
+    while left > 0 {
+        wait_for("the next piece's time", || (began.elapsed() >= next).then_some(()));
+        let piece = left.min(LENGTH / 13);
+        assert!(client.read(piece).iter().all(|byte| *byte == b'x'));
+        left -= piece;
+        next += Duration::from_secs(1);
+    }
+    assert_eq!(client.closing().code, 1000);
+    assert_eq!(websockify.wait(), 0);
+}
+
+/// F7, W1: descriptors are closed for the program without a look at each number that there may be.
+#[test]
+fn f7_a_program_starts_where_close_range_is_refused() {
+    for error in ERRORS {
+        let port = free_port();
+        // A thousand million of them are no test: the first of a few thousand that are not open is fatal.
+        let refusals = [
+            Refusal::of(libc::SYS_close_range, error),
+            Refusal::deadly(libc::SYS_fcntl)
+                .where_is_at_least(0, 900)
+                .where_is(1, libc::F_SETFD.cast_unsigned()),
+        ];
+        let mut command = Command::new("bash");
+        let script = r#"ulimit -n 4000; exec 7</dev/zero 9>/dev/null 800</dev/zero; exec "$@""#;
+        command.args(["-c", script, "bash", WEBSOCKIFY, &port.to_string(), "--"]);
+        command.arg(Actor.as_ref()).args(["bind", &port.to_string(), "listen", "serve"]);
+        refuse(&mut command, &refusals);
+        let mut websockify = Websockify::launch(&mut command);
+        Client::connect_once_open(port).read_line();
+        let program = websockify.leader();
+        for inherited in [7, 9, 800] {
+            let path = format!("/proc/{}/fd/{inherited}", program.pid);
+            assert!(fs::read_link(&path).is_err(), "{inherited} is open");
+        }
+        assert_eq!(websockify.stop(), 0);
+    }
+}
