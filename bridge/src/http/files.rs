@@ -26,6 +26,10 @@ use super::place::{Place, reference};
 use super::reply::{self, Reply};
 use crate::words::words;
 
+/// How much of a file is read at once. A client that does not read what it asked for costs some
+/// multiple of it.
+const PIECE: usize = 16 * 1024;
+
 /// What a request's path leads to.
 enum Found {
     File(PathBuf),
@@ -96,7 +100,8 @@ async fn is_private(path: &Path, private: &[PathBuf]) -> io::Result<bool> {
 
 async fn file(path: PathBuf, head: &mut Parts) -> io::Result<Reply> {
     // Several ranges would be answered with 416, where all of the file is an answer as well.
-    let mut service = ServeFile::new(path).ignore_multi_range_requests(true);
+    let mut service =
+        ServeFile::new(path).ignore_multi_range_requests(true).with_buf_chunk_size(PIECE);
     if head.headers.contains_key(RANGE) && !is_range_due(&mut service, &head.headers).await? {
         head.headers.remove(RANGE);
     }

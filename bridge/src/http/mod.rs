@@ -16,7 +16,6 @@ use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
@@ -104,7 +103,7 @@ pub(crate) async fn receive(
         .header_read_timeout(None)
         // A client may shut down its sending side after its request, and still reads.
         .half_close(true)
-        .serve_connection(TokioIo::new(Metered { io, traffic: &traffic }), &reception);
+        .serve_connection(TokioIo::new(Metered::new(io, &traffic)), &reception);
     let served = {
         let mut urged = orders.clone();
         let mut no_more = pin!(orders.at_least(Shutdown::NoMore));
@@ -114,7 +113,7 @@ pub(crate) async fn receive(
             if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(served.map_err(NoSession::Http));
             }
-            if deadline.poll(cx, &traffic).is_ready() {
+            if deadline.poll(cx, &traffic, || traffic.under_way()).is_ready() {
                 return Poll::Ready(Err(NoSession::TimedOut));
             }
             // Once there is a session its 101 goes out, whatever the orders are.
@@ -181,7 +180,7 @@ impl<'a> Service<Request<Incoming>> for Reception<'a> {
     type Future = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send + 'a>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.traffic.requests.fetch_add(1, Ordering::Relaxed);
+        self.traffic.ask();
         let (head, _body) = request.into_parts();
         let upgrade = Upgrade::from_head(&head);
         let admitted = match &upgrade {

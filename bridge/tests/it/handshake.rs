@@ -184,3 +184,33 @@ async fn t6_a_staller_is_cut_off_at_the_deadline_and_holds_up_nobody() {
     assert_eq!(silence, b"");
     assert!(began.elapsed() >= Duration::from_secs(3));
 }
+
+/// F16: the time of a head begins with its first byte, whatever packet that came in.
+#[tokio::test]
+async fn f16_a_head_begun_behind_another_has_its_time_and_no_more() {
+    let target = listener().await;
+    let head_timeout = Duration::from_secs(1);
+    let bridge = Bridge::start(bridge::Config { head_timeout, ..config(address_of(&target)) });
+    let head = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    for begun in [format!("{head}GET "), format!("{head}{head}G")] {
+        let mut stream = bridge.connect().await;
+        within(stream.write_all(begun.as_bytes())).await.unwrap();
+        let answer = String::from_utf8(read_to_end(&mut stream).await).unwrap();
+        let answers = answer.matches("HTTP/1.1 405 ").count();
+        assert_eq!(answers, begun.matches("Host").count(), "{answer}");
+    }
+    // Those that come whole are served, split wherever it may be.
+    let both = [head.as_bytes(), head.as_bytes(), HEAD.as_bytes(), &frame(0x82, b"hello")].concat();
+    for split in [1, head.len() - 1, head.len(), head.len() + 1, both.len() - 5] {
+        let mut stream = bridge.connect().await;
+        within(stream.write_all(&both[..split])).await.unwrap();
+        tokio::task::yield_now().await;
+        within(stream.write_all(&both[split..])).await.unwrap();
+        for _ in 0..2 {
+            read_head(&mut stream).await;
+            read_exact(&mut stream, b"WebSocket only\n".len()).await;
+        }
+        assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 101 "));
+        assert_eq!(read_exact(&mut accept(&target).await, 5).await, b"hello");
+    }
+}
