@@ -75,7 +75,9 @@ fn complaint(alert: AlertDescription) -> String {
 
 fn lack(flaw: &PeerIncompatible) -> String {
     match flaw {
-        PeerIncompatible::ServerDoesNotSupportTls12Or13
+        // Clients of TLS 1.1 and older are asked for an extension of TLS 1.2 first.
+        PeerIncompatible::SignatureAlgorithmsExtensionRequired
+        | PeerIncompatible::ServerDoesNotSupportTls12Or13
         | PeerIncompatible::SupportedVersionsExtensionRequired
         | PeerIncompatible::Tls12NotOffered
         | PeerIncompatible::Tls12NotOfferedOrEnabled => NO_VERSION.into(),
@@ -100,6 +102,10 @@ mod tests {
             (alert(AlertDescription::CertificateUnknown), ["does not trust", "CertificateUnknown"]),
             (alert(AlertDescription::from(200)), ["broke it off with an alert", "0xc8"]),
             (flaw(PeerIncompatible::Tls12NotOfferedOrEnabled), ["no version of TLS", "1.2"]),
+            (
+                flaw(PeerIncompatible::SignatureAlgorithmsExtensionRequired),
+                ["no version of TLS", "1.2"],
+            ),
             (flaw(PeerIncompatible::NoCipherSuitesInCommon), ["no cipher", "TLS"]),
             (io::ErrorKind::UnexpectedEof.into(), ["broke it off", "our certificate"]),
             (io::ErrorKind::ConnectionReset.into(), ["broke it off", "our certificate"]),
