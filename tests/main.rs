@@ -10,6 +10,7 @@
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
+//! | `proxies` | reverse proxies before us, well set up and not (F21, F24, F34) |
 //! | `demo` | `contrib/demo`, the one command to begin with |
 //! | `service` | daemon, log, journald, systemd (D1–D4, W11) |
 //! | `packaging` | the Debian package, and its units under a systemd of their own (D2, D4, R5) |
@@ -33,6 +34,7 @@ mod manual;
 mod packaging;
 mod plain;
 mod programs;
+mod proxies;
 mod rebind;
 mod service;
 mod support;

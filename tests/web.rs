@@ -168,6 +168,32 @@ fn h1_a_file_is_streamed() {
     assert!(most < 64 << 10, "{most} kB");
 }
 
+/// F17: who asks for files and reads nothing costs little.
+#[test]
+fn f17_a_download_that_nobody_reads_costs_little_memory() {
+    const STALLED: u64 = 100;
+    let directory = TempDir::new().unwrap();
+    fs::File::create(directory.path().join("large")).unwrap().set_len(1 << 30).unwrap();
+    let (websockify, port) = serve(directory.path().to_str().unwrap(), "");
+    let resident = || {
+        let process = procfs::process::Process::new(websockify.pid()).unwrap();
+        process.status().unwrap().vmrss.unwrap()
+    };
+    // The first costs what all of them use.
+    let _first = request(port, "/large", &[]);
+    let before = resident();
+    let _stalled: Vec<_> = (0..STALLED).map(|_| request(port, "/large", &[])).collect();
+    let queued = || {
+        let sockets = procfs::net::tcp().unwrap();
+        let ours = sockets.iter().filter(|socket| socket.local_address.port() == port);
+        ours.filter(|socket| socket.tx_queue > 100_000).count() as u64
+    };
+    wait_until("all are stalled", || queued() > STALLED);
+    let each = (resident() - before) / STALLED;
+    println!("{each} kB each");
+    assert!(each < 80, "{each} kB each");
+}
+
 #[test]
 fn c4_a_directory_that_is_none_is_named_before_anything_starts() {
     for (directory, reason) in

@@ -5,13 +5,15 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ::http::HeaderMap;
 use ::http::header::{AUTHORIZATION, HeaderName, ORIGIN};
 use data_encoding::BASE64;
 use subtle::{Choice, ConstantTimeEq};
-use tracing::warn;
+use tokio::time::Instant;
 
+use crate::penalty::Penalties;
 use crate::security::Security;
 
 /// `Origin` as the HyBi drafts before version 13 call it.
@@ -48,8 +50,15 @@ impl fmt::Debug for Credentials {
 /// Why a client is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denial {
-    #[error("no credentials, or wrong ones")]
+    #[error("it has shown no credentials yet")]
+    NoCredentials,
+    #[error("wrong credentials")]
     Credentials,
+    #[error("too many wrong credentials from its address, these were not looked at")]
+    Closed {
+        /// For how long.
+        time: Duration,
+    },
     #[error("its origin is none that is expected")]
     Origin,
     #[error("its certificate has no name that is expected")]
@@ -60,64 +69,69 @@ pub(crate) enum Denial {
 #[derive(Debug)]
 pub(crate) struct Guard<'a> {
     security: &'a Security,
+    penalties: &'a Penalties,
     client: SocketAddr,
     /// The common name in the client's certificate, if it was verified.
     name: Option<&'a str>,
 }
 
 impl<'a> Guard<'a> {
-    pub(crate) fn new(security: &'a Security, client: SocketAddr, name: Option<&'a str>) -> Self {
-        Self { security, client, name }
+    pub(crate) fn new(
+        security: &'a Security,
+        penalties: &'a Penalties,
+        client: SocketAddr,
+        name: Option<&'a str>,
+    ) -> Self {
+        Self { security, penalties, client, name }
     }
 
     /// Whether a handshake of this protocol version may become a session.
     pub(crate) fn admit_session(&self, headers: &HeaderMap, version: &str) -> Result<(), Denial> {
-        let origin = if matches!(version, "7" | "8") { SEC_WEBSOCKET_ORIGIN } else { ORIGIN };
-        self.admit(headers, &origin)
-    }
-
-    /// Whether an old handshake may become a session; who may not is logged when it is answered.
-    pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
-        self.security
-            .auth
-            .as_ref()
-            .is_none_or(|auth| auth.check(headers, &ORIGIN, self.name).is_ok())
+        let Some(auth) = &self.security.auth else { return Ok(()) };
+        match auth {
+            Auth::Basic(_) if !headers.contains_key(AUTHORIZATION) => Err(Denial::NoCredentials),
+            Auth::Basic(expected) => {
+                let closed = self.penalties.closed_for(self.client.ip(), Instant::now());
+                closed.map_or(Ok(()), |time| Err(Denial::Closed { time }))?;
+                is_one(basic(headers), [&*expected.0], Denial::Credentials)
+            }
+            Auth::ClientCertCn(names) => {
+                is_one(self.name.map(str::as_bytes), names.iter().map(|name| &**name), Denial::Name)
+            }
+            Auth::Origin(origins) => {
+                let origins = origins.iter().map(|origin| &**origin);
+                is_one(origin(headers, version), origins, Denial::Origin)
+            }
+        }
     }
 
     /// Whether a web request is answered.
     pub(crate) fn admit_web_request(&self, headers: &HeaderMap) -> Result<(), Denial> {
-        if self.security.web_auth { self.admit(headers, &ORIGIN) } else { Ok(()) }
+        if self.security.web_auth { self.admit_session(headers, "") } else { Ok(()) }
     }
 
-    fn admit(&self, headers: &HeaderMap, origin: &HeaderName) -> Result<(), Denial> {
-        let Some(auth) = &self.security.auth else { return Ok(()) };
-        auth.check(headers, origin, self.name).inspect_err(|denial| {
-            let (client, port) = (self.client.ip(), self.client.port());
-            warn!(%client, port, "denied a client: {client}: {denial}");
-        })
+    /// Counts wrong credentials; says when they are to be answered.
+    pub(crate) fn penalty(&self) -> Instant {
+        self.penalties.add(self.client.ip(), Instant::now())
     }
 }
 
-impl Auth {
-    fn check(
-        &self,
-        headers: &HeaderMap,
-        origin: &HeaderName,
-        name: Option<&str>,
-    ) -> Result<(), Denial> {
-        let (shown, expected, denial) = match self {
-            Self::ClientCertCn(names) => (name.map(str::as_bytes), names.as_slice(), Denial::Name),
-            Self::Basic(Credentials(expected)) => {
-                (basic(headers), std::slice::from_ref(expected), Denial::Credentials)
-            }
-            Self::Origin(origins) => (single(headers, origin), origins.as_slice(), Denial::Origin),
-        };
-        let shown = shown.ok_or(denial)?;
-        // All are compared, whichever matches.
-        let matches = expected.iter().map(|expected| expected.as_bytes().ct_eq(shown));
-        let is_one = matches.fold(Choice::from(0), |any, one| any | one);
-        if bool::from(is_one) { Ok(()) } else { Err(denial) }
-    }
+/// Whether what is shown is one of those that are expected. All are compared, whichever matches.
+fn is_one<'a>(
+    shown: Option<&[u8]>,
+    expected: impl IntoIterator<Item = &'a str>,
+    denial: Denial,
+) -> Result<(), Denial> {
+    let shown = shown.ok_or(denial)?;
+    let matches = expected.into_iter().map(|expected| expected.as_bytes().ct_eq(shown));
+    let is_one = matches.fold(Choice::from(0), |any, one| any | one);
+    if bool::from(is_one) { Ok(()) } else { Err(denial) }
+}
+
+/// The origin that a handshake of this version names; or another request, of no version.
+pub(crate) fn origin<'a>(headers: &'a HeaderMap, version: &str) -> Option<&'a [u8]> {
+    let name = if matches!(version, "7" | "8") { SEC_WEBSOCKET_ORIGIN } else { ORIGIN };
+    single(headers, &name)
 }
 
 /// The credentials of RFC 7617, encoded.
@@ -154,7 +168,8 @@ mod tests {
         lines: &[(&str, &str)],
     ) -> Result<(), Denial> {
         let security = Security { auth: Some(auth), ..Security::default() };
-        let guard = Guard::new(&security, "127.0.0.1:1".parse().unwrap(), name);
+        let penalties = Penalties::default();
+        let guard = Guard::new(&security, &penalties, "127.0.0.1:1".parse().unwrap(), name);
         guard.admit_session(&headers(lines), version)
     }
 
@@ -181,7 +196,7 @@ mod tests {
         ] {
             assert_eq!(check(wrong), Err(Denial::Credentials), "{wrong:?}");
         }
-        assert_eq!(guarded(auth(), None, "13", &[]), Err(Denial::Credentials));
+        assert_eq!(guarded(auth(), None, "13", &[]), Err(Denial::NoCredentials));
         let good = ("Authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         assert_eq!(guarded(auth(), None, "13", &[good, good]), Err(Denial::Credentials));
     }
@@ -221,10 +236,11 @@ mod tests {
 
     #[test]
     fn t4_web_requests_are_asked_if_that_is_wanted() {
-        for (web_auth, expected) in [(false, Ok(())), (true, Err(Denial::Credentials))] {
+        for (web_auth, expected) in [(false, Ok(())), (true, Err(Denial::NoCredentials))] {
             let auth = Some(Auth::Basic(Credentials::new("a:b")));
             let security = Security { auth, web_auth, ..Security::default() };
-            let guard = Guard::new(&security, "127.0.0.1:1".parse().unwrap(), None);
+            let penalties = Penalties::default();
+            let guard = Guard::new(&security, &penalties, "127.0.0.1:1".parse().unwrap(), None);
             assert_eq!(guard.admit_web_request(&HeaderMap::new()), expected);
         }
     }

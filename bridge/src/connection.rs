@@ -2,6 +2,7 @@
 //!
 //! The order of things is here; how each is done is in the modules it calls.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,21 +10,25 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use crate::auth::Guard;
 use crate::client::Client;
 use crate::config::{Config, Shutdown};
 use crate::http::{self, NoSession, Upgraded};
 use crate::order::Orders;
+use crate::penalty::Penalties;
 use crate::pump::{End, Pump, SHUTTING_DOWN};
 use crate::record::{Encoding, Recordings};
 use crate::sessions::Sessions;
+use crate::shown;
+use crate::stranger;
 use crate::stream::Stream;
 use crate::tap::Tap;
 use crate::target::{Reached, Target};
 use crate::tls;
 use crate::turns::Turns;
+use crate::ws::Upgrade;
 
 /// What all connections of a bridge share.
 pub(crate) struct Shared {
@@ -31,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) target: Target,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) turns: Turns,
+    pub(crate) penalties: Penalties,
     pub(crate) recordings: Option<Arc<Recordings>>,
 }
 
@@ -53,12 +59,13 @@ pub(crate) async fn attend(
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     // A session lives long and its handshake does not: what that needs is freed here.
     let received = Box::pin(receive(io, peer, Arc::clone(&shared), orders.clone())).await;
-    let Upgraded { stream, upgrade, session } = match received {
-        Ok(upgraded) => upgraded,
-        Err(why) => return record_refusal(peer, &why),
+    let (stream, session, codec, version, path) = match received {
+        Ok(Upgraded { stream, upgrade, session }) => {
+            (stream, session, upgrade.codec(), upgrade.version, shown_path(upgrade))
+        }
+        Err(why) => return stranger::ended(peer, &why),
     };
     let (tls, name) = (stream.tls_version(), stream.client_name().map(String::into_boxed_str));
-    let codec = upgrade.codec();
     let tap = shared.tap(session.id, codec.encoding());
     let mut client = Client::new(stream, codec, tap);
     let began = Instant::now();
@@ -66,8 +73,8 @@ pub(crate) async fn attend(
         session = session.id,
         client = %peer.ip(),
         port = peer.port(),
-        version = upgrade.version,
-        path = upgrade.path,
+        version,
+        path = &*path,
         target = %shared.config.target,
         tls,
         name,
@@ -82,8 +89,8 @@ pub(crate) async fn attend(
         session = session.id,
         client = %peer.ip(),
         port = peer.port(),
-        version = upgrade.version,
-        path = upgrade.path,
+        version,
+        path = &*path,
         target = %shared.config.target,
         tls,
         name,
@@ -103,13 +110,13 @@ pub(crate) async fn attend(
     }
 }
 
-/// A health check or a scanner is not worth more than a debug message.
-fn record_refusal(peer: SocketAddr, why: &NoSession) {
-    let (client, port) = (peer.ip(), peer.port());
-    match why {
-        NoSession::Refused(why) if why.is_notable() => warn!(%client, port, "{why}: {client}"),
-        why => debug!(%client, port, "connection ended without a session: {client}: {why}"),
-    }
+/// The path as the log has it; the handshake is done with.
+fn shown_path(upgrade: Upgrade) -> Box<str> {
+    let shown = match shown::path(&upgrade.path) {
+        Cow::Owned(shown) => shown,
+        Cow::Borrowed(_) => upgrade.path,
+    };
+    shown.into()
 }
 
 async fn receive(
@@ -136,8 +143,16 @@ async fn receive(
         }
     };
     let name = stream.client_name();
-    let guard = Guard::new(security, peer, name.as_deref());
-    http::receive(stream, peer, &shared.config, &shared.sessions, &guard, began, &mut orders).await
+    let guard = Guard::new(security, &shared.penalties, peer, name.as_deref());
+    let received =
+        http::receive(stream, peer, &shared.config, &shared.sessions, &guard, began, &mut orders);
+    received.await.map_err(|why| match why {
+        NoSession::Io(error) => match tls::verdict(&error) {
+            Some(refused) => refused.into(),
+            None => NoSession::Io(error),
+        },
+        why => why,
+    })
 }
 
 /// Finds the client a target and pumps, again if the target was lost before anything happened.
@@ -209,6 +224,7 @@ mod tests {
             target: Target::new(Arc::clone(&config)),
             sessions: Sessions::new(1),
             turns: Turns::new(),
+            penalties: Penalties::default(),
             recordings: None,
             config,
         });

@@ -5,7 +5,8 @@
 //! - `listen` accepts the connection and knows when the bridge is done,
 //! - `connection` has the pipeline on one screen,
 //! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
-//! - `http` answers its requests until one is a handshake, which `ws` and `auth` judge,
+//! - `http` answers its requests until one is a handshake, which `ws` and `auth` judge; `penalty`
+//!   makes those wait who guess passwords, `stranger` records who was turned away,
 //! - `target` finds it a connection to an address or to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
 //!   framed by a codec of `ws`, and in `turns` where there is much of them,
@@ -24,11 +25,14 @@ pub mod fuzzing;
 mod http;
 mod listen;
 mod order;
+mod penalty;
 mod pump;
 mod record;
 mod security;
 mod sessions;
+mod shown;
 pub mod sock_diag;
+mod stranger;
 mod stream;
 mod tap;
 mod target;
@@ -45,6 +49,7 @@ use tokio::sync::watch;
 pub use auth::{Auth, Credentials};
 pub use config::{Address, Config, Program, Readiness, Shutdown, Target};
 pub use security::{Plain, Security};
+pub use stranger::STRANGER;
 pub use tap::{TRAFFIC_LEGEND, Traffic};
 pub use words::words;
 

@@ -19,6 +19,7 @@ use tracing::{debug, error, warn};
 use crate::config::{Config, Shutdown};
 use crate::connection::{Shared, attend};
 use crate::order::Orders;
+use crate::penalty::Penalties;
 use crate::record::Recordings;
 use crate::sessions::Sessions;
 use crate::stream::{tune, tune_if_early};
@@ -87,6 +88,7 @@ impl Bridge {
                 target: Target::new(Arc::clone(&config)),
                 sessions: Sessions::new(if config.run_once { 1 } else { u64::MAX }),
                 turns: Turns::new(),
+                penalties: Penalties::default(),
                 recordings: config.record.clone().map(Recordings::new),
                 config,
             }),

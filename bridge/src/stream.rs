@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -102,6 +103,11 @@ impl Stream {
         }
     }
 
+    /// Its two ends.
+    pub(crate) fn ends(&self) -> Option<Ends> {
+        Ends::of(self.socket())
+    }
+
     /// How many written bytes the client's kernel has not taken yet; see [`unacknowledged`].
     pub(crate) fn unacknowledged(&self) -> u64 {
         unacknowledged(self.socket())
@@ -123,11 +129,28 @@ impl Stream {
     }
 }
 
+/// The addresses of a connection, which name it to the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    ours: SocketAddr,
+    peer: SocketAddr,
+}
+
+impl Ends {
+    fn of(socket: &TcpStream) -> Option<Self> {
+        Some(Self { ours: socket.local_addr().ok()?, peer: socket.peer_addr().ok()? })
+    }
+
+    /// See [`unacknowledged`].
+    pub(crate) fn unacknowledged(self) -> u64 {
+        sock_diag::unacknowledged(self.ours, self.peer).map_or(0, u64::from)
+    }
+}
+
 /// How many bytes written to `socket` its peer's kernel has not acknowledged; 0 if ours does not
 /// say. A matter of some 20 µs.
 pub(crate) fn unacknowledged(socket: &TcpStream) -> u64 {
-    let addrs = socket.local_addr().and_then(|ours| Ok((ours, socket.peer_addr()?)));
-    addrs.and_then(|(ours, peer)| sock_diag::unacknowledged(ours, peer)).map_or(0, u64::from)
+    Ends::of(socket).map_or(0, Ends::unacknowledged)
 }
 
 /// Sets the options that both legs of a session have (B7). What is accepted from a listening socket

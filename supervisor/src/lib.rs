@@ -15,6 +15,7 @@ mod log;
 #[path = "../../rebind/src/names.rs"]
 mod names;
 mod notify;
+mod origin;
 mod pid_file;
 mod ports;
 mod preload;

@@ -23,7 +23,7 @@ use crate::behind::{self, Writer};
 pub(crate) use file::LogFile;
 use journal::Journal;
 use lines::Lines;
-use repeats::Repeats;
+use repeats::{Repeats, Strangers};
 
 /// What fails where a log cannot be started.
 const NO_THREAD: &str = "cannot start a thread";
@@ -106,7 +106,7 @@ impl Destination {
     /// Installs the log; from here on `tracing` is heard. After the last fork: it starts a thread.
     pub(crate) fn start(self, verbose: bool) -> Result<Log> {
         let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
-        let repeats = Repeats::default();
+        let repeats = Repeats::new(if verbose { Strangers::Each } else { Strangers::Counted });
         let registry = tracing_subscriber::registry().with(level).with(repeats.clone());
         let (lines, writer) = match &self {
             Self::Nowhere => return Ok(Log { destination: self, repeats, _writer: None }),

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use crate::cli::Args;
 use crate::config::{UsageError, invalid};
 use crate::exit::Failure;
+use crate::origin;
 
 /// The certificate that is tried if none is given, as upstream does.
 const DEFAULT_CERTIFICATE: &str = "self.pem";
@@ -83,7 +84,14 @@ fn auth(args: &Args) -> Result<Option<Auth>, UsageError> {
             Err(needs("--auth-plugin=ClientCertCNAuth", "--verify-client"))
         }
         "ClientCertCNAuth" => Ok(Some(Auth::ClientCertCn(list("name")?))),
-        "ExpectOrigin" => Ok(Some(Auth::Origin(list("origin")?))),
+        "ExpectOrigin" => {
+            let entry = |typed: String| {
+                let expected = "origins as browsers send them, such as https://example.com:8080";
+                origin::normal(&typed).ok_or_else(|| invalid("--auth-source", &typed, expected))
+            };
+            let origins = list("origin")?.into_iter().map(entry).collect::<Result<_, _>>();
+            Ok(Some(Auth::Origin(origins?)))
+        }
         _ => Err(invalid("--auth-plugin", plugin, PLUGINS)),
     }
 }

@@ -1,12 +1,15 @@
 //! Who gets a session (T4).
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::{bridge_in, directory, write};
 use crate::support::{
     Authority, Caller, Client, Head, connect, echo_service, read_to_end, request, run, text_of,
+    wait_until,
 };
 
 /// An upgrade request in the clear, with these headers.
@@ -102,10 +105,11 @@ fn t4_basic_credentials_are_asked_for_in_every_version() {
     let service = echo_service();
     let directory = TempDir::new().unwrap();
     let options = ["--auth-plugin=BasicHTTPAuth", "--auth-source=Aladdin:open sesame"];
-    let (_websockify, port) = bridge_in(&directory, &service, &options);
     let good = "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
     let wrong = "Authorization: Basic QWxhZGRpbjpvcGVuLXNlc2FtZQ==";
     for version in [7, 8, 13] {
+        // Each anew: a wrong one makes the next be answered late.
+        let (_websockify, port) = bridge_in(&directory, &service, &options);
         assert_eq!(handshake(port, version, &[good]).status, 101, "version {version}");
         for headers in [&[][..], &[wrong], &[good, good]] {
             let head = handshake(port, version, headers);
@@ -113,8 +117,124 @@ fn t4_basic_credentials_are_asked_for_in_every_version() {
             let challenge = head.header("www-authenticate").unwrap();
             assert!(challenge.starts_with("Basic realm="), "{challenge}");
         }
+        assert_eq!(request(port, "/", &[]).0.status, 405, "web requests are not asked");
     }
-    assert_eq!(request(port, "/", &[]).0.status, 405, "web requests are not asked");
+}
+
+/// F11: over whatever, and over however many connections.
+#[test]
+fn f11_wrong_passwords_are_answered_late_one_after_the_other_and_right_ones_at_once() {
+    let service = echo_service();
+    let directory = TempDir::new().unwrap();
+    let options = ["--auth-plugin=BasicHTTPAuth", "--auth-source=a:b", "--web-auth"];
+    let (websockify, port) = bridge_in(&directory, &service, &options);
+    let (good, wrong) = ("Authorization: Basic YTpi", "Authorization: Basic YTpj");
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
+    let new = format!(
+        "{upgrade}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    let old = format!("{upgrade}Origin: http://x\r\n");
+    let ask = |kind: &str, credentials: &str| {
+        let mut stream = connect(port);
+        write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n{kind}{credentials}\r\n\r\n").unwrap();
+        stream
+    };
+    let status = |stream: &mut TcpStream| {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        std::str::from_utf8(&head[9..]).unwrap().parse::<u16>().unwrap()
+    };
+    let began = Instant::now();
+    let mut guesses = [&*new, "", &old, &new].map(|kind| ask(kind, wrong));
+    websockify.wait_for_log(&["denied a client", "wrong credentials", "401 for \"/\""]);
+    for kind in [&*new, "", &old] {
+        let expected = if kind.is_empty() { 405 } else { 101 };
+        assert_eq!(status(&mut ask(kind, good)), expected, "a right one: {kind}");
+        assert_eq!(status(&mut ask(kind, "X: y")), 401, "none: {kind}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(7), "at once");
+    let mut times = Vec::new();
+    for guess in &mut guesses {
+        assert_eq!(status(guess), 401);
+        times.push(began.elapsed());
+        let rest = text_of(&read_to_end(guess));
+        assert!(rest.contains("connection: close"), "{rest}");
+    }
+    times.sort();
+    for (time, least) in times.iter().zip([1, 3, 7, 15]) {
+        assert!(*time >= Duration::from_secs(least), "{times:?}");
+    }
+}
+
+/// F11: who does not wait for answers has as few guesses.
+#[test]
+fn f11_beyond_some_guesses_an_addresss_passwords_are_not_looked_at() {
+    let service = echo_service();
+    let directory = TempDir::new().unwrap();
+    let options = ["--auth-plugin=BasicHTTPAuth", "--auth-source=a:b"];
+    let (websockify, port) = bridge_in(&directory, &service, &options);
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
+    let new = format!(
+        "{upgrade}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    let old = format!("{upgrade}Origin: http://x\r\n");
+    let ask = |kind: &str, credentials: &str| {
+        let mut stream = connect(port);
+        write!(
+            stream,
+            "GET / HTTP/1.1\r\nHost: x\r\n{kind}Authorization: Basic {credentials}\r\n\r\n"
+        )
+        .unwrap();
+        stream
+    };
+    for guess in 1..=5 {
+        // Gone at once.
+        drop(ask(&new, "YTpj"));
+        wait_until("the guess is counted", || {
+            websockify.logged(&["denied a client", "wrong credentials"]).len() == guess
+        });
+    }
+    for kind in [&new, &old] {
+        for credentials in ["YTpj", "YTpi"] {
+            let answer = text_of(&read_to_end(&mut ask(kind, credentials)));
+            assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+            let (_, time) = answer.split_once("retry-after: ").unwrap();
+            let time: u64 = time.lines().next().unwrap().parse().unwrap();
+            assert!((1..=6).contains(&time), "{answer}");
+        }
+    }
+    websockify.wait_for_log(&["denied a client", "not looked at", "status=429"]);
+    wait_until("passwords are looked at again", || {
+        let mut stream = ask(&new, "YTpi");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        head.ends_with(b"101")
+    });
+}
+
+/// F27: as they are typed, and as browsers send them.
+#[test]
+fn f27_origins_match_however_they_are_typed_and_the_record_names_the_other() {
+    let service = echo_service();
+    let directory = TempDir::new().unwrap();
+    let source = "--auth-source=https://A.example https://b/ https://c:443 http://d:80/";
+    let options = ["--auth-plugin=ExpectOrigin", source];
+    let (websockify, port) = bridge_in(&directory, &service, &options);
+    for origin in ["https://a.example", "https://b", "https://c", "http://d"] {
+        assert_eq!(handshake(port, 13, &[&format!("Origin: {origin}")]).status, 101, "{origin}");
+    }
+    assert_eq!(handshake(port, 13, &["Origin: https://e"]).status, 403);
+    websockify.wait_for_log(&["denied a client", "its origin \"https://e\" is none", "403"]);
+    let long = format!("Sec-WebSocket-Origin: https://{}", "f".repeat(10_000));
+    assert_eq!(handshake(port, 8, &[&long]).status, 403);
+    let line = websockify.wait_for_log(&["denied a client", "https://ffff"]);
+    assert!(line.len() < 1000, "{line}");
+    for entry in ["a", "*", "https://a/page"] {
+        let output =
+            run(&format!("1 127.0.0.1:1 --auth-plugin=ExpectOrigin --auth-source={entry}"));
+        assert_eq!((output.status, output.err.len()), (2, 1), "{entry}: {:?}", output.err);
+        assert!(output.err[0].contains(&format!("'{entry}'")), "{:?}", output.err);
+    }
 }
 
 #[test]

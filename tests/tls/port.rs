@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::{bridge_in, directory};
 use crate::support::{
-    Caller, Client, connect, echo_service, field, frame, needs, read_to_end, request,
+    Caller, Client, connect, echo_service, field, frame, needs, read_to_end, request, wait_until,
 };
 
 #[test]
@@ -170,4 +170,74 @@ fn b2_an_old_client_over_tls_is_answered_with_wss() {
     let mut answer = vec![0; expected.len()];
     session.read_exact(&mut answer).unwrap();
     assert_eq!(String::from_utf8_lossy(&answer), String::from_utf8_lossy(expected));
+}
+
+/// A TLS 1.0 ClientHello (RFC 2246, section 7.4.1.2) with one cipher.
+fn hello_of_tls_1_0() -> Vec<u8> {
+    let hello = [&[3, 1][..], &[7; 32], &[0], &[0, 2, 0, 0x2f], &[1, 0]].concat();
+    let length = u8::try_from(hello.len()).unwrap();
+    [&[0x16, 3, 1, 0, length + 4, 1, 0, 0, length][..], &hello].concat()
+}
+
+#[test]
+fn f25_a_handshake_that_fails_leaves_a_record_that_says_what_it_means() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (websockify, port) = bridge_in(&directory, &service, &[]);
+    let failed = ["INFO", "TLS handshake failed", "client=127.0.0.1 "];
+    if needs(&["curl"]) {
+        for version in ["1.2", "1.3"] {
+            let mut curl = Command::new("curl");
+            curl.args(["--silent", "--tls-max", version, &format!("--tlsv{version}")]);
+            let status = curl.arg(format!("https://localhost:{port}/")).status().unwrap();
+            assert_eq!(status.code(), Some(60), "it does not know the authority");
+        }
+        wait_until("two records", || {
+            let parts = [&failed[..], &["the client does not trust our certificate", "UnknownCA"]];
+            websockify.logged(&parts.concat()).len() == 2
+        });
+    }
+    for (bytes, meaning) in [
+        (hello_of_tls_1_0(), "no version of TLS that we do"),
+        (b"\x16\x03\x01\x00\x05noise".to_vec(), "is not TLS"),
+        (b"\x16".to_vec(), "the client broke it off"),
+    ] {
+        let mut stream = connect(port);
+        stream.write_all(&bytes).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        read_to_end(&mut stream);
+        websockify.wait_for_log(&[&failed[..], &[meaning]].concat());
+    }
+    // A health check that says nothing is worth no line.
+    let lines = websockify.err.lines().len();
+    drop(connect(port));
+    Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
+    websockify.wait_for_log(&["session ended"]);
+    assert_eq!(websockify.err.lines().len(), lines + 2);
+}
+
+/// F9, F25: a record is no weapon; `-v` has each.
+#[test]
+fn f25_f9_strangers_records_are_counted_when_they_are_many() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    for (options, each) in [(&[][..], false), (&["-v"], true)] {
+        let (mut websockify, port) = bridge_in(&directory, &service, options);
+        for _ in 0..30 {
+            let mut stream = connect(port);
+            stream.write_all(b"\x16\x03\x01\x00\x05noise").unwrap();
+            read_to_end(&mut stream);
+            let head = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 9"];
+            assert_eq!(request(port, "/", &head).0.status, 426);
+        }
+        assert_eq!(websockify.stop(), 0);
+        wait_until("the end of the log", || websockify.err.ended());
+        for record in [" TLS handshake failed", " refused a handshake"] {
+            let lines = websockify.logged(&[record]);
+            let (count, logged): (Vec<_>, Vec<_>) =
+                lines.iter().partition(|line| line.contains("20 more like this were not logged:"));
+            assert_eq!(logged.len(), if each { 30 } else { 10 }, "{lines:?}");
+            assert_eq!(count.len(), usize::from(!each), "{lines:?}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crate::auth::{Auth, Credentials, Guard};
 use crate::http::first::{end_of_head, parse};
 use crate::http::place::{Place, reference};
 use crate::http::reply;
+use crate::penalty::Penalties;
 use crate::security::Security;
 use crate::ws::{Challenge, Scheme, Upgrade};
 
@@ -68,9 +69,9 @@ fn guard(head: &Parts, bytes: &[u8]) {
     ] {
         let security = Security { auth: Some(auth), web_auth: true, ..Security::default() };
         let client = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let guard = Guard::new(&security, client, name);
-        let admitted = guard.admits(&head.headers)
-            || guard.admit_web_request(&head.headers).is_ok()
+        let penalties = Penalties::default();
+        let guard = Guard::new(&security, &penalties, client, name);
+        let admitted = guard.admit_web_request(&head.headers).is_ok()
             || ["13", "8", "hixie"]
                 .iter()
                 .any(|version| guard.admit_session(&head.headers, version).is_ok());

@@ -38,7 +38,8 @@ pub fn web(bytes: &[u8]) {
         StatusCode::MOVED_PERMANENTLY => {
             assert!(headers[LOCATION].as_bytes().starts_with(b"./"), "{headers:?}");
         }
-        StatusCode::NOT_MODIFIED
+        StatusCode::NO_CONTENT
+        | StatusCode::NOT_MODIFIED
         | StatusCode::NOT_FOUND
         | StatusCode::METHOD_NOT_ALLOWED
         | StatusCode::PRECONDITION_FAILED

@@ -24,7 +24,16 @@ use tracing::warn;
 use super::listing;
 use super::place::{Place, reference};
 use super::reply::{self, Reply};
+use crate::shown;
+use crate::stranger::STRANGER;
 use crate::words::words;
+
+/// The methods that files have.
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// How much of a file is read at once. A client that does not read what it asked for costs some
+/// multiple of it.
+const PIECE: usize = 16 * 1024;
 
 /// What a request's path leads to.
 enum Found {
@@ -40,8 +49,11 @@ enum Found {
 /// Answers a request with what its path means below `root`, unless that is one of the `private`
 /// files: the default certificate with its key may well lie beside the pages.
 pub(crate) async fn answer(root: &Path, private: &[PathBuf], mut head: Parts) -> Reply {
-    if !matches!(head.method, Method::GET | Method::HEAD) {
-        return reply::method_not_allowed("GET, HEAD");
+    match head.method {
+        Method::GET | Method::HEAD => {}
+        // HAProxy asks so whether a server is well (`option httpchk`).
+        Method::OPTIONS => return reply::options(METHODS),
+        _ => return reply::method_not_allowed(METHODS),
     }
     let place = Place::of(head.uri.path());
     let answer = async {
@@ -96,7 +108,8 @@ async fn is_private(path: &Path, private: &[PathBuf]) -> io::Result<bool> {
 
 async fn file(path: PathBuf, head: &mut Parts) -> io::Result<Reply> {
     // Several ranges would be answered with 416, where all of the file is an answer as well.
-    let mut service = ServeFile::new(path).ignore_multi_range_requests(true);
+    let mut service =
+        ServeFile::new(path).ignore_multi_range_requests(true).with_buf_chunk_size(PIECE);
     if head.headers.contains_key(RANGE) && !is_range_due(&mut service, &head.headers).await? {
         head.headers.remove(RANGE);
     }
@@ -155,6 +168,10 @@ fn failure(error: &io::Error, path: &str) -> Reply {
     if matches!(errno, Some(EACCES | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR | EPERM)) {
         return not_found();
     }
-    warn!(path, "cannot answer a web request for {path:?}: {}", words(error));
+    let path = &*shown::text(path);
+    warn!(
+        target: STRANGER, path,
+        "cannot answer a web request for {path:?}: {}", words(error)
+    );
     reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot read it")
 }

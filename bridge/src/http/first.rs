@@ -43,7 +43,7 @@ pub(super) async fn receive(
         let head = parse(&bytes[..length])?;
         let challenge = Challenge::from_head(&head, stream.scheme())?;
         // One that is denied gets its answer with the others.
-        guard.admits(&head.headers).then_some((challenge, length))
+        guard.admit_session(&head.headers, "hixie").is_ok().then_some((challenge, length))
     });
     let Some((challenge, length)) = challenge else {
         stream.unread(bytes.freeze());

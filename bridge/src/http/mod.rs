@@ -6,6 +6,7 @@
 
 pub(crate) mod files;
 pub(crate) mod first;
+mod host;
 mod listing;
 mod pace;
 pub(crate) mod place;
@@ -16,7 +17,6 @@ use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
@@ -27,14 +27,16 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::debug;
 
-use crate::auth::Guard;
+use crate::auth::{Denial, Guard};
 use crate::client::DRAIN;
 use crate::config::{Config, Shutdown};
 use crate::order::Orders;
 use crate::sessions::{Session, Sessions};
+use crate::shown;
+use crate::stranger;
 use crate::stream::Stream;
 use crate::tls::Refused;
 use crate::words::words;
@@ -104,7 +106,7 @@ pub(crate) async fn receive(
         .header_read_timeout(None)
         // A client may shut down its sending side after its request, and still reads.
         .half_close(true)
-        .serve_connection(TokioIo::new(Metered { io, traffic: &traffic }), &reception);
+        .serve_connection(TokioIo::new(Metered::new(io, &traffic)), &reception);
     let served = {
         let mut urged = orders.clone();
         let mut no_more = pin!(orders.at_least(Shutdown::NoMore));
@@ -114,7 +116,7 @@ pub(crate) async fn receive(
             if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(served.map_err(NoSession::Http));
             }
-            if deadline.poll(cx, &traffic).is_ready() {
+            if deadline.poll(cx, &traffic, || traffic.under_way()).is_ready() {
                 return Poll::Ready(Err(NoSession::TimedOut));
             }
             // Once there is a session its 101 goes out, whatever the orders are.
@@ -175,16 +177,40 @@ struct Reception<'a> {
     traffic: &'a Traffic,
 }
 
+/// An answer under way.
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send + 'a>>;
+
 impl<'a> Service<Request<Incoming>> for Reception<'a> {
     type Response = Reply;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send + 'a>>;
+    type Future = Answer<'a>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.traffic.requests.fetch_add(1, Ordering::Relaxed);
+    fn call(&self, request: Request<Incoming>) -> Answer<'a> {
+        self.traffic.ask();
         let (head, _body) = request.into_parts();
-        let upgrade = Upgrade::from_head(&head);
-        let admitted = match &upgrade {
+        let upgrade =
+            if host::is_good(&head) { Upgrade::from_head(&head) } else { Err(Refusal::Host) };
+        if let Err(denial) = self.admit(&head, &upgrade) {
+            return self.deny(&head, &upgrade, denial);
+        }
+        let reply = match upgrade {
+            Ok(upgrade) => self.begin(&head, upgrade),
+            Err(Refusal::WebRequest) => {
+                return Box::pin(web_request(self.web, self.private, head, self.peer));
+            }
+            Err(refusal) => {
+                let reply = reply::refusal(refusal);
+                stranger::refused(self.peer, &head, reply.status(), refusal);
+                reply
+            }
+        };
+        Box::pin(ready(Ok(reply)))
+    }
+}
+
+impl<'a> Reception<'a> {
+    fn admit(&self, head: &Parts, upgrade: &Result<Upgrade, Refusal>) -> Result<(), Denial> {
+        match upgrade {
             Ok(upgrade) => self.guard.admit_session(&head.headers, upgrade.version),
             // One that is good but for this was given back by `first`, for its answer.
             Err(Refusal::Hixie) => self.guard.admit_session(&head.headers, "hixie"),
@@ -194,27 +220,40 @@ impl<'a> Service<Request<Incoming>> for Reception<'a> {
             }
             Err(Refusal::WebRequest) => self.guard.admit_web_request(&head.headers),
             Err(_) => Ok(()),
-        };
-        if let Err(denial) = admitted {
-            let is_last = upgrade == Err(Refusal::Hixie);
-            return Box::pin(ready(Ok(reply::denied(denial, is_last))));
         }
-        let reply = match upgrade {
-            Ok(upgrade) => match self.sessions.begin() {
-                Some(session) => {
-                    let response = reply::switching(&upgrade);
-                    // hyper calls no service again after a 101.
-                    let _ = self.upgrade.set((upgrade, session));
-                    response
-                }
-                None => reply::no_more_sessions(),
-            },
-            Err(Refusal::WebRequest) => {
-                return Box::pin(web_request(self.web, self.private, head, self.peer));
-            }
-            Err(refusal) => reply::refusal(refusal),
+    }
+
+    fn deny(&self, head: &Parts, upgrade: &Result<Upgrade, Refusal>, denial: Denial) -> Answer<'a> {
+        let is_last = *upgrade == Err(Refusal::Hixie);
+        let reply = reply::denied(denial, is_last);
+        let version = upgrade.as_ref().map_or("", |upgrade| upgrade.version);
+        stranger::denied(self.peer, head, version, reply.status(), denial);
+        if denial != Denial::Credentials {
+            return Box::pin(ready(Ok(reply)));
+        }
+        let until = self.guard.penalty();
+        Box::pin(async move {
+            sleep_until(until).await;
+            Ok(reply)
+        })
+    }
+
+    /// The answer to a good handshake.
+    fn begin(&self, head: &Parts, upgrade: Upgrade) -> Reply {
+        let Some(session) = self.sessions.begin() else {
+            let reply = reply::no_more_sessions();
+            stranger::refused(self.peer, head, reply.status(), "no more sessions");
+            return reply;
         };
-        Box::pin(ready(Ok(reply)))
+        if upgrade.protocol.is_none() {
+            stranger::unknown_protocols(self.peer, &head.headers);
+        }
+        let mut reply = reply::switching(&upgrade);
+        // hyper would add that the connection is kept alive, did it have to bring this down to 1.0.
+        *reply.version_mut() = head.version;
+        // hyper calls no service again after a 101.
+        let _ = self.upgrade.set((upgrade, session));
+        reply
     }
 }
 
@@ -230,6 +269,12 @@ async fn web_request(
         Some(root) => files::answer(root, private, head).await,
         None => reply::refusal(Refusal::WebRequest),
     };
-    debug!(%client, %method, path = ?uri.path(), status = reply.status().as_u16(), "web request");
+    debug!(
+        %client,
+        method = %shown::text(method.as_str()),
+        path = &*shown::text(uri.path()),
+        status = reply.status().as_u16(),
+        "web request"
+    );
     Ok(reply)
 }

@@ -1,24 +1,27 @@
 //! How long a connection may take before it is a session (T6), and the traffic that tells.
 //!
-//! Knows clocks and counts of bytes, no HTTP.
+//! Knows clocks and counts of bytes, and of HTTP where a head ends.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::stream::Stream;
+use crate::stream::{Ends, Stream};
 
-/// How long a kept-alive connection may be idle between two requests (T6).
+/// How long a kept-alive connection may be idle between two requests (T6), and how long its client may
+/// take nothing of an answer.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How long a client may take nothing of an answer. The kernel says that there is room again when a
-/// third of its buffer has gone, which may be a megabyte: a slow reader needs more than [`IDLE`].
-const STALL: Duration = Duration::from_secs(300);
+/// How often the kernel is asked what such a client has taken. It takes more from us only when a third
+/// of its buffer has gone, which may be a megabyte: that is no measure of a slow reader.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// What has passed over a connection.
 #[derive(Debug, Default)]
@@ -30,7 +33,24 @@ pub(super) struct Traffic {
     /// Whether there are more to send than it takes now.
     is_stuck: AtomicBool,
     /// Requests that were read and are or will be answered.
-    pub(super) requests: AtomicU64,
+    requests: AtomicU64,
+    /// Bytes that had been read when the last of them was.
+    asked: AtomicU64,
+    /// The ends of the connection, once there were too many bytes to send.
+    ends: OnceLock<Option<Ends>>,
+}
+
+impl Traffic {
+    /// Counts a request.
+    pub(super) fn ask(&self) {
+        self.asked.store(self.heard.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many of the bytes sent the client's kernel has not taken yet.
+    pub(super) fn under_way(&self) -> u64 {
+        self.ends.get().copied().flatten().map_or(0, Ends::unacknowledged)
+    }
 }
 
 /// When a connection must have gone on.
@@ -41,15 +61,25 @@ pub(super) struct Deadline {
     requests: u64,
     sleep: Pin<Box<Sleep>>,
     /// When it must be over, whatever happens.
-    end: Option<Instant>,
+    last: Option<Instant>,
 }
 
 /// What a connection is about.
 enum Phase {
     /// A head is under way. Its bytes buy no time.
     Head { until: Instant },
-    /// A request is being answered, or the next one has not begun. Bytes sent buy time.
-    Answer { heard: u64, sent: u64, since: Instant },
+    /// A request is being answered, or the next one has not begun. Bytes sent buy time, and bytes
+    /// that the client takes.
+    Answer {
+        heard: u64,
+        sent: u64,
+        /// How many of them the client had taken when that was last asked, after the last was sent.
+        taken: Option<u64>,
+        /// When that was.
+        looked: Instant,
+        /// When something was sent or taken last.
+        since: Instant,
+    },
 }
 
 impl Deadline {
@@ -57,7 +87,7 @@ impl Deadline {
     pub(super) fn new(began: Instant, head_timeout: Duration) -> Self {
         let until = began + head_timeout;
         let (phase, sleep) = (Phase::Head { until }, Box::pin(sleep_until(until)));
-        Self { head_timeout, phase, requests: 0, sleep, end: None }
+        Self { head_timeout, phase, requests: 0, sleep, last: None }
     }
 
     /// Whether a request head is awaited for the first time, or has begun.
@@ -67,12 +97,18 @@ impl Deadline {
 
     /// Allows for one head's time more, whatever the connection does with it.
     pub(super) fn hurry(&mut self) {
-        self.end.get_or_insert(Instant::now() + self.head_timeout);
+        self.last.get_or_insert(Instant::now() + self.head_timeout);
     }
 
-    /// Ready when the time is over.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, traffic: &Traffic) -> Poll<()> {
-        self.look(traffic);
+    /// Ready when the time is over. `under_way` says how many of the bytes sent the client has not
+    /// taken yet.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        traffic: &Traffic,
+        mut under_way: impl FnMut() -> u64,
+    ) -> Poll<()> {
+        self.hear(traffic);
         loop {
             let due = self.due(traffic);
             // Time that is bought by the byte is looked at when the old time is over: setting a
@@ -81,56 +117,94 @@ impl Deadline {
                 self.sleep.as_mut().reset(due);
             }
             ready!(self.sleep.as_mut().poll(cx));
-            if due <= Instant::now() {
+            let now = Instant::now();
+            if traffic.is_stuck.load(Ordering::Relaxed) {
+                self.look(now, &mut under_way);
+            }
+            if self.end() <= now {
                 return Poll::Ready(());
             }
+            let due = self.due(traffic);
             self.sleep.as_mut().reset(due);
         }
     }
 
-    fn look(&mut self, traffic: &Traffic) {
+    fn hear(&mut self, traffic: &Traffic) {
         let now = Instant::now();
         let requests = traffic.requests.load(Ordering::Relaxed);
         let (heard, sent) =
             (traffic.heard.load(Ordering::Relaxed), traffic.sent.load(Ordering::Relaxed));
         if requests != self.requests {
             self.requests = requests;
-            self.phase = Phase::Answer { heard, sent, since: now };
-        } else if let Phase::Answer { heard: before, sent: sent_before, since } = &mut self.phase {
-            if *before != heard {
+            // The next head may have begun since.
+            let heard = traffic.asked.load(Ordering::Relaxed);
+            self.phase = Phase::Answer { heard, sent, taken: None, looked: now, since: now };
+        }
+        if let Phase::Answer { heard: before, sent: sent_before, .. } = self.phase {
+            if before != heard {
                 self.phase = Phase::Head { until: now + self.head_timeout };
-            } else if *sent_before != sent {
-                (*sent_before, *since) = (sent, now);
+            } else if sent_before != sent {
+                self.phase = Phase::Answer { heard, sent, taken: None, looked: now, since: now };
             }
         }
     }
 
+    /// Whether the client has taken something since the last look, and so has time again.
+    fn look(&mut self, now: Instant, under_way: &mut impl FnMut() -> u64) {
+        let Phase::Answer { sent, taken, looked, since, .. } = &mut self.phase else { return };
+        if now < *looked + LOOK {
+            return;
+        }
+        let before = taken.replace(sent.saturating_sub(under_way()));
+        *looked = now;
+        if before.is_some() && before < *taken {
+            *since = now;
+        }
+    }
+
+    /// When there is something to do.
     fn due(&self, traffic: &Traffic) -> Instant {
-        let due = match self.phase {
-            Phase::Head { until } => until,
-            Phase::Answer { since, .. } if traffic.is_stuck.load(Ordering::Relaxed) => {
-                since + STALL
+        match self.phase {
+            Phase::Answer { looked, .. } if traffic.is_stuck.load(Ordering::Relaxed) => {
+                self.end().min(looked + LOOK)
             }
+            _ => self.end(),
+        }
+    }
+
+    /// When the time is over.
+    fn end(&self) -> Instant {
+        let end = match self.phase {
+            Phase::Head { until } => until,
             Phase::Answer { since, .. } => since + IDLE,
         };
-        self.end.map_or(due, |end| due.min(end))
+        self.last.map_or(end, |last| end.min(last))
     }
 }
 
-/// A connection whose traffic is counted.
+/// A connection whose traffic is counted. What comes behind a head is read when it is asked for
+/// again, so that a next request counts as begun, and not as an idle connection (T6).
 pub(super) struct Metered<'a> {
     pub(super) io: Stream,
     pub(super) traffic: &'a Traffic,
+    heads: Heads,
 }
 
-impl Metered<'_> {
+impl<'a> Metered<'a> {
+    pub(super) fn new(io: Stream, traffic: &'a Traffic) -> Self {
+        Self { io, traffic, heads: Heads::default() }
+    }
+
     fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(length)) => {
                 self.traffic.sent.fetch_add(*length as u64, Ordering::Relaxed);
             }
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.traffic.is_stuck.store(true, Ordering::Relaxed),
+            Poll::Pending => {
+                self.traffic.is_stuck.store(true, Ordering::Relaxed);
+                self.traffic.ends.get_or_init(|| self.io.ends());
+            }
         }
         written
     }
@@ -144,6 +218,11 @@ impl AsyncRead for Metered<'_> {
     ) -> Poll<io::Result<()>> {
         let before = room.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, room);
+        if let Some(end) = self.heads.end(&room.filled()[before..]) {
+            let behind = Bytes::copy_from_slice(&room.filled()[before + end..]);
+            self.io.unread(behind);
+            room.set_filled(before + end);
+        }
         let length = room.filled().len() - before;
         self.traffic.heard.fetch_add(length as u64, Ordering::Relaxed);
         read
@@ -184,6 +263,39 @@ impl AsyncWrite for Metered<'_> {
     }
 }
 
+/// Finds the ends of heads in what is read piece by piece. What it takes for one in a body is none, and
+/// costs another read.
+#[derive(Debug, Default)]
+struct Heads {
+    /// Whether the line that is being read has something in it.
+    is_in_line: bool,
+    /// Whether there was such a line before, so that an empty one is the end.
+    is_in_head: bool,
+}
+
+impl Heads {
+    /// Where in `bytes` a head ends that has something behind it.
+    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\n' if self.is_in_line => {
+                    self.is_in_line = false;
+                    self.is_in_head = true;
+                }
+                b'\n' if self.is_in_head => {
+                    self.is_in_head = false;
+                    if at + 1 < bytes.len() {
+                        return Some(at + 1);
+                    }
+                }
+                b'\n' | b'\r' => {}
+                _ => self.is_in_line = true,
+            }
+        }
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,13 +309,15 @@ mod tests {
             sent: sent.into(),
             is_stuck: is_stuck.into(),
             requests: requests.into(),
+            asked: heard.into(),
+            ..Traffic::default()
         }
     }
 
     /// How many seconds it takes until the deadline has passed, with this traffic.
     async fn passes(deadline: &mut Deadline, traffic: Traffic) -> u64 {
         let began = Instant::now();
-        poll_fn(|cx| deadline.poll(cx, &traffic)).await;
+        poll_fn(|cx| deadline.poll(cx, &traffic, || 0)).await;
         began.elapsed().as_secs()
     }
 
@@ -221,14 +335,44 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn t6_a_long_answer_has_time_as_long_as_the_client_reads() {
+    async fn t6_a_long_answer_has_time_as_long_as_the_kernel_takes_it() {
         let mut deadline = Deadline::new(Instant::now(), HEAD);
         for sent in 0..100 {
-            let poll = poll_fn(|cx| deadline.poll(cx, &traffic(1, 100, sent, true)));
-            let time = Duration::from_secs(299);
+            let poll = poll_fn(|cx| deadline.poll(cx, &traffic(1, 100, sent, true), || sent));
+            let time = Duration::from_secs(59);
             assert!(tokio::time::timeout(time, poll).await.is_err(), "{sent} bytes sent");
         }
-        assert_eq!(passes(&mut deadline, traffic(1, 100, 99, true)).await, 1, "it reads no more");
+        let began = Instant::now();
+        poll_fn(|cx| deadline.poll(cx, &traffic(1, 100, 99, true), || 99)).await;
+        assert_eq!(began.elapsed().as_secs(), 1, "it takes no more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f17_a_long_answer_has_time_as_long_as_the_client_takes_it_from_the_kernel() {
+        let mut deadline = Deadline::new(Instant::now(), HEAD);
+        let began = Instant::now();
+        // Much is under way. A byte goes every 40 seconds, a hundred times.
+        let under_way = || 1000 - (began.elapsed().as_secs() / 40).min(100);
+        let sent = traffic(1, 100, 1000, true);
+        poll_fn(|cx| deadline.poll(cx, &sent, under_way)).await;
+        assert_eq!(began.elapsed().as_secs(), 4000 + 60);
+        let mut deadline = Deadline::new(Instant::now(), HEAD);
+        assert_eq!(passes(&mut deadline, sent).await, 60, "one that takes nothing");
+    }
+
+    #[test]
+    fn f16_what_is_behind_a_head_is_told_from_it_however_it_is_split() {
+        for head in ["GET / HTTP/1.1\r\nA: b\r\n\r\n", "\r\n\nGET / HTTP/1.1\nA: b\n\n"] {
+            let both = format!("{head}GE");
+            for split in 0..both.len() {
+                let (mut heads, mut found) = (Heads::default(), None);
+                for (start, piece) in [(0, &both[..split]), (split, &both[split..])] {
+                    found = found.or(heads.end(piece.as_bytes()).map(|end| start + end));
+                }
+                let expected = (split != head.len()).then_some(head.len());
+                assert_eq!(found, expected, "{head:?} {split}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -236,8 +380,10 @@ mod tests {
         let mut deadline = Deadline::new(Instant::now(), HEAD);
         assert!(deadline.is_in_head());
         let mut next = traffic(1, 100, 0, true);
-        let first =
-            tokio::time::timeout(Duration::from_secs(50), poll_fn(|cx| deadline.poll(cx, &next)));
+        let first = tokio::time::timeout(
+            Duration::from_secs(50),
+            poll_fn(|cx| deadline.poll(cx, &next, || 0)),
+        );
         assert!(first.await.is_err());
         deadline.hurry();
         *next.sent.get_mut() = 5;

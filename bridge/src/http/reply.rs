@@ -2,8 +2,8 @@
 //! those that are too large (431).
 
 use ::http::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use ::http::{Response, StatusCode};
 use bytes::Bytes;
@@ -43,7 +43,7 @@ pub(crate) fn refusal(refusal: Refusal) -> Reply {
             reply.headers_mut().insert(ALLOW, HeaderValue::from_static(""));
             reply
         }
-        Refusal::Version => {
+        Refusal::Version | Refusal::Dropped(_) => {
             let mut reply = plain(StatusCode::UPGRADE_REQUIRED, &refusal.to_string());
             let headers = reply.headers_mut();
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSIONS));
@@ -51,9 +51,10 @@ pub(crate) fn refusal(refusal: Refusal) -> Reply {
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             reply
         }
-        Refusal::Hixie | Refusal::Body => {
+        Refusal::Host | Refusal::Hixie | Refusal::Body => {
             let mut reply = plain(StatusCode::BAD_REQUEST, &refusal.to_string());
-            // The bytes that follow would be taken for the next request.
+            // The bytes that follow would be taken for the next request, or are of one that somebody
+            // before us takes for another.
             reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             reply
         }
@@ -61,19 +62,24 @@ pub(crate) fn refusal(refusal: Refusal) -> Reply {
     }
 }
 
-/// The answer to a client that has not shown what it must (T4).
+/// The answer to a client that has not shown what it must (T4). Whoever has guessed has to come again.
 pub(super) fn denied(denial: Denial, is_last: bool) -> Reply {
     let mut reply = match denial {
-        Denial::Credentials => {
+        Denial::NoCredentials | Denial::Credentials => {
             let mut reply = plain(StatusCode::UNAUTHORIZED, "not authorized");
             let challenge =
                 HeaderValue::from_static("Basic realm=\"websockify\", charset=\"UTF-8\"");
             reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
             reply
         }
+        Denial::Closed { time } => {
+            let mut reply = plain(StatusCode::TOO_MANY_REQUESTS, "too many wrong passwords");
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(time.as_secs() + 1));
+            reply
+        }
         Denial::Origin | Denial::Name => plain(StatusCode::FORBIDDEN, "forbidden"),
     };
-    if is_last {
+    if is_last || matches!(denial, Denial::Credentials | Denial::Closed { .. }) {
         reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     reply
@@ -83,6 +89,14 @@ pub(super) fn denied(denial: Denial, is_last: bool) -> Reply {
 pub(super) fn no_more_sessions() -> Reply {
     let mut reply = plain(StatusCode::SERVICE_UNAVAILABLE, "no more sessions");
     reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
+/// The answer to who asks which methods there are (RFC 9110, section 9.3.7).
+pub(super) fn options(allowed: &'static str) -> Reply {
+    let mut reply = Response::new(Either::Left(Full::default()));
+    *reply.status_mut() = StatusCode::NO_CONTENT;
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     reply
 }
 

@@ -1,16 +1,12 @@
 //! From a new connection to a [`Stream`]: its first byte tells plain from TLS.
 
-use std::io;
-
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::Error as RustlsError;
 
-use super::{Acceptor, Tls, authorities};
+use super::{Acceptor, Tls, failure};
 use crate::security::{Plain, Security};
 use crate::stream::Stream;
-use crate::words::words;
 
 /// The type of a TLS record that begins a handshake (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 0x16;
@@ -45,15 +41,8 @@ pub(crate) enum Refused {
     ClientCertificate(String),
     #[error("refused a client without a certificate")]
     NoClientCertificate,
-    #[error("TLS handshake failed: {}", words(.0))]
-    Handshake(io::Error),
-}
-
-impl Refused {
-    /// Whether somebody who is not looking for faults should hear of it.
-    pub(crate) fn is_notable(&self) -> bool {
-        !matches!(self, Self::Closed | Self::Handshake(_))
-    }
+    #[error("TLS handshake failed: {0}")]
+    Handshake(String),
 }
 
 /// Waits for the first byte and makes a stream of the connection. A client that is not admitted
@@ -93,20 +82,7 @@ async fn shake_hands(
     match TlsAcceptor::from(config).accept(io).into_fallible().await {
         Ok(stream) => Ok(Stream::encrypted(stream)),
         // rustls has sent the alert.
-        Err((error, io)) => Err((judge(error), Some(io))),
-    }
-}
-
-fn judge(error: io::Error) -> Refused {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        return Refused::Closed;
-    }
-    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        Some(RustlsError::InvalidCertificate(flaw)) => {
-            Refused::ClientCertificate(authorities::explain(flaw))
-        }
-        Some(RustlsError::NoCertificatesPresented) => Refused::NoClientCertificate,
-        _ => Refused::Handshake(error),
+        Err((error, io)) => Err((failure::judge(&error), Some(io))),
     }
 }
 

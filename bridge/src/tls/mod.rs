@@ -4,13 +4,15 @@
 //! - `identity` reads the certificate and its key,
 //! - `authorities` decides which client certificates are good,
 //! - `certificate` reads what stands in one,
-//! - `admit` looks at a client's first byte and does the handshake.
+//! - `admit` looks at a client's first byte and does the handshake,
+//! - `failure` says what one that has failed means.
 //!
 //! Knows nothing of HTTP but one refusal for plain clients that are not wanted.
 
 mod admit;
 mod authorities;
 mod certificate;
+mod failure;
 mod identity;
 
 use std::io;
@@ -25,6 +27,7 @@ pub(crate) use admit::{Refused, admit};
 #[cfg(any(test, fuzzing))]
 pub(crate) use authorities::ClientVerifier;
 pub(crate) use certificate::common_name;
+pub(crate) use failure::verdict;
 
 /// Where certificates are.
 #[derive(Debug, Clone, PartialEq, Eq)]

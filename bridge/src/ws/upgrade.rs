@@ -2,12 +2,12 @@
 //!
 //! RFC 6455, section 4.2. Knows heads only; the replies are made in [`crate::http`].
 
+use ::http::Method;
 use ::http::header::{
     AsHeaderName, CONNECTION, CONTENT_LENGTH, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use ::http::request::Parts;
-use ::http::{Method, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{BASE64, BINARY, Codec, Framing};
@@ -35,8 +35,15 @@ pub(crate) enum Refusal {
     /// An ordinary web request.
     #[error("no WebSocket handshake")]
     WebRequest,
-    /// A handshake by another method than GET, or not in HTTP/1.1.
-    #[error("a WebSocket handshake is a GET in HTTP/1.1")]
+    /// No host, or several, or none that could be one.
+    #[error("missing or invalid Host")]
+    Host,
+    /// A handshake without these headers, which have meaning for the next hop only (RFC 9110, section
+    /// 7.6.1): a proxy has to make them anew.
+    #[error("a proxy before us dropped {0} from this WebSocket handshake")]
+    Dropped(&'static str),
+    /// A handshake by another method than GET.
+    #[error("a WebSocket handshake is a GET")]
     Request,
     /// An old handshake, which is served as a connection's first request only, or a bad one.
     #[error("invalid Hixie handshake, or not the first request of its connection")]
@@ -47,8 +54,8 @@ pub(crate) enum Refusal {
     /// A version that we do not speak, or none.
     #[error("unsupported WebSocket version")]
     Version,
-    /// No key, or not 16 bytes in base64.
-    #[error("missing or invalid Sec-WebSocket-Key")]
+    /// No key, or several. What is in it is the client's affair.
+    #[error("there must be one Sec-WebSocket-Key")]
     Key,
 }
 
@@ -57,12 +64,13 @@ impl Upgrade {
     pub(crate) fn from_head(head: &Parts) -> Result<Self, Refusal> {
         let headers = &head.headers;
         if !asks_for_websocket(headers) {
-            return Err(Refusal::WebRequest);
+            return Err(without_upgrade(headers));
         }
         if is_hixie(head) {
             return Err(Refusal::Hixie);
         }
-        if head.method != Method::GET || head.version != Version::HTTP_11 {
+        // In HTTP/1.0, too: nginx passes a handshake on so, if nobody tells it to do otherwise.
+        if head.method != Method::GET {
             return Err(Refusal::Request);
         }
         if has_body(headers) {
@@ -74,7 +82,7 @@ impl Upgrade {
             Some(b"7") => "7",
             _ => return Err(Refusal::Version),
         };
-        let key = single(headers, SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
+        let key = single(headers, SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty());
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let protocol = [BINARY, BASE64]
             .into_iter()
@@ -97,6 +105,21 @@ impl Upgrade {
 /// Whether the client wants a session, of whatever version.
 pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     lists(headers, UPGRADE, "websocket") && lists(headers, CONNECTION, "upgrade")
+}
+
+/// What a request is that asks for no upgrade.
+fn without_upgrade(headers: &HeaderMap) -> Refusal {
+    // No web request has these two; no browser sends them without the others.
+    if ![SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION].iter().all(|name| headers.contains_key(name)) {
+        return Refusal::WebRequest;
+    }
+    Refusal::Dropped(
+        match (lists(headers, UPGRADE, "websocket"), lists(headers, CONNECTION, "upgrade")) {
+            (false, true) => "`Upgrade: websocket`",
+            (true, _) => "`Connection: upgrade`",
+            (false, false) => "`Upgrade: websocket` and `Connection: upgrade`",
+        },
+    )
 }
 
 /// Whether a handshake is of the drafts before HyBi, which had neither version nor key.
@@ -126,12 +149,6 @@ pub(super) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u
     let mut lines = headers.get_all(name).into_iter();
     let value = lines.next()?;
     lines.next().is_none().then_some(value.as_bytes().trim_ascii())
-}
-
-/// Sixteen bytes in base64 are 22 digits and two equals signs.
-fn is_key(key: &[u8]) -> bool {
-    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_digit)
 }
 
 #[cfg(test)]
@@ -177,7 +194,20 @@ mod tests {
         for (name, value) in
             [("Connection", "keep-alive"), ("Connection", ""), ("Upgrade", "h2c"), ("Upgrade", "")]
         {
-            assert_eq!(with(&[(name, value)]), Err(Refusal::WebRequest), "{name}: {value}");
+            let Err(Refusal::Dropped(what)) = with(&[(name, value)]) else {
+                panic!("{name}: {value}")
+            };
+            assert!(what.starts_with(&format!("`{name}: ")), "{name}: {value}: {what}");
+        }
+    }
+
+    #[test]
+    fn f24_a_handshake_without_upgrade_is_told_that_a_proxy_dropped_it() {
+        let both = [("Upgrade", ""), ("Connection", "")];
+        let Err(Refusal::Dropped(what)) = with(&both) else { panic!() };
+        assert!(what.contains("Upgrade: ") && what.contains("Connection: "));
+        for (name, _) in [GOOD[2], GOOD[3]] {
+            assert_eq!(with(&[both[0], both[1], (name, "")]), Err(Refusal::WebRequest), "{name}");
         }
     }
 
@@ -193,15 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn b1_keys_are_sixteen_bytes_in_base64_given_once() {
-        for key in [
-            "",
-            "x",
-            "dGhlIHNhbXBsZSBub25jZQ",
-            "dGhlIHNhbXBsZSBub25jZSE=",
-            "!!!!!!!!!!!!!!!!!!!!!!==",
+    fn f22_any_key_is_answered_if_there_is_one() {
+        for (key, accept) in [
+            // As `openssl dgst -sha1 -binary | base64` has them, of the key and RFC 6455's text.
+            ("x", "JVxkmtKFjDcI/Pm/AGPEKSN6wT8="),
+            ("SGVsbG8sIHdvcmxkIQ==", "qGEgH3En71di5rrssAZTmtRTyFk="),
+            ("!!! any \u{e9} !!!", "lz8xYIfDJnzHQ1vpDF8LAw+av1A="),
         ] {
-            assert_eq!(with(&[("Sec-WebSocket-Key", key)]), Err(Refusal::Key), "{key}");
+            let upgrade = with(&[("Sec-WebSocket-Key", key)]).unwrap();
+            assert_eq!(upgrade.accept.as_deref(), Some(accept), "{key}");
+        }
+        for none in ["", " "] {
+            assert_eq!(with(&[("Sec-WebSocket-Key", none)]), Err(Refusal::Key), "{none:?}");
         }
         let twice = [("Sec-WebSocket-Key", KEY), ("Sec-WebSocket-Key", KEY)];
         assert_eq!(with(&twice), Err(Refusal::Key));
@@ -234,12 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn b1_a_handshake_is_a_get_in_http_1_1() {
+    fn b1_f21_a_handshake_is_a_get_in_http_1_1_or_1_0() {
         let mut post = head(&GOOD);
         post.method = Method::POST;
         assert_eq!(Upgrade::from_head(&post), Err(Refusal::Request));
         let mut old = head(&GOOD);
-        old.version = Version::HTTP_10;
-        assert_eq!(Upgrade::from_head(&old), Err(Refusal::Request));
+        old.version = ::http::Version::HTTP_10;
+        assert_eq!(Upgrade::from_head(&old), with(&[]));
     }
 }

@@ -60,7 +60,8 @@ async fn b1_h1_what_is_no_handshake_of_ours_is_refused() {
         (HEAD.replace("GET", "POST"), "400"),
         (HEAD.replace("Version: 13", "Version: 9"), "426"),
         (HEAD.replace("Sec-WebSocket-Version: 13\r\n", ""), "426"),
-        (HEAD.replace("dGhl", ""), "400"),
+        (HEAD.replace("Sec-WebSocket-Key", "X"), "400"),
+        (HEAD.replace("Host:", "Sec-WebSocket-Key: second\r\nHost:"), "400"),
         (with_body("Content-Length: 5"), "400"),
         (with_body("Transfer-Encoding: chunked"), "400"),
         ("no HTTP at all\r\n\r\n".to_owned(), "400"),
@@ -183,4 +184,111 @@ async fn t6_a_staller_is_cut_off_at_the_deadline_and_holds_up_nobody() {
     let ((), silence) = within(async { tokio::join!(trickle, read_to_end(&mut silent)) }).await;
     assert_eq!(silence, b"");
     assert!(began.elapsed() >= Duration::from_secs(3));
+}
+
+/// F16: the time of a head begins with its first byte, whatever packet that came in.
+#[tokio::test]
+async fn f16_a_head_begun_behind_another_has_its_time_and_no_more() {
+    let target = listener().await;
+    let head_timeout = Duration::from_secs(1);
+    let bridge = Bridge::start(bridge::Config { head_timeout, ..config(address_of(&target)) });
+    let head = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    for begun in [format!("{head}GET "), format!("{head}{head}G")] {
+        let mut stream = bridge.connect().await;
+        within(stream.write_all(begun.as_bytes())).await.unwrap();
+        let answer = String::from_utf8(read_to_end(&mut stream).await).unwrap();
+        let answers = answer.matches("HTTP/1.1 405 ").count();
+        assert_eq!(answers, begun.matches("Host").count(), "{answer}");
+    }
+    // Those that come whole are served, split wherever it may be.
+    let both = [head.as_bytes(), head.as_bytes(), HEAD.as_bytes(), &frame(0x82, b"hello")].concat();
+    for split in [1, head.len() - 1, head.len(), head.len() + 1, both.len() - 5] {
+        let mut stream = bridge.connect().await;
+        within(stream.write_all(&both[..split])).await.unwrap();
+        tokio::task::yield_now().await;
+        within(stream.write_all(&both[split..])).await.unwrap();
+        for _ in 0..2 {
+            read_head(&mut stream).await;
+            read_exact(&mut stream, b"WebSocket only\n".len()).await;
+        }
+        assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 101 "));
+        assert_eq!(read_exact(&mut accept(&target).await, 5).await, b"hello");
+    }
+}
+
+#[tokio::test]
+async fn f19_a_request_says_once_which_host_it_is_for() {
+    let bridge = bridge();
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "1.1 400"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "1.1 400"),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n".to_owned(), "1.1 400"),
+        ("GET / HTTP/1.0\r\n\r\n".to_owned(), "1.0 405"),
+        (HEAD.replace("Host: x\r\n", ""), "1.1 400"),
+        (HEAD.replace("Host: x\r\n", "Host: x\r\nHost: x\r\n"), "1.1 400"),
+        (HEAD.replace("Host: x\r\n", "Host: [::1]:80\r\n"), "1.1 101"),
+    ] {
+        let head = answer(&bridge, &request).await;
+        assert!(head.starts_with(&format!("http/{status} ")), "{request}: {head}");
+        assert_eq!(head.contains("connection: close"), status == "1.1 400", "{head}");
+    }
+}
+
+#[tokio::test]
+async fn f21_a_handshake_in_http_1_0_becomes_a_session() {
+    let target = listener().await;
+    let bridge = Bridge::to(&target);
+    for connection in ["upgrade", "Upgrade, keep-alive", "close, upgrade"] {
+        let mut stream = bridge.connect().await;
+        let head = HEAD.replace("HTTP/1.1", "HTTP/1.0");
+        let head = head.replace("Connection: Upgrade", &format!("Connection: {connection}"));
+        let bytes = [head.as_bytes(), &frame(0x82, b"hello")].concat();
+        within(stream.write_all(&bytes)).await.unwrap();
+        let head = read_head(&mut stream).await.to_ascii_lowercase();
+        assert!(head.split(' ').nth(1) == Some("101"), "{head}");
+        assert!(head.contains("connection: upgrade\r\n"), "{head}");
+        assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
+        let mut target = accept(&target).await;
+        assert_eq!(read_exact(&mut target, 5).await, b"hello");
+        let mut client = Client(stream);
+        within(target.write_all(b"and back")).await.unwrap();
+        assert_eq!(client.receive().await, (BINARY, b"and back".to_vec()));
+        client.send(BINARY, b"again").await;
+        assert_eq!(read_exact(&mut target, 5).await, b"again");
+    }
+}
+
+#[tokio::test]
+async fn f22_a_key_of_13_bytes_is_answered() {
+    let head =
+        answer(&bridge(), &HEAD.replace("dGhlIHNhbXBsZSBub25jZQ==", "SGVsbG8sIHdvcmxkIQ==")).await;
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    // Of RFC 6455's text and the key, by openssl dgst -sha1 -binary | base64, in lower case.
+    assert!(head.contains("sec-websocket-accept: qgegh3en71di5rrssaztmtrtyfk=\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn f24_a_handshake_without_upgrade_hears_that_a_proxy_dropped_it() {
+    let bridge = bridge();
+    let no_upgrade = HEAD.replace("Upgrade: websocket\r\n", "");
+    for (request, dropped) in [
+        (
+            no_upgrade.replace("Connection: Upgrade", "Connection: close"),
+            &["Upgrade", "Connection"][..],
+        ),
+        (no_upgrade, &["Upgrade"]),
+        (HEAD.replace("Connection: Upgrade", "Connection: close"), &["Connection"]),
+    ] {
+        let request =
+            request.replace("HTTP/1.1", "HTTP/1.0").replace("Host", "Connection: close\r\nHost");
+        let mut stream = bridge.connect().await;
+        within(stream.write_all(request.as_bytes())).await.unwrap();
+        let answer = String::from_utf8(read_to_end(&mut stream).await).unwrap();
+        assert!(answer.split(' ').nth(1) == Some("426"), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        for name in ["Upgrade", "Connection"] {
+            assert_eq!(body.contains(&format!("`{name}: ")), dropped.contains(&name), "{body}");
+        }
+        assert!(body.contains("a proxy before us dropped"), "{body}");
+    }
 }

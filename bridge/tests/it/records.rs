@@ -1,4 +1,4 @@
-//! What is logged: B10.
+//! What is logged: B10, and of strangers.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -38,13 +38,95 @@ impl MakeWriter<'_> for Log {
     }
 }
 
-#[tokio::test]
-async fn b10_a_session_leaves_one_record_at_its_start_and_one_at_its_end() {
+/// A log, heard by this thread: the runtime of a test is its thread, so nothing of the others gets here.
+fn heard() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
-    // The runtime of this test is its thread, so nothing of the other tests gets here.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    (log, tracing::subscriber::set_default(subscriber))
+}
 
+/// Sends a head; waits for the answer's, and gives its status.
+async fn status(bridge: &Bridge, head: &str) -> u16 {
+    let mut stream = bridge.connect().await;
+    within(stream.write_all(head.as_bytes())).await.unwrap();
+    read_head(&mut stream).await[9..12].parse().unwrap()
+}
+
+#[tokio::test]
+async fn f9_k8_a_path_is_short_in_every_record_and_shows_no_secret() {
+    let (log, _guard) = heard();
+    let listener = listener().await;
+    let bridge = Bridge::to(&listener);
+    let path = format!("/?token=abcdefgh&password=12345678&x={}", "y".repeat(15_000));
+    let head = HEAD.replace("GET /", &format!("GET {path}"));
+    assert_eq!(status(&bridge, &head).await, 101);
+    assert_eq!(status(&bridge, &head.replace("Version: 13", "Version: 9")).await, 426);
+    bridge.shutdown.send(bridge::Shutdown::Now).unwrap();
+    bridge.outcome().await;
+    for record in ["session started", "session ended", "refused a handshake"] {
+        let lines = log.lines(record);
+        assert_eq!(lines.len(), 1, "{record}: {:?}", log.lines(""));
+        assert!(lines[0].contains("/?token=abcd…&password=1234…&x=yyy"), "{}", lines[0]);
+        assert!(lines[0].len() < 1000, "{}", lines[0]);
+    }
+}
+
+#[tokio::test]
+async fn f23_f24_a_refused_handshake_leaves_a_record() {
+    let (log, _guard) = heard();
+    let listener = listener().await;
+    let bridge = Bridge::to(&listener);
+    for (number, (head, code, why)) in [
+        (HEAD.replace("Version: 13", "Version: 9"), 426, "unsupported WebSocket version"),
+        (HEAD.replace("Sec-WebSocket-Key", "X"), 400, "there must be one Sec-WebSocket-Key"),
+        (HEAD.replace("GET", "POST"), 400, "a WebSocket handshake is a GET"),
+        (HEAD.replace("Host", "X"), 400, "missing or invalid Host"),
+        (HEAD.replace("Upgrade: websocket\r\n", ""), 426, "a proxy before us dropped `Upgrade: "),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let head = head.replace(" / ", &format!(" /number{number} "));
+        assert_eq!(status(&bridge, &head).await, code, "{head}");
+        let lines = log.lines("refused a handshake: 127.0.0.1: ");
+        assert_eq!(lines.len(), number + 1, "{lines:?}");
+        let parts = [
+            " INFO ",
+            why,
+            "client=127.0.0.1 ",
+            &format!("status={code}"),
+            &format!("path=\"/number{number}\""),
+        ];
+        for part in parts {
+            assert!(lines[number].contains(part), "{part}: {}", lines[number]);
+        }
+    }
+    // What is no handshake is not worth a line.
+    assert_eq!(status(&bridge, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await, 405);
+    assert_eq!(log.lines("").len(), 5);
+}
+
+#[tokio::test]
+async fn f28_sub_protocols_of_which_we_know_none_are_named() {
+    let (log, _guard) = heard();
+    let listener = listener().await;
+    let bridge = Bridge::to(&listener);
+    for (offer, named) in [
+        ("", None),
+        ("Sec-WebSocket-Protocol: mqtt, binary\r\n", None),
+        ("Sec-WebSocket-Protocol: base64\r\n", None),
+        ("Sec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Protocol: xmpp\r\n", Some("mqtt, xmpp")),
+    ] {
+        assert_eq!(status(&bridge, &HEAD.replace("Host:", &format!("{offer}Host:"))).await, 101);
+        let lines = log.lines("a browser closes such a connection");
+        assert_eq!(lines.len(), usize::from(named.is_some()), "{offer}");
+        assert!(lines.iter().all(|line| line.contains(&format!("{:?}", named.unwrap()))));
+    }
+}
+
+#[tokio::test]
+async fn b10_a_session_leaves_one_record_at_its_start_and_one_at_its_end() {
+    let (log, _guard) = heard();
     let listener = listener().await;
     let bridge = Bridge::to(&listener);
     drop(bridge.connect().await);

@@ -119,7 +119,7 @@ async fn h1_files_come_with_their_type_on_one_connection() {
         assert_eq!((response.status, response.text()), (404, "not found\n"), "{path}");
     }
     let response = ask(&mut stream, "DELETE", "/index.html", "").await;
-    assert_eq!((response.status, response.header("allow")), (405, Some("GET, HEAD")));
+    assert_eq!((response.status, response.header("allow")), (405, Some("GET, HEAD, OPTIONS")));
     assert!(site.home().join("web/index.html").exists());
 }
 
@@ -356,9 +356,9 @@ async fn l2_bad_heads_get_what_they_deserve() {
         (format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000)), "HTTP/1.1 431 "),
         ("GET / HTTP/1.1\r\nno colon\r\n\r\n".to_owned(), "HTTP/1.1 400 "),
         ("GET\r\n\r\n".to_owned(), "HTTP/1.1 400 "),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), ""),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), "HTTP/1.1 400 "),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc".to_owned(), "HTTP/1.1 405 "),
-        ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "HTTP/1.1 405 "),
+        ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "HTTP/1.1 204 "),
         ("CONNECT evil.com:80 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "HTTP/1.1 405 "),
         ("GET / HTTP/1.0\r\n\r\n".to_owned(), "HTTP/1.0 200 "),
     ] {
@@ -376,4 +376,16 @@ async fn l2_bad_heads_get_what_they_deserve() {
             String::from_utf8_lossy(&rest)
         );
     }
+}
+
+#[tokio::test]
+async fn f34_options_are_told_without_a_body() {
+    let site = Site::new().await;
+    let mut stream = site.bridge.connect().await;
+    for path in ["/", "/missing", "*"] {
+        let response = ask(&mut stream, "OPTIONS", path, "").await;
+        assert_eq!((response.status, response.header("allow")), (204, Some("GET, HEAD, OPTIONS")));
+        assert_eq!(response.header("content-length"), None, "RFC 9110, section 8.6");
+    }
+    assert_eq!(ask(&mut stream, "GET", "/", "").await.status, 200);
 }

@@ -1,5 +1,6 @@
-//! Warnings and errors that repeat: the first of a kind are logged, the others counted, so that a
-//! fault that goes on does not fill the log. Other records pass.
+//! Records that repeat, warnings and errors and whatever a stranger can cause: the first of a kind are
+//! logged, the others counted, so that neither a fault that goes on nor a client without credentials
+//! fills the log. Other records pass.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -7,10 +8,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bridge::STRANGER;
 use tokio::sync::Notify;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber, warn};
+use tracing::{Event, Level, Metadata, Subscriber, info, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
@@ -24,6 +26,17 @@ const TARGET: &str = "repeats";
 #[derive(Debug, Clone, Default)]
 pub(super) struct Repeats {
     shared: Arc<Shared>,
+    strangers: Strangers,
+}
+
+/// What becomes of the records that strangers cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Strangers {
+    /// They are counted as warnings are.
+    #[default]
+    Counted,
+    /// Each is logged: somebody looks for one (`-v`).
+    Each,
 }
 
 #[derive(Debug, Default)]
@@ -39,11 +52,16 @@ struct Kind {
     since: Instant,
     passed: u32,
     counted: u32,
+    level: Level,
     /// The last message that was not logged.
     message: String,
 }
 
 impl Repeats {
+    pub(super) fn new(strangers: Strangers) -> Self {
+        Self { strangers, ..Self::default() }
+    }
+
     /// For ever: says how many were counted, when the time that they were counted in is over.
     pub(super) async fn report(&self) -> Infallible {
         loop {
@@ -55,24 +73,35 @@ impl Repeats {
 
     /// Says how many were counted.
     pub(super) fn report_now(&self) {
-        for (counted, message) in self.take() {
-            warn!(target: TARGET, "{counted} more like this were not logged: {message}");
+        for Kind { counted, level, message, .. } in self.take() {
+            if level <= Level::WARN {
+                warn!(target: TARGET, "{counted} more like this were not logged: {message}");
+            } else {
+                info!(target: TARGET, "{counted} more like this were not logged: {message}");
+            }
         }
     }
 
-    fn take(&self) -> Vec<(u32, String)> {
+    fn take(&self) -> Vec<Kind> {
         let mut kinds = self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        kinds
-            .drain()
-            .map(|(_, kind)| (kind.counted, kind.message))
-            .filter(|(counted, _)| *counted > 0)
-            .collect()
+        kinds.drain().map(|(_, kind)| kind).filter(|kind| kind.counted > 0).collect()
+    }
+
+    fn may_repeat(&self, metadata: &Metadata<'_>) -> bool {
+        match metadata.target() {
+            TARGET => false,
+            STRANGER if self.strangers == Strangers::Each => false,
+            STRANGER => true,
+            _ => *metadata.level() <= Level::WARN,
+        }
     }
 
     fn passes(&self, event: &Event<'_>, now: Instant) -> bool {
         let mut kinds = self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Kind { since: now, passed: 0, counted: 0, message: String::new() };
-        let kind = kinds.entry(event.metadata().callsite()).or_insert_with(fresh);
+        let metadata = event.metadata();
+        let level = *metadata.level();
+        let fresh = || Kind { since: now, passed: 0, counted: 0, level, message: String::new() };
+        let kind = kinds.entry(metadata.callsite()).or_insert_with(fresh);
         if kind.counted == 0 && now.duration_since(kind.since) > WINDOW {
             *kind = fresh();
         }
@@ -90,9 +119,7 @@ impl Repeats {
 
 impl<S: Subscriber> Layer<S> for Repeats {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        let metadata = event.metadata();
-        let may_repeat = *metadata.level() <= Level::WARN && metadata.target() != TARGET;
-        !may_repeat || self.passes(event, Instant::now())
+        !self.may_repeat(event.metadata()) || self.passes(event, Instant::now())
     }
 }
 
@@ -108,7 +135,7 @@ impl Visit for Message<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tracing::{error, info};
+    use tracing::error;
     use tracing_subscriber::prelude::*;
 
     use super::*;
@@ -143,5 +170,25 @@ mod tests {
         assert_eq!((with("failure"), with("session"), with("another")), (10, 25, 1));
         let counts: Vec<_> = heard.iter().filter(|text| text.contains("not logged")).collect();
         assert_eq!(counts, ["15 more like this were not logged: failure 25"]);
+    }
+
+    #[test]
+    fn f9_f23_what_strangers_cause_is_counted_unless_each_is_asked_for() {
+        for (strangers, logged) in [(Strangers::Counted, 10), (Strangers::Each, 25)] {
+            let (repeats, heard) = (Repeats::new(strangers), Heard::default());
+            let registry = tracing_subscriber::registry().with(repeats.clone()).with(heard.clone());
+            tracing::subscriber::with_default(registry, || {
+                for number in 1..=25 {
+                    info!(target: STRANGER, "refused {number}");
+                }
+                repeats.report_now();
+            });
+            let heard = heard.0.lock().expect("no panic").clone();
+            let refused = heard.iter().filter(|text| text.starts_with("refused")).count();
+            assert_eq!(refused, logged, "{strangers:?}");
+            let counts: Vec<_> = heard.iter().filter(|text| text.contains("not logged")).collect();
+            let count = "15 more like this were not logged: refused 25";
+            assert_eq!(counts, if logged == 10 { vec![count] } else { vec![] });
+        }
     }
 }

@@ -1,0 +1,106 @@
+//! What a client said, as a log may have it: cut, and without secrets (K8).
+//!
+//! Knows text only. Control characters are left to the log, which escapes them wherever they are.
+
+use std::borrow::Cow;
+
+use ::http::request::Parts;
+use ::http::uri::PathAndQuery;
+use percent_encoding::percent_decode_str;
+
+/// How many characters of what a client said a record has at most.
+const LONGEST: usize = 200;
+
+/// How much of a secret tells its owner which one it is, and nobody else what it is.
+const OF_SECRET: usize = 4;
+
+/// What the names of secrets in a query have in them.
+const SECRETS: [&str; 7] = ["token", "pass", "pwd", "secret", "auth", "jwt", "key"];
+
+/// The path and query of a request.
+pub(crate) fn head(head: &Parts) -> Cow<'_, str> {
+    path(head.uri.path_and_query().map_or("/", PathAndQuery::as_str))
+}
+
+/// A path and query. What is short and has no secret is not copied.
+pub(crate) fn path(path: &str) -> Cow<'_, str> {
+    let shown = text(path);
+    let Some((path, query)) = shown.split_once('?') else { return shown };
+    if query.split('&').all(|pair| secret(pair).is_none()) {
+        return shown;
+    }
+    let pairs = query.split('&').map(|pair| secret(pair).map_or(pair.into(), Cow::Owned));
+    let query = pairs.collect::<Vec<_>>().join("&");
+    Cow::Owned(format!("{path}?{query}"))
+}
+
+/// Anything else.
+pub(crate) fn text(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(LONGEST) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+    }
+}
+
+/// A pair of a query with its secret cut off, if it has one: its own, or one in the address of a
+/// session that its value is (noVNC's `path=websockify%3Ftoken%3D…`).
+fn secret(pair: &str) -> Option<String> {
+    let pair = percent_decode_str(pair).decode_utf8_lossy();
+    let mut start = 0;
+    for (at, _) in pair.match_indices('=') {
+        let name = &pair.as_bytes()[start..at];
+        let is_secret = SECRETS.iter().any(|word| {
+            name.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+        });
+        start = at + 1;
+        if is_secret {
+            let shown: String = pair[start..].chars().take(OF_SECRET).collect();
+            return Some(format!("{}{shown}…", &pair[..start]));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f9_a_long_path_is_cut() {
+        let long = format!("/{}", "é".repeat(15_000));
+        assert_eq!(path(&long), format!("/{}…", "é".repeat(LONGEST - 1)));
+        let query = format!("/?token=12345&x={}", "y".repeat(15_000));
+        assert_eq!(path(&query).chars().count(), LONGEST + 1);
+        let exact = "/".repeat(LONGEST);
+        assert!(matches!(path(&exact), Cow::Borrowed(same) if same == exact));
+    }
+
+    #[test]
+    fn f9_k8_secrets_are_cut_after_four_characters() {
+        for (typed, expected) in [
+            ("/websockify?token=abcdefgh", "/websockify?token=abcd…"),
+            ("/?a=b&token=abcdefgh&c=d", "/?a=b&token=abcd…&c=d"),
+            ("/?TOKEN=abcdefgh&password=12345", "/?TOKEN=abcd…&password=1234…"),
+            ("/?a=b;token=abcdefgh;password=12345", "/?a=b;token=abcd…"),
+            ("/?access_token=abcdefgh", "/?access_token=abcd…"),
+            ("/?t%6fken=abcdefgh", "/?token=abcd…"),
+            ("/?token=%61%62%63%64%65", "/?token=abcd…"),
+            ("/?token=ab", "/?token=ab…"),
+            ("/?path=websockify%3Ftoken%3Dabcdefgh", "/?path=websockify?token=abcd…"),
+            ("/?path=websockify?token=abcdefgh", "/?path=websockify?token=abcd…"),
+            ("/?token=%ff%fe%fd%fc%fb", "/?token=\u{fffd}\u{fffd}\u{fffd}\u{fffd}…"),
+            ("/a?b=c", "/a?b=c"),
+            ("/?token", "/?token"),
+            ("/token=abcdefgh", "/token=abcdefgh"),
+        ] {
+            assert_eq!(path(typed), expected, "{typed}");
+        }
+    }
+
+    #[test]
+    fn f9_a_path_without_secrets_is_not_copied() {
+        for typed in ["/", "/websockify", "/?a=b&c=%20"] {
+            assert!(matches!(path(typed), Cow::Borrowed(_)), "{typed}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What the log says of clients that got no session: who, what for, and why not.
+//!
+//! Anybody can cause these records, as often as they like. They are short, have no secrets, and are
+//! marked with [`STRANGER`], by which whoever keeps the log counts those that are too many.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use ::http::StatusCode;
+use ::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use ::http::request::Parts;
+use tracing::{debug, info, warn};
+
+use crate::auth::{self, Denial};
+use crate::http::NoSession;
+use crate::shown;
+use crate::tls::Refused;
+
+/// The `tracing` target of records that a client can cause without a session.
+pub const STRANGER: &str = "stranger";
+
+/// A handshake that was answered with an error.
+pub(crate) fn refused(peer: SocketAddr, head: &Parts, status: StatusCode, why: impl fmt::Display) {
+    let (client, port, status) = (peer.ip(), peer.port(), status.as_u16());
+    let path = &*shown::head(head);
+    info!(
+        target: STRANGER, %client, port, path, status,
+        "refused a handshake: {client}: {why} ({status} for {path:?})"
+    );
+}
+
+/// A client that has not shown what it must. `version` is that of its handshake, if it was one.
+pub(crate) fn denied(
+    peer: SocketAddr,
+    head: &Parts,
+    version: &str,
+    status: StatusCode,
+    denial: Denial,
+) {
+    let (client, port, status) = (peer.ip(), peer.port(), status.as_u16());
+    let path = &*shown::head(head);
+    match (denial, auth::origin(&head.headers, version)) {
+        // A browser begins so, before it asks its user.
+        (Denial::NoCredentials, _) => info!(
+            target: STRANGER, %client, port, path, status,
+            "asked a client for credentials: {client} ({status} for {path:?})"
+        ),
+        (Denial::Origin, Some(origin)) => {
+            let origin = String::from_utf8_lossy(origin);
+            let origin = &*shown::text(&origin);
+            warn!(
+                target: STRANGER, %client, port, path, status, origin,
+                "denied a client: {client}: its origin {origin:?} is none that is expected \
+                 ({status} for {path:?})"
+            );
+        }
+        (denial, _) => warn!(
+            target: STRANGER, %client, port, path, status,
+            "denied a client: {client}: {denial} ({status} for {path:?})"
+        ),
+    }
+}
+
+/// A session whose client offered sub-protocols of which we know none: the answer has none, and a
+/// browser then fails the connection (RFC 6455 allows it, the WHATWG's standard asks for it).
+pub(crate) fn unknown_protocols(peer: SocketAddr, headers: &HeaderMap) {
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let lines: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+    if lines.is_empty() {
+        return;
+    }
+    let (client, port, offered) = (peer.ip(), peer.port(), lines.join(", "));
+    let offered = &*shown::text(&offered);
+    info!(
+        target: STRANGER, %client, port, offered,
+        "chose no sub-protocol: {client} offered {offered:?}, of which we know none: \
+         a browser closes such a connection"
+    );
+}
+
+/// A connection that ended without a session. A health check is not worth more than a debug message.
+pub(crate) fn ended(peer: SocketAddr, why: &NoSession) {
+    let (client, port) = (peer.ip(), peer.port());
+    match why {
+        NoSession::Refused(why @ Refused::Handshake(_)) => {
+            info!(target: STRANGER, %client, port, "{why}: {client}");
+        }
+        NoSession::Refused(why) if !matches!(why, Refused::Closed) => {
+            warn!(target: STRANGER, %client, port, "{why}: {client}");
+        }
+        why => debug!(%client, port, "connection ended without a session: {client}: {why}"),
+    }
+}

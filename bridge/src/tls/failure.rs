@@ -1,0 +1,117 @@
+//! What a TLS handshake that has failed means to somebody who looks for the reason.
+
+use std::io;
+
+use tokio_rustls::rustls::{AlertDescription, Error, PeerIncompatible};
+
+use super::admit::Refused;
+use super::authorities;
+use crate::words::words;
+
+/// Our versions are those of rustls.
+const NO_VERSION: &str = "the client speaks no version of TLS that we do, 1.2 and 1.3";
+
+const NO_CIPHER: &str = "the client has no cipher, group or signature that we have";
+
+/// A handshake's failure.
+pub(crate) fn judge(error: &io::Error) -> Refused {
+    let why = match rustls_error(error) {
+        Some(Error::InvalidCertificate(flaw)) => {
+            return Refused::ClientCertificate(authorities::explain(flaw));
+        }
+        Some(Error::NoCertificatesPresented) => return Refused::NoClientCertificate,
+        Some(Error::AlertReceived(alert)) => complaint(*alert),
+        Some(Error::PeerIncompatible(flaw)) => lack(flaw),
+        Some(Error::NoApplicationProtocol) => "the client does not offer HTTP/1.1".into(),
+        Some(
+            Error::InvalidMessage(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            | Error::PeerSentOversizedRecord,
+        ) => "what the client sends is not TLS, or damaged".into(),
+        Some(error) => error.to_string(),
+        None if is_end(error) => {
+            "the client broke it off, as one may that does not trust our certificate".into()
+        }
+        None => words(error),
+    };
+    Refused::Handshake(why)
+}
+
+/// What an error of a later read means, if it is the client's verdict on our certificate: some look at
+/// it when the handshake is over.
+pub(crate) fn verdict(error: &io::Error) -> Option<Refused> {
+    matches!(rustls_error(error), Some(Error::AlertReceived(_))).then(|| judge(error))
+}
+
+fn rustls_error(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
+/// RFC 8446, section 6.2.
+fn complaint(alert: AlertDescription) -> String {
+    use AlertDescription as Alert;
+    let meaning = match alert {
+        Alert::UnknownCA
+        | Alert::BadCertificate
+        | Alert::CertificateUnknown
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::AccessDenied => "the client does not trust our certificate",
+        Alert::CertificateExpired => "the client holds our certificate for expired",
+        Alert::UnrecognisedName => "our certificate has not the name that the client wants",
+        Alert::ProtocolVersion => NO_VERSION,
+        Alert::HandshakeFailure | Alert::InsufficientSecurity => NO_CIPHER,
+        Alert::UserCanceled | Alert::CloseNotify => "the client broke it off",
+        _ => "the client broke it off with an alert",
+    };
+    format!("{meaning} (its alert: {alert:?})")
+}
+
+fn lack(flaw: &PeerIncompatible) -> String {
+    match flaw {
+        // Clients of TLS 1.1 and older are asked for an extension of TLS 1.2 first.
+        PeerIncompatible::SignatureAlgorithmsExtensionRequired
+        | PeerIncompatible::ServerDoesNotSupportTls12Or13
+        | PeerIncompatible::SupportedVersionsExtensionRequired
+        | PeerIncompatible::Tls12NotOffered
+        | PeerIncompatible::Tls12NotOfferedOrEnabled => NO_VERSION.into(),
+        PeerIncompatible::NoCipherSuitesInCommon
+        | PeerIncompatible::NoKxGroupsInCommon
+        | PeerIncompatible::NoSignatureSchemesInCommon
+        | PeerIncompatible::NoEcPointFormatsInCommon => NO_CIPHER.into(),
+        flaw => format!("the client lacks what we need: {flaw:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f25_failures_are_told_in_words() {
+        let alert = |alert| io::Error::other(Error::AlertReceived(alert));
+        let flaw = |flaw| io::Error::other(Error::PeerIncompatible(flaw));
+        for (error, parts) in [
+            (alert(AlertDescription::UnknownCA), ["does not trust our certificate", "UnknownCA"]),
+            (alert(AlertDescription::CertificateUnknown), ["does not trust", "CertificateUnknown"]),
+            (alert(AlertDescription::from(200)), ["broke it off with an alert", "0xc8"]),
+            (flaw(PeerIncompatible::Tls12NotOfferedOrEnabled), ["no version of TLS", "1.2"]),
+            (
+                flaw(PeerIncompatible::SignatureAlgorithmsExtensionRequired),
+                ["no version of TLS", "1.2"],
+            ),
+            (flaw(PeerIncompatible::NoCipherSuitesInCommon), ["no cipher", "TLS"]),
+            (io::ErrorKind::UnexpectedEof.into(), ["broke it off", "our certificate"]),
+            (io::ErrorKind::ConnectionReset.into(), ["broke it off", "our certificate"]),
+        ] {
+            let text = judge(&error).to_string();
+            assert!(parts.iter().all(|part| text.contains(part)), "{error:?}: {text}");
+        }
+    }
+}
