@@ -234,7 +234,7 @@ async fn bridge_to_target(
     host: &mut Host<'_>,
 ) -> Result<ExitStatus, Failure> {
     bridging.open()?;
-    host.announcer.up();
+    host.announcer.up(host.log);
     host.announcer.accepting();
     let mut stopping = false;
     loop {

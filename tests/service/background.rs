@@ -201,3 +201,25 @@ fn d1_a_wrapped_program_gets_what_the_caller_had() {
     wait_until("the end of all", || websockify.remnants().is_empty());
     assert_eq!(lines_with(&log, &["panicked"]), Vec::<String>::new());
 }
+
+/// F71: whoever waited for the command reads the log next.
+#[test]
+fn f71_what_was_logged_before_the_command_returns_is_in_the_log() {
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("log");
+    for _ in 0..10 {
+        let port = free_port();
+        for (service, line) in [
+            ("localhost:9".to_owned(), "listening on"),
+            (format!("-- {Actor} bind {port} listen serve"), "program started"),
+        ] {
+            let (websockify, status) =
+                call(directory.path(), &format!("-D --log-file=log {port} {service}"));
+            let logged = lines_with(&log, &[line]);
+            assert_eq!((status, logged.len()), (0, 1));
+            daemon(&websockify).signal(Signal::SIGTERM);
+            wait_until("the end of all", || websockify.remnants().is_empty());
+            fs::remove_file(&log).unwrap();
+        }
+    }
+}

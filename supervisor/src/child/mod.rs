@@ -263,7 +263,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 let name = &self.name;
                 info!(program = name, pid = pid.as_raw(), "program started: {name}[{pid}]");
                 output.log(&self.spec.command[0], pid, &mut self.readers);
-                self.host.announcer.up();
+                self.host.announcer.up(self.host.log);
                 self.leader = Some(pid);
                 self.leader_pid = Some(pid);
                 self.name_obstacle();
