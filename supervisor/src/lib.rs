@@ -18,10 +18,12 @@ mod notify;
 mod pid_file;
 mod ports;
 mod preload;
+mod recording;
 mod security;
 mod signals;
 mod systemd;
 mod traffic;
+mod trusted;
 mod web;
 
 use std::ffi::OsString;
@@ -107,6 +109,8 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
         daemon::close_inherited(passed.len());
     }
     config.sessions.web = config.sessions.web.as_deref().map(web::directory).transpose()?;
+    config.sessions.record =
+        config.sessions.record.as_deref().map(recording::beginning).transpose()?;
     let certificates = Certificates::load(config.security.clone())?;
     let public =
         if passed.is_empty() { Public::reserve(&config.source)? } else { Public::passed(passed) };
