@@ -24,6 +24,7 @@ pub mod fuzzing;
 mod http;
 mod listen;
 mod order;
+mod private;
 mod pump;
 mod record;
 mod security;
@@ -44,6 +45,7 @@ use tokio::sync::watch;
 
 pub use auth::{Auth, Credentials};
 pub use config::{Address, Config, Program, Readiness, Shutdown, Target};
+pub use private::Private;
 pub use security::{Plain, Security};
 pub use tap::{TRAFFIC_LEGEND, Traffic};
 pub use words::words;

@@ -14,7 +14,7 @@ pub(crate) mod reply;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -34,6 +34,7 @@ use crate::auth::Guard;
 use crate::client::DRAIN;
 use crate::config::{Config, Shutdown};
 use crate::order::Orders;
+use crate::private::Private;
 use crate::sessions::{Session, Sessions};
 use crate::stream::Stream;
 use crate::tls::Refused;
@@ -168,7 +169,7 @@ pub(crate) async fn linger(mut stream: Stream, orders: &mut Orders) {
 struct Reception<'a> {
     peer: SocketAddr,
     web: Option<&'a Path>,
-    private: &'a [PathBuf],
+    private: &'a Arc<Private>,
     sessions: &'a Arc<Sessions>,
     guard: &'a Guard<'a>,
     upgrade: OnceLock<(Upgrade, Session)>,
@@ -221,7 +222,7 @@ impl<'a> Service<Request<Incoming>> for Reception<'a> {
 /// Answers a request that wants no session.
 async fn web_request(
     web: Option<&Path>,
-    private: &[PathBuf],
+    private: &Arc<Private>,
     head: Parts,
     client: SocketAddr,
 ) -> Result<Reply, Infallible> {

@@ -139,7 +139,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
         let doubt = Arc::new(Notify::new());
         let tally = Tally::default();
-        let security = host.certificates.for_bridge();
+        let security = host.certificates.for_bridge(&host.private);
         let program = bridge::Program {
             readiness: seen,
             hold: spec.policy.wrap_timeout,
