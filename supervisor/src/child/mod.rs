@@ -148,6 +148,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             served: tally.count(),
         };
         let relocated = Relocated::hold()?;
+        tokio::task::spawn_blocking(preload::sweep);
         Ok(Self {
             spec,
             host,
@@ -247,18 +248,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.terminal = Terminal::in_foreground();
         let log = &self.host.log.destination;
         let output = Output::open(log, self.spec.policy.mode, &self.spec.command[0]);
-        let library = self.library.as_ref().expect("nothing is started after a daemon was left");
-        let prepared = Preparation {
-            library: library.path(),
-            old_port: self.spec.port,
-            new_port: self.relocated.port,
-            notify_name: &self.notifications.name,
-            notify_token: &self.notifications.token,
-            open_files: self.host.open_files,
-            output: &output,
-            terminal: self.terminal,
-        };
-        match spawn(&self.spec.command, &prepared) {
+        match self.start(&output) {
             Ok(pid) => {
                 let name = &self.name;
                 info!(program = name, pid = pid.as_raw(), "program started: {name}[{pid}]");
@@ -281,6 +271,25 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 self.events.push_back(Event::SpawnFailed(failure.status));
             }
         }
+    }
+
+    fn start(&mut self, output: &Output) -> Result<Pid, Failure> {
+        let library = self.library.as_mut().expect("nothing is started after a daemon was left");
+        library.renew()?;
+        if let Ok(metadata) = library.path().metadata() {
+            self.host.private.note(&metadata);
+        }
+        let prepared = Preparation {
+            library: library.path(),
+            old_port: self.spec.port,
+            new_port: self.relocated.port,
+            notify_name: &self.notifications.name,
+            notify_token: &self.notifications.token,
+            open_files: self.host.open_files,
+            output,
+            terminal: self.terminal,
+        };
+        spawn(&self.spec.command, &prepared)
     }
 
     /// W12: says at once what can be seen from outside, once.
