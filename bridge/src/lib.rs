@@ -69,6 +69,9 @@ pub enum Error {
     /// A listening socket cannot be used.
     #[error("cannot use listening socket: {}", words(.0))]
     Listen(#[source] io::Error),
+    /// There are no threads for recordings.
+    #[error("cannot record sessions: {}", words(.0))]
+    Record(#[source] io::Error),
     /// A listening socket does not accept any more, for a reason that time will not mend.
     #[error("cannot accept connections: {}", words(.0))]
     Accept(#[source] io::Error),

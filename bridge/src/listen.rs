@@ -70,6 +70,7 @@ impl Bridge {
             TcpListener::from_std(listener)
         };
         let listeners = listeners.into_iter().map(register).collect::<Result<_, _>>();
+        let recordings = config.record.clone().map(Recordings::new).transpose();
         let now = Instant::now();
         Ok(Self {
             listeners: listeners.map_err(Error::Listen)?,
@@ -87,7 +88,7 @@ impl Bridge {
                 target: Target::new(Arc::clone(&config)),
                 sessions: Sessions::new(if config.run_once { 1 } else { u64::MAX }),
                 turns: Turns::new(),
-                recordings: config.record.clone().map(Recordings::new),
+                recordings: recordings.map_err(Error::Record)?,
                 config,
             }),
         })
