@@ -150,6 +150,32 @@ fn c4_an_unusable_rebind_library_is_named_and_the_program_never_runs() {
     assert!(is_refused(Ipv4Addr::LOCALHOST, port));
 }
 
+/// F48: the command line is right, and what it names is not there, whichever option names it.
+#[test]
+fn f48_a_path_that_leads_nowhere_is_a_failure_at_run_time() {
+    let port = free_port();
+    for option in [
+        "--record=nope/x",
+        "--record=/dev/null/x",
+        "--log-file=nope/x",
+        "--pid-file=nope/x",
+        "--web=nope",
+        "--cert=nope/x --ssl-only",
+        "--cert=nope/x --key=nope/x --ssl-only",
+        "--verify-client --cafile=nope/x",
+        "--rebind-lib=nope/x",
+    ] {
+        let path = option.split('=').next_back().unwrap().split(' ').next().unwrap();
+        // Without self.pem, that is what is missing.
+        let path = if option.contains("--cafile") { "self.pem" } else { path };
+        refused(&format!("{option} {port} -- touch ran"), 1, &[path]);
+        refused(&format!("-D {option} {port} -- touch ran"), 1, &[path]);
+    }
+    for option in ["--record=/", "--record=x/.."] {
+        refused(&format!("{option} {port} -- touch ran"), 2, &["--record"]);
+    }
+}
+
 #[test]
 fn w8_a_program_that_cannot_be_started_is_named_in_every_mode() {
     let directory = TempDir::new().unwrap();

@@ -5,6 +5,7 @@ mod journal;
 mod log;
 mod systemd;
 mod terminal;
+mod trust;
 
 use std::fs;
 use std::path::Path;

@@ -6,11 +6,13 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    Client, Head, Process, Websockify, ask, connect, echo_service, free_port, is_refused, needs,
-    read_to_end, request, run, uninterrupted, wait_until,
+    Authority, Caller, Client, Head, Process, SERVERS, WEBSOCKIFY, Websockify, ask, connect,
+    echo_service, free_port, is_refused, needs, read_to_end, request, run, uninterrupted,
+    wait_until,
 };
 
 /// The web terminal's page.
@@ -53,6 +55,111 @@ fn h2_our_key_is_served_to_nobody_by_no_name() {
     assert_eq!(get(&mut stream, "/page.txt", &[]).1, b"a page");
     for name in ["self.pem", "other.txt", "third.txt"] {
         assert_eq!(get(&mut stream, &format!("/{name}"), &[]).0.status, 404, "{name}");
+    }
+}
+
+/// F6: whatever we write or read a secret from, by whatever name, of this run and of earlier ones; and what
+/// people hide.
+#[test]
+fn f6_no_file_of_ours_is_served_or_listed() {
+    let directory = TempDir::new().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let write = |name: &str| fs::write(file(name), name).unwrap();
+    for name in [".git", ".well-known", "sub", "sub/.well-known"] {
+        fs::create_dir(file(name)).unwrap();
+    }
+    let served = ["page.txt", "web.log.html", "rec.html", ".well-known/x", "index.htm"];
+    let hidden = [".git/config", ".htpasswd", "sub/.hidden", "sub/.well-known/x", ".well-known/.x"];
+    let earlier = ["rec.7", "rec.8.gz", "web.log.1", "web.log-20240101"];
+    served.iter().chain(&hidden).chain(&earlier).for_each(|name| write(name));
+    fs::hard_link(file("rec.7"), file("hard.txt")).unwrap();
+    std::os::unix::fs::symlink("rec.8.gz", file("soft.txt")).unwrap();
+    std::os::unix::fs::symlink("../web.log", file("sub/log.txt")).unwrap();
+    let port = free_port();
+    let target = echo_service().target();
+    let options = "--web=. --record=rec --log-file=web.log --pid-file=web.pid";
+    let mut shell = Command::new("sh");
+    let line = format!("exec {WEBSOCKIFY} {options} {port} {target} 2>errors");
+    let mut websockify = Websockify::launch(shell.args(["-c", &line]).current_dir(&directory));
+    let mut client = Client::connect_once_open(port);
+    exchange(&mut client);
+    wait_until("a recording", || file("rec.1").exists());
+    fs::rename(file("web.log"), file("old.txt")).unwrap();
+    websockify.signal(Signal::SIGHUP);
+    wait_until("a new log", || file("web.log").exists());
+    fs::hard_link(file("rec.1"), file("sub/now.txt")).unwrap();
+
+    let ours = [
+        "rec.1",
+        "web.log",
+        "web.pid",
+        "errors",
+        "old.txt",
+        "hard.txt",
+        "soft.txt",
+        "sub/log.txt",
+        "sub/now.txt",
+    ];
+    let mut stream = connect(port);
+    let mut status = |name: &str| get(&mut stream, &format!("/{name}"), &[]).0.status;
+    for name in served {
+        assert_eq!(status(name), 200, "{name}");
+    }
+    for name in ours.iter().chain(&earlier).chain(&hidden) {
+        assert!(file(name).exists(), "{name}");
+        assert_eq!(status(name), 404, "{name}");
+    }
+    let mut listed = |path: &str| {
+        let page = String::from_utf8(get(&mut stream, path, &[]).1).unwrap();
+        let names = page.split("<a href=\"./").skip(1).map(|rest| rest.split('"').next().unwrap());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let root = [".well-known/", "sub/", "index.htm", "page.txt", "rec.html", "web.log.html"];
+    assert_eq!(listed("/"), root);
+    assert_eq!(listed("/sub/"), [""; 0]);
+    assert_eq!(listed("/.well-known/"), ["x"]);
+    // As the page of a directory it is served no more than by its name.
+    fs::hard_link(file("rec.1"), file("sub/index.html")).unwrap();
+    assert_eq!(get(&mut stream, "/sub/", &[]).0.status, 404);
+    drop(client);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// F6: keys and authorities that are named.
+#[test]
+fn f6_no_certificate_and_no_key_is_served_also_after_it_was_replaced() {
+    let directory = TempDir::new().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let authority = Authority::new("authority");
+    let (identity, next) = (SERVERS.issue("localhost"), SERVERS.issue("localhost"));
+    let joe = authority.issue("Joe");
+    fs::write(file("page"), "a page").unwrap();
+    fs::write(file("ca.pem"), authority.pem()).unwrap();
+    fs::write(file("cert.pem"), identity.pem()).unwrap();
+    fs::write(file("key.pem"), identity.pem()).unwrap();
+    let port = free_port();
+    let target = echo_service().target();
+    let options = "--web=. --cert=cert.pem --key=key.pem --verify-client --cafile=ca.pem";
+    let websockify = Websockify::start_with(&format!("{options} {port} {target}"), |command| {
+        command.current_dir(&directory);
+    });
+    websockify.wait_until_open();
+    let status = |name: &str| {
+        let mut caller = Caller::with(&joe, &[]).call(port).unwrap();
+        caller.request(&format!("GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n")).unwrap()
+    };
+    assert_eq!(status("page"), 200);
+    for name in ["ca.pem", "cert.pem", "key.pem"] {
+        assert_eq!(status(name), 404, "{name}");
+    }
+    for name in ["cert.pem", "key.pem"] {
+        fs::rename(file(name), file(&format!("old-{name}"))).unwrap();
+        fs::write(file(name), next.pem()).unwrap();
+    }
+    websockify.signal(Signal::SIGHUP);
+    websockify.wait_for_log(&["certificates are reloaded"]);
+    for name in ["cert.pem", "key.pem", "old-cert.pem", "old-key.pem"] {
+        assert_eq!(status(name), 404, "{name}");
     }
 }
 
@@ -233,7 +340,7 @@ fn d1_a_relative_directory_is_where_it_was_typed() {
     assert_eq!((head.status, &*body), (200, &b"here"[..]));
     let pid = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
     let daemon = Process::find(pid).unwrap();
-    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    daemon.signal(Signal::SIGTERM);
     wait_until("the end of the daemon", || !daemon.is_alive());
 }
 

@@ -26,6 +26,7 @@ mod http;
 mod listen;
 mod order;
 mod penalty;
+mod private;
 mod pump;
 mod record;
 mod security;
@@ -48,6 +49,7 @@ use tokio::sync::watch;
 
 pub use auth::{Auth, Credentials};
 pub use config::{Address, Config, Program, Readiness, Shutdown, Target};
+pub use private::Private;
 pub use security::{Plain, Security};
 pub use stranger::STRANGER;
 pub use tap::{TRAFFIC_LEGEND, Traffic};
@@ -72,6 +74,9 @@ pub enum Error {
     /// A listening socket cannot be used.
     #[error("cannot use listening socket: {}", words(.0))]
     Listen(#[source] io::Error),
+    /// There are no threads for recordings.
+    #[error("cannot record sessions: {}", words(.0))]
+    Record(#[source] io::Error),
     /// A listening socket does not accept any more, for a reason that time will not mend.
     #[error("cannot accept connections: {}", words(.0))]
     Accept(#[source] io::Error),

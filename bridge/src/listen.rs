@@ -71,6 +71,7 @@ impl Bridge {
             TcpListener::from_std(listener)
         };
         let listeners = listeners.into_iter().map(register).collect::<Result<_, _>>();
+        let recordings = config.record.clone().map(Recordings::new).transpose();
         let now = Instant::now();
         Ok(Self {
             listeners: listeners.map_err(Error::Listen)?,
@@ -89,7 +90,7 @@ impl Bridge {
                 sessions: Sessions::new(if config.run_once { 1 } else { u64::MAX }),
                 turns: Turns::new(),
                 penalties: Penalties::default(),
-                recordings: config.record.clone().map(Recordings::new),
+                recordings: recordings.map_err(Error::Record)?,
                 config,
             }),
         })

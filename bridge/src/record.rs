@@ -1,99 +1,83 @@
-//! Recordings: what a session carried, as a script that noVNC's playback page loads.
+//! Recordings: what a session carried, as a script that noVNC's playback page loads (`script`).
 //!
-//! The format is upstream's: `VNC_frame_encoding`, and `VNC_frame_data` with one string for every
-//! piece of traffic: `{` from the target or `}` from the client, the milliseconds since the session
-//! began, the brace again, the payload; `'EOF'` is the last. Files are written by the threads that may block; a
-//! session never waits for a disk while it lives.
+//! A session hands over what passes and never waits for a disk while it lives; a `recording` keeps that
+//! until one of a few threads of our own (`writers`) has written it. How much waits is bounded, for one
+//! recording and for all.
+
+mod payload;
+mod recording;
+mod script;
+mod writers;
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::words::words;
-use crate::ws::append_base64;
+use payload::Payload;
+use recording::Recording;
+use script::Entry;
+pub(crate) use script::{Encoding, From};
+use writers::Writers;
 
-/// How much may wait for the disk, bytes. Whatever would exceed it ends the recording.
-const PENDING_MAX: usize = 16 * 1024 * 1024;
+/// How many threads write: one disk is no faster with more.
+const THREADS: usize = 4;
 
-/// What an entry costs besides its payload.
-const OVERHEAD: usize = 64;
+/// How much of all recordings may wait for the disk, bytes. Whatever would exceed it ends its recording.
+const WAITING_MAX: usize = 64 * 1024 * 1024;
 
-/// How many entries a thread is given at once.
-const BATCH: usize = 64;
-
-/// How much text is written at once, or little more.
-const WRITE: usize = 64 * 1024;
-
-/// How long the end of a session waits for the end of its recording.
+/// How long the end of a session waits for the end of its recording: so long, if nothing of it is written
+/// meanwhile.
 const FINISH: Duration = Duration::from_secs(5);
-
-const END: &[u8] = b"'EOF'];\n";
+/// How many times that at most.
+const FINISHES: usize = 10;
 
 /// The recordings of one bridge: `FILE.1`, `FILE.2` and so on, without those that exist.
 #[derive(Debug)]
 pub(crate) struct Recordings {
     path: PathBuf,
     taken: AtomicU64,
-}
-
-/// Who sent something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
-    Client,
-    Target,
-}
-
-/// How payload is written into a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    /// One character for a byte.
-    Binary,
-    /// As the client sends and gets it.
-    Base64,
-}
-
-struct Entry {
-    from: From,
-    at: Duration,
-    payload: Vec<u8>,
+    /// What waits, bytes.
+    waiting: AtomicUsize,
+    writers: Writers,
 }
 
 /// The recording of one session.
 pub(crate) struct Recorder {
-    session: u64,
     began: Instant,
-    /// `None`: it has ended before its session.
-    entries: Option<mpsc::UnboundedSender<Entry>>,
-    /// The size of the entries that are not yet written.
-    pending: Arc<AtomicUsize>,
-    writer: JoinHandle<()>,
+    recording: Arc<Recording>,
+    /// No more is recorded.
+    is_over: bool,
+    ended: oneshot::Receiver<()>,
 }
 
 impl Recordings {
     /// Recordings beside each other, their names beginning with `path`.
-    pub(crate) fn new(path: PathBuf) -> Arc<Self> {
-        Arc::new(Self { path, taken: AtomicU64::new(0) })
+    pub(crate) fn new(path: PathBuf) -> io::Result<Arc<Self>> {
+        Self::with_threads(path, THREADS)
+    }
+
+    fn with_threads(path: PathBuf, threads: usize) -> io::Result<Arc<Self>> {
+        let (taken, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
+        let writers = Writers::new();
+        for _ in 0..threads {
+            writers.add_thread()?;
+        }
+        Ok(Arc::new(Self { path, taken, waiting, writers }))
     }
 
     /// Begins a recording. What cannot be done about it is said in the log.
     pub(crate) fn begin(self: &Arc<Self>, session: u64, encoding: Encoding) -> Recorder {
-        let (sender, entries) = mpsc::unbounded_channel();
-        let pending = Arc::new(AtomicUsize::new(0));
-        let number = self.number();
-        let writing =
-            write(Arc::clone(self), number, session, encoding, entries, Arc::clone(&pending));
-        let writer = tokio::spawn(writing);
-        Recorder { session, began: Instant::now(), entries: Some(sender), pending, writer }
+        let (recording, ended) = Recording::new(Arc::clone(self), session, encoding);
+        Recorder { began: Instant::now(), recording, is_over: false, ended }
     }
 
     fn number(&self) -> u64 {
@@ -113,202 +97,79 @@ impl Recordings {
             }
         }
     }
+
+    /// Whether so much more may wait.
+    fn reserve(&self, size: usize) -> bool {
+        let is_room = self.waiting.fetch_add(size, Ordering::Relaxed) + size <= WAITING_MAX;
+        if !is_room {
+            self.release(size);
+        }
+        is_room
+    }
+
+    fn release(&self, size: usize) {
+        self.waiting.fetch_sub(size, Ordering::Relaxed);
+    }
 }
 
 impl Recorder {
     /// Takes down what was sent, unless the disk is too far behind.
     pub(crate) fn record(&mut self, from: From, bytes: &[u8]) {
-        let Some(entries) = &self.entries else { return };
-        let size = bytes.len() + OVERHEAD;
-        if self.pending.fetch_add(size, Ordering::Relaxed) + size > PENDING_MAX {
-            warn!(session = self.session, "recording ended early: the disk is too slow");
-            self.entries = None;
+        if self.is_over {
             return;
         }
-        let entry = Entry { from, at: self.began.elapsed(), payload: bytes.to_vec() };
-        if entries.send(entry).is_err() {
-            // The writer has said why.
-            self.entries = None;
-        }
+        let payload = Payload::copy(bytes);
+        let entry = Entry { from, at: self.began.elapsed(), payload };
+        self.is_over = !self.recording.put(entry);
     }
 
-    /// Waits until all of it is in its file, but not for a disk that hangs.
+    /// Waits until all of it is in its file, but not for a disk that hangs: what waits is then given up.
     pub(crate) async fn finish(mut self) {
-        self.entries = None;
-        if timeout(FINISH, &mut self.writer).await.is_err() {
-            warn!(session = self.session, "recording is still being written");
-        }
-    }
-}
-
-/// Writes a recording until its session ends.
-async fn write(
-    recordings: Arc<Recordings>,
-    number: u64,
-    session: u64,
-    encoding: Encoding,
-    mut entries: mpsc::UnboundedReceiver<Entry>,
-    pending: Arc<AtomicUsize>,
-) {
-    let begun = blocking(move || {
-        let (file, path) = recordings.create(number)?;
-        match Script::begin(file, encoding) {
-            Ok(script) => Ok((script, path)),
-            Err(error) => Err((path, error)),
-        }
-    });
-    let (mut script, path) = match begun.await {
-        Some(Ok(begun)) => begun,
-        Some(Err((path, error))) => {
-            return warn!(session, "cannot record to {}: {}", path.display(), words(&error));
-        }
-        None => return,
-    };
-    info!(session, "recording to {}", path.display());
-    let mut batch = Vec::new();
-    loop {
-        let is_last = entries.recv_many(&mut batch, BATCH).await == 0;
-        let written = std::mem::take(&mut batch);
-        let size: usize = written.iter().map(|entry| entry.payload.len() + OVERHEAD).sum();
-        let deed = blocking(move || {
-            let result = if is_last { script.end() } else { script.append(&written) };
-            (script, result)
-        });
-        let Some((same, result)) = deed.await else { return };
-        script = same;
-        pending.fetch_sub(size, Ordering::Relaxed);
-        match result {
-            Ok(()) if !is_last => {}
-            Ok(()) => return,
-            Err(error) => {
-                let (path, error) = (path.display(), words(&error));
-                return warn!(session, "recording ended early: cannot write {path}: {error}");
+        self.recording.end();
+        let mut before = self.recording.size();
+        for _ in 0..FINISHES {
+            if timeout(FINISH, &mut self.ended).await.is_ok() {
+                return;
             }
-        }
-    }
-}
-
-/// Does what may wait for a disk. `None`: the runtime is going.
-async fn blocking<T: Send + 'static>(deed: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    spawn_blocking(deed).await.ok()
-}
-
-/// A recording's file. What ends early ends so that it can be loaded.
-struct Script {
-    file: File,
-    encoding: Encoding,
-    /// How much of it is whole entries.
-    length: u64,
-}
-
-impl Script {
-    fn begin(file: File, encoding: Encoding) -> io::Result<Self> {
-        let mut script = Self { file, encoding, length: 0 };
-        let name = match encoding {
-            Encoding::Binary => "binary",
-            Encoding::Base64 => "base64",
-        };
-        let head = format!("var VNC_frame_encoding = '{name}';\nvar VNC_frame_data = [\n");
-        script.write(head.as_bytes())?;
-        Ok(script)
-    }
-
-    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
-        let mut text = Vec::new();
-        for entry in entries {
-            entry.format(self.encoding, &mut text);
-            if text.len() >= WRITE {
-                self.write(&text)?;
-                text.clear();
+            let now = self.recording.size();
+            if now >= before || now == 0 {
+                break;
             }
+            before = now;
         }
-        self.write(&text)
-    }
-
-    fn end(&mut self) -> io::Result<()> {
-        self.write(END)
-    }
-
-    /// Writes whole entries, or cuts off what there is of them and ends the script.
-    fn write(&mut self, text: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.file.write_all(text) {
-            // A disk that is full has room for the end when the part of an entry is gone.
-            let _ = self.file.set_len(self.length);
-            let _ = self.file.seek(SeekFrom::Start(self.length));
-            let _ = self.file.write_all(END);
-            return Err(error);
-        }
-        self.length += text.len() as u64;
-        Ok(())
+        let session = self.recording.session;
+        warn!(session, "recording may lack its end: the disk is too slow");
+        self.recording.abandon();
     }
 }
 
-impl Entry {
-    fn format(&self, encoding: Encoding, text: &mut Vec<u8>) {
-        let side = match self.from {
-            From::Client => '}',
-            From::Target => '{',
-        };
-        text.extend_from_slice(format!("'{side}{}{side}", self.at.as_millis()).as_bytes());
-        match encoding {
-            Encoding::Base64 => append_base64(text, &self.payload),
-            Encoding::Binary => {
-                for byte in &self.payload {
-                    match byte {
-                        b'\\' | b'\'' => text.extend([b'\\', *byte]),
-                        b' '..=b'~' => text.push(*byte),
-                        _ => text.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
-                    }
-                }
-            }
-        }
-        text.extend_from_slice(b"',\n");
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.recording.end();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
+    use super::script::END;
     use super::*;
 
-    /// A directory of this test, gone with it.
-    struct Directory(PathBuf);
+    const PIECE: usize = 65_000;
 
-    impl Directory {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
-            std::fs::create_dir(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn entry(from: From, at: u64, payload: &[u8]) -> Entry {
-        Entry { from, at: Duration::from_millis(at), payload: payload.to_vec() }
-    }
-
-    #[test]
-    fn f1_entries_as_upstream_writes_them() {
-        let mut text = Vec::new();
-        entry(From::Client, 583, b"hello'\\\x00\xff~").format(Encoding::Binary, &mut text);
-        entry(From::Target, 621, b"hello").format(Encoding::Base64, &mut text);
-        let expected = "'}583}hello\\'\\\\\\x00\\xff~',\n'{621{aGVsbG8=',\n";
-        assert_eq!(String::from_utf8(text).unwrap(), expected);
+    fn recordings(directory: &TempDir, threads: usize) -> Arc<Recordings> {
+        Recordings::with_threads(directory.path().join("session"), threads).unwrap()
     }
 
     #[tokio::test]
     async fn f2_no_file_is_overwritten_and_none_is_anybodys() {
         use std::os::unix::fs::PermissionsExt;
-        let directory = Directory::new("recordings");
-        let path = directory.0.join("session");
-        let file = |number: u32| directory.0.join(format!("session.{number}"));
+        let directory = TempDir::new().unwrap();
+        let file = |number: u32| directory.path().join(format!("session.{number}"));
         std::fs::write(file(1), "mine").unwrap();
         std::fs::write(file(3), "mine").unwrap();
-        let recordings = Recordings::new(path);
+        let recordings = recordings(&directory, 1);
         for _ in 0..2 {
             let mut recorder = recordings.begin(1, Encoding::Binary);
             recorder.record(From::Target, b"x");
@@ -326,44 +187,87 @@ mod tests {
 
     #[tokio::test]
     async fn f2_a_recording_that_cannot_be_is_none() {
-        let mut recorder = Recordings::new("/dev/null/x".into()).begin(1, Encoding::Binary);
+        let recordings = Recordings::new("/dev/null/x".into()).unwrap();
+        let mut recorder = recordings.begin(1, Encoding::Binary);
         for _ in 0..3 {
             recorder.record(From::Target, b"x");
             tokio::task::yield_now().await;
         }
         recorder.finish().await;
+        assert_eq!(recordings.waiting.load(Ordering::Relaxed), 0);
     }
 
-    /// The writer does not run in between: to the recorder that is a disk that takes nothing.
+    /// What is given to four threads at once is in order.
+    #[tokio::test]
+    async fn f2_every_piece_is_written_in_its_turn() {
+        let directory = TempDir::new().unwrap();
+        let recordings = recordings(&directory, THREADS);
+        let mut recorders: Vec<_> =
+            (0..20).map(|session| recordings.begin(session, Encoding::Binary)).collect();
+        for number in 0..500 {
+            for recorder in &mut recorders {
+                recorder.record(From::Client, format!("{number};").as_bytes());
+            }
+        }
+        for recorder in recorders {
+            recorder.finish().await;
+        }
+        let expected: Vec<_> = (0..500).map(|number| format!("{number};")).collect();
+        for number in 1..=20 {
+            let path = directory.path().join(format!("session.{number}"));
+            let text = std::fs::read_to_string(path).unwrap();
+            let lines = text.lines().filter(|line| line.starts_with("'}"));
+            let found: Vec<_> = lines
+                .map(|line| line.rsplit('}').next().unwrap().trim_end_matches("',").to_owned())
+                .collect();
+            assert_eq!(found, expected);
+        }
+        assert_eq!(recordings.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    /// Without threads yet, to the recorder that is a disk that takes nothing.
     #[tokio::test]
     async fn f2_a_slow_disk_neither_blocks_nor_costs_memory() {
-        let directory = Directory::new("slow");
-        let recordings = Recordings::new(directory.0.join("session"));
+        let directory = TempDir::new().unwrap();
+        let recordings = recordings(&directory, 0);
+        let (waiting, threads) = (&recordings.waiting, &recordings.writers);
         let mut recorder = recordings.begin(1, Encoding::Binary);
-        let piece = vec![b'x'; 65_000];
-        let fitting = PENDING_MAX / (piece.len() + OVERHEAD);
-        for _ in 0..fitting {
+        let piece = vec![b'x'; PIECE];
+        let mut fitting = 0;
+        while !recorder.is_over {
             recorder.record(From::Target, &piece);
+            fitting += usize::from(!recorder.is_over);
         }
-        assert!(recorder.entries.is_some());
+        assert_eq!(fitting, recording::WAITING_MAX / (PIECE + 64));
         recorder.record(From::Target, &piece);
-        assert!(recorder.entries.is_none());
-        recorder.record(From::Target, &piece);
+        assert!(waiting.load(Ordering::Relaxed) <= recording::WAITING_MAX);
+        threads.add_thread().unwrap();
         recorder.finish().await;
-        let written = std::fs::read_to_string(directory.0.join("session.1")).unwrap();
+        let written = std::fs::read_to_string(directory.path().join("session.1")).unwrap();
         assert_eq!(written.matches("',\n").count(), fitting);
-        assert!(
-            written.ends_with(std::str::from_utf8(END).unwrap()),
-            "what there is can be loaded"
-        );
+        let end = std::str::from_utf8(END).unwrap();
+        assert!(written.ends_with(end), "what there is can be loaded");
     }
 
-    /// The kernel's own full disk.
-    #[test]
-    fn f2_a_full_disk_is_an_error_of_the_recording() {
-        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut script = Script { file, encoding: Encoding::Binary, length: 0 };
-        let error = script.append(&[entry(From::Client, 0, b"x")]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::StorageFull);
+    /// F8: a disk that hangs costs so much in all, and nothing when the sessions have ended.
+    #[tokio::test(start_paused = true)]
+    async fn f8_what_waits_in_all_is_bounded_and_given_back_with_its_sessions() {
+        let directory = TempDir::new().unwrap();
+        let recordings = recordings(&directory, 0);
+        let mut recorders: Vec<_> =
+            (0..100).map(|session| recordings.begin(session, Encoding::Binary)).collect();
+        let piece = vec![b'x'; PIECE];
+        for _ in 0..50 {
+            for recorder in &mut recorders {
+                recorder.record(From::Target, &piece);
+            }
+        }
+        let waiting = || recordings.waiting.load(Ordering::Relaxed);
+        assert!((WAITING_MAX - PIECE * 2..=WAITING_MAX).contains(&waiting()), "{}", waiting());
+        assert!(recorders.iter().all(|recorder| recorder.is_over));
+        for recorder in recorders {
+            recorder.finish().await;
+        }
+        assert_eq!(waiting(), 0);
     }
 }

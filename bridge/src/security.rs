@@ -1,10 +1,11 @@
 //! Who is let in, and how: what a bridge is told of it at its start.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::auth::Auth;
+use crate::private::Private;
 use crate::tls::Tls;
 
 /// Encryption and authentication. The default lets everybody in, unencrypted.
@@ -18,8 +19,8 @@ pub struct Security {
     pub auth: Option<Auth>,
     /// Whether it must show that for files too.
     pub web_auth: bool,
-    /// Files that no web request is answered with, wherever they lie: our key.
-    pub private: Vec<PathBuf>,
+    /// Files that no web request is answered with, wherever they lie.
+    pub private: Arc<Private>,
 }
 
 /// What becomes of unencrypted clients.
@@ -34,6 +35,6 @@ pub enum Plain {
 impl Default for Security {
     fn default() -> Self {
         let (_, tls) = watch::channel(Tls::Off("no certificate is given".into()));
-        Self { tls, plain: Plain::Served, auth: None, web_auth: false, private: Vec::new() }
+        Self { tls, plain: Plain::Served, auth: None, web_auth: false, private: Arc::default() }
     }
 }

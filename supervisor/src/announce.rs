@@ -5,6 +5,7 @@ use std::io;
 
 use crate::daemon::Caller;
 use crate::exit::Failure;
+use crate::log::Log;
 use crate::systemd::Systemd;
 
 /// Everybody who waits.
@@ -27,7 +28,11 @@ impl Announcer {
     }
 
     /// What was asked for is under way: the target's bridge is open, or the program is started (D1).
-    pub(crate) fn up(&mut self) {
+    /// Whoever called us may read the log next.
+    pub(crate) fn up(&mut self, log: &Log) {
+        if self.caller.is_waiting() {
+            log.flush();
+        }
         self.caller.up();
     }
 

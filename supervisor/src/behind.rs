@@ -32,6 +32,14 @@ pub(crate) struct Queue<T> {
 enum Message<T> {
     /// With its size.
     Item(T, usize),
+    Mark(Mark),
+}
+
+/// What the thread comes to when everything before is written.
+#[derive(Debug)]
+enum Mark {
+    /// Dropped there.
+    Flush(Sender<()>),
     End,
 }
 
@@ -46,7 +54,7 @@ struct Backlog {
 
 /// The thread that writes. Dropped, it writes what is pending, but not for ever.
 pub(crate) struct Writer {
-    close: Box<dyn Fn() + Send>,
+    mark: Box<dyn Fn(Mark) + Send>,
     backlog: Arc<Backlog>,
     /// Its other end is dropped by the thread.
     end: Receiver<()>,
@@ -67,12 +75,12 @@ pub(crate) fn start<T: Send + 'static>(
         drop(ended);
     })?;
     let sender = queue.sender.clone();
-    let close = Box::new(move || {
+    let mark = Box::new(move |mark| {
         // If it fails, the thread has ended.
-        let _ = sender.send(Message::End);
+        let _ = sender.send(Message::Mark(mark));
         thread.thread().unpark();
     });
-    Ok((queue, Writer { close, backlog: of_writer, end }))
+    Ok((queue, Writer { mark, backlog: of_writer, end }))
 }
 
 impl<T> Queue<T> {
@@ -110,13 +118,20 @@ impl io::Write for Queue<Vec<u8>> {
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        (self.close)();
+impl Writer {
+    /// Waits until what is pending is written, but not for ever.
+    pub(crate) fn flush(&self) {
+        let (flushed, flush) = mpsc::channel();
+        (self.mark)(Mark::Flush(flushed));
+        self.wait(&flush);
+    }
+
+    /// Waits until the other end is dropped.
+    fn wait(&self, end: &Receiver<()>) {
         let pending = || self.backlog.pending.load(Ordering::Relaxed);
         let mut before = pending();
         for _ in 0..FLUSHES {
-            let ended = self.end.recv_timeout(FLUSH);
+            let ended = end.recv_timeout(FLUSH);
             let now = pending();
             if ended != Err(RecvTimeoutError::Timeout) || now >= before {
                 return;
@@ -126,15 +141,27 @@ impl Drop for Writer {
     }
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        (self.mark)(Mark::End);
+        self.wait(&self.end);
+    }
+}
+
 fn write_all<T>(items: &Receiver<Message<T>>, backlog: &Backlog, mut write: impl FnMut(T, u64)) {
     loop {
         let next = items.try_recv().or_else(|_| {
             thread::park_timeout(REST);
             items.recv()
         });
-        let Ok(Message::Item(item, size)) = next else { return };
-        write(item, backlog.dropped.swap(0, Ordering::Relaxed));
-        backlog.pending.fetch_sub(size, Ordering::Relaxed);
+        match next {
+            Ok(Message::Item(item, size)) => {
+                write(item, backlog.dropped.swap(0, Ordering::Relaxed));
+                backlog.pending.fetch_sub(size, Ordering::Relaxed);
+            }
+            Ok(Message::Mark(Mark::Flush(flushed))) => drop(flushed),
+            Ok(Message::Mark(Mark::End)) | Err(_) => return,
+        }
     }
 }
 
@@ -148,7 +175,7 @@ mod tests {
         for number in 0..5 {
             queue.put(number, BACKLOG / 3);
         }
-        queue.sender.send(Message::End).expect("sent");
+        queue.sender.send(Message::Mark(Mark::End)).expect("sent");
         let mut written = Vec::new();
         write_all(&items, &queue.backlog, |item, dropped| written.push((item, dropped)));
         assert_eq!(written, [(0, 3), (1, 0)]);
@@ -167,6 +194,20 @@ mod tests {
         }
         drop(writer);
         assert_eq!(see.iter().collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn f71_a_flush_returns_when_all_before_it_is_written() {
+        let (seen, see) = mpsc::channel();
+        let (queue, writer) = start("test", move |item, _| {
+            let _ = seen.send(item);
+        })
+        .expect("a thread");
+        for round in 0..100 {
+            queue.put(round, 8);
+            writer.flush();
+            assert_eq!(see.try_recv(), Ok(round));
+        }
     }
 
     /// A busy machine may write less than all of it in a second.

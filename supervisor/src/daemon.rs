@@ -71,6 +71,10 @@ impl Caller {
         Self { pipe: None }
     }
 
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.pipe.is_some()
+    }
+
     /// Lets the caller's command end well. Only the first report counts.
     pub(crate) fn up(&mut self) {
         if let Some(mut pipe) = self.pipe.take() {

@@ -19,17 +19,21 @@ mod origin;
 mod pid_file;
 mod ports;
 mod preload;
+mod private;
+mod recording;
 mod security;
 mod signals;
 mod systemd;
 mod traffic;
+mod trusted;
 mod web;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use anyhow::Context;
-use bridge::Shutdown;
+use bridge::{Private, Shutdown};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
@@ -53,6 +57,8 @@ struct Host<'a> {
     announcer: &'a mut Announcer,
     log: &'a Log,
     certificates: Certificates,
+    /// Our own files, that nobody is served.
+    private: Arc<Private>,
     /// The limit on open files that we were started with, soft and hard.
     open_files: (u64, u64),
 }
@@ -108,12 +114,15 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
         daemon::close_inherited(passed.len());
     }
     config.sessions.web = config.sessions.web.as_deref().map(web::directory).transpose()?;
+    config.sessions.record =
+        config.sessions.record.as_deref().map(recording::beginning).transpose()?;
     let certificates = Certificates::load(config.security.clone())?;
     let public =
         if passed.is_empty() { Public::reserve(&config.source)? } else { Public::passed(passed) };
     let mut pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
     let log = log::Destination::choose(&config.log, config.daemon)?;
     let lack = log.lack(&config.log);
+    let private = private::files(&config);
     let is_daemon = config.daemon;
     let mut caller = Caller::none();
     if is_daemon {
@@ -139,7 +148,7 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
         .as_mut()
         .map_or(Ok(()), PidFile::write)
         .map_err(Failure::from)
-        .and_then(|()| work(config, public, certificates, &log, &mut announcer));
+        .and_then(|()| work(config, public, certificates, private, &log, &mut announcer));
     match ended {
         // The caller's command says it.
         Err(failure) if announcer.failed(&failure) => Ok(failure.status),
@@ -169,6 +178,7 @@ fn work(
     mut config: Config,
     public: Public,
     certificates: Certificates,
+    private: Arc<Private>,
     log: &Log,
     announcer: &mut Announcer,
 ) -> Result<ExitStatus, Failure> {
@@ -199,7 +209,7 @@ fn work(
     // block_on stays on this thread, the main one, as child/spawn.rs needs it.
     let status = runtime.block_on(async {
         let signals = Signals::catch().context("cannot catch signals")?;
-        let mut host = Host { signals, announcer, log, certificates, open_files };
+        let mut host = Host { signals, announcer, log, certificates, private, open_files };
         let serve = async {
             match config.service {
                 Service::Target(address) => {
@@ -209,7 +219,7 @@ fn work(
                         public,
                         target,
                         config.sessions,
-                        host.certificates.for_bridge(),
+                        host.certificates.for_bridge(&host.private),
                     );
                     bridge_to_target(bridging, &mut host).await
                 }
@@ -235,7 +245,7 @@ async fn bridge_to_target(
     host: &mut Host<'_>,
 ) -> Result<ExitStatus, Failure> {
     bridging.open()?;
-    host.announcer.up();
+    host.announcer.up(host.log);
     host.announcer.accepting();
     let mut stopping = false;
     loop {
@@ -264,6 +274,8 @@ impl Host<'_> {
         {
             tracing::warn!("{}", Failure::from(failure).reason);
         }
+        // What was opened just now goes on being ours when it is moved away.
+        self.private.look();
     }
 }
 

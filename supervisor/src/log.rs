@@ -74,7 +74,7 @@ pub(crate) struct Log {
     pub(crate) destination: Destination,
     repeats: Repeats,
     /// Dropped last: it writes what is pending.
-    _writer: Option<Writer>,
+    writer: Option<Writer>,
 }
 
 impl Destination {
@@ -109,11 +109,11 @@ impl Destination {
         let repeats = Repeats::new(if verbose { Strangers::Each } else { Strangers::Counted });
         let registry = tracing_subscriber::registry().with(level).with(repeats.clone());
         let (lines, writer) = match &self {
-            Self::Nowhere => return Ok(Log { destination: self, repeats, _writer: None }),
+            Self::Nowhere => return Ok(Log { destination: self, repeats, writer: None }),
             Self::Journal => {
                 let (journal, writer) = Journal::open(level).context(NO_THREAD)?;
                 registry.with(journal).init();
-                return Ok(Log { destination: self, repeats, _writer: Some(writer) });
+                return Ok(Log { destination: self, repeats, writer: Some(writer) });
             }
             Self::Stderr => {
                 let mut lines = Lines::of("standard error");
@@ -130,11 +130,16 @@ impl Destination {
         } else {
             registry.with(lines.with_ansi(false)).init();
         }
-        Ok(Log { destination: self, repeats, _writer: Some(writer) })
+        Ok(Log { destination: self, repeats, writer: Some(writer) })
     }
 }
 
 impl Log {
+    /// Writes what is pending: somebody is about to look.
+    pub(crate) fn flush(&self) {
+        self.writer.iter().for_each(Writer::flush);
+    }
+
     /// For ever: counts what repeats too often to be logged each time.
     pub(crate) async fn count_repeats(&self) -> Infallible {
         self.repeats.report().await

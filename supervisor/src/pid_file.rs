@@ -1,20 +1,25 @@
 //! `--pid-file`: one instance a file. The lock says who holds it, the number inside is for people
 //! and scripts.
 
-use std::fs::{File, OpenOptions, remove_file};
+use std::fs::{File, remove_file};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{Mode, OFlags};
 
-/// A locked pid file, removed when this is dropped.
+use crate::trusted;
+
+/// A locked pid file, removed when this is dropped, if it is still ours: somebody may have removed it and
+/// made room for another instance's.
 #[derive(Debug)]
 pub(crate) struct PidFile {
     path: PathBuf,
     file: Flock<File>,
+    is_written: bool,
 }
 
 impl PidFile {
@@ -23,19 +28,15 @@ impl PidFile {
     pub(crate) fn lock(path: &Path) -> Result<Self> {
         let path = std::path::absolute(path).context("cannot find the working directory")?;
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o644)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(&path)
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
+            let file = trusted::open(&path, flags, Mode::from_raw_mode(0o644))
                 .with_context(|| format!("cannot open pid file {}", path.display()))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // Its owner may have removed it between the two calls.
                 Ok(file) if !is_still(&file, &path) => drop(file),
-                Ok(file) if is_pid_file(&file) => return Ok(Self { path, file }),
+                Ok(file) if is_pid_file(&file) => {
+                    return Ok(Self { path, file, is_written: false });
+                }
                 Ok(_) => bail!("cannot use pid file {}: it is something else", path.display()),
                 Err((file, Errno::EWOULDBLOCK)) => held_by_another(&path, file)?,
                 Err((_, errno)) => {
@@ -54,14 +55,27 @@ impl PidFile {
             file.rewind()?;
             writeln!(file, "{}", std::process::id())
         };
-        write(&self.file).with_context(|| format!("cannot write pid file {}", self.path.display()))
+        write(&self.file)
+            .with_context(|| format!("cannot write pid file {}", self.path.display()))?;
+        self.is_written = true;
+        Ok(())
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let _ = remove_file(&self.path);
+        let is_ours = !self.is_written || number_in(&self.file) == Some(std::process::id());
+        if is_ours && is_still(&self.file, &self.path) {
+            let _ = remove_file(&self.path);
+        }
     }
+}
+
+/// What others have written into it stands there in place of our number.
+fn number_in(mut file: &File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.take(32).read_to_string(&mut text)).ok()?;
+    text.trim().parse().ok()
 }
 
 /// Whether there is a number in it or nothing, and not what somebody would miss: a device, a configuration
@@ -75,7 +89,7 @@ fn is_pid_file(file: &File) -> bool {
 }
 
 fn is_still(file: &File, path: &Path) -> bool {
-    match (file.metadata(), path.metadata()) {
+    match (file.metadata(), path.symlink_metadata()) {
         (Ok(ours), Ok(there)) => ours.ino() == there.ino() && ours.dev() == there.dev(),
         _ => false,
     }

@@ -1,24 +1,27 @@
 //! The rebind library on disk: given, packaged, or unpacked from this binary
-//! (R5). Knows where it may lie so that every program can load it; must not know
-//! how a program is started. What keeps a program from loading it is told in
-//! `obstacle`.
+//! (R5). Knows which one is fit to be loaded by every program; must not know how a
+//! program is started. Where it is unpacked is `unpacked`'s matter, what is left
+//! of that `remains`'; what keeps a program from loading it is told in `obstacle`.
 
 mod obstacle;
+mod remains;
+mod unpacked;
 
 pub(crate) use obstacle::{Obstacle, diagnose};
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Permissions};
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use nix::fcntl::{Flock, FlockArg};
-use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::Uid;
 use object::{Object, ObjectSymbol};
-use tempfile::TempDir;
+use tracing::warn;
+
+use crate::exit::Failure;
+use unpacked::Unpacked;
 
 /// A `rebind.so` that programs can load. One that was unpacked is removed when
 /// this is dropped, so it must outlive every process of the program, and it must
@@ -26,7 +29,15 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub(crate) struct Library {
     path: PathBuf,
-    unpacked: Option<Unpacked>,
+    origin: Origin,
+}
+
+/// Where it comes from.
+#[derive(Debug)]
+enum Origin {
+    Given,
+    Packaged,
+    Unpacked(Unpacked),
 }
 
 impl Library {
@@ -38,15 +49,14 @@ impl Library {
     /// `given` cannot be preloaded, or no directory takes the built-in library.
     pub(crate) fn find(given: Option<&Path>) -> anyhow::Result<Library> {
         if let Some(given) = given {
-            let path = std::path::absolute(given)
-                .map_err(anyhow::Error::from)
-                .and_then(|path| check_library(&path).map(|()| path))
-                .with_context(|| format!("cannot use rebind library {}", given.display()))?;
-            return Ok(Library { path, unpacked: None });
+            let path = std::path::absolute(given).context("cannot find the working directory")?;
+            let library = Library { path, origin: Origin::Given };
+            library.check().with_context(|| cannot_use(given))?;
+            return Ok(library);
         }
         match std::env::current_exe().ok().and_then(|executable| packaged(&executable)) {
-            Some(path) => Ok(Library { path, unpacked: None }),
-            None => unpack(&candidates()),
+            Some(path) => Ok(Library { path, origin: Origin::Packaged }),
+            None => Self::unpack(&candidates()),
         }
     }
 
@@ -55,13 +65,63 @@ impl Library {
         &self.path
     }
 
+    /// Looks whether programs would still load it: they would start without it,
+    /// and bind the public port. What was removed or changed is unpacked again,
+    /// with a warning.
+    ///
+    /// # Errors
+    ///
+    /// It is not ours to mend, or that fails.
+    pub(crate) fn renew(&mut self) -> anyhow::Result<()> {
+        let path = self.path.clone();
+        match &mut self.origin {
+            Origin::Given => return self.check().with_context(|| cannot_use(&path)),
+            Origin::Packaged => {
+                let Err(reason) = self.check() else { return Ok(()) };
+                let reason = Failure::from(reason).reason;
+                warn!("{}: {reason}; using the built-in one", cannot_use(&path));
+                *self = Self::unpack(&candidates())?;
+            }
+            Origin::Unpacked(unpacked) if unpacked.is_whole() => {}
+            Origin::Unpacked(unpacked) => {
+                unpacked.mend()?;
+                self.path = unpacked.library();
+                let (old, new) = (path.display(), self.path.display());
+                warn!("rebind library {old} was removed or changed; unpacked again as {new}");
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves the file where it is: a daemon that is left running needs it when
     /// it starts another program.
     pub(crate) fn keep(self) {
-        if let Some(mut unpacked) = self.unpacked {
-            unpacked.directory.disable_cleanup(true);
+        if let Origin::Unpacked(unpacked) = self.origin {
+            unpacked.keep();
         }
     }
+
+    fn unpack(parents: &[PathBuf]) -> anyhow::Result<Self> {
+        let unpacked = Unpacked::into_one_of(parents)?;
+        Ok(Self { path: unpacked.library(), origin: Origin::Unpacked(unpacked) })
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if let Origin::Packaged = self.origin {
+            check_owner(&self.path)?;
+            check_owner(self.path.parent().unwrap_or(Path::new("/")))?;
+        }
+        check_library(&self.path)
+    }
+}
+
+/// Removes what dead instances have left. Blocks.
+pub(crate) fn sweep() {
+    remains::sweep(&candidates());
+}
+
+fn cannot_use(library: &Path) -> String {
+    format!("cannot use rebind library {}", library.display())
 }
 
 /// The value of `LD_PRELOAD` (W1): ours first, so that what it calls next is the
@@ -78,14 +138,6 @@ pub(crate) fn ld_preload(ours: &Path, existing: Option<&OsStr>) -> OsString {
 /// `rebind.so` as `build.rs` has compiled it.
 static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rebind.so"));
 
-#[derive(Debug)]
-struct Unpacked {
-    directory: TempDir,
-    /// systemd-tmpfiles removes what has lain in /tmp for ten days, but leaves
-    /// locked directories alone.
-    _lock: Option<Flock<File>>,
-}
-
 /// The library that a package installs beside the executable, if there is one
 /// and nobody else could have put it there.
 fn packaged(executable: &Path) -> Option<PathBuf> {
@@ -94,14 +146,12 @@ fn packaged(executable: &Path) -> Option<PathBuf> {
     if !path.exists() {
         return None;
     }
-    let checked = check_owner(&directory)
-        .and_then(|()| check_owner(&path))
-        .and_then(|()| check_library(&path));
-    match checked {
-        Ok(()) => Some(path),
+    let library = Library { path, origin: Origin::Packaged };
+    match library.check() {
+        Ok(()) => Some(library.path),
         Err(reason) => {
-            let path = path.display();
-            tracing::warn!("cannot use rebind library {path}: {reason:#}; using the built-in one");
+            let reason = Failure::from(reason).reason;
+            warn!("{}: {reason}; using the built-in one", cannot_use(&library.path));
             None
         }
     }
@@ -158,51 +208,18 @@ fn candidates() -> Vec<PathBuf> {
     candidates
 }
 
-fn unpack(candidates: &[PathBuf]) -> anyhow::Result<Library> {
-    let mut reasons = Vec::new();
-    for candidate in candidates {
-        match unpack_into(candidate) {
-            Ok(library) => return Ok(library),
-            Err(reason) => reasons.push(format!("{}: {reason:#}", candidate.display())),
-        }
-    }
-    bail!("cannot unpack the rebind library: {}", reasons.join("; "))
-}
-
-/// A directory and a file that every user can read: the program may change to
-/// another user before it starts the next program.
-fn unpack_into(parent: &Path) -> anyhow::Result<Library> {
-    let parent = std::path::absolute(parent)?;
-    check_text(&parent)?;
-    check_directory(&parent)?;
-    let directory = tempfile::Builder::new().prefix("websockify-").tempdir_in(&parent)?;
-    let path = directory.path().join("rebind.so");
-    // Not by the mode at creation: the umask is the caller's (W1).
-    fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
-    fs::write(&path, EMBEDDED)?;
-    fs::set_permissions(&path, Permissions::from_mode(0o444))?;
-    let lock = File::open(&directory)
-        .ok()
-        .and_then(|file| Flock::lock(file, FlockArg::LockSharedNonblock).ok());
-    Ok(Library { path, unpacked: Some(Unpacked { directory, _lock: lock }) })
-}
-
-fn check_directory(directory: &Path) -> anyhow::Result<()> {
-    ensure!(!statvfs(directory)?.flags().contains(FsFlags::ST_NOEXEC), "mounted noexec");
-    let mode = directory.metadata()?.mode();
-    ensure!(mode & 0o1002 != 0o002, "others could replace what lies there");
-    // Only who can change user runs programs as somebody else.
-    if Uid::effective().is_root() {
-        for ancestor in directory.ancestors() {
-            ensure!(ancestor.metadata()?.mode() & 0o001 != 0, "not open to other users");
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
     use super::*;
+
+    fn unpack(parents: &[PathBuf]) -> anyhow::Result<Library> {
+        Library::unpack(parents)
+    }
 
     fn scratch() -> TempDir {
         let scratch = TempDir::new().unwrap();
@@ -217,7 +234,7 @@ mod tests {
         let path = library.path().to_owned();
         assert!(path.is_absolute());
         assert_eq!(fs::read(&path).unwrap(), EMBEDDED);
-        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o444);
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, unpacked::MODE);
         assert_eq!(path.parent().unwrap().metadata().unwrap().mode() & 0o7777, 0o755);
         drop(library);
         assert!(!path.parent().unwrap().exists());
@@ -271,8 +288,8 @@ mod tests {
             (directory("with space", 0o755), "white space"),
             (directory("with:colon", 0o755), "':'"),
             (directory("with$LIB", 0o755), "'$'"),
-            (directory("open", 0o777), "others could replace"),
-            (scratch.path().join("missing"), "No such file"),
+            (directory("open", 0o777), "everybody can put another file"),
+            (scratch.path().join("missing"), "no such file"),
         ];
         for (path, reason) in &unfit {
             let error = unpack(std::slice::from_ref(path)).unwrap_err().to_string();

@@ -2,10 +2,11 @@
 //! read before anything is started, and again on SIGHUP.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use bridge::tls::{Acceptor, Authorities, Files, Tls};
-use bridge::{Auth, Credentials, Plain};
+use bridge::{Auth, Credentials, Plain, Private};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -53,6 +54,11 @@ impl Security {
             auth: auth(args)?,
             web_auth: args.web_auth,
         })
+    }
+
+    /// The files that it is read from.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.files.paths()
     }
 }
 
@@ -149,13 +155,13 @@ impl Certificates {
     }
 
     /// What the bridge needs to know; it hears of what is reloaded.
-    pub(crate) fn for_bridge(&self) -> bridge::Security {
+    pub(crate) fn for_bridge(&self, private: &Arc<Private>) -> bridge::Security {
         bridge::Security {
             tls: self.tls.subscribe(),
             plain: self.security.plain,
             auth: self.security.auth.clone(),
             web_auth: self.security.web_auth,
-            private: self.security.files.private(),
+            private: Arc::clone(private),
         }
     }
 }

@@ -10,7 +10,10 @@ use tempfile::TempDir;
 
 use super::bridge_to;
 use super::old::{ANSWER_76, HIXIE_76, base64_session, expect};
-use crate::support::{Client, echo_service, frame, needs, needs_root, read_to_end, wait_until};
+use crate::support::{
+    Client, Websockify, echo_service, frame, free_port, needs, needs_root, read_to_end, request,
+    wait_until,
+};
 
 /// Base64 of the bytes 0 to 255, from the alphabet's own definition.
 fn base64(bytes: &[u8]) -> String {
@@ -177,6 +180,76 @@ fn f2_a_full_disk_ends_the_recording_and_not_the_session() {
     let [_, client, _] = replay(&disk.0.path().join("session.1"));
     assert!(hex(&every_byte().repeat(4000)).starts_with(&client), "what there is is good");
 }
+
+/// F18: a recording that cannot begin, or not go beyond that, is none.
+#[test]
+fn f18_a_full_disk_leaves_no_file_without_a_session_in_it() {
+    if !needs(&["mount"]) || !needs_root() {
+        return;
+    }
+    let Some(disk) = Disk::of_64_kib() else {
+        eprintln!("skipped: nothing can be mounted here");
+        return;
+    };
+    let at = |name: &str| disk.0.path().join(name);
+    assert!(fs::write(at("full"), vec![0; 65 << 10]).is_err(), "it is full now");
+    let service = echo_service();
+    let options = format!("--record={}", at("session").display());
+    let (websockify, port) = bridge_to(&service, &options);
+    for number in 1..=3 {
+        let mut client = Client::connect(port);
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        client.close();
+        websockify.wait_for_log(&["WARN", "cannot record", &format!("session.{number}")]);
+        assert!(!at(&format!("session.{number}")).exists());
+    }
+    assert_eq!(websockify.logged(&["WARN"]).len(), 3, "said once each");
+}
+
+/// F8: whoever records to a disk that hangs has the bridge and its pages all the same.
+#[test]
+fn f8_recordings_that_hang_hold_up_no_session_and_no_page() {
+    let directory = TempDir::new().unwrap();
+    let (source, library) = (directory.path().join("hang.c"), directory.path().join("hang.so"));
+    fs::write(&source, HANG).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+    assert!(compiler.status().unwrap().success());
+    fs::write(directory.path().join("page"), "a page").unwrap();
+    let (port, service) = (free_port(), echo_service());
+    let line = format!("--record=stuck --web=. {port} {}", service.target());
+    let mut websockify = Websockify::start_with(&line, |command| {
+        command.env("LD_PRELOAD", &library).current_dir(&directory);
+    });
+    websockify.wait_until_open();
+    // More than there are threads for files.
+    for _ in 0..600 {
+        let mut client = Client::connect(port);
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        client.close();
+    }
+    let (head, mut stream) = request(port, "/page", &["Connection: close"]);
+    assert_eq!((head.status, read_to_end(&mut stream)), (200, b"a page".to_vec()));
+    let threads = procfs::process::Process::new(websockify.pid()).unwrap().stat().unwrap();
+    assert!(threads.num_threads < 50, "{}", threads.num_threads);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// To whoever opens a recording, the disk hangs.
+const HANG: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <string.h>
+#include <unistd.h>
+
+int open64(const char *path, int flags, unsigned mode) {
+    while (strstr(path, "stuck.")) pause();
+    int (*next)(const char *, int, unsigned) = dlsym(RTLD_NEXT, "open64");
+    return next(path, flags, mode);
+}
+"#;
 
 /// A file system of its own that is soon full.
 struct Disk(TempDir);

@@ -201,3 +201,52 @@ fn d1_a_wrapped_program_gets_what_the_caller_had() {
     wait_until("the end of all", || websockify.remnants().is_empty());
     assert_eq!(lines_with(&log, &["panicked"]), Vec::<String>::new());
 }
+
+/// F13: somebody has made room for another instance, or put another number in it.
+#[test]
+fn f13_a_pid_file_that_is_no_longer_ours_is_left() {
+    let directory = TempDir::new().unwrap();
+    let pid = directory.path().join("pid");
+    let start = |port: u16| {
+        let line = format!("--pid-file=pid {port} localhost:9");
+        let websockify = Websockify::start_with(&line, |command| {
+            command.current_dir(&directory);
+        });
+        websockify.wait_until_open();
+        websockify
+    };
+    let mut first = start(free_port());
+    fs::remove_file(&pid).unwrap();
+    let mut second = start(free_port());
+    assert_eq!(first.stop(), 0);
+    assert_eq!(fs::read_to_string(&pid).unwrap(), format!("{}\n", second.pid()));
+    assert_eq!(second.stop(), 0);
+    assert!(!pid.exists());
+
+    let mut third = start(free_port());
+    fs::write(&pid, "1\n").unwrap();
+    assert_eq!(third.stop(), 0);
+    assert_eq!(fs::read_to_string(&pid).unwrap(), "1\n");
+}
+
+/// F71: whoever waited for the command reads the log next.
+#[test]
+fn f71_what_was_logged_before_the_command_returns_is_in_the_log() {
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("log");
+    for _ in 0..10 {
+        let port = free_port();
+        for (service, line) in [
+            ("localhost:9".to_owned(), "listening on"),
+            (format!("-- {Actor} bind {port} listen serve"), "program started"),
+        ] {
+            let (websockify, status) =
+                call(directory.path(), &format!("-D --log-file=log {port} {service}"));
+            let logged = lines_with(&log, &[line]);
+            assert_eq!((status, logged.len()), (0, 1));
+            daemon(&websockify).signal(Signal::SIGTERM);
+            wait_until("the end of all", || websockify.remnants().is_empty());
+            fs::remove_file(&log).unwrap();
+        }
+    }
+}

@@ -2,11 +2,13 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 use super::Notes;
-use crate::support::{Actor, Client, WEBSOCKIFY, Websockify, copy_program, free_port};
+use crate::support::{Actor, Client, WEBSOCKIFY, Websockify, copy_program, free_port, wait_until};
 
 /// The library as the build has made it.
 const REBIND: &str = concat!(env!("OUT_DIR"), "/rebind.so");
@@ -77,4 +79,169 @@ fn r5_a_library_that_is_given_overrides() {
     assert_eq!(preloaded, library);
     assert_eq!(websockify.stop(), 0);
     assert!(Path::new(&library).exists());
+}
+
+/// A websockify that starts its program again, and its port. The library is unpacked into `notes`.
+fn respawning(notes: &Notes, options: &str) -> (Websockify, u16) {
+    let port = free_port();
+    let line = format!("{port} --wrap-mode=respawn {options} -- {Actor} bind {port} listen serve");
+    let websockify = Websockify::start_with(&line, |command| {
+        command.env("TMPDIR", notes.path());
+    });
+    Client::connect_once_open(port).read_line();
+    (websockify, port)
+}
+
+/// Ends the nth instance, and waits for the next one to be reached through websockify alone.
+fn respawn(websockify: &Websockify, port: u16, nth: usize) -> PathBuf {
+    websockify.nth_leader(nth).signal(Signal::SIGKILL);
+    let next = websockify.nth_leader(nth + 1);
+    Client::connect(port).read_line();
+    websockify.assert_alone_on(port);
+    let library = PathBuf::from(next.variable("LD_PRELOAD"));
+    assert_eq!(fs::read(&library).unwrap(), fs::read(REBIND).unwrap());
+    library
+}
+
+/// F5: whatever has become of the library, the next instance has it.
+#[test]
+fn f5_a_library_that_was_removed_or_changed_is_unpacked_again_with_one_warning() {
+    let notes = Notes::new();
+    let (mut websockify, port) = respawning(&notes, "");
+    let library = PathBuf::from(websockify.leader().variable("LD_PRELOAD"));
+    let directory = library.parent().unwrap();
+    let write = |text: &[u8]| {
+        fs::remove_file(&library).unwrap();
+        fs::write(&library, text).unwrap();
+    };
+    let mut changed = fs::read(REBIND).unwrap();
+    *changed.last_mut().unwrap() ^= 1;
+    let deeds: [&dyn Fn(); 6] = [
+        &|| fs::remove_dir_all(directory).unwrap(),
+        &|| fs::remove_file(&library).unwrap(),
+        &|| write(b""),
+        &|| write(&changed),
+        &|| fs::set_permissions(&library, Permissions::from_mode(0o600)).unwrap(),
+        &|| fs::set_permissions(directory, Permissions::from_mode(0o700)).unwrap(),
+    ];
+    for (nth, deed) in deeds.iter().enumerate() {
+        deed();
+        assert_eq!(respawn(&websockify, port, nth + 1), library, "where a daemon would look");
+        assert_eq!(websockify.logged(&["WARN", "rebind library"]).len(), nth + 1);
+    }
+    // The name is somebody else's now.
+    fs::remove_dir_all(directory).unwrap();
+    fs::create_dir(directory).unwrap();
+    fs::write(directory.join("theirs"), "").unwrap();
+    let other = respawn(&websockify, port, deeds.len() + 1);
+    assert_ne!(other, library);
+    assert_eq!(respawn(&websockify, port, deeds.len() + 2), other);
+    assert_eq!(websockify.logged(&["WARN"]).len(), deeds.len() + 1);
+    assert_eq!(websockify.stop(), 0);
+    assert!(!other.exists());
+    assert_eq!(fs::read_dir(directory).unwrap().count(), 1, "theirs is left");
+}
+
+/// F5: one that was given is not ours to mend. It is named, and taken up when it is there again.
+#[test]
+fn f5_a_given_library_that_has_gone_is_named_at_each_start() {
+    let notes = Notes::new();
+    let library = notes.note("other.so");
+    fs::copy(REBIND, &library).unwrap();
+    let (mut websockify, port) = respawning(&notes, &format!("--rebind-lib={library}"));
+    fs::remove_file(&library).unwrap();
+    websockify.leader().signal(Signal::SIGKILL);
+    let parts = ["ERROR", "cannot use rebind library", &library, "no such file"];
+    wait_until("two starts that failed", || websockify.logged(&parts).len() >= 2);
+    assert_eq!(websockify.logged(&["program started"]).len(), 1, "none without it");
+    fs::copy(REBIND, &library).unwrap();
+    websockify.nth_leader(2);
+    Client::connect(port).read_line();
+    websockify.assert_alone_on(port);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// What looks like a directory that an instance has left, and is none.
+fn decoys(notes: &Notes) -> Vec<PathBuf> {
+    let decoy = |name: &str, file: &str, text: &[u8]| {
+        let directory = notes.path().join(name);
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+        if !file.is_empty() {
+            fs::write(directory.join(file), text).unwrap();
+            let mode = Permissions::from_mode(0o444);
+            fs::set_permissions(directory.join(file), mode).unwrap();
+        }
+        directory
+    };
+    let library = fs::read(REBIND).unwrap();
+    let link = notes.path().join("websockify-abcdef");
+    let elsewhere = decoy("elsewhere", "rebind.so", &library);
+    std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+    let more = decoy("websockify-zyxwvu", "rebind.so", &library);
+    fs::write(more.join("more"), "").unwrap();
+    let private = decoy("websockify-qwerty", "rebind.so", &library);
+    fs::set_permissions(&private, Permissions::from_mode(0o700)).unwrap();
+    let named = |name: &str| decoy(name, "rebind.so", &library);
+    vec![
+        elsewhere,
+        link,
+        more,
+        private,
+        decoy("websockify-000000", "", b""),
+        decoy("websockify-000001", "rebind.so", b"something else"),
+        decoy("websockify-000002", "other.so", &library),
+        named("websockify-seven77"),
+        named("websockify-rec-1x"),
+        named("mywebsockify-000003"),
+    ]
+}
+
+/// F20: killed, an instance leaves its directory to the next one.
+#[test]
+fn f20_the_next_start_removes_what_dead_instances_have_left_and_nothing_else() {
+    let notes = Notes::new();
+    let directory_of = |websockify: &Websockify| {
+        let library = PathBuf::from(websockify.leader().variable("LD_PRELOAD"));
+        library.parent().unwrap().to_owned()
+    };
+    let decoys = decoys(&notes);
+    let (mut alive, _) = respawning(&notes, "");
+    let (mut dead, _) = respawning(&notes, "");
+    let left = directory_of(&dead);
+    dead.signal(Signal::SIGKILL);
+    dead.wait();
+    wait_until("the end of its program", || dead.remnants().is_empty());
+    assert!(left.exists());
+    let (mut next, _) = respawning(&notes, "");
+    wait_until("the end of what was left", || !left.exists());
+    for kept in decoys.into_iter().chain([directory_of(&alive), directory_of(&next)]) {
+        assert!(kept.exists(), "{}", kept.display());
+    }
+    assert_eq!((alive.stop(), next.stop()), (0, 0));
+}
+
+/// F20: a daemon that was left running goes on to use it, and so may what it starts.
+#[test]
+fn f20_the_library_of_a_daemon_that_was_left_stays_as_long_as_it() {
+    let notes = Notes::new();
+    let port = free_port();
+    let line = format!("--wrap-mode=ignore {port} -- {Actor} bind {port} listen fork-exit 0 serve");
+    let mut first = Websockify::start_with(&line, |command| {
+        command.env("TMPDIR", notes.path());
+    });
+    Client::connect_once_open(port).read_line();
+    first.wait_for_log(&["daemonized"]);
+    assert_eq!(first.stop(), 0);
+    let [daemon] = &first.remnants()[..] else { panic!("no daemon was left") };
+    let library = PathBuf::from(daemon.variable("LD_PRELOAD"));
+    let left = library.parent().unwrap().to_str().unwrap();
+    let (mut second, _) = respawning(&notes, "-v");
+    second.wait_for_log(&[left, "left alone"]);
+    assert!(library.exists());
+    daemon.signal(Signal::SIGKILL);
+    wait_until("the daemon's end", || !daemon.is_alive());
+    let (mut third, _) = respawning(&notes, "");
+    wait_until("the end of what was left", || !library.exists());
+    assert_eq!((second.stop(), third.stop()), (0, 0));
 }

@@ -1,7 +1,7 @@
 //! Web requests, answered with files that are known: the seeds.
 
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use ::http::header::{CONTENT_RANGE, HeaderMap, LOCATION};
 use ::http::{Method, StatusCode};
@@ -24,7 +24,8 @@ pub fn web(bytes: &[u8]) {
     let place = Place::of(head.uri.path());
     let is_get = head.method == Method::GET;
     let (status, headers, body) = RUNTIME.block_on(async {
-        let (reply, body) = files::answer(Path::new(SEEDS), &[], head).await.into_parts();
+        let (reply, body) =
+            files::answer(Path::new(SEEDS), &Arc::default(), head).await.into_parts();
         let body = body.collect().await.expect("the seeds can be read");
         (reply.status, reply.headers, body.to_bytes())
     });

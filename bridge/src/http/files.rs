@@ -4,10 +4,9 @@
 //! media type, is tower-http's matter.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::Metadata;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
 
 use ::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_RANGE,
@@ -17,13 +16,14 @@ use ::http::request::Parts;
 use ::http::{Method, Request, StatusCode};
 use http_body_util::{Either, Full};
 use nix::errno::Errno;
-use tokio::fs;
+use tokio::task::spawn_blocking;
 use tower_http::services::ServeFile;
 use tracing::warn;
 
 use super::listing;
 use super::place::{Place, reference};
 use super::reply::{self, Reply};
+use crate::private::Private;
 use crate::shown;
 use crate::stranger::STRANGER;
 use crate::words::words;
@@ -48,7 +48,7 @@ enum Found {
 
 /// Answers a request with what its path means below `root`, unless that is one of the `private`
 /// files: the default certificate with its key may well lie beside the pages.
-pub(crate) async fn answer(root: &Path, private: &[PathBuf], mut head: Parts) -> Reply {
+pub(crate) async fn answer(root: &Path, private: &Arc<Private>, mut head: Parts) -> Reply {
     match head.method {
         Method::GET | Method::HEAD => {}
         // HAProxy asks so whether a server is well (`option httpchk`).
@@ -58,10 +58,11 @@ pub(crate) async fn answer(root: &Path, private: &[PathBuf], mut head: Parts) ->
     let place = Place::of(head.uri.path());
     let answer = async {
         let Some(place) = place else { return Ok(not_found()) };
-        match find(root, &place).await? {
-            Found::File(path) if is_private(&path, private).await? => Ok(not_found()),
+        let (path, ours) = (place.below(root), Arc::clone(private));
+        let (found, place) = blocking(move || Ok((find(path, &place, &ours)?, place))).await?;
+        match found {
             Found::File(path) => file(path, &mut head).await,
-            Found::Directory(path) => directory(path, place).await,
+            Found::Directory(path) => directory(path, place, Arc::clone(private)).await,
             Found::Unfinished(name) => Ok(redirect(&name, head.uri.query())),
             Found::Nothing => Ok(not_found()),
         }
@@ -75,13 +76,13 @@ pub(crate) async fn answer(root: &Path, private: &[PathBuf], mut head: Parts) ->
     reply
 }
 
-async fn find(root: &Path, place: &Place) -> io::Result<Found> {
-    let path = place.below(root);
-    let metadata = fs::metadata(&path).await?;
+fn find(path: PathBuf, place: &Place, private: &Private) -> io::Result<Found> {
+    let metadata = fs::metadata(&path)?;
     if !metadata.is_dir() {
         // Opening anything but a file may block, or worse.
         let is_file = metadata.is_file() && !place.is_directory;
-        return Ok(if is_file { Found::File(path) } else { Found::Nothing });
+        let is_served = is_file && !private.now().have(&path, &metadata)?;
+        return Ok(if is_served { Found::File(path) } else { Found::Nothing });
     }
     if let Some(name) = place.name()
         && !place.is_directory
@@ -89,21 +90,18 @@ async fn find(root: &Path, place: &Place) -> io::Result<Found> {
         return Ok(Found::Unfinished(name.to_owned()));
     }
     let index = path.join("index.html");
-    let has_index = fs::metadata(&index).await.is_ok_and(|metadata| metadata.is_file());
-    Ok(if has_index { Found::File(index) } else { Found::Directory(path) })
+    let Some(metadata) = fs::metadata(&index).ok().filter(fs::Metadata::is_file) else {
+        return Ok(Found::Directory(path));
+    };
+    let is_ours = private.now().have(&index, &metadata)?;
+    Ok(if is_ours { Found::Nothing } else { Found::File(index) })
 }
 
-/// Whether it is one of these files, by whatever name.
-async fn is_private(path: &Path, private: &[PathBuf]) -> io::Result<bool> {
-    let wanted = fs::metadata(path).await?;
-    for path in private {
-        // One that is not there is not served either.
-        let is_it = |one: Metadata| (one.dev(), one.ino()) == (wanted.dev(), wanted.ino());
-        if fs::metadata(path).await.is_ok_and(is_it) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// Does what may wait for a disk.
+async fn blocking<T: Send + 'static>(
+    deed: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    spawn_blocking(deed).await.map_err(io::Error::other)?
 }
 
 async fn file(path: PathBuf, head: &mut Parts) -> io::Result<Reply> {
@@ -134,9 +132,8 @@ async fn is_range_due(service: &mut ServeFile, headers: &HeaderMap) -> io::Resul
     Ok(is(ETAG) || is(LAST_MODIFIED))
 }
 
-async fn directory(path: PathBuf, place: Place) -> io::Result<Reply> {
-    let page = tokio::task::spawn_blocking(move || listing::page(&path, &place));
-    let page = page.await.map_err(io::Error::other)??;
+async fn directory(path: PathBuf, place: Place, private: Arc<Private>) -> io::Result<Reply> {
+    let page = blocking(move || listing::page(&path, &place, &private)).await?;
     let mut reply = Reply::new(Either::Left(Full::from(page)));
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

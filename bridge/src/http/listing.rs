@@ -6,6 +6,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use super::place::{Place, reference};
+use crate::private::{Now, Private};
 
 /// How many names a page has at most: it is made in memory.
 const MOST: usize = 10_000;
@@ -35,12 +36,13 @@ enum Kind {
     File(u64),
 }
 
-/// The page of the directory at `path`, which is `place`. Blocks.
-pub(super) fn page(path: &Path, place: &Place) -> io::Result<String> {
+/// The page of the directory at `path`, which is `place`, without what is not served. Blocks.
+pub(super) fn page(path: &Path, place: &Place, private: &Private) -> io::Result<String> {
     let mut entries = Vec::new();
+    let ours = private.now();
     let mut names = fs::read_dir(path)?;
     for name in names.by_ref().take(MOST) {
-        entries.extend(entry(&name?));
+        entries.extend(entry(&name?, place, &ours));
     }
     let is_cut = names.next().is_some();
     // Directories come first.
@@ -52,8 +54,15 @@ pub(super) fn page(path: &Path, place: &Place) -> io::Result<String> {
 }
 
 /// Links are followed. What is neither file nor directory, or leads nowhere, is not shown.
-fn entry(listed: &fs::DirEntry) -> Option<Entry> {
-    let metadata = fs::metadata(listed.path()).ok()?;
+fn entry(listed: &fs::DirEntry, place: &Place, ours: &Now<'_>) -> Option<Entry> {
+    if !place.shows(&listed.file_name()) {
+        return None;
+    }
+    let path = listed.path();
+    let metadata = fs::metadata(&path).ok()?;
+    if ours.have(&path, &metadata).ok()? {
+        return None;
+    }
     let kind = match metadata.is_dir() {
         true => Kind::Directory,
         false if metadata.is_file() => Kind::File(metadata.len()),

@@ -15,7 +15,7 @@ pub(crate) mod reply;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -34,6 +34,7 @@ use crate::auth::{Denial, Guard};
 use crate::client::DRAIN;
 use crate::config::{Config, Shutdown};
 use crate::order::Orders;
+use crate::private::Private;
 use crate::sessions::{Session, Sessions};
 use crate::shown;
 use crate::stranger;
@@ -170,7 +171,7 @@ pub(crate) async fn linger(mut stream: Stream, orders: &mut Orders) {
 struct Reception<'a> {
     peer: SocketAddr,
     web: Option<&'a Path>,
-    private: &'a [PathBuf],
+    private: &'a Arc<Private>,
     sessions: &'a Arc<Sessions>,
     guard: &'a Guard<'a>,
     upgrade: OnceLock<(Upgrade, Session)>,
@@ -260,7 +261,7 @@ impl<'a> Reception<'a> {
 /// Answers a request that wants no session.
 async fn web_request(
     web: Option<&Path>,
-    private: &[PathBuf],
+    private: &Arc<Private>,
     head: Parts,
     client: SocketAddr,
 ) -> Result<Reply, Infallible> {

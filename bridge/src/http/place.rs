@@ -1,7 +1,8 @@
 //! What a request's path means below the directory that is served. Knows no files.
 //!
 //! Nothing here leads out of the directory (H2): a path is taken apart first and decoded after it,
-//! and a part that the file system would not take for a plain name is refused.
+//! and a part that the file system would not take for a plain name is refused. So is a name that
+//! begins with a dot, by which people hide what is for programs: `.git`, `.htpasswd`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,6 +12,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_e
 
 /// All but RFC 3986's unreserved characters.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The one name with a dot that is for the web (RFC 8615). It stands at the root.
+const WELL_KNOWN: &[u8] = b".well-known";
 
 /// A place below the directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,8 +29,18 @@ impl Place {
     /// Reads the path of a request target. Doubled slashes count as one.
     pub(crate) fn of(path: &str) -> Option<Self> {
         let parts = path.split('/').filter(|part| !part.is_empty());
-        let names = parts.map(name).collect::<Option<_>>()?;
-        Some(Self { names, is_directory: path.ends_with('/') })
+        let mut place = Self { names: Vec::new(), is_directory: path.ends_with('/') };
+        for part in parts {
+            let name = name(part).filter(|name| place.shows(name))?;
+            place.names.push(name);
+        }
+        Some(place)
+    }
+
+    /// Whether what is called so there is for the web.
+    pub(crate) fn shows(&self, name: &OsStr) -> bool {
+        let name = name.as_bytes();
+        !name.starts_with(b".") || (self.names.is_empty() && name == WELL_KNOWN)
     }
 
     /// Where that is, if `root` is the directory.
@@ -77,7 +91,7 @@ mod tests {
             ("/a%20b/%c5%bc", "/dir/a b/ż"),
             ("/50%", "/dir/50%"),
             ("//a//b", "/dir/a/b"),
-            ("/...", "/dir/..."),
+            ("/a.b.", "/dir/a.b."),
             ("*", "/dir/*"),
         ] {
             assert_eq!(path(typed).as_deref(), Some(Path::new(expected)), "{typed}");
@@ -107,8 +121,18 @@ mod tests {
             assert_eq!(path(typed), None, "{typed}");
         }
         // A backslash is a letter like any other here; decoding happens once.
-        assert_eq!(path("/..\\..\\x").unwrap(), Path::new("/dir/..\\..\\x"));
+        assert_eq!(path("/a\\..\\..\\x").unwrap(), Path::new("/dir/a\\..\\..\\x"));
         assert_eq!(path("/%252e%252e/x").unwrap(), Path::new("/dir/%2e%2e/x"));
+    }
+
+    #[test]
+    fn f6_a_name_with_a_dot_before_it_is_no_place_but_the_well_known_one() {
+        for typed in ["/.git/config", "/a/.htpasswd", "/%2egit/x", "/...", "/a/.well-known/x"] {
+            assert_eq!(path(typed), None, "{typed}");
+        }
+        assert_eq!(path("/.well-known/.x"), None);
+        let challenge = path("/.well-known/acme-challenge/x").unwrap();
+        assert_eq!(challenge, Path::new("/dir/.well-known/acme-challenge/x"));
     }
 
     #[test]

@@ -41,9 +41,13 @@ pub struct Files {
 }
 
 impl Files {
-    /// Those that nobody else may read; the certificate may have its key in the same file.
-    pub fn private(&self) -> Vec<PathBuf> {
-        [Some(&self.certificate), self.key.as_ref()].into_iter().flatten().cloned().collect()
+    /// All of them.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let authorities = match &self.clients {
+            Some(Authorities::File(path)) => Some(path),
+            Some(Authorities::System) | None => None,
+        };
+        [Some(&self.certificate), self.key.as_ref(), authorities].into_iter().flatten()
     }
 }
 

@@ -151,7 +151,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
         let doubt = Arc::new(Notify::new());
         let tally = Tally::default();
-        let security = host.certificates.for_bridge();
+        let security = host.certificates.for_bridge(&host.private);
         let program = bridge::Program {
             readiness: seen,
             hold: spec.policy.wrap_timeout,
@@ -160,6 +160,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             served: tally.count(),
         };
         let relocated = Relocated::hold()?;
+        tokio::task::spawn_blocking(preload::sweep);
         Ok(Self {
             spec,
             host,
@@ -264,23 +265,12 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.terminal = Terminal::in_foreground();
         let log = &self.host.log.destination;
         let output = Output::open(log, self.spec.policy.mode, &self.spec.command[0]);
-        let library = self.library.as_ref().expect("nothing is started after a daemon was left");
-        let prepared = Preparation {
-            library: library.path(),
-            old_port: self.spec.port,
-            new_port: self.relocated.port,
-            notify_name: &self.notifications.name,
-            notify_token: &self.notifications.token,
-            open_files: self.host.open_files,
-            output: &output,
-            terminal: self.terminal,
-        };
-        match spawn(&self.spec.command, &prepared) {
+        match self.start(&output) {
             Ok(pid) => {
                 let name = &self.name;
                 info!(program = name, pid = pid.as_raw(), "program started: {name}[{pid}]");
                 output.log(&self.spec.command[0], pid, &mut self.readers);
-                self.host.announcer.up();
+                self.host.announcer.up(self.host.log);
                 self.leader = Some(pid);
                 self.leader_pid = Some(pid);
                 self.name_obstacle();
@@ -298,6 +288,25 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 self.events.push_back(Event::SpawnFailed(failure.status));
             }
         }
+    }
+
+    fn start(&mut self, output: &Output) -> Result<Pid, Failure> {
+        let library = self.library.as_mut().expect("nothing is started after a daemon was left");
+        library.renew()?;
+        if let Ok(metadata) = library.path().metadata() {
+            self.host.private.note(&metadata);
+        }
+        let prepared = Preparation {
+            library: library.path(),
+            old_port: self.spec.port,
+            new_port: self.relocated.port,
+            notify_name: &self.notifications.name,
+            notify_token: &self.notifications.token,
+            open_files: self.host.open_files,
+            output,
+            terminal: self.terminal,
+        };
+        spawn(&self.spec.command, &prepared)
     }
 
     /// W12: says at once what can be seen from outside, once.

@@ -1,17 +1,18 @@
 //! A log file: appended to, and opened anew when somebody has moved it away. Knows lines and no
 //! records.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use rustix::fs::{Mode, OFlags};
 
 use super::lines::Lines;
 use crate::behind::{self, Queue, Writer};
+use crate::trusted;
 
 /// A log file that can be opened anew.
 #[derive(Debug, Clone)]
@@ -59,14 +60,11 @@ impl LogFile {
 /// Without O_NONBLOCK, open(2) of a fifo that nobody reads would wait.
 fn append(path: &Path) -> Result<File> {
     let open = || {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)?;
-        fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
-        io::Result::Ok(file)
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
+        let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = trusted::open(path, flags, Mode::from_raw_mode(0o640))?;
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND)).map_err(io::Error::from)?;
+        anyhow::Ok(file)
     };
     open().with_context(|| format!("cannot open log file {}", path.display()))
 }

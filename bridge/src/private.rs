@@ -1,0 +1,176 @@
+//! Our own files, which no web request is answered with and no listing shows, whatever they are called
+//! there: keys, logs, recordings. Knows names and identities; must not know what is in them.
+
+use std::cell::OnceCell;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// The files that are ours alone. The default has none.
+#[derive(Debug, Default)]
+pub struct Private {
+    files: Vec<PathBuf>,
+    series: Vec<Series>,
+    /// Those that were seen: a log goes on being ours when it was moved away.
+    seen: Mutex<HashSet<Identity>>,
+}
+
+/// Files beside each other, of this run and of earlier ones: this name, a dot or a hyphen, and a number, with
+/// or without more behind it. So are recordings called, and logs that were moved away.
+#[derive(Debug)]
+struct Series {
+    directory: PathBuf,
+    name: OsString,
+}
+
+/// What tells a file from every other, also from a later one that has got its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    /// Where the file system knows it.
+    made: Option<SystemTime>,
+}
+
+impl Private {
+    /// What lies at the paths of `files`, now or at any time, and what is called like one of `series` with a
+    /// number.
+    pub fn new(files: Vec<PathBuf>, series: impl IntoIterator<Item = PathBuf>) -> Self {
+        let series = series.into_iter().filter_map(|path| Series::of(&path)).collect();
+        Self { files, series, seen: Mutex::default() }
+    }
+
+    /// Adds this one file.
+    pub fn note(&self, file: &Metadata) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(Identity::of(file));
+    }
+
+    /// Adds what lies at the paths now, which may be moved away later.
+    pub fn look(&self) {
+        for metadata in self.files.iter().filter_map(|path| fs::metadata(path).ok()) {
+            self.note(&metadata);
+        }
+    }
+
+    /// Looks, for one request. Blocks, as what it gives does.
+    pub(crate) fn now(&self) -> Now<'_> {
+        self.look();
+        Now { private: self, numbered: OnceCell::new() }
+    }
+}
+
+/// The files that are ours at this moment.
+pub(crate) struct Now<'a> {
+    private: &'a Private,
+    /// Those of the series, once somebody had to ask.
+    numbered: OnceCell<HashSet<Identity>>,
+}
+
+impl Now<'_> {
+    /// Whether the file that `path` leads to, and that has this metadata, is one of them.
+    pub(crate) fn have(&self, path: &Path, file: &Metadata) -> io::Result<bool> {
+        let identity = Identity::of(file);
+        let seen = &self.private.seen;
+        if seen.lock().unwrap_or_else(PoisonError::into_inner).contains(&identity) {
+            return Ok(true);
+        }
+        if self.private.series.is_empty() || !file.is_file() {
+            return Ok(false);
+        }
+        // A file with other names may be called so elsewhere.
+        if file.nlink() > 1 {
+            return Ok(self.numbered().contains(&identity));
+        }
+        if fs::symlink_metadata(path)?.is_symlink() {
+            return Ok(self.is_numbered(&fs::canonicalize(path)?));
+        }
+        Ok(self.is_numbered(path))
+    }
+
+    fn is_numbered(&self, path: &Path) -> bool {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        self.private
+            .series
+            .iter()
+            .any(|series| series.has(name) && is_same(parent, &series.directory))
+    }
+
+    fn numbered(&self) -> &HashSet<Identity> {
+        self.numbered.get_or_init(|| self.private.series.iter().flat_map(Series::all).collect())
+    }
+}
+
+impl Series {
+    /// Nothing is beside a path that ends in no name.
+    fn of(path: &Path) -> Option<Self> {
+        Some(Self { directory: path.parent()?.to_owned(), name: path.file_name()?.to_owned() })
+    }
+
+    fn has(&self, name: &OsStr) -> bool {
+        let rest = name.as_bytes().strip_prefix(self.name.as_bytes());
+        matches!(rest, Some([b'.' | b'-', b'0'..=b'9', ..]))
+    }
+
+    fn all(&self) -> Vec<Identity> {
+        let Ok(entries) = fs::read_dir(&self.directory) else { return Vec::new() };
+        let ours = entries.flatten().filter(|entry| self.has(&entry.file_name()));
+        ours.filter_map(|entry| Some(Identity::of(&entry.metadata().ok()?))).collect()
+    }
+}
+
+impl Identity {
+    fn of(file: &Metadata) -> Self {
+        Self { device: file.dev(), inode: file.ino(), made: file.created().ok() }
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => Identity::of(&one) == Identity::of(&other),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f6_files_are_known_by_any_name_and_after_they_were_moved() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in
+            ["log", "rec.1", "rec.12.gz", "log-20240101", "rec.html", "rec", "x.1", "log.txt"]
+        {
+            fs::write(at(name), "").unwrap();
+        }
+        let private = Private::new(vec![at("log")], [at("rec"), at("log")]);
+        let have = |name: &str| {
+            let metadata = fs::metadata(at(name)).unwrap();
+            private.now().have(&at(name), &metadata).unwrap()
+        };
+        for name in ["log", "rec.1", "rec.12.gz", "log-20240101"] {
+            assert!(have(name), "{name}");
+            fs::hard_link(at(name), at("linked")).unwrap();
+            assert!(have("linked") && have(name), "{name}");
+            fs::remove_file(at("linked")).unwrap();
+            std::os::unix::fs::symlink(at(name), at("symbolic")).unwrap();
+            assert!(have("symbolic"), "{name}");
+            fs::remove_file(at("symbolic")).unwrap();
+        }
+        for name in ["rec.html", "rec", "x.1", "log.txt"] {
+            assert!(!have(name), "{name}");
+        }
+        fs::rename(at("log"), at("page")).unwrap();
+        assert!(have("page"));
+        fs::remove_file(at("page")).unwrap();
+        fs::write(at("page"), "").unwrap();
+        assert!(!have("page"), "another file");
+    }
+}

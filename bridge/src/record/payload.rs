@@ -1,0 +1,40 @@
+//! What waits to be recorded. A large piece lies in memory of its own, which goes back to the system when
+//! it is written or given up: a heap would keep it.
+
+use std::ops::Deref;
+
+use memmap2::MmapMut;
+
+/// From how many bytes on; less would be lost in pages.
+const LARGE: usize = 16 * 1024;
+
+#[derive(Debug)]
+pub(super) enum Payload {
+    Small(Box<[u8]>),
+    Large(MmapMut),
+}
+
+impl Payload {
+    pub(super) fn copy(bytes: &[u8]) -> Self {
+        let map = (bytes.len() >= LARGE).then(|| MmapMut::map_anon(bytes.len()));
+        match map {
+            Some(Ok(mut map)) => {
+                map.copy_from_slice(bytes);
+                Self::Large(map)
+            }
+            // A process has only so many maps.
+            Some(Err(_)) | None => Self::Small(bytes.into()),
+        }
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Large(map) => map,
+        }
+    }
+}

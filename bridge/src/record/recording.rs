@@ -1,0 +1,242 @@
+//! One recording between its session, which must not wait, and the thread that writes it.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::Recordings;
+use super::script::{Encoding, Entry, Script, WRITE};
+use crate::words::words;
+
+/// How much of one recording may wait for the disk, bytes.
+pub(super) const WAITING_MAX: usize = 16 * 1024 * 1024;
+
+/// What an entry costs besides its payload.
+const OVERHEAD: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Recording {
+    pub(super) session: u64,
+    number: u64,
+    encoding: Encoding,
+    recordings: Arc<Recordings>,
+    waiting: Mutex<Waiting>,
+    /// Locked by the thread that writes, as long as the disk takes.
+    written: Mutex<Written>,
+}
+
+/// What the session has given, and the thread has not yet taken.
+#[derive(Debug)]
+struct Waiting {
+    entries: VecDeque<Entry>,
+    /// Theirs.
+    size: usize,
+    /// A thread has it, or will.
+    is_queued: bool,
+    /// What follows the last entry.
+    end: End,
+    /// Dropped when nothing is left to be written.
+    done: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The session goes on.
+    Open,
+    /// The end of the script.
+    Due,
+    /// Nobody waits for it any more. A file that has not been begun is not.
+    Abandoned,
+    /// Nothing: it could not be written.
+    Failed,
+}
+
+#[derive(Debug)]
+enum Written {
+    Nothing,
+    Begun(Script, PathBuf),
+    All,
+}
+
+impl Recording {
+    /// Begins it; what it gives hears of its end.
+    pub(super) fn new(
+        recordings: Arc<Recordings>,
+        session: u64,
+        encoding: Encoding,
+    ) -> (Arc<Self>, oneshot::Receiver<()>) {
+        let (done, ended) = oneshot::channel();
+        let (entries, size) = (VecDeque::new(), 0);
+        let done = Some(done);
+        let waiting = Waiting { entries, size, is_queued: true, end: End::Open, done };
+        let recording = Arc::new(Self {
+            session,
+            number: recordings.number(),
+            encoding,
+            recordings,
+            waiting: Mutex::new(waiting),
+            written: Mutex::new(Written::Nothing),
+        });
+        recording.recordings.writers.put(Arc::clone(&recording));
+        (recording, ended)
+    }
+
+    /// Takes an entry. False: none is taken any more.
+    pub(super) fn put(self: &Arc<Self>, entry: Entry) -> bool {
+        let mut waiting = self.waiting();
+        if waiting.end != End::Open {
+            return false;
+        }
+        let size = cost(&entry);
+        if waiting.size + size > WAITING_MAX || !self.recordings.reserve(size) {
+            warn!(session = self.session, "recording ended early: the disk is too slow");
+            self.end_with(waiting, End::Due);
+            return false;
+        }
+        waiting.size += size;
+        waiting.entries.push_back(entry);
+        self.wake(waiting);
+        true
+    }
+
+    /// The session has ended.
+    pub(super) fn end(self: &Arc<Self>) {
+        let waiting = self.waiting();
+        if waiting.end == End::Open {
+            self.end_with(waiting, End::Due);
+        }
+    }
+
+    /// Gives up what waits.
+    pub(super) fn abandon(&self) {
+        let mut waiting = self.waiting();
+        if waiting.end != End::Failed {
+            waiting.end = End::Abandoned;
+        }
+        self.clear(&mut waiting);
+    }
+
+    /// How much waits, bytes.
+    pub(super) fn size(&self) -> usize {
+        self.waiting().size
+    }
+
+    /// Writes a piece, and what there is to begin with or to end with. Blocks.
+    pub(super) fn write(self: &Arc<Self>) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let (entries, end) = self.take();
+        let size = entries.iter().map(cost).sum();
+        if let Err((path, error)) = self.write_to(&mut written, &entries, end) {
+            self.fail(&mut written, &path, &error);
+        }
+        self.recordings.release(size);
+        let mut waiting = self.waiting();
+        if matches!(*written, Written::All) {
+            waiting.done = None;
+        } else if waiting.entries.is_empty() && waiting.end == End::Open {
+            waiting.is_queued = false;
+        } else {
+            self.recordings.writers.put(Arc::clone(self));
+        }
+    }
+
+    fn write_to(
+        &self,
+        written: &mut Written,
+        entries: &[Entry],
+        end: Option<End>,
+    ) -> Result<(), (PathBuf, io::Error)> {
+        if let Written::Nothing = written {
+            if end == Some(End::Abandoned) {
+                *written = Written::All;
+                return Ok(());
+            }
+            *written = self.begin()?;
+        }
+        let Written::Begun(script, path) = written else { return Ok(()) };
+        let failed = |error| (path.clone(), error);
+        script.append(entries).map_err(failed)?;
+        if end.is_some() {
+            script.end().map_err(failed)?;
+            *written = Written::All;
+        }
+        Ok(())
+    }
+
+    fn begin(&self) -> Result<Written, (PathBuf, io::Error)> {
+        let (file, path): (File, _) = self.recordings.create(self.number)?;
+        match Script::begin(file, self.encoding) {
+            Ok(script) => {
+                info!(session = self.session, "recording to {}", path.display());
+                Ok(Written::Begun(script, path))
+            }
+            Err(error) => {
+                let _ = fs::remove_file(&path);
+                Err((path, error))
+            }
+        }
+    }
+
+    /// Says why it ends. One with nothing in it is none.
+    fn fail(&self, written: &mut Written, path: &Path, error: &io::Error) {
+        let (session, error) = (self.session, words(error));
+        let begun = std::mem::replace(written, Written::All);
+        match begun {
+            Written::Begun(script, _) if script.has_entries => {
+                warn!(session, "recording ended early: cannot write {}: {error}", path.display());
+            }
+            begun => {
+                if let Written::Begun(..) = begun {
+                    let _ = fs::remove_file(path);
+                }
+                warn!(session, "cannot record to {}: {error}", path.display());
+            }
+        }
+        let mut waiting = self.waiting();
+        waiting.end = End::Failed;
+        self.clear(&mut waiting);
+    }
+
+    /// The next entries, and what follows them if they are the last.
+    fn take(&self) -> (Vec<Entry>, Option<End>) {
+        let mut waiting = self.waiting();
+        let (mut entries, mut size) = (Vec::new(), 0);
+        while size < WRITE {
+            let Some(entry) = waiting.entries.pop_front() else { break };
+            size += cost(&entry);
+            entries.push(entry);
+        }
+        waiting.size -= size;
+        let is_last = waiting.entries.is_empty() && waiting.end != End::Open;
+        (entries, is_last.then_some(waiting.end))
+    }
+
+    fn end_with(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>, end: End) {
+        waiting.end = end;
+        self.wake(waiting);
+    }
+
+    fn wake(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>) {
+        if !std::mem::replace(&mut waiting.is_queued, true) {
+            self.recordings.writers.put(Arc::clone(self));
+        }
+    }
+
+    fn clear(&self, waiting: &mut Waiting) {
+        waiting.entries = VecDeque::new();
+        self.recordings.release(std::mem::take(&mut waiting.size));
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn cost(entry: &Entry) -> usize {
+    entry.payload.len() + OVERHEAD
+}
