@@ -36,6 +36,7 @@ pub mod tls;
 mod turns;
 mod words;
 pub mod ws;
+pub mod zone;
 
 use std::io;
 use std::sync::Arc;
