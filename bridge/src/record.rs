@@ -121,7 +121,8 @@ impl Recorder {
         let Some(entries) = &self.entries else { return };
         let size = bytes.len() + OVERHEAD;
         if self.pending.fetch_add(size, Ordering::Relaxed) + size > PENDING_MAX {
-            warn!(session = self.session, "recording ended early: the disk is too slow");
+            let session = self.session;
+            warn!(session, "recording ended early: the disk is too slow for session {session}");
             self.entries = None;
             return;
         }
@@ -136,7 +137,8 @@ impl Recorder {
     pub(crate) async fn finish(mut self) {
         self.entries = None;
         if timeout(FINISH, &mut self.writer).await.is_err() {
-            warn!(session = self.session, "recording is still being written");
+            let session = self.session;
+            warn!(session, "recording of session {session} is still being written");
         }
     }
 }

@@ -304,7 +304,7 @@ mod tests {
             ),
             (
                 "80 --auth-plugin=Magic --auth-source=x a:1",
-                "'Magic' for '--auth-plugin': expected one of BasicHTTPAuth, ClientCertCNAuth, ExpectOrigin",
+                "'Magic' for '--auth-plugin': expected BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin",
             ),
             ("80 --wrap-timeout=5 a:1", "'--wrap-timeout' needs a program"),
             ("80 --stop-timeout=5 a:1", "'--stop-timeout' needs a program"),

@@ -87,8 +87,8 @@ fn plugin_named(typed: &str) -> Result<AuthPlugin, UsageError> {
     let module = ["websockify.auth_plugins.", "auth_plugins."];
     let name = module.iter().find_map(|module| typed.strip_prefix(module)).unwrap_or(typed);
     AuthPlugin::ALL.into_iter().find(|plugin| plugin.name() == name).ok_or_else(|| {
-        let names = AuthPlugin::ALL.map(AuthPlugin::name);
-        invalid("--auth-plugin", typed, &format!("one of {}", names.join(", ")))
+        let [others @ .., last] = AuthPlugin::ALL.map(AuthPlugin::name);
+        invalid("--auth-plugin", typed, &format!("{} or {last}", others.join(", ")))
     })
 }
 
