@@ -24,6 +24,8 @@ pub(crate) struct Sight {
     /// The relocated port.
     port: u16,
     listener: Option<Listener>,
+    /// The processes of the instance.
+    instance: Vec<Process>,
     /// The last look failed: what we know may be old.
     blind: bool,
 }
@@ -51,7 +53,8 @@ impl Sight {
     /// /proc cannot be used.
     pub(crate) fn new(port: u16) -> io::Result<Self> {
         let tree = Tree::new()?;
-        Ok(Self { tree, reaper: Reaper::default(), port, listener: None, blind: false })
+        let reaper = Reaper::default();
+        Ok(Self { tree, reaper, port, listener: None, instance: vec![], blind: false })
     }
 
     /// Whoever is left now belongs to no instance that follows.
@@ -59,11 +62,17 @@ impl Sight {
         let begun = self.tree.begin_instance();
         self.note(begun);
         self.listener = None;
+        self.instance.clear();
     }
 
     /// The listener, as it was seen last.
     pub(crate) fn listener(&self) -> Option<&Listener> {
         self.listener.as_ref()
+    }
+
+    /// The processes of the instance, as they were seen last.
+    pub(crate) fn instance(&self) -> &[Process] {
+        &self.instance
     }
 
     /// Whether the last look failed.
@@ -84,8 +93,8 @@ impl Sight {
 
     /// Looks who of the instance is left; `None` if that cannot be seen now.
     pub(crate) fn left(&mut self) -> Option<Left> {
-        let instance = self.find()?;
-        Some(match (&self.listener, instance.is_empty()) {
+        self.find()?;
+        Some(match (&self.listener, self.instance.is_empty()) {
             (Some(_), _) => Left::Listener,
             (None, true) => Left::Nobody,
             (None, false) => Left::Idle,
@@ -121,11 +130,11 @@ impl Sight {
         self.reaper.take(leader)
     }
 
-    /// The instance; and notes its listener, the one that was known if it is still there. `None` if
+    /// Notes the instance, and its listener, the one that was known if it is still there. `None` if
     /// we cannot look: then what we knew stands.
-    fn find(&mut self) -> Option<Vec<Process>> {
+    fn find(&mut self) -> Option<()> {
         let known = self.listener.as_ref().map(|listener| listener.address);
-        let mut instance = self.instance()?;
+        let mut instance = self.processes()?;
         for _ in 0..LOOKS {
             let listeners = bridge::sock_diag::listeners(self.port);
             let mut listeners = self.note(listeners)?;
@@ -140,12 +149,13 @@ impl Sight {
             if self.note(outside)?.into_iter().all(|outside| outside) {
                 break;
             }
-            instance = self.instance()?;
+            instance = self.processes()?;
         }
-        Some(instance)
+        self.instance = instance;
+        Some(())
     }
 
-    fn instance(&mut self) -> Option<Vec<Process>> {
+    fn processes(&mut self) -> Option<Vec<Process>> {
         let instance = self.tree.instance(&mut self.reaper);
         self.note(instance)
     }
