@@ -35,6 +35,7 @@ const IN_WORDS: &[&str] = &[
     "client",
     "port",
     "version",
+    "method",
     "path",
     "target",
     "tls",

@@ -230,6 +230,7 @@ async fn web_request(
         Some(root) => files::answer(root, private, head).await,
         None => reply::refusal(Refusal::WebRequest),
     };
-    debug!(%client, %method, path = ?uri.path(), status = reply.status().as_u16(), "web request");
+    let (path, status) = (uri.path(), reply.status().as_u16());
+    debug!(%client, %method, ?path, status, "web request: {client}, {method} {path:?}, {status}");
     Ok(reply)
 }
