@@ -113,6 +113,33 @@ fn d_the_manual_page_renders_without_a_warning_and_has_every_option() {
     }
 }
 
+/// F73: as the help does, for every shell, whatever clap knows.
+#[test]
+fn f73_the_completions_have_every_option() {
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let text = completions(shell);
+        for long in websockify::command().get_arguments().filter_map(clap::Arg::get_long) {
+            let written =
+                if shell == Shell::Fish { format!("-l {long}") } else { format!("--{long}") };
+            let is_whole =
+                |rest: &str| !rest.starts_with(|next: char| next == '-' || next.is_alphanumeric());
+            assert!(text.split(&written).skip(1).any(is_whole), "{shell}: no {written}");
+        }
+    }
+}
+
+/// F58: who adds one is told where it has to be explained.
+#[test]
+fn f58_the_pages_explain_every_authentication_plugin() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let (readme, section) = (read("README.md"), read("man/sections/encryption.roff"));
+    assert!(websockify::auth_plugins().count() >= 3);
+    for plugin in websockify::auth_plugins() {
+        assert!(readme.contains(&format!("`--auth-plugin={plugin} ")), "README.md: {plugin}");
+        assert!(section.contains(&format!(".TP\n.B {plugin}\n")), "encryption.roff: {plugin}");
+    }
+}
+
 /// W13: the command lines among the examples, as a reader would type them.
 #[test]
 fn w13_the_examples_are_command_lines_that_websockify_takes() {

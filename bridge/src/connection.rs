@@ -78,9 +78,12 @@ pub(crate) async fn attend(
         target = %shared.config.target,
         tls,
         name,
-        "session started: {} to {}",
-        peer.ip(),
-        shared.config.target
+        "session started: {}, {peer} to {}, version {}, path {:?}{}",
+        session.id,
+        shared.config.target,
+        version,
+        path,
+        encryption(tls, name.as_deref())
     );
     bridge(&mut client, &shared, &mut orders).await;
     let (code, reason) = client.ending();
@@ -99,11 +102,12 @@ pub(crate) async fn attend(
         duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         code,
         reason,
-        "session ended: {} after {:.1} s, {} bytes sent, {} received, {code} {reason:?}",
-        peer.ip(),
+        "session ended: {}, {peer} after {:.1} s, {} bytes sent, {} received, code {code}{}",
+        session.id,
         duration.as_secs_f64(),
         client.sent,
-        client.received
+        client.received,
+        in_quotes(reason)
     );
     if let Some(tap) = client.tap.take() {
         Box::pin(tap.finish()).await;
@@ -117,6 +121,19 @@ fn shown_path(upgrade: Upgrade) -> Box<str> {
         Cow::Borrowed(_) => upgrade.path,
     };
     shown.into()
+}
+
+fn encryption(tls: Option<&str>, name: Option<&str>) -> String {
+    let Some(version) = tls else { return String::new() };
+    match name {
+        Some(name) => format!(", tls {version}, name {name:?}"),
+        None => format!(", tls {version}"),
+    }
+}
+
+/// A close reason behind its code.
+fn in_quotes(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" {reason:?}") }
 }
 
 async fn receive(

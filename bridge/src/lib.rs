@@ -41,6 +41,7 @@ pub mod tls;
 mod turns;
 mod words;
 pub mod ws;
+pub mod zone;
 
 use std::io;
 use std::sync::Arc;

@@ -138,7 +138,7 @@ impl Recorder {
             before = now;
         }
         let session = self.recording.session;
-        warn!(session, "recording may lack its end: the disk is too slow");
+        warn!(session, "recording of session {session} may lack its end: the disk is too slow");
         self.recording.abandon();
     }
 }

@@ -21,6 +21,7 @@ use crate::order::Orders;
 use crate::sock_diag;
 use crate::stream::tune;
 use crate::words::words;
+use crate::zone;
 
 /// How long one address may take to be connected to, and a name to be resolved.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -291,7 +292,7 @@ async fn ask_kernel(stream: &TcpStream, target: SocketAddr) -> Verdict {
 
 async fn connect_address(address: &Address) -> Result<Connection, Unreachable> {
     let failed = |error| Unreachable::Connect(address.to_string(), words(&error));
-    let lookup = timeout(CONNECT, lookup_host((address.host.as_str(), address.port)));
+    let lookup = timeout(CONNECT, lookup(address));
     let addrs = lookup.await.unwrap_or_else(|late| Err(late.into())).map_err(failed)?;
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for addr in addrs {
@@ -301,6 +302,14 @@ async fn connect_address(address: &Address) -> Result<Connection, Unreachable> {
         }
     }
     Err(failed(last))
+}
+
+async fn lookup(address: &Address) -> io::Result<Vec<SocketAddr>> {
+    let (host, port) = (address.host.as_str(), address.port);
+    match zone::resolve(host, port) {
+        Some(found) => found.map(|found| vec![found]),
+        None => Ok(lookup_host((host, port)).await?.collect()),
+    }
 }
 
 async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {

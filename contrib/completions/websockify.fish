@@ -1,9 +1,9 @@
-complete -c websockify -l wrap-mode -d 'When it exits or daemonizes: exit, ignore or respawn' -r -f -a "exit\t''
+complete -c websockify -l wrap-mode -d 'When it exits or daemonizes: exit, ignore or respawn [default: exit]' -r -f -a "exit\t''
 ignore\t''
 respawn\t''"
 complete -c websockify -l program-port -d 'Port that it binds [default: SOURCE_PORT]' -r
-complete -c websockify -l wrap-timeout -d 'Seconds that a client waits for it to listen' -r
-complete -c websockify -l stop-timeout -d 'Seconds that it may take to end before SIGKILL' -r
+complete -c websockify -l wrap-timeout -d 'Seconds that a client waits for it to listen [default: 30]' -r
+complete -c websockify -l stop-timeout -d 'Seconds that it may take to end before SIGKILL [default: 10]' -r
 complete -c websockify -l rebind-lib -d 'Library to preload [default: the installed or built-in one]' -r -F
 complete -c websockify -l web -d 'Directory to serve files from, on the same port [default: none]' -r -f -a "(__fish_complete_directories)"
 complete -c websockify -l timeout -d 'Exit after so long, once no session is left; 0: never' -r

@@ -1,6 +1,8 @@
 //! What a person may type. The doc comments are `--help` and the manual page; what the values mean
 //! together is settled in `config.rs`.
 
+mod refusal;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -38,36 +40,38 @@ pub(crate) struct Args {
         long,
         value_name = "MODE",
         value_enum,
-        default_value = "exit",
         hide_possible_values = true,
-        help = "When it exits or daemonizes: exit, ignore or respawn",
+        help = "When it exits or daemonizes: exit, ignore or respawn [default: exit]",
         help_heading = "Wrapping a program"
     )]
-    pub(crate) wrap_mode: WrapModeArg,
+    pub(crate) wrap_mode: Option<WrapModeArg>,
 
     /// Port that it binds [default: SOURCE_PORT]
-    #[arg(long, value_name = "PORT", help_heading = "Wrapping a program")]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "PORT",
+        help_heading = "Wrapping a program"
+    )]
     pub(crate) program_port: Option<String>,
 
-    /// Seconds that a client waits for it to listen
+    /// Seconds that a client waits for it to listen [default: 30]
     #[arg(
         long,
         allow_negative_numbers = true,
         value_name = "SECONDS",
-        default_value = "30",
         help_heading = "Wrapping a program"
     )]
-    pub(crate) wrap_timeout: String,
+    pub(crate) wrap_timeout: Option<String>,
 
-    /// Seconds that it may take to end before SIGKILL
+    /// Seconds that it may take to end before SIGKILL [default: 10]
     #[arg(
         long,
         allow_negative_numbers = true,
         value_name = "SECONDS",
-        default_value = "10",
         help_heading = "Wrapping a program"
     )]
-    pub(crate) stop_timeout: String,
+    pub(crate) stop_timeout: Option<String>,
 
     /// Library to preload [default: the installed or built-in one]
     #[arg(long, value_name = "FILE", help_heading = "Wrapping a program")]
@@ -106,7 +110,7 @@ pub(crate) struct Args {
     pub(crate) record: Option<PathBuf>,
 
     /// Client connections open at once [default: 20000]
-    #[arg(long, value_name = "N", help_heading = "Sessions")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Sessions")]
     pub(crate) max_connections: Option<String>,
 
     /// Our certificate and its chain in PEM [default: self.pem]
@@ -166,6 +170,27 @@ pub(crate) enum WrapModeArg {
     Respawn,
 }
 
+/// A way to authenticate, under upstream's name. The manual page and the README name each of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthPlugin {
+    BasicHttpAuth,
+    ClientCertCnAuth,
+    ExpectOrigin,
+}
+
+impl AuthPlugin {
+    pub(crate) const ALL: [Self; 3] =
+        [Self::BasicHttpAuth, Self::ClientCertCnAuth, Self::ExpectOrigin];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::BasicHttpAuth => "BasicHTTPAuth",
+            Self::ClientCertCnAuth => "ClientCertCNAuth",
+            Self::ExpectOrigin => "ExpectOrigin",
+        }
+    }
+}
+
 /// Options of later websockifys, and of the manual page, that this one does not have.
 const NOT_OURS: &[&str] = &[
     "-6",
@@ -206,53 +231,8 @@ impl Args {
     /// Parses a command line, program name first.
     pub(crate) fn parse_from_os(args: impl IntoIterator<Item = OsString>) -> Result<Self, Refusal> {
         let args: Vec<_> = args.into_iter().collect();
-        Self::try_parse_from(&args).map_err(|error| match error.kind() {
-            clap::error::ErrorKind::InvalidUtf8 => not_text(&args),
-            _ => refusal(&error),
-        })
+        Self::try_parse_from(&args).map_err(|error| refusal::of(&error, &args))
     }
-}
-
-/// Only the program and file names may be bytes of any kind.
-fn not_text(args: &[OsString]) -> Refusal {
-    let culprit = args.iter().find(|arg| arg.to_str().is_none());
-    let culprit = culprit.unwrap_or(&args[0]).as_encoded_bytes();
-    // What stands behind an option may be a password.
-    let name = culprit.split(|byte| *byte == b'=').next().filter(|_| culprit.starts_with(b"--"));
-    let shown = name.unwrap_or(culprit).escape_ascii();
-    Refusal::Usage(format!("argument '{shown}' is not text in UTF-8"))
-}
-
-fn refusal(error: &clap::Error) -> Refusal {
-    use clap::error::{ContextKind, ContextValue, ErrorKind};
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            return Refusal::Answer(error.render().to_string());
-        }
-        ErrorKind::MissingRequiredArgument => {
-            return Refusal::Usage("no source port given; try 'websockify --help'".into());
-        }
-        ErrorKind::UnknownArgument => {
-            if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg) {
-                let name = name.split('=').next().unwrap_or(name);
-                if NOT_OURS.contains(&name) {
-                    return Refusal::Usage(format!(
-                        "option '{name}' of other websockifys is not supported by this one"
-                    ));
-                }
-            }
-        }
-        _ => {}
-    }
-    Refusal::Usage(first_paragraph(&error.render().to_string()))
-}
-
-/// The error itself, without clap's tips and usage, on one line.
-fn first_paragraph(rendered: &str) -> String {
-    let paragraph = rendered.split("\n\n").next().unwrap_or(rendered);
-    let words: Vec<_> = paragraph.split_whitespace().collect();
-    let line = words.join(" ");
-    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }
 
 #[cfg(test)]
@@ -291,7 +271,7 @@ mod tests {
         ] {
             let args = parse(line).expect("a good command line");
             assert_eq!(args.source, "5901");
-            assert_eq!(args.wrap_mode, WrapModeArg::Ignore);
+            assert_eq!(args.wrap_mode, Some(WrapModeArg::Ignore));
             let program = args.program.expect("a program");
             assert_eq!(program, ["vncserver", "-geometry", "1024x768", ":1", "--timeout"]);
         }
@@ -303,7 +283,7 @@ mod tests {
     #[test]
     fn c1_a_long_option_may_be_abbreviated_as_upstream_allows() {
         let args = parse("websockify --wrap-m=respawn 1 -- true").expect("a good command line");
-        assert_eq!(args.wrap_mode, WrapModeArg::Respawn);
+        assert_eq!(args.wrap_mode, Some(WrapModeArg::Respawn));
     }
 
     #[test]
@@ -313,6 +293,48 @@ mod tests {
             error,
             "option '--token-plugin' of other websockifys is not supported by this one"
         );
+    }
+
+    /// All that the help of the Python websockify 0.13 shows.
+    const PYTHON: &str = "-6 -D -h -v --auth-plugin --auth-source --cafile --cert --daemon \
+        --file-only --heartbeat --help --host-token --idle-timeout --inetd --key --key-password \
+        --legacy-syslog --libserver --log-file --prefer-ipv6 --record --run-once --ssl-ciphers \
+        --ssl-only --ssl-target --ssl-version --syslog --target-config --timeout --token-plugin \
+        --token-source --traffic --unix-listen --unix-listen-mode --unix-target --verbose \
+        --verify-client --web --web-auth --wrap-mode";
+
+    /// Each is taken, or said to be of other websockifys.
+    #[test]
+    fn f40_every_option_of_the_python_websockify_is_known() {
+        let command = Args::command();
+        let arguments = || command.get_arguments();
+        let longs = arguments().filter_map(|argument| Some(format!("--{}", argument.get_long()?)));
+        let shorts = arguments().filter_map(|argument| Some(format!("-{}", argument.get_short()?)));
+        let ours: Vec<_> = longs.chain(shorts).chain(["-h".into(), "--help".into()]).collect();
+        let is_ours = |name: &&str| ours.iter().any(|option| option == name);
+        let (taken, later): (Vec<_>, Vec<_>) = PYTHON.split_whitespace().partition(is_ours);
+        for name in &later {
+            let expected =
+                format!("option '{name}' of other websockifys is not supported by this one");
+            for line in [format!("{name} 80 a:1"), format!("80 a:1 {name}")] {
+                let error = parse(&format!("websockify {line}")).expect_err(name);
+                assert_eq!(error, expected, "{line}");
+            }
+            if name.starts_with("--") {
+                let error = parse(&format!("websockify {name}=x 80 a:1")).expect_err(name);
+                assert_eq!(error, expected);
+            }
+        }
+        // Who takes one more changes these, and what the README says of them.
+        assert_eq!((taken.len(), later.len()), (21, 20), "{later:?}");
+    }
+
+    #[test]
+    fn f58_the_help_names_every_authentication_plugin() {
+        let command = Args::command();
+        let option = command.get_arguments().find(|option| option.get_id() == "auth_plugin");
+        let help = option.and_then(clap::Arg::get_help).expect("help").to_string();
+        assert!(AuthPlugin::ALL.iter().all(|plugin| help.contains(plugin.name())), "{help}");
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! From what was typed to what the program needs: every rule between options stands here, and after
 //! it no impossible combination exists.
 
-use std::ffi::OsString;
+pub(crate) mod address;
+
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::child::state::Policy;
 use crate::cli::{Args, WrapModeArg};
 use crate::log;
+use crate::path;
 use crate::security::Security;
 
 /// Everything that was asked for.
@@ -21,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) daemon: bool,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) log: log::Wish,
+    /// What was asked for in vain, to be logged.
+    pub(crate) remarks: Vec<String>,
 }
 
 /// Where clients connect.
@@ -93,6 +98,13 @@ impl Sessions {
 /// How many client connections may be open at once, if nobody says.
 const MAX_CONNECTIONS: usize = 20_000;
 
+/// The greatest number that an option takes: in seconds, more than a century.
+const MOST: u32 = u32::MAX;
+
+/// How long a client waits for the program to listen, and the program may take to end, if nobody says.
+const WRAP_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How many open files we need besides the sessions', at most.
 const OUR_FILES: u64 = 100;
 
@@ -102,7 +114,7 @@ pub(crate) struct UsageError(pub(crate) String);
 
 impl Config {
     pub(crate) fn new(args: Args) -> Result<Self, UsageError> {
-        let source = source(&args.source)?;
+        let source = address::source(&args.source)?;
         let sessions = Sessions {
             run_once: args.run_once,
             timeout: limit("--timeout", &args.timeout)?,
@@ -121,17 +133,23 @@ impl Config {
             None => log::Wish::Any,
         };
         let (verbose, daemon, pid_file) = (args.verbose, args.daemon, args.pid_file.clone());
+        let remarks = remarks(&args);
         let service = service(args, &source)?;
-        Ok(Self { source, service, sessions, security, verbose, daemon, pid_file, log })
+        Ok(Self { source, service, sessions, security, verbose, daemon, pid_file, log, remarks })
     }
 }
 
 fn max_connections(typed: Option<&str>) -> Result<usize, UsageError> {
     let Some(typed) = typed else { return Ok(MAX_CONNECTIONS) };
-    match typed.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err(invalid("--max-connections", typed, "a number of at least 1")),
-    }
+    let number = whole(typed).filter(|number| (1..=MOST).contains(number));
+    number.and_then(|number| number.try_into().ok()).ok_or_else(|| {
+        invalid("--max-connections", typed, &format!("a whole number from 1 to {MOST}"))
+    })
+}
+
+/// Digits and nothing else: `from_str` takes a leading '+' too.
+fn whole<N: std::str::FromStr>(typed: &str) -> Option<N> {
+    typed.bytes().all(|byte| byte.is_ascii_digit()).then(|| typed.parse().ok()).flatten()
 }
 
 /// The beginning of a file's name. What the disk says to it is no matter of the command line.
@@ -151,20 +169,48 @@ fn service(args: Args, source: &Source) -> Result<Service, UsageError> {
             "neither a target (HOST:PORT) nor a program (after '--') given; try 'websockify --help'".into(),
         )),
         (Some(target), None) => {
-            if args.program_port.is_some() || args.rebind_lib.is_some() {
-                return Err(UsageError(
-                    "options '--program-port' and '--rebind-lib' need a program after '--'".into(),
-                ));
-            }
-            address(target).map(Service::Target)
+            needs_program(&args)?;
+            address::target(target).map(Service::Target).map_err(|error| maybe_program(target, error))
         }
         (None, Some(_)) => program(args, source).map(Service::Program),
     }
 }
 
+/// The options that say how to wrap mean nothing beside a target, but for the one of [`remarks`].
+fn needs_program(args: &Args) -> Result<(), UsageError> {
+    let typed = [
+        ("--program-port", args.program_port.is_some()),
+        ("--wrap-timeout", args.wrap_timeout.is_some()),
+        ("--stop-timeout", args.stop_timeout.is_some()),
+        ("--rebind-lib", args.rebind_lib.is_some()),
+    ];
+    match typed.into_iter().find(|(_, is_typed)| *is_typed) {
+        Some((option, _)) => {
+            Err(UsageError(format!("option '{option}' needs a program after '--'")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A lone name in the target's place may be a program that somebody forgot the dashes before.
+fn maybe_program(target: &str, error: UsageError) -> UsageError {
+    if target.contains("://") || !path::is_program(OsStr::new(target)) {
+        return error;
+    }
+    let UsageError(line) = error;
+    UsageError(format!("{line}; a program stands behind '--': websockify ... -- {target}"))
+}
+
+/// What upstream takes in silence, as people have it in their command lines.
+fn remarks(args: &Args) -> Vec<String> {
+    let wraps_nothing = args.wrap_mode.is_some() && args.program.is_none();
+    let remark = "option '--wrap-mode' changes nothing without a program after '--'";
+    wraps_nothing.then(|| remark.to_owned()).into_iter().collect()
+}
+
 fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
     let port = match &args.program_port {
-        Some(typed) => port(typed)
+        Some(typed) => address::port(typed)
             .filter(|port| *port != 0)
             .ok_or_else(|| invalid("--program-port", typed, "a port number from 1 to 65535"))?,
         None if source.port == 0 => {
@@ -178,12 +224,12 @@ fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
     }
     let policy = Policy {
         mode: match args.wrap_mode {
-            WrapModeArg::Exit => WrapMode::Exit,
-            WrapModeArg::Ignore => WrapMode::Ignore,
-            WrapModeArg::Respawn => WrapMode::Respawn,
+            None | Some(WrapModeArg::Exit) => WrapMode::Exit,
+            Some(WrapModeArg::Ignore) => WrapMode::Ignore,
+            Some(WrapModeArg::Respawn) => WrapMode::Respawn,
         },
-        wrap_timeout: seconds("--wrap-timeout", &args.wrap_timeout)?,
-        stop_timeout: seconds("--stop-timeout", &args.stop_timeout)?,
+        wrap_timeout: seconds_or(WRAP_TIMEOUT, "--wrap-timeout", args.wrap_timeout.as_deref())?,
+        stop_timeout: seconds_or(STOP_TIMEOUT, "--stop-timeout", args.stop_timeout.as_deref())?,
     };
     Ok(ProgramSpec { command, port, rebind_lib: args.rebind_lib, policy })
 }
@@ -192,42 +238,12 @@ pub(crate) fn invalid(option: &str, value: &str, expected: &str) -> UsageError {
     UsageError(format!("invalid value '{value}' for '{option}': expected {expected}"))
 }
 
-/// `[host:]port`, a host of its own in brackets if it is an IPv6 address.
-fn source(typed: &str) -> Result<Source, UsageError> {
-    let wrong = |expected| invalid("[SOURCE_ADDR:]SOURCE_PORT", typed, expected);
-    let (host, port_typed) = split(typed).map_err(wrong)?;
-    let port = port(port_typed).ok_or_else(|| wrong("a port number from 0 to 65535"))?;
-    Ok(Source { host: host.map(str::to_owned), port })
-}
-
-/// `host:port`, as [`source`] has it, but with a host.
-fn address(typed: &str) -> Result<bridge::Address, UsageError> {
-    let wrong = |expected| invalid("TARGET_ADDR:TARGET_PORT", typed, expected);
-    let (host, port_typed) = split(typed).map_err(wrong)?;
-    let host = host.ok_or_else(|| wrong("HOST:PORT; a target needs a host"))?.to_owned();
-    let port = port(port_typed)
-        .filter(|port| *port != 0)
-        .ok_or_else(|| wrong("a port number from 1 to 65535"))?;
-    Ok(bridge::Address { host, port })
-}
-
-/// Host and port, neither checked.
-fn split(typed: &str) -> Result<(Option<&str>, &str), &'static str> {
-    if let Some(rest) = typed.strip_prefix('[') {
-        let (host, port) = rest.split_once("]:").ok_or("[IPV6_ADDR]:PORT")?;
-        host.parse::<std::net::Ipv6Addr>().map_err(|_| "an IPv6 address in brackets")?;
-        return Ok((Some(host), port));
-    }
-    match typed.rsplit_once(':') {
-        None | Some(("", _)) => Ok((None, typed.trim_start_matches(':'))),
-        Some((host, _)) if host.contains(':') => Err("an IPv6 address in brackets"),
-        Some((host, port)) => Ok((Some(host), port)),
-    }
-}
-
-fn port(typed: &str) -> Option<u16> {
-    // u16::from_str takes a leading '+', which no port has.
-    typed.bytes().all(|byte| byte.is_ascii_digit()).then(|| typed.parse().ok()).flatten()
+fn seconds_or(
+    default: Duration,
+    option: &str,
+    typed: Option<&str>,
+) -> Result<Duration, UsageError> {
+    typed.map_or(Ok(default), |typed| seconds(option, typed))
 }
 
 fn seconds(option: &str, typed: &str) -> Result<Duration, UsageError> {
@@ -235,8 +251,8 @@ fn seconds(option: &str, typed: &str) -> Result<Duration, UsageError> {
         .parse::<f64>()
         .ok()
         .and_then(|number| Duration::try_from_secs_f64(number).ok())
-        .filter(|duration| *duration <= Duration::from_secs(10 * 365 * 86400))
-        .ok_or_else(|| invalid(option, typed, "a number of seconds"))
+        .filter(|duration| *duration <= Duration::from_secs(MOST.into()))
+        .ok_or_else(|| invalid(option, typed, &format!("a number of seconds from 0 to {MOST}")))
 }
 
 /// A number of seconds, of which 0 means none as it does in upstream.
@@ -258,34 +274,6 @@ mod tests {
     }
 
     #[test]
-    fn c2_the_forms_of_a_source() {
-        for (typed, host, port) in [
-            ("5901", None, 5901),
-            (":5901", None, 5901),
-            ("localhost:80", Some("localhost"), 80),
-            ("1.2.3.4:80", Some("1.2.3.4"), 80),
-            ("[::1]:80", Some("::1"), 80),
-            ("0", None, 0),
-        ] {
-            let expected = Source { host: host.map(str::to_owned), port };
-            assert_eq!(source(typed), Ok(expected), "{typed}");
-        }
-        for typed in ["", "x", "65536", "-1", "+1", "a:", "::1:80", "[::1]80", "[::1]", "[x]:1"] {
-            let UsageError(line) = source(typed).expect_err(typed);
-            assert!(line.contains(&format!("'{typed}'")), "{line}");
-        }
-    }
-
-    #[test]
-    fn c2_a_target_needs_a_host_and_a_port() {
-        let expected = bridge::Address { host: "::1".into(), port: 80 };
-        assert_eq!(address("[::1]:80"), Ok(expected));
-        for typed in ["80", ":80", "host", "host:", "host:0", "host:http", "a:b:80"] {
-            address(typed).expect_err(typed);
-        }
-    }
-
-    #[test]
     fn c4_rules_between_options() {
         for (line, part) in [
             ("80", "neither a target"),
@@ -293,7 +281,7 @@ mod tests {
             ("80 --", "neither a target"),
             ("0 -- true", "--program-port"),
             ("80 --program-port=0 -- true", "'0' for '--program-port'"),
-            ("80 --program-port=5 a:1", "--program-port"),
+            ("80 --program-port=5 a:1", "'--program-port' needs a program"),
             ("80 --wrap-timeout=x -- true", "'x' for '--wrap-timeout'"),
             ("80 --timeout -5 a:1", "'-5' for '--timeout'"),
             ("80 --stop-timeout=-1 -- true", "'-1' for '--stop-timeout'"),
@@ -315,10 +303,38 @@ mod tests {
             ),
             ("80 --record=/ a:1", "'/' for '--record'"),
             ("80 --record=x/.. a:1", "'x/..' for '--record'"),
+            ("80 --wrap-timeout=5 a:1", "'--wrap-timeout' needs a program"),
+            ("80 --stop-timeout=5 a:1", "'--stop-timeout' needs a program"),
+            ("80 --rebind-lib=x a:1", "'--rebind-lib' needs a program"),
         ] {
             let error = config(line).expect_err(line);
             assert!(error.contains(part), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn f32_a_number_that_cannot_be_is_answered_with_the_limits() {
+        let seconds = ["--timeout", "--idle-timeout", "--wrap-timeout", "--stop-timeout"]
+            .map(|option| (option, "a number of seconds from 0 to 4294967295"));
+        let whole = [
+            ("--max-connections", "a whole number from 1 to 4294967295"),
+            ("--program-port", "a port number from 1 to 65535"),
+        ];
+        for (option, expected) in seconds.into_iter().chain(whole) {
+            let mut values = vec!["", "-1", "x", "5000000000", "99999999999999999999999999"];
+            if whole.iter().any(|(whole, _)| *whole == option) {
+                values.extend(["1.5", "0", "+1"]);
+            }
+            for value in values {
+                let error = config(&format!("80 {option}={value} -- true")).expect_err(value);
+                let expected = format!("'{value}' for '{option}': expected {expected}");
+                assert!(error.ends_with(&expected), "{error}");
+            }
+        }
+        let limit = |line: &str| config(line).expect(line).sessions.timeout;
+        assert_eq!(limit("80 a:1 --timeout=4294967295"), Some(Duration::from_secs(MOST.into())));
+        assert_eq!(limit("80 a:1 --timeout=0.5"), Some(Duration::from_millis(500)));
+        assert_eq!(limit("80 a:1 --timeout=0"), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod log;
 mod names;
 mod notify;
 mod origin;
+mod path;
 mod pid_file;
 mod ports;
 mod preload;
@@ -66,6 +67,11 @@ struct Host<'a> {
 /// The command line's definition, for the manual page and the shell completions.
 pub fn command() -> clap::Command {
     <Args as clap::CommandFactory>::command()
+}
+
+/// What `--auth-plugin` may name, for a look whether the pages name each.
+pub fn auth_plugins() -> impl Iterator<Item = &'static str> {
+    cli::AuthPlugin::ALL.into_iter().map(cli::AuthPlugin::name)
 }
 
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
@@ -189,6 +195,7 @@ fn work(
     if let Service::Program(_) = config.service {
         nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
     }
+    config.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
     certificates.report();
     // A daemon's standard output is /dev/null.
     let letters = (config.verbose && !config.daemon)

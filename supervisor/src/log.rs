@@ -28,12 +28,14 @@ use repeats::{Repeats, Strangers};
 /// What fails where a log cannot be started.
 const NO_THREAD: &str = "cannot start a thread";
 
-/// Fields that the message has in words, where it matters to a person.
+/// Fields that the message says in words. They are for the journal, where one filters on them; elsewhere
+/// only what is not among these is shown beside the message.
 const IN_WORDS: &[&str] = &[
     "session",
     "client",
     "port",
     "version",
+    "method",
     "path",
     "target",
     "tls",
@@ -43,6 +45,8 @@ const IN_WORDS: &[&str] = &[
     "duration_ms",
     "code",
     "reason",
+    "origin",
+    "offered",
     "program",
     "pid",
     "status",
@@ -125,8 +129,9 @@ impl Destination {
         }
         .context(NO_THREAD)?;
         let lines = layer().with_writer(move || lines.clone()).with_target(false);
+        let lines = lines.fmt_fields(debug_fn(show));
         if matches!(self, Self::Stderr) && io::stderr().is_terminal() {
-            registry.with(lines.without_time().fmt_fields(debug_fn(show))).init();
+            registry.with(lines.without_time()).init();
         } else {
             registry.with(lines.with_ansi(false)).init();
         }
@@ -152,7 +157,8 @@ impl Drop for Log {
     }
 }
 
-/// A field at a terminal. What it says may come from a client, and must not move the cursor.
+/// A field outside the journal. What it says may come from a client, and must neither move the cursor of
+/// a terminal nor begin a line of its own.
 fn show(writer: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = match field.name() {
         "message" => format!("{value:?}"),
@@ -160,7 +166,7 @@ fn show(writer: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) 
         name => format!(" {name}={value:?}"),
     };
     for letter in text.chars() {
-        if letter.is_control() {
+        if letter.is_control() && letter != '\t' {
             write!(writer, "{}", letter.escape_default())?;
         } else {
             writer.write_char(letter)?;

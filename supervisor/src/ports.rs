@@ -14,6 +14,9 @@ use crate::config::Source;
 
 /// How many pending connections the kernel keeps for us; it lowers this to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+/// What a port below net.ipv4.ip_unprivileged_port_start (1024) asks for.
+const PRIVILEGED: &str =
+    "it takes root, CAP_NET_BIND_SERVICE (setcap(8), systemd.exec(5)) or a socket from systemd";
 /// How often a free port that one address family has and the other has not is tried anew.
 const ATTEMPTS: usize = 20;
 
@@ -39,9 +42,14 @@ impl Public {
                 io::ErrorKind::AddrInUse => bind_all(&addresses, true),
                 _ => Err(error),
             })
-            .with_context(|| {
+            .map_err(|error| {
+                let error = if error.kind() == io::ErrorKind::PermissionDenied {
+                    anyhow::anyhow!("{}: {PRIVILEGED}", bridge::words(&error))
+                } else {
+                    error.into()
+                };
                 let host = source.host.as_deref().unwrap_or("any address");
-                format!("cannot bind port {} of {host}", source.port)
+                error.context(format!("cannot bind port {} of {host}", source.port))
             })?;
         for socket in &sockets {
             socket.set_reuse_address(false).context("cannot hold the public port")?;
@@ -135,10 +143,11 @@ impl Relocated {
 }
 
 fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
-    let mut addresses: Vec<_> = (host, port)
-        .to_socket_addrs()
-        .with_context(|| format!("cannot resolve source address {host}"))?
-        .collect();
+    let found = match bridge::zone::resolve(host, port) {
+        Some(found) => found.map(|found| vec![found]),
+        None => (host, port).to_socket_addrs().map(Iterator::collect),
+    };
+    let mut addresses = found.with_context(|| format!("cannot resolve source address {host}"))?;
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() {

@@ -10,16 +10,13 @@ use bridge::{Auth, Credentials, Plain, Private};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::cli::Args;
+use crate::cli::{Args, AuthPlugin};
 use crate::config::{UsageError, invalid};
 use crate::exit::Failure;
 use crate::origin;
 
 /// The certificate that is tried if none is given, as upstream does.
 const DEFAULT_CERTIFICATE: &str = "self.pem";
-
-/// The ways to authenticate, under upstream's names.
-const PLUGINS: &str = "BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin";
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -70,9 +67,7 @@ fn auth(args: &Args) -> Result<Option<Auth>, UsageError> {
         (None, None) if args.web_auth => return Err(needs("--web-auth", "--auth-plugin")),
         (None, None) => return Ok(None),
     };
-    // Upstream's are Python classes, and may be named with their module.
-    let module = ["websockify.auth_plugins.", "auth_plugins."];
-    let name = module.iter().find_map(|module| plugin.strip_prefix(module)).unwrap_or(plugin);
+    let kind = plugin_named(plugin)?;
     let list = |what| {
         let words: Vec<_> = source.split_whitespace().map(str::to_owned).collect();
         if words.is_empty() {
@@ -80,17 +75,17 @@ fn auth(args: &Args) -> Result<Option<Auth>, UsageError> {
         }
         Ok(words)
     };
-    match name {
+    match kind {
         // The value has a password in it: it is not repeated.
-        "BasicHTTPAuth" if !source.contains(':') => Err(UsageError(
+        AuthPlugin::BasicHttpAuth if !source.contains(':') => Err(UsageError(
             "invalid value for '--auth-source': BasicHTTPAuth expects user:password".into(),
         )),
-        "BasicHTTPAuth" => Ok(Some(Auth::Basic(Credentials::new(source)))),
-        "ClientCertCNAuth" if !args.verify_client => {
+        AuthPlugin::BasicHttpAuth => Ok(Some(Auth::Basic(Credentials::new(source)))),
+        AuthPlugin::ClientCertCnAuth if !args.verify_client => {
             Err(needs("--auth-plugin=ClientCertCNAuth", "--verify-client"))
         }
-        "ClientCertCNAuth" => Ok(Some(Auth::ClientCertCn(list("name")?))),
-        "ExpectOrigin" => {
+        AuthPlugin::ClientCertCnAuth => Ok(Some(Auth::ClientCertCn(list("name")?))),
+        AuthPlugin::ExpectOrigin => {
             let entry = |typed: String| {
                 let expected = "origins as browsers send them, such as https://example.com:8080";
                 origin::normal(&typed).ok_or_else(|| invalid("--auth-source", &typed, expected))
@@ -98,8 +93,17 @@ fn auth(args: &Args) -> Result<Option<Auth>, UsageError> {
             let origins = list("origin")?.into_iter().map(entry).collect::<Result<_, _>>();
             Ok(Some(Auth::Origin(origins?)))
         }
-        _ => Err(invalid("--auth-plugin", plugin, PLUGINS)),
     }
+}
+
+fn plugin_named(typed: &str) -> Result<AuthPlugin, UsageError> {
+    // Upstream's are Python classes, and may be named with their module.
+    let module = ["websockify.auth_plugins.", "auth_plugins."];
+    let name = module.iter().find_map(|module| typed.strip_prefix(module)).unwrap_or(typed);
+    AuthPlugin::ALL.into_iter().find(|plugin| plugin.name() == name).ok_or_else(|| {
+        let [others @ .., last] = AuthPlugin::ALL.map(AuthPlugin::name);
+        invalid("--auth-plugin", typed, &format!("{} or {last}", others.join(", ")))
+    })
 }
 
 fn needs(option: &str, other: &str) -> UsageError {

@@ -4,9 +4,11 @@ use std::io::{self, IsTerminal};
 
 use futures_util::StreamExt;
 use nix::sys::signal::{self, SigSet};
+use procfs::process::Process;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 
-/// The signals that no longer do what they do by default.
+/// The signals that no longer do what they do by default; but SIGHUP, where it was ignored when we were
+/// started (nohup, `trap '' HUP`), stays so.
 const HEARD: [i32; 6] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ];
 
 /// What a signal asks for.
@@ -32,9 +34,11 @@ impl Signals {
     ///
     /// exec(2) keeps the mask: whoever called us may have blocked them, and they would never come.
     pub(crate) fn catch() -> io::Result<Self> {
-        let heard = HEARD.into_iter().map(signal::Signal::try_from);
-        heard.collect::<nix::Result<SigSet>>()?.thread_unblock()?;
-        let stream = signal_hook_tokio::Signals::new(HEARD)?;
+        let is_deaf = ignores_hangup();
+        let heard = || HEARD.into_iter().filter(|signal| *signal != SIGHUP || !is_deaf);
+        let unblocked = heard().map(signal::Signal::try_from);
+        unblocked.collect::<nix::Result<SigSet>>()?.thread_unblock()?;
+        let stream = signal_hook_tokio::Signals::new(heard())?;
         Ok(Self { stream, hangup_stops: io::stderr().is_terminal() })
     }
 
@@ -52,4 +56,10 @@ impl Signals {
             }
         }
     }
+}
+
+/// Whether we were started with SIGHUP ignored; as long as nobody has caught it.
+fn ignores_hangup() -> bool {
+    let status = Process::myself().and_then(|us| us.status());
+    status.is_ok_and(|status| status.sigign & (1 << (SIGHUP - 1)) != 0)
 }

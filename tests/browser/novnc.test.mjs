@@ -63,7 +63,7 @@ async function visit(browser, desktop, scheme, session) {
   const seen = await drawn(page, SIZE);
   await picture(page, "novnc");
   await page.close();
-  await desktop.websockify.said(new RegExp(`session ended.* session=${session} `));
+  await desktop.websockify.said(new RegExp(`session ended: ${session},`));
   const again = await replay(browser, origin, await recorded(desktop.recording(session)));
   assert.equal(await drawn(again, SIZE), seen, "the recording, drawn again");
   await again.close();

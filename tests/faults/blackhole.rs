@@ -138,7 +138,7 @@ fn l4_b7_blackholed_clients_end_their_sessions() {
     lan.swallow();
     wait_for_the_end(&websockify, 3, before);
     for line in websockify.logged(&["session ended"]) {
-        assert!(line.contains(" code=1006 ") && line.contains("timed out"), "{line}");
+        assert!(line.contains(" code 1006 ") && line.contains("timed out"), "{line}");
     }
     assert_eq!(websockify.stop(), 0);
 }

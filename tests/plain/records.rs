@@ -1,7 +1,11 @@
 //! What the log says of a session (B10).
 
 use super::bridge_to;
-use crate::support::{Client, echo_service, field, request};
+use std::io::Write;
+
+use tempfile::TempDir;
+
+use crate::support::{Client, Websockify, echo_service, frame, free_port, request, wait_until};
 
 #[test]
 fn b10_a_session_has_a_record_when_it_starts_and_one_when_it_ends() {
@@ -16,24 +20,49 @@ fn b10_a_session_has_a_record_when_it_starts_and_one_when_it_ends() {
         client.close();
     }
     let ended: Vec<_> = (1..=2)
-        .map(|session| websockify.wait_for_log(&["session ended", &format!("session={session}")]))
+        .map(|session| websockify.wait_for_log(&[&format!("session ended: {session}, ")]))
         .collect();
-    for (line, session) in ended.iter().zip(["1", "2"]) {
-        assert_eq!(field(line, "session"), session);
-        assert_eq!(field(line, "received"), "6");
-        assert!(["5", "6"].contains(&field(line, "sent")), "{line}");
-        assert_eq!(field(line, "code"), "1000");
-        field(line, "duration_ms").parse::<u64>().unwrap();
-        field(line, "reason");
+    for line in &ended {
+        let (_, said) = line.split_once(" after ").unwrap();
+        let (duration, said) = said.split_once(" s, ").unwrap();
+        duration.parse::<f64>().unwrap();
+        let (sent, said) = said.split_once(" bytes sent, ").unwrap();
+        assert!(["5", "6"].contains(&sent), "{line}");
+        assert_eq!(said, "6 received, code 1000");
     }
     let started = websockify.logged(&["session started"]);
     assert_eq!(started.len(), 2, "a web request is no session");
-    for (line, session) in started.iter().zip(["1", "2"]) {
-        assert_eq!(field(line, "session"), session);
-        assert_eq!(field(line, "client"), "127.0.0.1");
-        assert_ne!(field(line, "port").parse(), Ok(port), "the client's own");
-        assert_eq!(field(line, "version"), "13");
-        assert_eq!(field(line, "path"), "/");
-        assert_eq!(field(line, "target"), service.target());
+    for (line, (session, ended)) in started.iter().zip((1..=2).zip(&ended)) {
+        let (_, said) = line.split_once(&format!("started: {session}, 127.0.0.1:")).unwrap();
+        let (client, said) = said.split_once(" to ").unwrap();
+        assert_ne!(client.parse(), Ok(port), "the client's own");
+        assert!(ended.contains(&format!("ended: {session}, 127.0.0.1:{client} after ")), "{ended}");
+        assert_eq!(said, format!("{}, version 13, path \"/\"", service.target()));
     }
+}
+
+/// At a terminal and in a file alike; the fields are the journal's (tests/service/journal.rs).
+#[test]
+fn f51_a_record_says_everything_once() {
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("log");
+    let service = echo_service();
+    let port = free_port();
+    let line = format!("--log-file={} {port} {}", log.display(), service.target());
+    let _websockify = Websockify::start(&line);
+    Client::connect_once_open(port).close();
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default();
+    wait_until("the end of a session", || lines().contains("session ended"));
+    let text = lines();
+    let records: Vec<_> = text.lines().filter(|line| line.contains(" session ")).collect();
+    assert_eq!(records.len(), 2, "{text}");
+    for record in records {
+        assert!(record.len() < 150, "{} characters: {record}", record.len());
+        assert!(!record.contains('='), "no fields: {record}");
+        assert_eq!(record.matches("127.0.0.1:").count(), 1 + record.matches(" to ").count());
+    }
+    // What a client says begins no line of its own.
+    let mut client = Client::connect(port);
+    client.stream().write_all(&frame(0x88, b"\x0f\xa0so\nlong")).unwrap();
+    wait_until("its record", || lines().contains(r#"code 4000 "so\nlong""#));
 }

@@ -114,7 +114,7 @@ impl Telnetd {
         assert_eq!(pids.len(), 10, "each client its own session: {pids:?}");
         let ended = ["session ended"];
         wait_until("ten records", || self.websockify.logged(&ended).len() == 10);
-        assert!(self.websockify.logged(&["code=1011"]).is_empty());
+        assert!(self.websockify.logged(&["code 1011"]).is_empty());
         self.websockify.nth_leader(11);
         assert_eq!(self.websockify.stop(), 0);
         assert_eq!(self.websockify.remnants(), []);

@@ -7,9 +7,7 @@ use std::io::Write;
 use tempfile::TempDir;
 
 use super::des::vnc_response;
-use crate::support::{
-    Client, DEADLINE, Websockify, display, field, needs, wait_for_within, wait_until,
-};
+use crate::support::{Client, DEADLINE, Websockify, display, needs, wait_for_within, wait_until};
 
 const PASSWORD: &str = "secret12";
 
@@ -102,8 +100,7 @@ fn w13_vncserver_asks_for_a_password_and_is_bridged_under_ignore() {
         assert!(name.contains(&format!(":{}", display.number)), "{name}");
         websockify.assert_alone_on(display.port());
         assert_eq!(client.close().code, 1000);
-        let said = websockify.wait_for_log(&["has daemonized as", "(Xtigervnc)"]);
-        assert_eq!(field(&said, "program"), "vncserver");
+        websockify.wait_for_log(&["has daemonized as", "(Xtigervnc)"]);
         authenticate(&mut Client::connect(display.port()));
         assert_eq!(websockify.stop(), 0);
         let left = websockify.wait_for_log(&["left running"]);

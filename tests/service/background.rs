@@ -61,7 +61,7 @@ fn d1_the_caller_gets_0_when_the_bridge_is_up_and_paths_and_umask_mean_what_they
         let link = format!("/proc/{}/fd/{number}", daemon.pid);
         assert_eq!(fs::read_link(link).unwrap(), Path::new("/dev/null"));
     }
-    wait_for_line(&log, &["session ended", "code=1000"]);
+    wait_for_line(&log, &["session ended", "code 1000"]);
 
     daemon.signal(Signal::SIGTERM);
     wait_until("the daemon's end", || !daemon.is_alive());

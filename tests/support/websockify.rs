@@ -264,14 +264,13 @@ impl Drop for Websockify {
     }
 }
 
-/// The value of a field in a log line.
+/// What a log line says of something, behind its name; of a `pid`, in brackets.
 pub(crate) fn field<'a>(line: &'a str, name: &str) -> &'a str {
-    let (_, rest) = line
-        .split_once(&format!(" {name}="))
-        .unwrap_or_else(|| panic!("no field {name} in {line}"));
+    let start = if name == "pid" { "[".to_owned() } else { format!(" {name} ") };
+    let (_, rest) = line.rsplit_once(&start).unwrap_or_else(|| panic!("no {name} in {line}"));
     match rest.strip_prefix('"') {
         Some(quoted) => quoted.split('"').next().unwrap(),
-        None => rest.split(' ').next().unwrap(),
+        None => rest.split([' ', ',', ']']).next().unwrap(),
     }
 }
 

@@ -26,10 +26,10 @@ fn t1_plain_and_tls_clients_side_by_side() {
     let web = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
     assert_eq!(Caller::anonymous().call(port).unwrap().request(web), Ok(405));
     for (session, version) in [(2, "1.3"), (3, "1.2")] {
-        let line = websockify.wait_for_log(&["session started", &format!("session={session} ")]);
+        let line = websockify.wait_for_log(&["session started", &format!(": {session}, ")]);
         assert_eq!(field(&line, "tls"), version);
     }
-    assert!(!websockify.logged(&["session started", "session=1 "])[0].contains("tls="));
+    assert!(!websockify.logged(&["session started", ": 1, "])[0].contains("tls"));
 }
 
 /// T1, B4: more than any buffer holds, both ways at once.
@@ -68,7 +68,7 @@ fn t1_bulk_passes_unharmed_and_the_end_is_in_order() {
     session.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, [0x88, 2, 3, 0xe8]);
     let line = websockify.wait_for_log(&["session ended"]);
-    assert_eq!((field(&line, "code"), field(&line, "received")), ("1000", "3000000"));
+    assert!(line.ends_with(" 3000000 received, code 1000"), "{line}");
     // A client that sends none has ended like any other.
     drop(Caller::anonymous().session(port, &[]).unwrap());
     websockify.wait_for_log(&["session ended", "client ended without a close frame"]);
@@ -86,7 +86,7 @@ fn t1_ssl_only_tells_plain_clients_so() {
         let text = String::from_utf8(read_to_end(&mut stream)).unwrap();
         assert!(text.contains("encrypted"), "{text}");
     }
-    websockify.wait_for_log(&["refused an unencrypted client", "client=127.0.0.1 "]);
+    websockify.wait_for_log(&["refused an unencrypted client", ": 127.0.0.1"]);
     Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
 }
 

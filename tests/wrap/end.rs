@@ -66,7 +66,7 @@ fn w6_what_the_program_wrote_before_its_end_reaches_the_client() {
         ));
         websockify.wait_until_open();
         let client = slow_client(port);
-        websockify.wait_for_log(&["first process has ended", "status=7"]);
+        websockify.wait_for_log(&["first process has ended", ": status 7"]);
         let closing = client.closing();
         assert_eq!((closing.code, closing.bytes.len()), (1000, MUCH), "{mode}");
         if mode == "exit" {

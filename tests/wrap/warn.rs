@@ -6,8 +6,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 use super::Notes;
 use crate::support::{
-    Actor, Websockify, copy_program, free_port, is_refused, listening, needs_root, run,
-    static_actor, wait_for_within, write_script,
+    Actor, Client, Websockify, copy_program, free_port, is_refused, listening, needs, needs_root,
+    run, static_actor, wait_for_within, write_script,
 };
 
 /// One warning, which contains all of `parts`, and the program did not get the public port.
@@ -77,4 +77,98 @@ fn w12_a_program_that_does_not_listen_is_warned_of_after_ten_seconds() {
     });
     assert!(line.contains(&port.to_string()) && line.contains("--program-port"), "{line}");
     assert!(is_refused(Ipv4Addr::LOCALHOST, port));
+}
+
+/// What is said of a program whose environment was cleared.
+const CLEARED: &str = "rebind.so cannot move its port: use runuser, setpriv or su without '-'";
+
+/// By what runs, whoever cleared it: the words of the command line do not tell.
+#[test]
+fn f26_a_program_that_runs_without_the_environment_is_named_when_it_fails() {
+    let notes = Notes::new();
+    let (port, script, go) = (free_port(), notes.note("script"), notes.note("go"));
+    write_script(
+        &script,
+        &format!("#!/bin/sh\nexec env -i {Actor} await {go} bind {port} listen serve\n"),
+    );
+    let mut websockify = Websockify::start(&format!("{port} -v -- {script}"));
+    websockify.wait_for_log(&["(actor) runs without rebind.so"]);
+    assert_eq!(websockify.logged(&["WARN"]), Vec::<String>::new(), "it may still listen");
+    notes.give("go");
+    let warned = websockify.wait_for_log(&["WARN", &script, &port.to_string(), CLEARED]);
+    assert!(warned.contains("the environment was cleared on the way to "), "{warned}");
+    assert_eq!(websockify.wait(), 99, "what the actor ends with then");
+}
+
+/// By the words, where it ends before anybody can look; once, not at each respawn.
+#[test]
+fn f26_what_clears_the_environment_is_named_when_the_program_ends_at_once() {
+    let port = free_port();
+    for (mode, program) in [
+        ("exit", format!("env -i {Actor} bind {port} listen serve")),
+        ("ignore", format!("/usr/bin/env - {Actor} bind {port} listen serve")),
+        ("respawn", format!("env -i {Actor} bind {port} listen serve")),
+    ] {
+        let mut websockify = Websockify::start(&format!("{port} --wrap-mode={mode} -- {program}"));
+        websockify.wait_for_log(&["WARN", &port.to_string(), CLEARED]);
+        if mode == "respawn" {
+            websockify.nth_start(4);
+            websockify.stop();
+        } else {
+            assert_eq!(websockify.wait(), 99);
+        }
+        assert_eq!(websockify.logged(&[CLEARED]).len(), 1);
+    }
+    if needs_root() && needs(&["su"]) {
+        let mut su = free_port().to_string();
+        su = format!("{su} -- su -s /bin/sh - nobody -c");
+        let websockify = Websockify::start_with(&su, |command| {
+            command.arg("exit 3");
+        });
+        let output = websockify.output();
+        assert_eq!(output.status, 3);
+        let named = |line: &&String| line.contains("WARN") && line.contains(CLEARED);
+        assert_eq!(output.err.iter().filter(named).count(), 1, "{output:?}");
+    }
+}
+
+/// W12: one that neither listens nor ends is looked at after ten seconds.
+#[test]
+fn f26_a_silent_program_without_the_environment_is_told_so() {
+    let port = free_port();
+    let websockify = Websockify::start_with(&format!("{port} --"), |command| {
+        command.args(["sh", "-c", &format!("exec $0 -i {Actor} sleep"), "env"]);
+    });
+    let line = wait_for_within(std::time::Duration::from_secs(30), "a warning", || {
+        websockify.logged(&["WARN"]).pop()
+    });
+    assert!(line.contains("(actor)") && line.contains(CLEARED), "{line}");
+}
+
+/// What is recommended works; and who clears it for a helper only is not warned of.
+#[test]
+fn f26_what_keeps_the_environment_is_bridged_to_without_a_word() {
+    let root = needs_root() && needs(&["runuser", "setpriv", "su"]);
+    let port = free_port();
+    let server = format!("{Actor} bind {port} listen serve");
+    let mut programs =
+        vec![vec!["sh".to_owned(), "-c".into(), format!("env -i true; exec {server}")]];
+    if root {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        programs.push(words(&format!("runuser -u nobody -- {server}")));
+        programs.push(words(&format!("setpriv --reuid=65534 --clear-groups {server}")));
+        let mut su = words("su -s /bin/sh nobody -c");
+        su.push(server.clone());
+        programs.push(su);
+    }
+    for program in programs {
+        let mut websockify = Websockify::start_with(&format!("{port} --"), |command| {
+            command.args(&program);
+        });
+        let mut client = Client::connect_once_open(port);
+        client.read_line();
+        assert_eq!(client.close().code, 1000, "{program:?}");
+        assert_eq!(websockify.logged(&["WARN"]), Vec::<String>::new(), "{program:?}");
+        websockify.stop();
+    }
 }

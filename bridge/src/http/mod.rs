@@ -270,12 +270,14 @@ async fn web_request(
         Some(root) => files::answer(root, private, head).await,
         None => reply::refusal(Refusal::WebRequest),
     };
+    let (method, path) = (shown::text(method.as_str()), shown::text(uri.path()));
+    let status = reply.status().as_u16();
     debug!(
         %client,
-        method = %shown::text(method.as_str()),
-        path = &*shown::text(uri.path()),
-        status = reply.status().as_u16(),
-        "web request"
+        %method,
+        path = &*path,
+        status,
+        "web request: {client}, {method} {path:?}, {status}"
     );
     Ok(reply)
 }

@@ -94,7 +94,8 @@ impl Recording {
         }
         let size = cost(&entry);
         if waiting.size + size > WAITING_MAX || !self.recordings.reserve(size) {
-            warn!(session = self.session, "recording ended early: the disk is too slow");
+            let session = self.session;
+            warn!(session, "recording ended early: the disk is too slow for session {session}");
             self.end_with(waiting, End::Due);
             return false;
         }

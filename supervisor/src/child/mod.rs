@@ -2,6 +2,7 @@
 //! and does what that says. The decisions are there; here is who carries them out.
 
 mod census;
+mod cleared;
 mod output;
 mod process;
 mod reap;
@@ -38,6 +39,7 @@ use crate::notify::{Notices, Notifications, Refused};
 use crate::ports::{Public, Relocated};
 use crate::preload;
 use crate::signals::Signal;
+use cleared::Cleared;
 use output::Output;
 use process::Process;
 use sight::{Change, Sight};
@@ -72,6 +74,9 @@ pub(crate) async fn supervise(
     loop {
         while let Some(event) = supervisor.events.pop_front() {
             let (next, actions) = step(state, event, Instant::now(), &spec.policy);
+            if is_over_unheard(&state, event, &next) {
+                supervisor.name_cleared();
+            }
             if next != state {
                 debug!("{} on {event:?}: {}", state.name(), next.name());
                 supervisor.host.announcer.status(next.description());
@@ -130,6 +135,8 @@ struct Supervisor<'a, 'b> {
     hinted: bool,
     rest_until: Instant,
     obstacle_named: bool,
+    /// What of the present instance runs without rebind.so.
+    cleared: Cleared,
     /// When the tree is walked again, once it is being killed.
     next_kill: Option<Instant>,
     /// Which signals could not be sent to whom, as far as it was said.
@@ -183,6 +190,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             hinted: false,
             rest_until: Instant::now(),
             obstacle_named: false,
+            cleared: Cleared::default(),
             next_kill: None,
             unsent: HashSet::new(),
             bridging: Bridging::reserved(
@@ -255,6 +263,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
 
     fn spawn(&mut self) {
         self.sight.begin_instance();
+        self.cleared = Cleared::default();
         // What was seen of the last instance is not true of this one.
         self.events.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
         self.daemon = Watched::default();
@@ -321,7 +330,21 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         }
     }
 
+    /// The same where it is seen late: an instance ends, or is silent, as it was started without
+    /// rebind.so in its environment.
+    fn name_cleared(&mut self) {
+        if self.obstacle_named {
+            return;
+        }
+        if let Some(reason) = self.cleared.reason(&self.spec.command) {
+            let (name, port) = (&self.name, self.spec.port);
+            warn!(program = name, "program {name} does not listen on port {port}: {reason}");
+            self.obstacle_named = true;
+        }
+    }
+
     fn warn_silent(&mut self) {
+        self.name_cleared();
         if !self.obstacle_named {
             warn!(
                 program = self.name,
@@ -426,6 +449,9 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         }
         if self.sight.is_blind() && !was_blind {
             self.look_soon();
+        }
+        if let (None, Some(library)) = (self.sight.listener(), &self.library) {
+            self.cleared.look(self.sight.instance(), library.path());
         }
         // Looking reaps, and may have come upon the leader.
         self.leader_ended();
@@ -568,6 +594,13 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             terminal.take_back_from(group);
         }
     }
+}
+
+/// Whether an instance has ended, or failed, and nobody of it ever listened.
+fn is_over_unheard(before: &State, event: Event, after: &State) -> bool {
+    matches!(before, State::Starting { .. } | State::Settling { .. })
+        && matches!(event, Event::LeaderEnded { .. } | Event::TreeEmpty | Event::Deadline)
+        && !after.awaits_listener()
 }
 
 async fn until(deadline: Option<Instant>) {

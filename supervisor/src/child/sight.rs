@@ -25,6 +25,8 @@ pub(crate) struct Sight {
     /// The relocated port.
     port: u16,
     listener: Option<Listener>,
+    /// The processes of the instance.
+    instance: Vec<Process>,
     /// The last look at the processes failed, or that at the sockets: what we know may be old.
     blind: Blind,
     /// Whether it was said that /proc hides processes.
@@ -65,6 +67,7 @@ impl Sight {
             reaper: Reaper::default(),
             port,
             listener: None,
+            instance: vec![],
             blind: Blind::default(),
             hiding_named: false,
         })
@@ -75,11 +78,17 @@ impl Sight {
         let begun = self.tree.begin_instance();
         self.note_processes(begun);
         self.listener = None;
+        self.instance.clear();
     }
 
     /// The listener, as it was seen last.
     pub(crate) fn listener(&self) -> Option<&Listener> {
         self.listener.as_ref()
+    }
+
+    /// The processes of the instance, as they were seen last.
+    pub(crate) fn instance(&self) -> &[Process] {
+        &self.instance
     }
 
     /// Whether the last look failed.
@@ -100,8 +109,8 @@ impl Sight {
 
     /// Looks who of the instance is left; `None` if that cannot be seen now.
     pub(crate) fn left(&mut self) -> Option<Left> {
-        let instance = self.find()?;
-        Some(match (&self.listener, instance.is_empty()) {
+        self.find()?;
+        Some(match (&self.listener, self.instance.is_empty()) {
             (Some(_), _) => Left::Listener,
             (None, true) => Left::Nobody,
             (None, false) => Left::Idle,
@@ -110,12 +119,12 @@ impl Sight {
 
     /// Whether a process is one of the instance's.
     pub(crate) fn is_of_instance(&mut self, pid: Pid) -> bool {
-        self.instance().is_some_and(|instance| instance.iter().any(|process| process.pid == pid))
+        self.processes().is_some_and(|instance| instance.iter().any(|process| process.pid == pid))
     }
 
     /// Whether nobody of the instance is known to be left.
     pub(crate) fn is_instance_over(&mut self) -> bool {
-        self.instance().is_some_and(|instance| instance.is_empty())
+        self.processes().is_some_and(|instance| instance.is_empty())
     }
 
     /// Whether nobody of any instance is known to be left.
@@ -143,11 +152,11 @@ impl Sight {
         self.reaper.take(leader)
     }
 
-    /// The instance; and notes its listener, the one that was known if it is still there. `None` if
+    /// Notes the instance, and its listener, the one that was known if it is still there. `None` if
     /// we cannot look: then what we knew stands.
-    fn find(&mut self) -> Option<Vec<Process>> {
+    fn find(&mut self) -> Option<()> {
         let known = self.listener.as_ref().map(|listener| listener.address);
-        let mut instance = self.instance()?;
+        let mut instance = self.processes()?;
         for _ in 0..LOOKS {
             let Some(mut listeners) = self.listeners() else {
                 if !instance.is_empty() {
@@ -167,12 +176,13 @@ impl Sight {
             if self.note_processes(outside)?.into_iter().all(|outside| outside) {
                 break;
             }
-            instance = self.instance()?;
+            instance = self.processes()?;
         }
-        Some(instance)
+        self.instance = instance;
+        Some(())
     }
 
-    fn instance(&mut self) -> Option<Vec<Process>> {
+    fn processes(&mut self) -> Option<Vec<Process>> {
         let instance = self.tree.instance(&mut self.reaper);
         let instance = self.note_processes(instance)?;
         self.name_hidden(&instance);

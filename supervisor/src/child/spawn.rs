@@ -22,7 +22,7 @@ use super::names;
 use crate::child::output::Output;
 use crate::child::terminal::Terminal;
 use crate::exit::{ExitStatus, Failure};
-use crate::preload;
+use crate::{path, preload};
 
 /// Variables by which systemd speaks to websockify and not to the program (sd_notify(3),
 /// sd_listen_fds(3), sd_watchdog_enabled(3)).
@@ -166,7 +166,7 @@ fn explain(name: &OsStr, error: &io::Error) -> Failure {
             let reason = format!("program {} {obstacle}", name.display());
             return Failure { status: ExitStatus::NOT_EXECUTABLE, reason };
         }
-        _ if is_missing(name, path.as_deref(), error) => "not found".to_owned(),
+        _ if is_missing(name, path.as_deref(), error) => not_found(name, path.as_deref()),
         _ => bridge::words(error),
     };
     let status = if is_missing(name, path.as_deref(), error) {
@@ -175,6 +175,13 @@ fn explain(name: &OsStr, error: &io::Error) -> Failure {
         ExitStatus::NOT_EXECUTABLE
     };
     Failure { status, reason: format!("cannot start program {}: {reason}", name.display()) }
+}
+
+fn not_found(name: &OsStr, path: Option<&OsStr>) -> String {
+    match path::elsewhere(name, path) {
+        Some(found) => format!("not found in PATH, but there is {}", found.display()),
+        None => "not found".to_owned(),
+    }
 }
 
 /// Whether the program is nowhere. A directory of `PATH` that may not be searched makes execvp(3) say

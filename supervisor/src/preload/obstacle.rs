@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::prctl;
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{AccessFlags, Gid, Uid, access, getgid, getuid};
+use nix::unistd::{Gid, Uid, getgid, getuid};
 use object::elf::{DT_SONAME, FileHeader32, FileHeader64, SHT_DYNSYM};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, Sym};
 use object::{Endianness, FileKind, ReadCache};
 
 use super::EMBEDDED;
+use crate::path;
 
 /// What stands between a program and `rebind.so`. Displayed behind the program's
 /// name, it makes one line that says what to do.
@@ -85,25 +86,13 @@ impl fmt::Display for Obstacle {
 /// What keeps `rebind.so` from working on `program`, as `execvp()` would find it
 /// in `path_env`; `None` if nothing is known to, and if there is no such program.
 pub(crate) fn diagnose(program: &OsStr, path_env: Option<&OsStr>) -> Option<Obstacle> {
-    judge(&resolve(program, path_env)?, path_env, MAX_SCRIPTS)
+    judge(&path::find(program, path_env)?, path_env, MAX_SCRIPTS)
 }
 
 /// How many scripts the kernel lets run one another (`BINPRM_MAX_RECURSION`).
 const MAX_SCRIPTS: u32 = 5;
 /// What it reads of a script's first line.
 const FIRST_LINE: u64 = 256;
-
-/// The file that `execvp()` runs.
-fn resolve(program: &OsStr, path_env: Option<&OsStr>) -> Option<PathBuf> {
-    if program.as_bytes().contains(&b'/') {
-        return Some(program.into());
-    }
-    // Without PATH the C library looks where the system's own programs are.
-    let directories = path_env.unwrap_or(OsStr::new("/bin:/usr/bin"));
-    std::env::split_paths(directories)
-        .map(|directory| directory.join(program))
-        .find(|path| path.is_file() && access(path, AccessFlags::X_OK).is_ok())
-}
 
 fn judge(path: &Path, path_env: Option<&OsStr>, scripts: u32) -> Option<Obstacle> {
     let metadata = path.metadata().ok().filter(Metadata::is_file)?;
@@ -133,7 +122,7 @@ fn judge_script(line: &[u8], path_env: Option<&OsStr>, scripts: u32) -> Option<O
     if interpreter.file_name() == Some(OsStr::new("env")) {
         let mut words = words.skip_while(|word| *word == b"-S" || word.contains(&b'='));
         let name = OsStr::from_bytes(words.next().filter(|word| !word.starts_with(b"-"))?);
-        match resolve(name, path_env) {
+        match path::find(name, path_env) {
             Some(found) => interpreter = found,
             None => return Some(Obstacle::MissingInterpreter(name.into())),
         }

@@ -1,0 +1,225 @@
+//! Why a command line is refused: what clap found, on one line, with what was probably meant (C4).
+//! Knows the names of options and where arguments stand; values are `config.rs`'s.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command, CommandFactory, Parser};
+
+use super::{Args, NOT_OURS, Refusal};
+use crate::config::address;
+use crate::path;
+
+/// Where a person finds what may be typed.
+const SEE_HELP: &str = "see 'websockify --help'";
+
+/// What is said of a command line, program name first, that clap does not take.
+pub(super) fn of(error: &clap::Error, args: &[OsString]) -> Refusal {
+    Refusal::Usage(match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            return Refusal::Answer(error.render().to_string());
+        }
+        ErrorKind::InvalidUtf8 => not_text(args),
+        ErrorKind::MissingRequiredArgument => {
+            "no source port given; try 'websockify --help'".to_owned()
+        }
+        ErrorKind::UnknownArgument => unknown(error, args),
+        _ => first_paragraph(&error.render().to_string()),
+    })
+}
+
+/// Only the program and file names may be bytes of any kind.
+fn not_text(args: &[OsString]) -> String {
+    let culprit = args.iter().find(|arg| arg.to_str().is_none());
+    let culprit = culprit.unwrap_or(&args[0]).as_encoded_bytes();
+    // What stands behind an option may be a password.
+    let name = culprit.split(|byte| *byte == b'=').next().filter(|_| culprit.starts_with(b"--"));
+    let shown = name.unwrap_or(culprit).escape_ascii();
+    format!("argument '{shown}' is not text in UTF-8")
+}
+
+/// The error itself, without clap's tips and usage, on one line.
+fn first_paragraph(rendered: &str) -> String {
+    let paragraph = rendered.split("\n\n").next().unwrap_or(rendered);
+    let words: Vec<_> = paragraph.split_whitespace().collect();
+    let line = words.join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+/// An option that there is not, or one argument too many.
+fn unknown(error: &clap::Error, args: &[OsString]) -> String {
+    let Some(ContextValue::String(found)) = error.get(ContextKind::InvalidArg) else {
+        return first_paragraph(&error.render().to_string());
+    };
+    let line = Line::read(args, found);
+    let culprit = line.culprit.map_or(found.as_str(), |at| line.words[at].as_str());
+    // What stands behind an option may be a password.
+    let name = culprit.split('=').next().filter(|_| culprit.starts_with('-')).unwrap_or(culprit);
+    if let Some(option) = of_others(found.split('=').next().unwrap_or(found), name) {
+        return format!("option '{option}' of other websockifys is not supported by this one");
+    }
+    let nearest = nearest(name, error);
+    let meant = match (line.forgotten_dashes(nearest.is_some()), nearest) {
+        (Some(meant), _) => meant,
+        (None, Some(nearest)) => format!("did you mean {nearest}? {SEE_HELP}"),
+        (None, None) => SEE_HELP.to_owned(),
+    };
+    format!("unexpected argument '{name}': {meant}")
+}
+
+/// The option of other websockifys that is meant, perhaps shortened or with one dash only.
+fn of_others(found: &str, name: &str) -> Option<&'static str> {
+    let long = if name.starts_with("--") { name.to_owned() } else { format!("-{name}") };
+    let is_meant = |option: &&&str| {
+        **option == found || **option == long || (long.len() > 4 && option.starts_with(&long))
+    };
+    NOT_OURS.iter().find(is_meant).copied()
+}
+
+/// The options of ours that are like `name`, quoted.
+fn nearest(name: &str, error: &clap::Error) -> Option<String> {
+    let suggested = |error: &clap::Error| match error.get(ContextKind::SuggestedArg) {
+        Some(ContextValue::String(option)) => Some(format!("'{option}'")),
+        _ => None,
+    };
+    if let Some(start) = name.strip_prefix("--") {
+        let command = built();
+        let longs = command.get_arguments().filter_map(Arg::get_long);
+        let alike: Vec<_> = longs.filter(|long| long.starts_with(start)).collect();
+        if !start.is_empty() && !alike.is_empty() {
+            return Some(format!("'--{}'", alike.join("' or '--")));
+        }
+        return suggested(error);
+    }
+    // One dash: `-web` is read as `-w`, `-e` and `-b`.
+    if !name.starts_with('-') || name.len() < 3 {
+        return None;
+    }
+    let long = format!("-{name}");
+    match Args::try_parse_from(["websockify", &long]) {
+        Err(error) if error.kind() == ErrorKind::UnknownArgument => suggested(&error),
+        _ => Some(format!("'{long}'")),
+    }
+}
+
+/// The definitions, with `--help` and `--version` among them.
+fn built() -> Command {
+    let mut command = Args::command();
+    command.build();
+    command
+}
+
+/// A command line, and what its words are as far as they can be told.
+struct Line {
+    /// Those before `--`, program name first; what a password may stand in is left out.
+    words: Vec<String>,
+    /// Which of them are no options and no options' values.
+    positional: Vec<usize>,
+    /// Which of them clap does not know.
+    culprit: Option<usize>,
+    /// Whether `--` follows them.
+    has_dashes: bool,
+}
+
+impl Line {
+    /// `found` is what clap says that it does not know.
+    fn read(args: &[OsString], found: &str) -> Self {
+        let command = built();
+        let before_dashes = args.iter().take_while(|arg| *arg != "--");
+        let mut words: Vec<_> =
+            before_dashes.map(|arg| arg.to_string_lossy().into_owned()).collect();
+        let (mut positional, mut culprit) = (vec![], None);
+        let mut at = 1;
+        while at < words.len() {
+            let word = &words[at];
+            let name = word.split('=').next().unwrap_or(word);
+            if culprit.is_none() && is_culprit(word, name, found, positional.len()) {
+                culprit = Some(at);
+            }
+            if let Some(long) = name.strip_prefix("--") {
+                let option = option(&command, long);
+                let takes_next = name.len() == word.len() && option.is_some_and(takes_value);
+                if option.is_some_and(|option| option.get_id() == "auth_source") {
+                    hide(&mut words, at);
+                }
+                at += usize::from(takes_next);
+            } else if !word.starts_with('-') || word.len() == 1 {
+                positional.push(at);
+            }
+            at += 1;
+        }
+        Self { words, positional, culprit, has_dashes: args.iter().any(|arg| arg == "--") }
+    }
+
+    /// Where a program seems to stand in the target's place: the line as it should be. A word that
+    /// is no program here may be a host without its port, all the more if what follows is
+    /// `like_ours`.
+    fn forgotten_dashes(&self, like_ours: bool) -> Option<String> {
+        let program = *self.positional.get(1)?;
+        let name = &self.words[program];
+        if self.has_dashes || self.culprit? < program || address::target(name).is_ok() {
+            return None;
+        }
+        let is_program = path::is_program(OsStr::new(name));
+        if like_ours && !is_program {
+            return None;
+        }
+        let quoted =
+            |words: &[String]| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+        let (ours, theirs) = self.words[1..].split_at(program - 1);
+        let line = format!(
+            "a program stands behind '--': websockify {} -- {}",
+            quoted(ours),
+            quoted(theirs)
+        );
+        match theirs {
+            [host, port] if !is_program && address::port(port).is_some() => {
+                Some(format!("a target is HOST:PORT ({host}:{port}?), {line}"))
+            }
+            _ => Some(line),
+        }
+    }
+}
+
+/// Puts dots in the place of an option's value, in its own word or the next.
+fn hide(words: &mut [String], at: usize) {
+    if let Some(end) = words[at].find('=') {
+        words[at].replace_range(end + 1.., "...");
+    } else if let Some(value) = words.get_mut(at + 1) {
+        *value = "...".into();
+    }
+}
+
+/// Whether a word is what clap calls `found`: an option, the letter of a word that begins with one
+/// dash, or an argument after source and target.
+fn is_culprit(word: &str, name: &str, found: &str, positional: usize) -> bool {
+    match found.strip_prefix('-') {
+        Some(_) if found.starts_with("--") => name == found.split('=').next().unwrap_or(found),
+        Some(letter) => {
+            word.starts_with('-') && !word.starts_with("--") && word[1..].contains(letter)
+        }
+        None => word == found && positional >= 2,
+    }
+}
+
+/// The option that a name, perhaps shortened, stands for.
+fn option<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
+    let name = |arg: &Arg| arg.get_long().map(str::to_owned);
+    let exact = command.get_arguments().find(|arg| arg.get_long() == Some(long));
+    let mut alike =
+        command.get_arguments().filter(|arg| name(arg).is_some_and(|name| name.starts_with(long)));
+    exact.or_else(|| alike.next().filter(|_| alike.next().is_none()))
+}
+
+fn takes_value(option: &Arg) -> bool {
+    option.get_action().takes_values()
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "_./:=,@%+-".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
