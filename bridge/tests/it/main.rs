@@ -7,6 +7,7 @@ mod harness;
 mod hixie;
 mod limits;
 mod panic;
+mod pings;
 mod program;
 mod records;
 mod respawn;
