@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
+use crate::standstill::Sign;
 use crate::stream::Stream;
 use crate::tap::{Tap, To};
 use crate::ws::{Codec, ControlPayload, Event, Violation};
@@ -140,14 +141,26 @@ impl Client {
         (frame + self.control.len()) as u64 + self.stream.unacknowledged()
     }
 
-    /// Notices if the connection has failed while it is neither read nor written.
-    pub(crate) fn look_after(&mut self, cx: &mut Context<'_>) -> bool {
-        let has_failed = self.stream.has_failed(cx);
-        if has_failed {
+    /// Whether a data frame waits to be taken.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.frame.is_some()
+    }
+
+    /// What is known of the client while it is not read. One that has failed takes nothing more.
+    pub(crate) fn look_after(&mut self, cx: &mut Context<'_>) -> Sign {
+        let sign = self.stream.sign(cx);
+        if sign == Sign::Failed {
             self.end(CloseCode::Abnormal, "client: connection failed");
             self.give_up_sending();
         }
-        has_failed
+        sign
+    }
+
+    /// Sends a ping, in a framing that has one. What counts is the answer of the client's kernel.
+    pub(crate) fn ping(&mut self) {
+        if let Some(ping) = self.codec.ping().filter(|_| self.close == Close::No) {
+            self.control.extend_from_slice(&ping);
+        }
     }
 
     /// How the session ended: 1006 if nobody said anything (RFC 6455, section 7.1.5).

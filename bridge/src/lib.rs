@@ -8,7 +8,8 @@
 //! - `http` answers its requests until one is a handshake, which `ws` and `auth` judge,
 //! - `target` finds it a connection to an address or to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
-//!   framed by a codec of `ws`, and in `turns` where there is much of them,
+//!   framed by a codec of `ws`, and in `turns` where there is much of them; `standstill` says when
+//!   one that does not move is over,
 //! - `tap` lets `-v` and a recording (`record`) watch, where they are asked for.
 //!
 //! The crate knows sockets and clocks; no command line, no process, no signal.
@@ -29,6 +30,7 @@ mod record;
 mod security;
 mod sessions;
 pub mod sock_diag;
+mod standstill;
 mod stream;
 mod tap;
 mod target;

@@ -245,6 +245,11 @@ pub(crate) fn pong(payload: &[u8]) -> ControlFrame {
     control(Control::Pong, payload)
 }
 
+/// See [`Codec::ping`](super::Codec::ping).
+pub(crate) fn ping() -> ControlFrame {
+    control(Control::Ping, &[])
+}
+
 /// See [`Codec::close`](super::Codec::close).
 pub(crate) fn close(frame: Option<&CloseFrame>) -> ControlFrame {
     let mut payload = ControlPayload::default();

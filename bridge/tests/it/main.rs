@@ -13,5 +13,6 @@ mod records;
 mod respawn;
 mod session;
 mod slow;
+mod stuck;
 mod turns;
 mod web;
