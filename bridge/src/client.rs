@@ -92,7 +92,7 @@ pub(crate) struct Client {
     /// Whether our side of the connection is shut down.
     is_shut: bool,
     /// How the session ended, for the log: the first reason there was.
-    ending: Option<(CloseCode, String)>,
+    ending: Option<(CloseCode, Box<str>)>,
     /// Who watches, if anybody does.
     pub(crate) tap: Option<Box<Tap>>,
     /// Payload bytes from the client.
@@ -172,7 +172,7 @@ impl Client {
     }
 
     /// Notes how the session ended, if that is not known already.
-    pub(crate) fn end(&mut self, code: CloseCode, reason: impl Into<String>) {
+    pub(crate) fn end(&mut self, code: CloseCode, reason: impl Into<Box<str>>) {
         self.ending.get_or_insert_with(|| (code, reason.into()));
     }
 

@@ -6,7 +6,8 @@
 //! - `connection` has the pipeline on one screen,
 //! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
 //! - `http` answers its requests until one is a handshake, which `ws` and `auth` judge,
-//! - `target` finds it a connection to an address or to the wrapped program,
+//! - `target` finds it a connection to an address (`lookup` knows those of a name, `race` which of
+//!   them is used) or to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
 //!   framed by a codec of `ws`, and in `turns` where there is much of them; `standstill` says when
 //!   one that does not move is over,
@@ -24,8 +25,10 @@ mod connection;
 pub mod fuzzing;
 mod http;
 mod listen;
+mod lookup;
 mod order;
 mod pump;
+mod race;
 mod record;
 mod security;
 mod sessions;

@@ -95,8 +95,8 @@ pub(crate) struct Pump<'a> {
     /// How many bytes were under way to both peers when a limit ran out last. `None`: no limit is
     /// put off any more.
     under_way: Option<u64>,
-    /// What was found when an open session was looked after.
-    standstill: Standstill,
+    /// What was found when an open session was looked after, if it ever was.
+    standstill: Option<Box<Standstill>>,
     /// Counts the session as served at the target's first byte.
     served: Option<Arc<AtomicU64>>,
     /// Whether a connection that carried nothing may be [`End::Lost`].
@@ -115,7 +115,7 @@ impl<'a> Pump<'a> {
             phase: Phase::Open,
             timer: None,
             under_way: Some(0),
-            standstill: Standstill::default(),
+            standstill: None,
             served: connection.served,
             may_be_lost: connection.may_be_lost,
             orders,
@@ -204,7 +204,8 @@ impl<'a> Pump<'a> {
             Stuck::Target => (to_target, client, to_client),
             Stuck::Client => (to_client, sign(&self.target, cx), to_target),
         };
-        match self.standstill.look(Seen { stuck, moved, left, other, other_is_owed: owed > 0 }) {
+        let seen = Seen { stuck, moved, left, other, other_is_owed: owed > 0 };
+        match self.standstill.get_or_insert_default().look(seen) {
             Verdict::Wait => {}
             Verdict::Probe => self.client.ping(),
             Verdict::Over(reason) => {

@@ -32,7 +32,7 @@ pub struct Listener {
     pub uid: u32,
 }
 
-/// Every TCP socket, IPv4 or IPv6, that listens on the local `port`.
+/// Every TCP socket, IPv4 or IPv6, that listens on the local `port`, or on any if that is 0.
 ///
 /// # Errors
 /// Those of the netlink socket: a kernel without `CONFIG_INET_DIAG`, a seccomp filter.
@@ -48,7 +48,7 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
         }
     }
     // The kernel compares the port for us; this holds where it does not (before 3.3).
-    found.retain(|listener: &Listener| listener.addr.port() == port);
+    found.retain(|listener: &Listener| port == 0 || listener.addr.port() == port);
     Ok(found)
 }
 

@@ -196,7 +196,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             () = self.doubt.notified() => self.look(),
             () = daemon_ended(&mut self.daemon) => self.daemon_ended(),
             status = self.bridging.ended() => self.events.push_back(Event::BridgeEnded(status)),
-            () = until(state.deadline()) => self.events.push_back(Event::Deadline),
+            () = until(state.deadline(&self.spec.policy)) => self.events.push_back(Event::Deadline),
             () = until(look) => self.look_later(),
             () = until(kill) => self.kill(),
         }
@@ -213,6 +213,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                     self.spec.port,
                     self.spec.policy.wrap_timeout
                 ),
+                Action::WarnUnheard => self.warn_unheard(),
                 Action::WarnFast { delay } => {
                     warn!(program = self.name, "respawning too fast, next start in {delay:?}");
                 }
@@ -297,14 +298,22 @@ impl<'a, 'b> Supervisor<'a, 'b> {
 
     fn warn_silent(&mut self) {
         if !self.obstacle_named {
-            warn!(
-                program = self.name,
-                "program does not listen on port {} yet; if it uses another one, give it with \
-                 --program-port",
-                self.spec.port
-            );
+            let port = self.spec.port;
+            let advice = match self.sight.other_ports().as_slice() {
+                [] => "; if it uses another one, give it with --program-port".into(),
+                [other] => format!(", but on {other}; --program-port={other} bridges to that"),
+                others => format!(", but on {others:?}; give the right one with --program-port"),
+            };
+            warn!(program = self.name, "program does not listen on port {port} yet{advice}");
         }
         self.obstacle_named = true;
+    }
+
+    fn warn_unheard(&self) {
+        if !self.obstacle_named {
+            let port = self.spec.port;
+            warn!(program = self.name, "program has ended without listening on port {port}");
+        }
     }
 
     /// Some children have ended or were stopped: finds out what that means.

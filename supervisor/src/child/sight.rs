@@ -12,6 +12,9 @@ use super::state::Left;
 use super::tree::{Process, Tree};
 use crate::exit::ExitStatus;
 
+/// No socket is bound to it: whoever asks the kernel for it asks for all.
+const ANY_PORT: u16 = 0;
+
 /// How often the owner of a listener that nobody is seen to hold is looked for: it is being forked
 /// from one process to the next, and a look takes about as long as a fork.
 const LOOKS: usize = 50;
@@ -90,6 +93,18 @@ impl Sight {
             (None, true) => Left::Nobody,
             (None, false) => Left::Idle,
         })
+    }
+
+    /// The ports, other than the relocated one, that processes of the instance are seen to listen on.
+    pub(crate) fn other_ports(&mut self) -> Vec<u16> {
+        let Some(instance) = self.instance() else { return vec![] };
+        let all = bridge::sock_diag::listeners(ANY_PORT).unwrap_or_default();
+        let ours = all.iter().filter(|listener| held(listener, &instance).is_some());
+        let mut ports: Vec<_> = ours.map(|listener| listener.addr.port()).collect();
+        ports.retain(|port| *port != self.port);
+        ports.sort_unstable();
+        ports.dedup();
+        ports
     }
 
     /// Whether nobody of the instance is known to be left.
