@@ -97,24 +97,33 @@ fn needs(option: &str, other: &str) -> UsageError {
 pub(crate) struct Certificates {
     security: Security,
     tls: watch::Sender<Tls>,
+    /// TLS is off because there is no certificate, as in most first runs: that is no fault.
+    is_missing: bool,
     warnings: Vec<String>,
 }
 
 impl Certificates {
     /// Reads the files; without a usable certificate TLS is off, unless it was asked for.
     pub(crate) fn load(security: Security) -> Result<Self> {
+        let mut is_missing = false;
         let (tls, warnings) = match Acceptor::load(&security.files) {
             Ok((acceptor, warnings)) => (Tls::On(acceptor), warnings),
             Err(unusable) if security.is_required => return Err(unusable.into()),
             Err(unusable) => {
-                (Tls::Off(Failure::from(anyhow::Error::from(unusable)).reason), vec![])
+                is_missing = unusable.is_missing();
+                let reason = Failure::from(anyhow::Error::from(unusable)).reason;
+                let warning = (!is_missing).then(|| format!("TLS is off: {reason}"));
+                (Tls::Off(reason), warning.into_iter().collect())
             }
         };
-        Ok(Self { security, tls: watch::Sender::new(tls), warnings })
+        Ok(Self { security, tls: watch::Sender::new(tls), is_missing, warnings })
     }
 
     /// Says what is to be said of them, once there is a log.
     pub(crate) fn report(&self) {
+        if self.is_missing {
+            info!("No certificate ({}): TLS is off", self.security.files.certificate.display());
+        }
         for warning in &self.warnings {
             warn!("{warning}");
         }
@@ -125,16 +134,20 @@ impl Certificates {
         match Acceptor::load(&self.security.files) {
             Ok((acceptor, warnings)) => {
                 self.tls.send_replace(Tls::On(acceptor));
+                self.is_missing = false;
                 self.warnings = warnings;
                 info!("certificates are reloaded");
                 self.report();
             }
             Err(unusable) => {
+                let is_missing = unusable.is_missing();
                 let reason = Failure::from(anyhow::Error::from(unusable)).reason;
                 if matches!(*self.tls.borrow(), Tls::On(_)) {
                     warn!("the old certificates stay in use: {reason}");
-                } else {
+                } else if is_missing {
                     info!("TLS stays off: {reason}");
+                } else {
+                    warn!("TLS stays off: {reason}");
                 }
             }
         }
