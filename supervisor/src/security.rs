@@ -92,38 +92,54 @@ fn needs(option: &str, other: &str) -> UsageError {
     UsageError(format!("option '{option}' needs '{other}'"))
 }
 
+/// Why TLS is off.
+#[derive(Debug)]
+enum Off {
+    /// There is no certificate, as in most first runs: that is no fault.
+    Missing,
+    Unusable(String),
+}
+
 /// [`Security`] with its files read.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     security: Security,
     tls: watch::Sender<Tls>,
-    /// TLS is off because there is no certificate, as in most first runs: that is no fault.
-    is_missing: bool,
+    /// Why TLS is off, until that is said.
+    off: Option<Off>,
     warnings: Vec<String>,
 }
 
 impl Certificates {
     /// Reads the files; without a usable certificate TLS is off, unless it was asked for.
     pub(crate) fn load(security: Security) -> Result<Self> {
-        let mut is_missing = false;
+        let mut off = None;
         let (tls, warnings) = match Acceptor::load(&security.files) {
             Ok((acceptor, warnings)) => (Tls::On(acceptor), warnings),
             Err(unusable) if security.is_required => return Err(unusable.into()),
             Err(unusable) => {
-                is_missing = unusable.is_missing();
+                let is_missing = unusable.is_missing();
                 let reason = Failure::from(anyhow::Error::from(unusable)).reason;
-                let warning = (!is_missing).then(|| format!("TLS is off: {reason}"));
-                (Tls::Off(reason), warning.into_iter().collect())
+                off = Some(if is_missing { Off::Missing } else { Off::Unusable(reason.clone()) });
+                (Tls::Off(reason), vec![])
             }
         };
-        Ok(Self { security, tls: watch::Sender::new(tls), is_missing, warnings })
+        Ok(Self { security, tls: watch::Sender::new(tls), off, warnings })
+    }
+
+    /// Says, once the bridge is open, that clients are not served by TLS, and why.
+    pub(crate) fn report_off(&mut self) {
+        match self.off.take() {
+            None => {}
+            Some(Off::Missing) => {
+                info!("No certificate ({}): TLS is off", self.security.files.certificate.display());
+            }
+            Some(Off::Unusable(reason)) => warn!("TLS is off: {reason}"),
+        }
     }
 
     /// Says what is to be said of them, once there is a log.
     pub(crate) fn report(&self) {
-        if self.is_missing {
-            info!("No certificate ({}): TLS is off", self.security.files.certificate.display());
-        }
         for warning in &self.warnings {
             warn!("{warning}");
         }
@@ -134,7 +150,7 @@ impl Certificates {
         match Acceptor::load(&self.security.files) {
             Ok((acceptor, warnings)) => {
                 self.tls.send_replace(Tls::On(acceptor));
-                self.is_missing = false;
+                self.off = None;
                 self.warnings = warnings;
                 info!("certificates are reloaded");
                 self.report();

@@ -252,7 +252,7 @@ fn f61_a_default_certificate_that_cannot_be_used_is_warned_of() {
     {
         write(&directory, "self.pem", text);
         let (mut websockify, port) = bridge_in(&directory, &service, &[]);
-        assert_eq!(websockify.logged(&["WARN TLS is off: certificate self.pem", part]).len(), 1);
+        websockify.wait_for_log(&["WARN TLS is off: certificate self.pem", part]);
         assert_eq!(websockify.logged(&["TLS is off"]).len(), 1);
         assert_eq!(request(port, "/", &[]).0.status, 405);
         websockify.signal(nix::sys::signal::Signal::SIGHUP);

@@ -459,7 +459,10 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         debug!(program = self.name, "program listens on {address}");
         self.publish(Readiness::Ready(address));
         match self.bridging.open() {
-            Ok(()) => self.host.announcer.accepting(),
+            Ok(()) => {
+                self.host.certificates.report_off();
+                self.host.announcer.accepting();
+            }
             Err(failure) => {
                 error!("{failure:#}");
                 self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));
