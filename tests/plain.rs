@@ -3,6 +3,7 @@
 mod addresses;
 mod flow;
 mod limits;
+mod names;
 mod old;
 mod protocol;
 mod records;

@@ -17,13 +17,18 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
+use crate::standstill::Sign;
 use crate::stream::Stream;
 use crate::tap::{Tap, To};
-use crate::ws::{Codec, ControlFrame, ControlPayload, Event, Violation};
+use crate::ws::{Codec, ControlPayload, Event, Violation};
 
 /// How long a peer that was told the end may take to end too; what it still sends is discarded.
 /// Closing a socket with unread bytes resets it, and the reset would eat our last bytes.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
+
+/// How many bytes of pongs may wait for a client that does not read them. A pong is shorter than its
+/// ping: those of one read always have room.
+const PONGS: usize = SIZE;
 
 /// What was last heard of the client.
 #[derive(Debug)]
@@ -80,15 +85,14 @@ pub(crate) struct Client {
     pub(crate) payload: Option<Lease>,
     /// A data frame that is not yet at the client.
     frame: Option<Lease>,
-    /// The rest of a control frame that is not yet at the client.
-    control: Option<ControlFrame>,
-    /// The newest ping that is to be answered (RFC 6455, section 5.5.3: the others need not be).
-    pong: Option<ControlPayload>,
+    /// The control frames that are not yet at the client, in the order they go. No memory is kept for
+    /// those that are.
+    control: Vec<u8>,
     close: Close,
     /// Whether our side of the connection is shut down.
     is_shut: bool,
     /// How the session ended, for the log: the first reason there was.
-    ending: Option<(CloseCode, String)>,
+    ending: Option<(CloseCode, Box<str>)>,
     /// Who watches, if anybody does.
     pub(crate) tap: Option<Box<Tap>>,
     /// Payload bytes from the client.
@@ -106,8 +110,7 @@ impl Client {
             input: Input::Open,
             payload: None,
             frame: None,
-            control: None,
-            pong: None,
+            control: Vec::new(),
             close: Close::No,
             is_shut: false,
             ending: None,
@@ -134,17 +137,30 @@ impl Client {
 
     /// How many bytes for the client are under way, here or in the kernel.
     pub(crate) fn under_way(&self) -> u64 {
-        self.frame.as_ref().map_or(0, |frame| frame.left() as u64) + self.stream.unacknowledged()
+        let frame = self.frame.as_ref().map_or(0, |frame| frame.left());
+        (frame + self.control.len()) as u64 + self.stream.unacknowledged()
     }
 
-    /// Notices if the connection has failed while it is neither read nor written.
-    pub(crate) fn look_after(&mut self, cx: &mut Context<'_>) -> bool {
-        let has_failed = self.stream.has_failed(cx);
-        if has_failed {
+    /// Whether a data frame waits to be taken.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.frame.is_some()
+    }
+
+    /// What is known of the client while it is not read. One that has failed takes nothing more.
+    pub(crate) fn look_after(&mut self, cx: &mut Context<'_>) -> Sign {
+        let sign = self.stream.sign(cx);
+        if sign == Sign::Failed {
             self.end(CloseCode::Abnormal, "client: connection failed");
             self.give_up_sending();
         }
-        has_failed
+        sign
+    }
+
+    /// Sends a ping, in a framing that has one. What counts is the answer of the client's kernel.
+    pub(crate) fn ping(&mut self) {
+        if let Some(ping) = self.codec.ping().filter(|_| self.close == Close::No) {
+            self.control.extend_from_slice(&ping);
+        }
     }
 
     /// How the session ended: 1006 if nobody said anything (RFC 6455, section 7.1.5).
@@ -156,7 +172,7 @@ impl Client {
     }
 
     /// Notes how the session ended, if that is not known already.
-    pub(crate) fn end(&mut self, code: CloseCode, reason: impl Into<String>) {
+    pub(crate) fn end(&mut self, code: CloseCode, reason: impl Into<Box<str>>) {
         self.ending.get_or_insert_with(|| (code, reason.into()));
     }
 
@@ -229,7 +245,10 @@ impl Client {
                     }
                     lease.push(piece);
                 }
-                Ok(Some(Event::Ping(payload))) => self.pong = Some(payload),
+                Ok(Some(Event::Ping(payload))) if self.put_pong(&payload) => {}
+                Ok(Some(Event::Ping(_))) => {
+                    return self.input = Input::Violated(Violation::PingFlood);
+                }
                 Ok(Some(Event::Pong)) => {}
                 // Nothing that follows a close frame counts (RFC 6455, section 5.5.1).
                 Ok(Some(Event::Close(frame))) => return self.input = Input::Closed(frame),
@@ -237,6 +256,19 @@ impl Client {
                 Err(violation) => return self.input = Input::Violated(violation),
             }
         }
+    }
+
+    /// Has a ping answered, behind those before it (B11). False: too many answers wait already.
+    fn put_pong(&mut self, payload: &ControlPayload) -> bool {
+        if self.close != Close::No {
+            return true;
+        }
+        let pong = self.codec.pong(payload);
+        let has_room = self.control.len() + pong.len() <= PONGS;
+        if has_room {
+            self.control.extend_from_slice(&pong);
+        }
+        has_room
     }
 
     /// Where in a buffer the payload of the next frame must begin.
@@ -274,32 +306,25 @@ impl Client {
     }
 
     fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if let Some(frame) = &mut self.frame {
-                ready!(match &self.tap {
-                    None => frame.poll_write(cx, &mut self.stream),
-                    Some(tap) => tap.poll_write(To::Client, frame, cx, &mut self.stream),
-                })?;
-                self.frame = None;
-            }
-            if let Some(control) = &mut self.control {
-                while !control.is_empty() {
-                    match ready!(Pin::new(&mut self.stream).poll_write(cx, control))? {
-                        0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                        written => drop(control.drain(..written)),
-                    }
-                }
-                self.control = None;
-            }
-            if let Close::Wanted(frame) = &self.close {
-                self.control = Some(self.codec.close(frame.as_ref()));
-                self.close = Close::Done;
-            } else if let Some(payload) = self.pong.take_if(|_| self.close == Close::No) {
-                self.control = Some(self.codec.pong(&payload));
-            } else {
-                return Pin::new(&mut self.stream).poll_flush(cx);
+        if let Some(frame) = &mut self.frame {
+            ready!(match &self.tap {
+                None => frame.poll_write(cx, &mut self.stream),
+                Some(tap) => tap.poll_write(To::Client, frame, cx, &mut self.stream),
+            })?;
+            self.frame = None;
+        }
+        if let Close::Wanted(frame) = &self.close {
+            self.control.extend_from_slice(&self.codec.close(frame.as_ref()));
+            self.close = Close::Done;
+        }
+        while !self.control.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.control))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => drop(self.control.drain(..written)),
             }
         }
+        self.control = Vec::new();
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     /// Attends to a client that has no target: answers its pings and its close, and keeps its
@@ -308,7 +333,7 @@ impl Client {
     pub(crate) fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.answer_input();
-            // Not waited for: of many pings only the newest is answered.
+            // Not waited for: the answers to many pings have their room.
             let _ = self.poll_send(cx);
             if !matches!(self.input, Input::Open) {
                 return if self.payload.is_none() { Poll::Ready(()) } else { Poll::Pending };
@@ -346,7 +371,7 @@ impl Client {
 
     fn give_up_sending(&mut self) {
         self.frame = None;
-        self.control = None;
+        self.control = Vec::new();
         self.close = Close::Impossible;
     }
 }

@@ -181,11 +181,11 @@ async fn bridge(client: &mut Client, shared: &Shared, orders: &mut Orders) {
                 let mut pump = Pump::new(client, connection, orders.clone());
                 match run(&mut pump, &shared.turns, orders).await {
                     End::Finished => return,
-                    End::Lost => shared.target.doubt(),
+                    End::Lost => shared.target.doubt(&mut hold),
                 }
             }
             Reached::Nothing(why) if !orders.given(Shutdown::Now) => {
-                client.close(CloseCode::Error, &why.to_string());
+                client.close(CloseCode::Error, &why.tell());
             }
             // Stopped along with us, it cannot be reached: we are what ends the session.
             Reached::Nothing(_) | Reached::Shutdown => {

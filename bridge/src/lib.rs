@@ -7,9 +7,11 @@
 //! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
 //! - `http` answers its requests until one is a handshake, which `ws` and `auth` judge; `penalty`
 //!   makes those wait who guess passwords, `stranger` records who was turned away,
-//! - `target` finds it a connection to an address or to the wrapped program,
+//! - `target` finds it a connection to an address (`lookup` knows those of a name, `race` which of
+//!   them is used) or to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
-//!   framed by a codec of `ws`, and in `turns` where there is much of them,
+//!   framed by a codec of `ws`, and in `turns` where there is much of them; `standstill` says when
+//!   one that does not move is over,
 //! - `tap` lets `-v` and a recording (`record`) watch, where they are asked for.
 //!
 //! The crate knows sockets and clocks; no command line, no process, no signal.
@@ -24,15 +26,18 @@ mod connection;
 pub mod fuzzing;
 mod http;
 mod listen;
+mod lookup;
 mod order;
 mod penalty;
 mod private;
 mod pump;
+mod race;
 mod record;
 mod security;
 mod sessions;
 mod shown;
 pub mod sock_diag;
+mod standstill;
 mod stranger;
 mod stream;
 mod tap;

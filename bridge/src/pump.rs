@@ -22,7 +22,8 @@ use crate::buffer::{Lease, SIZE};
 use crate::client::{Client, DRAIN, Discarded, Input, poll_discard};
 use crate::config::Shutdown;
 use crate::order::Orders;
-use crate::stream::unacknowledged;
+use crate::standstill::{Seen, Sign, Standstill, Stuck, Verdict};
+use crate::stream::{sign, unacknowledged};
 use crate::tap::To;
 use crate::target::Connection;
 
@@ -30,6 +31,9 @@ use crate::target::Connection;
 /// client may go on sending after its target has ended. It begins anew while they are going there:
 /// the kernel takes megabytes at once, which a slow peer takes long for.
 const FLUSH: Duration = Duration::from_secs(10);
+
+/// How often a session is looked after in which a peer takes nothing.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// How many payload bytes a turn is; a full buffer is enough. See [`turns`](crate::turns).
 const TURN: u64 = SIZE as u64 / 2;
@@ -85,12 +89,14 @@ pub(crate) struct Pump<'a> {
     /// What the target takes.
     output: Side,
     phase: Phase,
-    /// The limit of the phase, where it has one. In an open session: when to look after a client
-    /// that is not heard, because the target takes nothing.
+    /// The limit of the phase, where it has one. In an open session: when to look after a peer that is
+    /// not heard, because the other takes nothing.
     timer: Option<Pin<Box<Sleep>>>,
     /// How many bytes were under way to both peers when a limit ran out last. `None`: no limit is
     /// put off any more.
     under_way: Option<u64>,
+    /// What was found when an open session was looked after, if it ever was.
+    standstill: Option<Box<Standstill>>,
     /// Counts the session as served at the target's first byte.
     served: Option<Arc<AtomicU64>>,
     /// Whether a connection that carried nothing may be [`End::Lost`].
@@ -109,6 +115,7 @@ impl<'a> Pump<'a> {
             phase: Phase::Open,
             timer: None,
             under_way: Some(0),
+            standstill: None,
             served: connection.served,
             may_be_lost: connection.may_be_lost,
             orders,
@@ -138,8 +145,8 @@ impl<'a> Pump<'a> {
                 return Poll::Ready(Stop::Ended(End::Lost));
             }
             if up.is_pending() && down.is_pending() && self.phase == phase {
-                if phase == Phase::Open && self.timer.is_none() && self.client.payload.is_some() {
-                    self.limit(FLUSH);
+                if phase == Phase::Open && self.timer.is_none() && self.stuck().is_some() {
+                    self.limit(LOOK);
                 }
                 ready!(self.poll_timer(cx));
                 self.time_out(cx);
@@ -159,10 +166,7 @@ impl<'a> Pump<'a> {
         match self.phase {
             Phase::Open => {
                 self.timer = None;
-                if self.client.look_after(cx) {
-                    // What it has sent is still for the target, if that begins to take it.
-                    self.put_off();
-                }
+                self.look(cx);
             }
             Phase::TargetEnded => {
                 if !self.put_off() {
@@ -172,6 +176,43 @@ impl<'a> Pump<'a> {
             // Nothing more is added to what is under way.
             Phase::ClientEnded | Phase::Closing { .. } => {
                 self.phase = Phase::Closing { all_told: true }
+            }
+        }
+    }
+
+    /// Which peer takes nothing now.
+    fn stuck(&self) -> Option<Stuck> {
+        if self.client.payload.is_some() {
+            Some(Stuck::Target)
+        } else {
+            self.client.is_stuck().then_some(Stuck::Client)
+        }
+    }
+
+    /// Looks whether the peer that is not heard is still there, and what follows from that.
+    fn look(&mut self, cx: &mut Context<'_>) {
+        let Some(stuck) = self.stuck() else { return };
+        let client = self.client.look_after(cx);
+        if client == Sign::Failed {
+            // What it has sent is still for the target, if that begins to take it.
+            self.put_off();
+            return;
+        }
+        let moved = self.moved();
+        let (to_client, to_target) = self.all_under_way();
+        let (left, other, owed) = match stuck {
+            Stuck::Target => (to_target, client, to_client),
+            Stuck::Client => (to_client, sign(&self.target, cx), to_target),
+        };
+        let seen = Seen { stuck, moved, left, other, other_is_owed: owed > 0 };
+        match self.standstill.get_or_insert_default().look(seen) {
+            Verdict::Wait => {}
+            Verdict::Probe => self.client.ping(),
+            Verdict::Over(reason) => {
+                self.client.end(CloseCode::Abnormal, reason);
+                self.phase = Phase::ClientEnded;
+                self.put_off();
+                self.limit(FLUSH);
             }
         }
     }
@@ -319,14 +360,20 @@ impl<'a> Pump<'a> {
     /// a socket whose peer still sends resets it, and the peer loses what it has not taken.
     fn put_off(&mut self) -> bool {
         let Some(before) = self.under_way else { return false };
-        let payload = self.client.payload.as_ref().map_or(0, |payload| payload.left() as u64);
-        let now = self.client.under_way() + payload + unacknowledged(&self.target);
+        let (to_client, to_target) = self.all_under_way();
+        let now = to_client + to_target;
         self.under_way = Some(now);
         let is_moving = now < before || (before == 0 && now > 0);
         if is_moving {
             self.limit(FLUSH);
         }
         is_moving
+    }
+
+    /// How many bytes are under way to the client and to the target, here or in the kernel.
+    fn all_under_way(&self) -> (u64, u64) {
+        let payload = self.client.payload.as_ref().map_or(0, |payload| payload.left() as u64);
+        (self.client.under_way(), payload + unacknowledged(&self.target))
     }
 
     fn poll_finish_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {

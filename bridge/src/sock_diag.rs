@@ -28,14 +28,14 @@ pub struct Listener {
     pub uid: u32,
 }
 
-/// Every TCP socket, IPv4 or IPv6, that listens on the local `port`.
+/// Every TCP socket, IPv4 or IPv6, that listens on the local `port`, or on any if that is 0.
 ///
 /// # Errors
 /// Neither sock_diag nor proc(5) can be asked.
 pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
     let mut found = if answers()? { netlink_listeners(port)? } else { proc_net::sockets()? };
     // Netlink compares them for us, the port since Linux 3.3.
-    found.retain(|socket| (socket.state, socket.local.port()) == (TCP_LISTEN, port));
+    found.retain(|socket| socket.state == TCP_LISTEN && (port == 0 || socket.local.port() == port));
     let listener =
         |socket: Socket| Listener { addr: socket.local, inode: socket.inode, uid: socket.uid };
     Ok(found.into_iter().map(listener).collect())

@@ -17,6 +17,7 @@ use tokio_rustls::rustls::ProtocolVersion;
 use tokio_rustls::server::TlsStream;
 
 use crate::sock_diag;
+use crate::standstill::Sign;
 use crate::tls;
 use crate::ws::Scheme;
 
@@ -113,12 +114,9 @@ impl Stream {
         unacknowledged(self.socket())
     }
 
-    /// Whether the connection was reset or given up. The kernel says so ahead of the bytes that are
-    /// still to be read. (It says nothing of an end in order that is behind such bytes.)
-    pub(crate) fn has_failed(&self, cx: &mut Context<'_>) -> bool {
-        // A question only: dropped, it wakes nobody.
-        let ready = pin!(self.socket().ready(Interest::ERROR)).poll(cx);
-        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_error())
+    /// What is known of the client without reading; see [`sign`].
+    pub(crate) fn sign(&self, cx: &mut Context<'_>) -> Sign {
+        sign(self.socket(), cx)
     }
 
     fn socket(&self) -> &TcpStream {
@@ -151,6 +149,17 @@ impl Ends {
 /// say. A matter of some 20 µs.
 pub(crate) fn unacknowledged(socket: &TcpStream) -> u64 {
     Ends::of(socket).map_or(0, Ends::unacknowledged)
+}
+
+/// What the kernel says of the peer ahead of the bytes that are still to be read. It says nothing of an
+/// end that is behind bytes for which it has no room.
+pub(crate) fn sign(socket: &TcpStream, cx: &mut Context<'_>) -> Sign {
+    // A question only: dropped, it wakes nobody.
+    match pin!(socket.ready(Interest::READABLE | Interest::ERROR)).poll(cx) {
+        Poll::Ready(Ok(ready)) if ready.is_error() => Sign::Failed,
+        Poll::Ready(Ok(ready)) if ready.is_read_closed() => Sign::Ended,
+        _ => Sign::None,
+    }
 }
 
 /// Sets the options that both legs of a session have (B7). What is accepted from a listening socket

@@ -11,19 +11,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::warn;
 
 use crate::client::Client;
 use crate::config::{self, Address, Config, Program, Readiness, Shutdown};
+use crate::lookup::Lookups;
 use crate::order::Orders;
+use crate::race;
 use crate::sock_diag;
 use crate::stream::tune;
 use crate::words::words;
-use crate::zone;
 
-/// How long one address may take to be connected to, and a name to be resolved.
+/// How long one address may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long a program that refused is left alone if nothing is heard of it.
@@ -53,6 +55,7 @@ pub(crate) struct Connection {
 /// Why a client gets no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unreachable {
+    /// Where to, and why not.
     #[error("cannot connect to {0}: {1}")]
     Connect(String, String),
     #[error("program did not listen within {} s", .0.as_secs_f64())]
@@ -61,6 +64,27 @@ pub(crate) enum Unreachable {
     Gone,
     #[error("shutting down")]
     Draining,
+}
+
+impl Unreachable {
+    /// Logs what whoever runs us should look into, and gives what the client hears of it, which is not
+    /// where the target is.
+    pub(crate) fn tell(&self) -> String {
+        match self {
+            Self::Connect(_, why) => {
+                warn!("{self}");
+                format!("target cannot be reached: {why}")
+            }
+            why => why.to_string(),
+        }
+    }
+}
+
+/// What a client has left of the time that it may be held.
+pub(crate) struct Hold {
+    left: Duration,
+    /// It had a connection to the program, and lost it.
+    has_lost: bool,
 }
 
 /// How the wait for a connection ended.
@@ -82,23 +106,27 @@ pub(crate) struct Target {
     /// When the last client was let in. Whoever queues behind it has its time anew: the program is
     /// at work, and `telnetd -debug` alone takes four seconds a session.
     let_in: Mutex<Option<Instant>>,
+    lookups: Lookups,
 }
 
 impl Target {
     pub(crate) fn new(config: Arc<Config>) -> Self {
-        Self { config, gate: Semaphore::new(1), let_in: Mutex::new(None) }
+        let lookups = Lookups::new();
+        Self { config, gate: Semaphore::new(1), let_in: Mutex::new(None), lookups }
     }
 
     /// How long a client may be held in all.
-    pub(crate) fn hold(&self) -> Duration {
-        match &self.config.target {
+    pub(crate) fn hold(&self) -> Hold {
+        let left = match &self.config.target {
             config::Target::Address(_) => Duration::ZERO,
             config::Target::Program(program) => program.hold,
-        }
+        };
+        Hold { left, has_lost: false }
     }
 
     /// Says that a connection was lost before it carried a byte.
-    pub(crate) fn doubt(&self) {
+    pub(crate) fn doubt(&self, hold: &mut Hold) {
+        hold.has_lost = true;
         if let config::Target::Program(program) = &self.config.target {
             program.doubt.notify_one();
         }
@@ -110,20 +138,20 @@ impl Target {
         &self,
         client: &mut Client,
         orders: &mut Orders,
-        hold: &mut Duration,
+        hold: &mut Hold,
     ) -> Reached {
-        let mut deadline = Instant::now() + *hold;
+        let mut deadline = Instant::now() + hold.left;
         let orders_for_hold = orders.clone();
         let reached = tokio::select! {
             biased;
             () = orders.at_least(Shutdown::Now) => Reached::Shutdown,
             () = poll_fn(|cx| client.poll_hold(cx)) => Reached::ClientEnded,
-            reached = self.connect(orders_for_hold, &mut deadline) => match reached {
+            reached = self.connect(orders_for_hold, &mut deadline, hold.has_lost) => match reached {
                 Ok(connection) => Reached::Target(connection),
                 Err(why) => Reached::Nothing(why),
             },
         };
-        *hold = deadline.saturating_duration_since(Instant::now());
+        hold.left = deadline.saturating_duration_since(Instant::now());
         reached
     }
 
@@ -131,13 +159,14 @@ impl Target {
         &self,
         mut orders: Orders,
         deadline: &mut Instant,
+        has_lost: bool,
     ) -> Result<Connection, Unreachable> {
         match &self.config.target {
-            config::Target::Address(address) => connect_address(address).await,
+            config::Target::Address(address) => self.connect_address(address).await,
             config::Target::Program(program) => tokio::select! {
                 biased;
                 () = orders.at_least(Shutdown::Drain) => Err(Unreachable::Draining),
-                connected = self.connect_program(program, deadline) => connected,
+                connected = self.connect_program(program, deadline, has_lost) => connected,
             },
         }
     }
@@ -146,12 +175,20 @@ impl Target {
         &self,
         program: &Program,
         deadline: &mut Instant,
+        has_lost: bool,
     ) -> Result<Connection, Unreachable> {
         if program.respawns {
             self.connect_in_turn(program, deadline).await
         } else {
-            connect_once(program, *deadline).await
+            connect_at_once(program, *deadline, has_lost).await
         }
+    }
+
+    async fn connect_address(&self, address: &Address) -> Result<Connection, Unreachable> {
+        let failed = |why| Unreachable::Connect(address.to_string(), why);
+        let addrs = self.lookups.resolve(&address.host, address.port).await.map_err(failed)?;
+        let stream = race::first(&addrs, connect).await.map_err(|error| failed(words(&error)))?;
+        Ok(Connection { stream, served: None, may_be_lost: false })
     }
 
     /// To a program that will be started again: queues, and tries until it is let in.
@@ -171,12 +208,7 @@ impl Target {
                 *self.let_in() = Some(Instant::now());
                 return Ok(admitted(stream, program, &verdict));
             }
-            program.doubt.notify_one();
-            let retry = Instant::now() + RETRY;
-            if retry > deadline {
-                return Err(Unreachable::NotListening(program.hold));
-            }
-            let _ = timeout_at(retry, readiness.changed()).await;
+            rest(&mut readiness, program, deadline).await?;
         }
     }
 
@@ -221,18 +253,54 @@ fn admitted(stream: TcpStream, program: &Program, verdict: &Verdict) -> Connecti
     Connection { stream, served, may_be_lost: true }
 }
 
-/// To a program that will not be started again: one attempt, once it listens.
-async fn connect_once(program: &Program, deadline: Instant) -> Result<Connection, Unreachable> {
-    let addr = ready(&mut program.readiness.clone(), program, deadline).await?;
-    match connect(addr).await {
-        Ok(stream) => {
-            Ok(Connection { stream, served: Some(Arc::clone(&program.served)), may_be_lost: false })
+/// To a program that will not be started again: whenever it listens. It may do so now and then, one
+/// client at a time; as long as it lives, the others wait. Who has lost a connection to it rests first.
+async fn connect_at_once(
+    program: &Program,
+    deadline: Instant,
+    mut has_lost: bool,
+) -> Result<Connection, Unreachable> {
+    let mut readiness = program.readiness.clone();
+    loop {
+        let addr = ready(&mut readiness, program, deadline).await?;
+        if !std::mem::take(&mut has_lost) {
+            match connect(addr).await {
+                Ok(stream) => {
+                    let served = Some(Arc::clone(&program.served));
+                    return Ok(Connection { stream, served, may_be_lost: true });
+                }
+                Err(error) if is_absence(&error) => {}
+                Err(error) => {
+                    program.doubt.notify_one();
+                    return Err(Unreachable::Connect(addr.to_string(), words(&error)));
+                }
+            }
         }
-        Err(error) => {
-            program.doubt.notify_one();
-            Err(Unreachable::Connect(addr.to_string(), words(&error)))
-        }
+        rest(&mut readiness, program, deadline).await?;
     }
+}
+
+/// Whether nobody listens, or not any more: a connection that waits in the queue is reset when its
+/// listener is closed, and may be before we have looked at it.
+fn is_absence(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotConnected};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | NotConnected)
+}
+
+/// Says that the program may not listen any more, and leaves it alone until something is heard of it,
+/// though not for long.
+async fn rest(
+    readiness: &mut watch::Receiver<Readiness>,
+    program: &Program,
+    deadline: Instant,
+) -> Result<(), Unreachable> {
+    program.doubt.notify_one();
+    let retry = Instant::now() + RETRY;
+    if retry > deadline {
+        return Err(Unreachable::NotListening(program.hold));
+    }
+    let _ = timeout_at(retry, readiness.changed()).await;
+    Ok(())
 }
 
 /// Waits until the program listens and says where.
@@ -288,28 +356,6 @@ async fn ask_kernel(stream: &TcpStream, target: SocketAddr) -> Verdict {
         }
     }
     Verdict::Queued
-}
-
-async fn connect_address(address: &Address) -> Result<Connection, Unreachable> {
-    let failed = |error| Unreachable::Connect(address.to_string(), words(&error));
-    let lookup = timeout(CONNECT, lookup(address));
-    let addrs = lookup.await.unwrap_or_else(|late| Err(late.into())).map_err(failed)?;
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for addr in addrs {
-        match connect(addr).await {
-            Ok(stream) => return Ok(Connection { stream, served: None, may_be_lost: false }),
-            Err(error) => last = error,
-        }
-    }
-    Err(failed(last))
-}
-
-async fn lookup(address: &Address) -> io::Result<Vec<SocketAddr>> {
-    let (host, port) = (address.host.as_str(), address.port);
-    match zone::resolve(host, port) {
-        Some(found) => found.map(|found| vec![found]),
-        None => Ok(lookup_host((host, port)).await?.collect()),
-    }
 }
 
 async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use bridge::tls::Tls;
 use bridge::{Outcome, Security, Shutdown, Target};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -71,9 +70,6 @@ impl Bridging {
         let listeners = public.listen()?;
         let Sessions { max_connections, open_files, .. } = self.sessions;
         info!(max_connections, open_files, "listening on {}", addresses.join(" and "));
-        if let Tls::Off(reason) = &*security.tls.borrow() {
-            info!("TLS is off: {reason}");
-        }
         let left = |limit: Option<Duration>| Some(limit?.saturating_sub(self.began.elapsed()));
         let config = bridge::Config {
             target,

@@ -252,6 +252,7 @@ async fn bridge_to_target(
     host: &mut Host<'_>,
 ) -> Result<ExitStatus, Failure> {
     bridging.open()?;
+    host.certificates.report_off();
     host.announcer.up(host.log);
     host.announcer.accepting();
     let mut stopping = false;

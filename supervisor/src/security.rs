@@ -110,25 +110,50 @@ fn needs(option: &str, other: &str) -> UsageError {
     UsageError(format!("option '{option}' needs '{other}'"))
 }
 
+/// Why TLS is off.
+#[derive(Debug)]
+enum Off {
+    /// There is no certificate, as in most first runs: that is no fault.
+    Missing,
+    Unusable(String),
+}
+
 /// [`Security`] with its files read.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     security: Security,
     tls: watch::Sender<Tls>,
+    /// Why TLS is off, until that is said.
+    off: Option<Off>,
     warnings: Vec<String>,
 }
 
 impl Certificates {
     /// Reads the files; without a usable certificate TLS is off, unless it was asked for.
     pub(crate) fn load(security: Security) -> Result<Self> {
+        let mut off = None;
         let (tls, warnings) = match Acceptor::load(&security.files) {
             Ok((acceptor, warnings)) => (Tls::On(acceptor), warnings),
             Err(unusable) if security.is_required => return Err(unusable.into()),
             Err(unusable) => {
-                (Tls::Off(Failure::from(anyhow::Error::from(unusable)).reason), vec![])
+                let is_missing = unusable.is_missing();
+                let reason = Failure::from(anyhow::Error::from(unusable)).reason;
+                off = Some(if is_missing { Off::Missing } else { Off::Unusable(reason.clone()) });
+                (Tls::Off(reason), vec![])
             }
         };
-        Ok(Self { security, tls: watch::Sender::new(tls), warnings })
+        Ok(Self { security, tls: watch::Sender::new(tls), off, warnings })
+    }
+
+    /// Says, once the bridge is open, that clients are not served by TLS, and why.
+    pub(crate) fn report_off(&mut self) {
+        match self.off.take() {
+            None => {}
+            Some(Off::Missing) => {
+                info!("No certificate ({}): TLS is off", self.security.files.certificate.display());
+            }
+            Some(Off::Unusable(reason)) => warn!("TLS is off: {reason}"),
+        }
     }
 
     /// Says what is to be said of them, once there is a log.
@@ -143,16 +168,20 @@ impl Certificates {
         match Acceptor::load(&self.security.files) {
             Ok((acceptor, warnings)) => {
                 self.tls.send_replace(Tls::On(acceptor));
+                self.off = None;
                 self.warnings = warnings;
                 info!("certificates are reloaded");
                 self.report();
             }
             Err(unusable) => {
+                let is_missing = unusable.is_missing();
                 let reason = Failure::from(anyhow::Error::from(unusable)).reason;
                 if matches!(*self.tls.borrow(), Tls::On(_)) {
                     warn!("the old certificates stay in use: {reason}");
-                } else {
+                } else if is_missing {
                     info!("TLS stays off: {reason}");
+                } else {
+                    warn!("TLS stays off: {reason}");
                 }
             }
         }

@@ -114,11 +114,8 @@ fn b6_an_unreachable_target_is_told_after_the_101_and_tried_again_for_the_next_c
     let websockify = Websockify::start(&format!("{public} 127.0.0.1:{port}"));
     websockify.wait_until_open();
     let closing = Client::connect(public).closing();
-    assert_eq!(closing.code, 1011);
-    let expected = [format!("127.0.0.1:{port}"), "refused".to_owned()];
-    for part in expected {
-        assert!(closing.reason.contains(&part), "{closing:?}");
-    }
+    let expected = (1011, "target cannot be reached: connection refused");
+    assert_eq!((closing.code, closing.reason.as_str()), expected);
     let _service = Service::at((Ipv4Addr::LOCALHOST, port), echo);
     assert_echoes(V4, public);
 }

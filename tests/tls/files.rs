@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::{bridge_in, directory, write};
 use crate::support::{
-    Caller, Dates, Output, SERVERS, WEBSOCKIFY, Websockify, connect, echo_service, free_port,
-    needs, read_to_end, request, wait_until,
+    Authority, Caller, Dates, Output, SERVERS, WEBSOCKIFY, Websockify, connect, echo_service,
+    free_port, needs, read_to_end, request, wait_until,
 };
 
 fn openssl(directory: &TempDir, line: &str) {
@@ -103,7 +103,7 @@ fn t2_chain_and_key_may_be_one_file_in_any_order() {
 }
 
 #[test]
-fn t2_without_the_default_certificate_tls_is_off() {
+fn f50_t2_without_the_default_certificate_tls_is_off() {
     let directory = TempDir::new().unwrap();
     let service = echo_service();
     let (mut websockify, port) = bridge_in(&directory, &service, &[]);
@@ -119,7 +119,9 @@ fn t2_without_the_default_certificate_tls_is_off() {
     wait_until("a line for each", || {
         websockify.logged(&["refused a TLS client", "self.pem"]).len() == 3
     });
-    assert_eq!(websockify.logged(&["INFO TLS is off", "self.pem", "no such file"]).len(), 1);
+    // F50: that is how most first runs are, and no failure.
+    assert_eq!(websockify.logged(&["INFO No certificate (self.pem): TLS is off"]).len(), 1);
+    assert_eq!(websockify.logged(&["WARN"]).len(), 3, "of the clients alone");
     assert_eq!(websockify.stop(), 0);
 }
 
@@ -238,4 +240,65 @@ fn t2_an_expired_certificate_is_served_with_a_warning() {
         let error = Caller::anonymous().call(port).err().unwrap();
         assert!(error.contains("certificate"), "the client decides: {error}");
     }
+}
+
+/// F61: it was meant to be used, and is not.
+#[test]
+fn f61_a_default_certificate_that_cannot_be_used_is_warned_of() {
+    let (directory, identity) = directory();
+    let service = echo_service();
+    for (text, part) in
+        [("hello\n", "not a PEM file"), (&identity.certificate.pem(), "no private key in it")]
+    {
+        write(&directory, "self.pem", text);
+        let (mut websockify, port) = bridge_in(&directory, &service, &[]);
+        websockify.wait_for_log(&["WARN TLS is off: certificate self.pem", part]);
+        assert_eq!(websockify.logged(&["TLS is off"]).len(), 1);
+        assert_eq!(request(port, "/", &[]).0.status, 405);
+        websockify.signal(nix::sys::signal::Signal::SIGHUP);
+        websockify.wait_for_log(&["WARN TLS stays off: certificate self.pem", part]);
+        assert_eq!(websockify.stop(), 0);
+    }
+}
+
+/// F29: as editors of other systems write it, also where such files were joined.
+#[test]
+fn f29_a_byte_order_mark_is_no_part_of_a_pem_file() {
+    let service = echo_service();
+    let (authority, intermediate) =
+        (Authority::new("clients"), SERVERS.intermediate("i", Dates::Now));
+    let server = intermediate.issue("localhost");
+    let (cert, key) = (server.certificate.pem(), server.key.serialize_pem());
+    let directory = TempDir::new().unwrap();
+    let marked = |text: &str| format!("\u{feff}{text}");
+    write(&directory, "cert.pem", &(marked(&cert) + &marked(&intermediate.pem())));
+    write(&directory, "key.pem", &marked(&key));
+    write(&directory, "self.pem", &(marked(&cert) + &marked(&intermediate.pem()) + &marked(&key)));
+    write(&directory, "ca.pem", &marked(&authority.pem()));
+    let joe = Caller::with(&authority.issue("Joe"), &[]);
+    for options in [
+        &["--verify-client", "--cafile=ca.pem"][..],
+        &["--cert=cert.pem", "--key=key.pem", "--verify-client", "--cafile=ca.pem"],
+    ] {
+        let (_websockify, port) = bridge_in(&directory, &service, options);
+        joe.session(port, &[]).unwrap().exchange(b"hello");
+    }
+}
+
+#[test]
+fn f30_an_rsa_key_that_is_too_short_is_said_to_be() {
+    if !needs(&["openssl"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    openssl(&directory, "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024 -out key8.pem");
+    openssl(&directory, "rsa -in key8.pem -traditional -out key1.pem");
+    openssl(&directory, "req -new -x509 -key key8.pem -out cert.pem -subj /CN=localhost");
+    for key in ["key8.pem", "key1.pem"] {
+        let parts = [key, "too short", "1024 bits", "2048"];
+        refused(&directory, &format!("--cert=cert.pem --key={key}"), &parts);
+    }
+    let read = |name| fs::read_to_string(directory.path().join(name)).unwrap();
+    write(&directory, "all.pem", &(read("cert.pem") + &read("key8.pem")));
+    refused(&directory, "--cert=all.pem", &["all.pem", "too short", "1024 bits"]);
 }

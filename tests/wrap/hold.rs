@@ -205,3 +205,55 @@ fn w4_held_clients_are_closed_when_websockify_stops() {
     assert_eq!(held.closing().code, 1001);
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
+
+/// F35: a program that listens for one client at a time, as `while :; do nc -l 80; done` does: while it
+/// lives, who comes between two listeners is held as under respawn.
+#[test]
+fn f35_clients_between_two_listeners_are_held_while_the_program_lives() {
+    for mode in ["exit", "ignore"] {
+        let port = free_port();
+        let one = format!("{Actor} bind {port} listen accept close-listener greet echo exit 1");
+        let script = format!("while :; do {one}; done");
+        let arguments = format!("{port} --wrap-mode={mode} --");
+        let mut websockify = Websockify::start_with(&arguments, |command| {
+            command.args(["sh", "-c", &script]);
+        });
+        websockify.wait_until_open();
+        assert_distinct(together(5, port, |client, _| client.read_line()), 5);
+        // One after the other, too.
+        for _ in 0..5 {
+            let mut client = Client::connect(port);
+            client.read_line();
+            assert_eq!(client.close().code, 1000);
+        }
+        assert_eq!(websockify.logged(&["program started"]).len(), 1);
+        assert_eq!(websockify.logged(&["code=1011"]), Vec::<String>::new());
+        assert_eq!(websockify.stop(), 0);
+    }
+}
+
+/// F35, W6: when it ends, those who are held hear of it at once.
+#[test]
+fn f35_clients_that_are_held_are_told_when_the_program_ends() {
+    for (mode, reason) in [("exit", "shutting down"), ("ignore", "program has ended")] {
+        let notes = Notes::new();
+        let port = free_port();
+        let gate = notes.note("gate");
+        let arguments = format!(
+            "{port} --wrap-mode={mode} -- {Actor} bind {port} listen accept close-listener greet \
+             await {gate} exit 0"
+        );
+        let websockify = Websockify::start(&arguments);
+        websockify.wait_until_open();
+        let mut first = Client::connect(port);
+        first.read_line();
+        let held = Client::connect(port);
+        websockify.wait_for_log(&["session started", "session=2"]);
+        let began = Instant::now();
+        notes.give("gate");
+        let closing = held.closing();
+        assert_eq!((closing.code, closing.reason.as_str()), (1011, reason), "{mode}");
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        drop(first);
+    }
+}

@@ -172,3 +172,73 @@ fn f26_what_keeps_the_environment_is_bridged_to_without_a_word() {
         websockify.stop();
     }
 }
+
+/// One warning, and what it says.
+fn only_warning(lines: &[String]) -> &str {
+    let warnings: Vec<_> = lines.iter().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 1, "{lines:?}");
+    warnings[0]
+}
+
+#[test]
+fn f46_a_program_that_ends_without_having_listened_is_warned_of() {
+    for mode in ["exit", "ignore"] {
+        for status in [0, 3] {
+            let port = free_port();
+            let output = run(&format!("{port} --wrap-mode={mode} -- {Actor} exit {status}"));
+            let warning = only_warning(&output.err);
+            let said = format!("has ended without listening on port {port}");
+            assert!(warning.contains(&said), "{mode} {status}: {warning}");
+            assert_eq!(output.status, status);
+        }
+    }
+}
+
+/// F46: and one that has listened, or was told to end, is not.
+#[test]
+fn f46_a_program_that_has_listened_or_was_stopped_is_not_warned_of() {
+    let notes = Notes::new();
+    let (port, gate) = (free_port(), notes.note("gate"));
+    let websockify =
+        Websockify::start(&format!("{port} -- {Actor} bind {port} listen await {gate}"));
+    websockify.wait_until_open();
+    notes.give("gate");
+    let output = websockify.output();
+    assert!(!output.err.iter().any(|line| line.contains("WARN")), "{:?}", output.err);
+    let mut websockify = Websockify::start(&format!("{port} -- {Actor} sleep"));
+    websockify.leader();
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.logged(&["WARN"]), Vec::<String>::new());
+}
+
+#[test]
+fn f47_silence_is_warned_of_after_the_wrap_timeout_if_that_is_shorter() {
+    let port = free_port();
+    let began = std::time::Instant::now();
+    let websockify = Websockify::start(&format!("{port} --wrap-timeout=1.5 -- {Actor} sleep"));
+    websockify.wait_for_log(&["WARN", &format!("does not listen on port {port} yet")]);
+    let time = began.elapsed().as_secs_f32();
+    assert!((1.5..9.0).contains(&time), "{time} s");
+}
+
+/// F64: which port the program uses is what the person who gave another wants to know.
+#[test]
+fn f64_the_port_that_the_program_listens_on_is_named() {
+    let (port, other, child) = (free_port(), free_port(), free_port());
+    let program =
+        format!("{Actor} bind {child} listen sleep & exec {Actor} bind {other} listen sleep");
+    for (program, expected) in [
+        (format!("exec {Actor} bind {other} listen sleep"), vec![other]),
+        (program, vec![other, child]),
+    ] {
+        let arguments = format!("{port} --wrap-timeout=1 --");
+        let websockify = Websockify::start_with(&arguments, |command| {
+            command.args(["sh", "-c", &program]);
+        });
+        let warning = websockify.wait_for_log(&["WARN", "does not listen on port"]);
+        assert!(warning.contains("--program-port"), "{warning}");
+        for port in [port].iter().chain(&expected) {
+            assert!(warning.contains(&port.to_string()), "no {port} in {warning}");
+        }
+    }
+}

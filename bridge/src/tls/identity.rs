@@ -3,12 +3,17 @@
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use x509_parser::der_parser::ber::BerObjectContent;
+use x509_parser::der_parser::parse_der;
 
 use super::certificate::{Age, date, facts, now};
 use super::{Files, Provider, Unusable, broken, certificates, contains, read, words};
 
 const CERTIFICATE: &str = "certificate";
 const KEY: &str = "key";
+
+/// The shortest RSA key that signs, in bits: what is shorter can be broken.
+const LEAST_RSA: usize = 2048;
 
 /// Reads certificate and key, and checks that they belong together. A certificate that is out of
 /// its dates is served, with a warning: that is better than nothing, and the clients decide.
@@ -24,8 +29,15 @@ pub(super) fn load(
         .ok_or_else(|| Unusable::wrong(CERTIFICATE, path, "is damaged: not X.509"))?;
     let key = load_key(files, text)?;
     let key_path = files.key.as_ref().unwrap_or(path);
+    let length = rsa_length(&key);
     let signer = provider.key_provider.load_private_key(key).map_err(|error| {
-        Unusable::wrong(KEY, key_path, format!("is unusable: {}", words(&error)))
+        let problem = match length {
+            Some(bits @ ..LEAST_RSA) => {
+                format!("is too short: an RSA key of {bits} bits, and {LEAST_RSA} are the least")
+            }
+            _ => format!("is unusable: {}", words(&error)),
+        };
+        Unusable::wrong(KEY, key_path, problem)
     })?;
     // rustls would compare them too, but cannot read an X.509 v1 certificate, which old
     // installations have and clients accept.
@@ -46,6 +58,22 @@ pub(super) fn load(
         }
     }
     Ok(SingleCertAndKey::from(CertifiedKey::new(chain, signer)))
+}
+
+/// How many bits an RSA key has, which stands in its modulus (RFC 8017, A.1.2), in PKCS#8 within an
+/// octet string (RFC 5958, section 2). `None`: it is another kind of key.
+fn rsa_length(key: &PrivateKeyDer<'_>) -> Option<usize> {
+    let (_, outer) = parse_der(key.secret_der()).ok()?;
+    let (_, inner) = match key {
+        PrivateKeyDer::Pkcs8(_) => parse_der(outer.as_sequence().ok()?.get(2)?.as_slice().ok()?),
+        _ => parse_der(key.secret_der()),
+    }
+    .ok()?;
+    let BerObjectContent::Integer(modulus) = inner.as_sequence().ok()?.get(1)?.content else {
+        return None;
+    };
+    let first = modulus.iter().position(|byte| *byte != 0)?;
+    Some((modulus.len() - first) * 8 - modulus[first].leading_zeros() as usize)
 }
 
 /// The first key of the key file, or of the certificate's, whose text is at hand.

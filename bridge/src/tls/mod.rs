@@ -105,6 +105,11 @@ impl Unusable {
     fn wrong(role: &'static str, path: &Path, problem: impl Into<String>) -> Self {
         Self::Wrong { role, path: path.to_owned(), problem: problem.into() }
     }
+
+    /// Whether a file is simply not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 impl Acceptor {
@@ -139,14 +144,27 @@ fn builder(provider: Provider) -> ConfigBuilder<ServerConfig, WantsVerifier> {
         .expect("the provider has cipher suites for every version")
 }
 
-/// The whole of a PEM file.
+/// What some editors put in front of a text to say that it is UTF-8. PEM has no place for it, and in a
+/// file made of others it may stand before each part.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// The whole of a PEM file, without byte order marks.
 fn read(role: &'static str, path: &Path) -> Result<Vec<u8>, Unusable> {
     let unreadable = |source| Unusable::Unreadable { role, path: path.to_owned(), source };
-    let text = std::fs::read(path).map_err(unreadable)?;
+    let text = without(BYTE_ORDER_MARK, std::fs::read(path).map_err(unreadable)?);
     if !contains(&text, "-----BEGIN ") {
         return Err(Unusable::wrong(role, path, "is not a PEM file"));
     }
     Ok(text)
+}
+
+fn without(part: &[u8], mut text: Vec<u8>) -> Vec<u8> {
+    let mut at = 0;
+    while let Some(found) = text[at..].windows(part.len()).position(|window| window == part) {
+        at += found;
+        text.drain(at..at + part.len());
+    }
+    text
 }
 
 fn contains(text: &[u8], part: &str) -> bool {

@@ -145,6 +145,11 @@ impl Codec {
         }
     }
 
+    /// A ping without payload. The old drafts have none.
+    pub(crate) fn ping(&self) -> Option<ControlFrame> {
+        matches!(self, Self::Rfc6455(_)).then(rfc6455::ping)
+    }
+
     /// A close frame. A reason is cut at a character's end to what fits (123 bytes). Old drafts
     /// have no reasons, and -75 has no such frame: it is empty.
     pub fn close(&self, frame: Option<&CloseFrame>) -> ControlFrame {

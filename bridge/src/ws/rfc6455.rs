@@ -56,6 +56,9 @@ pub enum Violation {
     /// Section 5.5.1.
     #[error("close reason is not UTF-8")]
     CloseReasonNotUtf8,
+    /// Section 5.5.2: each ping is answered, but the answers are not read.
+    #[error("too many pings whose answers are not read")]
+    PingFlood,
     /// In a session whose sub-protocol is base64, or that is of an old draft.
     #[error("payload is not base64")]
     NotBase64,
@@ -69,6 +72,7 @@ impl Violation {
     pub fn close_code(self) -> CloseCode {
         match self {
             Self::CloseReasonNotUtf8 | Self::NotBase64 => CloseCode::Invalid,
+            Self::PingFlood => CloseCode::Policy,
             _ => CloseCode::Protocol,
         }
     }
@@ -239,6 +243,11 @@ fn put_header(buffer: &mut [u8], payload: Range<usize>, kind: Data) -> Range<usi
 /// See [`Codec::pong`](super::Codec::pong).
 pub(crate) fn pong(payload: &[u8]) -> ControlFrame {
     control(Control::Pong, payload)
+}
+
+/// See [`Codec::ping`](super::Codec::ping).
+pub(crate) fn ping() -> ControlFrame {
+    control(Control::Ping, &[])
 }
 
 /// See [`Codec::close`](super::Codec::close).

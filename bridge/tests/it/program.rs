@@ -126,15 +126,66 @@ async fn w6_without_a_supervisor_a_ready_program_is_gone_too() {
     assert_eq!(bridge.client().await.receive_close().await.0, 1011);
 }
 
+/// A program that is alive and between two listeners, as `while :; do nc -l 80; done` is.
 #[tokio::test]
-async fn w6_without_respawn_a_refusal_is_a_1011_and_rings() {
-    let (_kept, addr) = closed_port();
+async fn f35_w4_without_respawn_a_refused_client_is_held_too() {
+    let (kept, addr) = closed_port();
     let (supervisor, target) = program(Readiness::Ready(addr), false, LONG);
     let bridge = Bridge::start(config(target));
     let mut client = bridge.client().await;
-    let reason = format!("cannot connect to {addr}: connection refused");
-    assert_eq!(client.receive_close().await, (1011, reason));
+    client.send(BINARY, b"early").await;
     within(supervisor.doubt.notified()).await;
+    drop(kept);
+    // Nothing is published: the bridge tries again by itself.
+    let mut target = accept(&listen_again(addr)).await;
+    assert_eq!(read_exact(&mut target, 5).await, b"early");
+}
+
+#[tokio::test]
+async fn f35_w4_without_respawn_a_refused_client_is_not_held_for_ever() {
+    let (_kept, addr) = closed_port();
+    let (_supervisor, target) = program(Readiness::Ready(addr), false, LONG / 60);
+    let bridge = Bridge::start(config(target));
+    let reason = "program did not listen within 0.5 s".to_owned();
+    assert_eq!(bridge.client().await.receive_close().await, (1011, reason));
+}
+
+/// It closes its listener while it serves one: those behind are reset.
+#[tokio::test]
+async fn f35_w4_without_respawn_a_connection_reset_out_of_the_queue_is_held_again() {
+    let listener = listener().await;
+    let addr = listener.local_addr().unwrap();
+    let (supervisor, target) = program(Readiness::Ready(addr), false, LONG);
+    let bridge = Bridge::start(config(target));
+    let mut client = bridge.client().await;
+    reset(accept(&listener).await);
+    within(supervisor.doubt.notified()).await;
+    drop(listener);
+    let mut target = accept(&listen_again(addr)).await;
+    within(target.write_all(b"hello")).await.unwrap();
+    assert_eq!(client.receive().await, (BINARY, b"hello".to_vec()));
+}
+
+/// Who resets every connection is not asked without pause.
+#[tokio::test]
+async fn f35_a_program_that_resets_all_is_asked_now_and_then() {
+    let listener = listener().await;
+    let (_supervisor, target) = program(ready(&listener), false, LONG / 30);
+    let bridge = Bridge::start(config(target));
+    let mut client = bridge.client().await;
+    let mut asked = 0;
+    let resetting = async {
+        loop {
+            reset(accept(&listener).await);
+            asked += 1;
+        }
+    };
+    let close = tokio::select! {
+        close = client.receive_close() => close,
+        () = resetting => unreachable!(),
+    };
+    assert_eq!(close, (1011, "program did not listen within 1 s".to_owned()));
+    assert!((2..=11).contains(&asked), "{asked} times");
 }
 
 #[tokio::test]

@@ -53,10 +53,10 @@ use watched::Watched;
 /// overflowing queue): at first, and at most.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const SLOWEST_LOOK: Duration = Duration::from_secs(1);
-/// How long hints wait after a look: anybody may give them without end. A tenth of our time at most goes
+/// How long hints wait after a look: anybody may give them without end. A third of our time at most goes
 /// into looking, however many processes there are.
 const SHORTEST_REST: Duration = Duration::from_millis(20);
-const REST_FACTOR: u32 = 9;
+const REST_FACTOR: u32 = 2;
 /// How often the tree is walked again while it is being killed: it may still fork.
 const KILL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -222,7 +222,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             () = until(hinted) => self.look(),
             () = self.daemon.ended() => self.daemon_ended(),
             status = self.bridging.ended() => self.events.push_back(Event::BridgeEnded(status)),
-            () = until(state.deadline()) => self.events.push_back(Event::Deadline),
+            () = until(state.deadline(&self.spec.policy)) => self.events.push_back(Event::Deadline),
             () = until(look) => self.look_later(),
             () = until(kill) => self.kill(),
         }
@@ -239,6 +239,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                     self.spec.port,
                     self.spec.policy.wrap_timeout
                 ),
+                Action::WarnUnheard => self.warn_unheard(),
                 Action::WarnFast { delay } => {
                     warn!(program = self.name, "respawning too fast, next start in {delay:?}");
                 }
@@ -346,12 +347,13 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     fn warn_silent(&mut self) {
         self.name_cleared();
         if !self.obstacle_named {
-            warn!(
-                program = self.name,
-                "program does not listen on port {} yet; if it uses another one, give it with \
-                 --program-port",
-                self.spec.port
-            );
+            let port = self.spec.port;
+            let advice = match self.sight.other_ports().as_slice() {
+                [] => "; if it uses another one, give it with --program-port".into(),
+                [other] => format!(", but on {other}; --program-port={other} bridges to that"),
+                others => format!(", but on {others:?}; give the right one with --program-port"),
+            };
+            warn!(program = self.name, "program does not listen on port {port} yet{advice}");
         }
         self.obstacle_named = true;
     }
@@ -372,6 +374,13 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             warn!(
                 "cannot give the relocated port to process {pid}, which has changed its user: {reason}"
             );
+        }
+    }
+
+    fn warn_unheard(&self) {
+        if !self.obstacle_named {
+            let port = self.spec.port;
+            warn!(program = self.name, "program has ended without listening on port {port}");
         }
     }
 
@@ -529,7 +538,10 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         debug!(program = self.name, "program listens on {address}");
         self.publish(Readiness::Ready(address));
         match self.bridging.open() {
-            Ok(()) => self.host.announcer.accepting(),
+            Ok(()) => {
+                self.host.certificates.report_off();
+                self.host.announcer.accepting();
+            }
             Err(failure) => {
                 error!("{failure:#}");
                 self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));

@@ -13,6 +13,9 @@ use super::state::Left;
 use super::tree::Tree;
 use crate::exit::ExitStatus;
 
+/// No socket is bound to it: whoever asks the kernel for it asks for all.
+const ANY_PORT: u16 = 0;
+
 /// How often the owner of a listener that nobody is seen to hold is looked for: it is being forked
 /// from one process to the next, and a look takes about as long as a fork.
 const LOOKS: usize = 50;
@@ -120,6 +123,18 @@ impl Sight {
     /// Whether a process is one of the instance's.
     pub(crate) fn is_of_instance(&mut self, pid: Pid) -> bool {
         self.processes().is_some_and(|instance| instance.iter().any(|process| process.pid == pid))
+    }
+
+    /// The ports, other than the relocated one, that processes of the instance are seen to listen on.
+    pub(crate) fn other_ports(&mut self) -> Vec<u16> {
+        let Some(instance) = self.processes() else { return vec![] };
+        let all = bridge::sock_diag::listeners(ANY_PORT).unwrap_or_default();
+        let ours = all.iter().filter(|listener| held(listener, &instance).is_some());
+        let mut ports: Vec<_> = ours.map(|listener| listener.addr.port()).collect();
+        ports.retain(|port| *port != self.port);
+        ports.sort_unstable();
+        ports.dedup();
+        ports
     }
 
     /// Whether nobody of the instance is known to be left.

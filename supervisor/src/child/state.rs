@@ -11,7 +11,8 @@ use crate::exit::ExitStatus;
 
 /// A run this long was no failure, whatever it did (W7).
 const LONG_RUN: Duration = Duration::from_secs(10);
-/// A program that has not listened after this long is warned of (W12).
+/// A program that has not listened after this long is warned of, if it has not to have listened before
+/// (W12).
 const SILENCE: Duration = Duration::from_secs(10);
 /// The first delay before a failing program is started again, and the longest (W7).
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -27,6 +28,13 @@ pub(crate) struct Policy {
     pub(crate) wrap_timeout: Duration,
     /// How long open sessions, and then the program, may take to end.
     pub(crate) stop_timeout: Duration,
+}
+
+impl Policy {
+    /// How long a program may say nothing without a warning.
+    fn silence(&self) -> Duration {
+        SILENCE.min(self.wrap_timeout)
+    }
 }
 
 /// Where the program is in its life.
@@ -118,6 +126,8 @@ pub(crate) enum Action {
     WarnSilent,
     /// Say that what the leader left has had its time to listen.
     WarnSettled,
+    /// Say that the program has ended, and nobody has listened.
+    WarnUnheard,
     /// Say that the program comes and goes too fast, and when it is tried next.
     WarnFast {
         delay: Duration,
@@ -152,11 +162,11 @@ impl State {
     }
 
     /// When [`Event::Deadline`] is due.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self, policy: &Policy) -> Option<Instant> {
         match self {
-            Self::Starting { run, warned: false } => Some(run.started + SILENCE),
+            Self::Starting { run, warned: false } => Some(run.started + policy.silence()),
             Self::Settling { run, until, warned: false } => {
-                Some((run.started + SILENCE).min(*until))
+                Some((run.started + policy.silence()).min(*until))
             }
             Self::Settling { until, .. }
             | Self::Backoff { until, .. }
@@ -271,6 +281,7 @@ pub(crate) fn step(
         (State::Settling { run, .. }, Event::Deadline) => {
             let (state, mut actions) =
                 end(run, Heard::Never, ExitStatus::SUCCESS, false, now, policy);
+            actions.retain(|action| *action != Action::WarnUnheard);
             actions.insert(0, Action::WarnSettled);
             (state, actions)
         }
@@ -288,11 +299,9 @@ pub(crate) fn step(
         (State::Listening { .. } | State::Daemonized { .. }, Event::Listening) => {
             (state, vec![Action::OpenBridge])
         }
-        // Only a next instance can be worth waiting for. Without one the client is better served
-        // by the refusal itself.
-        (State::Listening { .. } | State::Daemonized { .. }, Event::ListenerGone)
-            if policy.mode == WrapMode::Respawn =>
-        {
+        // A next instance may listen, or this one again: one that serves a client at a time
+        // (`while nc -l …`) has no listener meanwhile. When it ends, that is another event.
+        (State::Listening { .. } | State::Daemonized { .. }, Event::ListenerGone) => {
             (state, vec![Action::PauseBridge])
         }
 
@@ -401,10 +410,10 @@ fn end(
     policy: &Policy,
 ) -> (State, Vec<Action>) {
     match policy.mode {
-        WrapMode::Exit => (drain(status, now, policy), vec![Action::DrainBridge]),
-        WrapMode::Ignore if heard == Heard::Never => {
-            (drain(status, now, policy), vec![Action::DrainBridge])
+        WrapMode::Exit | WrapMode::Ignore if heard == Heard::Never => {
+            (drain(status, now, policy), vec![Action::WarnUnheard, Action::DrainBridge])
         }
+        WrapMode::Exit => (drain(status, now, policy), vec![Action::DrainBridge]),
         WrapMode::Ignore => (State::Gone, vec![Action::BarBridge]),
         WrapMode::Respawn if served || now - run.started >= LONG_RUN => {
             let (state, mut actions) = start(0, now);

@@ -34,9 +34,13 @@ impl Life {
         self.on(event)
     }
 
+    fn due(&self) -> Option<Instant> {
+        self.state.deadline(&self.policy)
+    }
+
     /// Goes to the deadline that the state has set.
     fn deadline(&mut self) -> Vec<Action> {
-        self.now = self.state.deadline().expect("a deadline");
+        self.now = self.due().expect("a deadline");
         self.on(Event::Deadline)
     }
 }
@@ -51,7 +55,7 @@ fn served(left: Left) -> Event {
 
 use Action::{
     BarBridge, Daemonized, DrainBridge, Kill, LeaveDaemon, NameSurvivors, OpenBridge, PauseBridge,
-    Spawn, StopBridge, Terminate, WarnFast, WarnSettled, WarnSilent,
+    Spawn, StopBridge, Terminate, WarnFast, WarnSettled, WarnSilent, WarnUnheard,
 };
 
 /// Every state, in which every event must have a meaning.
@@ -111,9 +115,9 @@ fn every_state_and_event() {
         starting first | stopping listening . draining settling draining draining draining draining stopping . . stopping = stopping
         starting       | backoff listening . draining settling draining draining draining draining stopping . . stopping = stopping
         silent         | backoff listening . draining settling draining draining draining draining stopping . . stopping . stopping
-        listening      | . = . draining draining draining draining draining draining stopping . . stopping . stopping
+        listening      | . = = draining draining draining draining draining draining stopping . . stopping . stopping
         settling       | . draining . . . . . . . stopping . draining stopping draining stopping
-        daemonized     | . = . . . . . . . stopping draining . stopping . stopping
+        daemonized     | . = = . . . . . . stopping draining . stopping . stopping
         backoff        | . . . . . . . . . stopping . . stopping starting stopping
         gone           | . daemonized . . . . . . . stopping . . stopping . stopping
         draining       | . . . . . . . . . stopping . . stopping stopping stopping
@@ -127,9 +131,9 @@ fn every_state_and_event() {
         starting first | stopping listening . draining settling daemonized draining draining daemonized stopping . . stopping = stopping
         starting       | backoff listening . draining settling daemonized draining draining daemonized stopping . . stopping = stopping
         silent         | backoff listening . draining settling daemonized draining draining daemonized stopping . . stopping . stopping
-        listening      | . = . gone gone daemonized gone gone daemonized stopping . . stopping . stopping
+        listening      | . = = gone gone daemonized gone gone daemonized stopping . . stopping . stopping
         settling       | . daemonized . . . . . . . stopping . draining stopping draining stopping
-        daemonized     | . = . . . . . . . stopping gone . ended . leaving
+        daemonized     | . = = . . . . . . stopping gone . ended . leaving
         backoff        | . . . . . . . . . stopping . . stopping starting stopping
         gone           | . daemonized . . . . . . . stopping . . stopping . stopping
         draining       | . . . . . . . . . stopping . . stopping stopping stopping
@@ -200,11 +204,26 @@ fn w4_telnetd_under_respawn_serves_one_session_an_instance() {
 }
 
 #[test]
+fn f35_w4_clients_are_held_between_two_listeners_while_the_program_lives() {
+    for mode in [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn] {
+        let mut life = Life::begin(mode);
+        life.on(Event::Listening);
+        assert_eq!(life.on(Event::ListenerGone), [PauseBridge], "{mode:?}");
+        assert_eq!(life.on(Event::Listening), [OpenBridge], "{mode:?}");
+    }
+    // W6: and when it ends they are told at once.
+    let mut life = Life::begin(WrapMode::Ignore);
+    life.on(Event::Listening);
+    life.on(Event::ListenerGone);
+    assert_eq!(life.on(ended(FAILED, Left::Nobody)), [BarBridge]);
+}
+
+#[test]
 fn w5_a_leader_that_ends_with_0_has_until_the_wrap_timeout() {
     let mut life = Life::begin(WrapMode::Ignore);
     assert_eq!(life.on(ended(ExitStatus::SUCCESS, Left::Idle)), []);
     assert_eq!(life.deadline(), [WarnSilent]);
-    assert_eq!(life.state.deadline(), Some(life.now + 20 * SECOND));
+    assert_eq!(life.due(), Some(life.now + 20 * SECOND));
     assert_eq!(life.after(19 * SECOND, Event::Listening), [Daemonized, OpenBridge]);
     assert_eq!(life.on(Event::DaemonEnded { served: false }), [BarBridge]);
 
@@ -245,17 +264,43 @@ fn w6_exit_drains_no_longer_than_the_stop_timeout() {
     let mut life = Life::begin(WrapMode::Exit);
     life.on(Event::Listening);
     assert_eq!(life.on(ended(FAILED, Left::Nobody)), [DrainBridge]);
-    assert_eq!(life.state.deadline(), Some(life.now + 10 * SECOND));
+    assert_eq!(life.due(), Some(life.now + 10 * SECOND));
     assert_eq!(life.deadline(), [StopBridge, Terminate]);
 }
 
 #[test]
 fn w6_ignore_ends_with_the_status_of_a_program_that_never_listened() {
     let mut life = Life::begin(WrapMode::Ignore);
-    assert_eq!(life.on(ended(FAILED, Left::Idle)), [DrainBridge]);
+    assert_eq!(life.on(ended(FAILED, Left::Idle)), [WarnUnheard, DrainBridge]);
     life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
     life.on(Event::TreeEmpty);
     assert_eq!(life.state, State::Ended { status: FAILED });
+}
+
+#[test]
+fn f46_a_program_that_ends_without_having_listened_is_warned_of() {
+    for mode in [WrapMode::Exit, WrapMode::Ignore] {
+        for status in [ExitStatus::SUCCESS, FAILED] {
+            let mut life = Life::begin(mode);
+            let actions = life.on(ended(status, Left::Nobody));
+            assert_eq!(actions, [WarnUnheard, DrainBridge], "{mode:?} {status}");
+        }
+        let mut life = Life::begin(mode);
+        life.on(ended(ExitStatus::SUCCESS, Left::Idle));
+        assert_eq!(life.on(Event::TreeEmpty), [WarnUnheard, DrainBridge], "{mode:?}");
+    }
+}
+
+#[test]
+fn f47_silence_is_warned_of_when_the_wrap_timeout_has_passed_if_that_is_earlier() {
+    let mut life = Life::begin(WrapMode::Exit);
+    let began = life.now;
+    assert_eq!(life.due(), Some(began + 10 * SECOND));
+    life.policy.wrap_timeout = 3 * SECOND;
+    assert_eq!(life.due(), Some(began + 3 * SECOND));
+    assert_eq!(life.deadline(), [WarnSilent]);
+    life.on(ended(ExitStatus::SUCCESS, Left::Idle));
+    assert_eq!(life.due(), Some(began + 3 * SECOND), "it is overdue, and comes once more");
 }
 
 #[test]
@@ -264,11 +309,11 @@ fn w7_the_delay_doubles_up_to_half_a_minute_and_is_forgotten_after_a_session() {
     for delay in [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000] {
         let delay = Duration::from_millis(delay);
         assert_eq!(life.on(ended(FAILED, Left::Nobody)), [PauseBridge, WarnFast { delay }]);
-        assert_eq!(life.state.deadline(), Some(life.now + delay));
+        assert_eq!(life.due(), Some(life.now + delay));
         assert_eq!(life.deadline(), [Spawn]);
     }
     assert_eq!(life.on(ended(FAILED, Left::Nobody)), [PauseBridge], "said before");
-    assert_eq!(life.state.deadline(), Some(life.now + LONGEST_DELAY));
+    assert_eq!(life.due(), Some(life.now + LONGEST_DELAY));
     assert_eq!(life.deadline(), [Spawn]);
     assert_eq!(life.on(served(Left::Nobody)), [PauseBridge, Spawn]);
     let delay = Duration::from_millis(100);
@@ -296,9 +341,9 @@ fn w8_a_program_that_cannot_be_started_at_first_ends_us_in_every_mode() {
 fn w9_a_stop_is_gentle_then_deadly_then_given_up() {
     let mut life = Life::begin(WrapMode::Exit);
     assert_eq!(life.on(Event::Stop), [StopBridge, Terminate]);
-    assert_eq!(life.state.deadline(), Some(life.now + 10 * SECOND));
+    assert_eq!(life.due(), Some(life.now + 10 * SECOND));
     assert_eq!(life.deadline(), [Kill]);
-    assert_eq!(life.state.deadline(), Some(life.now + 5 * SECOND));
+    assert_eq!(life.due(), Some(life.now + 5 * SECOND));
     assert_eq!(life.deadline(), [NameSurvivors]);
     assert_eq!(life.state, State::Ended { status: FAILED });
 }
@@ -333,5 +378,5 @@ fn w9_under_ignore_a_daemon_is_left_running() {
 fn w12_silence_is_warned_of_once() {
     let mut life = Life::begin(WrapMode::Exit);
     assert_eq!(life.deadline(), [WarnSilent]);
-    assert_eq!(life.state.deadline(), None);
+    assert_eq!(life.due(), None);
 }

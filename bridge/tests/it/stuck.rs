@@ -1,0 +1,232 @@
+//! Sessions in which nothing moves, because one peer takes nothing, and the other may have gone: L4.
+//!
+//! What takes a minute is not waited for: the clock of the runtime is put forward once all is set up.
+//! It moves on only where nothing else is to be done.
+
+use std::time::Duration;
+
+use bridge::{Config, Outcome, sock_diag};
+use socket2::{SockFilter, SockRef};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::yield_now;
+use tokio::time::{Instant, advance, pause, resume, sleep, timeout};
+
+use crate::harness::*;
+
+/// How long a session may last of which one end has gone and the other takes nothing.
+const LIMIT: Duration = Duration::from_secs(61);
+
+/// And if that end has said nothing, and must be asked first.
+const LIMIT_OF_SILENCE: Duration = Duration::from_secs(91);
+
+/// So much that it has no room on its way.
+const MUCH: usize = 64 << 20;
+
+/// A bridge for one session, whose end is the bridge's.
+async fn one_session() -> (Bridge, Client, TcpStream) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(32 * 1024).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(8).unwrap();
+    let bridge = Bridge::start(Config { run_once: true, ..config(address_of(&listener)) });
+    let client = bridge.client().await;
+    let target = accept(&listener).await;
+    (bridge, client, target)
+}
+
+/// A client that has sent what its target does not take. Returns how much of it went out.
+async fn stuck_client() -> (Bridge, TcpStream, TcpStream, usize) {
+    let (bridge, mut client, target) = one_session().await;
+    client.write(&header(0x82, 1 << 40)).await;
+    let sent = write_until_stuck(&mut client.0, &vec![0; MUCH]).await;
+    assert!(sent < MUCH);
+    (bridge, client.0, target, sent)
+}
+
+/// Reads until all that `sender` has written has left it.
+async fn read_until_sent(reader: &mut TcpStream, sender: &TcpStream) -> usize {
+    let (ours, peer) = (sender.local_addr().unwrap(), sender.peer_addr().unwrap());
+    let mut read = 0;
+    while sock_diag::unacknowledged(ours, peer).unwrap() > 0 {
+        read += within(reader.read(&mut [0; 10_000])).await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+    }
+    read
+}
+
+/// Waits for the end on the runtime's clock, which is put forward.
+async fn ends_within(limit: Duration, bridge: Bridge) {
+    pause();
+    let began = Instant::now();
+    let outcome = timeout(limit, bridge.serving).await.expect("the session ends");
+    assert_eq!(outcome.unwrap().unwrap(), Outcome::RunOnce);
+    assert!(began.elapsed() > Duration::from_secs(10), "not at once: {:?}", began.elapsed());
+    resume();
+}
+
+/// All that the client has sent waits with us, its end behind it.
+#[tokio::test]
+async fn f10_a_client_that_has_ended_while_its_target_takes_nothing_is_noticed() {
+    let (bridge, client, mut target, _) = stuck_client().await;
+    read_until_sent(&mut target, &client).await;
+    drop(client);
+    ends_within(LIMIT, bridge).await;
+}
+
+/// Its kernel still has bytes that we have no room for, and its end comes behind them. That it is gone
+/// shows only when something is sent to it.
+#[tokio::test]
+async fn f10_a_client_that_has_closed_with_bytes_unsent_is_noticed() {
+    let (bridge, client, _target, _) = stuck_client().await;
+    drop(client);
+    ends_within(LIMIT, bridge).await;
+}
+
+#[tokio::test]
+async fn f10_a_client_that_nothing_comes_back_from_is_noticed() {
+    let (bridge, client, _target, _) = stuck_client().await;
+    // BPF_RET | BPF_K, of 0 bytes: whatever comes in is dropped before TCP sees it.
+    SockRef::from(&client).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).unwrap();
+    ends_within(LIMIT_OF_SILENCE, bridge).await;
+}
+
+/// B4: however long the target takes for it, as long as it takes something.
+#[tokio::test]
+async fn f10_b4_nothing_is_lost_while_a_target_takes_what_an_ended_client_has_sent() {
+    let (bridge, client, mut target, sent) = stuck_client().await;
+    let mut read = read_until_sent(&mut target, &client).await;
+    drop(client);
+    pause();
+    let began = Instant::now();
+    while read < sent {
+        advance(Duration::from_secs(8)).await;
+        let length = meanwhile(target.read(&mut vec![0; 60_000])).await.unwrap();
+        assert!(length > 0, "{read} of {sent}");
+        read += length;
+    }
+    assert!(began.elapsed() > 5 * LIMIT, "{:?}", began.elapsed());
+    resume();
+    drop(target);
+    assert_eq!(bridge.outcome().await, Outcome::RunOnce);
+}
+
+/// Waits while the runtime's clock stands still: it would be put forward whenever all wait for the
+/// kernel, whose own goes on as ever.
+async fn meanwhile<T>(future: impl Future<Output = T>) -> T {
+    let busy = async {
+        loop {
+            yield_now().await;
+        }
+    };
+    tokio::select! {
+        done = future => done,
+        never = busy => never,
+    }
+}
+
+/// B4: a client that is there may wait for as long as its target likes.
+#[tokio::test]
+async fn f10_b4_a_client_that_is_still_there_is_not_given_up() {
+    let (bridge, client, target, sent) = stuck_client().await;
+    let client_addr = client.local_addr().unwrap();
+    let (mut reader, mut writer) = client.into_split();
+    pause();
+    for _ in 0..120 {
+        advance(Duration::from_secs(10)).await;
+        // A ping may be acknowledged some 40 ms later.
+        while sock_diag::unacknowledged(bridge.addr, client_addr).unwrap() > 0 {
+            yield_now().await;
+        }
+    }
+    resume();
+    let reading = tokio::spawn(read_all(target));
+    within(writer.write_all(&[0; 1000])).await.unwrap();
+    within(writer.shutdown()).await.unwrap();
+    assert_eq!(within(reading).await.unwrap(), sent + 1000);
+    // What it heard meanwhile were pings without payload.
+    let heard = read_some(&mut reader).await;
+    assert!(heard.chunks(2).all(|frame| frame == [0x80 | PING, 0]), "{heard:?}");
+    drop((reader, writer));
+    assert_eq!(bridge.outcome().await, Outcome::RunOnce);
+}
+
+async fn read_all(mut stream: TcpStream) -> usize {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    bytes.len()
+}
+
+async fn read_some(reader: &mut OwnedReadHalf) -> Vec<u8> {
+    let mut bytes = vec![0; 10_000];
+    let length = within(reader.read(&mut bytes)).await.unwrap();
+    bytes.truncate(length);
+    bytes
+}
+
+/// The other way round: a client that takes nothing, and a target that has ended.
+#[tokio::test]
+async fn f10_a_target_that_has_ended_while_its_client_takes_nothing_is_noticed() {
+    for is_reset in [false, true] {
+        let listener = listener().await;
+        let bridge = Bridge::start(Config { run_once: true, ..config(address_of(&listener)) });
+        let mut client = bridge.client().await;
+        let mut target = accept(&listener).await;
+        let sent = write_until_stuck(&mut target, &vec![0; MUCH]).await;
+        assert!(sent < MUCH);
+        // So that its end comes to us.
+        let mut left = sent;
+        let (ours, peer) = (target.local_addr().unwrap(), target.peer_addr().unwrap());
+        while sock_diag::unacknowledged(ours, peer).unwrap() > 0 {
+            left -= within(client.0.read(&mut [0; 10_000])).await.unwrap();
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(left > 1 << 20);
+        if is_reset {
+            reset(target);
+        } else {
+            drop(target);
+        }
+        ends_within(LIMIT, bridge).await;
+        drop(client);
+    }
+}
+
+/// B4: and while it takes something, it has all.
+#[tokio::test]
+async fn f10_b4_a_client_that_takes_little_has_all_that_an_ended_target_has_sent() {
+    let (bridge, client, target) = session_of_one().await;
+    let (mut reader, writer) = client.0.into_split();
+    let sending = tokio::spawn(send_all(target));
+    let mut read = within(reader.read(&mut vec![0; 60_000])).await.unwrap();
+    pause();
+    let began = Instant::now();
+    while read < 3_000_000 {
+        advance(Duration::from_secs(8)).await;
+        let length = meanwhile(reader.read(&mut vec![0; 60_000])).await.unwrap();
+        assert!(length > 0, "{read} bytes");
+        read += length;
+    }
+    resume();
+    assert!(began.elapsed() > 5 * LIMIT, "{:?}", began.elapsed());
+    drop((reader, writer));
+    within(sending).await.unwrap();
+    assert_eq!(bridge.outcome().await, Outcome::RunOnce);
+}
+
+async fn send_all(mut target: TcpStream) {
+    target.write_all(&vec![0; 3_000_000]).await.unwrap();
+    target.shutdown().await.unwrap();
+    let _ = target.read_to_end(&mut Vec::new()).await;
+}
+
+async fn session_of_one() -> (Bridge, Client, TcpStream) {
+    let listener: TcpListener = listener().await;
+    let bridge = Bridge::start(Config { run_once: true, ..config(address_of(&listener)) });
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(32 * 1024).unwrap();
+    let client = Client::over(within(socket.connect(bridge.addr)).await.unwrap()).await;
+    let target = accept(&listener).await;
+    (bridge, client, target)
+}
