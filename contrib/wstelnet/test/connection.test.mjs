@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 import { Connection, RETRY_MS } from "../src/connection.js";
-import { closed, probe, refused } from "../src/ending.js";
+import { closed, look, probe, refused } from "../src/ending.js";
 import { parse } from "../src/target.js";
 
 const TARGET = parse({ host: "box", port: "2023", path: "websockify", encrypt: false });
@@ -73,8 +73,9 @@ test("a session that ended stays ended until the user asks", (t) => {
   connection.connect(TARGET);
   last().onopen({});
   lose(last(), 1000);
-  assert.deepEqual(states.at(-1), { name: "closed", words: "The session has ended." });
+  assert.deepEqual(states.at(-1), { name: "ended", words: "The session has ended." });
   mock.timers.tick(3_600_000);
+  connection.hope();
   assert.equal(FakeSocket.all.length, 1);
   connection.reconnect();
   assert.equal(FakeSocket.all.length, 2);
@@ -130,6 +131,63 @@ test("one that opens and is lost at once, each time, is given up too", (t) => {
   assert.equal(states.at(-1).name, "closed");
 });
 
+test("F55: a server that was heard starts the count anew, however soon it is lost", (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  last().onmessage({ data: "hello" });
+  lose(last());
+  for (const pause of RETRY_MS.slice(0, 3)) {
+    mock.timers.tick(pause);
+    last().onopen({});
+    // That websockify answers says nothing of the server behind it.
+    if (pause !== RETRY_MS[2]) lose(last());
+  }
+  assert.equal(states.at(-2).tries, 3);
+  last().onmessage({ data: "hello" });
+  lose(last());
+  assert.equal(states.at(-1).tries, 1);
+  assert.equal(states.at(-1).until, Date.now() + RETRY_MS[0]);
+});
+
+test("F55: one that is heard and lost at once, each time, is tried ever more seldom", (t) => {
+  const { connection, last } = start(t);
+  connection.connect(TARGET);
+  const began = Date.now();
+  for (;;) {
+    last().onopen({});
+    last().onmessage({ data: "hello" });
+    lose(last());
+    if (Date.now() - began >= 60_000) break;
+    mock.timers.tick(500);
+    while (last().closed !== undefined || connection.state.name === "waiting") mock.timers.tick(500);
+  }
+  assert.ok(FakeSocket.all.length < 30, `${FakeSocket.all.length} attempts in a minute`);
+});
+
+test("F55: after giving up it goes on when the page is seen or the network is back", async (t) => {
+  const { connection, states, last } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  lose(last());
+  for (const pause of RETRY_MS) {
+    mock.timers.tick(pause);
+    lose(last());
+    await settled();
+  }
+  assert.match(states.at(-1).words, /Gave up after 5 attempts; goes on when you come back/);
+  const tried = FakeSocket.all.length;
+  connection.hope();
+  assert.equal(FakeSocket.all.length, tried + 1);
+  assert.deepEqual(states.at(-1), { name: "connecting", tries: 0 });
+  lose(last());
+  await settled();
+  assert.equal(states.at(-1).tries, 1);
+  // Nor is the rest of a pause waited for.
+  connection.hope();
+  assert.equal(FakeSocket.all.length, tried + 2);
+});
+
 test("one that lasted starts the count anew", (t) => {
   const { connection, states, last } = start(t);
   connection.connect(TARGET);
@@ -168,7 +226,7 @@ test("offline it waits without a timer and goes on when online", (t) => {
   mock.timers.tick(3_600_000);
   assert.equal(FakeSocket.all.length, 1);
   browser.isOnline = true;
-  connection.online();
+  connection.hope();
   assert.equal(FakeSocket.all.length, 2);
 });
 
@@ -182,12 +240,12 @@ test("offline this machine is tried all the same", (t) => {
   assert.equal(FakeSocket.all.length, 2);
 });
 
-test("coming online disturbs nothing else", (t) => {
+test("what is new to hope for disturbs nothing else", (t) => {
   const { connection, last } = start(t);
-  connection.online();
+  connection.hope();
   connection.connect(TARGET);
   last().onopen({});
-  connection.online();
+  connection.hope();
   assert.equal(FakeSocket.all.length, 1);
 });
 
@@ -198,7 +256,7 @@ test("the user disconnects: the socket's own end says nothing more", (t) => {
   connection.disconnect();
   assert.equal(last().closed, 1000);
   lose(last(), 1000);
-  assert.deepEqual(states.at(-1), { name: "closed", words: "You disconnected." });
+  assert.deepEqual(states.at(-1), { name: "ended", words: "You disconnected." });
   connection.abandon();
   assert.deepEqual(states.at(-1), { name: "idle" });
 });
@@ -227,7 +285,7 @@ test("where a password is wanted, the user who reconnects is asked for it first"
   connection.disconnect();
   assert.ok(dialogue.aborted);
   await settled();
-  assert.equal(states.at(-1).name, "closed");
+  assert.equal(states.at(-1).name, "ended");
   assert.equal(FakeSocket.all.length, 1);
   connection.reconnect();
   answer();
@@ -280,9 +338,9 @@ test("a browser that refuses the address is quoted", (t) => {
 });
 
 test("close codes in words", () => {
-  for (const [code, reason, words, retry] of [
-    [1000, "", "The session has ended.", false],
-    [1000, "target closed", "The session has ended: target closed.", false],
+  for (const [code, reason, words, retry, orderly] of [
+    [1000, "", "The session has ended.", false, true],
+    [1000, "idle for an hour", "The session has ended: idle for an hour.", false, true],
     [1001, "", "box:1 is going away.", true],
     [1006, "", "The connection to box:1 was lost.", true],
     [1011, "connection refused", "box:1 ended the session: connection refused.", false],
@@ -290,7 +348,19 @@ test("close codes in words", () => {
     [1013, "", "box:1 asks to try again later.", true],
     [1002, "bad frame", "box:1 closed the connection with code 1002: bad frame.", false],
   ]) {
-    assert.deepEqual(closed(code, reason, "box:1"), { words, retry });
+    const expected = orderly ? { words, retry, orderly } : { words, retry };
+    assert.deepEqual(closed(code, reason, "box:1"), expected);
+  }
+});
+
+test("F54: what is websockify's target is the server to who reads it", () => {
+  for (const [code, reason, words] of [
+    [1000, "target closed the connection", "The session has ended: the server closed the connection."],
+    [1000, "Target closed", "The session has ended: the server closed."],
+    [1011, "target failed: connection reset", "box:1 ended the session: the server failed: connection reset."],
+    [1011, "targets are many", "box:1 ended the session: targets are many."],
+  ]) {
+    assert.equal(closed(code, reason, "box:1").words, words);
   }
 });
 
@@ -308,6 +378,24 @@ test("a refusal in words", () => {
   }
   const secure = parse({ host: "box", port: "1", path: "", encrypt: true });
   assert.match(refused(undefined, secure).words, /certificate/);
+});
+
+test("F56: who answers without TLS only is not nobody", async () => {
+  const page = "https://box:2023/websockify";
+  const answers = (...schemes) => async (url, { mode }) => {
+    if (!schemes.some((scheme) => url.startsWith(`${scheme}:`))) throw new TypeError("Failed to fetch");
+    return { status: mode === "no-cors" ? 0 : 405 };
+  };
+  for (const origin of ["http://box:2023", "http://other", "https://box:2023"]) {
+    assert.equal(await look(page, { fetch: answers("http"), origin }), "plain");
+    assert.equal(await look(page, { fetch: answers(), origin }), undefined);
+    assert.notEqual(await look(page, { fetch: answers("http", "https"), origin }), "plain");
+  }
+  // Where no encryption was asked for, none is missed.
+  assert.equal(await look(TARGET.page, { fetch: noAnswer, origin: "http://box:2023" }), undefined);
+  const secure = parse({ host: "box", port: "1", path: "", encrypt: true });
+  assert.match(refused("plain", secure).words, /^Something answers at box:1, but not with TLS/);
+  assert.match(refused(undefined, secure).words, /^Nothing answers at box:1 with TLS\./);
 });
 
 test("a probe tells its own host's status and hides another's", async () => {
