@@ -28,6 +28,10 @@ mod pump;
 mod record;
 mod security;
 mod sessions;
+#[cfg(test)]
+#[path = "../../tests/support/skip.rs"]
+#[allow(dead_code, reason = "other crates skip for other reasons")]
+mod skip;
 pub mod sock_diag;
 mod stream;
 mod tap;

@@ -20,6 +20,9 @@ mod ports;
 mod preload;
 mod security;
 mod signals;
+#[cfg(test)]
+#[path = "../../tests/support/skip.rs"]
+mod skip;
 mod systemd;
 mod traffic;
 mod web;

@@ -10,7 +10,9 @@ use tempfile::TempDir;
 
 use super::bridge_to;
 use super::old::{ANSWER_76, HIXIE_76, base64_session, expect};
-use crate::support::{Client, echo_service, frame, needs, needs_root, read_to_end, wait_until};
+use crate::support::{
+    Client, echo_service, frame, needs, needs_root, read_to_end, skip_even_in_ci, wait_until,
+};
 
 /// Base64 of the bytes 0 to 255, from the alphabet's own definition.
 fn base64(bytes: &[u8]) -> String {
@@ -157,7 +159,7 @@ fn f2_a_full_disk_ends_the_recording_and_not_the_session() {
         return;
     }
     let Some(disk) = Disk::of_64_kib() else {
-        eprintln!("skipped: nothing can be mounted here");
+        skip_even_in_ci("nothing can be mounted here");
         return;
     };
     let path = disk.0.path().join("session");
