@@ -1,10 +1,11 @@
 // H4: the connection's states, its words, and that it never spins for ever.
 
 import assert from "node:assert/strict";
-import { mock, test } from "node:test";
+import { test } from "node:test";
 import { Connection, RETRY_MS } from "../src/connection.js";
 import { closed, look, probe, refused } from "../src/ending.js";
 import { parse } from "../src/target.js";
+import { stoppedClock } from "./clock.mjs";
 
 const TARGET = parse({ host: "box", port: "2023", path: "websockify", encrypt: false });
 
@@ -28,8 +29,7 @@ const noAnswer = () => Promise.reject(new TypeError("Failed to fetch"));
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 function start(t, { fetch = noAnswer, online = true, WebSocket = FakeSocket } = {}) {
-  mock.timers.enable({ apis: ["setTimeout", "Date"] });
-  t.after(() => mock.timers.reset());
+  const { tick } = stoppedClock(t);
   FakeSocket.all = [];
   const states = [];
   const got = { bytes: [], opened: 0 };
@@ -44,7 +44,7 @@ function start(t, { fetch = noAnswer, online = true, WebSocket = FakeSocket } = 
     browser,
   });
   const last = () => FakeSocket.all.at(-1);
-  return { connection, states, got, last, browser, names: () => states.map(({ name }) => name) };
+  return { connection, states, got, last, browser, tick, names: () => states.map(({ name }) => name) };
 }
 
 // The socket closes after having been open.
@@ -69,12 +69,12 @@ test("connects with the sub-protocol binary and passes bytes", (t) => {
 });
 
 test("a session that ended stays ended until the user asks", (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   lose(last(), 1000);
   assert.deepEqual(states.at(-1), { name: "ended", words: "The session has ended." });
-  mock.timers.tick(3_600_000);
+  tick(3_600_000);
   connection.hope();
   assert.equal(FakeSocket.all.length, 1);
   connection.reconnect();
@@ -82,16 +82,16 @@ test("a session that ended stays ended until the user asks", (t) => {
 });
 
 test("a lost connection is retried with growing pauses, then given up", async (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   lose(last());
   for (const [index, pause] of RETRY_MS.entries()) {
     const { name, tries, until } = states.at(-1);
     assert.deepEqual({ name, tries, until }, { name: "waiting", tries: index + 1, until: Date.now() + pause });
-    mock.timers.tick(pause - 1);
+    tick(pause - 1);
     assert.equal(FakeSocket.all.length, index + 1);
-    mock.timers.tick(1);
+    tick(1);
     assert.equal(FakeSocket.all.length, index + 2);
     assert.deepEqual(states.at(-1), { name: "connecting", tries: index + 1 });
     lose(last());
@@ -99,7 +99,7 @@ test("a lost connection is retried with growing pauses, then given up", async (t
   }
   assert.equal(states.at(-1).name, "closed");
   assert.match(states.at(-1).words, /Nothing answers at box:2023.*Gave up after 5 attempts/);
-  mock.timers.tick(3_600_000);
+  tick(3_600_000);
   assert.equal(FakeSocket.all.length, 1 + RETRY_MS.length);
   // Who asks for it himself has all retries ahead.
   connection.reconnect();
@@ -119,12 +119,12 @@ test("a target that never worked is not retried by itself, though the one before
 });
 
 test("one that opens and is lost at once, each time, is given up too", (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   lose(last());
   for (const pause of RETRY_MS) {
-    mock.timers.tick(pause);
+    tick(pause);
     last().onopen({});
     lose(last());
   }
@@ -132,13 +132,13 @@ test("one that opens and is lost at once, each time, is given up too", (t) => {
 });
 
 test("F55: a server that was heard starts the count anew, however soon it is lost", (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   last().onmessage({ data: "hello" });
   lose(last());
   for (const pause of RETRY_MS.slice(0, 3)) {
-    mock.timers.tick(pause);
+    tick(pause);
     last().onopen({});
     // That websockify answers says nothing of the server behind it.
     if (pause !== RETRY_MS[2]) lose(last());
@@ -151,7 +151,7 @@ test("F55: a server that was heard starts the count anew, however soon it is los
 });
 
 test("F55: one that is heard and lost at once, each time, is tried ever more seldom", (t) => {
-  const { connection, last } = start(t);
+  const { connection, last, tick } = start(t);
   connection.connect(TARGET);
   const began = Date.now();
   for (;;) {
@@ -159,19 +159,19 @@ test("F55: one that is heard and lost at once, each time, is tried ever more sel
     last().onmessage({ data: "hello" });
     lose(last());
     if (Date.now() - began >= 60_000) break;
-    mock.timers.tick(500);
-    while (last().closed !== undefined || connection.state.name === "waiting") mock.timers.tick(500);
+    tick(500);
+    while (last().closed !== undefined || connection.state.name === "waiting") tick(500);
   }
   assert.ok(FakeSocket.all.length < 30, `${FakeSocket.all.length} attempts in a minute`);
 });
 
 test("F55: after giving up it goes on when the page is seen or the network is back", async (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   lose(last());
   for (const pause of RETRY_MS) {
-    mock.timers.tick(pause);
+    tick(pause);
     lose(last());
     await settled();
   }
@@ -189,14 +189,14 @@ test("F55: after giving up it goes on when the page is seen or the network is ba
 });
 
 test("one that lasted starts the count anew", (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
   for (let loss = 0; loss < 10; loss += 1) {
     last().onopen({});
-    mock.timers.tick(10_000);
+    tick(10_000);
     lose(last());
     assert.equal(states.at(-1).tries, 1);
-    mock.timers.tick(RETRY_MS[0]);
+    tick(RETRY_MS[0]);
   }
 });
 
@@ -209,21 +209,21 @@ test("a first attempt that fails is not repeated by itself", async (t) => {
 });
 
 test("no answer at all ends the attempt", (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
-  mock.timers.tick(15_000);
+  tick(15_000);
   assert.match(states.at(-1).words, /did not answer in time/);
   assert.equal(last().closed, 1000);
 });
 
 test("offline it waits without a timer and goes on when online", (t) => {
-  const { connection, states, last, browser } = start(t);
+  const { connection, states, last, browser, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   browser.isOnline = false;
   lose(last());
   assert.deepEqual(states.at(-1), { name: "waiting", words: "This device is offline.", tries: 0 });
-  mock.timers.tick(3_600_000);
+  tick(3_600_000);
   assert.equal(FakeSocket.all.length, 1);
   browser.isOnline = true;
   connection.hope();
@@ -231,12 +231,12 @@ test("offline it waits without a timer and goes on when online", (t) => {
 });
 
 test("offline this machine is tried all the same", (t) => {
-  const { connection, last, browser } = start(t);
+  const { connection, last, browser, tick } = start(t);
   connection.connect(parse({ host: "localhost", port: "2023", path: "", encrypt: false }));
   last().onopen({});
   browser.isOnline = false;
   lose(last());
-  mock.timers.tick(1000);
+  tick(1000);
   assert.equal(FakeSocket.all.length, 2);
 });
 
@@ -308,12 +308,12 @@ test("while the reason is looked for the user may go elsewhere", async (t) => {
 });
 
 test("a pause is cut short by the user", (t) => {
-  const { connection, last } = start(t);
+  const { connection, last, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   lose(last());
   connection.disconnect();
-  mock.timers.tick(3_600_000);
+  tick(3_600_000);
   assert.equal(FakeSocket.all.length, 1);
 });
 
