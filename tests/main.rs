@@ -10,6 +10,7 @@
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
 //! | `demo` | `contrib/demo`, the one command to begin with |
+//! | `readme` | what README.md tells people to type |
 //! | `test_run` | `tests/run`, the other command of the README |
 //! | `service` | daemon, log, journald, systemd (D1–D4, W11) |
 //! | `packaging` | the Debian package, and its units under a systemd of their own (D2, D4, R5) |
@@ -32,6 +33,7 @@ mod manual;
 mod packaging;
 mod plain;
 mod programs;
+mod readme;
 mod rebind;
 mod service;
 mod support;
