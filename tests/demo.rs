@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Client, Websockify, echo_service, free_port, request, wait_for_within};
+use crate::support::{
+    Client, Tools, Websockify, echo_service, free_port, request, text_of, wait_for_within,
+};
 
 /// How long a machine may take to build it.
 const BUILD: Duration = Duration::from_secs(600);
@@ -71,4 +73,77 @@ fn h4_the_demo_sends_nobody_to_a_port_that_is_taken() {
     wait_for_within(BUILD, "an end", || (!websockify.is_running()).then_some(()));
     assert_eq!(websockify.wait(), 1);
     assert_eq!(websockify.out.text(), "");
+}
+
+/// What the demo needs of a system before it builds.
+const SHELL: [&str; 6] = ["cut", "dirname", "head", "id", "sed", "sort"];
+
+/// Runs it where nothing is but what it needs and stand-ins; gives what it says in its failure.
+fn failure(tools: &Tools, arguments: &[&str]) -> String {
+    let output = tools.run("contrib/demo", arguments, "");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(text_of(&output.stdout), "");
+    text_of(&output.stderr)
+}
+
+#[test]
+fn f37_the_demo_says_what_a_build_needs() {
+    let port = free_port().to_string();
+    let tools = Tools::of_system(&SHELL);
+    assert!(failure(&tools, &[&port]).contains("needs Rust 1.89 or newer, and there is none here"));
+    // Debian 12's and 13's.
+    for old in ["0.66.0", "1.63.0", "1.85.1"] {
+        tools.put("cargo", &format!("echo cargo {old}"));
+        let said = failure(&tools, &[&port]);
+        assert!(said.contains(&format!("1.89 or newer, and there is {old} here")), "{said}");
+        assert!(said.contains("rustup"), "{said}");
+    }
+    for new in ["1.89.0", "1.100.0-nightly"] {
+        tools.put("cargo", &format!("echo 'cargo {new} (0123abcd 2025-01-01)'"));
+        assert!(
+            failure(&tools, &[&port]).contains("needs a C compiler: apt-get install gcc libc6-dev")
+        );
+    }
+    assert!(!tools.calls().contains("build"), "{}", tools.calls());
+}
+
+#[test]
+fn f49_a_port_in_use_is_looked_at_before_the_build() {
+    let taken = echo_service();
+    let port = taken.address.port().to_string();
+    let tools = Tools::of_system(&SHELL);
+    let said = failure(&tools, &[&port]);
+    assert!(
+        said.contains(&format!("port {port} is in use")) && said.contains("contrib/demo "),
+        "{said}"
+    );
+}
+
+/// F49: nobody asked for 2023.
+#[test]
+fn f49_without_a_port_the_next_free_one_is_taken() {
+    // Somebody else may have it.
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", 2023));
+    let tools = Tools::of_system(&SHELL);
+    for program in ["cargo", "cc"] {
+        tools.put(program, "echo cargo 1.99.0 >&2; echo cargo 1.99.0");
+    }
+    std::fs::create_dir(tools.path().join("debug")).unwrap();
+    tools.put("debug/websockify", "");
+    let output = tools.run("contrib/demo", &[], "");
+    assert!(output.status.success(), "{output:?}");
+    let calls = tools.calls();
+    let (_, port) = calls.split_once("websockify localhost:").unwrap();
+    let port: u16 = port.split(' ').next().unwrap().parse().unwrap();
+    assert!(port > 2023, "{calls}");
+}
+
+#[test]
+fn f62_a_login_needs_root_and_that_is_said_at_once() {
+    let tools = Tools::of_system(&SHELL.map(|name| if name == "id" { "sh" } else { name }));
+    tools.put("id", "echo 1000");
+    let port = free_port().to_string();
+    let said = failure(&tools, &[&port, "telnetd"]);
+    assert!(said.contains("in.telnetd needs root"), "{said}");
+    assert!(said.contains(&format!("cargo build && sudo contrib/demo {port} telnetd")), "{said}");
 }

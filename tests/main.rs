@@ -12,6 +12,8 @@
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
 //! | `proxies` | reverse proxies before us, well set up and not (F21, F24, F34) |
 //! | `demo` | `contrib/demo`, the one command to begin with |
+//! | `readme` | what README.md tells people to type |
+//! | `test_run` | `tests/run`, the other command of the README |
 //! | `service` | daemon, log, journald, systemd (D1–D4, W11) |
 //! | `packaging` | the Debian package, and its units under a systemd of their own (D2, D4, R5) |
 //! | `manual` | the manual page and the shell completions are up to date |
@@ -35,9 +37,11 @@ mod packaging;
 mod plain;
 mod programs;
 mod proxies;
+mod readme;
 mod rebind;
 mod service;
 mod support;
+mod test_run;
 mod tls;
 mod web;
 mod wrap;

@@ -12,7 +12,8 @@ use std::sync::LazyLock;
 use tempfile::TempDir;
 
 use crate::support::{
-    Actor, Client, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root, text_of,
+    Actor, Client, SERVERS, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root,
+    skip_even_in_ci, text_of,
 };
 
 fn root() -> PathBuf {
@@ -133,11 +134,85 @@ fn r5_the_debian_package_has_everything() {
         "usr/lib/systemd/system/websockify@.service",
         "usr/share/websockify/wstelnet.html",
         "usr/share/doc/websockify-rs/copyright",
+        "usr/share/doc/websockify-rs/changelog.Debian.gz",
         "etc/default/websockify",
         "etc/websockify/example.conf",
     ] {
         let is_file = |line: &str| line.starts_with('-') && line.ends_with(&format!(" ./{file}"));
         assert!(contents.lines().any(is_file), "{file} is missing in\n{contents}");
+    }
+    // F63: it shows pictures, which are not there.
+    assert!(!contents.contains("README"), "{contents}");
+}
+
+/// F53: also where it was built without dpkg-dev, which would look for them.
+#[test]
+fn f53_the_debian_package_says_what_it_needs_and_whose_it_is() {
+    if !can_package() {
+        return;
+    }
+    let field = |name| said_by(Command::new("dpkg-deb").arg("--field").arg(&*PACKAGE).arg(name));
+    let depends = field("Depends");
+    let depends: Vec<_> = depends.split(", ").map(str::trim).collect();
+    let named = |package: &str| {
+        let is_it = |one: &&&str| one.split(' ').next() == Some(package);
+        depends.iter().filter(is_it).count()
+    };
+    let linked = said_by(Command::new("ldd").arg(WEBSOCKIFY));
+    for (library, package) in [("libc.so.6", "libc6"), ("libgcc_s.so.1", "libgcc-s1")] {
+        assert!(linked.contains(library), "{linked}");
+        assert_eq!(named(package), 1, "{depends:?}");
+    }
+    let extracted = TempDir::new().unwrap();
+    said_by(Command::new("dpkg-deb").arg("--extract").arg(&*PACKAGE).arg(extracted.path()));
+    let copyright = extracted.path().join("usr/share/doc/websockify-rs/copyright");
+    let copyright = fs::read_to_string(copyright).unwrap();
+    assert!(copyright.contains("\nCopyright: ") && copyright.contains("Apache-2.0"), "{copyright}");
+    assert!(field("Maintainer").contains(" <"), "an address");
+    let description = field("Description");
+    assert!(!["A ", "An ", "The "].iter().any(|article| description.starts_with(article)));
+}
+
+/// F53: what the distribution's own checker calls an error.
+#[test]
+fn f53_lintian_finds_no_error() {
+    if !can_package() {
+        return;
+    }
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--fail-on", "error", "--allow-root", "--tag-display-limit", "0"]);
+    // The binary under test is as it was built: with symbols, and as large.
+    lintian.args(["--suppress-tags", "unstripped-binary-or-object"]).arg(&*PACKAGE);
+    match lintian.output() {
+        Err(error) => skip_even_in_ci(&format!("lintian: {error}")),
+        Ok(output) => {
+            let said = text_of(&output.stdout) + &text_of(&output.stderr);
+            assert!(output.status.success(), "{said}");
+            println!("{said}");
+        }
+    }
+}
+
+/// F72: a system needs no package with a kill(1) of its own.
+#[test]
+fn f72_the_units_reload_with_what_every_system_has() {
+    let directory = TempDir::new().unwrap();
+    let pem = directory.path().join("self.pem");
+    fs::write(&pem, SERVERS.issue("localhost").pem()).unwrap();
+    for unit in ["websockify.service", "websockify@.service"] {
+        let text = fs::read_to_string(root().join("contrib/systemd").join(unit)).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("ExecReload=")).unwrap();
+        let (shell, script) = line.split_once(" -c ").unwrap();
+        let websockify = Websockify::start(&format!(
+            "127.0.0.1:{} 127.0.0.1:9 --cert={}",
+            free_port(),
+            pem.display()
+        ));
+        websockify.wait_until_open();
+        let mut reload = Command::new(shell);
+        reload.arg("-c").arg(script.trim_matches('\'')).env_clear().env("PATH", "/nowhere");
+        said_by(reload.env("MAINPID", websockify.pid().to_string()));
+        websockify.wait_for_log(&["certificates are reloaded"]);
     }
 }
 

@@ -36,6 +36,10 @@ mod record;
 mod security;
 mod sessions;
 mod shown;
+#[cfg(test)]
+#[path = "../../tests/support/skip.rs"]
+#[allow(dead_code, reason = "other crates skip for other reasons")]
+mod skip;
 pub mod sock_diag;
 mod standstill;
 mod stranger;

@@ -143,6 +143,8 @@ mod tests {
 
     use socket2::{Domain, Socket, Type};
 
+    use crate::skip::skip_even_in_ci;
+
     /// `None` for an IPv6 address where there is none.
     fn bound(domain: Domain, address: &str) -> Option<TcpListener> {
         let socket = Socket::new(domain, Type::STREAM, None).unwrap();
@@ -152,7 +154,7 @@ mod tests {
         let address: SocketAddr = address.parse().unwrap();
         match socket.bind(&address.into()) {
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                println!("skipped: this machine has no {address}");
+                skip_even_in_ci(&format!("this machine has no {address}"));
                 return None;
             }
             bound => bound.unwrap(),

@@ -24,6 +24,9 @@ mod private;
 mod recording;
 mod security;
 mod signals;
+#[cfg(test)]
+#[path = "../../tests/support/skip.rs"]
+mod skip;
 mod systemd;
 mod traffic;
 mod trusted;

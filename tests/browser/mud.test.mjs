@@ -65,5 +65,5 @@ test("h4 a line server with offers, prompts, colours and a password", { skip }, 
   // What is typed ahead of the prompt stands before it, and the answer behind.
   await type("quit\n");
   await seen(page, /(?:^|> )Bye\.$/);
-  await state(page, "closed", /session has ended/);
+  await state(page, "ended", /session has ended/);
 });

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { existsSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { skipped } from "../../contrib/wstelnet/test/skipped.mjs";
 
 /** A file of the project, by its path from the top. */
 export const file = (path) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
@@ -33,8 +34,7 @@ export function missing(...paths) {
   const absent = paths.filter((path) => path === undefined || !existsSync(path));
   if (absent.length === 0) return false;
   // What is built by us has no path while it is not built.
-  const reason = `not installed or not built: ${absent.map((path) => path ?? "websockify")}`;
-  assert.notEqual(process.env.CI, "true", reason);
-  console.log(`skipped: ${reason}`);
-  return reason;
+  const names = absent.map((path) => path ?? "websockify").join(" ");
+  assert.notEqual(process.env.CI, "true", `not installed: ${names}`);
+  return skipped(`not installed: ${names}`);
 }

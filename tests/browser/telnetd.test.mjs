@@ -56,8 +56,8 @@ test("h4 log in, stty size, resize, exit, reconnect", { skip }, async (t) => {
   await seen(page, /^xterm-256color zażółć €$/);
 
   await page.keyboard.type("exit\n");
-  await state(page, "closed", /session has ended/);
-  assert.equal(await page.textContent("#status"), "Disconnected");
+  await state(page, "ended", /session has ended/);
+  assert.equal(await page.textContent("#status"), "Session ended");
 
   await page.keyboard.press("Enter");
   await state(page, "open");

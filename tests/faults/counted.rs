@@ -10,7 +10,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{descriptors, wait_for_the_end};
 use crate::support::{
-    Client, Service, Websockify, connect, frame, free_port, read_to_end, wait_for, wait_until,
+    Client, Service, Websockify, connect, frame, free_port, read_to_end, skip_even_in_ci, wait_for,
+    wait_until,
 };
 
 /// How many sessions of each kind there are at once.
@@ -169,7 +170,7 @@ fn can_vanish() -> bool {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let may = setsockopt(&socket, TcpRepair, &1).is_ok();
     if !may {
-        eprintln!("skipped: peers that vanish: only an administrator of the network can do this");
+        skip_even_in_ci("peers that vanish: only an administrator of the network can do this");
     }
     may
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Actor, Client, Process, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root,
-    stays, wait_for, wait_until,
+    skip_even_in_ci, stays, wait_for, wait_until,
 };
 use crate::wrap::Notes;
 
@@ -34,7 +34,7 @@ impl Stage {
         let mut mount = Command::new("unshare");
         mount.args(["-m", "mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"]);
         if !mount.status().unwrap().success() {
-            eprintln!("skipped: no /proc of our own here");
+            skip_even_in_ci("no /proc of our own here");
             return None;
         }
         let notes = Notes::new();

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     Client, Service, WEBSOCKIFY, Websockify, echo, free_port, has_ipv6, needs, needs_root, request,
-    wait_until,
+    skip_even_in_ci, wait_until,
 };
 
 /// How many sessions wait for the same name.
@@ -31,7 +31,7 @@ fn can_replace_files() -> bool {
     }
     let can = Command::new("unshare").args(["-m", "true"]).output().unwrap().status.success();
     if !can {
-        eprintln!("skipped: no mounts of our own here");
+        skip_even_in_ci("no mounts of our own here");
     }
     can
 }

@@ -12,7 +12,7 @@ use super::bridge_to;
 use super::old::{ANSWER_76, HIXIE_76, base64_session, expect};
 use crate::support::{
     Client, Websockify, echo_service, frame, free_port, needs, needs_root, read_to_end, request,
-    wait_until,
+    skip_even_in_ci, wait_until,
 };
 
 /// Base64 of the bytes 0 to 255, from the alphabet's own definition.
@@ -160,7 +160,7 @@ fn f2_a_full_disk_ends_the_recording_and_not_the_session() {
         return;
     }
     let Some(disk) = Disk::of_64_kib() else {
-        eprintln!("skipped: nothing can be mounted here");
+        skip_even_in_ci("nothing can be mounted here");
         return;
     };
     let path = disk.0.path().join("session");
@@ -188,7 +188,7 @@ fn f18_a_full_disk_leaves_no_file_without_a_session_in_it() {
         return;
     }
     let Some(disk) = Disk::of_64_kib() else {
-        eprintln!("skipped: nothing can be mounted here");
+        skip_even_in_ci("nothing can be mounted here");
         return;
     };
     let at = |name: &str| disk.0.path().join(name);

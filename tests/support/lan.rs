@@ -10,7 +10,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::{needs, needs_root, text_of};
+use super::{needs, needs_root, skip_even_in_ci, text_of};
 
 /// The machines; both are gone when nobody of theirs is left.
 pub(crate) struct Lan {
@@ -33,7 +33,7 @@ impl Lan {
         }
         let built = Self::build();
         if let Err(reason) = &built {
-            eprintln!("skipped: no network of our own here: {reason}");
+            skip_even_in_ci(&format!("no network of our own here: {reason}"));
         }
         built.ok()
     }

@@ -7,12 +7,15 @@ use std::ops::Range;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Once;
 use std::thread;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use procfs::net::{TcpNetEntry, TcpState};
 use socket2::{Domain, Socket, Type};
 
 use super::process::Process;
+use super::skip_even_in_ci;
 
 /// Below the range that the kernel takes ports for outgoing connections from.
 const PORTS: Range<u16> = 12000..32000;
@@ -32,7 +35,7 @@ pub(crate) fn free_port() -> u16 {
 pub(crate) fn has_ipv6() -> bool {
     let has = bind((Ipv6Addr::LOCALHOST, 0).into()).is_ok();
     if !has {
-        eprintln!("skipped, what needs IPv6: this machine has none");
+        skip_even_in_ci("what needs IPv6: this machine has none");
     }
     has
 }
@@ -64,6 +67,7 @@ pub(crate) fn display() -> u16 {
 /// Takes a number from `range` for the life of this process: an abstract socket with its name keeps
 /// other tests off, those of other processes too.
 fn pick(range: Range<u16>, kind: &str, fits: impl Fn(u16) -> bool) -> u16 {
+    make_room();
     let length = u64::from(range.end - range.start);
     let start = RandomState::new().hash_one(0);
     (0..length)
@@ -77,6 +81,16 @@ fn pick(range: Range<u16>, kind: &str, fits: impl Fn(u16) -> bool) -> u16 {
             })
         })
         .unwrap()
+}
+
+/// Each number taken is a descriptor kept, and some tests have five hundred peers: more than the 1024
+/// that a process may have open as a rule, before it asks for more.
+pub(crate) fn make_room() {
+    static ASKED: Once = Once::new();
+    ASKED.call_once(|| {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, most.min(65536), most).unwrap();
+    });
 }
 
 /// The addresses on which somebody listens on this port.

@@ -332,7 +332,8 @@ fn w5_being_alive_is_not_enough() {
     ));
     Client::connect_once_open(port).read_line();
     let daemon = daemon(&websockify);
-    assert_eq!(websockify.tree().len(), 2);
+    // The process that served the client ends after the client is gone.
+    wait_until("the daemon and its helper alone", || websockify.tree().len() == 2);
     daemon.signal(Signal::SIGKILL);
     assert_ne!(websockify.nth_start(2), daemon.pid);
 }

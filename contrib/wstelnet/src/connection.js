@@ -8,15 +8,16 @@
 //   { name: "connecting", tries }               tries counts the retries since all was well
 //   { name: "open" }
 //   { name: "waiting", words, tries, until }    until: ms since 1970, undefined: until online
-//   { name: "closed", words }
+//   { name: "ended", words }                    in order: by the server or the user
+//   { name: "closed", words, gaveUp }           not so; gaveUp: after retries, and there may be more
 
-import { closed, logIn, probe, refused } from "./ending.js";
+import { closed, look, logIn, refused } from "./ending.js";
 
 /** Pauses before each retry. When they are used up the user decides. */
 export const RETRY_MS = [1000, 2000, 4000, 8000, 16000];
 
-// A connection that lasted this long starts the count anew; one that is lost
-// at once, each time, does not spin.
+// The count starts anew once the server has been heard, or nothing was lost for this long; and not
+// twice in this time, so that a server that greets and is lost at once, each time, is left in peace.
 const STABLE_MS = 10_000;
 const CONNECT_MS = 15_000;
 // The server does not read: what is typed or pasted must not pile up for ever.
@@ -35,6 +36,8 @@ export class Connection {
   #found;
   #login;
   #tries = 0;
+  // From when on the count may start anew, in ms since 1970.
+  #renewable = 0;
   #timer;
   #state = { name: "idle" };
 
@@ -76,7 +79,7 @@ export class Connection {
   /** The user wants no connection and no further attempt. */
   disconnect() {
     this.#drop();
-    this.#become({ name: "closed", words: "You disconnected." });
+    this.#become({ name: "ended", words: "You disconnected." });
   }
 
   /** Back to the beginning: the user chooses another target. */
@@ -96,9 +99,9 @@ export class Connection {
     this.#socket.send(bytes);
   }
 
-  /** The device is online again: no reason to wait on. */
-  online() {
-    if (this.#state.name === "waiting") this.reconnect();
+  /** The device is online again, or somebody looks at the page again: no reason to wait on. */
+  hope() {
+    if (this.#state.name === "waiting" || this.#state.gaveUp) this.reconnect();
   }
 
   #attempt() {
@@ -119,7 +122,10 @@ export class Connection {
     // A socket that was dropped speaks no more.
     const current = (deed) => (event) => this.#socket === socket && deed(event);
     socket.onopen = current(() => this.#open());
-    socket.onmessage = current(({ data }) => this.#out.bytes(toBytes(data)));
+    socket.onmessage = current(({ data }) => {
+      if (this.#tries > 0 && Date.now() >= this.#renewable) this.#startAnew();
+      this.#out.bytes(toBytes(data));
+    });
     socket.onclose = current(({ code, reason }) => this.#ended(code, reason));
     this.#timer = setTimeout(() => {
       this.#drop();
@@ -131,21 +137,25 @@ export class Connection {
     clearTimeout(this.#timer);
     this.#opened = true;
     this.#proven = true;
-    this.#timer = setTimeout(() => (this.#tries = 0), STABLE_MS);
+    this.#timer = setTimeout(() => this.#startAnew(), STABLE_MS);
     this.#become({ name: "open" });
     this.#out.open();
   }
 
+  #startAnew() {
+    this.#tries = 0;
+    this.#renewable = Date.now() + STABLE_MS;
+  }
+
   async #ended(code, reason) {
     clearTimeout(this.#timer);
-    const { name, page } = this.#target;
     if (this.#opened) {
       this.#socket = undefined;
-      this.#again(closed(code, reason, name));
+      this.#again(closed(code, reason, this.#target.name));
       return;
     }
     const socket = this.#socket;
-    const found = await probe(page, this.#browser);
+    const found = await look(this.#target.page, this.#browser);
     // Meanwhile the user may have disconnected or asked for another target.
     if (this.#socket !== socket) return;
     this.#socket = undefined;
@@ -153,7 +163,8 @@ export class Connection {
     this.#again(refused(found, this.#target));
   }
 
-  #again({ words, retry }) {
+  #again({ words, retry, orderly }) {
+    if (orderly) return this.#become({ name: "ended", words });
     const wanted = retry && this.#proven;
     if (wanted && !this.#target.near && !this.#browser.online()) {
       this.#become({ name: "waiting", words: "This device is offline.", tries: this.#tries });
@@ -163,8 +174,8 @@ export class Connection {
       this.#timer = setTimeout(() => this.#attempt(), pause);
       this.#become({ name: "waiting", words, tries: this.#tries, until: Date.now() + pause });
     } else {
-      const gaveUp = wanted ? ` Gave up after ${this.#tries} attempts.` : "";
-      this.#become({ name: "closed", words: words + gaveUp });
+      const further = `Gave up after ${this.#tries} attempts; goes on when you come back to this page.`;
+      this.#become(wanted ? { name: "closed", words: `${words} ${further}`, gaveUp: true } : { name: "closed", words });
     }
   }
 

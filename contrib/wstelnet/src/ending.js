@@ -7,13 +7,15 @@ const PROBE_MS = 5000;
 
 /**
  * The connection was open and was closed with `code` and `reason`. `words` are
- * for the user, `retry` says that the same target may well work soon.
+ * for the user, `retry` says that the same target may well work soon, `orderly`
+ * that nothing went wrong.
  */
 export function closed(code, reason, name) {
-  const why = reason === "" ? "" : `: ${reason}`;
+  // What is websockify's target is the server to who sits at the terminal.
+  const why = reason === "" ? "" : `: ${reason.replace(/^target\b/i, "the server")}`;
   switch (code) {
     case 1000:
-      return { words: `The session has ended${why}.`, retry: false };
+      return { words: `The session has ended${why}.`, retry: false, orderly: true };
     case 1001:
       return { words: `${name} is going away${why}.`, retry: true };
     case 1006:
@@ -44,11 +46,18 @@ export function refused(found, { name, url }) {
     case 403:
       return { words: `${name} does not admit this page or this user (403).`, retry: false };
     case undefined: {
-      const certificate = url.startsWith("wss:")
-        ? " If its certificate is not trusted, or it wants one of yours, open its https address once and look."
-        : "";
-      return { words: `Nothing answers at ${name}.${certificate}`, retry: true };
+      const encrypted = url.startsWith("wss:");
+      const certificate =
+        " If its certificate is not trusted, or it wants one of yours, open its https address once and look.";
+      return { words: `Nothing answers at ${name}${encrypted ? ` with TLS.${certificate}` : "."}`, retry: true };
     }
+    case "plain":
+      return {
+        words:
+          `Something answers at ${name}, but not with TLS, or with a certificate that is not trusted: ` +
+          "connect without encryption, or open its https address once and look.",
+        retry: true,
+      };
     case "something":
       return {
         words:
@@ -65,7 +74,19 @@ export function refused(found, { name, url }) {
 }
 
 /**
- * Asks the address by plain http. Resolves to its status, "something" where
+ * What there is at the address of a WebSocket that did not open, as `probe` tells it. Browsers say
+ * nothing of a TLS handshake that failed: who answers there without TLS is "plain". From an https
+ * page they let us ask this machine only.
+ */
+export async function look(page, browser) {
+  const found = await probe(page, browser);
+  if (found !== undefined || !page.startsWith("https:")) return found;
+  const unencrypted = await probe(page.replace(/^https/, "http"), browser);
+  return unencrypted === undefined ? undefined : "plain";
+}
+
+/**
+ * Asks the address by a request. Resolves to its status, "something" where
  * the browser hides another host's, undefined if nobody answers in 5 s.
  */
 export async function probe(page, { fetch, origin }) {

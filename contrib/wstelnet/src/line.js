@@ -49,6 +49,12 @@ export class LineEditor {
     this.#out.show(pending + this.redraw());
   }
 
+  /** What was typed shall not be recalled. */
+  forget() {
+    this.#history = [];
+    this.#recalled = 0;
+  }
+
   /** Takes what the keyboard or a paste produced. */
   type(input) {
     for (const [key] of input.matchAll(KEYS)) this.#key(key);

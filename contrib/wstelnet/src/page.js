@@ -58,9 +58,15 @@ function begin() {
   terminal.focus();
 }
 
-function showMode({ line, hidden }) {
-  terminal.lineMode = line;
-  element("mode").textContent = line ? (hidden ? "hidden line" : "line mode") : "";
+function showMode(mode) {
+  terminal.lineMode = mode.line;
+  element("mode").textContent = modeWords(mode);
+}
+
+function modeWords({ line, hidden, held }) {
+  if (held) return "typing is shown once the server speaks";
+  if (!line) return "";
+  return hidden ? "hidden line" : "line mode";
 }
 
 function showState(state) {
@@ -78,7 +84,7 @@ function showState(state) {
   clearInterval(countdown);
   countdown = setInterval(() => showPause(state), 1000);
   showPause(state);
-  if (state.name === "closed") element("reconnect").focus();
+  if (state.name === "ended" || state.name === "closed") element("reconnect").focus();
 }
 
 function end(state) {
@@ -99,6 +105,8 @@ function summary(state) {
       return "Connected";
     case "waiting":
       return state.until === undefined ? "Offline" : "Reconnecting";
+    case "ended":
+      return "Session ended";
     case "closed":
       return "Disconnected";
   }
@@ -204,7 +212,10 @@ element("control").addEventListener("click", () => {
   holdControl(!controlHeld);
   terminal.focus();
 });
-window.addEventListener("online", () => connection.online());
+window.addEventListener("online", () => connection.hope());
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") connection.hope();
+});
 // Ctrl+W takes back a word in a terminal and closes a tab in most browsers: they ask first.
 window.addEventListener("beforeunload", (event) => {
   if (connection.state.name === "open") event.preventDefault();

@@ -24,32 +24,41 @@ export class Session {
   #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #line;
   #unfinished = "";
+  // What the typing of lines would have shown before the server was heard. It may be about to say
+  // that nothing shall be shown: a telnetd that looks up our name first, while somebody types a
+  // password already. After that, undefined.
+  #held = "";
   #out;
 
   /**
    * `out` has `show(text)` for the terminal, `send(bytes)` for the server, and
-   * `mode({ line, hidden })`: whole lines are edited here, typing is not shown.
+   * `mode({ line, hidden, held })`: whole lines are edited here, typing is not shown, or not yet.
    */
   constructor({ columns, rows, out }) {
     this.#telnet = new Telnet({ terminalTypes: TERMINAL_TYPES, columns, rows });
     this.#out = out;
     this.#line = new LineEditor({
-      show: (text) => out.show(text),
+      show: (text) => this.#typed(text),
       send: (text) => this.#send(text),
       interrupt: () => this.#sendBytes(this.#telnet.interrupt()),
     });
     out.mode(this.mode);
   }
 
-  /** How typing works now. Without any negotiation: lines, shown as they are typed (RFC 854). */
+  /**
+   * How typing works now. Without any negotiation: lines, shown as they are typed (RFC 854), from
+   * the first thing on that the server says.
+   */
   get mode() {
-    return { line: !this.#telnet.characterMode, hidden: this.#telnet.remoteEcho };
+    const { characterMode, remoteEcho } = this.#telnet;
+    return { line: !characterMode, hidden: remoteEcho, held: this.#held !== undefined };
   }
 
   /** Bytes from the server, cut anywhere. */
   receive(bytes) {
     const { data, reply, events } = this.#telnet.receive(bytes);
     this.#sendBytes(reply);
+    if (this.#held !== undefined && (data.length > 0 || this.#telnet.remoteEcho)) this.#heard();
     this.#output(this.#decoder.decode(data, { stream: true }));
     if (events.length > 0) this.#switched();
   }
@@ -68,6 +77,23 @@ export class Session {
   /** The window's new size in characters. */
   resize(columns, rows) {
     this.#sendBytes(this.#telnet.resize(columns, rows));
+  }
+
+  #typed(text) {
+    if (this.#held === undefined) this.#out.show(text);
+    else this.#held += text;
+  }
+
+  // The server has said something, or that it echoes: what was typed may be shown, or never.
+  #heard() {
+    if (this.#telnet.remoteEcho) {
+      this.#line.hidden = true;
+      this.#line.forget();
+      this.#held = "";
+    }
+    this.#out.show(this.#held);
+    this.#held = undefined;
+    this.#out.mode(this.mode);
   }
 
   // Output that arrives while a line is being typed goes above that line.

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
+import { skipped } from "./skipped.mjs";
 
 const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const FLAGS = [
@@ -15,8 +16,7 @@ const FLAGS = [
 export function missing(path, what) {
   if (path !== undefined && existsSync(path)) return false;
   assert.notEqual(process.env.CI, "true", `${what} is needed under CI`);
-  console.log(`skipped: no ${what}`);
-  return `no ${what}`;
+  return skipped(`not installed: ${what}`);
 }
 
 export const noChromium = missing(EXECUTABLE, "chromium");

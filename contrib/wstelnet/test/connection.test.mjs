@@ -1,10 +1,11 @@
 // H4: the connection's states, its words, and that it never spins for ever.
 
 import assert from "node:assert/strict";
-import { mock, test } from "node:test";
+import { test } from "node:test";
 import { Connection, RETRY_MS } from "../src/connection.js";
-import { closed, probe, refused } from "../src/ending.js";
+import { closed, look, probe, refused } from "../src/ending.js";
 import { parse } from "../src/target.js";
+import { stoppedClock } from "./clock.mjs";
 
 const TARGET = parse({ host: "box", port: "2023", path: "websockify", encrypt: false });
 
@@ -28,8 +29,7 @@ const noAnswer = () => Promise.reject(new TypeError("Failed to fetch"));
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 function start(t, { fetch = noAnswer, online = true, WebSocket = FakeSocket } = {}) {
-  mock.timers.enable({ apis: ["setTimeout", "Date"] });
-  t.after(() => mock.timers.reset());
+  const { tick } = stoppedClock(t);
   FakeSocket.all = [];
   const states = [];
   const got = { bytes: [], opened: 0 };
@@ -44,7 +44,7 @@ function start(t, { fetch = noAnswer, online = true, WebSocket = FakeSocket } = 
     browser,
   });
   const last = () => FakeSocket.all.at(-1);
-  return { connection, states, got, last, browser, names: () => states.map(({ name }) => name) };
+  return { connection, states, got, last, browser, tick, names: () => states.map(({ name }) => name) };
 }
 
 // The socket closes after having been open.
@@ -69,28 +69,29 @@ test("connects with the sub-protocol binary and passes bytes", (t) => {
 });
 
 test("a session that ended stays ended until the user asks", (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   lose(last(), 1000);
-  assert.deepEqual(states.at(-1), { name: "closed", words: "The session has ended." });
-  mock.timers.tick(3_600_000);
+  assert.deepEqual(states.at(-1), { name: "ended", words: "The session has ended." });
+  tick(3_600_000);
+  connection.hope();
   assert.equal(FakeSocket.all.length, 1);
   connection.reconnect();
   assert.equal(FakeSocket.all.length, 2);
 });
 
 test("a lost connection is retried with growing pauses, then given up", async (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   lose(last());
   for (const [index, pause] of RETRY_MS.entries()) {
     const { name, tries, until } = states.at(-1);
     assert.deepEqual({ name, tries, until }, { name: "waiting", tries: index + 1, until: Date.now() + pause });
-    mock.timers.tick(pause - 1);
+    tick(pause - 1);
     assert.equal(FakeSocket.all.length, index + 1);
-    mock.timers.tick(1);
+    tick(1);
     assert.equal(FakeSocket.all.length, index + 2);
     assert.deepEqual(states.at(-1), { name: "connecting", tries: index + 1 });
     lose(last());
@@ -98,7 +99,7 @@ test("a lost connection is retried with growing pauses, then given up", async (t
   }
   assert.equal(states.at(-1).name, "closed");
   assert.match(states.at(-1).words, /Nothing answers at box:2023.*Gave up after 5 attempts/);
-  mock.timers.tick(3_600_000);
+  tick(3_600_000);
   assert.equal(FakeSocket.all.length, 1 + RETRY_MS.length);
   // Who asks for it himself has all retries ahead.
   connection.reconnect();
@@ -118,27 +119,84 @@ test("a target that never worked is not retried by itself, though the one before
 });
 
 test("one that opens and is lost at once, each time, is given up too", (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   lose(last());
   for (const pause of RETRY_MS) {
-    mock.timers.tick(pause);
+    tick(pause);
     last().onopen({});
     lose(last());
   }
   assert.equal(states.at(-1).name, "closed");
 });
 
+test("F55: a server that was heard starts the count anew, however soon it is lost", (t) => {
+  const { connection, states, last, tick } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  last().onmessage({ data: "hello" });
+  lose(last());
+  for (const pause of RETRY_MS.slice(0, 3)) {
+    tick(pause);
+    last().onopen({});
+    // That websockify answers says nothing of the server behind it.
+    if (pause !== RETRY_MS[2]) lose(last());
+  }
+  assert.equal(states.at(-2).tries, 3);
+  last().onmessage({ data: "hello" });
+  lose(last());
+  assert.equal(states.at(-1).tries, 1);
+  assert.equal(states.at(-1).until, Date.now() + RETRY_MS[0]);
+});
+
+test("F55: one that is heard and lost at once, each time, is tried ever more seldom", (t) => {
+  const { connection, last, tick } = start(t);
+  connection.connect(TARGET);
+  const began = Date.now();
+  for (;;) {
+    last().onopen({});
+    last().onmessage({ data: "hello" });
+    lose(last());
+    if (Date.now() - began >= 60_000) break;
+    tick(500);
+    while (last().closed !== undefined || connection.state.name === "waiting") tick(500);
+  }
+  assert.ok(FakeSocket.all.length < 30, `${FakeSocket.all.length} attempts in a minute`);
+});
+
+test("F55: after giving up it goes on when the page is seen or the network is back", async (t) => {
+  const { connection, states, last, tick } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  lose(last());
+  for (const pause of RETRY_MS) {
+    tick(pause);
+    lose(last());
+    await settled();
+  }
+  assert.match(states.at(-1).words, /Gave up after 5 attempts; goes on when you come back/);
+  const tried = FakeSocket.all.length;
+  connection.hope();
+  assert.equal(FakeSocket.all.length, tried + 1);
+  assert.deepEqual(states.at(-1), { name: "connecting", tries: 0 });
+  lose(last());
+  await settled();
+  assert.equal(states.at(-1).tries, 1);
+  // Nor is the rest of a pause waited for.
+  connection.hope();
+  assert.equal(FakeSocket.all.length, tried + 2);
+});
+
 test("one that lasted starts the count anew", (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
   for (let loss = 0; loss < 10; loss += 1) {
     last().onopen({});
-    mock.timers.tick(10_000);
+    tick(10_000);
     lose(last());
     assert.equal(states.at(-1).tries, 1);
-    mock.timers.tick(RETRY_MS[0]);
+    tick(RETRY_MS[0]);
   }
 });
 
@@ -151,43 +209,43 @@ test("a first attempt that fails is not repeated by itself", async (t) => {
 });
 
 test("no answer at all ends the attempt", (t) => {
-  const { connection, states, last } = start(t);
+  const { connection, states, last, tick } = start(t);
   connection.connect(TARGET);
-  mock.timers.tick(15_000);
+  tick(15_000);
   assert.match(states.at(-1).words, /did not answer in time/);
   assert.equal(last().closed, 1000);
 });
 
 test("offline it waits without a timer and goes on when online", (t) => {
-  const { connection, states, last, browser } = start(t);
+  const { connection, states, last, browser, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   browser.isOnline = false;
   lose(last());
   assert.deepEqual(states.at(-1), { name: "waiting", words: "This device is offline.", tries: 0 });
-  mock.timers.tick(3_600_000);
+  tick(3_600_000);
   assert.equal(FakeSocket.all.length, 1);
   browser.isOnline = true;
-  connection.online();
+  connection.hope();
   assert.equal(FakeSocket.all.length, 2);
 });
 
 test("offline this machine is tried all the same", (t) => {
-  const { connection, last, browser } = start(t);
+  const { connection, last, browser, tick } = start(t);
   connection.connect(parse({ host: "localhost", port: "2023", path: "", encrypt: false }));
   last().onopen({});
   browser.isOnline = false;
   lose(last());
-  mock.timers.tick(1000);
+  tick(1000);
   assert.equal(FakeSocket.all.length, 2);
 });
 
-test("coming online disturbs nothing else", (t) => {
+test("what is new to hope for disturbs nothing else", (t) => {
   const { connection, last } = start(t);
-  connection.online();
+  connection.hope();
   connection.connect(TARGET);
   last().onopen({});
-  connection.online();
+  connection.hope();
   assert.equal(FakeSocket.all.length, 1);
 });
 
@@ -198,7 +256,7 @@ test("the user disconnects: the socket's own end says nothing more", (t) => {
   connection.disconnect();
   assert.equal(last().closed, 1000);
   lose(last(), 1000);
-  assert.deepEqual(states.at(-1), { name: "closed", words: "You disconnected." });
+  assert.deepEqual(states.at(-1), { name: "ended", words: "You disconnected." });
   connection.abandon();
   assert.deepEqual(states.at(-1), { name: "idle" });
 });
@@ -227,7 +285,7 @@ test("where a password is wanted, the user who reconnects is asked for it first"
   connection.disconnect();
   assert.ok(dialogue.aborted);
   await settled();
-  assert.equal(states.at(-1).name, "closed");
+  assert.equal(states.at(-1).name, "ended");
   assert.equal(FakeSocket.all.length, 1);
   connection.reconnect();
   answer();
@@ -250,12 +308,12 @@ test("while the reason is looked for the user may go elsewhere", async (t) => {
 });
 
 test("a pause is cut short by the user", (t) => {
-  const { connection, last } = start(t);
+  const { connection, last, tick } = start(t);
   connection.connect(TARGET);
   last().onopen({});
   lose(last());
   connection.disconnect();
-  mock.timers.tick(3_600_000);
+  tick(3_600_000);
   assert.equal(FakeSocket.all.length, 1);
 });
 
@@ -280,9 +338,9 @@ test("a browser that refuses the address is quoted", (t) => {
 });
 
 test("close codes in words", () => {
-  for (const [code, reason, words, retry] of [
-    [1000, "", "The session has ended.", false],
-    [1000, "target closed", "The session has ended: target closed.", false],
+  for (const [code, reason, words, retry, orderly] of [
+    [1000, "", "The session has ended.", false, true],
+    [1000, "idle for an hour", "The session has ended: idle for an hour.", false, true],
     [1001, "", "box:1 is going away.", true],
     [1006, "", "The connection to box:1 was lost.", true],
     [1011, "connection refused", "box:1 ended the session: connection refused.", false],
@@ -290,7 +348,19 @@ test("close codes in words", () => {
     [1013, "", "box:1 asks to try again later.", true],
     [1002, "bad frame", "box:1 closed the connection with code 1002: bad frame.", false],
   ]) {
-    assert.deepEqual(closed(code, reason, "box:1"), { words, retry });
+    const expected = orderly ? { words, retry, orderly } : { words, retry };
+    assert.deepEqual(closed(code, reason, "box:1"), expected);
+  }
+});
+
+test("F54: what is websockify's target is the server to who reads it", () => {
+  for (const [code, reason, words] of [
+    [1000, "target closed the connection", "The session has ended: the server closed the connection."],
+    [1000, "Target closed", "The session has ended: the server closed."],
+    [1011, "target failed: connection reset", "box:1 ended the session: the server failed: connection reset."],
+    [1011, "targets are many", "box:1 ended the session: targets are many."],
+  ]) {
+    assert.equal(closed(code, reason, "box:1").words, words);
   }
 });
 
@@ -308,6 +378,24 @@ test("a refusal in words", () => {
   }
   const secure = parse({ host: "box", port: "1", path: "", encrypt: true });
   assert.match(refused(undefined, secure).words, /certificate/);
+});
+
+test("F56: who answers without TLS only is not nobody", async () => {
+  const page = "https://box:2023/websockify";
+  const answers = (...schemes) => async (url, { mode }) => {
+    if (!schemes.some((scheme) => url.startsWith(`${scheme}:`))) throw new TypeError("Failed to fetch");
+    return { status: mode === "no-cors" ? 0 : 405 };
+  };
+  for (const origin of ["http://box:2023", "http://other", "https://box:2023"]) {
+    assert.equal(await look(page, { fetch: answers("http"), origin }), "plain");
+    assert.equal(await look(page, { fetch: answers(), origin }), undefined);
+    assert.notEqual(await look(page, { fetch: answers("http", "https"), origin }), "plain");
+  }
+  // Where no encryption was asked for, none is missed.
+  assert.equal(await look(TARGET.page, { fetch: noAnswer, origin: "http://box:2023" }), undefined);
+  const secure = parse({ host: "box", port: "1", path: "", encrypt: true });
+  assert.match(refused("plain", secure).words, /^Something answers at box:1, but not with TLS/);
+  assert.match(refused(undefined, secure).words, /^Nothing answers at box:1 with TLS\./);
 });
 
 test("a probe tells its own host's status and hides another's", async () => {

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { launch, noChromium, picture } from "./browser.mjs";
 import { serve } from "./server.mjs";
-import { screen, seen, state } from "./shown.mjs";
+import { noting, passPauses, screen, seen, state } from "./shown.mjs";
 
 const skip = noChromium;
 const CHARACTER_MODE = Buffer.from([255, 251, 3, 255, 251, 1]);
@@ -158,14 +158,103 @@ test("a lost connection is seen, counted down and made again", { skip }, async (
   const session = (socket) => {
     sessions += 1;
     socket.send(Buffer.from(`session ${sessions}\r\n`));
-    if (sessions === 1) socket.terminate();
+    socket.once("message", () => socket.terminate());
   };
   const { page } = await open(t, { session }, { query: "?autoconnect=1" });
-  await state(page, "waiting", /was lost/);
-  assert.match(await page.textContent("#pause"), /^Retry 1 in \d s\.$/);
-  await picture(page, "waiting");
+  await seen(page, /^session 1$/);
+  const noticed = await noting(page);
+  await page.keyboard.type("x\n");
   await seen(page, /^session 2$/);
+  assert.match(await noticed(), /^The connection to .* was lost\. Retry 1 in 1 s\.$/m);
   await state(page, "open");
+});
+
+test("F54: a session that the server ended in order looks like one", { skip }, async (t) => {
+  const session = (socket) => {
+    socket.send(Buffer.from("Goodbye.\r\n"));
+    socket.close(1000, "target closed the connection");
+  };
+  const { page } = await open(t, { session }, { query: "?autoconnect=1" });
+  await state(page, "ended", /^The session has ended: the server closed the connection\.$/);
+  assert.equal(await page.textContent("#status"), "Session ended");
+  await seen(page, /^— The session has ended/);
+  await picture(page, "ended");
+  const colour = (selector, property) =>
+    page.evaluate(([selector, property]) => getComputedStyle(document.querySelector(selector))[property], [selector, property]);
+  const red = await page.evaluate(() => {
+    const probe = document.body.appendChild(document.createElement("i"));
+    probe.style.color = "var(--bad)";
+    return getComputedStyle(probe).color;
+  });
+  assert.notEqual(await colour(".dot", "backgroundColor"), red);
+  assert.notEqual(await colour("#notice", "borderTopColor"), red);
+  assert.equal(await page.evaluate(() => document.activeElement.id), "reconnect");
+});
+
+test("F55: given up, it connects when the page is seen again or the network is back", { skip }, async (t) => {
+  let up = true;
+  const session = (socket) => {
+    socket.send(Buffer.from("here\r\n"));
+    socket.once("message", () => socket.terminate());
+  };
+  const { page } = await open(t, { session, refuse: () => (up ? undefined : 503) });
+  await page.clock.install();
+  for (const event of ["visibilitychange", "online"]) {
+    if (event === "visibilitychange") await page.click("[name=submit]");
+    await state(page, "open");
+    up = false;
+    await page.keyboard.type("x\n");
+    await passPauses(page, /Gave up/);
+    await state(page, "closed", /Gave up after 5 attempts; goes on when you come back/);
+    up = true;
+    // Headless, a page is always seen: the event is all that there is of it.
+    await page.evaluate((event) => (event === "online" ? window : document).dispatchEvent(new Event(event)), event);
+  }
+  await state(page, "open");
+});
+
+test("F56: wss to a port that has no TLS, with a web server behind or not", { skip }, async (t) => {
+  const other = await serve({ session: lineServer });
+  t.after(() => other.close());
+  const query = (port) => `?autoconnect=1&encrypt=1&port=${port}`;
+  const { page, server } = await open(t, {}, { query: query(other.port) });
+  await state(page, "closed", /^Something answers at 127\.0\.0\.1:\d+, but not with TLS/);
+  await page.goto(server.url + query(server.port));
+  await state(page, "closed", /^Something answers at 127\.0\.0\.1:\d+, but not with TLS/);
+  other.close();
+  await page.goto(server.url + query(other.port));
+  await state(page, "closed", /^Nothing answers at 127\.0\.0\.1:\d+ with TLS\./);
+});
+
+for (const name of ["index.html", "wstelnet.html"]) {
+  test(`F57: ${name} brings an icon, so that no browser asks for one`, { skip }, async (t) => {
+    const { page, server } = await open(t);
+    const html = await (await fetch(new URL(name, server.url))).text();
+    const [, icon] = html.match(/<link rel="icon" href="([^"]+)">/);
+    assert.match(icon, /^data:image\/svg\+xml,/);
+    const width = await page.evaluate(async (icon) => {
+      const image = new Image(32);
+      image.src = icon;
+      await image.decode();
+      return image.naturalWidth;
+    }, icon);
+    assert.ok(width > 0);
+  });
+}
+
+test("F75: what is typed before the server speaks is not shown, and the page says so", { skip }, async (t) => {
+  let speak;
+  const session = (socket) => {
+    speak = () => socket.send(Buffer.concat([CHARACTER_MODE, Buffer.from("Password: ")]));
+  };
+  const { page } = await open(t, { session }, { query: "?autoconnect=1" });
+  await state(page, "open");
+  assert.match(await page.textContent("#mode"), /shown once the server speaks/);
+  await page.keyboard.type("secret\n");
+  speak();
+  await seen(page, /^Password:$/);
+  assert.ok(!(await screen(page)).some((line) => line.includes("secret")));
+  assert.equal(await page.textContent("#mode"), "");
 });
 
 test("connection refused is said in words", { skip }, async (t) => {
@@ -190,7 +279,7 @@ test("connect elsewhere: back to the form", { skip }, async (t) => {
   const { page } = await open(t, { session: lineServer }, { query: "?autoconnect=1" });
   await state(page, "open");
   await page.click("#disconnect");
-  await state(page, "closed", /You disconnected/);
+  await state(page, "ended", /You disconnected/);
   await page.click("#another");
   assert.equal(await page.isVisible("#connect"), true);
   assert.equal(await page.evaluate(() => document.activeElement.name), "host");
@@ -206,7 +295,7 @@ test("what a session left behind does not outlive it", { skip }, async (t) => {
     socket.close(1000);
   };
   const { page } = await open(t, { session }, { query: "?autoconnect=1" });
-  await state(page, "closed");
+  await state(page, "ended");
   await seen(page, /session has ended/);
   assert.equal((await screen(page))[0], "first");
   await page.click("#reconnect");
@@ -222,16 +311,19 @@ test("the keyboard alone: in, out by Ctrl+F6, disconnect, reconnect", { skip }, 
   await page.keyboard.press("Control+F6");
   assert.equal(await page.evaluate(() => document.activeElement.id), "disconnect");
   await page.keyboard.press("Enter");
-  await state(page, "closed");
+  await state(page, "ended");
   await page.keyboard.press("Enter");
   await state(page, "open");
 });
 
 test("the keyboard alone: from a session that was lost to the buttons", { skip }, async (t) => {
-  const { page, server } = await open(t, { session: echoServer }, { query: "?autoconnect=1" });
+  const { page, server } = await open(t, { session: echoServer });
+  await page.clock.install();
+  await page.click("[name=submit]");
   await seen(page, /^ready>/);
   server.close();
-  await state(page, "waiting");
+  // The last pause is long enough for what follows.
+  await passPauses(page, /Retry 5 in /);
   const focused = () => page.evaluate(() => document.activeElement.id);
   await page.keyboard.press("Tab");
   assert.equal(await focused(), "reconnect");
@@ -268,7 +360,7 @@ test("a server that writes faster than can be drawn is slowed, and nothing waits
   const { page } = await open(t, { session }, { query: "?autoconnect=1" });
   const rows = await page.evaluate(async () => {
     const frame = () => new Promise(requestAnimationFrame);
-    while (document.body.dataset.state !== "closed") await frame();
+    while (document.body.dataset.state !== "ended") await frame();
     // Drawn with the next frame is drawn already.
     await frame();
     await frame();
@@ -293,7 +385,7 @@ test("on a phone: nothing overflows, Ctrl and arrows have buttons", { skip }, as
   await seen(page, /\\u0003\\u001b\[A\\u001b$/);
   await picture(page, "phone");
   await page.tap("#disconnect");
-  await state(page, "closed");
+  await state(page, "ended");
   await picture(page, "phone-closed");
 });
 

@@ -26,6 +26,14 @@ function start() {
   return { session, log };
 }
 
+// One whose server has spoken, and no telnet.
+function greeted() {
+  const { session, log } = start();
+  session.receive(Buffer.from("hello\r\n"));
+  log.shown = "";
+  return { session, log };
+}
+
 // In the given mode, with the negotiation out of the way.
 function started(negotiation) {
   const { session, log } = start();
@@ -36,11 +44,47 @@ function started(negotiation) {
 }
 
 test("without negotiation lines are edited here, shown, and sent with CR LF", () => {
-  const { session, log } = start();
+  const { session, log } = greeted();
   session.type("helo\x7flo\r");
   assert.equal(log.take(), "hello\r\n");
   assert.match(log.shown, /^helo/);
-  assert.deepEqual(log.modes, [{ line: true, hidden: false }]);
+  assert.deepEqual(log.modes.at(-1), { line: true, hidden: false, held: false });
+});
+
+test("F75: a password typed before the server says that it echoes is never shown", () => {
+  const answers = [HIDE, CHARACTER_MODE, [...CHARACTER_MODE, ...Buffer.from("login: ")]];
+  for (const [index, answer] of answers.entries()) {
+    const { session, log } = start();
+    session.type("root\rsecrxt\x7f\x7fet");
+    // What leads to the word about echoes is none yet: DO TERMINAL-TYPE, WILL SGA.
+    session.receive(Uint8Array.from([255, 253, 24, 255, 251, 3]));
+    assert.equal(log.shown, "");
+    assert.equal(log.modes.at(-1).held, true);
+    session.receive(Uint8Array.from(answer));
+    session.type(index === 1 ? "" : "\r");
+    assert.doesNotMatch(log.shown, /root|sec/);
+    assert.equal(log.modes.at(-1).held, false);
+    // Nor can it be had by the arrow keys.
+    session.receive(Uint8Array.from(LINE_MODE));
+    log.shown = "";
+    session.type("\x1b[A\x1b[A");
+    assert.doesNotMatch(log.shown, /root/);
+    const sent = log.take();
+    assert.ok(sent.includes("root\r\n") && sent.includes("secret"), sent);
+  }
+});
+
+test("F75: a server that speaks no telnet has what was typed before shown with its first words", () => {
+  const { session, log } = start();
+  session.type("PING\rlok\x7fo");
+  assert.equal(log.shown, "");
+  assert.equal(log.take(), "PING\r\n");
+  session.receive(Buffer.from("+PONG\r\n"));
+  assert.match(log.shown, /^PING\r\nlok/);
+  assert.match(log.shown, /\+PONG\r\nloo$/);
+  log.shown = "";
+  session.type("k");
+  assert.equal(log.shown, "k");
 });
 
 test("ECHO and SGA: keys go out one by one and are not shown", () => {
@@ -51,15 +95,15 @@ test("ECHO and SGA: keys go out one by one and are not shown", () => {
   session.type("\r");
   assert.equal(log.take(), "l\x7f\x03\r\0");
   assert.equal(log.shown, "");
-  assert.deepEqual(log.modes.at(-1), { line: false, hidden: true });
+  assert.deepEqual(log.modes.at(-1), { line: false, hidden: true, held: false });
 });
 
 test("SGA alone is a line server that sends no GA: lines are edited here and shown", () => {
-  const { session, log } = started([255, 251, 3]);
+  const { session, log } = started([255, 251, 3, ...Buffer.from("> ")]);
   session.type("lokk\x7f\x7fok\r");
   assert.equal(log.take(), "look\r\n");
   assert.match(log.shown, /^lokk/);
-  assert.deepEqual(log.modes.at(-1), { line: true, hidden: false });
+  assert.deepEqual(log.modes.at(-1), { line: true, hidden: false, held: false });
 });
 
 test("ECHO alone: a password is typed as a line and not shown", () => {
@@ -118,7 +162,7 @@ test("the interrupt key in line mode is IAC IP", () => {
 });
 
 test("output goes above an unfinished line", () => {
-  const { session, log } = start();
+  const { session, log } = greeted();
   session.type("go");
   log.shown = "";
   session.receive(new TextEncoder().encode("A cat\r\n"));

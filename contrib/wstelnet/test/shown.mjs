@@ -25,6 +25,31 @@ export async function seen(page, pattern, timeout = 15_000) {
   assert.fail(`${pattern} was not seen in:\n${lines.join("\n")}`);
 }
 
+/**
+ * Notes what the page says beside the terminal from now on, a line each time, however soon it says
+ * something else. Resolves to a function that resolves to the lines.
+ */
+export async function noting(page) {
+  await page.evaluate(() => {
+    const [notice, words, pause] = ["notice", "words", "pause"].map((id) => document.getElementById(id));
+    window.noted = "";
+    const note = () => (window.noted += `${words.textContent} ${pause.textContent}\n`);
+    new MutationObserver(note).observe(notice, { childList: true, subtree: true, characterData: true });
+  });
+  return () => page.evaluate(() => window.noted);
+}
+
+/** Lets the pauses between retries pass, on a page whose clock is installed, until it says `words`. */
+export async function passPauses(page, words) {
+  for (;;) {
+    await page.waitForSelector('body:is([data-state="waiting"], [data-state="closed"])', { timeout: 15_000 });
+    const said = await page.textContent("#notice");
+    if (words.test(said)) return;
+    assert.doesNotMatch(said, /Gave up/);
+    await page.clock.fastForward(16_000);
+  }
+}
+
 /** Waits for the page's state and, if given, the words shown with it. */
 export async function state(page, name, words = /.*/) {
   await page.waitForSelector(`body[data-state="${name}"]`, { timeout: 15_000 });

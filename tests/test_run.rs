@@ -1,0 +1,141 @@
+//! `tests/run`: what the README tells everybody to run second. Played with stand-ins for cargo, npm and
+//! node, which note what they are asked for.
+
+use std::fs::File;
+use std::process::{Command, Output};
+
+use crate::support::{Tools, free_port, text_of};
+
+/// Has one test, and says what cargo's stand-in does when it runs one.
+fn tools(run: &str) -> Tools {
+    let tools = Tools::of_system(&[]);
+    let list = "printf 'wrap::w4_held: test\\n'";
+    let script = format!(
+        "case \"$*\" in --version) echo cargo 1.99.0 ;; *--list) {list} ;; *--no-run) ;; *) {run} ;; esac"
+    );
+    tools.put("cargo", &script);
+    for program in ["npm", "node", "apt-get", "sudo"] {
+        tools.put(program, "");
+    }
+    tools
+}
+
+fn run(tools: &Tools, names: &[&str]) -> Output {
+    tools.run("tests/run", names, ":/usr/bin:/bin")
+}
+
+/// What was run, apart from looking around.
+fn tests_run(tools: &Tools) -> Vec<String> {
+    let calls = tools.calls();
+    let looks = ["--version", "--list", "--no-run"];
+    let is_look = |call: &&str| looks.iter().any(|look| call.ends_with(look));
+    calls.lines().filter(|call| !is_look(call)).map(str::to_owned).collect()
+}
+
+#[test]
+fn f52_a_name_runs_the_tests_that_have_it_wherever_they_are() {
+    let of_rust = tools("");
+    let output = run(&of_rust, &["w4_"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(tests_run(&of_rust), ["cargo test --workspace -- w4_"]);
+
+    let of_pages = tools("");
+    let output = run(&of_pages, &["f54_"]);
+    assert!(output.status.success(), "{output:?}");
+    let runs = tests_run(&of_pages);
+    assert_eq!(runs[0], "npm ci --no-audit --no-fund");
+    assert!(runs[1].starts_with("node --test --test-name-pattern=/f54[^a-z0-9]+/i "), "{runs:?}");
+    assert!(runs[1].contains("test/connection.test.mjs"), "{runs:?}");
+    assert!(!runs[1].contains("test/line.test.mjs"), "{runs:?}");
+    assert_eq!(runs.len(), 2, "{runs:?}");
+
+    let of_both = tools("");
+    assert!(run(&of_both, &["W4_", "guests of the demo"]).status.success());
+    let runs = tests_run(&of_both);
+    assert_eq!(runs[0], "cargo test --workspace -- w4_ guests of the demo");
+    assert!(runs.last().unwrap().ends_with("guestbook.test.mjs"), "{runs:?}");
+}
+
+#[test]
+fn f52_a_name_that_no_test_has_is_an_error() {
+    for names in [&["nonesuch"][..], &["w4_", "nonesuch"]] {
+        let tools = tools("");
+        let output = run(&tools, names);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            text_of(&output.stderr).contains("no test has 'nonesuch' in its name"),
+            "{output:?}"
+        );
+        assert_eq!(tests_run(&tools), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn f52_a_failure_is_one() {
+    let tools = tools("exit 101");
+    assert_eq!(run(&tools, &["w4_"]).status.code(), Some(101));
+}
+
+/// F37: said before anything is installed.
+#[test]
+fn f37_without_a_new_rust_nothing_is_begun() {
+    let tools = tools("");
+    tools.put("cargo", "echo cargo 1.85.1");
+    let output = run(&tools, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text_of(&output.stderr);
+    assert!(
+        said.contains("tests/run: this needs Rust 1.") && said.contains("1.85.1 here"),
+        "{said}"
+    );
+    assert_eq!(tests_run(&tools), Vec::<String>::new());
+}
+
+#[test]
+fn f68_what_was_skipped_is_counted_and_named_at_the_end() {
+    let lines =
+        "printf 'a: only root can do this\\nb: no IPv6\\nb: no IPv6\\n' >>\"$WEBSOCKIFY_SKIPPED\"";
+    let tools = tools(lines);
+    let output = run(&tools, &["w4_"]);
+    assert!(output.status.success());
+    let end = "skipped, in whole or in part: 2\n    a: only root can do this\n    b: no IPv6\n";
+    assert!(text_of(&output.stdout).ends_with(end), "{output:?}");
+}
+
+/// F68: a test that skips leaves its name and the reason.
+#[test]
+fn f68_a_test_that_skips_leaves_a_line() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("skipped");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "test_run::for_f68_skips"]).env_remove("CI");
+    assert!(command.env("WEBSOCKIFY_SKIPPED", &file).output().unwrap().status.success());
+    let expected = "test_run::for_f68_skips: not installed: no-such-program nor-this\n";
+    assert_eq!(std::fs::read_to_string(file).unwrap(), expected);
+    assert!(!command.env("CI", "true").output().unwrap().status.success());
+}
+
+#[test]
+#[ignore = "f68 runs it"]
+fn for_f68_skips() {
+    assert!(!crate::support::needs(&["no-such-program", "sh", "nor-this"]));
+}
+
+/// F65: with the soft limit that systems have, and a smaller one.
+#[test]
+fn f65_tests_may_have_many_files_open() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 256 && exec \"$0\" \"$@\""]);
+    command.arg(std::env::current_exe().unwrap());
+    let output =
+        command.args(["--ignored", "--exact", "test_run::for_f65_opens"]).output().unwrap();
+    assert!(output.status.success(), "{}", text_of(&output.stdout));
+}
+
+#[test]
+#[ignore = "f65 runs it"]
+fn for_f65_opens() {
+    free_port();
+    let files: Result<Vec<_>, _> = (0..1500).map(|_| File::open("/dev/null")).collect();
+    files.unwrap();
+}
