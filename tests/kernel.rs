@@ -8,6 +8,16 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Websockify, wait_until};
 
+/// Waits for two seconds in which websockify uses a hundredth of a processor at most. What it does at a
+/// start is not counted, nor how busy the machine is.
+fn wait_until_at_rest(websockify: &Websockify) {
+    wait_until("two seconds at rest", || {
+        let (began, before) = (Instant::now(), websockify.cpu_seconds());
+        wait_until("their end", || began.elapsed() >= Duration::from_secs(2));
+        websockify.cpu_seconds() - before <= 0.02 + f64::EPSILON
+    });
+}
+
 /// Which part of a processor websockify uses until `until` holds, and for a second at least.
 fn share_until(websockify: &Websockify, mut until: impl FnMut() -> bool) -> f64 {
     let (began, before) = (Instant::now(), websockify.cpu_seconds());

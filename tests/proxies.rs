@@ -75,7 +75,7 @@ fn f21_nginx_that_speaks_http_1_0_carries_a_session() {
         assert!(client.read(piece.len()) == piece.as_bytes());
     }
     assert_eq!(client.close().code, 1000);
-    websockify.wait_for_log(&["session ended", "code=1000"]);
+    websockify.wait_for_log(&["session ended", "code 1000"]);
 }
 
 /// F24: nginx drops both headers unless it is told to make them anew.

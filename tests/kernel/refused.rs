@@ -8,7 +8,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::share_until;
+use super::wait_until_at_rest;
 use crate::support::{
     Actor, Client, Process, Refusal, WEBSOCKIFY, Websockify, free_port, needs, refuse, wait_for,
     wait_until,
@@ -107,8 +107,7 @@ fn f2_a_daemon_is_watched_where_pidfds_are_refused() {
         };
         wait_until("two listening processes", || holders().len() == 2);
         Client::connect_once_open(port).read_line();
-        let share = share_until(&websockify, || true);
-        assert!(share < 0.04, "{share:.3} of a processor");
+        wait_until_at_rest(&websockify);
         assert_eq!(websockify.logged(&["program started"]).len(), 1);
         for process in holders() {
             process.signal(Signal::SIGKILL);
@@ -140,8 +139,7 @@ fn f3_programs_are_wrapped_where_sock_diag_is_refused() {
             client.read_line();
             client.send("hello");
             assert_eq!(client.read(5), b"hello");
-            let share = share_until(&websockify, || true);
-            assert!(share < 0.04, "{mode}: {share:.3} of a processor");
+            wait_until_at_rest(&websockify);
             let said = websockify.logged(&["sock_diag is refused"]);
             assert_eq!(said.len(), 1, "{said:?}");
             assert_eq!(websockify.logged(&["cannot see"]), Vec::<String>::new());

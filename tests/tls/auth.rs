@@ -203,7 +203,7 @@ fn f11_beyond_some_guesses_an_addresss_passwords_are_not_looked_at() {
             assert!((1..=6).contains(&time), "{answer}");
         }
     }
-    websockify.wait_for_log(&["denied a client", "not looked at", "status=429"]);
+    websockify.wait_for_log(&["denied a client", "not looked at", "(429 for"]);
     wait_until("passwords are looked at again", || {
         let mut stream = ask(&new, "YTpi");
         let mut head = [0; 12];

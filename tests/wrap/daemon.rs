@@ -325,7 +325,7 @@ fn w5_children_that_we_were_born_with_are_never_counted_or_stopped() {
 
 /// W5: the process that listens is killed while a helper of its instance lives on.
 #[test]
-fn w5_being_alive_is_not_enough() {
+fn f66_w5_being_alive_is_not_enough() {
     let port = free_port();
     let websockify = Websockify::start(&format!(
         "{port} --wrap-mode=respawn -- {Actor} helper fork-exit 0 bind {port} listen serve"
