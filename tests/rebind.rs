@@ -378,7 +378,7 @@ fn r3_tells_of_a_daemon() {
     let root = tempfile::tempdir().unwrap();
     for probe in probes() {
         // Others than those on which the last daemon may still listen.
-        let ports = HeldPorts::new();
+        let ports = HeldPorts::of_nobody();
         let mut run = preloaded(probe, &ports);
         supervisor.told_by(&mut run.0);
         let root = root.path().display();

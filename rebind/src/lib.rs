@@ -22,6 +22,7 @@ mod sys;
 mod text;
 
 use core::ffi::{c_int, c_void};
+use core::net::SocketAddr;
 
 use address::{Encoded, Stack};
 use moved::Move;
@@ -36,7 +37,7 @@ pub unsafe extern "C" fn bind(fd: c_int, address: *const c_void, length: u32) ->
     let errno = sys::errno();
     // SAFETY: the caller's promise is passed on.
     let wanted = unsafe { to_move(fd, address, length) };
-    let moved = wanted.and_then(|wanted| wanted.bind(bind_to, notice::refused));
+    let moved = wanted.and_then(|wanted| wanted.bind(bind_to, ask_for));
     sys::set_errno(errno);
     match moved {
         Some(Ok(())) => 0,
@@ -127,6 +128,11 @@ fn stack(fd: c_int) -> Option<Stack> {
 fn local_port(fd: c_int) -> Option<u16> {
     let mut buffer = [0; 28];
     address::decode(sys::local_address(fd, &mut buffer)?).map(|address| address.port())
+}
+
+/// Has the supervisor bind a socket that may not be bound by its own user. True: it has.
+fn ask_for(fd: c_int, address: SocketAddr) -> bool {
+    notice::refused(fd, address.ip()) && local_port(fd) == Some(address.port())
 }
 
 fn bind_to(fd: c_int, address: &Encoded) -> Result<(), c_int> {

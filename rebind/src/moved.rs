@@ -30,18 +30,18 @@ type Bind = fn(c_int, &Encoded) -> Result<(), c_int>;
 impl Move {
     /// Binds the socket; `None` if the kernel refuses what it asks for anyway.
     ///
-    /// A port in use may be one that the socket's user may not share: `refused`
-    /// asks for it, and says whether to try again.
-    pub(crate) fn bind(self, bind: Bind, refused: fn(c_int) -> bool) -> Option<Result<(), c_int>> {
-        let first = Encoded::new(address::relocate(self.wanted, self.stack, self.port)?);
+    /// A port in use may be one that the socket's user may not share: then `ask_for` has
+    /// it bound by who may, and says whether that was done.
+    pub(crate) fn bind(
+        self,
+        bind: Bind,
+        ask_for: fn(c_int, SocketAddr) -> bool,
+    ) -> Option<Result<(), c_int>> {
+        let first = address::relocate(self.wanted, self.stack, self.port)?;
         let own = share(self.fd);
         compare(self.port, bind);
-        let mut result = bind(self.fd, &first);
-        if result == Err(sys::EADDRINUSE) && refused(self.fd) {
-            compare(self.port, bind);
-            result = bind(self.fd, &first);
-        }
-        let result = match result {
+        let result = match bind(self.fd, &Encoded::new(first)) {
+            Err(sys::EADDRINUSE) if ask_for(self.fd, first) => Ok(()),
             Err(sys::EADDRINUSE) => self.bind_elsewhere(bind).unwrap_or(Err(sys::EADDRINUSE)),
             Err(sys::EADDRNOTAVAIL) => self.bind_device(bind).unwrap_or(Err(sys::EADDRNOTAVAIL)),
             result => result,
@@ -123,9 +123,9 @@ fn restore(fd: c_int, own: Own) {
 }
 
 /// Makes the kernel compare the next socket with all that are bound to the port.
-/// It spares itself that where the last one that had `SO_REUSEPORT` was of the
-/// same user and address (`sk_reuseport_match()`), and would let a program listen
-/// twice. So the last one is another, with an address that nobody asks for.
+/// Where the socket that was bound last with `SO_REUSEPORT` is of the same user and
+/// address, the kernel does not (`sk_reuseport_match()`), and a program could listen
+/// twice. So a socket with another address is bound, and closed again, before.
 fn compare(port: u16, bind: Bind) {
     let Some(fd) = sys::tcp_socket() else { return };
     share(fd);

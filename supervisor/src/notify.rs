@@ -3,6 +3,7 @@
 //! the end. The second says which process asks, by the kernel's word; it must not know who may.
 
 use std::io::{self, IoSliceMut};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdUnixDatagram};
@@ -44,8 +45,9 @@ pub(crate) struct Notices {
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) pid: Pid,
-    /// What it would bind.
+    /// What it would bind, and where.
     pub(crate) socket: OwnedFd,
+    pub(crate) ip: IpAddr,
     _waits: OwnedFd,
 }
 
@@ -124,7 +126,8 @@ fn only_with(token: &[u8]) -> Vec<SockFilter> {
 fn receive(socket: RawFd, token: &[u8]) -> io::Result<Option<Message>> {
     let mut bytes = [0; 128];
     let mut parts = [IoSliceMut::new(&mut bytes)];
-    let mut control = nix::cmsg_space!(libc::ucred, [RawFd; 2]);
+    // For as many descriptors as can be sent (SCM_RIGHTS in unix(7)): what has no room would stay open.
+    let mut control = nix::cmsg_space!(libc::ucred, [RawFd; 253]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<UnixAddr>(socket, &mut parts, Some(&mut control), flags)?;
     let (mut sender, mut descriptors) = (None, vec![]);
@@ -135,14 +138,24 @@ fn receive(socket: RawFd, token: &[u8]) -> io::Result<Option<Message>> {
             _ => {}
         }
     }
-    let is_credible = message.iovs().next().is_some_and(|bytes| bytes.starts_with(token));
+    let Some(text) = message.iovs().next().and_then(|bytes| bytes.strip_prefix(token)) else {
+        return Ok(None);
+    };
     let mut descriptors = descriptors.into_iter();
-    Ok(is_credible.then(|| match (sender, descriptors.next(), descriptors.next()) {
-        (Some(pid), Some(socket), Some(waits)) => {
-            Message::Refused(Refused { pid, socket, _waits: waits })
+    Ok(Some(match (sender, descriptors.next(), descriptors.next(), address(text)) {
+        (Some(pid), Some(socket), Some(waits), Some(ip)) => {
+            Message::Refused(Refused { pid, socket, ip, _waits: waits })
         }
         _ => Message::Listens,
     }))
+}
+
+/// The address behind the sender's own number: four bytes or sixteen.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let mut parts = text.splitn(3, |byte| *byte == b' ');
+    let bytes = parts.nth(2)?;
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 #[allow(unsafe_code)]

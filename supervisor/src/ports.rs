@@ -119,26 +119,27 @@ impl Relocated {
         Ok(Self { port, user: geteuid(), _held: held })
     }
 
-    /// Lets a TCP socket of the program's that another user has made, and that is not bound yet, be
-    /// bound to the port: fchown(2) makes it one of ours for the kernel. The port itself stays ours,
-    /// so that nobody else of that user gets in.
+    /// Whether a socket is another user's, so that it cannot be bound beside ours.
+    pub(crate) fn is_foreign(&self, socket: &OwnedFd) -> bool {
+        fstat(socket).is_ok_and(|stat| stat.st_uid != self.user.as_raw())
+    }
+
+    /// Binds a TCP socket that another user has made, and that is not bound yet, to the port on this
+    /// loopback address. fchown(2) makes it one of our user's for the kernel. The port itself stays
+    /// ours, so that nobody else of that user gets in.
     ///
     /// # Errors
-    /// EPERM without CAP_CHOWN; EINVAL for anything but such a socket.
-    pub(crate) fn admit(&self, socket: &OwnedFd) -> io::Result<()> {
-        let is_unbound_tcp = {
-            let socket = SockRef::from(socket);
-            socket.r#type()? == Type::STREAM
-                && socket.protocol()? == Some(Protocol::TCP)
-                && port_of(&socket)? == 0
-        };
-        if !is_unbound_tcp {
+    /// EPERM without CAP_CHOWN; EINVAL for anything but such a socket and address; those of bind(2).
+    pub(crate) fn bind(&self, socket: &OwnedFd, ip: IpAddr) -> io::Result<()> {
+        let tcp = SockRef::from(socket);
+        let is_tcp = tcp.r#type()? == Type::STREAM && tcp.protocol()? == Some(Protocol::TCP);
+        if !is_tcp || port_of(&tcp)? != 0 || !ip.to_canonical().is_loopback() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        if fstat(socket)?.st_uid != self.user.as_raw() {
-            fchown(socket, Some(self.user), None)?;
-        }
-        Ok(())
+        fchown(socket, Some(self.user), None)?;
+        tcp.set_reuse_port(true)?;
+        tcp.set_reuse_address(true)?;
+        tcp.bind(&SocketAddr::new(ip, self.port).into())
     }
 }
 
@@ -273,18 +274,24 @@ mod tests {
         try_to_bind(relocated.port, (true, true)).expect("the program, with SO_REUSEPORT");
     }
 
-    /// F1: root gives its port to one socket of another user, and to nothing else of his.
+    /// F1: root binds one socket of another user to its port, and nothing else of his.
     #[test]
-    fn f1_a_socket_of_another_user_is_admitted_and_nothing_else() {
+    fn f1_a_tcp_socket_is_bound_for_another_user_and_nothing_else() {
         let relocated = Relocated::hold().expect("a free port");
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let tcp = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let file = tempfile::tempfile().expect("a file");
-        relocated.admit(&file.into()).expect_err("a file");
+        relocated.bind(&file.into(), loopback).expect_err("a file");
         let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        relocated.admit(&datagrams.into()).expect_err("no TCP socket");
-        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        bound.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("bound");
-        relocated.admit(&bound.into()).expect_err("it is bound");
-        let own = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        relocated.admit(&own.into()).expect("it needs nothing");
+        relocated.bind(&datagrams.into(), loopback).expect_err("no TCP socket");
+        let bound = tcp();
+        bound.bind(&SocketAddr::new(loopback, 0).into()).expect("bound");
+        relocated.bind(&bound.into(), loopback).expect_err("it is bound");
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        relocated.bind(&tcp().into(), any).expect_err("everybody's address");
+        let good = OwnedFd::from(tcp());
+        assert!(!relocated.is_foreign(&good));
+        relocated.bind(&good, loopback).expect("bound");
+        assert_eq!(port_of(&SockRef::from(&good)).expect("a port"), relocated.port);
     }
 }

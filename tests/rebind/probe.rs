@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::{env, fs, process};
 
+use nix::unistd::Uid;
 use socket2::{Domain, Socket, Type};
 
 use super::names;
@@ -25,10 +26,21 @@ const PROBE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rebind/probe.
 pub(super) struct HeldPorts {
     pub(super) old: u16,
     pub(super) new: u16,
-    _held: Vec<Socket>,
+    held: Vec<Socket>,
 }
 
 impl HeldPorts {
+    /// The new port shared with the user whom a daemon changes to, if we may change user.
+    pub(super) fn of_nobody() -> HeldPorts {
+        let ports = HeldPorts::new();
+        if nix::unistd::geteuid().is_root() {
+            for socket in &ports.held {
+                nix::unistd::fchown(socket, Some(Uid::from_raw(65534)), None).unwrap();
+            }
+        }
+        ports
+    }
+
     pub(super) fn new() -> HeldPorts {
         let (new, mut held) = hold();
         for socket in &held {
@@ -36,7 +48,7 @@ impl HeldPorts {
         }
         let (old, public) = hold();
         held.extend(public);
-        HeldPorts { old, new, _held: held }
+        HeldPorts { old, new, held }
     }
 }
 

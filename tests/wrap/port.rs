@@ -126,6 +126,26 @@ fn w2_a_strangers_listener_does_not_count() {
     assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
 }
 
+/// F1: where a process of our own user listens beside the program, the kernel would give it some of the
+/// clients; so none is let through until it has gone.
+#[test]
+fn f1_w2_a_port_that_is_shared_with_a_stranger_is_not_bridged_to() {
+    let notes = Notes::new();
+    let port = free_port();
+    let gate = notes.note("gate");
+    let websockify =
+        Websockify::start(&format!("{port} -- {Actor} await {gate} bind {port} listen serve"));
+    let stranger = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    stranger.set_reuse_port(true).unwrap();
+    stranger.bind(&SocketAddr::new(V4, relocated(&websockify.leader())).into()).unwrap();
+    stranger.listen(1).unwrap();
+    notes.give("gate");
+    websockify.wait_for_log(&["WARN", "not the program's listens on its relocated port too"]);
+    stays(LOOK, "the port is closed", || is_refused(V4, port));
+    drop(stranger);
+    Client::connect_once_open(port).read_line();
+}
+
 #[test]
 fn w3_the_public_port_is_refused_until_the_program_listens() {
     let notes = Notes::new();

@@ -173,7 +173,8 @@ impl Recording {
         let (file, path): (File, _) = self.recordings.create(self.number)?;
         match Script::begin(file, self.encoding) {
             Ok(script) => {
-                info!(session = self.session, "recording to {}", path.display());
+                let session = self.session;
+                info!(session, "recording session {session} to {}", path.display());
                 Ok(Written::Begun(script, path))
             }
             Err(error) => {
@@ -189,13 +190,17 @@ impl Recording {
         let begun = std::mem::replace(written, Written::All);
         match begun {
             Written::Begun(script, _) if script.has_entries => {
-                warn!(session, "recording ended early: cannot write {}: {error}", path.display());
+                warn!(
+                    session,
+                    "recording of session {session} ended early: cannot write {}: {error}",
+                    path.display()
+                );
             }
             begun => {
                 if let Written::Begun(..) = begun {
                     let _ = fs::remove_file(path);
                 }
-                warn!(session, "cannot record to {}: {error}", path.display());
+                warn!(session, "cannot record session {session} to {}: {error}", path.display());
             }
         }
         let mut waiting = self.waiting();

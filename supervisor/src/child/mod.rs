@@ -217,7 +217,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 Signal::Stop => self.events.push_back(Event::Stop),
                 Signal::Reload => self.host.reload(),
             },
-            notices = self.notifications.heard() => self.take(&notices),
+            notices = self.notifications.heard() => self.take(notices),
             () = self.doubt.notified() => self.hinted = true,
             () = until(hinted) => self.look(),
             () = self.daemon.ended() => self.daemon_ended(),
@@ -358,21 +358,28 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.obstacle_named = true;
     }
 
-    fn take(&mut self, notices: &Notices) {
+    fn take(&mut self, notices: Notices) {
         self.hinted |= notices.listens;
-        notices.refused.iter().for_each(|refused| self.admit(refused));
+        let foreign = |refused: &Refused| self.relocated.is_foreign(&refused.socket);
+        let refused: Vec<_> = notices.refused.into_iter().filter(foreign).collect();
+        if !refused.is_empty() {
+            self.look();
+            for refused in &refused {
+                self.bind_for(refused);
+            }
+        }
     }
 
-    /// A process could not bind the relocated port. If it is the program's, and has another user than
-    /// we, its socket is made one of ours.
-    fn admit(&mut self, refused: &Refused) {
-        let Refused { pid, socket, .. } = refused;
-        if !self.sight.is_of_instance(*pid) {
-            debug!("process {pid} wants the relocated port, and is none of the program's");
-        } else if let Err(failure) = self.relocated.admit(socket) {
+    /// A process could not bind the relocated port, as it has another user than we. If it is the
+    /// program's, and nobody of the program listens there, it is bound for it.
+    fn bind_for(&mut self, refused: &Refused) {
+        let Refused { pid, socket, ip, .. } = refused;
+        if self.sight.listener().is_some() || !self.sight.is_of_instance(*pid) {
+            debug!("process {pid} wants the relocated port, and is not given it");
+        } else if let Err(failure) = self.relocated.bind(socket, *ip) {
             let reason = bridge::words(&failure);
             warn!(
-                "cannot give the relocated port to process {pid}, which has changed its user: {reason}"
+                "cannot give the relocated port to process {pid}, which has another user: {reason}"
             );
         }
     }

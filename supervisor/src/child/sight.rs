@@ -19,6 +19,8 @@ const ANY_PORT: u16 = 0;
 /// How often the owner of a listener that nobody is seen to hold is looked for: it is being forked
 /// from one process to the next, and a look takes about as long as a fork.
 const LOOKS: usize = 50;
+/// How often a process that is not seen among the program's is looked for again.
+const RELOOKS: usize = 3;
 
 /// What was seen when we looked last.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(crate) struct Sight {
     blind: Blind,
     /// Whether it was said that /proc hides processes.
     hiding_named: bool,
+    /// Whether it was said of this instance that it shares its port.
+    sharing_named: bool,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +77,7 @@ impl Sight {
             instance: vec![],
             blind: Blind::default(),
             hiding_named: false,
+            sharing_named: false,
         })
     }
 
@@ -82,6 +87,7 @@ impl Sight {
         self.note_processes(begun);
         self.listener = None;
         self.instance.clear();
+        self.sharing_named = false;
     }
 
     /// The listener, as it was seen last.
@@ -120,9 +126,11 @@ impl Sight {
         })
     }
 
-    /// Whether a process is one of the instance's.
+    /// Whether a process is one of the instance's. One whose parent has ended while we looked may be.
     pub(crate) fn is_of_instance(&mut self, pid: Pid) -> bool {
-        self.processes().is_some_and(|instance| instance.iter().any(|process| process.pid == pid))
+        let is_in = |instance: &[Process]| instance.iter().any(|process| process.pid == pid);
+        is_in(&self.instance)
+            || (0..RELOOKS).any(|_| self.processes().is_some_and(|instance| is_in(&instance)))
     }
 
     /// The ports, other than the relocated one, that processes of the instance are seen to listen on.
@@ -182,6 +190,10 @@ impl Sight {
             };
             listeners.sort_by_key(|listener| Some(listener.addr) != known);
             self.listener = listeners.iter().find_map(|listener| held(listener, &instance));
+            if self.is_shared(&listeners, &instance) {
+                self.listener = None;
+                break;
+            }
             if self.listener.is_some() || listeners.is_empty() {
                 break;
             }
@@ -195,6 +207,26 @@ impl Sight {
         }
         self.instance = instance;
         Some(())
+    }
+
+    /// Whether somebody outside of the instance listens on the listener's address too: the kernel would
+    /// give him some of the clients. A leftover of the program's can have got there, or another process
+    /// of our own user.
+    fn is_shared(&mut self, all: &[bridge::sock_diag::Listener], instance: &[Process]) -> bool {
+        let Some(address) = self.listener.as_ref().map(|listener| listener.address) else {
+            return false;
+        };
+        let mut others = all.iter().filter(|other| other.addr == address);
+        let is_shared = others.any(|other| {
+            held(other, instance).is_none()
+                && self.tree.is_held_outside(other.inode.into()).unwrap_or(true)
+        });
+        if is_shared && !std::mem::replace(&mut self.sharing_named, is_shared) {
+            warn!(
+                "a process that is not the program's listens on its relocated port too: no client is let through"
+            );
+        }
+        is_shared
     }
 
     fn processes(&mut self) -> Option<Vec<Process>> {
