@@ -171,7 +171,7 @@ fn f2_a_full_disk_ends_the_recording_and_not_the_session() {
         client.send(every_byte().repeat(40));
         client.read(256 * 40);
     }
-    websockify.wait_for_log(&["WARN", "recording ended early", "session.1"]);
+    websockify.wait_for_log(&["WARN", "recording", "ended early", "session.1"]);
     client.send("hello");
     assert_eq!(client.read(5), b"hello");
     client.close();
