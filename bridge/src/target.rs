@@ -28,6 +28,10 @@ use crate::words::words;
 /// How long one address may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// How long a connection may still take when held clients are closed: the program may have accepted it
+/// before its end, and we have not heard yet.
+const UNDER_WAY: Duration = Duration::from_millis(50);
+
 /// How long a program that refused is left alone if nothing is heard of it.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -163,11 +167,17 @@ impl Target {
     ) -> Result<Connection, Unreachable> {
         match &self.config.target {
             config::Target::Address(address) => self.connect_address(address).await,
-            config::Target::Program(program) => tokio::select! {
-                biased;
-                () = orders.at_least(Shutdown::Drain) => Err(Unreachable::Draining),
-                connected = self.connect_program(program, deadline, has_lost) => connected,
-            },
+            config::Target::Program(program) => {
+                let mut connected = pin!(self.connect_program(program, deadline, has_lost));
+                tokio::select! {
+                    biased;
+                    connected = &mut connected => connected,
+                    () = orders.at_least(Shutdown::Drain) => {
+                        let late = timeout(UNDER_WAY, connected).await;
+                        late.unwrap_or(Err(Unreachable::Draining))
+                    }
+                }
+            }
         }
     }
 
