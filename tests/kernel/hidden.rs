@@ -78,6 +78,7 @@ fn holders(websockify: &Websockify) -> Vec<Process> {
 }
 
 fn assert_said_once(websockify: &Websockify) {
+    websockify.wait_for_log(&["/proc hides processes"]);
     let said = websockify.logged(&["/proc hides processes"]);
     assert_eq!(said.len(), 1, "{said:?}");
 }
