@@ -59,7 +59,7 @@ test("h4 a target that refuses: 1011 and the reason", { skip }, async (t) => {
   const [port, target] = [await freePort(), await freePort()];
   await Websockify.listening(t, [`127.0.0.1:${port}`, `127.0.0.1:${target}`, "--web", WSTELNET]);
   const page = await visit(t, port);
-  await closed(page, /ended the session: target cannot be reached: connection refused\./);
+  await closed(page, /ended the session: the server cannot be reached: connection refused\./);
   const late = createServer((socket) => socket.write("here\r\n")).listen(target, "127.0.0.1");
   t.after(() => late.close());
   await once(late, "listening");
