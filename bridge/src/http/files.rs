@@ -17,9 +17,11 @@ use ::http::{Method, Request, StatusCode};
 use http_body_util::{Either, Full};
 use nix::errno::Errno;
 use tokio::task::spawn_blocking;
-use tower_http::services::ServeFile;
+use tower_http::services::ServeDir;
+use tower_http::services::fs::DefaultServeDirFallback;
 use tracing::warn;
 
+use super::cached::Only;
 use super::listing;
 use super::place::{Place, reference};
 use super::reply::{self, Reply};
@@ -34,6 +36,9 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 /// How much of a file is read at once. A client that does not read what it asked for costs some
 /// multiple of it.
 const PIECE: usize = 16 * 1024;
+
+/// What tower-http answers with.
+type Service = ServeDir<DefaultServeDirFallback, Only>;
 
 /// What a request's path leads to.
 enum Found {
@@ -106,26 +111,41 @@ async fn blocking<T: Send + 'static>(
 
 async fn file(path: PathBuf, head: &mut Parts) -> io::Result<Reply> {
     // Several ranges would be answered with 416, where all of the file is an answer as well.
-    let mut service =
-        ServeFile::new(path).ignore_multi_range_requests(true).with_buf_chunk_size(PIECE);
-    if head.headers.contains_key(RANGE) && !is_range_due(&mut service, &head.headers).await? {
+    let only = Only(path);
+    let reference = only.reference();
+    let mut service = ServeDir::with_backend("", only)
+        .ignore_multi_range_requests(true)
+        .with_buf_chunk_size(PIECE);
+    if head.headers.contains_key(RANGE)
+        && !is_range_due(&mut service, &reference, &head.headers).await?
+    {
         head.headers.remove(RANGE);
     }
-    let mut request = Request::new(());
+    let mut request = request(&reference);
     request.method_mut().clone_from(&head.method);
     request.headers_mut().clone_from(&head.headers);
     Ok(service.try_call(request).await?.map(Either::Right))
 }
 
+fn request(reference: &str) -> Request<()> {
+    let mut request = Request::new(());
+    *request.uri_mut() = reference.parse().expect("letters and digits behind a slash are a path");
+    request
+}
+
 /// Whether the range that is asked for may be all that is sent: RFC 9110, sections 14.2 (a unit
 /// that we do not know) and 13.1.5 (If-Range: a part of another version is of no use).
-async fn is_range_due(service: &mut ServeFile, headers: &HeaderMap) -> io::Result<bool> {
+async fn is_range_due(
+    service: &mut Service,
+    reference: &str,
+    headers: &HeaderMap,
+) -> io::Result<bool> {
     let range = headers.get(RANGE).map_or(&b""[..], HeaderValue::as_bytes);
     if !range.get(..6).is_some_and(|unit| unit.eq_ignore_ascii_case(b"bytes=")) {
         return Ok(false);
     }
     let Some(wanted) = headers.get(IF_RANGE) else { return Ok(true) };
-    let mut request = Request::new(());
+    let mut request = request(reference);
     *request.method_mut() = Method::HEAD;
     let current = service.try_call(request).await?;
     let is = |name| current.headers().get(name) == Some(wanted);

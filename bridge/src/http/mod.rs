@@ -4,6 +4,7 @@
 //! does not begin with an old handshake; what is answered is in [`reply`]; the deadlines (T6) and the
 //! limits (L2) are here.
 
+mod cached;
 pub(crate) mod files;
 pub(crate) mod first;
 mod host;
