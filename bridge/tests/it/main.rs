@@ -12,6 +12,9 @@ mod program;
 mod records;
 mod respawn;
 mod session;
+#[path = "../../../tests/support/skip.rs"]
+#[allow(dead_code, reason = "other crates skip for other reasons")]
+mod skip;
 mod slow;
 mod stuck;
 mod turns;
