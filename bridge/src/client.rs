@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
-use crate::standstill::Sign;
+use crate::net::PeerStatus;
 use crate::stream::Stream;
 use crate::tap::{Tap, To};
 use crate::ws::{Codec, ControlPayload, Event, Violation};
@@ -138,7 +138,7 @@ impl Client {
     /// How many bytes for the client are under way, here or in the kernel.
     pub(crate) fn under_way(&self) -> u64 {
         let frame = self.frame.as_ref().map_or(0, |frame| frame.left());
-        (frame + self.control.len()) as u64 + self.stream.unacknowledged()
+        (frame + self.control.len()) as u64 + self.stream.unsent()
     }
 
     /// Whether a data frame waits to be taken.
@@ -147,13 +147,13 @@ impl Client {
     }
 
     /// What is known of the client while it is not read. One that has failed takes nothing more.
-    pub(crate) fn look_after(&mut self, cx: &mut Context<'_>) -> Sign {
-        let sign = self.stream.sign(cx);
-        if sign == Sign::Failed {
+    pub(crate) fn look_after(&mut self, cx: &mut Context<'_>) -> PeerStatus {
+        let status = self.stream.peer_status(cx);
+        if status == PeerStatus::Failed {
             self.end(CloseCode::Abnormal, "client: connection failed");
             self.give_up_sending();
         }
-        sign
+        status
     }
 
     /// Sends a ping, in a framing that has one. What counts is the answer of the client's kernel.

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
@@ -16,6 +15,7 @@ use crate::auth::Guard;
 use crate::client::Client;
 use crate::config::{Config, Shutdown};
 use crate::http::{self, NoSession, Upgraded};
+use crate::net::Socket;
 use crate::order::Orders;
 use crate::penalty::Penalties;
 use crate::pump::{End, Pump, SHUTTING_DOWN};
@@ -49,12 +49,7 @@ impl Shared {
 }
 
 /// Attends to a connection until it ends, and records its session if it becomes one (B10).
-pub(crate) async fn attend(
-    io: TcpStream,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
-    mut orders: Orders,
-) {
+pub(crate) async fn attend(io: Socket, peer: SocketAddr, shared: Arc<Shared>, mut orders: Orders) {
     // An IPv4 client of a dual-stack listener is logged as what it is.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     // A session lives long and its handshake does not: what that needs is freed here.
@@ -137,7 +132,7 @@ fn in_quotes(reason: &str) -> String {
 }
 
 async fn receive(
-    io: TcpStream,
+    io: Socket,
     peer: SocketAddr,
     shared: Arc<Shared>,
     mut orders: Orders,
@@ -220,7 +215,7 @@ mod tests {
     use super::*;
     use crate::config::{Address, Target as Place};
     use std::time::Duration;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::watch;
 
     #[tokio::test]
@@ -249,7 +244,7 @@ mod tests {
         let peer = listener.local_addr().unwrap();
         let io = TcpStream::connect(peer).await.unwrap();
         let (_giver, orders) = watch::channel(Shutdown::Run);
-        let size = size_of_val(&attend(io, peer, shared, Orders(orders)));
+        let size = size_of_val(&attend(io.into(), peer, shared, Orders(orders)));
         assert!(size <= 1600, "{size} bytes");
     }
 }

@@ -15,7 +15,7 @@
 //! - `tap` lets `-v` and a recording (`record`) watch, where they are asked for.
 //!
 //! The crate knows sockets and clocks; no command line, no process, no signal.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod auth;
 mod buffer;
@@ -26,12 +26,11 @@ mod connection;
 pub mod fuzzing;
 mod http;
 mod listen;
-mod lookup;
+mod net;
 mod order;
 mod penalty;
 mod private;
 mod pump;
-mod race;
 mod record;
 mod security;
 mod sessions;
@@ -50,7 +49,6 @@ pub mod tls;
 mod turns;
 mod words;
 pub mod ws;
-pub mod zone;
 
 use std::io;
 use std::sync::Arc;
@@ -59,6 +57,7 @@ use tokio::sync::watch;
 
 pub use auth::{Auth, Credentials};
 pub use config::{Address, Config, Program, Readiness, Shutdown, Target};
+pub use net::zone;
 pub use private::Private;
 pub use security::{Plain, Security};
 pub use stranger::STRANGER;

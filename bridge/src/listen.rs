@@ -18,11 +18,11 @@ use tracing::{debug, error, warn};
 
 use crate::config::{Config, Shutdown};
 use crate::connection::{Shared, attend};
+use crate::net::{tune, tune_if_early};
 use crate::order::Orders;
 use crate::penalty::Penalties;
 use crate::record::Recordings;
 use crate::sessions::Sessions;
-use crate::stream::{tune, tune_if_early};
 use crate::target::Target;
 use crate::turns::Turns;
 use crate::words::words;
@@ -198,7 +198,7 @@ impl Bridge {
                     debug!("cannot set options of a connection: {}", words(&error));
                 }
                 let orders = Orders(self.shutdown.subscribe());
-                self.connections.spawn(attend(io, peer, Arc::clone(&self.shared), orders));
+                self.connections.spawn(attend(io.into(), peer, Arc::clone(&self.shared), orders));
                 self.tell_if_full();
             }
             Err(error) => match judge(&error) {

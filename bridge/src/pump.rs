@@ -14,16 +14,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
 use crate::client::{Client, DRAIN, Discarded, Input, poll_discard};
 use crate::config::Shutdown;
+use crate::net::{PeerStatus, Socket};
 use crate::order::Orders;
-use crate::standstill::{Seen, Sign, Standstill, Stuck, Verdict};
-use crate::stream::{sign, unacknowledged};
+use crate::standstill::{Seen, Standstill, Stuck, Verdict};
 use crate::tap::To;
 use crate::target::Connection;
 
@@ -83,7 +82,7 @@ pub(crate) const SHUTTING_DOWN: &str = "shutting down";
 /// A session that has a target.
 pub(crate) struct Pump<'a> {
     client: &'a mut Client,
-    target: TcpStream,
+    target: Socket,
     /// What the target sends.
     input: Side,
     /// What the target takes.
@@ -109,7 +108,7 @@ impl<'a> Pump<'a> {
     pub(crate) fn new(client: &'a mut Client, connection: Connection, orders: Orders) -> Self {
         Self {
             client,
-            target: connection.stream,
+            target: connection.socket,
             input: Side::Open,
             output: Side::Open,
             phase: Phase::Open,
@@ -193,7 +192,7 @@ impl<'a> Pump<'a> {
     fn look(&mut self, cx: &mut Context<'_>) {
         let Some(stuck) = self.stuck() else { return };
         let client = self.client.look_after(cx);
-        if client == Sign::Failed {
+        if client == PeerStatus::Failed {
             // What it has sent is still for the target, if that begins to take it.
             self.put_off();
             return;
@@ -202,7 +201,7 @@ impl<'a> Pump<'a> {
         let (to_client, to_target) = self.all_under_way();
         let (left, other, owed) = match stuck {
             Stuck::Target => (to_target, client, to_client),
-            Stuck::Client => (to_client, sign(&self.target, cx), to_target),
+            Stuck::Client => (to_client, self.target.peer_status(cx), to_target),
         };
         let seen = Seen { stuck, moved, left, other, other_is_owed: owed > 0 };
         match self.standstill.get_or_insert_default().look(seen) {
@@ -373,7 +372,7 @@ impl<'a> Pump<'a> {
     /// How many bytes are under way to the client and to the target, here or in the kernel.
     fn all_under_way(&self) -> (u64, u64) {
         let payload = self.client.payload.as_ref().map_or(0, |payload| payload.left() as u64);
-        (self.client.under_way(), payload + unacknowledged(&self.target))
+        (self.client.under_way(), payload + self.target.unsent())
     }
 
     fn poll_finish_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {

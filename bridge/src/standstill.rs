@@ -3,20 +3,11 @@
 //!
 //! Knows what was seen at each look, and decides; whoever looks, and says when, is the pump.
 
+use crate::net::PeerStatus;
+
 /// After so many looks at which nothing had moved, a peer that has ended will not be waited for, and
 /// one that has not is asked whether it is there; and after as many more without an answer it is not.
 const STILL: u32 = 3;
-
-/// What the kernel says of a peer ahead of the bytes that are still to be read from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sign {
-    /// Nothing: it may be there.
-    None,
-    /// It sends no more.
-    Ended,
-    /// Its connection was reset or given up.
-    Failed,
-}
 
 /// Which peer takes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +25,7 @@ pub(crate) struct Seen {
     /// Bytes that are under way to the peer that is stuck.
     pub(crate) left: u64,
     /// What is known of the other.
-    pub(crate) other: Sign,
+    pub(crate) other: PeerStatus,
     /// Whether something is under way to the other, too.
     pub(crate) other_is_owed: bool,
 }
@@ -73,15 +64,17 @@ impl Standstill {
             return Verdict::Wait;
         }
         match (seen.stuck, seen.other) {
-            (Stuck::Client, Sign::None) => Verdict::Wait,
+            (Stuck::Client, PeerStatus::Unknown) => Verdict::Wait,
             (Stuck::Client, _) => Verdict::Over("client takes nothing, and its target has ended"),
-            (Stuck::Target, Sign::None) if !seen.other_is_owed => {
+            (Stuck::Target, PeerStatus::Unknown) if !seen.other_is_owed => {
                 self.is_probed = true;
                 Verdict::Probe
             }
-            (Stuck::Target, Sign::None) if self.is_probed => Verdict::Over("client: timed out"),
+            (Stuck::Target, PeerStatus::Unknown) if self.is_probed => {
+                Verdict::Over("client: timed out")
+            }
             // It takes nothing either, and may be there.
-            (Stuck::Target, Sign::None) => Verdict::Wait,
+            (Stuck::Target, PeerStatus::Unknown) => Verdict::Wait,
             (Stuck::Target, _) => Verdict::Over("target takes nothing, and its client has ended"),
         }
     }
@@ -91,8 +84,13 @@ impl Standstill {
 mod tests {
     use super::*;
 
-    const SEEN: Seen =
-        Seen { stuck: Stuck::Target, moved: 5, left: 7, other: Sign::None, other_is_owed: false };
+    const SEEN: Seen = Seen {
+        stuck: Stuck::Target,
+        moved: 5,
+        left: 7,
+        other: PeerStatus::Unknown,
+        other_is_owed: false,
+    };
 
     /// The verdicts of as many looks, the first of which has nothing to compare with.
     fn looks(seen: &[Seen]) -> Vec<Verdict> {
@@ -103,7 +101,7 @@ mod tests {
     #[test]
     fn f10_a_peer_that_has_ended_is_not_waited_for_if_nothing_moves() {
         for stuck in [Stuck::Target, Stuck::Client] {
-            for other in [Sign::Ended, Sign::Failed] {
+            for other in [PeerStatus::Ended, PeerStatus::Failed] {
                 let verdicts = looks(&[Seen { stuck, other, ..SEEN }; 4]);
                 assert_eq!(verdicts[..3], [Verdict::Wait; 3]);
                 assert!(matches!(verdicts[3], Verdict::Over(_)), "{verdicts:?}");
@@ -113,8 +111,8 @@ mod tests {
 
     #[test]
     fn f10_b4_while_something_moves_it_is() {
-        let moving = |step: u64| Seen { moved: step, other: Sign::Ended, ..SEEN };
-        let flowing = |step: u64| Seen { left: 100 - step, other: Sign::Ended, ..SEEN };
+        let moving = |step: u64| Seen { moved: step, other: PeerStatus::Ended, ..SEEN };
+        let flowing = |step: u64| Seen { left: 100 - step, other: PeerStatus::Ended, ..SEEN };
         for seen in [(0..100).map(moving).collect::<Vec<_>>(), (0..100).map(flowing).collect()] {
             assert_eq!(looks(&seen), [Verdict::Wait; 100]);
         }

@@ -18,11 +18,9 @@ use tracing::warn;
 
 use crate::client::Client;
 use crate::config::{self, Address, Config, Program, Readiness, Shutdown};
-use crate::lookup::Lookups;
+use crate::net::{Lookups, Socket, first, tune};
 use crate::order::Orders;
-use crate::race;
 use crate::sock_diag;
-use crate::stream::tune;
 use crate::words::words;
 
 /// How long one address may take to be connected to.
@@ -49,7 +47,7 @@ const LOOKUPS: [Duration; 6] = [
 
 /// A connection to the target.
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) socket: Socket,
     /// To be counted up at the first byte, if the session is not counted already.
     pub(crate) served: Option<Arc<AtomicU64>>,
     /// Whether the client may get another one if this one is reset before it carried a byte.
@@ -197,8 +195,8 @@ impl Target {
     async fn connect_address(&self, address: &Address) -> Result<Connection, Unreachable> {
         let failed = |why| Unreachable::Connect(address.to_string(), why);
         let addrs = self.lookups.resolve(&address.host, address.port).await.map_err(failed)?;
-        let stream = race::first(&addrs, connect).await.map_err(|error| failed(words(&error)))?;
-        Ok(Connection { stream, served: None, may_be_lost: false })
+        let stream = first(&addrs, connect).await.map_err(|error| failed(words(&error)))?;
+        Ok(Connection { socket: stream.into(), served: None, may_be_lost: false })
     }
 
     /// To a program that will be started again: queues, and tries until it is let in.
@@ -260,7 +258,7 @@ fn admitted(stream: TcpStream, program: &Program, verdict: &Verdict) -> Connecti
         }
         Verdict::Queued => Some(Arc::clone(&program.served)),
     };
-    Connection { stream, served, may_be_lost: true }
+    Connection { socket: stream.into(), served, may_be_lost: true }
 }
 
 /// To a program that will not be started again: whenever it listens. It may do so now and then, one
@@ -277,7 +275,7 @@ async fn connect_at_once(
             match connect(addr).await {
                 Ok(stream) => {
                     let served = Some(Arc::clone(&program.served));
-                    return Ok(Connection { stream, served, may_be_lost: true });
+                    return Ok(Connection { socket: stream.into(), served, may_be_lost: true });
                 }
                 Err(error) if is_absence(&error) => {}
                 Err(error) => {

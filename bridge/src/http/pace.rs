@@ -4,7 +4,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::stream::{Ends, Stream};
+use crate::stream::Stream;
 
 /// How long a kept-alive connection may be idle between two requests (T6), and how long its client may
 /// take nothing of an answer.
@@ -36,8 +35,8 @@ pub(super) struct Traffic {
     requests: AtomicU64,
     /// Bytes that had been read when the last of them was.
     asked: AtomicU64,
-    /// The ends of the connection, once there were too many bytes to send.
-    ends: OnceLock<Option<Ends>>,
+    /// How many bytes the client's kernel had not taken when that was seen last.
+    unsent: AtomicU64,
 }
 
 impl Traffic {
@@ -49,7 +48,7 @@ impl Traffic {
 
     /// How many of the bytes sent the client's kernel has not taken yet.
     pub(super) fn under_way(&self) -> u64 {
-        self.ends.get().copied().flatten().map_or(0, Ends::unacknowledged)
+        self.unsent.load(Ordering::Relaxed)
     }
 }
 
@@ -203,7 +202,7 @@ impl<'a> Metered<'a> {
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
                 self.traffic.is_stuck.store(true, Ordering::Relaxed);
-                self.traffic.ends.get_or_init(|| self.io.ends());
+                self.traffic.unsent.store(self.io.unsent(), Ordering::Relaxed);
             }
         }
         written

@@ -39,7 +39,6 @@ impl From<InetResponseHeader> for Socket {
             state: found.state,
             inode: found.inode,
             uid: found.uid,
-            send_queue: found.send_queue,
         }
     }
 }

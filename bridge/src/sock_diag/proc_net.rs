@@ -34,7 +34,6 @@ impl From<TcpNetEntry> for Socket {
             // The kernel counts them in 32 bits.
             inode: u32::try_from(entry.inode).unwrap_or(u32::MAX),
             uid: entry.uid,
-            send_queue: entry.tx_queue,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! From a new connection to a [`Stream`]: its first byte tells plain from TLS.
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Acceptor, Tls, failure};
+use crate::net::Socket;
 use crate::security::{Plain, Security};
 use crate::stream::Stream;
 
@@ -48,9 +48,9 @@ pub(crate) enum Refused {
 /// Waits for the first byte and makes a stream of the connection. A client that is not admitted
 /// has been told; the caller closes the connection in order.
 pub(crate) async fn admit(
-    mut io: TcpStream,
+    mut io: Socket,
     security: &Security,
-) -> Result<Stream, (Refused, Option<TcpStream>)> {
+) -> Result<Stream, (Refused, Option<Socket>)> {
     let mut first = [0];
     match io.peek(&mut first).await {
         Ok(1) => {}
@@ -77,8 +77,8 @@ pub(crate) async fn admit(
 
 async fn shake_hands(
     Acceptor(config): Acceptor,
-    io: TcpStream,
-) -> Result<Stream, (Refused, Option<TcpStream>)> {
+    io: Socket,
+) -> Result<Stream, (Refused, Option<Socket>)> {
     match TlsAcceptor::from(config).accept(io).into_fallible().await {
         Ok(stream) => Ok(Stream::encrypted(stream)),
         // rustls has sent the alert.

@@ -107,6 +107,14 @@ pub(crate) fn closed_port() -> (TcpSocket, SocketAddr) {
     (socket, addr)
 }
 
+/// How many bytes written at the `local` end of a connection the kernel of the other has not taken.
+pub(crate) fn unsent(local: SocketAddr, peer: SocketAddr) -> u32 {
+    let mut sockets = procfs::net::tcp().unwrap().into_iter();
+    let found =
+        sockets.find(|socket| (socket.local_address, socket.remote_address) == (local, peer));
+    found.map_or(0, |socket| socket.tx_queue)
+}
+
 /// Ends a connection by a reset.
 pub(crate) fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
@@ -229,7 +237,7 @@ impl Client {
 
     /// The end of the stream that must come next.
     pub(crate) async fn ends(&mut self) {
-        assert_eq!(read_to_end(&mut self.0).await, []);
+        assert!(read_to_end(&mut self.0).await.is_empty());
     }
 }
 

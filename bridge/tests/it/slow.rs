@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::{Duration, Instant};
 
-use bridge::{Config, Outcome, sock_diag};
+use bridge::{Config, Outcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -101,7 +101,7 @@ fn payload(mut bytes: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
 async fn under_way(bridge: &Bridge, client: &Client, least: u32) {
     let addr = client.0.local_addr().unwrap();
     within(async {
-        while sock_diag::unacknowledged(bridge.addr, addr).unwrap() < least {
+        while unsent(bridge.addr, addr) < least {
             tokio::time::sleep(TICK).await;
         }
     })

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bridge::{Config, Outcome, sock_diag};
+use bridge::{Config, Outcome};
 use socket2::{SockFilter, SockRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedReadHalf;
@@ -50,7 +50,7 @@ async fn stuck_client() -> (Bridge, TcpStream, TcpStream, usize) {
 async fn read_until_sent(reader: &mut TcpStream, sender: &TcpStream) -> usize {
     let (ours, peer) = (sender.local_addr().unwrap(), sender.peer_addr().unwrap());
     let mut read = 0;
-    while sock_diag::unacknowledged(ours, peer).unwrap() > 0 {
+    while unsent(ours, peer) > 0 {
         read += within(reader.read(&mut [0; 10_000])).await.unwrap();
         sleep(Duration::from_millis(1)).await;
     }
@@ -141,7 +141,7 @@ async fn f10_b4_a_client_that_is_still_there_is_not_given_up() {
     for _ in 0..120 {
         advance(Duration::from_secs(10)).await;
         // A ping may be acknowledged some 40 ms later.
-        while sock_diag::unacknowledged(bridge.addr, client_addr).unwrap() > 0 {
+        while unsent(bridge.addr, client_addr) > 0 {
             yield_now().await;
         }
     }
@@ -183,7 +183,7 @@ async fn f10_a_target_that_has_ended_while_its_client_takes_nothing_is_noticed()
         // So that its end comes to us.
         let mut left = sent;
         let (ours, peer) = (target.local_addr().unwrap(), target.peer_addr().unwrap());
-        while sock_diag::unacknowledged(ours, peer).unwrap() > 0 {
+        while unsent(ours, peer) > 0 {
             left -= within(client.0.read(&mut [0; 10_000])).await.unwrap();
             sleep(Duration::from_millis(1)).await;
         }

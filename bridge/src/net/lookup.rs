@@ -14,8 +14,8 @@ use tokio::net::lookup_host;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::zone;
 use crate::words::words;
-use crate::zone;
 
 /// How many names are looked up at a time. The runtime has 512 threads for all that blocks.
 const AT_ONCE: usize = 16;

@@ -1,0 +1,15 @@
+//! Sockets, and how to get one that is connected to an address.
+//!
+//! Knows the kernel and the resolver, and nothing of sessions.
+
+mod lookup;
+mod options;
+mod race;
+mod socket;
+mod unsent;
+pub mod zone;
+
+pub(crate) use lookup::Lookups;
+pub(crate) use options::{tune, tune_if_early};
+pub(crate) use race::first;
+pub(crate) use socket::{PeerStatus, Socket};

@@ -1,0 +1,84 @@
+//! The socket options of both legs of a session (B7).
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+/// A silent connection is probed after this time: before the common NAT and firewall tables
+/// forget it (RFC 5382 allows them to after minutes in practice).
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// Then this often.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// And given up after so many probes without an answer: two minutes after the last sign of life.
+const KEEPALIVE_PROBES: u32 = 6;
+
+/// Sets the options that both legs of a session have (B7). What is accepted from a listening socket
+/// has them from that: Linux copies them, and a system call for each is saved.
+///
+/// `TCP_USER_TIMEOUT` is left alone on purpose: the kernel applies it to a peer that answers but
+/// keeps its window closed as well, and a reader may stop reading for as long as it likes. A peer
+/// that is gone while bytes are on their way to it is given up by `net.ipv4.tcp_retries2`.
+pub(crate) fn tune(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    // Key strokes must not wait for the acknowledgement of the last ones.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// The same for a client that came before its listener had them, as the first one does where systemd
+/// passes the socket. The option that is set last tells, by one system call.
+pub(crate) fn tune_if_early(client: &TcpStream) -> io::Result<()> {
+    if SockRef::from(client).tcp_keepalive_retries()? == KEEPALIVE_PROBES {
+        return Ok(());
+    }
+    tune(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn b7_keystrokes_are_not_delayed_and_a_dead_peer_is_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        tune(&listener).unwrap();
+        let target = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&target).unwrap();
+        let (client, _) = listener.accept().await.unwrap();
+        assert_tuned(&[target, client]);
+    }
+
+    /// B7, D4: a client that was in the backlog before.
+    #[tokio::test]
+    async fn b7_a_client_that_came_before_the_bridge_is_no_exception() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let early = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&listener).unwrap();
+        let (client, _) = listener.accept().await.unwrap();
+        assert!(!SockRef::from(&client).tcp_nodelay().unwrap());
+        tune_if_early(&client).unwrap();
+        assert_tuned(&[client]);
+        drop(early);
+    }
+
+    fn assert_tuned(sockets: &[TcpStream]) {
+        for socket in sockets {
+            let options = SockRef::from(socket);
+            assert!(options.tcp_nodelay().unwrap());
+            assert!(options.keepalive().unwrap());
+            assert_eq!(options.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+            assert_eq!(options.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+            assert_eq!(options.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        }
+    }
+}

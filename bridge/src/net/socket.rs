@@ -1,0 +1,177 @@
+//! A connected stream socket, whichever its family: the bytes, and what the kernel says of the peer.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::unsent::unsent;
+
+/// One leg of a session.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// What the kernel says of a peer ahead of the bytes that are still to be read from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerStatus {
+    /// Nothing: it may be there.
+    Unknown,
+    /// It sends no more.
+    Ended,
+    /// Its connection was reset or given up.
+    Failed,
+}
+
+/// Passes a call on to whichever it is.
+macro_rules! either {
+    ($socket:expr, $io:ident => $call:expr) => {
+        match $socket {
+            Socket::Tcp($io) => $call,
+            Socket::Unix($io) => $call,
+        }
+    };
+}
+
+impl Socket {
+    /// How many bytes written to it its peer's kernel has not taken yet.
+    pub(crate) fn unsent(&self) -> u64 {
+        unsent(self)
+    }
+
+    /// What is known of the peer without reading. The kernel says nothing of an end that is behind bytes
+    /// for which it has no room.
+    pub(crate) fn peer_status(&self, cx: &mut Context<'_>) -> PeerStatus {
+        let asked = Interest::READABLE | Interest::ERROR;
+        // A question only: dropped, it wakes nobody.
+        let ready = either!(self, io => pin!(io.ready(asked)).poll(cx));
+        match ready {
+            Poll::Ready(Ok(ready)) if ready.is_error() => PeerStatus::Failed,
+            Poll::Ready(Ok(ready)) if ready.is_read_closed() => PeerStatus::Ended,
+            _ => PeerStatus::Unknown,
+        }
+    }
+
+    /// Waits for bytes, or the end, and leaves them to be read. Returns how many there are, no more than
+    /// there is room for.
+    pub(crate) async fn peek(&self, room: &mut [u8]) -> io::Result<usize> {
+        let fd = self.as_fd().as_raw_fd();
+        let mut peek = || Ok(recv(fd, room, MsgFlags::MSG_PEEK)?);
+        either!(self, io => io.async_io(Interest::READABLE, &mut peek).await)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        either!(self, io => io.as_fd())
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self.get_mut(), io => Pin::new(io).poll_read(cx, room))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self.get_mut(), io => Pin::new(io).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self.get_mut(), io => Pin::new(io).poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        either!(self, io => io.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self.get_mut(), io => Pin::new(io).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self.get_mut(), io => Pin::new(io).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::{sleep, timeout};
+
+    /// Two ends of a connection, of each family.
+    async fn pairs() -> [(Socket, Socket); 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (theirs, _) = listener.accept().await.unwrap();
+        let (one, other) = UnixStream::pair().unwrap();
+        [(ours.into(), theirs.into()), (Socket::Unix(one), Socket::Unix(other))]
+    }
+
+    #[tokio::test]
+    async fn b4_what_the_peer_has_not_taken_is_counted() {
+        for (mut ours, mut theirs) in pairs().await {
+            assert_eq!(ours.unsent(), 0, "nothing was written");
+            let piece = vec![0; 1 << 20];
+            let mut written = 0;
+            let late = Duration::from_millis(100);
+            while let Ok(length) = timeout(late, ours.write(&piece)).await {
+                written += length.unwrap();
+            }
+            let full = ours.unsent();
+            assert!(full > 0);
+            theirs.read_exact(&mut vec![0; written]).await.unwrap();
+            // The last acknowledgement may be delayed, by 40 ms or so.
+            let taken = async {
+                while ours.unsent() > 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(Duration::from_secs(20), taken).await.expect("all is read");
+        }
+    }
+
+    #[tokio::test]
+    async fn t1_what_is_peeked_at_is_still_to_be_read() {
+        for (mut ours, mut theirs) in pairs().await {
+            theirs.write_all(b"ab").await.unwrap();
+            let mut room = [0];
+            assert_eq!((ours.peek(&mut room).await.unwrap(), room), (1, *b"a"));
+            let mut room = [0; 2];
+            ours.read_exact(&mut room).await.unwrap();
+            assert_eq!(room, *b"ab");
+            drop(theirs);
+            assert_eq!(ours.peek(&mut room).await.unwrap(), 0);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! How many bytes written to a socket its peer's kernel has not taken yet: SIOCOUTQ of tcp(7) and
+//! unix(7). The one system call of this crate that no dependency wraps safely.
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::libc::TIOCOUTQ;
+
+// On Linux, SIOCOUTQ is another name of TIOCOUTQ.
+nix::ioctl_read_bad!(siocoutq, TIOCOUTQ, c_int);
+
+/// Bytes that TCP has no acknowledgement for, those in flight among them; an end that was sent counts
+/// as one. Of a Unix socket, the memory that the peer has not read. 0 if the kernel does not say.
+pub(super) fn unsent(socket: &impl AsFd) -> u64 {
+    let mut bytes = 0;
+    // SAFETY: the descriptor is open as long as it is borrowed, and the kernel writes one int.
+    let said = unsafe { siocoutq(socket.as_fd().as_raw_fd(), &raw mut bytes) };
+    said.map_or(0, |_| u64::try_from(bytes).unwrap_or(0))
+}
