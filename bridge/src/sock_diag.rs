@@ -128,6 +128,7 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
+    use std::time::{Duration, Instant};
 
     use socket2::{Domain, Socket, Type};
 
