@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -107,8 +108,19 @@ pub(crate) fn closed_port() -> (TcpSocket, SocketAddr) {
     (socket, addr)
 }
 
-/// How many bytes written at the `local` end of a connection the kernel of the other has not taken.
-pub(crate) fn unsent(local: SocketAddr, peer: SocketAddr) -> u32 {
+// On Linux, SIOCOUTQ of tcp(7) is another name of TIOCOUTQ.
+nix::ioctl_read_bad!(siocoutq, nix::libc::TIOCOUTQ, i32);
+
+/// How many bytes written to a socket its peer's kernel has not taken.
+pub(crate) fn unsent(socket: &TcpStream) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: the descriptor is open, and the kernel writes one int.
+    unsafe { siocoutq(socket.as_raw_fd(), &raw mut bytes) }.unwrap();
+    bytes
+}
+
+/// The same of a socket that is not ours: the one at the `local` end of a connection.
+pub(crate) fn unsent_at(local: SocketAddr, peer: SocketAddr) -> u32 {
     let mut sockets = procfs::net::tcp().unwrap().into_iter();
     let found =
         sockets.find(|socket| (socket.local_address, socket.remote_address) == (local, peer));

@@ -101,7 +101,7 @@ fn payload(mut bytes: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
 async fn under_way(bridge: &Bridge, client: &Client, least: u32) {
     let addr = client.0.local_addr().unwrap();
     within(async {
-        while unsent(bridge.addr, addr) < least {
+        while unsent_at(bridge.addr, addr) < least {
             tokio::time::sleep(TICK).await;
         }
     })

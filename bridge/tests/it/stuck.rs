@@ -48,9 +48,8 @@ async fn stuck_client() -> (Bridge, TcpStream, TcpStream, usize) {
 
 /// Reads until all that `sender` has written has left it.
 async fn read_until_sent(reader: &mut TcpStream, sender: &TcpStream) -> usize {
-    let (ours, peer) = (sender.local_addr().unwrap(), sender.peer_addr().unwrap());
     let mut read = 0;
-    while unsent(ours, peer) > 0 {
+    while unsent(sender) > 0 {
         read += within(reader.read(&mut [0; 10_000])).await.unwrap();
         sleep(Duration::from_millis(1)).await;
     }
@@ -141,7 +140,7 @@ async fn f10_b4_a_client_that_is_still_there_is_not_given_up() {
     for _ in 0..120 {
         advance(Duration::from_secs(10)).await;
         // A ping may be acknowledged some 40 ms later.
-        while unsent(bridge.addr, client_addr) > 0 {
+        while unsent_at(bridge.addr, client_addr) > 0 {
             yield_now().await;
         }
     }
@@ -182,8 +181,7 @@ async fn f10_a_target_that_has_ended_while_its_client_takes_nothing_is_noticed()
         assert!(sent < MUCH);
         // So that its end comes to us.
         let mut left = sent;
-        let (ours, peer) = (target.local_addr().unwrap(), target.peer_addr().unwrap());
-        while unsent(ours, peer) > 0 {
+        while unsent(&target) > 0 {
             left -= within(client.0.read(&mut [0; 10_000])).await.unwrap();
             sleep(Duration::from_millis(1)).await;
         }
