@@ -8,24 +8,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::timeout_at;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
 use crate::auth::Guard;
 use crate::client::Client;
-use crate::config::{Config, Shutdown};
+use crate::config::Config;
 use crate::http::{self, NoSession, Upgraded};
-use crate::net::Socket;
-use crate::order::Orders;
+use crate::net::{Lookups, Socket};
+use crate::order::{Orders, Shutdown};
 use crate::penalty::Penalties;
-use crate::pump::{End, Pump, SHUTTING_DOWN};
 use crate::record::{Encoding, Recordings};
+use crate::session;
 use crate::sessions::Sessions;
 use crate::shown;
 use crate::stranger;
 use crate::stream::Stream;
 use crate::tap::Tap;
-use crate::target::{Reached, Target};
 use crate::tls;
 use crate::turns::Turns;
 use crate::ws::Upgrade;
@@ -33,7 +31,7 @@ use crate::ws::Upgrade;
 /// What all connections of a bridge share.
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
-    pub(crate) target: Target,
+    pub(crate) lookups: Lookups,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) turns: Turns,
     pub(crate) penalties: Penalties,
@@ -63,6 +61,7 @@ pub(crate) async fn attend(io: Socket, peer: SocketAddr, shared: Arc<Shared>, mu
     let (tls, name) = (stream.tls_version(), stream.client_name().map(String::into_boxed_str));
     let tap = shared.tap(session.id, codec.encoding());
     let mut client = Client::new(stream, codec, tap);
+    let destination = &*shared.config.destination;
     let began = Instant::now();
     info!(
         session = session.id,
@@ -70,17 +69,17 @@ pub(crate) async fn attend(io: Socket, peer: SocketAddr, shared: Arc<Shared>, mu
         port = peer.port(),
         version,
         path = &*path,
-        target = %shared.config.target,
+        target = %destination,
         tls,
         name,
         "session started: {}, {peer} to {}, version {}, path {:?}{}",
         session.id,
-        shared.config.target,
+        destination,
         version,
         path,
         encryption(tls, name.as_deref())
     );
-    bridge(&mut client, &shared, &mut orders).await;
+    session::bridge(&mut client, destination, &shared.lookups, &shared.turns, &mut orders).await;
     let (code, reason) = client.ending();
     let duration = began.elapsed();
     info!(
@@ -89,7 +88,7 @@ pub(crate) async fn attend(io: Socket, peer: SocketAddr, shared: Arc<Shared>, mu
         port = peer.port(),
         version,
         path = &*path,
-        target = %shared.config.target,
+        target = %destination,
         tls,
         name,
         sent = client.sent,
@@ -167,53 +166,10 @@ async fn receive(
     })
 }
 
-/// Finds the client a target and pumps, again if the target was lost before anything happened.
-async fn bridge(client: &mut Client, shared: &Shared, orders: &mut Orders) {
-    let mut hold = shared.target.hold();
-    loop {
-        match Box::pin(shared.target.reach(client, orders, &mut hold)).await {
-            Reached::Target(connection) => {
-                let mut pump = Pump::new(client, connection, orders.clone());
-                match run(&mut pump, &shared.turns, orders).await {
-                    End::Finished => return,
-                    End::Lost => shared.target.doubt(&mut hold),
-                }
-            }
-            Reached::Nothing(why) if !orders.given(Shutdown::Now) => {
-                client.close(CloseCode::Error, &why.tell());
-            }
-            // Stopped along with us, it cannot be reached: we are what ends the session.
-            Reached::Nothing(_) | Reached::Shutdown => {
-                client.close(CloseCode::Away, SHUTTING_DOWN);
-            }
-            Reached::ClientEnded => {}
-        }
-        if client.is_over() {
-            return Box::pin(client.farewell()).await;
-        }
-    }
-}
-
-async fn run(pump: &mut Pump<'_>, turns: &Turns, orders: &mut Orders) -> End {
-    let mut is_told = false;
-    loop {
-        tokio::select! {
-            // The order comes first: a target that is stopped along with us must not make a 1011 of it.
-            biased;
-            () = orders.at_least(Shutdown::Now), if !is_told => {
-                is_told = true;
-                pump.shut_down();
-            }
-            // Dropped, it loses its place in the queue and nothing else.
-            end = turns.carry(pump) => return end,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Address, Target as Place};
+    use crate::destination::Address;
     use std::time::Duration;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::watch;
@@ -221,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn p6_a_connections_task_is_small() {
         let config = Arc::new(Config {
-            target: Place::Address(Address { host: String::new(), port: 0 }),
+            destination: Arc::new(Address { host: String::new(), port: 0 }.into()),
             max_connections: 1,
             head_timeout: Duration::ZERO,
             web: None,
@@ -233,7 +189,7 @@ mod tests {
             traffic: None,
         });
         let shared = Arc::new(Shared {
-            target: Target::new(Arc::clone(&config)),
+            lookups: Lookups::new(),
             sessions: Sessions::new(1),
             turns: Turns::new(),
             penalties: Penalties::default(),

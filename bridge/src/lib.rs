@@ -22,6 +22,7 @@ mod buffer;
 mod client;
 mod config;
 mod connection;
+mod destination;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod http;
@@ -30,9 +31,11 @@ mod net;
 mod order;
 mod penalty;
 mod private;
+mod program;
 mod pump;
 mod record;
 mod security;
+mod session;
 mod sessions;
 mod shown;
 #[cfg(test)]
@@ -44,9 +47,9 @@ mod standstill;
 mod stranger;
 mod stream;
 mod tap;
-mod target;
 pub mod tls;
 mod turns;
+mod unreachable;
 mod words;
 pub mod ws;
 
@@ -56,9 +59,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use auth::{Auth, Credentials};
-pub use config::{Address, Config, Program, Readiness, Shutdown, Target};
+pub use config::Config;
+pub use destination::{Address, Destination, Endpoint};
 pub use net::zone;
+pub use order::Shutdown;
 pub use private::Private;
+pub use program::{Gate, Program, Readiness};
 pub use security::{Plain, Security};
 pub use stranger::STRANGER;
 pub use tap::{TRAFFIC_LEGEND, Traffic};

@@ -16,14 +16,13 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, warn};
 
-use crate::config::{Config, Shutdown};
+use crate::config::Config;
 use crate::connection::{Shared, attend};
-use crate::net::{tune, tune_if_early};
-use crate::order::Orders;
+use crate::net::{Lookups, tune, tune_if_early};
+use crate::order::{Orders, Shutdown};
 use crate::penalty::Penalties;
 use crate::record::Recordings;
 use crate::sessions::Sessions;
-use crate::target::Target;
 use crate::turns::Turns;
 use crate::words::words;
 use crate::{Error, Outcome};
@@ -86,7 +85,7 @@ impl Bridge {
             is_full: false,
             cut_off: None,
             shared: Arc::new(Shared {
-                target: Target::new(Arc::clone(&config)),
+                lookups: Lookups::new(),
                 sessions: Sessions::new(if config.run_once { 1 } else { u64::MAX }),
                 turns: Turns::new(),
                 penalties: Penalties::default(),

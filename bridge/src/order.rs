@@ -5,7 +5,19 @@
 
 use tokio::sync::watch;
 
-use crate::config::Shutdown;
+/// How a bridge is told to end. Each order includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shutdown {
+    /// Not yet.
+    Run,
+    /// Stop accepting: no connection becomes a session any more. A limit of the configuration that has
+    /// run out orders the same.
+    NoMore,
+    /// Close the held clients too (1011), and let the sessions come to their end.
+    Drain,
+    /// Close every session (1001).
+    Now,
+}
 
 /// One connection's view of the orders.
 #[derive(Debug, Clone)]

@@ -8,8 +8,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,12 +17,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
 use crate::client::{Client, DRAIN, Discarded, Input, poll_discard};
-use crate::config::Shutdown;
 use crate::net::{PeerStatus, Socket};
-use crate::order::Orders;
+use crate::order::{Orders, Shutdown};
+use crate::program::Trial;
 use crate::standstill::{Seen, Standstill, Stuck, Verdict};
 use crate::tap::To;
-use crate::target::Connection;
 
 /// How long bytes may take to go where they belong once the session is ending, and how long the
 /// client may go on sending after its target has ended. It begins anew while they are going there:
@@ -96,27 +93,30 @@ pub(crate) struct Pump<'a> {
     under_way: Option<u64>,
     /// What was found when an open session was looked after, if it ever was.
     standstill: Option<Box<Standstill>>,
-    /// Counts the session as served at the target's first byte.
-    served: Option<Arc<AtomicU64>>,
-    /// Whether a connection that carried nothing may be [`End::Lost`].
-    may_be_lost: bool,
+    /// What is still to be seen of the connection, if it is one to the program: then it is
+    /// [`End::Lost`] if it carries nothing.
+    trial: Option<Trial>,
     orders: Orders,
 }
 
 impl<'a> Pump<'a> {
     /// Joins a client, with the payload it may have sent already, and a new connection.
-    pub(crate) fn new(client: &'a mut Client, connection: Connection, orders: Orders) -> Self {
+    pub(crate) fn new(
+        client: &'a mut Client,
+        target: Socket,
+        trial: Option<Trial>,
+        orders: Orders,
+    ) -> Self {
         Self {
             client,
-            target: connection.socket,
+            target,
             input: Side::Open,
             output: Side::Open,
             phase: Phase::Open,
             timer: None,
             under_way: Some(0),
             standstill: None,
-            served: connection.served,
-            may_be_lost: connection.may_be_lost,
+            trial,
             orders,
         }
     }
@@ -245,8 +245,8 @@ impl<'a> Pump<'a> {
         match ready!(lease.poll_read(cx, &mut self.target, self.client.headroom())) {
             Ok(0) => self.input = Side::Ended,
             Ok(length) => {
-                if let Some(served) = self.served.take() {
-                    served.fetch_add(1, Ordering::Relaxed);
+                if let Some(trial) = &mut self.trial {
+                    trial.count();
                 }
                 self.client.put_frame(lease, length);
                 return self.client.poll_send(cx);
@@ -299,7 +299,7 @@ impl<'a> Pump<'a> {
 
     /// W4: reset before its first byte, while the client has sent none.
     fn is_lost(&self) -> bool {
-        self.may_be_lost
+        self.trial.is_some()
             && self.input == Side::Failed(io::ErrorKind::ConnectionReset)
             && matches!(self.client.input, Input::Open)
             && (self.client.received, self.client.sent) == (0, 0)

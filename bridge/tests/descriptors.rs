@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bridge::{Address, Config, Shutdown, Target};
+use bridge::{Address, Config, Shutdown};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -56,7 +56,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
     let addr = bridge.local_addr().unwrap();
     let port = listener.local_addr().unwrap().port();
     let config = Config {
-        target: Target::Address(Address { host: "127.0.0.1".into(), port }),
+        destination: Arc::new(Address { host: "127.0.0.1".into(), port }.into()),
         max_connections: 100,
         head_timeout: Duration::from_secs(20),
         web: None,

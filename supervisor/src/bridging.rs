@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use bridge::{Outcome, Security, Shutdown, Target};
+use bridge::{Destination, Outcome, Security, Shutdown};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -30,7 +30,7 @@ pub(crate) struct Bridging {
 
 #[derive(Debug)]
 enum Stage {
-    Reserved(Public, Target, Security),
+    Reserved(Public, Arc<Destination>, Security),
     Open(JoinHandle<Result<Outcome, bridge::Error>>),
     Ended,
 }
@@ -48,19 +48,20 @@ impl Bridging {
     /// A bridge whose port is held and refuses clients until [`open`](Self::open).
     pub(crate) fn reserved(
         public: Public,
-        target: Target,
+        destination: Arc<Destination>,
         sessions: Sessions,
         security: Security,
     ) -> Self {
-        let stage = Stage::Reserved(public, target, security);
+        let stage = Stage::Reserved(public, destination, security);
         let shutdown = watch::Sender::new(Shutdown::Run);
         Self { stage, shutdown, began: Instant::now(), sessions }
     }
 
     /// Lets clients in, if that has not been done. Needs a runtime.
     pub(crate) fn open(&mut self) -> Result<()> {
-        let (public, target, security) = match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Reserved(public, target, security) => (public, target, security),
+        let (public, destination, security) = match std::mem::replace(&mut self.stage, Stage::Ended)
+        {
+            Stage::Reserved(public, destination, security) => (public, destination, security),
             stage => {
                 self.stage = stage;
                 return Ok(());
@@ -72,7 +73,7 @@ impl Bridging {
         info!(max_connections, open_files, "listening on {}", addresses.join(" and "));
         let left = |limit: Option<Duration>| Some(limit?.saturating_sub(self.began.elapsed()));
         let config = bridge::Config {
-            target,
+            destination,
             max_connections,
             head_timeout: HEAD_TIMEOUT,
             web: self.sessions.web.clone(),

@@ -224,10 +224,10 @@ fn work(
             match config.service {
                 Service::Target(address) => {
                     host.announcer.status(&format!("Bridging to {address}"));
-                    let target = bridge::Target::Address(address);
+                    let destination = Arc::new(address.into());
                     let bridging = Bridging::reserved(
                         public,
-                        target,
+                        destination,
                         config.sessions,
                         host.certificates.for_bridge(&host.private),
                     );

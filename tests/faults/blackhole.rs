@@ -11,8 +11,9 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bridge::sock_diag::unacknowledged;
+use procfs::net::{TcpNetEntries, TcpNetEntry};
 use procfs::process::{FDTarget, Process};
+use procfs::{FromReadSI, current_system_info};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -107,7 +108,14 @@ fn wait_until_stuck(lan: &Lan, socket: &OwnedFd) {
     let [ours, peer] = ends(socket).unwrap();
     let mut before = (0, Instant::now());
     wait_until("bytes that have no room", || {
-        let now = lan.here.run(|| unacknowledged(ours, peer)).unwrap();
+        // Of this thread's network.
+        let sockets = lan.here.run(|| {
+            let table = "/proc/thread-self/net/tcp";
+            TcpNetEntries::from_file(table, current_system_info()).unwrap().0
+        });
+        let is_it =
+            |entry: &TcpNetEntry| (entry.local_address, entry.remote_address) == (ours, peer);
+        let now = sockets.into_iter().find(is_it).map_or(0, |entry| entry.tx_queue);
         if now != before.0 {
             before = (now, Instant::now());
         }

@@ -33,8 +33,8 @@ use tracing::debug;
 
 use crate::auth::{Denial, Guard};
 use crate::client::DRAIN;
-use crate::config::{Config, Shutdown};
-use crate::order::Orders;
+use crate::config::Config;
+use crate::order::{Orders, Shutdown};
 use crate::private::Private;
 use crate::sessions::{Session, Sessions};
 use crate::shown;

@@ -2,6 +2,7 @@
 //!
 //! Knows the kernel and the resolver, and nothing of sessions.
 
+mod connect;
 mod lookup;
 mod options;
 mod race;
@@ -9,6 +10,7 @@ mod socket;
 mod unsent;
 pub mod zone;
 
+pub(crate) use connect::{connect, connect_unix};
 pub(crate) use lookup::Lookups;
 pub(crate) use options::{tune, tune_if_early};
 pub(crate) use race::first;

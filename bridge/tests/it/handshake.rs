@@ -9,7 +9,7 @@ use crate::harness::*;
 fn bridge() -> Bridge {
     let (_, addr) = closed_port();
     let target = bridge::Address { host: addr.ip().to_string(), port: addr.port() };
-    Bridge::start(config(bridge::Target::Address(target)))
+    Bridge::start(config(target))
 }
 
 /// A good handshake but for a body that it announces.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bridge::{Address, Config, Error, Outcome, Program, Readiness, Security, Shutdown, Target};
+use bridge::{
+    Address, Config, Destination, Error, Outcome, Program, Readiness, Security, Shutdown,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -72,9 +74,9 @@ impl Bridge {
     }
 }
 
-pub(crate) fn config(target: Target) -> Config {
+pub(crate) fn config(destination: impl Into<Destination>) -> Config {
     Config {
-        target,
+        destination: Arc::new(destination.into()),
         max_connections: 100,
         head_timeout: DEADLINE,
         web: None,
@@ -87,9 +89,9 @@ pub(crate) fn config(target: Target) -> Config {
     }
 }
 
-pub(crate) fn address_of(target: &TcpListener) -> Target {
+pub(crate) fn address_of(target: &TcpListener) -> Destination {
     let addr = target.local_addr().unwrap();
-    Target::Address(Address { host: addr.ip().to_string(), port: addr.port() })
+    Destination::from(Address { host: addr.ip().to_string(), port: addr.port() })
 }
 
 pub(crate) async fn listener() -> TcpListener {
@@ -136,7 +138,7 @@ pub(crate) fn reset(stream: TcpStream) {
 /// A wrapped program as the supervisor would describe it.
 pub(crate) struct Supervisor {
     pub(crate) readiness: watch::Sender<Readiness>,
-    pub(crate) doubt: Arc<Notify>,
+    pub(crate) recheck: Arc<Notify>,
     pub(crate) served: Arc<AtomicU64>,
 }
 
@@ -145,17 +147,17 @@ pub(crate) fn program(
     readiness: Readiness,
     respawns: bool,
     hold: Duration,
-) -> (Supervisor, Target) {
+) -> (Supervisor, Destination) {
     let (sender, receiver) = watch::channel(readiness);
-    let (doubt, served) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
+    let (recheck, served) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
     let program = Program {
         readiness: receiver,
         hold,
         respawns,
-        doubt: Arc::clone(&doubt),
+        recheck: Arc::clone(&recheck),
         served: Arc::clone(&served),
     };
-    (Supervisor { readiness: sender, doubt, served }, Target::Program(program))
+    (Supervisor { readiness: sender, recheck, served }, program.into())
 }
 
 /// The head of a good handshake.

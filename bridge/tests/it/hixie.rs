@@ -159,7 +159,7 @@ fn decoded(text: &[u8]) -> Vec<u8> {
 async fn b2_a_hixie_head_later_on_a_connection_or_a_bad_one_is_a_400() {
     let (_, addr) = closed_port();
     let target = bridge::Address { host: addr.ip().to_string(), port: addr.port() };
-    let bridge = Bridge::start(config(bridge::Target::Address(target)));
+    let bridge = Bridge::start(config(target));
     let mut stream = bridge.connect().await;
     send(&mut stream, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 405 "));
@@ -181,7 +181,7 @@ async fn b2_a_hixie_head_later_on_a_connection_or_a_bad_one_is_a_400() {
 async fn b2_t6_the_eight_bytes_must_come_in_time_and_count_as_no_session() {
     let (_, addr) = closed_port();
     let target = bridge::Address { host: addr.ip().to_string(), port: addr.port() };
-    let mut config = config(bridge::Target::Address(target));
+    let mut config = config(target);
     config.head_timeout = std::time::Duration::from_secs(2);
     config.run_once = true;
     let bridge = Bridge::start(config);

@@ -134,7 +134,7 @@ async fn f35_w4_without_respawn_a_refused_client_is_held_too() {
     let bridge = Bridge::start(config(target));
     let mut client = bridge.client().await;
     client.send(BINARY, b"early").await;
-    within(supervisor.doubt.notified()).await;
+    within(supervisor.recheck.notified()).await;
     drop(kept);
     // Nothing is published: the bridge tries again by itself.
     let mut target = accept(&listen_again(addr)).await;
@@ -159,7 +159,7 @@ async fn f35_w4_without_respawn_a_connection_reset_out_of_the_queue_is_held_agai
     let bridge = Bridge::start(config(target));
     let mut client = bridge.client().await;
     reset(accept(&listener).await);
-    within(supervisor.doubt.notified()).await;
+    within(supervisor.recheck.notified()).await;
     drop(listener);
     let mut target = accept(&listen_again(addr)).await;
     within(target.write_all(b"hello")).await.unwrap();

@@ -19,7 +19,7 @@ async fn w4_a_refused_connection_is_held_and_rings() {
     let (supervisor, target) = program(Readiness::Ready(addr), true, LONG);
     let bridge = Bridge::start(config(target));
     let mut client = bridge.client().await;
-    within(supervisor.doubt.notified()).await;
+    within(supervisor.recheck.notified()).await;
     drop(kept);
     // Nothing is published: the bridge tries again by itself.
     let listener = listen_again(addr);
@@ -49,7 +49,7 @@ async fn w4_a_connection_reset_out_of_the_accept_queue_loses_nothing() {
     // Wait for the connection to be in the queue, without taking it.
     within(std::future::poll_fn(|cx| readable(&listener, cx))).await;
     drop(listener);
-    within(supervisor.doubt.notified()).await;
+    within(supervisor.recheck.notified()).await;
     let listener = listen_again(addr);
     let mut target = accept(&listener).await;
     assert_eq!(read_exact(&mut target, 12).await, b"who is there");
@@ -76,7 +76,7 @@ async fn w4_a_session_reset_before_its_first_byte_is_held_again() {
     let first = accept(&listener).await;
     served(&supervisor, 1).await;
     reset(first);
-    within(supervisor.doubt.notified()).await;
+    within(supervisor.recheck.notified()).await;
     let mut second = accept(&listener).await;
     within(second.write_all(b"hello")).await.unwrap();
     assert_eq!(client.receive().await, (BINARY, b"hello".to_vec()));
@@ -103,7 +103,7 @@ async fn w4_a_reset_after_the_client_has_sent_a_byte_is_a_1011() {
 enum View {
     /// As soon as the listener is gone.
     Prompt,
-    /// At the next doubt: until then the address is published and nobody listens there.
+    /// At the next recheck: until then the address is published and nobody listens there.
     Doubting,
 }
 
@@ -127,7 +127,7 @@ async fn telnetd(supervisor: Arc<Supervisor>, addr: SocketAddr, view: View, pati
         drop(stream);
         if view == View::Doubting {
             // The next instance starts when somebody has noticed.
-            let _ = tokio::time::timeout(LONG / 100, supervisor.doubt.notified()).await;
+            let _ = tokio::time::timeout(LONG / 100, supervisor.recheck.notified()).await;
             supervisor.readiness.send_replace(Readiness::Waiting);
         }
     }
@@ -195,7 +195,7 @@ async fn w4_clients_behind_a_silent_session_are_held_while_it_lasts() {
     let mut leader = accept(&listener).await;
     drop(listener);
     let mut second = bridge.client().await;
-    within(supervisor.doubt.notified()).await;
+    within(supervisor.recheck.notified()).await;
     supervisor.readiness.send_replace(Readiness::Waiting);
     // The leader's session goes on meanwhile.
     first.send(BINARY, b"still").await;

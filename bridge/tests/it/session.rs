@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use bridge::{Address, Target};
+use bridge::{Address, Destination, Endpoint};
 
 use crate::harness::*;
 
@@ -134,7 +135,7 @@ async fn b4_a_pong_waits_for_the_end_of_a_frame() {
 async fn f60_b6_an_unreachable_target_is_a_101_then_a_1011_with_a_reason() {
     let (_kept, addr) = closed_port();
     let target = Address { host: addr.ip().to_string(), port: addr.port() };
-    let bridge = Bridge::start(config(Target::Address(target)));
+    let bridge = Bridge::start(config(target));
     let mut client = bridge.client().await;
     // F60: where that is does not concern the client.
     let reason = "target cannot be reached: connection refused".to_owned();
@@ -148,7 +149,7 @@ async fn c2_every_address_of_a_name_is_tried() {
     let listener = listener().await;
     let port = listener.local_addr().unwrap().port();
     // Where localhost is ::1 as well, that one refuses.
-    let target = Target::Address(Address { host: "localhost".into(), port });
+    let target = Destination::from(Address { host: "localhost".into(), port });
     let bridge = Bridge::start(config(target));
     let mut client = bridge.client().await;
     let mut target = accept(&listener).await;
@@ -193,4 +194,26 @@ async fn p4_a_busy_session_leaves_time_for_the_others() {
     .await;
     let total = reading.join().unwrap();
     assert!(total > 1 << 20, "the other session was busy: {total} bytes");
+}
+
+/// B4: both ways, to a service at a Unix socket, and its end.
+#[tokio::test]
+async fn b1_a_service_may_be_at_a_unix_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("service");
+    let listener = UnixListener::bind(&path).unwrap();
+    let bridge = Bridge::start(config(Destination::Service(Endpoint::Unix(path))));
+    let mut client = bridge.client().await;
+    let (mut service, _) = within(listener.accept()).await.unwrap();
+    client.send(BINARY, b"hello").await;
+    let mut heard = [0; 5];
+    within(service.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"hello");
+    service.write_all(b"good bye").await.unwrap();
+    drop(service);
+    assert_eq!(client.receive_data(8).await, b"good bye");
+    assert_eq!(client.receive_close().await.0, 1000);
+    drop(listener);
+    let mut late = bridge.client().await;
+    assert_eq!(late.receive_close().await.0, 1011);
 }

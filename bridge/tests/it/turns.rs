@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use bridge::{Address, Shutdown, Target};
+use bridge::{Address, Destination, Shutdown};
 use tokio::sync::watch;
 
 use crate::harness::{DEADLINE, HEAD, config};
@@ -98,7 +98,7 @@ fn bulk_before_small_messages(bulk: Bulk, messages: usize) -> Vec<u64> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let target = target();
-    let target = Target::Address(Address { host: target.ip().to_string(), port: target.port() });
+    let target = Destination::from(Address { host: target.ip().to_string(), port: target.port() });
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let shutdown = watch::Sender::new(Shutdown::Run);

@@ -144,7 +144,7 @@ struct Supervisor<'a, 'b> {
 
     bridging: Bridging,
     readiness: watch::Sender<Readiness>,
-    doubt: Arc<Notify>,
+    recheck: Arc<Notify>,
     tally: Tally,
 }
 
@@ -156,14 +156,14 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         host: &'a mut Host<'b>,
     ) -> Result<Self> {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
-        let doubt = Arc::new(Notify::new());
+        let recheck = Arc::new(Notify::new());
         let tally = Tally::default();
         let security = host.certificates.for_bridge(&host.private);
         let program = bridge::Program {
             readiness: seen,
             hold: spec.policy.wrap_timeout,
             respawns: spec.policy.mode == WrapMode::Respawn,
-            doubt: doubt.clone(),
+            recheck: recheck.clone(),
             served: tally.count(),
         };
         let relocated = Relocated::hold()?;
@@ -193,14 +193,9 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             cleared: Cleared::default(),
             next_kill: None,
             unsent: HashSet::new(),
-            bridging: Bridging::reserved(
-                public,
-                bridge::Target::Program(program),
-                sessions,
-                security,
-            ),
+            bridging: Bridging::reserved(public, Arc::new(program.into()), sessions, security),
             readiness,
-            doubt,
+            recheck,
             tally,
         })
     }
@@ -218,7 +213,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 Signal::Reload => self.host.reload(),
             },
             notices = self.notifications.heard() => self.take(notices),
-            () = self.doubt.notified() => self.hinted = true,
+            () = self.recheck.notified() => self.hinted = true,
             () = until(hinted) => self.look(),
             () = self.daemon.ended() => self.daemon_ended(),
             status = self.bridging.ended() => self.events.push_back(Event::BridgeEnded(status)),

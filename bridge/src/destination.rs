@@ -1,0 +1,103 @@
+//! Where a session goes.
+//!
+//! Knows how a service is connected to. The program, which comes and goes, has its own
+//! [`Gate`](crate::program::Gate).
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use crate::net::{Lookups, Socket, connect, connect_unix, first};
+use crate::program::{Gate, Program};
+use crate::unreachable::Unreachable;
+use crate::words::words;
+
+/// Where the bytes of a session go.
+#[derive(Debug)]
+pub enum Destination {
+    /// A service that somebody else runs.
+    Service(Endpoint),
+    /// The wrapped program, which comes and goes.
+    Program(Gate),
+}
+
+/// Where a service listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// At a TCP address.
+    Tcp(Address),
+    /// At a Unix socket.
+    Unix(PathBuf),
+}
+
+/// A host, by name or number, and a port. Names are resolved anew for each session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// A DNS name or an IP address, IPv6 without brackets.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Connects, once.
+    pub(crate) async fn connect(&self, lookups: &Lookups) -> Result<Socket, Unreachable> {
+        match self {
+            Self::Tcp(address) => {
+                let found = lookups.resolve(&address.host, address.port).await;
+                let addrs = found.map_err(|why| self.unreachable(why))?;
+                let stream = first(&addrs, connect).await;
+                Ok(Socket::Tcp(stream.map_err(|error| self.failed(&error))?))
+            }
+            Self::Unix(path) => {
+                let stream = connect_unix(path).await;
+                Ok(Socket::Unix(stream.map_err(|error| self.failed(&error))?))
+            }
+        }
+    }
+
+    fn failed(&self, error: &io::Error) -> Unreachable {
+        self.unreachable(words(error))
+    }
+
+    fn unreachable(&self, why: String) -> Unreachable {
+        Unreachable::Connect(self.to_string(), why)
+    }
+}
+
+impl From<Address> for Destination {
+    fn from(address: Address) -> Self {
+        Self::Service(Endpoint::Tcp(address))
+    }
+}
+
+impl From<Program> for Destination {
+    fn from(program: Program) -> Self {
+        Self::Program(program.into())
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(endpoint) => endpoint.fmt(f),
+            Self::Program(gate) => gate.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}

@@ -1,0 +1,329 @@
+//! The wrapped program as its sessions reach it: it comes and goes, and may serve one connection at a
+//! time. Clients are held while it does not listen, and go one by one where it is started again.
+//!
+//! Knows what it takes until a session has its connection, and nothing of clients.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::net::{Socket, connect};
+use crate::order::{Orders, Shutdown};
+use crate::sock_diag;
+use crate::unreachable::Unreachable;
+use crate::words::words;
+
+/// How long a connection may still take when held clients are closed: the program may have accepted it
+/// before its end, and we have not heard yet.
+const UNDER_WAY: Duration = Duration::from_millis(50);
+
+/// How long a program that refused is left alone if nothing is heard of it.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// When the kernel is asked whether a connection has been accepted, counted from the answer
+/// before. A program that takes longer than all of them together (it is busy, or just slow) is
+/// taken to accept in the end: the clients behind this one must not wait for it.
+const LOOKUPS: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(1),
+    Duration::from_millis(3),
+    Duration::from_millis(9),
+    Duration::from_millis(27),
+    Duration::from_millis(81),
+];
+
+/// The wrapped program as its sessions see it.
+#[derive(Debug)]
+pub struct Program {
+    /// Whether it can be connected to now. The sender's end means [`Readiness::Gone`].
+    pub readiness: watch::Receiver<Readiness>,
+    /// How long a client is held while the program cannot be connected to.
+    pub hold: Duration,
+    /// Whether another instance will follow this one (respawn): then clients that find the
+    /// program busy or gone are held, one goes at a time, and a connection that the program never
+    /// accepted is tried again.
+    pub respawns: bool,
+    /// Rung when a connection was refused, or reset before it carried a byte: the program's
+    /// listener may be gone.
+    pub recheck: Arc<Notify>,
+    /// Sessions that the program accepted, since the start.
+    pub served: Arc<AtomicU64>,
+}
+
+/// Whether the wrapped program can be connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not now; later. Clients are held.
+    Waiting,
+    /// It listens here.
+    Ready(SocketAddr),
+    /// It has ended and will not come back. Clients get 1011 at once.
+    Gone,
+}
+
+/// What is still to be seen of a connection to the program: whether it carries a byte.
+pub(crate) struct Trial {
+    /// To be counted up at the first byte, if the session is not counted already.
+    served: Option<Arc<AtomicU64>>,
+}
+
+impl Trial {
+    /// The first byte has come, or a later one.
+    pub(crate) fn count(&mut self) {
+        if let Some(served) = self.served.take() {
+            served.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a client has left of the time that it may be held.
+pub(crate) struct Hold {
+    left: Duration,
+    /// It had a connection to the program, and lost it.
+    has_lost: bool,
+}
+
+/// The way to the program, which all its clients take.
+#[derive(Debug)]
+pub struct Gate {
+    program: Program,
+    /// One client at a time goes to a program that serves one connection and then ends; the others
+    /// queue here, first come first served.
+    turns: Semaphore,
+    /// When the program has accepted a client last. Whoever queues behind that has its time anew: the
+    /// program is at work, and `telnetd -debug` alone takes four seconds a session.
+    last_accept: Mutex<Option<Instant>>,
+}
+
+impl From<Program> for Gate {
+    fn from(program: Program) -> Self {
+        Self { program, turns: Semaphore::new(1), last_accept: Mutex::new(None) }
+    }
+}
+
+impl Gate {
+    /// What a client has that comes now.
+    pub(crate) fn hold(&self) -> Hold {
+        Hold { left: self.program.hold, has_lost: false }
+    }
+
+    /// Notes that a connection was lost before it carried a byte.
+    pub(crate) fn lost(&self, hold: &mut Hold) {
+        hold.has_lost = true;
+        self.program.recheck.notify_one();
+    }
+
+    /// Connects as soon as the program can be connected to. `hold` is charged for the time until the
+    /// program accepts, but not for the turns of others.
+    pub(crate) async fn connect(
+        &self,
+        mut orders: Orders,
+        hold: &mut Hold,
+    ) -> Result<(Socket, Trial), Unreachable> {
+        let mut deadline = Instant::now() + hold.left;
+        let has_lost = hold.has_lost;
+        let connected = {
+            let mut connected = pin!(self.connect_until(&mut deadline, has_lost));
+            tokio::select! {
+                biased;
+                connected = &mut connected => connected,
+                () = orders.at_least(Shutdown::Drain) => {
+                    let late = timeout(UNDER_WAY, connected).await;
+                    late.unwrap_or(Err(Unreachable::Draining))
+                }
+            }
+        };
+        hold.left = deadline.saturating_duration_since(Instant::now());
+        connected.map(|(stream, trial)| (stream.into(), trial))
+    }
+
+    async fn connect_until(
+        &self,
+        deadline: &mut Instant,
+        has_lost: bool,
+    ) -> Result<(TcpStream, Trial), Unreachable> {
+        if self.program.respawns {
+            self.connect_in_turn(deadline).await
+        } else {
+            connect_at_once(&self.program, *deadline, has_lost).await
+        }
+    }
+
+    /// To a program that will be started again: queues, and tries until the program accepts.
+    async fn connect_in_turn(
+        &self,
+        deadline: &mut Instant,
+    ) -> Result<(TcpStream, Trial), Unreachable> {
+        let program = &self.program;
+        let _turn = self.turn(deadline).await?;
+        let deadline = *deadline;
+        let mut readiness = program.readiness.clone();
+        loop {
+            let addr = ready(&mut readiness, program, deadline).await?;
+            if let Ok(stream) = connect(addr).await
+                && let Some(acceptance) = acceptance(&stream, addr).await
+            {
+                *self.last_accept() = Some(Instant::now());
+                return Ok((stream, program.trial(acceptance)));
+            }
+            rest(&mut readiness, program, deadline).await?;
+        }
+    }
+
+    /// Queues until it is this client's turn, and puts its deadline off with each turn of others.
+    async fn turn(&self, deadline: &mut Instant) -> Result<SemaphorePermit<'_>, Unreachable> {
+        let hold = self.program.hold;
+        let began = Instant::now();
+        // One future for all rounds: a new one would queue at the end.
+        let mut turn = pin!(self.turns.acquire());
+        loop {
+            let turn = timeout_at(*deadline, turn.as_mut()).await;
+            let last_accept = self.last_accept().filter(|accept| *accept > began);
+            let put_off = last_accept.map_or(*deadline, |accept| accept + hold);
+            match turn {
+                Ok(turn) => {
+                    *deadline = put_off.max(*deadline);
+                    return turn.map_err(|_| Unreachable::Gone);
+                }
+                Err(_) if put_off > *deadline => *deadline = put_off,
+                Err(_) => return Err(Unreachable::NotListening(hold)),
+            }
+        }
+    }
+
+    fn last_accept(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.last_accept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Program {
+    /// For a connection that was accepted, or is taken to be.
+    fn trial(&self, acceptance: Acceptance) -> Trial {
+        match acceptance {
+            Acceptance::Accepted => {
+                self.served.fetch_add(1, Ordering::Relaxed);
+                Trial { served: None }
+            }
+            Acceptance::Queued => Trial { served: Some(Arc::clone(&self.served)) },
+        }
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("program")
+    }
+}
+
+/// To a program that will not be started again: whenever it listens. It may do so now and then, one
+/// client at a time; as long as it lives, the others wait. Who has lost a connection to it rests first.
+async fn connect_at_once(
+    program: &Program,
+    deadline: Instant,
+    mut has_lost: bool,
+) -> Result<(TcpStream, Trial), Unreachable> {
+    let mut readiness = program.readiness.clone();
+    loop {
+        let addr = ready(&mut readiness, program, deadline).await?;
+        if !std::mem::take(&mut has_lost) {
+            match connect(addr).await {
+                Ok(stream) => {
+                    let served = Some(Arc::clone(&program.served));
+                    return Ok((stream, Trial { served }));
+                }
+                Err(error) if is_absence(&error) => {}
+                Err(error) => {
+                    program.recheck.notify_one();
+                    return Err(Unreachable::Connect(addr.to_string(), words(&error)));
+                }
+            }
+        }
+        rest(&mut readiness, program, deadline).await?;
+    }
+}
+
+/// Whether nobody listens, or not any more: a connection that waits in the queue is reset when its
+/// listener is closed, and may be before we have looked at it.
+fn is_absence(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotConnected};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | NotConnected)
+}
+
+/// Says that the program may not listen any more, and leaves it alone until something is heard of it,
+/// though not for long.
+async fn rest(
+    readiness: &mut watch::Receiver<Readiness>,
+    program: &Program,
+    deadline: Instant,
+) -> Result<(), Unreachable> {
+    program.recheck.notify_one();
+    let retry = Instant::now() + RETRY;
+    if retry > deadline {
+        return Err(Unreachable::NotListening(program.hold));
+    }
+    let _ = timeout_at(retry, readiness.changed()).await;
+    Ok(())
+}
+
+/// Waits until the program listens and says where.
+async fn ready(
+    readiness: &mut watch::Receiver<Readiness>,
+    program: &Program,
+    deadline: Instant,
+) -> Result<SocketAddr, Unreachable> {
+    let known = readiness.wait_for(|readiness| *readiness != Readiness::Waiting);
+    let known = match timeout_at(deadline, known).await {
+        Ok(Ok(known)) => known.clone(),
+        Ok(Err(_)) => Readiness::Gone,
+        Err(_) => Readiness::Waiting,
+    };
+    match known {
+        // Nobody is left who would tell us of its end.
+        Readiness::Ready(_) if readiness.has_changed().is_err() => Err(Unreachable::Gone),
+        Readiness::Ready(addr) => Ok(addr),
+        Readiness::Waiting => Err(Unreachable::NotListening(program.hold)),
+        Readiness::Gone => Err(Unreachable::Gone),
+    }
+}
+
+/// What is known of a new connection.
+enum Acceptance {
+    /// The program has it.
+    Accepted,
+    /// It is still in the accept queue.
+    Queued,
+}
+
+/// Watches a new connection until it is known to be accepted, or taken to be. `None`: it was
+/// reset, as the kernel does with what is left in the queue when a listener is closed.
+async fn acceptance(stream: &TcpStream, target: SocketAddr) -> Option<Acceptance> {
+    let mut first = [0];
+    tokio::select! {
+        biased;
+        // Bytes, or an orderly end: neither comes from a queue.
+        peeked = stream.peek(&mut first) => peeked.ok().map(|_| Acceptance::Accepted),
+        acceptance = ask_kernel(stream, target) => Some(acceptance),
+    }
+}
+
+async fn ask_kernel(stream: &TcpStream, target: SocketAddr) -> Acceptance {
+    for wait in LOOKUPS {
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        // No answer is as good as "not yet": the connection itself will tell.
+        let answer = stream.local_addr().and_then(|ours| sock_diag::accepted(target, ours));
+        if answer.unwrap_or(false) {
+            return Acceptance::Accepted;
+        }
+    }
+    Acceptance::Queued
+}

@@ -1,0 +1,119 @@
+//! A session from its handshake to its end: it is connected to where it goes, and bytes are moved.
+//!
+//! The way to a service is one attempt; the way to the program is its gate's, and may be gone again.
+
+use std::future::poll_fn;
+
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::client::Client;
+use crate::destination::Destination;
+use crate::net::{Lookups, Socket};
+use crate::order::{Orders, Shutdown};
+use crate::program::{Hold, Trial};
+use crate::pump::{End, Pump, SHUTTING_DOWN};
+use crate::turns::Turns;
+use crate::unreachable::Unreachable;
+
+/// How the wait for a connection ended.
+enum Wait<T> {
+    Connected(T),
+    Unreachable(Unreachable),
+    /// The client's input ended first, and left nothing to be delivered.
+    ClientEnded,
+    /// [`Shutdown::Now`] came first.
+    Shutdown,
+}
+
+/// Connects the client to its destination and moves bytes until that is over.
+pub(crate) async fn bridge(
+    client: &mut Client,
+    destination: &Destination,
+    lookups: &Lookups,
+    turns: &Turns,
+    orders: &mut Orders,
+) {
+    let mut hold = None;
+    loop {
+        let connected = connect(client, destination, lookups, orders, &mut hold);
+        let Some((socket, trial)) = Box::pin(connected).await else { break };
+        let mut pump = Pump::new(client, socket, trial, orders.clone());
+        match run(&mut pump, turns, orders).await {
+            End::Finished => return,
+            End::Lost => {
+                if let (Destination::Program(gate), Some(hold)) = (destination, &mut hold) {
+                    gate.lost(hold);
+                }
+            }
+        }
+        if client.is_over() {
+            break;
+        }
+    }
+    Box::pin(client.farewell()).await;
+}
+
+/// Connects once. `hold` is what a client of the program has left of its time.
+async fn connect(
+    client: &mut Client,
+    destination: &Destination,
+    lookups: &Lookups,
+    orders: &mut Orders,
+    hold: &mut Option<Hold>,
+) -> Option<(Socket, Option<Trial>)> {
+    match destination {
+        Destination::Service(endpoint) => {
+            let connected = wait(client, orders, endpoint.connect(lookups)).await;
+            connected.map(|socket| (socket, None))
+        }
+        Destination::Program(gate) => {
+            let hold = hold.get_or_insert_with(|| gate.hold());
+            let connected = gate.connect(orders.clone(), hold);
+            let connected = wait(client, orders, connected).await;
+            connected.map(|(socket, trial)| (socket, Some(trial)))
+        }
+    }
+}
+
+/// Attends to the client until it is connected. `None`: it is not, and has been told why.
+async fn wait<T>(
+    client: &mut Client,
+    orders: &mut Orders,
+    connected: impl Future<Output = Result<T, Unreachable>>,
+) -> Option<T> {
+    let wait = tokio::select! {
+        biased;
+        () = orders.at_least(Shutdown::Now) => Wait::Shutdown,
+        () = poll_fn(|cx| client.poll_hold(cx)) => Wait::ClientEnded,
+        connected = connected => match connected {
+            Ok(connected) => Wait::Connected(connected),
+            Err(why) => Wait::Unreachable(why),
+        },
+    };
+    match wait {
+        Wait::Connected(connected) => return Some(connected),
+        Wait::Unreachable(why) if !orders.given(Shutdown::Now) => {
+            client.close(CloseCode::Error, &why.tell());
+        }
+        // Stopped along with us, it cannot be reached: we are what ends the session.
+        Wait::Unreachable(_) | Wait::Shutdown => client.close(CloseCode::Away, SHUTTING_DOWN),
+        Wait::ClientEnded => {}
+    }
+    None
+}
+
+async fn run(pump: &mut Pump<'_>, turns: &Turns, orders: &mut Orders) -> End {
+    let mut is_told = false;
+    loop {
+        tokio::select! {
+            // The order comes first: a target that is stopped along with us must not make a 1011 of it.
+            biased;
+            () = orders.at_least(Shutdown::Now), if !is_told => {
+                is_told = true;
+                pump.shut_down();
+            }
+            // Dropped, it loses its place in the queue and nothing else.
+            end = turns.carry(pump) => return end,
+        }
+    }
+}

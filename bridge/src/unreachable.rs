@@ -1,0 +1,33 @@
+//! Why a client gets no connection, and what it hears of that.
+
+use std::time::Duration;
+
+use tracing::warn;
+
+/// Why a client gets no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreachable {
+    /// Where to, and why not.
+    #[error("cannot connect to {0}: {1}")]
+    Connect(String, String),
+    #[error("program did not listen within {} s", .0.as_secs_f64())]
+    NotListening(Duration),
+    #[error("program has ended")]
+    Gone,
+    #[error("shutting down")]
+    Draining,
+}
+
+impl Unreachable {
+    /// Logs what whoever runs us should look into, and gives what the client hears of it, which is not
+    /// where the target is.
+    pub(crate) fn tell(&self) -> String {
+        match self {
+            Self::Connect(_, why) => {
+                warn!("{self}");
+                format!("target cannot be reached: {why}")
+            }
+            why => why.to_string(),
+        }
+    }
+}
