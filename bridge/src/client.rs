@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::book::Session;
 use crate::buffer::{Lease, SIZE};
 use crate::net::PeerStatus;
 use crate::stream::Stream;
@@ -95,15 +96,17 @@ pub(crate) struct Client {
     ending: Option<(CloseCode, Box<str>)>,
     /// Who watches, if anybody does.
     pub(crate) tap: Option<Box<Tap>>,
-    /// Payload bytes from the client.
-    pub(crate) received: u64,
-    /// Payload bytes for the client.
-    pub(crate) sent: u64,
+    pub(crate) session: Session,
 }
 
 impl Client {
     /// A client whose next byte is its first frame's.
-    pub(crate) fn new(stream: Stream, codec: Codec, tap: Option<Box<Tap>>) -> Self {
+    pub(crate) fn new(
+        stream: Stream,
+        codec: Codec,
+        tap: Option<Box<Tap>>,
+        session: Session,
+    ) -> Self {
         Self {
             stream,
             codec,
@@ -115,8 +118,7 @@ impl Client {
             is_shut: false,
             ending: None,
             tap,
-            received: 0,
-            sent: 0,
+            session,
         }
     }
 
@@ -236,7 +238,7 @@ impl Client {
         loop {
             match self.codec.decode(&mut lease.bytes, &mut unread) {
                 Ok(Some(Event::Data(piece))) => {
-                    self.received += piece.len() as u64;
+                    self.session.count_received(piece.len());
                     if let Some(tap) = &mut self.tap {
                         tap.client_sent(
                             &lease.bytes[piece.clone()],
@@ -291,7 +293,7 @@ impl Client {
         }
         let frame = self.codec.encode(&mut lease.bytes, start..start + length);
         lease.push(frame);
-        self.sent += length as u64;
+        self.session.count_sent(length);
         self.frame = Some(lease);
     }
 

@@ -5,12 +5,12 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::time::timeout_at;
 use tracing::info;
 
 use crate::auth::Guard;
+use crate::book::Book;
 use crate::client::Client;
 use crate::config::Config;
 use crate::http::{self, NoSession, Upgraded};
@@ -19,7 +19,6 @@ use crate::order::{Orders, Shutdown};
 use crate::penalty::Penalties;
 use crate::record::{Encoding, Recordings};
 use crate::session;
-use crate::sessions::Sessions;
 use crate::shown;
 use crate::stranger;
 use crate::stream::Stream;
@@ -32,7 +31,7 @@ use crate::ws::Upgrade;
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) lookups: Lookups,
-    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) book: Arc<Book>,
     pub(crate) turns: Turns,
     pub(crate) penalties: Penalties,
     pub(crate) recordings: Option<Arc<Recordings>>,
@@ -59,10 +58,10 @@ pub(crate) async fn attend(io: Socket, peer: SocketAddr, shared: Arc<Shared>, mu
         Err(why) => return stranger::ended(peer, &why),
     };
     let (tls, name) = (stream.tls_version(), stream.client_name().map(String::into_boxed_str));
-    let tap = shared.tap(session.id, codec.encoding());
-    let mut client = Client::new(stream, codec, tap);
-    let destination = &*shared.config.destination;
-    let began = Instant::now();
+    let tap = shared.tap(session.entry.id, codec.encoding());
+    let mut client = Client::new(stream, codec, tap, session);
+    let session = Arc::clone(&client.session.entry);
+    let (peer, destination) = (session.peer, &*session.destination);
     info!(
         session = session.id,
         client = %peer.ip(),
@@ -81,7 +80,7 @@ pub(crate) async fn attend(io: Socket, peer: SocketAddr, shared: Arc<Shared>, mu
     );
     session::bridge(&mut client, destination, &shared.lookups, &shared.turns, &mut orders).await;
     let (code, reason) = client.ending();
-    let duration = began.elapsed();
+    let duration = session.began.elapsed();
     info!(
         session = session.id,
         client = %peer.ip(),
@@ -91,16 +90,16 @@ pub(crate) async fn attend(io: Socket, peer: SocketAddr, shared: Arc<Shared>, mu
         target = %destination,
         tls,
         name,
-        sent = client.sent,
-        received = client.received,
+        sent = session.sent(),
+        received = session.received(),
         duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         code,
         reason,
         "session ended: {}, {peer} after {:.1} s, {} bytes sent, {} received, code {code}{}",
         session.id,
         duration.as_secs_f64(),
-        client.sent,
-        client.received,
+        session.sent(),
+        session.received(),
         in_quotes(reason)
     );
     if let Some(tap) = client.tap.take() {
@@ -156,7 +155,7 @@ async fn receive(
     let name = stream.client_name();
     let guard = Guard::new(security, &shared.penalties, peer, name.as_deref());
     let received =
-        http::receive(stream, peer, &shared.config, &shared.sessions, &guard, began, &mut orders);
+        http::receive(stream, peer, &shared.config, &shared.book, &guard, began, &mut orders);
     received.await.map_err(|why| match why {
         NoSession::Io(error) => match tls::verdict(&error) {
             Some(refused) => refused.into(),
@@ -190,7 +189,7 @@ mod tests {
         });
         let shared = Arc::new(Shared {
             lookups: Lookups::new(),
-            sessions: Sessions::new(1),
+            book: Book::new(1),
             turns: Turns::new(),
             penalties: Penalties::default(),
             recordings: None,

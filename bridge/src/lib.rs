@@ -18,6 +18,7 @@
 #![deny(unsafe_code)]
 
 mod auth;
+mod book;
 mod buffer;
 mod client;
 mod config;
@@ -36,7 +37,6 @@ mod pump;
 mod record;
 mod security;
 mod session;
-mod sessions;
 mod shown;
 #[cfg(test)]
 #[path = "../../tests/support/skip.rs"]

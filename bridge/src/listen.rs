@@ -16,19 +16,22 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, warn};
 
+use crate::book::Book;
 use crate::config::Config;
 use crate::connection::{Shared, attend};
 use crate::net::{Lookups, tune, tune_if_early};
 use crate::order::{Orders, Shutdown};
 use crate::penalty::Penalties;
 use crate::record::Recordings;
-use crate::sessions::Sessions;
 use crate::turns::Turns;
 use crate::words::words;
 use crate::{Error, Outcome};
 
 /// How long accepting rests when the system has no descriptor or memory for one more (L1).
 const REST: Duration = Duration::from_millis(100);
+
+/// How often sessions in which a peer takes nothing look after themselves.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// When sessions that were told to close are cut off: theirs is a matter of two seconds.
 const CUT_OFF: Duration = Duration::from_secs(5);
@@ -55,6 +58,8 @@ pub(crate) struct Bridge {
     /// Whether it was said that as many connections are open as may be.
     is_full: bool,
     cut_off: Option<Instant>,
+    /// When sessions look after themselves next, if one has asked for it.
+    next_look: Option<Instant>,
 }
 
 impl Bridge {
@@ -84,9 +89,10 @@ impl Bridge {
             is_exhausted: false,
             is_full: false,
             cut_off: None,
+            next_look: None,
             shared: Arc::new(Shared {
                 lookups: Lookups::new(),
-                sessions: Sessions::new(if config.run_once { 1 } else { u64::MAX }),
+                book: Book::new(if config.run_once { 1 } else { u64::MAX }),
                 turns: Turns::new(),
                 penalties: Penalties::default(),
                 recordings: recordings.map_err(Error::Record)?,
@@ -106,14 +112,17 @@ impl Bridge {
             {
                 return Ok(outcome);
             }
-            let sessions = Arc::clone(&self.shared.sessions);
+            let book = Arc::clone(&self.shared.book);
             let accepting = self.is_accepting();
             let deadline = self.deadline();
             tokio::select! {
                 biased;
                 order = told(&mut orders) => self.obey(order),
                 Some(ended) = self.connections.join_next() => reap(ended),
-                () = sessions.changed() => self.count_sessions(),
+                () = book.changed() => {
+                    self.count_sessions();
+                    self.plan_look();
+                }
                 () = at(deadline) => self.look_at_clock(Instant::now()),
                 accepted = accept(&self.listeners, self.next), if accepting => {
                     self.next = self.next.wrapping_add(1);
@@ -131,7 +140,10 @@ impl Bridge {
 
     /// The next point in time at which there is something to do.
     fn deadline(&self) -> Option<Instant> {
-        [self.timeout, self.idle, self.rested, self.cut_off].into_iter().flatten().min()
+        [self.timeout, self.idle, self.rested, self.cut_off, self.next_look]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn obey(&mut self, shutdown: Shutdown) {
@@ -163,12 +175,18 @@ impl Bridge {
         if self.ending.is_some() {
             return;
         }
-        let sessions = &self.shared.sessions;
-        if sessions.is_exhausted() {
+        let book = &self.shared.book;
+        if book.is_exhausted() {
             return self.end(Outcome::RunOnce);
         }
-        let idle_timeout = self.shared.config.idle_timeout.filter(|_| !sessions.any());
+        let idle_timeout = self.shared.config.idle_timeout.filter(|_| !book.any());
         self.idle = idle_timeout.map(|time| Instant::now() + time);
+    }
+
+    fn plan_look(&mut self) {
+        if self.shared.book.is_look_wanted() {
+            self.next_look.get_or_insert(Instant::now() + LOOK);
+        }
     }
 
     fn look_at_clock(&mut self, now: Instant) {
@@ -181,9 +199,13 @@ impl Bridge {
             warn!(connections = self.connections.len(), "cutting off what has not closed in time");
             self.connections.abort_all();
         }
+        if is_due(self.next_look) {
+            self.next_look = None;
+            self.shared.book.look();
+        }
         if is_due(self.timeout) {
             self.end(Outcome::Timeout);
-        } else if is_due(self.idle) && !self.shared.sessions.any() {
+        } else if is_due(self.idle) && !self.shared.book.any() {
             self.end(Outcome::IdleTimeout);
         }
     }

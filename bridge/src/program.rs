@@ -295,6 +295,7 @@ async fn ready(
 }
 
 /// What is known of a new connection.
+#[derive(Debug, Clone, Copy)]
 enum Acceptance {
     /// The program has it.
     Accepted,

@@ -28,9 +28,6 @@ use crate::tap::To;
 /// the kernel takes megabytes at once, which a slow peer takes long for.
 const FLUSH: Duration = Duration::from_secs(10);
 
-/// How often a session is looked after in which a peer takes nothing.
-const LOOK: Duration = Duration::from_secs(10);
-
 /// How many payload bytes a turn is; a full buffer is enough. See [`turns`](crate::turns).
 const TURN: u64 = SIZE as u64 / 2;
 
@@ -85,8 +82,7 @@ pub(crate) struct Pump<'a> {
     /// What the target takes.
     output: Side,
     phase: Phase,
-    /// The limit of the phase, where it has one. In an open session: when to look after a peer that is
-    /// not heard, because the other takes nothing.
+    /// The limit of the phase, where it has one. An open session has none.
     timer: Option<Pin<Box<Sleep>>>,
     /// How many bytes were under way to both peers when a limit ran out last. `None`: no limit is
     /// put off any more.
@@ -144,11 +140,13 @@ impl<'a> Pump<'a> {
                 return Poll::Ready(Stop::Ended(End::Lost));
             }
             if up.is_pending() && down.is_pending() && self.phase == phase {
-                if phase == Phase::Open && self.timer.is_none() && self.stuck().is_some() {
-                    self.limit(LOOK);
+                if phase == Phase::Open {
+                    ready!(self.poll_look(cx));
+                    self.look(cx);
+                } else {
+                    ready!(self.poll_timer(cx));
+                    self.time_out();
                 }
-                ready!(self.poll_timer(cx));
-                self.time_out(cx);
             } else if self.moved() >= turn_over {
                 return Poll::Ready(Stop::TurnOver);
             }
@@ -157,16 +155,14 @@ impl<'a> Pump<'a> {
 
     /// Payload bytes, both ways.
     fn moved(&self) -> u64 {
-        self.client.received + self.client.sent
+        let entry = &self.client.session.entry;
+        entry.received() + entry.sent()
     }
 
     /// The limit of a phase has run out.
-    fn time_out(&mut self, cx: &mut Context<'_>) {
+    fn time_out(&mut self) {
         match self.phase {
-            Phase::Open => {
-                self.timer = None;
-                self.look(cx);
-            }
+            Phase::Open => {}
             Phase::TargetEnded => {
                 if !self.put_off() {
                     self.shut_both();
@@ -186,6 +182,11 @@ impl<'a> Pump<'a> {
         } else {
             self.client.is_stuck().then_some(Stuck::Client)
         }
+    }
+
+    /// Ready when it is time to look after a peer that is not heard, because the other takes nothing.
+    fn poll_look(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.stuck().is_some() { self.client.session.poll_look(cx) } else { Poll::Pending }
     }
 
     /// Looks whether the peer that is not heard is still there, and what follows from that.
@@ -302,7 +303,7 @@ impl<'a> Pump<'a> {
         self.trial.is_some()
             && self.input == Side::Failed(io::ErrorKind::ConnectionReset)
             && matches!(self.client.input, Input::Open)
-            && (self.client.received, self.client.sent) == (0, 0)
+            && self.moved() == 0
     }
 
     /// Tells the client how the target ended.

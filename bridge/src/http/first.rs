@@ -4,6 +4,7 @@
 //! it cannot be left to an HTTP library. Whatever else comes is given back, for hyper to read.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::Request;
@@ -13,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{HEAD_MAX, NoSession, Upgraded};
 use crate::auth::Guard;
-use crate::sessions::Sessions;
+use crate::book::Book;
+use crate::destination::Destination;
 use crate::stream::Stream;
 use crate::ws::Challenge;
 
@@ -34,7 +36,9 @@ pub(super) enum First {
 /// Reads a connection's first head, and answers it if it is an old handshake.
 pub(super) async fn receive(
     mut stream: Stream,
-    sessions: &Arc<Sessions>,
+    peer: SocketAddr,
+    book: &Arc<Book>,
+    destination: &Arc<Destination>,
     guard: &Guard<'_>,
 ) -> Result<First, NoSession> {
     let mut bytes = BytesMut::with_capacity(PIECE);
@@ -55,7 +59,7 @@ pub(super) async fn receive(
             return Err(NoSession::Closed);
         }
     }
-    let session = sessions.begin().ok_or(NoSession::NoMore)?;
+    let session = book.begin(peer, Arc::clone(destination)).ok_or(NoSession::NoMore)?;
     stream.write_all(&challenge.answer(&bytes[length..end])).await?;
     stream.flush().await?;
     stream.unread(bytes.freeze().slice(end..));

@@ -32,11 +32,12 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::debug;
 
 use crate::auth::{Denial, Guard};
+use crate::book::{Book, Session};
 use crate::client::DRAIN;
 use crate::config::Config;
+use crate::destination::Destination;
 use crate::order::{Orders, Shutdown};
 use crate::private::Private;
-use crate::sessions::{Session, Sessions};
 use crate::shown;
 use crate::stranger;
 use crate::stream::Stream;
@@ -80,12 +81,12 @@ pub(crate) async fn receive(
     io: Stream,
     peer: SocketAddr,
     config: &Config,
-    sessions: &Arc<Sessions>,
+    book: &Arc<Book>,
     guard: &Guard<'_>,
     began: Instant,
     orders: &mut Orders,
 ) -> Result<Upgraded, NoSession> {
-    let first = first::receive(io, sessions, guard);
+    let first = first::receive(io, peer, book, &config.destination, guard);
     let first = tokio::select! {
         biased;
         first = timeout_at(began + config.head_timeout, first) => {
@@ -101,7 +102,9 @@ pub(crate) async fn receive(
     let web = config.web.as_deref();
     let upgrade = OnceLock::new();
     let private = &config.security.private;
-    let reception = Reception { peer, web, private, sessions, guard, upgrade, traffic: &traffic };
+    let destination = &config.destination;
+    let reception =
+        Reception { peer, web, private, book, destination, guard, upgrade, traffic: &traffic };
     let mut deadline = Deadline::new(began, config.head_timeout);
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
@@ -173,7 +176,8 @@ struct Reception<'a> {
     peer: SocketAddr,
     web: Option<&'a Path>,
     private: &'a Arc<Private>,
-    sessions: &'a Arc<Sessions>,
+    book: &'a Arc<Book>,
+    destination: &'a Arc<Destination>,
     guard: &'a Guard<'a>,
     upgrade: OnceLock<(Upgrade, Session)>,
     traffic: &'a Traffic,
@@ -242,7 +246,7 @@ impl<'a> Reception<'a> {
 
     /// The answer to a good handshake.
     fn begin(&self, head: &Parts, upgrade: Upgrade) -> Reply {
-        let Some(session) = self.sessions.begin() else {
+        let Some(session) = self.book.begin(self.peer, Arc::clone(self.destination)) else {
             let reply = reply::no_more_sessions();
             stranger::refused(self.peer, head, reply.status(), "no more sessions");
             return reply;
