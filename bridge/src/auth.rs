@@ -14,7 +14,6 @@ use subtle::{Choice, ConstantTimeEq};
 use tokio::time::Instant;
 
 use crate::penalty::Penalties;
-use crate::security::Security;
 
 /// `Origin` as the HyBi drafts before version 13 call it.
 const SEC_WEBSOCKET_ORIGIN: HeaderName = HeaderName::from_static("sec-websocket-origin");
@@ -68,7 +67,9 @@ pub(crate) enum Denial {
 /// Asks one connection's requests for what they must show.
 #[derive(Debug)]
 pub(crate) struct Guard<'a> {
-    security: &'a Security,
+    auth: Option<&'a Auth>,
+    /// Whether web requests are asked as well.
+    web_auth: bool,
     penalties: &'a Penalties,
     client: SocketAddr,
     /// The common name in the client's certificate, if it was verified.
@@ -77,17 +78,18 @@ pub(crate) struct Guard<'a> {
 
 impl<'a> Guard<'a> {
     pub(crate) fn new(
-        security: &'a Security,
+        auth: Option<&'a Auth>,
+        web_auth: bool,
         penalties: &'a Penalties,
         client: SocketAddr,
         name: Option<&'a str>,
     ) -> Self {
-        Self { security, penalties, client, name }
+        Self { auth, web_auth, penalties, client, name }
     }
 
     /// Whether a handshake of this protocol version may become a session.
     pub(crate) fn admit_session(&self, headers: &HeaderMap, version: &str) -> Result<(), Denial> {
-        let Some(auth) = &self.security.auth else { return Ok(()) };
+        let Some(auth) = self.auth else { return Ok(()) };
         match auth {
             Auth::Basic(_) if !headers.contains_key(AUTHORIZATION) => Err(Denial::NoCredentials),
             Auth::Basic(expected) => {
@@ -107,7 +109,7 @@ impl<'a> Guard<'a> {
 
     /// Whether a web request is answered.
     pub(crate) fn admit_web_request(&self, headers: &HeaderMap) -> Result<(), Denial> {
-        if self.security.web_auth { self.admit_session(headers, "") } else { Ok(()) }
+        if self.web_auth { self.admit_session(headers, "") } else { Ok(()) }
     }
 
     /// Counts wrong credentials; says when they are to be answered.
@@ -162,14 +164,14 @@ mod tests {
     }
 
     fn guarded(
-        auth: Auth,
+        auth: &Auth,
         name: Option<&str>,
         version: &str,
         lines: &[(&str, &str)],
     ) -> Result<(), Denial> {
-        let security = Security { auth: Some(auth), ..Security::default() };
         let penalties = Penalties::default();
-        let guard = Guard::new(&security, &penalties, "127.0.0.1:1".parse().unwrap(), name);
+        let client = "127.0.0.1:1".parse().unwrap();
+        let guard = Guard::new(Some(auth), false, &penalties, client, name);
         guard.admit_session(&headers(lines), version)
     }
 
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn t4_basic_credentials_must_be_exact() {
         let auth = || Auth::Basic(Credentials::new("Aladdin:open sesame"));
-        let check = |value| guarded(auth(), None, "13", &[("Authorization", value)]);
+        let check = |value| guarded(&auth(), None, "13", &[("Authorization", value)]);
         // The example of RFC 7617, section 2.
         assert_eq!(check("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), Ok(()));
         assert_eq!(check("bAsIc  QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), Ok(()));
@@ -196,15 +198,15 @@ mod tests {
         ] {
             assert_eq!(check(wrong), Err(Denial::Credentials), "{wrong:?}");
         }
-        assert_eq!(guarded(auth(), None, "13", &[]), Err(Denial::NoCredentials));
+        assert_eq!(guarded(&auth(), None, "13", &[]), Err(Denial::NoCredentials));
         let good = ("Authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
-        assert_eq!(guarded(auth(), None, "13", &[good, good]), Err(Denial::Credentials));
+        assert_eq!(guarded(&auth(), None, "13", &[good, good]), Err(Denial::Credentials));
     }
 
     #[test]
     fn t4_the_origin_is_read_where_the_version_has_it() {
         let auth = || Auth::Origin(names(&["https://a.example", "http://b.example:8080"]));
-        let check = |version, lines: &[_]| guarded(auth(), None, version, lines);
+        let check = |version, lines: &[_]| guarded(&auth(), None, version, lines);
         let (new, old) = ("Origin", "Sec-WebSocket-Origin");
         let good = "http://b.example:8080";
         for version in ["13", "hixie-76", "hixie-75"] {
@@ -225,22 +227,22 @@ mod tests {
     #[test]
     fn t4_the_certificates_name_comes_from_no_header() {
         let auth = || Auth::ClientCertCn(names(&["jane@example.com", "Joe"]));
-        assert_eq!(guarded(auth(), Some("Joe"), "13", &[]), Ok(()));
+        assert_eq!(guarded(&auth(), Some("Joe"), "13", &[]), Ok(()));
         for name in [None, Some(""), Some("joe"), Some("Joe "), Some("jane@example.com Joe")] {
-            assert_eq!(guarded(auth(), name, "13", &[]), Err(Denial::Name), "{name:?}");
+            assert_eq!(guarded(&auth(), name, "13", &[]), Err(Denial::Name), "{name:?}");
         }
         for header in ["ssl_client_s_dn_cn", "SSL_CLIENT_S_DN_CN", "Ssl-Client-S-Dn-Cn"] {
-            assert_eq!(guarded(auth(), None, "13", &[(header, "Joe")]), Err(Denial::Name));
+            assert_eq!(guarded(&auth(), None, "13", &[(header, "Joe")]), Err(Denial::Name));
         }
     }
 
     #[test]
     fn t4_web_requests_are_asked_if_that_is_wanted() {
         for (web_auth, expected) in [(false, Ok(())), (true, Err(Denial::NoCredentials))] {
-            let auth = Some(Auth::Basic(Credentials::new("a:b")));
-            let security = Security { auth, web_auth, ..Security::default() };
+            let auth = Auth::Basic(Credentials::new("a:b"));
             let penalties = Penalties::default();
-            let guard = Guard::new(&security, &penalties, "127.0.0.1:1".parse().unwrap(), None);
+            let client = "127.0.0.1:1".parse().unwrap();
+            let guard = Guard::new(Some(&auth), web_auth, &penalties, client, None);
             assert_eq!(guard.admit_web_request(&HeaderMap::new()), expected);
         }
     }

@@ -143,10 +143,10 @@ async fn receive(
     mut orders: Orders,
 ) -> Result<Upgraded, NoSession> {
     let began = tokio::time::Instant::now();
-    let Config { head_timeout, security, .. } = &*shared.config;
+    let Config { head_timeout, access, .. } = &*shared.config;
     let admitted = tokio::select! {
         () = orders.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
-        admitted = timeout_at(began + *head_timeout, tls::admit(io, security)) => {
+        admitted = timeout_at(began + *head_timeout, tls::admit(io, &access.tls, access.plain)) => {
             admitted.map_err(|_| NoSession::TimedOut)?
         }
     };
@@ -160,7 +160,8 @@ async fn receive(
         }
     };
     let name = stream.client_name();
-    let guard = Guard::new(security, &shared.penalties, peer, name.as_deref());
+    let guard =
+        Guard::new(access.auth.as_ref(), access.web_auth, &shared.penalties, peer, name.as_deref());
     let received =
         http::receive(stream, peer, &shared.config, &shared.sessions, &guard, began, &mut orders);
     received.await.map_err(|why| match why {
@@ -233,7 +234,7 @@ mod tests {
             run_once: false,
             timeout: None,
             idle_timeout: None,
-            security: crate::security::Security::default(),
+            access: crate::config::Access::default(),
             record: None,
             traffic: None,
         });

@@ -33,7 +33,6 @@ mod private;
 mod pump;
 mod race;
 mod record;
-mod security;
 mod sessions;
 mod shown;
 #[cfg(test)]
@@ -58,9 +57,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use auth::{Auth, Credentials};
-pub use config::{Address, Config, Program, Readiness, Shutdown, Target};
+pub use config::{Access, Address, Config, Program, Readiness, Shutdown, Target};
 pub use private::Private;
-pub use security::{Plain, Security};
 pub use stranger::STRANGER;
 pub use tap::{TRAFFIC_LEGEND, Traffic};
 pub use words::words;

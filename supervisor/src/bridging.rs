@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use bridge::{Outcome, Security, Shutdown, Target};
+use bridge::{Access, Outcome, Shutdown, Target};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -30,7 +30,7 @@ pub(crate) struct Bridging {
 
 #[derive(Debug)]
 enum Stage {
-    Reserved(Public, Target, Security),
+    Reserved(Public, Target, Access),
     Open(JoinHandle<Result<Outcome, bridge::Error>>),
     Ended,
 }
@@ -50,17 +50,17 @@ impl Bridging {
         public: Public,
         target: Target,
         sessions: Sessions,
-        security: Security,
+        access: Access,
     ) -> Self {
-        let stage = Stage::Reserved(public, target, security);
+        let stage = Stage::Reserved(public, target, access);
         let shutdown = watch::Sender::new(Shutdown::Run);
         Self { stage, shutdown, began: Instant::now(), sessions }
     }
 
     /// Lets clients in, if that has not been done. Needs a runtime.
     pub(crate) fn open(&mut self) -> Result<()> {
-        let (public, target, security) = match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Reserved(public, target, security) => (public, target, security),
+        let (public, target, access) = match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Reserved(public, target, access) => (public, target, access),
             stage => {
                 self.stage = stage;
                 return Ok(());
@@ -79,7 +79,7 @@ impl Bridging {
             run_once: self.sessions.run_once,
             timeout: left(self.sessions.timeout),
             idle_timeout: self.sessions.idle_timeout,
-            security,
+            access,
             record: self.sessions.record.clone(),
             traffic: self.sessions.traffic.clone(),
         };

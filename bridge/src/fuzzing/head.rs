@@ -12,7 +12,6 @@ use crate::http::first::{end_of_head, parse};
 use crate::http::place::{Place, reference};
 use crate::http::reply;
 use crate::penalty::Penalties;
-use crate::security::Security;
 use crate::ws::{Challenge, Scheme, Upgrade};
 
 const ROOT: &str = "/served";
@@ -67,10 +66,9 @@ fn guard(head: &Parts, bytes: &[u8]) {
         (Auth::Origin(vec![ORIGIN.to_owned()]), ORIGIN.as_bytes()),
         (Auth::ClientCertCn(names), b"in no head"),
     ] {
-        let security = Security { auth: Some(auth), web_auth: true, ..Security::default() };
         let client = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let penalties = Penalties::default();
-        let guard = Guard::new(&security, &penalties, client, name);
+        let guard = Guard::new(Some(&auth), true, &penalties, client, name);
         let admitted = guard.admit_web_request(&head.headers).is_ok()
             || ["13", "8", "hixie"]
                 .iter()

@@ -100,7 +100,7 @@ pub(crate) async fn receive(
     let traffic = Traffic::default();
     let web = config.web.as_deref();
     let upgrade = OnceLock::new();
-    let private = &config.security.private;
+    let private = &config.access.private;
     let reception = Reception { peer, web, private, sessions, guard, upgrade, traffic: &traffic };
     let mut deadline = Deadline::new(began, config.head_timeout);
     let mut connection = http1::Builder::new()

@@ -2,10 +2,10 @@
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Acceptor, Tls, failure};
-use crate::security::{Plain, Security};
 use crate::stream::Stream;
 
 /// The type of a TLS record that begins a handshake (RFC 8446, section 5.1).
@@ -25,6 +25,15 @@ const NO_SSLV2: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 70];
 const NO_PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 47\r\n\r\n\
     encrypted connections only: use https: or wss:\n";
+
+/// What becomes of unencrypted clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plain {
+    /// They are served.
+    Served,
+    /// They are told that the connection must be encrypted.
+    Refused,
+}
 
 /// Why a client is not admitted.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +58,8 @@ pub(crate) enum Refused {
 /// has been told; the caller closes the connection in order.
 pub(crate) async fn admit(
     mut io: TcpStream,
-    security: &Security,
+    tls: &watch::Receiver<Tls>,
+    plain: Plain,
 ) -> Result<Stream, (Refused, Option<TcpStream>)> {
     let mut first = [0];
     match io.peek(&mut first).await {
@@ -58,14 +68,14 @@ pub(crate) async fn admit(
     }
     let (refused, answer) = match first[0] {
         HANDSHAKE => {
-            let tls = security.tls.borrow().clone();
+            let tls = tls.borrow().clone();
             match tls {
                 Tls::On(acceptor) => return shake_hands(acceptor, io).await,
                 Tls::Off(reason) => (Refused::Off(reason), &NO_CERTIFICATE[..]),
             }
         }
         SSLV2 => (Refused::Sslv2, &NO_SSLV2[..]),
-        _ => match security.plain {
+        _ => match plain {
             Plain::Served => return Ok(Stream::new(io)),
             Plain::Refused => (Refused::Plain, NO_PLAIN),
         },

@@ -23,6 +23,7 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, ServerConfig};
 use tokio_rustls::rustls::{self, ConfigBuilder, DEFAULT_VERSIONS, WantsVerifier};
 
+pub use admit::Plain;
 pub(crate) use admit::{Refused, admit};
 #[cfg(any(test, fuzzing))]
 pub(crate) use authorities::ClientVerifier;

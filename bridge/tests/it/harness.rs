@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bridge::{Address, Config, Error, Outcome, Program, Readiness, Security, Shutdown, Target};
+use bridge::{Access, Address, Config, Error, Outcome, Program, Readiness, Shutdown, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -80,7 +80,7 @@ pub(crate) fn config(target: Target) -> Config {
         run_once: false,
         timeout: None,
         idle_timeout: None,
-        security: Security::default(),
+        access: Access::default(),
         record: None,
         traffic: None,
     }
