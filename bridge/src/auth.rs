@@ -4,7 +4,6 @@
 //! comes from the TLS connection alone; no header is asked for it.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use ::http::HeaderMap;
@@ -13,6 +12,7 @@ use data_encoding::BASE64;
 use subtle::{Choice, ConstantTimeEq};
 use tokio::time::Instant;
 
+use crate::peer::Peer;
 use crate::penalty::Penalties;
 
 /// `Origin` as the HyBi drafts before version 13 call it.
@@ -71,9 +71,7 @@ pub(crate) struct Guard<'a> {
     /// Whether web requests are asked as well.
     web_auth: bool,
     penalties: &'a Penalties,
-    client: SocketAddr,
-    /// The common name in the client's certificate, if it was verified.
-    name: Option<&'a str>,
+    peer: &'a Peer,
 }
 
 impl<'a> Guard<'a> {
@@ -81,10 +79,9 @@ impl<'a> Guard<'a> {
         auth: Option<&'a Auth>,
         web_auth: bool,
         penalties: &'a Penalties,
-        client: SocketAddr,
-        name: Option<&'a str>,
+        peer: &'a Peer,
     ) -> Self {
-        Self { auth, web_auth, penalties, client, name }
+        Self { auth, web_auth, penalties, peer }
     }
 
     /// Whether a handshake of this protocol version may become a session.
@@ -93,12 +90,13 @@ impl<'a> Guard<'a> {
         match auth {
             Auth::Basic(_) if !headers.contains_key(AUTHORIZATION) => Err(Denial::NoCredentials),
             Auth::Basic(expected) => {
-                let closed = self.penalties.closed_for(self.client.ip(), Instant::now());
+                let closed = self.penalties.closed_for(self.peer.address.ip(), Instant::now());
                 closed.map_or(Ok(()), |time| Err(Denial::Closed { time }))?;
                 is_one(basic(headers), [&*expected.0], Denial::Credentials)
             }
             Auth::ClientCertCn(names) => {
-                is_one(self.name.map(str::as_bytes), names.iter().map(|name| &**name), Denial::Name)
+                let name = self.peer.certificate.as_deref().map(str::as_bytes);
+                is_one(name, names.iter().map(|name| &**name), Denial::Name)
             }
             Auth::Origin(origins) => {
                 let origins = origins.iter().map(|origin| &**origin);
@@ -114,7 +112,7 @@ impl<'a> Guard<'a> {
 
     /// Counts wrong credentials; says when they are to be answered.
     pub(crate) fn penalty(&self) -> Instant {
-        self.penalties.add(self.client.ip(), Instant::now())
+        self.penalties.add(self.peer.address.ip(), Instant::now())
     }
 }
 
@@ -163,6 +161,11 @@ mod tests {
         headers
     }
 
+    fn peer(certificate: Option<&str>) -> Peer {
+        let address = "127.0.0.1:1".parse().unwrap();
+        Peer { address, tls: None, certificate: certificate.map(Into::into) }
+    }
+
     fn guarded(
         auth: &Auth,
         name: Option<&str>,
@@ -170,8 +173,8 @@ mod tests {
         lines: &[(&str, &str)],
     ) -> Result<(), Denial> {
         let penalties = Penalties::default();
-        let client = "127.0.0.1:1".parse().unwrap();
-        let guard = Guard::new(Some(auth), false, &penalties, client, name);
+        let peer = peer(name);
+        let guard = Guard::new(Some(auth), false, &penalties, &peer);
         guard.admit_session(&headers(lines), version)
     }
 
@@ -241,8 +244,8 @@ mod tests {
         for (web_auth, expected) in [(false, Ok(())), (true, Err(Denial::NoCredentials))] {
             let auth = Auth::Basic(Credentials::new("a:b"));
             let penalties = Penalties::default();
-            let client = "127.0.0.1:1".parse().unwrap();
-            let guard = Guard::new(Some(&auth), web_auth, &penalties, client, None);
+            let peer = peer(None);
+            let guard = Guard::new(Some(&auth), web_auth, &penalties, &peer);
             assert_eq!(guard.admit_web_request(&HeaderMap::new()), expected);
         }
     }

@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::config::{Config, Shutdown};
 use crate::http::{self, NoSession, Upgraded};
 use crate::order::Orders;
+use crate::peer::Peer;
 use crate::penalty::Penalties;
 use crate::pump::{End, Pump, SHUTTING_DOWN};
 use crate::record::{Encoding, Recordings};
@@ -26,7 +27,7 @@ use crate::stranger;
 use crate::stream::Stream;
 use crate::tap::Tap;
 use crate::target::{Reached, Target};
-use crate::tls;
+use crate::tls::{self, Failure};
 use crate::turns::Turns;
 use crate::ws::Upgrade;
 
@@ -51,58 +52,56 @@ impl Shared {
 /// Attends to a connection until it ends, and records its session if it becomes one (B10).
 pub(crate) async fn attend(
     io: TcpStream,
-    peer: SocketAddr,
+    address: SocketAddr,
     shared: Arc<Shared>,
     mut orders: Orders,
 ) {
-    // An IPv4 client of a dual-stack listener is logged as what it is.
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     // A session lives long and its handshake does not: what that needs is freed here.
-    let received = Box::pin(receive(io, peer, Arc::clone(&shared), orders.clone())).await;
-    let (stream, session, codec, version, path) = match received {
-        Ok(Upgraded { stream, upgrade, session }) => {
-            (stream, session, upgrade.codec(), upgrade.version, shown_path(upgrade))
+    let received = Box::pin(receive(io, address, Arc::clone(&shared), orders.clone())).await;
+    let (peer, stream, session, codec, version, path) = match received {
+        Ok((peer, Upgraded { stream, upgrade, session })) => {
+            (peer, stream, session, upgrade.codec(), upgrade.version, shown_path(upgrade))
         }
-        Err(why) => return stranger::ended(peer, &why),
+        Err(why) => return stranger::ended(address, &why),
     };
-    let (tls, name) = (stream.tls_version(), stream.client_name().map(String::into_boxed_str));
     let tap = shared.tap(session.id, codec.encoding());
     let mut client = Client::new(stream, codec, tap);
     let began = Instant::now();
     info!(
         session = session.id,
-        client = %peer.ip(),
-        port = peer.port(),
+        client = %address.ip(),
+        port = address.port(),
         version,
         path = &*path,
         target = %shared.config.target,
-        tls,
-        name,
-        "session started: {}, {peer} to {}, version {}, path {:?}{}",
+        tls = peer.tls,
+        name = peer.certificate,
+        "session started: {}, {address} to {}, version {}, path {:?}{}",
         session.id,
         shared.config.target,
         version,
         path,
-        encryption(tls, name.as_deref())
+        encryption(&peer)
     );
     bridge(&mut client, &shared, &mut orders).await;
     let (code, reason) = client.ending();
     let duration = began.elapsed();
     info!(
         session = session.id,
-        client = %peer.ip(),
-        port = peer.port(),
+        client = %address.ip(),
+        port = address.port(),
         version,
         path = &*path,
         target = %shared.config.target,
-        tls,
-        name,
+        tls = peer.tls,
+        name = peer.certificate,
         sent = client.sent,
         received = client.received,
         duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         code,
         reason,
-        "session ended: {}, {peer} after {:.1} s, {} bytes sent, {} received, code {code}{}",
+        "session ended: {}, {address} after {:.1} s, {} bytes sent, {} received, code {code}{}",
         session.id,
         duration.as_secs_f64(),
         client.sent,
@@ -123,9 +122,9 @@ fn shown_path(upgrade: Upgrade) -> Box<str> {
     shown.into()
 }
 
-fn encryption(tls: Option<&str>, name: Option<&str>) -> String {
-    let Some(version) = tls else { return String::new() };
-    match name {
+fn encryption(peer: &Peer) -> String {
+    let Some(version) = peer.tls else { return String::new() };
+    match &peer.certificate {
         Some(name) => format!(", tls {version}, name {name:?}"),
         None => format!(", tls {version}"),
     }
@@ -138,20 +137,21 @@ fn in_quotes(reason: &str) -> String {
 
 async fn receive(
     io: TcpStream,
-    peer: SocketAddr,
+    address: SocketAddr,
     shared: Arc<Shared>,
     mut orders: Orders,
-) -> Result<Upgraded, NoSession> {
+) -> Result<(Peer, Upgraded), NoSession> {
     let began = tokio::time::Instant::now();
     let Config { head_timeout, access, .. } = &*shared.config;
-    let admitted = tokio::select! {
+    let accepted = tokio::select! {
         () = orders.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
-        admitted = timeout_at(began + *head_timeout, tls::admit(io, &access.tls, access.plain)) => {
-            admitted.map_err(|_| NoSession::TimedOut)?
-        }
+        accepted = timeout_at(
+            began + *head_timeout,
+            tls::accept(io, address, &access.tls, access.plain),
+        ) => accepted.map_err(|_| NoSession::TimedOut)?,
     };
-    let stream = match admitted {
-        Ok(stream) => stream,
+    let (stream, peer) = match accepted {
+        Ok(accepted) => accepted,
         Err((why, io)) => {
             if let Some(io) = io {
                 http::linger(Stream::new(io), &mut orders).await;
@@ -159,18 +159,16 @@ async fn receive(
             return Err(why.into());
         }
     };
-    let name = stream.client_name();
-    let guard =
-        Guard::new(access.auth.as_ref(), access.web_auth, &shared.penalties, peer, name.as_deref());
+    let guard = Guard::new(access.auth.as_ref(), access.web_auth, &shared.penalties, &peer);
     let received =
-        http::receive(stream, peer, &shared.config, &shared.sessions, &guard, began, &mut orders);
-    received.await.map_err(|why| match why {
-        NoSession::Io(error) => match tls::verdict(&error) {
-            Some(refused) => refused.into(),
-            None => NoSession::Io(error),
-        },
-        why => why,
-    })
+        http::receive(stream, &peer, &shared.config, &shared.sessions, &guard, began, &mut orders);
+    match received.await {
+        Ok(upgraded) => Ok((peer, upgraded)),
+        Err(NoSession::Io(error)) => {
+            Err(Failure::from_read(&error).map_or(NoSession::Io(error), NoSession::NotAccepted))
+        }
+        Err(why) => Err(why),
+    }
 }
 
 /// Finds the client a target and pumps, again if the target was lost before anything happened.

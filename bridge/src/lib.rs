@@ -28,6 +28,7 @@ mod http;
 mod listen;
 mod lookup;
 mod order;
+mod peer;
 mod penalty;
 mod private;
 mod pump;

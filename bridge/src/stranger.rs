@@ -13,15 +13,16 @@ use tracing::{debug, info, warn};
 
 use crate::auth::{self, Denial};
 use crate::http::NoSession;
+use crate::peer::Peer;
 use crate::shown;
-use crate::tls::Refused;
+use crate::tls::Failure;
 
 /// The `tracing` target of records that a client can cause without a session.
 pub const STRANGER: &str = "stranger";
 
 /// A handshake that was answered with an error.
-pub(crate) fn refused(peer: SocketAddr, head: &Parts, status: StatusCode, why: impl fmt::Display) {
-    let (client, port, status) = (peer.ip(), peer.port(), status.as_u16());
+pub(crate) fn refused(peer: &Peer, head: &Parts, status: StatusCode, why: impl fmt::Display) {
+    let (client, port, status) = (peer.address.ip(), peer.address.port(), status.as_u16());
     let path = &*shown::head(head);
     info!(
         target: STRANGER, %client, port, path, status,
@@ -30,14 +31,8 @@ pub(crate) fn refused(peer: SocketAddr, head: &Parts, status: StatusCode, why: i
 }
 
 /// A client that has not shown what it must. `version` is that of its handshake, if it was one.
-pub(crate) fn denied(
-    peer: SocketAddr,
-    head: &Parts,
-    version: &str,
-    status: StatusCode,
-    denial: Denial,
-) {
-    let (client, port, status) = (peer.ip(), peer.port(), status.as_u16());
+pub(crate) fn denied(peer: &Peer, head: &Parts, version: &str, status: StatusCode, denial: Denial) {
+    let (client, port, status) = (peer.address.ip(), peer.address.port(), status.as_u16());
     let path = &*shown::head(head);
     match (denial, auth::origin(&head.headers, version)) {
         // A browser begins so, before it asks its user.
@@ -63,13 +58,13 @@ pub(crate) fn denied(
 
 /// A session whose client offered sub-protocols of which we know none: the answer has none, and a
 /// browser then fails the connection (RFC 6455 allows it, the WHATWG's standard asks for it).
-pub(crate) fn unknown_protocols(peer: SocketAddr, headers: &HeaderMap) {
+pub(crate) fn unknown_protocols(peer: &Peer, headers: &HeaderMap) {
     let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let lines: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
     if lines.is_empty() {
         return;
     }
-    let (client, port, offered) = (peer.ip(), peer.port(), lines.join(", "));
+    let (client, port, offered) = (peer.address.ip(), peer.address.port(), lines.join(", "));
     let offered = &*shown::text(&offered);
     info!(
         target: STRANGER, %client, port, offered,
@@ -79,13 +74,13 @@ pub(crate) fn unknown_protocols(peer: SocketAddr, headers: &HeaderMap) {
 }
 
 /// A connection that ended without a session. A health check is not worth more than a debug message.
-pub(crate) fn ended(peer: SocketAddr, why: &NoSession) {
-    let (client, port) = (peer.ip(), peer.port());
+pub(crate) fn ended(address: SocketAddr, why: &NoSession) {
+    let (client, port) = (address.ip(), address.port());
     match why {
-        NoSession::Refused(why @ Refused::Handshake(_)) => {
+        NoSession::NotAccepted(why @ Failure::Handshake(_)) => {
             info!(target: STRANGER, %client, port, "{why}: {client}");
         }
-        NoSession::Refused(why) if !matches!(why, Refused::Closed) => {
+        NoSession::NotAccepted(why) if !matches!(why, Failure::Closed) => {
             warn!(target: STRANGER, %client, port, "{why}: {client}");
         }
         why => debug!(%client, port, "connection ended without a session: {client}: {why}"),

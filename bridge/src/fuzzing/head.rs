@@ -1,7 +1,7 @@
 //! Request heads: where they end, what they ask for, and what they are answered.
 
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::{Component, Path};
 
 use ::http::request::Parts;
@@ -11,6 +11,7 @@ use crate::auth::{Auth, Credentials, Guard};
 use crate::http::first::{end_of_head, parse};
 use crate::http::place::{Place, reference};
 use crate::http::reply;
+use crate::peer::Peer;
 use crate::penalty::Penalties;
 use crate::ws::{Challenge, Scheme, Upgrade};
 
@@ -60,15 +61,16 @@ fn handshake(upgrade: &Upgrade) {
 
 /// Whoever is let in has said what is asked for.
 fn guard(head: &Parts, bytes: &[u8]) {
-    let (name, names) = (Some("Joe"), vec!["Jane".to_owned()]);
+    let names = vec!["Jane".to_owned()];
+    let address = (Ipv4Addr::LOCALHOST, 1).into();
+    let peer = Peer { address, tls: None, certificate: Some("Joe".into()) };
     for (auth, shown) in [
         (Auth::Basic(Credentials::new(CREDENTIALS.0)), CREDENTIALS.1),
         (Auth::Origin(vec![ORIGIN.to_owned()]), ORIGIN.as_bytes()),
         (Auth::ClientCertCn(names), b"in no head"),
     ] {
-        let client = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let penalties = Penalties::default();
-        let guard = Guard::new(Some(&auth), true, &penalties, client, name);
+        let guard = Guard::new(Some(&auth), true, &penalties, &peer);
         let admitted = guard.admit_web_request(&head.headers).is_ok()
             || ["13", "8", "hixie"]
                 .iter()

@@ -13,9 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{HEAD_MAX, NoSession, Upgraded};
 use crate::auth::Guard;
+use crate::peer::Peer;
 use crate::sessions::Sessions;
 use crate::stream::Stream;
-use crate::ws::Challenge;
+use crate::ws::{Challenge, Scheme};
 
 /// How much is read at once: most heads are shorter.
 const PIECE: usize = 1024;
@@ -34,14 +35,16 @@ pub(super) enum First {
 /// Reads a connection's first head, and answers it if it is an old handshake.
 pub(super) async fn receive(
     mut stream: Stream,
+    peer: &Peer,
     sessions: &Arc<Sessions>,
     guard: &Guard<'_>,
 ) -> Result<First, NoSession> {
     let mut bytes = BytesMut::with_capacity(PIECE);
     let head = read_head(&mut stream, &mut bytes).await?;
+    let scheme = if peer.tls.is_some() { Scheme::Wss } else { Scheme::Ws };
     let challenge = head.and_then(|length| {
         let head = parse(&bytes[..length])?;
-        let challenge = Challenge::from_head(&head, stream.scheme())?;
+        let challenge = Challenge::from_head(&head, scheme)?;
         // One that is denied gets its answer with the others.
         guard.admit_session(&head.headers, "hixie").is_ok().then_some((challenge, length))
     });
@@ -138,7 +141,7 @@ mod tests {
                 bytes[at] = state.to_le_bytes()[4];
             }
             if let Some(head) = parse(&bytes) {
-                let challenge = Challenge::from_head(&head, crate::ws::Scheme::Ws);
+                let challenge = Challenge::from_head(&head, Scheme::Ws);
                 assert!(
                     challenge.is_none_or(|challenge| challenge.answer(b"12345678").len() > 100)
                 );

@@ -15,7 +15,7 @@ pub(crate) mod reply;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
@@ -35,12 +35,13 @@ use crate::auth::{Denial, Guard};
 use crate::client::DRAIN;
 use crate::config::{Config, Shutdown};
 use crate::order::Orders;
+use crate::peer::Peer;
 use crate::private::Private;
 use crate::sessions::{Session, Sessions};
 use crate::shown;
 use crate::stranger;
 use crate::stream::Stream;
-use crate::tls::Refused;
+use crate::tls::Failure;
 use crate::words::words;
 use crate::ws::{Refusal, Upgrade};
 use first::First;
@@ -69,7 +70,7 @@ pub(crate) enum NoSession {
     #[error("{0}")]
     Http(#[from] hyper::Error),
     #[error("{0}")]
-    Refused(#[from] Refused),
+    NotAccepted(#[from] Failure),
     #[error("{}", words(.0))]
     Io(#[from] std::io::Error),
 }
@@ -78,14 +79,14 @@ pub(crate) enum NoSession {
 /// `head_timeout` after `began`.
 pub(crate) async fn receive(
     io: Stream,
-    peer: SocketAddr,
+    peer: &Peer,
     config: &Config,
     sessions: &Arc<Sessions>,
     guard: &Guard<'_>,
     began: Instant,
     orders: &mut Orders,
 ) -> Result<Upgraded, NoSession> {
-    let first = first::receive(io, sessions, guard);
+    let first = first::receive(io, peer, sessions, guard);
     let first = tokio::select! {
         biased;
         first = timeout_at(began + config.head_timeout, first) => {
@@ -170,7 +171,7 @@ pub(crate) async fn linger(mut stream: Stream, orders: &mut Orders) {
 
 /// Answers requests, and remembers the one that became a session.
 struct Reception<'a> {
-    peer: SocketAddr,
+    peer: &'a Peer,
     web: Option<&'a Path>,
     private: &'a Arc<Private>,
     sessions: &'a Arc<Sessions>,
@@ -198,7 +199,7 @@ impl<'a> Service<Request<Incoming>> for Reception<'a> {
         let reply = match upgrade {
             Ok(upgrade) => self.begin(&head, upgrade),
             Err(Refusal::WebRequest) => {
-                return Box::pin(web_request(self.web, self.private, head, self.peer));
+                return Box::pin(web_request(self.web, self.private, head, self.peer.address.ip()));
             }
             Err(refusal) => {
                 let reply = reply::refusal(refusal);
@@ -264,7 +265,7 @@ async fn web_request(
     web: Option<&Path>,
     private: &Arc<Private>,
     head: Parts,
-    client: SocketAddr,
+    client: IpAddr,
 ) -> Result<Reply, Infallible> {
     let (method, uri) = (head.method.clone(), head.uri.clone());
     let reply = match web {
