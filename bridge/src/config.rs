@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use crate::auth::Auth;
+use crate::admission::auth::Auth;
 use crate::private::Private;
 use crate::tap::Traffic;
 use crate::tls::{Plain, Tls};

@@ -12,23 +12,23 @@ use tokio::time::timeout_at;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
-use crate::auth::Guard;
+use crate::admission::auth::Guard;
+use crate::admission::penalty::Penalties;
 use crate::client::Client;
 use crate::config::{Config, Shutdown};
-use crate::http::{self, NoSession, Upgraded};
+use crate::http::{self, Upgraded};
 use crate::order::Orders;
 use crate::peer::Peer;
-use crate::penalty::Penalties;
 use crate::pump::{End, Pump, SHUTTING_DOWN};
 use crate::record::{Encoding, Recordings};
+use crate::redact;
 use crate::sessions::Sessions;
-use crate::shown;
-use crate::stranger;
 use crate::stream::Stream;
 use crate::tap::Tap;
 use crate::target::{Reached, Target};
 use crate::tls::{self, Failure};
 use crate::turns::Turns;
+use crate::unadmitted::{self, NoSession};
 use crate::ws::Upgrade;
 
 /// What all connections of a bridge share.
@@ -63,7 +63,7 @@ pub(crate) async fn attend(
         Ok((peer, Upgraded { stream, upgrade, session })) => {
             (peer, stream, session, upgrade.codec(), upgrade.version, shown_path(upgrade))
         }
-        Err(why) => return stranger::ended(address, &why),
+        Err(why) => return unadmitted::ended(address, &why),
     };
     let tap = shared.tap(session.id, codec.encoding());
     let mut client = Client::new(stream, codec, tap);
@@ -115,7 +115,7 @@ pub(crate) async fn attend(
 
 /// The path as the log has it; the handshake is done with.
 fn shown_path(upgrade: Upgrade) -> Box<str> {
-    let shown = match shown::path(&upgrade.path) {
+    let shown = match redact::path(&upgrade.path) {
         Cow::Owned(shown) => shown,
         Cow::Borrowed(_) => upgrade.path,
     };

@@ -5,8 +5,8 @@
 //! - `listen` accepts the connection and knows when the bridge is done,
 //! - `connection` has the pipeline on one screen,
 //! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
-//! - `http` answers its requests until one is a handshake, which `ws` and `auth` judge; `penalty`
-//!   makes those wait who guess passwords, `stranger` records who was turned away,
+//! - `http` answers its requests until one is a handshake, which `ws` reads and `admission` lets in;
+//!   `unadmitted` records who was turned away,
 //! - `target` finds it a connection to an address (`lookup` knows those of a name, `race` which of
 //!   them is used) or to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
@@ -17,7 +17,7 @@
 //! The crate knows sockets and clocks; no command line, no process, no signal.
 #![forbid(unsafe_code)]
 
-mod auth;
+mod admission;
 mod buffer;
 mod client;
 mod config;
@@ -29,25 +29,24 @@ mod listen;
 mod lookup;
 mod order;
 mod peer;
-mod penalty;
 mod private;
 mod pump;
 mod race;
 mod record;
+mod redact;
 mod sessions;
-mod shown;
 #[cfg(test)]
 #[path = "../../tests/support/skip.rs"]
 #[allow(dead_code, reason = "other crates skip for other reasons")]
 mod skip;
 pub mod sock_diag;
 mod standstill;
-mod stranger;
 mod stream;
 mod tap;
 mod target;
 pub mod tls;
 mod turns;
+mod unadmitted;
 mod words;
 pub mod ws;
 pub mod zone;
@@ -57,11 +56,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use auth::{Auth, Credentials};
+pub use admission::{Auth, Credentials};
 pub use config::{Access, Address, Config, Program, Readiness, Shutdown, Target};
 pub use private::Private;
-pub use stranger::STRANGER;
 pub use tap::{TRAFFIC_LEGEND, Traffic};
+pub use unadmitted::UNADMITTED;
 pub use words::words;
 
 /// Why a bridge ended.

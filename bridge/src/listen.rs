@@ -16,10 +16,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, warn};
 
+use crate::admission::penalty::Penalties;
 use crate::config::{Config, Shutdown};
 use crate::connection::{Shared, attend};
 use crate::order::Orders;
-use crate::penalty::Penalties;
 use crate::record::Recordings;
 use crate::sessions::Sessions;
 use crate::stream::{tune, tune_if_early};

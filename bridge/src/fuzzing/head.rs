@@ -7,12 +7,12 @@ use std::path::{Component, Path};
 use ::http::request::Parts;
 use httparse::{EMPTY_HEADER, Response};
 
-use crate::auth::{Auth, Credentials, Guard};
+use crate::admission::auth::{Auth, Credentials, Guard};
+use crate::admission::penalty::Penalties;
 use crate::http::first::{end_of_head, parse};
 use crate::http::place::{Place, reference};
 use crate::http::reply;
 use crate::peer::Peer;
-use crate::penalty::Penalties;
 use crate::ws::{Challenge, Scheme, Upgrade};
 
 const ROOT: &str = "/served";

@@ -11,11 +11,12 @@ use ::http::request::Parts;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{HEAD_MAX, NoSession, Upgraded};
-use crate::auth::Guard;
+use super::{HEAD_MAX, Upgraded};
+use crate::admission::auth::Guard;
 use crate::peer::Peer;
 use crate::sessions::Sessions;
 use crate::stream::Stream;
+use crate::unadmitted::NoSession;
 use crate::ws::{Challenge, Scheme};
 
 /// How much is read at once: most heads are shorter.

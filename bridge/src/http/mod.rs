@@ -31,18 +31,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::debug;
 
-use crate::auth::{Denial, Guard};
+use crate::admission::auth::{Denial, Guard};
 use crate::client::DRAIN;
 use crate::config::{Config, Shutdown};
 use crate::order::Orders;
 use crate::peer::Peer;
 use crate::private::Private;
+use crate::redact;
 use crate::sessions::{Session, Sessions};
-use crate::shown;
-use crate::stranger;
 use crate::stream::Stream;
-use crate::tls::Failure;
-use crate::words::words;
+use crate::unadmitted::{self, NoSession};
 use crate::ws::{Refusal, Upgrade};
 use first::First;
 use pace::{Deadline, Metered, Traffic};
@@ -56,23 +54,6 @@ pub(crate) struct Upgraded {
     pub(crate) stream: Stream,
     pub(crate) upgrade: Upgrade,
     pub(crate) session: Session,
-}
-
-/// Why a connection became no session.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NoSession {
-    #[error("closed by the client")]
-    Closed,
-    #[error("the bridge takes no more sessions")]
-    NoMore,
-    #[error("no request in time")]
-    TimedOut,
-    #[error("{0}")]
-    Http(#[from] hyper::Error),
-    #[error("{0}")]
-    NotAccepted(#[from] Failure),
-    #[error("{}", words(.0))]
-    Io(#[from] std::io::Error),
 }
 
 /// Answers the requests of a new connection until one is a handshake. The first head must be there
@@ -203,7 +184,7 @@ impl<'a> Service<Request<Incoming>> for Reception<'a> {
             }
             Err(refusal) => {
                 let reply = reply::refusal(refusal);
-                stranger::refused(self.peer, &head, reply.status(), refusal);
+                unadmitted::refused(self.peer, &head, reply.status(), refusal);
                 reply
             }
         };
@@ -230,7 +211,7 @@ impl<'a> Reception<'a> {
         let is_last = *upgrade == Err(Refusal::Hixie);
         let reply = reply::denied(denial, is_last);
         let version = upgrade.as_ref().map_or("", |upgrade| upgrade.version);
-        stranger::denied(self.peer, head, version, reply.status(), denial);
+        unadmitted::denied(self.peer, head, version, reply.status(), denial);
         if denial != Denial::Credentials {
             return Box::pin(ready(Ok(reply)));
         }
@@ -245,11 +226,11 @@ impl<'a> Reception<'a> {
     fn begin(&self, head: &Parts, upgrade: Upgrade) -> Reply {
         let Some(session) = self.sessions.begin() else {
             let reply = reply::no_more_sessions();
-            stranger::refused(self.peer, head, reply.status(), "no more sessions");
+            unadmitted::refused(self.peer, head, reply.status(), "no more sessions");
             return reply;
         };
         if upgrade.protocol.is_none() {
-            stranger::unknown_protocols(self.peer, &head.headers);
+            unadmitted::unknown_protocols(self.peer, &head.headers);
         }
         let mut reply = reply::switching(&upgrade);
         // hyper would add that the connection is kept alive, did it have to bring this down to 1.0.
@@ -272,7 +253,7 @@ async fn web_request(
         Some(root) => files::answer(root, private, head).await,
         None => reply::refusal(Refusal::WebRequest),
     };
-    let (method, path) = (shown::text(method.as_str()), shown::text(uri.path()));
+    let (method, path) = (redact::text(method.as_str()), redact::text(uri.path()));
     let status = reply.status().as_u16();
     debug!(
         %client,

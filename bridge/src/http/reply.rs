@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
-use crate::auth::Denial;
+use crate::admission::auth::Denial;
 use crate::ws::{Refusal, Upgrade, VERSIONS};
 
 /// Bytes at hand, or those of a file.

@@ -12,8 +12,8 @@ use data_encoding::BASE64;
 use subtle::{Choice, ConstantTimeEq};
 use tokio::time::Instant;
 
+use crate::admission::penalty::Penalties;
 use crate::peer::Peer;
-use crate::penalty::Penalties;
 
 /// `Origin` as the HyBi drafts before version 13 call it.
 const SEC_WEBSOCKET_ORIGIN: HeaderName = HeaderName::from_static("sec-websocket-origin");

@@ -1,7 +1,7 @@
-//! What the log says of clients that got no session: who, what for, and why not.
+//! Clients that get no session: why not, and what the log says of them.
 //!
 //! Anybody can cause these records, as often as they like. They are short, have no secrets, and are
-//! marked with [`STRANGER`], by which whoever keeps the log counts those that are too many.
+//! marked with [`UNADMITTED`], by which whoever keeps the log counts those that are too many.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,21 +11,38 @@ use ::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use ::http::request::Parts;
 use tracing::{debug, info, warn};
 
-use crate::auth::{self, Denial};
-use crate::http::NoSession;
+use crate::admission::auth::{self, Denial};
 use crate::peer::Peer;
-use crate::shown;
+use crate::redact;
 use crate::tls::Failure;
+use crate::words::words;
 
 /// The `tracing` target of records that a client can cause without a session.
-pub const STRANGER: &str = "stranger";
+pub const UNADMITTED: &str = "unadmitted";
+
+/// Why a connection became no session.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoSession {
+    #[error("closed by the client")]
+    Closed,
+    #[error("the bridge takes no more sessions")]
+    NoMore,
+    #[error("no request in time")]
+    TimedOut,
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("{0}")]
+    NotAccepted(#[from] Failure),
+    #[error("{}", words(.0))]
+    Io(#[from] std::io::Error),
+}
 
 /// A handshake that was answered with an error.
 pub(crate) fn refused(peer: &Peer, head: &Parts, status: StatusCode, why: impl fmt::Display) {
     let (client, port, status) = (peer.address.ip(), peer.address.port(), status.as_u16());
-    let path = &*shown::head(head);
+    let path = &*redact::head(head);
     info!(
-        target: STRANGER, %client, port, path, status,
+        target: UNADMITTED, %client, port, path, status,
         "refused a handshake: {client}: {why} ({status} for {path:?})"
     );
 }
@@ -33,24 +50,24 @@ pub(crate) fn refused(peer: &Peer, head: &Parts, status: StatusCode, why: impl f
 /// A client that has not shown what it must. `version` is that of its handshake, if it was one.
 pub(crate) fn denied(peer: &Peer, head: &Parts, version: &str, status: StatusCode, denial: Denial) {
     let (client, port, status) = (peer.address.ip(), peer.address.port(), status.as_u16());
-    let path = &*shown::head(head);
+    let path = &*redact::head(head);
     match (denial, auth::origin(&head.headers, version)) {
         // A browser begins so, before it asks its user.
         (Denial::NoCredentials, _) => info!(
-            target: STRANGER, %client, port, path, status,
+            target: UNADMITTED, %client, port, path, status,
             "asked a client for credentials: {client} ({status} for {path:?})"
         ),
         (Denial::Origin, Some(origin)) => {
             let origin = String::from_utf8_lossy(origin);
-            let origin = &*shown::text(&origin);
+            let origin = &*redact::text(&origin);
             warn!(
-                target: STRANGER, %client, port, path, status, origin,
+                target: UNADMITTED, %client, port, path, status, origin,
                 "denied a client: {client}: its origin {origin:?} is none that is expected \
                  ({status} for {path:?})"
             );
         }
         (denial, _) => warn!(
-            target: STRANGER, %client, port, path, status,
+            target: UNADMITTED, %client, port, path, status,
             "denied a client: {client}: {denial} ({status} for {path:?})"
         ),
     }
@@ -65,9 +82,9 @@ pub(crate) fn unknown_protocols(peer: &Peer, headers: &HeaderMap) {
         return;
     }
     let (client, port, offered) = (peer.address.ip(), peer.address.port(), lines.join(", "));
-    let offered = &*shown::text(&offered);
+    let offered = &*redact::text(&offered);
     info!(
-        target: STRANGER, %client, port, offered,
+        target: UNADMITTED, %client, port, offered,
         "chose no sub-protocol: {client} offered {offered:?}, of which we know none: \
          a browser closes such a connection"
     );
@@ -78,10 +95,10 @@ pub(crate) fn ended(address: SocketAddr, why: &NoSession) {
     let (client, port) = (address.ip(), address.port());
     match why {
         NoSession::NotAccepted(why @ Failure::Handshake(_)) => {
-            info!(target: STRANGER, %client, port, "{why}: {client}");
+            info!(target: UNADMITTED, %client, port, "{why}: {client}");
         }
         NoSession::NotAccepted(why) if !matches!(why, Failure::Closed) => {
-            warn!(target: STRANGER, %client, port, "{why}: {client}");
+            warn!(target: UNADMITTED, %client, port, "{why}: {client}");
         }
         why => debug!(%client, port, "connection ended without a session: {client}: {why}"),
     }
