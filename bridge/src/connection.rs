@@ -12,13 +12,12 @@ use tokio::time::timeout_at;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::info;
 
-use crate::admission::auth::Guard;
-use crate::admission::penalty::Penalties;
+use crate::admission::Admission;
 use crate::client::Client;
 use crate::config::{Config, Shutdown};
 use crate::http::{self, Upgraded};
 use crate::order::Orders;
-use crate::peer::Peer;
+use crate::peer::{Peer, TlsVersion};
 use crate::pump::{End, Pump, SHUTTING_DOWN};
 use crate::record::{Encoding, Recordings};
 use crate::redact;
@@ -34,10 +33,9 @@ use crate::ws::Upgrade;
 /// What all connections of a bridge share.
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
-    pub(crate) target: Target,
+    pub(crate) admission: Admission,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) turns: Turns,
-    pub(crate) penalties: Penalties,
     pub(crate) recordings: Option<Arc<Recordings>>,
 }
 
@@ -59,50 +57,52 @@ pub(crate) async fn attend(
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     // A session lives long and its handshake does not: what that needs is freed here.
     let received = Box::pin(receive(io, address, Arc::clone(&shared), orders.clone())).await;
-    let (peer, stream, session, codec, version, path) = match received {
-        Ok((peer, Upgraded { stream, upgrade, session })) => {
-            (peer, stream, session, upgrade.codec(), upgrade.version, shown_path(upgrade))
+    let (peer, ticket, stream, codec, version, path) = match received {
+        Ok((peer, Upgraded { ticket, stream, upgrade })) => {
+            (peer, ticket, stream, upgrade.codec(), upgrade.version, shown_path(upgrade))
         }
         Err(why) => return unadmitted::ended(address, &why),
     };
-    let tap = shared.tap(session.id, codec.encoding());
+    let tap = shared.tap(ticket.number(), codec.encoding());
     let mut client = Client::new(stream, codec, tap);
     let began = Instant::now();
     info!(
-        session = session.id,
-        client = %address.ip(),
-        port = address.port(),
+        session = ticket.number(),
+        client = %peer.address.ip(),
+        port = peer.address.port(),
         version,
         path = &*path,
         target = %shared.config.target,
-        tls = peer.tls,
+        tls = peer.tls.map(TlsVersion::number),
         name = peer.certificate,
-        "session started: {}, {address} to {}, version {}, path {:?}{}",
-        session.id,
+        "session started: {}, {} to {}, version {}, path {:?}{}",
+        ticket.number(),
+        peer.address,
         shared.config.target,
         version,
         path,
         encryption(&peer)
     );
-    bridge(&mut client, &shared, &mut orders).await;
+    bridge(&mut client, ticket.target(), &shared.turns, &mut orders).await;
     let (code, reason) = client.ending();
     let duration = began.elapsed();
     info!(
-        session = session.id,
-        client = %address.ip(),
-        port = address.port(),
+        session = ticket.number(),
+        client = %peer.address.ip(),
+        port = peer.address.port(),
         version,
         path = &*path,
         target = %shared.config.target,
-        tls = peer.tls,
+        tls = peer.tls.map(TlsVersion::number),
         name = peer.certificate,
         sent = client.sent,
         received = client.received,
         duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         code,
         reason,
-        "session ended: {}, {address} after {:.1} s, {} bytes sent, {} received, code {code}{}",
-        session.id,
+        "session ended: {}, {} after {:.1} s, {} bytes sent, {} received, code {code}{}",
+        ticket.number(),
+        peer.address,
         duration.as_secs_f64(),
         client.sent,
         client.received,
@@ -123,7 +123,7 @@ fn shown_path(upgrade: Upgrade) -> Box<str> {
 }
 
 fn encryption(peer: &Peer) -> String {
-    let Some(version) = peer.tls else { return String::new() };
+    let Some(version) = peer.tls.map(TlsVersion::number) else { return String::new() };
     match &peer.certificate {
         Some(name) => format!(", tls {version}, name {name:?}"),
         None => format!(", tls {version}"),
@@ -159,10 +159,8 @@ async fn receive(
             return Err(why.into());
         }
     };
-    let guard = Guard::new(access.auth.as_ref(), access.web_auth, &shared.penalties, &peer);
-    let received =
-        http::receive(stream, &peer, &shared.config, &shared.sessions, &guard, began, &mut orders);
-    match received.await {
+    let Shared { config, admission, .. } = &*shared;
+    match http::receive(stream, &peer, config, admission, began, &mut orders).await {
         Ok(upgraded) => Ok((peer, upgraded)),
         Err(NoSession::Io(error)) => {
             Err(Failure::from_read(&error).map_or(NoSession::Io(error), NoSession::NotAccepted))
@@ -172,15 +170,15 @@ async fn receive(
 }
 
 /// Finds the client a target and pumps, again if the target was lost before anything happened.
-async fn bridge(client: &mut Client, shared: &Shared, orders: &mut Orders) {
-    let mut hold = shared.target.hold();
+async fn bridge(client: &mut Client, target: &Target, turns: &Turns, orders: &mut Orders) {
+    let mut hold = target.hold();
     loop {
-        match Box::pin(shared.target.reach(client, orders, &mut hold)).await {
+        match Box::pin(target.reach(client, orders, &mut hold)).await {
             Reached::Target(connection) => {
                 let mut pump = Pump::new(client, connection, orders.clone());
-                match run(&mut pump, &shared.turns, orders).await {
+                match run(&mut pump, turns, orders).await {
                     End::Finished => return,
-                    End::Lost => shared.target.doubt(&mut hold),
+                    End::Lost => target.doubt(&mut hold),
                 }
             }
             Reached::Nothing(why) if !orders.given(Shutdown::Now) => {
@@ -236,11 +234,15 @@ mod tests {
             record: None,
             traffic: None,
         });
+        let sessions = Sessions::new(1);
         let shared = Arc::new(Shared {
-            target: Target::new(Arc::clone(&config)),
-            sessions: Sessions::new(1),
+            admission: Admission::new(
+                &config.access,
+                Arc::new(Target::new(Arc::clone(&config))),
+                Arc::clone(&sessions),
+            ),
+            sessions,
             turns: Turns::new(),
-            penalties: Penalties::default(),
             recordings: None,
             config,
         });

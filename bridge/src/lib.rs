@@ -56,7 +56,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use admission::{Auth, Credentials};
+pub use admission::auth::{Auth, Credentials};
 pub use config::{Access, Address, Config, Program, Readiness, Shutdown, Target};
 pub use private::Private;
 pub use tap::{TRAFFIC_LEGEND, Traffic};

@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, warn};
 
-use crate::admission::penalty::Penalties;
+use crate::admission::Admission;
 use crate::config::{Config, Shutdown};
 use crate::connection::{Shared, attend};
 use crate::order::Orders;
@@ -72,6 +72,8 @@ impl Bridge {
         };
         let listeners = listeners.into_iter().map(register).collect::<Result<_, _>>();
         let recordings = config.record.clone().map(Recordings::new).transpose();
+        let sessions = Sessions::new(if config.run_once { 1 } else { u64::MAX });
+        let target = Arc::new(Target::new(Arc::clone(&config)));
         let now = Instant::now();
         Ok(Self {
             listeners: listeners.map_err(Error::Listen)?,
@@ -86,10 +88,9 @@ impl Bridge {
             is_full: false,
             cut_off: None,
             shared: Arc::new(Shared {
-                target: Target::new(Arc::clone(&config)),
-                sessions: Sessions::new(if config.run_once { 1 } else { u64::MAX }),
+                admission: Admission::new(&config.access, target, Arc::clone(&sessions)),
+                sessions,
                 turns: Turns::new(),
-                penalties: Penalties::default(),
                 recordings: recordings.map_err(Error::Record)?,
                 config,
             }),

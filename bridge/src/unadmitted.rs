@@ -3,15 +3,11 @@
 //! Anybody can cause these records, as often as they like. They are short, have no secrets, and are
 //! marked with [`UNADMITTED`], by which whoever keeps the log counts those that are too many.
 
-use std::fmt;
 use std::net::SocketAddr;
 
-use ::http::StatusCode;
 use ::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
-use ::http::request::Parts;
 use tracing::{debug, info, warn};
 
-use crate::admission::auth::{self, Denial};
 use crate::peer::Peer;
 use crate::redact;
 use crate::tls::Failure;
@@ -35,42 +31,6 @@ pub(crate) enum NoSession {
     NotAccepted(#[from] Failure),
     #[error("{}", words(.0))]
     Io(#[from] std::io::Error),
-}
-
-/// A handshake that was answered with an error.
-pub(crate) fn refused(peer: &Peer, head: &Parts, status: StatusCode, why: impl fmt::Display) {
-    let (client, port, status) = (peer.address.ip(), peer.address.port(), status.as_u16());
-    let path = &*redact::head(head);
-    info!(
-        target: UNADMITTED, %client, port, path, status,
-        "refused a handshake: {client}: {why} ({status} for {path:?})"
-    );
-}
-
-/// A client that has not shown what it must. `version` is that of its handshake, if it was one.
-pub(crate) fn denied(peer: &Peer, head: &Parts, version: &str, status: StatusCode, denial: Denial) {
-    let (client, port, status) = (peer.address.ip(), peer.address.port(), status.as_u16());
-    let path = &*redact::head(head);
-    match (denial, auth::origin(&head.headers, version)) {
-        // A browser begins so, before it asks its user.
-        (Denial::NoCredentials, _) => info!(
-            target: UNADMITTED, %client, port, path, status,
-            "asked a client for credentials: {client} ({status} for {path:?})"
-        ),
-        (Denial::Origin, Some(origin)) => {
-            let origin = String::from_utf8_lossy(origin);
-            let origin = &*redact::text(&origin);
-            warn!(
-                target: UNADMITTED, %client, port, path, status, origin,
-                "denied a client: {client}: its origin {origin:?} is none that is expected \
-                 ({status} for {path:?})"
-            );
-        }
-        (denial, _) => warn!(
-            target: UNADMITTED, %client, port, path, status,
-            "denied a client: {client}: {denial} ({status} for {path:?})"
-        ),
-    }
 }
 
 /// A session whose client offered sub-protocols of which we know none: the answer has none, and a

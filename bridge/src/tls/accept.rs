@@ -11,7 +11,7 @@ use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
 use super::certificate::common_name;
 use super::failure::Failure;
 use super::{Acceptor, Tls};
-use crate::peer::Peer;
+use crate::peer::{Peer, TlsVersion};
 use crate::stream::Stream;
 
 /// The type of a TLS record that begins a handshake (RFC 8446, section 5.1).
@@ -91,10 +91,10 @@ async fn shake_hands(Acceptor(config): Acceptor, io: TcpStream, address: SocketA
     }
 }
 
-fn version(tls: &ServerConnection) -> Option<&'static str> {
+fn version(tls: &ServerConnection) -> Option<TlsVersion> {
     match tls.protocol_version()? {
-        ProtocolVersion::TLSv1_3 => Some("1.3"),
-        _ => Some("1.2"),
+        ProtocolVersion::TLSv1_3 => Some(TlsVersion::V1_3),
+        _ => Some(TlsVersion::V1_2),
     }
 }
 
