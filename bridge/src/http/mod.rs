@@ -5,11 +5,12 @@
 //! limits (L2) are here.
 
 mod cached;
+mod deadline;
 pub(crate) mod files;
 pub(crate) mod first;
 mod host;
 mod listing;
-mod pace;
+mod metered;
 pub(crate) mod place;
 pub(crate) mod reply;
 
@@ -40,8 +41,9 @@ use crate::redact;
 use crate::stream::Stream;
 use crate::unadmitted::{self, NoSession};
 use crate::ws::{NoUpgrade, Upgrade};
+use deadline::Deadline;
 use first::First;
-use pace::{Deadline, Metered, Traffic};
+use metered::{Activity, Metered};
 use reply::Reply;
 
 /// The longest request head, bytes (L2).
@@ -76,7 +78,7 @@ pub(crate) async fn receive(
         First::Upgraded(upgraded) => return Ok(upgraded),
         First::Other(io, refused) => (io, refused),
     };
-    let traffic = Traffic::default();
+    let activity = Activity::default();
     let reception = Reception {
         peer,
         admission,
@@ -84,14 +86,14 @@ pub(crate) async fn receive(
         private: &config.access.private,
         refused: Mutex::new(refused),
         admitted: OnceLock::new(),
-        traffic: &traffic,
+        activity: &activity,
     };
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .header_read_timeout(None)
         // A client may shut down its sending side after its request, and still reads.
         .half_close(true)
-        .serve_connection(TokioIo::new(Metered::new(io, &traffic)), &reception);
+        .serve_connection(TokioIo::new(Metered::new(io, &activity)), &reception);
     let deadline = Deadline::new(began, config.head_timeout);
     let served = serve(&mut connection, &reception, deadline, orders).await;
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
@@ -118,7 +120,7 @@ async fn serve<'r>(
     mut deadline: Deadline,
     orders: &mut Orders,
 ) -> Result<(), NoSession> {
-    let traffic = reception.traffic;
+    let activity = reception.activity;
     let mut urged = orders.clone();
     let mut no_more = pin!(orders.at_least(Shutdown::NoMore));
     let mut now = pin!(urged.at_least(Shutdown::Now));
@@ -127,7 +129,7 @@ async fn serve<'r>(
         if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(served.map_err(NoSession::Http));
         }
-        if deadline.poll(cx, traffic, || traffic.under_way()).is_ready() {
+        if deadline.poll(cx, activity, || activity.under_way()).is_ready() {
             return Poll::Ready(Err(NoSession::TimedOut));
         }
         // Once there is a session its 101 goes out, whatever the orders are.
@@ -170,7 +172,7 @@ struct Reception<'a> {
     /// What the first request is to be answered, if that was decided when it was read before.
     refused: Mutex<Option<Refusal>>,
     admitted: OnceLock<(Upgrade, Ticket)>,
-    traffic: &'a Traffic,
+    activity: &'a Activity,
 }
 
 /// An answer under way.
@@ -183,7 +185,7 @@ impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
 
     fn call(&self, request: Request<Incoming>) -> Answer<'r> {
         let reception = *self;
-        reception.traffic.ask();
+        reception.activity.count_request();
         let (head, _body) = request.into_parts();
         let upgrade =
             if host::is_good(&head) { Upgrade::from_head(&head) } else { Err(NoUpgrade::Host) };
