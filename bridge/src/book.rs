@@ -6,7 +6,6 @@
 //! looks, the accept loop's, and no timer per session.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -16,6 +15,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use crate::destination::Destination;
+use crate::peer::Peer;
 
 /// The sessions of one bridge.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ struct Sessions {
 pub(crate) struct Entry {
     /// Its number, from 1.
     pub(crate) id: u64,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Arc<Peer>,
     pub(crate) destination: Arc<Destination>,
     pub(crate) began: Instant,
     /// Payload bytes from the client.
@@ -72,7 +72,7 @@ impl Book {
     /// Begins a session, if there may be another.
     pub(crate) fn begin(
         self: &Arc<Self>,
-        peer: SocketAddr,
+        peer: Arc<Peer>,
         destination: Arc<Destination>,
     ) -> Option<Session> {
         let mut sessions = self.sessions();
@@ -192,7 +192,9 @@ mod tests {
 
     fn begin(book: &Arc<Book>) -> Option<Session> {
         let destination = Address { host: "localhost".into(), port: 9 };
-        book.begin(([127, 0, 0, 1], 1).into(), Arc::new(destination.into()))
+        let address = "127.0.0.1:1".parse().unwrap();
+        let peer = Peer { address, tls: None, certificate: None };
+        book.begin(Arc::new(peer), Arc::new(destination.into()))
     }
 
     #[test]

@@ -4,9 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
+use crate::admission::auth::Auth;
 use crate::destination::Destination;
-use crate::security::Security;
+use crate::private::Private;
 use crate::tap::Traffic;
+use crate::tls::{Plain, Tls};
 
 /// Everything [`serve`](crate::serve) needs to know besides its listeners.
 #[derive(Debug)]
@@ -26,10 +30,32 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// End when there was no session for this long.
     pub idle_timeout: Option<Duration>,
-    /// Who is let in, and how.
-    pub security: Security,
+    /// Who gets in, and to what.
+    pub access: Access,
     /// Record sessions, each to a new file: this name, a dot and a number.
     pub record: Option<PathBuf>,
     /// Says which way the bytes of sessions go.
     pub traffic: Option<Traffic>,
+}
+
+/// Who gets in, how, and to what. The default lets everybody in, unencrypted.
+#[derive(Debug)]
+pub struct Access {
+    /// Whether TLS clients are served; may change at any time, for the clients to come.
+    pub tls: watch::Receiver<Tls>,
+    /// Whether the others are.
+    pub plain: Plain,
+    /// What a client must show before it gets a session.
+    pub auth: Option<Auth>,
+    /// Whether it must show that for files too.
+    pub web_auth: bool,
+    /// Files that no web request is answered with, wherever they lie.
+    pub private: Arc<Private>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        let (_, tls) = watch::channel(Tls::Off("no certificate is given".into()));
+        Self { tls, plain: Plain::Served, auth: None, web_auth: false, private: Arc::default() }
+    }
 }

@@ -9,31 +9,31 @@ use std::sync::Arc;
 use tokio::time::timeout_at;
 use tracing::info;
 
-use crate::auth::Guard;
-use crate::book::Book;
+use crate::admission::Admission;
+use crate::book::{Book, Entry};
 use crate::client::Client;
 use crate::config::Config;
-use crate::http::{self, NoSession, Upgraded};
+use crate::http::{self, Upgraded};
 use crate::net::{Lookups, Socket};
 use crate::order::{Orders, Shutdown};
-use crate::penalty::Penalties;
+use crate::peer::{Peer, TlsVersion};
 use crate::record::{Encoding, Recordings};
+use crate::redact;
 use crate::session;
-use crate::shown;
-use crate::stranger;
 use crate::stream::Stream;
 use crate::tap::Tap;
-use crate::tls;
+use crate::tls::{self, Failure};
 use crate::turns::Turns;
+use crate::unadmitted::{self, NoSession};
 use crate::ws::Upgrade;
 
 /// What all connections of a bridge share.
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
-    pub(crate) lookups: Lookups,
+    pub(crate) admission: Admission,
     pub(crate) book: Arc<Book>,
+    pub(crate) lookups: Lookups,
     pub(crate) turns: Turns,
-    pub(crate) penalties: Penalties,
     pub(crate) recordings: Option<Arc<Recordings>>,
 }
 
@@ -46,57 +46,63 @@ impl Shared {
 }
 
 /// Attends to a connection until it ends, and records its session if it becomes one (B10).
-pub(crate) async fn attend(io: Socket, peer: SocketAddr, shared: Arc<Shared>, mut orders: Orders) {
-    // An IPv4 client of a dual-stack listener is logged as what it is.
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+pub(crate) async fn attend(
+    io: Socket,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    mut orders: Orders,
+) {
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     // A session lives long and its handshake does not: what that needs is freed here.
-    let received = Box::pin(receive(io, peer, Arc::clone(&shared), orders.clone())).await;
-    let (stream, session, codec, version, path) = match received {
-        Ok(Upgraded { stream, upgrade, session }) => {
-            (stream, session, upgrade.codec(), upgrade.version, shown_path(upgrade))
+    let received = Box::pin(receive(io, address, Arc::clone(&shared), orders.clone())).await;
+    let (ticket, stream, codec, version, path) = match received {
+        Ok(Upgraded { ticket, stream, upgrade }) => {
+            (ticket, stream, upgrade.codec(), upgrade.version, shown_path(upgrade))
         }
-        Err(why) => return stranger::ended(peer, &why),
+        Err(why) => return unadmitted::ended(address, &why),
     };
-    let (tls, name) = (stream.tls_version(), stream.client_name().map(String::into_boxed_str));
+    let session = ticket.session();
     let tap = shared.tap(session.entry.id, codec.encoding());
     let mut client = Client::new(stream, codec, tap, session);
     let session = Arc::clone(&client.session.entry);
-    let (peer, destination) = (session.peer, &*session.destination);
+    let Entry { id, peer, destination, began, .. } = &*session;
     info!(
-        session = session.id,
-        client = %peer.ip(),
-        port = peer.port(),
+        session = id,
+        client = %peer.address.ip(),
+        port = peer.address.port(),
         version,
         path = &*path,
         target = %destination,
-        tls,
-        name,
-        "session started: {}, {peer} to {}, version {}, path {:?}{}",
-        session.id,
+        tls = peer.tls.map(TlsVersion::number),
+        name = peer.certificate,
+        "session started: {}, {} to {}, version {}, path {:?}{}",
+        id,
+        peer.address,
         destination,
         version,
         path,
-        encryption(tls, name.as_deref())
+        encryption(peer)
     );
     session::bridge(&mut client, destination, &shared.lookups, &shared.turns, &mut orders).await;
     let (code, reason) = client.ending();
-    let duration = session.began.elapsed();
+    let duration = began.elapsed();
     info!(
-        session = session.id,
-        client = %peer.ip(),
-        port = peer.port(),
+        session = id,
+        client = %peer.address.ip(),
+        port = peer.address.port(),
         version,
         path = &*path,
         target = %destination,
-        tls,
-        name,
+        tls = peer.tls.map(TlsVersion::number),
+        name = peer.certificate,
         sent = session.sent(),
         received = session.received(),
         duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         code,
         reason,
-        "session ended: {}, {peer} after {:.1} s, {} bytes sent, {} received, code {code}{}",
-        session.id,
+        "session ended: {}, {} after {:.1} s, {} bytes sent, {} received, code {code}{}",
+        id,
+        peer.address,
         duration.as_secs_f64(),
         session.sent(),
         session.received(),
@@ -109,16 +115,16 @@ pub(crate) async fn attend(io: Socket, peer: SocketAddr, shared: Arc<Shared>, mu
 
 /// The path as the log has it; the handshake is done with.
 fn shown_path(upgrade: Upgrade) -> Box<str> {
-    let shown = match shown::path(&upgrade.path) {
+    let shown = match redact::path(&upgrade.path) {
         Cow::Owned(shown) => shown,
         Cow::Borrowed(_) => upgrade.path,
     };
     shown.into()
 }
 
-fn encryption(tls: Option<&str>, name: Option<&str>) -> String {
-    let Some(version) = tls else { return String::new() };
-    match name {
+fn encryption(peer: &Peer) -> String {
+    let Some(version) = peer.tls.map(TlsVersion::number) else { return String::new() };
+    match &peer.certificate {
         Some(name) => format!(", tls {version}, name {name:?}"),
         None => format!(", tls {version}"),
     }
@@ -131,20 +137,21 @@ fn in_quotes(reason: &str) -> String {
 
 async fn receive(
     io: Socket,
-    peer: SocketAddr,
+    address: SocketAddr,
     shared: Arc<Shared>,
     mut orders: Orders,
 ) -> Result<Upgraded, NoSession> {
     let began = tokio::time::Instant::now();
-    let Config { head_timeout, security, .. } = &*shared.config;
-    let admitted = tokio::select! {
+    let Config { head_timeout, access, .. } = &*shared.config;
+    let accepted = tokio::select! {
         () = orders.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
-        admitted = timeout_at(began + *head_timeout, tls::admit(io, security)) => {
-            admitted.map_err(|_| NoSession::TimedOut)?
-        }
+        accepted = timeout_at(
+            began + *head_timeout,
+            tls::accept(io, address, &access.tls, access.plain),
+        ) => accepted.map_err(|_| NoSession::TimedOut)?,
     };
-    let stream = match admitted {
-        Ok(stream) => stream,
+    let (stream, peer) = match accepted {
+        Ok(accepted) => accepted,
         Err((why, io)) => {
             if let Some(io) = io {
                 http::linger(Stream::new(io), &mut orders).await;
@@ -152,17 +159,14 @@ async fn receive(
             return Err(why.into());
         }
     };
-    let name = stream.client_name();
-    let guard = Guard::new(security, &shared.penalties, peer, name.as_deref());
-    let received =
-        http::receive(stream, peer, &shared.config, &shared.book, &guard, began, &mut orders);
-    received.await.map_err(|why| match why {
-        NoSession::Io(error) => match tls::verdict(&error) {
-            Some(refused) => refused.into(),
-            None => NoSession::Io(error),
-        },
-        why => why,
-    })
+    let peer = Arc::new(peer);
+    let Shared { config, admission, .. } = &*shared;
+    match http::receive(stream, &peer, config, admission, began, &mut orders).await {
+        Err(NoSession::Io(error)) => {
+            Err(Failure::from_read(&error).map_or(NoSession::Io(error), NoSession::NotAccepted))
+        }
+        received => received,
+    }
 }
 
 #[cfg(test)]
@@ -183,15 +187,16 @@ mod tests {
             run_once: false,
             timeout: None,
             idle_timeout: None,
-            security: crate::security::Security::default(),
+            access: crate::config::Access::default(),
             record: None,
             traffic: None,
         });
+        let book = Book::new(1);
         let shared = Arc::new(Shared {
+            admission: Admission::new(&config, Arc::clone(&book)),
+            book,
             lookups: Lookups::new(),
-            book: Book::new(1),
             turns: Turns::new(),
-            penalties: Penalties::default(),
             recordings: None,
             config,
         });

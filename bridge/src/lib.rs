@@ -5,8 +5,8 @@
 //! - `listen` accepts the connection and knows when the bridge is done,
 //! - `connection` has the pipeline on one screen,
 //! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
-//! - `http` answers its requests until one is a handshake, which `ws` and `auth` judge; `penalty`
-//!   makes those wait who guess passwords, `stranger` records who was turned away,
+//! - `http` answers its requests until one is a handshake, which `ws` reads and `admission` lets in;
+//!   `unadmitted` records who was turned away,
 //! - `target` finds it a connection to an address (`lookup` knows those of a name, `race` which of
 //!   them is used) or to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
@@ -17,7 +17,7 @@
 //! The crate knows sockets and clocks; no command line, no process, no signal.
 #![deny(unsafe_code)]
 
-mod auth;
+mod admission;
 mod book;
 mod buffer;
 mod client;
@@ -30,25 +30,24 @@ mod http;
 mod listen;
 mod net;
 mod order;
-mod penalty;
+mod peer;
 mod private;
 mod program;
 mod pump;
 mod record;
-mod security;
+mod redact;
 mod session;
-mod shown;
 #[cfg(test)]
 #[path = "../../tests/support/skip.rs"]
 #[allow(dead_code, reason = "other crates skip for other reasons")]
 mod skip;
 pub mod sock_diag;
 mod standstill;
-mod stranger;
 mod stream;
 mod tap;
 pub mod tls;
 mod turns;
+mod unadmitted;
 mod unreachable;
 mod words;
 pub mod ws;
@@ -58,16 +57,15 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use auth::{Auth, Credentials};
-pub use config::Config;
+pub use admission::auth::{Auth, Credentials};
+pub use config::{Access, Config};
 pub use destination::{Address, Destination, Endpoint};
 pub use net::zone;
 pub use order::Shutdown;
 pub use private::Private;
 pub use program::{Gate, Program, Readiness};
-pub use security::{Plain, Security};
-pub use stranger::STRANGER;
 pub use tap::{TRAFFIC_LEGEND, Traffic};
+pub use unadmitted::UNADMITTED;
 pub use words::words;
 
 /// Why a bridge ended.

@@ -16,12 +16,12 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, warn};
 
+use crate::admission::Admission;
 use crate::book::Book;
 use crate::config::Config;
 use crate::connection::{Shared, attend};
 use crate::net::{Lookups, tune, tune_if_early};
 use crate::order::{Orders, Shutdown};
-use crate::penalty::Penalties;
 use crate::record::Recordings;
 use crate::turns::Turns;
 use crate::words::words;
@@ -76,6 +76,7 @@ impl Bridge {
         };
         let listeners = listeners.into_iter().map(register).collect::<Result<_, _>>();
         let recordings = config.record.clone().map(Recordings::new).transpose();
+        let book = Book::new(if config.run_once { 1 } else { u64::MAX });
         let now = Instant::now();
         Ok(Self {
             listeners: listeners.map_err(Error::Listen)?,
@@ -92,9 +93,9 @@ impl Bridge {
             next_look: None,
             shared: Arc::new(Shared {
                 lookups: Lookups::new(),
-                book: Book::new(if config.run_once { 1 } else { u64::MAX }),
+                admission: Admission::new(&config, Arc::clone(&book)),
+                book,
                 turns: Turns::new(),
-                penalties: Penalties::default(),
                 recordings: recordings.map_err(Error::Record)?,
                 config,
             }),

@@ -6,12 +6,9 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::rustls::ProtocolVersion;
 use tokio_rustls::server::TlsStream;
 
 use crate::net::{PeerStatus, Socket};
-use crate::tls;
-use crate::ws::Scheme;
 
 /// A client's connection.
 pub(crate) struct Stream {
@@ -51,29 +48,6 @@ impl Stream {
     /// A connection after its TLS handshake.
     pub(crate) fn encrypted(io: TlsStream<Socket>) -> Self {
         Self { unread: Bytes::new(), io: Io::Tls(Box::new(io)) }
-    }
-
-    /// The version of TLS, if the connection is encrypted.
-    pub(crate) fn tls_version(&self) -> Option<&'static str> {
-        let Io::Tls(io) = &self.io else { return None };
-        match io.get_ref().1.protocol_version()? {
-            ProtocolVersion::TLSv1_3 => Some("1.3"),
-            _ => Some("1.2"),
-        }
-    }
-
-    /// The common name of the client's certificate, which was verified.
-    pub(crate) fn client_name(&self) -> Option<String> {
-        let Io::Tls(io) = &self.io else { return None };
-        tls::common_name(io.get_ref().1.peer_certificates()?.first()?)
-    }
-
-    /// How the URL of a session over this connection begins.
-    pub(crate) fn scheme(&self) -> Scheme {
-        match self.io {
-            Io::Plain(_) => Scheme::Ws,
-            Io::Tls(_) => Scheme::Wss,
-        }
     }
 
     /// Gives back what was read too much, to be read again before anything else.

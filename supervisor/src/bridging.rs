@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use bridge::{Destination, Outcome, Security, Shutdown};
+use bridge::{Access, Destination, Outcome, Shutdown};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -30,7 +30,7 @@ pub(crate) struct Bridging {
 
 #[derive(Debug)]
 enum Stage {
-    Reserved(Public, Arc<Destination>, Security),
+    Reserved(Public, Arc<Destination>, Access),
     Open(JoinHandle<Result<Outcome, bridge::Error>>),
     Ended,
 }
@@ -50,18 +50,17 @@ impl Bridging {
         public: Public,
         destination: Arc<Destination>,
         sessions: Sessions,
-        security: Security,
+        access: Access,
     ) -> Self {
-        let stage = Stage::Reserved(public, destination, security);
+        let stage = Stage::Reserved(public, destination, access);
         let shutdown = watch::Sender::new(Shutdown::Run);
         Self { stage, shutdown, began: Instant::now(), sessions }
     }
 
     /// Lets clients in, if that has not been done. Needs a runtime.
     pub(crate) fn open(&mut self) -> Result<()> {
-        let (public, destination, security) = match std::mem::replace(&mut self.stage, Stage::Ended)
-        {
-            Stage::Reserved(public, destination, security) => (public, destination, security),
+        let (public, destination, access) = match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Reserved(public, destination, access) => (public, destination, access),
             stage => {
                 self.stage = stage;
                 return Ok(());
@@ -80,7 +79,7 @@ impl Bridging {
             run_once: self.sessions.run_once,
             timeout: left(self.sessions.timeout),
             idle_timeout: self.sessions.idle_timeout,
-            security,
+            access,
             record: self.sessions.record.clone(),
             traffic: self.sessions.traffic.clone(),
         };

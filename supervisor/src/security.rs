@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
-use bridge::tls::{Acceptor, Authorities, Files, Tls};
-use bridge::{Auth, Credentials, Plain, Private};
+use bridge::tls::{Acceptor, Authorities, Files, Plain, Tls};
+use bridge::{Auth, Credentials, Private};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -188,8 +188,8 @@ impl Certificates {
     }
 
     /// What the bridge needs to know; it hears of what is reloaded.
-    pub(crate) fn for_bridge(&self, private: &Arc<Private>) -> bridge::Security {
-        bridge::Security {
+    pub(crate) fn for_bridge(&self, private: &Arc<Private>) -> bridge::Access {
+        bridge::Access {
             tls: self.tls.subscribe(),
             plain: self.security.plain,
             auth: self.security.auth.clone(),

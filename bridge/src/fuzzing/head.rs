@@ -1,18 +1,19 @@
 //! Request heads: where they end, what they ask for, and what they are answered.
 
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::{Component, Path};
 
+use ::http::header::{HeaderValue, SEC_WEBSOCKET_VERSION};
 use ::http::request::Parts;
 use httparse::{EMPTY_HEADER, Response};
 
-use crate::auth::{Auth, Credentials, Guard};
+use crate::admission::Refusal;
+use crate::admission::auth::{Auth, Credentials};
 use crate::http::first::{end_of_head, parse};
 use crate::http::place::{Place, reference};
 use crate::http::reply;
-use crate::penalty::Penalties;
-use crate::security::Security;
+use crate::peer::Peer;
 use crate::ws::{Challenge, Scheme, Upgrade};
 
 const ROOT: &str = "/served";
@@ -36,9 +37,9 @@ pub fn head(bytes: &[u8]) {
     }
     match Upgrade::from_head(&head) {
         Ok(upgrade) => handshake(&upgrade),
-        Err(refusal) => assert!(!reply::refusal(refusal).status().is_success()),
+        Err(why) => assert!(!Refusal::from(why).status.is_success()),
     }
-    guard(&head, &bytes[..end]);
+    authentication(&head, &bytes[..end]);
     place(head.uri.path());
 }
 
@@ -60,21 +61,22 @@ fn handshake(upgrade: &Upgrade) {
 }
 
 /// Whoever is let in has said what is asked for.
-fn guard(head: &Parts, bytes: &[u8]) {
-    let (name, names) = (Some("Joe"), vec!["Jane".to_owned()]);
+fn authentication(head: &Parts, bytes: &[u8]) {
+    let names = vec!["Jane".to_owned()];
+    let address = (Ipv4Addr::LOCALHOST, 1).into();
+    let peer = Peer { address, tls: None, certificate: Some("Joe".into()) };
     for (auth, shown) in [
         (Auth::Basic(Credentials::new(CREDENTIALS.0)), CREDENTIALS.1),
         (Auth::Origin(vec![ORIGIN.to_owned()]), ORIGIN.as_bytes()),
         (Auth::ClientCertCn(names), b"in no head"),
     ] {
-        let security = Security { auth: Some(auth), web_auth: true, ..Security::default() };
-        let client = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let penalties = Penalties::default();
-        let guard = Guard::new(&security, &penalties, client, name);
-        let admitted = guard.admit_web_request(&head.headers).is_ok()
-            || ["13", "8", "hixie"]
-                .iter()
-                .any(|version| guard.admit_session(&head.headers, version).is_ok());
+        let admitted = [None, Some("13"), Some("8")].into_iter().any(|version| {
+            let mut headers = head.headers.clone();
+            if let Some(version) = version {
+                headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(version));
+            }
+            auth.check(&headers, &peer, || None).is_ok()
+        });
         let has_shown = bytes.windows(shown.len()).any(|part| part == shown);
         assert!(!admitted || has_shown && shown != b"in no head");
     }

@@ -26,8 +26,8 @@ use super::listing;
 use super::place::{Place, reference};
 use super::reply::{self, Reply};
 use crate::private::Private;
-use crate::shown;
-use crate::stranger::STRANGER;
+use crate::redact;
+use crate::unadmitted::UNADMITTED;
 use crate::words::words;
 
 /// The methods that files have.
@@ -185,9 +185,9 @@ fn failure(error: &io::Error, path: &str) -> Reply {
     if matches!(errno, Some(EACCES | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR | EPERM)) {
         return not_found();
     }
-    let path = &*shown::text(path);
+    let path = &*redact::text(path);
     warn!(
-        target: STRANGER, path,
+        target: UNADMITTED, path,
         "cannot answer a web request for {path:?}: {}", words(error)
     );
     reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot read it")

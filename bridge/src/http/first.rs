@@ -4,7 +4,6 @@
 //! it cannot be left to an HTTP library. Whatever else comes is given back, for hyper to read.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::Request;
@@ -12,12 +11,12 @@ use ::http::request::Parts;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{HEAD_MAX, NoSession, Upgraded};
-use crate::auth::Guard;
-use crate::book::Book;
-use crate::destination::Destination;
+use super::{HEAD_MAX, Upgraded};
+use crate::admission::{Admission, Refusal};
+use crate::peer::Peer;
 use crate::stream::Stream;
-use crate::ws::Challenge;
+use crate::unadmitted::NoSession;
+use crate::ws::{Challenge, Scheme};
 
 /// How much is read at once: most heads are shorter.
 const PIECE: usize = 1024;
@@ -29,29 +28,28 @@ const HEADERS_MAX: usize = 100;
 pub(super) enum First {
     /// A handshake of the old drafts, which has its answer.
     Upgraded(Upgraded),
-    /// Something else, to be read again from the beginning.
-    Other(Stream),
+    /// Something else, to be read again from the beginning; or such a handshake, and what it is to be
+    /// answered.
+    Other(Stream, Option<Refusal>),
 }
 
-/// Reads a connection's first head, and answers it if it is an old handshake.
+/// Reads a connection's first head, and answers it if it is an old handshake that is admitted.
 pub(super) async fn receive(
     mut stream: Stream,
-    peer: SocketAddr,
-    book: &Arc<Book>,
-    destination: &Arc<Destination>,
-    guard: &Guard<'_>,
+    peer: &Arc<Peer>,
+    admission: &Admission,
 ) -> Result<First, NoSession> {
+    let scheme = if peer.tls.is_some() { Scheme::Wss } else { Scheme::Ws };
     let mut bytes = BytesMut::with_capacity(PIECE);
-    let head = read_head(&mut stream, &mut bytes).await?;
-    let challenge = head.and_then(|length| {
+    let length = read_head(&mut stream, &mut bytes).await?;
+    let handshake = length.and_then(|length| {
         let head = parse(&bytes[..length])?;
-        let challenge = Challenge::from_head(&head, stream.scheme())?;
-        // One that is denied gets its answer with the others.
-        guard.admit_session(&head.headers, "hixie").is_ok().then_some((challenge, length))
+        let challenge = Challenge::from_head(&head, scheme)?;
+        Some((head, challenge, length))
     });
-    let Some((challenge, length)) = challenge else {
+    let Some((head, challenge, length)) = handshake else {
         stream.unread(bytes.freeze());
-        return Ok(First::Other(stream));
+        return Ok(First::Other(stream, None));
     };
     let end = length + challenge.key_length();
     while bytes.len() < end {
@@ -59,11 +57,17 @@ pub(super) async fn receive(
             return Err(NoSession::Closed);
         }
     }
-    let session = book.begin(peer, Arc::clone(destination)).ok_or(NoSession::NoMore)?;
+    let ticket = match admission.admit(&head, peer).await {
+        Ok(ticket) => ticket,
+        Err(refusal) => {
+            stream.unread(bytes.freeze());
+            return Ok(First::Other(stream, Some(refusal.closing())));
+        }
+    };
     stream.write_all(&challenge.answer(&bytes[length..end])).await?;
     stream.flush().await?;
     stream.unread(bytes.freeze().slice(end..));
-    Ok(First::Upgraded(Upgraded { stream, upgrade: challenge.upgrade, session }))
+    Ok(First::Upgraded(Upgraded { stream, upgrade: challenge.upgrade, ticket }))
 }
 
 /// Reads on until there is a whole head, and returns its length. `None`: it is too long, or ended
@@ -142,7 +146,7 @@ mod tests {
                 bytes[at] = state.to_le_bytes()[4];
             }
             if let Some(head) = parse(&bytes) {
-                let challenge = Challenge::from_head(&head, crate::ws::Scheme::Ws);
+                let challenge = Challenge::from_head(&head, Scheme::Ws);
                 assert!(
                     challenge.is_none_or(|challenge| challenge.answer(b"12345678").len() > 100)
                 );

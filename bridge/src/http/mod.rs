@@ -5,24 +5,24 @@
 //! limits (L2) are here.
 
 mod cached;
+mod deadline;
 pub(crate) mod files;
 pub(crate) mod first;
 mod host;
 mod listing;
-mod pace;
+mod metered;
 pub(crate) mod place;
 pub(crate) mod reply;
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn, ready};
-use std::net::SocketAddr;
+use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 
+use ::http::Request;
 use ::http::request::Parts;
-use ::http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -31,21 +31,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::debug;
 
-use crate::auth::{Denial, Guard};
-use crate::book::{Book, Session};
+use crate::admission::{Admission, Refusal, Ticket};
 use crate::client::DRAIN;
 use crate::config::Config;
-use crate::destination::Destination;
 use crate::order::{Orders, Shutdown};
+use crate::peer::Peer;
 use crate::private::Private;
-use crate::shown;
-use crate::stranger;
+use crate::redact;
 use crate::stream::Stream;
-use crate::tls::Refused;
-use crate::words::words;
-use crate::ws::{Refusal, Upgrade};
+use crate::unadmitted::{self, NoSession};
+use crate::ws::{NoUpgrade, Upgrade};
+use deadline::Deadline;
 use first::First;
-use pace::{Deadline, Metered, Traffic};
+use metered::{Activity, Metered};
 use reply::Reply;
 
 /// The longest request head, bytes (L2).
@@ -55,38 +53,20 @@ const HEAD_MAX: usize = 16 * 1024;
 pub(crate) struct Upgraded {
     pub(crate) stream: Stream,
     pub(crate) upgrade: Upgrade,
-    pub(crate) session: Session,
-}
-
-/// Why a connection became no session.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NoSession {
-    #[error("closed by the client")]
-    Closed,
-    #[error("the bridge takes no more sessions")]
-    NoMore,
-    #[error("no request in time")]
-    TimedOut,
-    #[error("{0}")]
-    Http(#[from] hyper::Error),
-    #[error("{0}")]
-    Refused(#[from] Refused),
-    #[error("{}", words(.0))]
-    Io(#[from] std::io::Error),
+    pub(crate) ticket: Ticket,
 }
 
 /// Answers the requests of a new connection until one is a handshake. The first head must be there
 /// `head_timeout` after `began`.
 pub(crate) async fn receive(
     io: Stream,
-    peer: SocketAddr,
+    peer: &Arc<Peer>,
     config: &Config,
-    book: &Arc<Book>,
-    guard: &Guard<'_>,
+    admission: &Admission,
     began: Instant,
     orders: &mut Orders,
 ) -> Result<Upgraded, NoSession> {
-    let first = first::receive(io, peer, book, &config.destination, guard);
+    let first = first::receive(io, peer, admission);
     let first = tokio::select! {
         biased;
         first = timeout_at(began + config.head_timeout, first) => {
@@ -94,58 +74,34 @@ pub(crate) async fn receive(
         }
         () = orders.at_least(Shutdown::NoMore) => Err(NoSession::NoMore),
     };
-    let io = match first? {
+    let (io, refused) = match first? {
         First::Upgraded(upgraded) => return Ok(upgraded),
-        First::Other(io) => io,
+        First::Other(io, refused) => (io, refused),
     };
-    let traffic = Traffic::default();
-    let web = config.web.as_deref();
-    let upgrade = OnceLock::new();
-    let private = &config.security.private;
-    let destination = &config.destination;
-    let reception =
-        Reception { peer, web, private, book, destination, guard, upgrade, traffic: &traffic };
-    let mut deadline = Deadline::new(began, config.head_timeout);
+    let activity = Activity::default();
+    let reception = Reception {
+        peer,
+        admission,
+        web: config.web.as_deref(),
+        private: &config.access.private,
+        refused: Mutex::new(refused),
+        admitted: OnceLock::new(),
+        activity: &activity,
+    };
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .header_read_timeout(None)
         // A client may shut down its sending side after its request, and still reads.
         .half_close(true)
-        .serve_connection(TokioIo::new(Metered::new(io, &traffic)), &reception);
-    let served = {
-        let mut urged = orders.clone();
-        let mut no_more = pin!(orders.at_least(Shutdown::NoMore));
-        let mut now = pin!(urged.at_least(Shutdown::Now));
-        let mut is_last = false;
-        poll_fn(|cx| {
-            if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
-                return Poll::Ready(served.map_err(NoSession::Http));
-            }
-            if deadline.poll(cx, &traffic, || traffic.under_way()).is_ready() {
-                return Poll::Ready(Err(NoSession::TimedOut));
-            }
-            // Once there is a session its 101 goes out, whatever the orders are.
-            let is_free = reception.upgrade.get().is_none();
-            if is_free && !is_last && no_more.as_mut().poll(cx).is_ready() {
-                is_last = true;
-                // A page that is being loaded by the client of the last session may be finished.
-                deadline.hurry();
-                Pin::new(&mut connection).graceful_shutdown();
-                cx.waker().wake_by_ref();
-            }
-            if is_free && is_last && (deadline.is_in_head() || now.as_mut().poll(cx).is_ready()) {
-                return Poll::Ready(Err(NoSession::NoMore));
-            }
-            Poll::Pending
-        })
-        .await
-    };
+        .serve_connection(TokioIo::new(Metered::new(io, &activity)), &reception);
+    let deadline = Deadline::new(began, config.head_timeout);
+    let served = serve(&mut connection, &reception, deadline, orders).await;
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
     let mut stream = io.into_inner().io;
-    match (reception.upgrade.into_inner(), served) {
-        (Some((upgrade, session)), Ok(())) => {
+    match (reception.admitted.into_inner(), served) {
+        (Some((upgrade, ticket)), Ok(())) => {
             stream.unread(read_buf);
-            Ok(Upgraded { stream, upgrade, session })
+            Ok(Upgraded { stream, upgrade, ticket })
         }
         (_, served) => {
             let why = served.err().unwrap_or(NoSession::Closed);
@@ -155,6 +111,42 @@ pub(crate) async fn receive(
             Err(why)
         }
     }
+}
+
+/// Has hyper answer requests until one has become a session, or the connection ends, or must.
+async fn serve<'r>(
+    connection: &mut http1::Connection<TokioIo<Metered<'_>>, &'r Reception<'r>>,
+    reception: &Reception<'_>,
+    mut deadline: Deadline,
+    orders: &mut Orders,
+) -> Result<(), NoSession> {
+    let activity = reception.activity;
+    let mut urged = orders.clone();
+    let mut no_more = pin!(orders.at_least(Shutdown::NoMore));
+    let mut now = pin!(urged.at_least(Shutdown::Now));
+    let mut is_last = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
+            return Poll::Ready(served.map_err(NoSession::Http));
+        }
+        if deadline.poll(cx, activity, || activity.under_way()).is_ready() {
+            return Poll::Ready(Err(NoSession::TimedOut));
+        }
+        // Once there is a session its 101 goes out, whatever the orders are.
+        let is_free = reception.admitted.get().is_none();
+        if is_free && !is_last && no_more.as_mut().poll(cx).is_ready() {
+            is_last = true;
+            // A page that is being loaded by the client of the last session may be finished.
+            deadline.hurry();
+            Pin::new(&mut *connection).graceful_shutdown();
+            cx.waker().wake_by_ref();
+        }
+        if is_free && is_last && (deadline.is_in_head() || now.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(NoSession::NoMore));
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Ends a connection so that its last answer arrives: closing a socket with unread bytes resets
@@ -173,116 +165,103 @@ pub(crate) async fn linger(mut stream: Stream, orders: &mut Orders) {
 
 /// Answers requests, and remembers the one that became a session.
 struct Reception<'a> {
-    peer: SocketAddr,
+    peer: &'a Arc<Peer>,
+    admission: &'a Admission,
     web: Option<&'a Path>,
     private: &'a Arc<Private>,
-    book: &'a Arc<Book>,
-    destination: &'a Arc<Destination>,
-    guard: &'a Guard<'a>,
-    upgrade: OnceLock<(Upgrade, Session)>,
-    traffic: &'a Traffic,
+    /// What the first request is to be answered, if that was decided when it was read before.
+    refused: Mutex<Option<Refusal>>,
+    admitted: OnceLock<(Upgrade, Ticket)>,
+    activity: &'a Activity,
 }
 
 /// An answer under way.
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send + 'a>>;
 
-impl<'a> Service<Request<Incoming>> for Reception<'a> {
+impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
     type Response = Reply;
     type Error = Infallible;
-    type Future = Answer<'a>;
+    type Future = Answer<'r>;
 
-    fn call(&self, request: Request<Incoming>) -> Answer<'a> {
-        self.traffic.ask();
+    fn call(&self, request: Request<Incoming>) -> Answer<'r> {
+        let reception = *self;
+        reception.activity.count_request();
         let (head, _body) = request.into_parts();
         let upgrade =
-            if host::is_good(&head) { Upgrade::from_head(&head) } else { Err(Refusal::Host) };
-        if let Err(denial) = self.admit(&head, &upgrade) {
-            return self.deny(&head, &upgrade, denial);
+            if host::is_good(&head) { Upgrade::from_head(&head) } else { Err(NoUpgrade::Host) };
+        match upgrade {
+            Err(NoUpgrade::WebRequest) => Box::pin(reception.web_request(head)),
+            upgrade => Box::pin(reception.handshake(head, upgrade)),
         }
-        let reply = match upgrade {
-            Ok(upgrade) => self.begin(&head, upgrade),
-            Err(Refusal::WebRequest) => {
-                return Box::pin(web_request(self.web, self.private, head, self.peer));
-            }
-            Err(refusal) => {
-                let reply = reply::refusal(refusal);
-                stranger::refused(self.peer, &head, reply.status(), refusal);
-                reply
-            }
-        };
-        Box::pin(ready(Ok(reply)))
     }
 }
 
-impl<'a> Reception<'a> {
-    fn admit(&self, head: &Parts, upgrade: &Result<Upgrade, Refusal>) -> Result<(), Denial> {
-        match upgrade {
-            Ok(upgrade) => self.guard.admit_session(&head.headers, upgrade.version),
-            // One that is good but for this was given back by `first`, for its answer.
-            Err(Refusal::Hixie) => self.guard.admit_session(&head.headers, "hixie"),
-            // A page is not told why its handshake failed. So it may ask what one would be told.
-            Err(Refusal::WebRequest) if head.method == Method::OPTIONS => {
-                self.guard.admit_session(&head.headers, "13")
-            }
-            Err(Refusal::WebRequest) => self.guard.admit_web_request(&head.headers),
-            Err(_) => Ok(()),
+impl Reception<'_> {
+    async fn handshake(
+        &self,
+        head: Parts,
+        upgrade: Result<Upgrade, NoUpgrade>,
+    ) -> Result<Reply, Infallible> {
+        match self.admit(&head, upgrade).await {
+            Ok(reply) => Ok(reply),
+            Err(refusal) => Ok(self.refuse(&head, refusal).await),
         }
     }
 
-    fn deny(&self, head: &Parts, upgrade: &Result<Upgrade, Refusal>, denial: Denial) -> Answer<'a> {
-        let is_last = *upgrade == Err(Refusal::Hixie);
-        let reply = reply::denied(denial, is_last);
-        let version = upgrade.as_ref().map_or("", |upgrade| upgrade.version);
-        stranger::denied(self.peer, head, version, reply.status(), denial);
-        if denial != Denial::Credentials {
-            return Box::pin(ready(Ok(reply)));
+    /// The 101 for a handshake that is good and admitted.
+    async fn admit(
+        &self,
+        head: &Parts,
+        upgrade: Result<Upgrade, NoUpgrade>,
+    ) -> Result<Reply, Refusal> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(refusal) = refused {
+            return Err(refusal);
         }
-        let until = self.guard.penalty();
-        Box::pin(async move {
-            sleep_until(until).await;
-            Ok(reply)
-        })
-    }
-
-    /// The answer to a good handshake.
-    fn begin(&self, head: &Parts, upgrade: Upgrade) -> Reply {
-        let Some(session) = self.book.begin(self.peer, Arc::clone(self.destination)) else {
-            let reply = reply::no_more_sessions();
-            stranger::refused(self.peer, head, reply.status(), "no more sessions");
-            return reply;
-        };
+        if upgrade == Err(NoUpgrade::Hixie) {
+            self.admission.authenticate(head, self.peer).map_err(Refusal::closing)?;
+        }
+        let upgrade = upgrade?;
+        let ticket = self.admission.admit(head, self.peer).await?;
         if upgrade.protocol.is_none() {
-            stranger::unknown_protocols(self.peer, &head.headers);
+            unadmitted::unknown_protocols(self.peer, &head.headers);
         }
         let mut reply = reply::switching(&upgrade);
         // hyper would add that the connection is kept alive, did it have to bring this down to 1.0.
         *reply.version_mut() = head.version;
         // hyper calls no service again after a 101.
-        let _ = self.upgrade.set((upgrade, session));
-        reply
+        let _ = self.admitted.set((upgrade, ticket));
+        Ok(reply)
     }
-}
 
-/// Answers a request that wants no session.
-async fn web_request(
-    web: Option<&Path>,
-    private: &Arc<Private>,
-    head: Parts,
-    client: SocketAddr,
-) -> Result<Reply, Infallible> {
-    let (method, uri) = (head.method.clone(), head.uri.clone());
-    let reply = match web {
-        Some(root) => files::answer(root, private, head).await,
-        None => reply::refusal(Refusal::WebRequest),
-    };
-    let (method, path) = (shown::text(method.as_str()), shown::text(uri.path()));
-    let status = reply.status().as_u16();
-    debug!(
-        %client,
-        %method,
-        path = &*path,
-        status,
-        "web request: {client}, {method} {path:?}, {status}"
-    );
-    Ok(reply)
+    /// Answers a request that wants no session.
+    async fn web_request(&self, head: Parts) -> Result<Reply, Infallible> {
+        if let Err(refusal) = self.admission.admit_web_request(&head, self.peer) {
+            return Ok(self.refuse(&head, refusal).await);
+        }
+        let (method, uri, client) = (head.method.clone(), head.uri.clone(), self.peer.address.ip());
+        let reply = match self.web {
+            Some(root) => files::answer(root, self.private, head).await,
+            None => reply::refusal(NoUpgrade::WebRequest.into()),
+        };
+        let (method, path) = (redact::text(method.as_str()), redact::text(uri.path()));
+        let status = reply.status().as_u16();
+        debug!(
+            %client,
+            %method,
+            path = &*path,
+            status,
+            "web request: {client}, {method} {path:?}, {status}"
+        );
+        Ok(reply)
+    }
+
+    /// Says so in the log at once, whenever the client is answered, and whether it waits for that or not.
+    async fn refuse(&self, head: &Parts, refusal: Refusal) -> Reply {
+        refusal.log(head, self.peer);
+        if let Some(due) = refusal.due {
+            sleep_until(due).await;
+        }
+        reply::refusal(refusal)
+    }
 }

@@ -86,7 +86,7 @@ impl ClientVerifier {
     /// `None`: no anchor is among them.
     pub(crate) fn of(
         found: Vec<CertificateDer<'static>>,
-        place: &str,
+        source: &str,
         provider: &Provider,
         warnings: &mut Vec<String>,
     ) -> Option<Self> {
@@ -97,14 +97,14 @@ impl ClientVerifier {
             let facts = facts(&der);
             // Its subject as clients compare it, and a check that it can be an issuer at all.
             let (Some(facts), Some(subject)) = (facts, subject(&der)) else {
-                warnings.push(format!("certificate {} of {place} is damaged", index + 1));
+                warnings.push(format!("certificate {} of {source} is damaged", index + 1));
                 continue;
             };
             subjects.push(subject);
             if facts.signer == Signer::Other {
                 intermediates.push(der);
             } else {
-                warn_of_dates(&facts, place, warnings);
+                warn_of_dates(&facts, source, warnings);
                 let may_sign = facts.signer == Signer::Authority;
                 anchors.push(Anchor { der, validity: facts.validity, may_sign });
             }
@@ -128,11 +128,11 @@ fn issuers(anchors: &[Anchor]) -> impl Iterator<Item = &Anchor> {
     anchors.iter().filter(|anchor| anchor.may_sign)
 }
 
-fn warn_of_dates(facts: &Facts, place: &str, warnings: &mut Vec<String>) {
+fn warn_of_dates(facts: &Facts, source: &str, warnings: &mut Vec<String>) {
     let Validity { until, .. } = facts.validity;
     if facts.validity.at(super::certificate::now()) == Age::Expired {
         let (subject, until) = (&facts.subject, date(until));
-        warnings.push(format!("authority {subject} of {place} has expired: valid until {until}"));
+        warnings.push(format!("authority {subject} of {source} has expired: valid until {until}"));
     }
 }
 
@@ -191,7 +191,7 @@ impl ClientCertVerifier for ClientVerifier {
         if self.is_anchor(end_entity) {
             return match facts.validity.at(seconds) {
                 Age::Expired => Err(CertificateError::Expired.into()),
-                Age::Unripe => Err(CertificateError::NotValidYet.into()),
+                Age::NotYetValid => Err(CertificateError::NotValidYet.into()),
                 Age::Valid if !facts.is_for_clients => Err(flaw(Flaw::Purpose)),
                 Age::Valid => Ok(ClientCertVerified::assertion()),
             };

@@ -44,7 +44,7 @@ pub(super) struct Validity {
 /// How a time lies to a validity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Age {
-    Unripe,
+    NotYetValid,
     Valid,
     Expired,
 }
@@ -52,7 +52,7 @@ pub(super) enum Age {
 impl Validity {
     pub(super) fn at(self, now: i64) -> Age {
         match now {
-            now if now < self.from => Age::Unripe,
+            now if now < self.from => Age::NotYetValid,
             now if now > self.until => Age::Expired,
             _ => Age::Valid,
         }
@@ -222,6 +222,6 @@ mod tests {
     fn t3_dates_are_inclusive() {
         let validity = Validity { from: 10, until: 20 };
         let ages = [9, 10, 20, 21].map(|now| validity.at(now));
-        assert_eq!(ages, [Age::Unripe, Age::Valid, Age::Valid, Age::Expired]);
+        assert_eq!(ages, [Age::NotYetValid, Age::Valid, Age::Valid, Age::Expired]);
     }
 }

@@ -1,10 +1,10 @@
-//! What a TLS handshake that has failed means to somebody who looks for the reason.
+//! Why a connection was not accepted at the door, and what a TLS handshake that has failed means to somebody
+//! who looks for the reason. Knows rustls's errors.
 
 use std::io;
 
 use tokio_rustls::rustls::{AlertDescription, Error, PeerIncompatible};
 
-use super::admit::Refused;
 use super::authorities;
 use crate::words::words;
 
@@ -13,35 +13,57 @@ const NO_VERSION: &str = "the client speaks no version of TLS that we do, 1.2 an
 
 const NO_CIPHER: &str = "the client has no cipher, group or signature that we have";
 
-/// A handshake's failure.
-pub(crate) fn judge(error: &io::Error) -> Refused {
-    let why = match rustls_error(error) {
-        Some(Error::InvalidCertificate(flaw)) => {
-            return Refused::ClientCertificate(authorities::explain(flaw));
-        }
-        Some(Error::NoCertificatesPresented) => return Refused::NoClientCertificate,
-        Some(Error::AlertReceived(alert)) => complaint(*alert),
-        Some(Error::PeerIncompatible(flaw)) => lack(flaw),
-        Some(Error::NoApplicationProtocol) => "the client does not offer HTTP/1.1".into(),
-        Some(
-            Error::InvalidMessage(_)
-            | Error::InappropriateMessage { .. }
-            | Error::InappropriateHandshakeMessage { .. }
-            | Error::PeerSentOversizedRecord,
-        ) => "what the client sends is not TLS, or damaged".into(),
-        Some(error) => error.to_string(),
-        None if is_end(error) => {
-            "the client broke it off, as one may that does not trust our certificate".into()
-        }
-        None => words(error),
-    };
-    Refused::Handshake(why)
+/// Why a connection was not accepted, in words for a log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("closed by the client")]
+    Closed,
+    #[error("refused a TLS client, TLS is off: {0}")]
+    Off(String),
+    #[error("refused an SSLv2 client: it must say the hello of SSLv3 or TLS")]
+    Sslv2,
+    #[error("refused an unencrypted client")]
+    Plain,
+    #[error("refused a client's certificate: {0}")]
+    ClientCertificate(String),
+    #[error("refused a client without a certificate")]
+    NoClientCertificate,
+    #[error("TLS handshake failed: {0}")]
+    Handshake(String),
 }
 
-/// What an error of a later read means, if it is the client's verdict on our certificate: some look at
-/// it when the handshake is over.
-pub(crate) fn verdict(error: &io::Error) -> Option<Refused> {
-    matches!(rustls_error(error), Some(Error::AlertReceived(_))).then(|| judge(error))
+impl Failure {
+    /// A handshake's failure.
+    pub(super) fn from_handshake(error: &io::Error) -> Self {
+        let why = match rustls_error(error) {
+            Some(Error::InvalidCertificate(flaw)) => {
+                return Self::ClientCertificate(authorities::explain(flaw));
+            }
+            Some(Error::NoCertificatesPresented) => return Self::NoClientCertificate,
+            Some(Error::AlertReceived(alert)) => alert_text(*alert),
+            Some(Error::PeerIncompatible(flaw)) => incompatibility(flaw),
+            Some(Error::NoApplicationProtocol) => "the client does not offer HTTP/1.1".into(),
+            Some(
+                Error::InvalidMessage(_)
+                | Error::InappropriateMessage { .. }
+                | Error::InappropriateHandshakeMessage { .. }
+                | Error::PeerSentOversizedRecord,
+            ) => "what the client sends is not TLS, or damaged".into(),
+            Some(error) => error.to_string(),
+            None if is_end(error) => {
+                "the client broke it off, as one may that does not trust our certificate".into()
+            }
+            None => words(error),
+        };
+        Self::Handshake(why)
+    }
+
+    /// What an error of a later read means, if it is the client's verdict on our certificate: some look at
+    /// it when the handshake is over.
+    pub(crate) fn from_read(error: &io::Error) -> Option<Self> {
+        matches!(rustls_error(error), Some(Error::AlertReceived(_)))
+            .then(|| Self::from_handshake(error))
+    }
 }
 
 fn rustls_error(error: &io::Error) -> Option<&Error> {
@@ -54,7 +76,7 @@ fn is_end(error: &io::Error) -> bool {
 }
 
 /// RFC 8446, section 6.2.
-fn complaint(alert: AlertDescription) -> String {
+fn alert_text(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
     let meaning = match alert {
         Alert::UnknownCA
@@ -73,7 +95,7 @@ fn complaint(alert: AlertDescription) -> String {
     format!("{meaning} (its alert: {alert:?})")
 }
 
-fn lack(flaw: &PeerIncompatible) -> String {
+fn incompatibility(flaw: &PeerIncompatible) -> String {
     match flaw {
         // Clients of TLS 1.1 and older are asked for an extension of TLS 1.2 first.
         PeerIncompatible::SignatureAlgorithmsExtensionRequired
@@ -110,7 +132,7 @@ mod tests {
             (io::ErrorKind::UnexpectedEof.into(), ["broke it off", "our certificate"]),
             (io::ErrorKind::ConnectionReset.into(), ["broke it off", "our certificate"]),
         ] {
-            let text = judge(&error).to_string();
+            let text = Failure::from_handshake(&error).to_string();
             assert!(parts.iter().all(|part| text.contains(part)), "{error:?}: {text}");
         }
     }

@@ -52,7 +52,7 @@ pub(super) fn load(
             let date = date(ours.validity.until);
             warnings.push(format!("certificate {path} has expired: it was valid until {date}"));
         }
-        Age::Unripe => {
+        Age::NotYetValid => {
             let date = date(ours.validity.from);
             warnings.push(format!("certificate {path} is not valid before {date}"));
         }

@@ -4,12 +4,12 @@
 //! - `identity` reads the certificate and its key,
 //! - `authorities` decides which client certificates are good,
 //! - `certificate` reads what stands in one,
-//! - `admit` looks at a client's first byte and does the handshake,
+//! - `accept` looks at a client's first byte and does the handshake,
 //! - `failure` says what one that has failed means.
 //!
 //! Knows nothing of HTTP but one refusal for plain clients that are not wanted.
 
-mod admit;
+mod accept;
 mod authorities;
 mod certificate;
 mod failure;
@@ -23,11 +23,13 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, ServerConfig};
 use tokio_rustls::rustls::{self, ConfigBuilder, DEFAULT_VERSIONS, WantsVerifier};
 
-pub(crate) use admit::{Refused, admit};
+pub use accept::Plain;
+pub(crate) use accept::accept;
 #[cfg(any(test, fuzzing))]
 pub(crate) use authorities::ClientVerifier;
+#[cfg(any(test, fuzzing))]
 pub(crate) use certificate::common_name;
-pub(crate) use failure::verdict;
+pub(crate) use failure::Failure;
 
 /// Where certificates are.
 #[derive(Debug, Clone, PartialEq, Eq)]

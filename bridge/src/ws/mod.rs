@@ -20,7 +20,7 @@ pub(crate) use base64::append as append_base64;
 pub(crate) use challenge::{Challenge, Scheme};
 pub use hixie::Draft;
 pub use rfc6455::Violation;
-pub(crate) use upgrade::{Refusal, Upgrade, VERSIONS};
+pub(crate) use upgrade::{NoUpgrade, Upgrade, VERSIONS, single};
 
 /// The longest unmasked frame header (RFC 6455, section 5.2).
 const HEADROOM: usize = 10;

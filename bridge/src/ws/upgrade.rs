@@ -31,7 +31,7 @@ pub(crate) struct Upgrade {
 
 /// Why a head is not answered with 101.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum NoUpgrade {
     /// An ordinary web request.
     #[error("no WebSocket handshake")]
     WebRequest,
@@ -61,26 +61,26 @@ pub(crate) enum Refusal {
 
 impl Upgrade {
     /// Reads a request head.
-    pub(crate) fn from_head(head: &Parts) -> Result<Self, Refusal> {
+    pub(crate) fn from_head(head: &Parts) -> Result<Self, NoUpgrade> {
         let headers = &head.headers;
         if !asks_for_websocket(headers) {
             return Err(without_upgrade(headers));
         }
         if is_hixie(head) {
-            return Err(Refusal::Hixie);
+            return Err(NoUpgrade::Hixie);
         }
         // In HTTP/1.0, too: nginx passes a handshake on so, if nobody tells it to do otherwise.
         if head.method != Method::GET {
-            return Err(Refusal::Request);
+            return Err(NoUpgrade::Request);
         }
         if has_body(headers) {
-            return Err(Refusal::Body);
+            return Err(NoUpgrade::Body);
         }
         let version = match single(headers, SEC_WEBSOCKET_VERSION) {
             Some(b"13") => "13",
             Some(b"8") => "8",
             Some(b"7") => "7",
-            _ => return Err(Refusal::Version),
+            _ => return Err(NoUpgrade::Version),
         };
         let key = single(headers, SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty());
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -89,7 +89,7 @@ impl Upgrade {
             .find(|known| tokens(headers, SEC_WEBSOCKET_PROTOCOL).any(|t| t == *known));
         Ok(Self {
             version,
-            accept: Some(derive_accept_key(key.ok_or(Refusal::Key)?)),
+            accept: Some(derive_accept_key(key.ok_or(NoUpgrade::Key)?)),
             protocol,
             path: path.to_owned(),
             framing: if protocol == Some(BASE64) { Framing::Base64 } else { Framing::Binary },
@@ -108,12 +108,12 @@ pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// What a request is that asks for no upgrade.
-fn without_upgrade(headers: &HeaderMap) -> Refusal {
+fn without_upgrade(headers: &HeaderMap) -> NoUpgrade {
     // No web request has these two; no browser sends them without the others.
     if ![SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION].iter().all(|name| headers.contains_key(name)) {
-        return Refusal::WebRequest;
+        return NoUpgrade::WebRequest;
     }
-    Refusal::Dropped(
+    NoUpgrade::Dropped(
         match (lists(headers, UPGRADE, "websocket"), lists(headers, CONNECTION, "upgrade")) {
             (false, true) => "`Upgrade: websocket`",
             (true, _) => "`Connection: upgrade`",
@@ -145,7 +145,7 @@ pub(super) fn has_body(headers: &HeaderMap) -> bool {
 }
 
 /// The value of a header that must come exactly once.
-pub(super) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
+pub(crate) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
     let mut lines = headers.get_all(name).into_iter();
     let value = lines.next()?;
     lines.next().is_none().then_some(value.as_bytes().trim_ascii())
@@ -173,7 +173,7 @@ mod tests {
     }
 
     /// The good head with some headers replaced; an empty value leaves one out.
-    fn with(changed: &[(&str, &str)]) -> Result<Upgrade, Refusal> {
+    fn with(changed: &[(&str, &str)]) -> Result<Upgrade, NoUpgrade> {
         let kept = GOOD.iter().filter(|(name, _)| changed.iter().all(|(other, _)| other != name));
         let added = changed.iter().filter(|(_, value)| !value.is_empty());
         Upgrade::from_head(&head(&kept.chain(added).copied().collect::<Vec<_>>()))
@@ -194,7 +194,7 @@ mod tests {
         for (name, value) in
             [("Connection", "keep-alive"), ("Connection", ""), ("Upgrade", "h2c"), ("Upgrade", "")]
         {
-            let Err(Refusal::Dropped(what)) = with(&[(name, value)]) else {
+            let Err(NoUpgrade::Dropped(what)) = with(&[(name, value)]) else {
                 panic!("{name}: {value}")
             };
             assert!(what.starts_with(&format!("`{name}: ")), "{name}: {value}: {what}");
@@ -204,10 +204,10 @@ mod tests {
     #[test]
     fn f24_a_handshake_without_upgrade_is_told_that_a_proxy_dropped_it() {
         let both = [("Upgrade", ""), ("Connection", "")];
-        let Err(Refusal::Dropped(what)) = with(&both) else { panic!() };
+        let Err(NoUpgrade::Dropped(what)) = with(&both) else { panic!() };
         assert!(what.contains("Upgrade: ") && what.contains("Connection: "));
         for (name, _) in [GOOD[2], GOOD[3]] {
-            assert_eq!(with(&[both[0], both[1], (name, "")]), Err(Refusal::WebRequest), "{name}");
+            assert_eq!(with(&[both[0], both[1], (name, "")]), Err(NoUpgrade::WebRequest), "{name}");
         }
     }
 
@@ -218,7 +218,7 @@ mod tests {
             assert_eq!(with(&[(name, version)]).unwrap().version, version);
         }
         for version in ["", "0", "6", "12", "14", "13, 8", "x"] {
-            assert_eq!(with(&[("Sec-WebSocket-Version", version)]), Err(Refusal::Version));
+            assert_eq!(with(&[("Sec-WebSocket-Version", version)]), Err(NoUpgrade::Version));
         }
     }
 
@@ -234,10 +234,10 @@ mod tests {
             assert_eq!(upgrade.accept.as_deref(), Some(accept), "{key}");
         }
         for none in ["", " "] {
-            assert_eq!(with(&[("Sec-WebSocket-Key", none)]), Err(Refusal::Key), "{none:?}");
+            assert_eq!(with(&[("Sec-WebSocket-Key", none)]), Err(NoUpgrade::Key), "{none:?}");
         }
         let twice = [("Sec-WebSocket-Key", KEY), ("Sec-WebSocket-Key", KEY)];
-        assert_eq!(with(&twice), Err(Refusal::Key));
+        assert_eq!(with(&twice), Err(NoUpgrade::Key));
     }
 
     #[test]
@@ -256,11 +256,11 @@ mod tests {
     fn b1_a_handshake_has_no_body() {
         for (name, value, expected) in [
             ("Content-Length", "0", None),
-            ("Content-Length", "1", Some(Refusal::Body)),
-            ("Content-Length", "99999999999999999999", Some(Refusal::Body)),
-            ("Content-Length", "x", Some(Refusal::Body)),
-            ("Transfer-Encoding", "chunked", Some(Refusal::Body)),
-            ("Transfer-Encoding", "identity", Some(Refusal::Body)),
+            ("Content-Length", "1", Some(NoUpgrade::Body)),
+            ("Content-Length", "99999999999999999999", Some(NoUpgrade::Body)),
+            ("Content-Length", "x", Some(NoUpgrade::Body)),
+            ("Transfer-Encoding", "chunked", Some(NoUpgrade::Body)),
+            ("Transfer-Encoding", "identity", Some(NoUpgrade::Body)),
         ] {
             assert_eq!(with(&[(name, value)]).err(), expected, "{name}: {value}");
         }
@@ -270,7 +270,7 @@ mod tests {
     fn b1_f21_a_handshake_is_a_get_in_http_1_1_or_1_0() {
         let mut post = head(&GOOD);
         post.method = Method::POST;
-        assert_eq!(Upgrade::from_head(&post), Err(Refusal::Request));
+        assert_eq!(Upgrade::from_head(&post), Err(NoUpgrade::Request));
         let mut old = head(&GOOD);
         old.version = ::http::Version::HTTP_10;
         assert_eq!(Upgrade::from_head(&old), with(&[]));

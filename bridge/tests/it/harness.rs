@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bridge::{
-    Address, Config, Destination, Error, Outcome, Program, Readiness, Security, Shutdown,
-};
+use bridge::{Access, Address, Config, Destination, Error, Outcome, Program, Readiness, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -83,7 +81,7 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
         run_once: false,
         timeout: None,
         idle_timeout: None,
-        security: Security::default(),
+        access: Access::default(),
         record: None,
         traffic: None,
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bridge::STRANGER;
+use bridge::UNADMITTED;
 use tokio::sync::Notify;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
@@ -90,8 +90,8 @@ impl Repeats {
     fn may_repeat(&self, metadata: &Metadata<'_>) -> bool {
         match metadata.target() {
             TARGET => false,
-            STRANGER if self.strangers == Strangers::Each => false,
-            STRANGER => true,
+            UNADMITTED if self.strangers == Strangers::Each => false,
+            UNADMITTED => true,
             _ => *metadata.level() <= Level::WARN,
         }
     }
@@ -179,7 +179,7 @@ mod tests {
             let registry = tracing_subscriber::registry().with(repeats.clone()).with(heard.clone());
             tracing::subscriber::with_default(registry, || {
                 for number in 1..=25 {
-                    info!(target: STRANGER, "refused {number}");
+                    info!(target: UNADMITTED, "refused {number}");
                 }
                 repeats.report_now();
             });

@@ -1,4 +1,4 @@
-//! What a client said, as a log may have it: cut, and without secrets (K8).
+//! Redacts what a client said for the log: cuts it short, and the secrets out of it (K8).
 //!
 //! Knows text only. Control characters are left to the log, which escapes them wherever they are.
 

@@ -1,20 +1,18 @@
-//! Who may begin a session, by what the request shows and by the client's verified certificate.
+//! What a client must show, in its request or by its verified certificate.
 //!
 //! The kinds of proof are those of the Python websockify, under its names. The certificate's name
-//! comes from the TLS connection alone; no header is asked for it.
+//! comes from the TLS connection alone; no header is asked for it. Knows neither replies nor clocks.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use ::http::HeaderMap;
-use ::http::header::{AUTHORIZATION, HeaderName, ORIGIN};
+use ::http::header::{AUTHORIZATION, HeaderName, ORIGIN, SEC_WEBSOCKET_VERSION};
 use data_encoding::BASE64;
 use subtle::{Choice, ConstantTimeEq};
-use tokio::time::Instant;
 
-use crate::penalty::Penalties;
-use crate::security::Security;
+use crate::peer::Peer;
+use crate::ws::single;
 
 /// `Origin` as the HyBi drafts before version 13 call it.
 const SEC_WEBSOCKET_ORIGIN: HeaderName = HeaderName::from_static("sec-websocket-origin");
@@ -47,7 +45,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Why a client is not let in.
+/// Why a client is not authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denial {
     #[error("it has shown no credentials yet")]
@@ -65,54 +63,28 @@ pub(crate) enum Denial {
     Name,
 }
 
-/// Asks one connection's requests for what they must show.
-#[derive(Debug)]
-pub(crate) struct Guard<'a> {
-    security: &'a Security,
-    penalties: &'a Penalties,
-    client: SocketAddr,
-    /// The common name in the client's certificate, if it was verified.
-    name: Option<&'a str>,
-}
-
-impl<'a> Guard<'a> {
-    pub(crate) fn new(
-        security: &'a Security,
-        penalties: &'a Penalties,
-        client: SocketAddr,
-        name: Option<&'a str>,
-    ) -> Self {
-        Self { security, penalties, client, name }
-    }
-
-    /// Whether a handshake of this protocol version may become a session.
-    pub(crate) fn admit_session(&self, headers: &HeaderMap, version: &str) -> Result<(), Denial> {
-        let Some(auth) = &self.security.auth else { return Ok(()) };
-        match auth {
+impl Auth {
+    /// Whether a request shows what it must. `closed_for` says for how long credentials are not looked at.
+    pub(crate) fn check(
+        &self,
+        headers: &HeaderMap,
+        peer: &Peer,
+        closed_for: impl FnOnce() -> Option<Duration>,
+    ) -> Result<(), Denial> {
+        match self {
             Auth::Basic(_) if !headers.contains_key(AUTHORIZATION) => Err(Denial::NoCredentials),
             Auth::Basic(expected) => {
-                let closed = self.penalties.closed_for(self.client.ip(), Instant::now());
-                closed.map_or(Ok(()), |time| Err(Denial::Closed { time }))?;
+                closed_for().map_or(Ok(()), |time| Err(Denial::Closed { time }))?;
                 is_one(basic(headers), [&*expected.0], Denial::Credentials)
             }
             Auth::ClientCertCn(names) => {
-                is_one(self.name.map(str::as_bytes), names.iter().map(|name| &**name), Denial::Name)
+                let name = peer.certificate.as_deref().map(str::as_bytes);
+                is_one(name, names.iter().map(|name| &**name), Denial::Name)
             }
             Auth::Origin(origins) => {
-                let origins = origins.iter().map(|origin| &**origin);
-                is_one(origin(headers, version), origins, Denial::Origin)
+                is_one(origin(headers), origins.iter().map(|origin| &**origin), Denial::Origin)
             }
         }
-    }
-
-    /// Whether a web request is answered.
-    pub(crate) fn admit_web_request(&self, headers: &HeaderMap) -> Result<(), Denial> {
-        if self.security.web_auth { self.admit_session(headers, "") } else { Ok(()) }
-    }
-
-    /// Counts wrong credentials; says when they are to be answered.
-    pub(crate) fn penalty(&self) -> Instant {
-        self.penalties.add(self.client.ip(), Instant::now())
     }
 }
 
@@ -128,24 +100,19 @@ fn is_one<'a>(
     if bool::from(is_one) { Ok(()) } else { Err(denial) }
 }
 
-/// The origin that a handshake of this version names; or another request, of no version.
-pub(crate) fn origin<'a>(headers: &'a HeaderMap, version: &str) -> Option<&'a [u8]> {
-    let name = if matches!(version, "7" | "8") { SEC_WEBSOCKET_ORIGIN } else { ORIGIN };
-    single(headers, &name)
+/// The origin that a request names, where its version of the protocol has it.
+pub(super) fn origin(headers: &HeaderMap) -> Option<&[u8]> {
+    match single(headers, SEC_WEBSOCKET_VERSION) {
+        Some(b"7" | b"8") => single(headers, SEC_WEBSOCKET_ORIGIN),
+        _ => single(headers, ORIGIN),
+    }
 }
 
 /// The credentials of RFC 7617, encoded.
 fn basic(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = single(headers, &AUTHORIZATION)?;
+    let value = single(headers, AUTHORIZATION)?;
     let (scheme, credentials) = value.split_at_checked(6)?;
     scheme.eq_ignore_ascii_case(b"basic ").then_some(credentials.trim_ascii())
-}
-
-/// The value of a header that comes once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
-    let mut lines = headers.get_all(name).into_iter();
-    let value = lines.next()?;
-    lines.next().is_none().then_some(value.as_bytes().trim_ascii())
 }
 
 #[cfg(test)]
@@ -161,16 +128,19 @@ mod tests {
         headers
     }
 
-    fn guarded(
-        auth: Auth,
+    fn checked(
+        auth: &Auth,
         name: Option<&str>,
         version: &str,
         lines: &[(&str, &str)],
     ) -> Result<(), Denial> {
-        let security = Security { auth: Some(auth), ..Security::default() };
-        let penalties = Penalties::default();
-        let guard = Guard::new(&security, &penalties, "127.0.0.1:1".parse().unwrap(), name);
-        guard.admit_session(&headers(lines), version)
+        let address = "127.0.0.1:1".parse().unwrap();
+        let peer = Peer { address, tls: None, certificate: name.map(Into::into) };
+        // The old drafts have no such header.
+        let is_hybi = !version.starts_with("hixie");
+        let version = is_hybi.then_some(("Sec-WebSocket-Version", version));
+        let lines: Vec<_> = lines.iter().copied().chain(version).collect();
+        auth.check(&headers(&lines), &peer, || None)
     }
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -180,7 +150,7 @@ mod tests {
     #[test]
     fn t4_basic_credentials_must_be_exact() {
         let auth = || Auth::Basic(Credentials::new("Aladdin:open sesame"));
-        let check = |value| guarded(auth(), None, "13", &[("Authorization", value)]);
+        let check = |value| checked(&auth(), None, "13", &[("Authorization", value)]);
         // The example of RFC 7617, section 2.
         assert_eq!(check("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), Ok(()));
         assert_eq!(check("bAsIc  QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), Ok(()));
@@ -196,15 +166,15 @@ mod tests {
         ] {
             assert_eq!(check(wrong), Err(Denial::Credentials), "{wrong:?}");
         }
-        assert_eq!(guarded(auth(), None, "13", &[]), Err(Denial::NoCredentials));
+        assert_eq!(checked(&auth(), None, "13", &[]), Err(Denial::NoCredentials));
         let good = ("Authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
-        assert_eq!(guarded(auth(), None, "13", &[good, good]), Err(Denial::Credentials));
+        assert_eq!(checked(&auth(), None, "13", &[good, good]), Err(Denial::Credentials));
     }
 
     #[test]
     fn t4_the_origin_is_read_where_the_version_has_it() {
         let auth = || Auth::Origin(names(&["https://a.example", "http://b.example:8080"]));
-        let check = |version, lines: &[_]| guarded(auth(), None, version, lines);
+        let check = |version, lines: &[_]| checked(&auth(), None, version, lines);
         let (new, old) = ("Origin", "Sec-WebSocket-Origin");
         let good = "http://b.example:8080";
         for version in ["13", "hixie-76", "hixie-75"] {
@@ -225,23 +195,12 @@ mod tests {
     #[test]
     fn t4_the_certificates_name_comes_from_no_header() {
         let auth = || Auth::ClientCertCn(names(&["jane@example.com", "Joe"]));
-        assert_eq!(guarded(auth(), Some("Joe"), "13", &[]), Ok(()));
+        assert_eq!(checked(&auth(), Some("Joe"), "13", &[]), Ok(()));
         for name in [None, Some(""), Some("joe"), Some("Joe "), Some("jane@example.com Joe")] {
-            assert_eq!(guarded(auth(), name, "13", &[]), Err(Denial::Name), "{name:?}");
+            assert_eq!(checked(&auth(), name, "13", &[]), Err(Denial::Name), "{name:?}");
         }
         for header in ["ssl_client_s_dn_cn", "SSL_CLIENT_S_DN_CN", "Ssl-Client-S-Dn-Cn"] {
-            assert_eq!(guarded(auth(), None, "13", &[(header, "Joe")]), Err(Denial::Name));
-        }
-    }
-
-    #[test]
-    fn t4_web_requests_are_asked_if_that_is_wanted() {
-        for (web_auth, expected) in [(false, Ok(())), (true, Err(Denial::NoCredentials))] {
-            let auth = Some(Auth::Basic(Credentials::new("a:b")));
-            let security = Security { auth, web_auth, ..Security::default() };
-            let penalties = Penalties::default();
-            let guard = Guard::new(&security, &penalties, "127.0.0.1:1".parse().unwrap(), None);
-            assert_eq!(guard.admit_web_request(&HeaderMap::new()), expected);
+            assert_eq!(checked(&auth(), None, "13", &[(header, "Joe")]), Err(Denial::Name));
         }
     }
 }

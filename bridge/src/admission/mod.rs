@@ -1,0 +1,170 @@
+//! Who gets a session: decided here alone, whichever way a handshake was read.
+//!
+//! - `auth` knows what a client must show,
+//! - `penalty` makes those wait who guess passwords,
+//! - `refusal` is what the others are answered, and what the log says of them.
+//!
+//! Knows request heads and who sent them. Must not know how a head is read, nor how an answer is written.
+
+pub(crate) mod auth;
+mod penalty;
+mod refusal;
+
+use std::sync::Arc;
+
+use ::http::Method;
+use ::http::request::Parts;
+use tokio::time::Instant;
+
+use crate::book::{Book, Session};
+use crate::config::Config;
+use crate::destination::Destination;
+use crate::peer::Peer;
+use auth::{Auth, Denial};
+use penalty::Penalties;
+pub(crate) use refusal::Refusal;
+
+/// Admits the clients of one bridge.
+pub(crate) struct Admission {
+    /// What a client must show.
+    auth: Option<Auth>,
+    /// Whether web requests must, too.
+    web_auth: bool,
+    penalties: Penalties,
+    destination: Arc<Destination>,
+    book: Arc<Book>,
+}
+
+/// What a session starts from: it is counted, and has somewhere to go. There is no other way to one than
+/// [`Admission::admit`].
+pub(crate) struct Ticket(Session);
+
+impl Admission {
+    /// By what `config` asks clients for, and where it takes them.
+    pub(crate) fn new(config: &Config, book: Arc<Book>) -> Self {
+        Self {
+            auth: config.access.auth.clone(),
+            web_auth: config.access.web_auth,
+            penalties: Penalties::default(),
+            destination: Arc::clone(&config.destination),
+            book,
+        }
+    }
+
+    /// Decides on a handshake that is good as such. What a client must show is asked for first, so that
+    /// nobody else learns which destinations there are; then where it goes; the limits come last, so that
+    /// a session is counted for none who is refused.
+    #[expect(clippy::unused_async, reason = "where a session goes may have to be asked for")]
+    pub(crate) async fn admit(&self, head: &Parts, peer: &Arc<Peer>) -> Result<Ticket, Refusal> {
+        self.authenticate(head, peer)?;
+        // The one place where a session's destination is chosen. All go to the same.
+        let destination = Arc::clone(&self.destination);
+        let session = self.book.begin(Arc::clone(peer), destination);
+        session.map(Ticket).ok_or_else(Refusal::no_more_sessions)
+    }
+
+    /// Decides whether a web request is answered.
+    pub(crate) fn admit_web_request(&self, head: &Parts, peer: &Peer) -> Result<(), Refusal> {
+        // A page is not told why its handshake failed. So it may ask what one would be told.
+        if head.method == Method::OPTIONS || self.web_auth {
+            self.authenticate(head, peer)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a client has shown what it must, for whatever it asks.
+    pub(crate) fn authenticate(&self, head: &Parts, peer: &Peer) -> Result<(), Refusal> {
+        let Some(auth) = &self.auth else { return Ok(()) };
+        let (client, now) = (peer.address.ip(), Instant::now());
+        let closed_for = || self.penalties.closed_for(client, now);
+        auth.check(&head.headers, peer, closed_for).map_err(|denial| {
+            let due = (denial == Denial::Credentials).then(|| self.penalties.add(client, now));
+            Refusal::denied(denial, due)
+        })
+    }
+}
+
+impl Ticket {
+    /// The session that begins.
+    pub(crate) fn session(self) -> Session {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::http::{Request, StatusCode};
+
+    use super::auth::Credentials;
+    use super::*;
+    use crate::config::Access;
+    use crate::destination::Address;
+
+    /// One that asks for `a:b`, and has one session.
+    fn admission(web_auth: bool) -> Admission {
+        let auth = Some(Auth::Basic(Credentials::new("a:b")));
+        let config = Config {
+            destination: Arc::new(Address { host: String::new(), port: 0 }.into()),
+            max_connections: 1,
+            head_timeout: std::time::Duration::ZERO,
+            web: None,
+            run_once: true,
+            timeout: None,
+            idle_timeout: None,
+            access: Access { auth, web_auth, ..Access::default() },
+            record: None,
+            traffic: None,
+        };
+        Admission::new(&config, Book::new(1))
+    }
+
+    fn peer() -> Arc<Peer> {
+        let address = "127.0.0.1:1".parse().unwrap();
+        Arc::new(Peer { address, tls: None, certificate: None })
+    }
+
+    fn head(method: Method, credentials: &str) -> Parts {
+        let request = Request::builder().method(method).header("Authorization", credentials);
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[tokio::test]
+    async fn b8_t4_only_who_has_shown_what_is_asked_for_takes_a_session() {
+        let (admission, peer) = (admission(false), peer());
+        let admit = async |credentials| {
+            let admitted = admission.admit(&head(Method::GET, credentials), &peer).await;
+            admitted.map(|ticket| ticket.session().entry.id).map_err(|refusal| refusal.status)
+        };
+        assert_eq!(admit("Basic YTpj").await, Err(StatusCode::UNAUTHORIZED));
+        assert_eq!(admit("Basic YTpi").await, Ok(1));
+        assert_eq!(admit("Basic YTpi").await, Err(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(admit("Basic YTpj").await, Err(StatusCode::UNAUTHORIZED), "asked first");
+    }
+
+    #[test]
+    fn t4_web_requests_are_asked_if_that_is_wanted() {
+        let (get, options) = (Method::GET, Method::OPTIONS);
+        for (web_auth, method, is_asked) in
+            [(false, &get, false), (true, &get, true), (false, &options, true)]
+        {
+            let mut head = head(method.clone(), "");
+            head.headers.clear();
+            let admitted = admission(web_auth).admit_web_request(&head, &peer());
+            let status = admitted.err().map(|refusal| refusal.status);
+            assert_eq!(status, is_asked.then_some(StatusCode::UNAUTHORIZED), "{method}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f11_a_wrong_password_is_answered_late_and_once_for_its_connection() {
+        let (admission, peer) = (admission(false), peer());
+        let began = Instant::now();
+        for seconds in [1, 3] {
+            let refusal = admission.admit(&head(Method::GET, "Basic YTpj"), &peer).await;
+            let refusal = refusal.err().unwrap();
+            assert_eq!(refusal.due.map(|due| (due - began).as_secs()), Some(seconds));
+            let close = |(name, value): &(_, _)| name == "connection" && value == "close";
+            assert!(refusal.headers.iter().any(close));
+        }
+    }
+}

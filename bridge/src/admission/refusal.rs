@@ -1,0 +1,130 @@
+//! What a request is answered that gets neither a session nor a file, and what the log says of it.
+//!
+//! Knows statuses, headers and reasons; an answer is made of them by who speaks HTTP.
+
+use std::borrow::Cow;
+
+use ::http::StatusCode;
+use ::http::header::{
+    ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+    WWW_AUTHENTICATE,
+};
+use ::http::request::Parts;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::auth::{Denial, origin};
+use crate::peer::Peer;
+use crate::redact;
+use crate::unadmitted::UNADMITTED;
+use crate::ws::{NoUpgrade, VERSIONS};
+
+/// A request's refusal.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the client can read.
+    pub(crate) text: Cow<'static, str>,
+    /// When it is to be answered, if not at once.
+    pub(crate) due: Option<Instant>,
+    /// Why the client is denied, if the request is good as such.
+    denial: Option<Denial>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, headers: Vec::new(), text: text.into(), due: None, denial: None }
+    }
+
+    /// To a handshake that comes too late (B8).
+    pub(super) fn no_more_sessions() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "no more sessions").closing()
+    }
+
+    /// To a client that has not shown what it must (T4). Whoever has guessed has to come again, and waits.
+    pub(super) fn denied(denial: Denial, due: Option<Instant>) -> Self {
+        let refusal = match denial {
+            Denial::NoCredentials | Denial::Credentials => {
+                let challenge = "Basic realm=\"websockify\", charset=\"UTF-8\"";
+                Self::new(StatusCode::UNAUTHORIZED, "not authorized")
+                    .with(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+            }
+            Denial::Closed { time } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong passwords")
+                    .with(RETRY_AFTER, HeaderValue::from(time.as_secs() + 1))
+            }
+            Denial::Origin | Denial::Name => Self::new(StatusCode::FORBIDDEN, "forbidden"),
+        };
+        let refusal = Self { due, denial: Some(denial), ..refusal };
+        match denial {
+            Denial::Credentials | Denial::Closed { .. } => refusal.closing(),
+            Denial::NoCredentials | Denial::Origin | Denial::Name => refusal,
+        }
+    }
+
+    /// The same, as the last answer of its connection.
+    pub(crate) fn closing(self) -> Self {
+        self.with(CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Says in the log who was refused what, and why.
+    pub(crate) fn log(&self, head: &Parts, peer: &Peer) {
+        let (client, port) = (peer.address.ip(), peer.address.port());
+        let (status, path) = (self.status.as_u16(), &*redact::head(head));
+        match (self.denial, origin(&head.headers)) {
+            (None, _) => info!(
+                target: UNADMITTED, %client, port, path, status,
+                "refused a handshake: {client}: {} ({status} for {path:?})", self.text
+            ),
+            // A browser begins so, before it asks its user.
+            (Some(Denial::NoCredentials), _) => info!(
+                target: UNADMITTED, %client, port, path, status,
+                "asked a client for credentials: {client} ({status} for {path:?})"
+            ),
+            (Some(Denial::Origin), Some(origin)) => {
+                let origin = String::from_utf8_lossy(origin);
+                let origin = &*redact::text(&origin);
+                warn!(
+                    target: UNADMITTED, %client, port, path, status, origin,
+                    "denied a client: {client}: its origin {origin:?} is none that is expected \
+                     ({status} for {path:?})"
+                );
+            }
+            (Some(denial), _) => warn!(
+                target: UNADMITTED, %client, port, path, status,
+                "denied a client: {client}: {denial} ({status} for {path:?})"
+            ),
+        }
+    }
+}
+
+/// To a head that does not begin a session.
+impl From<NoUpgrade> for Refusal {
+    fn from(why: NoUpgrade) -> Self {
+        match why {
+            // RFC 9110, section 15.5.6: the header is due, and its list may be empty.
+            NoUpgrade::WebRequest => Self::new(StatusCode::METHOD_NOT_ALLOWED, "WebSocket only")
+                .with(ALLOW, HeaderValue::from_static("")),
+            NoUpgrade::Version | NoUpgrade::Dropped(_) => {
+                Self::new(StatusCode::UPGRADE_REQUIRED, why.to_string())
+                    .with(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSIONS))
+                    .with(UPGRADE, HeaderValue::from_static("websocket"))
+                    .with(CONNECTION, HeaderValue::from_static("Upgrade"))
+            }
+            // The bytes that follow would be taken for the next request, or are of one that somebody
+            // before us takes for another.
+            NoUpgrade::Host | NoUpgrade::Hixie | NoUpgrade::Body => {
+                Self::new(StatusCode::BAD_REQUEST, why.to_string()).closing()
+            }
+            NoUpgrade::Request | NoUpgrade::Key => {
+                Self::new(StatusCode::BAD_REQUEST, why.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A connection whose activity is counted: by that it is told how long it may still take.
+//!
+//! Knows bytes, and of HTTP where a head ends.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::stream::Stream;
+
+/// What has passed over a connection.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    /// Bytes read.
+    pub(super) read: AtomicU64,
+    /// Bytes that the kernel took.
+    pub(super) sent: AtomicU64,
+    /// Whether there are more to send than it takes now.
+    pub(super) is_stuck: AtomicBool,
+    /// Requests that were read and are or will be answered.
+    pub(super) requests: AtomicU64,
+    /// Bytes that had been read when the last of them was.
+    pub(super) read_at_request: AtomicU64,
+    /// How many of these the client's kernel had not taken when that was seen last.
+    pub(super) unsent: AtomicU64,
+}
+
+impl Activity {
+    /// Counts a request.
+    pub(super) fn count_request(&self) {
+        self.read_at_request.store(self.read.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many of the bytes sent the client's kernel has not taken yet.
+    pub(super) fn under_way(&self) -> u64 {
+        self.unsent.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection whose activity is counted. What comes behind a head is read when it is asked for
+/// again, so that a next request counts as begun, and not as an idle connection (T6).
+pub(super) struct Metered<'a> {
+    pub(super) io: Stream,
+    pub(super) activity: &'a Activity,
+    heads: Heads,
+}
+
+impl<'a> Metered<'a> {
+    pub(super) fn new(io: Stream, activity: &'a Activity) -> Self {
+        Self { io, activity, heads: Heads::default() }
+    }
+
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(length)) => {
+                self.activity.sent.fetch_add(*length as u64, Ordering::Relaxed);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                self.activity.is_stuck.store(true, Ordering::Relaxed);
+                self.activity.unsent.store(self.io.unsent(), Ordering::Relaxed);
+            }
+        }
+        written
+    }
+}
+
+impl AsyncRead for Metered<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = room.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, room);
+        if let Some(end) = self.heads.end(&room.filled()[before..]) {
+            let behind = Bytes::copy_from_slice(&room.filled()[before + end..]);
+            self.io.unread(behind);
+            room.set_filled(before + end);
+        }
+        let length = room.filled().len() - before;
+        self.activity.read.fetch_add(length as u64, Ordering::Relaxed);
+        read
+    }
+}
+
+impl AsyncWrite for Metered<'_> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.count(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.count(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    /// hyper flushes when it has handed over all that it had.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.activity.is_stuck.store(false, Ordering::Relaxed);
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Finds the ends of heads in what is read piece by piece. What it takes for one in a body is none, and
+/// costs another read.
+#[derive(Debug, Default)]
+struct Heads {
+    /// Whether the line that is being read has something in it.
+    is_in_line: bool,
+    /// Whether there was such a line before, so that an empty one is the end.
+    is_in_head: bool,
+}
+
+impl Heads {
+    /// Where in `bytes` a head ends that has something behind it.
+    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\n' if self.is_in_line => {
+                    self.is_in_line = false;
+                    self.is_in_head = true;
+                }
+                b'\n' if self.is_in_head => {
+                    self.is_in_head = false;
+                    if at + 1 < bytes.len() {
+                        return Some(at + 1);
+                    }
+                }
+                b'\n' | b'\r' => {}
+                _ => self.is_in_line = true,
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f16_what_is_behind_a_head_is_told_from_it_however_it_is_split() {
+        for head in ["GET / HTTP/1.1\r\nA: b\r\n\r\n", "\r\n\nGET / HTTP/1.1\nA: b\n\n"] {
+            let both = format!("{head}GE");
+            for split in 0..both.len() {
+                let (mut heads, mut found) = (Heads::default(), None);
+                for (start, piece) in [(0, &both[..split]), (split, &both[split..])] {
+                    found = found.or(heads.end(piece.as_bytes()).map(|end| start + end));
+                }
+                let expected = (split != head.len()).then_some(head.len());
+                assert_eq!(found, expected, "{head:?} {split}");
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! From a new connection to a [`Stream`] and its [`Peer`]: the first byte tells plain from TLS.
+
+use std::net::SocketAddr;
+
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
+
+use super::certificate::common_name;
+use super::failure::Failure;
+use super::{Acceptor, Tls};
+use crate::net::Socket;
+use crate::peer::{Peer, TlsVersion};
+use crate::stream::Stream;
+
+/// The type of a TLS record that begins a handshake (RFC 8446, section 5.1).
+const HANDSHAKE: u8 = 0x16;
+
+/// The high bit of an SSLv2 record's length, where its hello is shorter than 256 bytes.
+const SSLV2: u8 = 0x80;
+
+/// A fatal `handshake_failure`, as a record (RFC 8446, section 6): we have no certificate.
+const NO_CERTIFICATE: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 40];
+
+/// A fatal `protocol_version`. A client that says an SSLv2 hello for compatibility understands it.
+const NO_SSLV2: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 70];
+
+/// For plain clients where none are served. Nothing of the request is read, so it is the same for
+/// all of them.
+const NO_PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 47\r\n\r\n\
+    encrypted connections only: use https: or wss:\n";
+
+/// What becomes of unencrypted clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plain {
+    /// They are served.
+    Served,
+    /// They are told that the connection must be encrypted.
+    Refused,
+}
+
+/// What an accepted connection has become, or why not, and the connection if it is still to be closed in
+/// order: its client has been told.
+type Accepted = Result<(Stream, Peer), (Failure, Option<Socket>)>;
+
+/// Waits for the first byte of a connection from `address`, and makes a stream of it.
+pub(crate) async fn accept(
+    mut io: Socket,
+    address: SocketAddr,
+    tls: &watch::Receiver<Tls>,
+    plain: Plain,
+) -> Accepted {
+    let mut first = [0];
+    match io.peek(&mut first).await {
+        Ok(1) => {}
+        Ok(_) | Err(_) => return Err((Failure::Closed, None)),
+    }
+    let (failure, answer) = match first[0] {
+        HANDSHAKE => {
+            let tls = tls.borrow().clone();
+            match tls {
+                Tls::On(acceptor) => return shake_hands(acceptor, io, address).await,
+                Tls::Off(reason) => (Failure::Off(reason), &NO_CERTIFICATE[..]),
+            }
+        }
+        SSLV2 => (Failure::Sslv2, &NO_SSLV2[..]),
+        _ => match plain {
+            Plain::Served => {
+                let peer = Peer { address, tls: None, certificate: None };
+                return Ok((Stream::new(io), peer));
+            }
+            Plain::Refused => (Failure::Plain, NO_PLAIN),
+        },
+    };
+    // Whether the client hears it is not our concern any more.
+    let _ = io.write_all(answer).await;
+    Err((failure, Some(io)))
+}
+
+async fn shake_hands(Acceptor(config): Acceptor, io: Socket, address: SocketAddr) -> Accepted {
+    match TlsAcceptor::from(config).accept(io).into_fallible().await {
+        Ok(stream) => {
+            let (_, tls) = stream.get_ref();
+            let peer = Peer { address, tls: version(tls), certificate: name(tls) };
+            Ok((Stream::encrypted(stream), peer))
+        }
+        // rustls has sent the alert.
+        Err((error, io)) => Err((Failure::from_handshake(&error), Some(io))),
+    }
+}
+
+fn version(tls: &ServerConnection) -> Option<TlsVersion> {
+    match tls.protocol_version()? {
+        ProtocolVersion::TLSv1_3 => Some(TlsVersion::V1_3),
+        _ => Some(TlsVersion::V1_2),
+    }
+}
+
+/// The common name of the client's certificate, which rustls has verified.
+fn name(tls: &ServerConnection) -> Option<Box<str>> {
+    common_name(tls.peer_certificates()?.first()?).map(String::into_boxed_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t1_the_refusal_of_plain_clients_is_well_formed() {
+        let text = std::str::from_utf8(NO_PLAIN).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("\r\nContent-Length: {}", body.len())), "{head}");
+    }
+}

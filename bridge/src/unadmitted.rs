@@ -1,0 +1,65 @@
+//! Clients that get no session: why not, and what the log says of them.
+//!
+//! Anybody can cause these records, as often as they like. They are short, have no secrets, and are
+//! marked with [`UNADMITTED`], by which whoever keeps the log counts those that are too many.
+
+use std::net::SocketAddr;
+
+use ::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use tracing::{debug, info, warn};
+
+use crate::peer::Peer;
+use crate::redact;
+use crate::tls::Failure;
+use crate::words::words;
+
+/// The `tracing` target of records that a client can cause without a session.
+pub const UNADMITTED: &str = "unadmitted";
+
+/// Why a connection became no session.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoSession {
+    #[error("closed by the client")]
+    Closed,
+    #[error("the bridge takes no more sessions")]
+    NoMore,
+    #[error("no request in time")]
+    TimedOut,
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("{0}")]
+    NotAccepted(#[from] Failure),
+    #[error("{}", words(.0))]
+    Io(#[from] std::io::Error),
+}
+
+/// A session whose client offered sub-protocols of which we know none: the answer has none, and a
+/// browser then fails the connection (RFC 6455 allows it, the WHATWG's standard asks for it).
+pub(crate) fn unknown_protocols(peer: &Peer, headers: &HeaderMap) {
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let lines: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+    if lines.is_empty() {
+        return;
+    }
+    let (client, port, offered) = (peer.address.ip(), peer.address.port(), lines.join(", "));
+    let offered = &*redact::text(&offered);
+    info!(
+        target: UNADMITTED, %client, port, offered,
+        "chose no sub-protocol: {client} offered {offered:?}, of which we know none: \
+         a browser closes such a connection"
+    );
+}
+
+/// A connection that ended without a session. A health check is not worth more than a debug message.
+pub(crate) fn ended(address: SocketAddr, why: &NoSession) {
+    let (client, port) = (address.ip(), address.port());
+    match why {
+        NoSession::NotAccepted(why @ Failure::Handshake(_)) => {
+            info!(target: UNADMITTED, %client, port, "{why}: {client}");
+        }
+        NoSession::NotAccepted(why) if !matches!(why, Failure::Closed) => {
+            warn!(target: UNADMITTED, %client, port, "{why}: {client}");
+        }
+        why => debug!(%client, port, "connection ended without a session: {client}: {why}"),
+    }
+}
