@@ -13,12 +13,8 @@ use tempfile::TempDir;
 
 use crate::support::{
     Actor, Client, SERVERS, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root,
-    skip_even_in_ci, text_of,
+    root, skip_even_in_ci, text_of,
 };
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
-}
 
 /// Runs a command that must end well; gives all that it said.
 fn said_by(command: &mut Command) -> String {

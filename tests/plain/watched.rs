@@ -12,7 +12,7 @@ use super::bridge_to;
 use super::old::{ANSWER_76, HIXIE_76, base64_session, expect};
 use crate::support::{
     Client, Websockify, echo_service, frame, free_port, needs, needs_root, read_to_end, request,
-    skip_even_in_ci, wait_until,
+    root, skip_even_in_ci, wait_until,
 };
 
 /// Base64 of the bytes 0 to 255, from the alphabet's own definition.
@@ -35,7 +35,7 @@ fn every_byte() -> Vec<u8> {
 
 /// A recording as node reads it: the encoding, and the bytes of each side in hexadecimal.
 fn replay(path: &Path) -> [String; 3] {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/plain/scripts/replay.mjs");
+    let script = root().join("tests/plain/scripts/replay.mjs");
     let output = Command::new("node").arg(script).arg(path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
