@@ -3,7 +3,7 @@
 //! | module | what it proves (rows of the specification) |
 //! |---|---|
 //! | `command_line` | what bad input gets, and what is left behind: nothing (C1–C6, W8) |
-//! | `plain` | the bridge without a program (C2, B, F) |
+//! | `plain` | the bridge without a program (C2, B, S) |
 //! | `faults` | peers that vanish, counted (L4) |
 //! | `kernel` | older kernels, and containers that refuse and hide much (F2–F4, F7, F14) |
 //! | `tls` | encryption, client certificates, authentication (T1–T6) |

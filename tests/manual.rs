@@ -49,12 +49,12 @@ fn completions(shell: Shell) -> String {
 }
 
 #[test]
-fn d_the_manual_page_is_what_the_definitions_say() {
+fn c5_the_manual_page_is_what_the_definitions_say() {
     blessed("man/websockify.1", &page(), "manual");
 }
 
 #[test]
-fn d_the_completions_are_what_the_definitions_say() {
+fn c5_the_completions_are_what_the_definitions_say() {
     for (shell, file) in [
         (Shell::Bash, "websockify.bash"),
         (Shell::Zsh, "_websockify"),
@@ -65,7 +65,7 @@ fn d_the_completions_are_what_the_definitions_say() {
 }
 
 #[test]
-fn d_the_manual_page_renders_without_a_warning_and_has_every_option() {
+fn c5_the_manual_page_renders_without_a_warning_and_has_every_option() {
     if !needs(&["man", "groff"]) {
         return;
     }
@@ -147,7 +147,7 @@ fn said_by(shell: &mut Command) -> String {
 }
 
 #[test]
-fn d_bash_completes_options_and_their_values() {
+fn c5_bash_completes_options_and_their_values() {
     let script = format!(
         "set -e; {}\nCOMP_WORDS=(websockify --wrap-mode re); COMP_CWORD=2; \
          _websockify websockify re --wrap-mode; echo ${{COMPREPLY[@]}}; \
@@ -160,7 +160,7 @@ fn d_bash_completes_options_and_their_values() {
 }
 
 #[test]
-fn d_fish_completes_options_and_their_values() {
+fn c5_fish_completes_options_and_their_values() {
     if !needs(&["fish"]) {
         return;
     }
@@ -178,7 +178,7 @@ fn d_fish_completes_options_and_their_values() {
 
 /// At a prompt: zsh completes nowhere else.
 #[test]
-fn d_zsh_completes_options_and_their_values() {
+fn c5_zsh_completes_options_and_their_values() {
     if !needs(&["zsh", "timeout"]) {
         return;
     }

@@ -112,7 +112,7 @@ fn can_package() -> bool {
 }
 
 #[test]
-fn r5_the_debian_package_has_everything() {
+fn r5_f63_the_debian_package_has_everything() {
     if !can_package() {
         return;
     }

@@ -1,4 +1,4 @@
-//! What `-v` and `--record` show of a session (B9, F1, F2).
+//! What `-v` and `--record` show of a session (B9, S1, S2).
 
 use std::fs;
 use std::io::{Read, Write};
@@ -90,7 +90,7 @@ fn b9_without_v_nothing_is_on_standard_output() {
 
 /// Every byte of a binary, a base64 and a Hixie session is read back.
 #[test]
-fn f1_recordings_hold_every_byte_both_ways() {
+fn s1_recordings_hold_every_byte_both_ways() {
     if !needs(&["node"]) {
         return;
     }
@@ -133,7 +133,7 @@ fn f1_recordings_hold_every_byte_both_ways() {
 
 /// Also across a restart, which counts its sessions anew; and the file is complete when we end.
 #[test]
-fn f2_a_recording_never_overwrites_another() {
+fn s2_a_recording_never_overwrites_another() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("session");
     for number in 1..=2 {
@@ -155,7 +155,7 @@ fn f2_a_recording_never_overwrites_another() {
 }
 
 #[test]
-fn f2_a_full_disk_ends_the_recording_and_not_the_session() {
+fn s2_a_full_disk_ends_the_recording_and_not_the_session() {
     if !needs(&["node", "mount"]) || !needs_root() {
         return;
     }
