@@ -7,6 +7,7 @@ use std::process::Command;
 mod actor;
 mod blessed;
 mod client;
+mod frame;
 mod lan;
 mod network;
 mod output;
@@ -21,7 +22,8 @@ mod websockify;
 
 pub(crate) use actor::{Actor, static_actor};
 pub(crate) use blessed::blessed;
-pub(crate) use client::{Client, Head, ask, connect, frame, read_to_end, request, uninterrupted};
+pub(crate) use client::{Client, Head, ask, connect, read_to_end, request, uninterrupted};
+pub(crate) use frame::frame;
 pub(crate) use lan::Lan;
 pub(crate) use network::{
     Service, display, echo, echo_service, free_port, has_ipv6, is_refused, listeners_of, listening,
