@@ -258,7 +258,7 @@ fn c4_nothing_panics_when_the_log_is_closed() {
     assert_eq!(websockify.wait().unwrap().code(), Some(0));
 }
 
-/// C5, and F73: whatever clap knows, not a list of some.
+/// C5, F73: whatever clap knows, not a list of some.
 #[test]
 fn f73_help_has_every_option_on_one_line_with_its_default() {
     let longs: Vec<_> = websockify::command()

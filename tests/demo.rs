@@ -7,16 +7,15 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Client, Tools, Websockify, echo_service, free_port, request, text_of, wait_for_within,
+    Client, Tools, Websockify, echo_service, free_port, request, root, text_of, wait_for_within,
 };
 
 /// How long a machine may take to build it.
 const BUILD: Duration = Duration::from_secs(600);
 
 fn demo(port: u16) -> Websockify {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/demo");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let mut command = Command::new(script);
+    let mut command = Command::new(root().join("contrib/demo"));
     Websockify::launch(command.arg(port.to_string()).env("CARGO_TARGET_DIR", target))
 }
 

@@ -1,9 +1,9 @@
 //! End-to-end tests: the real `websockify` binary, real programs, loopback only.
 //!
-//! | module | what it proves (rows of the specification) |
+//! | module | what it proves (rows of `PROMISES.md`) |
 //! |---|---|
 //! | `command_line` | what bad input gets, and what is left behind: nothing (C1–C6, W8) |
-//! | `plain` | the bridge without a program (C2, B, F) |
+//! | `plain` | the bridge without a program (C2, B, S) |
 //! | `faults` | peers that vanish, counted (L4) |
 //! | `kernel` | older kernels, and containers that refuse and hide much (F2–F4, F7, F14) |
 //! | `tls` | encryption, client certificates, authentication (T1–T6) |
@@ -17,6 +17,7 @@
 //! | `service` | daemon, log, journald, systemd (D1–D4, W11) |
 //! | `packaging` | the Debian package, and its units under a systemd of their own (D2, D4, R5) |
 //! | `manual` | the manual page and the shell completions are up to date |
+//! | `promises` | `PROMISES.md` has every row that is cited, and the tests of each |
 //! | `rebind` | `rebind.so` by itself (R1–R4) |
 //!
 //! Every test picks its own ports and directory, waits for conditions with a deadline, and stops
@@ -36,6 +37,7 @@ mod manual;
 mod packaging;
 mod plain;
 mod programs;
+mod promises;
 mod proxies;
 mod readme;
 mod rebind;

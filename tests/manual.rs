@@ -3,39 +3,18 @@
 //! writes them anew.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap_complete::Shell;
 
 use tempfile::TempDir;
 
-use crate::support::{needs, text_of};
+use crate::support::{blessed, needs, root, text_of};
 
 const NAME: &str = "websockify";
 /// The sections of our own words, in `man/sections`; the options stand between the two lists.
 const BEFORE: &[&str] = &["synopsis", "description"];
 const AFTER: &[&str] = &["wrapping", "encryption", "protocols", "service", "security", "examples"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
-}
-
-/// Compares a committed file with what it should be, or writes it.
-fn check(path: &str, expected: &str) {
-    let path = root().join(path);
-    if std::env::var_os("BLESS").is_some() {
-        return fs::write(path, expected).unwrap();
-    }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    let differs = committed.lines().zip(expected.lines()).find(|(a, b)| a != b);
-    assert!(
-        committed == expected,
-        "{} is out of date (first difference: {differs:?}); write it anew: \
-         BLESS=1 cargo test -p websockify --test end_to_end manual",
-        path.display()
-    );
-}
 
 fn page() -> String {
     // The arguments that are no options are explained in the description.
@@ -70,23 +49,23 @@ fn completions(shell: Shell) -> String {
 }
 
 #[test]
-fn d_the_manual_page_is_what_the_definitions_say() {
-    check("man/websockify.1", &page());
+fn c5_the_manual_page_is_what_the_definitions_say() {
+    blessed("man/websockify.1", &page(), "manual");
 }
 
 #[test]
-fn d_the_completions_are_what_the_definitions_say() {
+fn c5_the_completions_are_what_the_definitions_say() {
     for (shell, file) in [
         (Shell::Bash, "websockify.bash"),
         (Shell::Zsh, "_websockify"),
         (Shell::Fish, "websockify.fish"),
     ] {
-        check(&format!("contrib/completions/{file}"), &completions(shell));
+        blessed(&format!("contrib/completions/{file}"), &completions(shell), "manual");
     }
 }
 
 #[test]
-fn d_the_manual_page_renders_without_a_warning_and_has_every_option() {
+fn c5_the_manual_page_renders_without_a_warning_and_has_every_option() {
     if !needs(&["man", "groff"]) {
         return;
     }
@@ -168,7 +147,7 @@ fn said_by(shell: &mut Command) -> String {
 }
 
 #[test]
-fn d_bash_completes_options_and_their_values() {
+fn c5_bash_completes_options_and_their_values() {
     let script = format!(
         "set -e; {}\nCOMP_WORDS=(websockify --wrap-mode re); COMP_CWORD=2; \
          _websockify websockify re --wrap-mode; echo ${{COMPREPLY[@]}}; \
@@ -181,7 +160,7 @@ fn d_bash_completes_options_and_their_values() {
 }
 
 #[test]
-fn d_fish_completes_options_and_their_values() {
+fn c5_fish_completes_options_and_their_values() {
     if !needs(&["fish"]) {
         return;
     }
@@ -199,7 +178,7 @@ fn d_fish_completes_options_and_their_values() {
 
 /// At a prompt: zsh completes nowhere else.
 #[test]
-fn d_zsh_completes_options_and_their_values() {
+fn c5_zsh_completes_options_and_their_values() {
     if !needs(&["zsh", "timeout"]) {
         return;
     }

@@ -13,12 +13,8 @@ use tempfile::TempDir;
 
 use crate::support::{
     Actor, Client, SERVERS, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root,
-    skip_even_in_ci, text_of,
+    root, skip_even_in_ci, text_of,
 };
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
-}
 
 /// systemd-analyze(1), which wants a directory that systemd makes at boot, or root does.
 fn systemd_analyze() -> Option<Command> {
@@ -122,7 +118,7 @@ fn can_package() -> bool {
 }
 
 #[test]
-fn r5_the_debian_package_has_everything() {
+fn r5_f63_the_debian_package_has_everything() {
     if !can_package() {
         return;
     }

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use crate::support::needs;
+use crate::support::{needs, root};
 
 /// README.md, and the lines of it that are typed.
 fn readme() -> (String, Vec<String>) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let text = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let text = std::fs::read_to_string(root().join("README.md")).unwrap();
     let typed = text.lines().filter_map(|line| line.strip_prefix("    ")).map(str::to_owned);
     let typed = typed.collect();
     (text, typed)

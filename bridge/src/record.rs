@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn f2_no_file_is_overwritten_and_none_is_anybodys() {
+    async fn s2_no_file_is_overwritten_and_none_is_anybodys() {
         use std::os::unix::fs::PermissionsExt;
         let directory = TempDir::new().unwrap();
         let file = |number: u32| directory.path().join(format!("session.{number}"));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn f2_a_recording_that_cannot_be_is_none() {
+    async fn s2_a_recording_that_cannot_be_is_none() {
         let recordings = Recordings::new("/dev/null/x".into()).unwrap();
         let mut recorder = recordings.begin(1, Encoding::Binary);
         for _ in 0..3 {
@@ -199,7 +199,7 @@ mod tests {
 
     /// What is given to four threads at once is in order.
     #[tokio::test]
-    async fn f2_every_piece_is_written_in_its_turn() {
+    async fn s2_every_piece_is_written_in_its_turn() {
         let directory = TempDir::new().unwrap();
         let recordings = recordings(&directory, THREADS);
         let mut recorders: Vec<_> =
@@ -227,7 +227,7 @@ mod tests {
 
     /// Without threads yet, to the recorder that is a disk that takes nothing.
     #[tokio::test]
-    async fn f2_a_slow_disk_neither_blocks_nor_costs_memory() {
+    async fn s2_a_slow_disk_neither_blocks_nor_costs_memory() {
         let directory = TempDir::new().unwrap();
         let recordings = recordings(&directory, 0);
         let (waiting, threads) = (&recordings.waiting, &recordings.writers);

@@ -55,7 +55,7 @@ async function closed(page, words, name = "closed") {
   assert.equal(await page.textContent("#pause"), "");
 }
 
-test("h4 a target that refuses: 1011 and the reason", { skip }, async (t) => {
+test("H4: a target that refuses: 1011 and the reason", { skip }, async (t) => {
   const [port, target] = [await freePort(), await freePort()];
   await Websockify.listening(t, [`127.0.0.1:${port}`, `127.0.0.1:${target}`, "--web", WSTELNET]);
   const page = await visit(t, port);
@@ -69,7 +69,7 @@ test("h4 a target that refuses: 1011 and the reason", { skip }, async (t) => {
   await closed(page, /^You disconnected\.$/, "ended");
 });
 
-test("h4 a program that has ended: 1011 and the reason", { skip }, async (t) => {
+test("H4: a program that has ended: 1011 and the reason", { skip }, async (t) => {
   const { websockify, page } = await guest(t);
   await seen(page, /^What is your name\?/);
   const [program] = websockify.processes().filter(({ name }) => name === "guestbook");
@@ -79,7 +79,7 @@ test("h4 a program that has ended: 1011 and the reason", { skip }, async (t) => 
   await closed(page, /ended the session: program has ended\.$/);
 });
 
-test("h4 websockify is killed: tried again by itself, then given up", { skip }, async (t) => {
+test("H4: websockify is killed: tried again by itself, then given up", { skip }, async (t) => {
   const { port, websockify, page } = await guest(t, [], { clock: true });
   await seen(page, /^What is your name\?/);
   await websockify.killed();
@@ -95,7 +95,7 @@ test("h4 websockify is killed: tried again by itself, then given up", { skip }, 
   await state(page, "open");
 });
 
-test("h4 a network that swallows everything: an end by the user's click or the page's clock", { skip }, async (t) => {
+test("H4: a network that swallows everything: an end by the user's click or the page's clock", { skip }, async (t) => {
   const { websockify, page } = await guest(t, [], { clock: true });
   await seen(page, /^What is your name\?/);
   websockify.signal("SIGSTOP");
@@ -111,7 +111,7 @@ test("h4 a network that swallows everything: an end by the user's click or the p
   assert.match(await noticed(), /did not answer in time/);
 });
 
-test("h4 401: the page says so, and the browser asks for the password", { skip }, async (t) => {
+test("H4: 401: the page says so, and the browser asks for the password", { skip }, async (t) => {
   const { port, page: stranger } = await guest(t, BASIC);
   await closed(stranger, /asks for a user name and a password \(401\)/);
   // Nobody answers the browser's dialogue here, which has pointer and keyboard: the page waits for it.
@@ -126,7 +126,7 @@ test("h4 401: the page says so, and the browser asks for the password", { skip }
   await seen(jane, /^What is your name\?/);
 });
 
-test("h4 401: who logged in for the page is logged in for the session", { skip }, async (t) => {
+test("H4: 401: who logged in for the page is logged in for the session", { skip }, async (t) => {
   const { port, websockify, page } = await guest(t, [...BASIC, "--web-auth"], { httpCredentials: JANE });
   await seen(page, /^What is your name\?/);
   await websockify.killed();
@@ -134,12 +134,12 @@ test("h4 401: who logged in for the page is logged in for the session", { skip }
   await closed(page, /asks for a user name and a password \(401\)/);
 });
 
-test("h4 403: a page of an origin that is not expected", { skip }, async (t) => {
+test("H4: 403: a page of an origin that is not expected", { skip }, async (t) => {
   const { page } = await guest(t, ["--auth-plugin=ExpectOrigin", "--auth-source=https://page.example"]);
   await closed(page, /does not admit this page or this user \(403\)/);
 });
 
-test("h4 403: a certificate of another name", { skip }, async (t) => {
+test("H4: 403: a certificate of another name", { skip }, async (t) => {
   const directory = mkdtempSync(join(tmpdir(), "websockify-ending-"));
   afterwards(t, () => rmSync(directory, { recursive: true }));
   const port = await freePort();
@@ -158,7 +158,7 @@ test("h4 403: a certificate of another name", { skip }, async (t) => {
   await closed(await visitor(joe), /does not admit this page or this user \(403\)/);
 });
 
-test("h4 another host: its refusal is guessed at, its absence told", { skip }, async (t) => {
+test("H4: another host: its refusal is guessed at, its absence told", { skip }, async (t) => {
   const other = await freePort();
   const { page } = await guest(t, [], { query: `&port=${other}` });
   await closed(page, /^Nothing answers at 127\.0\.0\.1:\d+\.$/);

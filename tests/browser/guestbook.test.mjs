@@ -9,7 +9,7 @@ import { freePort, Websockify } from "./websockify.mjs";
 
 const skip = missing(CHROMIUM, GUESTBOOK, WEBSOCKIFY);
 
-test("h4 guests of the demo read what others wrote", { skip }, async (t) => {
+test("H4: guests of the demo read what others wrote", { skip }, async (t) => {
   const port = await freePort(2023);
   const websockify = await Websockify.listening(t, [
     `localhost:${port}`, "--web", WSTELNET, "--wrap-mode=respawn", "--", GUESTBOOK, `${port}`,

@@ -11,7 +11,7 @@ const MUD = file("tests/browser/programs/mud.mjs");
 
 const skip = missing(CHROMIUM, WEBSOCKIFY);
 
-test("h4 a line server with offers, prompts, colours and a password", { skip }, async (t) => {
+test("H4: a line server with offers, prompts, colours and a password", { skip }, async (t) => {
   const port = await freePort();
   const options = ["--web", WSTELNET, "--wrap-mode=respawn"];
   await Websockify.listening(t, [`127.0.0.1:${port}`, ...options, "--", process.execPath, MUD, `${port}`]);

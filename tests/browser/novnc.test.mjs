@@ -1,4 +1,4 @@
-// W13, H1, F1, T1: Debian's noVNC, served by the websockify that wraps a vncserver, plain and by TLS:
+// W13, H1, S1, T1: Debian's noVNC, served by the websockify that wraps a vncserver, plain and by TLS:
 // what a person does there, and the recording of it.
 
 import assert from "node:assert/strict";
@@ -25,7 +25,7 @@ to loopback, opened the public one itself, and serves noVNC beside it.
 `;
 const skip = missing(CHROMIUM, NOVNC, OPENSSL, VNCSERVER, WEBSOCKIFY, XDPYINFO, XTERM, XVNC);
 
-test("w13 noVNC and a wrapped vncserver under ignore", { skip }, async (t) => {
+test("W13: noVNC and a wrapped vncserver under ignore", { skip }, async (t) => {
   const desktop = await Desktop.start(t, SIZE, ({ directory }) => {
     const { cert, key } = selfSigned(directory, "127.0.0.1");
     return [`--cert=${cert}`, `--key=${key}`];

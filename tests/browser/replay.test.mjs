@@ -1,4 +1,4 @@
-// F1: a VNC session that websockify recorded is played back by noVNC, npm's newest, and the desktop
+// S1: a VNC session that websockify recorded is played back by noVNC, npm's newest, and the desktop
 // looks as it did when it was live.
 
 import assert from "node:assert/strict";
@@ -18,7 +18,7 @@ const SIZE = [640, 480];
 
 const skip = missing(CHROMIUM, XVNC, XTERM, WEBSOCKIFY);
 
-test("f1 noVNC draws from the recording what it drew live", { skip }, async (t) => {
+test("S1: noVNC draws from the recording what it drew live", { skip }, async (t) => {
   const directory = mkdtempSync(join(tmpdir(), "websockify-replay-"));
   afterwards(t, () => rmSync(directory, { recursive: true }));
   const number = await freeDisplay(t);

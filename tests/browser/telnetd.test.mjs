@@ -31,7 +31,7 @@ async function sttySize(page, mark) {
   return { rows: Number(rows), columns: Number(columns) };
 }
 
-test("h4 log in, stty size, resize, exit, reconnect", { skip }, async (t) => {
+test("H4: log in, stty size, resize, exit, reconnect", { skip }, async (t) => {
   const port = await freePort();
   await Websockify.listening(t, [
     `127.0.0.1:${port}`, "--web", WSTELNET, "--wrap-mode=respawn", "--",

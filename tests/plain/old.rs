@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::process::Command;
 
 use super::bridge_to;
-use crate::support::{connect, echo_service, field, frame, read_to_end, request, skip_even_in_ci};
+use crate::support::{
+    connect, echo_service, field, frame, read_to_end, request, root, skip_even_in_ci,
+};
 
 /// The handshake of draft -76, section 1.2, with another path.
 pub(super) const HIXIE_76: &[u8] = b"GET /path?q=1 HTTP/1.1\r\nHost: example.com:8080\r\n\
@@ -88,9 +90,9 @@ fn b2_a_real_old_client() {
     };
     let service = echo_service();
     let (_websockify, port) = bridge_to(&service, "");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/plain/scripts/hixie.py");
     let output = Command::new(python)
-        .args([script, &format!("ws://127.0.0.1:{port}/old")])
+        .arg(root().join("tests/plain/scripts/hixie.py"))
+        .arg(format!("ws://127.0.0.1:{port}/old"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

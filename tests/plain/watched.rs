@@ -1,4 +1,4 @@
-//! What `-v` and `--record` show of a session (B9, F1, F2).
+//! What `-v` and `--record` show of a session (B9, S1, S2).
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use super::bridge_to;
 use super::old::{ANSWER_76, HIXIE_76, base64_session, expect};
 use crate::support::{
     Client, Websockify, echo_service, frame, free_port, needs, needs_root, read_to_end, request,
-    skip_even_in_ci, wait_until,
+    root, skip_even_in_ci, wait_until,
 };
 
 /// Base64 of the bytes 0 to 255, from the alphabet's own definition.
@@ -35,7 +35,7 @@ fn every_byte() -> Vec<u8> {
 
 /// A recording as node reads it: the encoding, and the bytes of each side in hexadecimal.
 fn replay(path: &Path) -> [String; 3] {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/plain/scripts/replay.mjs");
+    let script = root().join("tests/plain/scripts/replay.mjs");
     let output = Command::new("node").arg(script).arg(path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -90,7 +90,7 @@ fn b9_without_v_nothing_is_on_standard_output() {
 
 /// Every byte of a binary, a base64 and a Hixie session is read back.
 #[test]
-fn f1_recordings_hold_every_byte_both_ways() {
+fn s1_recordings_hold_every_byte_both_ways() {
     if !needs(&["node"]) {
         return;
     }
@@ -133,7 +133,7 @@ fn f1_recordings_hold_every_byte_both_ways() {
 
 /// Also across a restart, which counts its sessions anew; and the file is complete when we end.
 #[test]
-fn f2_a_recording_never_overwrites_another() {
+fn s2_a_recording_never_overwrites_another() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("session");
     for number in 1..=2 {
@@ -155,7 +155,7 @@ fn f2_a_recording_never_overwrites_another() {
 }
 
 #[test]
-fn f2_a_full_disk_ends_the_recording_and_not_the_session() {
+fn s2_a_full_disk_ends_the_recording_and_not_the_session() {
     if !needs(&["node", "mount"]) || !needs_root() {
         return;
     }

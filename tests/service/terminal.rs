@@ -64,7 +64,7 @@ impl Drop for AtTerminal {
 
 /// What a client says cannot move the cursor of who reads the log.
 #[test]
-fn d_lines_at_a_terminal_have_no_control_characters_of_a_client() {
+fn d3_lines_at_a_terminal_have_no_control_characters_of_a_client() {
     let port = free_port();
     let terminal = AtTerminal::start(port, |_| {});
     let mut client = Client::connect(port);
@@ -79,7 +79,7 @@ fn d_lines_at_a_terminal_have_no_control_characters_of_a_client() {
 }
 
 #[test]
-fn d_lines_at_a_terminal_are_short_and_coloured() {
+fn f51_d3_lines_at_a_terminal_are_short_and_coloured() {
     let port = free_port();
     let terminal = AtTerminal::start(port, |command| {
         command.env_remove("NO_COLOR");
@@ -124,7 +124,7 @@ fn t5_at_a_terminal_sighup_is_a_stop() {
 /// A connection without a byte, or with half a head, or with a TLS handshake and no close_notify, is a
 /// health check or a scanner: no line.
 #[test]
-fn d_health_checks_make_no_noise() {
+fn d3_health_checks_make_no_noise() {
     let (port, directory) = (free_port(), TempDir::new().unwrap());
     std::fs::write(directory.path().join("self.pem"), SERVERS.issue("localhost").pem()).unwrap();
     let terminal = AtTerminal::start(port, |command| {

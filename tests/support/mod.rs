@@ -1,11 +1,13 @@
 //! What the tests stand on. Knows how to start websockify, talk to it and look at its processes;
 //! must not know what any of them should do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 mod actor;
+mod blessed;
 mod client;
+mod frame;
 mod lan;
 mod network;
 mod output;
@@ -19,7 +21,9 @@ mod wait;
 mod websockify;
 
 pub(crate) use actor::{Actor, static_actor};
-pub(crate) use client::{Client, Head, ask, connect, frame, read_to_end, request, uninterrupted};
+pub(crate) use blessed::blessed;
+pub(crate) use client::{Client, Head, ask, connect, read_to_end, request, uninterrupted};
+pub(crate) use frame::frame;
 pub(crate) use lan::Lan;
 pub(crate) use network::{
     Service, display, echo, echo_service, free_port, has_ipv6, is_refused, listeners_of, listening,
@@ -33,6 +37,11 @@ pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS};
 pub(crate) use tools::Tools;
 pub(crate) use wait::{DEADLINE, stays, wait_for, wait_for_within, wait_until};
 pub(crate) use websockify::{OF_SYSTEMD, Output, WEBSOCKIFY, Websockify, field, run};
+
+/// The project's own directory, as it was cloned.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
 
 /// Whether these programs are installed. Where they are not, the test says that it is skipped; in
 /// continuous integration (`CI` is set) that is a failure.

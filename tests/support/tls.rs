@@ -14,7 +14,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::client::{frame, uninterrupted};
+use super::client::uninterrupted;
+use super::frame;
 use super::wait::DEADLINE;
 
 /// Who signs the certificates of all servers under test.

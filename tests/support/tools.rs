@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use super::write_script;
+use super::{root, write_script};
 
 /// A directory for PATH, and in it a file of calls.
 pub(crate) struct Tools(TempDir);
@@ -32,8 +32,7 @@ impl Tools {
 
     /// Runs a script of the project with this PATH, and `further` behind it.
     pub(crate) fn run(&self, script: &str, arguments: &[&str], further: &str) -> Output {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let mut command = Command::new(root.join(script));
+        let mut command = Command::new(root().join(script));
         command.args(arguments).env("PATH", format!("{}{further}", self.0.path().display()));
         command.env("CARGO_TARGET_DIR", self.0.path()).env_remove("SUDO_USER").env_remove("CI");
         command.output().unwrap()

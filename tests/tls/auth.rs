@@ -121,6 +121,28 @@ fn t4_basic_credentials_are_asked_for_in_every_version() {
     }
 }
 
+/// What a handshake of today has, and one of the old drafts; a web request has neither.
+const NEW: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const OLD: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nOrigin: http://x\r\n";
+/// The password of `--auth-source=a:b`, and another.
+const GOOD: &str = "Authorization: Basic YTpi";
+const WRONG: &str = "Authorization: Basic YTpj";
+
+/// Asks, and does not wait for the answer.
+fn begin(port: u16, kind: &str, credentials: &str) -> TcpStream {
+    let mut stream = connect(port);
+    write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n{kind}{credentials}\r\n\r\n").unwrap();
+    stream
+}
+
+/// The status of the answer.
+fn status(stream: &mut TcpStream) -> u16 {
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).unwrap();
+    std::str::from_utf8(&head[9..]).unwrap().parse().unwrap()
+}
+
 /// F11: over whatever, and over however many connections.
 #[test]
 fn f11_wrong_passwords_are_answered_late_one_after_the_other_and_right_ones_at_once() {
@@ -128,29 +150,13 @@ fn f11_wrong_passwords_are_answered_late_one_after_the_other_and_right_ones_at_o
     let directory = TempDir::new().unwrap();
     let options = ["--auth-plugin=BasicHTTPAuth", "--auth-source=a:b", "--web-auth"];
     let (websockify, port) = bridge_in(&directory, &service, &options);
-    let (good, wrong) = ("Authorization: Basic YTpi", "Authorization: Basic YTpj");
-    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
-    let new = format!(
-        "{upgrade}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    );
-    let old = format!("{upgrade}Origin: http://x\r\n");
-    let ask = |kind: &str, credentials: &str| {
-        let mut stream = connect(port);
-        write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n{kind}{credentials}\r\n\r\n").unwrap();
-        stream
-    };
-    let status = |stream: &mut TcpStream| {
-        let mut head = [0; 12];
-        stream.read_exact(&mut head).unwrap();
-        std::str::from_utf8(&head[9..]).unwrap().parse::<u16>().unwrap()
-    };
     let began = Instant::now();
-    let mut guesses = [&*new, "", &old, &new].map(|kind| ask(kind, wrong));
+    let mut guesses = [NEW, "", OLD, NEW].map(|kind| begin(port, kind, WRONG));
     websockify.wait_for_log(&["denied a client", "wrong credentials", "401 for \"/\""]);
-    for kind in [&*new, "", &old] {
+    for kind in [NEW, "", OLD] {
         let expected = if kind.is_empty() { 405 } else { 101 };
-        assert_eq!(status(&mut ask(kind, good)), expected, "a right one: {kind}");
-        assert_eq!(status(&mut ask(kind, "X: y")), 401, "none: {kind}");
+        assert_eq!(status(&mut begin(port, kind, GOOD)), expected, "a right one: {kind}");
+        assert_eq!(status(&mut begin(port, kind, "X: y")), 401, "none: {kind}");
     }
     assert!(began.elapsed() < Duration::from_secs(7), "at once");
     let mut times = Vec::new();
@@ -173,30 +179,16 @@ fn f11_beyond_some_guesses_an_addresss_passwords_are_not_looked_at() {
     let directory = TempDir::new().unwrap();
     let options = ["--auth-plugin=BasicHTTPAuth", "--auth-source=a:b"];
     let (websockify, port) = bridge_in(&directory, &service, &options);
-    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
-    let new = format!(
-        "{upgrade}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    );
-    let old = format!("{upgrade}Origin: http://x\r\n");
-    let ask = |kind: &str, credentials: &str| {
-        let mut stream = connect(port);
-        write!(
-            stream,
-            "GET / HTTP/1.1\r\nHost: x\r\n{kind}Authorization: Basic {credentials}\r\n\r\n"
-        )
-        .unwrap();
-        stream
-    };
     for guess in 1..=5 {
         // Gone at once.
-        drop(ask(&new, "YTpj"));
+        drop(begin(port, NEW, WRONG));
         wait_until("the guess is counted", || {
             websockify.logged(&["denied a client", "wrong credentials"]).len() == guess
         });
     }
-    for kind in [&new, &old] {
-        for credentials in ["YTpj", "YTpi"] {
-            let answer = text_of(&read_to_end(&mut ask(kind, credentials)));
+    for kind in [NEW, OLD] {
+        for credentials in [WRONG, GOOD] {
+            let answer = text_of(&read_to_end(&mut begin(port, kind, credentials)));
             assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
             let (_, time) = answer.split_once("retry-after: ").unwrap();
             let time: u64 = time.lines().next().unwrap().parse().unwrap();
@@ -204,12 +196,7 @@ fn f11_beyond_some_guesses_an_addresss_passwords_are_not_looked_at() {
         }
     }
     websockify.wait_for_log(&["denied a client", "not looked at", "(429 for"]);
-    wait_until("passwords are looked at again", || {
-        let mut stream = ask(&new, "YTpi");
-        let mut head = [0; 12];
-        stream.read_exact(&mut head).unwrap();
-        head.ends_with(b"101")
-    });
+    wait_until("passwords are looked at again", || status(&mut begin(port, NEW, GOOD)) == 101);
 }
 
 /// F27: as they are typed, and as browsers send them.

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_media_type_goes_by_an_ordinary_extension() {
+    fn h1_the_media_type_goes_by_an_ordinary_extension() {
         for (path, reference) in [
             ("/a/b.html", "/file.html"),
             ("/a/b.tar.gz", "/file.gz"),

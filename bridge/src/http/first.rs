@@ -119,6 +119,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Parts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzzing::Numbers;
 
     #[test]
     fn b2_the_end_of_a_head_is_found_wherever_reading_paused() {
@@ -137,13 +138,12 @@ mod tests {
     fn l3_no_bytes_make_a_head_panic() {
         let good = b"GET /x HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\
             Origin: o\r\nSec-WebSocket-Key1: 1 2\r\nSec-WebSocket-Key2: 3 4\r\n\r\n";
-        let mut state = 1_u64;
+        let mut numbers = Numbers(1);
         for _ in 0..20_000 {
             let mut bytes = good.to_vec();
             for _ in 0..3 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let at = usize::try_from(state >> 40).unwrap() % bytes.len();
-                bytes[at] = state.to_le_bytes()[4];
+                let at = numbers.below(bytes.len());
+                bytes[at] = u8::try_from(numbers.below(256)).unwrap();
             }
             if let Some(head) = parse(&bytes) {
                 let challenge = Challenge::from_head(&head, Scheme::Ws);

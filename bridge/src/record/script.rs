@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn f1_entries_as_upstream_writes_them() {
+    fn s1_entries_as_upstream_writes_them() {
         let mut text = Vec::new();
         entry(From::Client, 583, b"hello'\\\x00\xff~").format(Encoding::Binary, &mut text);
         entry(From::Target, 621, b"hello").format(Encoding::Base64, &mut text);
@@ -144,7 +144,7 @@ mod tests {
 
     /// The kernel's own full disk.
     #[test]
-    fn f2_a_full_disk_is_an_error_of_the_recording() {
+    fn s2_a_full_disk_is_an_error_of_the_recording() {
         let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
         let error = Script::begin(full(), Encoding::Binary).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StorageFull);

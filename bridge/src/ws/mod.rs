@@ -163,6 +163,7 @@ impl Codec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzzing::Numbers;
 
     const FRAMINGS: [Framing; 4] = [
         Framing::Binary,
@@ -171,26 +172,16 @@ mod tests {
         Framing::Hixie(Draft::Hixie76),
     ];
 
-    /// Numbers that look random and are the same each time.
-    struct Numbers(u64);
-
-    impl Numbers {
-        fn below(&mut self, limit: usize) -> usize {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            usize::try_from(self.0 >> 33).unwrap() % limit
-        }
-
-        /// Bytes, of which many mean something in one framing or another.
-        fn bytes(&mut self) -> Vec<u8> {
-            const LIKELY: &[u8] =
-                b"\x00\xff\x81\x01\x82\x02\x80\x00\x88\x89\x84\x83\xfe\xffAQz9+/==\x03\xe8";
-            let length = self.below(60);
-            let mut byte = || match self.below(4) {
-                0 => u8::try_from(self.below(256)).unwrap(),
-                _ => LIKELY[self.below(LIKELY.len())],
-            };
-            (0..length).map(|_| byte()).collect()
-        }
+    /// Bytes, of which many mean something in one framing or another.
+    fn bytes(numbers: &mut Numbers) -> Vec<u8> {
+        const LIKELY: &[u8] =
+            b"\x00\xff\x81\x01\x82\x02\x80\x00\x88\x89\x84\x83\xfe\xffAQz9+/==\x03\xe8";
+        let length = numbers.below(60);
+        let mut byte = || match numbers.below(4) {
+            0 => u8::try_from(numbers.below(256)).unwrap(),
+            _ => LIKELY[numbers.below(LIKELY.len())],
+        };
+        (0..length).map(|_| byte()).collect()
     }
 
     /// All that a decoder makes of an input that comes in pieces as long as `length` says.
@@ -226,7 +217,7 @@ mod tests {
     fn l3_whatever_comes_no_decoder_panics_and_no_split_changes_what_it_says() {
         let mut numbers = Numbers(1);
         for _ in 0..40_000 {
-            let input = numbers.bytes();
+            let input = bytes(&mut numbers);
             let framing = FRAMINGS[numbers.below(FRAMINGS.len())];
             let (data, events, violation) = decode(framing, &input, || usize::MAX);
             let split = decode(framing, &input, || 1 + numbers.below(9));

@@ -362,6 +362,7 @@ fn unmask(bytes: &mut [u8], [a, b, c, d]: [u8; 4]) {
 mod tests {
     use super::super::HEADROOM;
     use super::*;
+    use crate::fuzzing::Numbers;
 
     const MASK: [u8; 4] = [0xa1, 0x02, 0xf3, 0x44];
 
@@ -406,12 +407,8 @@ mod tests {
 
     /// Lengths that look random and are the same each time.
     fn splits(seed: u64) -> Vec<usize> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            1 + usize::try_from(state >> 60).unwrap()
-        };
-        (0..97).map(|_| next()).collect()
+        let mut numbers = Numbers(seed);
+        (0..97).map(|_| 1 + numbers.below(16)).collect()
     }
 
     #[test]

@@ -14,6 +14,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+pub(crate) use crate::frame::{MASK, frame, header};
+
 /// No condition in these tests takes this long to come true.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -251,32 +253,6 @@ impl Client {
     pub(crate) async fn ends(&mut self) {
         assert!(read_to_end(&mut self.0).await.is_empty());
     }
-}
-
-/// A masked frame with a given first byte.
-pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = header(first, payload.len() as u64);
-    let mask = [0x11, 0x22, 0x33, 0x44];
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame
-}
-
-/// A masked frame's header.
-pub(crate) fn header(first: u8, length: u64) -> Vec<u8> {
-    let mut header = vec![first];
-    match (u8::try_from(length), u16::try_from(length)) {
-        (Ok(short @ 0..=125), _) => header.push(0x80 | short),
-        (_, Ok(length)) => {
-            header.push(0xfe);
-            header.extend(length.to_be_bytes());
-        }
-        _ => {
-            header.push(0xff);
-            header.extend(length.to_be_bytes());
-        }
-    }
-    header.extend([0x11, 0x22, 0x33, 0x44]);
-    header
 }
 
 /// Bytes whose order can be checked.

@@ -40,9 +40,8 @@ async fn b1_an_ordinary_client_gets_its_bytes_echoed() {
 async fn b3_a_frame_of_2_to_the_40_bytes_is_forwarded_as_it_comes() {
     let (_bridge, mut client, mut target) = session().await;
     client.write(&header(0x82, 1 << 40)).await;
-    let mask = [0x11, 0x22, 0x33, 0x44];
     let data = pattern(3_000_000);
-    let masked: Vec<u8> = data.iter().zip(mask.iter().cycle()).map(|(b, key)| b ^ key).collect();
+    let masked: Vec<u8> = data.iter().zip(MASK.iter().cycle()).map(|(b, key)| b ^ key).collect();
     let ((), arrived) = tokio::join!(client.write(&masked), read_exact(&mut target, data.len()));
     assert!(arrived == data);
 }
