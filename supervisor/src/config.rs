@@ -7,11 +7,13 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::child::state::Policy;
+use crate::child::state::{Policy, WrapMode};
 use crate::cli::{Args, WrapModeArg};
 use crate::log;
 use crate::path;
 use crate::security::Security;
+use crate::usage::{UsageError, invalid};
+use address::Source;
 
 /// Everything that was asked for.
 #[derive(Debug)]
@@ -26,14 +28,6 @@ pub(crate) struct Config {
     pub(crate) log: log::Wish,
     /// What was asked for in vain, to be logged.
     pub(crate) remarks: Vec<String>,
-}
-
-/// Where clients connect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Source {
-    /// `None`: every IPv4 and IPv6 address.
-    pub(crate) host: Option<String>,
-    pub(crate) port: u16,
 }
 
 /// What they are bridged to.
@@ -52,14 +46,6 @@ pub(crate) struct ProgramSpec {
     pub(crate) port: u16,
     pub(crate) rebind_lib: Option<PathBuf>,
     pub(crate) policy: Policy,
-}
-
-/// What to do when the program exits or daemonizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WrapMode {
-    Exit,
-    Ignore,
-    Respawn,
 }
 
 /// What clients get beside the service: limits on their sessions, who watches them, and files.
@@ -108,10 +94,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many open files we need besides the sessions', at most.
 const OUR_FILES: u64 = 100;
 
-/// One line that says what is wrong with the command line.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct UsageError(pub(crate) String);
-
 impl Config {
     pub(crate) fn new(args: Args) -> Result<Self, UsageError> {
         let source = address::source(&args.source)?;
@@ -141,15 +123,10 @@ impl Config {
 
 fn max_connections(typed: Option<&str>) -> Result<usize, UsageError> {
     let Some(typed) = typed else { return Ok(MAX_CONNECTIONS) };
-    let number = whole(typed).filter(|number| (1..=MOST).contains(number));
+    let number = address::whole(typed).filter(|number| (1..=MOST).contains(number));
     number.and_then(|number| number.try_into().ok()).ok_or_else(|| {
         invalid("--max-connections", typed, &format!("a whole number from 1 to {MOST}"))
     })
-}
-
-/// Digits and nothing else: `from_str` takes a leading '+' too.
-fn whole<N: std::str::FromStr>(typed: &str) -> Option<N> {
-    typed.bytes().all(|byte| byte.is_ascii_digit()).then(|| typed.parse().ok()).flatten()
 }
 
 /// The beginning of a file's name. What the disk says to it is no matter of the command line.
@@ -234,10 +211,6 @@ fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
     Ok(ProgramSpec { command, port, rebind_lib: args.rebind_lib, policy })
 }
 
-pub(crate) fn invalid(option: &str, value: &str, expected: &str) -> UsageError {
-    UsageError(format!("invalid value '{value}' for '{option}': expected {expected}"))
-}
-
 fn seconds_or(
     default: Duration,
     option: &str,
@@ -269,7 +242,9 @@ mod tests {
         let args = line.split_whitespace().map(OsString::from);
         match Args::parse_from_os(std::iter::once("websockify".into()).chain(args)) {
             Ok(args) => Config::new(args).map_err(|UsageError(line)| line),
-            Err(Refusal::Answer(text) | Refusal::Usage(text)) => panic!("{line}: {text}"),
+            Err(Refusal::Answer(text) | Refusal::Usage(UsageError(text))) => {
+                panic!("{line}: {text}")
+            }
         }
     }
 

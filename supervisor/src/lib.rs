@@ -30,6 +30,7 @@ mod skip;
 mod systemd;
 mod traffic;
 mod trusted;
+mod usage;
 mod web;
 
 use std::ffi::OsString;
@@ -45,7 +46,7 @@ use nix::sys::signal::Signal::SIGTTOU;
 use announce::Announcer;
 use bridging::Bridging;
 use cli::{Args, Refusal};
-use config::{Config, Service, UsageError};
+use config::{Config, Service};
 use daemon::{Caller, Role};
 pub use exit::ExitStatus;
 use exit::Failure;
@@ -54,6 +55,7 @@ use pid_file::PidFile;
 use ports::Public;
 use security::Certificates;
 use signals::{Signal, Signals};
+use usage::UsageError;
 
 /// What belongs to us as a process, whatever we bridge to.
 struct Host<'a> {
@@ -79,8 +81,8 @@ pub fn auth_plugins() -> impl Iterator<Item = &'static str> {
 
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
-    let config = Args::parse_from_os(args)
-        .and_then(|args| Config::new(args).map_err(|UsageError(line)| Refusal::Usage(line)));
+    let config =
+        Args::parse_from_os(args).and_then(|args| Config::new(args).map_err(Refusal::Usage));
     match config {
         Ok(config) => start(config).unwrap_or_else(|failure| {
             say(&failure.reason);
@@ -93,7 +95,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
                 ExitStatus::FAILURE
             }
         },
-        Err(Refusal::Usage(line)) => {
+        Err(Refusal::Usage(UsageError(line))) => {
             say(&line);
             ExitStatus::USAGE
         }

@@ -10,7 +10,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Uid, fchown, geteuid};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::config::Source;
+use crate::config::address::Source;
 
 /// How many pending connections the kernel keeps for us; it lowers this to net.core.somaxconn.
 const BACKLOG: i32 = 4096;

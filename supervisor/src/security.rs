@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::cli::{Args, AuthPlugin};
-use crate::config::{UsageError, invalid};
 use crate::exit::Failure;
 use crate::origin;
+use crate::usage::{UsageError, invalid, needs};
 
 /// The certificate that is tried if none is given, as upstream does.
 const DEFAULT_CERTIFICATE: &str = "self.pem";
@@ -104,10 +104,6 @@ fn plugin_named(typed: &str) -> Result<AuthPlugin, UsageError> {
         let [others @ .., last] = AuthPlugin::ALL.map(AuthPlugin::name);
         invalid("--auth-plugin", typed, &format!("{} or {last}", others.join(", ")))
     })
-}
-
-fn needs(option: &str, other: &str) -> UsageError {
-    UsageError(format!("option '{option}' needs '{other}'"))
 }
 
 /// Why TLS is off.

@@ -32,7 +32,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::Host;
 use crate::bridging::{self, Bridging};
-use crate::config::{ProgramSpec, Sessions, WrapMode};
+use crate::config::{ProgramSpec, Sessions};
 use crate::exit::{ExitStatus, Failure};
 use crate::names;
 use crate::notify::{Notices, Notifications, Refused};
@@ -44,7 +44,7 @@ use output::Output;
 use process::Process;
 use sight::{Change, Sight};
 use spawn::{Preparation, spawn};
-use state::{Action, Event, State, step};
+use state::{Action, Event, State, WrapMode, step};
 use tally::Tally;
 use terminal::Terminal;
 use watched::Watched;

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::config::WrapMode;
+use super::state::WrapMode;
 use crate::log::Destination;
 use bridge::words;
 

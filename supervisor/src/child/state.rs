@@ -6,7 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::WrapMode;
 use crate::exit::ExitStatus;
 
 /// A run this long was no failure, whatever it did (W7).
@@ -19,6 +18,14 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// How long SIGKILL may take before those who survived it are named (W9).
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What to do when the program exits or daemonizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WrapMode {
+    Exit,
+    Ignore,
+    Respawn,
+}
 
 /// What the caller of websockify decided about the program's life.
 #[derive(Debug, Clone, Copy)]

@@ -9,13 +9,14 @@ use clap::{Arg, Command, CommandFactory, Parser};
 use super::{Args, NOT_OURS, Refusal};
 use crate::config::address;
 use crate::path;
+use crate::usage::UsageError;
 
 /// Where a person finds what may be typed.
 const SEE_HELP: &str = "see 'websockify --help'";
 
 /// What is said of a command line, program name first, that clap does not take.
 pub(super) fn of(error: &clap::Error, args: &[OsString]) -> Refusal {
-    Refusal::Usage(match error.kind() {
+    Refusal::Usage(UsageError(match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             return Refusal::Answer(error.render().to_string());
         }
@@ -25,7 +26,7 @@ pub(super) fn of(error: &clap::Error, args: &[OsString]) -> Refusal {
         }
         ErrorKind::UnknownArgument => unknown(error, args),
         _ => first_paragraph(&error.render().to_string()),
-    })
+    }))
 }
 
 /// Only the program and file names may be bytes of any kind.
