@@ -2,16 +2,17 @@
 //! it no impossible combination exists.
 
 pub(crate) mod address;
+pub(crate) mod origin;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::child::state::{Policy, WrapMode};
+use crate::certificates::Security;
 use crate::cli::{Args, WrapModeArg};
+use crate::host::search_path;
 use crate::log;
-use crate::path;
-use crate::security::Security;
+use crate::program::state::{Policy, WrapMode};
 use crate::usage::{UsageError, invalid};
 use address::Source;
 
@@ -171,7 +172,7 @@ fn needs_program(args: &Args) -> Result<(), UsageError> {
 
 /// A lone name in the target's place may be a program that somebody forgot the dashes before.
 fn maybe_program(target: &str, error: UsageError) -> UsageError {
-    if target.contains("://") || !path::is_program(OsStr::new(target)) {
+    if target.contains("://") || !search_path::is_program(OsStr::new(target)) {
         return error;
     }
     let UsageError(line) = error;

@@ -3,35 +3,21 @@
 
 #![deny(unsafe_code)]
 
-mod announce;
-mod behind;
-mod bridging;
-mod child;
+mod certificates;
 mod cli;
 mod config;
-mod daemon;
+mod engine;
 mod exit;
+mod host;
 mod log;
-#[path = "../../rebind/src/names.rs"]
-mod names;
-mod notify;
-mod origin;
-mod path;
-mod pid_file;
-mod ports;
-mod preload;
-mod private;
-mod recording;
-mod security;
-mod signals;
+mod processes;
+mod program;
+mod relay;
 #[cfg(test)]
 #[path = "../../tests/support/skip.rs"]
 mod skip;
-mod systemd;
-mod traffic;
-mod trusted;
 mod usage;
-mod web;
+mod writer;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -43,31 +29,20 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
 
-use announce::Announcer;
-use bridging::Bridging;
+use certificates::Certificates;
 use cli::{Args, Refusal};
 use config::{Config, Service};
-use daemon::{Caller, Role};
 pub use exit::ExitStatus;
 use exit::Failure;
+use host::daemon::{self, Caller, Role};
+use host::pid_file::PidFile;
+use host::ports::Public;
+use host::progress::Progress;
+use host::signals::{Signal, Signals};
+use host::{Host, directories, private, systemd};
 use log::Log;
-use pid_file::PidFile;
-use ports::Public;
-use security::Certificates;
-use signals::{Signal, Signals};
+use relay::Bridging;
 use usage::UsageError;
-
-/// What belongs to us as a process, whatever we bridge to.
-struct Host<'a> {
-    signals: Signals,
-    announcer: &'a mut Announcer,
-    log: &'a Log,
-    certificates: Certificates,
-    /// Our own files, that nobody is served.
-    private: Arc<Private>,
-    /// The limit on open files that we were started with, soft and hard.
-    open_files: (u64, u64),
-}
 
 /// The command line's definition, for the manual page and the shell completions.
 pub fn command() -> clap::Command {
@@ -124,9 +99,9 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
     if config.daemon {
         daemon::close_inherited(passed.len());
     }
-    config.sessions.web = config.sessions.web.as_deref().map(web::directory).transpose()?;
+    config.sessions.web = config.sessions.web.as_deref().map(directories::to_serve).transpose()?;
     config.sessions.record =
-        config.sessions.record.as_deref().map(recording::beginning).transpose()?;
+        config.sessions.record.as_deref().map(directories::to_record).transpose()?;
     let certificates = Certificates::load(config.security.clone())?;
     let public =
         if passed.is_empty() { Public::reserve(&config.source)? } else { Public::passed(passed) };
@@ -150,19 +125,19 @@ fn start(mut config: Config) -> Result<ExitStatus, Failure> {
     } else if let Some(lack) = lack {
         say(&lack);
     }
-    let mut announcer = Announcer::new(caller);
+    let mut progress = Progress::new(caller);
     let log = match start_log(log, config.verbose) {
-        Err(failure) if announcer.failed(&failure) => return Ok(failure.status),
+        Err(failure) if progress.failed(&failure) => return Ok(failure.status),
         log => log?,
     };
     let ended = pid_file
         .as_mut()
         .map_or(Ok(()), PidFile::write)
         .map_err(Failure::from)
-        .and_then(|()| work(config, public, certificates, private, &log, &mut announcer));
+        .and_then(|()| work(config, public, certificates, private, &log, &mut progress));
     match ended {
         // The caller's command says it.
-        Err(failure) if announcer.failed(&failure) => Ok(failure.status),
+        Err(failure) if progress.failed(&failure) => Ok(failure.status),
         Err(failure) if matches!(log.destination, log::Destination::Stderr) => Err(failure),
         // Who reads the log later learns of it, too; nobody reads it twice.
         Err(failure) => {
@@ -191,10 +166,10 @@ fn work(
     certificates: Certificates,
     private: Arc<Private>,
     log: &Log,
-    announcer: &mut Announcer,
+    progress: &mut Progress,
 ) -> Result<ExitStatus, Failure> {
-    announcer.find_systemd().context("cannot start a thread")?;
-    let watchdog = announcer.watchdog();
+    progress.find_systemd().context("cannot start a thread")?;
+    let watchdog = progress.watchdog();
     let open_files = raise_open_files().context("cannot raise the limit on open files")?;
     let is_cut = config.sessions.fit(open_files.1);
     if let Service::Program(_) = config.service {
@@ -204,7 +179,7 @@ fn work(
     certificates.report();
     // A daemon's standard output is /dev/null.
     let letters = (config.verbose && !config.daemon)
-        .then(traffic::letters)
+        .then(log::letters::start)
         .transpose()
         .context("cannot start a thread")?;
     config.sessions.traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
@@ -221,11 +196,11 @@ fn work(
     // block_on stays on this thread, the main one, as child/spawn.rs needs it.
     let status = runtime.block_on(async {
         let signals = Signals::catch().context("cannot catch signals")?;
-        let mut host = Host { signals, announcer, log, certificates, private, open_files };
+        let mut host = Host { signals, progress, log, certificates, private, open_files };
         let serve = async {
             match config.service {
                 Service::Target(address) => {
-                    host.announcer.status(&format!("Bridging to {address}"));
+                    host.progress.status(&format!("Bridging to {address}"));
                     let target = bridge::Target::Address(address);
                     let bridging = Bridging::reserved(
                         public,
@@ -236,7 +211,7 @@ fn work(
                     bridge_to_target(bridging, &mut host).await
                 }
                 Service::Program(spec) => {
-                    child::supervise(&spec, config.sessions, public, &mut host).await
+                    program::supervise(&spec, config.sessions, public, &mut host).await
                 }
             }
         };
@@ -258,8 +233,8 @@ async fn bridge_to_target(
 ) -> Result<ExitStatus, Failure> {
     bridging.open()?;
     host.certificates.report_off();
-    host.announcer.up(host.log);
-    host.announcer.accepting();
+    host.progress.up(host.log);
+    host.progress.accepting();
     let mut stopping = false;
     loop {
         tokio::select! {
@@ -268,27 +243,13 @@ async fn bridge_to_target(
                 Signal::Stop if stopping => return Ok(ExitStatus::SUCCESS),
                 Signal::Stop => {
                     stopping = true;
-                    host.announcer.stopping();
+                    host.progress.stopping();
                     bridging.end(Shutdown::Now);
                 }
                 Signal::Child => {}
                 Signal::Reload => host.reload(),
             },
         }
-    }
-}
-
-impl Host<'_> {
-    /// SIGHUP: opens anew what may have been replaced.
-    fn reload(&mut self) {
-        self.certificates.reload();
-        if let log::Destination::File(file) = &self.log.destination
-            && let Err(failure) = file.reopen()
-        {
-            tracing::warn!("{}", Failure::from(failure).reason);
-        }
-        // What was opened just now goes on being ours when it is moved away.
-        self.private.look();
     }
 }
 

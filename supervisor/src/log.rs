@@ -3,6 +3,7 @@
 
 mod file;
 mod journal;
+pub(crate) mod letters;
 mod lines;
 mod repeats;
 
@@ -19,7 +20,7 @@ use tracing_subscriber::fmt::format::{self, debug_fn};
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::prelude::*;
 
-use crate::behind::{self, Writer};
+use crate::writer::{self, Writer};
 pub(crate) use file::LogFile;
 use journal::Journal;
 use lines::Lines;
@@ -121,7 +122,7 @@ impl Destination {
             }
             Self::Stderr => {
                 let mut lines = Lines::of("standard error");
-                behind::start("log", move |line: Vec<u8>, dropped| {
+                writer::start("log", move |line: Vec<u8>, dropped| {
                     lines.write(io::stderr(), &line, dropped);
                 })
             }

@@ -8,7 +8,7 @@ use clap::{Arg, Command, CommandFactory, Parser};
 
 use super::{Args, NOT_OURS, Refusal};
 use crate::config::address;
-use crate::path;
+use crate::host::search_path;
 use crate::usage::UsageError;
 
 /// Where a person finds what may be typed.
@@ -161,7 +161,7 @@ impl Line {
         if self.has_dashes || self.culprit? < program || address::target(name).is_ok() {
             return None;
         }
-        let is_program = path::is_program(OsStr::new(name));
+        let is_program = search_path::is_program(OsStr::new(name));
         if like_ours && !is_program {
             return None;
         }

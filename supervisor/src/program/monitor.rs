@@ -7,11 +7,9 @@ use std::net::SocketAddr;
 use nix::unistd::Pid;
 use tracing::{error, warn};
 
-use super::process::Process;
-use super::reap::Reaper;
 use super::state::Left;
-use super::tree::Tree;
 use crate::exit::ExitStatus;
+use crate::processes::{Process, Reaper, Tree};
 
 /// No socket is bound to it: whoever asks the kernel for it asks for all.
 const ANY_PORT: u16 = 0;

@@ -13,9 +13,12 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, openat, u
 use rustix::io::Errno;
 use tracing::{info, warn};
 
-use super::{EMBEDDED, check_text};
+use super::variable::check_text;
 use crate::exit::Failure;
-use crate::trusted::{self, Writers};
+use crate::host::trusted::{self, Writers};
+
+/// `rebind.so` as `build.rs` has compiled it.
+pub(super) static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rebind.so"));
 
 /// What the directory's name begins with.
 pub(super) const PREFIX: &str = "websockify-";
@@ -79,7 +82,7 @@ impl Unpacked {
         mended.or_else(|reason| {
             let reason = Failure::from(reason).reason;
             info!("cannot mend {}: {reason}", self.path.display());
-            *self = Self::into_one_of(&super::candidates())?;
+            *self = Self::into_one_of(&candidates())?;
             Ok(())
         })
     }
@@ -131,6 +134,17 @@ impl Drop for Unpacked {
             remove(&self.directory, &self.path);
         }
     }
+}
+
+/// Where an unpacked library may lie, the best place first.
+pub(super) fn candidates() -> Vec<PathBuf> {
+    let mut candidates = vec![std::env::temp_dir()];
+    for directory in ["/tmp", "/dev/shm", "/run", "/var/tmp"] {
+        if candidates[0] != Path::new(directory) {
+            candidates.push(directory.into());
+        }
+    }
+    candidates
 }
 
 /// Removes the library and its directory, and nothing else that may be called so by now.

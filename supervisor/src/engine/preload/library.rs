@@ -3,25 +3,19 @@
 //! program is started. Where it is unpacked is `unpacked`'s matter, what is left
 //! of that `remains`'; what keeps a program from loading it is told in `obstacle`.
 
-mod obstacle;
-mod remains;
-mod unpacked;
-
-pub(crate) use obstacle::{Obstacle, diagnose};
-
-use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use nix::unistd::Uid;
 use object::{Object, ObjectSymbol};
 use tracing::warn;
 
+use super::remains;
+use super::unpacked::{EMBEDDED, Unpacked, candidates};
+use super::variable::check_text;
 use crate::exit::Failure;
-use unpacked::Unpacked;
 
 /// A `rebind.so` that programs can load. One that was unpacked is removed when
 /// this is dropped, so it must outlive every process of the program, and it must
@@ -124,20 +118,6 @@ fn cannot_use(library: &Path) -> String {
     format!("cannot use rebind library {}", library.display())
 }
 
-/// The value of `LD_PRELOAD` (W1): ours first, so that what it calls next is the
-/// library that was there before.
-pub(crate) fn ld_preload(ours: &Path, existing: Option<&OsStr>) -> OsString {
-    let mut value = OsString::from(ours);
-    if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {
-        value.push(":");
-        value.push(existing);
-    }
-    value
-}
-
-/// `rebind.so` as `build.rs` has compiled it.
-static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rebind.so"));
-
 /// The library that a package installs beside the executable, if there is one
 /// and nobody else could have put it there.
 fn packaged(executable: &Path) -> Option<PathBuf> {
@@ -187,27 +167,6 @@ fn check_library(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The dynamic linker splits `LD_PRELOAD` at colons and white space, and expands
-/// `$ORIGIN` and the like; nothing escapes them.
-fn check_text(path: &Path) -> anyhow::Result<()> {
-    let unfit = |byte: &u8| matches!(byte, b':' | b'$') || byte.is_ascii_whitespace();
-    if path.as_os_str().as_bytes().iter().any(unfit) {
-        bail!("a path with white space, ':' or '$' cannot stand in LD_PRELOAD");
-    }
-    Ok(())
-}
-
-/// Where an unpacked library may lie, the best place first.
-fn candidates() -> Vec<PathBuf> {
-    let mut candidates = vec![std::env::temp_dir()];
-    for directory in ["/tmp", "/dev/shm", "/run", "/var/tmp"] {
-        if candidates[0] != Path::new(directory) {
-            candidates.push(directory.into());
-        }
-    }
-    candidates
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
@@ -215,6 +174,7 @@ mod tests {
 
     use tempfile::TempDir;
 
+    use super::super::unpacked;
     use super::*;
 
     fn unpack(parents: &[PathBuf]) -> anyhow::Result<Library> {
@@ -348,14 +308,5 @@ mod tests {
         let good = file("good.so", EMBEDDED);
         assert_eq!(Library::find(Some(&good)).unwrap().path(), good);
         assert!(good.exists(), "a library that was given is not removed");
-    }
-
-    /// W1: the caller's `LD_PRELOAD` is kept behind ours.
-    #[test]
-    fn w1_keeps_an_existing_preload() {
-        let ours = Path::new("/l/rebind.so");
-        assert_eq!(ld_preload(ours, None), "/l/rebind.so");
-        assert_eq!(ld_preload(ours, Some(OsStr::new(""))), "/l/rebind.so");
-        assert_eq!(ld_preload(ours, Some(OsStr::new("a.so b.so"))), "/l/rebind.so:a.so b.so");
     }
 }

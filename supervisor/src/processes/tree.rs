@@ -10,9 +10,9 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use super::census::{Census, Seen};
 use super::process::{Process, has_open};
 use super::reap::Reaper;
+use super::table::{Census, Seen};
 
 /// The processes below us.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use procfs::process::{Process, all_processes};
 use rustix::fs::{FlockOperation, flock};
 use tracing::debug;
 
+use super::names;
 use super::unpacked::{self, DIRECTORY_MODE, MODE, NAME, PREFIX};
-use crate::names;
 
 /// How many letters follow in the directory's name.
 const LETTERS: usize = 6;

@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use crate::config::Sessions;
 use crate::exit::ExitStatus;
-use crate::ports::Public;
+use crate::host::ports::Public;
 
 /// How long a client may take over its request head (T6).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

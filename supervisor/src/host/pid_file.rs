@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use rustix::fs::{Mode, OFlags};
 
-use crate::trusted;
+use crate::host::trusted;
 
 /// A locked pid file, removed when this is dropped, if it is still ours: somebody may have removed it and
 /// made room for another instance's.

@@ -18,8 +18,8 @@ use object::elf::{DT_SONAME, FileHeader32, FileHeader64, SHT_DYNSYM};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, Sym};
 use object::{Endianness, FileKind, ReadCache};
 
-use super::EMBEDDED;
-use crate::path;
+use super::unpacked::EMBEDDED;
+use crate::host::search_path;
 
 /// What stands between a program and `rebind.so`. Displayed behind the program's
 /// name, it makes one line that says what to do.
@@ -86,7 +86,7 @@ impl fmt::Display for Obstacle {
 /// What keeps `rebind.so` from working on `program`, as `execvp()` would find it
 /// in `path_env`; `None` if nothing is known to, and if there is no such program.
 pub(crate) fn diagnose(program: &OsStr, path_env: Option<&OsStr>) -> Option<Obstacle> {
-    judge(&path::find(program, path_env)?, path_env, MAX_SCRIPTS)
+    judge(&search_path::find(program, path_env)?, path_env, MAX_SCRIPTS)
 }
 
 /// How many scripts the kernel lets run one another (`BINPRM_MAX_RECURSION`).
@@ -122,7 +122,7 @@ fn judge_script(line: &[u8], path_env: Option<&OsStr>, scripts: u32) -> Option<O
     if interpreter.file_name() == Some(OsStr::new("env")) {
         let mut words = words.skip_while(|word| *word == b"-S" || word.contains(&b'='));
         let name = OsStr::from_bytes(words.next().filter(|word| !word.starts_with(b"-"))?);
-        match path::find(name, path_env) {
+        match search_path::find(name, path_env) {
             Some(found) => interpreter = found,
             None => return Some(Obstacle::MissingInterpreter(name.into())),
         }

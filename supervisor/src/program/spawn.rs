@@ -18,11 +18,12 @@ use nix::sys::resource::{Resource, rlim_t, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Pid, getpid, getppid};
 
-use super::names;
-use crate::child::output::Output;
-use crate::child::terminal::Terminal;
+use super::output::Output;
+use super::terminal::Terminal;
+use crate::engine::preload;
+use crate::engine::preload::names;
 use crate::exit::{ExitStatus, Failure};
-use crate::{path, preload};
+use crate::host::search_path;
 
 /// Variables by which systemd speaks to websockify and not to the program (sd_notify(3),
 /// sd_listen_fds(3), sd_watchdog_enabled(3)).
@@ -69,7 +70,7 @@ fn environment(child: &mut Command, prepared: &Preparation<'_>) {
     }
     let existing = std::env::var_os("LD_PRELOAD");
     child
-        .env("LD_PRELOAD", preload::ld_preload(prepared.library, existing.as_deref()))
+        .env("LD_PRELOAD", preload::variable::with(prepared.library, existing.as_deref()))
         .env(names::OLD_PORT, prepared.old_port.to_string())
         .env(names::NEW_PORT, prepared.new_port.to_string())
         .env(names::NOTIFY, prepared.notify_name)
@@ -161,8 +162,8 @@ fn open_descriptors() -> io::Result<Vec<RawFd>> {
 /// exec(2) says ENOENT both for a missing program and for a missing interpreter.
 fn explain(name: &OsStr, error: &io::Error) -> Failure {
     let path = std::env::var_os("PATH");
-    let reason = match preload::diagnose(name, path.as_deref()) {
-        Some(obstacle @ preload::Obstacle::MissingInterpreter(_)) => {
+    let reason = match preload::obstacle::diagnose(name, path.as_deref()) {
+        Some(obstacle @ preload::obstacle::Obstacle::MissingInterpreter(_)) => {
             let reason = format!("program {} {obstacle}", name.display());
             return Failure { status: ExitStatus::NOT_EXECUTABLE, reason };
         }
@@ -178,7 +179,7 @@ fn explain(name: &OsStr, error: &io::Error) -> Failure {
 }
 
 fn not_found(name: &OsStr, path: Option<&OsStr>) -> String {
-    match path::elsewhere(name, path) {
+    match search_path::elsewhere(name, path) {
         Some(found) => format!("not found in PATH, but there is {}", found.display()),
         None => "not found".to_owned(),
     }

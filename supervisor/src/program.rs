@@ -1,18 +1,12 @@
 //! Owns the wrapped program's life: waits for the next event, asks [`state::step`] what it means,
 //! and does what that says. The decisions are there; here is who carries them out.
 
-mod census;
-mod cleared;
+mod monitor;
 mod output;
-mod process;
-mod reap;
-mod sight;
+mod served;
 mod spawn;
 pub(crate) mod state;
-mod tally;
 mod terminal;
-mod tree;
-mod watched;
 
 use std::collections::{HashSet, VecDeque};
 use std::future::pending;
@@ -30,24 +24,23 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use crate::Host;
-use crate::bridging::{self, Bridging};
 use crate::config::{ProgramSpec, Sessions};
+use crate::engine::preload;
+use crate::engine::preload::environment::Cleared;
+use crate::engine::preload::notifications::{Notices, Notifications, Refused};
+use crate::engine::relocated::Relocated;
 use crate::exit::{ExitStatus, Failure};
-use crate::names;
-use crate::notify::{Notices, Notifications, Refused};
-use crate::ports::{Public, Relocated};
-use crate::preload;
-use crate::signals::Signal;
-use cleared::Cleared;
+use crate::host::Host;
+use crate::host::ports::Public;
+use crate::host::signals::Signal;
+use crate::processes::{Exits, Process};
+use crate::relay::{self, Bridging};
+use monitor::{Change, Sight};
 use output::Output;
-use process::Process;
-use sight::{Change, Sight};
+use served::Tally;
 use spawn::{Preparation, spawn};
 use state::{Action, Event, State, WrapMode, step};
-use tally::Tally;
 use terminal::Terminal;
-use watched::Watched;
 
 /// How soon we look for a listener ourselves, in case that the program cannot tell us (seccomp, an
 /// overflowing queue): at first, and at most.
@@ -69,7 +62,7 @@ pub(crate) async fn supervise(
 ) -> Result<ExitStatus, Failure> {
     let mut supervisor = Supervisor::new(spec, sessions, public, host)?;
     let (mut state, actions) = State::begin(Instant::now());
-    supervisor.host.announcer.status(state.description());
+    supervisor.host.progress.status(state.description());
     supervisor.perform(actions);
     loop {
         while let Some(event) = supervisor.events.pop_front() {
@@ -79,7 +72,7 @@ pub(crate) async fn supervise(
             }
             if next != state {
                 debug!("{} on {event:?}: {}", state.name(), next.name());
-                supervisor.host.announcer.status(next.description());
+                supervisor.host.progress.status(next.description());
             }
             state = next;
             supervisor.perform(actions);
@@ -107,7 +100,7 @@ struct Supervisor<'a, 'b> {
     /// For log records.
     name: String,
     /// Until it is left to a daemon.
-    library: Option<preload::Library>,
+    library: Option<preload::library::Library>,
     relocated: Relocated,
     notifications: Notifications,
     sight: Sight,
@@ -123,7 +116,7 @@ struct Supervisor<'a, 'b> {
     /// Why the first instance could not be started.
     refusal: Option<String>,
     /// Who held the listener of a daemonized instance, until each has ended.
-    daemon: Watched,
+    daemon: Exits,
     /// Those who were seen last have ended before they could be watched: the next look tells who has
     /// taken over.
     unwatched: bool,
@@ -167,12 +160,12 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             served: tally.count(),
         };
         let relocated = Relocated::hold()?;
-        tokio::task::spawn_blocking(preload::sweep);
+        tokio::task::spawn_blocking(preload::library::sweep);
         Ok(Self {
             spec,
             host,
             name: spec.command[0].display().to_string(),
-            library: Some(preload::Library::find(spec.rebind_lib.as_deref())?),
+            library: Some(preload::library::Library::find(spec.rebind_lib.as_deref())?),
             sight: Sight::new(relocated.port).context("cannot use /proc")?,
             relocated,
             notifications: Notifications::open().context("cannot open notification socket")?,
@@ -182,7 +175,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             leader_status: None,
             leader_pid: None,
             refusal: None,
-            daemon: Watched::default(),
+            daemon: Exits::default(),
             unwatched: false,
             readers: JoinSet::new(),
             next_look: Instant::now(),
@@ -267,7 +260,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.cleared = Cleared::default();
         // What was seen of the last instance is not true of this one.
         self.events.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
-        self.daemon = Watched::default();
+        self.daemon = Exits::default();
         self.unwatched = false;
         while self.readers.try_join_next().is_some() {}
         self.tally.begin();
@@ -280,7 +273,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 let name = &self.name;
                 info!(program = name, pid = pid.as_raw(), "program started: {name}[{pid}]");
                 output.log(&self.spec.command[0], pid, &mut self.readers);
-                self.host.announcer.up(self.host.log);
+                self.host.progress.up(self.host.log);
                 self.leader = Some(pid);
                 self.leader_pid = Some(pid);
                 self.name_obstacle();
@@ -325,7 +318,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             return;
         }
         let path = std::env::var_os("PATH");
-        if let Some(obstacle) = preload::diagnose(&self.spec.command[0], path.as_deref()) {
+        if let Some(obstacle) = preload::obstacle::diagnose(&self.spec.command[0], path.as_deref())
+        {
             warn!("program {} {obstacle}", self.name);
             self.obstacle_named = true;
         }
@@ -521,7 +515,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             let served = self.tally.has_served();
             return self.events.push_back(Event::DaemonEnded { served });
         };
-        self.daemon = Watched::of(&listener.holders);
+        self.daemon = Exits::of(&listener.holders);
         // They have ended since they were seen, and may have handed the listener on.
         if self.daemon.is_empty() {
             self.unwatched = true;
@@ -547,7 +541,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         match self.bridging.open() {
             Ok(()) => {
                 self.host.certificates.report_off();
-                self.host.announcer.accepting();
+                self.host.progress.accepting();
             }
             Err(failure) => {
                 error!("{failure:#}");
@@ -561,8 +555,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     }
 
     fn end_bridge(&mut self, shutdown: Shutdown) {
-        self.host.announcer.stopping();
-        if self.bridging.end(shutdown) == bridging::Ending::NothingToEnd {
+        self.host.progress.stopping();
+        if self.bridging.end(shutdown) == relay::Ending::NothingToEnd {
             self.events.push_back(Event::BridgeEnded(ExitStatus::SUCCESS));
         }
     }

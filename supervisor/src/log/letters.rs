@@ -5,11 +5,11 @@ use std::io::{self, Write};
 
 use bridge::{TRAFFIC_LEGEND, Traffic};
 
-use crate::behind::{self, Writer};
+use crate::writer::{self, Writer};
 
 /// Writes the legend, and makes what takes the letters. They are written while the writer lives.
-pub(crate) fn letters() -> io::Result<(Traffic, Writer)> {
-    let (mut letters, writer) = behind::start("traffic", |letters: Vec<u8>, _| {
+pub(crate) fn start() -> io::Result<(Traffic, Writer)> {
+    let (mut letters, writer) = writer::start("traffic", |letters: Vec<u8>, _| {
         let mut out = io::stdout();
         // Nobody is there to read them, then.
         let _ = out.write_all(&letters).and_then(|()| out.flush());

@@ -3,20 +3,20 @@
 use std::convert::Infallible;
 use std::io;
 
-use crate::daemon::Caller;
 use crate::exit::Failure;
+use crate::host::daemon::Caller;
+use crate::host::systemd::Systemd;
 use crate::log::Log;
-use crate::systemd::Systemd;
 
 /// Everybody who waits.
-pub(crate) struct Announcer {
+pub(crate) struct Progress {
     caller: Caller,
     systemd: Systemd,
     /// systemd has been told that we are ready.
     ready: bool,
 }
 
-impl Announcer {
+impl Progress {
     pub(crate) fn new(caller: Caller) -> Self {
         Self { caller, systemd: Systemd::default(), ready: false }
     }

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::cli::{Args, AuthPlugin};
+use crate::config::origin;
 use crate::exit::Failure;
-use crate::origin;
 use crate::usage::{UsageError, invalid, needs};
 
 /// The certificate that is tried if none is given, as upstream does.

@@ -10,7 +10,7 @@ use nix::unistd::{Pid, geteuid, getpgid, getpgrp};
 use procfs::process::FDTarget;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
-use super::census::{Seen, is_alive, stat};
+use super::table::{Seen, is_alive, stat};
 
 /// A process that was alive when we looked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,12 +17,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Processes whose end is waited for.
 #[derive(Debug, Default)]
-pub(crate) struct Watched {
+pub(crate) struct Exits {
     told: Vec<AsyncFd<OwnedFd>>,
     looked_at: Vec<Process>,
 }
 
-impl Watched {
+impl Exits {
     /// Watches those of them who have not ended. Needs a runtime.
     pub(crate) fn of(processes: &[Process]) -> Self {
         let mut watched = Self::default();

@@ -16,7 +16,7 @@ use sd_notify::NotifyState;
 use socket2::{Socket, Type};
 use tokio::time::MissedTickBehavior;
 
-use crate::behind::{self, Queue, Writer};
+use crate::writer::{self, Queue, Writer};
 
 /// The service manager's ear. Silent where there is none.
 #[derive(Default)]
@@ -31,7 +31,7 @@ impl Systemd {
     pub(crate) fn find() -> io::Result<Self> {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(Self::default()) };
         let mut is_deaf = false;
-        let (notices, writer) = behind::start("systemd", move |notice: String, _| {
+        let (notices, writer) = writer::start("systemd", move |notice: String, _| {
             if let Err(error) = tell(&name, &notice)
                 && !std::mem::replace(&mut is_deaf, true)
             {
