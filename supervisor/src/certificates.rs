@@ -1,110 +1,12 @@
-//! Encryption and authentication as they were asked for, and the certificates through our life:
-//! read before anything is started, and again on SIGHUP.
-
-use std::path::PathBuf;
-use std::sync::Arc;
+//! The certificates through our life: read before anything is started, and again on SIGHUP. Knows
+//! nothing of who is let in by them.
 
 use anyhow::Result;
-use bridge::tls::{Acceptor, Authorities, Files, Tls};
-use bridge::{Auth, Credentials, Plain, Private};
+use bridge::tls::{Acceptor, Files, Tls};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::cli::{Args, AuthPlugin};
-use crate::config::origin;
 use crate::exit::Failure;
-use crate::usage::{UsageError, invalid, needs};
-
-/// The certificate that is tried if none is given, as upstream does.
-const DEFAULT_CERTIFICATE: &str = "self.pem";
-
-/// What was asked for.
-#[derive(Debug, Clone)]
-pub(crate) struct Security {
-    files: Files,
-    /// Whether to serve without a usable certificate is no choice.
-    is_required: bool,
-    plain: Plain,
-    auth: Option<Auth>,
-    web_auth: bool,
-}
-
-impl Security {
-    pub(crate) fn new(args: &Args) -> Result<Self, UsageError> {
-        let clients = match (&args.cafile, args.verify_client) {
-            (Some(path), true) => Some(Authorities::File(path.clone())),
-            (None, true) => Some(Authorities::System),
-            (None, false) => None,
-            (Some(_), false) => return Err(needs("--cafile", "--verify-client")),
-        };
-        let files = Files {
-            certificate: args.cert.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CERTIFICATE)),
-            key: args.key.clone(),
-            clients,
-        };
-        // Only TLS has client certificates.
-        let encrypted_only = args.ssl_only || args.verify_client;
-        Ok(Self {
-            files,
-            is_required: args.cert.is_some() || args.key.is_some() || encrypted_only,
-            plain: if encrypted_only { Plain::Refused } else { Plain::Served },
-            auth: auth(args)?,
-            web_auth: args.web_auth,
-        })
-    }
-
-    /// The files that it is read from.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.files.paths()
-    }
-}
-
-fn auth(args: &Args) -> Result<Option<Auth>, UsageError> {
-    let (plugin, source) = match (&args.auth_plugin, &args.auth_source) {
-        (Some(plugin), Some(source)) => (plugin, source),
-        (Some(_), None) => return Err(needs("--auth-plugin", "--auth-source")),
-        (None, Some(_)) => return Err(needs("--auth-source", "--auth-plugin")),
-        (None, None) if args.web_auth => return Err(needs("--web-auth", "--auth-plugin")),
-        (None, None) => return Ok(None),
-    };
-    let kind = plugin_named(plugin)?;
-    let list = |what| {
-        let words: Vec<_> = source.split_whitespace().map(str::to_owned).collect();
-        if words.is_empty() {
-            return Err(UsageError(format!("there is no {what} in the value of '--auth-source'")));
-        }
-        Ok(words)
-    };
-    match kind {
-        // The value has a password in it: it is not repeated.
-        AuthPlugin::BasicHttpAuth if !source.contains(':') => Err(UsageError(
-            "invalid value for '--auth-source': BasicHTTPAuth expects user:password".into(),
-        )),
-        AuthPlugin::BasicHttpAuth => Ok(Some(Auth::Basic(Credentials::new(source)))),
-        AuthPlugin::ClientCertCnAuth if !args.verify_client => {
-            Err(needs("--auth-plugin=ClientCertCNAuth", "--verify-client"))
-        }
-        AuthPlugin::ClientCertCnAuth => Ok(Some(Auth::ClientCertCn(list("name")?))),
-        AuthPlugin::ExpectOrigin => {
-            let entry = |typed: String| {
-                let expected = "origins as browsers send them, such as https://example.com:8080";
-                origin::normal(&typed).ok_or_else(|| invalid("--auth-source", &typed, expected))
-            };
-            let origins = list("origin")?.into_iter().map(entry).collect::<Result<_, _>>();
-            Ok(Some(Auth::Origin(origins?)))
-        }
-    }
-}
-
-fn plugin_named(typed: &str) -> Result<AuthPlugin, UsageError> {
-    // Upstream's are Python classes, and may be named with their module.
-    let module = ["websockify.auth_plugins.", "auth_plugins."];
-    let name = module.iter().find_map(|module| typed.strip_prefix(module)).unwrap_or(typed);
-    AuthPlugin::ALL.into_iter().find(|plugin| plugin.name() == name).ok_or_else(|| {
-        let [others @ .., last] = AuthPlugin::ALL.map(AuthPlugin::name);
-        invalid("--auth-plugin", typed, &format!("{} or {last}", others.join(", ")))
-    })
-}
 
 /// Why TLS is off.
 #[derive(Debug)]
@@ -114,10 +16,10 @@ enum Off {
     Unusable(String),
 }
 
-/// [`Security`] with its files read.
+/// Our certificate, and the authorities for clients', as they were read last.
 #[derive(Debug)]
 pub(crate) struct Certificates {
-    security: Security,
+    files: Files,
     tls: watch::Sender<Tls>,
     /// Why TLS is off, until that is said.
     off: Option<Off>,
@@ -125,12 +27,16 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    /// Reads the files; without a usable certificate TLS is off, unless it was asked for.
-    pub(crate) fn load(security: Security) -> Result<Self> {
+    /// Reads the files; where there is no usable certificate, TLS is off.
+    ///
+    /// # Errors
+    ///
+    /// There is none although it `is_needed`.
+    pub(crate) fn load(files: &Files, is_needed: bool) -> Result<Self> {
         let mut off = None;
-        let (tls, warnings) = match Acceptor::load(&security.files) {
+        let (tls, warnings) = match Acceptor::load(files) {
             Ok((acceptor, warnings)) => (Tls::On(acceptor), warnings),
-            Err(unusable) if security.is_required => return Err(unusable.into()),
+            Err(unusable) if is_needed => return Err(unusable.into()),
             Err(unusable) => {
                 let is_missing = unusable.is_missing();
                 let reason = Failure::from(anyhow::Error::from(unusable)).reason;
@@ -138,7 +44,7 @@ impl Certificates {
                 (Tls::Off(reason), vec![])
             }
         };
-        Ok(Self { security, tls: watch::Sender::new(tls), off, warnings })
+        Ok(Self { files: files.clone(), tls: watch::Sender::new(tls), off, warnings })
     }
 
     /// Says, once the bridge is open, that clients are not served by TLS, and why.
@@ -146,7 +52,7 @@ impl Certificates {
         match self.off.take() {
             None => {}
             Some(Off::Missing) => {
-                info!("No certificate ({}): TLS is off", self.security.files.certificate.display());
+                info!("No certificate ({}): TLS is off", self.files.certificate.display());
             }
             Some(Off::Unusable(reason)) => warn!("TLS is off: {reason}"),
         }
@@ -161,7 +67,7 @@ impl Certificates {
 
     /// Reads the files again, for the clients to come. Files that cannot be used change nothing.
     pub(crate) fn reload(&mut self) {
-        match Acceptor::load(&self.security.files) {
+        match Acceptor::load(&self.files) {
             Ok((acceptor, warnings)) => {
                 self.tls.send_replace(Tls::On(acceptor));
                 self.off = None;
@@ -183,14 +89,8 @@ impl Certificates {
         }
     }
 
-    /// What the bridge needs to know; it hears of what is reloaded.
-    pub(crate) fn for_bridge(&self, private: &Arc<Private>) -> bridge::Security {
-        bridge::Security {
-            tls: self.tls.subscribe(),
-            plain: self.security.plain,
-            auth: self.security.auth.clone(),
-            web_auth: self.security.web_auth,
-            private: Arc::clone(private),
-        }
+    /// What new clients are served by, now and after each reload.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Tls> {
+        self.tls.subscribe()
     }
 }

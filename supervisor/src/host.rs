@@ -2,6 +2,7 @@
 
 pub(crate) mod daemon;
 pub(crate) mod directories;
+pub(crate) mod open_files;
 pub(crate) mod pid_file;
 pub(crate) mod ports;
 pub(crate) mod private;
@@ -12,14 +13,21 @@ pub(crate) mod systemd;
 pub(crate) mod trusted;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use bridge::Private;
+use bridge::{Private, Target, Traffic};
 
 use crate::certificates::Certificates;
+use crate::config::Config;
 use crate::exit::Failure;
 use crate::log::{self, Log};
+use directories::Directories;
+use open_files::OpenFiles;
 use progress::Progress;
 use signals::Signals;
+
+/// How long a client may take over its request head (T6).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What belongs to us as a process, whatever we bridge to.
 pub(crate) struct Host<'a> {
@@ -29,20 +37,44 @@ pub(crate) struct Host<'a> {
     pub(crate) certificates: Certificates,
     /// Our own files, that nobody is served.
     pub(crate) private: Arc<Private>,
-    /// The limit on open files that we were started with, soft and hard.
-    pub(crate) open_files: (u64, u64),
+    pub(crate) directories: Directories,
+    pub(crate) open_files: OpenFiles,
+    /// Where the letters of `-v` go.
+    pub(crate) traffic: Option<Traffic>,
 }
 
 impl Host<'_> {
     /// SIGHUP: opens anew what may have been replaced.
     pub(crate) fn reload(&mut self) {
         self.certificates.reload();
-        if let log::Destination::File(file) = &self.log.destination
+        if let log::Sink::File(file) = &self.log.sink
             && let Err(failure) = file.reopen()
         {
             tracing::warn!("{}", Failure::from(failure).reason);
         }
         // What was opened just now goes on being ours when it is moved away.
         self.private.look();
+    }
+
+    /// What the bridge is told, whatever its target is.
+    pub(crate) fn for_bridge(&self, config: &Config, target: Target) -> bridge::Config {
+        bridge::Config {
+            target,
+            max_connections: config.limits.connections(self.open_files.hard),
+            head_timeout: HEAD_TIMEOUT,
+            web: self.directories.web.clone(),
+            run_once: config.limits.run_once,
+            timeout: config.limits.timeout,
+            idle_timeout: config.limits.idle_timeout,
+            security: bridge::Security {
+                tls: self.certificates.subscribe(),
+                plain: config.access.plain,
+                auth: config.access.auth.clone(),
+                web_auth: config.access.web_auth,
+                private: Arc::clone(&self.private),
+            },
+            record: self.directories.record.clone(),
+            traffic: self.traffic.clone(),
+        }
     }
 }

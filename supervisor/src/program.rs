@@ -3,41 +3,36 @@
 
 mod monitor;
 mod output;
-mod served;
 mod spawn;
 pub(crate) mod state;
 mod terminal;
 
 use std::collections::{HashSet, VecDeque};
-use std::future::pending;
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bridge::{Readiness, Shutdown};
+use bridge::Shutdown;
 use nix::errno::Errno;
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP, SIGTERM};
 use nix::sys::signal::{killpg, raise};
 use nix::unistd::Pid;
-use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use crate::config::{ProgramSpec, Sessions};
+use crate::clock::until;
+use crate::config::ProgramSpec;
 use crate::engine::preload;
 use crate::engine::preload::environment::Cleared;
 use crate::engine::preload::notifications::{Notices, Notifications, Refused};
 use crate::engine::relocated::Relocated;
 use crate::exit::{ExitStatus, Failure};
 use crate::host::Host;
-use crate::host::ports::Public;
 use crate::host::signals::Signal;
 use crate::processes::{Exits, Process};
-use crate::relay::{self, Bridging};
+use crate::relay::{Ending, Notice, ProgramRelay};
 use monitor::{Change, Sight};
 use output::Output;
-use served::Tally;
 use spawn::{Preparation, spawn};
 use state::{Action, Event, State, WrapMode, step};
 use terminal::Terminal;
@@ -56,11 +51,10 @@ const KILL_INTERVAL: Duration = Duration::from_millis(20);
 /// Runs the program and its bridge until both are over; the result is websockify's exit status.
 pub(crate) async fn supervise(
     spec: &ProgramSpec,
-    sessions: Sessions,
-    public: Public,
+    relay: ProgramRelay,
     host: &mut Host<'_>,
 ) -> Result<ExitStatus, Failure> {
-    let mut supervisor = Supervisor::new(spec, sessions, public, host)?;
+    let mut supervisor = Supervisor::new(spec, relay, host)?;
     let (mut state, actions) = State::begin(Instant::now());
     supervisor.host.progress.status(state.description());
     supervisor.perform(actions);
@@ -135,30 +129,11 @@ struct Supervisor<'a, 'b> {
     /// Which signals could not be sent to whom, as far as it was said.
     unsent: HashSet<(&'static str, Pid)>,
 
-    bridging: Bridging,
-    readiness: watch::Sender<Readiness>,
-    doubt: Arc<Notify>,
-    tally: Tally,
+    relay: ProgramRelay,
 }
 
 impl<'a, 'b> Supervisor<'a, 'b> {
-    fn new(
-        spec: &'a ProgramSpec,
-        sessions: Sessions,
-        public: Public,
-        host: &'a mut Host<'b>,
-    ) -> Result<Self> {
-        let (readiness, seen) = watch::channel(Readiness::Waiting);
-        let doubt = Arc::new(Notify::new());
-        let tally = Tally::default();
-        let security = host.certificates.for_bridge(&host.private);
-        let program = bridge::Program {
-            readiness: seen,
-            hold: spec.policy.wrap_timeout,
-            respawns: spec.policy.mode == WrapMode::Respawn,
-            doubt: doubt.clone(),
-            served: tally.count(),
-        };
+    fn new(spec: &'a ProgramSpec, relay: ProgramRelay, host: &'a mut Host<'b>) -> Result<Self> {
         let relocated = Relocated::hold()?;
         tokio::task::spawn_blocking(preload::library::sweep);
         Ok(Self {
@@ -186,15 +161,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             cleared: Cleared::default(),
             next_kill: None,
             unsent: HashSet::new(),
-            bridging: Bridging::reserved(
-                public,
-                bridge::Target::Program(program),
-                sessions,
-                security,
-            ),
-            readiness,
-            doubt,
-            tally,
+            relay,
         })
     }
 
@@ -211,10 +178,12 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 Signal::Reload => self.host.reload(),
             },
             notices = self.notifications.heard() => self.take(notices),
-            () = self.doubt.notified() => self.hinted = true,
             () = until(hinted) => self.look(),
             () = self.daemon.ended() => self.daemon_ended(),
-            status = self.bridging.ended() => self.events.push_back(Event::BridgeEnded(status)),
+            notice = self.relay.next() => match notice {
+                Notice::Ended(status) => self.events.push_back(Event::BridgeEnded(status)),
+                Notice::Recheck => self.hinted = true,
+            },
             () = until(state.deadline(&self.spec.policy)) => self.events.push_back(Event::Deadline),
             () = until(look) => self.look_later(),
             () = until(kill) => self.kill(),
@@ -238,9 +207,9 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 }
                 Action::Daemonized => self.daemonized(),
                 Action::OpenBridge => self.open_bridge(),
-                Action::PauseBridge => self.publish(Readiness::Waiting),
+                Action::PauseBridge => self.relay.pause(),
                 Action::BarBridge => {
-                    self.publish(Readiness::Gone);
+                    self.relay.refuse();
                     info!(program = self.name, "program has ended; sessions are refused");
                 }
                 Action::DrainBridge => self.end_bridge(Shutdown::Drain),
@@ -263,10 +232,10 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.daemon = Exits::default();
         self.unwatched = false;
         while self.readers.try_join_next().is_some() {}
-        self.tally.begin();
+        self.relay.begin_instance();
         self.look_soon();
         self.terminal = Terminal::in_foreground();
-        let log = &self.host.log.destination;
+        let log = &self.host.log.sink;
         let output = Output::open(log, self.spec.policy.mode, &self.spec.command[0]);
         match self.start(&output) {
             Ok(pid) => {
@@ -430,7 +399,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         // If we cannot look, we do at the next look.
         let Some(left) = self.sight.left() else { return true };
         self.leader_status = None;
-        let served = self.tally.has_served();
+        let served = self.relay.has_served();
         let interrupted = self.terminal.is_some() && status.is_interrupt();
         self.take_terminal_back();
         self.events.push_back(if interrupted {
@@ -512,7 +481,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     /// Watches those who hold the listener now.
     fn watch_daemon(&mut self) {
         let Some(listener) = self.sight.listener() else {
-            let served = self.tally.has_served();
+            let served = self.relay.has_served();
             return self.events.push_back(Event::DaemonEnded { served });
         };
         self.daemon = Exits::of(&listener.holders);
@@ -537,8 +506,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     fn open_bridge(&mut self) {
         let Some(address) = self.sight.listener().map(|listener| listener.address) else { return };
         debug!(program = self.name, "program listens on {address}");
-        self.publish(Readiness::Ready(address));
-        match self.bridging.open() {
+        match self.relay.open(address) {
             Ok(()) => {
                 self.host.certificates.report_off();
                 self.host.progress.accepting();
@@ -550,13 +518,9 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         }
     }
 
-    fn publish(&mut self, readiness: Readiness) {
-        self.readiness.send_replace(readiness);
-    }
-
     fn end_bridge(&mut self, shutdown: Shutdown) {
         self.host.progress.stopping();
-        if self.bridging.end(shutdown) == relay::Ending::NothingToEnd {
+        if self.relay.end(shutdown) == Ending::NothingToEnd {
             self.events.push_back(Event::BridgeEnded(ExitStatus::SUCCESS));
         }
     }
@@ -614,13 +578,6 @@ fn is_over_unheard(before: &State, event: Event, after: &State) -> bool {
     matches!(before, State::Starting { .. } | State::Settling { .. })
         && matches!(event, Event::LeaderEnded { .. } | Event::TreeEmpty | Event::Deadline)
         && !after.awaits_listener()
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => pending().await,
-    }
 }
 
 fn list(processes: &[Process]) -> String {

@@ -9,11 +9,28 @@ use anyhow::{Context, Result};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 
+use crate::config::Config;
 use crate::host::trusted;
 
-/// `--web` as an absolute path. A link in it stays one: it may be made to point elsewhere while we
+/// Both, as absolute paths.
+#[derive(Debug)]
+pub(crate) struct Directories {
+    pub(crate) web: Option<PathBuf>,
+    /// What the names of recordings begin with.
+    pub(crate) record: Option<PathBuf>,
+}
+
+impl Directories {
+    pub(crate) fn look(config: &Config) -> Result<Self> {
+        let web = config.web.as_deref().map(to_serve).transpose()?;
+        let record = config.record.as_deref().map(to_record).transpose()?;
+        Ok(Self { web, record })
+    }
+}
+
+/// A link in it stays one: it may be made to point elsewhere while we
 /// serve.
-pub(crate) fn to_serve(typed: &Path) -> Result<PathBuf> {
+fn to_serve(typed: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(typed).context("cannot find the working directory")?;
     // With a slash at its end, so that anything else is "not a directory" (path_resolution(7)).
     fs::metadata(path.join(""))
@@ -21,8 +38,7 @@ pub(crate) fn to_serve(typed: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// `--record` as an absolute path, which recordings' names begin with.
-pub(crate) fn to_record(typed: &Path) -> Result<PathBuf> {
+fn to_record(typed: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(typed).context("cannot find the working directory")?;
     let directory = path.parent().expect("config.rs lets no path without a file name through");
     check_recording(directory).with_context(|| format!("cannot record to {}", path.display()))?;

@@ -8,22 +8,22 @@ use std::sync::Arc;
 
 use bridge::Private;
 
-use crate::config::{Config, Service};
+use crate::config::{Config, Destination};
 use crate::log;
 
 /// Those that this configuration names, and what our standard output and error are written to.
 pub(crate) fn files(config: &Config) -> Arc<Private> {
     let log = match &config.log {
-        log::Wish::File(path) => Some(path),
-        log::Wish::Journal | log::Wish::Any => None,
+        log::Requested::File(path) => Some(path),
+        log::Requested::Journal | log::Requested::Any => None,
     };
-    let library = match &config.service {
-        Service::Program(program) => program.rebind_lib.as_ref(),
-        Service::Target(_) => None,
+    let library = match &config.destination {
+        Destination::Program(program) => program.rebind_lib.as_ref(),
+        Destination::Service(_) => None,
     };
     let files = [log, config.pid_file.as_ref(), library].into_iter().flatten();
-    let files = files.chain(config.security.paths()).filter_map(absolute).collect();
-    let series = [log, config.sessions.record.as_ref()].into_iter().flatten();
+    let files = files.chain(config.access.files.paths()).filter_map(absolute).collect();
+    let series = [log, config.record.as_ref()].into_iter().flatten();
     let private = Private::new(files, series.filter_map(absolute));
     for stream in [io::stdout().as_fd(), io::stderr().as_fd()] {
         note(&private, stream);

@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, rlim_t, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Pid, getpid, getppid};
 
@@ -23,6 +22,7 @@ use super::terminal::Terminal;
 use crate::engine::preload;
 use crate::engine::preload::names;
 use crate::exit::{ExitStatus, Failure};
+use crate::host::open_files::OpenFiles;
 use crate::host::search_path;
 
 /// Variables by which systemd speaks to websockify and not to the program (sd_notify(3),
@@ -45,8 +45,7 @@ pub(crate) struct Preparation<'a> {
     pub(crate) new_port: u16,
     pub(crate) notify_name: &'a str,
     pub(crate) notify_token: &'a str,
-    /// The limit on open files that we were started with, soft and hard.
-    pub(crate) open_files: (rlim_t, rlim_t),
+    pub(crate) open_files: OpenFiles,
     pub(crate) output: &'a Output,
     /// The terminal whose foreground group the program becomes.
     pub(crate) terminal: Option<Terminal>,
@@ -89,14 +88,14 @@ fn streams(child: &mut Command, output: &Output) -> io::Result<()> {
 fn before_exec(child: &mut Command, prepared: &Preparation<'_>) -> io::Result<()> {
     let us = getpid();
     let terminal = prepared.terminal;
-    let (soft, hard) = prepared.open_files;
+    let open_files = prepared.open_files;
     let open = if can_close_range() { vec![] } else { open_descriptors()? };
     let prepare = move || {
         if let Some(terminal) = terminal {
             terminal.give_to(getpid());
         }
         default_signals();
-        setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+        open_files.restore()?;
         leave_only_standard_descriptors(&open);
         nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
         // Our death before the call above sends nothing.

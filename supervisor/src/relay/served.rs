@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The bridge's count of sessions, and what of it was seen when.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct Served {
     count: Arc<AtomicU64>,
     /// When the last judgement was passed.
     judged: u64,
@@ -13,7 +13,7 @@ pub(super) struct Tally {
     before: u64,
 }
 
-impl Tally {
+impl Served {
     /// What the bridge counts up.
     pub(super) fn count(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.count)
@@ -22,7 +22,7 @@ impl Tally {
     /// An instance begins. A session that the bridge has counted since the last one was judged was
     /// that one's, whose end may be known sooner on a busy machine: it counts for this one, so that
     /// short sessions do not look like failures for ever.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin_instance(&mut self) {
         self.before = self.judged;
     }
 
@@ -39,22 +39,22 @@ mod tests {
 
     #[test]
     fn w7_each_session_counts_for_one_instance() {
-        let mut tally = Tally::default();
-        let count = tally.count();
+        let mut served = Served::default();
+        let count = served.count();
         let serve = || count.fetch_add(1, Ordering::Relaxed);
-        tally.begin();
-        assert!(!tally.has_served());
-        tally.begin();
+        served.begin_instance();
+        assert!(!served.has_served());
+        served.begin_instance();
         serve();
         // Of a daemon that is judged twice: when its leader ends, and when it does.
-        assert!(tally.has_served() && tally.has_served());
-        tally.begin();
-        assert!(!tally.has_served(), "that was the one before");
+        assert!(served.has_served() && served.has_served());
+        served.begin_instance();
+        assert!(!served.has_served(), "that was the one before");
         // Counted after its end.
         serve();
-        tally.begin();
-        assert!(tally.has_served());
-        tally.begin();
-        assert!(!tally.has_served());
+        served.begin_instance();
+        assert!(served.has_served());
+        served.begin_instance();
+        assert!(!served.has_served());
     }
 }
