@@ -22,10 +22,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock::until;
 use crate::config::ProgramSpec;
-use crate::engine::preload;
-use crate::engine::preload::environment::Cleared;
-use crate::engine::preload::notifications::{Notices, Notifications, Refused};
-use crate::engine::relocated::Relocated;
+use crate::engine::{BindRequest, Engine, Notices};
 use crate::exit::{ExitStatus, Failure};
 use crate::host::Host;
 use crate::host::signals::Signal;
@@ -93,10 +90,7 @@ struct Supervisor<'a, 'b> {
     host: &'a mut Host<'b>,
     /// For log records.
     name: String,
-    /// Until it is left to a daemon.
-    library: Option<preload::library::Library>,
-    relocated: Relocated,
-    notifications: Notifications,
+    engine: Engine,
     sight: Sight,
     terminal: Option<Terminal>,
     events: VecDeque<Event>,
@@ -122,8 +116,6 @@ struct Supervisor<'a, 'b> {
     hinted: bool,
     rest_until: Instant,
     obstacle_named: bool,
-    /// What of the present instance runs without rebind.so.
-    cleared: Cleared,
     /// When the tree is walked again, once it is being killed.
     next_kill: Option<Instant>,
     /// Which signals could not be sent to whom, as far as it was said.
@@ -134,16 +126,13 @@ struct Supervisor<'a, 'b> {
 
 impl<'a, 'b> Supervisor<'a, 'b> {
     fn new(spec: &'a ProgramSpec, relay: ProgramRelay, host: &'a mut Host<'b>) -> Result<Self> {
-        let relocated = Relocated::hold()?;
-        tokio::task::spawn_blocking(preload::library::sweep);
+        let engine = Engine::preload(spec.rebind_lib.as_deref(), spec.port)?;
         Ok(Self {
             spec,
             host,
             name: spec.command[0].display().to_string(),
-            library: Some(preload::library::Library::find(spec.rebind_lib.as_deref())?),
-            sight: Sight::new(relocated.port).context("cannot use /proc")?,
-            relocated,
-            notifications: Notifications::open().context("cannot open notification socket")?,
+            sight: Sight::new(engine.port()).context("cannot use /proc")?,
+            engine,
             terminal: None,
             events: VecDeque::new(),
             leader: None,
@@ -158,7 +147,6 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             hinted: false,
             rest_until: Instant::now(),
             obstacle_named: false,
-            cleared: Cleared::default(),
             next_kill: None,
             unsent: HashSet::new(),
             relay,
@@ -177,7 +165,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
                 Signal::Stop => self.events.push_back(Event::Stop),
                 Signal::Reload => self.host.reload(),
             },
-            notices = self.notifications.heard() => self.take(notices),
+            notices = self.engine.heard() => self.take(&notices),
             () = until(hinted) => self.look(),
             () = self.daemon.ended() => self.daemon_ended(),
             notice = self.relay.next() => match notice {
@@ -226,7 +214,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
 
     fn spawn(&mut self) {
         self.sight.begin_instance();
-        self.cleared = Cleared::default();
+        self.engine.begin_instance();
         // What was seen of the last instance is not true of this one.
         self.events.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
         self.daemon = Exits::default();
@@ -263,17 +251,9 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     }
 
     fn start(&mut self, output: &Output) -> Result<Pid, Failure> {
-        let library = self.library.as_mut().expect("nothing is started after a daemon was left");
-        library.renew()?;
-        if let Ok(metadata) = library.path().metadata() {
-            self.host.private.note(&metadata);
-        }
+        self.engine.renew(&self.host.private)?;
         let prepared = Preparation {
-            library: library.path(),
-            old_port: self.spec.port,
-            new_port: self.relocated.port,
-            notify_name: &self.notifications.name,
-            notify_token: &self.notifications.token,
+            engine: &self.engine,
             open_files: self.host.open_files,
             output,
             terminal: self.terminal,
@@ -286,9 +266,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         if self.obstacle_named {
             return;
         }
-        let path = std::env::var_os("PATH");
-        if let Some(obstacle) = preload::obstacle::diagnose(&self.spec.command[0], path.as_deref())
-        {
+        if let Some(obstacle) = self.engine.obstacle(&self.spec.command[0]) {
             warn!("program {} {obstacle}", self.name);
             self.obstacle_named = true;
         }
@@ -300,7 +278,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         if self.obstacle_named {
             return;
         }
-        if let Some(reason) = self.cleared.reason(&self.spec.command) {
+        if let Some(reason) = self.engine.out_of_reach(&self.spec.command) {
             let (name, port) = (&self.name, self.spec.port);
             warn!(program = name, "program {name} does not listen on port {port}: {reason}");
             self.obstacle_named = true;
@@ -321,25 +299,23 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.obstacle_named = true;
     }
 
-    fn take(&mut self, notices: Notices) {
+    fn take(&mut self, notices: &Notices) {
         self.hinted |= notices.listens;
-        let foreign = |refused: &Refused| self.relocated.is_foreign(&refused.socket);
-        let refused: Vec<_> = notices.refused.into_iter().filter(foreign).collect();
-        if !refused.is_empty() {
+        if !notices.requests.is_empty() {
             self.look();
-            for refused in &refused {
-                self.bind_for(refused);
+            for request in &notices.requests {
+                self.bind_for(request);
             }
         }
     }
 
     /// A process could not bind the relocated port, as it has another user than we. If it is the
     /// program's, and nobody of the program listens there, it is bound for it.
-    fn bind_for(&mut self, refused: &Refused) {
-        let Refused { pid, socket, ip, .. } = refused;
-        if self.sight.listener().is_some() || !self.sight.is_of_instance(*pid) {
+    fn bind_for(&mut self, request: &BindRequest) {
+        let pid = request.pid;
+        if self.sight.listener().is_some() || !self.sight.is_of_instance(pid) {
             debug!("process {pid} wants the relocated port, and is not given it");
-        } else if let Err(failure) = self.relocated.bind(socket, *ip) {
+        } else if let Err(failure) = self.engine.bind(request) {
             let reason = bridge::words(&failure);
             warn!(
                 "cannot give the relocated port to process {pid}, which has another user: {reason}"
@@ -429,8 +405,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         if self.sight.is_blind() && !was_blind {
             self.look_soon();
         }
-        if let (None, Some(library)) = (self.sight.listener(), &self.library) {
-            self.cleared.look(self.sight.instance(), library.path());
+        if self.sight.listener().is_none() {
+            self.engine.look(self.sight.instance());
         }
         // Looking reaps, and may have come upon the leader.
         self.leader_ended();
@@ -561,9 +537,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             return;
         }
         info!("program is left running: {}", list(&left));
-        if let Some(library) = self.library.take() {
-            library.keep();
-        }
+        self.engine.keep();
     }
 
     fn take_terminal_back(&mut self) {

@@ -17,15 +17,15 @@ use crate::host::ports::{bind_all, both_families, port_of};
 /// options others set; a socket of ours that never listens is in its way all the time, before the
 /// program listens, after it, and between two instances. `rebind.so` sets the option for the program.
 #[derive(Debug)]
-pub(crate) struct Relocated {
-    pub(crate) port: u16,
+pub(super) struct Relocated {
+    pub(super) port: u16,
     /// Whose sockets may be bound there.
     user: Uid,
     _held: Vec<Socket>,
 }
 
 impl Relocated {
-    pub(crate) fn hold() -> Result<Self> {
+    pub(super) fn hold() -> Result<Self> {
         let any = both_families(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         let held = bind_all(&any, false).context("cannot find a free port")?;
         let port = port_of(&held[0]).context("cannot read the relocated port")?;
@@ -38,7 +38,7 @@ impl Relocated {
     }
 
     /// Whether a socket is another user's, so that it cannot be bound beside ours.
-    pub(crate) fn is_foreign(&self, socket: &OwnedFd) -> bool {
+    pub(super) fn is_foreign(&self, socket: &OwnedFd) -> bool {
         fstat(socket).is_ok_and(|stat| stat.st_uid != self.user.as_raw())
     }
 
@@ -48,7 +48,7 @@ impl Relocated {
     ///
     /// # Errors
     /// EPERM without CAP_CHOWN; EINVAL for anything but such a socket and address; those of bind(2).
-    pub(crate) fn bind(&self, socket: &OwnedFd, ip: IpAddr) -> io::Result<()> {
+    pub(super) fn bind(&self, socket: &OwnedFd, ip: IpAddr) -> io::Result<()> {
         let tcp = SockRef::from(socket);
         let is_tcp = tcp.r#type()? == Type::STREAM && tcp.protocol()? == Some(Protocol::TCP);
         if !is_tcp || port_of(&tcp)? != 0 || !ip.to_canonical().is_loopback() {

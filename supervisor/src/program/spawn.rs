@@ -1,4 +1,4 @@
-//! Starts the program as if the caller of websockify had started it, but for `rebind.so`: what we
+//! Starts the program as if the caller of websockify had started it, but for the engine: what we
 //! changed about ourselves is undone between fork and exec.
 //!
 //! Must be called on the main thread: the parent-death signal is sent when the *thread* that forked
@@ -19,9 +19,9 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use super::output::Output;
 use super::terminal::Terminal;
-use crate::engine::preload;
-use crate::engine::preload::names;
+use crate::engine::Engine;
 use crate::exit::{ExitStatus, Failure};
+use crate::host::executable;
 use crate::host::open_files::OpenFiles;
 use crate::host::search_path;
 
@@ -39,12 +39,7 @@ const SYSTEMD: &[&str] = &[
 
 /// What the program is started with besides its command line.
 pub(crate) struct Preparation<'a> {
-    /// The environment for `rebind.so`.
-    pub(crate) library: &'a std::path::Path,
-    pub(crate) old_port: u16,
-    pub(crate) new_port: u16,
-    pub(crate) notify_name: &'a str,
-    pub(crate) notify_token: &'a str,
+    pub(crate) engine: &'a Engine,
     pub(crate) open_files: OpenFiles,
     pub(crate) output: &'a Output,
     /// The terminal whose foreground group the program becomes.
@@ -56,24 +51,14 @@ pub(crate) fn spawn(command: &[OsString], prepared: &Preparation<'_>) -> Result<
     let (name, args) = command.split_first().expect("config.rs lets no empty command through");
     let mut child = Command::new(name);
     child.args(args).process_group(0);
-    environment(&mut child, prepared);
+    for name in SYSTEMD {
+        child.env_remove(name);
+    }
+    prepared.engine.prepare(&mut child);
     streams(&mut child, prepared.output).map_err(|error| explain(name, &error))?;
     before_exec(&mut child, prepared).map_err(|error| explain(name, &error))?;
     let child = child.spawn().map_err(|error| explain(name, &error))?;
     Ok(Pid::from_raw(i32::try_from(child.id()).expect("a pid fits pid_t")))
-}
-
-fn environment(child: &mut Command, prepared: &Preparation<'_>) {
-    for name in SYSTEMD {
-        child.env_remove(name);
-    }
-    let existing = std::env::var_os("LD_PRELOAD");
-    child
-        .env("LD_PRELOAD", preload::variable::with(prepared.library, existing.as_deref()))
-        .env(names::OLD_PORT, prepared.old_port.to_string())
-        .env(names::NEW_PORT, prepared.new_port.to_string())
-        .env(names::NOTIFY, prepared.notify_name)
-        .env(names::TOKEN, prepared.notify_token);
 }
 
 fn streams(child: &mut Command, output: &Output) -> io::Result<()> {
@@ -161,18 +146,14 @@ fn open_descriptors() -> io::Result<Vec<RawFd>> {
 /// exec(2) says ENOENT both for a missing program and for a missing interpreter.
 fn explain(name: &OsStr, error: &io::Error) -> Failure {
     let path = std::env::var_os("PATH");
-    let reason = match preload::obstacle::diagnose(name, path.as_deref()) {
-        Some(obstacle @ preload::obstacle::Obstacle::MissingInterpreter(_)) => {
-            let reason = format!("program {} {obstacle}", name.display());
-            return Failure { status: ExitStatus::NOT_EXECUTABLE, reason };
-        }
-        _ if is_missing(name, path.as_deref(), error) => not_found(name, path.as_deref()),
-        _ => bridge::words(error),
-    };
-    let status = if is_missing(name, path.as_deref(), error) {
-        ExitStatus::NOT_FOUND
+    if let Err(missing) = executable::find(name, path.as_deref()) {
+        let reason = format!("program {} {missing}", name.display());
+        return Failure { status: ExitStatus::NOT_EXECUTABLE, reason };
+    }
+    let (status, reason) = if is_missing(name, path.as_deref(), error) {
+        (ExitStatus::NOT_FOUND, not_found(name, path.as_deref()))
     } else {
-        ExitStatus::NOT_EXECUTABLE
+        (ExitStatus::NOT_EXECUTABLE, bridge::words(error))
     };
     Failure { status, reason: format!("cannot start program {}: {reason}", name.display()) }
 }

@@ -1,7 +1,6 @@
-//! The rebind library on disk: given, packaged, or unpacked from this binary
-//! (R5). Knows which one is fit to be loaded by every program; must not know how a
-//! program is started. Where it is unpacked is `unpacked`'s matter, what is left
-//! of that `remains`'; what keeps a program from loading it is told in `obstacle`.
+//! `rebind.so` on disk: given, packaged, or unpacked from this binary (R5). Knows which one is fit to be
+//! loaded by every program, and not how a program is started. Where it is unpacked is `unpacked`'s
+//! matter, what is left of that `remains`'.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -21,7 +20,7 @@ use crate::exit::Failure;
 /// this is dropped, so it must outlive every process of the program, and it must
 /// be found after `-D` has forked.
 #[derive(Debug)]
-pub(crate) struct Library {
+pub(super) struct Library {
     path: PathBuf,
     origin: Origin,
 }
@@ -41,7 +40,7 @@ impl Library {
     /// # Errors
     ///
     /// `given` cannot be preloaded, or no directory takes the built-in library.
-    pub(crate) fn find(given: Option<&Path>) -> anyhow::Result<Library> {
+    pub(super) fn find(given: Option<&Path>) -> anyhow::Result<Library> {
         if let Some(given) = given {
             let path = std::path::absolute(given).context("cannot find the working directory")?;
             let library = Library { path, origin: Origin::Given };
@@ -55,7 +54,7 @@ impl Library {
     }
 
     /// Absolute, and fit for `LD_PRELOAD`.
-    pub(crate) fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -66,7 +65,7 @@ impl Library {
     /// # Errors
     ///
     /// It is not ours to mend, or that fails.
-    pub(crate) fn renew(&mut self) -> anyhow::Result<()> {
+    pub(super) fn renew(&mut self) -> anyhow::Result<()> {
         let path = self.path.clone();
         match &mut self.origin {
             Origin::Given => return self.check().with_context(|| cannot_use(&path)),
@@ -89,8 +88,8 @@ impl Library {
 
     /// Leaves the file where it is: a daemon that is left running needs it when
     /// it starts another program.
-    pub(crate) fn keep(self) {
-        if let Origin::Unpacked(unpacked) = self.origin {
+    pub(super) fn keep(&mut self) {
+        if let Origin::Unpacked(unpacked) = &mut self.origin {
             unpacked.keep();
         }
     }
@@ -110,7 +109,7 @@ impl Library {
 }
 
 /// Removes what dead instances have left. Blocks.
-pub(crate) fn sweep() {
+pub(super) fn sweep() {
     remains::sweep(&candidates());
 }
 
@@ -204,9 +203,10 @@ mod tests {
     #[test]
     fn r5_keeps_the_library_for_a_daemon() {
         let scratch = scratch();
-        let library = unpack(&[scratch.path().to_owned()]).unwrap();
+        let mut library = unpack(&[scratch.path().to_owned()]).unwrap();
         let path = library.path().to_owned();
         library.keep();
+        drop(library);
         assert_eq!(fs::read(path).unwrap(), EMBEDDED);
     }
 

@@ -16,6 +16,8 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::time::{Duration, Instant, sleep_until};
 
+use crate::engine::notice::{BindRequest, Notices};
+
 /// Messages are taken in handfuls, with a pause between two: anybody may send them without end.
 const HANDFUL: usize = 32;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -23,37 +25,19 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A datagram socket in the abstract namespace (unix(7)): it has no path, so a program that changed
 /// its root, its user or its /tmp still reaches it.
 #[derive(Debug)]
-pub(crate) struct Notifications {
+pub(super) struct Notifications {
     socket: UnixDatagram,
     /// The address, without its leading zero byte.
-    pub(crate) name: String,
+    pub(super) name: String,
     /// What a message must begin with to be heard.
-    pub(crate) token: String,
+    pub(super) token: String,
     /// When the next handful is taken.
     next: Instant,
 }
 
-/// What was heard in one handful.
-#[derive(Debug, Default)]
-pub(crate) struct Notices {
-    /// Somebody listens, perhaps.
-    pub(crate) listens: bool,
-    pub(crate) refused: Vec<Refused>,
-}
-
-/// A process that could not bind the relocated port, and waits until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    pub(crate) pid: Pid,
-    /// What it would bind, and where.
-    pub(crate) socket: OwnedFd,
-    pub(crate) ip: IpAddr,
-    _waits: OwnedFd,
-}
-
 impl Notifications {
     /// Opens a socket under a name that nobody can guess.
-    pub(crate) fn open() -> io::Result<Self> {
+    pub(super) fn open() -> io::Result<Self> {
         let name = format!("websockify-{}", random_hex()?);
         let token = random_hex()?;
         let socket = StdUnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
@@ -65,7 +49,7 @@ impl Notifications {
     }
 
     /// Returns what those have sent who know the token. Cancel-safe.
-    pub(crate) async fn heard(&mut self) -> Notices {
+    pub(super) async fn heard(&mut self) -> Notices {
         loop {
             sleep_until(self.next).await;
             // Not seen to fail on a bound datagram socket; there is the look at each deadline.
@@ -74,7 +58,7 @@ impl Notifications {
             }
             self.next = Instant::now() + PAUSE;
             let notices = self.take_handful();
-            if notices.listens || !notices.refused.is_empty() {
+            if notices.listens || !notices.requests.is_empty() {
                 return notices;
             }
         }
@@ -86,7 +70,7 @@ impl Notifications {
             let receive = || receive(self.socket.as_raw_fd(), self.token.as_bytes());
             match self.socket.try_io(Interest::READABLE, receive) {
                 Ok(Some(Message::Listens)) => notices.listens = true,
-                Ok(Some(Message::Refused(refused))) => notices.refused.push(refused),
+                Ok(Some(Message::Refused(request))) => notices.requests.push(request),
                 Ok(None) => {}
                 Err(_) => break,
             }
@@ -97,7 +81,7 @@ impl Notifications {
 
 enum Message {
     Listens,
-    Refused(Refused),
+    Refused(BindRequest),
 }
 
 /// A filter (bpf(4), socket(7)) that passes what begins with this token, and lets the kernel drop
@@ -144,7 +128,7 @@ fn receive(socket: RawFd, token: &[u8]) -> io::Result<Option<Message>> {
     let mut descriptors = descriptors.into_iter();
     Ok(Some(match (sender, descriptors.next(), descriptors.next(), address(text)) {
         (Some(pid), Some(socket), Some(waits), Some(ip)) => {
-            Message::Refused(Refused { pid, socket, ip, _waits: waits })
+            Message::Refused(BindRequest { pid, socket, ip, _waits: waits })
         }
         _ => Message::Listens,
     }))

@@ -88,7 +88,7 @@ impl Unpacked {
     }
 
     /// Leaves it: a daemon that is left running needs it when it starts another program.
-    pub(super) fn keep(mut self) {
+    pub(super) fn keep(&mut self) {
         self.is_kept = true;
     }
 

@@ -8,7 +8,7 @@ use anyhow::bail;
 
 /// The value of `LD_PRELOAD` (W1): ours first, so that what it calls next is the
 /// library that was there before.
-pub(crate) fn with(ours: &Path, existing: Option<&OsStr>) -> OsString {
+pub(super) fn with(ours: &Path, existing: Option<&OsStr>) -> OsString {
     let mut value = OsString::from(ours);
     if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {
         value.push(":");

@@ -12,14 +12,14 @@ use crate::processes::Process;
 
 /// What was seen of one instance.
 #[derive(Debug, Default)]
-pub(crate) struct Cleared {
+pub(super) struct LostEnvironment {
     /// A process without rebind.so and without the environment that carries it.
     bare: Option<String>,
 }
 
-impl Cleared {
+impl LostEnvironment {
     /// Looks, until one has been seen.
-    pub(crate) fn look(&mut self, instance: &[Process], library: &Path) {
+    pub(super) fn look(&mut self, instance: &[Process], library: &Path) {
         if self.bare.is_none() {
             let bare = instance.iter().find(|process| is_bare(process, library));
             self.bare = bare.map(ToString::to_string);
@@ -30,7 +30,7 @@ impl Cleared {
     }
 
     /// Why a program that was started by `command` does not listen where it should, if this is why.
-    pub(crate) fn reason(&self, command: &[OsString]) -> Option<String> {
+    pub(super) fn reason(&self, command: &[OsString]) -> Option<String> {
         let cause = match (&self.bare, clearing(command)) {
             (Some(process), _) => format!("the environment was cleared on the way to {process}"),
             (None, Some(words)) => format!("'{words}' clears the environment"),
