@@ -50,6 +50,8 @@ pub(crate) enum Destination {
 pub(crate) struct ProgramSpec {
     /// Its name or path, then its arguments.
     pub(crate) command: Vec<OsString>,
+    /// For log records.
+    pub(crate) name: String,
     /// The port that it binds, and that the engine moves.
     pub(crate) port: u16,
     pub(crate) rebind_lib: Option<PathBuf>,
@@ -202,9 +204,10 @@ fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
         None => source.port,
     };
     let command = args.program.unwrap_or_default();
-    if command.first().is_none_or(|name| name.is_empty()) {
-        return Err(UsageError("no program after '--'".into()));
-    }
+    let name = match command.first() {
+        Some(name) if !name.is_empty() => name.display().to_string(),
+        _ => return Err(UsageError("no program after '--'".into())),
+    };
     let policy = Policy {
         mode: match args.wrap_mode {
             None | Some(WrapModeArg::Exit) => WrapMode::Exit,
@@ -214,7 +217,7 @@ fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
         wrap_timeout: seconds_or(WRAP_TIMEOUT, "--wrap-timeout", args.wrap_timeout.as_deref())?,
         stop_timeout: seconds_or(STOP_TIMEOUT, "--stop-timeout", args.stop_timeout.as_deref())?,
     };
-    Ok(ProgramSpec { command, port, rebind_lib: args.rebind_lib, policy })
+    Ok(ProgramSpec { command, name, port, rebind_lib: args.rebind_lib, policy })
 }
 
 fn seconds_or(

@@ -22,7 +22,7 @@ const RELOOKS: usize = 3;
 
 /// What was seen when we looked last.
 #[derive(Debug)]
-pub(crate) struct Sight {
+pub(crate) struct Monitor {
     tree: Tree,
     reaper: Reaper,
     /// The relocated port.
@@ -59,7 +59,7 @@ pub(crate) enum Change {
     Gone,
 }
 
-impl Sight {
+impl Monitor {
     /// Whoever is our child now is none of the program's.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Every state × event × mode, and the lives that the specification tells of.
 
+use super::step::LONGEST_DELAY;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -54,8 +55,8 @@ fn served(left: Left) -> Event {
 }
 
 use Action::{
-    BarBridge, Daemonized, DrainBridge, Kill, LeaveDaemon, NameSurvivors, OpenBridge, PauseBridge,
-    Spawn, StopBridge, Terminate, WarnFast, WarnSettled, WarnSilent, WarnUnheard,
+    Daemonized, DrainBridge, Kill, LeaveDaemon, NameSurvivors, OpenBridge, PauseBridge,
+    RefuseSessions, Spawn, StopBridge, Terminate, WarnFast, WarnSettled, WarnSilent, WarnUnheard,
 };
 
 /// Every state, in which every event must have a meaning.
@@ -215,7 +216,7 @@ fn f35_w4_clients_are_held_between_two_listeners_while_the_program_lives() {
     let mut life = Life::begin(WrapMode::Ignore);
     life.on(Event::Listening);
     life.on(Event::ListenerGone);
-    assert_eq!(life.on(ended(FAILED, Left::Nobody)), [BarBridge]);
+    assert_eq!(life.on(ended(FAILED, Left::Nobody)), [RefuseSessions]);
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn w5_a_leader_that_ends_with_0_has_until_the_wrap_timeout() {
     assert_eq!(life.deadline(), [WarnSilent]);
     assert_eq!(life.due(), Some(life.now + 20 * SECOND));
     assert_eq!(life.after(19 * SECOND, Event::Listening), [Daemonized, OpenBridge]);
-    assert_eq!(life.on(Event::DaemonEnded { served: false }), [BarBridge]);
+    assert_eq!(life.on(Event::DaemonEnded { served: false }), [RefuseSessions]);
 
     let mut life = Life::begin(WrapMode::Ignore);
     life.on(ended(ExitStatus::SUCCESS, Left::Idle));
