@@ -289,6 +289,11 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             );
         }
         let Some(status) = self.leader.ended() else { return false };
+        if !self.state.minds_listener() {
+            self.leader.forget();
+            self.leader.take_terminal_back();
+            return true;
+        }
         // If we cannot look, we do at the next look.
         let Some(left) = self.monitor.left() else { return true };
         self.leader.forget();
@@ -303,9 +308,12 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         true
     }
 
-    /// Looks whether a process of the instance listens, and tells what has changed.
+    /// Looks whether a process of the instance listens, where that matters, and tells what has changed.
     fn look(&mut self) {
         self.pace.begin_look();
+        if !self.state.minds_listener() {
+            return;
+        }
         let began = Instant::now();
         let was_blind = self.monitor.is_blind();
         match self.monitor.look() {
@@ -364,8 +372,11 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.watch_daemon();
     }
 
-    /// Watches those who hold the listener now.
+    /// Watches those who hold the listener now, where that matters.
     fn watch_daemon(&mut self) {
+        if !self.state.minds_listener() {
+            return;
+        }
         let Some(listener) = self.monitor.listener() else {
             let served = self.relay.has_served();
             return self.events.push_back(Event::DaemonEnded { served });
@@ -380,7 +391,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     /// passing through them: it ends when nobody has taken over.
     fn daemon_ended(&mut self) {
         self.look();
-        if let Some(listener) = self.monitor.listener() {
+        if let Some(listener) = self.monitor.listener().filter(|_| self.state.minds_listener()) {
             let daemon = list(&listener.holders);
             info!(program = self.spec.name, "program goes on as {daemon}");
         }

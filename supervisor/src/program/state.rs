@@ -208,6 +208,11 @@ impl State {
         }
     }
 
+    /// Whether it matters who listens.
+    pub(crate) fn minds_listener(&self) -> bool {
+        self.awaits_listener() || *self == Self::Gone
+    }
+
     /// Whether somebody may listen whom we have not seen yet, where nobody is seen to.
     pub(crate) fn awaits_listener(&self) -> bool {
         matches!(

@@ -186,6 +186,20 @@ fn every_state_and_event() {
     }
 }
 
+/// W9: while the program is being stopped, for one, the kernel is not asked who listens.
+#[test]
+fn w9_nobody_is_asked_who_listens_where_that_changes_nothing() {
+    let now = Instant::now();
+    for (name, state) in every_state(now) {
+        let changes = |mode, event| step(state, event, now, &policy(mode)) != (state, vec![]);
+        let modes = [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn];
+        let matters = modes
+            .into_iter()
+            .any(|mode| changes(mode, Event::Listening) || changes(mode, Event::ListenerGone));
+        assert_eq!(state.minds_listener(), matters, "{name}");
+    }
+}
+
 #[test]
 fn w3_the_bridge_opens_when_the_program_listens() {
     let mut life = Life::begin(WrapMode::Exit);
