@@ -8,6 +8,6 @@ mod table;
 mod tree;
 
 pub(crate) use exits::Exits;
-pub(crate) use process::Process;
+pub(crate) use process::{Process, list};
 pub(crate) use reap::Reaper;
 pub(crate) use tree::Tree;

@@ -115,6 +115,11 @@ impl std::fmt::Display for Process {
     }
 }
 
+/// For the log.
+pub(crate) fn list(processes: &[Process]) -> String {
+    processes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// Whether an error says that there is no such process (any more).
 pub(super) fn has_ended(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
