@@ -1,5 +1,5 @@
-//! The certificates through our life: read before anything is started, and again on SIGHUP. Knows
-//! nothing of who is let in by them.
+//! Our certificate, and the authorities for clients', through our life: read before anything is started,
+//! and again on SIGHUP. Knows nothing of who is let in by them.
 
 use anyhow::Result;
 use bridge::tls::{Acceptor, Files, Tls};

@@ -1,4 +1,4 @@
-//! Waiting for a point in time.
+//! Waiting for a point in time that may never come.
 
 use std::future::pending;
 use std::time::Instant;

@@ -1,5 +1,5 @@
 //! From what was typed to what the program needs: every rule between options stands here, and after
-//! it no impossible combination exists.
+//! it no impossible combination exists. Opens nothing; what takes that is `resources.rs`'s.
 
 mod access;
 pub(crate) mod address;

@@ -1,4 +1,5 @@
-//! What the machine gives us, and what is ours on it.
+//! Our own process and its machine: who tells us what to do, who is told how we are, and what we hold,
+//! whatever we bridge to. Knows no program and no session.
 
 pub(crate) mod daemon;
 pub(crate) mod directories;

@@ -1,5 +1,6 @@
 //! A process supervisor with an embedded WebSocket bridge. The start order stands on this page:
-//! arguments, configuration, reserved ports, log, runtime, and then the program or the target.
+//! arguments, configuration, resources, background, log, runtime, and then the program or the service.
+//! How each of them is done stands elsewhere.
 
 #![deny(unsafe_code)]
 
@@ -36,7 +37,7 @@ pub use exit::ExitStatus;
 use exit::Failure;
 use host::daemon::{self, Caller, Role};
 use host::pid_file::PidFile;
-use host::ports::Public;
+use host::ports::PublicPort;
 use host::progress::Progress;
 use host::signals::{Signal, Signals};
 use host::{Host, systemd};
@@ -200,7 +201,11 @@ fn work(
 }
 
 /// Bridges until all is over.
-async fn serve(config: &Config, public: Public, mut host: Host<'_>) -> Result<ExitStatus, Failure> {
+async fn serve(
+    config: &Config,
+    public: PublicPort,
+    mut host: Host<'_>,
+) -> Result<ExitStatus, Failure> {
     let limit = host.open_files.hard;
     match &config.destination {
         Destination::Service(address) => {

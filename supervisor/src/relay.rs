@@ -16,7 +16,7 @@ use tracing::{error, info};
 
 use crate::clock::until;
 use crate::exit::ExitStatus;
-use crate::host::ports::Public;
+use crate::host::ports::PublicPort;
 use crate::program::state::{Policy, WrapMode};
 use served::Served;
 
@@ -33,7 +33,7 @@ pub(crate) struct Relay {
 enum Stage {
     /// The port is ours, and refuses clients. By when it must open, or be over.
     Held {
-        public: Public,
+        public: PublicPort,
         config: Box<bridge::Config>,
         open_by: Option<Instant>,
     },
@@ -52,7 +52,7 @@ pub(crate) enum Ending {
 
 impl Relay {
     /// A bridge whose port is held and refuses clients until [`open`](Self::open).
-    pub(crate) fn hold(public: Public, config: bridge::Config, open_files: u64) -> Self {
+    pub(crate) fn hold(public: PublicPort, config: bridge::Config, open_files: u64) -> Self {
         // From the opening on, the bridge counts the time without a session itself.
         let idle = config.idle_timeout.map(|timeout| Instant::now() + timeout);
         let open_by = [config.timeout, idle].into_iter().flatten().min();
@@ -146,7 +146,7 @@ pub(crate) enum Notice {
 impl ProgramRelay {
     /// As [`Relay::hold`]; `config` says what the bridge to this target is told.
     pub(crate) fn hold(
-        public: Public,
+        public: PublicPort,
         policy: &Policy,
         config: impl FnOnce(Target) -> bridge::Config,
         open_files: u64,

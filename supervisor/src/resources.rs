@@ -1,5 +1,5 @@
 //! What we take hold of before we begin, or are refused while standard error is the caller's: ports,
-//! files, directories and limits. After this nothing that was asked for is changed any more.
+//! files, directories and limits. Knows the order, and nothing of what is done with them.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::exit::Failure;
 use crate::host::directories::Directories;
 use crate::host::open_files::OpenFiles;
 use crate::host::pid_file::PidFile;
-use crate::host::ports::Public;
+use crate::host::ports::PublicPort;
 use crate::host::private;
 use crate::log;
 
 /// All of it.
 pub(crate) struct Resources {
-    pub(crate) public: Public,
+    pub(crate) public: PublicPort,
     pub(crate) certificates: Certificates,
     /// Our own files, that nobody is served.
     pub(crate) private: Arc<Private>,
@@ -35,9 +35,9 @@ impl Resources {
         let directories = Directories::look(config)?;
         let certificates = Certificates::load(&config.access.files, config.access.needs_tls)?;
         let public = if passed.is_empty() {
-            Public::reserve(&config.source)?
+            PublicPort::reserve(&config.source)?
         } else {
-            Public::passed(passed)
+            PublicPort::passed(passed)
         };
         let pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let log = log::Sink::choose(&config.log, config.daemon)?;

@@ -1,6 +1,6 @@
-//! Writing behind: what may block is written on a thread of its own, so that a slow disk, a terminal that
-//! was stopped or a log that nobody reads holds up nobody. What has no room is dropped and counted.
-//! Knows no files and no records.
+//! A thread that writes for those who must not wait, so that a slow disk, a stopped terminal or a log that
+//! nobody reads holds up nobody. What has no room in its queue is dropped and counted. Knows no files and
+//! no records.
 
 use std::io;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
 //! Moves the port by `rebind.so`: the dynamic linker loads it into the program and whatever that starts,
 //! as long as they keep the environment. The only file that puts `LD_PRELOAD` there.
 
+mod environment;
 mod library;
-mod lost;
 #[path = "../../../rebind/src/names.rs"]
 mod names;
 mod notifications;
 mod obstacle;
-mod remains;
+mod stale;
 mod unpacked;
 mod variable;
 
@@ -20,11 +20,11 @@ use anyhow::{Context, Result};
 use bridge::Private;
 
 use super::notice::{BindRequest, Notices};
-use super::relocated::Relocated;
+use super::relocated::RelocatedPort;
 use crate::host::executable::Executable;
 use crate::processes::Process;
+use environment::LostEnvironment;
 use library::Library;
-use lost::LostEnvironment;
 use notifications::Notifications;
 
 /// What the program is started with, and what was seen of that.
@@ -32,7 +32,7 @@ use notifications::Notifications;
 pub(crate) struct Preload {
     /// The program's own port.
     port: u16,
-    relocated: Relocated,
+    relocated: RelocatedPort,
     /// Removed when this is dropped, so this must outlive every process of the program.
     library: Library,
     notifications: Notifications,
@@ -41,8 +41,8 @@ pub(crate) struct Preload {
 
 impl Preload {
     pub(super) fn new(given: Option<&Path>, port: u16) -> Result<Self> {
-        let relocated = Relocated::hold()?;
-        tokio::task::spawn_blocking(library::sweep);
+        let relocated = RelocatedPort::hold()?;
+        tokio::task::spawn_blocking(library::remove_stale);
         let library = Library::find(given)?;
         let notifications = Notifications::open().context("cannot open notification socket")?;
         let lost = LostEnvironment::default();

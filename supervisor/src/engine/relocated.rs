@@ -17,14 +17,14 @@ use crate::host::ports::{bind_all, both_families, port_of};
 /// options others set; a socket of ours that never listens is in its way all the time, before the
 /// program listens, after it, and between two instances. `rebind.so` sets the option for the program.
 #[derive(Debug)]
-pub(super) struct Relocated {
+pub(super) struct RelocatedPort {
     pub(super) port: u16,
     /// Whose sockets may be bound there.
     user: Uid,
     _held: Vec<Socket>,
 }
 
-impl Relocated {
+impl RelocatedPort {
     pub(super) fn hold() -> Result<Self> {
         let any = both_families(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         let held = bind_all(&any, false).context("cannot find a free port")?;
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn w2_the_relocated_port_can_be_bound_beside_us_by_who_asks_for_it_only() {
-        let relocated = Relocated::hold().expect("a free port");
+        let relocated = RelocatedPort::hold().expect("a free port");
         for reuse in [(false, false), (true, false)] {
             let error = try_to_bind(relocated.port, reuse).expect_err("held");
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
@@ -89,7 +89,7 @@ mod tests {
     /// F1: root binds one socket of another user to its port, and nothing else of his.
     #[test]
     fn f1_a_tcp_socket_is_bound_for_another_user_and_nothing_else() {
-        let relocated = Relocated::hold().expect("a free port");
+        let relocated = RelocatedPort::hold().expect("a free port");
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let tcp = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let file = tempfile::tempfile().expect("a file");

@@ -1,5 +1,4 @@
-//! The public port, held before anybody may use it; and how a port is bound that is held, not listened
-//! on.
+//! The public port, held before anybody may use it, and how ports are bound that nobody listens on yet.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -20,11 +19,11 @@ const ATTEMPTS: usize = 20;
 /// The public port: bound and not yet listening, so that a client is refused and nobody else can
 /// have it; or passed to us listening, so that a client waits in its backlog (D4).
 #[derive(Debug)]
-pub(crate) struct Public {
+pub(crate) struct PublicPort {
     sockets: Vec<Socket>,
 }
 
-impl Public {
+impl PublicPort {
     /// Binds every address that `source` means.
     pub(crate) fn reserve(source: &Source) -> Result<Self> {
         let addresses = match &source.host {
@@ -176,14 +175,14 @@ mod tests {
 
     #[test]
     fn w3_a_reserved_port_refuses_clients_and_other_owners() {
-        let public = Public::reserve(&any(0)).expect("a free port");
+        let public = PublicPort::reserve(&any(0)).expect("a free port");
         let port = public.addresses()[0].port();
         let refused = std::net::TcpStream::connect(("127.0.0.1", port)).expect_err("refused");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         // std's listener sets SO_REUSEADDR, as most servers do.
         let taken = TcpListener::bind(("127.0.0.1", port)).expect_err("ours");
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
-        let error = Public::reserve(&any(port)).expect_err("ours");
+        let error = PublicPort::reserve(&any(port)).expect_err("ours");
         assert!(
             format!("{error:#}").starts_with(&format!("cannot bind port {port} of any address"))
         );
@@ -191,7 +190,7 @@ mod tests {
 
     #[test]
     fn c2_a_bare_port_is_every_address_of_both_families() {
-        let public = Public::reserve(&any(0)).expect("a free port");
+        let public = PublicPort::reserve(&any(0)).expect("a free port");
         let port = public.addresses()[0].port();
         let listeners = public.listen().expect("listening");
         std::net::TcpStream::connect(("127.0.0.1", port)).expect("IPv4");

@@ -1,4 +1,4 @@
-//! Tells those who wait for us how far we are: the caller of `-D`, and systemd.
+//! Tells those who wait for us how far we are: the caller of `-D`, and systemd. Knows neither's protocol.
 
 use std::convert::Infallible;
 use std::io;

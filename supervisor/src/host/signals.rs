@@ -1,4 +1,4 @@
-//! Signals as events.
+//! The signals that we are sent, as what they ask for. Knows nothing of who answers them.
 
 use std::io::{self, IsTerminal};
 
@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 
 /// The signals that no longer do what they do by default; but SIGHUP, where it was ignored when we were
 /// started (nohup, `trap '' HUP`), stays so.
-const HEARD: [i32; 6] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ];
+const CAUGHT: [i32; 6] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ];
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +34,11 @@ impl Signals {
     ///
     /// exec(2) keeps the mask: whoever called us may have blocked them, and they would never come.
     pub(crate) fn catch() -> io::Result<Self> {
-        let is_deaf = ignores_hangup();
-        let heard = || HEARD.into_iter().filter(|signal| *signal != SIGHUP || !is_deaf);
-        let unblocked = heard().map(signal::Signal::try_from);
+        let ignored = ignores_hangup();
+        let caught = || CAUGHT.into_iter().filter(|signal| *signal != SIGHUP || !ignored);
+        let unblocked = caught().map(signal::Signal::try_from);
         unblocked.collect::<nix::Result<SigSet>>()?.thread_unblock()?;
-        let stream = signal_hook_tokio::Signals::new(heard())?;
+        let stream = signal_hook_tokio::Signals::new(caught())?;
         Ok(Self { stream, hangup_stops: io::stderr().is_terminal() })
     }
 

@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::writer::{self, Queue, Writer};
 
-/// The service manager's ear. Silent where there is none.
+/// The service manager, which is told how we are. Nobody is told where there is none.
 #[derive(Default)]
 pub(crate) struct Systemd {
     notices: Option<Queue<String>>,
@@ -30,10 +30,10 @@ impl Systemd {
     /// then holds up who writes.
     pub(crate) fn find() -> io::Result<Self> {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(Self::default()) };
-        let mut is_deaf = false;
+        let mut is_said = false;
         let (notices, writer) = writer::start("systemd", move |notice: String, _| {
             if let Err(error) = tell(&name, &notice)
-                && !std::mem::replace(&mut is_deaf, true)
+                && !std::mem::replace(&mut is_said, true)
             {
                 tracing::warn!("cannot notify systemd: {}", bridge::words(&error));
             }

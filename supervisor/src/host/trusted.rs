@@ -1,6 +1,6 @@
-//! Paths about which nobody but us and root decides. Whoever can exchange a directory, a link or a file
-//! on the way to what we write gets it written elsewhere. Knows what a path leads through; must not
-//! know what is written there.
+//! Opens files where nobody but us and root decides what is opened. Whoever can exchange a directory, a
+//! link or a file on the way to what we write gets it written elsewhere. Knows what a path leads through,
+//! and not what is written there.
 //!
 //! Every directory on the way, as far as `/`, belongs to us or root. One that a group or everybody can
 //! write is shared: everybody only under the sticky bit, by which nobody removes or renames what is
@@ -37,30 +37,30 @@ pub(crate) enum Writers {
 
 /// Opens the file at this absolute path, with `flags` as open(2) has them.
 pub(crate) fn open(path: &Path, flags: OFlags, mode: Mode) -> Result<File> {
-    let mut way = Way::begin()?;
+    let mut walk = Walk::begin()?;
     let mut names = names_of(path);
     while let Some(name) = names.pop() {
-        if way.is_kernels()? {
-            return way.open_given(&name, &names, flags);
+        if walk.is_proc()? {
+            return walk.open_inherited(&name, &names, flags);
         }
         if !names.is_empty() {
-            way.go(&name, &mut names)?;
+            walk.go(&name, &mut names)?;
             continue;
         }
-        match way.look(&name)? {
+        match walk.look(&name)? {
             Some(stat) if is_link(&stat) && !flags.contains(OFlags::NOFOLLOW) => {
                 ensure!(
-                    way.writers == Writers::Nobody,
+                    walk.writers == Writers::Nobody,
                     "it is a link, in {}, where others can write",
-                    way.path.display()
+                    walk.path.display()
                 );
-                way.follow(&name, &mut names)?;
+                walk.follow(&name, &mut names)?;
             }
             found => {
-                found.map_or(Ok(()), |stat| way.check_file(&name, &stat))?;
+                found.map_or(Ok(()), |stat| walk.check_file(&name, &stat))?;
                 let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let file = openat(&way.directory, &name, flags, mode).map_err(io::Error::from)?;
-                way.check_file(&name, &fstat(&file).map_err(io::Error::from)?)?;
+                let file = openat(&walk.directory, &name, flags, mode).map_err(io::Error::from)?;
+                walk.check_file(&name, &fstat(&file).map_err(io::Error::from)?)?;
                 return Ok(file.into());
             }
         }
@@ -70,16 +70,16 @@ pub(crate) fn open(path: &Path, flags: OFlags, mode: Mode) -> Result<File> {
 
 /// Checks the directory at this absolute path, and says who can write there besides us.
 pub(crate) fn directory(path: &Path) -> Result<Writers> {
-    let mut way = Way::begin()?;
+    let mut walk = Walk::begin()?;
     let mut names = names_of(path);
     while let Some(name) = names.pop() {
-        way.go(&name, &mut names)?;
+        walk.go(&name, &mut names)?;
     }
-    Ok(way.writers)
+    Ok(walk.writers)
 }
 
-/// A path as far as it has been gone.
-struct Way {
+/// A path as far as it has been walked.
+struct Walk {
     directory: OwnedFd,
     path: PathBuf,
     writers: Writers,
@@ -88,15 +88,15 @@ struct Way {
     links: u32,
 }
 
-impl Way {
+impl Walk {
     fn begin() -> Result<Self> {
         let directory = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(io::Error::from)?;
         let root = fstat(&directory).map_err(io::Error::from)?.st_uid;
         let (path, writers) = ("/".into(), Writers::Nobody);
-        let mut way = Self { directory, path, writers, root, links: 0 };
-        way.check_directory()?;
-        Ok(way)
+        let mut walk = Self { directory, path, writers, root, links: 0 };
+        walk.check_directory()?;
+        Ok(walk)
     }
 
     /// Enters the directory of this name, or follows the link.
@@ -186,14 +186,14 @@ impl Way {
     }
 
     /// Whether we are in proc(5), where the kernel alone makes names.
-    fn is_kernels(&self) -> Result<bool> {
+    fn is_proc(&self) -> Result<bool> {
         let system = fstatfs(&self.directory).map_err(io::Error::from)?;
         Ok(system.f_type == PROC_SUPER_MAGIC)
     }
 
     /// Opens `/proc/self/fd/1` and the like, which is what `/dev/stdout` leads to: whoever started us has
     /// given it to us, whosever it is.
-    fn open_given(&self, name: &OsString, names: &[OsString], flags: OFlags) -> Result<File> {
+    fn open_inherited(&self, name: &OsString, names: &[OsString], flags: OFlags) -> Result<File> {
         let rest: PathBuf = std::iter::once(name).chain(names.iter().rev()).collect();
         let flags = flags | OFlags::CLOEXEC;
         let file = openat(&self.directory, rest, flags, Mode::empty()).map_err(io::Error::from)?;

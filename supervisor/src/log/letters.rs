@@ -1,5 +1,5 @@
-//! The traffic letters of `-v` on standard output, as upstream has them there. What a terminal that was
-//! stopped, or a pipe that nobody reads, does not take is dropped.
+//! The letters of `-v` on standard output, as upstream has them there: one a frame, which says which way
+//! it went. What a stopped terminal, or a pipe that nobody reads, does not take is dropped.
 
 use std::io::{self, Write};
 

@@ -1,5 +1,5 @@
-//! Watches processes until the last of them has ended: by pidfd, or where that is refused (kernels
-//! before 5.3, containers) or cannot be had, by looking.
+//! Waits for the end of processes, the last of them: by pidfd, or where that is refused (kernels before
+//! 5.3, containers) or cannot be had, by looking.
 
 use std::future::pending;
 use std::io;

@@ -1,4 +1,4 @@
-//! Everybody there is: the processes that proc(5) shows, and those below us that it hides.
+//! The process table: the processes that proc(5) shows, and those below us that it hides.
 //!
 //! Mounted with `hidepid=` (systemd: `ProtectProc=`) it shows nobody whom we could not trace: nobody
 //! who has changed user, or has made itself undumpable. Their parents' lists of children, which ask for
@@ -25,22 +25,22 @@ pub(super) struct Seen {
     pub(super) alive: bool,
 }
 
-/// What is looked at to find everybody.
+/// How the table is read.
 #[derive(Debug)]
-pub(super) struct Census {
+pub(super) struct ProcessTable {
     us: i32,
     /// Whether /proc may hide others than our own children.
     hides: bool,
 }
 
-impl Census {
+impl ProcessTable {
     pub(super) fn new(us: i32) -> Self {
         Self { us, hides: is_mounted_hiding() }
     }
 
     /// Every process there is, by its id. One that ends meanwhile is left out; where we cannot look
     /// for want of descriptors or memory, nobody may be believed to be gone.
-    pub(super) fn everybody(&self) -> io::Result<HashMap<i32, Seen>> {
+    pub(super) fn read(&self) -> io::Result<HashMap<i32, Seen>> {
         let mut all = HashMap::new();
         for process in procfs::process::all_processes().map_err(cause)? {
             match process.and_then(|process| process.stat()) {

@@ -2,8 +2,8 @@
 //! proc(5). As a child subreaper we become the parent of every orphan among them, so the walk from
 //! ourselves finds all.
 //!
-//! Two kinds of process below us are set apart, with all that descends from them: *strangers*, who
-//! were our children before we began (`helper & exec websockify`), and *leftovers* of earlier
+//! Two kinds of processes below us are set apart, with all that descends from them: those *inherited*, our
+//! children before we began (`helper & exec websockify`), and *leftovers* of earlier
 //! instances. Their process groups are set apart with them: an orphan of theirs shows its group
 //! where its parent is forgotten, and an instance begins with a group of its own.
 
@@ -12,16 +12,16 @@ use std::io;
 
 use super::process::{Process, has_open};
 use super::reap::Reaper;
-use super::table::{Census, Seen};
+use super::table::{ProcessTable, Seen};
 
 /// The processes below us.
 #[derive(Debug)]
 pub(crate) struct Tree {
     us: i32,
-    census: Census,
+    table: ProcessTable,
     /// By pid.
     apart: HashMap<i32, Apart>,
-    groups_apart: HashMap<i32, Kinship>,
+    groups_apart: HashMap<i32, Relation>,
 }
 
 /// A process that is set apart.
@@ -29,23 +29,26 @@ pub(crate) struct Tree {
 struct Apart {
     /// As in [`Seen::start`]: `None` if it was hidden all along.
     start: Option<u64>,
-    kinship: Kinship,
+    relation: Relation,
 }
 
 /// What a process is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kinship {
+enum Relation {
+    /// Of the present instance.
     Instance,
+    /// Of an earlier instance.
     Leftover,
-    Stranger,
+    /// Our child before we began, or of such a one.
+    Inherited,
     /// Not below us.
-    Outsider,
+    Unrelated,
     /// Its parent has ended while we looked.
     Unknown,
 }
 
 impl Tree {
-    /// Notes the children that we already have: they are strangers.
+    /// Notes the children that we already have: they are inherited.
     ///
     /// # Errors
     ///
@@ -56,39 +59,39 @@ impl Tree {
             return Err(io::Error::other("it belongs to another PID namespace"));
         }
         let (apart, groups_apart) = (HashMap::new(), HashMap::new());
-        let mut tree = Self { us, census: Census::new(us), apart, groups_apart };
-        tree.set_apart(Kinship::Stranger)?;
+        let mut tree = Self { us, table: ProcessTable::new(us), apart, groups_apart };
+        tree.set_apart(Relation::Inherited)?;
         Ok(tree)
     }
 
     /// Notes that an instance begins: whoever is below us now is a leftover.
     pub(crate) fn begin_instance(&mut self) -> io::Result<()> {
-        self.set_apart(Kinship::Leftover)
+        self.set_apart(Relation::Leftover)
     }
 
     /// The living processes of the present instance.
     pub(crate) fn instance(&mut self, reaper: &mut Reaper) -> io::Result<Vec<Process>> {
-        self.living(reaper, |kinship| kinship == Kinship::Instance)
+        self.living(reaper, |relation| relation == Relation::Instance)
     }
 
     /// The living processes of every instance.
     pub(crate) fn everyone(&mut self, reaper: &mut Reaper) -> io::Result<Vec<Process>> {
-        self.living(reaper, |kinship| kinship != Kinship::Stranger)
+        self.living(reaper, |relation| relation != Relation::Inherited)
     }
 
-    fn set_apart(&mut self, kinship: Kinship) -> io::Result<()> {
+    fn set_apart(&mut self, relation: Relation) -> io::Result<()> {
         for (seen, found) in self.below()? {
-            if found == Kinship::Instance {
-                self.note_apart(&seen, kinship);
+            if found == Relation::Instance {
+                self.note_apart(&seen, relation);
             }
         }
         Ok(())
     }
 
-    fn note_apart(&mut self, seen: &Seen, kinship: Kinship) {
+    fn note_apart(&mut self, seen: &Seen, relation: Relation) {
         let known = self.apart.get(&seen.pid).and_then(|apart| apart.start);
-        self.apart.insert(seen.pid, Apart { start: seen.start.or(known), kinship });
-        self.groups_apart.insert(seen.group, kinship);
+        self.apart.insert(seen.pid, Apart { start: seen.start.or(known), relation });
+        self.groups_apart.insert(seen.group, relation);
     }
 
     /// One pass may miss a process that is forked while it goes on, by a parent that ends before it
@@ -97,12 +100,12 @@ impl Tree {
     fn living(
         &mut self,
         reaper: &mut Reaper,
-        wanted: impl Fn(Kinship) -> bool,
+        wanted: impl Fn(Relation) -> bool,
     ) -> io::Result<Vec<Process>> {
         loop {
             let alive = self.below()?.into_iter().filter(|(seen, _)| seen.alive);
             let wanted: Vec<_> = alive
-                .filter(|(_, kinship)| wanted(*kinship))
+                .filter(|(_, relation)| wanted(*relation))
                 .map(|(seen, _)| Process::from(seen))
                 .collect();
             if !wanted.is_empty() || !reaper.collect() {
@@ -113,20 +116,20 @@ impl Tree {
 
     /// Everybody below us, zombies included; who descends from somebody apart is apart too, and
     /// stays so when that parent ends.
-    fn below(&mut self) -> io::Result<Vec<(Seen, Kinship)>> {
-        let all = self.census.everybody()?;
+    fn below(&mut self) -> io::Result<Vec<(Seen, Relation)>> {
+        let all = self.table.read()?;
         self.apart.retain(|pid, apart| all.get(pid).is_some_and(|seen| apart.is(seen)));
         let found: Vec<_> = all
             .values()
-            .map(|seen| (seen.clone(), self.kinship(seen, &all)))
-            .filter(|(_, kinship)| !matches!(kinship, Kinship::Outsider | Kinship::Unknown))
+            .map(|seen| (seen.clone(), self.relation(seen, &all)))
+            .filter(|(_, relation)| !matches!(relation, Relation::Unrelated | Relation::Unknown))
             .collect();
         if found.is_empty() {
-            self.census.check_for_nameless()?;
+            self.table.check_for_nameless()?;
         }
-        for (seen, kinship) in &found {
-            if *kinship != Kinship::Instance {
-                self.note_apart(seen, *kinship);
+        for (seen, relation) in &found {
+            if *relation != Relation::Instance {
+                self.note_apart(seen, *relation);
             }
         }
         let groups: HashSet<_> = found.iter().map(|(seen, _)| seen.group).collect();
@@ -134,34 +137,34 @@ impl Tree {
         Ok(found)
     }
 
-    fn kinship(&self, seen: &Seen, all: &HashMap<i32, Seen>) -> Kinship {
-        let mut kinship = Kinship::Instance;
+    fn relation(&self, seen: &Seen, all: &HashMap<i32, Seen>) -> Relation {
+        let mut relation = Relation::Instance;
         let mut at = seen;
         // Parents are read one after the other, so the chain could in theory close; no real one is
         // longer than there are processes.
         for _ in 0..all.len() {
-            if kinship == Kinship::Instance {
+            if relation == Relation::Instance {
                 let apart = self.apart.get(&at.pid).filter(|apart| apart.is(at));
-                let apart = apart.map(|apart| &apart.kinship);
-                kinship = *apart.or(self.groups_apart.get(&at.group)).unwrap_or(&kinship);
+                let apart = apart.map(|apart| &apart.relation);
+                relation = *apart.or(self.groups_apart.get(&at.group)).unwrap_or(&relation);
             }
             if at.ppid == self.us {
-                return kinship;
+                return relation;
             }
             match all.get(&at.ppid) {
                 Some(parent) => at = parent,
-                None if at.ppid == 0 => return Kinship::Outsider,
-                None => return Kinship::Unknown,
+                None if at.ppid == 0 => return Relation::Unrelated,
+                None => return Relation::Unknown,
             }
         }
-        Kinship::Unknown
+        Relation::Unknown
     }
 
     /// Whether somebody who is certainly none of the instance's has the socket with this inode open.
     pub(crate) fn is_held_outside(&self, inode: u64) -> io::Result<bool> {
-        let all = self.census.everybody()?;
+        let all = self.table.read()?;
         let is_outside = |seen: &&Seen| {
-            !matches!(self.kinship(seen, &all), Kinship::Instance | Kinship::Unknown)
+            !matches!(self.relation(seen, &all), Relation::Instance | Relation::Unknown)
         };
         Ok(all.values().filter(is_outside).any(|seen| has_open(seen.pid, inode)))
     }

@@ -1,4 +1,5 @@
-//! Who holds the listener of a daemonized instance, watched until each has ended.
+//! Who holds the listener of a daemonized instance, watched until each has ended. Knows processes; who
+//! listens it is told.
 
 use crate::processes::{Exits, Process};
 

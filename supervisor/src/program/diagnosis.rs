@@ -1,5 +1,5 @@
 //! Says, once, why the program does not listen where it should (W12): what stands in the engine's way, or
-//! which port the program has in place of that. Decides nothing.
+//! which port the program has in place of that. Knows nothing of when to say so.
 
 use tracing::warn;
 

@@ -1,4 +1,5 @@
-//! The first process of an instance, and the terminal that is the program's while it starts.
+//! The first process of an instance, and the terminal that is the program's while it starts. Knows its
+//! number and its end; what else the instance consists of it does not know.
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};

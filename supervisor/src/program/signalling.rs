@@ -1,4 +1,5 @@
-//! Ends the program's processes, gently or not, and says whom that did not reach.
+//! Sends signals to the program's processes, to end them gently or not, and says whom that did not reach.
+//! Knows nothing of when to send them.
 
 use std::collections::HashSet;
 use std::io;

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub(super) struct Served {
     count: Arc<AtomicU64>,
-    /// When the last judgement was passed.
-    judged: u64,
-    /// When the judgement before the present instance was passed.
+    /// The count when an instance was asked about last.
+    asked: u64,
+    /// The same of the instance before the present one.
     before: u64,
 }
 
@@ -19,17 +19,17 @@ impl Served {
         Arc::clone(&self.count)
     }
 
-    /// An instance begins. A session that the bridge has counted since the last one was judged was
-    /// that one's, whose end may be known sooner on a busy machine: it counts for this one, so that
+    /// An instance begins. A session that the bridge has counted since the last instance was asked about
+    /// was that one's, whose end may be known sooner on a busy machine: it counts for this one, so that
     /// short sessions do not look like failures for ever.
     pub(super) fn begin_instance(&mut self) {
-        self.before = self.judged;
+        self.before = self.asked;
     }
 
-    /// Judges the present instance.
+    /// Whether the present instance has served a session.
     pub(super) fn has_served(&mut self) -> bool {
-        self.judged = self.count.load(Ordering::Relaxed);
-        self.judged > self.before
+        self.asked = self.count.load(Ordering::Relaxed);
+        self.asked > self.before
     }
 }
 
@@ -46,7 +46,7 @@ mod tests {
         assert!(!served.has_served());
         served.begin_instance();
         serve();
-        // Of a daemon that is judged twice: when its leader ends, and when it does.
+        // A daemon is asked about twice: when its leader ends, and when it does.
         assert!(served.has_served() && served.has_served());
         served.begin_instance();
         assert!(!served.has_served(), "that was the one before");

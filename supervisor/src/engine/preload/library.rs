@@ -1,6 +1,6 @@
 //! `rebind.so` on disk: given, packaged, or unpacked from this binary (R5). Knows which one is fit to be
 //! loaded by every program, and not how a program is started. Where it is unpacked is `unpacked`'s
-//! matter, what is left of that `remains`'.
+//! matter, what is left of that `stale`'.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 use object::{Object, ObjectSymbol};
 use tracing::warn;
 
-use super::remains;
+use super::stale;
 use super::unpacked::{EMBEDDED, Unpacked, candidates};
 use super::variable::check_text;
 use crate::exit::Failure;
@@ -109,8 +109,8 @@ impl Library {
 }
 
 /// Removes what dead instances have left. Blocks.
-pub(super) fn sweep() {
-    remains::sweep(&candidates());
+pub(super) fn remove_stale() {
+    stale::remove(&candidates());
 }
 
 fn cannot_use(library: &Path) -> String {

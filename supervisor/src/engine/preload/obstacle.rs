@@ -1,5 +1,5 @@
-//! What keeps `rebind.so` out of a program (W12). Knows what the dynamic linker does, and when it is not
-//! asked.
+//! What keeps `rebind.so` out of a program (W12): when the dynamic linker is not asked to load it, or
+//! refuses. Knows files; whether the program listens it does not know.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -70,13 +70,13 @@ impl fmt::Display for Obstacle {
 /// What keeps `rebind.so` from working on what is run; `None` if nothing is known to.
 pub(super) fn of(executable: &Executable) -> Option<Obstacle> {
     let Executable { path, metadata, machine, image, interpreters } = executable;
-    let obstacle = judge_image(image, *machine != executable::machine(EMBEDDED))
-        .or_else(|| judge_privileges(path, metadata, getuid(), getgid()))?;
+    let obstacle = in_image(image, *machine != executable::machine(EMBEDDED))
+        .or_else(|| in_privileges(path, metadata, getuid(), getgid()))?;
     let outwards = interpreters.iter().rev();
     Some(outwards.fold(obstacle, |inner, path| Obstacle::Interpreter(path.clone(), inner.into())))
 }
 
-fn judge_image(image: &Image, foreign: bool) -> Option<Obstacle> {
+fn in_image(image: &Image, foreign: bool) -> Option<Obstacle> {
     match &image.interpreter {
         _ if foreign => Some(Obstacle::ForeignArchitecture),
         // Where it has C code that binds, that much can be moved.
@@ -91,7 +91,7 @@ fn judge_image(image: &Image, foreign: bool) -> Option<Obstacle> {
 /// Where the kernel sets `AT_SECURE` (getauxval(3)), the dynamic linker drops
 /// `LD_PRELOAD`: where the ids after `exec()` are not the real ones that we have,
 /// also if we are root, and where capabilities are gained, if we are not.
-fn judge_privileges(path: &Path, metadata: &Metadata, user: Uid, group: Gid) -> Option<Obstacle> {
+fn in_privileges(path: &Path, metadata: &Metadata, user: Uid, group: Gid) -> Option<Obstacle> {
     const SET_USER: u32 = 0o4000;
     // Without the group's x bit, the setgid bit means something else.
     const SET_GROUP: u32 = 0o2010;
@@ -125,7 +125,7 @@ mod tests {
         of(&find(program, path_env).expect("no interpreter is missing")?)
     }
 
-    fn judged(path: &Path) -> Option<Obstacle> {
+    fn obstacle_to(path: &Path) -> Option<Obstacle> {
         diagnose(path.as_os_str(), None)
     }
 
@@ -134,24 +134,24 @@ mod tests {
     fn w12_ordinary_programs_have_none() {
         let programs = Programs::new();
         let ourselves = std::env::current_exe().unwrap();
-        assert_eq!(judged(&ourselves), None);
-        assert_eq!(judged(Path::new("/bin/true")), None);
+        assert_eq!(obstacle_to(&ourselves), None);
+        assert_eq!(obstacle_to(Path::new("/bin/true")), None);
         assert_eq!(diagnose("true".as_ref(), None), None);
         assert_eq!(diagnose("true".as_ref(), Some("/nowhere:/bin".as_ref())), None);
-        assert_eq!(judged(&programs.script("sh", "#!/bin/sh\n")), None);
-        assert_eq!(judged(&programs.script("args", "#! /bin/sh -e\n")), None);
-        assert_eq!(judged(&programs.script("env", "#!/usr/bin/env sh\n")), None);
-        assert_eq!(judged(&programs.script("split", "#!/usr/bin/env -S A=b sh -e\n")), None);
-        assert_eq!(judged(&programs.script("clear", "#!/usr/bin/env -i sh\n")), None);
-        assert_eq!(judged(&programs.script("text", "no first line\n")), None);
-        assert_eq!(judged(&programs.script("empty", "")), None);
-        assert_eq!(judged(&programs.script("cut", "\x7fELF\x02\x01\x01")), None);
-        assert_eq!(judged(&programs.path("missing")), None);
-        assert_eq!(judged(programs.0.path()), None);
+        assert_eq!(obstacle_to(&programs.script("sh", "#!/bin/sh\n")), None);
+        assert_eq!(obstacle_to(&programs.script("args", "#! /bin/sh -e\n")), None);
+        assert_eq!(obstacle_to(&programs.script("env", "#!/usr/bin/env sh\n")), None);
+        assert_eq!(obstacle_to(&programs.script("split", "#!/usr/bin/env -S A=b sh -e\n")), None);
+        assert_eq!(obstacle_to(&programs.script("clear", "#!/usr/bin/env -i sh\n")), None);
+        assert_eq!(obstacle_to(&programs.script("text", "no first line\n")), None);
+        assert_eq!(obstacle_to(&programs.script("empty", "")), None);
+        assert_eq!(obstacle_to(&programs.script("cut", "\x7fELF\x02\x01\x01")), None);
+        assert_eq!(obstacle_to(&programs.path("missing")), None);
+        assert_eq!(obstacle_to(programs.0.path()), None);
         // The dynamic linker is not linked dynamically; it may run a program.
         let ourselves = find(ourselves.as_os_str(), None).unwrap().unwrap();
         let linker = ourselves.image.interpreter.unwrap();
-        assert_eq!(judged(&linker), None);
+        assert_eq!(obstacle_to(&linker), None);
     }
 
     /// W12: static, Go with and without a C library, another architecture.
@@ -168,7 +168,7 @@ mod tests {
         ];
         for (name, options, expected) in table {
             let Some(program) = programs.compiled(name, options) else { return };
-            assert_eq!(judged(&program), expected, "{name}");
+            assert_eq!(obstacle_to(&program), expected, "{name}");
             let directory = Some(programs.0.path().as_os_str());
             assert_eq!(diagnose(name.as_ref(), directory), expected, "{name} by PATH");
         }
@@ -177,7 +177,7 @@ mod tests {
         bytes[18..20]
             .copy_from_slice(&(if cfg!(target_endian = "big") { [0, 65] } else { [65, 0] }));
         fs::write(programs.path("foreign"), bytes).unwrap();
-        assert_eq!(judged(&programs.path("foreign")), Some(Obstacle::ForeignArchitecture));
+        assert_eq!(obstacle_to(&programs.path("foreign")), Some(Obstacle::ForeignArchitecture));
     }
 
     /// W12: what a script is run by counts, and is named.
@@ -189,19 +189,19 @@ mod tests {
             Some(Obstacle::Interpreter(path.into(), Box::new(Obstacle::StaticallyLinked)))
         };
         let script = programs.script("script", &format!("#!{} -e\n", sh.display()));
-        assert_eq!(judged(&script), run_by(&sh));
+        assert_eq!(obstacle_to(&script), run_by(&sh));
         let outer = programs.script("outer", &format!("#!{}\n", script.display()));
         let nested = Obstacle::Interpreter(script, Box::new(run_by(&sh).unwrap()));
-        assert_eq!(judged(&outer), Some(nested));
+        assert_eq!(obstacle_to(&outer), Some(nested));
         let env = programs.script("env", "#!/usr/bin/env static-sh\n");
         let directory = Some(programs.0.path().as_os_str());
         assert_eq!(diagnose(env.as_os_str(), directory), run_by(&sh));
         let endless = programs.path("endless");
         programs.script("endless", &format!("#!{}\n", endless.display()));
-        assert_eq!(judged(&endless), None);
+        assert_eq!(obstacle_to(&endless), None);
     }
 
-    /// W12: setuid and setgid programs, as the kernel itself judges them.
+    /// W12: setuid and setgid programs, as the kernel itself takes them.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "tests have no reaper")]
     fn w12_setuid_programs() {
@@ -220,7 +220,7 @@ mod tests {
                 fs::set_permissions(&program, Permissions::from_mode(mode)).unwrap();
                 let secure = Command::new(&program).status().unwrap().code() == Some(1);
                 let expected = secure.then_some(Obstacle::SetUserId);
-                assert_eq!(judged(&program), expected, "{mode:o} {user}:{group}");
+                assert_eq!(obstacle_to(&program), expected, "{mode:o} {user}:{group}");
             }
         }
     }
@@ -239,9 +239,9 @@ mod tests {
             return;
         }
         let metadata = program.metadata().unwrap();
-        let judged = |user| judge_privileges(&program, &metadata, Uid::from_raw(user), getgid());
-        assert_eq!(judged(65534), Some(Obstacle::FileCapabilities));
-        assert_eq!(judged(0), None);
+        let obstacle = |user| in_privileges(&program, &metadata, Uid::from_raw(user), getgid());
+        assert_eq!(obstacle(65534), Some(Obstacle::FileCapabilities));
+        assert_eq!(obstacle(0), None);
     }
 
     /// W12: one line that continues the program's name and says what to do.

@@ -1,5 +1,5 @@
 //! The directory in which the built-in `rebind.so` lies while programs need it: made, looked at, mended
-//! and removed. A lock says that it is in use; `remains` knows those that nobody uses any more.
+//! and removed. A lock says that it is in use; `stale` knows those that nobody uses any more.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};

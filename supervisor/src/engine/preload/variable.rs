@@ -1,4 +1,4 @@
-//! `LD_PRELOAD` itself: what the dynamic linker reads in it.
+//! How the dynamic linker reads `LD_PRELOAD`: what can stand in it, and in which order.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

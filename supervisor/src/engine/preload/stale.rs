@@ -19,15 +19,15 @@ use super::unpacked::{self, DIRECTORY_MODE, MODE, NAME, PREFIX};
 const LETTERS: usize = 6;
 
 /// Removes those in these directories. Blocks.
-pub(super) fn sweep(parents: &[PathBuf]) {
+pub(super) fn remove(parents: &[PathBuf]) {
     for parent in parents {
         let Ok(entries) = fs::read_dir(parent) else { continue };
         for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_name(path)) {
-            let Ok(Some(remains)) = Remains::at(&path) else { continue };
-            if remains.is_used() {
+            let Ok(Some(stale)) = Stale::at(&path) else { continue };
+            if stale.is_used() {
                 debug!("{} is left alone: a program uses it", path.display());
             } else {
-                unpacked::remove(&remains.directory, &path);
+                unpacked::remove(&stale.directory, &path);
                 debug!("{} is removed, which a dead instance had left", path.display());
             }
         }
@@ -35,7 +35,7 @@ pub(super) fn sweep(parents: &[PathBuf]) {
 }
 
 /// A directory of ours that no instance holds any more.
-struct Remains {
+struct Stale {
     path: PathBuf,
     /// Locked, so that nobody else begins with it.
     directory: File,
@@ -43,7 +43,7 @@ struct Remains {
     made: SystemTime,
 }
 
-impl Remains {
+impl Stale {
     /// `None`: it is in use, or something else.
     fn at(path: &Path) -> io::Result<Option<Self>> {
         let directory = unpacked::open(path)?;
