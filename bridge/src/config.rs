@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -26,8 +26,8 @@ pub struct Config {
     pub web: Option<PathBuf>,
     /// End after one session; see [`Outcome::RunOnce`](crate::Outcome::RunOnce).
     pub run_once: bool,
-    /// Stop accepting this long after the start and end with the last session.
-    pub timeout: Option<Duration>,
+    /// When to stop accepting, and to end with the last session.
+    pub timeout: Option<Instant>,
     /// End when there was no session for this long.
     pub idle_timeout: Option<Duration>,
     /// Who gets in, and to what.

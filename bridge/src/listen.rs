@@ -47,7 +47,7 @@ pub(crate) struct Bridge {
     shutdown: watch::Sender<Shutdown>,
     /// Why it is ending, once it is.
     ending: Option<Outcome>,
-    /// [`Config::timeout`] as a point in time.
+    /// [`Config::timeout`].
     timeout: Option<Instant>,
     /// When there will have been no session for [`Config::idle_timeout`].
     idle: Option<Instant>,
@@ -84,7 +84,7 @@ impl Bridge {
             connections: JoinSet::new(),
             shutdown,
             ending: None,
-            timeout: config.timeout.map(|time| now + time),
+            timeout: config.timeout.map(Instant::from_std),
             idle: config.idle_timeout.map(|time| now + time),
             rested: None,
             is_exhausted: false,

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum, ValueHint};
 
+use crate::usage::UsageError;
+
 /// WebSocket to TCP bridge that can wrap, supervise and respawn the program behind it
 #[derive(Debug, Parser)]
 #[command(
@@ -223,8 +225,7 @@ const NOT_OURS: &[&str] = &[
 pub(crate) enum Refusal {
     /// `--help` or `--version`: for standard output.
     Answer(String),
-    /// A usage error: one line.
-    Usage(String),
+    Usage(UsageError),
 }
 
 impl Args {
@@ -243,7 +244,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<Args, String> {
         Args::parse_from_os(line.split(' ').map(OsString::from)).map_err(|refusal| match refusal {
-            Refusal::Answer(text) | Refusal::Usage(text) => text,
+            Refusal::Answer(text) | Refusal::Usage(UsageError(text)) => text,
         })
     }
 

@@ -1,45 +1,47 @@
 //! From what was typed to what the program needs: every rule between options stands here, and after
-//! it no impossible combination exists.
+//! it no impossible combination exists. Opens nothing; what takes that is `resources.rs`'s.
 
+mod access;
 pub(crate) mod address;
+mod origin;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::child::state::Policy;
 use crate::cli::{Args, WrapModeArg};
+use crate::host::search_path;
 use crate::log;
-use crate::path;
-use crate::security::Security;
+use crate::program::state::{Policy, WrapMode};
+use crate::usage::{UsageError, invalid};
+use access::Access;
+use address::Source;
 
-/// Everything that was asked for.
+/// Everything that was asked for. Made once, and never changed.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) source: Source,
-    pub(crate) service: Service,
-    pub(crate) sessions: Sessions,
-    pub(crate) security: Security,
+    pub(crate) destination: Destination,
+    pub(crate) limits: Limits,
+    pub(crate) access: Access,
+    /// The directory that web requests are answered from.
+    pub(crate) web: Option<PathBuf>,
+    /// Where sessions are recorded: this name, a dot and a number.
+    pub(crate) record: Option<PathBuf>,
     pub(crate) verbose: bool,
     pub(crate) daemon: bool,
     pub(crate) pid_file: Option<PathBuf>,
-    pub(crate) log: log::Wish,
+    pub(crate) log: log::Requested,
     /// What was asked for in vain, to be logged.
-    pub(crate) remarks: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
-/// Where clients connect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Source {
-    /// `None`: every IPv4 and IPv6 address.
-    pub(crate) host: Option<String>,
-    pub(crate) port: u16,
-}
-
-/// What they are bridged to.
+/// What clients are bridged to.
 #[derive(Debug)]
-pub(crate) enum Service {
-    Target(bridge::Address),
+pub(crate) enum Destination {
+    /// A server that somebody else runs.
+    Service(bridge::Address),
+    /// A program that we run.
     Program(ProgramSpec),
 }
 
@@ -48,50 +50,33 @@ pub(crate) enum Service {
 pub(crate) struct ProgramSpec {
     /// Its name or path, then its arguments.
     pub(crate) command: Vec<OsString>,
-    /// The port that it binds, which `rebind.so` moves.
+    /// For log records.
+    pub(crate) name: String,
+    /// The port that it binds, and that the engine moves.
     pub(crate) port: u16,
     pub(crate) rebind_lib: Option<PathBuf>,
     pub(crate) policy: Policy,
 }
 
-/// What to do when the program exits or daemonizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WrapMode {
-    Exit,
-    Ignore,
-    Respawn,
-}
-
-/// What clients get beside the service: limits on their sessions, who watches them, and files.
-#[derive(Debug, Clone)]
-pub(crate) struct Sessions {
+/// How many sessions there may be, and for how long.
+#[derive(Debug)]
+pub(crate) struct Limits {
     pub(crate) run_once: bool,
-    pub(crate) timeout: Option<Duration>,
+    /// When `--timeout` runs out: it counts from our start, also while nobody listens yet.
+    pub(crate) timeout: Option<Instant>,
     pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) max_connections: usize,
-    /// Whether the user has asked for that number.
-    pub(crate) max_is_asked: bool,
-    /// The limit on open files, once it is known: a session needs two.
-    pub(crate) open_files: Option<u64>,
-    /// The directory that web requests are answered from.
-    pub(crate) web: Option<PathBuf>,
-    /// Where they are recorded: this name, a dot and a number.
-    pub(crate) record: Option<PathBuf>,
-    /// Where their traffic letters go, once there is a thread for it.
-    pub(crate) traffic: Option<bridge::Traffic>,
+    /// How many client connections may be open at once, if somebody says.
+    pub(crate) max_connections: Option<usize>,
 }
 
-impl Sessions {
-    /// Leaves some of the files that we may open to ourselves: who cannot look at the program's
-    /// processes cannot keep its word about them. A session needs two.
-    /// True: that allows fewer connections than were asked for.
-    pub(crate) fn fit(&mut self, open_files: u64) -> bool {
+impl Limits {
+    /// How many client connections may be open at once under this limit on open files. A connection
+    /// needs two; some are left to ourselves: who cannot look at the program's processes cannot keep
+    /// its word about them.
+    pub(crate) fn connections(&self, open_files: u64) -> usize {
         let ours = (open_files / 2).min(OUR_FILES);
-        let connections = usize::try_from((open_files - ours) / 2).unwrap_or(usize::MAX);
-        let asked = self.max_connections;
-        self.max_connections = asked.min(connections.max(1));
-        self.open_files = Some(open_files);
-        self.max_connections < asked
+        let possible = usize::try_from((open_files - ours) / 2).unwrap_or(usize::MAX);
+        self.max_connections.unwrap_or(MAX_CONNECTIONS).min(possible.max(1))
     }
 }
 
@@ -108,48 +93,47 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many open files we need besides the sessions', at most.
 const OUR_FILES: u64 = 100;
 
-/// One line that says what is wrong with the command line.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct UsageError(pub(crate) String);
-
 impl Config {
-    pub(crate) fn new(args: Args) -> Result<Self, UsageError> {
+    /// What `args` mean, typed at the time of `start`.
+    pub(crate) fn new(args: Args, start: Instant) -> Result<Self, UsageError> {
         let source = address::source(&args.source)?;
-        let sessions = Sessions {
+        let limits = Limits {
             run_once: args.run_once,
-            timeout: limit("--timeout", &args.timeout)?,
+            timeout: limit("--timeout", &args.timeout)?.map(|timeout| start + timeout),
             idle_timeout: limit("--idle-timeout", &args.idle_timeout)?,
-            max_connections: max_connections(args.max_connections.as_deref())?,
-            max_is_asked: args.max_connections.is_some(),
-            web: args.web.clone(),
-            record: args.record.as_deref().map(record).transpose()?,
-            traffic: None,
-            open_files: None,
+            max_connections: args.max_connections.as_deref().map(max_connections).transpose()?,
         };
-        let security = Security::new(&args)?;
+        let record = args.record.as_deref().map(record).transpose()?;
+        let access = Access::new(&args)?;
         let log = match &args.log_file {
-            Some(path) => log::Wish::File(path.clone()),
-            None if args.journald => log::Wish::Journal,
-            None => log::Wish::Any,
+            Some(path) => log::Requested::File(path.clone()),
+            None if args.journald => log::Requested::Journal,
+            None => log::Requested::Any,
         };
         let (verbose, daemon, pid_file) = (args.verbose, args.daemon, args.pid_file.clone());
-        let remarks = remarks(&args);
-        let service = service(args, &source)?;
-        Ok(Self { source, service, sessions, security, verbose, daemon, pid_file, log, remarks })
+        let (web, warnings) = (args.web.clone(), warnings(&args));
+        let destination = destination(args, &source)?;
+        Ok(Self {
+            source,
+            destination,
+            limits,
+            access,
+            web,
+            record,
+            verbose,
+            daemon,
+            pid_file,
+            log,
+            warnings,
+        })
     }
 }
 
-fn max_connections(typed: Option<&str>) -> Result<usize, UsageError> {
-    let Some(typed) = typed else { return Ok(MAX_CONNECTIONS) };
-    let number = whole(typed).filter(|number| (1..=MOST).contains(number));
+fn max_connections(typed: &str) -> Result<usize, UsageError> {
+    let number = address::whole(typed).filter(|number| (1..=MOST).contains(number));
     number.and_then(|number| number.try_into().ok()).ok_or_else(|| {
         invalid("--max-connections", typed, &format!("a whole number from 1 to {MOST}"))
     })
-}
-
-/// Digits and nothing else: `from_str` takes a leading '+' too.
-fn whole<N: std::str::FromStr>(typed: &str) -> Option<N> {
-    typed.bytes().all(|byte| byte.is_ascii_digit()).then(|| typed.parse().ok()).flatten()
 }
 
 /// The beginning of a file's name. What the disk says to it is no matter of the command line.
@@ -160,7 +144,7 @@ fn record(typed: &Path) -> Result<PathBuf, UsageError> {
         .ok_or_else(|| invalid("--record", &typed.to_string_lossy(), "the name of a file"))
 }
 
-fn service(args: Args, source: &Source) -> Result<Service, UsageError> {
+fn destination(args: Args, source: &Source) -> Result<Destination, UsageError> {
     match (&args.target, &args.program) {
         (Some(target), Some(_)) => Err(UsageError(format!(
             "target '{target}' and a program after '--' exclude each other"
@@ -170,13 +154,14 @@ fn service(args: Args, source: &Source) -> Result<Service, UsageError> {
         )),
         (Some(target), None) => {
             needs_program(&args)?;
-            address::target(target).map(Service::Target).map_err(|error| maybe_program(target, error))
+            let service = address::target(target).map(Destination::Service);
+            service.map_err(|error| maybe_program(target, error))
         }
-        (None, Some(_)) => program(args, source).map(Service::Program),
+        (None, Some(_)) => program(args, source).map(Destination::Program),
     }
 }
 
-/// The options that say how to wrap mean nothing beside a target, but for the one of [`remarks`].
+/// The options that say how to wrap mean nothing beside a target, but for the one of [`warnings`].
 fn needs_program(args: &Args) -> Result<(), UsageError> {
     let typed = [
         ("--program-port", args.program_port.is_some()),
@@ -194,7 +179,7 @@ fn needs_program(args: &Args) -> Result<(), UsageError> {
 
 /// A lone name in the target's place may be a program that somebody forgot the dashes before.
 fn maybe_program(target: &str, error: UsageError) -> UsageError {
-    if target.contains("://") || !path::is_program(OsStr::new(target)) {
+    if target.contains("://") || !search_path::is_program(OsStr::new(target)) {
         return error;
     }
     let UsageError(line) = error;
@@ -202,10 +187,10 @@ fn maybe_program(target: &str, error: UsageError) -> UsageError {
 }
 
 /// What upstream takes in silence, as people have it in their command lines.
-fn remarks(args: &Args) -> Vec<String> {
+fn warnings(args: &Args) -> Vec<String> {
     let wraps_nothing = args.wrap_mode.is_some() && args.program.is_none();
-    let remark = "option '--wrap-mode' changes nothing without a program after '--'";
-    wraps_nothing.then(|| remark.to_owned()).into_iter().collect()
+    let warning = "option '--wrap-mode' changes nothing without a program after '--'";
+    wraps_nothing.then(|| warning.to_owned()).into_iter().collect()
 }
 
 fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
@@ -219,9 +204,10 @@ fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
         None => source.port,
     };
     let command = args.program.unwrap_or_default();
-    if command.first().is_none_or(|name| name.is_empty()) {
-        return Err(UsageError("no program after '--'".into()));
-    }
+    let name = match command.first() {
+        Some(name) if !name.is_empty() => name.display().to_string(),
+        _ => return Err(UsageError("no program after '--'".into())),
+    };
     let policy = Policy {
         mode: match args.wrap_mode {
             None | Some(WrapModeArg::Exit) => WrapMode::Exit,
@@ -231,11 +217,7 @@ fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
         wrap_timeout: seconds_or(WRAP_TIMEOUT, "--wrap-timeout", args.wrap_timeout.as_deref())?,
         stop_timeout: seconds_or(STOP_TIMEOUT, "--stop-timeout", args.stop_timeout.as_deref())?,
     };
-    Ok(ProgramSpec { command, port, rebind_lib: args.rebind_lib, policy })
-}
-
-pub(crate) fn invalid(option: &str, value: &str, expected: &str) -> UsageError {
-    UsageError(format!("invalid value '{value}' for '{option}': expected {expected}"))
+    Ok(ProgramSpec { command, name, port, rebind_lib: args.rebind_lib, policy })
 }
 
 fn seconds_or(
@@ -268,8 +250,10 @@ mod tests {
     fn config(line: &str) -> Result<Config, String> {
         let args = line.split_whitespace().map(OsString::from);
         match Args::parse_from_os(std::iter::once("websockify".into()).chain(args)) {
-            Ok(args) => Config::new(args).map_err(|UsageError(line)| line),
-            Err(Refusal::Answer(text) | Refusal::Usage(text)) => panic!("{line}: {text}"),
+            Ok(args) => Config::new(args, Instant::now()).map_err(|UsageError(line)| line),
+            Err(Refusal::Answer(text) | Refusal::Usage(UsageError(text))) => {
+                panic!("{line}: {text}")
+            }
         }
     }
 
@@ -331,26 +315,30 @@ mod tests {
                 assert!(error.ends_with(&expected), "{error}");
             }
         }
-        let limit = |line: &str| config(line).expect(line).sessions.timeout;
-        assert_eq!(limit("80 a:1 --timeout=4294967295"), Some(Duration::from_secs(MOST.into())));
-        assert_eq!(limit("80 a:1 --timeout=0.5"), Some(Duration::from_millis(500)));
-        assert_eq!(limit("80 a:1 --timeout=0"), None);
+        let limit = |line: &str| config(line).expect(line).limits.idle_timeout;
+        let most = Some(Duration::from_secs(MOST.into()));
+        assert_eq!(limit("80 a:1 --idle-timeout=4294967295"), most);
+        assert_eq!(limit("80 a:1 --idle-timeout=0.5"), Some(Duration::from_millis(500)));
+        assert_eq!(limit("80 a:1 --idle-timeout=0"), None);
+        let end = |line: &str| config(line).expect(line).limits.timeout;
+        let left = end("80 a:1 --timeout=4294967295").expect("an end") - Instant::now();
+        assert!(left.as_secs().abs_diff(MOST.into()) <= 60, "{left:?}");
+        assert_eq!(end("80 a:1 --timeout=0"), None);
     }
 
     #[test]
     fn l1_some_open_files_are_left_to_ourselves() {
         for (open_files, connections) in [(1, 1), (64, 16), (1024, 462), (1 << 20, 20_000)] {
-            let mut sessions = config("80 a:1").expect("a good command line").sessions;
-            sessions.fit(open_files);
-            assert_eq!(sessions.max_connections, connections, "{open_files}");
+            let limits = config("80 a:1").expect("a good command line").limits;
+            assert_eq!(limits.connections(open_files), connections, "{open_files}");
         }
     }
 
     #[test]
     fn c6_the_program_port_defaults_to_the_source_port() {
-        let port = |line: &str| match config(line).expect(line).service {
-            Service::Program(program) => program.port,
-            Service::Target(_) => panic!("not a program"),
+        let port = |line: &str| match config(line).expect(line).destination {
+            Destination::Program(program) => program.port,
+            Destination::Service(_) => panic!("not a program"),
         };
         assert_eq!(port("2023 -- telnetd"), 2023);
         assert_eq!(port("443 --program-port=5901 -- vncserver"), 5901);

@@ -1,71 +1,50 @@
 //! A process supervisor with an embedded WebSocket bridge. The start order stands on this page:
-//! arguments, configuration, reserved ports, log, runtime, and then the program or the target.
+//! arguments, configuration, resources, background, log, runtime, and then the program or the service.
+//! How each of them is done stands elsewhere.
 
 #![deny(unsafe_code)]
 
-mod announce;
-mod behind;
-mod bridging;
-mod child;
+mod certificates;
 mod cli;
+mod clock;
 mod config;
-mod daemon;
+mod engine;
 mod exit;
+mod host;
 mod log;
-#[path = "../../rebind/src/names.rs"]
-mod names;
-mod notify;
-mod origin;
-mod path;
-mod pid_file;
-mod ports;
-mod preload;
-mod private;
-mod recording;
-mod security;
-mod signals;
+mod processes;
+mod program;
+mod relay;
+mod resources;
 #[cfg(test)]
 #[path = "../../tests/support/skip.rs"]
 mod skip;
-mod systemd;
-mod traffic;
-mod trusted;
-mod web;
+mod usage;
+mod writer;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
-use bridge::{Private, Shutdown};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use bridge::Shutdown;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
 
-use announce::Announcer;
-use bridging::Bridging;
 use cli::{Args, Refusal};
-use config::{Config, Service, UsageError};
-use daemon::{Caller, Role};
+use config::{Config, Destination};
 pub use exit::ExitStatus;
 use exit::Failure;
+use host::daemon::{self, Caller, Role};
+use host::pid_file::PidFile;
+use host::ports::PublicPort;
+use host::progress::Progress;
+use host::signals::{Signal, Signals};
+use host::{Host, systemd};
 use log::Log;
-use pid_file::PidFile;
-use ports::Public;
-use security::Certificates;
-use signals::{Signal, Signals};
-
-/// What belongs to us as a process, whatever we bridge to.
-struct Host<'a> {
-    signals: Signals,
-    announcer: &'a mut Announcer,
-    log: &'a Log,
-    certificates: Certificates,
-    /// Our own files, that nobody is served.
-    private: Arc<Private>,
-    /// The limit on open files that we were started with, soft and hard.
-    open_files: (u64, u64),
-}
+use relay::{ProgramRelay, Relay};
+use resources::Resources;
+use usage::UsageError;
 
 /// The command line's definition, for the manual page and the shell completions.
 pub fn command() -> clap::Command {
@@ -79,10 +58,11 @@ pub fn auth_plugins() -> impl Iterator<Item = &'static str> {
 
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
-    let config = Args::parse_from_os(args)
-        .and_then(|args| Config::new(args).map_err(|UsageError(line)| Refusal::Usage(line)));
+    let now = Instant::now();
+    let config =
+        Args::parse_from_os(args).and_then(|args| Config::new(args, now).map_err(Refusal::Usage));
     match config {
-        Ok(config) => start(config).unwrap_or_else(|failure| {
+        Ok(config) => start(&config).unwrap_or_else(|failure| {
             say(&failure.reason);
             failure.status
         }),
@@ -93,7 +73,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
                 ExitStatus::FAILURE
             }
         },
-        Err(Refusal::Usage(line)) => {
+        Err(Refusal::Usage(UsageError(line))) => {
             say(&line);
             ExitStatus::USAGE
         }
@@ -117,63 +97,49 @@ fn say(line: &str) {
 }
 
 /// What must be had, or be refused, while standard error is the caller's; then into the background.
-fn start(mut config: Config) -> Result<ExitStatus, Failure> {
+fn start(config: &Config) -> Result<ExitStatus, Failure> {
     let passed = systemd::passed_sockets()?;
     if config.daemon {
         daemon::close_inherited(passed.len());
     }
-    config.sessions.web = config.sessions.web.as_deref().map(web::directory).transpose()?;
-    config.sessions.record =
-        config.sessions.record.as_deref().map(recording::beginning).transpose()?;
-    let certificates = Certificates::load(config.security.clone())?;
-    let public =
-        if passed.is_empty() { Public::reserve(&config.source)? } else { Public::passed(passed) };
-    let mut pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
-    let log = log::Destination::choose(&config.log, config.daemon)?;
-    let lack = log.lack(&config.log);
-    let private = private::files(&config);
-    let is_daemon = config.daemon;
+    let resources = Resources::acquire(config, passed)?;
+    let warning = resources.log.warning(&config.log);
     let mut caller = Caller::none();
-    if is_daemon {
+    if config.daemon {
         match daemon::detach()? {
             Role::Caller(report) => {
-                // It is the daemon's now, to be removed by it.
-                std::mem::forget(pid_file);
+                // The pid file is the daemon's now, to be removed by it.
+                std::mem::forget(resources);
                 // A failure is one line.
-                lack.filter(|_| report.is_ok()).iter().for_each(|lack| say(lack));
+                warning.filter(|_| report.is_ok()).iter().for_each(|warning| say(warning));
                 return report;
             }
             Role::Daemon(waiting) => caller = waiting,
         }
-    } else if let Some(lack) = lack {
-        say(&lack);
+    } else if let Some(warning) = warning {
+        say(&warning);
     }
-    let mut announcer = Announcer::new(caller);
-    let log = match start_log(log, config.verbose) {
-        Err(failure) if announcer.failed(&failure) => return Ok(failure.status),
+    let mut progress = Progress::new(caller);
+    let log = match start_log(resources.log.clone(), config.verbose) {
+        Err(failure) if progress.failed(&failure) => return Ok(failure.status),
         log => log?,
     };
-    let ended = pid_file
-        .as_mut()
-        .map_or(Ok(()), PidFile::write)
-        .map_err(Failure::from)
-        .and_then(|()| work(config, public, certificates, private, &log, &mut announcer));
-    match ended {
+    match work(config, resources, &log, &mut progress) {
         // The caller's command says it.
-        Err(failure) if announcer.failed(&failure) => Ok(failure.status),
-        Err(failure) if matches!(log.destination, log::Destination::Stderr) => Err(failure),
+        Err(failure) if progress.failed(&failure) => Ok(failure.status),
+        Err(failure) if matches!(log.sink, log::Sink::Stderr) => Err(failure),
         // Who reads the log later learns of it, too; nobody reads it twice.
         Err(failure) => {
             tracing::error!("{}", failure.reason);
-            let is_journal = matches!(log.destination, log::Destination::Journal);
-            let is_said = is_daemon || (is_journal && log::stderr_is_journal());
+            let is_journal = matches!(log.sink, log::Sink::Journal);
+            let is_said = config.daemon || (is_journal && log::stderr_is_journal());
             if is_said { Ok(failure.status) } else { Err(failure) }
         }
         ended => ended,
     }
 }
 
-fn start_log(log: log::Destination, verbose: bool) -> Result<Log, Failure> {
+fn start_log(log: log::Sink, verbose: bool) -> Result<Log, Failure> {
     // Lines that we log while the terminal is the program's must not stop us (`stty tostop`). Threads
     // take it over.
     let mut unhandled = SigSet::empty();
@@ -184,62 +150,47 @@ fn start_log(log: log::Destination, verbose: bool) -> Result<Log, Failure> {
 
 /// The runtime, and the work itself.
 fn work(
-    mut config: Config,
-    public: Public,
-    certificates: Certificates,
-    private: Arc<Private>,
+    config: &Config,
+    mut resources: Resources,
     log: &Log,
-    announcer: &mut Announcer,
+    progress: &mut Progress,
 ) -> Result<ExitStatus, Failure> {
-    announcer.find_systemd().context("cannot start a thread")?;
-    let watchdog = announcer.watchdog();
-    let open_files = raise_open_files().context("cannot raise the limit on open files")?;
-    let is_cut = config.sessions.fit(open_files.1);
-    if let Service::Program(_) = config.service {
+    resources.pid_file.as_mut().map_or(Ok(()), PidFile::write)?;
+    progress.find_systemd().context("cannot start a thread")?;
+    let watchdog = progress.watchdog();
+    if let Destination::Program(_) = config.destination {
         nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
     }
-    config.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
-    certificates.report();
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    resources.certificates.report();
     // A daemon's standard output is /dev/null.
     let letters = (config.verbose && !config.daemon)
-        .then(traffic::letters)
+        .then(log::letters::start)
         .transpose()
         .context("cannot start a thread")?;
-    config.sessions.traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
-    let limit = open_files.1;
-    if is_cut && config.sessions.max_is_asked {
-        let most = config.sessions.max_connections;
-        tracing::warn!("the limit on open files is {limit}, which allows {most} connections");
-    }
+    resources.warning(config).iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // Sessions in the order in which they became ready; see .cargo/config.toml.
     #[cfg(tokio_unstable)]
     runtime.disable_lifo_slot();
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
-    // block_on stays on this thread, the main one, as child/spawn.rs needs it.
+    // block_on stays on this thread, the main one, as program/spawn.rs needs it.
     let status = runtime.block_on(async {
+        let Resources { public, certificates, private, directories, open_files, .. } = resources;
+        let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
         let signals = Signals::catch().context("cannot catch signals")?;
-        let mut host = Host { signals, announcer, log, certificates, private, open_files };
-        let serve = async {
-            match config.service {
-                Service::Target(address) => {
-                    host.announcer.status(&format!("Bridging to {address}"));
-                    let destination = Arc::new(address.into());
-                    let bridging = Bridging::reserved(
-                        public,
-                        destination,
-                        config.sessions,
-                        host.certificates.for_bridge(&host.private),
-                    );
-                    bridge_to_target(bridging, &mut host).await
-                }
-                Service::Program(spec) => {
-                    child::supervise(&spec, config.sessions, public, &mut host).await
-                }
-            }
+        let host = Host {
+            signals,
+            progress,
+            log,
+            certificates,
+            private,
+            directories,
+            open_files,
+            traffic,
         };
         tokio::select! {
-            status = serve => status,
+            status = serve(config, public, host) => status,
             never = watchdog => match never {},
             never = log.count_repeats() => match never {},
         }
@@ -249,51 +200,47 @@ fn work(
     status
 }
 
-/// The plain bridge, without a program.
-async fn bridge_to_target(
-    mut bridging: Bridging,
-    host: &mut Host<'_>,
+/// Bridges until all is over.
+async fn serve(
+    config: &Config,
+    public: PublicPort,
+    mut host: Host<'_>,
 ) -> Result<ExitStatus, Failure> {
-    bridging.open()?;
+    let limit = host.open_files.hard;
+    match &config.destination {
+        Destination::Service(address) => {
+            host.progress.status(&format!("Bridging to {address}"));
+            let bridge = host.for_bridge(config, address.clone().into());
+            bridge_to_service(Relay::hold(public, bridge, limit), host).await
+        }
+        Destination::Program(spec) => {
+            let bridge = |target| host.for_bridge(config, target);
+            let relay = ProgramRelay::hold(public, &spec.policy, bridge, limit);
+            program::supervise(spec, relay, &mut host).await
+        }
+    }
+}
+
+/// The plain bridge, without a program.
+async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitStatus, Failure> {
+    relay.open()?;
     host.certificates.report_off();
-    host.announcer.up(host.log);
-    host.announcer.accepting();
+    host.progress.up(host.log);
+    host.progress.accepting();
     let mut stopping = false;
     loop {
         tokio::select! {
-            status = bridging.ended() => return Ok(status),
+            status = relay.ended() => return Ok(status),
             signal = host.signals.next() => match signal {
                 Signal::Stop if stopping => return Ok(ExitStatus::SUCCESS),
                 Signal::Stop => {
                     stopping = true;
-                    host.announcer.stopping();
-                    bridging.end(Shutdown::Now);
+                    host.progress.stopping();
+                    relay.end(Shutdown::Now);
                 }
                 Signal::Child => {}
                 Signal::Reload => host.reload(),
             },
         }
     }
-}
-
-impl Host<'_> {
-    /// SIGHUP: opens anew what may have been replaced.
-    fn reload(&mut self) {
-        self.certificates.reload();
-        if let log::Destination::File(file) = &self.log.destination
-            && let Err(failure) = file.reopen()
-        {
-            tracing::warn!("{}", Failure::from(failure).reason);
-        }
-        // What was opened just now goes on being ours when it is moved away.
-        self.private.look();
-    }
-}
-
-/// Raises our limit on open files as far as we may: a session needs two. Returns what it was, soft
-/// and hard, which is what the program gets (W1).
-fn raise_open_files() -> nix::Result<(u64, u64)> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok((soft, hard))
 }

@@ -3,6 +3,7 @@
 
 mod file;
 mod journal;
+pub(crate) mod letters;
 mod lines;
 mod repeats;
 
@@ -19,7 +20,7 @@ use tracing_subscriber::fmt::format::{self, debug_fn};
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::prelude::*;
 
-use crate::behind::{self, Writer};
+use crate::writer::{self, Writer};
 pub(crate) use file::LogFile;
 use journal::Journal;
 use lines::Lines;
@@ -54,7 +55,7 @@ const IN_WORDS: &[&str] = &[
 
 /// What the command line says about the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum Requested {
     /// `--log-file`.
     File(PathBuf),
     /// `--journald`.
@@ -65,7 +66,7 @@ pub(crate) enum Wish {
 
 /// Where the log goes.
 #[derive(Debug, Clone)]
-pub(crate) enum Destination {
+pub(crate) enum Sink {
     Stderr,
     Journal,
     File(LogFile),
@@ -75,34 +76,34 @@ pub(crate) enum Destination {
 
 /// The log, open until this is dropped.
 pub(crate) struct Log {
-    pub(crate) destination: Destination,
+    pub(crate) sink: Sink,
     repeats: Repeats,
     /// Dropped last: it writes what is pending.
     writer: Option<Writer>,
 }
 
-impl Destination {
+impl Sink {
     /// Chooses; to be called while standard error is still the caller's.
-    pub(crate) fn choose(wish: &Wish, daemon: bool) -> Result<Self> {
-        match wish {
-            Wish::File(path) => return Ok(Self::File(LogFile::open(path)?)),
-            Wish::Any if !daemon && !stderr_is_journal() => return Ok(Self::Stderr),
-            Wish::Journal | Wish::Any if Journal::is_there() => return Ok(Self::Journal),
-            Wish::Journal | Wish::Any => {}
+    pub(crate) fn choose(requested: &Requested, daemon: bool) -> Result<Self> {
+        match requested {
+            Requested::File(path) => return Ok(Self::File(LogFile::open(path)?)),
+            Requested::Any if !daemon && !stderr_is_journal() => return Ok(Self::Stderr),
+            Requested::Journal | Requested::Any if Journal::is_there() => return Ok(Self::Journal),
+            Requested::Journal | Requested::Any => {}
         }
         Ok(if daemon { Self::Nowhere } else { Self::Stderr })
     }
 
-    /// What the caller may miss about it.
-    pub(crate) fn lack(&self, wish: &Wish) -> Option<String> {
+    /// What the caller must hear, where it is not what was requested.
+    pub(crate) fn warning(&self, requested: &Requested) -> Option<String> {
         let unreachable =
             |instead| format!("cannot reach journald at {}; {instead}", journal::SOCKET);
-        match (self, wish) {
-            (Self::Nowhere, Wish::Any) => {
+        match (self, requested) {
+            (Self::Nowhere, Requested::Any) => {
                 Some("no log is kept: there is no journald, and no --log-file given".into())
             }
             (Self::Nowhere, _) => Some(unreachable("no log is kept")),
-            (Self::Stderr, Wish::Journal) => Some(unreachable("logging to standard error")),
+            (Self::Stderr, Requested::Journal) => Some(unreachable("logging to standard error")),
             _ => None,
         }
     }
@@ -113,15 +114,15 @@ impl Destination {
         let repeats = Repeats::new(if verbose { Strangers::Each } else { Strangers::Counted });
         let registry = tracing_subscriber::registry().with(level).with(repeats.clone());
         let (lines, writer) = match &self {
-            Self::Nowhere => return Ok(Log { destination: self, repeats, writer: None }),
+            Self::Nowhere => return Ok(Log { sink: self, repeats, writer: None }),
             Self::Journal => {
                 let (journal, writer) = Journal::open(level).context(NO_THREAD)?;
                 registry.with(journal).init();
-                return Ok(Log { destination: self, repeats, writer: Some(writer) });
+                return Ok(Log { sink: self, repeats, writer: Some(writer) });
             }
             Self::Stderr => {
                 let mut lines = Lines::of("standard error");
-                behind::start("log", move |line: Vec<u8>, dropped| {
+                writer::start("log", move |line: Vec<u8>, dropped| {
                     lines.write(io::stderr(), &line, dropped);
                 })
             }
@@ -135,7 +136,7 @@ impl Destination {
         } else {
             registry.with(lines.with_ansi(false)).init();
         }
-        Ok(Log { destination: self, repeats, writer: Some(writer) })
+        Ok(Log { sink: self, repeats, writer: Some(writer) })
     }
 }
 

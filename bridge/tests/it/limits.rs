@@ -73,7 +73,8 @@ async fn b8_run_once_serves_one_of_many_who_come_at_once() {
 #[tokio::test]
 async fn b8_timeout_stops_accepting_and_waits_for_the_last_session() {
     let listener = listener().await;
-    let bridge = Bridge::start(Config { timeout: Some(3 * SECOND), ..to(&listener) });
+    let bridge =
+        Bridge::start(Config { timeout: Some(Instant::now() + 3 * SECOND), ..to(&listener) });
     let mut client = bridge.client().await;
     let mut target = accept(&listener).await;
     let mut undecided = bridge.connect().await;
@@ -91,7 +92,7 @@ async fn b8_timeout_stops_accepting_and_waits_for_the_last_session() {
 async fn b8_timeout_without_a_session_is_the_end() {
     let listener = listener().await;
     let began = Instant::now();
-    let bridge = Bridge::start(Config { timeout: Some(SECOND), ..to(&listener) });
+    let bridge = Bridge::start(Config { timeout: Some(began + SECOND), ..to(&listener) });
     assert_eq!(bridge.outcome().await, Outcome::Timeout);
     assert!(began.elapsed() >= SECOND);
 }

@@ -8,14 +8,15 @@ use clap::{Arg, Command, CommandFactory, Parser};
 
 use super::{Args, NOT_OURS, Refusal};
 use crate::config::address;
-use crate::path;
+use crate::host::search_path;
+use crate::usage::UsageError;
 
 /// Where a person finds what may be typed.
 const SEE_HELP: &str = "see 'websockify --help'";
 
 /// What is said of a command line, program name first, that clap does not take.
 pub(super) fn of(error: &clap::Error, args: &[OsString]) -> Refusal {
-    Refusal::Usage(match error.kind() {
+    Refusal::Usage(UsageError(match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             return Refusal::Answer(error.render().to_string());
         }
@@ -25,7 +26,7 @@ pub(super) fn of(error: &clap::Error, args: &[OsString]) -> Refusal {
         }
         ErrorKind::UnknownArgument => unknown(error, args),
         _ => first_paragraph(&error.render().to_string()),
-    })
+    }))
 }
 
 /// Only the program and file names may be bytes of any kind.
@@ -160,7 +161,7 @@ impl Line {
         if self.has_dashes || self.culprit? < program || address::target(name).is_ok() {
             return None;
         }
-        let is_program = path::is_program(OsStr::new(name));
+        let is_program = search_path::is_program(OsStr::new(name));
         if like_ours && !is_program {
             return None;
         }

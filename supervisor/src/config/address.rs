@@ -1,7 +1,15 @@
 //! Addresses as they are typed: `[HOST:]PORT` to listen on, `HOST:PORT` to bridge to. Knows what is
 //! often typed in their place; looks no name up.
 
-use super::{Source, UsageError, invalid, whole};
+use crate::usage::{UsageError, invalid};
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// `None`: every IPv4 and IPv6 address.
+    pub(crate) host: Option<String>,
+    pub(crate) port: u16,
+}
 
 /// `[host:]port`, a host of its own in brackets if it is an IPv6 address.
 pub(super) fn source(typed: &str) -> Result<Source, UsageError> {
@@ -38,6 +46,11 @@ pub(crate) fn target(typed: &str) -> Result<bridge::Address, UsageError> {
 
 pub(crate) fn port(typed: &str) -> Option<u16> {
     whole(typed)
+}
+
+/// Digits and nothing else: `from_str` takes a leading '+' too.
+pub(super) fn whole<N: std::str::FromStr>(typed: &str) -> Option<N> {
+    typed.bytes().all(|byte| byte.is_ascii_digit()).then(|| typed.parse().ok()).flatten()
 }
 
 /// Host and port, neither looked up; an IPv6 address may have a zone (RFC 4007).

@@ -11,8 +11,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rustix::fs::{Mode, OFlags};
 
 use super::lines::Lines;
-use crate::behind::{self, Queue, Writer};
-use crate::trusted;
+use crate::host::trusted;
+use crate::writer::{self, Queue, Writer};
 
 /// A log file that can be opened anew.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ impl LogFile {
     pub(super) fn write_lines(&self) -> io::Result<(Queue<Vec<u8>>, Writer)> {
         let file = self.clone();
         let mut lines = Lines::of("the log file");
-        behind::start("log", move |line: Vec<u8>, dropped| {
+        writer::start("log", move |line: Vec<u8>, dropped| {
             lines.write(&*file.current(), &line, dropped);
         })
     }

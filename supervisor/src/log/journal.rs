@@ -13,7 +13,7 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::prelude::*;
 
-use crate::behind::{self, Queue, Writer};
+use crate::writer::{self, Queue, Writer};
 
 /// Where systemd-journald takes records in its native protocol.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
@@ -36,7 +36,7 @@ impl Journal {
     /// Begins to send what is of this level; what is pending is sent when the [`Writer`] is dropped.
     pub(super) fn open(level: LevelFilter) -> io::Result<(Self, Writer)> {
         let mut journal = None;
-        let (records, writer) = behind::start("journal", move |record: Record, dropped| {
+        let (records, writer) = writer::start("journal", move |record: Record, dropped| {
             // Made here: it sends a first datagram, and journald may hang already. If it is away by
             // now, the next record may find it.
             journal = journal.take().or_else(|| native(level).ok());

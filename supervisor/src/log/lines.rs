@@ -1,5 +1,5 @@
-//! Lines as they are written, and a word on those that are missing: dropped, as what they are written to is
-//! slow, or lost, as it took none, like a disk that is full and may have room later. Knows no file.
+//! Writes lines, and says how many are missing: dropped before, as the file was slow, or lost here, as it
+//! took none (a full disk, which may have room later). Knows no file.
 
 use std::io::{self, Write};
 

@@ -1,5 +1,5 @@
-//! Records that repeat, warnings and errors and whatever a stranger can cause: the first of a kind are
-//! logged, the others counted, so that neither a fault that goes on nor a client without credentials
+//! Records that repeat, warnings and errors and whatever a client without credentials can cause: the
+//! first of a kind are logged, the others counted, so that neither a fault that goes on nor such a client
 //! fills the log. Other records pass.
 
 use std::collections::HashMap;

@@ -1,0 +1,97 @@
+//! Encryption and authentication as they were asked for. Reads no file.
+
+use std::path::PathBuf;
+
+use bridge::tls::{Authorities, Files};
+use bridge::{Auth, Credentials, Plain};
+
+use super::origin;
+use crate::cli::{Args, AuthPlugin};
+use crate::usage::{UsageError, invalid, needs};
+
+/// The certificate that is tried if none is given, as upstream does.
+const DEFAULT_CERTIFICATE: &str = "self.pem";
+
+/// Who may connect, and how.
+#[derive(Debug)]
+pub(crate) struct Access {
+    /// Where our certificate and its key are, and the authorities for clients'.
+    pub(crate) files: Files,
+    /// Whether we do not run without them.
+    pub(crate) needs_tls: bool,
+    pub(crate) plain: Plain,
+    pub(crate) auth: Option<Auth>,
+    pub(crate) web_auth: bool,
+}
+
+impl Access {
+    pub(crate) fn new(args: &Args) -> Result<Self, UsageError> {
+        let clients = match (&args.cafile, args.verify_client) {
+            (Some(path), true) => Some(Authorities::File(path.clone())),
+            (None, true) => Some(Authorities::System),
+            (None, false) => None,
+            (Some(_), false) => return Err(needs("--cafile", "--verify-client")),
+        };
+        let files = Files {
+            certificate: args.cert.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CERTIFICATE)),
+            key: args.key.clone(),
+            clients,
+        };
+        // Only TLS has client certificates.
+        let encrypted_only = args.ssl_only || args.verify_client;
+        Ok(Self {
+            files,
+            needs_tls: args.cert.is_some() || args.key.is_some() || encrypted_only,
+            plain: if encrypted_only { Plain::Refused } else { Plain::Served },
+            auth: auth(args)?,
+            web_auth: args.web_auth,
+        })
+    }
+}
+
+fn auth(args: &Args) -> Result<Option<Auth>, UsageError> {
+    let (plugin, source) = match (&args.auth_plugin, &args.auth_source) {
+        (Some(plugin), Some(source)) => (plugin, source),
+        (Some(_), None) => return Err(needs("--auth-plugin", "--auth-source")),
+        (None, Some(_)) => return Err(needs("--auth-source", "--auth-plugin")),
+        (None, None) if args.web_auth => return Err(needs("--web-auth", "--auth-plugin")),
+        (None, None) => return Ok(None),
+    };
+    let kind = plugin_named(plugin)?;
+    let list = |what| {
+        let words: Vec<_> = source.split_whitespace().map(str::to_owned).collect();
+        if words.is_empty() {
+            return Err(UsageError(format!("there is no {what} in the value of '--auth-source'")));
+        }
+        Ok(words)
+    };
+    match kind {
+        // The value has a password in it: it is not repeated.
+        AuthPlugin::BasicHttpAuth if !source.contains(':') => Err(UsageError(
+            "invalid value for '--auth-source': BasicHTTPAuth expects user:password".into(),
+        )),
+        AuthPlugin::BasicHttpAuth => Ok(Some(Auth::Basic(Credentials::new(source)))),
+        AuthPlugin::ClientCertCnAuth if !args.verify_client => {
+            Err(needs("--auth-plugin=ClientCertCNAuth", "--verify-client"))
+        }
+        AuthPlugin::ClientCertCnAuth => Ok(Some(Auth::ClientCertCn(list("name")?))),
+        AuthPlugin::ExpectOrigin => {
+            let entry = |typed: String| {
+                let expected = "origins as browsers send them, such as https://example.com:8080";
+                origin::normal(&typed).ok_or_else(|| invalid("--auth-source", &typed, expected))
+            };
+            let origins = list("origin")?.into_iter().map(entry).collect::<Result<_, _>>();
+            Ok(Some(Auth::Origin(origins?)))
+        }
+    }
+}
+
+fn plugin_named(typed: &str) -> Result<AuthPlugin, UsageError> {
+    // Upstream's are Python classes, and may be named with their module.
+    let module = ["websockify.auth_plugins.", "auth_plugins."];
+    let name = module.iter().find_map(|module| typed.strip_prefix(module)).unwrap_or(typed);
+    AuthPlugin::ALL.into_iter().find(|plugin| plugin.name() == name).ok_or_else(|| {
+        let [others @ .., last] = AuthPlugin::ALL.map(AuthPlugin::name);
+        invalid("--auth-plugin", typed, &format!("{} or {last}", others.join(", ")))
+    })
+}

@@ -1,0 +1,105 @@
+//! Moves the port by `rebind.so`: the dynamic linker loads it into the program and whatever that starts,
+//! as long as they keep the environment. The only file that puts `LD_PRELOAD` there.
+
+mod environment;
+mod library;
+#[path = "../../../rebind/src/names.rs"]
+mod names;
+mod notifications;
+mod obstacle;
+mod stale;
+mod unpacked;
+mod variable;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use bridge::Private;
+
+use super::notice::{BindRequest, Notices};
+use super::relocated::RelocatedPort;
+use crate::host::executable::Executable;
+use crate::processes::Process;
+use environment::LostEnvironment;
+use library::Library;
+use notifications::Notifications;
+
+/// What the program is started with, and what was seen of that.
+#[derive(Debug)]
+pub(crate) struct Preload {
+    /// The program's own port.
+    port: u16,
+    relocated: RelocatedPort,
+    /// Removed when this is dropped, so this must outlive every process of the program.
+    library: Library,
+    notifications: Notifications,
+    lost: LostEnvironment,
+}
+
+impl Preload {
+    pub(super) fn new(given: Option<&Path>, port: u16) -> Result<Self> {
+        let relocated = RelocatedPort::hold()?;
+        tokio::task::spawn_blocking(library::remove_stale);
+        let library = Library::find(given)?;
+        let notifications = Notifications::open().context("cannot open notification socket")?;
+        let lost = LostEnvironment::default();
+        Ok(Self { port, relocated, library, notifications, lost })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.relocated.port
+    }
+
+    pub(super) fn renew(&mut self, private: &Private) -> Result<()> {
+        self.library.renew()?;
+        if let Ok(metadata) = self.library.path().metadata() {
+            private.note(&metadata);
+        }
+        Ok(())
+    }
+
+    pub(super) fn prepare(&self, command: &mut Command) {
+        let existing = std::env::var_os("LD_PRELOAD");
+        command
+            .env("LD_PRELOAD", variable::with(self.library.path(), existing.as_deref()))
+            .env(names::OLD_PORT, self.port.to_string())
+            .env(names::NEW_PORT, self.relocated.port.to_string())
+            .env(names::NOTIFY, &self.notifications.name)
+            .env(names::TOKEN, &self.notifications.token);
+    }
+
+    /// Of those who want to be bound, only whose sockets another user has made: with ours, the program
+    /// binds itself.
+    pub(super) async fn heard(&mut self) -> Notices {
+        let mut notices = self.notifications.heard().await;
+        notices.requests.retain(|request| self.relocated.is_foreign(&request.socket));
+        notices
+    }
+
+    pub(super) fn bind(&self, request: &BindRequest) -> io::Result<()> {
+        self.relocated.bind(&request.socket, request.ip)
+    }
+
+    pub(super) fn obstacle(executable: &Executable) -> Option<String> {
+        obstacle::of(executable).map(|obstacle| obstacle.to_string())
+    }
+
+    pub(super) fn begin_instance(&mut self) {
+        self.lost = LostEnvironment::default();
+    }
+
+    pub(super) fn look(&mut self, instance: &[Process]) {
+        self.lost.look(instance, self.library.path());
+    }
+
+    pub(super) fn out_of_reach(&self, command: &[OsString]) -> Option<String> {
+        self.lost.reason(command)
+    }
+
+    pub(super) fn keep(&mut self) {
+        self.library.keep();
+    }
+}

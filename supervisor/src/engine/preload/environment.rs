@@ -1,0 +1,100 @@
+//! Whether the environment was cleared on the way to the program (`su -`, `sudo`, `env -i`), and rebind.so
+//! with it. Looks at the processes that there are; of those that ended too soon for that, only the words
+//! that started them are left. Knows nothing of when to say so.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use tracing::debug;
+
+use crate::processes::Process;
+
+/// What was seen of one instance.
+#[derive(Debug, Default)]
+pub(super) struct LostEnvironment {
+    /// A process without rebind.so and without the environment that carries it.
+    bare: Option<String>,
+}
+
+impl LostEnvironment {
+    /// Looks, until one has been seen.
+    pub(super) fn look(&mut self, instance: &[Process], library: &Path) {
+        if self.bare.is_none() {
+            let bare = instance.iter().find(|process| is_bare(process, library));
+            self.bare = bare.map(ToString::to_string);
+            if let Some(process) = &self.bare {
+                debug!("{process} runs without rebind.so");
+            }
+        }
+    }
+
+    /// Why a program that was started by `command` does not listen where it should, if this is why.
+    pub(super) fn reason(&self, command: &[OsString]) -> Option<String> {
+        let cause = match (&self.bare, clearing(command)) {
+            (Some(process), _) => format!("the environment was cleared on the way to {process}"),
+            (None, Some(words)) => format!("'{words}' clears the environment"),
+            (None, None) => return None,
+        };
+        Some(format!(
+            "{cause}, so rebind.so cannot move its port: use runuser, setpriv or su without '-', \
+             which keep the environment"
+        ))
+    }
+}
+
+/// A program may overwrite the environment that it got, and not what is mapped; a statically linked one
+/// maps nothing, and has its environment. Of a process that we may not look at, nothing is said.
+fn is_bare(process: &Process, library: &Path) -> bool {
+    let library = library.as_os_str().as_encoded_bytes();
+    let read = |file: &str| fs::read(format!("/proc/{}/{file}", process.pid));
+    let lacks = |text: &[u8]| !text.windows(library.len()).any(|part| part == library);
+    // Who is ending maps nothing any more.
+    let is_unmapped = read("maps").is_ok_and(|maps| !maps.is_empty() && lacks(&maps));
+    is_unmapped && read("environ").is_ok_and(|environment| lacks(&environment))
+}
+
+/// The words of a command line, also of a shell's within it, that clear the environment.
+fn clearing(command: &[OsString]) -> Option<String> {
+    let text: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    let text = text.join(" ");
+    let is_between = |letter: char| letter.is_whitespace() || "'\"`;&|()".contains(letter);
+    let words: Vec<_> = text.split(is_between).filter(|word| !word.is_empty()).collect();
+    words.iter().enumerate().find_map(|(at, word)| {
+        let name = word.rsplit('/').next().unwrap_or(word);
+        // `su -s /bin/sh - daemon`: a shell may stand between the options.
+        let is_option = |word: &&&str| word.starts_with(['-', '/']);
+        let mut options = words[at + 1..].iter().take_while(is_option);
+        let clear: &[&str] = match name {
+            "sudo" | "doas" | "pkexec" => return Some(name.to_owned()),
+            "su" | "runuser" => &["-", "-l", "--login"],
+            "env" => &["-", "-i", "--ignore-environment"],
+            _ => return None,
+        };
+        let option = options.find(|option| clear.contains(option))?;
+        Some(format!("{name} {option}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f26_the_words_that_clear_the_environment() {
+        for (line, words) in [
+            ("su - daemon -c vncserver", Some("su -")),
+            ("/bin/su -s /bin/sh -l daemon", Some("su -l")),
+            ("sudo -u daemon vncserver", Some("sudo")),
+            ("sh -c cd;exec|/usr/bin/env|-i|vncserver", Some("env -i")),
+            ("su daemon -c vncserver -l", None),
+            ("runuser -u daemon -- vncserver", None),
+            ("env -u DISPLAY vncserver -i", None),
+            ("vncserver :1", None),
+        ] {
+            let command: Vec<_> =
+                line.split(' ').map(|word| OsString::from(word.replace('|', " "))).collect();
+            assert_eq!(clearing(&command).as_deref(), words, "{line}");
+        }
+    }
+}

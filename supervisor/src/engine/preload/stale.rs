@@ -1,0 +1,142 @@
+//! What dead instances have left of [`unpacked`](super::unpacked): their directories, which nobody
+//! uses any more. What is not certainly such a directory is left alone.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::unistd::Uid;
+use procfs::process::{Process, all_processes};
+use rustix::fs::{FlockOperation, flock};
+use tracing::debug;
+
+use super::names;
+use super::unpacked::{self, DIRECTORY_MODE, MODE, NAME, PREFIX};
+
+/// How many letters follow in the directory's name.
+const LETTERS: usize = 6;
+
+/// Removes those in these directories. Blocks.
+pub(super) fn remove(parents: &[PathBuf]) {
+    for parent in parents {
+        let Ok(entries) = fs::read_dir(parent) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_name(path)) {
+            let Ok(Some(stale)) = Stale::at(&path) else { continue };
+            if stale.is_used() {
+                debug!("{} is left alone: a program uses it", path.display());
+            } else {
+                unpacked::remove(&stale.directory, &path);
+                debug!("{} is removed, which a dead instance had left", path.display());
+            }
+        }
+    }
+}
+
+/// A directory of ours that no instance holds any more.
+struct Stale {
+    path: PathBuf,
+    /// Locked, so that nobody else begins with it.
+    directory: File,
+    inode: u64,
+    made: SystemTime,
+}
+
+impl Stale {
+    /// `None`: it is in use, or something else.
+    fn at(path: &Path) -> io::Result<Option<Self>> {
+        let directory = unpacked::open(path)?;
+        let metadata = directory.metadata()?;
+        let us = Uid::effective().as_raw();
+        if metadata.uid() != us || metadata.mode() & 0o7777 != DIRECTORY_MODE {
+            return Ok(None);
+        }
+        if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(None);
+        }
+        let names: io::Result<Vec<_>> =
+            fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect();
+        if names? != [NAME] || !unpacked::is_at(&directory, path) {
+            return Ok(None);
+        }
+        let options = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = File::options().read(true).custom_flags(options).open(path.join(NAME))?;
+        let library = file.metadata()?;
+        // Earlier versions had no sticky bit.
+        let is_ours = library.uid() == us && library.mode() & 0o777 == MODE & 0o777;
+        if !is_ours || !library.is_file() || library.nlink() != 1 || !is_rebind(file)? {
+            return Ok(None);
+        }
+        let (inode, made) = (library.ino(), library.modified()?);
+        Ok(Some(Self { path: path.to_owned(), directory, inode, made }))
+    }
+
+    /// Whether a process has loaded it, or would have the next program load it. Who cannot be asked may.
+    fn is_used(&self) -> bool {
+        let us = Uid::effective();
+        let Ok(processes) = all_processes() else { return true };
+        // Whoever is not root runs no program as somebody else that a library is preloaded into.
+        let mut candidates = processes
+            .flatten()
+            .filter(|process| us.is_root() || process.uid().is_ok_and(|uid| uid == us.as_raw()));
+        candidates.any(|process| {
+            self.is_used_by(&process).unwrap_or_else(|error| {
+                let has_ended = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
+                !has_ended && !is_zombie(&process) && !is_older(&process, self.made)
+            })
+        })
+    }
+
+    fn is_used_by(&self, process: &Process) -> io::Result<bool> {
+        let read = |name: &str| fs::read(format!("/proc/{}/{name}", process.pid));
+        let inode = self.inode.to_string();
+        let library = self.path.join(NAME);
+        let library = library.as_os_str().as_encoded_bytes();
+        let maps = read("maps")?;
+        // Address, mode, offset, device, inode, path (proc(5)). The device is not always stat(2)'s, and the
+        // path is another one under another root.
+        let is_mapped = |line: &[u8]| {
+            let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+            let is_inode = fields.nth(4) == Some(inode.as_bytes());
+            fields
+                .next()
+                .is_some_and(|path| path == library || is_inode && path.ends_with(NAME.as_bytes()))
+        };
+        if maps.split(|byte| *byte == b'\n').any(is_mapped) {
+            return Ok(true);
+        }
+        Ok(read("environ")?.windows(library.len()).any(|part| part == library))
+    }
+}
+
+fn is_name(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let letters = name.and_then(|name| name.strip_prefix(PREFIX));
+    letters.is_some_and(|letters| {
+        letters.len() == LETTERS && letters.bytes().all(|letter| letter.is_ascii_alphanumeric())
+    })
+}
+
+/// Of whatever version: the name of its variable stands in it.
+fn is_rebind(mut file: File) -> io::Result<bool> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    file.by_ref().take(1 << 20).read_to_end(&mut bytes)?;
+    let name = names::OLD_PORT.as_bytes();
+    Ok(bytes.starts_with(b"\x7fELF") && bytes.windows(name.len()).any(|part| part == name))
+}
+
+/// Whether the process has ended, and its parent takes no notice: that of an orphan in a container may
+/// be no init. Nobody but root is told then that it has no memory any more.
+fn is_zombie(process: &Process) -> bool {
+    process.stat().is_ok_and(|stat| stat.state == 'Z' && stat.num_threads == 1)
+}
+
+/// Whether the process was there before, to the second and a bit: then it cannot have been started with it.
+fn is_older(process: &Process, made: SystemTime) -> bool {
+    let (Ok(stat), Ok(boot)) = (process.stat(), procfs::boot_time_secs()) else { return false };
+    let started = boot + stat.starttime / procfs::ticks_per_second();
+    let started = SystemTime::UNIX_EPOCH + Duration::from_secs(started);
+    started + Duration::from_secs(2) < made
+}

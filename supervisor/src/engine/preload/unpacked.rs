@@ -1,0 +1,214 @@
+//! The directory in which the built-in `rebind.so` lies while programs need it: made, looked at, mended
+//! and removed. A lock says that it is in use; `stale` knows those that nobody uses any more.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::Uid;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, openat, unlinkat};
+use rustix::io::Errno;
+use tracing::{info, warn};
+
+use super::variable::check_text;
+use crate::exit::Failure;
+use crate::host::trusted::{self, Writers};
+
+/// `rebind.so` as `build.rs` has compiled it.
+pub(super) static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rebind.so"));
+
+/// What the directory's name begins with.
+pub(super) const PREFIX: &str = "websockify-";
+/// The one file in it.
+pub(super) const NAME: &str = "rebind.so";
+/// Everybody may read it, and by its sticky bit systemd-tmpfiles(8) leaves it alone, also when a daemon
+/// that is left running has nobody to lock it.
+pub(super) const MODE: u32 = 0o1444;
+/// Everybody may look into it: the program may change to another user before it starts the next program.
+pub(super) const DIRECTORY_MODE: u32 = 0o755;
+
+/// How often a fresh directory is taken for one that was left, before it is locked, at most.
+const ATTEMPTS: usize = 10;
+
+/// An unpacked library, removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Unpacked {
+    path: PathBuf,
+    /// Locked, where the file system can.
+    directory: File,
+    is_kept: bool,
+}
+
+impl Unpacked {
+    /// Unpacks into the first of these directories that is fit.
+    pub(super) fn into_one_of(parents: &[PathBuf]) -> Result<Self> {
+        let mut reasons = Vec::new();
+        for parent in parents {
+            let reason = match Self::within(parent) {
+                Ok(unpacked) => return Ok(unpacked),
+                Err(reason) => format!("{}: {}", parent.display(), Failure::from(reason).reason),
+            };
+            if check_writers(parent).is_err_and(|error| !error.is::<io::Error>()) {
+                warn!("the rebind library is not unpacked into {reason}");
+            }
+            reasons.push(reason);
+        }
+        bail!("cannot unpack the rebind library: {}", reasons.join("; "))
+    }
+
+    pub(super) fn library(&self) -> PathBuf {
+        self.path.join(NAME)
+    }
+
+    /// Whether programs still find there what we have put there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_there() && self.is_embedded().unwrap_or(false)
+    }
+
+    /// Puts it where it was, as a daemon may still look for it there, or else elsewhere.
+    pub(super) fn mend(&mut self) -> Result<()> {
+        let parent = self.path.parent().expect("it was made in a directory");
+        let mended = check_parent(parent).and_then(|()| {
+            if !self.is_there() {
+                // Somebody else's of that name is left alone.
+                DirBuilder::new().mode(0o700).create(&self.path)?;
+                self.directory = hold(&self.path)?.context("it is being removed")?;
+            }
+            fill(&self.directory)
+        });
+        mended.or_else(|reason| {
+            let reason = Failure::from(reason).reason;
+            info!("cannot mend {}: {reason}", self.path.display());
+            *self = Self::into_one_of(&candidates())?;
+            Ok(())
+        })
+    }
+
+    /// Leaves it: a daemon that is left running needs it when it starts another program.
+    pub(super) fn keep(&mut self) {
+        self.is_kept = true;
+    }
+
+    fn within(parent: &Path) -> Result<Self> {
+        let parent = std::path::absolute(parent)?;
+        check_text(&parent)?;
+        check_parent(&parent)?;
+        for _ in 0..ATTEMPTS {
+            let path = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent)?.keep();
+            if let Some(directory) = hold(&path)? {
+                let unpacked = Self { path, directory, is_kept: false };
+                fill(&unpacked.directory)?;
+                return Ok(unpacked);
+            }
+        }
+        bail!("what is made there is removed at once")
+    }
+
+    /// Whether the directory is where it was.
+    fn is_there(&self) -> bool {
+        is_at(&self.directory, &self.path)
+    }
+
+    fn is_embedded(&self) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.directory, NAME, flags, Mode::empty())?);
+        let metadata = file.metadata()?;
+        let is_ours = metadata.uid() == Uid::effective().as_raw() && metadata.is_file();
+        let is_readable = metadata.mode() & 0o777 == MODE & 0o777;
+        let is_open = self.directory.metadata()?.mode() & 0o7777 == DIRECTORY_MODE;
+        if !is_ours || !is_readable || !is_open || metadata.len() != EMBEDDED.len() as u64 {
+            return Ok(false);
+        }
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        Ok(text == EMBEDDED)
+    }
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            remove(&self.directory, &self.path);
+        }
+    }
+}
+
+/// Where an unpacked library may lie, the best place first.
+pub(super) fn candidates() -> Vec<PathBuf> {
+    let mut candidates = vec![std::env::temp_dir()];
+    for directory in ["/tmp", "/dev/shm", "/run", "/var/tmp"] {
+        if candidates[0] != Path::new(directory) {
+            candidates.push(directory.into());
+        }
+    }
+    candidates
+}
+
+/// Removes the library and its directory, and nothing else that may be called so by now.
+pub(super) fn remove(directory: &File, path: &Path) {
+    let _ = unlinkat(directory, NAME, AtFlags::empty());
+    if is_at(directory, path) {
+        let _ = fs::remove_dir(path);
+    }
+}
+
+pub(super) fn is_at(directory: &File, path: &Path) -> bool {
+    match (directory.metadata(), path.symlink_metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+/// Opens a directory that is not a link.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
+}
+
+/// Opens a directory that we have made, and locks it. `None`: somebody took it for one that was left.
+fn hold(path: &Path) -> Result<Option<File>> {
+    let directory = open(path)?;
+    // Other errors are those of file systems without locks.
+    if let Err(Errno::WOULDBLOCK) = flock(&directory, FlockOperation::NonBlockingLockShared) {
+        return Ok(None);
+    }
+    Ok(is_at(&directory, path).then_some(directory))
+}
+
+/// Writes the library anew: who has loaded the one before keeps that.
+fn fill(directory: &File) -> Result<()> {
+    // Not by the mode at creation: the umask is the caller's (W1).
+    fchmod(directory, Mode::from_raw_mode(DIRECTORY_MODE)).map_err(io::Error::from)?;
+    match unlinkat(directory, NAME, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(io::Error::from(errno).into()),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(directory, NAME, flags, Mode::RUSR).map_err(io::Error::from)?;
+    let mut file = File::from(file);
+    file.write_all(EMBEDDED)?;
+    fchmod(&file, Mode::from_raw_mode(MODE)).map_err(io::Error::from)?;
+    Ok(())
+}
+
+/// Whether nobody can exchange a library there.
+fn check_writers(directory: &Path) -> Result<()> {
+    let writers = trusted::directory(directory)?;
+    ensure!(writers != Writers::Group, "its group can put another file in its place");
+    Ok(())
+}
+
+/// Whether every program can load it, too.
+fn check_parent(directory: &Path) -> Result<()> {
+    check_writers(directory)?;
+    ensure!(!statvfs(directory)?.flags().contains(FsFlags::ST_NOEXEC), "mounted noexec");
+    // Only who can change user runs programs as somebody else.
+    if Uid::effective().is_root() {
+        for ancestor in directory.ancestors() {
+            ensure!(ancestor.metadata()?.mode() & 0o001 != 0, "not open to other users");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! The port on loopback that the program gets in place of its own, held before, between and after its
+//! runs. Knows sockets; not whose they are.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context, Result};
+use nix::sys::stat::fstat;
+use nix::unistd::{Uid, fchown, geteuid};
+use socket2::{Protocol, SockRef, Socket, Type};
+
+use crate::host::ports::{bind_all, both_families, port_of};
+
+/// The relocated port, held on every address against everybody but the program. A port whose
+/// sockets all have SO_REUSEPORT is shared among those of one user id alone (socket(7)), whatever
+/// options others set; a socket of ours that never listens is in its way all the time, before the
+/// program listens, after it, and between two instances. `rebind.so` sets the option for the program.
+#[derive(Debug)]
+pub(super) struct RelocatedPort {
+    pub(super) port: u16,
+    /// Whose sockets may be bound there.
+    user: Uid,
+    _held: Vec<Socket>,
+}
+
+impl RelocatedPort {
+    pub(super) fn hold() -> Result<Self> {
+        let any = both_families(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        let held = bind_all(&any, false).context("cannot find a free port")?;
+        let port = port_of(&held[0]).context("cannot read the relocated port")?;
+        for socket in &held {
+            // After bind(): where it is set before, Linux lets whoever has it bind unexamined, and
+            // the program could listen twice (rebind/src/moved.rs).
+            socket.set_reuse_port(true).context("cannot share the relocated port")?;
+        }
+        Ok(Self { port, user: geteuid(), _held: held })
+    }
+
+    /// Whether a socket is another user's, so that it cannot be bound beside ours.
+    pub(super) fn is_foreign(&self, socket: &OwnedFd) -> bool {
+        fstat(socket).is_ok_and(|stat| stat.st_uid != self.user.as_raw())
+    }
+
+    /// Binds a TCP socket that another user has made, and that is not bound yet, to the port on this
+    /// loopback address. fchown(2) makes it one of our user's for the kernel. The port itself stays
+    /// ours, so that nobody else of that user gets in.
+    ///
+    /// # Errors
+    /// EPERM without CAP_CHOWN; EINVAL for anything but such a socket and address; those of bind(2).
+    pub(super) fn bind(&self, socket: &OwnedFd, ip: IpAddr) -> io::Result<()> {
+        let tcp = SockRef::from(socket);
+        let is_tcp = tcp.r#type()? == Type::STREAM && tcp.protocol()? == Some(Protocol::TCP);
+        if !is_tcp || port_of(&tcp)? != 0 || !ip.to_canonical().is_loopback() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        fchown(socket, Some(self.user), None)?;
+        tcp.set_reuse_port(true)?;
+        tcp.set_reuse_address(true)?;
+        tcp.bind(&SocketAddr::new(ip, self.port).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::Domain;
+
+    use super::*;
+
+    /// A socket bound to the port with these options, SO_REUSEADDR and SO_REUSEPORT.
+    fn try_to_bind(port: u16, reuse: (bool, bool)) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(reuse.0)?;
+        socket.set_reuse_port(reuse.1)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+        Ok(socket)
+    }
+
+    #[test]
+    fn w2_the_relocated_port_can_be_bound_beside_us_by_who_asks_for_it_only() {
+        let relocated = RelocatedPort::hold().expect("a free port");
+        for reuse in [(false, false), (true, false)] {
+            let error = try_to_bind(relocated.port, reuse).expect_err("held");
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        }
+        try_to_bind(relocated.port, (true, true)).expect("the program, with SO_REUSEPORT");
+    }
+
+    /// F1: root binds one socket of another user to its port, and nothing else of his.
+    #[test]
+    fn f1_a_tcp_socket_is_bound_for_another_user_and_nothing_else() {
+        let relocated = RelocatedPort::hold().expect("a free port");
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let tcp = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let file = tempfile::tempfile().expect("a file");
+        relocated.bind(&file.into(), loopback).expect_err("a file");
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        relocated.bind(&datagrams.into(), loopback).expect_err("no TCP socket");
+        let bound = tcp();
+        bound.bind(&SocketAddr::new(loopback, 0).into()).expect("bound");
+        relocated.bind(&bound.into(), loopback).expect_err("it is bound");
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        relocated.bind(&tcp().into(), any).expect_err("everybody's address");
+        let good = OwnedFd::from(tcp());
+        assert!(!relocated.is_foreign(&good));
+        relocated.bind(&good, loopback).expect("bound");
+        assert_eq!(port_of(&SockRef::from(&good)).expect("a port"), relocated.port);
+    }
+}

@@ -1,0 +1,82 @@
+//! Our own process and its machine: who tells us what to do, who is told how we are, and what we hold,
+//! whatever we bridge to. Knows no program and no session.
+
+pub(crate) mod daemon;
+pub(crate) mod directories;
+pub(crate) mod executable;
+pub(crate) mod open_files;
+pub(crate) mod pid_file;
+pub(crate) mod ports;
+pub(crate) mod private;
+pub(crate) mod progress;
+pub(crate) mod search_path;
+pub(crate) mod signals;
+pub(crate) mod systemd;
+pub(crate) mod trusted;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bridge::{Destination, Private, Traffic};
+
+use crate::certificates::Certificates;
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::log::{self, Log};
+use directories::Directories;
+use open_files::OpenFiles;
+use progress::Progress;
+use signals::Signals;
+
+/// How long a client may take over its request head (T6).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What belongs to us as a process, whatever we bridge to.
+pub(crate) struct Host<'a> {
+    pub(crate) signals: Signals,
+    pub(crate) progress: &'a mut Progress,
+    pub(crate) log: &'a Log,
+    pub(crate) certificates: Certificates,
+    /// Our own files, that nobody is served.
+    pub(crate) private: Arc<Private>,
+    pub(crate) directories: Directories,
+    pub(crate) open_files: OpenFiles,
+    /// Where the letters of `-v` go.
+    pub(crate) traffic: Option<Traffic>,
+}
+
+impl Host<'_> {
+    /// SIGHUP: opens anew what may have been replaced.
+    pub(crate) fn reload(&mut self) {
+        self.certificates.reload();
+        if let log::Sink::File(file) = &self.log.sink
+            && let Err(failure) = file.reopen()
+        {
+            tracing::warn!("{}", Failure::from(failure).reason);
+        }
+        // What was opened just now goes on being ours when it is moved away.
+        self.private.look();
+    }
+
+    /// What the bridge is told, wherever its sessions go.
+    pub(crate) fn for_bridge(&self, config: &Config, destination: Destination) -> bridge::Config {
+        bridge::Config {
+            destination: Arc::new(destination),
+            max_connections: config.limits.connections(self.open_files.hard),
+            head_timeout: HEAD_TIMEOUT,
+            web: self.directories.web.clone(),
+            run_once: config.limits.run_once,
+            timeout: config.limits.timeout,
+            idle_timeout: config.limits.idle_timeout,
+            access: bridge::Access {
+                tls: self.certificates.subscribe(),
+                plain: config.access.plain,
+                auth: config.access.auth.clone(),
+                web_auth: config.access.web_auth,
+                private: Arc::clone(&self.private),
+            },
+            record: self.directories.record.clone(),
+            traffic: self.traffic.clone(),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The directories that the command line names, to serve files from and to record to: looked at while
+//! the person who named them can be told.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
+
+use crate::config::Config;
+use crate::host::trusted;
+
+/// Both, as absolute paths.
+#[derive(Debug)]
+pub(crate) struct Directories {
+    pub(crate) web: Option<PathBuf>,
+    /// What the names of recordings begin with.
+    pub(crate) record: Option<PathBuf>,
+}
+
+impl Directories {
+    pub(crate) fn look(config: &Config) -> Result<Self> {
+        let web = config.web.as_deref().map(to_serve).transpose()?;
+        let record = config.record.as_deref().map(to_record).transpose()?;
+        Ok(Self { web, record })
+    }
+}
+
+/// A link in it stays one: it may be made to point elsewhere while we
+/// serve.
+fn to_serve(typed: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(typed).context("cannot find the working directory")?;
+    // With a slash at its end, so that anything else is "not a directory" (path_resolution(7)).
+    fs::metadata(path.join(""))
+        .with_context(|| format!("cannot serve files from {}", path.display()))?;
+    Ok(path)
+}
+
+fn to_record(typed: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(typed).context("cannot find the working directory")?;
+    let directory = path.parent().expect("config.rs lets no path without a file name through");
+    check_recording(directory).with_context(|| format!("cannot record to {}", path.display()))?;
+    Ok(path)
+}
+
+fn check_recording(directory: &Path) -> Result<()> {
+    trusted::directory(directory)?;
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    Ok(faccessat(AT_FDCWD, directory, wanted, AtFlags::AT_EACCESS).map_err(io::Error::from)?)
+}

@@ -1,0 +1,278 @@
+//! What runs when a program is started: the file that its name leads to, and where that is a script,
+//! what its first line names, as the kernel chooses it. Reads files only, says nothing of those that it
+//! cannot read, and knows no engine. A script that starts another program later is beyond it.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use object::elf::{DT_SONAME, FileHeader32, FileHeader64, SHT_DYNSYM};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader, Sym};
+use object::{Endianness, FileKind, ReadCache};
+
+use super::search_path;
+
+/// An ELF file that the kernel runs.
+#[derive(Debug)]
+pub(crate) struct Executable {
+    pub(crate) path: PathBuf,
+    pub(crate) metadata: Metadata,
+    pub(crate) machine: Option<Machine>,
+    pub(crate) image: Image,
+    /// What leads to it: the interpreter of a script, that interpreter's if it is a script, and so on;
+    /// the last is this file.
+    pub(crate) interpreters: Vec<PathBuf>,
+}
+
+/// Class and byte order, and machine, of an ELF header.
+pub(crate) type Machine = ([u8; 2], [u8; 2]);
+
+/// The dynamic linker, or what a script's first line names, is not there: `exec()` fails with `ENOENT`
+/// although the program exists. Displayed behind the program's name, it makes one line that says what to
+/// do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MissingInterpreter(PathBuf);
+
+impl fmt::Display for MissingInterpreter {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Quoted and escaped: a carriage return is the usual culprit.
+        let path = self.0.to_string_lossy();
+        write!(out, "needs the interpreter {path:?}, which does not exist: install it")
+    }
+}
+
+/// How many scripts the kernel lets run one another (`BINPRM_MAX_RECURSION`).
+const MAX_SCRIPTS: u32 = 5;
+/// What it reads of a script's first line.
+const FIRST_LINE: u64 = 256;
+
+/// What runs as `program`, which is looked up in `path_env` as `execvp()` does; `None` if nothing is
+/// known of it, and if there is no such program.
+///
+/// # Errors
+///
+/// The program is there, and what it is to be run by is not.
+pub(crate) fn find(
+    program: &OsStr,
+    path_env: Option<&OsStr>,
+) -> Result<Option<Executable>, MissingInterpreter> {
+    match search_path::find(program, path_env) {
+        Some(path) => follow(path, path_env, MAX_SCRIPTS),
+        None => Ok(None),
+    }
+}
+
+fn follow(
+    path: PathBuf,
+    path_env: Option<&OsStr>,
+    scripts: u32,
+) -> Result<Option<Executable>, MissingInterpreter> {
+    let Some((metadata, file, start)) = open(&path) else { return Ok(None) };
+    if let Some(line) = start.strip_prefix(b"#!") {
+        let scripts = scripts.checked_sub(1);
+        return scripts.map_or(Ok(None), |scripts| follow_script(line, path_env, scripts));
+    }
+    let Some(image) = Image::read(file) else { return Ok(None) };
+    if let Some(linker) = image.interpreter.as_ref().filter(|linker| !linker.exists()) {
+        return Err(MissingInterpreter(linker.clone()));
+    }
+    let machine = machine(&start);
+    Ok(Some(Executable { path, metadata, machine, image, interpreters: vec![] }))
+}
+
+/// A regular file and its beginning.
+fn open(path: &Path) -> Option<(Metadata, File, Vec<u8>)> {
+    let metadata = path.metadata().ok().filter(Metadata::is_file)?;
+    let file = File::open(path).ok()?;
+    let mut start = Vec::new();
+    (&file).take(FIRST_LINE).read_to_end(&mut start).ok()?;
+    Some((metadata, file, start))
+}
+
+/// `line` is what follows `#!`: an interpreter, and perhaps one argument.
+fn follow_script(
+    line: &[u8],
+    path_env: Option<&OsStr>,
+    scripts: u32,
+) -> Result<Option<Executable>, MissingInterpreter> {
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    let Some(word) = words.next() else { return Ok(None) };
+    let mut interpreter = PathBuf::from(OsStr::from_bytes(word));
+    if !interpreter.exists() {
+        return Err(MissingInterpreter(interpreter));
+    }
+    if interpreter.file_name() == Some(OsStr::new("env")) {
+        let mut words = words.skip_while(|word| *word == b"-S" || word.contains(&b'='));
+        let name = words.next().filter(|word| !word.starts_with(b"-"));
+        let Some(name) = name.map(OsStr::from_bytes) else { return Ok(None) };
+        let found = search_path::find(name, path_env);
+        interpreter = found.ok_or_else(|| MissingInterpreter(name.into()))?;
+    }
+    let mut found = follow(interpreter.clone(), path_env, scripts)?;
+    if let Some(executable) = &mut found {
+        executable.interpreters.insert(0, interpreter);
+    }
+    Ok(found)
+}
+
+pub(crate) fn machine(header: &[u8]) -> Option<Machine> {
+    let field = |at| header.get(at..)?.first_chunk::<2>().copied();
+    Some((field(4)?, field(18)?))
+}
+
+/// What an ELF file says of itself.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) interpreter: Option<PathBuf>,
+    /// It has a name that others link with (`DT_SONAME`).
+    pub(crate) library: bool,
+    /// Of Go's own linker.
+    pub(crate) go: bool,
+    pub(crate) imports_bind: bool,
+}
+
+impl Image {
+    /// Reads as little as it needs: programs may be of any size.
+    fn read(file: File) -> Option<Image> {
+        let data = &ReadCache::new(file);
+        match FileKind::parse(data).ok()? {
+            FileKind::Elf32 => Image::parse::<FileHeader32<Endianness>>(data).ok(),
+            FileKind::Elf64 => Image::parse::<FileHeader64<Endianness>>(data).ok(),
+            _ => None,
+        }
+    }
+
+    fn parse<Header: FileHeader<Endian = Endianness>>(
+        data: &ReadCache<File>,
+    ) -> object::read::Result<Image> {
+        let header = Header::parse(data)?;
+        let endian = header.endian()?;
+        let mut image = Image { interpreter: None, library: false, go: false, imports_bind: false };
+        for segment in header.program_headers(endian, data)? {
+            if let Some(path) = segment.interpreter(endian, data)? {
+                image.interpreter = Some(OsStr::from_bytes(path).into());
+            }
+            let entries = segment.dynamic(endian, data)?.unwrap_or_default();
+            image.library |= entries.iter().any(|entry| entry.tag(endian) == DT_SONAME);
+        }
+        let sections = header.sections(endian, data)?;
+        image.go = sections.section_by_name(endian, b".go.buildinfo").is_some();
+        if image.go {
+            let symbols = sections.symbols(endian, data, SHT_DYNSYM)?;
+            image.imports_bind = symbols.iter().any(|symbol| {
+                symbol.is_undefined(endian) && symbols.symbol_name(endian, symbol) == Ok(b"bind")
+            });
+        }
+        Ok(image)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::fs::{self, Permissions};
+    use std::io::ErrorKind;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::skip::skip;
+
+    /// Its exit status is whether the kernel started it securely.
+    const SOURCE: &str = r#"
+        #include <sys/auxv.h>
+        #include <sys/socket.h>
+        #ifdef GO
+        __attribute__((section(".go.buildinfo"))) const char info[32] = "go";
+        #endif
+        int main(int argc, char **argv)
+        {
+        #ifdef BIND
+            bind(argc, 0, 0);
+        #endif
+            (void)argc, (void)argv;
+            return getauxval(AT_SECURE);
+        }"#;
+
+    /// A directory with programs for a test.
+    pub(crate) struct Programs(pub(crate) TempDir);
+
+    impl Programs {
+        pub(crate) fn new() -> Programs {
+            Programs(TempDir::new().unwrap())
+        }
+
+        pub(crate) fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.path(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+            path
+        }
+
+        /// `None` if there is no compiler; in CI there must be one.
+        #[expect(clippy::disallowed_methods, reason = "tests have no reaper")]
+        pub(crate) fn compiled(&self, name: &str, options: &[&str]) -> Option<PathBuf> {
+            let source = self.path("program.c");
+            fs::write(&source, SOURCE).unwrap();
+            let program = self.path(name);
+            let mut gcc = Command::new("gcc");
+            match gcc.args(options).arg("-o").arg(&program).arg(&source).status() {
+                Ok(status) => assert!(status.success(), "{gcc:?}"),
+                Err(error) => {
+                    skip(&format!("{error}: not installed: gcc"));
+                    return None;
+                }
+            }
+            Some(program)
+        }
+    }
+
+    fn lacking(path: &Path) -> Option<MissingInterpreter> {
+        find(path.as_os_str(), None).err()
+    }
+
+    /// W12: an interpreter that is missing is named, where `exec()` says only that
+    /// something does not exist.
+    #[test]
+    fn w12_missing_interpreters() {
+        let programs = Programs::new();
+        let missing = |path: &str| Some(MissingInterpreter(path.into()));
+        let absent = programs.script("absent", "#! /no/such/sh -e\n");
+        assert_eq!(lacking(&absent), missing("/no/such/sh"));
+        let dos = programs.script("dos", "#!/bin/sh\r\necho\r\n");
+        assert_eq!(lacking(&dos), missing("/bin/sh\r"));
+        let outer = programs.script("outer", &format!("#!{}\n", absent.display()));
+        assert_eq!(lacking(&outer), missing("/no/such/sh"));
+        let by_env = programs.script("env", "#!/usr/bin/env no-such-python\n");
+        assert_eq!(lacking(&by_env), missing("no-such-python"));
+        let linker = "-Wl,--dynamic-linker=/no/such/ld.so";
+        let mut failing = vec![absent, dos, outer];
+        if let Some(program) = programs.compiled("linker", &[linker]) {
+            assert_eq!(lacking(&program), missing("/no/such/ld.so"));
+            failing.push(program);
+        }
+        for program in failing {
+            // A child that another test forked may still hold the file open for writing.
+            let error = std::iter::repeat_with(|| Command::new(&program).spawn().unwrap_err())
+                .find(|error| error.kind() != ErrorKind::ExecutableFileBusy);
+            let kind = error.map(|error| error.kind());
+            assert_eq!(kind, Some(ErrorKind::NotFound), "{}", program.display());
+        }
+    }
+
+    #[test]
+    fn w12_says_what_to_do_about_an_interpreter() {
+        let text = MissingInterpreter("/bin/sh\r".into()).to_string();
+        assert!(text.contains(r#""/bin/sh\r", which"#) && !text.contains(['\n', '\r']), "{text}");
+        assert!(text.starts_with(|first: char| first.is_ascii_lowercase()), "{text}");
+    }
+}

@@ -1,0 +1,25 @@
+//! The limit on open files, which is raised for us and given back to the program.
+
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+
+/// The limit that we were started with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OpenFiles {
+    soft: rlim_t,
+    /// Which is our own limit, once it is raised.
+    pub(crate) hard: rlim_t,
+}
+
+impl OpenFiles {
+    /// Raises our limit as far as we may: a session needs two.
+    pub(crate) fn raise() -> nix::Result<Self> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(Self { soft, hard })
+    }
+
+    /// Sets the limit as it was, which is what the program gets (W1). Async-signal-safe.
+    pub(crate) fn restore(self) -> nix::Result<()> {
+        setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard)
+    }
+}

@@ -1,0 +1,142 @@
+//! `--pid-file`: one instance a file. The lock says who holds it, the number inside is for people
+//! and scripts.
+
+use std::fs::{File, remove_file};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{Mode, OFlags};
+
+use crate::host::trusted;
+
+/// A locked pid file, removed when this is dropped, if it is still ours: somebody may have removed it and
+/// made room for another instance's.
+#[derive(Debug)]
+pub(crate) struct PidFile {
+    path: PathBuf,
+    file: Flock<File>,
+    is_written: bool,
+}
+
+impl PidFile {
+    /// Locks the file, which is created if it does not exist. The lock (flock(2)) survives a fork and
+    /// ends with the last process that has the file open.
+    pub(crate) fn lock(path: &Path) -> Result<Self> {
+        let path = std::path::absolute(path).context("cannot find the working directory")?;
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
+            let file = trusted::open(&path, flags, Mode::from_raw_mode(0o644))
+                .with_context(|| format!("cannot open pid file {}", path.display()))?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                // Its owner may have removed it between the two calls.
+                Ok(file) if !is_still(&file, &path) => drop(file),
+                Ok(file) if is_pid_file(&file) => {
+                    return Ok(Self { path, file, is_written: false });
+                }
+                Ok(_) => bail!("cannot use pid file {}: it is something else", path.display()),
+                Err((file, Errno::EWOULDBLOCK)) => held_by_another(&path, file)?,
+                Err((_, errno)) => {
+                    let error = std::io::Error::from(errno);
+                    return Err(error)
+                        .with_context(|| format!("cannot lock pid file {}", path.display()));
+                }
+            }
+        }
+    }
+
+    /// Writes our process id, after the last fork.
+    pub(crate) fn write(&mut self) -> Result<()> {
+        let write = |mut file: &File| {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())
+        };
+        write(&self.file)
+            .with_context(|| format!("cannot write pid file {}", self.path.display()))?;
+        self.is_written = true;
+        Ok(())
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let is_ours = !self.is_written || number_in(&self.file) == Some(std::process::id());
+        if is_ours && is_still(&self.file, &self.path) {
+            let _ = remove_file(&self.path);
+        }
+    }
+}
+
+/// What others have written into it stands there in place of our number.
+fn number_in(mut file: &File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.take(32).read_to_string(&mut text)).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Whether there is a number in it or nothing, and not what somebody would miss: a device, a configuration
+/// that was named by mistake. It is written over, and removed at the end.
+fn is_pid_file(file: &File) -> bool {
+    let mut text = String::new();
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    let is_text = is_file && file.take(32).read_to_string(&mut text).is_ok();
+    let number = text.trim();
+    is_text && (number.is_empty() || number.parse::<u32>().is_ok())
+}
+
+fn is_still(file: &File, path: &Path) -> bool {
+    match (file.metadata(), path.symlink_metadata()) {
+        (Ok(ours), Ok(there)) => ours.ino() == there.ino() && ours.dev() == there.dev(),
+        _ => false,
+    }
+}
+
+fn held_by_another(path: &Path, mut file: File) -> Result<()> {
+    let mut pid = String::new();
+    // The number only makes the message better.
+    let _ = file.read_to_string(&mut pid);
+    let holder = match pid.trim() {
+        "" => "another process".to_owned(),
+        pid => format!("process {pid}"),
+    };
+    bail!("cannot lock pid file {}: held by {holder}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d3_a_pid_file_is_held_by_one_and_removed_at_the_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("pid");
+        let mut held = PidFile::lock(&path).expect("locked");
+        held.write().expect("written");
+        let pid = std::process::id();
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), format!("{pid}\n"));
+        let error = PidFile::lock(&path).expect_err("held");
+        assert!(error.to_string().ends_with(&format!("held by process {pid}")), "{error}");
+        drop(held);
+        assert!(!path.exists());
+        PidFile::lock(&path).expect("free again");
+    }
+
+    #[test]
+    fn d3_what_is_no_pid_file_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("settings");
+        for (text, is_taken) in
+            [("port = 80\n", false), ("1\n", true), ("", true), ("\u{ff}", false)]
+        {
+            std::fs::write(&path, text).expect("written");
+            assert_eq!(PidFile::lock(&path).is_ok(), is_taken, "{text:?}");
+            assert_eq!(path.exists(), !is_taken, "{text:?}");
+        }
+        let error = PidFile::lock(Path::new("/dev/null")).expect_err("a device");
+        assert_eq!(error.to_string(), "cannot use pid file /dev/null: it is something else");
+    }
+}

@@ -1,0 +1,45 @@
+//! Which files are ours alone: the bridge serves none of them, wherever they lie (F6). Whatever else we
+//! come to read a secret from or to write has its line here.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use bridge::Private;
+
+use crate::config::{Config, Destination};
+use crate::log;
+
+/// Those that this configuration names, and what our standard output and error are written to.
+pub(crate) fn files(config: &Config) -> Arc<Private> {
+    let log = match &config.log {
+        log::Requested::File(path) => Some(path),
+        log::Requested::Journal | log::Requested::Any => None,
+    };
+    let library = match &config.destination {
+        Destination::Program(program) => program.rebind_lib.as_ref(),
+        Destination::Service(_) => None,
+    };
+    let files = [log, config.pid_file.as_ref(), library].into_iter().flatten();
+    let files = files.chain(config.access.files.paths()).filter_map(absolute).collect();
+    let series = [log, config.record.as_ref()].into_iter().flatten();
+    let private = Private::new(files, series.filter_map(absolute));
+    for stream in [io::stdout().as_fd(), io::stderr().as_fd()] {
+        note(&private, stream);
+    }
+    private.look();
+    private.into()
+}
+
+fn note(private: &Private, stream: BorrowedFd<'_>) {
+    // Closed, it is nobody's file.
+    let file = stream.try_clone_to_owned().and_then(|stream| File::from(stream).metadata());
+    if let Ok(metadata) = file {
+        private.note(&metadata);
+    }
+}
+
+fn absolute(path: &std::path::PathBuf) -> Option<std::path::PathBuf> {
+    std::path::absolute(path).ok()
+}

@@ -1,0 +1,65 @@
+//! Tells those who wait for us how far we are: the caller of `-D`, and systemd. Knows neither's protocol.
+
+use std::convert::Infallible;
+use std::io;
+
+use crate::exit::Failure;
+use crate::host::daemon::Caller;
+use crate::host::systemd::Systemd;
+use crate::log::Log;
+
+/// Everybody who waits.
+pub(crate) struct Progress {
+    caller: Caller,
+    systemd: Systemd,
+    /// systemd has been told that we are ready.
+    ready: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(caller: Caller) -> Self {
+        Self { caller, systemd: Systemd::default(), ready: false }
+    }
+
+    /// Finds systemd. Once there is a log, for what it may warn of.
+    pub(crate) fn find_systemd(&mut self) -> io::Result<()> {
+        self.systemd = Systemd::find()?;
+        Ok(())
+    }
+
+    /// What was asked for is under way: the target's bridge is open, or the program is started (D1).
+    /// Whoever called us may read the log next.
+    pub(crate) fn up(&mut self, log: &Log) {
+        if self.caller.is_waiting() {
+            log.flush();
+        }
+        self.caller.up();
+    }
+
+    /// The bridge accepts (D4). Only the first time is news.
+    pub(crate) fn accepting(&mut self) {
+        if !std::mem::replace(&mut self.ready, true) {
+            self.systemd.ready();
+        }
+    }
+
+    /// What we are doing, for `systemctl status`.
+    pub(crate) fn status(&mut self, text: &str) {
+        self.systemd.status(text);
+    }
+
+    /// We have begun to end.
+    pub(crate) fn stopping(&mut self) {
+        self.systemd.stopping();
+    }
+
+    /// For ever: tells the watchdog that whoever polls this lives.
+    pub(crate) fn watchdog(&self) -> impl Future<Output = Infallible> + use<> {
+        self.systemd.watchdog()
+    }
+
+    /// We cannot do what was asked for. False: nobody waits to hear it.
+    pub(crate) fn failed(&mut self, failure: &Failure) -> bool {
+        self.caller.failed(failure)
+    }
+}

@@ -1,0 +1,65 @@
+//! The signals that we are sent, as what they ask for. Knows nothing of who answers them.
+
+use std::io::{self, IsTerminal};
+
+use futures_util::StreamExt;
+use nix::sys::signal::{self, SigSet};
+use procfs::process::Process;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
+
+/// The signals that no longer do what they do by default; but SIGHUP, where it was ignored when we were
+/// started (nohup, `trap '' HUP`), stays so.
+const CAUGHT: [i32; 6] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ];
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// A child has ended, or more than one.
+    Child,
+    /// Stop; asked for a second time, at once.
+    Stop,
+    /// Read again what may have changed.
+    Reload,
+}
+
+/// The signals that websockify listens to.
+pub(crate) struct Signals {
+    stream: signal_hook_tokio::Signals,
+    /// SIGHUP from a terminal that closed is a stop: who would see the rest?
+    hangup_stops: bool,
+}
+
+impl Signals {
+    /// From here on these signals no longer end the process. Needs a runtime.
+    ///
+    /// exec(2) keeps the mask: whoever called us may have blocked them, and they would never come.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let ignored = ignores_hangup();
+        let caught = || CAUGHT.into_iter().filter(|signal| *signal != SIGHUP || !ignored);
+        let unblocked = caught().map(signal::Signal::try_from);
+        unblocked.collect::<nix::Result<SigSet>>()?.thread_unblock()?;
+        let stream = signal_hook_tokio::Signals::new(caught())?;
+        Ok(Self { stream, hangup_stops: io::stderr().is_terminal() })
+    }
+
+    /// The next signal. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Signal {
+        loop {
+            match self.stream.next().await {
+                Some(SIGCHLD) => return Signal::Child,
+                Some(SIGHUP) if !self.hangup_stops => return Signal::Reload,
+                // Caught, so that the write fails instead, and a full recording ends no session.
+                Some(SIGXFSZ) => {}
+                Some(_) => return Signal::Stop,
+                // The stream ends only when its handle is closed, which nobody does.
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// Whether we were started with SIGHUP ignored; as long as nobody has caught it.
+fn ignores_hangup() -> bool {
+    let status = Process::myself().and_then(|us| us.status());
+    status.is_ok_and(|status| status.sigign & (1 << (SIGHUP - 1)) != 0)
+}

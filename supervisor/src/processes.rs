@@ -1,0 +1,13 @@
+//! The processes below us: found, told apart, signalled and reaped. Knows nothing of what the program
+//! is for, and asks no socket.
+
+mod exits;
+mod process;
+mod reap;
+mod table;
+mod tree;
+
+pub(crate) use exits::Exits;
+pub(crate) use process::{Process, list};
+pub(crate) use reap::Reaper;
+pub(crate) use tree::Tree;

@@ -1,0 +1,146 @@
+//! One process of the program: what it has open, and how it is signalled, whatever the kernel or a
+//! container refuses us. Knows nothing of whose it is.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, geteuid, getpgid, getpgrp};
+use procfs::process::FDTarget;
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+
+use super::table::{Seen, is_alive, stat};
+
+/// A process that was alive when we looked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
+    pub(crate) name: String,
+    group: Pid,
+    /// As in [`Seen::start`].
+    start: Option<u64>,
+}
+
+impl From<Seen> for Process {
+    fn from(seen: Seen) -> Self {
+        Self {
+            pid: Pid::from_raw(seen.pid),
+            name: seen.name,
+            group: Pid::from_raw(seen.group),
+            start: seen.start,
+        }
+    }
+}
+
+impl Process {
+    /// Whether /proc does not show it.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.start.is_none()
+    }
+
+    /// Whether it is seen to have the socket with this inode open.
+    pub(crate) fn holds(&self, inode: u64) -> bool {
+        has_open(self.pid.as_raw(), inode)
+    }
+
+    /// Whether it may have open, where we may not look (it changed user, and we lack CAP_SYS_PTRACE; or
+    /// /proc hides it), a socket of this user's: that is its user, or the one that it was started as.
+    pub(crate) fn may_hold(&self, uid: u32) -> bool {
+        hides_files(self.pid.as_raw()) && self.may_have_made(uid)
+    }
+
+    fn may_have_made(&self, uid: u32) -> bool {
+        let status = procfs::process::Process::new(self.pid.as_raw()).and_then(|now| now.status());
+        uid == geteuid().as_raw() || status.is_ok_and(|now| now.euid == uid)
+    }
+
+    /// Sends a signal to this very process, not to a later one with its number (pidfd_send_signal(2)).
+    /// Where that is refused, by a kernel before 5.3 or a container, kill(2) is as good but for the
+    /// moment since we have looked that it still is the same, and tells what is so. That it has ended is
+    /// no error.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        let by_pidfd = self.pidfd().and_then(|pidfd| {
+            let signal = rustix::process::Signal::from_named_raw(signal as i32)
+                .ok_or(rustix::io::Errno::INVAL)?;
+            Ok(pidfd_send_signal(pidfd, signal)?)
+        });
+        match by_pidfd {
+            Err(error) if has_ended(&error) || !self.is_there() => Ok(()),
+            Err(_) => match kill(self.pid, signal) {
+                Ok(()) | Err(Errno::ESRCH) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Ends it, and whoever it has forked into its process group since we looked: of those that
+    /// fork for ever, the one that we saw is gone before we get to it.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        let killed = self.signal(Signal::SIGKILL);
+        if self.group == getpgrp() {
+            return killed;
+        }
+        match killpg(self.group, Signal::SIGKILL) {
+            // Nobody is left there, or nobody who is ours to kill, which is told of each by itself.
+            Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => killed,
+            Err(error) => killed.and(Err(error.into())),
+        }
+    }
+
+    /// pidfd_open(2), and a look that it is still the same process.
+    pub(crate) fn pidfd(&self) -> io::Result<OwnedFd> {
+        let pid =
+            rustix::process::Pid::from_raw(self.pid.as_raw()).ok_or(rustix::io::Errno::SRCH)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        if self.is_there() { Ok(pidfd) } else { Err(rustix::io::Errno::SRCH.into()) }
+    }
+
+    /// Whether it has not ended. One that /proc hides, if only since we saw it, is told by its process
+    /// group, for which no right is needed.
+    pub(crate) fn is_there(&self) -> bool {
+        match stat(self.pid.as_raw()) {
+            Ok(stat) if self.start.is_some() => {
+                self.start == Some(stat.starttime) && is_alive(&stat)
+            }
+            _ => getpgid(Some(self.pid)) == Ok(self.group),
+        }
+    }
+}
+
+impl std::fmt::Display for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.pid, self.name)
+    }
+}
+
+/// For the log.
+pub(crate) fn list(processes: &[Process]) -> String {
+    processes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether an error says that there is no such process (any more).
+pub(super) fn has_ended(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Whether a process is seen to have the socket with this inode open.
+pub(super) fn has_open(pid: i32, inode: u64) -> bool {
+    let fds = procfs::process::Process::new(pid).and_then(|process| process.fd());
+    fds.is_ok_and(|mut fds| {
+        fds.any(|fd| {
+            fd.is_ok_and(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode))
+        })
+    })
+}
+
+/// Whether we may not see what a process has open. With CAP_DAC_READ_SEARCH the directory can be
+/// listed, and its links still not be read.
+fn hides_files(pid: i32) -> bool {
+    let Ok(mut files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return true };
+    files.next().is_some_and(|file| {
+        let link = file.and_then(|file| std::fs::read_link(file.path()));
+        link.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    })
+}

@@ -1,0 +1,179 @@
+//! Who is left: the processes that the program started, however deep, found by their parents in
+//! proc(5). As a child subreaper we become the parent of every orphan among them, so the walk from
+//! ourselves finds all.
+//!
+//! Two kinds of processes below us are set apart, with all that descends from them: those *inherited*, our
+//! children before we began (`helper & exec websockify`), and *leftovers* of earlier
+//! instances. Their process groups are set apart with them: an orphan of theirs shows its group
+//! where its parent is forgotten, and an instance begins with a group of its own.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+
+use super::process::{Process, has_open};
+use super::reap::Reaper;
+use super::table::{ProcessTable, Seen};
+
+/// The processes below us.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    us: i32,
+    table: ProcessTable,
+    /// By pid.
+    apart: HashMap<i32, Apart>,
+    groups_apart: HashMap<i32, Relation>,
+}
+
+/// A process that is set apart.
+#[derive(Debug)]
+struct Apart {
+    /// As in [`Seen::start`]: `None` if it was hidden all along.
+    start: Option<u64>,
+    relation: Relation,
+}
+
+/// What a process is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    /// Of the present instance.
+    Instance,
+    /// Of an earlier instance.
+    Leftover,
+    /// Our child before we began, or of such a one.
+    Inherited,
+    /// Not below us.
+    Unrelated,
+    /// Its parent has ended while we looked.
+    Unknown,
+}
+
+impl Tree {
+    /// Notes the children that we already have: they are inherited.
+    ///
+    /// # Errors
+    ///
+    /// /proc does not show who we are, or cannot be read.
+    pub(crate) fn new() -> io::Result<Self> {
+        let us = nix::unistd::getpid().as_raw();
+        if std::fs::read_link("/proc/self")?.to_str() != Some(&us.to_string()) {
+            return Err(io::Error::other("it belongs to another PID namespace"));
+        }
+        let (apart, groups_apart) = (HashMap::new(), HashMap::new());
+        let mut tree = Self { us, table: ProcessTable::new(us), apart, groups_apart };
+        tree.set_apart(Relation::Inherited)?;
+        Ok(tree)
+    }
+
+    /// Notes that an instance begins: whoever is below us now is a leftover.
+    pub(crate) fn begin_instance(&mut self) -> io::Result<()> {
+        self.set_apart(Relation::Leftover)
+    }
+
+    /// The living processes of the present instance.
+    pub(crate) fn instance(&mut self, reaper: &mut Reaper) -> io::Result<Vec<Process>> {
+        self.living(reaper, |relation| relation == Relation::Instance)
+    }
+
+    /// The living processes of every instance.
+    pub(crate) fn everyone(&mut self, reaper: &mut Reaper) -> io::Result<Vec<Process>> {
+        self.living(reaper, |relation| relation != Relation::Inherited)
+    }
+
+    fn set_apart(&mut self, relation: Relation) -> io::Result<()> {
+        for (seen, found) in self.below()? {
+            if found == Relation::Instance {
+                self.note_apart(&seen, relation);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_apart(&mut self, seen: &Seen, relation: Relation) {
+        let known = self.apart.get(&seen.pid).and_then(|apart| apart.start);
+        self.apart.insert(seen.pid, Apart { start: seen.start.or(known), relation });
+        self.groups_apart.insert(seen.group, relation);
+    }
+
+    /// One pass may miss a process that is forked while it goes on, by a parent that ends before it
+    /// is read itself. That parent, or the one who held on to it, is then a child of ours that has
+    /// ended: nobody is believed to be left before a pass during which no child has.
+    fn living(
+        &mut self,
+        reaper: &mut Reaper,
+        wanted: impl Fn(Relation) -> bool,
+    ) -> io::Result<Vec<Process>> {
+        loop {
+            let alive = self.below()?.into_iter().filter(|(seen, _)| seen.alive);
+            let wanted: Vec<_> = alive
+                .filter(|(_, relation)| wanted(*relation))
+                .map(|(seen, _)| Process::from(seen))
+                .collect();
+            if !wanted.is_empty() || !reaper.collect() {
+                return Ok(wanted);
+            }
+        }
+    }
+
+    /// Everybody below us, zombies included; who descends from somebody apart is apart too, and
+    /// stays so when that parent ends.
+    fn below(&mut self) -> io::Result<Vec<(Seen, Relation)>> {
+        let all = self.table.read()?;
+        self.apart.retain(|pid, apart| all.get(pid).is_some_and(|seen| apart.is(seen)));
+        let found: Vec<_> = all
+            .values()
+            .map(|seen| (seen.clone(), self.relation(seen, &all)))
+            .filter(|(_, relation)| !matches!(relation, Relation::Unrelated | Relation::Unknown))
+            .collect();
+        if found.is_empty() {
+            self.table.check_for_nameless()?;
+        }
+        for (seen, relation) in &found {
+            if *relation != Relation::Instance {
+                self.note_apart(seen, *relation);
+            }
+        }
+        let groups: HashSet<_> = found.iter().map(|(seen, _)| seen.group).collect();
+        self.groups_apart.retain(|group, _| groups.contains(group));
+        Ok(found)
+    }
+
+    fn relation(&self, seen: &Seen, all: &HashMap<i32, Seen>) -> Relation {
+        let mut relation = Relation::Instance;
+        let mut at = seen;
+        // Parents are read one after the other, so the chain could in theory close; no real one is
+        // longer than there are processes.
+        for _ in 0..all.len() {
+            if relation == Relation::Instance {
+                let apart = self.apart.get(&at.pid).filter(|apart| apart.is(at));
+                let apart = apart.map(|apart| &apart.relation);
+                relation = *apart.or(self.groups_apart.get(&at.group)).unwrap_or(&relation);
+            }
+            if at.ppid == self.us {
+                return relation;
+            }
+            match all.get(&at.ppid) {
+                Some(parent) => at = parent,
+                None if at.ppid == 0 => return Relation::Unrelated,
+                None => return Relation::Unknown,
+            }
+        }
+        Relation::Unknown
+    }
+
+    /// Whether somebody who is certainly none of the instance's has the socket with this inode open.
+    pub(crate) fn is_held_outside(&self, inode: u64) -> io::Result<bool> {
+        let all = self.table.read()?;
+        let is_outside = |seen: &&Seen| {
+            !matches!(self.relation(seen, &all), Relation::Instance | Relation::Unknown)
+        };
+        Ok(all.values().filter(is_outside).any(|seen| has_open(seen.pid, inode)))
+    }
+}
+
+impl Apart {
+    /// Whether this is it, and not a later one with its number. One that /proc hides is our child, or
+    /// stands in the list of a living parent: nobody can have got its number.
+    fn is(&self, seen: &Seen) -> bool {
+        self.start.is_none() || seen.start.is_none() || self.start == seen.start
+    }
+}

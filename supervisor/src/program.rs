@@ -1,0 +1,108 @@
+//! Owns the wrapped program's life: waits until something happens, has [events](self::events) find out
+//! what, asks [`state::step`] what it means, and has [actions](self::actions) carry that out.
+
+mod actions;
+mod daemon;
+mod diagnosis;
+mod events;
+mod leader;
+mod monitor;
+mod output;
+mod pace;
+mod signalling;
+mod spawn;
+pub(crate) mod state;
+mod supervisor;
+mod terminal;
+
+use std::time::Instant;
+
+use tracing::debug;
+
+use crate::clock::until;
+use crate::config::ProgramSpec;
+use crate::exit::{ExitStatus, Failure};
+use crate::host::Host;
+use crate::host::signals::Signal;
+use crate::relay::{Notice, ProgramRelay};
+use state::{Event, State, ended_unheard, step};
+use supervisor::Supervisor;
+
+/// Runs the program and its bridge until both are over; the result is websockify's exit status.
+pub(crate) async fn supervise(
+    spec: &ProgramSpec,
+    relay: ProgramRelay,
+    host: &mut Host<'_>,
+) -> Result<ExitStatus, Failure> {
+    let (state, actions) = State::begin(Instant::now());
+    let mut supervisor = Supervisor::new(spec, relay, host, state)?;
+    supervisor.host.progress.status(state.description());
+    supervisor.perform(actions);
+    loop {
+        while let Some(event) = supervisor.events.pop_front() {
+            supervisor.take(event);
+            if supervisor.events.is_empty() {
+                supervisor.check_empty();
+            }
+        }
+        if let State::Ended { status } = supervisor.state {
+            return supervisor.finish(status).await;
+        }
+        supervisor.next().await;
+        supervisor.check_empty();
+    }
+}
+
+impl Supervisor<'_, '_> {
+    /// Waits until something has happened; what it was stands in `events`, unless it was nothing.
+    async fn next(&mut self) {
+        let unseen = self.state.awaits_listener() && self.monitor.listener().is_none();
+        let awaited = unseen || self.daemon.is_lost() || self.monitor.is_blind();
+        let unasked = awaited.then_some(self.pace.unasked());
+        let hinted = self.pace.hinted();
+        let deadline = self.state.deadline(&self.spec.policy);
+        let kill = self.signalling.next_kill();
+        tokio::select! {
+            signal = self.host.signals.next() => match signal {
+                Signal::Child => self.children_ended(),
+                Signal::Stop => self.events.push_back(Event::Stop),
+                Signal::Reload => self.host.reload(),
+            },
+            notices = self.engine.heard() => self.heed(&notices),
+            () = until(hinted) => self.look(),
+            () = self.daemon.ended() => self.daemon_ended(),
+            notice = self.relay.next() => match notice {
+                Notice::Ended(status) => self.events.push_back(Event::BridgeEnded(status)),
+                Notice::Recheck => self.pace.hint(),
+            },
+            () = until(deadline) => self.events.push_back(Event::Deadline),
+            () = until(unasked) => self.look_unasked(),
+            () = until(kill) => self.kill(),
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        let before = self.state;
+        let (next, actions) = step(before, event, Instant::now(), &self.spec.policy);
+        if ended_unheard(&before, event, &next) {
+            self.diagnosis.unheard(&self.engine);
+        }
+        if next != before {
+            debug!("{} on {event:?}: {}", before.name(), next.name());
+            self.host.progress.status(next.description());
+        }
+        self.state = next;
+        self.perform(actions);
+    }
+
+    /// All is over.
+    async fn finish(mut self, status: ExitStatus) -> Result<ExitStatus, Failure> {
+        // Who ended since the last SIGCHLD would be left a zombie to the next parent.
+        self.monitor.reap(None);
+        output::finish(self.readers).await;
+        match self.refusal {
+            Some(reason) => Err(Failure { status, reason }),
+            None => Ok(status),
+        }
+    }
+}

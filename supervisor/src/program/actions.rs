@@ -1,0 +1,153 @@
+//! Carries out what the [state](super::state) says is to be done. Decides nothing.
+
+use std::time::Instant;
+
+use bridge::Shutdown;
+use nix::unistd::Pid;
+use tracing::{debug, error, info, warn};
+
+use super::daemon::Daemon;
+use super::output::Output;
+use super::spawn::{Preparation, spawn};
+use super::state::{Action, Event, WrapMode};
+use super::supervisor::Supervisor;
+use crate::exit::{ExitStatus, Failure};
+use crate::processes::list;
+use crate::relay::Ending;
+
+impl Supervisor<'_, '_> {
+    pub(super) fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Spawn => self.spawn(),
+                Action::WarnSilent => self.diagnosis.silent(&self.engine, &mut self.monitor),
+                Action::WarnSettled => warn!(
+                    program = self.spec.name,
+                    "what the program has left did not listen on port {} within {:?}, and counts as ended",
+                    self.spec.port,
+                    self.spec.policy.wrap_timeout
+                ),
+                Action::WarnUnheard => self.diagnosis.never_listened(),
+                Action::WarnFast { delay } => {
+                    warn!(program = self.spec.name, "respawning too fast, next start in {delay:?}");
+                }
+                Action::Daemonized => self.daemonized(),
+                Action::OpenBridge => self.open_bridge(),
+                Action::PauseBridge => self.relay.pause(),
+                Action::RefuseSessions => {
+                    self.relay.refuse();
+                    info!(program = self.spec.name, "program has ended; sessions are refused");
+                }
+                Action::DrainBridge => self.end_bridge(Shutdown::Drain),
+                Action::StopBridge => self.end_bridge(Shutdown::Now),
+                Action::Terminate => self.terminate(),
+                Action::Kill => self.kill(),
+                Action::LeaveDaemon => self.leave_daemon(),
+                Action::NameSurvivors => {
+                    error!("cannot end {}", list(&self.monitor.everyone()));
+                }
+            }
+        }
+    }
+
+    fn spawn(&mut self) {
+        self.begin_instance();
+        let command = &self.spec.command;
+        let output = Output::open(&self.host.log.sink, self.spec.policy.mode, &command[0]);
+        match self.start(&output) {
+            Ok(pid) => {
+                let name = &self.spec.name;
+                info!(program = name, pid = pid.as_raw(), "program started: {name}[{pid}]");
+                output.log(&command[0], pid, &mut self.readers);
+                self.host.progress.up(self.host.log);
+                self.leader.begin(pid);
+                self.diagnosis.started(&self.engine);
+            }
+            Err(failure) => {
+                self.leader.fail();
+                if self.leader.is_first() {
+                    self.refusal = Some(failure.reason);
+                } else {
+                    error!("{}", failure.reason);
+                }
+                self.events.push_back(Event::SpawnFailed(failure.status));
+            }
+        }
+    }
+
+    /// What was seen of the last instance is not true of the next.
+    fn begin_instance(&mut self) {
+        self.monitor.begin_instance();
+        self.engine.begin_instance();
+        self.relay.begin_instance();
+        self.daemon = Daemon::default();
+        self.events.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
+        while self.readers.try_join_next().is_some() {}
+        self.pace.quicken(Instant::now());
+    }
+
+    fn start(&mut self, output: &Output) -> Result<Pid, Failure> {
+        let terminal = self.leader.lend_terminal();
+        self.engine.renew(&self.host.private)?;
+        let open_files = self.host.open_files;
+        let prepared = Preparation { engine: &self.engine, open_files, output, terminal };
+        spawn(&self.spec.command, &prepared)
+    }
+
+    fn daemonized(&mut self) {
+        let daemon = self.monitor.listener().map_or_else(String::new, |at| list(&at.holders));
+        match self.spec.policy.mode {
+            WrapMode::Exit => warn!(
+                program = self.spec.name,
+                "program has daemonized as {daemon} and is stopped; --wrap-mode=ignore would keep it"
+            ),
+            WrapMode::Ignore | WrapMode::Respawn => {
+                info!(program = self.spec.name, "program has daemonized as {daemon}");
+            }
+        }
+        self.watch_daemon();
+    }
+
+    fn open_bridge(&mut self) {
+        let Some(address) = self.monitor.listener().map(|listener| listener.address) else {
+            return;
+        };
+        debug!(program = self.spec.name, "program listens on {address}");
+        match self.relay.open(address) {
+            Ok(()) => {
+                self.host.certificates.report_off();
+                self.host.progress.accepting();
+            }
+            Err(failure) => {
+                error!("{failure:#}");
+                self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));
+            }
+        }
+    }
+
+    fn end_bridge(&mut self, shutdown: Shutdown) {
+        self.host.progress.stopping();
+        if self.relay.end(shutdown) == Ending::NothingToEnd {
+            self.events.push_back(Event::BridgeEnded(ExitStatus::SUCCESS));
+        }
+    }
+
+    fn terminate(&mut self) {
+        self.leader.take_terminal_back();
+        self.signalling.terminate(&self.monitor.everyone());
+    }
+
+    /// To every process of every instance, and again until nobody is left.
+    pub(super) fn kill(&mut self) {
+        self.signalling.kill(&self.monitor.everyone());
+    }
+
+    fn leave_daemon(&mut self) {
+        let left = self.monitor.everyone();
+        if left.is_empty() {
+            return;
+        }
+        info!("program is left running: {}", list(&left));
+        self.engine.keep();
+    }
+}

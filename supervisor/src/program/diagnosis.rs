@@ -1,0 +1,69 @@
+//! Says, once, why the program does not listen where it should (W12): what stands in the engine's way, or
+//! which port the program has in place of that. Knows nothing of when to say so.
+
+use tracing::warn;
+
+use super::monitor::Monitor;
+use crate::config::ProgramSpec;
+use crate::engine::Engine;
+
+/// What has been said.
+#[derive(Debug)]
+pub(super) struct Diagnosis<'a> {
+    spec: &'a ProgramSpec,
+    /// The reason, or that there is none to be seen.
+    is_said: bool,
+}
+
+impl<'a> Diagnosis<'a> {
+    pub(super) fn of(spec: &'a ProgramSpec) -> Self {
+        Self { spec, is_said: false }
+    }
+
+    /// An instance was started: what can be seen from outside.
+    pub(super) fn started(&mut self, engine: &Engine) {
+        if self.is_said {
+            return;
+        }
+        if let Some(obstacle) = engine.obstacle(&self.spec.command[0]) {
+            warn!("program {} {obstacle}", self.spec.name);
+            self.is_said = true;
+        }
+    }
+
+    /// An instance has ended, or says nothing: what was seen of its processes.
+    pub(super) fn unheard(&mut self, engine: &Engine) {
+        if self.is_said {
+            return;
+        }
+        if let Some(reason) = engine.out_of_reach(&self.spec.command) {
+            let (name, port) = (&self.spec.name, self.spec.port);
+            warn!(program = name, "program {name} does not listen on port {port}: {reason}");
+            self.is_said = true;
+        }
+    }
+
+    /// An instance runs, and has not listened yet.
+    pub(super) fn silent(&mut self, engine: &Engine, monitor: &mut Monitor) {
+        self.unheard(engine);
+        if !self.is_said {
+            let port = self.spec.port;
+            let advice = match monitor.other_ports().as_slice() {
+                [] => "; if it uses another one, give it with --program-port".into(),
+                [other] => format!(", but on {other}; --program-port={other} bridges to that"),
+                others => format!(", but on {others:?}; give the right one with --program-port"),
+            };
+            let program = &self.spec.name;
+            warn!(program, "program does not listen on port {port} yet{advice}");
+        }
+        self.is_said = true;
+    }
+
+    /// The last instance has ended, and none has listened.
+    pub(super) fn never_listened(&self) {
+        if !self.is_said {
+            let (program, port) = (&self.spec.name, self.spec.port);
+            warn!(program, "program has ended without listening on port {port}");
+        }
+    }
+}

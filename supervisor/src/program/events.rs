@@ -1,0 +1,159 @@
+//! Finds out what has happened, by looking, and tells it as events. What they mean is for the
+//! [state](super::state) to say.
+
+use std::time::Instant;
+
+use nix::unistd::Pid;
+use tracing::{debug, info, warn};
+
+use super::monitor::Change;
+use super::state::{Event, State};
+use super::supervisor::Supervisor;
+use crate::engine::{BindRequest, Notices};
+use crate::processes::list;
+
+impl Supervisor<'_, '_> {
+    /// The engine has heard something of the program.
+    pub(super) fn heed(&mut self, notices: &Notices) {
+        if notices.listens {
+            self.pace.hint();
+        }
+        if !notices.requests.is_empty() {
+            self.look();
+            for request in &notices.requests {
+                self.bind_for(request);
+            }
+        }
+    }
+
+    /// A process could not bind the relocated port, as it has another user than we. If it is the
+    /// program's, and nobody of the program listens there, it is bound for it.
+    fn bind_for(&mut self, request: &BindRequest) {
+        let pid = request.pid;
+        if self.monitor.listener().is_some() || !self.monitor.is_of_instance(pid) {
+            debug!("process {pid} wants the relocated port, and is not given it");
+        } else if let Err(failure) = self.engine.bind(request) {
+            let reason = bridge::words(&failure);
+            warn!(
+                "cannot give the relocated port to process {pid}, which has another user: {reason}"
+            );
+        }
+    }
+
+    /// Some children have ended or were stopped: finds out what that means.
+    pub(super) fn children_ended(&mut self) {
+        if !self.leader_ended() {
+            self.pace.hint();
+        }
+        if self.monitor.has_stopped(self.leader.running()) {
+            self.leader.suspend();
+        }
+    }
+
+    /// Reaps, and if the leader has ended, tells so and whom it left.
+    fn leader_ended(&mut self) -> bool {
+        if let Some(status) = self.monitor.reap(self.leader.running()) {
+            let pid = self.leader.end(status).map(Pid::as_raw);
+            info!(
+                program = self.spec.name,
+                pid,
+                %status,
+                "program's first process has ended: status {status}"
+            );
+        }
+        let Some(status) = self.leader.ended() else { return false };
+        if !self.state.minds_listener() {
+            self.leader.forget();
+            self.leader.take_terminal_back();
+            return true;
+        }
+        // If we cannot look, we do at the next look.
+        let Some(left) = self.monitor.left() else { return true };
+        self.leader.forget();
+        let served = self.relay.has_served();
+        let is_interrupted = self.leader.is_interrupted(status);
+        self.leader.take_terminal_back();
+        self.events.push_back(if is_interrupted {
+            Event::Interrupted(status)
+        } else {
+            Event::LeaderEnded { status, left, served }
+        });
+        true
+    }
+
+    /// Looks whether a process of the instance listens, where that matters, and tells what has changed.
+    pub(super) fn look(&mut self) {
+        self.pace.begin_look();
+        if !self.state.minds_listener() {
+            return;
+        }
+        let began = Instant::now();
+        let was_blind = self.monitor.is_blind();
+        match self.monitor.look() {
+            Some(Change::Appeared) => {
+                self.leader.take_terminal_back();
+                self.events.push_back(Event::Listening);
+            }
+            Some(Change::Gone) => {
+                self.events.push_back(Event::ListenerGone);
+                self.pace.quicken(Instant::now());
+            }
+            None => {}
+        }
+        if self.monitor.is_blind() && !was_blind {
+            self.pace.quicken(Instant::now());
+        }
+        if self.monitor.listener().is_none() {
+            self.engine.look(self.monitor.instance());
+        }
+        // Looking reaps, and may have come upon the leader.
+        self.leader_ended();
+        self.pace.end_look(began.elapsed(), Instant::now());
+    }
+
+    pub(super) fn look_unasked(&mut self) {
+        self.pace.slow_down(Instant::now());
+        self.look();
+        if self.daemon.take_lost() {
+            self.watch_daemon();
+        }
+    }
+
+    /// Tells when nobody is left of those whose end the state waits for.
+    pub(super) fn check_empty(&mut self) {
+        let empty = match self.state {
+            State::Settling { .. } => self.monitor.is_instance_over(),
+            State::Stopping(stopping) => stopping.awaits_tree() && self.monitor.is_everyone_gone(),
+            _ => false,
+        };
+        if empty {
+            self.events.push_back(Event::TreeEmpty);
+        }
+    }
+
+    /// Watches those who hold the listener now, where that matters.
+    pub(super) fn watch_daemon(&mut self) {
+        if !self.state.minds_listener() {
+            return;
+        }
+        let Some(listener) = self.monitor.listener() else {
+            let served = self.relay.has_served();
+            return self.events.push_back(Event::DaemonEnded { served });
+        };
+        self.daemon.watch(&listener.holders);
+        if self.daemon.is_lost() {
+            self.pace.quicken(Instant::now());
+        }
+    }
+
+    /// Those who held the listener have ended. A daemon on its way into the background was only
+    /// passing through them: it ends when nobody has taken over.
+    pub(super) fn daemon_ended(&mut self) {
+        self.look();
+        if let Some(listener) = self.monitor.listener().filter(|_| self.state.minds_listener()) {
+            let daemon = list(&listener.holders);
+            info!(program = self.spec.name, "program goes on as {daemon}");
+        }
+        self.watch_daemon();
+    }
+}

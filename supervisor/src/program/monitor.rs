@@ -1,0 +1,282 @@
+//! The program as it is seen from outside: which of its processes are alive, and which of them holds
+//! the listening socket. It is told nothing by the program; it looks.
+
+use std::io;
+use std::net::SocketAddr;
+
+use nix::unistd::Pid;
+use tracing::{error, warn};
+
+use super::state::Left;
+use crate::exit::ExitStatus;
+use crate::processes::{Process, Reaper, Tree};
+
+/// No socket is bound to it: whoever asks the kernel for it asks for all.
+const ANY_PORT: u16 = 0;
+
+/// How often the owner of a listener that nobody is seen to hold is looked for: it is being forked
+/// from one process to the next, and a look takes about as long as a fork.
+const LOOKS: usize = 50;
+/// How often a process that is not seen among the program's is looked for again.
+const RELOOKS: usize = 3;
+
+/// What was seen when we looked last.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    tree: Tree,
+    reaper: Reaper,
+    /// The relocated port.
+    port: u16,
+    listener: Option<Listener>,
+    /// The processes of the instance.
+    instance: Vec<Process>,
+    /// The last look at the processes failed, or that at the sockets: what we know may be old.
+    blind: Blind,
+    /// Whether it was said that /proc hides processes.
+    hiding_named: bool,
+    /// Whether it was said of this instance that it shares its port.
+    sharing_named: bool,
+}
+
+#[derive(Debug, Default)]
+struct Blind {
+    processes: bool,
+    sockets: bool,
+}
+
+/// Where a process of the instance listens, and who holds that socket.
+#[derive(Debug, Clone)]
+pub(crate) struct Listener {
+    pub(crate) address: SocketAddr,
+    pub(crate) holders: Vec<Process>,
+}
+
+/// What has changed since the last look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// A process of the instance listens, where none did or somewhere else.
+    Appeared,
+    Gone,
+}
+
+impl Monitor {
+    /// Whoever is our child now is none of the program's.
+    ///
+    /// # Errors
+    ///
+    /// /proc cannot be used.
+    pub(crate) fn new(port: u16) -> io::Result<Self> {
+        let tree = Tree::new()?;
+        Ok(Self {
+            tree,
+            reaper: Reaper::default(),
+            port,
+            listener: None,
+            instance: vec![],
+            blind: Blind::default(),
+            hiding_named: false,
+            sharing_named: false,
+        })
+    }
+
+    /// Whoever is left now belongs to no instance that follows.
+    pub(crate) fn begin_instance(&mut self) {
+        let begun = self.tree.begin_instance();
+        self.note_processes(begun);
+        self.listener = None;
+        self.instance.clear();
+        self.sharing_named = false;
+    }
+
+    /// The listener, as it was seen last.
+    pub(crate) fn listener(&self) -> Option<&Listener> {
+        self.listener.as_ref()
+    }
+
+    /// The processes of the instance, as they were seen last.
+    pub(crate) fn instance(&self) -> &[Process] {
+        &self.instance
+    }
+
+    /// Whether the last look failed.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.blind.processes || self.blind.sockets
+    }
+
+    /// Looks, and tells what has changed.
+    pub(crate) fn look(&mut self) -> Option<Change> {
+        let before = self.listener.as_ref().map(|listener| listener.address);
+        self.find()?;
+        match (before, self.listener.as_ref().map(|listener| listener.address)) {
+            (Some(_), None) => Some(Change::Gone),
+            (before, Some(now)) if before != Some(now) => Some(Change::Appeared),
+            _ => None,
+        }
+    }
+
+    /// Looks who of the instance is left; `None` if that cannot be seen now.
+    pub(crate) fn left(&mut self) -> Option<Left> {
+        self.find()?;
+        Some(match (&self.listener, self.instance.is_empty()) {
+            (Some(_), _) => Left::Listener,
+            (None, true) => Left::Nobody,
+            (None, false) => Left::Idle,
+        })
+    }
+
+    /// Whether a process is one of the instance's. One whose parent has ended while we looked may be.
+    pub(crate) fn is_of_instance(&mut self, pid: Pid) -> bool {
+        let is_in = |instance: &[Process]| instance.iter().any(|process| process.pid == pid);
+        is_in(&self.instance)
+            || (0..RELOOKS).any(|_| self.processes().is_some_and(|instance| is_in(&instance)))
+    }
+
+    /// The ports, other than the relocated one, that processes of the instance are seen to listen on.
+    pub(crate) fn other_ports(&mut self) -> Vec<u16> {
+        let Some(instance) = self.processes() else { return vec![] };
+        let all = bridge::sock_diag::listeners(ANY_PORT).unwrap_or_default();
+        let ours = all.iter().filter(|listener| held(listener, &instance).is_some());
+        let mut ports: Vec<_> = ours.map(|listener| listener.addr.port()).collect();
+        ports.retain(|port| *port != self.port);
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// Whether nobody of the instance is known to be left.
+    pub(crate) fn is_instance_over(&mut self) -> bool {
+        self.processes().is_some_and(|instance| instance.is_empty())
+    }
+
+    /// Whether nobody of any instance is known to be left.
+    pub(crate) fn is_everyone_gone(&mut self) -> bool {
+        let everyone = self.tree.everyone(&mut self.reaper);
+        self.note_processes(everyone).is_some_and(|everyone| everyone.is_empty())
+    }
+
+    /// Who is seen to be left of all instances.
+    pub(crate) fn everyone(&mut self) -> Vec<Process> {
+        let everyone = self.tree.everyone(&mut self.reaper);
+        let everyone = self.note_processes(everyone).unwrap_or_default();
+        self.name_hidden(&everyone);
+        everyone
+    }
+
+    /// Whether the leader was stopped (SIGTSTP, SIGTTIN) since this was asked last.
+    pub(crate) fn has_stopped(&mut self, leader: Option<Pid>) -> bool {
+        self.reaper.take_stopped(leader)
+    }
+
+    /// Reaps, and returns the status of the leader if it has ended.
+    pub(crate) fn reap(&mut self, leader: Option<Pid>) -> Option<ExitStatus> {
+        self.reaper.collect();
+        self.reaper.take(leader)
+    }
+
+    /// Notes the instance, and its listener, the one that was known if it is still there. `None` if
+    /// we cannot look: then what we knew stands.
+    fn find(&mut self) -> Option<()> {
+        let known = self.listener.as_ref().map(|listener| listener.address);
+        let mut instance = self.processes()?;
+        for _ in 0..LOOKS {
+            let Some(mut listeners) = self.listeners() else {
+                if !instance.is_empty() {
+                    return None;
+                }
+                self.listener = None;
+                break;
+            };
+            listeners.sort_by_key(|listener| Some(listener.addr) != known);
+            self.listener = listeners.iter().find_map(|listener| held(listener, &instance));
+            if self.is_shared(&listeners, &instance) {
+                self.listener = None;
+                break;
+            }
+            if self.listener.is_some() || listeners.is_empty() {
+                break;
+            }
+            // Others' listeners do not count (W2).
+            let outside = listeners.iter().map(|at| self.tree.is_held_outside(at.inode.into()));
+            let outside = outside.collect::<io::Result<Vec<_>>>();
+            if self.note_processes(outside)?.into_iter().all(|outside| outside) {
+                break;
+            }
+            instance = self.processes()?;
+        }
+        self.instance = instance;
+        Some(())
+    }
+
+    /// Whether somebody outside of the instance listens on the listener's address too: the kernel would
+    /// give him some of the clients. A leftover of the program's can have got there, or another process
+    /// of our own user.
+    fn is_shared(&mut self, all: &[bridge::sock_diag::Listener], instance: &[Process]) -> bool {
+        let Some(address) = self.listener.as_ref().map(|listener| listener.address) else {
+            return false;
+        };
+        let mut others = all.iter().filter(|other| other.addr == address);
+        let is_shared = others.any(|other| {
+            held(other, instance).is_none()
+                && self.tree.is_held_outside(other.inode.into()).unwrap_or(true)
+        });
+        if is_shared && !std::mem::replace(&mut self.sharing_named, is_shared) {
+            warn!(
+                "a process that is not the program's listens on its relocated port too: no client is let through"
+            );
+        }
+        is_shared
+    }
+
+    fn processes(&mut self) -> Option<Vec<Process>> {
+        let instance = self.tree.instance(&mut self.reaper);
+        let instance = self.note_processes(instance)?;
+        self.name_hidden(&instance);
+        Some(instance)
+    }
+
+    /// Says once that what we see is not all.
+    fn name_hidden(&mut self, seen: &[Process]) {
+        let hidden = seen.iter().find(|process| process.is_hidden());
+        if let Some(process) = hidden.filter(|_| !self.hiding_named) {
+            self.hiding_named = true;
+            warn!(
+                "/proc hides processes of the program ({} is one): what they have open cannot be \
+                 seen, and those of other users cannot be stopped",
+                process.pid
+            );
+        }
+    }
+
+    /// Everybody who listens on the relocated port. Says once that we cannot look.
+    fn listeners(&mut self) -> Option<Vec<bridge::sock_diag::Listener>> {
+        let listeners = bridge::sock_diag::listeners(self.port);
+        note(&mut self.blind.sockets, "who listens", listeners)
+    }
+
+    fn note_processes<T>(&mut self, seen: io::Result<T>) -> Option<T> {
+        note(&mut self.blind.processes, "the program's processes", seen)
+    }
+}
+
+/// Says once that we cannot look.
+fn note<T>(blind: &mut bool, object: &str, seen: io::Result<T>) -> Option<T> {
+    let was_blind = std::mem::replace(blind, seen.is_err());
+    seen.inspect_err(|failure| {
+        if !was_blind {
+            error!("cannot see {object}: {}", bridge::words(failure));
+        }
+    })
+    .ok()
+}
+
+/// Those who hold a listener: who is seen to, and only if there is none, who may.
+fn held(listener: &bridge::sock_diag::Listener, instance: &[Process]) -> Option<Listener> {
+    let those = |hold: &dyn Fn(&Process) -> bool| -> Vec<Process> {
+        instance.iter().filter(|process| hold(process)).cloned().collect()
+    };
+    let mut holders = those(&|process| process.holds(listener.inode.into()));
+    if holders.is_empty() {
+        holders = those(&|process| process.may_hold(listener.uid));
+    }
+    (!holders.is_empty()).then_some(Listener { address: listener.addr, holders })
+}

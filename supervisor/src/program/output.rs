@@ -1,0 +1,140 @@
+//! Where the program's standard output and error go: wherever the log goes (W11).
+//!
+//! A slow log must not block the program, and a daemon that outlives us must not die of SIGPIPE: so it
+//! writes to a pipe of ours only where it cannot outlive us.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::unix::pipe::Receiver;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::state::WrapMode;
+use crate::log::Sink;
+use bridge::words;
+
+/// Where systemd-journald takes streams of lines (sd_journal_stream_fd(3)).
+const JOURNAL_STREAMS: &str = "/run/systemd/journal/stdout";
+/// A longer line is logged in pieces; journald's own limit, bytes.
+const LINE_MAX: u64 = 48 * 1024;
+/// How long our end waits for the last of the program's lines.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Standard output and error of one instance.
+pub(super) struct Output {
+    streams: Option<File>,
+    /// What the variable JOURNAL_STREAM must say to the program.
+    journal: Option<String>,
+    reader: Option<OwnedFd>,
+}
+
+impl Output {
+    /// Opens what the instance will write to.
+    pub(super) fn open(log: &Sink, mode: WrapMode, command: &OsStr) -> Self {
+        let inherited = Self { streams: None, journal: None, reader: None };
+        let opened = match log {
+            // Under -D without a log, standard error is /dev/null already.
+            Sink::Stderr | Sink::Nowhere => return inherited,
+            Sink::Journal => journal_stream(command),
+            Sink::File(file) if mode == WrapMode::Ignore => {
+                file.to_keep().and_then(|file| match file {
+                    Some(file) => Ok(Self { streams: Some(file), ..inherited }),
+                    None => Err(io::Error::other("the log file is not a regular file")),
+                })
+            }
+            Sink::File(_) => tagged_lines(),
+        };
+        opened.unwrap_or_else(|error| {
+            warn!("cannot log the program's output: {}", words(&error));
+            Self {
+                streams: File::options().write(true).open("/dev/null").ok(),
+                journal: None,
+                reader: None,
+            }
+        })
+    }
+
+    /// For [`std::process::Command::stdout`] and `stderr`.
+    pub(super) fn stdio(&self) -> io::Result<Stdio> {
+        Ok(match &self.streams {
+            Some(file) => file.try_clone()?.into(),
+            None => Stdio::inherit(),
+        })
+    }
+
+    /// What JOURNAL_STREAM is to say, if the program writes to a stream of its own.
+    pub(super) fn journal_stream(&self) -> Option<&str> {
+        self.journal.as_deref()
+    }
+
+    /// Logs what the instance writes, tagged with its name and process id, in a task of `readers`.
+    pub(super) fn log(self, command: &OsStr, pid: Pid, readers: &mut JoinSet<()>) {
+        let Some(pipe) = self.reader else { return };
+        match Receiver::from_owned_fd(pipe) {
+            Ok(pipe) => {
+                readers.spawn(log_lines(pipe, format!("{}[{pid}]", identifier(command))));
+            }
+            Err(error) => warn!("cannot log the program's output: {}", words(&error)),
+        }
+    }
+}
+
+/// Waits until everything is logged that was written. Processes that are left may go on to write.
+pub(super) async fn finish(mut readers: JoinSet<()>) {
+    let all = async { while readers.join_next().await.is_some() {} };
+    let _ = timeout(LAST_WORDS, all).await;
+}
+
+/// The program's name, without its directory.
+fn identifier(command: &OsStr) -> String {
+    Path::new(command).file_name().unwrap_or(command).to_string_lossy().replace('\n', " ")
+}
+
+/// A stream of the program's own: journald reads it, names it, and takes each line's process id from
+/// the kernel.
+fn journal_stream(command: &OsStr) -> io::Result<Output> {
+    let identifier = identifier(command);
+    let mut stream = UnixStream::connect(JOURNAL_STREAMS)?;
+    // Identifier, unit, priority (info), level prefixes parsed, and three ways to forward: none.
+    write!(stream, "{identifier}\n\n6\n1\n0\n0\n0\n")?;
+    let file = File::from(OwnedFd::from(stream));
+    let metadata = file.metadata()?;
+    let journal = Some(format!("{}:{}", metadata.dev(), metadata.ino()));
+    Ok(Output { streams: Some(file), journal, reader: None })
+}
+
+fn tagged_lines() -> io::Result<Output> {
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    Ok(Output { streams: Some(writer.into()), journal: None, reader: Some(reader) })
+}
+
+async fn log_lines(pipe: Receiver, tag: String) {
+    let mut lines = BufReader::new(pipe);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line).await {
+            Ok(0) => return,
+            Ok(_) => {
+                let text = String::from_utf8_lossy(&line);
+                info!("{tag}: {}", text.trim_end_matches(['\n', '\r']));
+                // Lines that are there already cost no waiting: without this, a program that floods
+                // its output would keep the thread that sessions may be waiting for.
+                tokio::task::coop::consume_budget().await;
+            }
+            Err(error) => return warn!("cannot read the output of {tag}: {}", words(&error)),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! When the supervisor looks at the program again: unasked ever more slowly, as the program may be unable
+//! to tell (seccomp, an overflowing queue); and when something hints at a change, but after a rest, as
+//! anybody may give hints without end. Knows no clock and no process.
+
+use std::time::{Duration, Instant};
+
+/// How soon we look unasked: at first, and at most.
+const FIRST: Duration = Duration::from_millis(50);
+const SLOWEST: Duration = Duration::from_secs(1);
+/// How long hints wait after a look. A third of our time at most goes into looking, however many
+/// processes there are.
+const SHORTEST_REST: Duration = Duration::from_millis(20);
+const REST_FACTOR: u32 = 2;
+
+/// When looks are due.
+#[derive(Debug)]
+pub(super) struct Pace {
+    unasked: Instant,
+    interval: Duration,
+    is_hinted: bool,
+    rest_until: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { unasked: now, interval: FIRST, is_hinted: false, rest_until: now }
+    }
+
+    /// Something may have changed what there is to see.
+    pub(super) fn hint(&mut self) {
+        self.is_hinted = true;
+    }
+
+    /// When to look because of a hint, if there was one since the last look.
+    pub(super) fn hinted(&self) -> Option<Instant> {
+        self.is_hinted.then_some(self.rest_until)
+    }
+
+    /// When to look unasked.
+    pub(super) fn unasked(&self) -> Instant {
+        self.unasked
+    }
+
+    /// From now on looks are due soon.
+    pub(super) fn quicken(&mut self, now: Instant) {
+        self.interval = FIRST;
+        self.unasked = now + FIRST;
+    }
+
+    /// The time to look unasked has come: the next is later.
+    pub(super) fn slow_down(&mut self, now: Instant) {
+        self.interval = (self.interval * 2).min(SLOWEST);
+        self.unasked = now + self.interval;
+    }
+
+    /// A look begins: it sees what was hinted at before.
+    pub(super) fn begin_look(&mut self) {
+        self.is_hinted = false;
+    }
+
+    /// A look has taken so long, until now.
+    pub(super) fn end_look(&mut self, took: Duration, now: Instant) {
+        self.rest_until = now + (REST_FACTOR * took).clamp(SHORTEST_REST, SLOWEST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_come_ever_more_slowly_and_hints_wait_for_a_rest() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        pace.quicken(now);
+        let mut waited = vec![];
+        for _ in 0..6 {
+            waited.push((pace.unasked() - now).as_millis());
+            pace.slow_down(now);
+        }
+        assert_eq!(waited, [50, 100, 200, 400, 800, 1000]);
+        assert_eq!(pace.hinted(), None);
+        for (took, rest) in [(0, 20), (10, 20), (100, 200), (5000, 1000)] {
+            pace.begin_look();
+            pace.hint();
+            pace.end_look(Duration::from_millis(took), now);
+            assert_eq!(pace.hinted(), Some(now + Duration::from_millis(rest)), "{took}");
+        }
+        pace.begin_look();
+        assert_eq!(pace.hinted(), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! Sends signals to the program's processes, to end them gently or not, and says whom that did not reach.
+//! Knows nothing of when to send them.
+
+use std::collections::HashSet;
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal::{SIGCONT, SIGTERM};
+use nix::unistd::Pid;
+use tracing::{debug, warn};
+
+use crate::processes::Process;
+
+/// How often the tree is walked again while it is being killed: it may still fork.
+const KILL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What was sent.
+#[derive(Debug, Default)]
+pub(super) struct Signalling {
+    /// Which signals could not be sent to whom, as far as it was said.
+    unsent: HashSet<(&'static str, Pid)>,
+    next_kill: Option<Instant>,
+}
+
+impl Signalling {
+    /// SIGTERM to each.
+    pub(super) fn terminate(&mut self, processes: &[Process]) {
+        for process in processes {
+            let sent = process.signal(SIGTERM);
+            // A stopped process handles no SIGTERM before it is continued.
+            let sent = sent.and_then(|()| process.signal(SIGCONT));
+            self.note("SIGTERM", process, sent);
+        }
+    }
+
+    /// SIGKILL to each, and to whoever is left at [`next_kill`](Self::next_kill).
+    pub(super) fn kill(&mut self, processes: &[Process]) {
+        self.next_kill = Some(Instant::now() + KILL_INTERVAL);
+        for process in processes {
+            let sent = process.kill();
+            self.note("SIGKILL", process, sent);
+        }
+    }
+
+    /// When the tree is to be killed again, once it has been.
+    pub(super) fn next_kill(&self) -> Option<Instant> {
+        self.next_kill
+    }
+
+    /// Says once of each process and signal why it could not be sent.
+    fn note(&mut self, name: &'static str, process: &Process, sent: io::Result<()>) {
+        match sent {
+            Ok(()) => debug!("{name} to {process}"),
+            Err(failure) => {
+                if self.unsent.insert((name, process.pid)) {
+                    warn!("cannot send {name} to {process}: {}", bridge::words(&failure));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The program's life: where it can be, what can happen to it, and what can be done. How one leads to
+//! the other is [`step`]'s matter, which is a pure function as all here: no system call, no clock.
+//!
+//! An *instance* is one run of the program: its leader (the process that we started) and whatever
+//! that forked. What an instance left behind without listening is a *leftover*.
+
+mod step;
+
+use std::time::{Duration, Instant};
+
+use crate::exit::ExitStatus;
+pub(crate) use step::{ended_unheard, step};
+
+/// A program that has not listened after this long is warned of, if it has not to have listened before
+/// (W12).
+const SILENCE: Duration = Duration::from_secs(10);
+/// What to do when the program exits or daemonizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WrapMode {
+    Exit,
+    Ignore,
+    Respawn,
+}
+
+/// What the caller of websockify decided about the program's life.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy {
+    pub(crate) mode: WrapMode,
+    /// How long a program whose leader has ended may take to listen.
+    pub(crate) wrap_timeout: Duration,
+    /// How long open sessions, and then the program, may take to end.
+    pub(crate) stop_timeout: Duration,
+}
+
+impl Policy {
+    /// How long a program may say nothing without a warning.
+    fn silence(&self) -> Duration {
+        SILENCE.min(self.wrap_timeout)
+    }
+}
+
+/// Where the program is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The leader runs; nobody has listened yet.
+    Starting { run: Run, warned: bool },
+    /// The leader runs and somebody of the instance has listened.
+    Listening { run: Run },
+    /// The leader has ended well before anybody listened, and left somebody.
+    Settling { run: Run, until: Instant, warned: bool },
+    /// The leader is gone; a process of the instance listens.
+    Daemonized { run: Run },
+    /// It failed; the next instance starts at `until`.
+    Backoff { until: Instant, failures: u32 },
+    /// Under `ignore`: it has ended, after it had listened. The bridge says so to its clients.
+    Gone,
+    /// Under `exit`, and where it never listened: open sessions come to their end.
+    Draining { until: Instant, status: ExitStatus },
+    /// Everything is being ended.
+    Stopping(Stopping),
+    /// Under `ignore`: sessions are being closed, the daemon is left running.
+    Leaving,
+    /// Over. Nothing happens any more.
+    Ended { status: ExitStatus },
+}
+
+/// One instance, as far as its life matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    started: Instant,
+    /// Whether it is the first instance.
+    first: bool,
+    /// How many instances before it failed in a row.
+    failures: u32,
+}
+
+/// What [`State::Stopping`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stopping {
+    status: ExitStatus,
+    /// When patience ends: with SIGKILL, and after that with giving up.
+    until: Instant,
+    killed: bool,
+    tree_empty: bool,
+    bridge_ended: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The program could not be started; the status is the shell's for it.
+    SpawnFailed(ExitStatus),
+    /// A process of the instance listens on the relocated port.
+    Listening,
+    /// No process of the instance listens there any more.
+    ListenerGone,
+    /// The leader has ended.
+    LeaderEnded { status: ExitStatus, left: Left, served: bool },
+    /// The leader was ended from the terminal while that was the program's.
+    Interrupted(ExitStatus),
+    /// The last of those that held the listener when the instance daemonized has ended.
+    DaemonEnded { served: bool },
+    /// No process of any instance is left.
+    TreeEmpty,
+    /// The bridge has ended: it was told to, or for a reason of its own, with this status.
+    BridgeEnded(ExitStatus),
+    /// [`State::deadline`] has come.
+    Deadline,
+    /// A signal asks us to stop.
+    Stop,
+}
+
+/// Whom the leader left when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    Nobody,
+    /// Somebody, but nobody who listens.
+    Idle,
+    /// Somebody who listens on the relocated port.
+    Listener,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Spawn,
+    /// Say that the program has not listened yet, and why that may be.
+    WarnSilent,
+    /// Say that what the leader left has had its time to listen.
+    WarnSettled,
+    /// Say that the program has ended, and nobody has listened.
+    WarnUnheard,
+    /// Say that the program comes and goes too fast, and when it is tried next.
+    WarnFast {
+        delay: Duration,
+    },
+    /// Say that the program has daemonized, and watch those that listen.
+    Daemonized,
+    /// Let clients through: to begin with, or again.
+    OpenBridge,
+    /// Hold the clients that come.
+    PauseBridge,
+    /// Tell clients that the program is gone for good.
+    RefuseSessions,
+    /// Accept nobody, let sessions come to their end.
+    DrainBridge,
+    /// Accept nobody, close every session.
+    StopBridge,
+    /// SIGTERM to every process of every instance.
+    Terminate,
+    /// SIGKILL to every process of every instance.
+    Kill,
+    /// Say that the daemon goes on without us.
+    LeaveDaemon,
+    /// Name the processes that cannot be ended.
+    NameSurvivors,
+}
+
+impl State {
+    /// The beginning: the first instance is to be started.
+    pub(crate) fn begin(now: Instant) -> (Self, Vec<Action>) {
+        let run = Run { started: now, first: true, failures: 0 };
+        (Self::Starting { run, warned: false }, vec![Action::Spawn])
+    }
+
+    /// When [`Event::Deadline`] is due.
+    pub(crate) fn deadline(&self, policy: &Policy) -> Option<Instant> {
+        match self {
+            Self::Starting { run, warned: false } => Some(run.started + policy.silence()),
+            Self::Settling { run, until, warned: false } => {
+                Some((run.started + policy.silence()).min(*until))
+            }
+            Self::Settling { until, .. }
+            | Self::Backoff { until, .. }
+            | Self::Draining { until, .. }
+            | Self::Stopping(Stopping { until, .. }) => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// For the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Starting { .. } => "starting",
+            Self::Listening { .. } => "listening",
+            Self::Settling { .. } => "settling",
+            Self::Daemonized { .. } => "daemonized",
+            Self::Backoff { .. } => "backoff",
+            Self::Gone => "gone",
+            Self::Draining { .. } => "draining",
+            Self::Stopping(_) => "stopping",
+            Self::Leaving => "leaving",
+            Self::Ended { .. } => "ended",
+        }
+    }
+
+    /// For `systemctl status`.
+    pub(crate) fn description(&self) -> &'static str {
+        match self {
+            Self::Starting { .. } => "Waiting for the program to listen",
+            Self::Settling { .. } => "Waiting for what the program has left to listen",
+            Self::Listening { .. } => "Bridging to the program",
+            Self::Daemonized { .. } => "Bridging to the daemonized program",
+            Self::Backoff { .. } => "Waiting to start the program again: it fails too fast",
+            Self::Gone => "The program has ended; refusing sessions",
+            Self::Draining { .. } => "The program has ended; finishing its sessions",
+            Self::Stopping(_) | Self::Leaving | Self::Ended { .. } => "Stopping",
+        }
+    }
+
+    /// Whether it matters who listens.
+    pub(crate) fn minds_listener(&self) -> bool {
+        self.awaits_listener() || *self == Self::Gone
+    }
+
+    /// Whether somebody may listen whom we have not seen yet, where nobody is seen to.
+    pub(crate) fn awaits_listener(&self) -> bool {
+        matches!(
+            self,
+            Self::Starting { .. }
+                | Self::Settling { .. }
+                | Self::Listening { .. }
+                | Self::Daemonized { .. }
+        )
+    }
+}
+
+impl Stopping {
+    /// Whether processes were still left when we last heard of them.
+    pub(crate) fn awaits_tree(&self) -> bool {
+        !self.tree_empty
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,264 @@
+//! What becomes of the program when something happens: [`step`] takes the state, the event and the time,
+//! and gives the next state and what is to be done.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Event, Left, Policy, Run, State, Stopping, WrapMode};
+use crate::exit::ExitStatus;
+
+/// A run this long was no failure, whatever it did (W7).
+const LONG_RUN: Duration = Duration::from_secs(10);
+/// The first delay before a failing program is started again, and the longest (W7).
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// How long SIGKILL may take before those who survived it are named (W9).
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A state that follows, and what is to be done on the way.
+type Next = (State, Vec<Action>);
+
+/// What becomes of `state` when `event` happens at `now`, and what is to be done.
+pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) -> Next {
+    let next = match (state, event) {
+        (State::Ended { .. }, _) => None,
+        (State::Stopping(stopping), _) => Some(stopping.step(event, now)),
+        (State::Leaving, _) => leaving(event),
+        (State::Draining { status, .. }, Event::Stop | Event::Deadline) => {
+            Some(stop(status, false, now, policy))
+        }
+        (State::Draining { status, .. }, Event::BridgeEnded(_)) => {
+            Some(stop(status, true, now, policy))
+        }
+        (_, Event::Stop | Event::Interrupted(_) | Event::BridgeEnded(_)) => {
+            over(state, event, now, policy)
+        }
+        (State::Starting { run, warned }, _) => starting(run, warned, event, now, policy),
+        (State::Settling { run, until, warned }, _) => {
+            settling(run, until, warned, event, now, policy)
+        }
+        (State::Listening { run } | State::Daemonized { run }, _) => {
+            serving(state, run, event, now, policy)
+        }
+        (State::Backoff { failures, .. }, Event::Deadline) => Some(start(failures, now)),
+        (State::Gone, Event::Listening) => {
+            let run = Run { started: now, first: false, failures: 0 };
+            Some((State::Daemonized { run }, vec![Action::Daemonized, Action::OpenBridge]))
+        }
+        (State::Backoff { .. } | State::Gone | State::Draining { .. }, _) => None,
+    };
+    next.unwrap_or((state, vec![]))
+}
+
+/// Whether, by this step, an instance has ended, or failed, and nobody of it ever listened.
+pub(crate) fn ended_unheard(before: &State, event: Event, after: &State) -> bool {
+    matches!(before, State::Starting { .. } | State::Settling { .. })
+        && matches!(event, Event::LeaderEnded { .. } | Event::TreeEmpty | Event::Deadline)
+        && !after.awaits_listener()
+}
+
+/// Nobody has listened yet, and the leader runs.
+fn starting(run: Run, warned: bool, event: Event, now: Instant, policy: &Policy) -> Option<Next> {
+    Some(match event {
+        Event::SpawnFailed(status) if run.first => stop(status, false, now, policy),
+        Event::SpawnFailed(_) => back_off(run, now),
+        Event::Listening => (State::Listening { run }, vec![Action::OpenBridge]),
+        Event::Deadline if !warned => {
+            (State::Starting { run, warned: true }, vec![Action::WarnSilent])
+        }
+        Event::LeaderEnded { status, left, served } => match left {
+            Left::Listener => daemonize(run, now, policy),
+            Left::Idle if status.is_success() => {
+                (State::Settling { run, until: now + policy.wrap_timeout, warned: false }, vec![])
+            }
+            Left::Idle | Left::Nobody => end_unheard(run, status, served, now, policy),
+        },
+        _ => return None,
+    })
+}
+
+/// Nobody has listened yet, and whom the leader left has until `until` to do so.
+fn settling(
+    run: Run,
+    until: Instant,
+    warned: bool,
+    event: Event,
+    now: Instant,
+    policy: &Policy,
+) -> Option<Next> {
+    Some(match event {
+        Event::Listening => daemonize(run, now, policy),
+        Event::Deadline if !warned && now < until => {
+            (State::Settling { run, until, warned: true }, vec![Action::WarnSilent])
+        }
+        Event::Deadline => {
+            let (state, mut actions) = end_unheard(run, ExitStatus::SUCCESS, false, now, policy);
+            actions.retain(|action| *action != Action::WarnUnheard);
+            actions.insert(0, Action::WarnSettled);
+            (state, actions)
+        }
+        Event::TreeEmpty => end_unheard(run, ExitStatus::SUCCESS, false, now, policy),
+        _ => return None,
+    })
+}
+
+/// Somebody has listened.
+fn serving(state: State, run: Run, event: Event, now: Instant, policy: &Policy) -> Option<Next> {
+    Some(match (state, event) {
+        (State::Listening { .. }, Event::LeaderEnded { status, left, served }) => match left {
+            Left::Listener => daemonize(run, now, policy),
+            Left::Idle | Left::Nobody => end(run, status, served, now, policy),
+        },
+        (State::Daemonized { .. }, Event::DaemonEnded { served }) => {
+            end(run, ExitStatus::SUCCESS, served, now, policy)
+        }
+        (_, Event::Listening) => (state, vec![Action::OpenBridge]),
+        // A next instance may listen, or this one again: one that serves a client at a time
+        // (`while nc -l …`) has no listener meanwhile. When it ends, that is another event.
+        (_, Event::ListenerGone) => (state, vec![Action::PauseBridge]),
+        _ => return None,
+    })
+}
+
+/// Whatever the program does: somebody wants an end, or the bridge has come to it.
+fn over(state: State, event: Event, now: Instant, policy: &Policy) -> Option<Next> {
+    let is_daemon = matches!(state, State::Daemonized { .. });
+    let leaves_daemon = is_daemon && policy.mode == WrapMode::Ignore;
+    Some(match event {
+        Event::Stop if leaves_daemon => (State::Leaving, vec![Action::StopBridge]),
+        Event::Stop => stop(ExitStatus::SUCCESS, false, now, policy),
+        Event::BridgeEnded(status) if leaves_daemon => leave(status),
+        Event::BridgeEnded(status) => stop(status, true, now, policy),
+        // Who interrupts one instance does not want the next.
+        Event::Interrupted(_) if policy.mode == WrapMode::Respawn => {
+            stop(ExitStatus::SUCCESS, false, now, policy)
+        }
+        Event::Interrupted(status) => stop(status, false, now, policy),
+        _ => return None,
+    })
+}
+
+fn leaving(event: Event) -> Option<Next> {
+    match event {
+        Event::BridgeEnded(status) => Some(leave(status)),
+        Event::Stop => Some(leave(ExitStatus::SUCCESS)),
+        _ => None,
+    }
+}
+
+fn leave(status: ExitStatus) -> Next {
+    (State::Ended { status }, vec![Action::LeaveDaemon])
+}
+
+impl Stopping {
+    fn step(mut self, event: Event, now: Instant) -> Next {
+        let mut actions = vec![];
+        match event {
+            Event::TreeEmpty => self.tree_empty = true,
+            Event::BridgeEnded(_) => self.bridge_ended = true,
+            // Its sessions have had their time too.
+            Event::Deadline if self.tree_empty => self.bridge_ended = true,
+            Event::Deadline if self.killed => {
+                let status = ExitStatus::FAILURE;
+                return (State::Ended { status }, vec![Action::NameSurvivors]);
+            }
+            Event::Deadline => actions = self.kill(now),
+            // Nobody waits any more: for the program, or for the sessions.
+            Event::Stop => {
+                self.bridge_ended = true;
+                actions = self.kill(now);
+            }
+            _ => {}
+        }
+        if self.tree_empty && self.bridge_ended {
+            return (State::Ended { status: self.status }, vec![]);
+        }
+        (State::Stopping(self), actions)
+    }
+
+    fn kill(&mut self, now: Instant) -> Vec<Action> {
+        if std::mem::replace(&mut self.killed, true) {
+            return vec![];
+        }
+        self.until = now + KILL_TIMEOUT;
+        vec![Action::Kill]
+    }
+}
+
+fn stop(status: ExitStatus, bridge_ended: bool, now: Instant, policy: &Policy) -> Next {
+    let stopping = Stopping {
+        status,
+        until: now + policy.stop_timeout,
+        killed: false,
+        tree_empty: false,
+        bridge_ended,
+    };
+    let mut actions = vec![Action::StopBridge, Action::Terminate];
+    if bridge_ended {
+        actions.remove(0);
+    }
+    (State::Stopping(stopping), actions)
+}
+
+fn start(failures: u32, now: Instant) -> Next {
+    let run = Run { started: now, first: false, failures };
+    (State::Starting { run, warned: false }, vec![Action::Spawn])
+}
+
+fn drain(status: ExitStatus, now: Instant, policy: &Policy) -> State {
+    State::Draining { until: now + policy.stop_timeout, status }
+}
+
+fn daemonize(run: Run, now: Instant, policy: &Policy) -> Next {
+    match policy.mode {
+        WrapMode::Exit => {
+            (drain(ExitStatus::SUCCESS, now, policy), vec![Action::Daemonized, Action::DrainBridge])
+        }
+        WrapMode::Ignore | WrapMode::Respawn => {
+            (State::Daemonized { run }, vec![Action::Daemonized, Action::OpenBridge])
+        }
+    }
+}
+
+/// An instance has ended that nobody of ever listened.
+fn end_unheard(run: Run, status: ExitStatus, served: bool, now: Instant, policy: &Policy) -> Next {
+    match policy.mode {
+        WrapMode::Exit | WrapMode::Ignore => {
+            (drain(status, now, policy), vec![Action::WarnUnheard, Action::DrainBridge])
+        }
+        WrapMode::Respawn => start_again(run, served, now),
+    }
+}
+
+/// An instance has ended that had listened.
+fn end(run: Run, status: ExitStatus, served: bool, now: Instant, policy: &Policy) -> Next {
+    match policy.mode {
+        WrapMode::Exit => (drain(status, now, policy), vec![Action::DrainBridge]),
+        WrapMode::Ignore => (State::Gone, vec![Action::RefuseSessions]),
+        WrapMode::Respawn => start_again(run, served, now),
+    }
+}
+
+fn start_again(run: Run, served: bool, now: Instant) -> Next {
+    if !served && now - run.started < LONG_RUN {
+        return back_off(run, now);
+    }
+    let (state, mut actions) = start(0, now);
+    actions.insert(0, Action::PauseBridge);
+    (state, actions)
+}
+
+fn back_off(run: Run, now: Instant) -> Next {
+    let delay = delay(run.failures);
+    let failures = run.failures.saturating_add(1);
+    let mut actions = vec![Action::PauseBridge];
+    // Once a step: at the longest delay it would be said for ever.
+    if run.failures == 0 || delay > self::delay(run.failures - 1) {
+        actions.push(Action::WarnFast { delay });
+    }
+    (State::Backoff { until: now + delay, failures }, actions)
+}
+
+/// How long to wait after so many failures before the last one.
+fn delay(failures: u32) -> Duration {
+    FIRST_DELAY.saturating_mul(1 << failures.min(16)).min(LONGEST_DELAY)
+}

@@ -1,0 +1,397 @@
+//! Every state × event × mode, and the lives that the specification tells of.
+
+use super::step::LONGEST_DELAY;
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const FAILED: ExitStatus = ExitStatus::FAILURE;
+
+fn policy(mode: WrapMode) -> Policy {
+    Policy { mode, wrap_timeout: 30 * SECOND, stop_timeout: 10 * SECOND }
+}
+
+struct Life {
+    state: State,
+    now: Instant,
+    policy: Policy,
+}
+
+impl Life {
+    fn begin(mode: WrapMode) -> Self {
+        let now = Instant::now();
+        let (state, actions) = State::begin(now);
+        assert_eq!(actions, [Action::Spawn]);
+        Self { state, now, policy: policy(mode) }
+    }
+
+    fn on(&mut self, event: Event) -> Vec<Action> {
+        let (state, actions) = step(self.state, event, self.now, &self.policy);
+        self.state = state;
+        actions
+    }
+
+    fn after(&mut self, time: Duration, event: Event) -> Vec<Action> {
+        self.now += time;
+        self.on(event)
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.state.deadline(&self.policy)
+    }
+
+    /// Goes to the deadline that the state has set.
+    fn deadline(&mut self) -> Vec<Action> {
+        self.now = self.due().expect("a deadline");
+        self.on(Event::Deadline)
+    }
+}
+
+fn ended(status: ExitStatus, left: Left) -> Event {
+    Event::LeaderEnded { status, left, served: false }
+}
+
+fn served(left: Left) -> Event {
+    Event::LeaderEnded { status: FAILED, left, served: true }
+}
+
+use Action::{
+    Daemonized, DrainBridge, Kill, LeaveDaemon, NameSurvivors, OpenBridge, PauseBridge,
+    RefuseSessions, Spawn, StopBridge, Terminate, WarnFast, WarnSettled, WarnSilent, WarnUnheard,
+};
+
+/// Every state, in which every event must have a meaning.
+fn every_state(now: Instant) -> Vec<(&'static str, State)> {
+    let run = Run { started: now, first: false, failures: 0 };
+    let until = now + SECOND;
+    let stopping = |killed, tree_empty, bridge_ended| {
+        let status = ExitStatus::SUCCESS;
+        State::Stopping(Stopping { status, until, killed, tree_empty, bridge_ended })
+    };
+    vec![
+        ("starting first", State::Starting { run: Run { first: true, ..run }, warned: false }),
+        ("starting", State::Starting { run, warned: false }),
+        ("silent", State::Starting { run, warned: true }),
+        ("listening", State::Listening { run }),
+        ("settling", State::Settling { run, until, warned: true }),
+        ("daemonized", State::Daemonized { run }),
+        ("backoff", State::Backoff { until, failures: 1 }),
+        ("gone", State::Gone),
+        ("draining", State::Draining { until, status: FAILED }),
+        ("stopping", stopping(false, false, false)),
+        ("bridge ended", stopping(false, false, true)),
+        ("killing", stopping(true, false, false)),
+        ("tree empty", stopping(true, true, false)),
+        ("leaving", State::Leaving),
+        ("ended", State::Ended { status: FAILED }),
+    ]
+}
+
+fn every_event() -> Vec<(&'static str, Event)> {
+    vec![
+        ("spawn failed", Event::SpawnFailed(ExitStatus::NOT_FOUND)),
+        ("listening", Event::Listening),
+        ("listener gone", Event::ListenerGone),
+        ("leader ended 0, nobody", ended(ExitStatus::SUCCESS, Left::Nobody)),
+        ("leader ended 0, idle", ended(ExitStatus::SUCCESS, Left::Idle)),
+        ("leader ended 0, listener", ended(ExitStatus::SUCCESS, Left::Listener)),
+        ("leader ended 1, nobody", ended(FAILED, Left::Nobody)),
+        ("leader ended 1, idle", ended(FAILED, Left::Idle)),
+        ("leader ended 1, listener", ended(FAILED, Left::Listener)),
+        ("interrupted", Event::Interrupted(FAILED)),
+        ("daemon ended", Event::DaemonEnded { served: false }),
+        ("tree empty", Event::TreeEmpty),
+        ("bridge ended", Event::BridgeEnded(ExitStatus::SUCCESS)),
+        ("deadline", Event::Deadline),
+        ("stop", Event::Stop),
+    ]
+}
+
+/// The whole table, mode by mode: a line a state, a column an event. `.` is "nothing changes and
+/// nothing is done"; `=` is "the same state, but something is done or noted".
+#[test]
+fn every_state_and_event() {
+    // spawn failed, listening, gone, 0/nobody, 0/idle, 0/listener, 1/nobody, 1/idle, 1/listener,
+    // interrupted, daemon ended, tree empty, bridge ended, deadline, stop
+    let exit = "
+        starting first | stopping listening . draining settling draining draining draining draining stopping . . stopping = stopping
+        starting       | backoff listening . draining settling draining draining draining draining stopping . . stopping = stopping
+        silent         | backoff listening . draining settling draining draining draining draining stopping . . stopping . stopping
+        listening      | . = = draining draining draining draining draining draining stopping . . stopping . stopping
+        settling       | . draining . . . . . . . stopping . draining stopping draining stopping
+        daemonized     | . = = . . . . . . stopping draining . stopping . stopping
+        backoff        | . . . . . . . . . stopping . . stopping starting stopping
+        gone           | . daemonized . . . . . . . stopping . . stopping . stopping
+        draining       | . . . . . . . . . stopping . . stopping stopping stopping
+        stopping       | . . . . . . . . . . . = = = =
+        bridge ended   | . . . . . . . . . . . ended . = =
+        killing        | . . . . . . . . . . . = = ended =
+        tree empty     | . . . . . . . . . . . . ended ended ended
+        leaving        | . . . . . . . . . . . . ended . ended
+        ended          | . . . . . . . . . . . . . . .";
+    let ignore = "
+        starting first | stopping listening . draining settling daemonized draining draining daemonized stopping . . stopping = stopping
+        starting       | backoff listening . draining settling daemonized draining draining daemonized stopping . . stopping = stopping
+        silent         | backoff listening . draining settling daemonized draining draining daemonized stopping . . stopping . stopping
+        listening      | . = = gone gone daemonized gone gone daemonized stopping . . stopping . stopping
+        settling       | . daemonized . . . . . . . stopping . draining stopping draining stopping
+        daemonized     | . = = . . . . . . stopping gone . ended . leaving
+        backoff        | . . . . . . . . . stopping . . stopping starting stopping
+        gone           | . daemonized . . . . . . . stopping . . stopping . stopping
+        draining       | . . . . . . . . . stopping . . stopping stopping stopping
+        stopping       | . . . . . . . . . . . = = = =
+        bridge ended   | . . . . . . . . . . . ended . = =
+        killing        | . . . . . . . . . . . = = ended =
+        tree empty     | . . . . . . . . . . . . ended ended ended
+        leaving        | . . . . . . . . . . . . ended . ended
+        ended          | . . . . . . . . . . . . . . .";
+    let respawn = "
+        starting first | stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping
+        starting       | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping
+        silent         | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping . stopping
+        listening      | . = = backoff backoff daemonized backoff backoff daemonized stopping . . stopping . stopping
+        settling       | . daemonized . . . . . . . stopping . backoff stopping backoff stopping
+        daemonized     | . = = . . . . . . stopping backoff . stopping . stopping
+        backoff        | . . . . . . . . . stopping . . stopping starting stopping
+        gone           | . daemonized . . . . . . . stopping . . stopping . stopping
+        draining       | . . . . . . . . . stopping . . stopping stopping stopping
+        stopping       | . . . . . . . . . . . = = = =
+        bridge ended   | . . . . . . . . . . . ended . = =
+        killing        | . . . . . . . . . . . = = ended =
+        tree empty     | . . . . . . . . . . . . ended ended ended
+        leaving        | . . . . . . . . . . . . ended . ended
+        ended          | . . . . . . . . . . . . . . .";
+    let now = Instant::now();
+    for (mode, table) in
+        [(WrapMode::Exit, exit), (WrapMode::Ignore, ignore), (WrapMode::Respawn, respawn)]
+    {
+        let lines: Vec<_> = table.trim().lines().collect();
+        let states = every_state(now);
+        assert_eq!(lines.len(), states.len());
+        for (line, (name, state)) in lines.iter().zip(states) {
+            let (head, cells) = line.split_once('|').expect("a head");
+            assert_eq!(head.trim(), name);
+            let cells: Vec<_> = cells.split_whitespace().collect();
+            let events = every_event();
+            assert_eq!(cells.len(), events.len(), "{name}");
+            for (expected, (event_name, event)) in cells.into_iter().zip(events) {
+                let (next, actions) = step(state, event, now, &policy(mode));
+                let found = match (next == state, actions.is_empty()) {
+                    (true, true) => ".",
+                    _ if next.name() == state.name() => "=",
+                    _ => next.name(),
+                };
+                assert_eq!(found, expected, "{mode:?}: {name} on {event_name}");
+            }
+        }
+    }
+}
+
+/// W9: while the program is being stopped, for one, the kernel is not asked who listens.
+#[test]
+fn w9_nobody_is_asked_who_listens_where_that_changes_nothing() {
+    let now = Instant::now();
+    for (name, state) in every_state(now) {
+        let changes = |mode, event| step(state, event, now, &policy(mode)) != (state, vec![]);
+        let modes = [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn];
+        let matters = modes
+            .into_iter()
+            .any(|mode| changes(mode, Event::Listening) || changes(mode, Event::ListenerGone));
+        assert_eq!(state.minds_listener(), matters, "{name}");
+    }
+}
+
+#[test]
+fn w3_the_bridge_opens_when_the_program_listens() {
+    let mut life = Life::begin(WrapMode::Exit);
+    assert_eq!(life.on(Event::Listening), [OpenBridge]);
+}
+
+#[test]
+fn w4_telnetd_under_respawn_serves_one_session_an_instance() {
+    let mut life = Life::begin(WrapMode::Respawn);
+    for _ in 0..10 {
+        assert_eq!(life.on(Event::Listening), [OpenBridge]);
+        // It accepts and closes its listener.
+        assert_eq!(life.on(Event::ListenerGone), [PauseBridge]);
+        // It ends with 1 after every good session, and may leave a shell.
+        assert_eq!(life.on(served(Left::Idle)), [PauseBridge, Spawn]);
+    }
+}
+
+#[test]
+fn f35_w4_clients_are_held_between_two_listeners_while_the_program_lives() {
+    for mode in [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn] {
+        let mut life = Life::begin(mode);
+        life.on(Event::Listening);
+        assert_eq!(life.on(Event::ListenerGone), [PauseBridge], "{mode:?}");
+        assert_eq!(life.on(Event::Listening), [OpenBridge], "{mode:?}");
+    }
+    // W6: and when it ends they are told at once.
+    let mut life = Life::begin(WrapMode::Ignore);
+    life.on(Event::Listening);
+    life.on(Event::ListenerGone);
+    assert_eq!(life.on(ended(FAILED, Left::Nobody)), [RefuseSessions]);
+}
+
+#[test]
+fn w5_a_leader_that_ends_with_0_has_until_the_wrap_timeout() {
+    let mut life = Life::begin(WrapMode::Ignore);
+    assert_eq!(life.on(ended(ExitStatus::SUCCESS, Left::Idle)), []);
+    assert_eq!(life.deadline(), [WarnSilent]);
+    assert_eq!(life.due(), Some(life.now + 20 * SECOND));
+    assert_eq!(life.after(19 * SECOND, Event::Listening), [Daemonized, OpenBridge]);
+    assert_eq!(life.on(Event::DaemonEnded { served: false }), [RefuseSessions]);
+
+    let mut life = Life::begin(WrapMode::Ignore);
+    life.on(ended(ExitStatus::SUCCESS, Left::Idle));
+    assert_eq!(life.deadline(), [WarnSilent]);
+    assert_eq!(life.deadline(), [WarnSettled, DrainBridge]);
+}
+
+#[test]
+fn w1_an_interrupted_program_takes_us_with_it() {
+    for (mode, status) in [
+        (WrapMode::Exit, FAILED),
+        (WrapMode::Ignore, FAILED),
+        (WrapMode::Respawn, ExitStatus::SUCCESS),
+    ] {
+        let mut life = Life::begin(mode);
+        assert_eq!(life.on(Event::Interrupted(FAILED)), [StopBridge, Terminate]);
+        life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
+        life.on(Event::TreeEmpty);
+        assert_eq!(life.state, State::Ended { status });
+    }
+}
+
+#[test]
+fn w6_exit_stops_a_daemon_and_ends_with_0_after_its_sessions() {
+    let mut life = Life::begin(WrapMode::Exit);
+    life.on(Event::Listening);
+    assert_eq!(life.on(ended(FAILED, Left::Listener)), [Daemonized, DrainBridge]);
+    let bridge_ended = Event::BridgeEnded(ExitStatus::SUCCESS);
+    assert_eq!(life.on(bridge_ended), [Terminate]);
+    assert_eq!(life.on(Event::TreeEmpty), []);
+    assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS });
+}
+
+#[test]
+fn w6_exit_drains_no_longer_than_the_stop_timeout() {
+    let mut life = Life::begin(WrapMode::Exit);
+    life.on(Event::Listening);
+    assert_eq!(life.on(ended(FAILED, Left::Nobody)), [DrainBridge]);
+    assert_eq!(life.due(), Some(life.now + 10 * SECOND));
+    assert_eq!(life.deadline(), [StopBridge, Terminate]);
+}
+
+#[test]
+fn w6_ignore_ends_with_the_status_of_a_program_that_never_listened() {
+    let mut life = Life::begin(WrapMode::Ignore);
+    assert_eq!(life.on(ended(FAILED, Left::Idle)), [WarnUnheard, DrainBridge]);
+    life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
+    life.on(Event::TreeEmpty);
+    assert_eq!(life.state, State::Ended { status: FAILED });
+}
+
+#[test]
+fn f46_a_program_that_ends_without_having_listened_is_warned_of() {
+    for mode in [WrapMode::Exit, WrapMode::Ignore] {
+        for status in [ExitStatus::SUCCESS, FAILED] {
+            let mut life = Life::begin(mode);
+            let actions = life.on(ended(status, Left::Nobody));
+            assert_eq!(actions, [WarnUnheard, DrainBridge], "{mode:?} {status}");
+        }
+        let mut life = Life::begin(mode);
+        life.on(ended(ExitStatus::SUCCESS, Left::Idle));
+        assert_eq!(life.on(Event::TreeEmpty), [WarnUnheard, DrainBridge], "{mode:?}");
+    }
+}
+
+#[test]
+fn f47_silence_is_warned_of_when_the_wrap_timeout_has_passed_if_that_is_earlier() {
+    let mut life = Life::begin(WrapMode::Exit);
+    let began = life.now;
+    assert_eq!(life.due(), Some(began + 10 * SECOND));
+    life.policy.wrap_timeout = 3 * SECOND;
+    assert_eq!(life.due(), Some(began + 3 * SECOND));
+    assert_eq!(life.deadline(), [WarnSilent]);
+    life.on(ended(ExitStatus::SUCCESS, Left::Idle));
+    assert_eq!(life.due(), Some(began + 3 * SECOND), "it is overdue, and comes once more");
+}
+
+#[test]
+fn w7_the_delay_doubles_up_to_half_a_minute_and_is_forgotten_after_a_session() {
+    let mut life = Life::begin(WrapMode::Respawn);
+    for delay in [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000] {
+        let delay = Duration::from_millis(delay);
+        assert_eq!(life.on(ended(FAILED, Left::Nobody)), [PauseBridge, WarnFast { delay }]);
+        assert_eq!(life.due(), Some(life.now + delay));
+        assert_eq!(life.deadline(), [Spawn]);
+    }
+    assert_eq!(life.on(ended(FAILED, Left::Nobody)), [PauseBridge], "said before");
+    assert_eq!(life.due(), Some(life.now + LONGEST_DELAY));
+    assert_eq!(life.deadline(), [Spawn]);
+    assert_eq!(life.on(served(Left::Nobody)), [PauseBridge, Spawn]);
+    let delay = Duration::from_millis(100);
+    assert_eq!(
+        life.on(Event::SpawnFailed(ExitStatus::NOT_FOUND)),
+        [PauseBridge, WarnFast { delay }]
+    );
+    life.deadline();
+    let actions = life.after(10 * SECOND, ended(FAILED, Left::Nobody));
+    assert_eq!(actions, [PauseBridge, Spawn], "a run of ten seconds is no failure");
+}
+
+#[test]
+fn w8_a_program_that_cannot_be_started_at_first_ends_us_in_every_mode() {
+    for mode in [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn] {
+        let mut life = Life::begin(mode);
+        assert_eq!(life.on(Event::SpawnFailed(ExitStatus::NOT_FOUND)), [StopBridge, Terminate]);
+        life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
+        life.on(Event::TreeEmpty);
+        assert_eq!(life.state, State::Ended { status: ExitStatus::NOT_FOUND });
+    }
+}
+
+#[test]
+fn w9_a_stop_is_gentle_then_deadly_then_given_up() {
+    let mut life = Life::begin(WrapMode::Exit);
+    assert_eq!(life.on(Event::Stop), [StopBridge, Terminate]);
+    assert_eq!(life.due(), Some(life.now + 10 * SECOND));
+    assert_eq!(life.deadline(), [Kill]);
+    assert_eq!(life.due(), Some(life.now + 5 * SECOND));
+    assert_eq!(life.deadline(), [NameSurvivors]);
+    assert_eq!(life.state, State::Ended { status: FAILED });
+}
+
+#[test]
+fn w9_a_second_signal_skips_the_grace() {
+    let mut life = Life::begin(WrapMode::Respawn);
+    life.on(Event::Listening);
+    assert_eq!(life.on(Event::Stop), [StopBridge, Terminate]);
+    assert_eq!(life.on(Event::Stop), [Kill]);
+    assert_eq!(life.on(Event::TreeEmpty), []);
+    assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS });
+
+    let mut life = Life::begin(WrapMode::Respawn);
+    life.on(Event::Stop);
+    life.on(Event::TreeEmpty);
+    life.on(Event::Stop);
+    assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS }, "sessions too");
+}
+
+#[test]
+fn w9_under_ignore_a_daemon_is_left_running() {
+    let mut life = Life::begin(WrapMode::Ignore);
+    life.on(ended(ExitStatus::SUCCESS, Left::Listener));
+    assert_eq!(life.on(Event::Stop), [StopBridge]);
+    let bridge_ended = Event::BridgeEnded(ExitStatus::SUCCESS);
+    assert_eq!(life.on(bridge_ended), [LeaveDaemon]);
+    assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS });
+}
+
+#[test]
+fn w12_silence_is_warned_of_once() {
+    let mut life = Life::begin(WrapMode::Exit);
+    assert_eq!(life.deadline(), [WarnSilent]);
+    assert_eq!(life.due(), None);
+}

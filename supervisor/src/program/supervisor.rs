@@ -1,0 +1,67 @@
+//! What there is to supervise one program with. Does nothing by itself.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tokio::task::JoinSet;
+
+use super::daemon::Daemon;
+use super::diagnosis::Diagnosis;
+use super::leader::Leader;
+use super::monitor::Monitor;
+use super::pace::Pace;
+use super::signalling::Signalling;
+use super::state::{Event, State};
+use crate::config::ProgramSpec;
+use crate::engine::Engine;
+use crate::host::Host;
+use crate::relay::ProgramRelay;
+
+/// The program, as far as we know of it, and all that it takes to bridge to it.
+pub(super) struct Supervisor<'a, 'b> {
+    pub(super) spec: &'a ProgramSpec,
+    pub(super) host: &'a mut Host<'b>,
+    pub(super) state: State,
+    pub(super) events: VecDeque<Event>,
+    pub(super) engine: Engine,
+    pub(super) relay: ProgramRelay,
+    pub(super) monitor: Monitor,
+    pub(super) pace: Pace,
+    pub(super) leader: Leader,
+    pub(super) daemon: Daemon,
+    pub(super) diagnosis: Diagnosis<'a>,
+    pub(super) signalling: Signalling,
+    /// Those who log what the instances write.
+    pub(super) readers: JoinSet<()>,
+    /// Why the first instance could not be started.
+    pub(super) refusal: Option<String>,
+}
+
+impl<'a, 'b> Supervisor<'a, 'b> {
+    pub(super) fn new(
+        spec: &'a ProgramSpec,
+        relay: ProgramRelay,
+        host: &'a mut Host<'b>,
+        state: State,
+    ) -> Result<Self> {
+        let engine = Engine::preload(spec.rebind_lib.as_deref(), spec.port)?;
+        let monitor = Monitor::new(engine.port()).context("cannot use /proc")?;
+        Ok(Self {
+            spec,
+            host,
+            state,
+            events: VecDeque::new(),
+            engine,
+            relay,
+            monitor,
+            pace: Pace::new(Instant::now()),
+            leader: Leader::default(),
+            daemon: Daemon::default(),
+            diagnosis: Diagnosis::of(spec),
+            signalling: Signalling::default(),
+            readers: JoinSet::new(),
+            refusal: None,
+        })
+    }
+}

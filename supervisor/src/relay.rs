@@ -1,0 +1,205 @@
+//! The bridge as the supervisor handles it: held, open, paused, ended; and what its end says about our
+//! exit status. Knows nothing of why it is opened or ended.
+
+mod served;
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use bridge::{Destination, Outcome, Readiness, Shutdown};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info};
+
+use crate::clock::until;
+use crate::exit::ExitStatus;
+use crate::host::ports::PublicPort;
+use crate::program::state::{Policy, WrapMode};
+use served::Served;
+
+/// A bridge through its life.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    stage: Stage,
+    shutdown: watch::Sender<Shutdown>,
+    /// Our limit on open files, for the log.
+    open_files: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The port is ours, and refuses clients. By when it must open, or be over.
+    Held {
+        public: PublicPort,
+        config: Box<bridge::Config>,
+        open_by: Option<Instant>,
+    },
+    Open(JoinHandle<Result<Outcome, bridge::Error>>),
+    Ended,
+}
+
+/// What [`Relay::end`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// [`Relay::ended`] will tell when it is over.
+    UnderWay,
+    /// The bridge never opened, or has ended before.
+    NothingToEnd,
+}
+
+impl Relay {
+    /// A bridge whose port is held and refuses clients until [`open`](Self::open).
+    pub(crate) fn hold(public: PublicPort, config: bridge::Config, open_files: u64) -> Self {
+        // From the opening on, the bridge counts the time without a session itself.
+        let idle = config.idle_timeout.map(|timeout| Instant::now() + timeout);
+        let open_by = [config.timeout, idle].into_iter().flatten().min();
+        let stage = Stage::Held { public, config: Box::new(config), open_by };
+        Self { stage, shutdown: watch::Sender::new(Shutdown::Run), open_files }
+    }
+
+    /// Lets clients in, if that has not been done. Needs a runtime.
+    pub(crate) fn open(&mut self) -> Result<()> {
+        let (public, config) = match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Held { public, config, .. } => (public, config),
+            stage => {
+                self.stage = stage;
+                return Ok(());
+            }
+        };
+        let addresses: Vec<_> = public.addresses().iter().map(ToString::to_string).collect();
+        let listeners = public.listen()?;
+        let (max_connections, open_files) = (config.max_connections, self.open_files);
+        info!(max_connections, open_files, "listening on {}", addresses.join(" and "));
+        let serving = bridge::serve(listeners, Arc::new(*config), self.shutdown.clone());
+        self.stage = Stage::Open(tokio::spawn(serving));
+        Ok(())
+    }
+
+    /// Asks the bridge to end.
+    pub(crate) fn end(&mut self, shutdown: Shutdown) -> Ending {
+        self.shutdown.send_modify(|given| *given = shutdown.max(*given));
+        match self.stage {
+            Stage::Open(_) => Ending::UnderWay,
+            Stage::Held { .. } | Stage::Ended => {
+                self.stage = Stage::Ended;
+                Ending::NothingToEnd
+            }
+        }
+    }
+
+    /// Returns once, when the bridge has ended or a time limit has passed before it could open,
+    /// with the status that this alone would mean. Cancel-safe.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let status = match &mut self.stage {
+            Stage::Held { open_by, .. } => {
+                until(*open_by).await;
+                info!("time limit reached before the program listened");
+                ExitStatus::SUCCESS
+            }
+            Stage::Open(serving) => match serving.await {
+                Ok(Ok(outcome)) => {
+                    match outcome {
+                        Outcome::Shutdown => {}
+                        Outcome::RunOnce => info!("the one session has ended"),
+                        Outcome::Timeout => info!("--timeout reached"),
+                        Outcome::IdleTimeout => info!("--idle-timeout reached"),
+                    }
+                    ExitStatus::SUCCESS
+                }
+                Ok(Err(failure)) => {
+                    error!("cannot bridge: {failure}");
+                    ExitStatus::FAILURE
+                }
+                Err(panic) => {
+                    error!("the bridge has failed: {panic}");
+                    ExitStatus::FAILURE
+                }
+            },
+            Stage::Ended => pending().await,
+        };
+        self.stage = Stage::Ended;
+        status
+    }
+}
+
+/// The bridge to a program, which comes and goes.
+#[derive(Debug)]
+pub(crate) struct ProgramRelay {
+    relay: Relay,
+    readiness: watch::Sender<Readiness>,
+    recheck: Arc<Notify>,
+    served: Served,
+}
+
+/// What a [`ProgramRelay`] tells of itself.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// As [`Relay::ended`] says.
+    Ended(ExitStatus),
+    /// A connection to the program has failed in a way that says that it may have stopped listening.
+    Recheck,
+}
+
+impl ProgramRelay {
+    /// As [`Relay::hold`]; `config` says what the bridge to this target is told.
+    pub(crate) fn hold(
+        public: PublicPort,
+        policy: &Policy,
+        config: impl FnOnce(Destination) -> bridge::Config,
+        open_files: u64,
+    ) -> Self {
+        let (readiness, seen) = watch::channel(Readiness::Waiting);
+        let (recheck, served) = (Arc::new(Notify::new()), Served::default());
+        let program = bridge::Program {
+            readiness: seen,
+            hold: policy.wrap_timeout,
+            respawns: policy.mode == WrapMode::Respawn,
+            recheck: Arc::clone(&recheck),
+            served: served.count(),
+        };
+        let relay = Relay::hold(public, config(program.into()), open_files);
+        Self { relay, readiness, recheck, served }
+    }
+
+    /// Lets clients through to the program, which listens here: to begin with, or again.
+    pub(crate) fn open(&mut self, program: SocketAddr) -> Result<()> {
+        self.readiness.send_replace(Readiness::Ready(program));
+        self.relay.open()
+    }
+
+    /// Holds the clients that come.
+    pub(crate) fn pause(&self) {
+        self.readiness.send_replace(Readiness::Waiting);
+    }
+
+    /// Tells clients that the program is gone for good.
+    pub(crate) fn refuse(&self) {
+        self.readiness.send_replace(Readiness::Gone);
+    }
+
+    /// See [`Relay::end`].
+    pub(crate) fn end(&mut self, shutdown: Shutdown) -> Ending {
+        self.relay.end(shutdown)
+    }
+
+    /// Waits until there is something to tell. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Notice {
+        tokio::select! {
+            status = self.relay.ended() => Notice::Ended(status),
+            () = self.recheck.notified() => Notice::Recheck,
+        }
+    }
+
+    /// An instance of the program begins.
+    pub(crate) fn begin_instance(&mut self) {
+        self.served.begin_instance();
+    }
+
+    /// Whether the present instance has served a session.
+    pub(crate) fn has_served(&mut self) -> bool {
+        self.served.has_served()
+    }
+}

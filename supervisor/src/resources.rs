@@ -1,0 +1,59 @@
+//! What we take hold of before we begin, or are refused while standard error is the caller's: ports,
+//! files, directories and limits. Knows the order, and nothing of what is done with them.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use bridge::Private;
+use socket2::Socket;
+
+use crate::certificates::Certificates;
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::host::directories::Directories;
+use crate::host::open_files::OpenFiles;
+use crate::host::pid_file::PidFile;
+use crate::host::ports::PublicPort;
+use crate::host::private;
+use crate::log;
+
+/// All of it.
+pub(crate) struct Resources {
+    pub(crate) public: PublicPort,
+    pub(crate) certificates: Certificates,
+    /// Our own files, that nobody is served.
+    pub(crate) private: Arc<Private>,
+    pub(crate) directories: Directories,
+    pub(crate) pid_file: Option<PidFile>,
+    pub(crate) log: log::Sink,
+    pub(crate) open_files: OpenFiles,
+}
+
+impl Resources {
+    /// `passed` are the sockets that systemd has opened for us.
+    pub(crate) fn acquire(config: &Config, passed: Vec<Socket>) -> Result<Self, Failure> {
+        let directories = Directories::look(config)?;
+        let certificates = Certificates::load(&config.access.files, config.access.needs_tls)?;
+        let public = if passed.is_empty() {
+            PublicPort::reserve(&config.source)?
+        } else {
+            PublicPort::passed(passed)
+        };
+        let pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
+        let log = log::Sink::choose(&config.log, config.daemon)?;
+        let private = private::files(config);
+        let open_files = OpenFiles::raise().context("cannot raise the limit on open files")?;
+        Ok(Self { public, certificates, private, directories, pid_file, log, open_files })
+    }
+
+    /// What there is less of than was asked for, to be logged.
+    pub(crate) fn warning(&self, config: &Config) -> Option<String> {
+        let limit = self.open_files.hard;
+        let most = config.limits.connections(limit);
+        config
+            .limits
+            .max_connections
+            .filter(|asked| *asked > most)
+            .map(|_| format!("the limit on open files is {limit}, which allows {most} connections"))
+    }
+}

@@ -1,0 +1,242 @@
+//! A thread that writes for those who must not wait, so that a slow disk, a stopped terminal or a log that
+//! nobody reads holds up nobody. What has no room in its queue is dropped and counted. Knows no files and
+//! no records.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+/// How much waits before the next items are dropped; bytes.
+const BACKLOG: usize = 4 << 20;
+/// What an item costs besides what it holds, about; bytes.
+const OVERHEAD: usize = 64;
+/// How long the thread rests when all there was is written: under load it is woken for many items
+/// at once, which costs the sessions less than a wake-up for each.
+const REST: Duration = Duration::from_millis(5);
+/// How long our end waits for what is not written yet: so long, if nothing of it is written meanwhile.
+const FLUSH: Duration = Duration::from_secs(1);
+/// How many times that at most, on a machine that is busy.
+const FLUSHES: usize = 10;
+
+/// Takes items and never waits. Its clones are the same.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    sender: Sender<Message<T>>,
+    backlog: Arc<Backlog>,
+}
+
+#[derive(Debug)]
+enum Message<T> {
+    /// With its size.
+    Item(T, usize),
+    Mark(Mark),
+}
+
+/// What the thread comes to when everything before is written.
+#[derive(Debug)]
+enum Mark {
+    /// Dropped there.
+    Flush(Sender<()>),
+    End,
+}
+
+/// What is on its way to the thread.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// Bytes.
+    pending: AtomicUsize,
+    /// Items that there was no room for, and that the thread does not know of yet.
+    dropped: AtomicU64,
+}
+
+/// The thread that writes. Dropped, it writes what is pending, but not for ever.
+pub(crate) struct Writer {
+    mark: Box<dyn Fn(Mark) + Send>,
+    backlog: Arc<Backlog>,
+    /// Its other end is dropped by the thread.
+    end: Receiver<()>,
+}
+
+/// Starts a thread that calls `write` with each item of the queue, and with how many were dropped
+/// since the one before.
+pub(crate) fn start<T: Send + 'static>(
+    name: &str,
+    write: impl FnMut(T, u64) + Send + 'static,
+) -> io::Result<(Queue<T>, Writer)> {
+    let (queue, items) = Queue::new();
+    let (ended, end) = mpsc::channel();
+    let backlog = Arc::clone(&queue.backlog);
+    let of_writer = Arc::clone(&backlog);
+    let thread = thread::Builder::new().name(name.into()).spawn(move || {
+        write_all(&items, &backlog, write);
+        drop(ended);
+    })?;
+    let sender = queue.sender.clone();
+    let mark = Box::new(move |mark| {
+        // If it fails, the thread has ended.
+        let _ = sender.send(Message::Mark(mark));
+        thread.thread().unpark();
+    });
+    Ok((queue, Writer { mark, backlog: of_writer, end }))
+}
+
+impl<T> Queue<T> {
+    fn new() -> (Self, Receiver<Message<T>>) {
+        let (sender, items) = mpsc::channel();
+        (Self { sender, backlog: Arc::default() }, items)
+    }
+
+    /// Takes an item that holds this many bytes.
+    pub(crate) fn put(&self, item: T, bytes: usize) {
+        let size = bytes + OVERHEAD;
+        let pending = self.backlog.pending.fetch_add(size, Ordering::Relaxed);
+        if pending + size > BACKLOG || self.sender.send(Message::Item(item, size)).is_err() {
+            self.backlog.pending.fetch_sub(size, Ordering::Relaxed);
+            self.backlog.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), backlog: Arc::clone(&self.backlog) }
+    }
+}
+
+/// A queue of lines is a file that never blocks. What is written at once stays together.
+impl io::Write for Queue<Vec<u8>> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.put(line.to_vec(), line.len());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// Waits until what is pending is written, but not for ever.
+    pub(crate) fn flush(&self) {
+        let (flushed, flush) = mpsc::channel();
+        (self.mark)(Mark::Flush(flushed));
+        self.wait(&flush);
+    }
+
+    /// Waits until the other end is dropped.
+    fn wait(&self, end: &Receiver<()>) {
+        let pending = || self.backlog.pending.load(Ordering::Relaxed);
+        let mut before = pending();
+        for _ in 0..FLUSHES {
+            let ended = end.recv_timeout(FLUSH);
+            let now = pending();
+            if ended != Err(RecvTimeoutError::Timeout) || now >= before {
+                return;
+            }
+            before = now;
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        (self.mark)(Mark::End);
+        self.wait(&self.end);
+    }
+}
+
+fn write_all<T>(items: &Receiver<Message<T>>, backlog: &Backlog, mut write: impl FnMut(T, u64)) {
+    loop {
+        let next = items.try_recv().or_else(|_| {
+            thread::park_timeout(REST);
+            items.recv()
+        });
+        match next {
+            Ok(Message::Item(item, size)) => {
+                write(item, backlog.dropped.swap(0, Ordering::Relaxed));
+                backlog.pending.fetch_sub(size, Ordering::Relaxed);
+            }
+            Ok(Message::Mark(Mark::Flush(flushed))) => drop(flushed),
+            Ok(Message::Mark(Mark::End)) | Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn w11_what_has_no_room_is_dropped_and_counted() {
+        let (queue, items) = Queue::new();
+        for number in 0..5 {
+            queue.put(number, BACKLOG / 3);
+        }
+        queue.sender.send(Message::Mark(Mark::End)).expect("sent");
+        let mut written = Vec::new();
+        write_all(&items, &queue.backlog, |item, dropped| written.push((item, dropped)));
+        assert_eq!(written, [(0, 3), (1, 0)]);
+        assert_eq!(queue.backlog.pending.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn w11_what_is_pending_is_written_at_the_end() {
+        let (seen, see) = mpsc::channel();
+        let (queue, writer) = start("test", move |item, _| {
+            let _ = seen.send(item);
+        })
+        .expect("a thread");
+        for number in 0..1000 {
+            queue.put(number, 8);
+        }
+        drop(writer);
+        assert_eq!(see.iter().collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn f71_a_flush_returns_when_all_before_it_is_written() {
+        let (seen, see) = mpsc::channel();
+        let (queue, writer) = start("test", move |item, _| {
+            let _ = seen.send(item);
+        })
+        .expect("a thread");
+        for round in 0..100 {
+            queue.put(round, 8);
+            writer.flush();
+            assert_eq!(see.try_recv(), Ok(round));
+        }
+    }
+
+    /// A busy machine may write less than all of it in a second.
+    #[test]
+    fn w11_a_writer_that_is_slow_is_waited_for() {
+        let (seen, see) = mpsc::channel();
+        let (_never, slow) = mpsc::channel::<()>();
+        let (queue, writer) = start("test", move |item, _| {
+            let _ = slow.recv_timeout(FLUSH * 2 / 3);
+            let _ = seen.send(item);
+        })
+        .expect("a thread");
+        for number in 0..3 {
+            queue.put(number, 8);
+        }
+        drop(writer);
+        assert_eq!(see.iter().collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    /// Our end is not the hostage of a file that takes nothing.
+    #[test]
+    fn w11_a_writer_that_hangs_is_left() {
+        let (release, hang) = mpsc::channel::<()>();
+        let (queue, writer) = start("test", move |(), _| {
+            let _ = hang.recv();
+        })
+        .expect("a thread");
+        queue.put((), 0);
+        drop(writer);
+        drop(release);
+    }
+}
