@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use bridge::tls::{Authorities, Files};
-use bridge::{Auth, Credentials, Plain};
+use bridge::tls::{Authorities, Files, Plain};
+use bridge::{Auth, Credentials};
 
 use super::origin;
 use crate::cli::{Args, AuthPlugin};
