@@ -19,7 +19,7 @@ use crate::http::{self, Upgraded};
 use crate::order::Orders;
 use crate::peer::{Peer, TlsVersion};
 use crate::pump::{End, Pump, SHUTTING_DOWN};
-use crate::record::{Encoding, Recordings};
+use crate::record::Recordings;
 use crate::redact;
 use crate::sessions::Sessions;
 use crate::stream::Stream;
@@ -28,7 +28,7 @@ use crate::target::{Reached, Target};
 use crate::tls::{self, Failure};
 use crate::turns::Turns;
 use crate::unadmitted::{self, NoSession};
-use crate::ws::Upgrade;
+use crate::ws::{Encoding, Upgrade};
 
 /// What all connections of a bridge share.
 pub(crate) struct Shared {
