@@ -49,7 +49,7 @@ use config::{Config, Service, UsageError};
 use daemon::{Caller, Role};
 pub use exit::ExitStatus;
 use exit::Failure;
-use log::Log;
+use log::{Escaped, Log};
 use pid_file::PidFile;
 use ports::Public;
 use security::Certificates;
@@ -102,18 +102,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
 
 /// One line for the person who called us. Standard error may be closed; `eprintln!` would panic.
 fn say(line: &str) {
-    // A name with a line feed in it makes no second line.
-    let mut escaped = String::with_capacity(line.len());
-    for letter in line.chars() {
-        if letter.is_control() {
-            escaped.extend(letter.escape_default());
-        } else {
-            escaped.push(letter);
-        }
-    }
     // In the journal it is an error (sd-daemon(3)).
     let level = if log::stderr_is_journal() { "<3>" } else { "" };
-    let _ = writeln!(io::stderr(), "{level}websockify: {escaped}");
+    let _ = writeln!(io::stderr(), "{level}websockify: {}", Escaped(line));
 }
 
 /// What must be had, or be refused, while standard error is the caller's; then into the background.
