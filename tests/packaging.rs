@@ -20,6 +20,18 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
+/// systemd-analyze(1), which wants a directory that systemd makes at boot, or root does.
+fn systemd_analyze() -> Option<Command> {
+    if !needs(&["systemd-analyze"]) {
+        return None;
+    }
+    if !nix::unistd::geteuid().is_root() && !Path::new("/run/systemd").exists() {
+        skip_even_in_ci("only root can make /run/systemd, which systemd-analyze wants");
+        return None;
+    }
+    Some(Command::new("systemd-analyze"))
+}
+
 /// Runs a command that must end well; gives all that it said.
 fn said_by(command: &mut Command) -> String {
     let output = command.output().unwrap();
@@ -42,12 +54,9 @@ fn units() -> TempDir {
 /// D4: systemd has nothing to say against the units.
 #[test]
 fn d4_the_units_are_valid() {
-    if !needs(&["systemd-analyze"]) {
-        return;
-    }
     let units = units();
     for unit in ["websockify.service", "websockify.socket", "websockify@x.service"] {
-        let mut analyze = Command::new("systemd-analyze");
+        let Some(mut analyze) = systemd_analyze() else { return };
         analyze.args(["verify", "--man=no"]).arg(units.path().join(unit));
         let said = said_by(&mut analyze);
         // Of the host's own units it may say what it likes.
@@ -59,12 +68,9 @@ fn d4_the_units_are_valid() {
 /// D4: what systemd-analyze(1) calls exposure, 0 to 10, stays low.
 #[test]
 fn d4_the_units_are_hardened() {
-    if !needs(&["systemd-analyze"]) {
-        return;
-    }
     let units = units();
     for (unit, threshold) in [("websockify.service", 20), ("websockify@.service", 30)] {
-        let mut analyze = Command::new("systemd-analyze");
+        let Some(mut analyze) = systemd_analyze() else { return };
         analyze.args(["security", "--offline=true", &format!("--threshold={threshold}")]);
         let said = said_by(analyze.arg(units.path().join(unit)));
         println!("{}", said.lines().last().unwrap());

@@ -282,10 +282,16 @@ mod tests {
             let ours = canonical(stream.local_addr().unwrap());
             let compare = |stage: &str| {
                 for (local, peer) in [(target, ours), (ours, target)] {
-                    let said = netlink::exact(local, peer).unwrap();
                     let is_it =
                         |socket: &super::Socket| (socket.local, socket.peer) == (local, peer);
-                    assert_eq!(listed(&is_it), [format!("{said:?}")], "{bind}: {stage}");
+                    let both = || (listed(&is_it), netlink::exact(local, peer).unwrap());
+                    // Bytes go on their way between the two questions.
+                    let deadline = Instant::now() + Duration::from_secs(20);
+                    while let (listed, said) = both()
+                        && listed != [format!("{said:?}")]
+                    {
+                        assert!(Instant::now() < deadline, "{bind}: {stage}: {listed:?}, {said:?}");
+                    }
                 }
             };
             compare("queued");

@@ -83,7 +83,7 @@ impl Remains {
         candidates.any(|process| {
             self.is_used_by(&process).unwrap_or_else(|error| {
                 let has_ended = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
-                !has_ended && !is_older(&process, self.made)
+                !has_ended && !is_zombie(&process) && !is_older(&process, self.made)
             })
         })
     }
@@ -125,6 +125,12 @@ fn is_rebind(mut file: File) -> io::Result<bool> {
     file.by_ref().take(1 << 20).read_to_end(&mut bytes)?;
     let name = names::OLD_PORT.as_bytes();
     Ok(bytes.starts_with(b"\x7fELF") && bytes.windows(name.len()).any(|part| part == name))
+}
+
+/// Whether the process has ended, and its parent takes no notice: that of an orphan in a container may
+/// be no init. Nobody but root is told then that it has no memory any more.
+fn is_zombie(process: &Process) -> bool {
+    process.stat().is_ok_and(|stat| stat.state == 'Z' && stat.num_threads == 1)
 }
 
 /// Whether the process was there before, to the second and a bit: then it cannot have been started with it.
