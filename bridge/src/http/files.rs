@@ -87,7 +87,7 @@ fn find(path: PathBuf, url_path: &UrlPath, private: &Private) -> io::Result<Foun
     if !metadata.is_dir() {
         // Opening anything but a file may block, or worse.
         let is_file = metadata.is_file() && !url_path.is_directory;
-        let is_served = is_file && !private.now().have(&path, &metadata)?;
+        let is_served = is_file && !private.snapshot().contains(&path, &metadata)?;
         return Ok(if is_served { Found::File(path) } else { Found::Nothing });
     }
     if let Some(name) = url_path.name()
@@ -99,7 +99,7 @@ fn find(path: PathBuf, url_path: &UrlPath, private: &Private) -> io::Result<Foun
     let Some(metadata) = fs::metadata(&index).ok().filter(fs::Metadata::is_file) else {
         return Ok(Found::Directory(path));
     };
-    let is_ours = private.now().have(&index, &metadata)?;
+    let is_ours = private.snapshot().contains(&index, &metadata)?;
     Ok(if is_ours { Found::Nothing } else { Found::File(index) })
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use super::url_path::{UrlPath, reference};
-use crate::private::{Now, Private};
+use crate::private::{Private, Snapshot};
 
 /// How many names a page has at most: it is made in memory.
 const MOST: usize = 10_000;
@@ -39,7 +39,7 @@ enum Kind {
 /// The page of the directory at `path`, which clients call `url_path`, without what is not served. Blocks.
 pub(super) fn page(path: &Path, url_path: &UrlPath, private: &Private) -> io::Result<String> {
     let mut entries = Vec::new();
-    let ours = private.now();
+    let ours = private.snapshot();
     let mut names = fs::read_dir(path)?;
     for name in names.by_ref().take(MOST) {
         entries.extend(entry(&name?, url_path, &ours));
@@ -54,13 +54,13 @@ pub(super) fn page(path: &Path, url_path: &UrlPath, private: &Private) -> io::Re
 }
 
 /// Links are followed. What is neither file nor directory, or leads nowhere, is not shown.
-fn entry(listed: &fs::DirEntry, url_path: &UrlPath, ours: &Now<'_>) -> Option<Entry> {
+fn entry(listed: &fs::DirEntry, url_path: &UrlPath, ours: &Snapshot<'_>) -> Option<Entry> {
     if !url_path.shows(&listed.file_name()) {
         return None;
     }
     let path = listed.path();
     let metadata = fs::metadata(&path).ok()?;
-    if ours.have(&path, &metadata).ok()? {
+    if ours.contains(&path, &metadata).ok()? {
         return None;
     }
     let kind = match metadata.is_dir() {

@@ -9,6 +9,7 @@ mod challenge;
 mod hixie;
 mod rfc6455;
 mod upgrade;
+mod violation;
 
 use std::ops::Range;
 
@@ -18,8 +19,8 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 pub(crate) use base64::append as append_base64;
 pub(crate) use challenge::{Challenge, Scheme};
 pub use hixie::Draft;
-pub use rfc6455::Violation;
 pub(crate) use upgrade::{NoUpgrade, Upgrade, VERSIONS, single};
+pub use violation::Violation;
 
 /// The longest unmasked frame header (RFC 6455, section 5.2).
 const HEADROOM: usize = 10;
