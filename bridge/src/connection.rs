@@ -17,7 +17,7 @@ use crate::http::{self, Upgraded};
 use crate::net::{Lookups, Socket};
 use crate::order::{Orders, Shutdown};
 use crate::peer::{Peer, TlsVersion};
-use crate::record::{Encoding, Recordings};
+use crate::record::Recordings;
 use crate::redact;
 use crate::session;
 use crate::stream::Stream;
@@ -25,7 +25,7 @@ use crate::tap::Tap;
 use crate::tls::{self, Failure};
 use crate::turns::Turns;
 use crate::unadmitted::{self, NoSession};
-use crate::ws::Upgrade;
+use crate::ws::{Encoding, Upgrade};
 
 /// What all connections of a bridge share.
 pub(crate) struct Shared {

@@ -59,22 +59,22 @@ impl Private {
     }
 
     /// Looks, for one request. Blocks, as what it gives does.
-    pub(crate) fn now(&self) -> Now<'_> {
+    pub(crate) fn snapshot(&self) -> Snapshot<'_> {
         self.look();
-        Now { private: self, numbered: OnceCell::new() }
+        Snapshot { private: self, numbered: OnceCell::new() }
     }
 }
 
 /// The files that are ours at this moment.
-pub(crate) struct Now<'a> {
+pub(crate) struct Snapshot<'a> {
     private: &'a Private,
     /// Those of the series, once somebody had to ask.
     numbered: OnceCell<HashSet<Identity>>,
 }
 
-impl Now<'_> {
+impl Snapshot<'_> {
     /// Whether the file that `path` leads to, and that has this metadata, is one of them.
-    pub(crate) fn have(&self, path: &Path, file: &Metadata) -> io::Result<bool> {
+    pub(crate) fn contains(&self, path: &Path, file: &Metadata) -> io::Result<bool> {
         let identity = Identity::of(file);
         let seen = &self.private.seen;
         if seen.lock().unwrap_or_else(PoisonError::into_inner).contains(&identity) {
@@ -153,7 +153,7 @@ mod tests {
         let private = Private::new(vec![at("log")], [at("rec"), at("log")]);
         let have = |name: &str| {
             let metadata = fs::metadata(at(name)).unwrap();
-            private.now().have(&at(name), &metadata).unwrap()
+            private.snapshot().contains(&at(name), &metadata).unwrap()
         };
         for name in ["log", "rec.1", "rec.12.gz", "log-20240101"] {
             assert!(have(name), "{name}");

@@ -22,10 +22,11 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::ws::Encoding;
 use payload::Payload;
 use recording::Recording;
 use script::Entry;
-pub(crate) use script::{Encoding, From};
+pub(crate) use script::SentBy;
 use writers::Writers;
 
 /// How many threads write: one disk is no faster with more.
@@ -114,12 +115,12 @@ impl Recordings {
 
 impl Recorder {
     /// Takes down what was sent, unless the disk is too far behind.
-    pub(crate) fn record(&mut self, from: From, bytes: &[u8]) {
+    pub(crate) fn record(&mut self, sent_by: SentBy, bytes: &[u8]) {
         if self.is_over {
             return;
         }
         let payload = Payload::copy(bytes);
-        let entry = Entry { from, at: self.began.elapsed(), payload };
+        let entry = Entry { sent_by, at: self.began.elapsed(), payload };
         self.is_over = !self.recording.put(entry);
     }
 
@@ -172,7 +173,7 @@ mod tests {
         let recordings = recordings(&directory, 1);
         for _ in 0..2 {
             let mut recorder = recordings.begin(1, Encoding::Binary);
-            recorder.record(From::Target, b"x");
+            recorder.record(SentBy::Target, b"x");
             recorder.finish().await;
         }
         for number in [2, 4] {
@@ -190,7 +191,7 @@ mod tests {
         let recordings = Recordings::new("/dev/null/x".into()).unwrap();
         let mut recorder = recordings.begin(1, Encoding::Binary);
         for _ in 0..3 {
-            recorder.record(From::Target, b"x");
+            recorder.record(SentBy::Target, b"x");
             tokio::task::yield_now().await;
         }
         recorder.finish().await;
@@ -206,7 +207,7 @@ mod tests {
             (0..20).map(|session| recordings.begin(session, Encoding::Binary)).collect();
         for number in 0..500 {
             for recorder in &mut recorders {
-                recorder.record(From::Client, format!("{number};").as_bytes());
+                recorder.record(SentBy::Client, format!("{number};").as_bytes());
             }
         }
         for recorder in recorders {
@@ -235,11 +236,11 @@ mod tests {
         let piece = vec![b'x'; PIECE];
         let mut fitting = 0;
         while !recorder.is_over {
-            recorder.record(From::Target, &piece);
+            recorder.record(SentBy::Target, &piece);
             fitting += usize::from(!recorder.is_over);
         }
         assert_eq!(fitting, recording::WAITING_MAX / (PIECE + 64));
-        recorder.record(From::Target, &piece);
+        recorder.record(SentBy::Target, &piece);
         assert!(waiting.load(Ordering::Relaxed) <= recording::WAITING_MAX);
         threads.add_thread().unwrap();
         recorder.finish().await;
@@ -259,7 +260,7 @@ mod tests {
         let piece = vec![b'x'; PIECE];
         for _ in 0..50 {
             for recorder in &mut recorders {
-                recorder.record(From::Target, &piece);
+                recorder.record(SentBy::Target, &piece);
             }
         }
         let waiting = || recordings.waiting.load(Ordering::Relaxed);

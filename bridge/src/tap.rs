@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
 use crate::buffer::Buffer;
-use crate::record::{From, Recorder};
+use crate::record::{Recorder, SentBy};
 
 /// Says what the letters that a [`Traffic`] gets mean.
 pub const TRAFFIC_LEGEND: &str = "
@@ -68,13 +68,13 @@ impl Tap {
     /// Payload came from the client; with it its frame ended, or not yet.
     pub(crate) fn client_sent(&mut self, bytes: &[u8], is_end: bool) {
         self.say(if is_end { "}" } else { "}." });
-        self.record(From::Client, bytes);
+        self.record(SentBy::Client, bytes);
     }
 
     /// Bytes came from the target.
     pub(crate) fn target_sent(&mut self, bytes: &[u8]) {
         self.say("{");
-        self.record(From::Target, bytes);
+        self.record(SentBy::Target, bytes);
     }
 
     /// Writes as [`Buffer::poll_write`] does, and tells how far it came.
@@ -110,9 +110,9 @@ impl Tap {
         }
     }
 
-    fn record(&mut self, from: From, bytes: &[u8]) {
+    fn record(&mut self, sent_by: SentBy, bytes: &[u8]) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.record(from, bytes);
+            recorder.record(sent_by, bytes);
         }
     }
 }

@@ -41,7 +41,7 @@ use host::ports::PublicPort;
 use host::progress::Progress;
 use host::signals::{Signal, Signals};
 use host::{Host, systemd};
-use log::Log;
+use log::{Escaped, Log};
 use relay::{ProgramRelay, Relay};
 use resources::Resources;
 use usage::UsageError;
@@ -82,18 +82,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
 
 /// One line for the person who called us. Standard error may be closed; `eprintln!` would panic.
 fn say(line: &str) {
-    // A name with a line feed in it makes no second line.
-    let mut escaped = String::with_capacity(line.len());
-    for letter in line.chars() {
-        if letter.is_control() {
-            escaped.extend(letter.escape_default());
-        } else {
-            escaped.push(letter);
-        }
-    }
     // In the journal it is an error (sd-daemon(3)).
     let level = if log::stderr_is_journal() { "<3>" } else { "" };
-    let _ = writeln!(io::stderr(), "{level}websockify: {escaped}");
+    let _ = writeln!(io::stderr(), "{level}websockify: {}", Escaped(line));
 }
 
 /// What must be had, or be refused, while standard error is the caller's; then into the background.

@@ -1,6 +1,7 @@
 //! Where log records go, and what they look like there: the journal with fields, a file with one
 //! line a record, standard error for people.
 
+mod escaped;
 mod file;
 mod journal;
 pub(crate) mod letters;
@@ -21,6 +22,7 @@ use tracing_subscriber::fmt::layer;
 use tracing_subscriber::prelude::*;
 
 use crate::writer::{self, Writer};
+pub(crate) use escaped::Escaped;
 pub(crate) use file::LogFile;
 use journal::Journal;
 use lines::Lines;
@@ -158,22 +160,14 @@ impl Drop for Log {
     }
 }
 
-/// A field outside the journal. What it says may come from a client, and must neither move the cursor of
-/// a terminal nor begin a line of its own.
+/// A field outside the journal.
 fn show(writer: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = match field.name() {
         "message" => format!("{value:?}"),
         name if IN_WORDS.contains(&name) => return Ok(()),
         name => format!(" {name}={value:?}"),
     };
-    for letter in text.chars() {
-        if letter.is_control() && letter != '\t' {
-            write!(writer, "{}", letter.escape_default())?;
-        } else {
-            writer.write_char(letter)?;
-        }
-    }
-    Ok(())
+    write!(writer, "{}", Escaped(&text))
 }
 
 /// Whether standard error is the stream that systemd connected to the journal (systemd.exec(5),

@@ -122,7 +122,7 @@ impl From<NoUpgrade> for Refusal {
             NoUpgrade::Host | NoUpgrade::Hixie | NoUpgrade::Body => {
                 Self::new(StatusCode::BAD_REQUEST, why.to_string()).closing()
             }
-            NoUpgrade::Request | NoUpgrade::Key => {
+            NoUpgrade::NotGet | NoUpgrade::Key => {
                 Self::new(StatusCode::BAD_REQUEST, why.to_string())
             }
         }

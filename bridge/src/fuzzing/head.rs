@@ -11,8 +11,8 @@ use httparse::{EMPTY_HEADER, Response};
 use crate::admission::Refusal;
 use crate::admission::auth::{Auth, Credentials};
 use crate::http::first::{end_of_head, parse};
-use crate::http::place::{Place, reference};
 use crate::http::reply;
+use crate::http::url_path::{UrlPath, reference};
 use crate::peer::Peer;
 use crate::ws::{Challenge, Scheme, Upgrade};
 
@@ -40,7 +40,7 @@ pub fn head(bytes: &[u8]) {
         Err(why) => assert!(!Refusal::from(why).status.is_success()),
     }
     authentication(&head, &bytes[..end]);
-    place(head.uri.path());
+    url_path(head.uri.path());
 }
 
 fn old_handshake(challenge: &Challenge) {
@@ -83,15 +83,15 @@ fn authentication(head: &Parts, bytes: &[u8]) {
 }
 
 /// No path leads out of the directory.
-fn place(path: &str) {
-    let Some(place) = Place::of(path) else { return };
-    let below = place.below(Path::new(ROOT));
+fn url_path(path: &str) {
+    let Some(url_path) = UrlPath::parse(path) else { return };
+    let below = url_path.below(Path::new(ROOT));
     let inside = below.strip_prefix(ROOT).expect("below the directory");
     assert!(inside.components().all(|part| matches!(part, Component::Normal(_))));
     assert!(!below.as_os_str().as_encoded_bytes().contains(&0));
-    assert!(place.shown().starts_with('/'));
-    let name = place.name().unwrap_or(OsStr::new("x"));
+    assert!(url_path.text().starts_with('/'));
+    let name = url_path.name().unwrap_or(OsStr::new("x"));
     let target = reference(name);
-    let again = Place::of(&target["./".len()..]).expect("a reference is a name");
+    let again = UrlPath::parse(&target["./".len()..]).expect("a reference is a name");
     assert_eq!(again.name(), Some(name), "{target}");
 }

@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::http::files;
 use crate::http::first::{end_of_head, parse};
-use crate::http::place::Place;
+use crate::http::url_path::UrlPath;
 
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds");
 
@@ -21,7 +21,7 @@ static RUNTIME: LazyLock<Runtime> =
 /// The bytes are a head.
 pub fn web(bytes: &[u8]) {
     let Some(head) = end_of_head(bytes, 0).and_then(|end| parse(&bytes[..end])) else { return };
-    let place = Place::of(head.uri.path());
+    let url_path = UrlPath::parse(head.uri.path());
     let is_get = head.method == Method::GET;
     let (status, headers, body) = RUNTIME.block_on(async {
         let (reply, body) =
@@ -31,8 +31,8 @@ pub fn web(bytes: &[u8]) {
     });
     match status {
         StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
-            let place = place.expect("what is no place is not found");
-            if let Ok(file) = std::fs::read(place.below(Path::new(SEEDS))) {
+            let url_path = url_path.expect("no other path is found");
+            if let Ok(file) = std::fs::read(url_path.below(Path::new(SEEDS))) {
                 assert_eq!(body, if is_get { part(&file, &headers) } else { Bytes::new() });
             }
         }

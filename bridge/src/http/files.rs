@@ -23,8 +23,8 @@ use tracing::warn;
 
 use super::cached::Only;
 use super::listing;
-use super::place::{Place, reference};
 use super::reply::{self, Reply};
+use super::url_path::{UrlPath, reference};
 use crate::private::Private;
 use crate::redact;
 use crate::unadmitted::UNADMITTED;
@@ -60,14 +60,15 @@ pub(crate) async fn answer(root: &Path, private: &Arc<Private>, mut head: Parts)
         Method::OPTIONS => return reply::options(METHODS),
         _ => return reply::method_not_allowed(METHODS),
     }
-    let place = Place::of(head.uri.path());
+    let url_path = UrlPath::parse(head.uri.path());
     let answer = async {
-        let Some(place) = place else { return Ok(not_found()) };
-        let (path, ours) = (place.below(root), Arc::clone(private));
-        let (found, place) = blocking(move || Ok((find(path, &place, &ours)?, place))).await?;
+        let Some(url_path) = url_path else { return Ok(not_found()) };
+        let (path, ours) = (url_path.below(root), Arc::clone(private));
+        let (found, url_path) =
+            blocking(move || Ok((find(path, &url_path, &ours)?, url_path))).await?;
         match found {
             Found::File(path) => file(path, &mut head).await,
-            Found::Directory(path) => directory(path, place, Arc::clone(private)).await,
+            Found::Directory(path) => directory(path, url_path, Arc::clone(private)).await,
             Found::Unfinished(name) => Ok(redirect(&name, head.uri.query())),
             Found::Nothing => Ok(not_found()),
         }
@@ -81,16 +82,16 @@ pub(crate) async fn answer(root: &Path, private: &Arc<Private>, mut head: Parts)
     reply
 }
 
-fn find(path: PathBuf, place: &Place, private: &Private) -> io::Result<Found> {
+fn find(path: PathBuf, url_path: &UrlPath, private: &Private) -> io::Result<Found> {
     let metadata = fs::metadata(&path)?;
     if !metadata.is_dir() {
         // Opening anything but a file may block, or worse.
-        let is_file = metadata.is_file() && !place.is_directory;
-        let is_served = is_file && !private.now().have(&path, &metadata)?;
+        let is_file = metadata.is_file() && !url_path.is_directory;
+        let is_served = is_file && !private.snapshot().contains(&path, &metadata)?;
         return Ok(if is_served { Found::File(path) } else { Found::Nothing });
     }
-    if let Some(name) = place.name()
-        && !place.is_directory
+    if let Some(name) = url_path.name()
+        && !url_path.is_directory
     {
         return Ok(Found::Unfinished(name.to_owned()));
     }
@@ -98,7 +99,7 @@ fn find(path: PathBuf, place: &Place, private: &Private) -> io::Result<Found> {
     let Some(metadata) = fs::metadata(&index).ok().filter(fs::Metadata::is_file) else {
         return Ok(Found::Directory(path));
     };
-    let is_ours = private.now().have(&index, &metadata)?;
+    let is_ours = private.snapshot().contains(&index, &metadata)?;
     Ok(if is_ours { Found::Nothing } else { Found::File(index) })
 }
 
@@ -152,8 +153,8 @@ async fn is_range_due(
     Ok(is(ETAG) || is(LAST_MODIFIED))
 }
 
-async fn directory(path: PathBuf, place: Place, private: Arc<Private>) -> io::Result<Reply> {
-    let page = blocking(move || listing::page(&path, &place, &private)).await?;
+async fn directory(path: PathBuf, url_path: UrlPath, private: Arc<Private>) -> io::Result<Reply> {
+    let page = blocking(move || listing::page(&path, &url_path, &private)).await?;
     let mut reply = Reply::new(Either::Left(Full::from(page)));
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

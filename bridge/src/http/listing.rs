@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{fs, io};
 
-use super::place::{Place, reference};
-use crate::private::{Now, Private};
+use super::url_path::{UrlPath, reference};
+use crate::private::{Private, Snapshot};
 
 /// How many names a page has at most: it is made in memory.
 const MOST: usize = 10_000;
@@ -36,13 +36,13 @@ enum Kind {
     File(u64),
 }
 
-/// The page of the directory at `path`, which is `place`, without what is not served. Blocks.
-pub(super) fn page(path: &Path, place: &Place, private: &Private) -> io::Result<String> {
+/// The page of the directory at `path`, which clients call `url_path`, without what is not served. Blocks.
+pub(super) fn page(path: &Path, url_path: &UrlPath, private: &Private) -> io::Result<String> {
     let mut entries = Vec::new();
-    let ours = private.now();
+    let ours = private.snapshot();
     let mut names = fs::read_dir(path)?;
     for name in names.by_ref().take(MOST) {
-        entries.extend(entry(&name?, place, &ours));
+        entries.extend(entry(&name?, url_path, &ours));
     }
     let is_cut = names.next().is_some();
     // Directories come first.
@@ -50,17 +50,17 @@ pub(super) fn page(path: &Path, place: &Place, private: &Private) -> io::Result<
     entries.sort_unstable_by(|one: &Entry, other| {
         (is_file(one), &one.name).cmp(&(is_file(other), &other.name))
     });
-    Ok(html(place, &entries, is_cut))
+    Ok(html(url_path, &entries, is_cut))
 }
 
 /// Links are followed. What is neither file nor directory, or leads nowhere, is not shown.
-fn entry(listed: &fs::DirEntry, place: &Place, ours: &Now<'_>) -> Option<Entry> {
-    if !place.shows(&listed.file_name()) {
+fn entry(listed: &fs::DirEntry, url_path: &UrlPath, ours: &Snapshot<'_>) -> Option<Entry> {
+    if !url_path.shows(&listed.file_name()) {
         return None;
     }
     let path = listed.path();
     let metadata = fs::metadata(&path).ok()?;
-    if ours.have(&path, &metadata).ok()? {
+    if ours.contains(&path, &metadata).ok()? {
         return None;
     }
     let kind = match metadata.is_dir() {
@@ -71,14 +71,14 @@ fn entry(listed: &fs::DirEntry, place: &Place, ours: &Now<'_>) -> Option<Entry> 
     Some(Entry { kind, name: listed.file_name() })
 }
 
-fn html(place: &Place, entries: &[Entry], is_cut: bool) -> String {
-    let title = escape(&place.shown());
+fn html(url_path: &UrlPath, entries: &[Entry], is_cut: bool) -> String {
+    let title = escape(&url_path.text());
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\
          <title>{title}</title>\n<style>{STYLE}</style>\n<h1>{title}</h1>\n<table>\n"
     );
-    if place.name().is_some() {
+    if url_path.name().is_some() {
         page.push_str("<tr><td><a href=\"../\">..</a><td>\n");
     }
     for Entry { kind, name } in entries {
@@ -141,7 +141,7 @@ mod tests {
             name("<b>&\"'.txt", Kind::File(5)),
             name("a:b?c#d", Kind::File(0)),
         ];
-        let page = html(&Place::of("/<i>/").unwrap(), &entries, true);
+        let page = html(&UrlPath::parse("/<i>/").unwrap(), &entries, true);
         for part in [
             "<h1>/&lt;i&gt;/</h1>",
             "<a href=\"../\">",
@@ -152,7 +152,7 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part} in {page}");
         }
-        let root = html(&Place::of("/").unwrap(), &[], false);
+        let root = html(&UrlPath::parse("/").unwrap(), &[], false);
         assert!(!root.contains("../") && !root.contains("more"), "{root}");
     }
 

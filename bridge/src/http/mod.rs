@@ -11,8 +11,8 @@ pub(crate) mod first;
 mod host;
 mod listing;
 mod metered;
-pub(crate) mod place;
 pub(crate) mod reply;
+pub(crate) mod url_path;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};

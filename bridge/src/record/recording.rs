@@ -10,8 +10,9 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::Recordings;
-use super::script::{Encoding, Entry, Script, WRITE};
+use super::script::{Entry, Script, WRITE};
 use crate::words::words;
+use crate::ws::Encoding;
 
 /// How much of one recording may wait for the disk, bytes.
 pub(super) const WAITING_MAX: usize = 16 * 1024 * 1024;

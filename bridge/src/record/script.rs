@@ -9,7 +9,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::time::Duration;
 
 use super::payload::Payload;
-use crate::ws::append_base64;
+use crate::ws::{Encoding, append_base64};
 
 /// How much text is written at once, or little more.
 pub(super) const WRITE: usize = 64 * 1024;
@@ -18,24 +18,15 @@ pub(super) const END: &[u8] = b"'EOF'];\n";
 
 /// Who sent something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum SentBy {
     Client,
     Target,
-}
-
-/// How payload is written into a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    /// One character for a byte.
-    Binary,
-    /// As the client sends and gets it.
-    Base64,
 }
 
 /// A piece of traffic.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) from: From,
+    pub(super) sent_by: SentBy,
     pub(super) at: Duration,
     pub(super) payload: Payload,
 }
@@ -101,9 +92,9 @@ impl Script {
 
 impl Entry {
     fn format(&self, encoding: Encoding, text: &mut Vec<u8>) {
-        let side = match self.from {
-            From::Client => '}',
-            From::Target => '{',
+        let side = match self.sent_by {
+            SentBy::Client => '}',
+            SentBy::Target => '{',
         };
         text.extend_from_slice(format!("'{side}{}{side}", self.at.as_millis()).as_bytes());
         match encoding {
@@ -129,15 +120,15 @@ mod tests {
 
     use super::*;
 
-    fn entry(from: From, at: u64, payload: &[u8]) -> Entry {
-        Entry { from, at: Duration::from_millis(at), payload: Payload::copy(payload) }
+    fn entry(sent_by: SentBy, at: u64, payload: &[u8]) -> Entry {
+        Entry { sent_by, at: Duration::from_millis(at), payload: Payload::copy(payload) }
     }
 
     #[test]
     fn s1_entries_as_upstream_writes_them() {
         let mut text = Vec::new();
-        entry(From::Client, 583, b"hello'\\\x00\xff~").format(Encoding::Binary, &mut text);
-        entry(From::Target, 621, b"hello").format(Encoding::Base64, &mut text);
+        entry(SentBy::Client, 583, b"hello'\\\x00\xff~").format(Encoding::Binary, &mut text);
+        entry(SentBy::Target, 621, b"hello").format(Encoding::Base64, &mut text);
         let expected = "'}583}hello\\'\\\\\\x00\\xff~',\n'{621{aGVsbG8=',\n";
         assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
@@ -150,7 +141,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::StorageFull);
         let mut script =
             Script { file: full(), encoding: Encoding::Binary, length: 0, has_entries: false };
-        let error = script.append(&[entry(From::Client, 0, b"x")]).unwrap_err();
+        let error = script.append(&[entry(SentBy::Client, 0, b"x")]).unwrap_err();
         assert_eq!((error.kind(), script.has_entries), (ErrorKind::StorageFull, false));
     }
 }

@@ -7,7 +7,7 @@ use x509_parser::der_parser::ber::BerObjectContent;
 use x509_parser::der_parser::parse_der;
 
 use super::certificate::{Age, date, facts, now};
-use super::{Files, Provider, Unusable, broken, certificates, contains, read, words};
+use super::{Files, Provider, Unusable, broken, certificates, contains, read, rustls_text};
 
 const CERTIFICATE: &str = "certificate";
 const KEY: &str = "key";
@@ -35,7 +35,7 @@ pub(super) fn load(
             Some(bits @ ..LEAST_RSA) => {
                 format!("is too short: an RSA key of {bits} bits, and {LEAST_RSA} are the least")
             }
-            _ => format!("is unusable: {}", words(&error)),
+            _ => format!("is unusable: {}", rustls_text(&error)),
         };
         Unusable::wrong(KEY, key_path, problem)
     })?;

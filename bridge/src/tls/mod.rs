@@ -199,7 +199,7 @@ fn broken(error: &rustls::pki_types::pem::Error) -> String {
 }
 
 /// What goes wrong in rustls, in the words of somebody who has files and no types.
-fn words(error: &rustls::Error) -> String {
+fn rustls_text(error: &rustls::Error) -> String {
     match error {
         rustls::Error::General(text) => text.clone(),
         error => error.to_string(),

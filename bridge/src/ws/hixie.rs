@@ -24,12 +24,12 @@ pub enum Draft {
 #[derive(Debug)]
 pub(crate) struct Decoder {
     pub(super) draft: Draft,
-    place: Place,
+    position: Position,
     base64: base64::Decoder,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     Between,
     InFrame,
     /// Behind the first byte of `FF 00`.
@@ -39,7 +39,7 @@ enum Place {
 impl Decoder {
     /// At the first byte behind the handshake.
     pub(super) fn new(draft: Draft) -> Self {
-        Self { draft, place: Place::Between, base64: base64::Decoder::default() }
+        Self { draft, position: Position::Between, base64: base64::Decoder::default() }
     }
 
     /// See [`Codec::decode`](super::Codec::decode).
@@ -49,7 +49,7 @@ impl Decoder {
         unread: &mut Range<usize>,
     ) -> Result<Option<Event>, Violation> {
         while unread.start < unread.end {
-            if self.place == Place::InFrame {
+            if self.position == Position::InFrame {
                 let data = self.take_payload(buffer, unread)?;
                 if !data.is_empty() {
                     return Ok(Some(Event::Data(data)));
@@ -58,11 +58,11 @@ impl Decoder {
             }
             let byte = buffer[unread.start];
             unread.start += 1;
-            self.place = match (self.place, byte) {
-                (Place::Between, BEGIN) => Place::InFrame,
-                (Place::Between, END) => Place::InClose,
-                (Place::InClose, 0) => return Ok(Some(Event::Close(None))),
-                (Place::InClose, _) => return Err(Violation::UnknownFrame(END)),
+            self.position = match (self.position, byte) {
+                (Position::Between, BEGIN) => Position::InFrame,
+                (Position::Between, END) => Position::InClose,
+                (Position::InClose, 0) => return Ok(Some(Event::Close(None))),
+                (Position::InClose, _) => return Err(Violation::UnknownFrame(END)),
                 (_, kind) => return Err(Violation::UnknownFrame(kind)),
             };
         }
@@ -71,7 +71,7 @@ impl Decoder {
 
     /// Whether the last event ended its frame.
     pub(super) fn is_between_frames(&self) -> bool {
-        self.place != Place::InFrame
+        self.position != Position::InFrame
     }
 
     /// Takes and decodes what there is of the frame's payload.
@@ -86,7 +86,7 @@ impl Decoder {
         unread.start = end;
         if found.is_some() {
             unread.start += 1;
-            self.place = Place::Between;
+            self.position = Position::Between;
         }
         self.base64.decode(buffer, piece, found.is_some())
     }

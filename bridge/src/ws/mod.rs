@@ -9,18 +9,18 @@ mod challenge;
 mod hixie;
 mod rfc6455;
 mod upgrade;
+mod violation;
 
 use std::ops::Range;
 
 use arrayvec::ArrayVec;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-use crate::record::Encoding;
 pub(crate) use base64::append as append_base64;
 pub(crate) use challenge::{Challenge, Scheme};
 pub use hixie::Draft;
-pub use rfc6455::Violation;
 pub(crate) use upgrade::{NoUpgrade, Upgrade, VERSIONS, single};
+pub use violation::Violation;
 
 /// The longest unmasked frame header (RFC 6455, section 5.2).
 const HEADROOM: usize = 10;
@@ -60,6 +60,15 @@ pub enum Framing {
     Base64,
     /// An old draft, the payload in base64.
     Hixie(Draft),
+}
+
+/// How the payload of frames travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// As it is.
+    Binary,
+    /// As base64.
+    Base64,
 }
 
 /// The framing of one session, both ways.
@@ -125,7 +134,7 @@ impl Codec {
         }
     }
 
-    /// How the payload travels, for whoever writes it down.
+    /// How the payload travels.
     pub(crate) fn encoding(&self) -> Encoding {
         match self {
             Self::Rfc6455(decoder) if !decoder.is_base64() => Encoding::Binary,

@@ -44,7 +44,7 @@ pub(crate) enum NoUpgrade {
     Dropped(&'static str),
     /// A handshake by another method than GET.
     #[error("a WebSocket handshake is a GET")]
-    Request,
+    NotGet,
     /// An old handshake, which is served as a connection's first request only, or a bad one.
     #[error("invalid Hixie handshake, or not the first request of its connection")]
     Hixie,
@@ -71,7 +71,7 @@ impl Upgrade {
         }
         // In HTTP/1.0, too: nginx passes a handshake on so, if nobody tells it to do otherwise.
         if head.method != Method::GET {
-            return Err(NoUpgrade::Request);
+            return Err(NoUpgrade::NotGet);
         }
         if has_body(headers) {
             return Err(NoUpgrade::Body);
@@ -270,7 +270,7 @@ mod tests {
     fn b1_f21_a_handshake_is_a_get_in_http_1_1_or_1_0() {
         let mut post = head(&GOOD);
         post.method = Method::POST;
-        assert_eq!(Upgrade::from_head(&post), Err(NoUpgrade::Request));
+        assert_eq!(Upgrade::from_head(&post), Err(NoUpgrade::NotGet));
         let mut old = head(&GOOD);
         old.version = ::http::Version::HTTP_10;
         assert_eq!(Upgrade::from_head(&old), with(&[]));

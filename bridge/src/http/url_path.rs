@@ -16,25 +16,25 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The one name with a dot that is for the web (RFC 8615). It stands at the root.
 const WELL_KNOWN: &[u8] = b".well-known";
 
-/// A place below the directory.
+/// A path below the directory, as the URL has it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct UrlPath {
     /// The names on the way to it. None: the directory itself.
     names: Vec<OsString>,
     /// Whether the path ended in a slash, as a directory's does.
     pub(crate) is_directory: bool,
 }
 
-impl Place {
+impl UrlPath {
     /// Reads the path of a request target. Doubled slashes count as one.
-    pub(crate) fn of(path: &str) -> Option<Self> {
+    pub(crate) fn parse(path: &str) -> Option<Self> {
         let parts = path.split('/').filter(|part| !part.is_empty());
-        let mut place = Self { names: Vec::new(), is_directory: path.ends_with('/') };
+        let mut url_path = Self { names: Vec::new(), is_directory: path.ends_with('/') };
         for part in parts {
-            let name = name(part).filter(|name| place.shows(name))?;
-            place.names.push(name);
+            let name = name(part).filter(|name| url_path.shows(name))?;
+            url_path.names.push(name);
         }
-        Some(place)
+        Some(url_path)
     }
 
     /// Whether what is called so there is for the web.
@@ -56,7 +56,7 @@ impl Place {
     }
 
     /// The path for people.
-    pub(crate) fn shown(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let names = self.names.iter().map(|name| format!("/{}", name.to_string_lossy()));
         names.chain(["/".to_owned()]).collect()
     }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn path(typed: &str) -> Option<PathBuf> {
-        Place::of(typed).map(|place| place.below(Path::new("/dir")))
+        UrlPath::parse(typed).map(|url_path| url_path.below(Path::new("/dir")))
     }
 
     #[test]
@@ -96,8 +96,11 @@ mod tests {
         ] {
             assert_eq!(path(typed).as_deref(), Some(Path::new(expected)), "{typed}");
         }
-        assert!(Place::of("/a/").unwrap().is_directory && !Place::of("/a").unwrap().is_directory);
-        assert_eq!(Place::of("//a%3c/b").unwrap().shown(), "/a</b/");
+        assert!(
+            UrlPath::parse("/a/").unwrap().is_directory
+                && !UrlPath::parse("/a").unwrap().is_directory
+        );
+        assert_eq!(UrlPath::parse("//a%3c/b").unwrap().text(), "/a</b/");
     }
 
     #[test]
