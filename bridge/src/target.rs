@@ -291,10 +291,10 @@ async fn connect_at_once(
 }
 
 /// Whether nobody listens, or not any more: a connection that waits in the queue is reset when its
-/// listener is closed, and may be before we have looked at it.
+/// listener is closed, and may be before we have looked at it. If it was shut down before, EPIPE says so.
 fn is_absence(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotConnected};
-    matches!(error.kind(), ConnectionRefused | ConnectionReset | NotConnected)
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotConnected)
 }
 
 /// Says that the program may not listen any more, and leaves it alone until something is heard of it,
