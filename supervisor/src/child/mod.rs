@@ -124,9 +124,9 @@ struct Supervisor<'a, 'b> {
     refusal: Option<String>,
     /// Who held the listener of a daemonized instance, until each has ended.
     daemon: Watched,
-    /// Those who were seen last have ended before they could be watched: the next look tells who has
-    /// taken over.
-    unwatched: bool,
+    /// Who is watched was seen a moment ago, and may not be the daemon: they may have handed the listener
+    /// on and ended, and a helper that was being forked has it until its exec. The next looks tell.
+    daemon_unsettled: bool,
     /// Those who log what the instances write.
     readers: JoinSet<()>,
     next_look: Instant,
@@ -183,7 +183,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             leader_pid: None,
             refusal: None,
             daemon: Watched::default(),
-            unwatched: false,
+            daemon_unsettled: false,
             readers: JoinSet::new(),
             next_look: Instant::now(),
             look_interval: FIRST_LOOK,
@@ -208,7 +208,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     /// Waits until something has happened; what it was stands in `events`, unless it was nothing.
     async fn next(&mut self, state: &State) {
         let unseen = state.awaits_listener() && self.sight.listener().is_none();
-        let look = (unseen || self.unwatched || self.sight.is_blind()).then_some(self.next_look);
+        let look =
+            (unseen || self.daemon_unsettled || self.sight.is_blind()).then_some(self.next_look);
         let hinted = self.hinted.then_some(self.rest_until);
         let kill = self.next_kill;
         tokio::select! {
@@ -268,7 +269,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         // What was seen of the last instance is not true of this one.
         self.events.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
         self.daemon = Watched::default();
-        self.unwatched = false;
+        self.daemon_unsettled = false;
         while self.readers.try_join_next().is_some() {}
         self.tally.begin();
         self.look_soon();
@@ -463,6 +464,9 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             }
             None => {}
         }
+        if let Some(listener) = self.sight.listener() {
+            self.daemon.narrow(&listener.holders);
+        }
         if self.sight.is_blind() && !was_blind {
             self.look_soon();
         }
@@ -484,8 +488,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.look_interval = (self.look_interval * 2).min(SLOWEST_LOOK);
         self.next_look = Instant::now() + self.look_interval;
         self.look();
-        if std::mem::take(&mut self.unwatched) {
-            self.watch_daemon();
+        if std::mem::take(&mut self.daemon_unsettled) {
+            self.settle_daemon();
         }
     }
 
@@ -522,10 +526,16 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             return self.events.push_back(Event::DaemonEnded { served });
         };
         self.daemon = Watched::of(&listener.holders);
-        // They have ended since they were seen, and may have handed the listener on.
+        self.daemon_unsettled = true;
+        self.look_soon();
+    }
+
+    /// We have looked again since the daemon is watched.
+    fn settle_daemon(&mut self) {
         if self.daemon.is_empty() {
-            self.unwatched = true;
-            self.look_soon();
+            self.watch_daemon();
+        } else {
+            self.daemon_unsettled = self.look_interval < SLOWEST_LOOK;
         }
     }
 
