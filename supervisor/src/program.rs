@@ -57,7 +57,7 @@ impl Supervisor<'_, '_> {
     /// Waits until something has happened; what it was stands in `events`, unless it was nothing.
     async fn next(&mut self) {
         let unseen = self.state.awaits_listener() && self.monitor.listener().is_none();
-        let awaited = unseen || self.daemon.is_lost() || self.monitor.is_blind();
+        let awaited = unseen || self.daemon.is_unsettled() || self.monitor.is_blind();
         let unasked = awaited.then_some(self.pace.unasked());
         let hinted = self.pace.hinted();
         let deadline = self.state.deadline(&self.spec.policy);

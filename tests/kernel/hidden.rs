@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Actor, Client, Process, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root,
-    skip_even_in_ci, stays, wait_for, wait_until,
+    Actor, Client, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root,
+    skip_even_in_ci, stays, wait_for, wait_until, who_listens,
 };
 use crate::wrap::Notes;
 
@@ -71,12 +71,6 @@ impl Stage {
     }
 }
 
-/// The processes that listen.
-fn holders(websockify: &Websockify) -> Vec<Process> {
-    let tree = websockify.tree().into_iter();
-    tree.filter(|process| !process.sockets().is_empty()).collect()
-}
-
 fn assert_said_once(websockify: &Websockify) {
     websockify.wait_for_log(&["/proc hides processes"]);
     let said = websockify.logged(&["/proc hides processes"]);
@@ -128,10 +122,10 @@ fn f4_a_hidden_daemon_counts_as_running() {
     stays(Duration::from_secs(1), "one daemon", || {
         websockify.logged(&["program started"]).len() == 1
     });
-    let [daemon] = &holders(&websockify)[..] else { panic!("one process listens") };
+    let [daemon] = &who_listens(websockify.tree())[..] else { panic!("one process listens") };
     daemon.signal(Signal::SIGKILL);
     websockify.nth_start(2);
-    wait_for("the next daemon", || holders(&websockify).pop());
+    wait_for("the next daemon", || who_listens(websockify.tree()).pop());
     stage.echoes();
     assert_eq!(websockify.stop(), 0);
     assert_eq!(websockify.remnants(), []);
@@ -168,7 +162,7 @@ fn f4_a_program_that_has_become_another_user_is_named_and_the_status_is_1() {
         let way = format!("bind {} listen become {OTHER} {way}serve", stage.port);
         let mut websockify = stage.start(",+setuid", "respawn", &stage.actor(&way));
         stage.echoes();
-        let program = wait_for("the program", || holders(&websockify).pop());
+        let program = wait_for("the program", || who_listens(websockify.tree()).pop());
         stays(Duration::from_millis(500), "one instance", || {
             websockify.logged(&["program started"]).len() == 1
         });

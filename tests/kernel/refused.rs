@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::wait_until_at_rest;
 use crate::support::{
-    Actor, Client, Process, Refusal, WEBSOCKIFY, Websockify, free_port, needs, refuse, wait_for,
-    wait_until,
+    Actor, Client, Refusal, WEBSOCKIFY, Websockify, free_port, needs, refuse, wait_for, wait_until,
+    who_listens,
 };
 
 /// What is refused, in the two ways: `ENOSYS`, and as by old containers' filters.
@@ -101,10 +101,7 @@ fn f2_a_daemon_is_watched_where_pidfds_are_refused() {
             &refusals,
         );
         websockify.wait_for_log(&["has daemonized"]);
-        let holders = || -> Vec<Process> {
-            let tree = websockify.tree().into_iter();
-            tree.filter(|process| !process.sockets().is_empty()).collect()
-        };
+        let holders = || who_listens(websockify.tree());
         wait_until("two listening processes", || holders().len() == 2);
         Client::connect_once_open(port).read_line();
         wait_until_at_rest(&websockify);

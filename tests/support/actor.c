@@ -231,6 +231,18 @@ static void do_helper(void)
     }
 }
 
+/* One that has the listener too for a moment, as whoever is forked has until its exec. */
+static void do_slow_helper(void)
+{
+    pid_t pid = fork();
+    check(pid, "fork");
+    if (pid == 0) {
+        usleep(100000);
+        close(listener);
+        stand_by();
+    }
+}
+
 /* Another one, in a session of its own, orphaned, which SIGTERM does not end. */
 static void do_stubborn_helper(void)
 {
@@ -364,6 +376,7 @@ static const struct {
     {"serve", do_serve},
     {"setsid", do_setsid},
     {"sleep", wait_for_ever},
+    {"slow-helper", do_slow_helper},
     {"stop", do_stop},
     {"stubborn-helper", do_stubborn_helper},
     {"twin", do_twin},

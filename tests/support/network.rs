@@ -106,6 +106,13 @@ pub(crate) fn listeners_of(processes: &[Process]) -> Vec<SocketAddr> {
     theirs.map(|entry| entry.local_address).collect()
 }
 
+/// Those of these processes who listen.
+pub(crate) fn who_listens(mut processes: Vec<Process>) -> Vec<Process> {
+    let listeners: Vec<_> = listeners().iter().map(|entry| entry.inode).collect();
+    processes.retain(|process| process.sockets().iter().any(|inode| listeners.contains(inode)));
+    processes
+}
+
 fn listeners() -> Vec<TcpNetEntry> {
     let mut entries = procfs::net::tcp().unwrap();
     entries.extend(procfs::net::tcp6().unwrap_or_default());

@@ -10,7 +10,7 @@ use nix::unistd::{Pid, getsid};
 use super::Notes;
 use crate::support::{
     Actor, Client, Process, WEBSOCKIFY, Websockify, free_port, is_refused, stays, wait_for,
-    wait_until,
+    wait_until, who_listens,
 };
 
 /// Ways into the background: before and after listening; by one fork; by two, without descriptors,
@@ -199,10 +199,7 @@ fn w5_a_daemon_ends_with_the_last_of_those_that_listen() {
         "{port} --wrap-mode=respawn -- {Actor} bind {port} helper fork-exit 0 twin listen serve"
     ));
     daemon(&websockify);
-    let holders = || -> Vec<_> {
-        let tree = websockify.tree().into_iter();
-        tree.filter(|process| !process.sockets().is_empty()).collect()
-    };
+    let holders = || who_listens(websockify.tree());
     wait_until("two listening processes", || holders().len() == 2);
     let holders = holders();
     holders[0].signal(Signal::SIGKILL);
@@ -212,6 +209,25 @@ fn w5_a_daemon_ends_with_the_last_of_those_that_listen() {
     });
     Client::connect(port).read_line();
     holders[1].signal(Signal::SIGKILL);
+    websockify.nth_start(2);
+}
+
+/// W5: a helper that was being started when the daemon was first seen is no part of it.
+#[test]
+fn w5_a_daemon_does_not_live_on_in_a_helper_that_had_its_listener_for_a_moment() {
+    let port = free_port();
+    let websockify = Websockify::start(&format!(
+        "{port} --wrap-mode=respawn -- {Actor} bind {port} listen slow-helper fork-exit 0 serve"
+    ));
+    daemon(&websockify);
+    let holders = || who_listens(websockify.tree());
+    wait_until("one listening process", || holders().len() == 1);
+    Client::connect_once_open(port).read_line();
+    // The looks that follow each other after a daemon was seen.
+    stays(Duration::from_secs(2), "one instance", || {
+        websockify.logged(&["program started"]).len() == 1
+    });
+    holders()[0].signal(Signal::SIGKILL);
     websockify.nth_start(2);
 }
 

@@ -1,8 +1,10 @@
-//! A file that is answered with, read where its bytes lie in memory.
+//! The file that a web request is answered with, as tower-http reads it: from the page cache where it can.
 //!
-//! tokio reads a file on another thread, for a disk may keep it waiting. That costs more than small
-//! pieces do, and large ones cost memory while a client does not take them (F17). So the page cache is
-//! asked first, which does not wait: RWF_NOWAIT of preadv2(2).
+//! tokio hands each read to another thread, as a disk may keep it waiting. For pieces of 16 kB that costs
+//! more CPU than all the rest, and larger ones cost memory while a client does not take them (F17). So we
+//! ask the page cache first, which does not wait: RWF_NOWAIT of preadv2(2).
+//!
+//! Knows one path, and bytes. Which file a request means, and who may have it, is decided in `files`.
 
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -11,19 +13,19 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustix::io::{ReadWriteFlags, preadv2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::fs;
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tower_http::services::fs::{Backend, File};
 
-/// The offset by which preadv2(2) reads where the file stands, and moves it.
-const WHERE_IT_STANDS: u64 = u64::MAX;
+/// The offset, -1, by which preadv2(2) reads from the file's current position, and advances it.
+const CURRENT_POSITION: u64 = u64::MAX;
 
-/// The one file that tower-http finds, whatever path it asks for.
+/// A file system of one file, which tower-http finds whatever path it asks for.
 #[derive(Clone, Debug)]
-pub(super) struct Only(pub(super) PathBuf);
+pub(super) struct OneFile(pub(super) PathBuf);
 
-impl Only {
+impl OneFile {
     /// A path by which tower-http tells the media type of the file.
     pub(super) fn reference(&self) -> String {
         let extension = self.0.extension().and_then(OsStr::to_str).unwrap_or_default();
@@ -32,7 +34,7 @@ impl Only {
     }
 }
 
-impl Backend for Only {
+impl Backend for OneFile {
     type File = Cached;
     type Metadata = Metadata;
     type OpenFuture = Pin<Box<dyn Future<Output = io::Result<Cached>> + Send>>;
@@ -53,31 +55,31 @@ impl Backend for Only {
 #[derive(Debug)]
 pub(super) struct Cached {
     file: fs::File,
-    /// Whether the next read is tokio's: one of its reads is under way, or the file system does not
-    /// tell what is in memory.
-    waits: bool,
-    is_told: bool,
+    /// Whether a read of tokio's is under way: it must be the one that ends.
+    is_tokio_reading: bool,
+    /// Whether the kernel reads from the page cache alone if asked to. Some file systems, old kernels and
+    /// containers' filters refuse that.
+    has_nowait: bool,
 }
 
 impl Cached {
     async fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: fs::File::open(path).await?, waits: false, is_told: true })
+        Ok(Self { file: fs::File::open(path).await?, is_tokio_reading: false, has_nowait: true })
     }
 
-    /// Reads what is in memory. `None`: that must be waited for.
-    fn read_now(&mut self, room: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
+    /// Reads from the page cache. False: it has nothing of it, or cannot be asked.
+    fn read_cached(&mut self, room: &mut ReadBuf<'_>) -> bool {
         let mut slices = [IoSliceMut::new(room.initialize_unfilled())];
-        match preadv2(&self.file, &mut slices, WHERE_IT_STANDS, ReadWriteFlags::NOWAIT) {
-            Ok(length) => room.advance(length),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return None,
-            // Where the file system, the kernel or a container refuses this, a plain read is due, and
-            // says what is wrong if that is something else.
-            Err(_) => {
-                self.is_told = false;
-                return None;
+        match preadv2(&self.file, &mut slices, CURRENT_POSITION, ReadWriteFlags::NOWAIT) {
+            Ok(length) => {
+                room.advance(length);
+                return true;
             }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            // If something else is wrong, tokio's read tells.
+            Err(_) => self.has_nowait = false,
         }
-        Some(Ok(()))
+        false
     }
 }
 
@@ -87,14 +89,11 @@ impl AsyncRead for Cached {
         cx: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.is_told
-            && !self.waits
-            && let Some(read) = self.read_now(room)
-        {
-            return Poll::Ready(read);
+        if self.has_nowait && !self.is_tokio_reading && self.read_cached(room) {
+            return Poll::Ready(Ok(()));
         }
         let read = Pin::new(&mut self.file).poll_read(cx, room);
-        self.waits = read.is_pending();
+        self.is_tokio_reading = read.is_pending();
         read
     }
 }
@@ -145,7 +144,7 @@ mod tests {
             cached.seek(SeekFrom::Start(1000)).await.unwrap();
             let mut read = vec![];
             for piece in 0.. {
-                cached.waits = waits(piece);
+                cached.is_tokio_reading = waits(piece);
                 let mut room = [0; 1789];
                 let length = cached.read(&mut room).await.unwrap();
                 if length == 0 {
@@ -178,7 +177,7 @@ mod tests {
             ("/a/b.%2e/c", "/file."),
             ("/a/b.%2e", "/file."),
         ] {
-            assert_eq!(Only(path.into()).reference(), reference);
+            assert_eq!(OneFile(path.into()).reference(), reference);
         }
     }
 }

@@ -21,7 +21,7 @@ use tower_http::services::ServeDir;
 use tower_http::services::fs::DefaultServeDirFallback;
 use tracing::warn;
 
-use super::cached::Only;
+use super::cached::OneFile;
 use super::listing;
 use super::reply::{self, Reply};
 use super::url_path::{UrlPath, reference};
@@ -38,7 +38,7 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 const PIECE: usize = 16 * 1024;
 
 /// What tower-http answers with.
-type Service = ServeDir<DefaultServeDirFallback, Only>;
+type Service = ServeDir<DefaultServeDirFallback, OneFile>;
 
 /// What a request's path leads to.
 enum Found {
@@ -112,9 +112,9 @@ async fn blocking<T: Send + 'static>(
 
 async fn file(path: PathBuf, head: &mut Parts) -> io::Result<Reply> {
     // Several ranges would be answered with 416, where all of the file is an answer as well.
-    let only = Only(path);
-    let reference = only.reference();
-    let mut service = ServeDir::with_backend("", only)
+    let file = OneFile(path);
+    let reference = file.reference();
+    let mut service = ServeDir::with_backend("", file)
         .ignore_multi_range_requests(true)
         .with_buf_chunk_size(PIECE);
     if head.headers.contains_key(RANGE)

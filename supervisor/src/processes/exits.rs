@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Processes whose end is waited for.
 #[derive(Debug, Default)]
 pub(crate) struct Exits {
-    told: Vec<AsyncFd<OwnedFd>>,
+    told: Vec<(Process, AsyncFd<OwnedFd>)>,
     looked_at: Vec<Process>,
 }
 
@@ -28,7 +28,7 @@ impl Exits {
         let mut watched = Self::default();
         for process in processes {
             match register(process) {
-                Ok(told) => watched.told.push(told),
+                Ok(told) => watched.told.push((process.clone(), told)),
                 Err(error) if has_ended(&error) => {}
                 Err(_) if process.is_there() => watched.looked_at.push(process.clone()),
                 Err(_) => {}
@@ -42,15 +42,24 @@ impl Exits {
         self.told.is_empty() && self.looked_at.is_empty()
     }
 
+    /// Watches only those who are among these, if any is.
+    pub(crate) fn narrow(&mut self, processes: &[Process]) {
+        let stays = |process: &Process| processes.contains(process);
+        if self.told.iter().map(|(process, _)| process).chain(&self.looked_at).any(stays) {
+            self.told.retain(|(process, _)| stays(process));
+            self.looked_at.retain(stays);
+        }
+    }
+
     /// Returns when the last has ended; pending for ever if there is none. Cancel-safe: begun anew, it
     /// looks before it waits.
     pub(crate) async fn ended(&mut self) {
         if self.is_empty() {
             pending::<()>().await;
         }
-        while let Some(process) = self.told.last() {
+        while let Some((_, end)) = self.told.last() {
             // An error here would be one of epoll's own; nothing better can be done than to go on.
-            let _ = process.readable().await;
+            let _ = end.readable().await;
             self.told.pop();
         }
         loop {

@@ -7,27 +7,36 @@ use crate::processes::{Exits, Process};
 #[derive(Debug, Default)]
 pub(super) struct Daemon {
     exits: Exits,
-    /// Those who were seen last have ended before they could be watched: the next look tells who has
-    /// taken over.
-    is_lost: bool,
+    /// Who is watched was seen a moment ago, and may not be the daemon: they may have handed the listener
+    /// on and ended, and a helper that was being forked has it until its exec. The next looks tell.
+    is_unsettled: bool,
 }
 
 impl Daemon {
-    /// Watches these. They may all have ended since they were seen, and have handed the listener on: then
-    /// it [is lost](Self::is_lost).
+    /// Watches these, who were seen to hold the listener.
     pub(super) fn watch(&mut self, holders: &[Process]) {
         self.exits = Exits::of(holders);
-        self.is_lost = self.exits.is_empty();
+        self.is_unsettled = true;
+    }
+
+    /// These hold it now: whoever holds it no more is no part of the daemon.
+    pub(super) fn narrow(&mut self, holders: &[Process]) {
+        self.exits.narrow(holders);
     }
 
     /// Whether somebody must look who it is now.
-    pub(super) fn is_lost(&self) -> bool {
-        self.is_lost
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.is_unsettled
     }
 
-    /// The same, and somebody looks now.
-    pub(super) fn take_lost(&mut self) -> bool {
-        std::mem::take(&mut self.is_lost)
+    /// Nobody need look: whoever is watched is the daemon, or there is none.
+    pub(super) fn settle(&mut self) {
+        self.is_unsettled = false;
+    }
+
+    /// Whether all had ended before they could be watched.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_unsettled && self.exits.is_empty()
     }
 
     /// Returns when the last of them has ended. Cancel-safe.

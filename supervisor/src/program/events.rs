@@ -103,8 +103,9 @@ impl Supervisor<'_, '_> {
         if self.monitor.is_blind() && !was_blind {
             self.pace.quicken(Instant::now());
         }
-        if self.monitor.listener().is_none() {
-            self.engine.look(self.monitor.instance());
+        match self.monitor.listener() {
+            Some(listener) => self.daemon.narrow(&listener.holders),
+            None => self.engine.look(self.monitor.instance()),
         }
         // Looking reaps, and may have come upon the leader.
         self.leader_ended();
@@ -114,8 +115,10 @@ impl Supervisor<'_, '_> {
     pub(super) fn look_unasked(&mut self) {
         self.pace.slow_down(Instant::now());
         self.look();
-        if self.daemon.take_lost() {
+        if self.daemon.is_lost() {
             self.watch_daemon();
+        } else if self.pace.is_slowest() {
+            self.daemon.settle();
         }
     }
 
@@ -138,12 +141,11 @@ impl Supervisor<'_, '_> {
         }
         let Some(listener) = self.monitor.listener() else {
             let served = self.relay.has_served();
+            self.daemon.settle();
             return self.events.push_back(Event::DaemonEnded { served });
         };
         self.daemon.watch(&listener.holders);
-        if self.daemon.is_lost() {
-            self.pace.quicken(Instant::now());
-        }
+        self.pace.quicken(Instant::now());
     }
 
     /// Those who held the listener have ended. A daemon on its way into the background was only

@@ -53,6 +53,11 @@ impl Pace {
         self.unasked = now + self.interval;
     }
 
+    /// Whether looks come no more slowly than now.
+    pub(super) fn is_slowest(&self) -> bool {
+        self.interval == SLOWEST
+    }
+
     /// A look begins: it sees what was hinted at before.
     pub(super) fn begin_look(&mut self) {
         self.is_hinted = false;
