@@ -7,10 +7,10 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::error_text::error_text;
 use crate::net::{Lookups, Socket, connect, connect_unix, first};
 use crate::program::{Gate, Program};
 use crate::unreachable::Unreachable;
-use crate::words::words;
 
 /// Where the bytes of a session go.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Endpoint {
     }
 
     fn failed(&self, error: &io::Error) -> Unreachable {
-        self.unreachable(words(error))
+        self.unreachable(error_text(error))
     }
 
     fn unreachable(&self, why: String) -> Unreachable {

@@ -24,6 +24,7 @@ mod client;
 mod config;
 mod connection;
 mod destination;
+mod error_text;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod http;
@@ -49,7 +50,6 @@ pub mod tls;
 mod turns;
 mod unadmitted;
 mod unreachable;
-mod words;
 pub mod ws;
 
 use std::io;
@@ -60,13 +60,13 @@ use tokio::sync::watch;
 pub use admission::auth::{Auth, Credentials};
 pub use config::{Access, Config};
 pub use destination::{Address, Destination, Endpoint};
+pub use error_text::error_text;
 pub use net::zone;
 pub use order::Shutdown;
 pub use private::Private;
 pub use program::{Gate, Program, Readiness};
 pub use tap::{TRAFFIC_LEGEND, Traffic};
 pub use unadmitted::UNADMITTED;
-pub use words::words;
 
 /// Why a bridge ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,13 +85,13 @@ pub enum Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A listening socket cannot be used.
-    #[error("cannot use listening socket: {}", words(.0))]
+    #[error("cannot use listening socket: {}", error_text(.0))]
     Listen(#[source] io::Error),
     /// There are no threads for recordings.
-    #[error("cannot record sessions: {}", words(.0))]
+    #[error("cannot record sessions: {}", error_text(.0))]
     Record(#[source] io::Error),
     /// A listening socket does not accept any more, for a reason that time will not mend.
-    #[error("cannot accept connections: {}", words(.0))]
+    #[error("cannot accept connections: {}", error_text(.0))]
     Accept(#[source] io::Error),
 }
 

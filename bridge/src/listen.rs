@@ -20,11 +20,11 @@ use crate::admission::Admission;
 use crate::book::Book;
 use crate::config::Config;
 use crate::connection::{Shared, attend};
+use crate::error_text::error_text;
 use crate::net::{Lookups, tune, tune_if_early};
 use crate::order::{Orders, Shutdown};
 use crate::record::Recordings;
 use crate::turns::Turns;
-use crate::words::words;
 use crate::{Error, Outcome};
 
 /// How long accepting rests when the system has no descriptor or memory for one more (L1).
@@ -217,7 +217,7 @@ impl Bridge {
             Ok((io, peer)) => {
                 self.is_exhausted = false;
                 if let Err(error) = tune_if_early(&io) {
-                    debug!("cannot set options of a connection: {}", words(&error));
+                    debug!("cannot set options of a connection: {}", error_text(&error));
                 }
                 let orders = Orders(self.shutdown.subscribe());
                 self.connections.spawn(attend(io.into(), peer, Arc::clone(&self.shared), orders));
@@ -225,7 +225,7 @@ impl Bridge {
             }
             Err(error) => match judge(&error) {
                 Trouble::Connection => {
-                    debug!("a connection was gone before its accept: {}", words(&error));
+                    debug!("a connection was gone before its accept: {}", error_text(&error));
                 }
                 Trouble::Resources => self.rest(&error),
                 Trouble::Listener => return Err(Error::Accept(error)),
@@ -247,7 +247,7 @@ impl Bridge {
 
     fn rest(&mut self, error: &io::Error) {
         if !self.is_exhausted {
-            warn!("cannot accept connections for now: {}", words(error));
+            warn!("cannot accept connections for now: {}", error_text(error));
         }
         self.is_exhausted = true;
         self.rested = Some(Instant::now() + REST);

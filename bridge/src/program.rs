@@ -15,11 +15,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::error_text::error_text;
 use crate::net::{Socket, connect};
 use crate::order::{Orders, Shutdown};
 use crate::sock_diag;
 use crate::unreachable::Unreachable;
-use crate::words::words;
 
 /// How long a connection may still take when held clients are closed: the program may have accepted it
 /// before its end, and we have not heard yet.
@@ -242,7 +242,7 @@ async fn connect_at_once(
                 Err(error) if is_absence(&error) => {}
                 Err(error) => {
                     program.recheck.notify_one();
-                    return Err(Unreachable::Connect(addr.to_string(), words(&error)));
+                    return Err(Unreachable::Connect(addr.to_string(), error_text(&error)));
                 }
             }
         }

@@ -15,7 +15,7 @@ use netlink_packet_sock_diag::constants::{
     TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV,
 };
 
-use crate::words::words;
+use crate::error_text::error_text;
 
 /// A TCP socket in state LISTEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,7 @@ fn answers() -> io::Result<bool> {
     let refusal = match netlink::listeners(Ipv4Addr::UNSPECIFIED.into(), 0) {
         Ok(_) => None,
         Err(error) if is_shortage(&error) => return Err(error),
-        Err(error) => Some(words(&error)),
+        Err(error) => Some(error_text(&error)),
     };
     Ok(*ANSWERS.get_or_init(|| {
         if let Some(reason) = &refusal {

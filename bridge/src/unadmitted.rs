@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use ::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use tracing::{debug, info, warn};
 
+use crate::error_text::error_text;
 use crate::peer::Peer;
 use crate::redact;
 use crate::tls::Failure;
-use crate::words::words;
 
 /// The `tracing` target of records that a client can cause without a session.
 pub const UNADMITTED: &str = "unadmitted";
@@ -29,7 +29,7 @@ pub(crate) enum NoSession {
     Http(#[from] hyper::Error),
     #[error("{0}")]
     NotAccepted(#[from] Failure),
-    #[error("{}", words(.0))]
+    #[error("{}", error_text(.0))]
     Io(#[from] std::io::Error),
 }
 

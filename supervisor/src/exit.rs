@@ -59,7 +59,7 @@ impl From<anyhow::Error> for Failure {
     fn from(failure: anyhow::Error) -> Self {
         let causes: Vec<_> = failure
             .chain()
-            .map(|cause| cause.downcast_ref().map_or_else(|| cause.to_string(), bridge::words))
+            .map(|cause| cause.downcast_ref().map_or_else(|| cause.to_string(), bridge::error_text))
             .collect();
         Self { status: ExitStatus::FAILURE, reason: causes.join(": ") }
     }

@@ -69,7 +69,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
         Err(Refusal::Answer(text)) => match io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitStatus::SUCCESS,
             Err(error) => {
-                say(&format!("cannot write to standard output: {}", bridge::words(&error)));
+                say(&format!("cannot write to standard output: {}", bridge::error_text(&error)));
                 ExitStatus::FAILURE
             }
         },

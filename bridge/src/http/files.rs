@@ -25,10 +25,10 @@ use super::cached::OneFile;
 use super::listing;
 use super::reply::{self, Reply};
 use super::url_path::{UrlPath, reference};
+use crate::error_text::error_text;
 use crate::private::Private;
 use crate::redact;
 use crate::unadmitted::UNADMITTED;
-use crate::words::words;
 
 /// The methods that files have.
 const METHODS: &str = "GET, HEAD, OPTIONS";
@@ -189,7 +189,7 @@ fn failure(error: &io::Error, path: &str) -> Reply {
     let path = &*redact::text(path);
     warn!(
         target: UNADMITTED, path,
-        "cannot answer a web request for {path:?}: {}", words(error)
+        "cannot answer a web request for {path:?}: {}", error_text(error)
     );
     reply::plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot read it")
 }

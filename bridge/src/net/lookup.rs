@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::zone;
-use crate::words::words;
+use crate::error_text::error_text;
 
 /// How many names are looked up at a time. The runtime has 512 threads for all that blocks.
 const AT_ONCE: usize = 16;
@@ -44,11 +44,11 @@ impl Lookups {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
         if let Some(found) = zone::resolve(host, port) {
-            return found.map(|found| vec![found]).map_err(|error| words(&error));
+            return found.map(|found| vec![found]).map_err(|error| error_text(&error));
         }
         let mut answer = self.join(host);
         let known = timeout(PATIENCE, answer.wait_for(Option::is_some)).await;
-        let known = known.map_err(|late| words(&late.into()))?;
+        let known = known.map_err(|late| error_text(&late.into()))?;
         let known = known.ok().and_then(|known| known.clone());
         let mut addresses = known.unwrap_or_else(|| Err("its look-up has failed".into()))?;
         for address in &mut addresses {
@@ -76,7 +76,7 @@ impl Lookups {
             lookup_host((host.as_str(), 0)).await.map(Iterator::collect)
         };
         self.under_way().remove(&host);
-        teller.send_replace(Some(found.map_err(|error: io::Error| words(&error))));
+        teller.send_replace(Some(found.map_err(|error: io::Error| error_text(&error))));
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Option<Answer>>>> {

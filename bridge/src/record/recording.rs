@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::Recordings;
 use super::script::{Entry, Script, WRITE};
-use crate::words::words;
+use crate::error_text::error_text;
 use crate::ws::Encoding;
 
 /// How much of one recording may wait for the disk, bytes.
@@ -187,7 +187,7 @@ impl Recording {
 
     /// Says why it ends. One with nothing in it is none.
     fn fail(&self, written: &mut Written, path: &Path, error: &io::Error) {
-        let (session, error) = (self.session, words(error));
+        let (session, error) = (self.session, error_text(error));
         let begun = std::mem::replace(written, Written::All);
         match begun {
             Written::Begun(script, _) if script.has_entries => {

@@ -23,7 +23,7 @@ use tokio_rustls::rustls::{
 
 use super::certificate::{Age, Facts, Signer, Validity, date, facts};
 use super::{Authorities, Provider, Unusable, certificates, read};
-use crate::words::words;
+use crate::error_text::error_text;
 
 const ROLE: &str = "CA file";
 
@@ -140,7 +140,7 @@ fn warn_of_dates(facts: &Facts, source: &str, warnings: &mut Vec<String>) {
 fn missing(error: &rustls_native_certs::Error) -> String {
     match &error.kind {
         ErrorKind::Io { inner, path } => {
-            format!("cannot read {}: {}", path.display(), words(inner))
+            format!("cannot read {}: {}", path.display(), error_text(inner))
         }
         _ => error.to_string(),
     }

@@ -6,7 +6,7 @@ use std::io;
 use tokio_rustls::rustls::{AlertDescription, Error, PeerIncompatible};
 
 use super::authorities;
-use crate::words::words;
+use crate::error_text::error_text;
 
 /// Our versions are those of rustls.
 const NO_VERSION: &str = "the client speaks no version of TLS that we do, 1.2 and 1.3";
@@ -53,7 +53,7 @@ impl Failure {
             None if is_end(error) => {
                 "the client broke it off, as one may that does not trust our certificate".into()
             }
-            None => words(error),
+            None => error_text(error),
         };
         Self::Handshake(why)
     }

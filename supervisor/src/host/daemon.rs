@@ -118,7 +118,7 @@ fn words(error: &daemonize::Error) -> String {
     let text = error.to_string();
     match text.split_once(", errno ").map(|(deed, errno)| (deed, errno.parse())) {
         Some((deed, Ok(errno))) => {
-            format!("{deed}: {}", bridge::words(&io::Error::from_raw_os_error(errno)))
+            format!("{deed}: {}", bridge::error_text(&io::Error::from_raw_os_error(errno)))
         }
         _ => text,
     }

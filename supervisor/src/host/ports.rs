@@ -40,7 +40,7 @@ impl PublicPort {
             })
             .map_err(|error| {
                 let error = if error.kind() == io::ErrorKind::PermissionDenied {
-                    anyhow::anyhow!("{}: {PRIVILEGED}", bridge::words(&error))
+                    anyhow::anyhow!("{}: {PRIVILEGED}", bridge::error_text(&error))
                 } else {
                     error.into()
                 };

@@ -35,7 +35,7 @@ impl Systemd {
             if let Err(error) = tell(&name, &notice)
                 && !std::mem::replace(&mut is_said, true)
             {
-                tracing::warn!("cannot notify systemd: {}", bridge::words(&error));
+                tracing::warn!("cannot notify systemd: {}", bridge::error_text(&error));
             }
         })?;
         Ok(Self { notices: Some(notices), _writer: Some(writer) })

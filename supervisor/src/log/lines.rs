@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use bridge::words;
+use bridge::error_text;
 
 /// Writes lines.
 #[derive(Debug)]
@@ -38,7 +38,8 @@ impl Lines {
         if let Some(error) = &self.error {
             let (lost, name) = (self.lost, self.name);
             // The last one may have been written in part.
-            let told = format!("\n{lost} lines lost: cannot write to {name}: {}\n", words(error));
+            let told =
+                format!("\n{lost} lines lost: cannot write to {name}: {}\n", error_text(error));
             out.write_all(told.as_bytes())?;
             (self.lost, self.error) = (0, None);
         }

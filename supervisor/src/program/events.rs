@@ -33,7 +33,7 @@ impl Supervisor<'_, '_> {
         if self.monitor.listener().is_some() || !self.monitor.is_of_instance(pid) {
             debug!("process {pid} wants the relocated port, and is not given it");
         } else if let Err(failure) = self.engine.bind(request) {
-            let reason = bridge::words(&failure);
+            let reason = bridge::error_text(&failure);
             warn!(
                 "cannot give the relocated port to process {pid}, which has another user: {reason}"
             );

@@ -85,14 +85,16 @@ impl Leader {
         terminal.take_back();
         // Returns when somebody continues us: `fg`, or `bg`.
         if let Err(error) = raise(SIGSTOP) {
-            warn!("cannot stop with the program: {}", bridge::words(&error.into()));
+            warn!("cannot stop with the program: {}", bridge::error_text(&error.into()));
         }
         if let Some(terminal) = self.lend_terminal() {
             terminal.give_to(group);
         }
         match killpg(group, SIGCONT) {
             Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => warn!("cannot continue the program: {}", bridge::words(&error.into())),
+            Err(error) => {
+                warn!("cannot continue the program: {}", bridge::error_text(&error.into()));
+            }
         }
     }
 }

@@ -263,7 +263,7 @@ fn note<T>(blind: &mut bool, object: &str, seen: io::Result<T>) -> Option<T> {
     let was_blind = std::mem::replace(blind, seen.is_err());
     seen.inspect_err(|failure| {
         if !was_blind {
-            error!("cannot see {object}: {}", bridge::words(failure));
+            error!("cannot see {object}: {}", bridge::error_text(failure));
         }
     })
     .ok()

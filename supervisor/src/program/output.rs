@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use super::state::WrapMode;
 use crate::log::Sink;
-use bridge::words;
+use bridge::error_text;
 
 /// Where systemd-journald takes streams of lines (sd_journal_stream_fd(3)).
 const JOURNAL_STREAMS: &str = "/run/systemd/journal/stdout";
@@ -57,7 +57,7 @@ impl Output {
             Sink::File(_) => tagged_lines(),
         };
         opened.unwrap_or_else(|error| {
-            warn!("cannot log the program's output: {}", words(&error));
+            warn!("cannot log the program's output: {}", error_text(&error));
             Self {
                 streams: File::options().write(true).open("/dev/null").ok(),
                 journal: None,
@@ -86,7 +86,7 @@ impl Output {
             Ok(pipe) => {
                 readers.spawn(log_lines(pipe, format!("{}[{pid}]", identifier(command))));
             }
-            Err(error) => warn!("cannot log the program's output: {}", words(&error)),
+            Err(error) => warn!("cannot log the program's output: {}", error_text(&error)),
         }
     }
 }
@@ -134,7 +134,7 @@ async fn log_lines(pipe: Receiver, tag: String) {
                 // its output would keep the thread that sessions may be waiting for.
                 tokio::task::coop::consume_budget().await;
             }
-            Err(error) => return warn!("cannot read the output of {tag}: {}", words(&error)),
+            Err(error) => return warn!("cannot read the output of {tag}: {}", error_text(&error)),
         }
     }
 }

@@ -53,7 +53,7 @@ impl Signalling {
             Ok(()) => debug!("{name} to {process}"),
             Err(failure) => {
                 if self.unsent.insert((name, process.pid)) {
-                    warn!("cannot send {name} to {process}: {}", bridge::words(&failure));
+                    warn!("cannot send {name} to {process}: {}", bridge::error_text(&failure));
                 }
             }
         }

@@ -153,7 +153,7 @@ fn explain(name: &OsStr, error: &io::Error) -> Failure {
     let (status, reason) = if is_missing(name, path.as_deref(), error) {
         (ExitStatus::NOT_FOUND, not_found(name, path.as_deref()))
     } else {
-        (ExitStatus::NOT_EXECUTABLE, bridge::words(error))
+        (ExitStatus::NOT_EXECUTABLE, bridge::error_text(error))
     };
     Failure { status, reason: format!("cannot start program {}: {reason}", name.display()) }
 }

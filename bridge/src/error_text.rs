@@ -4,7 +4,7 @@ use std::io;
 
 /// What an error says, `connection refused` and not `Connection refused (os error 111)`. A timeout of
 /// tokio's says so, too.
-pub fn words(error: &io::Error) -> String {
+pub fn error_text(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::TimedOut {
         return error.kind().to_string();
     }
@@ -26,11 +26,11 @@ mod tests {
     #[tokio::test]
     async fn c4_an_error_is_told_without_its_number() {
         let refused = io::Error::from(Errno::ECONNREFUSED);
-        assert_eq!(words(&refused), "connection refused");
+        assert_eq!(error_text(&refused), "connection refused");
         let too_large = io::Error::from(Errno::EFBIG);
-        assert_eq!(words(&too_large), "file too large");
+        assert_eq!(error_text(&too_large), "file too large");
         let late = tokio::time::timeout(std::time::Duration::ZERO, std::future::pending::<()>());
         let late = late.await.expect_err("it never comes");
-        assert_eq!(words(&late.into()), "timed out");
+        assert_eq!(error_text(&late.into()), "timed out");
     }
 }
