@@ -15,11 +15,11 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::http::{self, Upgraded};
 use crate::net::{Lookups, Socket};
-use crate::order::{Orders, Shutdown};
 use crate::peer::{Peer, TlsVersion};
 use crate::record::Recordings;
 use crate::redact;
 use crate::session;
+use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::stream::Stream;
 use crate::tap::Tap;
 use crate::tls::{self, Failure};
@@ -50,11 +50,11 @@ pub(crate) async fn attend(
     io: Socket,
     address: SocketAddr,
     shared: Arc<Shared>,
-    mut orders: Orders,
+    mut shutdown: ShutdownWatch,
 ) {
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     // A session lives long and its handshake does not: what that needs is freed here.
-    let received = Box::pin(receive(io, address, Arc::clone(&shared), orders.clone())).await;
+    let received = Box::pin(receive(io, address, Arc::clone(&shared), shutdown.clone())).await;
     let (ticket, stream, codec, version, path) = match received {
         Ok(Upgraded { ticket, stream, upgrade }) => {
             (ticket, stream, upgrade.codec(), upgrade.version, shown_path(upgrade))
@@ -83,7 +83,7 @@ pub(crate) async fn attend(
         path,
         encryption(peer)
     );
-    session::bridge(&mut client, destination, &shared.lookups, &shared.turns, &mut orders).await;
+    session::bridge(&mut client, destination, &shared.lookups, &shared.turns, &mut shutdown).await;
     let (code, reason) = client.ending();
     let duration = began.elapsed();
     info!(
@@ -139,12 +139,12 @@ async fn receive(
     io: Socket,
     address: SocketAddr,
     shared: Arc<Shared>,
-    mut orders: Orders,
+    mut shutdown: ShutdownWatch,
 ) -> Result<Upgraded, NoSession> {
     let began = tokio::time::Instant::now();
     let Config { head_timeout, access, .. } = &*shared.config;
     let accepted = tokio::select! {
-        () = orders.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
+        () = shutdown.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
         accepted = timeout_at(
             began + *head_timeout,
             tls::accept(io, address, &access.tls, access.plain),
@@ -154,14 +154,14 @@ async fn receive(
         Ok(accepted) => accepted,
         Err((why, io)) => {
             if let Some(io) = io {
-                http::linger(Stream::new(io), &mut orders).await;
+                http::linger(Stream::new(io), &mut shutdown).await;
             }
             return Err(why.into());
         }
     };
     let peer = Arc::new(peer);
     let Shared { config, admission, .. } = &*shared;
-    match http::receive(stream, &peer, config, admission, began, &mut orders).await {
+    match http::receive(stream, &peer, config, admission, began, &mut shutdown).await {
         Err(NoSession::Io(error)) => {
             Err(Failure::from_read(&error).map_or(NoSession::Io(error), NoSession::NotAccepted))
         }
@@ -203,8 +203,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = listener.local_addr().unwrap();
         let io = TcpStream::connect(peer).await.unwrap();
-        let (_giver, orders) = watch::channel(Shutdown::Run);
-        let size = size_of_val(&attend(io.into(), peer, shared, Orders(orders)));
+        let (_sender, shutdown) = watch::channel(Shutdown::Run);
+        let size = size_of_val(&attend(io.into(), peer, shared, ShutdownWatch(shutdown)));
         assert!(size <= 1600, "{size} bytes");
     }
 }

@@ -30,7 +30,6 @@ pub mod fuzzing;
 mod http;
 mod listen;
 mod net;
-mod order;
 mod peer;
 mod private;
 mod program;
@@ -38,6 +37,7 @@ mod pump;
 mod record;
 mod redact;
 mod session;
+mod shutdown;
 #[cfg(test)]
 #[path = "../../tests/support/skip.rs"]
 #[allow(dead_code, reason = "other crates skip for other reasons")]
@@ -62,9 +62,9 @@ pub use config::{Access, Config};
 pub use destination::{Address, Destination, Endpoint};
 pub use error_text::error_text;
 pub use net::zone;
-pub use order::Shutdown;
 pub use private::Private;
 pub use program::{Gate, Program, Readiness};
+pub use shutdown::Shutdown;
 pub use tap::{TRAFFIC_LEGEND, Traffic};
 pub use unadmitted::UNADMITTED;
 

@@ -22,8 +22,8 @@ use crate::config::Config;
 use crate::connection::{Shared, attend};
 use crate::error_text::error_text;
 use crate::net::{Lookups, tune, tune_if_early};
-use crate::order::{Orders, Shutdown};
 use crate::record::Recordings;
+use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::turns::Turns;
 use crate::{Error, Outcome};
 
@@ -105,8 +105,8 @@ impl Bridge {
     /// Runs until it is told to end, or a limit of its configuration ends it, and no connection is
     /// left.
     pub(crate) async fn run(mut self) -> Result<Outcome, Error> {
-        let mut orders = self.shutdown.subscribe();
-        self.obey(*orders.borrow_and_update());
+        let mut shutdown = self.shutdown.subscribe();
+        self.obey(*shutdown.borrow_and_update());
         loop {
             if let Some(outcome) = self.ending
                 && self.connections.is_empty()
@@ -118,7 +118,7 @@ impl Bridge {
             let deadline = self.deadline();
             tokio::select! {
                 biased;
-                order = told(&mut orders) => self.obey(order),
+                ordered = changed(&mut shutdown) => self.obey(ordered),
                 Some(ended) = self.connections.join_next() => reap(ended),
                 () = book.changed() => {
                     self.count_sessions();
@@ -211,7 +211,7 @@ impl Bridge {
         }
     }
 
-    /// Takes a new connection in, or judges why there is none.
+    /// Takes a new connection in, or finds out why there is none.
     fn take(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) -> Result<(), Error> {
         match accepted {
             Ok((io, peer)) => {
@@ -219,16 +219,16 @@ impl Bridge {
                 if let Err(error) = tune_if_early(&io) {
                     debug!("cannot set options of a connection: {}", error_text(&error));
                 }
-                let orders = Orders(self.shutdown.subscribe());
-                self.connections.spawn(attend(io.into(), peer, Arc::clone(&self.shared), orders));
+                let shutdown = ShutdownWatch(self.shutdown.subscribe());
+                self.connections.spawn(attend(io.into(), peer, Arc::clone(&self.shared), shutdown));
                 self.tell_if_full();
             }
-            Err(error) => match judge(&error) {
-                Trouble::Connection => {
+            Err(error) => match classify(&error) {
+                AcceptError::Connection => {
                     debug!("a connection was gone before its accept: {}", error_text(&error));
                 }
-                Trouble::Resources => self.rest(&error),
-                Trouble::Listener => return Err(Error::Accept(error)),
+                AcceptError::Resources => self.rest(&error),
+                AcceptError::Listener => return Err(Error::Accept(error)),
             },
         }
         Ok(())
@@ -254,9 +254,9 @@ impl Bridge {
     }
 }
 
-/// What a failed `accept(2)` is the fault of.
+/// Whose fault a failed `accept(2)` is.
 #[derive(Debug, PartialEq, Eq)]
-enum Trouble {
+enum AcceptError {
     /// That connection: the next one may be fine (accept(2), "Error handling").
     Connection,
     /// The system, which may have more later.
@@ -265,13 +265,15 @@ enum Trouble {
     Listener,
 }
 
-fn judge(error: &io::Error) -> Trouble {
+fn classify(error: &io::Error) -> AcceptError {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => Trouble::Resources,
-        Some(Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP) | None => {
-            Trouble::Listener
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+            AcceptError::Resources
         }
-        Some(_) => Trouble::Connection,
+        Some(Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP) | None => {
+            AcceptError::Listener
+        }
+        Some(_) => AcceptError::Connection,
     }
 }
 
@@ -298,10 +300,10 @@ async fn accept(listeners: &[TcpListener], first: usize) -> io::Result<(TcpStrea
     .await
 }
 
-/// Waits for the next order.
-async fn told(orders: &mut watch::Receiver<Shutdown>) -> Shutdown {
-    orders.changed().await.expect("the bridge has a sender itself");
-    *orders.borrow_and_update()
+/// Waits until the bridge is told otherwise than before how to end.
+async fn changed(shutdown: &mut watch::Receiver<Shutdown>) -> Shutdown {
+    shutdown.changed().await.expect("the bridge has a sender itself");
+    *shutdown.borrow_and_update()
 }
 
 async fn at(deadline: Option<Instant>) {
@@ -316,18 +318,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn l1_accept_errors_are_judged() {
-        for (errno, trouble) in [
-            (Errno::EMFILE, Trouble::Resources),
-            (Errno::ENFILE, Trouble::Resources),
-            (Errno::ENOMEM, Trouble::Resources),
-            (Errno::ECONNABORTED, Trouble::Connection),
-            (Errno::EPROTO, Trouble::Connection),
-            (Errno::EPERM, Trouble::Connection),
-            (Errno::EHOSTUNREACH, Trouble::Connection),
-            (Errno::EINVAL, Trouble::Listener),
+    fn l1_accept_errors_are_classified() {
+        for (errno, kind) in [
+            (Errno::EMFILE, AcceptError::Resources),
+            (Errno::ENFILE, AcceptError::Resources),
+            (Errno::ENOMEM, AcceptError::Resources),
+            (Errno::ECONNABORTED, AcceptError::Connection),
+            (Errno::EPROTO, AcceptError::Connection),
+            (Errno::EPERM, AcceptError::Connection),
+            (Errno::EHOSTUNREACH, AcceptError::Connection),
+            (Errno::EINVAL, AcceptError::Listener),
         ] {
-            assert_eq!(judge(&errno.into()), trouble, "{errno}");
+            assert_eq!(classify(&errno.into()), kind, "{errno}");
         }
     }
 

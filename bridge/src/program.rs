@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error_text::error_text;
 use crate::net::{Socket, connect};
-use crate::order::{Orders, Shutdown};
+use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::sock_diag;
 use crate::unreachable::Unreachable;
 
@@ -125,7 +125,7 @@ impl Gate {
     /// program accepts, but not for the turns of others.
     pub(crate) async fn connect(
         &self,
-        mut orders: Orders,
+        mut shutdown: ShutdownWatch,
         hold: &mut Hold,
     ) -> Result<(Socket, Trial), Unreachable> {
         let mut deadline = Instant::now() + hold.left;
@@ -135,7 +135,7 @@ impl Gate {
             tokio::select! {
                 biased;
                 connected = &mut connected => connected,
-                () = orders.at_least(Shutdown::Drain) => {
+                () = shutdown.at_least(Shutdown::Drain) => {
                     let late = timeout(UNDER_WAY, connected).await;
                     late.unwrap_or(Err(Unreachable::Draining))
                 }

@@ -18,8 +18,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use crate::buffer::{Lease, SIZE};
 use crate::client::{Client, DRAIN, Discarded, Input, poll_discard};
 use crate::net::{PeerStatus, Socket};
-use crate::order::{Orders, Shutdown};
 use crate::program::Trial;
+use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::standstill::{Seen, Standstill, Stuck, Verdict};
 use crate::tap::To;
 
@@ -92,7 +92,7 @@ pub(crate) struct Pump<'a> {
     /// What is still to be seen of the connection, if it is one to the program: then it is
     /// [`End::Lost`] if it carries nothing.
     trial: Option<Trial>,
-    orders: Orders,
+    shutdown: ShutdownWatch,
 }
 
 impl<'a> Pump<'a> {
@@ -101,7 +101,7 @@ impl<'a> Pump<'a> {
         client: &'a mut Client,
         target: Socket,
         trial: Option<Trial>,
-        orders: Orders,
+        shutdown: ShutdownWatch,
     ) -> Self {
         Self {
             client,
@@ -113,7 +113,7 @@ impl<'a> Pump<'a> {
             under_way: Some(0),
             standstill: None,
             trial,
-            orders,
+            shutdown,
         }
     }
 
@@ -309,7 +309,7 @@ impl<'a> Pump<'a> {
     /// Tells the client how the target ended.
     fn close_for_target(&mut self) {
         // It was stopped along with us: the order came first, though we have not heard it yet.
-        if self.orders.given(Shutdown::Now) {
+        if self.shutdown.has_reached(Shutdown::Now) {
             return self.client.close(CloseCode::Away, SHUTTING_DOWN);
         }
         // A write takes the socket's pending error away, and the next read then reports an orderly

@@ -9,9 +9,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use crate::client::Client;
 use crate::destination::Destination;
 use crate::net::{Lookups, Socket};
-use crate::order::{Orders, Shutdown};
 use crate::program::{Hold, Trial};
 use crate::pump::{End, Pump, SHUTTING_DOWN};
+use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::turns::Turns;
 use crate::unreachable::Unreachable;
 
@@ -31,14 +31,14 @@ pub(crate) async fn bridge(
     destination: &Destination,
     lookups: &Lookups,
     turns: &Turns,
-    orders: &mut Orders,
+    shutdown: &mut ShutdownWatch,
 ) {
     let mut hold = None;
     loop {
-        let connected = connect(client, destination, lookups, orders, &mut hold);
+        let connected = connect(client, destination, lookups, shutdown, &mut hold);
         let Some((socket, trial)) = Box::pin(connected).await else { break };
-        let mut pump = Pump::new(client, socket, trial, orders.clone());
-        match run(&mut pump, turns, orders).await {
+        let mut pump = Pump::new(client, socket, trial, shutdown.clone());
+        match run(&mut pump, turns, shutdown).await {
             End::Finished => return,
             End::Lost => {
                 if let (Destination::Program(gate), Some(hold)) = (destination, &mut hold) {
@@ -58,18 +58,18 @@ async fn connect(
     client: &mut Client,
     destination: &Destination,
     lookups: &Lookups,
-    orders: &mut Orders,
+    shutdown: &mut ShutdownWatch,
     hold: &mut Option<Hold>,
 ) -> Option<(Socket, Option<Trial>)> {
     match destination {
         Destination::Service(endpoint) => {
-            let connected = wait(client, orders, endpoint.connect(lookups)).await;
+            let connected = wait(client, shutdown, endpoint.connect(lookups)).await;
             connected.map(|socket| (socket, None))
         }
         Destination::Program(gate) => {
             let hold = hold.get_or_insert_with(|| gate.hold());
-            let connected = gate.connect(orders.clone(), hold);
-            let connected = wait(client, orders, connected).await;
+            let connected = gate.connect(shutdown.clone(), hold);
+            let connected = wait(client, shutdown, connected).await;
             connected.map(|(socket, trial)| (socket, Some(trial)))
         }
     }
@@ -78,12 +78,12 @@ async fn connect(
 /// Attends to the client until it is connected. `None`: it is not, and has been told why.
 async fn wait<T>(
     client: &mut Client,
-    orders: &mut Orders,
+    shutdown: &mut ShutdownWatch,
     connected: impl Future<Output = Result<T, Unreachable>>,
 ) -> Option<T> {
     let wait = tokio::select! {
         biased;
-        () = orders.at_least(Shutdown::Now) => Wait::Shutdown,
+        () = shutdown.at_least(Shutdown::Now) => Wait::Shutdown,
         () = poll_fn(|cx| client.poll_hold(cx)) => Wait::ClientEnded,
         connected = connected => match connected {
             Ok(connected) => Wait::Connected(connected),
@@ -92,7 +92,7 @@ async fn wait<T>(
     };
     match wait {
         Wait::Connected(connected) => return Some(connected),
-        Wait::Unreachable(why) if !orders.given(Shutdown::Now) => {
+        Wait::Unreachable(why) if !shutdown.has_reached(Shutdown::Now) => {
             client.close(CloseCode::Error, &why.tell());
         }
         // Stopped along with us, it cannot be reached: we are what ends the session.
@@ -102,13 +102,13 @@ async fn wait<T>(
     None
 }
 
-async fn run(pump: &mut Pump<'_>, turns: &Turns, orders: &mut Orders) -> End {
+async fn run(pump: &mut Pump<'_>, turns: &Turns, shutdown: &mut ShutdownWatch) -> End {
     let mut is_told = false;
     loop {
         tokio::select! {
             // The order comes first: a target that is stopped along with us must not make a 1011 of it.
             biased;
-            () = orders.at_least(Shutdown::Now), if !is_told => {
+            () = shutdown.at_least(Shutdown::Now), if !is_told => {
                 is_told = true;
                 pump.shut_down();
             }

@@ -26,7 +26,7 @@ pub(crate) use escaped::Escaped;
 pub(crate) use file::LogFile;
 use journal::Journal;
 use lines::Lines;
-use repeats::{Repeats, Strangers};
+use repeats::{Repeats, Unadmitted};
 
 /// What fails where a log cannot be started.
 const NO_THREAD: &str = "cannot start a thread";
@@ -113,7 +113,7 @@ impl Sink {
     /// Installs the log; from here on `tracing` is heard. After the last fork: it starts a thread.
     pub(crate) fn start(self, verbose: bool) -> Result<Log> {
         let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
-        let repeats = Repeats::new(if verbose { Strangers::Each } else { Strangers::Counted });
+        let repeats = Repeats::new(if verbose { Unadmitted::Each } else { Unadmitted::Counted });
         let registry = tracing_subscriber::registry().with(level).with(repeats.clone());
         let (lines, writer) = match &self {
             Self::Nowhere => return Ok(Log { sink: self, repeats, writer: None }),

@@ -34,10 +34,10 @@ use tracing::debug;
 use crate::admission::{Admission, Refusal, Ticket};
 use crate::client::DRAIN;
 use crate::config::Config;
-use crate::order::{Orders, Shutdown};
 use crate::peer::Peer;
 use crate::private::Private;
 use crate::redact;
+use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::stream::Stream;
 use crate::unadmitted::{self, NoSession};
 use crate::ws::{NoUpgrade, Upgrade};
@@ -64,7 +64,7 @@ pub(crate) async fn receive(
     config: &Config,
     admission: &Admission,
     began: Instant,
-    orders: &mut Orders,
+    shutdown: &mut ShutdownWatch,
 ) -> Result<Upgraded, NoSession> {
     let first = first::receive(io, peer, admission);
     let first = tokio::select! {
@@ -72,7 +72,7 @@ pub(crate) async fn receive(
         first = timeout_at(began + config.head_timeout, first) => {
             first.unwrap_or(Err(NoSession::TimedOut))
         }
-        () = orders.at_least(Shutdown::NoMore) => Err(NoSession::NoMore),
+        () = shutdown.at_least(Shutdown::NoMore) => Err(NoSession::NoMore),
     };
     let (io, refused) = match first? {
         First::Upgraded(upgraded) => return Ok(upgraded),
@@ -95,7 +95,7 @@ pub(crate) async fn receive(
         .half_close(true)
         .serve_connection(TokioIo::new(Metered::new(io, &activity)), &reception);
     let deadline = Deadline::new(began, config.head_timeout);
-    let served = serve(&mut connection, &reception, deadline, orders).await;
+    let served = serve(&mut connection, &reception, deadline, shutdown).await;
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
     let mut stream = io.into_inner().io;
     match (reception.admitted.into_inner(), served) {
@@ -106,7 +106,7 @@ pub(crate) async fn receive(
         (_, served) => {
             let why = served.err().unwrap_or(NoSession::Closed);
             if !matches!(why, NoSession::NoMore) {
-                linger(stream, orders).await;
+                linger(stream, shutdown).await;
             }
             Err(why)
         }
@@ -118,11 +118,11 @@ async fn serve<'r>(
     connection: &mut http1::Connection<TokioIo<Metered<'_>>, &'r Reception<'r>>,
     reception: &Reception<'_>,
     mut deadline: Deadline,
-    orders: &mut Orders,
+    shutdown: &mut ShutdownWatch,
 ) -> Result<(), NoSession> {
     let activity = reception.activity;
-    let mut urged = orders.clone();
-    let mut no_more = pin!(orders.at_least(Shutdown::NoMore));
+    let mut urged = shutdown.clone();
+    let mut no_more = pin!(shutdown.at_least(Shutdown::NoMore));
     let mut now = pin!(urged.at_least(Shutdown::Now));
     let mut is_last = false;
     poll_fn(|cx| {
@@ -132,7 +132,7 @@ async fn serve<'r>(
         if deadline.poll(cx, activity, || activity.under_way()).is_ready() {
             return Poll::Ready(Err(NoSession::TimedOut));
         }
-        // Once there is a session its 101 goes out, whatever the orders are.
+        // Once there is a session its 101 goes out, whatever is ordered.
         let is_free = reception.admitted.get().is_none();
         if is_free && !is_last && no_more.as_mut().poll(cx).is_ready() {
             is_last = true;
@@ -151,14 +151,14 @@ async fn serve<'r>(
 
 /// Ends a connection so that its last answer arrives: closing a socket with unread bytes resets
 /// it.
-pub(crate) async fn linger(mut stream: Stream, orders: &mut Orders) {
+pub(crate) async fn linger(mut stream: Stream, shutdown: &mut ShutdownWatch) {
     let drain = async {
         let _ = stream.shutdown().await;
         let mut discarded = [0; 4096];
         while let Ok(1..) = stream.read(&mut discarded).await {}
     };
     tokio::select! {
-        () = orders.at_least(Shutdown::NoMore) => {}
+        () = shutdown.at_least(Shutdown::NoMore) => {}
         _ = timeout(DRAIN, drain) => {}
     }
 }

@@ -26,12 +26,12 @@ const TARGET: &str = "repeats";
 #[derive(Debug, Clone, Default)]
 pub(super) struct Repeats {
     shared: Arc<Shared>,
-    strangers: Strangers,
+    unadmitted: Unadmitted,
 }
 
-/// What becomes of the records that strangers cause.
+/// What becomes of the records that clients without a session cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Strangers {
+pub(super) enum Unadmitted {
     /// They are counted as warnings are.
     #[default]
     Counted,
@@ -58,8 +58,8 @@ struct Kind {
 }
 
 impl Repeats {
-    pub(super) fn new(strangers: Strangers) -> Self {
-        Self { strangers, ..Self::default() }
+    pub(super) fn new(unadmitted: Unadmitted) -> Self {
+        Self { unadmitted, ..Self::default() }
     }
 
     /// For ever: says how many were counted, when the time that they were counted in is over.
@@ -90,7 +90,7 @@ impl Repeats {
     fn may_repeat(&self, metadata: &Metadata<'_>) -> bool {
         match metadata.target() {
             TARGET => false,
-            UNADMITTED if self.strangers == Strangers::Each => false,
+            UNADMITTED if self.unadmitted == Unadmitted::Each => false,
             UNADMITTED => true,
             _ => *metadata.level() <= Level::WARN,
         }
@@ -173,9 +173,9 @@ mod tests {
     }
 
     #[test]
-    fn f9_f23_what_strangers_cause_is_counted_unless_each_is_asked_for() {
-        for (strangers, logged) in [(Strangers::Counted, 10), (Strangers::Each, 25)] {
-            let (repeats, heard) = (Repeats::new(strangers), Heard::default());
+    fn f9_f23_what_unadmitted_clients_cause_is_counted_unless_each_is_asked_for() {
+        for (unadmitted, logged) in [(Unadmitted::Counted, 10), (Unadmitted::Each, 25)] {
+            let (repeats, heard) = (Repeats::new(unadmitted), Heard::default());
             let registry = tracing_subscriber::registry().with(repeats.clone()).with(heard.clone());
             tracing::subscriber::with_default(registry, || {
                 for number in 1..=25 {
@@ -185,7 +185,7 @@ mod tests {
             });
             let heard = heard.0.lock().expect("no panic").clone();
             let refused = heard.iter().filter(|text| text.starts_with("refused")).count();
-            assert_eq!(refused, logged, "{strangers:?}");
+            assert_eq!(refused, logged, "{unadmitted:?}");
             let counts: Vec<_> = heard.iter().filter(|text| text.contains("not logged")).collect();
             let count = "15 more like this were not logged: refused 25";
             assert_eq!(counts, if logged == 10 { vec![count] } else { vec![] });

@@ -85,7 +85,7 @@ enum Message {
 }
 
 /// A filter (bpf(4), socket(7)) that passes what begins with this token, and lets the kernel drop
-/// everything else: strangers do not wake us. Its length is a multiple of four.
+/// everything else: those of others do not wake us. Its length is a multiple of four.
 fn only_with(token: &[u8]) -> Vec<SockFilter> {
     let code = |code: u32| u16::try_from(code).expect("BPF's codes have 16 bits");
     let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
@@ -181,7 +181,7 @@ mod tests {
         assert!(heard.expect("heard").listens);
     }
 
-    /// F14: what a stranger sends does not even wake us, and takes nobody's place in the queue.
+    /// F14: what somebody else sends does not even wake us, and takes nobody's place in the queue.
     #[tokio::test]
     async fn f14_the_kernel_drops_what_has_not_the_token() {
         let notifications = Notifications::open().expect("a socket");
