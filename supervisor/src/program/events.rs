@@ -116,7 +116,7 @@ impl Supervisor<'_, '_> {
         self.pace.slow_down(Instant::now());
         self.look();
         if self.daemon.is_lost() {
-            self.watch_daemon();
+            self.follow_daemon();
         } else if self.pace.is_slowest() {
             self.daemon.settle();
         }
@@ -152,6 +152,11 @@ impl Supervisor<'_, '_> {
     /// passing through them: it ends when nobody has taken over.
     pub(super) fn daemon_ended(&mut self) {
         self.look();
+        self.follow_daemon();
+    }
+
+    /// Says who has taken the listener over, if somebody has, and watches them.
+    fn follow_daemon(&mut self) {
         if let Some(listener) = self.monitor.listener().filter(|_| self.state.minds_listener()) {
             let daemon = list(&listener.holders);
             info!(program = self.spec.name, "program goes on as {daemon}");
