@@ -10,4 +10,5 @@ mod tree;
 pub(crate) use exits::Exits;
 pub(crate) use process::{Process, list};
 pub(crate) use reap::Reaper;
+pub(crate) use table::is_alive;
 pub(crate) use tree::Tree;

@@ -56,12 +56,14 @@ pub(crate) fn detach() -> Result<Role> {
         Outcome::Child(Err(error)) => {
             let failure = Failure {
                 status: ExitStatus::FAILURE,
-                reason: format!("cannot become a daemon: {}", words(&error)),
+                reason: format!("cannot become a daemon: {}", daemonize_error_text(&error)),
             };
             Caller { pipe: Some(pipe.into()) }.failed(&failure);
             Ok(Role::Caller(Err(failure)))
         }
-        Outcome::Parent(Err(error)) => bail!("cannot become a daemon: {}", words(&error)),
+        Outcome::Parent(Err(error)) => {
+            bail!("cannot become a daemon: {}", daemonize_error_text(&error))
+        }
     }
 }
 
@@ -114,7 +116,7 @@ fn await_report(pipe: OwnedFd) -> Result<ExitStatus, Failure> {
 }
 
 /// What the crate says ends with a bare errno, which is private.
-fn words(error: &daemonize::Error) -> String {
+fn daemonize_error_text(error: &daemonize::Error) -> String {
     let text = error.to_string();
     match text.split_once(", errno ").map(|(deed, errno)| (deed, errno.parse())) {
         Some((deed, Ok(errno))) => {

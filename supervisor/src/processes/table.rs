@@ -118,7 +118,7 @@ pub(super) fn stat(pid: i32) -> io::Result<Stat> {
 }
 
 /// A process whose first thread has ended shows as a zombie while its other threads run.
-pub(super) fn is_alive(stat: &Stat) -> bool {
+pub(crate) fn is_alive(stat: &Stat) -> bool {
     !matches!(stat.state, 'Z' | 'X' | 'x') || stat.num_threads > 1
 }
 

@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::names;
 use super::unpacked::{self, DIRECTORY_MODE, MODE, NAME, PREFIX};
+use crate::processes::is_alive;
 
 /// How many letters follow in the directory's name.
 const LETTERS: usize = 6;
@@ -130,7 +131,7 @@ fn is_rebind(mut file: File) -> io::Result<bool> {
 /// Whether the process has ended, and its parent takes no notice: that of an orphan in a container may
 /// be no init. Nobody but root is told then that it has no memory any more.
 fn is_zombie(process: &Process) -> bool {
-    process.stat().is_ok_and(|stat| stat.state == 'Z' && stat.num_threads == 1)
+    process.stat().is_ok_and(|stat| !is_alive(&stat))
 }
 
 /// Whether the process was there before, to the second and a bit: then it cannot have been started with it.
