@@ -214,7 +214,7 @@ fn f35_clients_between_two_listeners_are_held_while_the_program_lives() {
         let port = free_port();
         let one = format!("{Actor} bind {port} listen accept close-listener greet echo exit 1");
         let script = format!("while :; do {one}; done");
-        let arguments = format!("{port} --wrap-mode={mode} --");
+        let arguments = format!("{port} -v --wrap-mode={mode} --");
         let mut websockify = Websockify::start_with(&arguments, |command| {
             command.args(["sh", "-c", &script]);
         });
