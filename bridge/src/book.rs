@@ -1,12 +1,12 @@
 //! The session book: the sessions of a bridge, each with what it is, what it has carried, and a way to
-//! have it look after itself.
+//! call on it.
 //!
 //! Whatever is to be done with all sessions, or one of them, from outside goes through here: limits on
-//! their number, and the looks after those in which a peer takes nothing. There is one clock for these
-//! looks, the accept loop's, and no timer per session.
+//! their number, the looks after those in which a peer takes nothing, and their [upkeep](crate::upkeep).
+//! There is one clock for all that, the accept loop's, and no timer per session.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -23,6 +23,8 @@ pub(crate) struct Book {
     /// How many there may be in all (B8).
     limit: u64,
     sessions: Mutex<Sessions>,
+    /// Whether sessions listen to [calls](Call) other than the looks that they ask for.
+    has_upkeep: bool,
     /// Whether a session has asked for a look since the last.
     is_look_wanted: AtomicBool,
     changed: Notify,
@@ -32,7 +34,48 @@ pub(crate) struct Book {
 struct Sessions {
     /// How many have begun.
     begun: u64,
-    open: HashMap<u64, Arc<Entry>>,
+    open: HashMap<u64, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    entry: Arc<Entry>,
+    /// None until it is needed.
+    last_seen: Option<Box<LastSeen>>,
+}
+
+/// What was seen of a session when its upkeep was last done.
+#[derive(Debug)]
+pub(crate) struct LastSeen {
+    /// When the client was last found to have sent something.
+    pub(crate) heard: Instant,
+    /// How many payload bytes had moved, both ways, and when that was seen first.
+    pub(crate) moved: u64,
+    pub(crate) moved_at: Instant,
+}
+
+/// What a session is called to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// To end: it has lasted as long as a session may.
+    TooLong = 1,
+    /// To end: nothing has moved for as long as that may be.
+    TooQuiet = 2,
+    /// To see whether the client, who sends nothing, takes anything; if not, to end.
+    Unheard = 4,
+    /// To send the client a ping.
+    Ping = 8,
+    /// To look after itself, as it has asked.
+    Look = 16,
+}
+
+impl Call {
+    /// All but the look, which has a way of its own; those that end a session first.
+    const UPKEEP: [Self; 4] = [Self::TooLong, Self::TooQuiet, Self::Unheard, Self::Ping];
+
+    fn bit(self) -> u8 {
+        self as u8
+    }
 }
 
 /// What the book has of a session. Its task writes, anybody reads.
@@ -47,8 +90,11 @@ pub(crate) struct Entry {
     received: AtomicU64,
     /// Payload bytes for the client.
     sent: AtomicU64,
+    /// Whether the client has sent anything since this was asked last.
+    is_heard: AtomicBool,
     is_look_wanted: AtomicBool,
-    is_look_due: AtomicBool,
+    /// The bits of the [calls](Call) that were not answered yet.
+    calls: AtomicU8,
     task: AtomicWaker,
 }
 
@@ -60,10 +106,12 @@ pub(crate) struct Session {
 }
 
 impl Book {
-    pub(crate) fn new(limit: u64) -> Arc<Self> {
+    /// For as many sessions in all, each [called upon](Self::each) for its upkeep, or not.
+    pub(crate) fn new(limit: u64, has_upkeep: bool) -> Arc<Self> {
         Arc::new(Self {
             limit,
             sessions: Mutex::default(),
+            has_upkeep,
             is_look_wanted: AtomicBool::new(false),
             changed: Notify::new(),
         })
@@ -87,11 +135,12 @@ impl Book {
             began: Instant::now(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            is_heard: AtomicBool::new(false),
             is_look_wanted: AtomicBool::new(false),
-            is_look_due: AtomicBool::new(false),
+            calls: AtomicU8::new(0),
             task: AtomicWaker::new(),
         });
-        sessions.open.insert(entry.id, Arc::clone(&entry));
+        sessions.open.insert(entry.id, Open { entry: Arc::clone(&entry), last_seen: None });
         drop(sessions);
         self.changed.notify_one();
         Some(Session { entry, book: Arc::clone(self) })
@@ -121,11 +170,21 @@ impl Book {
     /// Has each session that has asked for it look after itself.
     pub(crate) fn look(&self) {
         self.is_look_wanted.store(false, Ordering::Release);
-        for entry in self.sessions().open.values() {
+        for Open { entry, .. } in self.sessions().open.values() {
             if entry.is_look_wanted.swap(false, Ordering::AcqRel) {
-                entry.is_look_due.store(true, Ordering::Release);
-                entry.task.wake();
+                entry.call(Call::Look);
             }
+        }
+    }
+
+    /// Does something with each session there is, beside what was seen of it before.
+    pub(crate) fn each(&self, mut upkeep: impl FnMut(&Entry, &mut LastSeen)) {
+        for Open { entry, last_seen } in self.sessions().open.values_mut() {
+            let last_seen = last_seen.get_or_insert_with(|| {
+                let began = entry.began;
+                Box::new(LastSeen { heard: began, moved: 0, moved_at: began })
+            });
+            upkeep(entry, last_seen);
         }
     }
 
@@ -142,6 +201,21 @@ impl Entry {
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
+
+    /// Whether the client has sent anything since this was asked last.
+    pub(crate) fn take_heard(&self) -> bool {
+        self.is_heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// Calls the session to do something.
+    pub(crate) fn call(&self, call: Call) {
+        self.calls.fetch_or(call.bit(), Ordering::Release);
+        self.task.wake();
+    }
+
+    fn take(&self, call: Call) -> bool {
+        self.calls.fetch_and(!call.bit(), Ordering::AcqRel) & call.bit() != 0
+    }
 }
 
 impl Session {
@@ -155,11 +229,29 @@ impl Session {
         add(&self.entry.sent, length);
     }
 
+    /// The client has sent something, be it no payload.
+    pub(crate) fn note_heard(&self) {
+        self.entry.is_heard.store(true, Ordering::Relaxed);
+    }
+
+    /// What the session is called to do for its upkeep. The task is woken when there is something.
+    pub(crate) fn take_call(&self, cx: &mut Context<'_>) -> Option<Call> {
+        if !self.book.has_upkeep {
+            return None;
+        }
+        let entry = &self.entry;
+        entry.task.register(cx.waker());
+        if entry.calls.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        Call::UPKEEP.into_iter().find(|call| entry.take(*call))
+    }
+
     /// Ready when the book has the session look after itself, which the first call asks for.
     pub(crate) fn poll_look(&self, cx: &mut Context<'_>) -> Poll<()> {
         let entry = &self.entry;
         entry.task.register(cx.waker());
-        if entry.is_look_due.swap(false, Ordering::AcqRel) {
+        if entry.take(Call::Look) {
             return Poll::Ready(());
         }
         if !entry.is_look_wanted.swap(true, Ordering::AcqRel)
@@ -199,7 +291,7 @@ mod tests {
 
     #[test]
     fn b8_the_limit_counts_begun_sessions_ended_or_not() {
-        let book = Book::new(2);
+        let book = Book::new(2, false);
         assert!(!book.any());
         let first = begin(&book).unwrap();
         assert!(book.any() && !book.is_exhausted());
@@ -212,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn l4_only_who_has_asked_for_a_look_is_woken_and_once() {
-        let book = Book::new(3);
+        let book = Book::new(3, false);
         let [asks, silent] = [begin(&book).unwrap(), begin(&book).unwrap()];
         book.look();
         let look = tokio::spawn(async move {
@@ -226,7 +318,7 @@ mod tests {
         let asks = look.await.unwrap();
         assert!(!book.is_look_wanted());
         for session in [&asks, &silent] {
-            assert!(!session.entry.is_look_due.load(Ordering::Relaxed));
+            assert_eq!(session.entry.calls.load(Ordering::Relaxed), 0);
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::book::Session;
+use crate::book::{Call, Session};
 use crate::buffer::{Lease, SIZE};
 use crate::net::PeerStatus;
 use crate::stream::Stream;
@@ -92,6 +92,8 @@ pub(crate) struct Client {
     close: Close,
     /// Whether our side of the connection is shut down.
     is_shut: bool,
+    /// How many bytes were under way to the client when it was found [silent](Call::Unheard) last.
+    left_unheard: u64,
     /// How the session ended, for the log: the first reason there was.
     ending: Option<(CloseCode, Box<str>)>,
     /// Who watches, if anybody does.
@@ -116,6 +118,7 @@ impl Client {
             control: Vec::new(),
             close: Close::No,
             is_shut: false,
+            left_unheard: u64::MAX,
             ending: None,
             tap,
             session,
@@ -163,6 +166,44 @@ impl Client {
         if let Some(ping) = self.codec.ping().filter(|_| self.close == Close::No) {
             self.control.extend_from_slice(&ping);
         }
+    }
+
+    /// Does what the session is called to do for its upkeep. True: it is to end.
+    pub(crate) fn answer_calls(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut is_ending = false;
+        while let Some(call) = self.session.take_call(cx) {
+            match call {
+                Call::TooLong => self.close(CloseCode::Normal, "session timeout"),
+                Call::TooQuiet => self.close(CloseCode::Normal, "session idle timeout"),
+                Call::Unheard if !self.is_unheard() => continue,
+                Call::Unheard => self.give_up(),
+                Call::Ping => {
+                    // One that waits to be sent is enough.
+                    if self.control.is_empty() {
+                        self.ping();
+                    }
+                    continue;
+                }
+                Call::Look => continue,
+            }
+            is_ending = true;
+        }
+        is_ending
+    }
+
+    /// Whether a client that sends nothing, not even the answer to a ping, takes nothing either. The old
+    /// drafts have no pings: such a client may be silent.
+    fn is_unheard(&mut self) -> bool {
+        let left = self.under_way();
+        let takes = left > 0 && left != std::mem::replace(&mut self.left_unheard, left);
+        !takes && self.codec.ping().is_some()
+    }
+
+    /// Its connection has not failed, and it will not be heard of any more.
+    fn give_up(&mut self) {
+        self.input = Input::Failed(io::ErrorKind::TimedOut);
+        self.answer_input();
+        self.give_up_sending();
     }
 
     /// How the session ended: 1006 if nobody said anything (RFC 6455, section 7.1.5).
@@ -220,7 +261,10 @@ impl Client {
         let read = lease.poll_read(cx, &mut self.stream, start);
         match read {
             Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => {}
-            Poll::Ready(Ok(length)) => self.decode(&mut lease, start..start + length),
+            Poll::Ready(Ok(length)) => {
+                self.session.note_heard();
+                self.decode(&mut lease, start..start + length);
+            }
         }
         self.payload = Some(lease).filter(|lease| !lease.is_done());
         match ready!(read) {
@@ -334,6 +378,9 @@ impl Client {
     /// nothing for a target.
     pub(crate) fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
+            if self.answer_calls(cx) {
+                return Poll::Ready(());
+            }
             self.answer_input();
             // Not waited for: the answers to many pings have their room.
             let _ = self.poll_send(cx);

@@ -30,12 +30,26 @@ pub struct Config {
     pub timeout: Option<Instant>,
     /// End when there was no session for this long.
     pub idle_timeout: Option<Duration>,
+    /// What is done with each session from time to time.
+    pub upkeep: Upkeep,
     /// Who gets in, and to what.
     pub access: Access,
     /// Record sessions, each to a new file: this name, a dot and a number.
     pub record: Option<PathBuf>,
     /// Says which way the bytes of sessions go.
     pub traffic: Option<Traffic>,
+}
+
+/// What is done with each session from time to time; by default, nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Upkeep {
+    /// How often each client is sent a ping (RFC 6455, section 5.5.2), whatever its session does. One that
+    /// sends nothing for three times as long, and 60 s, is given up.
+    pub heartbeat: Option<Duration>,
+    /// How long a session lasts at most.
+    pub timeout: Option<Duration>,
+    /// How long a session lasts in which no payload moves.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// Who gets in, how, and to what. The default lets everybody in, unencrypted.

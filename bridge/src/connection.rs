@@ -187,11 +187,12 @@ mod tests {
             run_once: false,
             timeout: None,
             idle_timeout: None,
+            upkeep: crate::config::Upkeep::default(),
             access: crate::config::Access::default(),
             record: None,
             traffic: None,
         });
-        let book = Book::new(1);
+        let book = Book::new(1, false);
         let shared = Arc::new(Shared {
             admission: Admission::new(&config, Arc::clone(&book)),
             book,

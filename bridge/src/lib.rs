@@ -12,6 +12,7 @@
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
 //!   framed by a codec of `ws`, and in `turns` where there is much of them; `standstill` says when
 //!   one that does not move is over,
+//! - `upkeep` sends heartbeats and ends sessions that last too long, by the `book` of them,
 //! - `tap` lets `-v` and a recording (`record`) watch, where they are asked for.
 //!
 //! The crate knows sockets and clocks; no command line, no process, no signal.
@@ -50,6 +51,7 @@ pub mod tls;
 mod turns;
 mod unadmitted;
 mod unreachable;
+mod upkeep;
 pub mod ws;
 
 use std::io;
@@ -58,7 +60,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use admission::auth::{Auth, Credentials};
-pub use config::{Access, Config};
+pub use config::{Access, Config, Upkeep};
 pub use destination::{Address, Destination, Endpoint};
 pub use error_text::error_text;
 pub use net::zone;

@@ -25,6 +25,7 @@ use crate::net::{Lookups, tune, tune_if_early};
 use crate::record::Recordings;
 use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::turns::Turns;
+use crate::upkeep::Rounds;
 use crate::{Error, Outcome};
 
 /// How long accepting rests when the system has no descriptor or memory for one more (L1).
@@ -60,6 +61,7 @@ pub(crate) struct Bridge {
     cut_off: Option<Instant>,
     /// When sessions look after themselves next, if one has asked for it.
     next_look: Option<Instant>,
+    rounds: Rounds,
 }
 
 impl Bridge {
@@ -76,7 +78,8 @@ impl Bridge {
         };
         let listeners = listeners.into_iter().map(register).collect::<Result<_, _>>();
         let recordings = config.record.clone().map(Recordings::new).transpose();
-        let book = Book::new(if config.run_once { 1 } else { u64::MAX });
+        let rounds = Rounds::new(config.upkeep);
+        let book = Book::new(if config.run_once { 1 } else { u64::MAX }, rounds.is_needed());
         let now = Instant::now();
         Ok(Self {
             listeners: listeners.map_err(Error::Listen)?,
@@ -91,6 +94,7 @@ impl Bridge {
             is_full: false,
             cut_off: None,
             next_look: None,
+            rounds,
             shared: Arc::new(Shared {
                 lookups: Lookups::new(),
                 admission: Admission::new(&config, Arc::clone(&book)),
@@ -123,6 +127,9 @@ impl Bridge {
                 () = book.changed() => {
                     self.count_sessions();
                     self.plan_look();
+                    if self.rounds.is_needed() {
+                        self.rounds.plan(book.any(), Instant::now());
+                    }
                 }
                 () = at(deadline) => self.look_at_clock(Instant::now()),
                 accepted = accept(&self.listeners, self.next), if accepting => {
@@ -141,7 +148,7 @@ impl Bridge {
 
     /// The next point in time at which there is something to do.
     fn deadline(&self) -> Option<Instant> {
-        [self.timeout, self.idle, self.rested, self.cut_off, self.next_look]
+        [self.timeout, self.idle, self.rested, self.cut_off, self.next_look, self.rounds.next()]
             .into_iter()
             .flatten()
             .min()
@@ -204,6 +211,7 @@ impl Bridge {
             self.next_look = None;
             self.shared.book.look();
         }
+        self.rounds.make(&self.shared.book, now);
         if is_due(self.timeout) {
             self.end(Outcome::Timeout);
         } else if is_due(self.idle) && !self.shared.book.any() {

@@ -129,6 +129,9 @@ impl<'a> Pump<'a> {
     /// Moves bytes until both directions would block, or this turn is over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
         let turn_over = self.moved() + TURN;
+        if self.client.answer_calls(cx) && !matches!(self.phase, Phase::Closing { .. }) {
+            self.shut_both();
+        }
         loop {
             if let Phase::Closing { all_told } = self.phase {
                 return self.poll_closing(cx, all_told);

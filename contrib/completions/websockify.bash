@@ -23,7 +23,7 @@ _websockify() {
 
     case "${cmd}" in
         websockify)
-            opts="-v -D -h -V --verbose --wrap-mode --program-port --wrap-timeout --stop-timeout --rebind-lib --web --run-once --timeout --idle-timeout --record --max-connections --cert --key --ssl-only --verify-client --cafile --auth-plugin --auth-source --web-auth --daemon --pid-file --log-file --journald --help --version"
+            opts="-v -D -h -V --verbose --wrap-mode --program-port --wrap-timeout --stop-timeout --rebind-lib --web --run-once --timeout --idle-timeout --heartbeat --session-timeout --session-idle-timeout --record --max-connections --cert --key --ssl-only --verify-client --cafile --auth-plugin --auth-source --web-auth --daemon --pid-file --log-file --journald --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -61,6 +61,18 @@ _websockify() {
                     return 0
                     ;;
                 --idle-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --heartbeat)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --session-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --session-idle-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

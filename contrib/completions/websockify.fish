@@ -8,6 +8,9 @@ complete -c websockify -l rebind-lib -d 'Library to preload [default: the instal
 complete -c websockify -l web -d 'Directory to serve files from, on the same port [default: none]' -r -f -a "(__fish_complete_directories)"
 complete -c websockify -l timeout -d 'Exit after so long, once no session is left; 0: never' -r
 complete -c websockify -l idle-timeout -d 'Exit after so long without a session; 0: never' -r
+complete -c websockify -l heartbeat -d 'Ping each client so often; one that answers nothing for three times as long, and a minute, is given up; 0: never' -r
+complete -c websockify -l session-timeout -d 'End each session after so long; 0: never' -r
+complete -c websockify -l session-idle-timeout -d 'End a session in which nothing has moved for so long; 0: never' -r
 complete -c websockify -l record -d 'Record each session to FILE.N [default: off]' -r -F
 complete -c websockify -l max-connections -d 'Client connections open at once [default: 20000]' -r
 complete -c websockify -l cert -d 'Our certificate and its chain in PEM [default: self.pem]' -r -F

@@ -107,6 +107,36 @@ pub(crate) struct Args {
     )]
     pub(crate) idle_timeout: String,
 
+    /// Ping each client so often; one that answers nothing for three times as long, and a minute, is given up; 0: never
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "SECONDS",
+        default_value = "0",
+        help_heading = "Sessions"
+    )]
+    pub(crate) heartbeat: String,
+
+    /// End each session after so long; 0: never
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "SECONDS",
+        default_value = "0",
+        help_heading = "Sessions"
+    )]
+    pub(crate) session_timeout: String,
+
+    /// End a session in which nothing has moved for so long; 0: never
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "SECONDS",
+        default_value = "0",
+        help_heading = "Sessions"
+    )]
+    pub(crate) session_idle_timeout: String,
+
     /// Record each session to FILE.N [default: off]
     #[arg(long, value_name = "FILE", help_heading = "Sessions")]
     pub(crate) record: Option<PathBuf>,
@@ -198,7 +228,6 @@ const NOT_OURS: &[&str] = &[
     "-6",
     "--auto-pong",
     "--file-only",
-    "--heartbeat",
     "--host-token",
     "--inetd",
     "--key-password",

@@ -9,6 +9,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bridge::Upkeep;
+
 use crate::cli::{Args, WrapModeArg};
 use crate::host::search_path;
 use crate::log;
@@ -65,6 +67,7 @@ pub(crate) struct Limits {
     /// When `--timeout` runs out: it counts from our start, also while nobody listens yet.
     pub(crate) timeout: Option<Instant>,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) upkeep: Upkeep,
     /// How many client connections may be open at once, if somebody says.
     pub(crate) max_connections: Option<usize>,
 }
@@ -101,6 +104,11 @@ impl Config {
             run_once: args.run_once,
             timeout: limit("--timeout", &args.timeout)?.map(|timeout| start + timeout),
             idle_timeout: limit("--idle-timeout", &args.idle_timeout)?,
+            upkeep: Upkeep {
+                heartbeat: limit("--heartbeat", &args.heartbeat)?,
+                timeout: limit("--session-timeout", &args.session_timeout)?,
+                idle_timeout: limit("--session-idle-timeout", &args.session_idle_timeout)?,
+            },
             max_connections: args.max_connections.as_deref().map(max_connections).transpose()?,
         };
         let record = args.record.as_deref().map(record).transpose()?;
@@ -298,8 +306,16 @@ mod tests {
 
     #[test]
     fn f32_a_number_that_cannot_be_is_answered_with_the_limits() {
-        let seconds = ["--timeout", "--idle-timeout", "--wrap-timeout", "--stop-timeout"]
-            .map(|option| (option, "a number of seconds from 0 to 4294967295"));
+        let seconds = [
+            "--timeout",
+            "--idle-timeout",
+            "--heartbeat",
+            "--session-timeout",
+            "--session-idle-timeout",
+            "--wrap-timeout",
+            "--stop-timeout",
+        ]
+        .map(|option| (option, "a number of seconds from 0 to 4294967295"));
         let whole = [
             ("--max-connections", "a whole number from 1 to 4294967295"),
             ("--program-port", "a port number from 1 to 65535"),

@@ -68,6 +68,7 @@ impl Host<'_> {
             run_once: config.limits.run_once,
             timeout: config.limits.timeout,
             idle_timeout: config.limits.idle_timeout,
+            upkeep: config.limits.upkeep,
             access: bridge::Access {
                 tls: self.certificates.subscribe(),
                 plain: config.access.plain,

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::bridge_to;
 use crate::support::{
@@ -175,4 +176,28 @@ fn t6_a_staller_holds_up_nobody_and_is_sent_away() {
         read_to_end(staller);
     }
     assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
+}
+
+/// B12, B13: as they are asked for on the command line, and what the log says at the end.
+#[test]
+fn b12_b13_sessions_have_heartbeats_and_limits_as_the_command_line_says() {
+    let service = echo_service();
+    let (_websockify, port) = bridge_to(&service, "--heartbeat=0.2");
+    let mut client = Client::connect(port);
+    for _ in 0..3 {
+        assert!(matches!(client.next_control(), Message::Ping(payload) if payload.is_empty()));
+        exchange(&mut client);
+    }
+    assert_eq!(client.close().code, 1000);
+    for (option, reason) in [
+        ("--session-timeout=0.5", "session timeout"),
+        ("--session-idle-timeout=0.5", "session idle timeout"),
+    ] {
+        let (websockify, port) = bridge_to(&service, option);
+        let mut client = Client::connect(port);
+        exchange(&mut client);
+        let closing = client.closing();
+        assert_eq!((closing.code, closing.reason.as_str()), (1000, reason));
+        websockify.wait_for_log(&["session ended", &format!("code 1000 \"{reason}\"")]);
+    }
 }

@@ -111,11 +111,12 @@ mod tests {
             run_once: true,
             timeout: None,
             idle_timeout: None,
+            upkeep: crate::config::Upkeep::default(),
             access: Access { auth, web_auth, ..Access::default() },
             record: None,
             traffic: None,
         };
-        Admission::new(&config, Book::new(1))
+        Admission::new(&config, Book::new(1, false))
     }
 
     fn peer() -> Arc<Peer> {

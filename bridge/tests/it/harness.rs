@@ -83,6 +83,7 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
         run_once: false,
         timeout: None,
         idle_timeout: None,
+        upkeep: bridge::Upkeep::default(),
         access: Access::default(),
         record: None,
         traffic: None,

@@ -20,4 +20,5 @@ mod skip;
 mod slow;
 mod stuck;
 mod turns;
+mod upkeep;
 mod web;

@@ -1,0 +1,186 @@
+//! What is done with all sessions from time to time: heartbeats, and the limits on how long they last
+//! (B12, B13). Goes through the [book](crate::book), decides by what stands there, and calls on the
+//! sessions; knows no socket. When it is time the accept loop says, which has the one clock of all.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::book::{Book, Call, Entry, LastSeen};
+use crate::config::Upkeep;
+
+/// How often limits are looked at, if the shortest of them is not short itself.
+const LIMITS: Duration = Duration::from_secs(1);
+
+/// For how many heartbeats, and how long, a client may send nothing.
+const SILENT_BEATS: u32 = 3;
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// When upkeep is due.
+#[derive(Debug)]
+pub(crate) struct Rounds {
+    upkeep: Upkeep,
+    next_beat: Option<Instant>,
+    next_limits: Option<Instant>,
+}
+
+impl Rounds {
+    pub(crate) fn new(upkeep: Upkeep) -> Self {
+        Self { upkeep, next_beat: None, next_limits: None }
+    }
+
+    /// Whether there is anything to do, ever.
+    pub(crate) fn is_needed(&self) -> bool {
+        let Upkeep { heartbeat, timeout, idle_timeout } = self.upkeep;
+        heartbeat.or(timeout).or(idle_timeout).is_some()
+    }
+
+    /// Sees to it that the next round comes if there are sessions, and that none does if not.
+    pub(crate) fn plan(&mut self, has_sessions: bool, now: Instant) {
+        if !has_sessions {
+            (self.next_beat, self.next_limits) = (None, None);
+            return;
+        }
+        if let Some(heartbeat) = self.upkeep.heartbeat {
+            self.next_beat.get_or_insert(now + heartbeat);
+        }
+        if let Some(interval) = self.limits_interval() {
+            self.next_limits.get_or_insert(now + interval);
+        }
+    }
+
+    /// When the next round is due.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        [self.next_beat, self.next_limits].into_iter().flatten().min()
+    }
+
+    /// Makes the rounds that are due, and plans the next.
+    pub(crate) fn make(&mut self, book: &Book, now: Instant) {
+        let is_due = |next: Option<Instant>| next.is_some_and(|next| next <= now);
+        if let Some(heartbeat) = self.upkeep.heartbeat.filter(|_| is_due(self.next_beat)) {
+            // From when it was due, so that the interval is kept on a busy machine; but none is caught up on.
+            let next = self.next_beat.map_or(now, |due| due + heartbeat);
+            self.next_beat = Some(if next > now { next } else { now + heartbeat });
+            book.each(|session, last_seen| beat(session, last_seen, heartbeat, now));
+        }
+        if is_due(self.next_limits) {
+            self.next_limits = self.limits_interval().map(|interval| now + interval);
+            book.each(|session, last_seen| self.upkeep.limit(session, last_seen, now));
+        }
+    }
+
+    /// As often as is exact enough for the shortest.
+    fn limits_interval(&self) -> Option<Duration> {
+        let shortest = self.upkeep.timeout.into_iter().chain(self.upkeep.idle_timeout).min()?;
+        Some((shortest / 4).min(LIMITS))
+    }
+}
+
+/// Has a client sent a ping, or given up if it has been silent for too long.
+fn beat(session: &Entry, last_seen: &mut LastSeen, heartbeat: Duration, now: Instant) {
+    let now = now.into_std();
+    if session.take_heard() {
+        last_seen.heard = now;
+    }
+    let most = SILENCE.max(heartbeat.saturating_mul(SILENT_BEATS));
+    let is_unheard = now.duration_since(last_seen.heard) >= most;
+    session.call(if is_unheard { Call::Unheard } else { Call::Ping });
+}
+
+impl Upkeep {
+    /// Has a session end that has lasted too long.
+    fn limit(&self, session: &Entry, last_seen: &mut LastSeen, now: Instant) {
+        let now = now.into_std();
+        let moved = session.received() + session.sent();
+        if moved != last_seen.moved {
+            (last_seen.moved, last_seen.moved_at) = (moved, now);
+        }
+        let is_over = |limit: Option<Duration>, since: std::time::Instant| {
+            limit.is_some_and(|limit| now.duration_since(since) >= limit)
+        };
+        if is_over(self.timeout, session.began) {
+            session.call(Call::TooLong);
+        } else if is_over(self.idle_timeout, last_seen.moved_at) {
+            session.call(Call::TooQuiet);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::book::Session;
+    use crate::destination::Address;
+    use crate::peer::Peer;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn session(book: &Arc<Book>) -> Session {
+        let destination = Address { host: "localhost".into(), port: 9 };
+        let address = "127.0.0.1:1".parse().unwrap();
+        let peer = Peer { address, tls: None, certificate: None };
+        book.begin(Arc::new(peer), Arc::new(destination.into())).unwrap()
+    }
+
+    fn calls(session: &Session) -> Vec<Call> {
+        let mut cx = Context::from_waker(Waker::noop());
+        std::iter::from_fn(|| session.take_call(&mut cx)).collect()
+    }
+
+    #[test]
+    fn b12_a_client_is_unheard_after_three_heartbeats_and_a_minute() {
+        for (heartbeat, most) in [(1, 60), (10, 60), (20, 60), (30, 90), (100, 300)] {
+            let book = Book::new(1, true);
+            let session = session(&book);
+            let began = Instant::from_std(session.entry.began);
+            let heartbeat = heartbeat * SECOND;
+            let mut rounds =
+                Rounds::new(Upkeep { heartbeat: Some(heartbeat), ..Upkeep::default() });
+            rounds.plan(true, began);
+            session.note_heard();
+            // What was sent before the first beat is heard by it.
+            let heard = began + heartbeat;
+            while let Some(now) = rounds.next().filter(|now| *now <= heard + 2 * most * SECOND) {
+                rounds.make(&book, now);
+                let is_unheard = now >= heard + most * SECOND;
+                let expected = if is_unheard { Call::Unheard } else { Call::Ping };
+                assert_eq!(calls(&session), [expected], "{heartbeat:?} {:?}", now - began);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn b12_missed_heartbeats_are_not_caught_up_on_and_end_with_the_sessions() {
+        let mut rounds = Rounds::new(Upkeep { heartbeat: Some(SECOND), ..Upkeep::default() });
+        let book = Book::new(1, true);
+        let now = Instant::now();
+        assert_eq!(rounds.next(), None);
+        rounds.plan(true, now);
+        rounds.make(&book, now + 3 * SECOND / 2);
+        assert_eq!(rounds.next(), Some(now + 2 * SECOND));
+        rounds.make(&book, now + 10 * SECOND);
+        assert_eq!(rounds.next(), Some(now + 11 * SECOND));
+        rounds.plan(false, now + 10 * SECOND);
+        assert_eq!(rounds.next(), None);
+    }
+
+    #[test]
+    fn b13_limits_are_looked_at_every_second_or_as_often_as_they_need() {
+        for (timeout, idle_timeout, milliseconds) in
+            [(Some(3600), None, 1000), (None, Some(2), 500), (Some(3600), Some(2), 500)]
+        {
+            let seconds = |limit: Option<u64>| limit.map(Duration::from_secs);
+            let upkeep = Upkeep {
+                heartbeat: None,
+                timeout: seconds(timeout),
+                idle_timeout: seconds(idle_timeout),
+            };
+            let interval = Rounds::new(upkeep).limits_interval();
+            assert_eq!(interval, Some(Duration::from_millis(milliseconds)));
+        }
+        assert!(!Rounds::new(Upkeep::default()).is_needed());
+    }
+}
