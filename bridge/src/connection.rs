@@ -1,4 +1,4 @@
-//! One connection from its accept to its end: head, 101, target, pump, record.
+//! One connection from its accept to its end: TLS or not, requests, the 101, the session, its records in the log.
 //!
 //! The order of things is here; how each is done is in the modules it calls.
 

@@ -3,12 +3,12 @@
 //! A session goes through these modules, in this order:
 //!
 //! - `listen` accepts the connection and knows when the bridge is done,
-//! - `connection` has the pipeline on one screen,
+//! - `connection` has the way of one connection on one screen; `peer` says who it is,
 //! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
 //! - `http` answers its requests until one is a handshake, which `ws` reads and `admission` lets in;
 //!   `unadmitted` records who was turned away,
-//! - `target` finds it a connection to an address (`lookup` knows those of a name, `race` which of
-//!   them is used) or to the wrapped program,
+//! - `book` knows it from then on; `session` takes it to its `destination`: `net` connects to a service,
+//!   and `program` holds and lets through those who go to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
 //!   framed by a codec of `ws`, and in `turns` where there is much of them; `standstill` says when
 //!   one that does not move is over,

@@ -122,7 +122,7 @@ impl Bridge {
             let deadline = self.deadline();
             tokio::select! {
                 biased;
-                ordered = changed(&mut shutdown) => self.obey(ordered),
+                told = changed(&mut shutdown) => self.obey(told),
                 Some(ended) = self.connections.join_next() => reap(ended),
                 () = book.changed() => {
                     self.count_sessions();

@@ -31,7 +31,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// When the kernel is asked whether a connection has been accepted, counted from the answer
 /// before. A program that takes longer than all of them together (it is busy, or just slow) is
 /// taken to accept in the end: the clients behind this one must not wait for it.
-const LOOKUPS: [Duration; 6] = [
+const ACCEPT_CHECKS: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(1),
     Duration::from_millis(3),
@@ -97,7 +97,7 @@ pub struct Gate {
     program: Program,
     /// One client at a time goes to a program that serves one connection and then ends; the others
     /// queue here, first come first served.
-    turns: Semaphore,
+    queue: Semaphore,
     /// When the program has accepted a client last. Whoever queues behind that has its time anew: the
     /// program is at work, and `telnetd -debug` alone takes four seconds a session.
     last_accept: Mutex<Option<Instant>>,
@@ -105,7 +105,7 @@ pub struct Gate {
 
 impl From<Program> for Gate {
     fn from(program: Program) -> Self {
-        Self { program, turns: Semaphore::new(1), last_accept: Mutex::new(None) }
+        Self { program, queue: Semaphore::new(1), last_accept: Mutex::new(None) }
     }
 }
 
@@ -183,7 +183,7 @@ impl Gate {
         let hold = self.program.hold;
         let began = Instant::now();
         // One future for all rounds: a new one would queue at the end.
-        let mut turn = pin!(self.turns.acquire());
+        let mut turn = pin!(self.queue.acquire());
         loop {
             let turn = timeout_at(*deadline, turn.as_mut()).await;
             let last_accept = self.last_accept().filter(|accept| *accept > began);
@@ -316,7 +316,7 @@ async fn acceptance(stream: &TcpStream, target: SocketAddr) -> Option<Acceptance
 }
 
 async fn ask_kernel(stream: &TcpStream, target: SocketAddr) -> Acceptance {
-    for wait in LOOKUPS {
+    for wait in ACCEPT_CHECKS {
         if !wait.is_zero() {
             sleep(wait).await;
         }

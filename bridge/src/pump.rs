@@ -311,7 +311,7 @@ impl<'a> Pump<'a> {
 
     /// Tells the client how the target ended.
     fn close_for_target(&mut self) {
-        // It was stopped along with us: the order came first, though we have not heard it yet.
+        // It was stopped along with us: we were told first, though we have not heard it yet.
         if self.shutdown.has_reached(Shutdown::Now) {
             return self.client.close(CloseCode::Away, SHUTTING_DOWN);
         }

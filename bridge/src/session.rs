@@ -106,7 +106,7 @@ async fn run(pump: &mut Pump<'_>, turns: &Turns, shutdown: &mut ShutdownWatch) -
     let mut is_told = false;
     loop {
         tokio::select! {
-            // The order comes first: a target that is stopped along with us must not make a 1011 of it.
+            // Being told to stop comes first: a target that is stopped along with us must not make a 1011 of it.
             biased;
             () = shutdown.at_least(Shutdown::Now), if !is_told => {
                 is_told = true;

@@ -1,5 +1,5 @@
 //! Our own process and its machine: who tells us what to do, who is told how we are, and what we hold,
-//! whatever we bridge to. Knows no program and no session.
+//! whatever we bridge to; and what the bridge is told of both. Knows nothing of the program's life.
 
 pub(crate) mod daemon;
 pub(crate) mod directories;

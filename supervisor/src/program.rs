@@ -24,7 +24,7 @@ use crate::config::ProgramSpec;
 use crate::exit::{ExitStatus, Failure};
 use crate::host::Host;
 use crate::host::signals::Signal;
-use crate::relay::{Notice, ProgramRelay};
+use crate::relay::{ProgramRelay, RelayEvent};
 use state::{Event, State, ended_unheard, step};
 use supervisor::Supervisor;
 
@@ -72,8 +72,8 @@ impl Supervisor<'_, '_> {
             () = until(hinted) => self.look(),
             () = self.daemon.ended() => self.daemon_ended(),
             notice = self.relay.next() => match notice {
-                Notice::Ended(status) => self.events.push_back(Event::BridgeEnded(status)),
-                Notice::Recheck => self.pace.hint(),
+                RelayEvent::Ended(status) => self.events.push_back(Event::BridgeEnded(status)),
+                RelayEvent::Recheck => self.pace.hint(),
             },
             () = until(deadline) => self.events.push_back(Event::Deadline),
             () = until(unasked) => self.look_unasked(),

@@ -136,7 +136,7 @@ pub(crate) struct ProgramRelay {
 
 /// What a [`ProgramRelay`] tells of itself.
 #[derive(Debug)]
-pub(crate) enum Notice {
+pub(crate) enum RelayEvent {
     /// As [`Relay::ended`] says.
     Ended(ExitStatus),
     /// A connection to the program has failed in a way that says that it may have stopped listening.
@@ -186,10 +186,10 @@ impl ProgramRelay {
     }
 
     /// Waits until there is something to tell. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Notice {
+    pub(crate) async fn next(&mut self) -> RelayEvent {
         tokio::select! {
-            status = self.relay.ended() => Notice::Ended(status),
-            () = self.recheck.notified() => Notice::Recheck,
+            status = self.relay.ended() => RelayEvent::Ended(status),
+            () = self.recheck.notified() => RelayEvent::Recheck,
         }
     }
 

@@ -132,7 +132,7 @@ async fn serve<'r>(
         if deadline.poll(cx, activity, || activity.under_way()).is_ready() {
             return Poll::Ready(Err(NoSession::TimedOut));
         }
-        // Once there is a session its 101 goes out, whatever is ordered.
+        // Once there is a session its 101 goes out, however the bridge is told to end.
         let is_free = reception.admitted.get().is_none();
         if is_free && !is_last && no_more.as_mut().poll(cx).is_ready() {
             is_last = true;

@@ -30,12 +30,12 @@ type Answer = Result<Vec<SocketAddr>, String>;
 #[derive(Debug, Clone)]
 pub(crate) struct Lookups {
     under_way: Arc<Mutex<HashMap<String, watch::Receiver<Option<Answer>>>>>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Lookups {
     pub(crate) fn new() -> Self {
-        Self { under_way: Arc::default(), places: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { under_way: Arc::default(), permits: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// The addresses of `host`, which may be one itself, with this port.
@@ -72,7 +72,7 @@ impl Lookups {
 
     async fn look_up(self, host: String, teller: watch::Sender<Option<Answer>>) {
         let found = {
-            let _place = self.places.acquire().await;
+            let _permit = self.permits.acquire().await;
             lookup_host((host.as_str(), 0)).await.map(Iterator::collect)
         };
         self.under_way().remove(&host);
@@ -119,7 +119,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn f8_nobody_waits_longer_than_ten_seconds() {
         let lookups = Lookups::new();
-        let _all = lookups.places.clone().acquire_many_owned(16).await.unwrap();
+        let _all = lookups.permits.clone().acquire_many_owned(16).await.unwrap();
         assert_eq!(lookups.resolve("localhost", 7).await, Err("timed out".into()));
         assert_eq!(lookups.under_way().len(), 1, "it goes on for those who come");
     }

@@ -41,9 +41,11 @@ macro_rules! either {
 }
 
 impl Socket {
-    /// How many bytes written to it its peer's kernel has not taken yet.
+    /// How many bytes written to it its peer's kernel has not taken yet. None once the connection was reset:
+    /// what it still counts then will not be taken.
     pub(crate) fn unsent(&self) -> u64 {
-        unsent(self)
+        let peer = either!(self, io => io.peer_addr().map(drop));
+        peer.map_or(0, |()| unsent(self))
     }
 
     /// What is known of the peer without reading. The kernel says nothing of an end that is behind bytes
@@ -159,6 +161,22 @@ mod tests {
             };
             timeout(Duration::from_secs(20), taken).await.expect("all is read");
         }
+    }
+
+    /// B4, L4: nobody waits for what a reset has left.
+    #[tokio::test]
+    async fn b4_after_a_reset_nothing_counts_as_under_way() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut ours: Socket =
+            TcpStream::connect(listener.local_addr().unwrap()).await.unwrap().into();
+        let (theirs, _) = listener.accept().await.unwrap();
+        let piece = vec![0; 1 << 20];
+        while timeout(Duration::from_millis(100), ours.write(&piece)).await.is_ok() {}
+        assert!(ours.unsent() > 0);
+        // With bytes unread, its end is a reset.
+        drop(theirs);
+        assert!(ours.read(&mut [0]).await.is_err());
+        assert_eq!(ours.unsent(), 0);
     }
 
     #[tokio::test]
