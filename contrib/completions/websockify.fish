@@ -6,11 +6,11 @@ complete -c websockify -l wrap-timeout -d 'Seconds that a client waits for it to
 complete -c websockify -l stop-timeout -d 'Seconds that it may take to end before SIGKILL [default: 10]' -r
 complete -c websockify -l rebind-lib -d 'Library to preload [default: the installed or built-in one]' -r -F
 complete -c websockify -l web -d 'Directory to serve files from, on the same port [default: none]' -r -f -a "(__fish_complete_directories)"
-complete -c websockify -l timeout -d 'Exit after so long, once no session is left; 0: never' -r
+complete -c websockify -l timeout -d 'Exit after so long, once no session is left' -r
 complete -c websockify -l idle-timeout -d 'Exit after so long without a session; 0: never' -r
-complete -c websockify -l heartbeat -d 'Ping each client so often; one that answers nothing for three times as long, and a minute, is given up; 0: never' -r
+complete -c websockify -l heartbeat -d 'Ping each client so often; 0: never' -r
 complete -c websockify -l session-timeout -d 'End each session after so long; 0: never' -r
-complete -c websockify -l session-idle-timeout -d 'End a session in which nothing has moved for so long; 0: never' -r
+complete -c websockify -l session-idle-timeout -d 'End a session that is idle for so long; 0: never' -r
 complete -c websockify -l record -d 'Record each session to FILE.N [default: off]' -r -F
 complete -c websockify -l max-connections -d 'Client connections open at once [default: 20000]' -r
 complete -c websockify -l cert -d 'Our certificate and its chain in PEM [default: self.pem]' -r -F
