@@ -3,7 +3,8 @@
 //!
 //! Whatever is to be done with all sessions, or one of them, from outside goes through here: limits on
 //! their number, the looks after those in which a peer takes nothing, and their [upkeep](crate::upkeep).
-//! There is one clock for all that, the accept loop's, and no timer per session.
+//! There is one clock for all that, the accept loop's, and no timer per session. Knows numbers; must not
+//! know the bytes of a session, nor when anything is due.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -54,7 +55,7 @@ pub(crate) struct LastSeen {
     pub(crate) moved_at: Instant,
 }
 
-/// What a session is called to do.
+/// What a session is called to do for its upkeep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     /// To end: it has lasted as long as a session may.
@@ -65,18 +66,15 @@ pub(crate) enum Call {
     Unheard = 4,
     /// To send the client a ping.
     Ping = 8,
-    /// To look after itself, as it has asked.
-    Look = 16,
 }
 
 impl Call {
-    /// All but the look, which has a way of its own; those that end a session first.
-    const UPKEEP: [Self; 4] = [Self::TooLong, Self::TooQuiet, Self::Unheard, Self::Ping];
-
-    fn bit(self) -> u8 {
-        self as u8
-    }
+    /// Those that end a session come first.
+    const ALL: [Self; 4] = [Self::TooLong, Self::TooQuiet, Self::Unheard, Self::Ping];
 }
+
+/// The bit beside those of the [calls](Call) that says that the look which a session has asked for is due.
+const LOOK: u8 = 16;
 
 /// What the book has of a session. Its task writes, anybody reads.
 #[derive(Debug)]
@@ -93,7 +91,7 @@ pub(crate) struct Entry {
     /// Whether the client has sent anything since this was asked last.
     is_heard: AtomicBool,
     is_look_wanted: AtomicBool,
-    /// The bits of the [calls](Call) that were not answered yet.
+    /// The bits of the [calls](Call), and of the [look](LOOK), that were not answered yet.
     calls: AtomicU8,
     task: AtomicWaker,
 }
@@ -172,7 +170,7 @@ impl Book {
         self.is_look_wanted.store(false, Ordering::Release);
         for Open { entry, .. } in self.sessions().open.values() {
             if entry.is_look_wanted.swap(false, Ordering::AcqRel) {
-                entry.call(Call::Look);
+                entry.ring(LOOK);
             }
         }
     }
@@ -209,12 +207,16 @@ impl Entry {
 
     /// Calls the session to do something.
     pub(crate) fn call(&self, call: Call) {
-        self.calls.fetch_or(call.bit(), Ordering::Release);
+        self.ring(call as u8);
+    }
+
+    fn ring(&self, bit: u8) {
+        self.calls.fetch_or(bit, Ordering::Release);
         self.task.wake();
     }
 
-    fn take(&self, call: Call) -> bool {
-        self.calls.fetch_and(!call.bit(), Ordering::AcqRel) & call.bit() != 0
+    fn take(&self, bit: u8) -> bool {
+        self.calls.fetch_and(!bit, Ordering::AcqRel) & bit != 0
     }
 }
 
@@ -244,14 +246,14 @@ impl Session {
         if entry.calls.load(Ordering::Acquire) == 0 {
             return None;
         }
-        Call::UPKEEP.into_iter().find(|call| entry.take(*call))
+        Call::ALL.into_iter().find(|call| entry.take(*call as u8))
     }
 
     /// Ready when the book has the session look after itself, which the first call asks for.
     pub(crate) fn poll_look(&self, cx: &mut Context<'_>) -> Poll<()> {
         let entry = &self.entry;
         entry.task.register(cx.waker());
-        if entry.take(Call::Look) {
+        if entry.take(LOOK) {
             return Poll::Ready(());
         }
         if !entry.is_look_wanted.swap(true, Ordering::AcqRel)
@@ -260,6 +262,13 @@ impl Session {
             self.book.changed.notify_one();
         }
         Poll::Pending
+    }
+
+    /// A look that is due is not needed any more: the next one that is asked for has its whole time.
+    pub(crate) fn forget_look(&self) {
+        if self.entry.calls.load(Ordering::Relaxed) & LOOK != 0 {
+            self.entry.take(LOOK);
+        }
     }
 }
 
@@ -320,5 +329,18 @@ mod tests {
         for session in [&asks, &silent] {
             assert_eq!(session.entry.calls.load(Ordering::Relaxed), 0);
         }
+    }
+
+    #[test]
+    fn l4_a_look_that_came_too_late_is_not_the_next_one() {
+        let book = Book::new(1, false);
+        let session = begin(&book).unwrap();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(session.poll_look(&mut cx).is_pending());
+        book.look();
+        session.forget_look();
+        assert!(session.poll_look(&mut cx).is_pending());
+        book.look();
+        assert!(session.poll_look(&mut cx).is_ready());
     }
 }

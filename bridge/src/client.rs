@@ -175,7 +175,7 @@ impl Client {
             match call {
                 Call::TooLong => self.close(CloseCode::Normal, "session timeout"),
                 Call::TooQuiet => self.close(CloseCode::Normal, "session idle timeout"),
-                Call::Unheard if !self.is_unheard() => continue,
+                Call::Unheard if !self.takes_nothing() => continue,
                 Call::Unheard => self.give_up(),
                 Call::Ping => {
                     // One that waits to be sent is enough.
@@ -184,7 +184,6 @@ impl Client {
                     }
                     continue;
                 }
-                Call::Look => continue,
             }
             is_ending = true;
         }
@@ -193,7 +192,7 @@ impl Client {
 
     /// Whether a client that sends nothing, not even the answer to a ping, takes nothing either. The old
     /// drafts have no pings: such a client may be silent.
-    fn is_unheard(&mut self) -> bool {
+    fn takes_nothing(&mut self) -> bool {
         let left = self.under_way();
         let takes = left > 0 && left != std::mem::replace(&mut self.left_unheard, left);
         !takes && self.codec.ping().is_some()
@@ -422,5 +421,50 @@ impl Client {
         self.frame = None;
         self.control = Vec::new();
         self.close = Close::Impossible;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::book::Book;
+    use crate::destination::Address;
+    use crate::net::Socket;
+    use crate::peer::Peer;
+    use crate::ws::{Draft, Framing};
+
+    fn client(socket: UnixStream, framing: Framing) -> Client {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let peer = Arc::new(Peer { address, tls: None, certificate: None });
+        let destination = Address { host: "localhost".into(), port: 9 };
+        let session = Book::new(1, true).begin(peer, Arc::new(destination.into())).unwrap();
+        Client::new(Stream::new(Socket::Unix(socket)), Codec::new(framing), None, session)
+    }
+
+    #[tokio::test]
+    async fn b12_a_silent_client_that_takes_what_is_under_way_is_there() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut client = client(ours, Framing::Binary);
+        let late = Duration::from_millis(100);
+        let mut piece = vec![0; 1 << 16];
+        while timeout(late, client.stream.write(&piece)).await.is_ok() {}
+        for _ in 0..2 {
+            assert!(!client.takes_nothing(), "it has had no time, or has taken some");
+            assert!(client.takes_nothing());
+            theirs.read_exact(&mut piece).await.unwrap();
+        }
+        while timeout(late, theirs.read(&mut piece)).await.is_ok() {}
+        assert!(client.takes_nothing(), "all is taken, its ping too");
+    }
+
+    #[tokio::test]
+    async fn b12_a_silent_client_of_an_old_draft_is_believed_to_be_there() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert!(!client(ours, Framing::Hixie(Draft::Hixie76)).takes_nothing());
     }
 }

@@ -1,7 +1,7 @@
 //! Where a session goes.
 //!
 //! Knows how a service is connected to. The program, which comes and goes, has its own
-//! [`Gate`](crate::program::Gate).
+//! [`Gate`](crate::program::Gate). Must not know who goes there, nor what they carry.
 
 use std::fmt;
 use std::io;

@@ -4,7 +4,8 @@
 //! buffer and no timer. Each direction alternates between writing out what it has and reading
 //! once more: while a write is pending nothing is read, which is the back-pressure (B4).
 //!
-//! What the ends of the four streams mean is in [`Pump::settle`], and nowhere else.
+//! What the ends of the four streams mean is in [`Pump::settle`], and nowhere else. Must not know how the
+//! client's frames look, nor how its target was found.
 
 use std::io;
 use std::pin::Pin;
@@ -189,7 +190,11 @@ impl<'a> Pump<'a> {
 
     /// Ready when it is time to look after a peer that is not heard, because the other takes nothing.
     fn poll_look(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stuck().is_some() { self.client.session.poll_look(cx) } else { Poll::Pending }
+        if self.stuck().is_some() {
+            return self.client.session.poll_look(cx);
+        }
+        self.client.session.forget_look();
+        Poll::Pending
     }
 
     /// Looks whether the peer that is not heard is still there, and what follows from that.

@@ -1,6 +1,7 @@
 //! A session from its handshake to its end: it is connected to where it goes, and bytes are moved.
 //!
-//! The way to a service is one attempt; the way to the program is its gate's, and may be gone again.
+//! The way to a service is one attempt; the way to the program is its gate's, and may be gone again. Must
+//! not know how a handshake is read, nor how bytes are moved.
 
 use std::future::poll_fn;
 

@@ -1,4 +1,5 @@
-//! A client's connection as a byte stream, with the bytes that were read ahead of their reader.
+//! A client's connection as a byte stream, with the bytes that were read ahead of their reader. Knows whether
+//! it is encrypted; must not know what the bytes mean.
 
 use std::io;
 use std::pin::Pin;

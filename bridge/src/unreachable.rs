@@ -1,4 +1,5 @@
-//! Why a client gets no connection, and what it hears of that.
+//! Why a client gets no connection, and what it hears of that: less than the log, which also says where the
+//! target is.
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ complete -c websockify -l timeout -d 'Exit after so long, once no session is lef
 complete -c websockify -l idle-timeout -d 'Exit after so long without a session; 0: never' -r
 complete -c websockify -l heartbeat -d 'Ping each client so often; 0: never' -r
 complete -c websockify -l session-timeout -d 'End each session after so long; 0: never' -r
-complete -c websockify -l session-idle-timeout -d 'End a session that is idle for so long; 0: never' -r
+complete -c websockify -l session-idle-timeout -d 'End a session idle for so many seconds; 0: never' -r
 complete -c websockify -l record -d 'Record each session to FILE.N [default: off]' -r -F
 complete -c websockify -l max-connections -d 'Client connections open at once [default: 20000]' -r
 complete -c websockify -l cert -d 'Our certificate and its chain in PEM [default: self.pem]' -r -F

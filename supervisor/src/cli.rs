@@ -127,7 +127,7 @@ pub(crate) struct Args {
     )]
     pub(crate) session_timeout: String,
 
-    /// End a session that is idle for so long; 0: never
+    /// End a session idle for so many seconds; 0: never
     #[arg(
         long,
         allow_negative_numbers = true,

@@ -1,4 +1,5 @@
-//! A connected stream socket, whichever its family: the bytes, and what the kernel says of the peer.
+//! A connected stream socket, whichever its family: the bytes, and what the kernel says of the peer. Must
+//! not know which leg of a session it is, nor what the bytes mean.
 
 use std::future::Future;
 use std::io;

@@ -142,7 +142,7 @@ async fn b13_a_session_ends_when_nothing_has_moved_for_so_long() {
         assert_eq!(read_exact(&mut target, 1).await, b"x");
         // Pings are no payload.
         let _ = tokio::io::AsyncWriteExt::write_all(&mut idle.0, &frame(0x80 | PING, b"")).await;
-        tokio::time::sleep(BEAT).await;
+        assert!(timeout(BEAT, talking.receive()).await.is_err(), "it is told of no end");
     }
     let mut received = idle.receive().await;
     while received.0 == PONG {

@@ -1,4 +1,5 @@
 //! The public port, held before anybody may use it, and how ports are bound that nobody listens on yet.
+//! Knows sockets; must not know who connects to them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};

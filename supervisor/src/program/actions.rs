@@ -1,4 +1,5 @@
-//! Carries out what the [state](super::state) says is to be done. Decides nothing.
+//! Carries out what the [state](super::state) says is to be done. Knows how each is
+//! done; decides nothing.
 
 use std::time::Instant;
 

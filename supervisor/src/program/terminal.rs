@@ -1,5 +1,6 @@
 //! The controlling terminal, lent to the program while it starts: vncserver asks for a password at
 //! its first run, and only the foreground process group may read (tcsetpgrp(3)).
+//! Knows process groups; when it is lent and taken back is the leader's to say.
 
 use std::io::stdin;
 
