@@ -234,7 +234,8 @@ impl Websockify {
         let status = self.wait();
         wait_until("the end of all output", || self.out.ended() && self.err.ended());
         assert_eq!(self.remnants(), [], "left behind");
-        assert_eq!(self.scratch.path().read_dir().unwrap().count(), 0, "left in TMPDIR");
+        let left: Vec<_> = self.scratch.path().read_dir().unwrap().flatten().collect();
+        assert!(left.is_empty(), "left in TMPDIR: {left:?}");
         Output { status, out: self.out.lines(), err: self.err.lines() }
     }
 }

@@ -199,6 +199,21 @@ mod tests {
         assert!(!path.parent().unwrap().exists());
     }
 
+    /// R5: who looks for what dead instances have left takes no directory of one that just starts.
+    #[test]
+    fn r5_unpacks_while_others_remove_what_was_left() {
+        let scratch = scratch();
+        let parents = [scratch.path().to_owned()];
+        std::thread::scope(|scope| {
+            let starts = scope.spawn(|| (0..2_000).for_each(|_| drop(unpack(&parents).unwrap())));
+            while !starts.is_finished() {
+                stale::remove(&parents);
+            }
+        });
+        let left: Vec<_> = fs::read_dir(&scratch).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
     /// R5: a daemon that is left running keeps its library.
     #[test]
     fn r5_keeps_the_library_for_a_daemon() {

@@ -1,9 +1,9 @@
 //! The directory in which the built-in `rebind.so` lies while programs need it: made, looked at, mended
 //! and removed. A lock says that it is in use; `stale` knows those that nobody uses any more.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -29,6 +29,9 @@ pub(super) const NAME: &str = "rebind.so";
 pub(super) const MODE: u32 = 0o1444;
 /// Everybody may look into it: the program may change to another user before it starts the next program.
 pub(super) const DIRECTORY_MODE: u32 = 0o755;
+
+/// While it is neither locked nor filled: `stale` takes only [`DIRECTORY_MODE`] for what an instance had left.
+const NEW_DIRECTORY_MODE: u32 = 0o700;
 
 /// How often a fresh directory is taken for one that was left, before it is locked, at most.
 const ATTEMPTS: usize = 10;
@@ -74,7 +77,7 @@ impl Unpacked {
         let mended = check_parent(parent).and_then(|()| {
             if !self.is_there() {
                 // Somebody else's of that name is left alone.
-                DirBuilder::new().mode(0o700).create(&self.path)?;
+                DirBuilder::new().mode(NEW_DIRECTORY_MODE).create(&self.path)?;
                 self.directory = hold(&self.path)?.context("it is being removed")?;
             }
             fill(&self.directory)
@@ -97,12 +100,18 @@ impl Unpacked {
         check_text(&parent)?;
         check_parent(&parent)?;
         for _ in 0..ATTEMPTS {
-            let path = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent)?.keep();
+            let path = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .permissions(Permissions::from_mode(NEW_DIRECTORY_MODE))
+                .tempdir_in(&parent)?
+                .keep();
             if let Some(directory) = hold(&path)? {
                 let unpacked = Self { path, directory, is_kept: false };
                 fill(&unpacked.directory)?;
                 return Ok(unpacked);
             }
+            // Whoever holds it only removes what has a library in it.
+            let _ = fs::remove_dir(&path);
         }
         bail!("what is made there is removed at once")
     }
