@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::admission::auth::Auth;
 use crate::destination::Destination;
@@ -57,6 +57,8 @@ pub struct Upkeep {
 pub struct Access {
     /// Whether TLS clients are served; may change at any time, for the clients to come.
     pub tls: watch::Receiver<Tls>,
+    /// Rung when a client begins a TLS handshake: whoever keeps `tls` may look whether it is still the newest.
+    pub asked: Arc<Notify>,
     /// Whether the others are.
     pub plain: Plain,
     /// What a client must show before it gets a session.
@@ -70,6 +72,13 @@ pub struct Access {
 impl Default for Access {
     fn default() -> Self {
         let (_, tls) = watch::channel(Tls::Off("no certificate is given".into()));
-        Self { tls, plain: Plain::Served, auth: None, web_auth: false, private: Arc::default() }
+        Self {
+            tls,
+            asked: Arc::default(),
+            plain: Plain::Served,
+            auth: None,
+            web_auth: false,
+            private: Arc::default(),
+        }
     }
 }

@@ -147,7 +147,7 @@ async fn receive(
         () = shutdown.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
         accepted = timeout_at(
             began + *head_timeout,
-            tls::accept(io, address, &access.tls, access.plain),
+            tls::accept(io, address, access),
         ) => accepted.map_err(|_| NoSession::TimedOut)?,
     };
     let (stream, peer) = match accepted {

@@ -15,6 +15,8 @@ complete -c websockify -l record -d 'Record each session to FILE.N [default: off
 complete -c websockify -l max-connections -d 'Client connections open at once [default: 20000]' -r
 complete -c websockify -l cert -d 'Our certificate and its chain in PEM [default: self.pem]' -r -F
 complete -c websockify -l key -d 'Its key in PEM [default: in the same file]' -r -F
+complete -c websockify -l key-password -d 'Password of the key, for all to see [default: none]' -r
+complete -c websockify -l key-password-file -d 'File with it in the first line [default: none]' -r -F
 complete -c websockify -l cafile -d 'Authorities for those, in PEM [default: the system\'s]' -r -F
 complete -c websockify -l auth-plugin -d 'BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin [default: none]' -r
 complete -c websockify -l auth-source -d 'What that expects: user:password, names, origins [default: none]' -r

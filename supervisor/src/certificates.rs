@@ -1,18 +1,27 @@
 //! Our certificate, and the authorities for clients', through our life: read before anything is started,
-//! and again on SIGHUP. Knows nothing of who is let in by them.
+//! and again when the files change and on SIGHUP. Knows nothing of who is let in by them, nor how changes are
+//! noticed.
+
+use std::convert::Infallible;
+use std::sync::Arc;
 
 use anyhow::Result;
-use bridge::tls::{Acceptor, Files, Tls};
-use tokio::sync::watch;
+use bridge::Private;
+use bridge::tls::{Acceptor, Files, Tls, Unusable};
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
+use crate::config::access::Need;
 use crate::exit::Failure;
+use crate::host::changes::Changes;
 
 /// Why TLS is off.
 #[derive(Debug)]
 enum Off {
     /// There is no certificate, as in most first runs: that is no fault.
-    Missing,
+    NoneNamed,
+    /// A file that was named is not there yet.
+    Missing(String),
     Unusable(String),
 }
 
@@ -20,10 +29,16 @@ enum Off {
 #[derive(Debug)]
 pub(crate) struct Certificates {
     files: Files,
-    tls: watch::Sender<Tls>,
+    tls: Arc<watch::Sender<Tls>>,
     /// Why TLS is off, until that is said.
     off: Option<Off>,
     warnings: Vec<String>,
+    /// Since they were read, until somebody waits for some.
+    changes: Option<Changes>,
+    /// Rung at SIGHUP.
+    reload: Arc<Notify>,
+    /// Rung by the bridge at each TLS handshake.
+    asked: Arc<Notify>,
 }
 
 impl Certificates {
@@ -31,66 +46,140 @@ impl Certificates {
     ///
     /// # Errors
     ///
-    /// There is none although it `is_needed`.
-    pub(crate) fn load(files: &Files, is_needed: bool) -> Result<Self> {
+    /// They are not as they are needed.
+    pub(crate) fn load(files: &Files, need: Need) -> Result<Self> {
+        // Looked at before they are read, so that no change is missed.
+        let changes = Changes::new(files.paths().cloned().collect());
         let mut off = None;
         let (tls, warnings) = match Acceptor::load(files) {
             Ok((acceptor, warnings)) => (Tls::On(acceptor), warnings),
-            Err(unusable) if is_needed => return Err(unusable.into()),
             Err(unusable) => {
-                let is_missing = unusable.is_missing();
-                let reason = Failure::from(anyhow::Error::from(unusable)).reason;
-                off = Some(if is_missing { Off::Missing } else { Off::Unusable(reason.clone()) });
+                let is_missing = unusable.missing().is_some();
+                if need == Need::Present || need == Need::Usable && !is_missing {
+                    return Err(unusable.into());
+                }
+                let reason = reason(unusable);
+                off = Some(match need {
+                    Need::Nothing if is_missing => Off::NoneNamed,
+                    Need::Nothing => Off::Unusable(reason.clone()),
+                    Need::Usable | Need::Present => Off::Missing(reason.clone()),
+                });
                 (Tls::Off(reason), vec![])
             }
         };
-        Ok(Self { files: files.clone(), tls: watch::Sender::new(tls), off, warnings })
+        Ok(Self {
+            files: files.clone(),
+            tls: watch::Sender::new(tls).into(),
+            off,
+            warnings,
+            changes: Some(changes),
+            reload: Arc::default(),
+            asked: Arc::default(),
+        })
     }
 
     /// Says, once the bridge is open, that clients are not served by TLS, and why.
     pub(crate) fn report_off(&mut self) {
-        match self.off.take() {
+        // They may have come meanwhile.
+        match self.off.take().filter(|_| is_off(&self.tls)) {
             None => {}
-            Some(Off::Missing) => {
+            Some(Off::NoneNamed) => {
                 info!("No certificate ({}): TLS is off", self.files.certificate.display());
             }
+            Some(Off::Missing(reason)) => warn!("TLS is off until the file is there: {reason}"),
             Some(Off::Unusable(reason)) => warn!("TLS is off: {reason}"),
         }
     }
 
     /// Says what is to be said of them, once there is a log.
     pub(crate) fn report(&self) {
-        for warning in &self.warnings {
-            warn!("{warning}");
-        }
+        self.warnings.iter().for_each(|warning| warn!("{warning}"));
     }
 
-    /// Reads the files again, for the clients to come. Files that cannot be used change nothing.
-    pub(crate) fn reload(&mut self) {
-        match Acceptor::load(&self.files) {
-            Ok((acceptor, warnings)) => {
-                self.tls.send_replace(Tls::On(acceptor));
-                self.off = None;
-                self.warnings = warnings;
-                info!("certificates are reloaded");
-                self.report();
-            }
-            Err(unusable) => {
-                let is_missing = unusable.is_missing();
-                let reason = Failure::from(anyhow::Error::from(unusable)).reason;
-                if matches!(*self.tls.borrow(), Tls::On(_)) {
-                    warn!("the old certificates stay in use: {reason}");
-                } else if is_missing {
-                    info!("TLS stays off: {reason}");
-                } else {
-                    warn!("TLS stays off: {reason}");
-                }
-            }
-        }
+    /// Has the files read again.
+    pub(crate) fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// What new clients are served by, now and after each reload.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Tls> {
         self.tls.subscribe()
     }
+
+    /// What the bridge rings at each TLS handshake.
+    pub(crate) fn asked(&self) -> Arc<Notify> {
+        Arc::clone(&self.asked)
+    }
+
+    /// Reads the files again, for the clients to come, whenever they change or that is asked for. They go on
+    /// being nobody else's to read: they are `private`.
+    pub(crate) fn renew(
+        &mut self,
+        private: Arc<Private>,
+    ) -> impl Future<Output = Infallible> + use<> {
+        let (files, tls) = (self.files.clone(), Arc::clone(&self.tls));
+        let (reload, asked) = (Arc::clone(&self.reload), Arc::clone(&self.asked));
+        let changes = self.changes.take();
+        async move {
+            let Some(mut changes) = changes else { return std::future::pending().await };
+            loop {
+                let is_change = tokio::select! {
+                    () = reload.notified() => false,
+                    () = changes.next(&asked) => true,
+                };
+                if !is_change {
+                    changes.note().await;
+                }
+                let (files, private) = (files.clone(), Arc::clone(&private));
+                let read = tokio::task::spawn_blocking(move || {
+                    let read = Acceptor::load(&files);
+                    // What was opened just now goes on being ours when it is moved away.
+                    private.look();
+                    read
+                });
+                if let Ok(read) = read.await {
+                    take(&tls, read, is_change);
+                }
+            }
+        }
+    }
+}
+
+/// Serves clients by what was read; what cannot be used changes nothing.
+fn take(
+    tls: &watch::Sender<Tls>,
+    read: Result<(Acceptor, Vec<String>), Unusable>,
+    is_change: bool,
+) {
+    match read {
+        Ok((acceptor, warnings)) => {
+            let what = if is_off(tls) { "TLS is on" } else { "certificates are reloaded" };
+            tls.send_replace(Tls::On(acceptor));
+            info!("{what}{}", if is_change { ": the files have changed" } else { "" });
+            for warning in warnings {
+                warn!("{warning}");
+            }
+        }
+        Err(unusable) if !is_off(tls) => {
+            warn!("the old certificates stay in use: {}", reason(unusable));
+        }
+        Err(unusable) => {
+            let is_missing = unusable.missing().is_some();
+            let reason = reason(unusable);
+            if is_missing {
+                info!("TLS stays off: {reason}");
+            } else {
+                warn!("TLS stays off: {reason}");
+            }
+            tls.send_replace(Tls::Off(reason));
+        }
+    }
+}
+
+fn is_off(tls: &watch::Sender<Tls>) -> bool {
+    matches!(*tls.borrow(), Tls::Off(_))
+}
+
+fn reason(unusable: Unusable) -> String {
+    Failure::from(anyhow::Error::from(unusable)).reason
 }

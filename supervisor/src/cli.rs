@@ -153,6 +153,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Encryption and authentication")]
     pub(crate) key: Option<PathBuf>,
 
+    /// Password of the key, for all to see [default: none]
+    #[arg(long, value_name = "PASSWORD", help_heading = "Encryption and authentication")]
+    pub(crate) key_password: Option<String>,
+
+    /// File with it in the first line [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Encryption and authentication")]
+    pub(crate) key_password_file: Option<PathBuf>,
+
     /// Refuse unencrypted clients [default: off]
     #[arg(long, help_heading = "Encryption and authentication")]
     pub(crate) ssl_only: bool,
@@ -230,7 +238,6 @@ const NOT_OURS: &[&str] = &[
     "--file-only",
     "--host-token",
     "--inetd",
-    "--key-password",
     "--legacy-syslog",
     "--libserver",
     "--listen-fd",

@@ -1,7 +1,7 @@
 //! From what was typed to what the program needs: every rule between options stands here, and after
 //! it no impossible combination exists. Opens nothing; what takes that is `resources.rs`'s.
 
-mod access;
+pub(crate) mod access;
 pub(crate) mod address;
 mod origin;
 
@@ -280,6 +280,7 @@ mod tests {
             ("80 --timeout=inf a:1", "'inf' for '--timeout'"),
             ("80 --max-connections=0 a:1", "'0' for '--max-connections'"),
             ("80 --cafile=x a:1", "'--cafile' needs '--verify-client'"),
+            ("80 --key-password=x --key-password-file=y a:1", "exclude each other"),
             ("80 --web-auth a:1", "'--web-auth' needs '--auth-plugin'"),
             ("80 --auth-source=x a:1", "'--auth-source' needs '--auth-plugin'"),
             ("80 --auth-plugin=ExpectOrigin a:1", "'--auth-plugin' needs '--auth-source'"),

@@ -1,6 +1,7 @@
 //! Our own process and its machine: who tells us what to do, who is told how we are, and what we hold,
 //! whatever we bridge to; and what the bridge is told of both. Knows nothing of the program's life.
 
+pub(crate) mod changes;
 pub(crate) mod daemon;
 pub(crate) mod directories;
 pub(crate) mod executable;
@@ -71,6 +72,7 @@ impl Host<'_> {
             upkeep: config.limits.upkeep,
             access: bridge::Access {
                 tls: self.certificates.subscribe(),
+                asked: self.certificates.asked(),
                 plain: config.access.plain,
                 auth: config.access.auth.clone(),
                 web_auth: config.access.web_auth,

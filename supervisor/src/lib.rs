@@ -24,6 +24,7 @@ mod writer;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -167,9 +168,11 @@ fn work(
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
     // block_on stays on this thread, the main one, as program/spawn.rs needs it.
     let status = runtime.block_on(async {
-        let Resources { public, certificates, private, directories, open_files, .. } = resources;
+        let Resources { public, mut certificates, private, directories, open_files, .. } =
+            resources;
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
         let signals = Signals::catch().context("cannot catch signals")?;
+        let renewal = certificates.renew(Arc::clone(&private));
         let host = Host {
             signals,
             progress,
@@ -183,6 +186,7 @@ fn work(
         tokio::select! {
             status = serve(config, public, host) => status,
             never = watchdog => match never {},
+            never = renewal => match never {},
             never = log.count_repeats() => match never {},
         }
     });

@@ -147,7 +147,7 @@ fn t2_a_certificate_that_was_asked_for_must_be_usable() {
     }
     fs::write(directory.path().join("cert.der"), identity.certificate.der()).unwrap();
     for (options, parts) in [
-        ("--cert=none.pem", &["none.pem", "no such file"][..]),
+        ("--ssl-only --cert=none.pem", &["none.pem", "no such file"][..]),
         ("--cert=.", &["certificate .", "directory"]),
         ("--cert=empty.pem", &["empty.pem", "not a PEM file"]),
         ("--cert=text.pem", &["text.pem", "not a PEM file"]),
@@ -157,10 +157,10 @@ fn t2_a_certificate_that_was_asked_for_must_be_usable() {
         ("--cert=cut.pem", &["cut.pem", "cut off"]),
         ("--cert=key.pem", &["key.pem", "no certificate"]),
         ("--cert=cert.pem", &["cert.pem", "no private key"]),
-        ("--cert=cert.pem --key=none.pem", &["key none.pem", "no such file"]),
+        ("--ssl-only --cert=cert.pem --key=none.pem", &["key none.pem", "no such file"]),
         ("--cert=cert.pem --key=cert.pem", &["key cert.pem", "no private key"]),
         ("--cert=cert.pem --key=other.pem", &["other.pem", "does not match", "cert.pem"]),
-        ("-D --cert=none.pem", &["none.pem", "no such file"]),
+        ("-D --ssl-only --cert=none.pem", &["none.pem", "no such file"]),
         ("--verify-client --cafile=none.pem", &["CA file none.pem", "no such file"]),
         ("--verify-client --cafile=cert.pem", &["cert.pem", "no self-signed"]),
         ("--verify-client --cafile=key.pem", &["key.pem", "no certificate"]),
@@ -168,13 +168,13 @@ fn t2_a_certificate_that_was_asked_for_must_be_usable() {
         refused(&directory, options, parts);
     }
     fs::remove_file(directory.path().join("self.pem")).unwrap();
-    for options in ["--ssl-only", "--verify-client", "--key=key.pem"] {
+    for options in ["--ssl-only", "--verify-client", "--ssl-only --key=key.pem"] {
         refused(&directory, options, &["self.pem", "no such file"]);
     }
 }
 
 #[test]
-fn t2_encrypted_keys_are_named_and_old_certificates_served() {
+fn t2_encrypted_keys_without_a_password_are_named_and_old_certificates_served() {
     if !needs(&["openssl"]) {
         return;
     }
@@ -197,6 +197,89 @@ fn t2_encrypted_keys_are_named_and_old_certificates_served() {
     let options = ["--cert=version1.pem", "--key=plain.pem"];
     let (_websockify, port) = bridge_in(&directory, &service, &options);
     openssl(&directory, &format!("s_client -brief -CAfile version1.pem -connect 127.0.0.1:{port}"));
+}
+
+/// T2: as OpenSSL writes them, now and years ago.
+#[test]
+fn t2_a_locked_key_is_unlocked_by_its_password() {
+    if !needs(&["openssl"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    openssl(
+        &directory,
+        "req -new -x509 -nodes -out cert.pem -keyout plain.pem -subj /CN=localhost",
+    );
+    let service = echo_service();
+    write(&directory, "password", "secret-x\nanother line\n");
+    for how in [
+        "-v2 aes-256-cbc",
+        "-v2 aes-128-cbc -v2prf hmacWithSHA1",
+        "-v2 des3 -v2prf hmacWithSHA1",
+        "-scrypt",
+    ] {
+        let line = "pkcs8 -topk8 -in plain.pem -passout pass:secret-x -out key.pem";
+        openssl(&directory, &format!("{line} {how}"));
+        for password in ["--key-password=secret-x", "--key-password-file=password"] {
+            let options = ["--cert=cert.pem", "--key=key.pem", password];
+            let (_websockify, port) = bridge_in(&directory, &service, &options);
+            openssl(
+                &directory,
+                &format!("s_client -brief -CAfile cert.pem -connect 127.0.0.1:{port}"),
+            );
+        }
+    }
+    // Beside the certificate, too.
+    let read = |name| fs::read_to_string(directory.path().join(name)).unwrap();
+    write(&directory, "all.pem", &(read("cert.pem") + &read("key.pem")));
+    let options = ["--cert=all.pem", "--key-password=secret-x"];
+    let (_websockify, port) = bridge_in(&directory, &service, &options);
+    openssl(&directory, &format!("s_client -brief -CAfile cert.pem -connect 127.0.0.1:{port}"));
+    drop(fs::remove_file(directory.path().join("key1.pem")));
+    openssl(&directory, "rsa -in plain.pem -aes128 -passout pass:x -traditional -out key1.pem");
+    openssl(
+        &directory,
+        "pkcs8 -topk8 -v1 PBE-SHA1-3DES -in plain.pem -passout pass:x -out old.pem",
+    );
+    write(&directory, "wrong", "wrong");
+    write(&directory, "long", &"x".repeat(70_000));
+    let cut = read("key.pem").split("-----END").next().unwrap().to_owned();
+    write(&directory, "cut.pem", &cut);
+    for (options, parts) in [
+        ("--key=key.pem --key-password=wrong", ["key key.pem", "this password does not unlock"]),
+        ("--key=key.pem --key-password-file=wrong", ["key key.pem", "does not unlock"]),
+        ("--key=key.pem", ["key key.pem", "neither --key-password nor"]),
+        ("--key=key.pem --key-password-file=long", ["key password long", "longer than 64 KiB"]),
+        ("--key=key1.pem --key-password=x", ["key key1.pem", "openssl pkcs8 -topk8"]),
+        ("--key=old.pem --key-password=x", ["key old.pem", "encrypted in a way"]),
+        ("--key=cut.pem --key-password=x", ["key cut.pem", "cut off"]),
+        (
+            "--ssl-only --key=key.pem --key-password-file=none",
+            ["key password none", "no such file"],
+        ),
+    ] {
+        refused(&directory, &format!("--cert=cert.pem {options}"), &parts);
+    }
+}
+
+/// T2: containers make the certificate a moment later.
+#[test]
+fn t2_a_certificate_that_was_named_may_come_later() {
+    let directory = TempDir::new().unwrap();
+    let service = echo_service();
+    let options = ["--cert=certs/live/cert.pem", "--key=certs/live/key.pem"];
+    let (websockify, port) = bridge_in(&directory, &service, &options);
+    websockify.wait_for_log(&["WARN TLS is off until", "certificate certs/live/cert.pem"]);
+    assert_eq!(request(port, "/", &[]).0.status, 405);
+    let error = Caller::anonymous().call(port).err().unwrap();
+    assert!(error.contains("HandshakeFailure"), "{error}");
+    let identity = SERVERS.issue("localhost");
+    fs::create_dir_all(directory.path().join("certs/live")).unwrap();
+    write(&directory, "certs/live/cert.pem", &identity.certificate.pem());
+    write(&directory, "certs/live/key.pem", &identity.key.serialize_pem());
+    websockify.wait_for_log(&["INFO TLS is on"]);
+    Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
+    assert_eq!(websockify.logged(&["TLS is off until"]).len(), 1);
 }
 
 #[test]

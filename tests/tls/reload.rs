@@ -1,12 +1,14 @@
 //! Certificates that are replaced while sessions go on (T5).
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::{bridge_in, directory, write};
-use crate::support::{Authority, Caller, SERVERS, echo_service, wait_until};
+use crate::support::{Authority, Caller, Identity, SERVERS, Websockify, echo_service, wait_until};
 
 #[test]
 fn t5_a_new_certificate_is_for_the_clients_to_come() {
@@ -72,10 +74,133 @@ fn t5_the_authorities_are_reloaded_too() {
 fn t5_the_default_certificate_may_come_later() {
     let service = echo_service();
     let directory = TempDir::new().unwrap();
-    let (websockify, port) = bridge_in(&directory, &service, &[]);
+    let (_websockify, port) = bridge_in(&directory, &service, &[]);
     assert!(Caller::anonymous().call(port).is_err());
     write(&directory, "self.pem", &SERVERS.issue("localhost").pem());
-    websockify.signal(Signal::SIGHUP);
     wait_until("TLS", || Caller::anonymous().call(port).is_ok());
     Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
+}
+
+/// Waits until clients are shown this certificate, without a signal and without a client that asks.
+fn is_taken_up(websockify: &Websockify, port: u16, identity: &Identity, times: usize) {
+    wait_until("the files are read again", || {
+        websockify.logged(&["certificates are reloaded: the files have changed"]).len() == times
+    });
+    let client = Caller::anonymous().session(port, &[]).unwrap();
+    assert_eq!(client.certificate(), *identity.certificate.der());
+}
+
+fn write_over(directory: &Path, name: &str, text: &str) {
+    write(directory, name, text);
+}
+
+/// Puts a file there as certbot and editors do.
+fn rename_over(directory: &Path, name: &str, text: &str) {
+    write(directory, "fresh", text);
+    fs::rename(directory.join("fresh"), directory.join(name)).unwrap();
+}
+
+#[test]
+fn t5_files_that_change_are_taken_up_without_a_signal() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (websockify, port) = bridge_in(&directory, &service, &[]);
+    let mut early = Caller::anonymous().session(port, &[]).unwrap();
+    let mut times = 0;
+    for put in [write_over, rename_over] {
+        let new = SERVERS.issue("localhost");
+        put(directory.path(), "self.pem", &new.pem());
+        times += 1;
+        is_taken_up(&websockify, port, &new, times);
+    }
+    // One that cannot be used changes nothing, and is said once.
+    write(&directory, "self.pem", "half");
+    websockify.wait_for_log(&["WARN the old certificates stay in use", "self.pem"]);
+    let new = SERVERS.issue("localhost");
+    fs::remove_file(directory.path().join("self.pem")).unwrap();
+    websockify.wait_for_log(&["WARN the old certificates stay in use", "no such file"]);
+    Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
+    write(&directory, "self.pem", &new.pem());
+    is_taken_up(&websockify, port, &new, times + 1);
+    assert_eq!(websockify.logged(&["WARN"]).len(), 2, "each once");
+    early.exchange(b"still here");
+}
+
+/// T5: as Kubernetes mounts a secret: a link to a link to a directory that is another one each time.
+#[test]
+fn t5_a_link_that_points_elsewhere_is_followed() {
+    let service = echo_service();
+    let directory = tempfile::tempdir().unwrap();
+    let mount = directory.path().join("certs");
+    let issue = |name: &str| {
+        let identity = SERVERS.issue("localhost");
+        fs::create_dir_all(mount.join(name)).unwrap();
+        write(mount.join(name), "tls.crt", &identity.certificate.pem());
+        write(mount.join(name), "tls.key", &identity.key.serialize_pem());
+        symlink(name, mount.join("..data_tmp")).unwrap();
+        fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
+        identity
+    };
+    issue("..1");
+    for name in ["tls.crt", "tls.key"] {
+        symlink(Path::new("..data").join(name), mount.join(name)).unwrap();
+    }
+    let options = ["--cert=certs/tls.crt", "--key=certs/tls.key"];
+    let (websockify, port) = bridge_in(&directory, &service, &options);
+    for times in 1..=3 {
+        let new = issue(&format!("..{}", times + 1));
+        fs::remove_dir_all(mount.join(format!("..{times}"))).unwrap();
+        is_taken_up(&websockify, port, &new, times);
+    }
+    assert_eq!(websockify.logged(&["WARN"]), Vec::<String>::new());
+}
+
+/// T5: the authorities, and a key that comes after its certificate.
+#[test]
+fn t5_authorities_and_keys_are_taken_up_without_a_signal() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let server = SERVERS.issue("localhost");
+    write(&directory, "ca.pem", &first.pem());
+    write(&directory, "cert.pem", &server.certificate.pem());
+    write(&directory, "key.pem", &server.key.serialize_pem());
+    let options = ["--cert=cert.pem", "--key=key.pem", "--verify-client", "--cafile=ca.pem"];
+    let (_websockify, port) = bridge_in(&directory, &service, &options);
+    let jane = Caller::with(&second.issue("Jane"), &[]);
+    assert!(jane.session(port, &[]).is_err());
+    write(&directory, "ca.pem", &second.pem());
+    wait_until("the new authority", || jane.session(port, &[]).is_ok());
+    let new = SERVERS.issue("localhost");
+    write(&directory, "cert.pem", &new.certificate.pem());
+    write(&directory, "key.pem", &new.key.serialize_pem());
+    wait_until("the new certificate", || {
+        jane.session(port, &[]).is_ok_and(|client| client.certificate() == *new.certificate.der())
+    });
+}
+
+/// T5: where inotify says nothing, as for a directory that is exchanged further up, a client that comes has the
+/// files looked at.
+#[test]
+fn t5_a_change_that_inotify_does_not_see_is_found_at_a_handshake() {
+    let service = echo_service();
+    let directory = tempfile::tempdir().unwrap();
+    let issue = |name: &str| {
+        let identity = SERVERS.issue("localhost");
+        fs::create_dir_all(directory.path().join(name).join("live")).unwrap();
+        write(directory.path().join(name), "live/all.pem", &identity.pem());
+        identity
+    };
+    issue("certs");
+    let (_websockify, port) = bridge_in(&directory, &service, &["--cert=certs/live/all.pem"]);
+    let new = issue("new");
+    let exchange = |from, to| {
+        fs::rename(directory.path().join(from), directory.path().join(to)).unwrap();
+    };
+    exchange("certs", "old");
+    exchange("new", "certs");
+    wait_until("the new certificate", || {
+        let client = Caller::anonymous().session(port, &[]).unwrap();
+        client.certificate() == *new.certificate.der()
+    });
 }

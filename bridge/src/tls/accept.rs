@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
 
 use super::certificate::common_name;
 use super::failure::Failure;
 use super::{Acceptor, Tls};
+use crate::config::Access;
 use crate::net::Socket;
 use crate::peer::{Peer, TlsVersion};
 use crate::stream::Stream;
@@ -46,12 +46,7 @@ pub enum Plain {
 type Accepted = Result<(Stream, Peer), (Failure, Option<Socket>)>;
 
 /// Waits for the first byte of a connection from `address`, and makes a stream of it.
-pub(crate) async fn accept(
-    mut io: Socket,
-    address: SocketAddr,
-    tls: &watch::Receiver<Tls>,
-    plain: Plain,
-) -> Accepted {
+pub(crate) async fn accept(mut io: Socket, address: SocketAddr, access: &Access) -> Accepted {
     let mut first = [0];
     match io.peek(&mut first).await {
         Ok(1) => {}
@@ -59,14 +54,15 @@ pub(crate) async fn accept(
     }
     let (failure, answer) = match first[0] {
         HANDSHAKE => {
-            let tls = tls.borrow().clone();
+            access.asked.notify_one();
+            let tls = access.tls.borrow().clone();
             match tls {
                 Tls::On(acceptor) => return shake_hands(acceptor, io, address).await,
                 Tls::Off(reason) => (Failure::Off(reason), &NO_CERTIFICATE[..]),
             }
         }
         SSLV2 => (Failure::Sslv2, &NO_SSLV2[..]),
-        _ => match plain {
+        _ => match access.plain {
             Plain::Served => {
                 let peer = Peer { address, tls: None, certificate: None };
                 return Ok((Stream::new(io), peer));

@@ -7,7 +7,8 @@ use x509_parser::der_parser::ber::BerObjectContent;
 use x509_parser::der_parser::parse_der;
 
 use super::certificate::{Age, date, facts, now};
-use super::{Files, Provider, Unusable, broken, certificates, contains, read, rustls_text};
+use super::password::{is_locked, unlock};
+use super::{Files, Provider, Unusable, broken, certificates, read, rustls_text};
 
 const CERTIFICATE: &str = "certificate";
 const KEY: &str = "key";
@@ -82,24 +83,18 @@ fn load_key(files: &Files, text: Vec<u8>) -> Result<PrivateKeyDer<'static>, Unus
         Some(path) => (path, read(KEY, path)?),
         None => (&files.certificate, text),
     };
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
-        // PKCS#8 has a label of its own for it (RFC 7468, section 11), OpenSSL's own formats have
-        // a header.
-        let is_encrypted = contains(&text, "-----BEGIN ENCRYPTED PRIVATE KEY-----")
-            || contains(&text, "Proc-Type: 4,ENCRYPTED");
+    let role = if files.key.is_some() { KEY } else { CERTIFICATE };
+    PrivateKeyDer::from_pem_slice(&text).or_else(|error| {
+        if is_locked(&text) {
+            return unlock(&text, files.password.as_ref(), role, path);
+        }
         let problem = match error {
-            _ if is_encrypted => {
-                "has an encrypted key, which nobody could unlock at a restart; decrypt it with \
-                 'openssl pkey'"
-                    .into()
-            }
             PemError::NoItemsFound if files.key.is_none() => {
                 "has no private key in it, and no --key is given".into()
             }
             PemError::NoItemsFound => "has no private key in it".into(),
             error => broken(&error),
         };
-        let role = if files.key.is_some() { KEY } else { CERTIFICATE };
-        Unusable::wrong(role, path, problem)
+        Err(Unusable::wrong(role, path, problem))
     })
 }

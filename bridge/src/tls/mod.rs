@@ -2,6 +2,7 @@
 //! [`Stream`](crate::stream::Stream), plain or encrypted.
 //!
 //! - `identity` reads the certificate and its key,
+//! - `password` unlocks the key where it is locked,
 //! - `authorities` decides which client certificates are good,
 //! - `certificate` reads what stands in one,
 //! - `accept` looks at a client's first byte and does the handshake,
@@ -14,6 +15,7 @@ mod authorities;
 mod certificate;
 mod failure;
 mod identity;
+mod password;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,7 @@ pub(crate) use authorities::ClientVerifier;
 #[cfg(any(test, fuzzing))]
 pub(crate) use certificate::common_name;
 pub(crate) use failure::Failure;
+pub use password::KeyPassword;
 
 /// Where certificates are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Files {
     pub certificate: PathBuf,
     /// Its key in PEM; `None`: in the same file.
     pub key: Option<PathBuf>,
+    /// What unlocks that, where it is locked.
+    pub password: Option<KeyPassword>,
     /// Whose certificates a client needs; `None`: none is asked for.
     pub clients: Option<Authorities>,
 }
@@ -49,7 +54,11 @@ impl Files {
             Some(Authorities::File(path)) => Some(path),
             Some(Authorities::System) | None => None,
         };
-        [Some(&self.certificate), self.key.as_ref(), authorities].into_iter().flatten()
+        let password = match &self.password {
+            Some(KeyPassword::File(path)) => Some(path),
+            Some(KeyPassword::Text(_)) | None => None,
+        };
+        [Some(&self.certificate), self.key.as_ref(), password, authorities].into_iter().flatten()
     }
 }
 
@@ -108,9 +117,14 @@ impl Unusable {
         Self::Wrong { role, path: path.to_owned(), problem: problem.into() }
     }
 
-    /// Whether a file is simply not there.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    /// The file that is simply not there, if it is that, behind what it should have.
+    pub fn missing(&self) -> Option<(&'static str, &Path)> {
+        match self {
+            Self::Unreadable { role, path, source } if source.kind() == io::ErrorKind::NotFound => {
+                Some((role, path))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -140,7 +140,7 @@ impl Line {
             if let Some(long) = name.strip_prefix("--") {
                 let option = option(&command, long);
                 let takes_next = name.len() == word.len() && option.is_some_and(takes_value);
-                if option.is_some_and(|option| option.get_id() == "auth_source") {
+                if option.is_some_and(is_secret) {
                     hide(&mut words, at);
                 }
                 at += usize::from(takes_next);
@@ -210,6 +210,11 @@ fn option<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
     let mut alike =
         command.get_arguments().filter(|arg| name(arg).is_some_and(|name| name.starts_with(long)));
     exact.or_else(|| alike.next().filter(|_| alike.next().is_none()))
+}
+
+/// Whether its value may be a password.
+fn is_secret(option: &Arg) -> bool {
+    option.get_id() == "auth_source" || option.get_id() == "key_password"
 }
 
 fn takes_value(option: &Arg) -> bool {

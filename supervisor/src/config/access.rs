@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bridge::tls::{Authorities, Files, Plain};
+use bridge::tls::{Authorities, Files, KeyPassword, Plain};
 use bridge::{Auth, Credentials};
 
 use super::origin;
@@ -17,11 +17,21 @@ const DEFAULT_CERTIFICATE: &str = "self.pem";
 pub(crate) struct Access {
     /// Where our certificate and its key are, and the authorities for clients'.
     pub(crate) files: Files,
-    /// Whether we do not run without them.
-    pub(crate) needs_tls: bool,
+    pub(crate) need: Need,
     pub(crate) plain: Plain,
     pub(crate) auth: Option<Auth>,
     pub(crate) web_auth: bool,
+}
+
+/// What is demanded of those files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing: nobody has named one.
+    Nothing,
+    /// That they can be used if they are there. They may come later.
+    Usable,
+    /// That they are there and can be used: nobody is served without.
+    Present,
 }
 
 impl Access {
@@ -35,17 +45,33 @@ impl Access {
         let files = Files {
             certificate: args.cert.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CERTIFICATE)),
             key: args.key.clone(),
+            password: password(args)?,
             clients,
         };
         // Only TLS has client certificates.
         let encrypted_only = args.ssl_only || args.verify_client;
         Ok(Self {
             files,
-            needs_tls: args.cert.is_some() || args.key.is_some() || encrypted_only,
+            need: match args.cert.is_some() || args.key.is_some() {
+                _ if encrypted_only => Need::Present,
+                true => Need::Usable,
+                false => Need::Nothing,
+            },
             plain: if encrypted_only { Plain::Refused } else { Plain::Served },
             auth: auth(args)?,
             web_auth: args.web_auth,
         })
+    }
+}
+
+fn password(args: &Args) -> Result<Option<KeyPassword>, UsageError> {
+    match (&args.key_password, &args.key_password_file) {
+        (Some(_), Some(_)) => Err(UsageError(
+            "options '--key-password' and '--key-password-file' exclude each other".into(),
+        )),
+        (Some(text), None) => Ok(Some(KeyPassword::Text(text.clone()))),
+        (None, Some(path)) => Ok(Some(KeyPassword::File(path.clone()))),
+        (None, None) => Ok(None),
     }
 }
 
