@@ -1,9 +1,10 @@
-//! Encrypted clients, and clients that must show who they are (T1–T6).
+//! Encrypted clients, and clients that must show who they are (T1–T6, U6).
 
 mod auth;
 mod clients;
 mod deadline;
 mod files;
+mod offer;
 mod port;
 mod reload;
 

@@ -17,6 +17,11 @@ complete -c websockify -l cert -d 'Our certificate and its chain in PEM [default
 complete -c websockify -l key -d 'Its key in PEM [default: in the same file]' -r -F
 complete -c websockify -l key-password -d 'Password of the key, for all to see [default: none]' -r
 complete -c websockify -l key-password-file -d 'File with it in the first line [default: none]' -r -F
+complete -c websockify -l ssl-version -d 'Oldest: tlsv1_1, tlsv1_2 or tlsv1_3 [default: tlsv1_2]' -r -f -a "default\t''
+tlsv1_1\t''
+tlsv1_2\t''
+tlsv1_3\t''"
+complete -c websockify -l ssl-ciphers -d 'Cipher suites, as OpenSSL calls them [default: all]' -r
 complete -c websockify -l cafile -d 'Authorities for those, in PEM [default: the system\'s]' -r -F
 complete -c websockify -l auth-plugin -d 'BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin [default: none]' -r
 complete -c websockify -l auth-source -d 'What that expects: user:password, names, origins [default: none]' -r

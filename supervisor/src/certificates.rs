@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use bridge::Private;
-use bridge::tls::{Acceptor, Files, Tls, Unusable};
+use bridge::tls::{Acceptor, Files, Offer, Tls, Unusable};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-use crate::config::access::Need;
+use crate::config::access::{Access, Need};
 use crate::exit::Failure;
 use crate::host::changes::Changes;
 
@@ -29,6 +29,7 @@ enum Off {
 #[derive(Debug)]
 pub(crate) struct Certificates {
     files: Files,
+    offer: Offer,
     tls: Arc<watch::Sender<Tls>>,
     /// Why TLS is off, until that is said.
     off: Option<Off>,
@@ -47,15 +48,17 @@ impl Certificates {
     /// # Errors
     ///
     /// They are not as they are needed.
-    pub(crate) fn load(files: &Files, need: Need) -> Result<Self> {
+    pub(crate) fn load(access: &Access) -> Result<Self> {
+        let Access { files, need, least, ciphers, .. } = access;
+        let (offer, unknown) = Offer::new(*least, ciphers.as_deref())?;
         // Looked at before they are read, so that no change is missed.
         let changes = Changes::new(files.paths().cloned().collect());
         let mut off = None;
-        let (tls, warnings) = match Acceptor::load(files) {
+        let (tls, mut warnings) = match Acceptor::load(files, &offer) {
             Ok((acceptor, warnings)) => (Tls::On(acceptor), warnings),
             Err(unusable) => {
                 let is_missing = unusable.missing().is_some();
-                if need == Need::Present || need == Need::Usable && !is_missing {
+                if *need == Need::Present || *need == Need::Usable && !is_missing {
                     return Err(unusable.into());
                 }
                 let reason = reason(unusable);
@@ -67,8 +70,14 @@ impl Certificates {
                 (Tls::Off(reason), vec![])
             }
         };
+        if !unknown.is_empty() {
+            let unknown = unknown.join(", ");
+            warnings
+                .push(format!("option '--ssl-ciphers': there are no cipher suites for {unknown}"));
+        }
         Ok(Self {
             files: files.clone(),
+            offer,
             tls: watch::Sender::new(tls).into(),
             off,
             warnings,
@@ -117,7 +126,8 @@ impl Certificates {
         &mut self,
         private: Arc<Private>,
     ) -> impl Future<Output = Infallible> + use<> {
-        let (files, tls) = (self.files.clone(), Arc::clone(&self.tls));
+        let (files, offer) = (self.files.clone(), self.offer.clone());
+        let tls = Arc::clone(&self.tls);
         let (reload, asked) = (Arc::clone(&self.reload), Arc::clone(&self.asked));
         let changes = self.changes.take();
         async move {
@@ -130,9 +140,10 @@ impl Certificates {
                 if !is_change {
                     changes.note().await;
                 }
-                let (files, private) = (files.clone(), Arc::clone(&private));
+                let (files, offer) = (files.clone(), offer.clone());
+                let private = Arc::clone(&private);
                 let read = tokio::task::spawn_blocking(move || {
-                    let read = Acceptor::load(&files);
+                    let read = Acceptor::load(&files, &offer);
                     // What was opened just now goes on being ours when it is moved away.
                     private.look();
                     read

@@ -165,6 +165,20 @@ pub(crate) struct Args {
     #[arg(long, help_heading = "Encryption and authentication")]
     pub(crate) ssl_only: bool,
 
+    #[arg(
+        long,
+        value_name = "VERSION",
+        value_enum,
+        hide_possible_values = true,
+        help = "Oldest: tlsv1_1, tlsv1_2 or tlsv1_3 [default: tlsv1_2]",
+        help_heading = "Encryption and authentication"
+    )]
+    pub(crate) ssl_version: Option<SslVersion>,
+
+    /// Cipher suites, as OpenSSL calls them [default: all]
+    #[arg(long, value_name = "LIST", help_heading = "Encryption and authentication")]
+    pub(crate) ssl_ciphers: Option<String>,
+
     /// Demand a certificate of every client [default: off]
     #[arg(long, help_heading = "Encryption and authentication")]
     pub(crate) verify_client: bool,
@@ -210,6 +224,18 @@ pub(crate) enum WrapModeArg {
     Respawn,
 }
 
+/// `--ssl-version` as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SslVersion {
+    Default,
+    #[value(name = "tlsv1_1")]
+    Tlsv1_1,
+    #[value(name = "tlsv1_2")]
+    Tlsv1_2,
+    #[value(name = "tlsv1_3")]
+    Tlsv1_3,
+}
+
 /// A way to authenticate, under upstream's name. The manual page and the README name each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AuthPlugin {
@@ -243,9 +269,7 @@ const NOT_OURS: &[&str] = &[
     "--listen-fd",
     "--no-parent",
     "--prefer-ipv6",
-    "--ssl-ciphers",
     "--ssl-target",
-    "--ssl-version",
     "--strict",
     "--syslog",
     "--target-config",
@@ -363,7 +387,7 @@ mod tests {
             }
         }
         // Who takes one more changes these, and what the README says of them.
-        assert_eq!((taken.len(), later.len()), (22, 19), "{later:?}");
+        assert_eq!((taken.len(), later.len()), (24, 17), "{later:?}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bridge::Upkeep;
 
-use crate::cli::{Args, WrapModeArg};
+use crate::cli::{Args, SslVersion, WrapModeArg};
 use crate::host::search_path;
 use crate::log;
 use crate::program::state::{Policy, WrapMode};
@@ -198,7 +198,14 @@ fn maybe_program(target: &str, error: UsageError) -> UsageError {
 fn warnings(args: &Args) -> Vec<String> {
     let wraps_nothing = args.wrap_mode.is_some() && args.program.is_none();
     let warning = "option '--wrap-mode' changes nothing without a program after '--'";
-    wraps_nothing.then(|| warning.to_owned()).into_iter().collect()
+    let has_older = args.ssl_version == Some(SslVersion::Tlsv1_1);
+    let oldest =
+        "option '--ssl-version=tlsv1_1' gives TLS 1.2, the oldest version that there is here";
+    [(wraps_nothing, warning), (has_older, oldest)]
+        .into_iter()
+        .filter(|(is_so, _)| *is_so)
+        .map(|(_, warning)| warning.to_owned())
+        .collect()
 }
 
 fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {

@@ -33,7 +33,7 @@ impl Resources {
     /// `passed` are the sockets that systemd has opened for us.
     pub(crate) fn acquire(config: &Config, passed: Vec<Socket>) -> Result<Self, Failure> {
         let directories = Directories::look(config)?;
-        let certificates = Certificates::load(&config.access.files, config.access.need)?;
+        let certificates = Certificates::load(&config.access)?;
         let public = if passed.is_empty() {
             PublicPort::reserve(&config.source)?
         } else {

@@ -3,6 +3,7 @@
 //!
 //! - `identity` reads the certificate and its key,
 //! - `password` unlocks the key where it is locked,
+//! - `ciphers` says which versions and cipher suites are offered,
 //! - `authorities` decides which client certificates are good,
 //! - `certificate` reads what stands in one,
 //! - `accept` looks at a client's first byte and does the handshake,
@@ -13,6 +14,7 @@
 mod accept;
 mod authorities;
 mod certificate;
+mod ciphers;
 mod failure;
 mod identity;
 mod password;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, ServerConfig};
-use tokio_rustls::rustls::{self, ConfigBuilder, DEFAULT_VERSIONS, WantsVerifier};
+use tokio_rustls::rustls::{self, ConfigBuilder, WantsVerifier};
 
 pub use accept::Plain;
 pub(crate) use accept::accept;
@@ -31,6 +33,7 @@ pub(crate) use accept::accept;
 pub(crate) use authorities::ClientVerifier;
 #[cfg(any(test, fuzzing))]
 pub(crate) use certificate::common_name;
+pub use ciphers::{Least, NoCipher, Offer};
 pub(crate) use failure::Failure;
 pub use password::KeyPassword;
 
@@ -129,16 +132,19 @@ impl Unusable {
 }
 
 impl Acceptor {
-    /// Reads the files. Beside the acceptor there may be warnings: what works, and should not be
-    /// left so.
-    pub fn load(files: &Files) -> Result<(Self, Vec<String>), Unusable> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+    /// Reads the files, for TLS as it is offered. Beside the acceptor there may be warnings: what works, and
+    /// should not be left so.
+    pub fn load(files: &Files, offer: &Offer) -> Result<(Self, Vec<String>), Unusable> {
+        let provider = Arc::new(CryptoProvider {
+            cipher_suites: offer.suites(),
+            ..aws_lc_rs::default_provider()
+        });
         let mut warnings = Vec::new();
         let identity = identity::load(files, &provider, &mut warnings)?;
         let clients = files.clients.as_ref().map(|authorities| {
             authorities::ClientVerifier::load(authorities, &provider, &mut warnings)
         });
-        let builder = builder(provider);
+        let builder = builder(provider, offer);
         let mut config = match clients.transpose()? {
             None => builder.with_no_client_auth(),
             Some(verifier) => builder.with_client_cert_verifier(Arc::new(verifier)),
@@ -149,15 +155,16 @@ impl Acceptor {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
+        config.ignore_client_order = offer.is_ordered();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok((Self(Arc::new(config)), warnings))
     }
 }
 
-fn builder(provider: Provider) -> ConfigBuilder<ServerConfig, WantsVerifier> {
+fn builder(provider: Provider, offer: &Offer) -> ConfigBuilder<ServerConfig, WantsVerifier> {
     ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(DEFAULT_VERSIONS)
-        .expect("the provider has cipher suites for every version")
+        .with_protocol_versions(&offer.versions())
+        .expect("an offer has cipher suites for each of its versions")
 }
 
 /// What some editors put in front of a text to say that it is UTF-8. PEM has no place for it, and in a

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use bridge::tls::{Authorities, Files, KeyPassword, Plain};
+use bridge::tls::{Authorities, Files, KeyPassword, Least, Plain};
 use bridge::{Auth, Credentials};
 
 use super::origin;
-use crate::cli::{Args, AuthPlugin};
+use crate::cli::{Args, AuthPlugin, SslVersion};
 use crate::usage::{UsageError, invalid, needs};
 
 /// The certificate that is tried if none is given, as upstream does.
@@ -18,6 +18,9 @@ pub(crate) struct Access {
     /// Where our certificate and its key are, and the authorities for clients'.
     pub(crate) files: Files,
     pub(crate) need: Need,
+    /// The oldest version of TLS that is offered, and the cipher suites, if somebody says.
+    pub(crate) least: Least,
+    pub(crate) ciphers: Option<String>,
     pub(crate) plain: Plain,
     pub(crate) auth: Option<Auth>,
     pub(crate) web_auth: bool,
@@ -57,6 +60,13 @@ impl Access {
                 true => Need::Usable,
                 false => Need::Nothing,
             },
+            least: match args.ssl_version {
+                Some(SslVersion::Tlsv1_3) => Least::V1_3,
+                None | Some(SslVersion::Default | SslVersion::Tlsv1_1 | SslVersion::Tlsv1_2) => {
+                    Least::V1_2
+                }
+            },
+            ciphers: args.ssl_ciphers.clone(),
             plain: if encrypted_only { Plain::Refused } else { Plain::Served },
             auth: auth(args)?,
             web_auth: args.web_auth,
