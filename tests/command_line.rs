@@ -82,7 +82,7 @@ fn c1_options_stand_before_or_after_source_and_target() {
 #[test]
 fn c3_an_option_of_later_websockifys_is_told_so() {
     refused("--token-plugin=TokenFile 1 a:2", 2, &["--token-plugin", "not supported"]);
-    refused("1 a:2 --ssl-version x", 2, &["--ssl-version", "not supported"]);
+    refused("1 a:2 --ssl-target", 2, &["--ssl-target", "not supported"]);
 }
 
 #[test]

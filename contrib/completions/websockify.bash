@@ -23,7 +23,7 @@ _websockify() {
 
     case "${cmd}" in
         websockify)
-            opts="-v -D -h -V --verbose --wrap-mode --program-port --wrap-timeout --stop-timeout --rebind-lib --web --run-once --timeout --idle-timeout --heartbeat --session-timeout --session-idle-timeout --record --max-connections --cert --key --ssl-only --verify-client --cafile --auth-plugin --auth-source --web-auth --daemon --pid-file --log-file --journald --help --version"
+            opts="-v -D -h -V --verbose --wrap-mode --program-port --wrap-timeout --stop-timeout --rebind-lib --web --run-once --timeout --idle-timeout --heartbeat --session-timeout --session-idle-timeout --record --max-connections --cert --key --key-password --key-password-file --ssl-only --ssl-version --ssl-ciphers --verify-client --cafile --auth-plugin --auth-source --web-auth --daemon --pid-file --log-file --journald --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -89,6 +89,22 @@ _websockify() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key-password)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key-password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ssl-version)
+                    COMPREPLY=($(compgen -W "default tlsv1_1 tlsv1_2 tlsv1_3" -- "${cur}"))
+                    return 0
+                    ;;
+                --ssl-ciphers)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -18,7 +18,7 @@ use crate::host::changes::Changes;
 /// Why TLS is off.
 #[derive(Debug)]
 enum Off {
-    /// There is no certificate, as in most first runs: that is no fault.
+    /// There is no certificate, and nobody has named one, as in most first runs.
     NoneNamed,
     /// A file that was named is not there yet.
     Missing(String),
@@ -93,7 +93,7 @@ impl Certificates {
         match self.off.take().filter(|_| is_off(&self.tls)) {
             None => {}
             Some(Off::NoneNamed) => {
-                info!("No certificate ({}): TLS is off", self.files.certificate.display());
+                warn!("No certificate ({}): TLS is off", self.files.certificate.display());
             }
             Some(Off::Missing(reason)) => warn!("TLS is off until the file is there: {reason}"),
             Some(Off::Unusable(reason)) => warn!("TLS is off: {reason}"),

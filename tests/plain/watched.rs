@@ -176,7 +176,7 @@ fn s2_a_full_disk_ends_the_recording_and_not_the_session() {
     assert_eq!(client.read(5), b"hello");
     client.close();
     websockify.wait_for_log(&["session ended"]);
-    assert_eq!(websockify.logged(&["WARN"]).len(), 1, "said once");
+    assert_eq!(websockify.warnings().len(), 1, "said once");
     let [_, client, _] = replay(&disk.0.path().join("session.1"));
     assert!(hex(&every_byte().repeat(4000)).starts_with(&client), "what there is is good");
 }
@@ -204,7 +204,7 @@ fn f18_a_full_disk_leaves_no_file_without_a_session_in_it() {
         websockify.wait_for_log(&["WARN", "cannot record", &format!("session.{number}")]);
         assert!(!at(&format!("session.{number}")).exists());
     }
-    assert_eq!(websockify.logged(&["WARN"]).len(), 3, "said once each");
+    assert_eq!(websockify.warnings().len(), 3, "said once each");
 }
 
 /// F8: whoever records to a disk that hangs has the bridge and its pages all the same.

@@ -81,7 +81,7 @@ impl Server<'_> {
         websockify.nth_start(2);
         (self.visit)(Client::connect_once_open(stage.port));
         websockify.assert_alone_on(stage.port);
-        let mut warnings = websockify.logged(&["WARN"]);
+        let mut warnings = websockify.warnings();
         // On a busy machine some take longer than ten seconds.
         warnings.retain(|line| !line.contains("does not listen on port"));
         assert_eq!(warnings, Vec::<String>::new());

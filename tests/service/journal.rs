@@ -245,10 +245,10 @@ fn d2_the_journal_is_chosen_where_standard_error_is_the_journal() {
 fn d2_a_failure_is_an_error_in_the_journal() {
     let Some(journal) = Journal::start() else { return };
     for (arguments, reason) in [
-        ("--cert=/nowhere/cert", "cannot read certificate"),
+        ("--ssl-only --cert=/nowhere/cert", "cannot read certificate"),
         ("-- no-such-program", "cannot start program"),
     ] {
-        let target = if arguments.starts_with("--cert") { "localhost:9" } else { "" };
+        let target = if arguments.starts_with("--ssl-only") { "localhost:9" } else { "" };
         let script = format!(
             "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec {WEBSOCKIFY} {} {target} {arguments}",
             free_port()

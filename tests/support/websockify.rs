@@ -131,6 +131,13 @@ impl Websockify {
         self.err.lines().into_iter().filter(has_all).collect()
     }
 
+    /// The warnings up to now, but for that of every start without a certificate (T2).
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.logged(&[" WARN "]);
+        warnings.retain(|line| !line.contains("No certificate (self.pem)"));
+        warnings
+    }
+
     /// Waits until the public port is open, without connecting to it.
     pub(crate) fn wait_until_open(&self) {
         self.wait_for_log(&["listening on"]);

@@ -122,7 +122,7 @@ fn t5_files_that_change_are_taken_up_without_a_signal() {
     Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
     write(&directory, "self.pem", &new.pem());
     is_taken_up(&websockify, port, &new, times + 1);
-    assert_eq!(websockify.logged(&["WARN"]).len(), 2, "each once");
+    assert_eq!(websockify.warnings().len(), 2, "each once");
     early.exchange(b"still here");
 }
 
@@ -152,7 +152,7 @@ fn t5_a_link_that_points_elsewhere_is_followed() {
         fs::remove_dir_all(mount.join(format!("..{times}"))).unwrap();
         is_taken_up(&websockify, port, &new, times);
     }
-    assert_eq!(websockify.logged(&["WARN"]), Vec::<String>::new());
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
 
 /// T5: the authorities, and a key that comes after its certificate.

@@ -136,7 +136,7 @@ fn f5_a_library_that_was_removed_or_changed_is_unpacked_again_with_one_warning()
     let other = respawn(&websockify, port, deeds.len() + 1);
     assert_ne!(other, library);
     assert_eq!(respawn(&websockify, port, deeds.len() + 2), other);
-    assert_eq!(websockify.logged(&["WARN"]).len(), deeds.len() + 1);
+    assert_eq!(websockify.warnings().len(), deeds.len() + 1);
     assert_eq!(websockify.stop(), 0);
     assert!(!other.exists());
     assert_eq!(fs::read_dir(directory).unwrap().count(), 1, "theirs is left");
