@@ -82,7 +82,33 @@ fn c1_options_stand_before_or_after_source_and_target() {
 #[test]
 fn c3_an_option_of_later_websockifys_is_told_so() {
     refused("--token-plugin=TokenFile 1 a:2", 2, &["--token-plugin", "not supported"]);
-    refused("1 a:2 --ssl-target", 2, &["--ssl-target", "not supported"]);
+    refused("1 a:2 --host-token", 2, &["--host-token", "not supported"]);
+}
+
+/// A section of supervisord's, as people have it: with the option of another engine.
+#[test]
+fn c3_what_changes_nothing_is_said_once() {
+    let (service, port) = (echo_service(), free_port());
+    let line = format!("--libserver --prefer-ipv6 {port} {}", service.target());
+    let websockify = Websockify::start(&line);
+    Client::connect_once_open(port).close();
+    websockify.wait_for_log(&["session ended"]);
+    assert_eq!(websockify.logged(&["WARN", "'--libserver' changes nothing"]).len(), 1);
+}
+
+#[test]
+fn c7_an_ipv6_address_needs_no_brackets_and_a_target_no_host() {
+    if !crate::support::has_ipv6() {
+        return;
+    }
+    let (service, port) = (echo_service(), free_port());
+    let target = service.address.port();
+    let _websockify = Websockify::start(&format!("::1:{port} :{target}"));
+    let mut client = crate::support::wait_for("the port", || {
+        Client::dial((std::net::Ipv6Addr::LOCALHOST, port)).ok()
+    });
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
 }
 
 #[test]
@@ -96,7 +122,7 @@ fn c4_a_usage_error_is_one_line_that_names_option_and_value() {
         ("5901 localhost", &["'localhost'", "HOST:PORT"]),
         ("5901 80", &["'80'", "HOST:PORT"]),
         ("5901 a:0", &["'a:0'"]),
-        ("::1:5901 a:1", &["'::1:5901'", "bracket"]),
+        ("a:b:5901 a:1", &["'a:b:5901'", "bracket"]),
         ("5901 a:1 b:2", &["'b:2'"]),
         ("5901 a:1 -- touch ran", &["'a:1'", "program"]),
         ("5901 --", &["program"]),

@@ -3,6 +3,7 @@
 mod background;
 mod journal;
 mod log;
+mod syslog;
 mod systemd;
 mod terminal;
 mod trust;

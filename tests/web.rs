@@ -58,6 +58,21 @@ fn h2_our_key_is_served_to_nobody_by_no_name() {
     }
 }
 
+#[test]
+fn u7_with_file_only_no_directory_is_listed_and_pages_are_served() {
+    let directory = TempDir::new().unwrap();
+    fs::create_dir_all(directory.path().join("sub/bare")).unwrap();
+    fs::write(directory.path().join("sub/index.html"), "a page").unwrap();
+    let (service, port) = (echo_service(), free_port());
+    let options = format!("--file-only --web={}", directory.path().display());
+    let websockify = Websockify::start(&format!("{options} {port} {}", service.target()));
+    websockify.wait_until_open();
+    let mut stream = connect(port);
+    let mut status = |path: &str| get(&mut stream, path, &[]).0.status;
+    let all = ["/", "/sub/bare/", "/sub/", "/sub/index.html"].map(&mut status);
+    assert_eq!(all, [404, 404, 200, 200]);
+}
+
 /// F6: whatever we write or read a secret from, by whatever name, of this run and of earlier ones; and what
 /// people hide.
 #[test]

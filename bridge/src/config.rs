@@ -24,6 +24,10 @@ pub struct Config {
     pub head_timeout: Duration,
     /// The directory whose files web requests are answered with; none: they get 405.
     pub web: Option<PathBuf>,
+    /// Whether a directory without a page of its own is listed; else it is not found.
+    pub lists_directories: bool,
+    /// Sub-protocols that are confirmed to clients who offer them, before `binary`.
+    pub subprotocols: Vec<&'static str>,
     /// End after one session; see [`Outcome::RunOnce`](crate::Outcome::RunOnce).
     pub run_once: bool,
     /// When to stop accepting, and to end with the last session.

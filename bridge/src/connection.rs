@@ -184,6 +184,8 @@ mod tests {
             max_connections: 1,
             head_timeout: Duration::ZERO,
             web: None,
+            lists_directories: true,
+            subprotocols: vec![],
             run_once: false,
             timeout: None,
             idle_timeout: None,

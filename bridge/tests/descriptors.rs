@@ -60,6 +60,8 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         max_connections: 100,
         head_timeout: Duration::from_secs(20),
         web: None,
+        lists_directories: true,
+        subprotocols: vec![],
         run_once: false,
         timeout: None,
         idle_timeout: None,

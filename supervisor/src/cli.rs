@@ -2,6 +2,7 @@
 //! together is settled in `config.rs`.
 
 mod refusal;
+mod shortened;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -37,6 +38,18 @@ pub(crate) struct Args {
     /// Say more: debug messages and traffic letters [default: off]
     #[arg(short, long)]
     pub(crate) verbose: bool,
+
+    /// Say which way each frame goes, by a letter [default: off]
+    #[arg(long)]
+    pub(crate) traffic: bool,
+
+    /// IPv6 addresses of SOURCE_ADDR before its others [default: off]
+    #[arg(short = '6', long)]
+    pub(crate) prefer_ipv6: bool,
+
+    /// Taken for older command lines; changes nothing [default: off]
+    #[arg(long)]
+    pub(crate) libserver: bool,
 
     #[arg(
         long,
@@ -82,6 +95,10 @@ pub(crate) struct Args {
     /// Directory to serve files from, on the same port [default: none]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Web pages")]
     pub(crate) web: Option<PathBuf>,
+
+    /// List no directories [default: off]
+    #[arg(long, help_heading = "Web pages")]
+    pub(crate) file_only: bool,
 
     /// Serve a single session and exit [default: off]
     #[arg(long, help_heading = "Sessions")]
@@ -136,6 +153,10 @@ pub(crate) struct Args {
         help_heading = "Sessions"
     )]
     pub(crate) session_idle_timeout: String,
+
+    /// Sub-protocols to confirm before binary [default: none]
+    #[arg(long, value_name = "NAMES", help_heading = "Sessions")]
+    pub(crate) subprotocol: Option<String>,
 
     /// Record each session to FILE.N [default: off]
     #[arg(long, value_name = "FILE", help_heading = "Sessions")]
@@ -207,9 +228,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Service")]
     pub(crate) pid_file: Option<PathBuf>,
 
-    /// File to append the log to, reopened on SIGHUP [default: stderr]
+    /// File to append the log to, beside stderr [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Service")]
     pub(crate) log_file: Option<PathBuf>,
+
+    /// Log to syslog: /dev/log, or HOST:PORT by UDP [default: none]
+    #[arg(long, value_name = "SERVER", help_heading = "Service")]
+    pub(crate) syslog: Option<String>,
+
+    /// Speak RFC 3164 to it instead of RFC 5424 [default: off]
+    #[arg(long, help_heading = "Service")]
+    pub(crate) legacy_syslog: bool,
 
     /// Log to the journal [default: if stderr is the journal, or -D]
     #[arg(long, conflicts_with = "log_file", help_heading = "Service")]
@@ -259,23 +288,16 @@ impl AuthPlugin {
 
 /// Options of later websockifys, and of the manual page, that this one does not have.
 const NOT_OURS: &[&str] = &[
-    "-6",
     "--auto-pong",
-    "--file-only",
     "--host-token",
     "--inetd",
-    "--legacy-syslog",
-    "--libserver",
     "--listen-fd",
     "--no-parent",
-    "--prefer-ipv6",
     "--ssl-target",
     "--strict",
-    "--syslog",
     "--target-config",
     "--token-plugin",
     "--token-source",
-    "--traffic",
     "--unix-listen",
     "--unix-listen-mode",
     "--unix-target",
@@ -292,7 +314,8 @@ impl Args {
     /// Parses a command line, program name first.
     pub(crate) fn parse_from_os(args: impl IntoIterator<Item = OsString>) -> Result<Self, Refusal> {
         let args: Vec<_> = args.into_iter().collect();
-        Self::try_parse_from(&args).map_err(|error| refusal::of(&error, &args))
+        Self::try_parse_from(shortened::written_out(args.clone()))
+            .map_err(|error| refusal::of(&error, &args))
     }
 }
 
@@ -347,6 +370,20 @@ mod tests {
         assert_eq!(args.wrap_mode, Some(WrapModeArg::Respawn));
     }
 
+    /// As optparse has it: among its own options, and with the value as the next word or behind `=`.
+    #[test]
+    fn c8_options_are_shortened_as_the_python_websockify_takes_them() {
+        for line in ["--wrap=respawn 1 -- true", "1 --wrap respawn -- true"] {
+            let args = parse(&format!("websockify {line}")).expect(line);
+            assert_eq!(args.wrap_mode, Some(WrapModeArg::Respawn), "{line}");
+        }
+        let args = parse("websockify --rec r --idle=5 --dae -6 --lib --pre 1 a:2").expect("taken");
+        assert_eq!((args.record, &*args.idle_timeout), (Some("r".into()), "5"));
+        assert!(args.daemon && args.prefer_ipv6 && args.libserver);
+        let error = parse("websockify --ve 1 a:2").expect_err("ambiguous there too");
+        assert!(error.contains("'--ve'") && error.contains("'--verbose'"), "{error}");
+    }
+
     #[test]
     fn c3_options_that_only_later_websockifys_have_say_so() {
         let error = parse("websockify --token-plugin=TokenFile 1 a:2").expect_err("not ours");
@@ -355,14 +392,6 @@ mod tests {
             "option '--token-plugin' of other websockifys is not supported by this one"
         );
     }
-
-    /// All that the help of the Python websockify 0.13 shows.
-    const PYTHON: &str = "-6 -D -h -v --auth-plugin --auth-source --cafile --cert --daemon \
-        --file-only --heartbeat --help --host-token --idle-timeout --inetd --key --key-password \
-        --legacy-syslog --libserver --log-file --prefer-ipv6 --record --run-once --ssl-ciphers \
-        --ssl-only --ssl-target --ssl-version --syslog --target-config --timeout --token-plugin \
-        --token-source --traffic --unix-listen --unix-listen-mode --unix-target --verbose \
-        --verify-client --web --web-auth --wrap-mode";
 
     /// Each is taken, or said to be of other websockifys.
     #[test]
@@ -373,7 +402,10 @@ mod tests {
         let shorts = arguments().filter_map(|argument| Some(format!("-{}", argument.get_short()?)));
         let ours: Vec<_> = longs.chain(shorts).chain(["-h".into(), "--help".into()]).collect();
         let is_ours = |name: &&str| ours.iter().any(|option| option == name);
-        let (taken, later): (Vec<_>, Vec<_>) = PYTHON.split_whitespace().partition(is_ours);
+        let python = shortened::UPSTREAM.iter().map(|name| format!("--{name}"));
+        let python: Vec<_> = python.chain(["-6", "-D", "-h", "-v"].map(str::to_owned)).collect();
+        let names = python.iter().map(String::as_str);
+        let (taken, later): (Vec<_>, Vec<_>) = names.partition(is_ours);
         for name in &later {
             let expected =
                 format!("option '{name}' of other websockifys is not supported by this one");
@@ -387,7 +419,7 @@ mod tests {
             }
         }
         // Who takes one more changes these, and what the README says of them.
-        assert_eq!((taken.len(), later.len()), (25, 16), "{later:?}");
+        assert_eq!((taken.len(), later.len()), (32, 9), "{later:?}");
     }
 
     #[test]

@@ -3,7 +3,10 @@
 
 pub(crate) mod access;
 pub(crate) mod address;
+mod log;
 mod origin;
+mod route;
+mod subprotocols;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -13,7 +16,8 @@ use bridge::Upkeep;
 
 use crate::cli::{Args, SslVersion, WrapModeArg};
 use crate::host::search_path;
-use crate::log;
+use crate::log::Requested;
+use crate::log::letters::Legend;
 use crate::program::state::{Policy, WrapMode};
 use crate::usage::{UsageError, invalid};
 use access::Access;
@@ -26,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) destination: Destination,
     pub(crate) limits: Limits,
     pub(crate) access: Access,
+    /// Sub-protocols that are confirmed before ours.
+    pub(crate) subprotocols: Vec<&'static str>,
     /// The directory that web requests are answered from.
     pub(crate) web: Option<PathBuf>,
     /// Where sessions are recorded: this name, a dot and a number.
@@ -33,7 +39,13 @@ pub(crate) struct Config {
     pub(crate) verbose: bool,
     pub(crate) daemon: bool,
     pub(crate) pid_file: Option<PathBuf>,
-    pub(crate) log: log::Requested,
+    pub(crate) log: Requested,
+    /// Whether letters are shown, and how.
+    pub(crate) letters: Option<Legend>,
+    /// What the log says when clients can come: from where to where they are brought.
+    pub(crate) proxying: String,
+    /// Whether directories are listed to web requests.
+    pub(crate) lists_directories: bool,
     /// What was asked for in vain, to be logged.
     pub(crate) warnings: Vec<String>,
 }
@@ -99,7 +111,7 @@ const OUR_FILES: u64 = 100;
 impl Config {
     /// What `args` mean, typed at the time of `start`.
     pub(crate) fn new(args: Args, start: Instant) -> Result<Self, UsageError> {
-        let source = address::source(&args.source)?;
+        let source = address::source(&args.source, args.prefer_ipv6)?;
         let limits = Limits {
             run_once: args.run_once,
             timeout: limit("--timeout", &args.timeout)?.map(|timeout| start + timeout),
@@ -113,11 +125,10 @@ impl Config {
         };
         let record = args.record.as_deref().map(record).transpose()?;
         let access = Access::new(&args)?;
-        let log = match &args.log_file {
-            Some(path) => log::Requested::File(path.clone()),
-            None if args.journald => log::Requested::Journal,
-            None => log::Requested::Any,
-        };
+        let subprotocols = args.subprotocol.as_deref().map(subprotocols::named).transpose()?;
+        let log = log::requested(&args)?;
+        let (letters, proxying) = (letters(&args), route::proxying(&args));
+        let lists_directories = !args.file_only;
         let (verbose, daemon, pid_file) = (args.verbose, args.daemon, args.pid_file.clone());
         let (web, warnings) = (args.web.clone(), warnings(&args));
         let destination = destination(args, &source)?;
@@ -126,12 +137,16 @@ impl Config {
             destination,
             limits,
             access,
+            subprotocols: subprotocols.unwrap_or_default(),
             web,
             record,
             verbose,
             daemon,
             pid_file,
             log,
+            letters,
+            proxying,
+            lists_directories,
             warnings,
         })
     }
@@ -194,18 +209,38 @@ fn maybe_program(target: &str, error: UsageError) -> UsageError {
     UsageError(format!("{line}; a program stands behind '--': websockify ... -- {target}"))
 }
 
+/// `-v` shows what they mean, too. A daemon's standard output is /dev/null.
+fn letters(args: &Args) -> Option<Legend> {
+    let asked = match (args.verbose, args.traffic) {
+        (true, _) => Some(Legend::Shown),
+        (false, true) => Some(Legend::Left),
+        (false, false) => None,
+    };
+    asked.filter(|_| !args.daemon)
+}
+
 /// What upstream takes in silence, as people have it in their command lines.
 fn warnings(args: &Args) -> Vec<String> {
-    let wraps_nothing = args.wrap_mode.is_some() && args.program.is_none();
-    let warning = "option '--wrap-mode' changes nothing without a program after '--'";
-    let has_older = args.ssl_version == Some(SslVersion::Tlsv1_1);
-    let oldest =
-        "option '--ssl-version=tlsv1_1' gives TLS 1.2, the oldest version that there is here";
-    [(wraps_nothing, warning), (has_older, oldest)]
-        .into_iter()
-        .filter(|(is_so, _)| *is_so)
-        .map(|(_, warning)| warning.to_owned())
-        .collect()
+    let vain = [
+        (
+            args.wrap_mode.is_some() && args.program.is_none(),
+            "option '--wrap-mode' changes nothing without a program after '--'",
+        ),
+        (args.libserver, "option '--libserver' changes nothing: there is one server"),
+        (
+            args.traffic && args.daemon,
+            "option '--traffic' changes nothing under '--daemon', which has no standard output",
+        ),
+        (
+            args.file_only && args.web.is_none(),
+            "option '--file-only' changes nothing without '--web'",
+        ),
+        (
+            args.ssl_version == Some(SslVersion::Tlsv1_1),
+            "option '--ssl-version=tlsv1_1' gives TLS 1.2, the oldest version that there is here",
+        ),
+    ];
+    vain.into_iter().filter(|(is_vain, _)| *is_vain).map(|(_, line)| line.to_owned()).collect()
 }
 
 fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
@@ -301,6 +336,9 @@ mod tests {
                 "80 --auth-plugin=Magic --auth-source=x a:1",
                 "'Magic' for '--auth-plugin': expected BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin",
             ),
+            ("80 --legacy-syslog a:1", "'--legacy-syslog' needs '--syslog'"),
+            ("80 --syslog=a:x a:1", "'a:x' for '--syslog'"),
+            ("80 --subprotocol=mqtt, a:1", "'mqtt,' for '--subprotocol'"),
             ("80 --record=/ a:1", "'/' for '--record'"),
             ("80 --record=x/.. a:1", "'x/..' for '--record'"),
             ("80 --wrap-timeout=5 a:1", "'--wrap-timeout' needs a program"),

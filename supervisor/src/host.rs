@@ -23,7 +23,7 @@ use bridge::{Destination, Private, Traffic};
 use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::log::{self, Log};
+use crate::log::Log;
 use directories::Directories;
 use open_files::OpenFiles;
 use progress::Progress;
@@ -42,7 +42,7 @@ pub(crate) struct Host<'a> {
     pub(crate) private: Arc<Private>,
     pub(crate) directories: Directories,
     pub(crate) open_files: OpenFiles,
-    /// Where the letters of `-v` go.
+    /// Where the traffic letters go.
     pub(crate) traffic: Option<Traffic>,
 }
 
@@ -50,7 +50,7 @@ impl Host<'_> {
     /// SIGHUP: opens anew what may have been replaced.
     pub(crate) fn reload(&mut self) {
         self.certificates.reload();
-        if let log::Sink::File(file) = &self.log.sink
+        if let Some(file) = &self.log.sinks.file
             && let Err(failure) = file.reopen()
         {
             tracing::warn!("{}", Failure::from(failure).reason);
@@ -66,6 +66,8 @@ impl Host<'_> {
             max_connections: config.limits.connections(self.open_files.hard),
             head_timeout: HEAD_TIMEOUT,
             web: self.directories.web.clone(),
+            lists_directories: config.lists_directories,
+            subprotocols: config.subprotocols.clone(),
             run_once: config.limits.run_once,
             timeout: config.limits.timeout,
             idle_timeout: config.limits.idle_timeout,

@@ -43,7 +43,7 @@ use host::progress::Progress;
 use host::signals::{Signal, Signals};
 use host::{Host, systemd};
 use log::{Escaped, Log};
-use relay::{ProgramRelay, Relay};
+use relay::{Announcement, ProgramRelay, Relay};
 use resources::Resources;
 use usage::UsageError;
 
@@ -119,19 +119,18 @@ fn start(config: &Config) -> Result<ExitStatus, Failure> {
     match work(config, resources, &log, &mut progress) {
         // The caller's command says it.
         Err(failure) if progress.failed(&failure) => Ok(failure.status),
-        Err(failure) if matches!(log.sink, log::Sink::Stderr) => Err(failure),
+        Err(failure) if log.is_on_stderr_alone() => Err(failure),
         // Who reads the log later learns of it, too; nobody reads it twice.
         Err(failure) => {
             tracing::error!("{}", failure.reason);
-            let is_journal = matches!(log.sink, log::Sink::Journal);
-            let is_said = config.daemon || (is_journal && log::stderr_is_journal());
+            let is_said = config.daemon || log.is_on_stderr();
             if is_said { Ok(failure.status) } else { Err(failure) }
         }
         ended => ended,
     }
 }
 
-fn start_log(log: log::Sink, verbose: bool) -> Result<Log, Failure> {
+fn start_log(log: log::Sinks, verbose: bool) -> Result<Log, Failure> {
     // Lines that we log while the terminal is the program's must not stop us (`stty tostop`). Threads
     // take it over.
     let mut unhandled = SigSet::empty();
@@ -155,11 +154,8 @@ fn work(
     }
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     resources.certificates.report();
-    // A daemon's standard output is /dev/null.
-    let letters = (config.verbose && !config.daemon)
-        .then(log::letters::start)
-        .transpose()
-        .context("cannot start a thread")?;
+    let letters =
+        config.letters.map(log::letters::start).transpose().context("cannot start a thread")?;
     resources.warning(config).iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // Sessions in the order in which they became ready; see .cargo/config.toml.
@@ -201,16 +197,17 @@ async fn serve(
     public: PublicPort,
     mut host: Host<'_>,
 ) -> Result<ExitStatus, Failure> {
-    let limit = host.open_files.hard;
+    let open_files = host.open_files.hard;
+    let announcement = Announcement { proxying: config.proxying.clone(), open_files };
     match &config.destination {
         Destination::Service(address) => {
             host.progress.status(&format!("Bridging to {address}"));
             let bridge = host.for_bridge(config, address.clone().into());
-            bridge_to_service(Relay::hold(public, bridge, limit), host).await
+            bridge_to_service(Relay::hold(public, bridge, announcement), host).await
         }
         Destination::Program(spec) => {
             let bridge = |target| host.for_bridge(config, target);
-            let relay = ProgramRelay::hold(public, &spec.policy, bridge, limit);
+            let relay = ProgramRelay::hold(public, &spec.policy, bridge, announcement);
             program::supervise(spec, relay, &mut host).await
         }
     }

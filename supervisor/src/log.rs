@@ -1,5 +1,6 @@
 //! Where log records go, and what they look like there: the journal with fields, a file with one
-//! line a record, standard error for people.
+//! line a record, a syslog server, standard error for people. A file and a syslog server are beside the
+//! others, and not instead of them (D3).
 
 mod escaped;
 mod file;
@@ -7,26 +8,33 @@ mod journal;
 pub(crate) mod letters;
 mod lines;
 mod repeats;
+mod syslog;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::io::AsFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use tracing::Subscriber;
 use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::fmt as fmt_layer;
 use tracing_subscriber::fmt::format::{self, debug_fn};
-use tracing_subscriber::fmt::layer;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
 
-use crate::writer::{self, Writer};
+use crate::writer::{self, Queue, Writer};
 pub(crate) use escaped::Escaped;
 pub(crate) use file::LogFile;
 use journal::Journal;
 use lines::Lines;
 use repeats::{Repeats, Unadmitted};
+use syslog::{Facility, Syslog};
+pub(crate) use syslog::{Format as SyslogFormat, Server};
 
 /// What fails where a log cannot be started.
 const NO_THREAD: &str = "cannot start a thread";
@@ -57,95 +65,160 @@ const IN_WORDS: &[&str] = &[
 
 /// What the command line says about the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Requested {
+pub(crate) struct Requested {
     /// `--log-file`.
-    File(PathBuf),
+    pub(crate) file: Option<PathBuf>,
+    /// `--syslog`.
+    pub(crate) syslog: Option<(Server, SyslogFormat)>,
     /// `--journald`.
-    Journal,
-    /// Whatever fits.
-    Any,
+    pub(crate) journal: bool,
 }
 
 /// Where the log goes.
 #[derive(Debug, Clone)]
+pub(crate) struct Sinks {
+    pub(crate) main: Sink,
+    pub(crate) file: Option<LogFile>,
+    pub(crate) syslog: Option<Syslog>,
+}
+
+/// Where it goes whatever else is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sink {
     Stderr,
     Journal,
-    File(LogFile),
-    /// A daemon without journal and file.
+    /// Standard error is a daemon's, or the log file itself.
     Nowhere,
 }
 
 /// The log, open until this is dropped.
 pub(crate) struct Log {
-    pub(crate) sink: Sink,
+    pub(crate) sinks: Sinks,
     repeats: Repeats,
-    /// Dropped last: it writes what is pending.
-    writer: Option<Writer>,
+    /// Dropped last: they write what is pending.
+    writers: Vec<Writer>,
 }
 
-impl Sink {
+/// What shows records, whichever way, to those who read them there.
+type Shown<S> = Box<dyn Layer<S> + Send + Sync>;
+
+impl Sinks {
     /// Chooses; to be called while standard error is still the caller's.
     pub(crate) fn choose(requested: &Requested, daemon: bool) -> Result<Self> {
-        match requested {
-            Requested::File(path) => return Ok(Self::File(LogFile::open(path)?)),
-            Requested::Any if !daemon && !stderr_is_journal() => return Ok(Self::Stderr),
-            Requested::Journal | Requested::Any if Journal::is_there() => return Ok(Self::Journal),
-            Requested::Journal | Requested::Any => {}
-        }
-        Ok(if daemon { Self::Nowhere } else { Self::Stderr })
+        let file = requested.file.as_deref().map(LogFile::open).transpose()?;
+        let facility = if daemon { Facility::Daemon } else { Facility::User };
+        let syslog = requested.syslog.clone();
+        let syslog = syslog.map(|(server, format)| Syslog::new(server, format, facility));
+        let is_kept = file.is_some() || syslog.is_some();
+        // Written there twice, each line would be in it twice.
+        let is_file = file.as_ref().is_some_and(|file| file.is(io::stderr().as_fd()));
+        let main = match requested.journal {
+            true if Journal::is_there() => Sink::Journal,
+            _ if daemon && is_kept || is_file => Sink::Nowhere,
+            false if (daemon || stderr_is_journal()) && Journal::is_there() => Sink::Journal,
+            _ if daemon => Sink::Nowhere,
+            _ => Sink::Stderr,
+        };
+        Ok(Self { main, file, syslog })
     }
 
     /// What the caller must hear, where it is not what was requested.
     pub(crate) fn warning(&self, requested: &Requested) -> Option<String> {
+        let is_kept = self.file.is_some() || self.syslog.is_some();
         let unreachable =
             |instead| format!("cannot reach journald at {}; {instead}", journal::SOCKET);
-        match (self, requested) {
-            (Self::Nowhere, Requested::Any) => {
+        match (self.main, requested.journal) {
+            (Sink::Nowhere, false) if !is_kept => {
                 Some("no log is kept: there is no journald, and no --log-file given".into())
             }
-            (Self::Nowhere, _) => Some(unreachable("no log is kept")),
-            (Self::Stderr, Requested::Journal) => Some(unreachable("logging to standard error")),
-            _ => None,
+            (Sink::Nowhere, true) if !is_kept => Some(unreachable("no log is kept")),
+            (Sink::Nowhere, true) => Some(unreachable("it gets no log")),
+            (Sink::Stderr, true) => Some(unreachable("logging to standard error")),
+            _ => self.syslog.as_ref().and_then(Syslog::warning),
         }
     }
 
-    /// Installs the log; from here on `tracing` is heard. After the last fork: it starts a thread.
+    /// Installs the log; from here on `tracing` is heard. After the last fork: it starts threads.
     pub(crate) fn start(self, verbose: bool) -> Result<Log> {
         let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
         let repeats = Repeats::new(if verbose { Unadmitted::Each } else { Unadmitted::Counted });
         let registry = tracing_subscriber::registry().with(level).with(repeats.clone());
-        let (lines, writer) = match &self {
-            Self::Nowhere => return Ok(Log { sink: self, repeats, writer: None }),
-            Self::Journal => {
+        let (mut layers, mut writers) = (Vec::new(), Vec::new());
+        let mut add = |(layer, writer)| {
+            layers.push(layer);
+            writers.push(writer);
+        };
+        match self.main {
+            Sink::Stderr => add(to_stderr().context(NO_THREAD)?),
+            Sink::Journal => {
                 let (journal, writer) = Journal::open(level).context(NO_THREAD)?;
-                registry.with(journal).init();
-                return Ok(Log { sink: self, repeats, writer: Some(writer) });
+                add((journal.boxed(), writer));
             }
-            Self::Stderr => {
-                let mut lines = Lines::of("standard error");
-                writer::start("log", move |line: Vec<u8>, dropped| {
-                    lines.write(io::stderr(), &line, dropped);
-                })
-            }
-            Self::File(file) => file.write_lines(),
+            Sink::Nowhere => {}
         }
-        .context(NO_THREAD)?;
-        let lines = layer().with_writer(move || lines.clone()).with_target(false);
-        let lines = lines.fmt_fields(debug_fn(show));
-        if matches!(self, Self::Stderr) && io::stderr().is_terminal() {
-            registry.with(lines.without_time()).init();
-        } else {
-            registry.with(lines.with_ansi(false)).init();
+        if let Some(file) = &self.file {
+            let (queue, writer) = file.write_lines().context(NO_THREAD)?;
+            add((lines(queue).with_ansi(false).boxed(), writer));
         }
-        Ok(Log { sink: self, repeats, writer: Some(writer) })
+        if let Some(syslog) = &self.syslog {
+            let (records, writer) = syslog.open().context(NO_THREAD)?;
+            add((records.boxed(), writer));
+        }
+        registry.with(layers).init();
+        Ok(Log { sinks: self, repeats, writers })
     }
+}
+
+fn to_stderr<S>() -> io::Result<(Shown<S>, Writer)>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let mut out = Lines::of("standard error");
+    let (queue, writer) = writer::start("log", move |line: Vec<u8>, dropped| {
+        out.write(io::stderr(), &line, dropped);
+    })?;
+    let shown = lines(queue);
+    let is_terminal = io::stderr().is_terminal();
+    let shown =
+        if is_terminal { shown.without_time().boxed() } else { shown.with_ansi(false).boxed() };
+    Ok((shown, writer))
+}
+
+/// One line a record.
+fn lines<S>(
+    queue: Queue<Vec<u8>>,
+) -> fmt_layer::Layer<
+    S,
+    impl for<'a> format::FormatFields<'a> + 'static,
+    format::Format,
+    impl Fn() -> Queue<Vec<u8>> + Send + Sync + 'static,
+>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let to_queue = move || queue.clone();
+    fmt_layer::layer().with_writer(to_queue).with_target(false).fmt_fields(debug_fn(show))
 }
 
 impl Log {
     /// Writes what is pending: somebody is about to look.
     pub(crate) fn flush(&self) {
-        self.writer.iter().for_each(Writer::flush);
+        self.writers.iter().for_each(Writer::flush);
+    }
+
+    /// Whether what is logged can be read on standard error.
+    pub(crate) fn is_on_stderr(&self) -> bool {
+        match self.sinks.main {
+            Sink::Stderr => true,
+            Sink::Journal => stderr_is_journal(),
+            Sink::Nowhere => false,
+        }
+    }
+
+    /// Whether it can be read there, and nowhere else.
+    pub(crate) fn is_on_stderr_alone(&self) -> bool {
+        let Sinks { main, file, syslog } = &self.sinks;
+        *main == Sink::Stderr && file.is_none() && syslog.is_none()
     }
 
     /// For ever: counts what repeats too often to be logged each time.

@@ -25,8 +25,17 @@ use served::Served;
 pub(crate) struct Relay {
     stage: Stage,
     shutdown: watch::Sender<Shutdown>,
-    /// Our limit on open files, for the log.
-    open_files: u64,
+    /// What the log says once it accepts.
+    announcement: Announcement,
+}
+
+/// What the log says of an open bridge.
+#[derive(Debug, Clone)]
+pub(crate) struct Announcement {
+    /// From where to where clients are brought.
+    pub(crate) proxying: String,
+    /// Our limit on open files.
+    pub(crate) open_files: u64,
 }
 
 #[derive(Debug)]
@@ -52,12 +61,16 @@ pub(crate) enum Ending {
 
 impl Relay {
     /// A bridge whose port is held and refuses clients until [`open`](Self::open).
-    pub(crate) fn hold(public: PublicPort, config: bridge::Config, open_files: u64) -> Self {
+    pub(crate) fn hold(
+        public: PublicPort,
+        config: bridge::Config,
+        announcement: Announcement,
+    ) -> Self {
         // From the opening on, the bridge counts the time without a session itself.
         let idle = config.idle_timeout.map(|timeout| Instant::now() + timeout);
         let open_by = [config.timeout, idle].into_iter().flatten().min();
         let stage = Stage::Held { public, config: Box::new(config), open_by };
-        Self { stage, shutdown: watch::Sender::new(Shutdown::Run), open_files }
+        Self { stage, shutdown: watch::Sender::new(Shutdown::Run), announcement }
     }
 
     /// Lets clients in, if that has not been done. Needs a runtime.
@@ -71,8 +84,11 @@ impl Relay {
         };
         let addresses: Vec<_> = public.addresses().iter().map(ToString::to_string).collect();
         let listeners = public.listen()?;
-        let (max_connections, open_files) = (config.max_connections, self.open_files);
+        let Announcement { proxying, open_files } = &self.announcement;
+        let max_connections = config.max_connections;
         info!(max_connections, open_files, "listening on {}", addresses.join(" and "));
+        // Others wait for these words (U2).
+        info!("{proxying}");
         let serving = bridge::serve(listeners, Arc::new(*config), self.shutdown.clone());
         self.stage = Stage::Open(tokio::spawn(serving));
         Ok(())
@@ -149,7 +165,7 @@ impl ProgramRelay {
         public: PublicPort,
         policy: &Policy,
         config: impl FnOnce(Destination) -> bridge::Config,
-        open_files: u64,
+        announcement: Announcement,
     ) -> Self {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
         let (recheck, served) = (Arc::new(Notify::new()), Served::default());
@@ -160,7 +176,7 @@ impl ProgramRelay {
             recheck: Arc::clone(&recheck),
             served: served.count(),
         };
-        let relay = Relay::hold(public, config(program.into()), open_files);
+        let relay = Relay::hold(public, config(program.into()), announcement);
         Self { relay, readiness, recheck, served }
     }
 

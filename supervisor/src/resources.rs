@@ -25,7 +25,7 @@ pub(crate) struct Resources {
     pub(crate) private: Arc<Private>,
     pub(crate) directories: Directories,
     pub(crate) pid_file: Option<PidFile>,
-    pub(crate) log: log::Sink,
+    pub(crate) log: log::Sinks,
     pub(crate) open_files: OpenFiles,
 }
 
@@ -40,7 +40,7 @@ impl Resources {
             PublicPort::passed(passed)
         };
         let pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
-        let log = log::Sink::choose(&config.log, config.daemon)?;
+        let log = log::Sinks::choose(&config.log, config.daemon)?;
         let private = private::files(config);
         let open_files = OpenFiles::raise().context("cannot raise the limit on open files")?;
         Ok(Self { public, certificates, private, directories, pid_file, log, open_files })

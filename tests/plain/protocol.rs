@@ -22,6 +22,23 @@ fn handshake(port: u16, version: u8, more: &[&str]) -> (Head, TcpStream) {
 }
 
 #[test]
+fn u10_a_named_sub_protocol_is_confirmed_and_its_frames_are_binary() {
+    let service = echo_service();
+    let (_websockify, port) = bridge_to(&service, "--subprotocol=mqtt,xmpp");
+    for (offered, taken) in
+        [("binary, mqtt", "mqtt"), ("base64, xmpp", "xmpp"), ("binary", "binary")]
+    {
+        let offer = format!("Sec-WebSocket-Protocol: {offered}");
+        let (head, mut stream) = handshake(port, 13, &[&offer]);
+        assert_eq!((head.status, head.header("sec-websocket-protocol")), (101, Some(taken)));
+        stream.write_all(&frame(0x82, b"hello")).unwrap();
+        let mut answer = [0; 7];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"\x82\x05hello", "{offered}");
+    }
+}
+
+#[test]
 fn b1_versions_7_8_and_13_are_spoken_and_others_told_so() {
     let service = echo_service();
     let (_websockify, port) = bridge_to(&service, "");

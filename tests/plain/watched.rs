@@ -77,6 +77,24 @@ fn b9_traffic_letters_and_their_legend_are_on_standard_output() {
 }
 
 #[test]
+fn b9_traffic_is_the_letters_alone_in_lines_of_80() {
+    let service = echo_service();
+    let (mut websockify, port) = bridge_to(&service, "--traffic");
+    let mut client = Client::connect(port);
+    for _ in 0..25 {
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+    }
+    client.close();
+    websockify.wait_for_log(&["session ended"]);
+    assert_eq!(websockify.stop(), 0);
+    wait_until("the last line", || websockify.out.ended());
+    let lines = websockify.out.lines();
+    assert_eq!(lines, ["}>{<".repeat(20), "}>{<".repeat(5)]);
+    assert_eq!(websockify.logged(&["DEBUG"]), Vec::<String>::new());
+}
+
+#[test]
 fn b9_without_v_nothing_is_on_standard_output() {
     let service = echo_service();
     let (mut websockify, port) = bridge_to(&service, "--run-once");

@@ -51,7 +51,53 @@ fn d3_a_log_file_is_appended_to_and_opened_again_on_sighup() {
     websockify.signal(Signal::SIGHUP);
     wait_for_line(&old, &["WARN", "cannot open log file", "is a directory"]);
     assert_eq!(websockify.stop(), 0);
-    assert_eq!(websockify.err.text(), "", "all of it is in the file");
+    // Standard error has had all of it, the second file's part too.
+    for part in ["listening on", "session started", "session ended", "cannot open log file"] {
+        assert_eq!(websockify.logged(&[part]).len(), 1, "{part}");
+    }
+}
+
+/// As `docker logs` wants it; and once, where the file is standard error.
+#[test]
+fn d3_a_log_file_is_beside_standard_error_but_not_where_it_is_the_same() {
+    let directory = TempDir::new().unwrap();
+    let (port, service) = (free_port(), echo_service());
+    let options = format!("--log-file=/dev/stderr {port} {}", service.target());
+    for log in ["/dev/stderr", "err"] {
+        let options = options.replace("/dev/stderr", log);
+        let mut shell = Command::new("sh");
+        let script = format!("exec {WEBSOCKIFY} {options} 2>>err");
+        let mut websockify =
+            Websockify::launch(shell.args(["-c", &script]).current_dir(&directory));
+        let err = directory.path().join("err");
+        wait_for_line(&err, &["proxying from"]);
+        assert_eq!(websockify.stop(), 0);
+        assert_eq!(lines_with(&err, &["proxying from"]).len(), 1, "{log}");
+        fs::remove_file(err).unwrap();
+    }
+    // A start that fails is in both, and said once in each.
+    let output = run(&format!(
+        "--log-file={}/log {port} -- nowhere-to-be-found",
+        directory.path().display()
+    ));
+    let said = output.err.iter().filter(|line| line.contains("nowhere-to-be-found: not found"));
+    assert_eq!(said.count(), 1, "{output:?}");
+    let log = directory.path().join("log");
+    assert_eq!(lines_with(&log, &["nowhere-to-be-found: not found"]).len(), 1);
+}
+
+/// What Open OnDemand waits for in the output, with the addresses as they were typed.
+#[test]
+fn u2_the_log_says_from_where_to_where_once_it_accepts() {
+    let service = echo_service();
+    let target = service.target();
+    for source in [free_port().to_string(), format!("127.0.0.1:{}", free_port())] {
+        let websockify = Websockify::start(&format!("{source} {target}"));
+        let shown = if source.contains(':') { source.clone() } else { format!(":{source}") };
+        websockify.wait_for_log(&[&format!("proxying from {shown} to {target}")]);
+        let port = source.rsplit(':').next().unwrap().parse().unwrap();
+        Client::connect(port).close();
+    }
 }
 
 #[test]

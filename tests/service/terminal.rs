@@ -144,8 +144,8 @@ fn d3_health_checks_make_no_noise() {
     wait_until("a session's end", || terminal.shown.text().contains("session ended"));
     let shown = terminal.stop();
     let lines: Vec<_> = shown.lines().collect();
-    assert_eq!(lines.len(), 3, "listening, session started, session ended: {shown}");
-    let ended = lines[2].trim_end();
+    assert_eq!(lines.len(), 4, "listening, proxying, session started, session ended: {shown}");
+    let ended = lines[3].trim_end();
     assert!(ended.contains("ended: 1, 127.0.0.1:") && ended.ends_with(" code 1000"), "{ended}");
     assert!(!ended.contains('='), "in words: {ended}");
 }

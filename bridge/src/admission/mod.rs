@@ -108,6 +108,8 @@ mod tests {
             max_connections: 1,
             head_timeout: std::time::Duration::ZERO,
             web: None,
+            lists_directories: true,
+            subprotocols: vec![],
             run_once: true,
             timeout: None,
             idle_timeout: None,

@@ -23,9 +23,9 @@ pub fn web(bytes: &[u8]) {
     let Some(head) = end_of_head(bytes, 0).and_then(|end| parse(&bytes[..end])) else { return };
     let url_path = UrlPath::parse(head.uri.path());
     let is_get = head.method == Method::GET;
+    let root = files::Root { path: Path::new(SEEDS), is_listed: true };
     let (status, headers, body) = RUNTIME.block_on(async {
-        let (reply, body) =
-            files::answer(Path::new(SEEDS), &Arc::default(), head).await.into_parts();
+        let (reply, body) = files::answer(root, &Arc::default(), head).await.into_parts();
         let body = body.collect().await.expect("the seeds can be read");
         (reply.status, reply.headers, body.to_bytes())
     });

@@ -51,9 +51,17 @@ enum Found {
     Nothing,
 }
 
+/// The directory that is served.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Root<'a> {
+    pub(crate) path: &'a Path,
+    /// Whether it, and those below, are listed where they have no page of their own.
+    pub(crate) is_listed: bool,
+}
+
 /// Answers a request with what its path means below `root`, unless that is one of the `private`
 /// files: the default certificate with its key may well lie beside the pages.
-pub(crate) async fn answer(root: &Path, private: &Arc<Private>, mut head: Parts) -> Reply {
+pub(crate) async fn answer(root: Root<'_>, private: &Arc<Private>, mut head: Parts) -> Reply {
     match head.method {
         Method::GET | Method::HEAD => {}
         // HAProxy asks so whether a server is well (`option httpchk`).
@@ -63,11 +71,12 @@ pub(crate) async fn answer(root: &Path, private: &Arc<Private>, mut head: Parts)
     let url_path = UrlPath::parse(head.uri.path());
     let answer = async {
         let Some(url_path) = url_path else { return Ok(not_found()) };
-        let (path, ours) = (url_path.below(root), Arc::clone(private));
+        let (path, ours) = (url_path.below(root.path), Arc::clone(private));
         let (found, url_path) =
             blocking(move || Ok((find(path, &url_path, &ours)?, url_path))).await?;
         match found {
             Found::File(path) => file(path, &mut head).await,
+            Found::Directory(_) if !root.is_listed => Ok(not_found()),
             Found::Directory(path) => directory(path, url_path, Arc::clone(private)).await,
             Found::Unfinished(name) => Ok(redirect(&name, head.uri.query())),
             Found::Nothing => Ok(not_found()),

@@ -16,7 +16,6 @@ pub(crate) mod url_path;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
@@ -82,8 +81,12 @@ pub(crate) async fn receive(
     let reception = Reception {
         peer,
         admission,
-        web: config.web.as_deref(),
+        web: config
+            .web
+            .as_deref()
+            .map(|path| files::Root { path, is_listed: config.lists_directories }),
         private: &config.access.private,
+        subprotocols: &config.subprotocols,
         refused: Mutex::new(refused),
         admitted: OnceLock::new(),
         activity: &activity,
@@ -167,8 +170,9 @@ pub(crate) async fn linger(mut stream: Stream, shutdown: &mut ShutdownWatch) {
 struct Reception<'a> {
     peer: &'a Arc<Peer>,
     admission: &'a Admission,
-    web: Option<&'a Path>,
+    web: Option<files::Root<'a>>,
     private: &'a Arc<Private>,
+    subprotocols: &'a [&'static str],
     /// What the first request is to be answered, if that was decided when it was read before.
     refused: Mutex<Option<Refusal>>,
     admitted: OnceLock<(Upgrade, Ticket)>,
@@ -221,7 +225,8 @@ impl Reception<'_> {
         if upgrade == Err(NoUpgrade::Hixie) {
             self.admission.authenticate(head, self.peer).map_err(Refusal::closing)?;
         }
-        let upgrade = upgrade?;
+        let mut upgrade = upgrade?;
+        upgrade.prefer(self.subprotocols, &head.headers);
         let ticket = self.admission.admit(head, self.peer).await?;
         if upgrade.protocol.is_none() {
             unadmitted::unknown_protocols(self.peer, &head.headers);

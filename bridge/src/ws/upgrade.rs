@@ -96,6 +96,16 @@ impl Upgrade {
         })
     }
 
+    /// Confirms the first of these sub-protocols that the client offers, before any of ours (U10). Its frames are
+    /// binary.
+    pub(crate) fn prefer(&mut self, further: &[&'static str], headers: &HeaderMap) {
+        let is_offered =
+            |name: &&&'static str| tokens(headers, SEC_WEBSOCKET_PROTOCOL).any(|t| t == **name);
+        if let Some(name) = further.iter().find(is_offered).copied() {
+            (self.protocol, self.framing) = (Some(name), Framing::Binary);
+        }
+    }
+
     /// The framing of the session that follows the 101.
     pub(crate) fn codec(&self) -> Codec {
         Codec::new(self.framing)
@@ -198,6 +208,24 @@ mod tests {
                 panic!("{name}: {value}")
             };
             assert!(what.starts_with(&format!("`{name}: ")), "{name}: {value}: {what}");
+        }
+    }
+
+    #[test]
+    fn u10_a_further_sub_protocol_comes_before_ours_if_it_is_offered() {
+        for (offered, taken) in [
+            ("base64, xmpp, mqtt", Some("mqtt")),
+            ("xmpp", Some("xmpp")),
+            ("binary, mqtt2", Some("binary")),
+            ("base64", Some("base64")),
+            ("chat", None),
+        ] {
+            let head = head(&[&GOOD[..], &[("Sec-WebSocket-Protocol", offered)]].concat());
+            let mut upgrade = Upgrade::from_head(&head).unwrap();
+            upgrade.prefer(&["mqtt", "xmpp"], &head.headers);
+            assert_eq!(upgrade.protocol, taken, "{offered}");
+            let is_base64 = upgrade.framing == Framing::Base64;
+            assert_eq!(is_base64, taken == Some("base64"), "{offered}");
         }
     }
 

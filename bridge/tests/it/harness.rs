@@ -80,6 +80,8 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
         max_connections: 100,
         head_timeout: DEADLINE,
         web: None,
+        lists_directories: true,
+        subprotocols: vec![],
         run_once: false,
         timeout: None,
         idle_timeout: None,

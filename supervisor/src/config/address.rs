@@ -1,6 +1,8 @@
 //! Addresses as they are typed: `[HOST:]PORT` to listen on, `HOST:PORT` to bridge to. Knows what is
 //! often typed in their place; looks no name up.
 
+use std::net::Ipv6Addr;
+
 use crate::usage::{UsageError, invalid};
 
 /// Where clients connect.
@@ -9,26 +11,30 @@ pub(crate) struct Source {
     /// `None`: every IPv4 and IPv6 address.
     pub(crate) host: Option<String>,
     pub(crate) port: u16,
+    /// Whether its IPv6 addresses come first.
+    pub(crate) prefer_ipv6: bool,
 }
 
 /// `[host:]port`, a host of its own in brackets if it is an IPv6 address.
-pub(super) fn source(typed: &str) -> Result<Source, UsageError> {
+pub(super) fn source(typed: &str, prefer_ipv6: bool) -> Result<Source, UsageError> {
     let wrong = |expected: &str| invalid("[SOURCE_ADDR:]SOURCE_PORT", typed, expected);
     if let Some(meant) = of_url(typed, "[HOST:]PORT") {
         return Err(wrong(&meant));
     }
     let (host, port_typed) = split(typed).map_err(wrong)?;
     let port = port(port_typed).ok_or_else(|| wrong("a port number from 0 to 65535"))?;
-    Ok(Source { host: host.map(str::to_owned), port })
+    Ok(Source { host: host.map(str::to_owned), port, prefer_ipv6 })
 }
 
-/// `host:port`, as [`source`] has it, but with a host.
+/// `host:port`, as [`source`] has it, but of one machine: without a host, this one.
 pub(crate) fn target(typed: &str) -> Result<bridge::Address, UsageError> {
     let wrong = |expected: &str| invalid("TARGET_ADDR:TARGET_PORT", typed, expected);
     if let Some(meant) = of_url(typed, "HOST:PORT") {
         return Err(wrong(&meant));
     }
     let (host, port_typed) = split(typed).map_err(wrong)?;
+    // Nothing before the colon is this machine, as connect(2) has it in upstream.
+    let host = host.or_else(|| typed.starts_with(':').then_some("localhost"));
     let Some(host) = host else {
         return Err(wrong(&match port(port_typed) {
             Some(port) => format!("HOST:PORT, with a host (localhost:{port}?)"),
@@ -53,18 +59,23 @@ pub(super) fn whole<N: std::str::FromStr>(typed: &str) -> Option<N> {
     typed.bytes().all(|byte| byte.is_ascii_digit()).then(|| typed.parse().ok()).flatten()
 }
 
-/// Host and port, neither looked up; an IPv6 address may have a zone (RFC 4007).
+/// Host and port, neither looked up; an IPv6 address may have a zone (RFC 4007), and need not be in
+/// brackets: the last colon parts them (C7).
 fn split(typed: &str) -> Result<(Option<&str>, &str), &'static str> {
+    let is_ipv6 =
+        |host: &str| host.parse::<Ipv6Addr>().is_ok() || bridge::zone::split(host).is_some();
     if let Some(rest) = typed.strip_prefix('[') {
         let (host, port) = rest.split_once("]:").ok_or("[IPV6_ADDR]:PORT")?;
-        if host.parse::<std::net::Ipv6Addr>().is_err() && bridge::zone::split(host).is_none() {
+        if !is_ipv6(host) {
             return Err("an IPv6 address in brackets");
         }
         return Ok((Some(host), port));
     }
     match typed.rsplit_once(':') {
         None | Some(("", _)) => Ok((None, typed.trim_start_matches(':'))),
-        Some((host, _)) if host.contains(':') => Err("an IPv6 address in brackets"),
+        Some((host, _)) if host.contains(':') && !is_ipv6(host) => {
+            Err("an IPv6 address in brackets")
+        }
         Some((host, port)) => Ok((Some(host), port)),
     }
 }
@@ -105,15 +116,19 @@ mod tests {
             ("localhost:80", Some("localhost"), 80),
             ("1.2.3.4:80", Some("1.2.3.4"), 80),
             ("[::1]:80", Some("::1"), 80),
+            ("::1:80", Some("::1"), 80),
+            ("fe80::5%2:80", Some("fe80::5%2"), 80),
             ("[fe80::5%eth0]:80", Some("fe80::5%eth0"), 80),
             ("[fe80::5%2]:80", Some("fe80::5%2"), 80),
             ("0", None, 0),
         ] {
-            let expected = Source { host: host.map(str::to_owned), port };
-            assert_eq!(source(typed), Ok(expected), "{typed}");
+            let expected = Source { host: host.map(str::to_owned), port, prefer_ipv6: false };
+            assert_eq!(source(typed, false), Ok(expected), "{typed}");
         }
-        for typed in ["", "x", "65536", "-1", "+1", "a:", "::1:80", "[::1]80", "[::1]", "[x]:1"] {
-            let UsageError(line) = source(typed).expect_err(typed);
+        for typed in
+            ["", "x", "65536", "-1", "+1", "a:", "a:b:80", "::1:x", "[::1]80", "[::1]", "[x]:1"]
+        {
+            let UsageError(line) = source(typed, false).expect_err(typed);
             assert!(line.contains(&format!("'{typed}'")), "{line}");
         }
     }
@@ -130,7 +145,7 @@ mod tests {
             let UsageError(line) = target(typed).expect_err(typed);
             assert!(line.ends_with(&format!("expected {meant}")), "{line}");
         }
-        let UsageError(line) = source("ws://[::]:80").expect_err("a URL");
+        let UsageError(line) = source("ws://[::]:80", false).expect_err("a URL");
         assert!(line.ends_with("expected [HOST:]PORT without 'ws://' ([::]:80?)"), "{line}");
         for typed in ["/run/socket", "/", "http://", "sub/program"] {
             assert_eq!(of_url(typed, ""), None, "{typed}");
@@ -138,10 +153,17 @@ mod tests {
     }
 
     #[test]
+    fn c7_a_target_without_a_host_is_this_machine() {
+        let expected = bridge::Address { host: "localhost".into(), port: 80 };
+        assert_eq!(target(":80"), Ok(expected));
+    }
+
+    #[test]
     fn c2_a_target_needs_a_host_and_a_port() {
         let expected = bridge::Address { host: "::1".into(), port: 80 };
         assert_eq!(target("[::1]:80"), Ok(expected));
-        for typed in ["80", ":80", "host", "host:", "host:0", "host:http", "a:b:80"] {
+        assert_eq!(target("::1:80"), target("[::1]:80"));
+        for typed in ["80", ":0", ":", ":x", "host", "host:", "host:0", "host:http", "a:b:80"] {
             target(typed).expect_err(typed);
         }
     }

@@ -31,6 +31,7 @@ impl PublicPort {
             None => both_families(IpAddr::V4(Ipv4Addr::UNSPECIFIED), source.port),
             Some(host) => resolve(host, source.port)?,
         };
+        let addresses = in_order(addresses, source.prefer_ipv6);
         // With SO_REUSEADDR only where sessions of our last run in TIME_WAIT ask for it, and then
         // cleared: an unshimmed program that sets it could bind beside us. Kernels before 6.8
         // remember that the first one was bound with it, and would let that program in.
@@ -91,6 +92,12 @@ impl PublicPort {
     }
 }
 
+/// All are bound; those that come first are named first, and port 0 is what the first of them gets (C7).
+fn in_order(mut addresses: Vec<SocketAddr>, prefer_ipv6: bool) -> Vec<SocketAddr> {
+    addresses.sort_by_key(|address| address.is_ipv6() != prefer_ipv6);
+    addresses
+}
+
 fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     let found = match bridge::zone::resolve(host, port) {
         Some(found) => found.map(|found| vec![found]),
@@ -122,6 +129,7 @@ pub(crate) fn bind_all(addresses: &[SocketAddr], reuse: bool) -> io::Result<Vec<
 
 fn bind_each(addresses: &[SocketAddr], reuse: bool) -> io::Result<Vec<Socket>> {
     let mut sockets: Vec<Socket> = Vec::with_capacity(addresses.len());
+    let mut absent = None;
     for &(mut address) in addresses {
         // Port 0: what the first got, the others get too.
         if let (0, Some(first)) = (address.port(), sockets.first()) {
@@ -129,14 +137,14 @@ fn bind_each(addresses: &[SocketAddr], reuse: bool) -> io::Result<Vec<Socket>> {
         }
         match bind(address, reuse) {
             Ok(socket) => sockets.push(socket),
-            Err(error) if no_such_family(&error) && !sockets.is_empty() => {}
+            Err(error) if no_such_family(&error) => absent = Some(error),
             Err(error) => return Err(error),
         }
     }
-    Ok(sockets)
+    absent.filter(|_| sockets.is_empty()).map_or(Ok(sockets), Err)
 }
 
-/// The IPv4 address and its IPv6 counterpart; a host without IPv6 binds the first alone.
+/// The IPv4 address and its IPv6 counterpart; a host without one family binds the other alone.
 pub(crate) fn both_families(address: IpAddr, port: u16) -> Vec<SocketAddr> {
     let counterpart =
         if address.is_loopback() { Ipv6Addr::LOCALHOST } else { Ipv6Addr::UNSPECIFIED };
@@ -171,7 +179,7 @@ mod tests {
     use super::*;
 
     fn any(port: u16) -> Source {
-        Source { host: None, port }
+        Source { host: None, port, prefer_ipv6: false }
     }
 
     #[test]
@@ -187,6 +195,13 @@ mod tests {
         assert!(
             format!("{error:#}").starts_with(&format!("cannot bind port {port} of any address"))
         );
+    }
+
+    #[test]
+    fn c7_ipv6_comes_first_where_it_is_preferred() {
+        let [four, six] = ["127.0.0.1:1", "[::1]:1"].map(|typed| typed.parse().expect("one"));
+        assert_eq!(in_order(vec![four, six], true), [six, four]);
+        assert_eq!(in_order(vec![six, four], false), [four, six]);
     }
 
     #[test]

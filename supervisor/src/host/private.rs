@@ -9,14 +9,10 @@ use std::sync::Arc;
 use bridge::Private;
 
 use crate::config::{Config, Destination};
-use crate::log;
 
 /// Those that this configuration names, and what our standard output and error are written to.
 pub(crate) fn files(config: &Config) -> Arc<Private> {
-    let log = match &config.log {
-        log::Requested::File(path) => Some(path),
-        log::Requested::Journal | log::Requested::Any => None,
-    };
+    let log = config.log.file.as_ref();
     let library = match &config.destination {
         Destination::Program(program) => program.rebind_lib.as_ref(),
         Destination::Service(_) => None,

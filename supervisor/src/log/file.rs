@@ -3,6 +3,8 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,6 +43,15 @@ impl LogFile {
     pub(crate) fn to_keep(&self) -> io::Result<Option<File>> {
         let file = self.current();
         if file.metadata()?.is_file() { file.try_clone().map(Some) } else { Ok(None) }
+    }
+
+    /// Whether a descriptor, such as that of standard error, is of the same file.
+    pub(super) fn is(&self, other: BorrowedFd<'_>) -> bool {
+        let other = other.try_clone_to_owned().and_then(|other| File::from(other).metadata());
+        match (self.current().metadata(), other) {
+            (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
+            _ => false,
+        }
     }
 
     /// Begins to write lines; what is pending is written when the [`Writer`] is dropped.

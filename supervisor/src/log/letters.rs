@@ -1,5 +1,5 @@
-//! The letters of `-v` on standard output, as upstream has them there: one a frame, which says which way
-//! it went. What a stopped terminal, or a pipe that nobody reads, does not take is dropped.
+//! The letters of `-v` and `--traffic` on standard output, as upstream has them there: one a frame, which says
+//! which way it went, in lines. What a stopped terminal, or a pipe that nobody reads, does not take is dropped.
 
 use std::io::{self, Write};
 
@@ -7,13 +7,72 @@ use bridge::{TRAFFIC_LEGEND, Traffic};
 
 use crate::writer::{self, Writer};
 
-/// Writes the legend, and makes what takes the letters. They are written while the writer lives.
-pub(crate) fn start() -> io::Result<(Traffic, Writer)> {
-    let (mut letters, writer) = writer::start("traffic", |letters: Vec<u8>, _| {
-        let mut out = io::stdout();
-        // Nobody is there to read them, then.
-        let _ = out.write_all(&letters).and_then(|()| out.flush());
+/// How long a line is.
+const WIDTH: usize = 80;
+
+/// Whether the letters are told the meaning of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Legend {
+    Shown,
+    Left,
+}
+
+/// Makes what takes the letters. They are written while the writer lives.
+pub(crate) fn start(legend: Legend) -> io::Result<(Traffic, Writer)> {
+    let mut lines = Lines { out: io::stdout(), width: 0 };
+    if legend == Legend::Shown {
+        // Nobody is there to read it, then.
+        let _ = lines.out.write_all(TRAFFIC_LEGEND.as_bytes());
+    }
+    let (letters, writer) = writer::start("traffic", move |letters: Vec<u8>, _| {
+        let _ = lines.write(&letters);
     })?;
-    letters.write_all(TRAFFIC_LEGEND.as_bytes())?;
     Ok((Traffic::new(letters), writer))
+}
+
+/// Letters, the last line of which is ended when they end.
+struct Lines<W: Write> {
+    out: W,
+    /// Of the line under way.
+    width: usize,
+}
+
+impl<W: Write> Lines<W> {
+    /// Writes a letter, and the dot behind it that may come with it.
+    fn write(&mut self, letters: &[u8]) -> io::Result<()> {
+        if self.width + letters.len() > WIDTH {
+            self.width = 0;
+            self.out.write_all(b"\n")?;
+        }
+        self.width += letters.len();
+        self.out.write_all(letters)?;
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Drop for Lines<W> {
+    fn drop(&mut self) {
+        if self.width > 0 {
+            let _ = self.out.write_all(b"\n").and_then(|()| self.out.flush());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b9_the_letters_are_lines_of_80() {
+        let mut out = Vec::new();
+        let mut lines = Lines { out: &mut out, width: 0 };
+        for letters in ["}", "{."].into_iter().cycle().take(108) {
+            lines.write(letters.as_bytes()).expect("memory");
+        }
+        drop(lines);
+        let text = String::from_utf8(out).expect("text");
+        let widths: Vec<_> = text.lines().map(str::len).collect();
+        assert_eq!(widths, [79, 80, 3]);
+        assert!(text.ends_with("{.\n") && !text.contains("\n."));
+    }
 }

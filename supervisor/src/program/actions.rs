@@ -54,7 +54,7 @@ impl Supervisor<'_, '_> {
     fn spawn(&mut self) {
         self.begin_instance();
         let command = &self.spec.command;
-        let output = Output::open(&self.host.log.sink, self.spec.policy.mode, &command[0]);
+        let output = Output::open(&self.host.log.sinks, self.spec.policy.mode, &command[0]);
         match self.start(&output) {
             Ok(pid) => {
                 let name = &self.spec.name;

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::state::WrapMode;
-use crate::log::Sink;
+use crate::log::{Sink, Sinks};
 use bridge::error_text;
 
 /// Where systemd-journald takes streams of lines (sd_journal_stream_fd(3)).
@@ -42,19 +42,25 @@ pub(super) struct Output {
 
 impl Output {
     /// Opens what the instance will write to.
-    pub(super) fn open(log: &Sink, mode: WrapMode, command: &OsStr) -> Self {
+    pub(super) fn open(log: &Sinks, mode: WrapMode, command: &OsStr) -> Self {
         let inherited = Self { streams: None, journal: None, reader: None };
-        let opened = match log {
-            // Under -D without a log, standard error is /dev/null already.
-            Sink::Stderr | Sink::Nowhere => return inherited,
-            Sink::Journal => journal_stream(command),
-            Sink::File(file) if mode == WrapMode::Ignore => {
+        let opened = match (log, mode) {
+            (Sinks { file: Some(file), .. }, WrapMode::Ignore) => {
                 file.to_keep().and_then(|file| match file {
                     Some(file) => Ok(Self { streams: Some(file), ..inherited }),
                     None => Err(io::Error::other("the log file is not a regular file")),
                 })
             }
-            Sink::File(_) => tagged_lines(),
+            (Sinks { file: None, main: Sink::Journal, .. }, WrapMode::Ignore) => {
+                journal_stream(command)
+            }
+            // Under -D without a log, standard error is /dev/null already.
+            (Sinks { file: None, .. }, WrapMode::Ignore) => return inherited,
+            (Sinks { file: None, syslog: None, main }, _) => match main {
+                Sink::Stderr | Sink::Nowhere => return inherited,
+                Sink::Journal => journal_stream(command),
+            },
+            _ => tagged_lines(),
         };
         opened.unwrap_or_else(|error| {
             warn!("cannot log the program's output: {}", error_text(&error));
