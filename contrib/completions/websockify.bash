@@ -23,7 +23,7 @@ _websockify() {
 
     case "${cmd}" in
         websockify)
-            opts="-v -D -h -V --verbose --wrap-mode --program-port --wrap-timeout --stop-timeout --rebind-lib --web --run-once --timeout --idle-timeout --heartbeat --session-timeout --session-idle-timeout --record --max-connections --cert --key --key-password --key-password-file --ssl-only --ssl-version --ssl-ciphers --verify-client --cafile --auth-plugin --auth-source --web-auth --daemon --pid-file --log-file --journald --help --version"
+            opts="-v -6 -D -h -V --verbose --traffic --prefer-ipv6 --libserver --wrap-mode --program-port --wrap-timeout --stop-timeout --rebind-lib --web --file-only --run-once --timeout --idle-timeout --heartbeat --session-timeout --session-idle-timeout --subprotocol --record --max-connections --cert --key --key-password --key-password-file --ssl-only --ssl-version --ssl-ciphers --verify-client --cafile --auth-plugin --auth-source --web-auth --daemon --pid-file --log-file --syslog --legacy-syslog --journald --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -76,6 +76,10 @@ _websockify() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --subprotocol)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --record)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -125,6 +129,10 @@ _websockify() {
                     return 0
                     ;;
                 --log-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --syslog)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

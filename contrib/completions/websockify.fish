@@ -11,6 +11,7 @@ complete -c websockify -l idle-timeout -d 'Exit after so long without a session;
 complete -c websockify -l heartbeat -d 'Ping each client so often; 0: never' -r
 complete -c websockify -l session-timeout -d 'End each session after so long; 0: never' -r
 complete -c websockify -l session-idle-timeout -d 'End a session idle for so many seconds; 0: never' -r
+complete -c websockify -l subprotocol -d 'Sub-protocols to confirm before binary [default: none]' -r
 complete -c websockify -l record -d 'Record each session to FILE.N [default: off]' -r -F
 complete -c websockify -l max-connections -d 'Client connections open at once [default: 20000]' -r
 complete -c websockify -l cert -d 'Our certificate and its chain in PEM [default: self.pem]' -r -F
@@ -26,13 +27,19 @@ complete -c websockify -l cafile -d 'Authorities for those, in PEM [default: the
 complete -c websockify -l auth-plugin -d 'BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin [default: none]' -r
 complete -c websockify -l auth-source -d 'What that expects: user:password, names, origins [default: none]' -r
 complete -c websockify -l pid-file -d 'File for our process id, locked while we run [default: none]' -r -F
-complete -c websockify -l log-file -d 'File to append the log to, reopened on SIGHUP [default: stderr]' -r -F
+complete -c websockify -l log-file -d 'File to append the log to, beside stderr [default: none]' -r -F
+complete -c websockify -l syslog -d 'Log to syslog: /dev/log, or HOST:PORT by UDP [default: none]' -r
 complete -c websockify -s v -l verbose -d 'Say more: debug messages and traffic letters [default: off]'
+complete -c websockify -l traffic -d 'Say which way each frame goes, by a letter [default: off]'
+complete -c websockify -s 6 -l prefer-ipv6 -d 'IPv6 addresses of SOURCE_ADDR before its others [default: off]'
+complete -c websockify -l libserver -d 'Taken for older command lines; changes nothing [default: off]'
+complete -c websockify -l file-only -d 'List no directories [default: off]'
 complete -c websockify -l run-once -d 'Serve a single session and exit [default: off]'
 complete -c websockify -l ssl-only -d 'Refuse unencrypted clients [default: off]'
 complete -c websockify -l verify-client -d 'Demand a certificate of every client [default: off]'
 complete -c websockify -l web-auth -d 'Ask for it at web requests too [default: off]'
 complete -c websockify -s D -l daemon -d 'Run in the background, once the bridge is up [default: off]'
+complete -c websockify -l legacy-syslog -d 'Speak RFC 3164 to it instead of RFC 5424 [default: off]'
 complete -c websockify -l journald -d 'Log to the journal [default: if stderr is the journal, or -D]'
 complete -c websockify -s h -l help -d 'Print help'
 complete -c websockify -s V -l version -d 'Print version'
