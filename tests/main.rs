@@ -6,6 +6,7 @@
 //! | `plain` | the bridge without a program (C2, B, S) |
 //! | `faults` | peers that vanish, counted (L4) |
 //! | `kernel` | older kernels, and containers that refuse and hide much (F2–F4, F7, F14) |
+//! | `tokens` | one port, many targets, and targets at Unix sockets (K1–K7, U3) |
 //! | `tls` | encryption, client certificates, authentication (T1–T6) |
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
@@ -45,5 +46,6 @@ mod service;
 mod support;
 mod test_run;
 mod tls;
+mod tokens;
 mod web;
 mod wrap;

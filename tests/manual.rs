@@ -14,7 +14,8 @@ use crate::support::{blessed, needs, root, text_of};
 const NAME: &str = "websockify";
 /// The sections of our own words, in `man/sections`; the options stand between the two lists.
 const BEFORE: &[&str] = &["synopsis", "description"];
-const AFTER: &[&str] = &["wrapping", "encryption", "protocols", "service", "security", "examples"];
+const AFTER: &[&str] =
+    &["wrapping", "tokens", "encryption", "protocols", "service", "security", "examples"];
 
 fn page() -> String {
     // The arguments that are no options are explained in the description.
@@ -116,6 +117,18 @@ fn f58_the_pages_explain_every_authentication_plugin() {
     for plugin in websockify::auth_plugins() {
         assert!(readme.contains(&format!("`--auth-plugin={plugin} ")), "README.md: {plugin}");
         assert!(section.contains(&format!(".TP\n.B {plugin}\n")), "encryption.roff: {plugin}");
+    }
+}
+
+/// K1: the same for what knows tokens.
+#[test]
+fn k1_the_pages_explain_every_token_plugin() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let (readme, section) = (read("README.md"), read("man/sections/tokens.roff"));
+    assert!(websockify::token_plugins().count() >= 4);
+    for plugin in websockify::token_plugins() {
+        assert!(readme.contains(&format!("`{plugin}`")), "README.md: {plugin}");
+        assert!(section.contains(&format!(".TP\n.B {plugin}\n")), "tokens.roff: {plugin}");
     }
 }
 

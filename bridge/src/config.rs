@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::admission::auth::Auth;
-use crate::destination::Destination;
+use crate::directory::Directory;
 use crate::private::Private;
 use crate::tap::Traffic;
 use crate::tls::{Plain, Tls};
@@ -16,7 +16,7 @@ use crate::tls::{Plain, Tls};
 #[derive(Debug)]
 pub struct Config {
     /// Where sessions go.
-    pub destination: Arc<Destination>,
+    pub directory: Directory,
     /// How many client connections may be open at once, sessions and handshakes together.
     pub max_connections: usize,
     /// How long a client may take from its accept to the end of its first request head, and from

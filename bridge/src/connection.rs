@@ -180,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn p6_a_connections_task_is_small() {
         let config = Arc::new(Config {
-            destination: Arc::new(Address { host: String::new(), port: 0 }.into()),
+            directory: Address { host: String::new(), port: 0 }.into(),
             max_connections: 1,
             head_timeout: Duration::ZERO,
             web: None,
@@ -194,11 +194,11 @@ mod tests {
             record: None,
             traffic: None,
         });
-        let book = Book::new(1, false);
+        let (book, lookups) = (Book::new(1, false), Lookups::new());
         let shared = Arc::new(Shared {
-            admission: Admission::new(&config, Arc::clone(&book)),
+            admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
             book,
-            lookups: Lookups::new(),
+            lookups,
             turns: Turns::new(),
             recordings: None,
             config,

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::error_text::error_text;
@@ -26,6 +27,8 @@ pub enum Destination {
 pub enum Endpoint {
     /// At a TCP address.
     Tcp(Address),
+    /// At a TCP address that was looked up: at these, and at no other that its name may have by now.
+    Resolved(Address, Vec<SocketAddr>),
     /// At a Unix socket.
     Unix(PathBuf),
 }
@@ -46,14 +49,19 @@ impl Endpoint {
             Self::Tcp(address) => {
                 let found = lookups.resolve(&address.host, address.port).await;
                 let addrs = found.map_err(|why| self.unreachable(why))?;
-                let stream = first(&addrs, connect).await;
-                Ok(Socket::Tcp(stream.map_err(|error| self.failed(&error))?))
+                self.connect_first(&addrs).await
             }
+            Self::Resolved(_, addrs) => self.connect_first(addrs).await,
             Self::Unix(path) => {
                 let stream = connect_unix(path).await;
                 Ok(Socket::Unix(stream.map_err(|error| self.failed(&error))?))
             }
         }
+    }
+
+    async fn connect_first(&self, addrs: &[SocketAddr]) -> Result<Socket, Unreachable> {
+        let stream = first(addrs, connect).await;
+        Ok(Socket::Tcp(stream.map_err(|error| self.failed(&error))?))
     }
 
     fn failed(&self, error: &io::Error) -> Unreachable {
@@ -68,6 +76,12 @@ impl Endpoint {
 impl From<Address> for Destination {
     fn from(address: Address) -> Self {
         Self::Service(Endpoint::Tcp(address))
+    }
+}
+
+impl From<Endpoint> for Destination {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::Service(endpoint)
     }
 }
 
@@ -89,7 +103,7 @@ impl fmt::Display for Destination {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
+            Self::Tcp(address) | Self::Resolved(address, _) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -25,6 +25,7 @@ mod client;
 mod config;
 mod connection;
 mod destination;
+mod directory;
 mod error_text;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -62,6 +63,9 @@ use tokio::sync::watch;
 pub use admission::auth::{Auth, Credentials};
 pub use config::{Access, Config, Upkeep};
 pub use destination::{Address, Destination, Endpoint};
+pub use directory::{
+    Allowed, Directory, Kind, Network, Ports, Rule, Source, SourceError, TokenPlace, Tokens,
+};
 pub use error_text::error_text;
 pub use net::zone;
 pub use private::Private;

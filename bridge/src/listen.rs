@@ -80,7 +80,7 @@ impl Bridge {
         let recordings = config.record.clone().map(Recordings::new).transpose();
         let rounds = Rounds::new(config.upkeep);
         let book = Book::new(if config.run_once { 1 } else { u64::MAX }, rounds.is_needed());
-        let now = Instant::now();
+        let (lookups, now) = (Lookups::new(), Instant::now());
         Ok(Self {
             listeners: listeners.map_err(Error::Listen)?,
             next: 0,
@@ -96,8 +96,8 @@ impl Bridge {
             next_look: None,
             rounds,
             shared: Arc::new(Shared {
-                lookups: Lookups::new(),
-                admission: Admission::new(&config, Arc::clone(&book)),
+                admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
+                lookups,
                 book,
                 turns: Turns::new(),
                 recordings: recordings.map_err(Error::Record)?,

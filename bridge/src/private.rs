@@ -16,6 +16,8 @@ use std::time::SystemTime;
 #[derive(Debug, Default)]
 pub struct Private {
     files: Vec<PathBuf>,
+    /// Whatever lies in these, and not deeper.
+    directories: Vec<PathBuf>,
     series: Vec<Series>,
     /// Those that were seen: a log goes on being ours when it was moved away.
     seen: Mutex<HashSet<Identity>>,
@@ -43,7 +45,13 @@ impl Private {
     /// number.
     pub fn new(files: Vec<PathBuf>, series: impl IntoIterator<Item = PathBuf>) -> Self {
         let series = series.into_iter().filter_map(|path| Series::of(&path)).collect();
-        Self { files, series, seen: Mutex::default() }
+        Self { files, directories: Vec::new(), series, seen: Mutex::default() }
+    }
+
+    /// Adds what lies in these directories, now or at any time. One that is none has nothing in it.
+    #[must_use]
+    pub fn with_directories(self, directories: Vec<PathBuf>) -> Self {
+        Self { directories, ..self }
     }
 
     /// Adds this one file.
@@ -80,7 +88,13 @@ impl Snapshot<'_> {
         if seen.lock().unwrap_or_else(PoisonError::into_inner).contains(&identity) {
             return Ok(true);
         }
-        if self.private.series.is_empty() || !file.is_file() {
+        if !file.is_file() {
+            return Ok(false);
+        }
+        if !self.private.directories.is_empty() && self.is_in_directory(&fs::canonicalize(path)?) {
+            return Ok(true);
+        }
+        if self.private.series.is_empty() {
             return Ok(false);
         }
         // A file with other names may be called so elsewhere.
@@ -91,6 +105,11 @@ impl Snapshot<'_> {
             return Ok(self.is_numbered(&fs::canonicalize(path)?));
         }
         Ok(self.is_numbered(path))
+    }
+
+    fn is_in_directory(&self, path: &Path) -> bool {
+        let Some(parent) = path.parent() else { return false };
+        self.private.directories.iter().any(|directory| is_same(parent, directory))
     }
 
     fn is_numbered(&self, path: &Path) -> bool {
@@ -140,6 +159,28 @@ fn is_same(one: &Path, other: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn f6_k2_what_lies_in_a_directory_of_ours_is_ours() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("tokens/deeper")).unwrap();
+        for name in ["tokens/one", "tokens/deeper/two", "three"] {
+            fs::write(at(name), "").unwrap();
+        }
+        std::os::unix::fs::symlink("tokens/one", at("link")).unwrap();
+        let private = Private::new(vec![], []).with_directories(vec![at("tokens"), at("three")]);
+        for (name, expected) in
+            [("tokens/one", true), ("link", true), ("tokens/deeper/two", false), ("three", false)]
+        {
+            let metadata = fs::metadata(at(name)).unwrap();
+            assert_eq!(
+                private.snapshot().contains(&at(name), &metadata).unwrap(),
+                expected,
+                "{name}"
+            );
+        }
+    }
 
     #[test]
     fn f6_files_are_known_by_any_name_and_after_they_were_moved() {

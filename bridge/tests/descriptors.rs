@@ -56,7 +56,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
     let addr = bridge.local_addr().unwrap();
     let port = listener.local_addr().unwrap().port();
     let config = Config {
-        destination: Arc::new(Address { host: "127.0.0.1".into(), port }.into()),
+        directory: Address { host: "127.0.0.1".into(), port }.into(),
         max_connections: 100,
         head_timeout: Duration::from_secs(20),
         web: None,

@@ -26,6 +26,12 @@ complete -c websockify -l ssl-ciphers -d 'Cipher suites, as OpenSSL calls them [
 complete -c websockify -l cafile -d 'Authorities for those, in PEM [default: the system\'s]' -r -F
 complete -c websockify -l auth-plugin -d 'BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin [default: none]' -r
 complete -c websockify -l auth-source -d 'What that expects: user:password, names, origins [default: none]' -r
+complete -c websockify -l unix-target -d 'Unix socket to bridge to, instead of TARGET_ADDR [default: none]' -r -F
+complete -c websockify -l token-plugin -d 'What knows where tokens lead, as TokenFile does [default: none]' -r
+complete -c websockify -l token-source -d 'What that reads: a file or directory [default: none]' -r
+complete -c websockify -l token-source-file -d 'File with ARG in it, read again on SIGHUP [default: none]' -r -F
+complete -c websockify -l target-config -d 'The same as TokenFile with this source [default: none]' -r -F
+complete -c websockify -l target-allow -d 'Where they may lead: CIDR or NAME[:PORTS], unix:DIR [default: all]' -r
 complete -c websockify -l pid-file -d 'File for our process id, locked while we run [default: none]' -r -F
 complete -c websockify -l log-file -d 'File to append the log to, beside stderr [default: none]' -r -F
 complete -c websockify -l syslog -d 'Log to syslog: /dev/log, or HOST:PORT by UDP [default: none]' -r
@@ -38,6 +44,7 @@ complete -c websockify -l run-once -d 'Serve a single session and exit [default:
 complete -c websockify -l ssl-only -d 'Refuse unencrypted clients [default: off]'
 complete -c websockify -l verify-client -d 'Demand a certificate of every client [default: off]'
 complete -c websockify -l web-auth -d 'Ask for it at web requests too [default: off]'
+complete -c websockify -l host-token -d 'Take the host of a request for its token [default: off]'
 complete -c websockify -s D -l daemon -d 'Run in the background, once the bridge is up [default: off]'
 complete -c websockify -l legacy-syslog -d 'Speak RFC 3164 to it instead of RFC 5424 [default: off]'
 complete -c websockify -l journald -d 'Log to the journal [default: if stderr is the journal, or -D]'

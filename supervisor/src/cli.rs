@@ -19,6 +19,7 @@ use crate::usage::UsageError;
     infer_long_args = true,
     args_override_self = true,
     override_usage = "websockify [OPTIONS] [SOURCE_ADDR:]SOURCE_PORT TARGET_ADDR:TARGET_PORT\n       \
+                      websockify [OPTIONS] --token-plugin=NAME [SOURCE_ADDR:]SOURCE_PORT\n       \
                       websockify [OPTIONS] [SOURCE_ADDR:]SOURCE_PORT -- PROGRAM [ARGS]..."
 )]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -220,6 +221,34 @@ pub(crate) struct Args {
     #[arg(long, help_heading = "Encryption and authentication")]
     pub(crate) web_auth: bool,
 
+    /// Unix socket to bridge to, instead of TARGET_ADDR [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Targets")]
+    pub(crate) unix_target: Option<PathBuf>,
+
+    /// What knows where tokens lead, as TokenFile does [default: none]
+    #[arg(long, value_name = "NAME", help_heading = "Targets")]
+    pub(crate) token_plugin: Option<String>,
+
+    /// What that reads: a file or directory [default: none]
+    #[arg(long, value_name = "ARG", help_heading = "Targets")]
+    pub(crate) token_source: Option<OsString>,
+
+    /// File with ARG in it, read again on SIGHUP [default: none]
+    #[arg(long, value_name = "FILE", conflicts_with = "token_source", help_heading = "Targets")]
+    pub(crate) token_source_file: Option<PathBuf>,
+
+    /// The same as TokenFile with this source [default: none]
+    #[arg(long, value_name = "PATH", help_heading = "Targets")]
+    pub(crate) target_config: Option<PathBuf>,
+
+    /// Take the host of a request for its token [default: off]
+    #[arg(long, help_heading = "Targets")]
+    pub(crate) host_token: bool,
+
+    /// Where they may lead: CIDR or NAME[:PORTS], unix:DIR [default: all]
+    #[arg(long, value_name = "LIST", help_heading = "Targets")]
+    pub(crate) target_allow: Option<String>,
+
     /// Run in the background, once the bridge is up [default: off]
     #[arg(short = 'D', long, help_heading = "Service")]
     pub(crate) daemon: bool,
@@ -286,21 +315,43 @@ impl AuthPlugin {
     }
 }
 
+/// A source of tokens, under upstream's name. The manual page and the README name each of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenPlugin {
+    TokenFile,
+    ReadOnlyTokenFile,
+    TokenFileName,
+    UnixDomainSocketDirectory,
+}
+
+impl TokenPlugin {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::TokenFile,
+        Self::ReadOnlyTokenFile,
+        Self::TokenFileName,
+        Self::UnixDomainSocketDirectory,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::TokenFile => "TokenFile",
+            Self::ReadOnlyTokenFile => "ReadOnlyTokenFile",
+            Self::TokenFileName => "TokenFileName",
+            Self::UnixDomainSocketDirectory => "UnixDomainSocketDirectory",
+        }
+    }
+}
+
 /// Options of later websockifys, and of the manual page, that this one does not have.
 const NOT_OURS: &[&str] = &[
     "--auto-pong",
-    "--host-token",
     "--inetd",
     "--listen-fd",
     "--no-parent",
     "--ssl-target",
     "--strict",
-    "--target-config",
-    "--token-plugin",
-    "--token-source",
     "--unix-listen",
     "--unix-listen-mode",
-    "--unix-target",
 ];
 
 /// What clap has to say that is not `Args`.
@@ -386,10 +437,10 @@ mod tests {
 
     #[test]
     fn c3_options_that_only_later_websockifys_have_say_so() {
-        let error = parse("websockify --token-plugin=TokenFile 1 a:2").expect_err("not ours");
+        let error = parse("websockify --ssl-target 1 a:2").expect_err("not ours");
         assert_eq!(
             error,
-            "option '--token-plugin' of other websockifys is not supported by this one"
+            "option '--ssl-target' of other websockifys is not supported by this one"
         );
     }
 
@@ -419,7 +470,7 @@ mod tests {
             }
         }
         // Who takes one more changes these, and what the README says of them.
-        assert_eq!((taken.len(), later.len()), (32, 9), "{later:?}");
+        assert_eq!((taken.len(), later.len()), (37, 4), "{later:?}");
     }
 
     #[test]

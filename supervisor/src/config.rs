@@ -3,10 +3,12 @@
 
 pub(crate) mod access;
 pub(crate) mod address;
+mod allowed;
 mod log;
 mod origin;
 mod route;
 mod subprotocols;
+mod tokens;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ use crate::program::state::{Policy, WrapMode};
 use crate::usage::{UsageError, invalid};
 use access::Access;
 use address::Source;
+pub(crate) use tokens::{SourceText, TokensSpec};
 
 /// Everything that was asked for. Made once, and never changed.
 #[derive(Debug)]
@@ -54,7 +57,9 @@ pub(crate) struct Config {
 #[derive(Debug)]
 pub(crate) enum Destination {
     /// A server that somebody else runs.
-    Service(bridge::Address),
+    Service(bridge::Endpoint),
+    /// The servers that tokens lead to.
+    Tokens(TokensSpec),
     /// A program that we run.
     Program(ProgramSpec),
 }
@@ -127,11 +132,13 @@ impl Config {
         let access = Access::new(&args)?;
         let subprotocols = args.subprotocol.as_deref().map(subprotocols::named).transpose()?;
         let log = log::requested(&args)?;
-        let (letters, proxying) = (letters(&args), route::proxying(&args));
+        let tokens = tokens::spec(&args)?;
+        let plugin = tokens.as_ref().map(|spec| spec.plugin.name());
+        let (letters, proxying) = (letters(&args), route::proxying(&args, plugin));
         let lists_directories = !args.file_only;
         let (verbose, daemon, pid_file) = (args.verbose, args.daemon, args.pid_file.clone());
         let (web, warnings) = (args.web.clone(), warnings(&args));
-        let destination = destination(args, &source)?;
+        let destination = destination(args, tokens, &source)?;
         Ok(Self {
             source,
             destination,
@@ -167,20 +174,41 @@ fn record(typed: &Path) -> Result<PathBuf, UsageError> {
         .ok_or_else(|| invalid("--record", &typed.to_string_lossy(), "the name of a file"))
 }
 
-fn destination(args: Args, source: &Source) -> Result<Destination, UsageError> {
-    match (&args.target, &args.program) {
-        (Some(target), Some(_)) => Err(UsageError(format!(
-            "target '{target}' and a program after '--' exclude each other"
-        ))),
-        (None, None) => Err(UsageError(
+fn destination(
+    args: Args,
+    tokens: Option<TokensSpec>,
+    source: &Source,
+) -> Result<Destination, UsageError> {
+    let given = [
+        args.target.as_ref().map(|target| format!("target '{target}'")),
+        args.unix_target.as_ref().map(|_| "option '--unix-target'".to_owned()),
+        tokens::option(&args).map(|option| format!("option '{option}'")),
+        args.program.as_ref().map(|_| "a program after '--'".to_owned()),
+    ];
+    let given: Vec<_> = given.into_iter().flatten().collect();
+    if let [one, other, ..] = &*given {
+        return Err(UsageError(format!("{one} and {other} exclude each other")));
+    }
+    if args.program.is_some() {
+        return program(args, source).map(Destination::Program);
+    }
+    if !given.is_empty() {
+        needs_program(&args)?;
+    }
+    match (&args.target, &args.unix_target, tokens) {
+        (Some(target), ..) => {
+            let address = address::target(target).map_err(|error| maybe_program(target, error))?;
+            Ok(Destination::Service(bridge::Endpoint::Tcp(address)))
+        }
+        (None, Some(path), _) => {
+            let path = std::path::absolute(path);
+            let path = path.map_err(|_| invalid("--unix-target", "", "the path of a socket"))?;
+            Ok(Destination::Service(bridge::Endpoint::Unix(path)))
+        }
+        (None, None, Some(tokens)) => Ok(Destination::Tokens(tokens)),
+        (None, None, None) => Err(UsageError(
             "neither a target (HOST:PORT) nor a program (after '--') given; try 'websockify --help'".into(),
         )),
-        (Some(target), None) => {
-            needs_program(&args)?;
-            let service = address::target(target).map(Destination::Service);
-            service.map_err(|error| maybe_program(target, error))
-        }
-        (None, Some(_)) => program(args, source).map(Destination::Program),
     }
 }
 
@@ -238,6 +266,10 @@ fn warnings(args: &Args) -> Vec<String> {
         (
             args.ssl_version == Some(SslVersion::Tlsv1_1),
             "option '--ssl-version=tlsv1_1' gives TLS 1.2, the oldest version that there is here",
+        ),
+        (
+            args.target_config.is_some() && args.token_plugin.is_some(),
+            "option '--token-plugin' changes nothing beside '--target-config'",
         ),
     ];
     vain.into_iter().filter(|(is_vain, _)| *is_vain).map(|(_, line)| line.to_owned()).collect()
@@ -344,6 +376,30 @@ mod tests {
             ("80 --wrap-timeout=5 a:1", "'--wrap-timeout' needs a program"),
             ("80 --stop-timeout=5 a:1", "'--stop-timeout' needs a program"),
             ("80 --rebind-lib=x a:1", "'--rebind-lib' needs a program"),
+            ("80 --token-source=x a:1", "'--token-source' needs '--token-plugin'"),
+            ("80 --token-source-file=x a:1", "'--token-source-file' needs '--token-plugin'"),
+            ("80 --token-source=x --target-config=y", "'--token-source' needs '--token-plugin'"),
+            ("80 --host-token a:1", "'--host-token' needs '--token-plugin'"),
+            ("80 --target-allow=a a:1", "'--target-allow' needs '--token-plugin'"),
+            ("80 --token-plugin=TokenFile", "'--token-plugin' needs '--token-source'"),
+            (
+                "80 --token-plugin=TokenFile --token-source=",
+                "nothing in the value of '--token-source'",
+            ),
+            (
+                "80 --token-plugin=Magic --token-source=x",
+                "'Magic' for '--token-plugin': expected TokenFile, ",
+            ),
+            ("80 --target-config=x --target-allow=a:x", "'a:x' for '--target-allow'"),
+            ("80 a:1 --target-config=x", "target 'a:1' and option '--target-config' exclude"),
+            ("80 --target-config=x -- true", "'--target-config' and a program after '--' exclude"),
+            (
+                "80 --target-config=x --unix-target=y",
+                "'--unix-target' and option '--target-config'",
+            ),
+            ("80 a:1 --unix-target=y", "target 'a:1' and option '--unix-target' exclude"),
+            ("80 --unix-target=y -- true", "'--unix-target' and a program after '--' exclude"),
+            ("80 --target-config=x --wrap-timeout=5", "'--wrap-timeout' needs a program"),
         ] {
             let error = config(line).expect_err(line);
             assert!(error.contains(part), "{line}: {error}");
@@ -388,6 +444,29 @@ mod tests {
         assert_eq!(end("80 a:1 --timeout=0"), None);
     }
 
+    /// Upstream's are Python classes; `--target-config` has the last word there, too.
+    #[test]
+    fn k1_a_plugin_may_be_named_with_its_module() {
+        for (line, expected) in [
+            ("80 --token-plugin=TokenFile --token-source=x", "TokenFile"),
+            (
+                "80 --token-plugin token_plugins.ReadOnlyTokenFile --token-source x",
+                "ReadOnlyTokenFile",
+            ),
+            (
+                "80 --token-plugin=websockify.token_plugins.TokenFileName --token-source=x",
+                "TokenFileName",
+            ),
+            ("80 --token-plugin=TokenFileName --token-source=x --target-config=y", "TokenFile"),
+            ("80 --target-config=x --host-token", "TokenFile"),
+        ] {
+            match config(line).expect(line).destination {
+                Destination::Tokens(tokens) => assert_eq!(tokens.plugin.name(), expected, "{line}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+
     #[test]
     fn l1_some_open_files_are_left_to_ourselves() {
         for (open_files, connections) in [(1, 1), (64, 16), (1024, 462), (1 << 20, 20_000)] {
@@ -400,7 +479,7 @@ mod tests {
     fn c6_the_program_port_defaults_to_the_source_port() {
         let port = |line: &str| match config(line).expect(line).destination {
             Destination::Program(program) => program.port,
-            Destination::Service(_) => panic!("not a program"),
+            Destination::Service(_) | Destination::Tokens(_) => panic!("not a program"),
         };
         assert_eq!(port("2023 -- telnetd"), 2023);
         assert_eq!(port("443 --program-port=5901 -- vncserver"), 5901);

@@ -18,12 +18,13 @@ pub(crate) mod trusted;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bridge::{Destination, Private, Traffic};
+use bridge::{Directory, Private, Traffic};
 
 use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::log::Log;
+use crate::tokens::Tokens;
 use directories::Directories;
 use open_files::OpenFiles;
 use progress::Progress;
@@ -38,6 +39,7 @@ pub(crate) struct Host<'a> {
     pub(crate) progress: &'a mut Progress,
     pub(crate) log: &'a Log,
     pub(crate) certificates: Certificates,
+    pub(crate) tokens: Option<Tokens>,
     /// Our own files, that nobody is served.
     pub(crate) private: Arc<Private>,
     pub(crate) directories: Directories,
@@ -50,6 +52,7 @@ impl Host<'_> {
     /// SIGHUP: opens anew what may have been replaced.
     pub(crate) fn reload(&mut self) {
         self.certificates.reload();
+        self.tokens.iter().for_each(Tokens::reload);
         if let Some(file) = &self.log.sinks.file
             && let Err(failure) = file.reopen()
         {
@@ -60,9 +63,9 @@ impl Host<'_> {
     }
 
     /// What the bridge is told, wherever its sessions go.
-    pub(crate) fn for_bridge(&self, config: &Config, destination: Destination) -> bridge::Config {
+    pub(crate) fn for_bridge(&self, config: &Config, directory: Directory) -> bridge::Config {
         bridge::Config {
-            destination: Arc::new(destination),
+            directory,
             max_connections: config.limits.connections(self.open_files.hard),
             head_timeout: HEAD_TIMEOUT,
             web: self.directories.web.clone(),

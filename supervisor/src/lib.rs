@@ -19,6 +19,7 @@ mod resources;
 #[cfg(test)]
 #[path = "../../tests/support/skip.rs"]
 mod skip;
+mod tokens;
 mod usage;
 mod writer;
 
@@ -55,6 +56,11 @@ pub fn command() -> clap::Command {
 /// What `--auth-plugin` may name, for a look whether the pages name each.
 pub fn auth_plugins() -> impl Iterator<Item = &'static str> {
     cli::AuthPlugin::ALL.into_iter().map(cli::AuthPlugin::name)
+}
+
+/// The same for `--token-plugin`.
+pub fn token_plugins() -> impl Iterator<Item = &'static str> {
+    cli::TokenPlugin::ALL.into_iter().map(cli::TokenPlugin::name)
 }
 
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
@@ -164,8 +170,9 @@ fn work(
     let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
     // block_on stays on this thread, the main one, as program/spawn.rs needs it.
     let status = runtime.block_on(async {
-        let Resources { public, mut certificates, private, directories, open_files, .. } =
-            resources;
+        let Resources {
+            public, mut certificates, tokens, private, directories, open_files, ..
+        } = resources;
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
         let signals = Signals::catch().context("cannot catch signals")?;
         let renewal = certificates.renew(Arc::clone(&private));
@@ -174,6 +181,7 @@ fn work(
             progress,
             log,
             certificates,
+            tokens,
             private,
             directories,
             open_files,
@@ -200,13 +208,20 @@ async fn serve(
     let open_files = host.open_files.hard;
     let announcement = Announcement { proxying: config.proxying.clone(), open_files };
     match &config.destination {
-        Destination::Service(address) => {
-            host.progress.status(&format!("Bridging to {address}"));
-            let bridge = host.for_bridge(config, address.clone().into());
+        Destination::Service(endpoint) => {
+            host.progress.status(&format!("Bridging to {endpoint}"));
+            let bridge = host.for_bridge(config, endpoint.clone().into());
+            bridge_to_service(Relay::hold(public, bridge, announcement), host).await
+        }
+        Destination::Tokens(spec) => {
+            host.progress.status(&format!("Bridging to targets of {}", spec.plugin.name()));
+            let tokens = host.tokens.as_ref().expect("they are opened where they are asked for");
+            tokens.prepare();
+            let bridge = host.for_bridge(config, tokens.directory());
             bridge_to_service(Relay::hold(public, bridge, announcement), host).await
         }
         Destination::Program(spec) => {
-            let bridge = |target| host.for_bridge(config, target);
+            let bridge = |target: bridge::Destination| host.for_bridge(config, target.into());
             let relay = ProgramRelay::hold(public, &spec.policy, bridge, announcement);
             program::supervise(spec, relay, &mut host).await
         }

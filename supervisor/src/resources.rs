@@ -8,7 +8,7 @@ use bridge::Private;
 use socket2::Socket;
 
 use crate::certificates::Certificates;
-use crate::config::Config;
+use crate::config::{Config, Destination};
 use crate::exit::Failure;
 use crate::host::directories::Directories;
 use crate::host::open_files::OpenFiles;
@@ -16,11 +16,13 @@ use crate::host::pid_file::PidFile;
 use crate::host::ports::PublicPort;
 use crate::host::private;
 use crate::log;
+use crate::tokens::Tokens;
 
 /// All of it.
 pub(crate) struct Resources {
     pub(crate) public: PublicPort,
     pub(crate) certificates: Certificates,
+    pub(crate) tokens: Option<Tokens>,
     /// Our own files, that nobody is served.
     pub(crate) private: Arc<Private>,
     pub(crate) directories: Directories,
@@ -34,6 +36,10 @@ impl Resources {
     pub(crate) fn acquire(config: &Config, passed: Vec<Socket>) -> Result<Self, Failure> {
         let directories = Directories::look(config)?;
         let certificates = Certificates::load(&config.access)?;
+        let tokens = match &config.destination {
+            Destination::Tokens(spec) => Some(Tokens::open(spec)?),
+            Destination::Service(_) | Destination::Program(_) => None,
+        };
         let public = if passed.is_empty() {
             PublicPort::reserve(&config.source)?
         } else {
@@ -43,7 +49,7 @@ impl Resources {
         let log = log::Sinks::choose(&config.log, config.daemon)?;
         let private = private::files(config);
         let open_files = OpenFiles::raise().context("cannot raise the limit on open files")?;
-        Ok(Self { public, certificates, private, directories, pid_file, log, open_files })
+        Ok(Self { public, certificates, tokens, private, directories, pid_file, log, open_files })
     }
 
     /// What there is less of than was asked for, to be logged.

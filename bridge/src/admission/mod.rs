@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 use crate::book::{Book, Session};
 use crate::config::Config;
-use crate::destination::Destination;
+use crate::directory::Directory;
+use crate::net::Lookups;
 use crate::peer::Peer;
 use auth::{Auth, Denial};
 use penalty::Penalties;
@@ -31,7 +32,8 @@ pub(crate) struct Admission {
     /// Whether web requests must, too.
     web_auth: bool,
     penalties: Penalties,
-    destination: Arc<Destination>,
+    directory: Directory,
+    lookups: Lookups,
     book: Arc<Book>,
 }
 
@@ -41,12 +43,13 @@ pub(crate) struct Ticket(Session);
 
 impl Admission {
     /// By what `config` asks clients for, and where it takes them.
-    pub(crate) fn new(config: &Config, book: Arc<Book>) -> Self {
+    pub(crate) fn new(config: &Config, lookups: Lookups, book: Arc<Book>) -> Self {
         Self {
             auth: config.access.auth.clone(),
             web_auth: config.access.web_auth,
             penalties: Penalties::default(),
-            destination: Arc::clone(&config.destination),
+            directory: config.directory.clone(),
+            lookups,
             book,
         }
     }
@@ -54,11 +57,9 @@ impl Admission {
     /// Decides on a handshake that is good as such. What a client must show is asked for first, so that
     /// nobody else learns which destinations there are; then where it goes; the limits come last, so that
     /// a session is counted for none who is refused.
-    #[expect(clippy::unused_async, reason = "where a session goes may have to be asked for")]
     pub(crate) async fn admit(&self, head: &Parts, peer: &Arc<Peer>) -> Result<Ticket, Refusal> {
         self.authenticate(head, peer)?;
-        // The one place where a session's destination is chosen. All go to the same.
-        let destination = Arc::clone(&self.destination);
+        let destination = self.directory.destination(head, &self.lookups).await?;
         let session = self.book.begin(Arc::clone(peer), destination);
         session.map(Ticket).ok_or_else(Refusal::no_more_sessions)
     }
@@ -104,7 +105,7 @@ mod tests {
     fn admission(web_auth: bool) -> Admission {
         let auth = Some(Auth::Basic(Credentials::new("a:b")));
         let config = Config {
-            destination: Arc::new(Address { host: String::new(), port: 0 }.into()),
+            directory: Address { host: String::new(), port: 0 }.into(),
             max_connections: 1,
             head_timeout: std::time::Duration::ZERO,
             web: None,
@@ -118,7 +119,7 @@ mod tests {
             record: None,
             traffic: None,
         };
-        Admission::new(&config, Book::new(1, false))
+        Admission::new(&config, Lookups::new(), Book::new(1, false))
     }
 
     fn peer() -> Arc<Peer> {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::auth::{Denial, origin};
+use crate::directory::NoDestination;
 use crate::peer::Peer;
 use crate::redact;
 use crate::unadmitted::UNADMITTED;
@@ -28,13 +29,24 @@ pub(crate) struct Refusal {
     pub(crate) text: Cow<'static, str>,
     /// When it is to be answered, if not at once.
     pub(crate) due: Option<Instant>,
-    /// Why the client is denied, if the request is good as such.
-    denial: Option<Denial>,
+    /// What the client is not told.
+    reason: Reason,
+}
+
+/// Why a request is refused, for the log.
+#[derive(Debug)]
+enum Reason {
+    /// As the client is told.
+    Text,
+    /// The client has not shown what it must.
+    Denied(Denial),
+    /// The request means no destination.
+    Nowhere(Box<NoDestination>),
 }
 
 impl Refusal {
     fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, headers: Vec::new(), text: text.into(), due: None, denial: None }
+        Self { status, headers: Vec::new(), text: text.into(), due: None, reason: Reason::Text }
     }
 
     /// To a handshake that comes too late (B8).
@@ -56,7 +68,7 @@ impl Refusal {
             }
             Denial::Origin | Denial::Name => Self::new(StatusCode::FORBIDDEN, "forbidden"),
         };
-        let refusal = Self { due, denial: Some(denial), ..refusal };
+        let refusal = Self { due, reason: Reason::Denied(denial), ..refusal };
         match denial {
             Denial::Credentials | Denial::Closed { .. } => refusal.closing(),
             Denial::NoCredentials | Denial::Origin | Denial::Name => refusal,
@@ -77,17 +89,17 @@ impl Refusal {
     pub(crate) fn log(&self, head: &Parts, peer: &Peer) {
         let (client, port) = (peer.address.ip(), peer.address.port());
         let (status, path) = (self.status.as_u16(), &*redact::head(head));
-        match (self.denial, origin(&head.headers)) {
-            (None, _) => info!(
+        match (&self.reason, origin(&head.headers)) {
+            (Reason::Text, _) => info!(
                 target: UNADMITTED, %client, port, path, status,
                 "refused a handshake: {client}: {} ({status} for {path:?})", self.text
             ),
             // A browser begins so, before it asks its user.
-            (Some(Denial::NoCredentials), _) => info!(
+            (Reason::Denied(Denial::NoCredentials), _) => info!(
                 target: UNADMITTED, %client, port, path, status,
                 "asked a client for credentials: {client} ({status} for {path:?})"
             ),
-            (Some(Denial::Origin), Some(origin)) => {
+            (Reason::Denied(Denial::Origin), Some(origin)) => {
                 let origin = String::from_utf8_lossy(origin);
                 let origin = &*redact::text(&origin);
                 warn!(
@@ -96,11 +108,34 @@ impl Refusal {
                      ({status} for {path:?})"
                 );
             }
-            (Some(denial), _) => warn!(
+            (Reason::Denied(denial), _) => warn!(
                 target: UNADMITTED, %client, port, path, status,
                 "denied a client: {client}: {denial} ({status} for {path:?})"
             ),
+            (Reason::Nowhere(why), _) if why.is_of_client() => info!(
+                target: UNADMITTED, %client, port, path, status,
+                "refused a handshake: {client}: {why} ({status} for {path:?})"
+            ),
+            (Reason::Nowhere(why), _) => warn!(
+                target: UNADMITTED, %client, port, path, status,
+                "refused a handshake: {client}: {why} ({status} for {path:?})"
+            ),
         }
+    }
+}
+
+/// To a handshake that leads nowhere. Who guesses tokens does not learn which there are (K1).
+impl From<NoDestination> for Refusal {
+    fn from(why: NoDestination) -> Self {
+        let refusal = match why {
+            NoDestination::NoToken | NoDestination::UnknownToken | NoDestination::NotAllowed(_) => {
+                Self::new(StatusCode::FORBIDDEN, "forbidden")
+            }
+            NoDestination::Source(_) | NoDestination::Unresolved(..) | NoDestination::Late => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "not available at present")
+            }
+        };
+        Self { reason: Reason::Nowhere(Box::new(why)), ..refusal }
     }
 }
 

@@ -10,6 +10,7 @@ mod certificate;
 mod frames;
 mod head;
 mod hixie;
+mod token;
 mod web;
 
 use std::future::poll_fn;
@@ -25,6 +26,7 @@ pub use certificate::certificate;
 pub use frames::frames;
 pub use head::head;
 pub use hixie::hixie;
+pub use token::token;
 pub use web::web;
 
 /// Numbers that look random and follow from a first one: how an input is split, what stands in it.
@@ -128,12 +130,13 @@ mod tests {
 
     type Property = fn(&[u8]);
 
-    const PROPERTIES: [(&str, Property); 6] = [
+    const PROPERTIES: [(&str, Property); 7] = [
         ("base64", super::base64),
         ("certificate", super::certificate),
         ("frames", super::frames),
         ("head", super::head),
         ("hixie", super::hixie),
+        ("token", super::token),
         ("web", super::web),
     ];
 

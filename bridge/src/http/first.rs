@@ -10,6 +10,7 @@ use ::http::Request;
 use ::http::request::Parts;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
 
 use super::{HEAD_MAX, Upgraded};
 use crate::admission::{Admission, Refusal};
@@ -33,30 +34,25 @@ pub(super) enum First {
     Other(Stream, Option<Refusal>),
 }
 
-/// Reads a connection's first head, and answers it if it is an old handshake that is admitted.
+/// A handshake of the old drafts: its head, what it asks for, and where its head ends.
+type Handshake = (Parts, Challenge, usize);
+
+/// Reads a connection's first head, and answers it if it is an old handshake that is admitted. All of it must be
+/// there by `deadline`; to decide on it may take longer.
 pub(super) async fn receive(
     mut stream: Stream,
     peer: &Arc<Peer>,
     admission: &Admission,
+    deadline: Instant,
 ) -> Result<First, NoSession> {
     let scheme = if peer.tls.is_some() { Scheme::Wss } else { Scheme::Ws };
     let mut bytes = BytesMut::with_capacity(PIECE);
-    let length = read_head(&mut stream, &mut bytes).await?;
-    let handshake = length.and_then(|length| {
-        let head = parse(&bytes[..length])?;
-        let challenge = Challenge::from_head(&head, scheme)?;
-        Some((head, challenge, length))
-    });
-    let Some((head, challenge, length)) = handshake else {
+    let handshake = timeout_at(deadline, read_handshake(&mut stream, &mut bytes, scheme)).await;
+    let Some((head, challenge, length)) = handshake.unwrap_or(Err(NoSession::TimedOut))? else {
         stream.unread(bytes.freeze());
         return Ok(First::Other(stream, None));
     };
     let end = length + challenge.key_length();
-    while bytes.len() < end {
-        if stream.read_buf(&mut bytes).await? == 0 {
-            return Err(NoSession::Closed);
-        }
-    }
     let ticket = match admission.admit(&head, peer).await {
         Ok(ticket) => ticket,
         Err(refusal) => {
@@ -68,6 +64,28 @@ pub(super) async fn receive(
     stream.flush().await?;
     stream.unread(bytes.freeze().slice(end..));
     Ok(First::Upgraded(Upgraded { stream, upgrade: challenge.upgrade, ticket }))
+}
+
+/// Reads a head, and if it is an old handshake the bytes of its key, too.
+async fn read_handshake(
+    stream: &mut Stream,
+    bytes: &mut BytesMut,
+    scheme: Scheme,
+) -> Result<Option<Handshake>, NoSession> {
+    let length = read_head(stream, bytes).await?;
+    let handshake = length.and_then(|length| {
+        let head = parse(&bytes[..length])?;
+        let challenge = Challenge::from_head(&head, scheme)?;
+        Some((head, challenge, length))
+    });
+    if let Some((_, challenge, length)) = &handshake {
+        while bytes.len() < length + challenge.key_length() {
+            if stream.read_buf(bytes).await? == 0 {
+                return Err(NoSession::Closed);
+            }
+        }
+    }
+    Ok(handshake)
 }
 
 /// Reads on until there is a whole head, and returns its length. `None`: it is too long, or ended

@@ -27,7 +27,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::admission::{Admission, Refusal, Ticket};
@@ -65,12 +65,10 @@ pub(crate) async fn receive(
     began: Instant,
     shutdown: &mut ShutdownWatch,
 ) -> Result<Upgraded, NoSession> {
-    let first = first::receive(io, peer, admission);
+    let first = first::receive(io, peer, admission, began + config.head_timeout);
     let first = tokio::select! {
         biased;
-        first = timeout_at(began + config.head_timeout, first) => {
-            first.unwrap_or(Err(NoSession::TimedOut))
-        }
+        first = first => first,
         () = shutdown.at_least(Shutdown::NoMore) => Err(NoSession::NoMore),
     };
     let (io, refused) = match first? {

@@ -76,7 +76,7 @@ impl Bridge {
 
 pub(crate) fn config(destination: impl Into<Destination>) -> Config {
     Config {
-        destination: Arc::new(destination.into()),
+        directory: destination.into().into(),
         max_connections: 100,
         head_timeout: DEADLINE,
         web: None,

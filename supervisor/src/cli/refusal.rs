@@ -140,7 +140,7 @@ impl Line {
             if let Some(long) = name.strip_prefix("--") {
                 let option = option(&command, long);
                 let takes_next = name.len() == word.len() && option.is_some_and(takes_value);
-                if option.is_some_and(is_secret) {
+                if option.is_some_and(may_be_secret) {
                     hide(&mut words, at);
                 }
                 at += usize::from(takes_next);
@@ -212,9 +212,10 @@ fn option<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
     exact.or_else(|| alike.next().filter(|_| alike.next().is_none()))
 }
 
-/// Whether its value may be a password.
-fn is_secret(option: &Arg) -> bool {
-    option.get_id() == "auth_source" || option.get_id() == "key_password"
+/// Whether a password may stand in its value.
+fn may_be_secret(option: &Arg) -> bool {
+    let secrets = ["auth_source", "key_password", "token_source"];
+    secrets.iter().any(|secret| option.get_id() == secret)
 }
 
 fn takes_value(option: &Arg) -> bool {

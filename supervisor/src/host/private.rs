@@ -9,18 +9,22 @@ use std::sync::Arc;
 use bridge::Private;
 
 use crate::config::{Config, Destination};
+use crate::tokens;
 
 /// Those that this configuration names, and what our standard output and error are written to.
 pub(crate) fn files(config: &Config) -> Arc<Private> {
     let log = config.log.file.as_ref();
-    let library = match &config.destination {
-        Destination::Program(program) => program.rebind_lib.as_ref(),
-        Destination::Service(_) => None,
+    let (library, tokens) = match &config.destination {
+        Destination::Program(program) => (program.rebind_lib.as_ref(), Vec::new()),
+        Destination::Tokens(spec) => (None, tokens::paths(spec)),
+        Destination::Service(_) => (None, Vec::new()),
     };
     let files = [log, config.pid_file.as_ref(), library].into_iter().flatten();
-    let files = files.chain(config.access.files.paths()).filter_map(absolute).collect();
+    let files = files.chain(config.access.files.paths()).chain(&tokens);
+    let files = files.filter_map(absolute).collect();
     let series = [log, config.record.as_ref()].into_iter().flatten();
     let private = Private::new(files, series.filter_map(absolute));
+    let private = private.with_directories(tokens.iter().filter_map(absolute).collect());
     for stream in [io::stdout().as_fd(), io::stderr().as_fd()] {
         note(&private, stream);
     }

@@ -1,0 +1,235 @@
+//! Where tokens may lead (K7). A name is looked up first: the addresses that are checked are those that are
+//! connected to. Knows no token.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use tokio::task::spawn_blocking;
+
+use super::failure::NoDestination;
+use crate::destination::{Address, Endpoint};
+use crate::error_text::error_text;
+use crate::net::Lookups;
+
+/// The places that tokens may lead to; what no rule has is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowed(pub Vec<Rule>);
+
+/// Some of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rule {
+    /// Addresses, whichever name leads there.
+    Network(Network, Ports),
+    /// A name, wherever it leads.
+    Name(String, Ports),
+    /// The sockets below a directory.
+    Unix(PathBuf),
+}
+
+/// A block of addresses, as CIDR has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    /// How many bits its addresses have in common.
+    bits: u32,
+}
+
+/// Ports; none named: all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ports(pub Vec<RangeInclusive<u16>>);
+
+impl Allowed {
+    /// The endpoint to connect to, if that is allowed: with those of its addresses that are.
+    pub(super) async fn check(
+        &self,
+        endpoint: Endpoint,
+        lookups: &Lookups,
+    ) -> Result<Endpoint, NoDestination> {
+        match endpoint {
+            Endpoint::Tcp(address) if self.0.iter().any(|rule| rule.has_name(&address)) => {
+                Ok(Endpoint::Tcp(address))
+            }
+            Endpoint::Tcp(address) => {
+                let found = lookups.resolve(&address.host, address.port).await;
+                let mut found = match found {
+                    Ok(found) => found,
+                    Err(why) => return Err(NoDestination::Unresolved(Endpoint::Tcp(address), why)),
+                };
+                found.retain(|found| self.0.iter().any(|rule| rule.has_address(*found)));
+                if found.is_empty() {
+                    return Err(NoDestination::NotAllowed(Endpoint::Tcp(address)));
+                }
+                Ok(Endpoint::Resolved(address, found))
+            }
+            Endpoint::Unix(path) => self.check_path(path).await,
+            Endpoint::Resolved(..) => Err(NoDestination::NotAllowed(endpoint)),
+        }
+    }
+
+    async fn check_path(&self, path: PathBuf) -> Result<Endpoint, NoDestination> {
+        let directories = self.0.iter().filter_map(|rule| match rule {
+            Rule::Unix(directory) => Some(directory.clone()),
+            Rule::Network(..) | Rule::Name(..) => None,
+        });
+        let (directories, typed) = (directories.collect::<Vec<_>>(), path.clone());
+        let found = spawn_blocking(move || {
+            let path = std::fs::canonicalize(&typed)?;
+            let is_allowed = directories.iter().any(|directory| is_below(&path, directory));
+            Ok(is_allowed.then_some(path))
+        });
+        let found: std::io::Result<_> = found.await.unwrap_or_else(|failure| Err(failure.into()));
+        match found {
+            Ok(Some(path)) => Ok(Endpoint::Unix(path)),
+            Ok(None) => Err(NoDestination::NotAllowed(Endpoint::Unix(path))),
+            Err(error) => Err(NoDestination::Unresolved(Endpoint::Unix(path), error_text(&error))),
+        }
+    }
+}
+
+/// Both as the file system has them, without links.
+fn is_below(path: &Path, directory: &Path) -> bool {
+    std::fs::canonicalize(directory).is_ok_and(|directory| path.starts_with(directory))
+}
+
+impl Rule {
+    fn has_name(&self, address: &Address) -> bool {
+        let Self::Name(name, ports) = self else { return false };
+        let bare = |name: &str| name.strip_suffix('.').unwrap_or(name).to_lowercase();
+        bare(name) == bare(&address.host) && ports.have(address.port)
+    }
+
+    fn has_address(&self, address: SocketAddr) -> bool {
+        let Self::Network(network, ports) = self else { return false };
+        network.has(address.ip()) && ports.have(address.port())
+    }
+}
+
+impl Network {
+    /// None: no address has so many bits.
+    pub fn new(address: IpAddr, bits: u32) -> Option<Self> {
+        (bits <= length(address)).then_some(Self { address, bits })
+    }
+
+    /// The block of this address alone.
+    pub fn one(address: IpAddr) -> Self {
+        Self { address, bits: length(address) }
+    }
+
+    /// An IPv4 address in an IPv6 one is the former.
+    fn has(&self, address: IpAddr) -> bool {
+        let shift = length(self.address) - self.bits;
+        let is_same = |one: u128, other: u128| one.checked_shr(shift) == other.checked_shr(shift);
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                is_same(ours.to_bits().into(), theirs.to_bits().into())
+            }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => is_same(ours.to_bits(), theirs.to_bits()),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+fn length(address: IpAddr) -> u32 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+impl Ports {
+    fn have(&self, port: u16) -> bool {
+        self.0.is_empty() || self.0.iter().any(|range| range.contains(&port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn network(address: &str, bits: u32) -> Network {
+        Network::new(address.parse().unwrap(), bits).unwrap()
+    }
+
+    #[test]
+    fn k7_the_addresses_of_a_network() {
+        for (network, address, expected) in [
+            (network("10.0.0.0", 8), "10.255.0.1", true),
+            (network("10.0.0.0", 8), "11.0.0.1", false),
+            (network("10.1.2.3", 8), "10.9.9.9", true),
+            (network("192.0.2.1", 32), "192.0.2.1", true),
+            (network("192.0.2.1", 32), "192.0.2.0", false),
+            (network("0.0.0.0", 0), "192.0.2.1", true),
+            (network("0.0.0.0", 0), "::1", false),
+            (network("::", 0), "192.0.2.1", false),
+            (network("::", 0), "2001:db8::1", true),
+            (network("::", 0), "::ffff:192.0.2.1", false),
+            (network("127.0.0.0", 8), "::ffff:127.0.0.1", true),
+            (network("127.0.0.0", 8), "0.0.0.0", false),
+            (network("fd00::", 8), "fdff::1", true),
+            (network("fd00::", 8), "fe80::1", false),
+            (network("::1", 128), "::1", true),
+            (network("::1", 128), "::2", false),
+        ] {
+            assert_eq!(network.has(address.parse().unwrap()), expected, "{network:?} {address}");
+        }
+        assert_eq!(Network::new("10.0.0.0".parse().unwrap(), 33), None);
+        assert_eq!(Network::new("::".parse().unwrap(), 129), None);
+    }
+
+    async fn checked(rules: Vec<Rule>, host: &str, port: u16) -> Result<Endpoint, NoDestination> {
+        let endpoint = Endpoint::Tcp(Address { host: host.into(), port });
+        Allowed(rules).check(endpoint, &Lookups::new()).await
+    }
+
+    #[tokio::test]
+    async fn k7_those_addresses_are_connected_to_that_were_checked() {
+        let loopback = Rule::Network(network("127.0.0.0", 8), Ports(vec![80..=90, 5900..=5900]));
+        let rules =
+            || vec![loopback.clone(), Rule::Name("Host.Example".into(), Ports(vec![1..=1]))];
+        for (host, port) in [("127.0.0.1", 80), ("localhost", 90), ("localhost", 5900)] {
+            match checked(rules(), host, port).await {
+                Ok(Endpoint::Resolved(address, found)) => {
+                    assert_eq!((&*address.host, address.port), (host, port));
+                    assert!(
+                        !found.is_empty() && found.iter().all(SocketAddr::is_ipv4),
+                        "{found:?}"
+                    );
+                }
+                other => panic!("{host}:{port}: {other:?}"),
+            }
+        }
+        assert!(matches!(checked(rules(), "host.example.", 1).await, Ok(Endpoint::Tcp(_))));
+        for (host, port) in [("127.0.0.1", 79), ("192.0.2.1", 80), ("::1", 80), ("0.0.0.0", 80)] {
+            let refused = checked(rules(), host, port).await;
+            assert!(matches!(refused, Err(NoDestination::NotAllowed(_))), "{host}: {refused:?}");
+        }
+        let unknown = checked(rules(), "no name has spaces", 80).await;
+        assert!(matches!(unknown, Err(NoDestination::Unresolved(..))), "{unknown:?}");
+    }
+
+    #[tokio::test]
+    async fn k7_a_socket_is_where_its_links_lead() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        std::fs::create_dir(at("in")).unwrap();
+        std::fs::create_dir(at("inside")).unwrap();
+        for name in ["in/socket", "inside/socket"] {
+            drop(UnixListener::bind(at(name)).unwrap());
+        }
+        std::os::unix::fs::symlink(at("inside/socket"), at("in/link")).unwrap();
+        let check = async |name: &str| {
+            let allowed = Allowed(vec![Rule::Unix(at("in"))]);
+            allowed.check(Endpoint::Unix(at(name)), &Lookups::new()).await
+        };
+        assert!(matches!(check("in/socket").await, Ok(Endpoint::Unix(_))));
+        assert!(matches!(check("in/../in/socket").await, Ok(Endpoint::Unix(_))));
+        for name in ["inside/socket", "in/link", "in/../inside/socket"] {
+            let refused = check(name).await;
+            assert!(matches!(refused, Err(NoDestination::NotAllowed(_))), "{name}: {refused:?}");
+        }
+        assert!(matches!(check("in/none").await, Err(NoDestination::Unresolved(..))));
+        let network = Allowed(vec![Rule::Network(network("::", 0), Ports::default())]);
+        let refused = network.check(Endpoint::Unix(at("in/socket")), &Lookups::new()).await;
+        assert!(matches!(refused, Err(NoDestination::NotAllowed(_))));
+    }
+}

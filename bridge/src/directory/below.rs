@@ -1,0 +1,248 @@
+//! Tokens that are names below a directory: of files with a target in each, or of Unix sockets (K3).
+//!
+//! No token leaves the directory: of `..`, of a name that no file can have, and of a link that leads out
+//! of it, nothing is known.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use super::failure::SourceError;
+use super::target;
+use crate::destination::Endpoint;
+use crate::unadmitted::UNADMITTED;
+
+/// How many look-ups a file system that hangs may hold up at a time. The runtime has 512 threads for all
+/// that blocks.
+const AT_ONCE: usize = 16;
+
+/// The longest file that is a target, bytes.
+const TARGET_MAX: u64 = 4096;
+
+/// A directory whose names are tokens.
+#[derive(Debug)]
+pub(super) struct Below {
+    directory: PathBuf,
+    what: What,
+    permits: Arc<Semaphore>,
+}
+
+/// What the names are names of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Of a file with a target in it; a token's last part counts, as upstream has it.
+    File,
+    /// Of a socket, perhaps in a directory of its own.
+    Socket,
+}
+
+impl Below {
+    pub(super) fn new(directory: PathBuf, what: What) -> Self {
+        Self { directory, what, permits: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Whether there is a directory.
+    pub(super) async fn prepare(&self) -> Result<(), SourceError> {
+        let directory = self.directory.clone();
+        blocking(move || {
+            // With a slash at its end, so that anything else is "not a directory" (path_resolution(7)).
+            fs::metadata(directory.join(""))
+                .map_err(|error| SourceError::Read(directory, error))
+                .map(drop)
+        })
+        .await
+    }
+
+    pub(super) async fn look_up(&self, token: &str) -> Result<Option<Endpoint>, SourceError> {
+        let Some(name) = name(token, self.what) else { return Ok(None) };
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let (directory, name, what) = (self.directory.clone(), name.to_owned(), self.what);
+        blocking(move || {
+            // Held until the file system answers, whether the client still waits or not.
+            let _permit = permit;
+            find(&directory, &name, what)
+        })
+        .await
+    }
+}
+
+/// Where the file system may keep one waiting.
+async fn blocking<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
+) -> Result<T, SourceError> {
+    spawn_blocking(look).await.unwrap_or(Err(SourceError::Failed))
+}
+
+/// The path below the directory that a token is.
+pub(crate) fn name(token: &str, what: What) -> Option<&Path> {
+    let token = match what {
+        What::File => token.rsplit_once('/').map_or(token, |(_, name)| name),
+        What::Socket => token,
+    };
+    let path = Path::new(token);
+    let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
+    (is_below && !token.is_empty() && !token.contains('\0')).then_some(path)
+}
+
+fn find(directory: &Path, name: &Path, what: What) -> Result<Option<Endpoint>, SourceError> {
+    let root = fs::canonicalize(directory);
+    let root = root.map_err(|error| SourceError::Read(directory.to_owned(), error))?;
+    let path = match fs::canonicalize(root.join(name)) {
+        Ok(path) => path,
+        Err(error) if is_absence(&error) => return Ok(None),
+        Err(error) => return Err(SourceError::Read(root.join(name), error)),
+    };
+    if !path.starts_with(&root) {
+        let directory = directory.display();
+        warn!(target: UNADMITTED, "refused a token: its link leads out of {directory}");
+        return Ok(None);
+    }
+    match fs::symlink_metadata(&path).map(|found| found.file_type()) {
+        Ok(kind) if what == What::Socket && kind.is_socket() => Ok(Some(Endpoint::Unix(path))),
+        Ok(kind) if what == What::File && kind.is_file() => read(path).map(Some),
+        Ok(_) => Ok(None),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(SourceError::Read(path, error)),
+    }
+}
+
+/// The target in a file.
+fn read(path: PathBuf) -> Result<Endpoint, SourceError> {
+    let mut text = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(TARGET_MAX + 1).read_to_end(&mut text));
+    match read {
+        Err(error) => return Err(SourceError::Read(path, error)),
+        Ok(length) if length as u64 > TARGET_MAX => {
+            return Err(SourceError::Unusable(path, "it is longer than a target"));
+        }
+        Ok(_) => {}
+    }
+    let endpoint = match std::str::from_utf8(&text) {
+        Ok(text) => target::endpoint(text.trim()),
+        Err(_) => Err("it is not text in UTF-8"),
+    };
+    endpoint.map_err(|why| SourceError::Unusable(path, why))
+}
+
+/// Whether there is nothing of the name, nor can be.
+fn is_absence(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound
+        || error.kind() == ErrorKind::NotADirectory
+        || matches!(
+            error.raw_os_error().map(Errno::from_raw),
+            Some(Errno::ENAMETOOLONG | Errno::ELOOP)
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::destination::Address;
+
+    /// A file outside, and a directory with a file, a socket and links of every kind.
+    fn tree() -> (tempfile::TempDir, PathBuf) {
+        let outside = tempfile::tempdir().unwrap();
+        let directory = outside.path().join("tokens");
+        fs::create_dir_all(directory.join("sub")).unwrap();
+        fs::create_dir(outside.path().join("tokens2")).unwrap();
+        for file in ["secret", "tokens/good", "tokens/sub/deep", "tokens2/other"] {
+            fs::write(outside.path().join(file), " a.example:5900\n").unwrap();
+        }
+        for socket in ["socket", "tokens/socket", "tokens/sub/socket", "tokens2/socket"] {
+            drop(UnixListener::bind(outside.path().join(socket)).unwrap());
+        }
+        for (to, name) in [
+            ("../secret", "out"),
+            ("../socket", "outside"),
+            ("good", "in"),
+            ("socket", "inside"),
+            ("loop", "loop"),
+        ] {
+            symlink(to, directory.join(name)).unwrap();
+        }
+        (outside, directory)
+    }
+
+    async fn known(below: &Below, tokens: &[&str]) -> Vec<bool> {
+        let mut known = Vec::new();
+        for token in tokens {
+            known.push(below.look_up(token).await.expect(token).is_some());
+        }
+        known
+    }
+
+    #[tokio::test]
+    async fn k3_no_token_leaves_the_directory() {
+        let (outside, directory) = tree();
+        let absolute = outside.path().join("secret").to_str().unwrap().to_owned();
+        let long = "a".repeat(16_384);
+        for what in [What::File, What::Socket] {
+            let below = Below::new(directory.clone(), what);
+            for token in [
+                "", ".", "..", "/", "../", "sub/..", "../..", "out", "outside", "loop", "good\0",
+                "\0", "sub", "sub/", "good/x", "absent", &absolute, &long,
+            ] {
+                assert_eq!(below.look_up(token).await.unwrap(), None, "{what:?} {token:?}");
+            }
+        }
+        let sockets =
+            ["../socket", "../tokens2/socket", "sub/../socket", "good", "/socket", "x/socket"];
+        let below = Below::new(directory, What::Socket);
+        assert_eq!(known(&below, &sockets).await, [false; 6]);
+    }
+
+    /// Upstream asks for a file by the last part of a token, and lets a socket be in a directory.
+    #[tokio::test]
+    async fn k3_a_token_is_the_name_of_a_file_or_of_a_socket() {
+        let (_outside, directory) = tree();
+        let address = Address { host: "a.example".into(), port: 5900 };
+        let files = Below::new(directory.clone(), What::File);
+        for token in ["good", "in", "../good", "/x/good", "../../tokens2/good"] {
+            let found = files.look_up(token).await.unwrap();
+            assert_eq!(found, Some(Endpoint::Tcp(address.clone())), "{token}");
+        }
+        assert_eq!(known(&files, &["sub/deep", "socket", "GOOD"]).await, [false; 3]);
+        let sockets = Below::new(directory.clone(), What::Socket);
+        let real = fs::canonicalize(&directory).unwrap();
+        for (token, path) in [
+            ("socket", "socket"),
+            ("inside", "socket"),
+            ("sub/socket", "sub/socket"),
+            ("sub//socket", "sub/socket"),
+        ] {
+            let found = sockets.look_up(token).await.unwrap();
+            assert_eq!(found, Some(Endpoint::Unix(real.join(path))), "{token}");
+        }
+    }
+
+    #[tokio::test]
+    async fn k3_what_cannot_be_read_is_named_and_is_no_unknown_token() {
+        let (_outside, directory) = tree();
+        fs::write(directory.join("empty"), "").unwrap();
+        fs::write(directory.join("bytes"), b"\xff:1").unwrap();
+        fs::write(directory.join("long"), "a".repeat(5000)).unwrap();
+        let files = Below::new(directory.clone(), What::File);
+        for token in ["empty", "bytes", "long"] {
+            let error = files.look_up(token).await.unwrap_err().to_string();
+            assert!(error.contains(token), "{error}");
+        }
+        files.prepare().await.unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        for error in [files.prepare().await.unwrap_err(), files.look_up("good").await.unwrap_err()]
+        {
+            assert!(error.to_string().contains("no such file"), "{error}");
+        }
+        let none = Below::new("/dev/null".into(), What::File);
+        assert!(none.prepare().await.unwrap_err().to_string().ends_with("not a directory"));
+    }
+}

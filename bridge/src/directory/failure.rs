@@ -1,0 +1,49 @@
+//! Why a request means no destination: through its own fault, or because a source does not say.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::destination::Endpoint;
+use crate::error_text::error_text;
+
+/// How long a client waits until it is known where its token leads (K1).
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a request means no destination.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoDestination {
+    #[error("it has no token")]
+    NoToken,
+    #[error("its token is unknown")]
+    UnknownToken,
+    #[error("its token leads to {0}, which is not allowed")]
+    NotAllowed(Endpoint),
+    #[error("{0}")]
+    Source(#[from] SourceError),
+    #[error("cannot look up {0}: {1}")]
+    Unresolved(Endpoint, String),
+    #[error("cannot look its token up: no answer within {} s", PATIENCE.as_secs())]
+    Late,
+}
+
+impl NoDestination {
+    /// Whether whoever runs us need not look into it: strangers try what they like.
+    pub(crate) fn is_of_client(&self) -> bool {
+        matches!(self, Self::NoToken | Self::UnknownToken)
+    }
+}
+
+/// Why a source does not say where a token leads, or whether it does.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A file or directory of it cannot be read.
+    #[error("cannot read tokens from {}: {}", .0.display(), error_text(.1))]
+    Read(PathBuf, #[source] io::Error),
+    /// A file of it is not what it should be.
+    #[error("cannot read tokens from {}: {}", .0.display(), .1)]
+    Unusable(PathBuf, &'static str),
+    /// It has failed in a way that is our fault.
+    #[error("cannot read tokens: the look-up has failed")]
+    Failed,
+}

@@ -1,0 +1,92 @@
+//! Which destination a request means: the one that there is, or the one that its token stands for (K1).
+//!
+//! - `token` finds the token in a request,
+//! - `source` is asked what a token stands for; each kind of source is a file of its own: `token_file`
+//!   reads files of many, `below` takes the token for a name in a directory,
+//! - `target` reads a target as sources have it written,
+//! - `allowed` says where tokens may lead,
+//! - `failure` is why there is no destination.
+//!
+//! Knows request heads and endpoints. Must not know who asks, what that has shown, or what becomes of it.
+
+mod allowed;
+pub(crate) mod below;
+mod failure;
+mod source;
+mod target;
+pub(crate) mod token;
+pub(crate) mod token_file;
+
+use std::sync::Arc;
+
+use ::http::request::Parts;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::destination::{Destination, Endpoint};
+use crate::net::Lookups;
+pub use allowed::{Allowed, Network, Ports, Rule};
+pub(crate) use failure::NoDestination;
+use failure::PATIENCE;
+pub use failure::SourceError;
+pub use source::{Kind, Source};
+pub use token::TokenPlace;
+
+/// Which destination a request means.
+#[derive(Debug, Clone)]
+pub enum Directory {
+    /// All mean the same.
+    One(Arc<Destination>),
+    /// Each says it by its token.
+    Tokens(Tokens),
+}
+
+/// How a token becomes a destination.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// Where a request has its token.
+    pub place: TokenPlace,
+    /// What knows the tokens; may change at any time, for the clients to come.
+    pub source: watch::Receiver<Arc<Source>>,
+    /// Where they may lead; none: anywhere.
+    pub allowed: Option<Allowed>,
+}
+
+impl Directory {
+    /// The destination that a request means.
+    pub(crate) async fn destination(
+        &self,
+        head: &Parts,
+        lookups: &Lookups,
+    ) -> Result<Arc<Destination>, NoDestination> {
+        match self {
+            Self::One(destination) => Ok(Arc::clone(destination)),
+            // What a look-up needs is not kept for those who need none.
+            Self::Tokens(tokens) => {
+                let endpoint = Box::pin(tokens.endpoint(head, lookups)).await?;
+                Ok(Arc::new(Destination::Service(endpoint)))
+            }
+        }
+    }
+}
+
+impl<D: Into<Destination>> From<D> for Directory {
+    fn from(destination: D) -> Self {
+        Self::One(Arc::new(destination.into()))
+    }
+}
+
+impl Tokens {
+    async fn endpoint(&self, head: &Parts, lookups: &Lookups) -> Result<Endpoint, NoDestination> {
+        let token = self.place.token(head).ok_or(NoDestination::NoToken)?;
+        let source = Arc::clone(&self.source.borrow());
+        let search = async {
+            let endpoint = source.look_up(&token).await?.ok_or(NoDestination::UnknownToken)?;
+            match &self.allowed {
+                None => Ok(endpoint),
+                Some(allowed) => allowed.check(endpoint, lookups).await,
+            }
+        };
+        timeout(PATIENCE, search).await.unwrap_or(Err(NoDestination::Late))
+    }
+}

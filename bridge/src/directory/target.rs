@@ -1,0 +1,106 @@
+//! A target as sources have it written: `host:port`, `[::1]:port` or `unix_socket:/path`. Knows text only.
+
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+
+use crate::destination::{Address, Endpoint};
+use crate::net::zone;
+
+/// How upstream marks a path.
+const UNIX: &str = "unix_socket:";
+
+/// The longest name that DNS has, as text.
+const HOST_MAX: usize = 253;
+
+/// What a text without space around it means, or why nothing.
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
+    if let Some(path) = text.strip_prefix(UNIX) {
+        return match path {
+            "" => Err("unix_socket has no path"),
+            _ if path.contains('\0') => Err("a path has no NUL"),
+            _ => Ok(Endpoint::Unix(PathBuf::from(path))),
+        };
+    }
+    let (host, port) = text.rsplit_once(':').ok_or("it is not host:port")?;
+    Ok(Endpoint::Tcp(Address { host: self::host(host)?.to_owned(), port: self::port(port)? }))
+}
+
+/// An IPv6 address may do without its brackets: the last colon parts it from the port, as upstream has it.
+fn host(text: &str) -> Result<&str, &'static str> {
+    let in_brackets = text.strip_prefix('[').map(|rest| rest.strip_suffix(']').unwrap_or(""));
+    let host = in_brackets.unwrap_or(text);
+    let is_v6 = || host.parse::<Ipv6Addr>().is_ok() || zone::split(host).is_some();
+    if in_brackets.is_some() || host.contains(':') {
+        return is_v6().then_some(host).ok_or("its host is no IPv6 address");
+    }
+    let is_of_name = |letter: char| !letter.is_whitespace() && !letter.is_control();
+    match host {
+        // Upstream's resolver takes no host for this machine's loopback.
+        "" => Ok("localhost"),
+        _ if host.len() > HOST_MAX => Err("its host is too long"),
+        _ if !host.chars().all(|letter| is_of_name(letter) && !"[]/".contains(letter)) => {
+            Err("its host is no name")
+        }
+        _ => Ok(host),
+    }
+}
+
+fn port(text: &str) -> Result<u16, &'static str> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let port = text.parse().ok().filter(|port| is_number && *port != 0);
+    port.ok_or("its port is no number from 1 to 65535")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k2_the_forms_of_a_target() {
+        for (text, host, port) in [
+            ("a:1", "a", 1),
+            ("a.example:65535", "a.example", 65535),
+            ("192.0.2.1:5900", "192.0.2.1", 5900),
+            ("[::1]:5900", "::1", 5900),
+            ("::1:5900", "::1", 5900),
+            ("[fe80::1%eth0]:5900", "fe80::1%eth0", 5900),
+            (":5900", "localhost", 5900),
+            ("bücher.example:80", "bücher.example", 80),
+            ("a:0080", "a", 80),
+        ] {
+            let expected = Endpoint::Tcp(Address { host: host.into(), port });
+            assert_eq!(endpoint(text), Ok(expected), "{text}");
+        }
+        for path in ["/run/a", "a", "/run/a:1", "/run/a b"] {
+            let expected = Endpoint::Unix(PathBuf::from(path));
+            assert_eq!(endpoint(&format!("unix_socket:{path}")), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn k2_what_is_no_target() {
+        for text in [
+            "",
+            "a",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:-1",
+            "a:+1",
+            "a:http",
+            "a:1 # one",
+            "a b:1",
+            "a\u{7}:1",
+            "http://a:1",
+            "[::1:1",
+            "[a]:1",
+            "[]:1",
+            "a:b:1",
+            "unix_socket:",
+            "unix_socket:/a\0b",
+        ] {
+            assert!(endpoint(text).is_err(), "{text:?}");
+        }
+        assert!(endpoint(&format!("{}:1", "a".repeat(254))).is_err());
+    }
+}

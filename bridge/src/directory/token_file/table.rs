@@ -1,0 +1,288 @@
+//! One file of tokens as it was read, and whether its writer seems to have finished. Blocks.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing::warn;
+
+use super::super::failure::SourceError;
+use super::super::token::TokenPlace;
+use super::line::{self, Unreadable};
+use crate::destination::Endpoint;
+
+/// For how long a file that has changed may go on changing: what is not in it may be still to come.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// Two changes may have the same time: the kernel's clock for files ticks every 10 ms at the slowest.
+const TICK: Duration = Duration::from_millis(20);
+
+/// The longest file that is read, bytes.
+const LONGEST: u64 = 1 << 28;
+
+/// How many lines of a file are named that cannot be read.
+const NAMED_MAX: usize = 10;
+
+/// The mark that some editors put before text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What tells one content of a file from the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(file: &Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+
+    /// How long ago the last change was, by the clock of the file system; nothing if that is ahead.
+    fn age(&self) -> Duration {
+        let (seconds, nanoseconds) = self.changed;
+        let since_epoch = u64::try_from(seconds).map_or(Duration::ZERO, Duration::from_secs)
+            + Duration::from_nanos(nanoseconds.unsigned_abs());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        now.saturating_sub(since_epoch)
+    }
+}
+
+/// Something that changes from time to time, as it was when it was looked at last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) stamp: Stamp,
+    first: Instant,
+}
+
+impl Seen {
+    /// `before` is what was seen the last time.
+    pub(super) fn new(stamp: Stamp, before: Option<Seen>) -> Self {
+        before
+            .filter(|before| before.stamp == stamp)
+            .unwrap_or(Self { stamp, first: Instant::now() })
+    }
+
+    /// How long it may still be changing. A clock that is wrong does not count for ever.
+    pub(super) fn settles_in(&self) -> Duration {
+        settles_in(self.first).min(SETTLING.saturating_sub(self.stamp.age()))
+    }
+}
+
+/// The same for what was first seen to be gone at that time.
+pub(super) fn settles_in(first: Instant) -> Duration {
+    SETTLING.saturating_sub(first.elapsed())
+}
+
+/// A file of tokens as it was read.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) seen: Seen,
+    /// Whether it may have changed since in a way that its stamp does not show.
+    is_doubtful: bool,
+    targets: HashMap<Box<str>, Endpoint>,
+    /// The token of a last line that has no end yet: its target may not be whole.
+    unfinished: Option<Box<str>>,
+    /// The first lines that cannot be read, and how many more there are.
+    unreadable: Vec<(usize, Unreadable)>,
+    further: usize,
+    is_complained_of: bool,
+}
+
+impl Table {
+    /// Reads a file; `before` is what was read of it the last time.
+    pub(super) fn read(
+        path: &Path,
+        place: TokenPlace,
+        before: Option<&Table>,
+    ) -> Result<Self, SourceError> {
+        let failed = |error: io::Error| SourceError::Read(path.to_owned(), error);
+        let unusable = |why| Err(SourceError::Unusable(path.to_owned(), why));
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.size() > LONGEST {
+            return unusable("it is longer than 256 MiB");
+        }
+        let seen = Seen::new(Stamp::of(&metadata), before.map(|before| before.seen));
+        let is_doubtful = seen.stamp.age() < TICK;
+        let mut text = Vec::with_capacity(usize::try_from(metadata.size()).unwrap_or_default());
+        file.take(LONGEST).read_to_end(&mut text).map_err(failed)?;
+        let mut table = Self::parse(&text, place, seen);
+        table.is_doubtful = is_doubtful;
+        // A line that was named is not named again each time that another changes.
+        table.is_complained_of = before
+            .is_some_and(|before| before.is_complained_of && before.unreadable == table.unreadable);
+        Ok(table)
+    }
+
+    fn parse(text: &[u8], place: TokenPlace, seen: Seen) -> Self {
+        let mut table = Self {
+            seen,
+            is_doubtful: false,
+            targets: HashMap::new(),
+            unfinished: None,
+            unreadable: Vec::new(),
+            further: 0,
+            is_complained_of: false,
+        };
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        for (at, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            match line::read(line) {
+                Ok(None) => {}
+                Ok(Some((token, endpoint))) => {
+                    let token: Box<str> = place.normal(token).into();
+                    if !line.ends_with(b"\n") {
+                        table.unfinished = Some(token.clone());
+                    }
+                    // The last one counts, as in upstream.
+                    table.targets.insert(token, endpoint);
+                }
+                Err(why) if table.unreadable.len() < NAMED_MAX => {
+                    table.unreadable.push((at + 1, why));
+                }
+                Err(_) => table.further += 1,
+            }
+        }
+        table
+    }
+
+    /// Whether it is what a file has whose stamp is now this.
+    pub(super) fn is_of(&self, stamp: &Stamp) -> bool {
+        self.seen.stamp == *stamp && !self.is_doubtful
+    }
+
+    /// Where a token leads, if that is known.
+    pub(super) fn target(&self, token: &str) -> Option<&Endpoint> {
+        self.targets.get(token).filter(|_| !self.is_unfinished(token))
+    }
+
+    fn is_unfinished(&self, token: &str) -> bool {
+        self.unfinished.as_deref() == Some(token) && !self.seen.settles_in().is_zero()
+    }
+
+    /// Names the lines that cannot be read, once, when nobody is about to write the rest of them.
+    pub(super) fn complain(&mut self, path: &Path) {
+        if self.is_complained_of || !self.seen.settles_in().is_zero() {
+            return;
+        }
+        self.is_complained_of = true;
+        let path = path.display();
+        for (number, why) in &self.unreadable {
+            warn!("cannot read line {number} of {path}: {why}");
+        }
+        if self.further > 0 {
+            warn!("cannot read {} more lines of {path}", self.further);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::destination::Address;
+
+    fn table(text: &[u8], place: TokenPlace) -> Table {
+        let metadata = std::fs::metadata("/").unwrap();
+        let stamp = Stamp { changed: (0, 0), ..Stamp::of(&metadata) };
+        Table::parse(text, place, Seen::new(stamp, None))
+    }
+
+    /// Each was compared with the Python websockify 0.13. Where that looks the target up as it stands and
+    /// fails (a port in words, brackets, space in it), the line is none here, or means what was meant.
+    #[test]
+    fn k2_what_a_line_means() {
+        let tcp = |host: &str, port| Some(Endpoint::Tcp(Address { host: host.into(), port }));
+        let unix = |path: &str| Some(Endpoint::Unix(PathBuf::from(path)));
+        for (line, token, target) in [
+            ("a: h:1", "a", tcp("h", 1)),
+            ("a:\th:1", "a", tcp("h", 1)),
+            ("  a:   h:1  ", "a", tcp("h", 1)),
+            ("a: h:1\r", "a", tcp("h", 1)),
+            ("a:b: h:1", "a:b", tcp("h", 1)),
+            ("a b: h:1", "a b", tcp("h", 1)),
+            ("a : h:1", "a ", tcp("h", 1)),
+            ("ż: h:1", "ż", tcp("h", 1)),
+            ("a%20b: h:1", "a%20b", tcp("h", 1)),
+            ("a#b: h:1", "a#b", tcp("h", 1)),
+            ("a: :1", "a", tcp("localhost", 1)),
+            ("a: ::1:5900", "a", tcp("::1", 5900)),
+            ("a: [::1]:5900", "a", tcp("::1", 5900)),
+            ("a: unix_socket:/run/a", "a", unix("/run/a")),
+            ("a: unix_socket:/run/a:b", "a", unix("/run/a:b")),
+            ("\u{feff}a: h:1", "a", tcp("h", 1)),
+            ("# a: h:1", "# a", None),
+            ("  #a: h:1", "#a", None),
+        ] {
+            let table = table(line.as_bytes(), TokenPlace::Query);
+            assert_eq!(table.target(token), target.as_ref(), "{line:?}");
+            assert_eq!(table.unreadable, [], "{line:?}");
+        }
+        for line in [
+            "a:h:1",
+            "a h:1",
+            "a",
+            "a:",
+            ": h:1",
+            "a: h: 1",
+            "a: b: h:1",
+            "a: h",
+            "a: h:x",
+            "a: h:0",
+            "a: h:1 # b",
+            "a: unix_socket: /run/a",
+            "a = h:1",
+        ] {
+            let table = table(line.as_bytes(), TokenPlace::Query);
+            assert!(table.targets.is_empty(), "{line:?}");
+            assert_eq!(table.unreadable.len(), 1, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn k2_unreadable_lines_are_counted_and_the_others_count() {
+        let bad = "bad\n".repeat(12);
+        let text =
+            [b"a: h:1\n\n# b\n\xff: h:2\n".as_slice(), bad.as_bytes(), b"c: h:3\na: h:4"].concat();
+        let table = table(&text, TokenPlace::Query);
+        assert_eq!(table.unreadable[..2], [(4, Unreadable::NotText), (5, Unreadable::NotAPair)]);
+        assert_eq!((table.unreadable.len(), table.further), (NAMED_MAX, 3));
+        assert_eq!(table.targets.len(), 2);
+        let last = Endpoint::Tcp(Address { host: "h".into(), port: 4 });
+        assert_eq!(table.target("a"), Some(&last), "the last one counts");
+    }
+
+    #[test]
+    fn k1_hosts_are_the_same_in_either_case() {
+        let by_host = table(b"Desk.Example: h:1", TokenPlace::Host);
+        assert!(by_host.target("desk.example").is_some());
+        let by_query = table(b"Desk: h:1", TokenPlace::Query);
+        assert!(by_query.target("desk").is_none() && by_query.target("Desk").is_some());
+    }
+
+    #[test]
+    fn k2_a_line_that_is_still_being_written_is_not_believed() {
+        let metadata = std::fs::metadata("/").unwrap();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let changed = (now.as_secs().cast_signed() + 3600, 0);
+        let seen = Seen::new(Stamp { changed, ..Stamp::of(&metadata) }, None);
+        let table = Table::parse(b"a: h:1\nb: h:59", TokenPlace::Query, seen);
+        assert!(table.target("a").is_some() && table.target("b").is_none());
+        let settled = Seen { first: Instant::now().checked_sub(SETTLING).unwrap(), ..seen };
+        let table = Table::parse(b"a: h:1\nb: h:59", TokenPlace::Query, settled);
+        assert!(table.target("b").is_some(), "whatever the clock of the files says");
+    }
+}

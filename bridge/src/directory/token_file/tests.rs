@@ -1,0 +1,188 @@
+//! Files that change while they are asked.
+
+use std::os::unix::fs::symlink;
+use std::time::SystemTime;
+
+use super::*;
+use crate::destination::Address;
+
+fn source(path: &Path, rereads: Rereads) -> TokenFile {
+    TokenFile::new(path.to_owned(), TokenPlace::Query, rereads)
+}
+
+/// The port that a token leads to.
+async fn port(source: &TokenFile, token: &str) -> Option<u16> {
+    match source.look_up(token).await.unwrap() {
+        Some(Endpoint::Tcp(Address { port, .. })) => Some(port),
+        Some(Endpoint::Unix(path)) => panic!("{}", path.display()),
+        Some(Endpoint::Resolved(..)) => panic!("nothing is resolved here"),
+        None => None,
+    }
+}
+
+/// Makes a file old, so that nobody waits for the rest of it.
+fn age(path: &Path) -> bool {
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    fs::File::open(path).unwrap().set_modified(long_ago).is_ok()
+}
+
+#[tokio::test]
+async fn k2_what_stands_there_at_the_moment_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
+    fs::write(&path, "a: h:1\n").unwrap();
+    let source = source(&path, Rereads::WhenChanged);
+    assert_eq!(port(&source, "a").await, Some(1));
+    // Of the same length, and within one tick of the clock: in place, and renamed over.
+    for number in 2..9 {
+        fs::write(&path, format!("a: h:{number}\n")).unwrap();
+        assert_eq!(port(&source, "a").await, Some(number));
+        let other = directory.path().join("other");
+        fs::write(&other, format!("a: h:{}\n", number + 10)).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_eq!(port(&source, "a").await, Some(number + 10));
+    }
+    fs::write(&path, "b: h:3\n").unwrap();
+    assert_eq!(port(&source, "b").await, Some(3));
+    assert_eq!(port(&source, "a").await, None);
+}
+
+#[tokio::test]
+async fn k2_a_file_that_has_not_changed_is_not_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
+    fs::write(&path, "a: h:1\n").unwrap();
+    let source = source(&path, Rereads::WhenChanged);
+    assert_eq!(port(&source, "x").await, None, "it has settled by then");
+    assert_eq!(port(&source, "a").await, Some(1));
+    let mut files = source.0.lock().await;
+    let table = files.tables.values_mut().next().unwrap();
+    *table = Table::read(&path, TokenPlace::Query, None).unwrap();
+    let address = std::ptr::from_ref(table.target("a").unwrap());
+    drop(files);
+    assert_eq!(port(&source, "a").await, Some(1));
+    let files = source.0.lock().await;
+    let same = files.tables.values().next().unwrap().target("a").unwrap();
+    assert_eq!(std::ptr::from_ref(same), address, "the table is the one that was read before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k2_a_file_being_rewritten_never_makes_a_known_token_unknown() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
+    let lines = (1..=1000).map(|number| format!("token{number}: h:{number}\n"));
+    let text = lines.collect::<Vec<_>>().concat();
+    fs::write(&path, &text).unwrap();
+    let source = source(&path, Rereads::WhenChanged);
+    let writer = tokio::spawn(rewrite(path.clone(), text.clone()));
+    for number in (1..=1000).step_by(10) {
+        let found = port(&source, &format!("token{number}")).await;
+        assert_eq!(found, Some(number), "token{number}");
+    }
+    writer.abort();
+    let _ = writer.await;
+    fs::write(&path, &text).unwrap();
+    assert_eq!(port(&source, "token1001").await, None);
+}
+
+/// For ever: half of the file for a while, then all of it; sometimes it is gone.
+async fn rewrite(path: PathBuf, text: String) {
+    for round in 0.. {
+        if round % 3 == 0 {
+            fs::remove_file(&path).unwrap();
+            sleep(Duration::from_millis(2)).await;
+        }
+        fs::write(&path, &text[..text.len() / 2 + round % 7]).unwrap();
+        sleep(Duration::from_millis(2)).await;
+        fs::write(&path, &text).unwrap();
+        sleep(Duration::from_millis(4)).await;
+    }
+}
+
+#[tokio::test]
+async fn k2_a_directory_of_files_as_they_come_and_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("one"), "a: h:1\nb: h:2\n").unwrap();
+    fs::write(at("two"), "b: h:3\n").unwrap();
+    fs::write(at(".two.swp"), "hidden: h:4\n").unwrap();
+    fs::create_dir(at("sub")).unwrap();
+    fs::write(at("sub/three"), "deep: h:5\n").unwrap();
+    symlink("nowhere", at("dangling")).unwrap();
+    symlink("sub/three", at("link")).unwrap();
+    let source = source(directory.path(), Rereads::WhenChanged);
+    assert_eq!(port(&source, "a").await, Some(1));
+    assert_eq!(port(&source, "b").await, Some(3), "the last name counts");
+    assert_eq!(port(&source, "deep").await, Some(5), "by the link");
+    assert_eq!(port(&source, "hidden").await, None);
+    fs::write(at("four"), "c: h:6\n").unwrap();
+    assert_eq!(port(&source, "c").await, Some(6));
+    fs::remove_file(at("two")).unwrap();
+    assert_eq!(port(&source, "b").await, Some(2));
+    fs::remove_file(at("four")).unwrap();
+    assert_eq!(port(&source, "c").await, None);
+}
+
+#[tokio::test]
+async fn k2_a_file_read_once_is_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
+    let source = source(&path, Rereads::Never);
+    let error = source.look_up("a").await.unwrap_err().to_string();
+    assert!(error.contains("tokens: no such file"), "{error}");
+    fs::write(&path, "a: h:1\n").unwrap();
+    assert_eq!(port(&source, "a").await, Some(1), "it is read once it is there");
+    fs::write(&path, "a: h:2\nb: h:3\n").unwrap();
+    assert_eq!(port(&source, "a").await, Some(1));
+    assert_eq!(port(&source, "b").await, None);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(port(&source, "a").await, Some(1));
+}
+
+#[tokio::test]
+async fn k2_what_cannot_be_read_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = source(&directory.path().join("none"), Rereads::WhenChanged);
+    for error in [missing.prepare().await.unwrap_err(), missing.look_up("a").await.unwrap_err()] {
+        assert!(error.to_string().contains("none: no such file"), "{error}");
+    }
+    let device = source(Path::new("/dev/null"), Rereads::WhenChanged);
+    let error = device.look_up("a").await.unwrap_err().to_string();
+    assert!(error.contains("/dev/null: it is neither a file nor a directory"), "{error}");
+    let path = directory.path().join("huge");
+    fs::File::create(&path).unwrap().set_len((1 << 28) + 1).unwrap();
+    assert!(age(&path));
+    let huge = source(&path, Rereads::WhenChanged);
+    let error = huge.prepare().await.unwrap_err().to_string();
+    assert!(error.contains("longer than 256 MiB"), "{error}");
+}
+
+/// What a look-up takes is printed: no test asserts time. Reading does not stall the runtime, which has one thread.
+#[tokio::test]
+async fn k2_reading_a_million_lines_stalls_nobody() {
+    use std::fmt::Write;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
+    let mut text = String::new();
+    for number in 0..1_000_000_u32 {
+        writeln!(text, "token-{number}: host-{number}.example:{}", number % 60_000 + 1).unwrap();
+    }
+    fs::write(&path, text).unwrap();
+    let source = source(&path, Rereads::WhenChanged);
+    let mut prepared = std::pin::pin!(source.prepare());
+    let is_free = tokio::select! {
+        biased;
+        _ = &mut prepared => false,
+        () = tokio::task::yield_now() => true,
+    };
+    assert!(is_free, "read on the runtime's own thread");
+    prepared.await.unwrap();
+    assert_eq!(port(&source, "token-999999").await, Some(40_000));
+    assert_eq!(port(&source, "token-1000000").await, None);
+    let began = Instant::now();
+    for number in (0..1_000_000_u32).step_by(1000) {
+        let expected = u16::try_from(number % 60_000 + 1).unwrap();
+        assert_eq!(port(&source, &format!("token-{number}")).await, Some(expected));
+    }
+    println!("a look-up takes {:?}", began.elapsed() / 1000);
+}

@@ -1,0 +1,53 @@
+//! Tokens as requests have them, and lines of token files, beside what they mean when they are written again.
+
+use std::path::{Component, Path};
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::destination::Endpoint;
+use crate::directory::below::{What, name};
+use crate::directory::token::{of_host, of_query};
+use crate::directory::token_file::line;
+
+/// The bytes are a query, a host, and a line.
+pub fn token(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        query(text);
+        host(text);
+    }
+    if let Ok(Some((token, endpoint))) = line::read(bytes) {
+        let written = match &endpoint {
+            Endpoint::Tcp(address) => address.to_string(),
+            Endpoint::Unix(path) => format!("unix_socket:{}", path.display()),
+            Endpoint::Resolved(..) => panic!("nothing is resolved here"),
+        };
+        assert!(!token.is_empty() && !token.starts_with('#'));
+        let again = format!("{token}: {written}");
+        assert_eq!(line::read(again.as_bytes()), Ok(Some((token, endpoint))), "{again:?}");
+    }
+}
+
+fn query(text: &str) {
+    let Some(token) = of_query(text) else { return };
+    assert!(!token.ends_with('\n') && token.len() <= text.len());
+    // Nothing that follows counts, nor what has no value.
+    let encoded = utf8_percent_encode(&token, NON_ALPHANUMERIC);
+    let again = of_query(&format!("token=&x=y&token={encoded}&token=other"));
+    assert_eq!(again.as_deref(), Some(if token.is_empty() { "other" } else { &*token }));
+    for what in [What::File, What::Socket] {
+        let Some(path) = name(&token, what) else { continue };
+        let below = Path::new("/tokens").join(path);
+        let inside = below.strip_prefix("/tokens").expect("below the directory");
+        assert!(inside.components().all(|part| matches!(part, Component::Normal(_))));
+        assert!(
+            inside.components().count() > 0 && !below.as_os_str().as_encoded_bytes().contains(&0)
+        );
+    }
+}
+
+fn host(text: &str) {
+    let Some(token) = of_host(text) else { return };
+    assert!(token.len() <= text.len() && token.eq_ignore_ascii_case(&text[..token.len()]));
+    assert!(token.starts_with('[') || !token.contains(':'));
+    assert_eq!(of_host(&format!("{token}:6080")).as_ref(), Some(&token));
+}

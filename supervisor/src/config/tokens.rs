@@ -1,0 +1,84 @@
+//! Tokens as they were asked for: what knows them, where requests have them, where they may lead. Reads no
+//! file.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use bridge::{Allowed, TokenPlace};
+
+use super::allowed;
+use crate::cli::{Args, TokenPlugin};
+use crate::usage::{UsageError, invalid, needs};
+
+/// How a token becomes a target.
+#[derive(Debug, Clone)]
+pub(crate) struct TokensSpec {
+    pub(crate) plugin: TokenPlugin,
+    pub(crate) source: SourceText,
+    pub(crate) place: TokenPlace,
+    pub(crate) allowed: Option<Allowed>,
+}
+
+/// What a plugin is told, or where that stands.
+#[derive(Debug, Clone)]
+pub(crate) enum SourceText {
+    Typed(OsString),
+    In(PathBuf),
+}
+
+/// The option that asks for tokens, if one does.
+pub(super) fn option(args: &Args) -> Option<&'static str> {
+    let options = [
+        ("--target-config", args.target_config.is_some()),
+        ("--token-plugin", args.token_plugin.is_some()),
+    ];
+    options.into_iter().find(|(_, is_typed)| *is_typed).map(|(name, _)| name)
+}
+
+/// What `args` say of tokens.
+pub(super) fn spec(args: &Args) -> Result<Option<TokensSpec>, UsageError> {
+    check_needs(args)?;
+    let (plugin, source) = match (&args.target_config, &args.token_plugin) {
+        // It has the last word in upstream, too.
+        (Some(path), _) => (TokenPlugin::TokenFile, SourceText::Typed(path.into())),
+        (None, Some(typed)) => (plugin_named(typed)?, source(args)?),
+        (None, None) => return Ok(None),
+    };
+    let place = if args.host_token { TokenPlace::Host } else { TokenPlace::Query };
+    let allowed = args.target_allow.as_deref().map(allowed::list).transpose()?;
+    Ok(Some(TokensSpec { plugin, source, place, allowed }))
+}
+
+fn check_needs(args: &Args) -> Result<(), UsageError> {
+    let of_plugin = [
+        ("--token-source", args.token_source.is_some()),
+        ("--token-source-file", args.token_source_file.is_some()),
+    ];
+    let of_any =
+        [("--host-token", args.host_token), ("--target-allow", args.target_allow.is_some())];
+    let vain = of_plugin.into_iter().filter(|_| args.token_plugin.is_none());
+    let vain = vain.chain(of_any.into_iter().filter(|_| option(args).is_none()));
+    let first = { vain }.find(|(_, is_typed)| *is_typed);
+    first.map_or(Ok(()), |(name, _)| Err(needs(name, "--token-plugin")))
+}
+
+fn source(args: &Args) -> Result<SourceText, UsageError> {
+    match (&args.token_source, &args.token_source_file) {
+        (Some(typed), _) if typed.is_empty() => {
+            Err(UsageError("there is nothing in the value of '--token-source'".into()))
+        }
+        (Some(typed), _) => Ok(SourceText::Typed(typed.clone())),
+        (None, Some(path)) => Ok(SourceText::In(path.clone())),
+        (None, None) => Err(needs("--token-plugin", "--token-source")),
+    }
+}
+
+fn plugin_named(typed: &str) -> Result<TokenPlugin, UsageError> {
+    // Upstream's are Python classes, and may be named with their module.
+    let module = ["websockify.token_plugins.", "token_plugins."];
+    let name = module.iter().find_map(|module| typed.strip_prefix(module)).unwrap_or(typed);
+    TokenPlugin::ALL.into_iter().find(|plugin| plugin.name() == name).ok_or_else(|| {
+        let [others @ .., last] = TokenPlugin::ALL.map(TokenPlugin::name);
+        invalid("--token-plugin", typed, &format!("{} or {last}", others.join(", ")))
+    })
+}

@@ -1,0 +1,121 @@
+//! What knows our tokens, through our life: made before anything is started, and anew on SIGHUP. Knows nothing of
+//! who has which token.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use bridge::{Directory, Kind, Source};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::cli::TokenPlugin;
+use crate::config::{SourceText, TokensSpec};
+use crate::exit::Failure;
+
+/// The longest source that stands in a file, bytes.
+const SOURCE_MAX: u64 = 64 * 1024;
+
+/// The source of our tokens.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    spec: TokensSpec,
+    source: watch::Sender<Arc<Source>>,
+}
+
+impl Tokens {
+    /// Looks at what can be looked at while the person who asked for it can be told.
+    pub(crate) fn open(spec: &TokensSpec) -> Result<Self> {
+        let (source, path) = source(spec)?;
+        // Upstream does not start without it either. Other sources may come later.
+        if spec.plugin == TokenPlugin::TokenFileName {
+            std::fs::metadata(path.join(""))
+                .with_context(|| format!("cannot read tokens from {}", path.display()))?;
+        }
+        Ok(Self { spec: spec.clone(), source: watch::Sender::new(Arc::new(source)) })
+    }
+
+    /// Reads the source, and says what is wrong with it. Needs a runtime.
+    pub(crate) fn prepare(&self) {
+        let source = Arc::clone(&self.source.borrow());
+        tokio::spawn(async move {
+            if let Err(failure) = source.prepare().await {
+                warn!("{failure}");
+            }
+        });
+    }
+
+    /// Makes the source anew, for the clients to come. One that cannot be used changes nothing.
+    pub(crate) fn reload(&self) {
+        let source = match source(&self.spec) {
+            Ok((source, _)) => source,
+            Err(failure) => return keep(&Failure::from(failure).reason),
+        };
+        let used = self.source.clone();
+        tokio::spawn(async move {
+            match source.prepare().await {
+                Ok(()) => {
+                    used.send_replace(Arc::new(source));
+                    info!("tokens are read again");
+                }
+                Err(failure) => keep(&failure.to_string()),
+            }
+        });
+    }
+
+    /// What the bridge asks.
+    pub(crate) fn directory(&self) -> Directory {
+        Directory::Tokens(bridge::Tokens {
+            place: self.spec.place,
+            source: self.source.subscribe(),
+            allowed: self.spec.allowed.clone(),
+        })
+    }
+}
+
+fn keep(why: &str) {
+    warn!("the old tokens stay in use: {why}");
+}
+
+/// The source, and the path that it is.
+fn source(spec: &TokensSpec) -> Result<(Source, PathBuf)> {
+    let text = match &spec.source {
+        SourceText::Typed(text) => text.clone(),
+        SourceText::In(path) => {
+            read(path).with_context(|| format!("cannot read token source {}", path.display()))?
+        }
+    };
+    let path = std::path::absolute(text).context("cannot find the working directory")?;
+    let kind = match spec.plugin {
+        TokenPlugin::TokenFile => Kind::TokenFile,
+        TokenPlugin::ReadOnlyTokenFile => Kind::ReadOnlyTokenFile,
+        TokenPlugin::TokenFileName => Kind::TokenFileName,
+        TokenPlugin::UnixDomainSocketDirectory => Kind::UnixDomainSocketDirectory,
+    };
+    Ok((Source::new(kind(path.clone()), spec.place), path))
+}
+
+/// The one line of a file.
+fn read(path: &Path) -> Result<OsString> {
+    let mut text = Vec::new();
+    let length = File::open(path)?.take(SOURCE_MAX + 1).read_to_end(&mut text)? as u64;
+    ensure!(length <= SOURCE_MAX, "it is longer than 64 KiB");
+    let text = text.trim_ascii();
+    ensure!(!text.is_empty(), "it is empty");
+    ensure!(!text.contains(&b'\n'), "it has more than one line");
+    Ok(OsString::from_vec(text.to_owned()))
+}
+
+/// The files and directories that it stands in, as far as they are known.
+pub(crate) fn paths(spec: &TokensSpec) -> Vec<PathBuf> {
+    let own = match &spec.source {
+        SourceText::Typed(_) => None,
+        SourceText::In(path) => Some(path.clone()),
+    };
+    let source: Result<PathBuf> = source(spec).map(|(_, path)| path);
+    own.into_iter().chain(source).collect()
+}
