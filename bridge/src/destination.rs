@@ -31,6 +31,8 @@ pub enum Endpoint {
     Resolved(Address, Vec<SocketAddr>),
     /// At a Unix socket.
     Unix(PathBuf),
+    /// At a Unix socket whose name is a secret, and how it is shown (K8).
+    Unnamed(PathBuf, Box<str>),
 }
 
 /// A host, by name or number, and a port. Names are resolved anew for each session.
@@ -52,7 +54,7 @@ impl Endpoint {
                 self.connect_first(&addrs).await
             }
             Self::Resolved(_, addrs) => self.connect_first(addrs).await,
-            Self::Unix(path) => {
+            Self::Unix(path) | Self::Unnamed(path, _) => {
                 let stream = connect_unix(path).await;
                 Ok(Socket::Unix(stream.map_err(|error| self.failed(&error))?))
             }
@@ -105,6 +107,7 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Tcp(address) | Self::Resolved(address, _) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unnamed(_, shown) => write!(f, "unix:{shown}"),
         }
     }
 }

@@ -34,6 +34,12 @@ pub(crate) fn path(path: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{path}?{query}"))
 }
 
+/// A secret that stands alone.
+pub(crate) fn token(token: &str) -> String {
+    let shown: String = token.chars().take(OF_SECRET).collect();
+    format!("{shown}…")
+}
+
 /// Anything else.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(LONGEST) {
@@ -54,8 +60,7 @@ fn secret(pair: &str) -> Option<String> {
         });
         start = at + 1;
         if is_secret {
-            let shown: String = pair[start..].chars().take(OF_SECRET).collect();
-            return Some(format!("{}{shown}…", &pair[..start]));
+            return Some(format!("{}{}", &pair[..start], token(&pair[start..])));
         }
     }
     None

@@ -1,6 +1,7 @@
 //! Where tokens may lead (K7). A name is looked up first: the addresses that are checked are those that are
 //! connected to. Knows no token.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -62,28 +63,36 @@ impl Allowed {
                 }
                 Ok(Endpoint::Resolved(address, found))
             }
-            Endpoint::Unix(path) => self.check_path(path).await,
+            Endpoint::Unix(ref path) | Endpoint::Unnamed(ref path, _) => {
+                let checked = self.check_path(path.clone()).await;
+                match (checked, endpoint) {
+                    (Ok(Some(path)), Endpoint::Unnamed(_, shown)) => {
+                        Ok(Endpoint::Unnamed(path, shown))
+                    }
+                    (Ok(Some(path)), _) => Ok(Endpoint::Unix(path)),
+                    (Ok(None), endpoint) => Err(NoDestination::NotAllowed(endpoint)),
+                    (Err(why), endpoint) => {
+                        Err(NoDestination::Unresolved(endpoint, error_text(&why)))
+                    }
+                }
+            }
             Endpoint::Resolved(..) => Err(NoDestination::NotAllowed(endpoint)),
         }
     }
 
-    async fn check_path(&self, path: PathBuf) -> Result<Endpoint, NoDestination> {
+    /// Where the links of a path lead, if that is allowed.
+    async fn check_path(&self, path: PathBuf) -> io::Result<Option<PathBuf>> {
         let directories = self.0.iter().filter_map(|rule| match rule {
             Rule::Unix(directory) => Some(directory.clone()),
             Rule::Network(..) | Rule::Name(..) => None,
         });
-        let (directories, typed) = (directories.collect::<Vec<_>>(), path.clone());
+        let directories: Vec<_> = directories.collect();
         let found = spawn_blocking(move || {
-            let path = std::fs::canonicalize(&typed)?;
+            let path = std::fs::canonicalize(&path)?;
             let is_allowed = directories.iter().any(|directory| is_below(&path, directory));
             Ok(is_allowed.then_some(path))
         });
-        let found: std::io::Result<_> = found.await.unwrap_or_else(|failure| Err(failure.into()));
-        match found {
-            Ok(Some(path)) => Ok(Endpoint::Unix(path)),
-            Ok(None) => Err(NoDestination::NotAllowed(Endpoint::Unix(path))),
-            Err(error) => Err(NoDestination::Unresolved(Endpoint::Unix(path), error_text(&error))),
-        }
+        found.await.unwrap_or_else(|failure| Err(failure.into()))
     }
 }
 

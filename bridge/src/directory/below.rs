@@ -17,6 +17,7 @@ use tracing::warn;
 use super::failure::SourceError;
 use super::target;
 use crate::destination::Endpoint;
+use crate::redact;
 use crate::unadmitted::UNADMITTED;
 
 /// How many look-ups a file system that hangs may hold up at a time. The runtime has 512 threads for all
@@ -94,10 +95,12 @@ pub(crate) fn name(token: &str, what: What) -> Option<&Path> {
 fn find(directory: &Path, name: &Path, what: What) -> Result<Option<Endpoint>, SourceError> {
     let root = fs::canonicalize(directory);
     let root = root.map_err(|error| SourceError::Read(directory.to_owned(), error))?;
+    // A token stands in no record whole (K8).
+    let shown = directory.join(redact::token(&name.to_string_lossy()));
     let path = match fs::canonicalize(root.join(name)) {
         Ok(path) => path,
         Err(error) if is_absence(&error) => return Ok(None),
-        Err(error) => return Err(SourceError::Read(root.join(name), error)),
+        Err(error) => return Err(SourceError::Read(shown, error)),
     };
     if !path.starts_with(&root) {
         let directory = directory.display();
@@ -105,22 +108,24 @@ fn find(directory: &Path, name: &Path, what: What) -> Result<Option<Endpoint>, S
         return Ok(None);
     }
     match fs::symlink_metadata(&path).map(|found| found.file_type()) {
-        Ok(kind) if what == What::Socket && kind.is_socket() => Ok(Some(Endpoint::Unix(path))),
-        Ok(kind) if what == What::File && kind.is_file() => read(path).map(Some),
+        Ok(kind) if what == What::Socket && kind.is_socket() => {
+            Ok(Some(Endpoint::Unnamed(path, shown.to_string_lossy().into())))
+        }
+        Ok(kind) if what == What::File && kind.is_file() => read(&path, shown).map(Some),
         Ok(_) => Ok(None),
         Err(error) if is_absence(&error) => Ok(None),
-        Err(error) => Err(SourceError::Read(path, error)),
+        Err(error) => Err(SourceError::Read(shown, error)),
     }
 }
 
-/// The target in a file.
-fn read(path: PathBuf) -> Result<Endpoint, SourceError> {
+/// The target in a file, which is `shown` so.
+fn read(path: &Path, shown: PathBuf) -> Result<Endpoint, SourceError> {
     let mut text = Vec::new();
-    let read = File::open(&path).and_then(|file| file.take(TARGET_MAX + 1).read_to_end(&mut text));
+    let read = File::open(path).and_then(|file| file.take(TARGET_MAX + 1).read_to_end(&mut text));
     match read {
-        Err(error) => return Err(SourceError::Read(path, error)),
+        Err(error) => return Err(SourceError::Read(shown, error)),
         Ok(length) if length as u64 > TARGET_MAX => {
-            return Err(SourceError::Unusable(path, "it is longer than a target"));
+            return Err(SourceError::Unusable(shown, "it is longer than a target"));
         }
         Ok(_) => {}
     }
@@ -128,7 +133,7 @@ fn read(path: PathBuf) -> Result<Endpoint, SourceError> {
         Ok(text) => target::endpoint(text.trim()),
         Err(_) => Err("it is not text in UTF-8"),
     };
-    endpoint.map_err(|why| SourceError::Unusable(path, why))
+    endpoint.map_err(|why| SourceError::Unusable(shown, why))
 }
 
 /// Whether there is nothing of the name, nor can be.
@@ -221,7 +226,8 @@ mod tests {
             ("sub//socket", "sub/socket"),
         ] {
             let found = sockets.look_up(token).await.unwrap();
-            assert_eq!(found, Some(Endpoint::Unix(real.join(path))), "{token}");
+            let Some(Endpoint::Unnamed(found, _)) = found else { panic!("{token}: {found:?}") };
+            assert_eq!(found, real.join(path), "{token}");
         }
     }
 
@@ -234,7 +240,7 @@ mod tests {
         let files = Below::new(directory.clone(), What::File);
         for token in ["empty", "bytes", "long"] {
             let error = files.look_up(token).await.unwrap_err().to_string();
-            assert!(error.contains(token), "{error}");
+            assert!(error.contains(&format!("tokens/{}…: ", &token[..4])), "{error}");
         }
         files.prepare().await.unwrap();
         fs::remove_dir_all(&directory).unwrap();

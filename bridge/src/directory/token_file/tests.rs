@@ -14,8 +14,7 @@ fn source(path: &Path, rereads: Rereads) -> TokenFile {
 async fn port(source: &TokenFile, token: &str) -> Option<u16> {
     match source.look_up(token).await.unwrap() {
         Some(Endpoint::Tcp(Address { port, .. })) => Some(port),
-        Some(Endpoint::Unix(path)) => panic!("{}", path.display()),
-        Some(Endpoint::Resolved(..)) => panic!("nothing is resolved here"),
+        Some(other) => panic!("{other}"),
         None => None,
     }
 }
