@@ -7,6 +7,7 @@
 //! | `faults` | peers that vanish, counted (L4) |
 //! | `kernel` | older kernels, and containers that refuse and hide much (F2–F4, F7, F14) |
 //! | `tokens` | one port, many targets, and targets at Unix sockets (K1–K7, U3) |
+//! | `in_place` | command lines of the Python websockify, as people have them (U1) |
 //! | `tls` | encryption, client certificates, authentication (T1–T6) |
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
@@ -33,6 +34,7 @@
 mod command_line;
 mod demo;
 mod faults;
+mod in_place;
 mod kernel;
 mod manual;
 mod packaging;

@@ -1,0 +1,275 @@
+//! In place of the Python websockify (U1): command lines as people have them, and what must work then.
+//!
+//! `UNDER_TEST=upstream` runs the same lines with the Python websockify 0.13, which it gets from PyPI: each must
+//! work there too, but for those whose fault there is named.
+
+mod shapes;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::{
+    Actor, Caller, DEADLINE, SERVERS, Service, WEBSOCKIFY, Websockify, echo_service, frame,
+    free_port, needs,
+};
+use shapes::{SHAPES, Shape};
+
+/// What must work.
+pub(super) enum Then {
+    /// A session at this path.
+    Session(&'static str),
+    /// A session at this path, asked for with these header lines.
+    Headed(&'static str, &'static str),
+    /// A session for this host.
+    Host(&'static str),
+    /// An encrypted session at this path.
+    Tls(&'static str),
+    /// A page at this path.
+    Page(&'static str),
+    /// The same, encrypted.
+    TlsPage(&'static str),
+    /// A line of the log has this.
+    Shown(&'static str),
+}
+
+/// How long a line may take until it serves.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(50);
+/// What goes to and fro.
+const MESSAGE: &[u8] = b"hello";
+
+/// The Python websockify under test, if it is that.
+fn upstream() -> Option<&'static Path> {
+    static UPSTREAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let found = UPSTREAM.get_or_init(|| {
+        let name = std::env::var("UNDER_TEST").ok().filter(|name| !name.is_empty())?;
+        assert_eq!(name, "upstream", "UNDER_TEST");
+        let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("upstream-0.13.0");
+        let program = venv.join("bin/websockify");
+        if !program.exists() {
+            run(Command::new("python3").arg("-m").arg("venv").arg(&venv));
+            let packages = ["websockify==0.13.0", "requests", "redis", "jwcrypto"];
+            run(Command::new(venv.join("bin/pip")).args(["install", "--quiet"]).args(packages));
+        }
+        Some(program)
+    });
+    found.as_deref()
+}
+
+fn run(command: &mut Command) {
+    assert!(command.status().unwrap().success(), "{command:?}");
+}
+
+/// The files that the lines name, and the service behind them.
+struct Place {
+    directory: TempDir,
+    service: Service,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { directory: TempDir::new().unwrap(), service: echo_service() };
+        place.put("web/vnc.html", "noVNC");
+        place.put("web/vnc_lite.html", "noVNC");
+        place.put("web/index.html", "index");
+        let target = place.service.target();
+        let socket = place.at("sockets/vm1");
+        let tokens = format!("# desktops\nvm1: {target}\nvm2: unix_socket:{}\n", socket.display());
+        place.put("tokens.cfg", &tokens);
+        place.put("tokens/all", &tokens);
+        place.put("names/vm1", &target);
+        place.put("sockets/.keep", "");
+        echo_at(&socket);
+        let identity = SERVERS.issue("localhost");
+        for name in ["novnc.pem", "self.pem"] {
+            place.put(name, &identity.pem());
+        }
+        place.put("cert.pem", &identity.certificate.pem());
+        place.put("key.pem", &identity.key.serialize_pem());
+        let (key, locked) = (place.at("key.pem"), place.at("locked.pem"));
+        let mut openssl = Command::new("openssl");
+        openssl.args(["pkcs8", "-topk8", "-v2", "aes-256-cbc", "-passout", "pass:secret", "-in"]);
+        run(openssl.arg(key).arg("-out").arg(locked));
+        place
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        let path = self.at(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// What stands for the words of a text.
+    fn fill(&self, text: &str, port: u16) -> String {
+        let (port, service) = (port.to_string(), self.service.address.port().to_string());
+        let program = format!("{Actor} bind {port} listen serve");
+        text.replace("PROGRAM", &program)
+            .replace("TARGET", &format!("localhost:{service}"))
+            .replace("TPORT", &service)
+            .replace("PORT", &port)
+            .replace("DIR", self.directory.path().to_str().unwrap())
+    }
+}
+
+/// Sends back what it gets, at a Unix socket.
+fn echo_at(path: &Path) {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+        }
+    });
+}
+
+/// Asks for a session, and sends a message to and fro in it.
+fn exchange(
+    mut stream: impl Read + Write,
+    path: &str,
+    host: &str,
+    headers: &str,
+) -> Result<(), String> {
+    let (status, _) = ask(
+        &mut stream,
+        &format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: binary\r\n{headers}\r\n"
+        ),
+    )?;
+    if status != 101 {
+        return Err(format!("status {status}"));
+    }
+    stream.write_all(&frame(0x82, MESSAGE)).map_err(|error| error.to_string())?;
+    let mut got = Vec::new();
+    // Who greets does so before.
+    while !got.ends_with(MESSAGE) {
+        let mut start = [0; 2];
+        stream.read_exact(&mut start).map_err(|error| error.to_string())?;
+        let mut payload = vec![0; start[1].into()];
+        stream.read_exact(&mut payload).map_err(|error| error.to_string())?;
+        if start[0] != 0x82 {
+            return Err(format!("a frame that begins with {:#x}: {payload:?}", start[0]));
+        }
+        got.extend(payload);
+    }
+    stream.write_all(&frame(0x88, &1000_u16.to_be_bytes())).map_err(|error| error.to_string())
+}
+
+fn page(mut stream: impl Read + Write, path: &str) -> Result<(), String> {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    match ask(&mut stream, &head)? {
+        (200, length) if length > 0 => Ok(()),
+        (status, length) => Err(format!("status {status}, {length} bytes")),
+    }
+}
+
+/// The status of the answer, and what it says its length is.
+fn ask(stream: &mut (impl Read + Write), head: &str) -> Result<(u16, usize), String> {
+    stream.write_all(head.as_bytes()).map_err(|error| error.to_string())?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).map_err(|error| error.to_string())?;
+        answer.push(byte[0]);
+    }
+    let answer = String::from_utf8(answer).unwrap().to_lowercase();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let length = answer.lines().find_map(|line| line.strip_prefix("content-length: "));
+    Ok((status, length.map_or(0, |length| length.parse().unwrap())))
+}
+
+impl Then {
+    /// Whether it does, or why not yet.
+    fn works(&self, place: &Place, websockify: &Websockify, port: u16) -> Result<(), String> {
+        let plain = || {
+            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+                .map_err(|error| error.to_string())?;
+            stream.set_read_timeout(Some(DEADLINE)).map_err(|error| error.to_string())?;
+            Ok::<_, String>(stream)
+        };
+        let encrypted = || {
+            drop(plain()?);
+            Ok::<_, String>(Caller::anonymous().call(port)?.0)
+        };
+        match self {
+            Self::Session(path) => exchange(plain()?, path, "localhost", ""),
+            Self::Headed(path, headers) => exchange(plain()?, path, "localhost", headers),
+            Self::Host(host) => exchange(plain()?, "/websockify", host, ""),
+            Self::Tls(path) => exchange(encrypted()?, path, "localhost", ""),
+            Self::Page(path) => page(plain()?, path),
+            Self::TlsPage(path) => page(encrypted()?, path),
+            Self::Shown(expected) => {
+                let expected = place.fill(expected, port);
+                // Upstream writes it to whichever of these.
+                let mut lines = websockify.err.lines();
+                lines.extend(websockify.out.lines());
+                let is_shown = lines.iter().any(|line| line.contains(&expected));
+                is_shown.then_some(()).ok_or_else(|| format!("no {expected:?} in {lines:?}"))
+            }
+        }
+    }
+}
+
+impl Shape {
+    /// What does not work with it.
+    fn failures(&self, place: &Place) -> Vec<String> {
+        let port = free_port();
+        let line = place.fill(self.line, port);
+        let mut command = Command::new(upstream().unwrap_or(Path::new(WEBSOCKIFY)));
+        command.args(line.split_whitespace()).current_dir(&place.directory);
+        let mut websockify = Websockify::launch(&mut command);
+        let mut failures = Vec::new();
+        for then in self.then {
+            let began = Instant::now();
+            // Some are in the background, and none says so before it listens.
+            let last = loop {
+                match then.works(place, &websockify, port) {
+                    Ok(()) => break Ok(()),
+                    Err(reason) if began.elapsed() > PATIENCE => break Err(reason),
+                    Err(_) => sleep(LOOK),
+                }
+            };
+            if let Err(reason) = last {
+                let said = websockify.err.lines().join(" | ");
+                let ended = if websockify.is_running() { "" } else { " (ended)" };
+                failures.push(format!("{} ({}): {reason}{ended}: {said}", self.line, self.whence));
+                break;
+            }
+        }
+        failures
+    }
+}
+
+#[test]
+fn u1_command_lines_that_are_in_use_work() {
+    if !needs(&["openssl"]) {
+        return;
+    }
+    let place = Place::new();
+    let mut failures = Vec::new();
+    for shape in SHAPES {
+        let found = shape.failures(&place);
+        match shape.fault.filter(|_| upstream().is_some()) {
+            Some(fault) if found.is_empty() => {
+                failures.push(format!("{}: not {fault}", shape.line));
+            }
+            Some(_) => {}
+            None => failures.extend(found),
+        }
+    }
+    assert!(SHAPES.len() >= 40);
+    assert_eq!(failures, Vec::<String>::new(), "of {}", SHAPES.len());
+}

@@ -1,0 +1,198 @@
+//! Command lines in the shapes in which people have them: documentation, container entry points, unit files,
+//! supervisord sections and launchers of the Python websockify. Each with what must work then.
+//!
+//! | word | stands for |
+//! |---|---|
+//! | `PORT` | a free port |
+//! | `TARGET`, `TPORT` | a service at `localhost:TPORT`, which sends back what it gets |
+//! | `DIR` | a directory with all the files that are named |
+//! | `PROGRAM` | a program that serves one client after the other on `PORT` |
+
+use super::Then::{self, Host, Page, Session, Shown, Tls, TlsPage};
+
+/// A command line, and what must work.
+pub(super) struct Shape {
+    /// Whose it is.
+    pub(super) whence: &'static str,
+    pub(super) line: &'static str,
+    pub(super) then: &'static [Then],
+    /// Why it does not work with the Python websockify 0.13 as PyPI has it.
+    pub(super) fault: Option<&'static str>,
+}
+
+impl Shape {
+    const fn fails_upstream(self, fault: &'static str) -> Self {
+        Self { fault: Some(fault), ..self }
+    }
+}
+
+/// Where noVNC's pages connect to.
+const NOVNC: &str = "/websockify";
+/// The same, with a token.
+const TOKEN: &str = "/websockify?token=vm1";
+
+const NO_REBIND: &str = "its rebind.so is not built by PyPI's installers";
+
+const fn shape(whence: &'static str, line: &'static str, then: &'static [Then]) -> Shape {
+    Shape { whence, line, then, fault: None }
+}
+
+pub(super) const SHAPES: &[Shape] = &[
+    // Addresses.
+    shape("the manual page", "PORT TARGET", &[Session("/")]),
+    shape("supervisord", ":PORT TARGET", &[Session(NOVNC)]),
+    shape("container", "0.0.0.0:PORT TARGET", &[Session(NOVNC)]),
+    shape("autopilot bridge", "127.0.0.1:PORT 127.0.0.1:TPORT", &[Session("/")]),
+    shape("behind a proxy", "localhost:PORT TARGET", &[Session(NOVNC)]),
+    shape("container", "PORT :TPORT", &[Session(NOVNC)]),
+    shape("container", "--prefer-ipv6 PORT TARGET", &[Session(NOVNC)]),
+    shape("desktop image", "-6 PORT localhost:TPORT", &[Session(NOVNC)]),
+    // Pages.
+    shape("Debian's noVNC", "--web=DIR/web PORT TARGET", &[Session(NOVNC), Page("/vnc.html")]),
+    shape("unit file", "--web=DIR/web/ PORT TARGET", &[Page("/vnc.html"), Page("/")]),
+    shape("container", "--web DIR/web 0.0.0.0:PORT 127.0.0.1:TPORT", &[Page("/vnc.html")]),
+    shape("container", "0.0.0.0:PORT 127.0.0.1:TPORT --web=DIR/web", &[Page("/vnc.html")]),
+    shape("notebook", "PORT TARGET --web DIR/web/", &[Session(NOVNC), Page("/vnc_lite.html")]),
+    shape(
+        "novnc_proxy",
+        "--web DIR/web --cert DIR/novnc.pem PORT TARGET",
+        &[Session(NOVNC), Tls(NOVNC), TlsPage("/vnc.html")],
+    ),
+    shape(
+        "novnc_proxy --file-only --heartbeat --idle-timeout --record --ssl-only",
+        "--ssl-only --file-only --web DIR/web --cert DIR/cert.pem --key DIR/key.pem PORT TARGET \
+         --heartbeat 30 --idle-timeout 3600 --record DIR/record",
+        &[Tls(NOVNC), TlsPage("/vnc.html")],
+    ),
+    // Certificates.
+    shape(
+        "container",
+        "-D --web=DIR/web/ --cert=DIR/novnc.pem PORT TARGET",
+        &[Tls(NOVNC), TlsPage("/vnc.html")],
+    ),
+    shape(
+        "container, before the certificate is made",
+        "-D --web=DIR/web/ --cert=~/novnc.pem PORT TARGET",
+        &[Session(NOVNC), Page("/vnc.html")],
+    ),
+    shape("README", "--cert=DIR/cert.pem --key=DIR/key.pem PORT TARGET", &[Tls("/"), Session("/")]),
+    shape(
+        "conference bridge",
+        "-D --ssl-only --cert DIR/cert.pem --key DIR/key.pem PORT TARGET",
+        &[Tls("/")],
+    ),
+    shape(
+        "hardened",
+        "--ssl-only --cert=DIR/novnc.pem --ssl-version=tlsv1_2 \
+         --ssl-ciphers=HIGH:!aNULL:!MD5:ECDHE+AESGCM PORT TARGET",
+        &[Tls("/")],
+    ),
+    shape(
+        "locked key",
+        "--cert=DIR/cert.pem --key=DIR/locked.pem --key-password=secret PORT TARGET",
+        &[Tls("/")],
+    ),
+    shape("self.pem in the working directory", "--ssl-only PORT TARGET", &[Tls(NOVNC)]),
+    // Background.
+    shape("script", "PORT TARGET -D", &[Session(NOVNC)]),
+    shape("script", "PORT TARGET --daemon", &[Session(NOVNC)]),
+    shape("script", "--daemon --log-file=DIR/log PORT TARGET", &[Session(NOVNC)]),
+    shape(
+        "script",
+        "--web DIR/web --daemon --log-file DIR/log --token-plugin TokenFile --token-source DIR/tokens.cfg PORT",
+        &[Session(TOKEN)],
+    ),
+    shape("Open OnDemand", "-D PORT TARGET --heartbeat=30", &[Session(NOVNC)]),
+    // Logs.
+    shape("Open OnDemand", "PORT TARGET", &[Shown("proxying from :PORT to TARGET")]),
+    shape(
+        "script",
+        "--verbose PORT TARGET",
+        &[Session(NOVNC), Shown("proxying from :PORT to TARGET")],
+    ),
+    shape("script", "-v PORT TARGET --traffic", &[Session(NOVNC)]),
+    shape("unit file", "--log-file=DIR/log PORT TARGET", &[Shown("proxying from :PORT to TARGET")]),
+    // Limits.
+    shape("container", "--timeout 0 --heartbeat 30 PORT TARGET", &[Session(NOVNC)]),
+    shape("container", "--web=DIR/web --heartbeat=30 PORT TARGET", &[Session(NOVNC)]),
+    shape("launcher", "--run-once PORT TARGET", &[Session(NOVNC)]),
+    shape("launcher", "--run-once --timeout=15 --idle-timeout=300 PORT TARGET", &[Session(NOVNC)]),
+    // Older engines' options.
+    shape("supervisord", "--libserver --web DIR/web PORT TARGET", &[Session(NOVNC)])
+        .fails_upstream("its other server has no unix_listen"),
+    // Tokens.
+    shape(
+        "container",
+        "--token-plugin TokenFile --token-source DIR/tokens/ 0.0.0.0:PORT",
+        &[Session(TOKEN), Session("/?token=vm2"), Shown("to targets generated by TokenFile")],
+    ),
+    shape(
+        "unit file",
+        "--web=DIR/web --token-plugin=TokenFile --token-source=DIR/tokens.cfg 127.0.0.1:PORT",
+        &[Session(TOKEN), Page("/vnc.html")],
+    ),
+    shape(
+        "launcher",
+        "PORT --token-plugin TokenFile --token-source DIR/tokens.cfg -D",
+        &[Session(TOKEN)],
+    ),
+    shape(
+        "cloud controller",
+        "--web DIR/web --token-plugin TokenFile --token-source=DIR/tokens -D PORT",
+        &[Session(TOKEN)],
+    ),
+    shape("script", "-D --web=DIR/web/ PORT --target-config DIR/tokens.cfg", &[Session(TOKEN)]),
+    shape("script", "--web DIR/web --target-config=DIR/tokens.cfg PORT", &[Session(TOKEN)]),
+    shape(
+        "launcher",
+        "--token-plugin=ReadOnlyTokenFile --token-source=DIR/tokens.cfg PORT",
+        &[Session(TOKEN)],
+    ),
+    shape(
+        "launcher",
+        "--token-plugin=websockify.token_plugins.TokenFile --token-source=DIR/tokens.cfg PORT",
+        &[Session(TOKEN)],
+    ),
+    shape(
+        "one file a desktop",
+        "--token-plugin=TokenFileName --token-source=DIR/names PORT",
+        &[Session(TOKEN)],
+    ),
+    shape(
+        "one socket a virtual machine",
+        "--token-plugin UnixDomainSocketDirectory --token-source DIR/sockets PORT",
+        &[Session(TOKEN)],
+    ),
+    shape(
+        "one name a desktop",
+        "--host-token --token-plugin TokenFile --token-source DIR/tokens.cfg PORT",
+        &[Host("vm1")],
+    ),
+    // Authentication.
+    shape(
+        "gateway",
+        "--auth-plugin=BasicHTTPAuth --auth-source=me:secret PORT TARGET",
+        &[Then::Headed("/", "Authorization: Basic bWU6c2VjcmV0\r\n")],
+    ),
+    shape(
+        "gateway",
+        "--web DIR/web --web-auth --auth-plugin BasicHTTPAuth --auth-source me:secret PORT TARGET",
+        &[Then::Headed("/", "Authorization: Basic bWU6c2VjcmV0\r\n")],
+    ),
+    shape(
+        "gateway",
+        "--auth-plugin ExpectOrigin --auth-source https://desk.example PORT TARGET",
+        &[Then::Headed("/", "Origin: https://desk.example\r\n")],
+    ),
+    // Unix sockets.
+    shape("hypervisor", "--unix-target=DIR/sockets/vm1 PORT", &[Session(NOVNC)]),
+    shape("hypervisor", "PORT --unix-target DIR/sockets/vm1 --web DIR/web", &[Session(NOVNC)]),
+    // Programs.
+    shape("the manual page", "PORT -- PROGRAM", &[Session("/")]).fails_upstream(NO_REBIND),
+    shape("the manual page", "PORT --wrap-mode=ignore -- PROGRAM", &[Session("/")])
+        .fails_upstream(NO_REBIND),
+    shape("unit file", "--wrap-mode=respawn --web=DIR/web PORT -- PROGRAM", &[Session("/")])
+        .fails_upstream(NO_REBIND),
+    shape("supervisord", "--key=DIR/key.pem --cert=DIR/cert.pem PORT -- PROGRAM", &[Tls("/")])
+        .fails_upstream(NO_REBIND),
+];
