@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     Actor, Caller, DEADLINE, SERVERS, Service, WEBSOCKIFY, Websockify, echo_service, frame,
-    free_port, needs,
+    free_port, needs, root,
 };
 use shapes::{SHAPES, Shape};
 
@@ -272,4 +272,25 @@ fn u1_command_lines_that_are_in_use_work() {
     }
     assert!(SHAPES.len() >= 40);
     assert_eq!(failures, Vec::<String>::new(), "of {}", SHAPES.len());
+}
+
+/// U1: what the manual page tells to type where a virtual environment has the Python one.
+#[test]
+fn u1_a_virtual_environments_websockify_may_be_this_one() {
+    let page = fs::read_to_string(root().join("man/sections/python.roff")).unwrap();
+    let line = page.lines().find(|line| line.starts_with("ln ")).unwrap().replace("\\-", "-");
+    let place = TempDir::new().unwrap();
+    let bin = place.path().join("venv/bin");
+    fs::create_dir_all(&bin).unwrap();
+    fs::write(bin.join("websockify"), "#!/usr/bin/python3\n").unwrap();
+    let installed = "/usr/bin/websockify";
+    assert!(line.contains(installed), "{line}");
+    let line = line.replace(installed, WEBSOCKIFY);
+    run(Command::new("sh").args(["-ec", &line]).current_dir(&place));
+    let (port, service) = (free_port().to_string(), echo_service());
+    let mut command = Command::new(bin.join("websockify"));
+    let websockify = Websockify::launch(command.args([&port, &service.target()]));
+    websockify.wait_for_log(&["proxying from"]);
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse().unwrap())).unwrap();
+    exchange(stream, "/", "localhost", "").unwrap();
 }

@@ -15,7 +15,7 @@ const NAME: &str = "websockify";
 /// The sections of our own words, in `man/sections`; the options stand between the two lists.
 const BEFORE: &[&str] = &["synopsis", "description"];
 const AFTER: &[&str] =
-    &["wrapping", "tokens", "encryption", "protocols", "service", "security", "examples"];
+    &["wrapping", "tokens", "encryption", "protocols", "service", "security", "examples", "python"];
 
 fn page() -> String {
     // The arguments that are no options are explained in the description.

@@ -48,13 +48,13 @@ export class Websockify {
   #ended;
   log = "";
 
-  /** Starts it, and ends it and all that it started with the test `t`. */
-  constructor(t, args, env = {}) {
+  /** Starts it, or by `program`, and ends it and all that it started with the test `t`. */
+  constructor(t, args, env = {}, program = WEBSOCKIFY) {
     // What it unpacks outlives it, if a daemon does.
     const scratch = mkdtempSync(join(tmpdir(), "websockify-browser-"));
     chmodSync(scratch, 0o1777);
     afterwards(t, () => rmSync(scratch, { recursive: true }));
-    this.#child = spawn(WEBSOCKIFY, args, {
+    this.#child = spawn(program, args, {
       env: { ...process.env, TMPDIR: scratch, ...env, [MARK]: this.#mark },
       stdio: ["ignore", "ignore", "pipe"],
     });
@@ -64,8 +64,8 @@ export class Websockify {
   }
 
   /** Starts it, and waits until its port is open. */
-  static async listening(t, args, env) {
-    const websockify = new Websockify(t, args, env);
+  static async listening(t, args, env, program) {
+    const websockify = new Websockify(t, args, env, program);
     await websockify.said(/ listening on /);
     return websockify;
   }
