@@ -182,7 +182,7 @@ fn c5_fish_completes_options_and_their_values() {
     let file = directory.path().join("fish/completions/websockify.fish");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(file, completions(Shell::Fish)).unwrap();
-    let script = "complete -C 'websockify --wrap-mode=re'; complete -C 'websockify --log'";
+    let script = "complete -C 'websockify --wrap-mode=re'; complete -C 'websockify --log-f'";
     let mut fish = Command::new("fish");
     let said = said_by(fish.args(["-c", script]).env("XDG_CONFIG_HOME", directory.path()));
     let words: Vec<_> = said.lines().filter_map(|line| line.split('\t').next()).collect();

@@ -73,13 +73,34 @@ pub enum Readiness {
 pub(crate) struct Trial {
     /// To be counted up at the first byte, if the session is not counted already.
     served: Option<Arc<AtomicU64>>,
+    /// Whether the program is known to have it.
+    is_accepted: bool,
 }
 
 impl Trial {
     /// The first byte has come, or a later one.
     pub(crate) fn count(&mut self) {
+        self.is_accepted = true;
         if let Some(served) = self.served.take() {
             served.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the connection may still be in the program's accept queue.
+    pub(crate) fn may_be_queued(&self) -> bool {
+        !self.is_accepted
+    }
+
+    /// Whether the program's end of it is gone. When a listener is closed, the kernel resets what is left in its
+    /// queue, once: that packet may be lost where too many wait (`net.core.netdev_max_backlog`), and
+    /// then nothing comes any more.
+    pub(crate) fn is_gone(&mut self, (ours, program): (SocketAddr, SocketAddr)) -> bool {
+        match sock_diag::accepted(program, ours) {
+            Ok(is_accepted) => {
+                self.is_accepted = is_accepted;
+                false
+            }
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
     }
 }
@@ -205,14 +226,19 @@ impl Gate {
 }
 
 impl Program {
+    /// For a connection of which nothing is known.
+    fn untried(&self) -> Trial {
+        Trial { served: Some(Arc::clone(&self.served)), is_accepted: false }
+    }
+
     /// For a connection that was accepted, or is taken to be.
     fn trial(&self, acceptance: Acceptance) -> Trial {
         match acceptance {
             Acceptance::Accepted => {
                 self.served.fetch_add(1, Ordering::Relaxed);
-                Trial { served: None }
+                Trial { served: None, is_accepted: true }
             }
-            Acceptance::Queued => Trial { served: Some(Arc::clone(&self.served)) },
+            Acceptance::Queued => self.untried(),
         }
     }
 }
@@ -235,10 +261,7 @@ async fn connect_at_once(
         let addr = ready(&mut readiness, program, deadline).await?;
         if !std::mem::take(&mut has_lost) {
             match connect(addr).await {
-                Ok(stream) => {
-                    let served = Some(Arc::clone(&program.served));
-                    return Ok((stream, Trial { served }));
-                }
+                Ok(stream) => return Ok((stream, program.untried())),
                 Err(error) if is_absence(&error) => {}
                 Err(error) => {
                     program.recheck.notify_one();

@@ -188,9 +188,10 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Ready when it is time to look after a peer that is not heard, because the other takes nothing.
+    /// Ready when it is time to look after a peer that is not heard, because the other takes nothing, or
+    /// because it is a program that may not have accepted us.
     fn poll_look(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stuck().is_some() {
+        if self.stuck().is_some() || self.trial.as_ref().is_some_and(Trial::may_be_queued) {
             return self.client.session.poll_look(cx);
         }
         self.client.session.forget_look();
@@ -199,6 +200,13 @@ impl<'a> Pump<'a> {
 
     /// Looks whether the peer that is not heard is still there, and what follows from that.
     fn look(&mut self, cx: &mut Context<'_>) {
+        if let Some(trial) = self.trial.as_mut().filter(|trial| trial.may_be_queued())
+            && let Some(ends) = self.target.tcp_ends()
+            && trial.is_gone(ends)
+        {
+            self.input = Side::Failed(io::ErrorKind::ConnectionReset);
+            return;
+        }
         let Some(stuck) = self.stuck() else { return };
         let client = self.client.look_after(cx);
         if client == PeerStatus::Failed {

@@ -72,7 +72,10 @@ struct Socket {
 fn connection(local: SocketAddr, peer: SocketAddr) -> io::Result<Socket> {
     let (local, peer) = (canonical(local), canonical(peer));
     if answers()? {
-        return netlink::exact(local, peer);
+        let found = netlink::exact(local, peer)?;
+        // In the place of a connection that there is not, the kernel tells of who listens there.
+        let is_connection = found.state != TCP_LISTEN;
+        return is_connection.then_some(found).ok_or_else(|| io::ErrorKind::NotFound.into());
     }
     let mut sockets = proc_net::sockets()?.into_iter();
     let found = sockets.find(|socket| (socket.local, socket.peer) == (local, peer));
@@ -212,8 +215,11 @@ mod tests {
             assert!(accepted(target, ours).unwrap(), "{bind}: taken");
             drop(peer);
             assert!(accepted(target, ours).unwrap(), "{bind}: taken and closed");
-            let nowhere = SocketAddr::new(target.ip(), 1);
-            assert_eq!(accepted(nowhere, ours).unwrap_err().kind(), io::ErrorKind::NotFound);
+            let [nowhere, nobody] = [target, ours].map(|at| SocketAddr::new(at.ip(), 1));
+            for (target, ours) in [(nowhere, ours), (target, nobody)] {
+                let error = accepted(target, ours).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::NotFound, "{bind}: {ours} to {target}");
+            }
         }
     }
 

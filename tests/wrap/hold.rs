@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Notes;
-use crate::support::{Actor, Client, Websockify, field, free_port, is_refused, wait_until};
+use crate::support::{Actor, Client, Lan, Websockify, field, free_port, is_refused, wait_until};
 
 /// Serves one connection and ends with 1, as `telnetd -debug` does.
 fn one_connection(port: u16, service: &str) -> String {
@@ -230,6 +230,33 @@ fn f35_clients_between_two_listeners_are_held_while_the_program_lives() {
         assert_eq!(websockify.logged(&["code 1011"]), Vec::<String>::new());
         assert_eq!(websockify.stop(), 0);
     }
+}
+
+/// F35: the kernel says once that a listener is closed to those in its queue, and that may be lost.
+#[test]
+fn f35_clients_whose_reset_is_lost_are_served_by_the_next_listener() {
+    let Some(lan) = Lan::new() else { return };
+    if !lan.here.lose_resets() {
+        return;
+    }
+    lan.here.run(|| {
+        let port = free_port();
+        let one = format!("{Actor} bind {port} listen accept close-listener greet echo exit 1");
+        let script = format!("while :; do {one}; done");
+        let mut websockify = Websockify::start_with(&format!("{port} -v --"), |command| {
+            command.args(["sh", "-c", &script]);
+        });
+        websockify.wait_until_open();
+        // Who has not lost the first connection loses the second one.
+        assert_distinct(
+            together(3, port, |client, _| {
+                client.be_patient(Duration::from_secs(60));
+                client.read_line()
+            }),
+            3,
+        );
+        assert_eq!(websockify.stop(), 0);
+    });
 }
 
 /// F35, W6: when it ends, those who are held hear of it at once.

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -47,6 +48,14 @@ impl Socket {
     pub(crate) fn unsent(&self) -> u64 {
         let peer = either!(self, io => io.peer_addr().map(drop));
         peer.map_or(0, |()| unsent(self))
+    }
+
+    /// Our address and the peer's, if it is a TCP connection that was not reset.
+    pub(crate) fn tcp_ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self {
+            Self::Tcp(stream) => Some((stream.local_addr().ok()?, stream.peer_addr().ok()?)),
+            Self::Unix(_) => None,
+        }
     }
 
     /// What is known of the peer without reading. The kernel says nothing of an end that is behind bytes
