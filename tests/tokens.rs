@@ -1,6 +1,7 @@
 //! One port, many targets (K), and targets at Unix sockets (U3).
 
 mod sources;
+mod web_servers;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -229,7 +229,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", help_heading = "Targets")]
     pub(crate) token_plugin: Option<String>,
 
-    /// What that reads: a file or directory [default: none]
+    /// What that asks: a file, directory or URL [default: none]
     #[arg(long, value_name = "ARG", help_heading = "Targets")]
     pub(crate) token_source: Option<OsString>,
 
@@ -322,14 +322,18 @@ pub(crate) enum TokenPlugin {
     ReadOnlyTokenFile,
     TokenFileName,
     UnixDomainSocketDirectory,
+    BaseTokenApi,
+    JsonTokenApi,
 }
 
 impl TokenPlugin {
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::TokenFile,
         Self::ReadOnlyTokenFile,
         Self::TokenFileName,
         Self::UnixDomainSocketDirectory,
+        Self::BaseTokenApi,
+        Self::JsonTokenApi,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -338,6 +342,8 @@ impl TokenPlugin {
             Self::ReadOnlyTokenFile => "ReadOnlyTokenFile",
             Self::TokenFileName => "TokenFileName",
             Self::UnixDomainSocketDirectory => "UnixDomainSocketDirectory",
+            Self::BaseTokenApi => "BaseTokenAPI",
+            Self::JsonTokenApi => "JSONTokenApi",
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::program::state::{Policy, WrapMode};
 use crate::usage::{UsageError, invalid};
 use access::Access;
 use address::Source;
-pub(crate) use tokens::{SourceText, TokensSpec};
+pub(crate) use tokens::{TokenSource, TokensSpec, kind as token_kind};
 
 /// Everything that was asked for. Made once, and never changed.
 #[derive(Debug)]
@@ -385,6 +385,15 @@ mod tests {
             (
                 "80 --token-plugin=TokenFile --token-source=",
                 "nothing in the value of '--token-source'",
+            ),
+            (
+                "80 --token-plugin=BaseTokenAPI --token-source=http://u:secret@h/",
+                "invalid value for '--token-source': BaseTokenAPI expects a URL with %s where the token goes: it has \
+                 no %s",
+            ),
+            (
+                "80 --token-plugin=JSONTokenApi --token-source=/tokens/%s",
+                "'--token-source': JSONTokenApi expects a URL with %s where the token goes: it has no http",
             ),
             (
                 "80 --token-plugin=Magic --token-source=x",

@@ -8,13 +8,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use bridge::{Directory, Kind, Source};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::cli::TokenPlugin;
-use crate::config::{SourceText, TokensSpec};
+use crate::config::{TokenSource, TokensSpec, token_kind};
 use crate::exit::Failure;
 
 /// The longest source that stands in a file, bytes.
@@ -30,12 +29,13 @@ pub(crate) struct Tokens {
 impl Tokens {
     /// Looks at what can be looked at while the person who asked for it can be told.
     pub(crate) fn open(spec: &TokensSpec) -> Result<Self> {
-        let (source, path) = source(spec)?;
+        let kind = kind(spec)?;
         // Upstream does not start without it either. Other sources may come later.
-        if spec.plugin == TokenPlugin::TokenFileName {
+        if let Kind::TokenFileName(path) = &kind {
             std::fs::metadata(path.join(""))
                 .with_context(|| format!("cannot read tokens from {}", path.display()))?;
         }
+        let source = Source::new(kind, spec.place);
         Ok(Self { spec: spec.clone(), source: watch::Sender::new(Arc::new(source)) })
     }
 
@@ -51,8 +51,8 @@ impl Tokens {
 
     /// Makes the source anew, for the clients to come. One that cannot be used changes nothing.
     pub(crate) fn reload(&self) {
-        let source = match source(&self.spec) {
-            Ok((source, _)) => source,
+        let source = match kind(&self.spec) {
+            Ok(kind) => Source::new(kind, self.spec.place),
             Err(failure) => return keep(&Failure::from(failure).reason),
         };
         let used = self.source.clone();
@@ -81,22 +81,15 @@ fn keep(why: &str) {
     warn!("the old tokens stay in use: {why}");
 }
 
-/// The source, and the path that it is.
-fn source(spec: &TokensSpec) -> Result<(Source, PathBuf)> {
-    let text = match &spec.source {
-        SourceText::Typed(text) => text.clone(),
-        SourceText::In(path) => {
-            read(path).with_context(|| format!("cannot read token source {}", path.display()))?
-        }
+/// What the plugin asks.
+fn kind(spec: &TokensSpec) -> Result<Kind> {
+    let path = match &spec.source {
+        TokenSource::Typed(kind) => return Ok(kind.clone()),
+        TokenSource::In(path) => path,
     };
-    let path = std::path::absolute(text).context("cannot find the working directory")?;
-    let kind = match spec.plugin {
-        TokenPlugin::TokenFile => Kind::TokenFile,
-        TokenPlugin::ReadOnlyTokenFile => Kind::ReadOnlyTokenFile,
-        TokenPlugin::TokenFileName => Kind::TokenFileName,
-        TokenPlugin::UnixDomainSocketDirectory => Kind::UnixDomainSocketDirectory,
-    };
-    Ok((Source::new(kind(path.clone()), spec.place), path))
+    let named = || format!("cannot read token source {}", path.display());
+    let text = read(path).with_context(named)?;
+    token_kind(spec.plugin, &text).map_err(|why| anyhow!(why)).with_context(named)
 }
 
 /// The one line of a file.
@@ -113,9 +106,9 @@ fn read(path: &Path) -> Result<OsString> {
 /// The files and directories that it stands in, as far as they are known.
 pub(crate) fn paths(spec: &TokensSpec) -> Vec<PathBuf> {
     let own = match &spec.source {
-        SourceText::Typed(_) => None,
-        SourceText::In(path) => Some(path.clone()),
+        TokenSource::Typed(_) => None,
+        TokenSource::In(path) => Some(path.clone()),
     };
-    let source: Result<PathBuf> = source(spec).map(|(_, path)| path);
+    let source = kind(spec).ok().and_then(|kind| kind.path().map(Path::to_owned));
     own.into_iter().chain(source).collect()
 }

@@ -131,7 +131,7 @@ impl From<NoDestination> for Refusal {
             NoDestination::NoToken | NoDestination::UnknownToken | NoDestination::NotAllowed(_) => {
                 Self::new(StatusCode::FORBIDDEN, "forbidden")
             }
-            NoDestination::Source(_) | NoDestination::Unresolved(..) | NoDestination::Late => {
+            NoDestination::Source(_) | NoDestination::Unresolved(..) | NoDestination::Late(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "not available at present")
             }
         };

@@ -23,8 +23,8 @@ pub(crate) enum NoDestination {
     Source(#[from] SourceError),
     #[error("cannot look up {0}: {1}")]
     Unresolved(Endpoint, String),
-    #[error("cannot look its token up: no answer within {} s", PATIENCE.as_secs())]
-    Late,
+    #[error("cannot look its token up in {0}: no answer within {limit} s", limit = PATIENCE.as_secs())]
+    Late(String),
 }
 
 impl NoDestination {
@@ -43,6 +43,9 @@ pub enum SourceError {
     /// A file of it is not what it should be.
     #[error("cannot read tokens from {}: {}", .0.display(), .1)]
     Unusable(PathBuf, &'static str),
+    /// A server that is it does not answer, or not as it should.
+    #[error("cannot look a token up at {0}: {1}")]
+    Asked(String, String),
     /// It has failed in a way that is our fault.
     #[error("cannot read tokens: the look-up has failed")]
     Failed,

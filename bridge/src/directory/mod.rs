@@ -2,8 +2,8 @@
 //!
 //! - `token` finds the token in a request,
 //! - `source` is asked what a token stands for; each kind of source is a file of its own: `token_file`
-//!   reads files of many, `below` takes the token for a name in a directory,
-//! - `target` reads a target as sources have it written,
+//!   reads files of many, `below` takes the token for a name in a directory, `token_api` asks a web server,
+//! - `target` reads a target as sources have it written, `json` as JSON has it,
 //! - `allowed` says where tokens may lead,
 //! - `failure` is why there is no destination.
 //!
@@ -12,9 +12,11 @@
 mod allowed;
 pub(crate) mod below;
 mod failure;
+mod json;
 mod source;
 mod target;
 pub(crate) mod token;
+pub(crate) mod token_api;
 pub(crate) mod token_file;
 
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use failure::PATIENCE;
 pub use failure::SourceError;
 pub use source::{Kind, Source};
 pub use token::TokenPlace;
+pub use token_api::Pattern;
 
 /// Which destination a request means.
 #[derive(Debug, Clone)]
@@ -87,6 +90,7 @@ impl Tokens {
                 Some(allowed) => allowed.check(endpoint, lookups).await,
             }
         };
-        timeout(PATIENCE, search).await.unwrap_or(Err(NoDestination::Late))
+        let late = || NoDestination::Late(source.kind().to_string());
+        timeout(PATIENCE, search).await.unwrap_or_else(|_| Err(late()))
     }
 }

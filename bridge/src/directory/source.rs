@@ -1,22 +1,28 @@
 //! What knows where tokens lead. The kinds are upstream's plugins; each is asked in the same way, and is a
 //! file of its own.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use super::below::{Below, What};
 use super::failure::SourceError;
 use super::token::TokenPlace;
+use super::token_api::{Answers, Pattern, TokenApi};
 use super::token_file::{Rereads, TokenFile};
 use crate::destination::Endpoint;
 
 /// A source of tokens at work.
 #[derive(Debug)]
-pub struct Source(Of);
+pub struct Source {
+    kind: Kind,
+    of: Of,
+}
 
 #[derive(Debug)]
 enum Of {
     Lines(TokenFile),
     Names(Below),
+    Server(Box<TokenApi>),
 }
 
 /// What a source is.
@@ -30,17 +36,50 @@ pub enum Kind {
     TokenFileName(PathBuf),
     /// A directory of Unix sockets: each is called like a token.
     UnixDomainSocketDirectory(PathBuf),
+    /// A web server that is asked for each token, and answers `host:port`.
+    BaseTokenApi(Pattern),
+    /// The same, and it answers in JSON.
+    JsonTokenApi(Pattern),
+}
+
+impl Kind {
+    /// The file or directory that it is, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::TokenFile(path)
+            | Self::ReadOnlyTokenFile(path)
+            | Self::TokenFileName(path)
+            | Self::UnixDomainSocketDirectory(path) => Some(path),
+            Self::BaseTokenApi(_) | Self::JsonTokenApi(_) => None,
+        }
+    }
+}
+
+/// For the log: without what may be a secret.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TokenFile(path)
+            | Self::ReadOnlyTokenFile(path)
+            | Self::TokenFileName(path)
+            | Self::UnixDomainSocketDirectory(path) => path.display().fmt(f),
+            Self::BaseTokenApi(pattern) | Self::JsonTokenApi(pattern) => pattern.fmt(f),
+        }
+    }
 }
 
 impl Source {
     /// Looks at nothing yet. Requests have their tokens in `place`.
     pub fn new(kind: Kind, place: TokenPlace) -> Self {
-        Self(match kind {
+        let of = match kind.clone() {
             Kind::TokenFile(path) => Of::Lines(TokenFile::new(path, place, Rereads::WhenChanged)),
             Kind::ReadOnlyTokenFile(path) => Of::Lines(TokenFile::new(path, place, Rereads::Never)),
             Kind::TokenFileName(path) => Of::Names(Below::new(path, What::File)),
             Kind::UnixDomainSocketDirectory(path) => Of::Names(Below::new(path, What::Socket)),
-        })
+            Kind::BaseTokenApi(pattern) => Of::Server(TokenApi::new(pattern, Answers::Text).into()),
+            Kind::JsonTokenApi(pattern) => Of::Server(TokenApi::new(pattern, Answers::Json).into()),
+        };
+        Self { kind, of }
     }
 
     /// Reads what it keeps of its tokens, so that the first look-up need not, and says what is wrong.
@@ -49,17 +88,25 @@ impl Source {
     ///
     /// It cannot be used as things are.
     pub async fn prepare(&self) -> Result<(), SourceError> {
-        match &self.0 {
+        match &self.of {
             Of::Lines(files) => files.prepare().await,
             Of::Names(directory) => directory.prepare().await,
+            // It may come later, and is asked by those who have a token.
+            Of::Server(_) => Ok(()),
         }
     }
 
     /// Where this token leads, if it is known.
     pub(super) async fn look_up(&self, token: &str) -> Result<Option<Endpoint>, SourceError> {
-        match &self.0 {
+        match &self.of {
             Of::Lines(files) => files.look_up(token).await,
             Of::Names(directory) => directory.look_up(token).await,
+            Of::Server(server) => server.look_up(token).await,
         }
+    }
+
+    /// What is asked, for the log.
+    pub(super) fn kind(&self) -> &Kind {
+        &self.kind
     }
 }

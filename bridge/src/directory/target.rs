@@ -15,13 +15,23 @@ const HOST_MAX: usize = 253;
 /// What a text without space around it means, or why nothing.
 pub(crate) fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
     if let Some(path) = text.strip_prefix(UNIX) {
-        return match path {
-            "" => Err("unix_socket has no path"),
-            _ if path.contains('\0') => Err("a path has no NUL"),
-            _ => Ok(Endpoint::Unix(PathBuf::from(path))),
-        };
+        return unix(path);
     }
     let (host, port) = text.rsplit_once(':').ok_or("it is not host:port")?;
+    tcp(host, port)
+}
+
+/// The same of a path alone.
+pub(super) fn unix(path: &str) -> Result<Endpoint, &'static str> {
+    match path {
+        "" => Err("unix_socket has no path"),
+        _ if path.contains('\0') => Err("a path has no NUL"),
+        _ => Ok(Endpoint::Unix(PathBuf::from(path))),
+    }
+}
+
+/// The same of a host and a port that stand apart.
+pub(super) fn tcp(host: &str, port: &str) -> Result<Endpoint, &'static str> {
     Ok(Endpoint::Tcp(Address { host: self::host(host)?.to_owned(), port: self::port(port)? }))
 }
 

@@ -1,4 +1,4 @@
-//! What holds for every parser of a client's bytes, whatever they are (L3).
+//! What holds for every parser of a client's bytes, and of those of servers that we ask, whatever they are (L3).
 //!
 //! Each property takes any bytes, and panics if it does not hold. `tests/fuzz` looks for bytes with
 //! which it does not; the test below tries those that are known to mean something. Only those two
@@ -11,6 +11,7 @@ mod frames;
 mod head;
 mod hixie;
 mod token;
+mod token_api;
 mod web;
 
 use std::future::poll_fn;
@@ -27,6 +28,7 @@ pub use frames::frames;
 pub use head::head;
 pub use hixie::hixie;
 pub use token::token;
+pub use token_api::token_api;
 pub use web::web;
 
 /// Numbers that look random and follow from a first one: how an input is split, what stands in it.
@@ -130,13 +132,14 @@ mod tests {
 
     type Property = fn(&[u8]);
 
-    const PROPERTIES: [(&str, Property); 7] = [
+    const PROPERTIES: [(&str, Property); 8] = [
         ("base64", super::base64),
         ("certificate", super::certificate),
         ("frames", super::frames),
         ("head", super::head),
         ("hixie", super::hixie),
         ("token", super::token),
+        ("token_api", super::token_api),
         ("web", super::web),
     ];
 

@@ -1,10 +1,10 @@
 //! Tokens as they were asked for: what knows them, where requests have them, where they may lead. Reads no
 //! file.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use bridge::{Allowed, TokenPlace};
+use bridge::{Allowed, Kind, Pattern, TokenPlace};
 
 use super::allowed;
 use crate::cli::{Args, TokenPlugin};
@@ -14,15 +14,15 @@ use crate::usage::{UsageError, invalid, needs};
 #[derive(Debug, Clone)]
 pub(crate) struct TokensSpec {
     pub(crate) plugin: TokenPlugin,
-    pub(crate) source: SourceText,
+    pub(crate) source: TokenSource,
     pub(crate) place: TokenPlace,
     pub(crate) allowed: Option<Allowed>,
 }
 
-/// What a plugin is told, or where that stands.
+/// What a plugin asks, or where that stands.
 #[derive(Debug, Clone)]
-pub(crate) enum SourceText {
-    Typed(OsString),
+pub(crate) enum TokenSource {
+    Typed(Kind),
     In(PathBuf),
 }
 
@@ -40,8 +40,14 @@ pub(super) fn spec(args: &Args) -> Result<Option<TokensSpec>, UsageError> {
     check_needs(args)?;
     let (plugin, source) = match (&args.target_config, &args.token_plugin) {
         // It has the last word in upstream, too.
-        (Some(path), _) => (TokenPlugin::TokenFile, SourceText::Typed(path.into())),
-        (None, Some(typed)) => (plugin_named(typed)?, source(args)?),
+        (Some(path), _) => {
+            let plugin = TokenPlugin::TokenFile;
+            (plugin, typed("--target-config", plugin, path.as_os_str())?)
+        }
+        (None, Some(name)) => {
+            let plugin = plugin_named(name)?;
+            (plugin, source(args, plugin)?)
+        }
         (None, None) => return Ok(None),
     };
     let place = if args.host_token { TokenPlace::Host } else { TokenPlace::Query };
@@ -62,15 +68,40 @@ fn check_needs(args: &Args) -> Result<(), UsageError> {
     first.map_or(Ok(()), |(name, _)| Err(needs(name, "--token-plugin")))
 }
 
-fn source(args: &Args) -> Result<SourceText, UsageError> {
+fn source(args: &Args, plugin: TokenPlugin) -> Result<TokenSource, UsageError> {
     match (&args.token_source, &args.token_source_file) {
-        (Some(typed), _) if typed.is_empty() => {
+        (Some(text), _) if text.is_empty() => {
             Err(UsageError("there is nothing in the value of '--token-source'".into()))
         }
-        (Some(typed), _) => Ok(SourceText::Typed(typed.clone())),
-        (None, Some(path)) => Ok(SourceText::In(path.clone())),
+        (Some(text), _) => typed("--token-source", plugin, text),
+        (None, Some(path)) => Ok(TokenSource::In(path.clone())),
         (None, None) => Err(needs("--token-plugin", "--token-source")),
     }
+}
+
+/// The value may have a password in it: it is not repeated.
+fn typed(option: &str, plugin: TokenPlugin, text: &OsStr) -> Result<TokenSource, UsageError> {
+    kind(plugin, text)
+        .map(TokenSource::Typed)
+        .map_err(|why| UsageError(format!("invalid value for '{option}': {why}")))
+}
+
+/// What a plugin asks by the text that it is told, or why that is none.
+pub(crate) fn kind(plugin: TokenPlugin, text: &OsStr) -> Result<Kind, String> {
+    let path = || std::path::absolute(text).map_err(|_| "it is no path".to_owned());
+    let pattern = || {
+        let pattern = text.to_str().ok_or("it is not text in UTF-8").and_then(Pattern::parse);
+        let expects = "expects a URL with %s where the token goes";
+        pattern.map_err(|why| format!("{} {expects}: {why}", plugin.name()))
+    };
+    Ok(match plugin {
+        TokenPlugin::TokenFile => Kind::TokenFile(path()?),
+        TokenPlugin::ReadOnlyTokenFile => Kind::ReadOnlyTokenFile(path()?),
+        TokenPlugin::TokenFileName => Kind::TokenFileName(path()?),
+        TokenPlugin::UnixDomainSocketDirectory => Kind::UnixDomainSocketDirectory(path()?),
+        TokenPlugin::BaseTokenApi => Kind::BaseTokenApi(pattern()?),
+        TokenPlugin::JsonTokenApi => Kind::JsonTokenApi(pattern()?),
+    })
 }
 
 fn plugin_named(typed: &str) -> Result<TokenPlugin, UsageError> {
