@@ -1,5 +1,6 @@
 //! One port, many targets (K), and targets at Unix sockets (U3).
 
+mod json_web_tokens;
 mod sources;
 mod web_servers;
 

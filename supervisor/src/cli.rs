@@ -324,16 +324,18 @@ pub(crate) enum TokenPlugin {
     UnixDomainSocketDirectory,
     BaseTokenApi,
     JsonTokenApi,
+    JwtTokenApi,
 }
 
 impl TokenPlugin {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::TokenFile,
         Self::ReadOnlyTokenFile,
         Self::TokenFileName,
         Self::UnixDomainSocketDirectory,
         Self::BaseTokenApi,
         Self::JsonTokenApi,
+        Self::JwtTokenApi,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -344,6 +346,7 @@ impl TokenPlugin {
             Self::UnixDomainSocketDirectory => "UnixDomainSocketDirectory",
             Self::BaseTokenApi => "BaseTokenAPI",
             Self::JsonTokenApi => "JSONTokenApi",
+            Self::JwtTokenApi => "JWTTokenApi",
         }
     }
 }

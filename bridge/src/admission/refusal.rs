@@ -128,9 +128,10 @@ impl Refusal {
 impl From<NoDestination> for Refusal {
     fn from(why: NoDestination) -> Self {
         let refusal = match why {
-            NoDestination::NoToken | NoDestination::UnknownToken | NoDestination::NotAllowed(_) => {
-                Self::new(StatusCode::FORBIDDEN, "forbidden")
-            }
+            NoDestination::NoToken
+            | NoDestination::UnknownToken
+            | NoDestination::InvalidToken(_)
+            | NoDestination::NotAllowed(_) => Self::new(StatusCode::FORBIDDEN, "forbidden"),
             NoDestination::Source(_) | NoDestination::Unresolved(..) | NoDestination::Late(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "not available at present")
             }

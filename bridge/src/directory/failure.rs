@@ -17,6 +17,8 @@ pub(crate) enum NoDestination {
     NoToken,
     #[error("its token is unknown")]
     UnknownToken,
+    #[error("its token is not valid: {0}")]
+    InvalidToken(&'static str),
     #[error("its token leads to {0}, which is not allowed")]
     NotAllowed(Endpoint),
     #[error("{0}")]
@@ -30,7 +32,7 @@ pub(crate) enum NoDestination {
 impl NoDestination {
     /// Whether whoever runs us need not look into it: strangers try what they like.
     pub(crate) fn is_of_client(&self) -> bool {
-        matches!(self, Self::NoToken | Self::UnknownToken)
+        matches!(self, Self::NoToken | Self::UnknownToken | Self::InvalidToken(_))
     }
 }
 
@@ -43,6 +45,9 @@ pub enum SourceError {
     /// A file of it is not what it should be.
     #[error("cannot read tokens from {}: {}", .0.display(), .1)]
     Unusable(PathBuf, &'static str),
+    /// The key that tokens are made with cannot be read.
+    #[error("cannot read the key of tokens {}: {}", .0.display(), .1)]
+    Key(PathBuf, String),
     /// A server that is it does not answer, or not as it should.
     #[error("cannot look a token up at {0}: {1}")]
     Asked(String, String),

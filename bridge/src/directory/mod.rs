@@ -3,6 +3,7 @@
 //! - `token` finds the token in a request,
 //! - `source` is asked what a token stands for; each kind of source is a file of its own: `token_file`
 //!   reads files of many, `below` takes the token for a name in a directory, `token_api` asks a web server,
+//!   `jwt` opens tokens that say it themselves,
 //! - `target` reads a target as sources have it written, `json` as JSON has it,
 //! - `allowed` says where tokens may lead,
 //! - `failure` is why there is no destination.
@@ -13,6 +14,7 @@ mod allowed;
 pub(crate) mod below;
 mod failure;
 mod json;
+pub(crate) mod jwt;
 mod source;
 mod target;
 pub(crate) mod token;

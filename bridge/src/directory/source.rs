@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::below::{Below, What};
-use super::failure::SourceError;
+use super::failure::{NoDestination, SourceError};
+use super::jwt::Jwt;
 use super::token::TokenPlace;
 use super::token_api::{Answers, Pattern, TokenApi};
 use super::token_file::{Rereads, TokenFile};
@@ -23,6 +24,7 @@ enum Of {
     Lines(TokenFile),
     Names(Below),
     Server(Box<TokenApi>),
+    Key(Jwt),
 }
 
 /// What a source is.
@@ -40,6 +42,8 @@ pub enum Kind {
     BaseTokenApi(Pattern),
     /// The same, and it answers in JSON.
     JsonTokenApi(Pattern),
+    /// The key that tokens are made with which say themselves where they lead.
+    JwtTokenApi(PathBuf),
 }
 
 impl Kind {
@@ -49,7 +53,8 @@ impl Kind {
             Self::TokenFile(path)
             | Self::ReadOnlyTokenFile(path)
             | Self::TokenFileName(path)
-            | Self::UnixDomainSocketDirectory(path) => Some(path),
+            | Self::UnixDomainSocketDirectory(path)
+            | Self::JwtTokenApi(path) => Some(path),
             Self::BaseTokenApi(_) | Self::JsonTokenApi(_) => None,
         }
     }
@@ -62,7 +67,8 @@ impl fmt::Display for Kind {
             Self::TokenFile(path)
             | Self::ReadOnlyTokenFile(path)
             | Self::TokenFileName(path)
-            | Self::UnixDomainSocketDirectory(path) => path.display().fmt(f),
+            | Self::UnixDomainSocketDirectory(path)
+            | Self::JwtTokenApi(path) => path.display().fmt(f),
             Self::BaseTokenApi(pattern) | Self::JsonTokenApi(pattern) => pattern.fmt(f),
         }
     }
@@ -78,6 +84,7 @@ impl Source {
             Kind::UnixDomainSocketDirectory(path) => Of::Names(Below::new(path, What::Socket)),
             Kind::BaseTokenApi(pattern) => Of::Server(TokenApi::new(pattern, Answers::Text).into()),
             Kind::JsonTokenApi(pattern) => Of::Server(TokenApi::new(pattern, Answers::Json).into()),
+            Kind::JwtTokenApi(path) => Of::Key(Jwt::new(path)),
         };
         Self { kind, of }
     }
@@ -91,18 +98,21 @@ impl Source {
         match &self.of {
             Of::Lines(files) => files.prepare().await,
             Of::Names(directory) => directory.prepare().await,
+            Of::Key(jwt) => jwt.prepare().await,
             // It may come later, and is asked by those who have a token.
             Of::Server(_) => Ok(()),
         }
     }
 
     /// Where this token leads, if it is known.
-    pub(super) async fn look_up(&self, token: &str) -> Result<Option<Endpoint>, SourceError> {
-        match &self.of {
+    pub(super) async fn look_up(&self, token: &str) -> Result<Option<Endpoint>, NoDestination> {
+        let found = match &self.of {
             Of::Lines(files) => files.look_up(token).await,
             Of::Names(directory) => directory.look_up(token).await,
             Of::Server(server) => server.look_up(token).await,
-        }
+            Of::Key(jwt) => return jwt.look_up(token).await.map(Some),
+        };
+        found.map_err(NoDestination::Source)
     }
 
     /// What is asked, for the log.

@@ -10,6 +10,7 @@ mod certificate;
 mod frames;
 mod head;
 mod hixie;
+mod jwt;
 mod token;
 mod token_api;
 mod web;
@@ -27,6 +28,7 @@ pub use certificate::certificate;
 pub use frames::frames;
 pub use head::head;
 pub use hixie::hixie;
+pub use jwt::jwt;
 pub use token::token;
 pub use token_api::token_api;
 pub use web::web;
@@ -132,12 +134,13 @@ mod tests {
 
     type Property = fn(&[u8]);
 
-    const PROPERTIES: [(&str, Property); 8] = [
+    const PROPERTIES: [(&str, Property); 9] = [
         ("base64", super::base64),
         ("certificate", super::certificate),
         ("frames", super::frames),
         ("head", super::head),
         ("hixie", super::hixie),
+        ("jwt", super::jwt),
         ("token", super::token),
         ("token_api", super::token_api),
         ("web", super::web),

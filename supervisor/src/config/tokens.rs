@@ -101,6 +101,7 @@ pub(crate) fn kind(plugin: TokenPlugin, text: &OsStr) -> Result<Kind, String> {
         TokenPlugin::UnixDomainSocketDirectory => Kind::UnixDomainSocketDirectory(path()?),
         TokenPlugin::BaseTokenApi => Kind::BaseTokenApi(pattern()?),
         TokenPlugin::JsonTokenApi => Kind::JsonTokenApi(pattern()?),
+        TokenPlugin::JwtTokenApi => Kind::JwtTokenApi(path()?),
     })
 }
 

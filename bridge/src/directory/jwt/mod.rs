@@ -1,0 +1,123 @@
+//! Tokens that say themselves where they lead, signed or encrypted with a key of ours: JSON Web Tokens (K5).
+//!
+//! - `key` is the key, as its file has it,
+//! - `compact` takes a token apart, `signature` says whether it is genuine, `decryption` opens an encrypted one,
+//! - `claims` is what it says, and until when.
+//!
+//! The cryptography is aws-lc-rs's. What a token is can be seen without a file, a clock or a thread in `read`; here
+//! are those.
+
+mod claims;
+mod compact;
+mod decryption;
+mod key;
+mod signature;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::failure::{NoDestination, SourceError};
+use crate::destination::Endpoint;
+use crate::error_text::error_text;
+use compact::Parts;
+pub(crate) use key::Key;
+
+/// How many tokens are looked into at a time: that takes a processor's time, and the file system's.
+const AT_ONCE: usize = 16;
+
+/// The longest key file, bytes.
+const KEY_MAX: u64 = 64 * 1024;
+
+/// Why a token is not taken, whoever made it.
+pub(crate) type Invalid = &'static str;
+
+/// The file of the key that tokens are made with.
+#[derive(Debug)]
+pub(super) struct Jwt {
+    file: Arc<KeyFile>,
+    permits: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct KeyFile {
+    path: PathBuf,
+    /// What stood there the last time, and the key that it is.
+    last: Mutex<Option<(Vec<u8>, Arc<Key>)>>,
+}
+
+impl Jwt {
+    pub(super) fn new(path: PathBuf) -> Self {
+        let file = KeyFile { path, last: Mutex::default() };
+        Self { file: file.into(), permits: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Whether there is a key.
+    pub(super) async fn prepare(&self) -> Result<(), SourceError> {
+        let file = Arc::clone(&self.file);
+        let key = spawn_blocking(move || file.key().map(drop));
+        key.await.unwrap_or(Err(SourceError::Failed))
+    }
+
+    pub(super) async fn look_up(&self, token: &str) -> Result<Endpoint, NoDestination> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let (file, token) = (Arc::clone(&self.file), token.to_owned());
+        let search = spawn_blocking(move || {
+            // Held until the file system answers, whether the client still waits or not.
+            let _permit = permit;
+            let key = file.key()?;
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            read(&token, &key, now).map_err(NoDestination::InvalidToken)
+        });
+        search.await.unwrap_or(Err(SourceError::Failed.into()))
+    }
+}
+
+impl KeyFile {
+    /// The key as the file has it now.
+    fn key(&self) -> Result<Arc<Key>, SourceError> {
+        let failed = |why: String| SourceError::Key(self.path.clone(), why);
+        let text = contents(&self.path).map_err(|error| failed(error_text(&error)))?;
+        if text.len() as u64 > KEY_MAX {
+            return Err(failed("it is longer than 64 KiB".into()));
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, key)) = last.as_ref().filter(|(before, _)| *before == text) {
+            return Ok(Arc::clone(key));
+        }
+        let key = Arc::new(Key::read(&text).map_err(|why| failed(why.into()))?);
+        *last = Some((text, Arc::clone(&key)));
+        Ok(key)
+    }
+}
+
+fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(KEY_MAX + 1).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Where a token leads, if this key made it and it counts `now`, which is since the beginning of 1970.
+pub(crate) fn read(token: &str, key: &Key, now: Duration) -> Result<Endpoint, Invalid> {
+    match compact::parts(token)? {
+        Parts::Signed(signed) => claims::read(signed.verified(key)?, now),
+        Parts::Encrypted(encrypted) => {
+            let text = encrypted.decrypted(key)?;
+            let inner = std::str::from_utf8(&text).map_err(|_| "it has no text in it")?;
+            match compact::parts(inner) {
+                Ok(Parts::Signed(signed)) => claims::read(signed.verified(key)?, now),
+                Ok(Parts::Encrypted(_)) => Err("it is encrypted more than once"),
+                // Anybody can encrypt for the public key of a pair; who knows the secret has made it.
+                Err(_) if key.is_secret() => claims::read(&text, now),
+                Err(_) => Err("it is encrypted with a public key, and not signed"),
+            }
+        }
+    }
+}
