@@ -7,7 +7,7 @@ mod shapes;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +15,8 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::hmac;
+use data_encoding::BASE64URL_NOPAD;
 use tempfile::TempDir;
 
 use crate::support::{
@@ -44,6 +46,8 @@ pub(super) enum Then {
 /// How long a line may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
+/// What tokens are signed with.
+const SECRET: &str = "a secret that is at least as long as 256 bits";
 /// What goes to and fro.
 const MESSAGE: &[u8] = b"hello";
 
@@ -73,11 +77,20 @@ fn run(command: &mut Command) {
 struct Place {
     directory: TempDir,
     service: Service,
+    /// Knows where it is.
+    api: Service,
+    /// Says where it is.
+    jwt: String,
 }
 
 impl Place {
     fn new() -> Self {
-        let place = Self { directory: TempDir::new().unwrap(), service: echo_service() };
+        let service = echo_service();
+        let target = service.address;
+        let api = Service::new(move |stream| answer(stream, target));
+        let jwt = signed(&format!(r#"{{"host":"localhost","port":{}}}"#, target.port()));
+        let place = Self { directory: TempDir::new().unwrap(), service, api, jwt };
+        place.put("secret", &BASE64URL_NOPAD.encode(SECRET.as_bytes()));
         place.put("web/vnc.html", "noVNC");
         place.put("web/vnc_lite.html", "noVNC");
         place.put("web/index.html", "index");
@@ -116,12 +129,46 @@ impl Place {
     fn fill(&self, text: &str, port: u16) -> String {
         let (port, service) = (port.to_string(), self.service.address.port().to_string());
         let program = format!("{Actor} bind {port} listen serve");
-        text.replace("PROGRAM", &program)
+        text.replace("WEBSERVER", &self.api.target())
+            .replace("SIGNED", &self.jwt)
+            .replace("PROGRAM", &program)
             .replace("TARGET", &format!("localhost:{service}"))
             .replace("TPORT", &service)
             .replace("PORT", &port)
             .replace("DIR", self.directory.path().to_str().unwrap())
     }
+}
+
+/// A web server's answer, to whoever asks where `vm1` is.
+fn answer(mut stream: TcpStream, target: SocketAddr) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read_exact(&mut byte).is_err() {
+            return;
+        }
+        head.push(byte[0]);
+    }
+    let (host, port) = (target.ip(), target.port());
+    let body = match std::str::from_utf8(&head).unwrap().split(' ').nth(1) {
+        Some("/text/vm1") => format!("{host}:{port}"),
+        Some("/json/vm1") => format!(r#"{{"host":"{host}","port":"{port}"}}"#),
+        path => panic!("asked for {path:?}"),
+    };
+    let length = body.len();
+    let _ = write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+}
+
+/// A JSON Web Token with these claims (HS256 in RFC 7518).
+fn signed(claims: &str) -> String {
+    let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+    let text =
+        format!("{}.{}", encode(br#"{"alg":"HS256","typ":"JWT"}"#), encode(claims.as_bytes()));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    format!("{text}.{}", encode(hmac::sign(&key, text.as_bytes()).as_ref()))
 }
 
 /// Sends back what it gets, at a Unix socket.
@@ -205,7 +252,7 @@ impl Then {
             Ok::<_, String>(Caller::anonymous().call(port)?.0)
         };
         match self {
-            Self::Session(path) => exchange(plain()?, path, "localhost", ""),
+            Self::Session(path) => exchange(plain()?, &place.fill(path, port), "localhost", ""),
             Self::Headed(path, headers) => exchange(plain()?, path, "localhost", headers),
             Self::Host(host) => exchange(plain()?, "/websockify", host, ""),
             Self::Tls(path) => exchange(encrypted()?, path, "localhost", ""),

@@ -6,6 +6,8 @@
 //! | `PORT` | a free port |
 //! | `TARGET`, `TPORT` | a service at `localhost:TPORT`, which sends back what it gets |
 //! | `DIR` | a directory with all the files that are named |
+//! | `WEBSERVER` | a web server that knows where `vm1` is, at `/text/vm1` and `/json/vm1` |
+//! | `SIGNED` | a token, signed with the secret in `DIR/secret`, that says where the service is |
 //! | `PROGRAM` | a program that serves one client after the other on `PORT` |
 
 use super::Then::{self, Host, Page, Session, Shown, Tls, TlsPage};
@@ -162,6 +164,21 @@ pub(super) const SHAPES: &[Shape] = &[
         "one socket a virtual machine",
         "--token-plugin UnixDomainSocketDirectory --token-source DIR/sockets PORT",
         &[Session(TOKEN)],
+    ),
+    shape(
+        "control panel",
+        "--web DIR/web --token-plugin JSONTokenApi --token-source http://WEBSERVER/json/%s PORT",
+        &[Session(TOKEN), Page("/vnc.html")],
+    ),
+    shape(
+        "control panel",
+        "--token-plugin=BaseTokenAPI --token-source=http://WEBSERVER/text/%s PORT",
+        &[Session(TOKEN)],
+    ),
+    shape(
+        "web application",
+        "--token-plugin JWTTokenApi --token-source DIR/secret PORT",
+        &[Session("/?token=SIGNED")],
     ),
     shape(
         "one name a desktop",
