@@ -14,8 +14,17 @@ use crate::support::{blessed, needs, root, text_of};
 const NAME: &str = "websockify";
 /// The sections of our own words, in `man/sections`; the options stand between the two lists.
 const BEFORE: &[&str] = &["synopsis", "description"];
-const AFTER: &[&str] =
-    &["wrapping", "tokens", "encryption", "protocols", "service", "security", "examples", "python"];
+const AFTER: &[&str] = &[
+    "wrapping",
+    "listening",
+    "tokens",
+    "encryption",
+    "protocols",
+    "service",
+    "security",
+    "examples",
+    "python",
+];
 
 fn page() -> String {
     // The arguments that are no options are explained in the description.

@@ -293,7 +293,7 @@ mod tests {
 
     fn begin(book: &Arc<Book>) -> Option<Session> {
         let destination = Address { host: "localhost".into(), port: 9 };
-        let address = "127.0.0.1:1".parse().unwrap();
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         let peer = Peer { address, tls: None, certificate: None };
         book.begin(Arc::new(peer), Arc::new(destination.into()))
     }

@@ -439,7 +439,7 @@ mod tests {
     use crate::ws::{Draft, Framing};
 
     fn client(socket: UnixStream, framing: Framing) -> Client {
-        let address = "127.0.0.1:1".parse().unwrap();
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         let peer = Arc::new(Peer { address, tls: None, certificate: None });
         let destination = Address { host: "localhost".into(), port: 9 };
         let session = Book::new(1, true).begin(peer, Arc::new(destination.into())).unwrap();

@@ -3,7 +3,6 @@
 //! The order of things is here; how each is done is in the modules it calls.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::time::timeout_at;
@@ -15,7 +14,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::http::{self, Upgraded};
 use crate::net::{Lookups, Socket};
-use crate::peer::{Peer, TlsVersion};
+use crate::peer::{Peer, PeerAddress, TlsVersion};
 use crate::record::Recordings;
 use crate::redact;
 use crate::session;
@@ -48,11 +47,10 @@ impl Shared {
 /// Attends to a connection until it ends, and records its session if it becomes one (B10).
 pub(crate) async fn attend(
     io: Socket,
-    address: SocketAddr,
+    address: PeerAddress,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) {
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     // A session lives long and its handshake does not: what that needs is freed here.
     let received = Box::pin(receive(io, address, Arc::clone(&shared), shutdown.clone())).await;
     let (ticket, stream, codec, version, path) = match received {
@@ -68,7 +66,7 @@ pub(crate) async fn attend(
     let Entry { id, peer, destination, began, .. } = &*session;
     info!(
         session = id,
-        client = %peer.address.ip(),
+        client = %peer.address.client(),
         port = peer.address.port(),
         version,
         path = &*path,
@@ -88,7 +86,7 @@ pub(crate) async fn attend(
     let duration = began.elapsed();
     info!(
         session = id,
-        client = %peer.address.ip(),
+        client = %peer.address.client(),
         port = peer.address.port(),
         version,
         path = &*path,
@@ -137,7 +135,7 @@ fn in_quotes(reason: &str) -> String {
 
 async fn receive(
     io: Socket,
-    address: SocketAddr,
+    address: PeerAddress,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) -> Result<Upgraded, NoSession> {
@@ -207,7 +205,7 @@ mod tests {
         let peer = listener.local_addr().unwrap();
         let io = TcpStream::connect(peer).await.unwrap();
         let (_sender, shutdown) = watch::channel(Shutdown::Run);
-        let size = size_of_val(&attend(io.into(), peer, shared, ShutdownWatch(shutdown)));
+        let size = size_of_val(&attend(io.into(), peer.into(), shared, ShutdownWatch(shutdown)));
         assert!(size <= 1600, "{size} bytes");
     }
 }

@@ -68,7 +68,7 @@ pub use directory::{
     Tokens,
 };
 pub use error_text::error_text;
-pub use net::zone;
+pub use net::{Connection, Listener, zone};
 pub use private::Private;
 pub use program::{Gate, Program, Readiness};
 pub use shutdown::Shutdown;
@@ -86,6 +86,8 @@ pub enum Outcome {
     Timeout,
     /// `idle_timeout` has run out.
     IdleTimeout,
+    /// The one connection that there was has ended.
+    Served,
 }
 
 /// Why a bridge cannot go on.
@@ -94,6 +96,9 @@ pub enum Error {
     /// A listening socket cannot be used.
     #[error("cannot use listening socket: {}", error_text(.0))]
     Listen(#[source] io::Error),
+    /// The connection cannot be used.
+    #[error("cannot use connection: {}", error_text(.0))]
+    Connection(#[source] io::Error),
     /// There are no threads for recordings.
     #[error("cannot record sessions: {}", error_text(.0))]
     Record(#[source] io::Error),
@@ -113,9 +118,23 @@ pub enum Error {
 /// A listening socket that is none, at the start or later. Lack of descriptors or memory is no
 /// error: accepting pauses.
 pub async fn serve(
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<Listener>,
     config: Arc<Config>,
     shutdown: watch::Sender<Shutdown>,
 ) -> Result<Outcome, Error> {
     listen::Bridge::new(listeners, config, shutdown)?.run().await
+}
+
+/// The same for one client that is there already; the bridge has ended when it has.
+///
+/// # Errors
+/// A connection that is none.
+pub async fn serve_connection(
+    connection: Connection,
+    config: Arc<Config>,
+    shutdown: watch::Sender<Shutdown>,
+) -> Result<Outcome, Error> {
+    let mut bridge = listen::Bridge::new(Vec::new(), config, shutdown)?;
+    bridge.take_one(connection)?;
+    bridge.run().await
 }

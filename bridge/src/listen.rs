@@ -4,13 +4,11 @@
 
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -21,7 +19,8 @@ use crate::book::Book;
 use crate::config::Config;
 use crate::connection::{Shared, attend};
 use crate::error_text::error_text;
-use crate::net::{Lookups, tune, tune_if_early};
+use crate::net::{Accepting, Connection, Listener, Lookups, Socket};
+use crate::peer::PeerAddress;
 use crate::record::Recordings;
 use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::turns::Turns;
@@ -40,7 +39,7 @@ const CUT_OFF: Duration = Duration::from_secs(5);
 /// A bridge at work.
 pub(crate) struct Bridge {
     /// None any more once it stops accepting.
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Accepting>,
     /// Which of them is asked first.
     next: usize,
     connections: JoinSet<()>,
@@ -67,16 +66,11 @@ pub(crate) struct Bridge {
 impl Bridge {
     /// A bridge that accepts from `listeners`, which must be listening.
     pub(crate) fn new(
-        listeners: Vec<std::net::TcpListener>,
+        listeners: Vec<Listener>,
         config: Arc<Config>,
         shutdown: watch::Sender<Shutdown>,
     ) -> Result<Self, Error> {
-        let register = |listener: std::net::TcpListener| {
-            listener.set_nonblocking(true)?;
-            tune(&listener)?;
-            TcpListener::from_std(listener)
-        };
-        let listeners = listeners.into_iter().map(register).collect::<Result<_, _>>();
+        let listeners = listeners.into_iter().map(Accepting::begin).collect::<Result<_, _>>();
         let recordings = config.record.clone().map(Recordings::new).transpose();
         let rounds = Rounds::new(config.upkeep);
         let book = Book::new(if config.run_once { 1 } else { u64::MAX }, rounds.is_needed());
@@ -112,10 +106,8 @@ impl Bridge {
         let mut shutdown = self.shutdown.subscribe();
         self.obey(*shutdown.borrow_and_update());
         loop {
-            if let Some(outcome) = self.ending
-                && self.connections.is_empty()
-            {
-                return Ok(outcome);
+            if self.listeners.is_empty() && self.connections.is_empty() {
+                return Ok(self.ending.unwrap_or(Outcome::Served));
             }
             let book = Arc::clone(&self.shared.book);
             let accepting = self.is_accepting();
@@ -220,15 +212,11 @@ impl Bridge {
     }
 
     /// Takes a new connection in, or finds out why there is none.
-    fn take(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) -> Result<(), Error> {
+    fn take(&mut self, accepted: io::Result<(Socket, PeerAddress)>) -> Result<(), Error> {
         match accepted {
             Ok((io, peer)) => {
                 self.is_exhausted = false;
-                if let Err(error) = tune_if_early(&io) {
-                    debug!("cannot set options of a connection: {}", error_text(&error));
-                }
-                let shutdown = ShutdownWatch(self.shutdown.subscribe());
-                self.connections.spawn(attend(io.into(), peer, Arc::clone(&self.shared), shutdown));
+                self.attend(io, peer);
                 self.tell_if_full();
             }
             Err(error) => match classify(&error) {
@@ -240,6 +228,18 @@ impl Bridge {
             },
         }
         Ok(())
+    }
+
+    /// Takes in a client that somebody else has accepted. Nobody comes after it, if nobody listens.
+    pub(crate) fn take_one(&mut self, connection: Connection) -> Result<(), Error> {
+        let (io, peer) = connection.begin().map_err(Error::Connection)?;
+        self.attend(io, peer);
+        Ok(())
+    }
+
+    fn attend(&mut self, io: Socket, peer: PeerAddress) {
+        let shutdown = ShutdownWatch(self.shutdown.subscribe());
+        self.connections.spawn(attend(io, peer, Arc::clone(&self.shared), shutdown));
     }
 
     /// L1: says that others wait, once until there is room again for a tenth.
@@ -295,7 +295,7 @@ fn reap(ended: Result<(), JoinError>) {
 }
 
 /// Accepts from whichever listener has a connection, beginning with number `first`.
-async fn accept(listeners: &[TcpListener], first: usize) -> io::Result<(TcpStream, SocketAddr)> {
+async fn accept(listeners: &[Accepting], first: usize) -> io::Result<(Socket, PeerAddress)> {
     poll_fn(|cx| {
         for turn in 0..listeners.len() {
             let listener = &listeners[(first.wrapping_add(turn)) % listeners.len()];

@@ -1,17 +1,34 @@
 //! Who is at the other end of a connection: found out once, when it was accepted and its TLS handshake is
 //! done, and the same for whatever it asks for. Knows no socket and no request.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 /// A client, before and after it has a session.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    /// Where it connects from. An IPv4 client of a dual-stack listener has its IPv4 address here.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: PeerAddress,
     /// The version of TLS, if the connection is encrypted.
     pub(crate) tls: Option<TlsVersion>,
     /// The common name in the client's certificate, which was verified; none if none was asked for.
     pub(crate) certificate: Option<Box<str>>,
+}
+
+/// Where a client connects from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerAddress {
+    /// An IPv4 client of a dual-stack listener has its IPv4 address here.
+    Internet(SocketAddr),
+    /// From this machine, through a Unix socket: who that was when it connected.
+    Unix { user: u32, process: Option<i32> },
+}
+
+/// Which client it is, whichever connection it uses: what limits count by, and people search a log for. A
+/// user of this machine is to a Unix socket what an address is to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ClientId {
+    Address(IpAddr),
+    User(u32),
 }
 
 /// A version of TLS that we speak.
@@ -21,12 +38,76 @@ pub(crate) enum TlsVersion {
     V1_3,
 }
 
+impl PeerAddress {
+    pub(crate) fn client(self) -> ClientId {
+        match self {
+            Self::Internet(address) => ClientId::Address(address.ip()),
+            Self::Unix { user, .. } => ClientId::User(user),
+        }
+    }
+
+    /// None of a Unix client.
+    pub(crate) fn port(self) -> Option<u16> {
+        match self {
+            Self::Internet(address) => Some(address.port()),
+            Self::Unix { .. } => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Internet(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Internet(address) => address.fmt(out),
+            Self::Unix { process: Some(process), .. } => {
+                write!(out, "{},pid={process}", self.client())
+            }
+            Self::Unix { process: None, .. } => self.client().fmt(out),
+        }
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(out),
+            Self::User(user) => write!(out, "unix:uid={user}"),
+        }
+    }
+}
+
 impl TlsVersion {
     /// Its number.
     pub(crate) fn number(self) -> &'static str {
         match self {
             Self::V1_2 => "1.2",
             Self::V1_3 => "1.3",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn u3_a_client_is_shown_by_its_address_or_its_user() {
+        let internet = |typed: &str| PeerAddress::from(typed.parse::<SocketAddr>().unwrap());
+        for (address, shown, client) in [
+            (internet("192.0.2.1:80"), "192.0.2.1:80", "192.0.2.1"),
+            (internet("[::ffff:192.0.2.1]:80"), "192.0.2.1:80", "192.0.2.1"),
+            (internet("[::1]:80"), "[::1]:80", "::1"),
+            (PeerAddress::Unix { user: 33, process: Some(7) }, "unix:uid=33,pid=7", "unix:uid=33"),
+            (PeerAddress::Unix { user: 33, process: None }, "unix:uid=33", "unix:uid=33"),
+        ] {
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(address.client().to_string(), client);
         }
     }
 }

@@ -3,13 +3,11 @@
 //! Anybody can cause these records, as often as they like. They are short, have no secrets, and are
 //! marked with [`UNADMITTED`], by which whoever keeps the log counts those that are too many.
 
-use std::net::SocketAddr;
-
 use ::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use tracing::{debug, info, warn};
 
 use crate::error_text::error_text;
-use crate::peer::Peer;
+use crate::peer::{Peer, PeerAddress};
 use crate::redact;
 use crate::tls::Failure;
 
@@ -41,7 +39,7 @@ pub(crate) fn unknown_protocols(peer: &Peer, headers: &HeaderMap) {
     if lines.is_empty() {
         return;
     }
-    let (client, port, offered) = (peer.address.ip(), peer.address.port(), lines.join(", "));
+    let (client, port, offered) = (peer.address.client(), peer.address.port(), lines.join(", "));
     let offered = &*redact::text(&offered);
     info!(
         target: UNADMITTED, %client, port, offered,
@@ -51,8 +49,8 @@ pub(crate) fn unknown_protocols(peer: &Peer, headers: &HeaderMap) {
 }
 
 /// A connection that ended without a session. A health check is not worth more than a debug message.
-pub(crate) fn ended(address: SocketAddr, why: &NoSession) {
-    let (client, port) = (address.ip(), address.port());
+pub(crate) fn ended(address: PeerAddress, why: &NoSession) {
+    let (client, port) = (address.client(), address.port());
     match why {
         NoSession::NotAccepted(why @ Failure::Handshake(_)) => {
             info!(target: UNADMITTED, %client, port, "{why}: {client}");

@@ -71,7 +71,8 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         traffic: None,
     };
     let shutdown = watch::Sender::new(Shutdown::Run);
-    let serving = tokio::spawn(bridge::serve(vec![bridge], Arc::new(config), shutdown.clone()));
+    let serving =
+        tokio::spawn(bridge::serve(vec![bridge.into()], Arc::new(config), shutdown.clone()));
 
     let mut connected = TcpStream::connect(addr).await.unwrap();
     connected.write_all(HEAD).await.unwrap();

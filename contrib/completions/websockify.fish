@@ -1,3 +1,5 @@
+complete -c websockify -l unix-listen -d 'Unix socket to listen on instead of a port [default: none]' -r -F
+complete -c websockify -l unix-listen-mode -d 'Who may connect to it, as chmod has it [default: 600]' -r
 complete -c websockify -l wrap-mode -d 'When it exits or daemonizes: exit, ignore or respawn [default: exit]' -r -f -a "exit\t''
 ignore\t''
 respawn\t''"

@@ -20,13 +20,14 @@ use crate::usage::UsageError;
     args_override_self = true,
     override_usage = "websockify [OPTIONS] [SOURCE_ADDR:]SOURCE_PORT TARGET_ADDR:TARGET_PORT\n       \
                       websockify [OPTIONS] --token-plugin=NAME [SOURCE_ADDR:]SOURCE_PORT\n       \
-                      websockify [OPTIONS] [SOURCE_ADDR:]SOURCE_PORT -- PROGRAM [ARGS]..."
+                      websockify [OPTIONS] [SOURCE_ADDR:]SOURCE_PORT -- PROGRAM [ARGS]...\n       \
+                      websockify [OPTIONS] --unix-listen=FILE TARGET_ADDR:TARGET_PORT"
 )]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Args {
     /// Where clients connect: this port of every address, or of one
-    #[arg(value_name = "[SOURCE_ADDR:]SOURCE_PORT")]
-    pub(crate) source: String,
+    #[arg(value_name = "[SOURCE_ADDR:]SOURCE_PORT", required_unless_present_any = ["unix_listen"])]
+    pub(crate) source: Option<String>,
 
     /// Where the bytes go
     #[arg(value_name = "TARGET_ADDR:TARGET_PORT")]
@@ -51,6 +52,14 @@ pub(crate) struct Args {
     /// Taken for older command lines; changes nothing [default: off]
     #[arg(long)]
     pub(crate) libserver: bool,
+
+    /// Unix socket to listen on instead of a port [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Listening")]
+    pub(crate) unix_listen: Option<PathBuf>,
+
+    /// Who may connect to it, as chmod has it [default: 600]
+    #[arg(long, allow_negative_numbers = true, value_name = "OCTAL", help_heading = "Listening")]
+    pub(crate) unix_listen_mode: Option<String>,
 
     #[arg(
         long,
@@ -352,16 +361,8 @@ impl TokenPlugin {
 }
 
 /// Options of later websockifys, and of the manual page, that this one does not have.
-const NOT_OURS: &[&str] = &[
-    "--auto-pong",
-    "--inetd",
-    "--listen-fd",
-    "--no-parent",
-    "--ssl-target",
-    "--strict",
-    "--unix-listen",
-    "--unix-listen-mode",
-];
+const NOT_OURS: &[&str] =
+    &["--auto-pong", "--inetd", "--listen-fd", "--no-parent", "--ssl-target", "--strict"];
 
 /// What clap has to say that is not `Args`.
 pub(crate) enum Refusal {
@@ -414,7 +415,7 @@ mod tests {
             "websockify --wrap-mode ignore 5901 -- vncserver -geometry 1024x768 :1 --timeout",
         ] {
             let args = parse(line).expect("a good command line");
-            assert_eq!(args.source, "5901");
+            assert_eq!(args.source.as_deref(), Some("5901"));
             assert_eq!(args.wrap_mode, Some(WrapModeArg::Ignore));
             let program = args.program.expect("a program");
             assert_eq!(program, ["vncserver", "-geometry", "1024x768", ":1", "--timeout"]);
@@ -479,7 +480,7 @@ mod tests {
             }
         }
         // Who takes one more changes these, and what the README says of them.
-        assert_eq!((taken.len(), later.len()), (37, 4), "{later:?}");
+        assert_eq!((taken.len(), later.len()), (39, 2), "{later:?}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub(crate) mod access;
 pub(crate) mod address;
 mod allowed;
+mod listen;
 mod log;
 mod origin;
 mod route;
@@ -23,13 +24,13 @@ use crate::log::letters::Legend;
 use crate::program::state::{Policy, WrapMode};
 use crate::usage::{UsageError, invalid};
 use access::Access;
-use address::Source;
+pub(crate) use listen::Listen;
 pub(crate) use tokens::{TokenSource, TokensSpec, kind as token_kind};
 
 /// Everything that was asked for. Made once, and never changed.
 #[derive(Debug)]
 pub(crate) struct Config {
-    pub(crate) source: Source,
+    pub(crate) listen: Listen,
     pub(crate) destination: Destination,
     pub(crate) limits: Limits,
     pub(crate) access: Access,
@@ -115,8 +116,8 @@ const OUR_FILES: u64 = 100;
 
 impl Config {
     /// What `args` mean, typed at the time of `start`.
-    pub(crate) fn new(args: Args, start: Instant) -> Result<Self, UsageError> {
-        let source = address::source(&args.source, args.prefer_ipv6)?;
+    pub(crate) fn new(mut args: Args, start: Instant) -> Result<Self, UsageError> {
+        let listen = listen::read(&mut args)?;
         let limits = Limits {
             run_once: args.run_once,
             timeout: limit("--timeout", &args.timeout)?.map(|timeout| start + timeout),
@@ -138,9 +139,9 @@ impl Config {
         let lists_directories = !args.file_only;
         let (verbose, daemon, pid_file) = (args.verbose, args.daemon, args.pid_file.clone());
         let (web, warnings) = (args.web.clone(), warnings(&args));
-        let destination = destination(args, tokens, &source)?;
+        let destination = destination(args, tokens, &listen)?;
         Ok(Self {
-            source,
+            listen,
             destination,
             limits,
             access,
@@ -177,7 +178,7 @@ fn record(typed: &Path) -> Result<PathBuf, UsageError> {
 fn destination(
     args: Args,
     tokens: Option<TokensSpec>,
-    source: &Source,
+    listen: &Listen,
 ) -> Result<Destination, UsageError> {
     let given = [
         args.target.as_ref().map(|target| format!("target '{target}'")),
@@ -190,7 +191,7 @@ fn destination(
         return Err(UsageError(format!("{one} and {other} exclude each other")));
     }
     if args.program.is_some() {
-        return program(args, source).map(Destination::Program);
+        return program(args, listen).map(Destination::Program);
     }
     if !given.is_empty() {
         needs_program(&args)?;
@@ -264,6 +265,10 @@ fn warnings(args: &Args) -> Vec<String> {
             "option '--file-only' changes nothing without '--web'",
         ),
         (
+            args.unix_listen_mode.is_some() && args.unix_listen.is_none(),
+            "option '--unix-listen-mode' changes nothing without '--unix-listen'",
+        ),
+        (
             args.ssl_version == Some(SslVersion::Tlsv1_1),
             "option '--ssl-version=tlsv1_1' gives TLS 1.2, the oldest version that there is here",
         ),
@@ -275,16 +280,8 @@ fn warnings(args: &Args) -> Vec<String> {
     vain.into_iter().filter(|(is_vain, _)| *is_vain).map(|(_, line)| line.to_owned()).collect()
 }
 
-fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
-    let port = match &args.program_port {
-        Some(typed) => address::port(typed)
-            .filter(|port| *port != 0)
-            .ok_or_else(|| invalid("--program-port", typed, "a port number from 1 to 65535"))?,
-        None if source.port == 0 => {
-            return Err(UsageError("source port 0 needs '--program-port' with a program".into()));
-        }
-        None => source.port,
-    };
+fn program(args: Args, listen: &Listen) -> Result<ProgramSpec, UsageError> {
+    let port = program_port(&args, listen)?;
     let command = args.program.unwrap_or_default();
     let name = match command.first() {
         Some(name) if !name.is_empty() => name.display().to_string(),
@@ -300,6 +297,26 @@ fn program(args: Args, source: &Source) -> Result<ProgramSpec, UsageError> {
         stop_timeout: seconds_or(STOP_TIMEOUT, "--stop-timeout", args.stop_timeout.as_deref())?,
     };
     Ok(ProgramSpec { command, name, port, rebind_lib: args.rebind_lib, policy })
+}
+
+/// The port that the program binds. Where clients come to no port, it may stand in the source's place.
+fn program_port(args: &Args, listen: &Listen) -> Result<u16, UsageError> {
+    match (&args.program_port, listen, &args.source) {
+        (Some(_), Listen::Unix { .. }, Some(source)) => {
+            Err(UsageError(format!("port '{source}' and '--program-port' exclude each other")))
+        }
+        (Some(typed), ..) => address::port(typed)
+            .filter(|port| *port != 0)
+            .ok_or_else(|| invalid("--program-port", typed, "a port number from 1 to 65535")),
+        (None, Listen::Port(source), _) if source.port == 0 => {
+            Err(UsageError("source port 0 needs '--program-port' with a program".into()))
+        }
+        (None, Listen::Port(source), _) => Ok(source.port),
+        (None, Listen::Unix { .. }, Some(typed)) => listen::program_port(typed),
+        (None, Listen::Unix { .. }, None) => Err(UsageError(
+            "the program's port is not given: it stands before '--', or in '--program-port'".into(),
+        )),
+    }
 }
 
 fn seconds_or(
@@ -408,6 +425,18 @@ mod tests {
             ),
             ("80 a:1 --unix-target=y", "target 'a:1' and option '--unix-target' exclude"),
             ("80 --unix-target=y -- true", "'--unix-target' and a program after '--' exclude"),
+            ("--unix-listen=x", "neither a target"),
+            ("--unix-listen=x 80 a:1", "unexpected argument 'a:1': with '--unix-listen'"),
+            ("--unix-listen=x 80", "'80' for 'TARGET_ADDR:TARGET_PORT'"),
+            ("--unix-listen=/ a:1", "'/' for '--unix-listen'"),
+            ("--unix-listen=x --unix-listen-mode=8 a:1", "'8' for '--unix-listen-mode'"),
+            ("--unix-listen=x --unix-listen-mode -1 a:1", "'-1' for '--unix-listen-mode'"),
+            ("--unix-listen=x --unix-target=y a:1", "target 'a:1' and option '--unix-target'"),
+            ("--unix-listen=x --target-config=y 80", "target '80' and option '--target-config'"),
+            ("--unix-listen=x -- true", "the program's port is not given"),
+            ("--unix-listen=x 0 -- true", "'0' for 'PROGRAM_PORT'"),
+            ("--unix-listen=x a:80 -- true", "'a:80' for 'PROGRAM_PORT'"),
+            ("--unix-listen=x 80 --program-port=81 -- true", "exclude each other"),
             ("80 --target-config=x --wrap-timeout=5", "'--wrap-timeout' needs a program"),
         ] {
             let error = config(line).expect_err(line);
@@ -492,5 +521,7 @@ mod tests {
         };
         assert_eq!(port("2023 -- telnetd"), 2023);
         assert_eq!(port("443 --program-port=5901 -- vncserver"), 5901);
+        assert_eq!(port("--unix-listen=x 5901 -- vncserver"), 5901);
+        assert_eq!(port("--unix-listen=x --program-port=5901 -- vncserver"), 5901);
     }
 }

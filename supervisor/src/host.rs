@@ -10,10 +10,12 @@ pub(crate) mod pid_file;
 pub(crate) mod ports;
 pub(crate) mod private;
 pub(crate) mod progress;
+pub(crate) mod public;
 pub(crate) mod search_path;
 pub(crate) mod signals;
 pub(crate) mod systemd;
 pub(crate) mod trusted;
+mod unix_socket;
 
 use std::sync::Arc;
 use std::time::Duration;

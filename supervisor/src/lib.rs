@@ -39,8 +39,8 @@ pub use exit::ExitStatus;
 use exit::Failure;
 use host::daemon::{self, Caller, Role};
 use host::pid_file::PidFile;
-use host::ports::PublicPort;
 use host::progress::Progress;
+use host::public::PublicEndpoint;
 use host::signals::{Signal, Signals};
 use host::{Host, systemd};
 use log::{Escaped, Log};
@@ -202,7 +202,7 @@ fn work(
 /// Bridges until all is over.
 async fn serve(
     config: &Config,
-    public: PublicPort,
+    public: PublicEndpoint,
     mut host: Host<'_>,
 ) -> Result<ExitStatus, Failure> {
     let open_files = host.open_files.hard;

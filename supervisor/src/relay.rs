@@ -16,7 +16,7 @@ use tracing::{error, info};
 
 use crate::clock::until;
 use crate::exit::ExitStatus;
-use crate::host::ports::PublicPort;
+use crate::host::public::{Opened, PublicEndpoint, SocketFile};
 use crate::program::state::{Policy, WrapMode};
 use served::Served;
 
@@ -40,13 +40,17 @@ pub(crate) struct Announcement {
 
 #[derive(Debug)]
 enum Stage {
-    /// The port is ours, and refuses clients. By when it must open, or be over.
+    /// The public endpoint is ours, and refuses clients. By when it must open, or be over.
     Held {
-        public: PublicPort,
+        public: PublicEndpoint,
         config: Box<bridge::Config>,
         open_by: Option<Instant>,
     },
-    Open(JoinHandle<Result<Outcome, bridge::Error>>),
+    Open {
+        serving: JoinHandle<Result<Outcome, bridge::Error>>,
+        /// Where clients find us, if that is a file.
+        _file: Option<SocketFile>,
+    },
     Ended,
 }
 
@@ -60,9 +64,9 @@ pub(crate) enum Ending {
 }
 
 impl Relay {
-    /// A bridge whose port is held and refuses clients until [`open`](Self::open).
+    /// A bridge whose public endpoint is held and refuses clients until [`open`](Self::open).
     pub(crate) fn hold(
-        public: PublicPort,
+        public: PublicEndpoint,
         config: bridge::Config,
         announcement: Announcement,
     ) -> Self {
@@ -82,15 +86,15 @@ impl Relay {
                 return Ok(());
             }
         };
-        let addresses: Vec<_> = public.addresses().iter().map(ToString::to_string).collect();
-        let listeners = public.listen()?;
+        let shown = public.shown();
+        let Opened { listeners, file } = public.open()?;
         let Announcement { proxying, open_files } = &self.announcement;
         let max_connections = config.max_connections;
-        info!(max_connections, open_files, "listening on {}", addresses.join(" and "));
+        info!(max_connections, open_files, "listening on {shown}");
         // Others wait for these words (U2).
         info!("{proxying}");
         let serving = bridge::serve(listeners, Arc::new(*config), self.shutdown.clone());
-        self.stage = Stage::Open(tokio::spawn(serving));
+        self.stage = Stage::Open { serving: tokio::spawn(serving), _file: file };
         Ok(())
     }
 
@@ -98,7 +102,7 @@ impl Relay {
     pub(crate) fn end(&mut self, shutdown: Shutdown) -> Ending {
         self.shutdown.send_modify(|given| *given = shutdown.max(*given));
         match self.stage {
-            Stage::Open(_) => Ending::UnderWay,
+            Stage::Open { .. } => Ending::UnderWay,
             Stage::Held { .. } | Stage::Ended => {
                 self.stage = Stage::Ended;
                 Ending::NothingToEnd
@@ -115,13 +119,14 @@ impl Relay {
                 info!("time limit reached before the program listened");
                 ExitStatus::SUCCESS
             }
-            Stage::Open(serving) => match serving.await {
+            Stage::Open { serving, .. } => match serving.await {
                 Ok(Ok(outcome)) => {
                     match outcome {
                         Outcome::Shutdown => {}
                         Outcome::RunOnce => info!("the one session has ended"),
                         Outcome::Timeout => info!("--timeout reached"),
                         Outcome::IdleTimeout => info!("--idle-timeout reached"),
+                        Outcome::Served => info!("the one connection has ended"),
                     }
                     ExitStatus::SUCCESS
                 }
@@ -162,7 +167,7 @@ pub(crate) enum RelayEvent {
 impl ProgramRelay {
     /// As [`Relay::hold`]; `config` says what the bridge to this target is told.
     pub(crate) fn hold(
-        public: PublicPort,
+        public: PublicEndpoint,
         policy: &Policy,
         config: impl FnOnce(Destination) -> bridge::Config,
         announcement: Announcement,

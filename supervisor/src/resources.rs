@@ -13,14 +13,14 @@ use crate::exit::Failure;
 use crate::host::directories::Directories;
 use crate::host::open_files::OpenFiles;
 use crate::host::pid_file::PidFile;
-use crate::host::ports::PublicPort;
 use crate::host::private;
+use crate::host::public::PublicEndpoint;
 use crate::log;
 use crate::tokens::Tokens;
 
 /// All of it.
 pub(crate) struct Resources {
-    pub(crate) public: PublicPort,
+    pub(crate) public: PublicEndpoint,
     pub(crate) certificates: Certificates,
     pub(crate) tokens: Option<Tokens>,
     /// Our own files, that nobody is served.
@@ -40,11 +40,7 @@ impl Resources {
             Destination::Tokens(spec) => Some(Tokens::open(spec)?),
             Destination::Service(_) | Destination::Program(_) => None,
         };
-        let public = if passed.is_empty() {
-            PublicPort::reserve(&config.source)?
-        } else {
-            PublicPort::passed(passed)
-        };
+        let public = PublicEndpoint::acquire(&config.listen, passed)?;
         let pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let log = log::Sinks::choose(&config.log, config.daemon)?;
         let private = private::files(config);

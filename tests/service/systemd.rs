@@ -4,11 +4,12 @@
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -218,6 +219,27 @@ fn d4_a_socket_that_systemd_passes_takes_the_place_of_the_port() {
     assert_eq!(websockify.stop(), 0);
 }
 
+/// D4, U3: a socket unit may have a path.
+#[test]
+fn d4_a_unix_socket_that_systemd_passes_is_served_too() {
+    if !needs(&["systemd-socket-activate"]) {
+        return;
+    }
+    let (service, port, directory) = (echo_service(), free_port(), TempDir::new().unwrap());
+    let path = directory.path().join("socket");
+    let arguments = format!("{port} {}", service.target());
+    let mut websockify = activated(&["-l", path.to_str().unwrap()], &arguments);
+    for _ in 0..2 {
+        let mut client = Client::at(&path).unwrap();
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        assert_eq!(client.close().code, 1000);
+    }
+    websockify.wait_for_log(&["listening on", &format!("unix:{}", path.display())]);
+    assert_eq!(websockify.stop(), 0);
+    assert!(path.exists(), "it is systemd's");
+}
+
 /// D4: a client that comes before the program listens waits in the backlog; the port on the command
 /// line is the program's.
 #[test]
@@ -257,7 +279,7 @@ fn d4_a_passed_socket_that_cannot_be_listened_on_is_named() {
     let path = directory.path().join("socket");
     for (socket, reason) in [
         (&["-d", "-l", &address][..], "not a stream socket"),
-        (&["-l", path.to_str().unwrap()], "not an internet socket"),
+        (&["--seqpacket", "-l", path.to_str().unwrap()], "not a stream socket"),
         (&["-a", "-l", &address], "not listening"),
     ] {
         let mut websockify = activated(socket, &format!("{port} localhost:9"));
@@ -266,7 +288,10 @@ fn d4_a_passed_socket_that_cannot_be_listened_on_is_named() {
                 let client = UdpSocket::bind("127.0.0.1:0").unwrap();
                 client.send_to(b"x", &address).unwrap();
             }
-            "-l" => drop(UnixStream::connect(&path).unwrap()),
+            "--seqpacket" => {
+                let client = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+                client.connect(&SockAddr::unix(&path).unwrap()).unwrap();
+            }
             _ => drop(connect(port)),
         }
         let line = websockify.wait_for_log(&["websockify: cannot use descriptor 3 of LISTEN_FDS"]);

@@ -3,6 +3,9 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::client::client;
@@ -74,14 +77,20 @@ impl Client {
     pub(crate) fn dial(address: impl Into<SocketAddr>) -> Result<Self, String> {
         let address = address.into();
         let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).unwrap();
         Self::over(stream, address)
+    }
+
+    /// Connects to a Unix socket.
+    pub(crate) fn at(path: &Path) -> Result<Self, String> {
+        let stream = connect_unix(path).map_err(|error| error.to_string())?;
+        Self::over(stream, (Ipv4Addr::LOCALHOST, 0).into())
     }
 
     /// Over a connection that is there already.
     pub(crate) fn over(stream: TcpStream, address: SocketAddr) -> Result<Self, String> {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        stream.set_nodelay(true).unwrap();
         let url = format!("ws://{address}/");
         let (socket, _) = client(url, Patient(stream)).map_err(|error| error.to_string())?;
         Ok(Self { socket, received: Vec::new() })
@@ -202,6 +211,14 @@ pub(crate) fn connect(port: u16) -> TcpStream {
     stream
 }
 
+/// A connection to a Unix socket, with a deadline on reads. What a `TcpStream` does is what any stream socket
+/// can, but for TCP's own options.
+pub(crate) fn connect_unix(path: &Path) -> io::Result<TcpStream> {
+    let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(path)?));
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    Ok(stream)
+}
+
 /// Sends a request with these headers to a port of 127.0.0.1; gives the response's head, and the
 /// connection after it.
 pub(crate) fn request(port: u16, path: &str, headers: &[&str]) -> (Head, TcpStream) {
@@ -211,7 +228,7 @@ pub(crate) fn request(port: u16, path: &str, headers: &[&str]) -> (Head, TcpStre
 
 /// The same on a connection that there is already.
 pub(crate) fn ask(stream: &mut TcpStream, path: &str, headers: &[&str]) -> Head {
-    let host = stream.peer_addr().unwrap();
+    let host = stream.peer_addr().map_or("localhost".to_owned(), |address| address.to_string());
     let headers: String = headers.iter().flat_map(|header| [*header, "\r\n"]).collect();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n").unwrap();
     let mut head = Vec::new();

@@ -22,7 +22,9 @@ mod websockify;
 
 pub(crate) use actor::{Actor, static_actor};
 pub(crate) use blessed::blessed;
-pub(crate) use client::{Client, Head, ask, connect, read_to_end, request, uninterrupted};
+pub(crate) use client::{
+    Client, Head, ask, connect, connect_unix, read_to_end, request, uninterrupted,
+};
 pub(crate) use frame::frame;
 pub(crate) use lan::Lan;
 pub(crate) use network::{

@@ -164,7 +164,11 @@ impl Caller {
     /// Connects to a port of 127.0.0.1 and does the handshake. What the server thinks of the
     /// client's certificate shows later, in TLS 1.3.
     pub(crate) fn call(&self, port: u16) -> Result<TlsConnection, String> {
-        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        self.call_over(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap())
+    }
+
+    /// The same on a connection that there is already.
+    pub(crate) fn call_over(&self, mut socket: TcpStream) -> Result<TlsConnection, String> {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         let name = "localhost".try_into().unwrap();
         let mut connection = ClientConnection::new(Arc::clone(&self.0), name).unwrap();

@@ -134,7 +134,7 @@ mod tests {
         version: &str,
         lines: &[(&str, &str)],
     ) -> Result<(), Denial> {
-        let address = "127.0.0.1:1".parse().unwrap();
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         let peer = Peer { address, tls: None, certificate: name.map(Into::into) };
         // The old drafts have no such header.
         let is_hybi = !version.starts_with("hixie");

@@ -76,7 +76,7 @@ impl Admission {
     /// Whether a client has shown what it must, for whatever it asks.
     pub(crate) fn authenticate(&self, head: &Parts, peer: &Peer) -> Result<(), Refusal> {
         let Some(auth) = &self.auth else { return Ok(()) };
-        let (client, now) = (peer.address.ip(), Instant::now());
+        let (client, now) = (peer.address.client(), Instant::now());
         let closed_for = || self.penalties.closed_for(client, now);
         auth.check(&head.headers, peer, closed_for).map_err(|denial| {
             let due = (denial == Denial::Credentials).then(|| self.penalties.add(client, now));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn peer() -> Arc<Peer> {
-        let address = "127.0.0.1:1".parse().unwrap();
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         Arc::new(Peer { address, tls: None, certificate: None })
     }
 

@@ -6,7 +6,10 @@
 //! are its passwords not looked at, right or wrong: that is what limits those who do not wait for
 //! answers.
 //!
-//! Knows addresses and clocks, no passwords.
+//! Clients of a Unix socket have no address; there it is the user who connects (SO_PEERCRED) that waits, for
+//! the same reason: another cannot make him wait, nor can he be another.
+//!
+//! Knows who clients are, and clocks, no passwords.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,6 +17,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::peer::ClientId;
 
 /// What the first wrong password costs. Each further one costs twice as much as the one before.
 const FIRST: Duration = Duration::from_secs(1);
@@ -27,13 +32,13 @@ const AHEAD: Duration = Duration::from_secs(20);
 /// How long an address must have been without a penalty for its next to be the first again.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
-/// How many addresses are known. Whoever has more than that has as many guesses anyway.
-const ADDRESSES_MAX: usize = 1024;
+/// How many clients are known. Whoever has more addresses than that has as many guesses anyway.
+const CLIENTS_MAX: usize = 1024;
 
 /// The penalties of all clients.
 #[derive(Debug, Default)]
 pub(crate) struct Penalties {
-    by_address: Mutex<HashMap<IpAddr, Penalty>>,
+    by_client: Mutex<HashMap<ClientId, Penalty>>,
 }
 
 #[derive(Debug)]
@@ -46,21 +51,21 @@ struct Penalty {
 
 impl Penalties {
     /// How long a client's passwords are not looked at.
-    pub(crate) fn closed_for(&self, client: IpAddr, now: Instant) -> Option<Duration> {
-        let by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = by_address.get(&network(client))?.end;
+    pub(crate) fn closed_for(&self, client: ClientId, now: Instant) -> Option<Duration> {
+        let by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = by_client.get(&counted(client))?.end;
         let time = end.saturating_duration_since(now).saturating_sub(AHEAD);
         (!time.is_zero()).then_some(time)
     }
 
     /// Counts a wrong password; says when it is to be answered.
-    pub(crate) fn add(&self, client: IpAddr, now: Instant) -> Instant {
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let network = network(client);
-        if by_address.len() >= ADDRESSES_MAX && !by_address.contains_key(&network) {
-            make_room(&mut by_address, now);
+    pub(crate) fn add(&self, client: ClientId, now: Instant) -> Instant {
+        let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = counted(client);
+        if by_client.len() >= CLIENTS_MAX && !by_client.contains_key(&counted) {
+            make_room(&mut by_client, now);
         }
-        let penalty = by_address.entry(network).or_insert(Penalty { count: 0, end: now });
+        let penalty = by_client.entry(counted).or_insert(Penalty { count: 0, end: now });
         if penalty.is_forgotten(now) {
             penalty.count = 0;
         }
@@ -78,23 +83,24 @@ impl Penalty {
 }
 
 /// Forgets whom it costs least.
-fn make_room(by_address: &mut HashMap<IpAddr, Penalty>, now: Instant) {
-    by_address.retain(|_, penalty| !penalty.is_forgotten(now));
-    if by_address.len() >= ADDRESSES_MAX {
-        let least = by_address.iter().min_by_key(|(_, penalty)| penalty.end);
-        let least = least.map(|(network, _)| *network);
-        least.and_then(|network| by_address.remove(&network));
+fn make_room(by_client: &mut HashMap<ClientId, Penalty>, now: Instant) {
+    by_client.retain(|_, penalty| !penalty.is_forgotten(now));
+    if by_client.len() >= CLIENTS_MAX {
+        let least = by_client.iter().min_by_key(|(_, penalty)| penalty.end);
+        let least = least.map(|(client, _)| *client);
+        least.and_then(|client| by_client.remove(&client));
     }
 }
 
-/// An address as one client has it: of IPv6, whoever has one has the 2^64 beside it.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => {
+/// A client as it is counted: of IPv6, whoever has an address has the 2^64 beside it.
+fn counted(client: ClientId) -> ClientId {
+    match client {
+        ClientId::Address(IpAddr::V6(address)) if address.to_ipv4_mapped().is_none() => {
             let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+            ClientId::Address(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
         }
-        v4 @ IpAddr::V4(_) => v4,
+        ClientId::Address(address) => ClientId::Address(address.to_canonical()),
+        user @ ClientId::User(_) => user,
     }
 }
 
@@ -102,8 +108,8 @@ fn network(client: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn address(number: u32) -> IpAddr {
-        std::net::Ipv4Addr::from_bits(number).into()
+    fn address(number: u32) -> ClientId {
+        ClientId::Address(std::net::Ipv4Addr::from_bits(number).into())
     }
 
     #[test]
@@ -135,12 +141,23 @@ mod tests {
     #[test]
     fn f11_an_ipv6_client_is_its_network() {
         let (penalties, now) = (Penalties::default(), Instant::now());
-        let cost = |client: &str| (penalties.add(client.parse().unwrap(), now) - now).as_secs();
+        let cost = |client: &str| {
+            let client = ClientId::Address(client.parse().unwrap());
+            (penalties.add(client, now) - now).as_secs()
+        };
         assert_eq!(cost("2001:db8:0:1::1"), 1);
         assert_eq!(cost("2001:db8:0:1:ffff::2"), 3);
         assert_eq!(cost("2001:db8:0:2::1"), 1);
         assert_eq!(cost("::ffff:192.0.2.1"), 1);
         assert_eq!(cost("192.0.2.1"), 3);
+    }
+
+    /// F11, U3: also where each connects through the same socket.
+    #[test]
+    fn f11_a_unix_client_is_its_user() {
+        let (penalties, now) = (Penalties::default(), Instant::now());
+        let cost = |user| (penalties.add(ClientId::User(user), now) - now).as_secs();
+        assert_eq!([cost(1), cost(1), cost(2)], [1, 3, 1]);
     }
 
     #[test]
@@ -153,7 +170,7 @@ mod tests {
         for number in 1..10_000 {
             penalties.add(address(number), now);
         }
-        assert_eq!(penalties.by_address.lock().unwrap().len(), ADDRESSES_MAX);
+        assert_eq!(penalties.by_client.lock().unwrap().len(), CLIENTS_MAX);
         assert!(penalties.closed_for(guesser, now).is_some());
     }
 }

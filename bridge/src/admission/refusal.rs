@@ -87,7 +87,7 @@ impl Refusal {
 
     /// Says in the log who was refused what, and why.
     pub(crate) fn log(&self, head: &Parts, peer: &Peer) {
-        let (client, port) = (peer.address.ip(), peer.address.port());
+        let (client, port) = (peer.address.client(), peer.address.port());
         let (status, path) = (self.status.as_u16(), &*redact::head(head));
         match (&self.reason, origin(&head.headers)) {
             (Reason::Text, _) => info!(

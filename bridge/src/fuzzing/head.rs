@@ -1,7 +1,7 @@
 //! Request heads: where they end, what they ask for, and what they are answered.
 
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Component, Path};
 
 use ::http::header::{HeaderValue, SEC_WEBSOCKET_VERSION};
@@ -63,7 +63,7 @@ fn handshake(upgrade: &Upgrade) {
 /// Whoever is let in has said what is asked for.
 fn authentication(head: &Parts, bytes: &[u8]) {
     let names = vec!["Jane".to_owned()];
-    let address = (Ipv4Addr::LOCALHOST, 1).into();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into();
     let peer = Peer { address, tls: None, certificate: Some("Joe".into()) };
     for (auth, shown) in [
         (Auth::Basic(Credentials::new(CREDENTIALS.0)), CREDENTIALS.1),

@@ -242,7 +242,8 @@ impl Reception<'_> {
         if let Err(refusal) = self.admission.admit_web_request(&head, self.peer) {
             return Ok(self.refuse(&head, refusal).await);
         }
-        let (method, uri, client) = (head.method.clone(), head.uri.clone(), self.peer.address.ip());
+        let (method, uri) = (head.method.clone(), head.uri.clone());
+        let client = self.peer.address.client();
         let reply = match self.web {
             Some(root) => files::answer(root, self.private, head).await,
             None => reply::refusal(NoUpgrade::WebRequest.into()),

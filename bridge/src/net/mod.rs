@@ -3,6 +3,7 @@
 //! Knows the kernel and the resolver, and nothing of sessions.
 
 mod connect;
+mod listener;
 mod lookup;
 mod options;
 mod race;
@@ -11,7 +12,9 @@ mod unsent;
 pub mod zone;
 
 pub(crate) use connect::{connect, connect_unix};
+pub(crate) use listener::Accepting;
+pub use listener::{Connection, Listener};
 pub(crate) use lookup::Lookups;
-pub(crate) use options::{tune, tune_if_early};
+pub(crate) use options::tune;
 pub(crate) use race::first;
 pub(crate) use socket::{PeerStatus, Socket};

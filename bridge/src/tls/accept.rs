@@ -1,7 +1,5 @@
 //! From a new connection to a [`Stream`] and its [`Peer`]: the first byte tells plain from TLS.
 
-use std::net::SocketAddr;
-
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
@@ -11,7 +9,7 @@ use super::failure::Failure;
 use super::{Acceptor, Tls};
 use crate::config::Access;
 use crate::net::Socket;
-use crate::peer::{Peer, TlsVersion};
+use crate::peer::{Peer, PeerAddress, TlsVersion};
 use crate::stream::Stream;
 
 /// The type of a TLS record that begins a handshake (RFC 8446, section 5.1).
@@ -46,7 +44,7 @@ pub enum Plain {
 type Accepted = Result<(Stream, Peer), (Failure, Option<Socket>)>;
 
 /// Waits for the first byte of a connection from `address`, and makes a stream of it.
-pub(crate) async fn accept(mut io: Socket, address: SocketAddr, access: &Access) -> Accepted {
+pub(crate) async fn accept(mut io: Socket, address: PeerAddress, access: &Access) -> Accepted {
     let mut first = [0];
     match io.peek(&mut first).await {
         Ok(1) => {}
@@ -75,7 +73,7 @@ pub(crate) async fn accept(mut io: Socket, address: SocketAddr, access: &Access)
     Err((failure, Some(io)))
 }
 
-async fn shake_hands(Acceptor(config): Acceptor, io: Socket, address: SocketAddr) -> Accepted {
+async fn shake_hands(Acceptor(config): Acceptor, io: Socket, address: PeerAddress) -> Accepted {
     match TlsAcceptor::from(config).accept(io).into_fallible().await {
         Ok(stream) => {
             let (_, tls) = stream.get_ref();

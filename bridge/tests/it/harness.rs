@@ -41,7 +41,7 @@ impl Bridge {
         let addr = listener.local_addr().unwrap();
         let shutdown = watch::Sender::new(Shutdown::Run);
         let serving =
-            tokio::spawn(bridge::serve(vec![listener], Arc::new(config), shutdown.clone()));
+            tokio::spawn(bridge::serve(vec![listener.into()], Arc::new(config), shutdown.clone()));
         Self { addr, shutdown, serving }
     }
 

@@ -102,7 +102,8 @@ fn bulk_before_small_messages(bulk: Bulk, messages: usize) -> Vec<u64> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let shutdown = watch::Sender::new(Shutdown::Run);
-    let serving = runtime.spawn(bridge::serve(vec![listener], config(target).into(), shutdown));
+    let serving =
+        runtime.spawn(bridge::serve(vec![listener.into()], config(target).into(), shutdown));
 
     let mut small = session(addr, b'e');
     let moved = Arc::new(AtomicU64::new(0));

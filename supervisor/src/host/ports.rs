@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::address::Source;
 
 /// How many pending connections the kernel keeps for us; it lowers this to net.core.somaxconn.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// What a port below net.ipv4.ip_unprivileged_port_start (1024) asks for.
 const PRIVILEGED: &str =
     "it takes root, CAP_NET_BIND_SERVICE (setcap(8), systemd.exec(5)) or a socket from systemd";
@@ -18,7 +18,7 @@ const PRIVILEGED: &str =
 const ATTEMPTS: usize = 20;
 
 /// The public port: bound and not yet listening, so that a client is refused and nobody else can
-/// have it; or passed to us listening, so that a client waits in its backlog (D4).
+/// have it.
 #[derive(Debug)]
 pub(crate) struct PublicPort {
     sockets: Vec<Socket>,
@@ -55,11 +55,6 @@ impl PublicPort {
         Ok(Self { sockets })
     }
 
-    /// Sockets that listen already.
-    pub(crate) fn passed(sockets: Vec<Socket>) -> Self {
-        Self { sockets }
-    }
-
     /// The addresses held.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
@@ -71,9 +66,6 @@ impl PublicPort {
     pub(crate) fn listen(self) -> Result<Vec<TcpListener>> {
         let addresses = self.addresses();
         let listen = |socket: Socket| {
-            if socket.is_listener()? {
-                return Ok(TcpListener::from(socket));
-            }
             if let Err(error) = socket.listen(BACKLOG) {
                 if error.kind() != io::ErrorKind::AddrInUse {
                     return Err(error);

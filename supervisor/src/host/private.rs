@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bridge::Private;
 
-use crate::config::{Config, Destination};
+use crate::config::{Config, Destination, Listen};
 use crate::tokens;
 
 /// Those that this configuration names, and what our standard output and error are written to.
@@ -19,7 +19,11 @@ pub(crate) fn files(config: &Config) -> Arc<Private> {
         Destination::Tokens(spec) => (None, tokens::paths(spec)),
         Destination::Service(_) => (None, Vec::new()),
     };
-    let files = [log, config.pid_file.as_ref(), library].into_iter().flatten();
+    let socket = match &config.listen {
+        Listen::Unix { path, .. } => Some(path),
+        Listen::Port(_) => None,
+    };
+    let files = [log, config.pid_file.as_ref(), library, socket].into_iter().flatten();
     let files = files.chain(config.access.files.paths()).chain(&tokens);
     let files = files.filter_map(absolute).collect();
     let series = [log, config.record.as_ref()].into_iter().flatten();

@@ -101,7 +101,7 @@ fn put(notices: &Queue<String>, state: &NotifyState<'_>) {
 ///
 /// # Errors
 ///
-/// One of them is not a listening TCP socket.
+/// One of them is not a listening stream socket.
 #[allow(unsafe_code)]
 pub(crate) fn passed_sockets() -> Result<Vec<Socket>> {
     let numbers = sd_notify::listen_fds().context("cannot take the sockets of LISTEN_FDS")?;
@@ -119,7 +119,8 @@ pub(crate) fn passed_sockets() -> Result<Vec<Socket>> {
 
 fn check(socket: &Socket) -> Result<()> {
     let address = socket.local_addr().context("not a socket")?;
-    ensure!(address.as_socket().is_some(), "not an internet socket");
+    let is_served = address.as_socket().is_some() || address.is_unix();
+    ensure!(is_served, "neither an internet nor a Unix socket");
     ensure!(socket.r#type()? == Type::STREAM, "not a stream socket");
     ensure!(socket.is_listener()?, "not listening");
     Ok(())

@@ -1,0 +1,127 @@
+//! Where clients come from: sockets that listen, whichever their family, and a connection that somebody else
+//! has accepted. Knows the kernel; must not know what clients want.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tracing::debug;
+
+use super::options::{tune, tune_if_early};
+use super::socket::Socket;
+use crate::error_text::error_text;
+use crate::peer::PeerAddress;
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Listener {
+    /// On a port.
+    Tcp(std::net::TcpListener),
+    /// At a path.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// A client that is there already.
+#[derive(Debug)]
+pub enum Connection {
+    /// From an internet address.
+    Tcp(std::net::TcpStream),
+    /// From this machine.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A [`Listener`] in a runtime.
+#[derive(Debug)]
+pub(crate) enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Accepting {
+    pub(crate) fn begin(listener: Listener) -> io::Result<Self> {
+        match listener {
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                tune(&listener)?;
+                TcpListener::from_std(listener).map(Self::Tcp)
+            }
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                UnixListener::from_std(listener).map(Self::Unix)
+            }
+        }
+    }
+
+    pub(crate) fn poll_accept(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<(Socket, PeerAddress)>> {
+        Poll::Ready(match self {
+            Self::Tcp(listener) => {
+                let (io, address) = ready!(listener.poll_accept(cx))?;
+                if let Err(error) = tune_if_early(&io) {
+                    debug!("cannot set options of a connection: {}", error_text(&error));
+                }
+                Ok((io.into(), address.into()))
+            }
+            Self::Unix(listener) => {
+                let (io, _) = ready!(listener.poll_accept(cx))?;
+                of_unix(io)
+            }
+        })
+    }
+}
+
+impl Connection {
+    /// The connection in a runtime.
+    pub(crate) fn begin(self) -> io::Result<(Socket, PeerAddress)> {
+        match self {
+            Self::Tcp(io) => {
+                io.set_nonblocking(true)?;
+                tune(&io)?;
+                let address = io.peer_addr()?;
+                Ok((TcpStream::from_std(io)?.into(), address.into()))
+            }
+            Self::Unix(io) => {
+                io.set_nonblocking(true)?;
+                of_unix(UnixStream::from_std(io)?)
+            }
+        }
+    }
+}
+
+/// A Unix client has no address, but the kernel knows which user and process has connected (unix(7),
+/// SO_PEERCRED).
+fn of_unix(io: UnixStream) -> io::Result<(Socket, PeerAddress)> {
+    let credentials = io.peer_cred()?;
+    let address = PeerAddress::Unix { user: credentials.uid(), process: credentials.pid() };
+    Ok((Socket::Unix(io), address))
+}
+
+impl From<std::net::TcpListener> for Listener {
+    fn from(listener: std::net::TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// U3: who connects cannot say that somebody else does.
+    #[tokio::test]
+    async fn u3_a_unix_client_is_its_user_and_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let accepting = Accepting::begin(Listener::Unix(listener)).unwrap();
+        let _client = UnixStream::connect(&path).await.unwrap();
+        let (io, address) = poll_fn(|cx| accepting.poll_accept(cx)).await.unwrap();
+        assert!(matches!(io, Socket::Unix(_)));
+        let user = nix::unistd::geteuid().as_raw();
+        let process = i32::try_from(std::process::id()).ok();
+        assert_eq!(address, PeerAddress::Unix { user, process });
+    }
+}

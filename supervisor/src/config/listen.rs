@@ -1,0 +1,83 @@
+//! Where clients are to connect: a port, or a Unix socket in its place. What stands first on the command line
+//! is the source port in the one case only. Opens nothing.
+
+use std::path::{Path, PathBuf};
+
+use super::address::{self, Source};
+use crate::cli::Args;
+use crate::usage::{UsageError, invalid};
+
+/// Where clients connect.
+#[derive(Debug)]
+pub(crate) enum Listen {
+    Port(Source),
+    Unix {
+        path: PathBuf,
+        /// Who can connect, as chmod(2) has it.
+        mode: u32,
+    },
+}
+
+/// Who can connect to a Unix socket, if nobody says: we and root.
+const MODE: u32 = 0o600;
+
+/// Reads it. Where there is no source port, what was taken for it becomes the target; or stays, where a program
+/// follows: it is the program's port then.
+pub(super) fn read(args: &mut Args) -> Result<Listen, UsageError> {
+    let Some(path) = args.unix_listen.as_deref() else {
+        let typed = args.source.as_deref().expect("it is demanded without '--unix-listen'");
+        return address::source(typed, args.prefer_ipv6).map(Listen::Port);
+    };
+    let mode = args.unix_listen_mode.as_deref().map_or(Ok(MODE), octal)?;
+    let listen = Listen::Unix { path: socket(path)?, mode };
+    if args.program.is_none() {
+        no_source(args, "--unix-listen")?;
+    }
+    Ok(listen)
+}
+
+fn no_source(args: &mut Args, option: &str) -> Result<(), UsageError> {
+    if let (Some(first), Some(second)) = (&args.source, &args.target) {
+        return Err(UsageError(format!(
+            "unexpected argument '{second}': with '{option}' there is no source port, and '{first}' is the target"
+        )));
+    }
+    args.target = args.source.take();
+    Ok(())
+}
+
+/// The port that a program binds, if it stands before `--` where there is no source port.
+pub(super) fn program_port(typed: &str) -> Result<u16, UsageError> {
+    let port = address::port(typed).filter(|port| *port != 0);
+    port.ok_or_else(|| invalid("PROGRAM_PORT", typed, "the program's port, from 1 to 65535"))
+}
+
+fn socket(typed: &Path) -> Result<PathBuf, UsageError> {
+    let path = std::path::absolute(typed).ok().filter(|path| path.file_name().is_some());
+    path.ok_or_else(|| invalid("--unix-listen", &typed.to_string_lossy(), "the path of a socket"))
+}
+
+/// A mode as chmod(1) has it.
+fn octal(typed: &str) -> Result<u32, UsageError> {
+    let digits = typed.strip_prefix("0o").unwrap_or(typed);
+    let is_octal = digits.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    let mode = is_octal.then(|| u32::from_str_radix(digits, 8).ok()).flatten();
+    mode.filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| invalid("--unix-listen-mode", typed, "an octal number from 0 to 777"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn u3_a_mode_is_octal() {
+        for (typed, mode) in [("600", 0o600), ("0660", 0o660), ("0o777", 0o777), ("0", 0)] {
+            assert_eq!(octal(typed), Ok(mode), "{typed}");
+        }
+        for typed in ["8", "-1", "99999", "1000", "+600", "", "0o", "0x1ff", "77777777777777777"] {
+            let UsageError(line) = octal(typed).expect_err(typed);
+            assert!(line.contains(&format!("'{typed}' for '--unix-listen-mode'")), "{line}");
+        }
+    }
+}

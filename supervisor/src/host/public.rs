@@ -1,0 +1,87 @@
+//! Where clients connect: held before anybody may use it, whichever kind it is. Knows how each is had and
+//! opened; must not know who connects.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use bridge::Listener;
+use socket2::Socket;
+
+use super::ports::PublicPort;
+use super::unix_socket::PublicSocket;
+pub(crate) use super::unix_socket::SocketFile;
+use crate::config::Listen;
+
+/// The public side, not opened yet.
+#[derive(Debug)]
+pub(crate) enum PublicEndpoint {
+    Port(PublicPort),
+    Unix(PublicSocket),
+    /// Sockets that systemd opened, which listen: a client waits in their backlog (D4).
+    Passed(Vec<Socket>),
+}
+
+/// The public side, open.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) listeners: Vec<Listener>,
+    /// To be kept for as long as somebody listens.
+    pub(crate) file: Option<SocketFile>,
+}
+
+impl PublicEndpoint {
+    /// Takes what the command line asks for; `passed` takes its place.
+    pub(crate) fn acquire(listen: &Listen, passed: Vec<Socket>) -> Result<Self> {
+        if !passed.is_empty() {
+            return Ok(Self::Passed(passed));
+        }
+        match listen {
+            Listen::Port(source) => PublicPort::reserve(source).map(Self::Port),
+            Listen::Unix { path, mode } => PublicSocket::reserve(path, *mode).map(Self::Unix),
+        }
+    }
+
+    /// What is held, for the log.
+    pub(crate) fn shown(&self) -> String {
+        let shown: Vec<_> = match self {
+            Self::Port(port) => port.addresses().iter().map(ToString::to_string).collect(),
+            Self::Unix(socket) => vec![shown_path(socket.path())],
+            Self::Passed(sockets) => sockets.iter().map(shown_address).collect(),
+        };
+        shown.join(" and ")
+    }
+
+    /// Begins to listen.
+    pub(crate) fn open(self) -> Result<Opened> {
+        let (listeners, file) = match self {
+            Self::Port(port) => (port.listen()?.into_iter().map(Listener::from).collect(), None),
+            Self::Unix(socket) => {
+                let (listener, file) = socket.listen()?;
+                (vec![Listener::Unix(listener)], Some(file))
+            }
+            Self::Passed(sockets) => {
+                let listeners = sockets.into_iter().map(listener).collect::<Result<_>>();
+                (listeners.context("cannot use the sockets of LISTEN_FDS")?, None)
+            }
+        };
+        Ok(Opened { listeners, file })
+    }
+}
+
+fn listener(socket: Socket) -> Result<Listener> {
+    let is_unix = socket.local_addr()?.is_unix();
+    Ok(if is_unix { Listener::Unix(socket.into()) } else { Listener::Tcp(socket.into()) })
+}
+
+fn shown_address(socket: &Socket) -> String {
+    let Ok(address) = socket.local_addr() else { return "?".to_owned() };
+    match (address.as_socket(), address.as_pathname()) {
+        (Some(address), _) => address.to_string(),
+        (None, Some(path)) => shown_path(path),
+        (None, None) => "unix:".to_owned(),
+    }
+}
+
+fn shown_path(path: &Path) -> String {
+    format!("unix:{}", path.display())
+}

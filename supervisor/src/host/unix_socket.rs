@@ -1,0 +1,275 @@
+//! The Unix socket that clients connect to: made where none is in the way, open to whom its mode says before
+//! anybody can connect, and removed at the end. Knows a path and what lies there; must not know who connects.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::ports::BACKLOG;
+
+/// The longest path, bytes: a NUL follows it in `sun_path` (unix(7)).
+const PATH_MAX: usize = 107;
+
+/// The public socket: bound and not yet listening, so that a client is refused.
+#[derive(Debug)]
+pub(crate) struct PublicSocket {
+    socket: Socket,
+    file: SocketFile,
+}
+
+/// The file of a socket of ours, removed when this is dropped, if it is still ours: somebody may have removed
+/// it and made room for another's. Open, so that no other file gets its number meanwhile.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    place: Place,
+    file: OwnedFd,
+}
+
+/// Where it lies; the directory is found again wherever it is moved to.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    directory: OwnedFd,
+    name: OsString,
+}
+
+impl PublicSocket {
+    /// Binds the socket, in the place of one that nobody has any more. Nobody can connect before it listens, and
+    /// then its mode is set (unix(7): connecting takes the right to write).
+    pub(crate) fn reserve(path: &Path, mode: u32) -> Result<Self> {
+        Self::bind(path, mode)
+            .with_context(|| format!("cannot listen on Unix socket {}", path.display()))
+    }
+
+    fn bind(path: &Path, mode: u32) -> Result<Self> {
+        let length = path.as_os_str().len();
+        ensure!(length <= PATH_MAX, "its path has {length} bytes, and {PATH_MAX} are the most");
+        let place = Place::of(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        let address = SockAddr::unix(path)?;
+        let bound = socket.bind(&address).or_else(|error| {
+            if error.kind() != io::ErrorKind::AddrInUse {
+                return Err(error.into());
+            }
+            place.make_room(&address)?;
+            socket.bind(&address).map_err(anyhow::Error::from)
+        });
+        bound?;
+        let file = SocketFile::open(place)?;
+        file.set_mode(mode)?;
+        Ok(Self { socket, file })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.file.place.path
+    }
+
+    /// Begins to listen. The file goes when the second is dropped.
+    pub(crate) fn listen(self) -> Result<(UnixListener, SocketFile)> {
+        self.socket
+            .listen(BACKLOG)
+            .with_context(|| format!("cannot listen on Unix socket {}", self.path().display()))?;
+        Ok((self.socket.into(), self.file))
+    }
+}
+
+impl SocketFile {
+    fn open(place: Place) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&place.directory, &place.name, flags, Mode::empty());
+        Ok(Self { file: file.map_err(io::Error::from)?, place })
+    }
+
+    /// By the open file: what lies at the path may be exchanged.
+    fn set_mode(&self, mode: u32) -> Result<()> {
+        let stat = fstat(&self.file).map_err(io::Error::from)?;
+        ensure!(is_socket(&stat), "another file was put in its place");
+        if stat.st_mode & 0o7777 == mode {
+            return Ok(());
+        }
+        // fchmod(2) takes no descriptor of this kind.
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        fs::set_permissions(path, Permissions::from_mode(mode)).context("cannot set its mode")
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let Place { directory, name, .. } = &self.place;
+        let there = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        if let (Ok(ours), Ok(there)) = (fstat(&self.file), there)
+            && (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        {
+            let _ = unlinkat(directory, name, AtFlags::empty());
+        }
+    }
+}
+
+impl Place {
+    fn of(path: &Path) -> Result<Self> {
+        let parent = path.parent().expect("config.rs lets no path without a file name through");
+        let name = path.file_name().expect("the same").to_owned();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(CWD, parent, flags, Mode::empty()).map_err(io::Error::from)?;
+        Ok(Self { path: path.to_owned(), directory, name })
+    }
+
+    /// Removes a socket that nobody has any more; whatever else is in the way stays.
+    fn make_room(&self, address: &SockAddr) -> Result<()> {
+        let stat = match statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(()),
+            stat => stat.map_err(io::Error::from)?,
+        };
+        ensure!(is_socket(&stat), "something else is there, which is no socket");
+        let caller = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // A full backlog would keep us waiting.
+        caller.set_nonblocking(true)?;
+        match caller.connect(address) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                ensure!(!is_held(&self.name, &stat), "another process holds it");
+                match unlinkat(&self.directory, &self.name, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => Ok(()),
+                    Err(errno) => Err(io::Error::from(errno)).context("cannot remove the old one"),
+                }
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
+                bail!("a socket of another type is there")
+            }
+            Ok(()) => bail!("somebody listens there already"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                bail!("somebody listens there already")
+            }
+            Err(error) => Err(error).context("cannot find out whether somebody listens there"),
+        }
+    }
+}
+
+/// Whether a process has the socket of this file and does not listen yet, as we do while the program starts.
+/// Where /proc does not say, nobody has.
+fn is_held(name: &OsStr, file: &Stat) -> bool {
+    let sockets = fs::read("/proc/net/unix").unwrap_or_default();
+    let held = sockets.split(|byte| *byte == b'\n').filter_map(held_path);
+    let mut held = held.filter(|path| path.file_name() == Some(name));
+    held.any(|path| {
+        let there = path.symlink_metadata();
+        there.is_ok_and(|there| (there.dev(), there.ino()) == (file.st_dev, file.st_ino))
+    })
+}
+
+/// The path of a stream socket that is bound and neither listens nor is connected, from its line: number, users,
+/// protocol, flags, type, state, inode and path (proc(5)).
+fn held_path(line: &[u8]) -> Option<&Path> {
+    let (fields, path) = line.split_at(line.iter().position(|byte| *byte == b'/')?);
+    let fields = std::str::from_utf8(fields).ok()?;
+    let fields: Vec<_> = fields.split_ascii_whitespace().skip(3).take(3).collect();
+    (fields == ["00000000", "0001", "01"]).then(|| Path::new(OsStr::from_bytes(path)))
+}
+
+fn is_socket(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Socket
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    use super::*;
+
+    fn refused(path: &Path) -> String {
+        let error = PublicSocket::reserve(path, 0o600).expect_err("refused");
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn u3_a_socket_is_open_to_whom_its_mode_says_before_anybody_can_connect() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("socket");
+        for mode in [0o600, 0o666, 0o777, 0o640, 0] {
+            let socket = PublicSocket::reserve(&path, mode).expect("bound");
+            let metadata = fs::metadata(&path).expect("there");
+            assert_eq!(metadata.permissions().mode() & 0o7777, mode);
+            let error = UnixStream::connect(&path).expect_err("nobody listens");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            let (_listener, file) = socket.listen().expect("listening");
+            UnixStream::connect(&path).expect("one listens (as root, whatever the mode)");
+            drop(file);
+            assert!(!path.exists(), "removed at the end");
+        }
+    }
+
+    #[test]
+    fn u3_what_is_in_use_is_left_alone_and_what_is_stale_replaced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("socket");
+        drop(UnixListener::bind(&path).expect("bound"));
+        let held = PublicSocket::reserve(&path, 0o600).expect("the old one is stale");
+        let line = refused(&path);
+        assert!(line.ends_with(": another process holds it"), "{line}");
+        // By whatever name its directory is called.
+        let alias = directory.path().join("alias");
+        std::os::unix::fs::symlink(directory.path(), &alias).expect("a link");
+        let line = refused(&alias.join("socket"));
+        assert!(line.ends_with(": another process holds it"), "{line}");
+        let (listener, file) = held.listen().expect("listening");
+        let line = refused(&path);
+        assert!(line.ends_with(": somebody listens there already"), "{line}");
+        assert!(line.contains(path.to_str().expect("text")), "{line}");
+        drop((listener, file));
+        let (listener, file) =
+            PublicSocket::reserve(&path, 0o600).and_then(PublicSocket::listen).expect("free");
+        fs::remove_file(&path).expect("removed");
+        let _others = UnixListener::bind(&path).expect("bound");
+        drop((listener, file));
+        assert!(path.exists(), "it is another's now");
+    }
+
+    #[test]
+    fn u3_a_backlog_that_is_full_is_somebody_who_listens() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("socket");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        let address = SockAddr::unix(&path).expect("an address");
+        listener.bind(&address).and_then(|()| listener.listen(0)).expect("listening");
+        let _first = UnixStream::connect(&path).expect("room for one");
+        let line = refused(&path);
+        assert!(line.ends_with(": somebody listens there already"), "{line}");
+    }
+
+    #[test]
+    fn u3_what_is_no_socket_of_ours_to_replace_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("file"), "precious").expect("written");
+        fs::create_dir(at("directory")).expect("made");
+        std::os::unix::fs::symlink(at("nowhere"), at("link")).expect("a link");
+        let _datagrams = UnixDatagram::bind(at("datagrams")).expect("bound");
+        let long = "x".repeat(PATH_MAX);
+        for (name, reason) in [
+            ("file", "something else is there, which is no socket"),
+            ("directory", "something else is there, which is no socket"),
+            ("link", "something else is there, which is no socket"),
+            ("datagrams", "a socket of another type is there"),
+            ("none/socket", "no such file or directory"),
+            ("file/socket", "not a directory"),
+            (&long, "bytes, and 107 are the most"),
+        ] {
+            let error = PublicSocket::reserve(&at(name), 0o600).expect_err(name);
+            let line = crate::exit::Failure::from(error).reason;
+            assert!(line.ends_with(reason), "{name}: {line}");
+            assert!(line.contains(name), "{line}");
+        }
+        assert_eq!(fs::read(at("file")).expect("still there"), b"precious");
+        assert!(at("link").symlink_metadata().is_ok() && at("datagrams").exists());
+    }
+}
