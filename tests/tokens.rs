@@ -1,6 +1,7 @@
 //! One port, many targets (K), and targets at Unix sockets (U3).
 
 mod json_web_tokens;
+mod redis;
 mod sources;
 mod web_servers;
 

@@ -64,8 +64,8 @@ pub use admission::auth::{Auth, Credentials};
 pub use config::{Access, Config, Upkeep};
 pub use destination::{Address, Destination, Endpoint};
 pub use directory::{
-    Allowed, Directory, Kind, Network, Pattern, Ports, Rule, Source, SourceError, TokenPlace,
-    Tokens,
+    Allowed, Directory, Kind, Network, Pattern, Ports, RedisServer, Rule, Source, SourceError,
+    TokenPlace, Tokens,
 };
 pub use error_text::error_text;
 pub use net::{Connection, Listener, zone};

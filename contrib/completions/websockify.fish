@@ -30,7 +30,7 @@ complete -c websockify -l auth-plugin -d 'BasicHTTPAuth, ClientCertCNAuth or Exp
 complete -c websockify -l auth-source -d 'What that expects: user:password, names, origins [default: none]' -r
 complete -c websockify -l unix-target -d 'Unix socket to bridge to, instead of TARGET_ADDR [default: none]' -r -F
 complete -c websockify -l token-plugin -d 'What knows where tokens lead, as TokenFile does [default: none]' -r
-complete -c websockify -l token-source -d 'What that asks: a file, directory or URL [default: none]' -r
+complete -c websockify -l token-source -d 'What that asks: a file, directory, URL or server [default: none]' -r
 complete -c websockify -l token-source-file -d 'File with ARG in it, read again on SIGHUP [default: none]' -r -F
 complete -c websockify -l target-config -d 'The same as TokenFile with this source [default: none]' -r -F
 complete -c websockify -l target-allow -d 'Where they may lead: CIDR or NAME[:PORTS], unix:DIR [default: all]' -r

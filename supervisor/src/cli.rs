@@ -238,7 +238,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", help_heading = "Targets")]
     pub(crate) token_plugin: Option<String>,
 
-    /// What that asks: a file, directory or URL [default: none]
+    /// What that asks: a file, directory, URL or server [default: none]
     #[arg(long, value_name = "ARG", help_heading = "Targets")]
     pub(crate) token_source: Option<OsString>,
 
@@ -334,10 +334,11 @@ pub(crate) enum TokenPlugin {
     BaseTokenApi,
     JsonTokenApi,
     JwtTokenApi,
+    TokenRedis,
 }
 
 impl TokenPlugin {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::TokenFile,
         Self::ReadOnlyTokenFile,
         Self::TokenFileName,
@@ -345,6 +346,7 @@ impl TokenPlugin {
         Self::BaseTokenApi,
         Self::JsonTokenApi,
         Self::JwtTokenApi,
+        Self::TokenRedis,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -356,6 +358,7 @@ impl TokenPlugin {
             Self::BaseTokenApi => "BaseTokenAPI",
             Self::JsonTokenApi => "JSONTokenApi",
             Self::JwtTokenApi => "JWTTokenApi",
+            Self::TokenRedis => "TokenRedis",
         }
     }
 }

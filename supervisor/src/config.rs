@@ -413,6 +413,11 @@ mod tests {
                 "'--token-source': JSONTokenApi expects a URL with %s where the token goes: it has no http",
             ),
             (
+                "80 --token-plugin=TokenRedis --token-source=h:1:db:secret",
+                "for '--token-source': TokenRedis expects host[:port[:db[:password[:namespace]]]]: its database is \
+                 no number",
+            ),
+            (
                 "80 --token-plugin=Magic --token-source=x",
                 "'Magic' for '--token-plugin': expected TokenFile, ",
             ),

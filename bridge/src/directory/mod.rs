@@ -2,7 +2,7 @@
 //!
 //! - `token` finds the token in a request,
 //! - `source` is asked what a token stands for; each kind of source is a file of its own: `token_file`
-//!   reads files of many, `below` takes the token for a name in a directory, `token_api` asks a web server,
+//!   reads files of many, `below` takes the token for a name in a directory, `token_api` asks a web server, `redis` Redis,
 //!   `jwt` opens tokens that say it themselves,
 //! - `target` reads a target as sources have it written, `json` as JSON has it,
 //! - `allowed` says where tokens may lead,
@@ -15,6 +15,7 @@ pub(crate) mod below;
 mod failure;
 mod json;
 pub(crate) mod jwt;
+pub(crate) mod redis;
 mod source;
 mod target;
 pub(crate) mod token;
@@ -33,6 +34,7 @@ pub use allowed::{Allowed, Network, Ports, Rule};
 pub(crate) use failure::NoDestination;
 use failure::PATIENCE;
 pub use failure::SourceError;
+pub use redis::RedisServer;
 pub use source::{Kind, Source};
 pub use token::TokenPlace;
 pub use token_api::Pattern;

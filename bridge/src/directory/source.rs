@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::below::{Below, What};
 use super::failure::{NoDestination, SourceError};
 use super::jwt::Jwt;
+use super::redis::{Redis, RedisServer};
 use super::token::TokenPlace;
 use super::token_api::{Answers, Pattern, TokenApi};
 use super::token_file::{Rereads, TokenFile};
@@ -25,6 +26,7 @@ enum Of {
     Names(Below),
     Server(Box<TokenApi>),
     Key(Jwt),
+    Redis(Box<Redis>),
 }
 
 /// What a source is.
@@ -44,6 +46,8 @@ pub enum Kind {
     JsonTokenApi(Pattern),
     /// The key that tokens are made with which say themselves where they lead.
     JwtTokenApi(PathBuf),
+    /// A Redis server: each token is a key, with its target for a value.
+    TokenRedis(RedisServer),
 }
 
 impl Kind {
@@ -55,7 +59,7 @@ impl Kind {
             | Self::TokenFileName(path)
             | Self::UnixDomainSocketDirectory(path)
             | Self::JwtTokenApi(path) => Some(path),
-            Self::BaseTokenApi(_) | Self::JsonTokenApi(_) => None,
+            Self::BaseTokenApi(_) | Self::JsonTokenApi(_) | Self::TokenRedis(_) => None,
         }
     }
 }
@@ -70,6 +74,7 @@ impl fmt::Display for Kind {
             | Self::UnixDomainSocketDirectory(path)
             | Self::JwtTokenApi(path) => path.display().fmt(f),
             Self::BaseTokenApi(pattern) | Self::JsonTokenApi(pattern) => pattern.fmt(f),
+            Self::TokenRedis(server) => server.fmt(f),
         }
     }
 }
@@ -85,6 +90,7 @@ impl Source {
             Kind::BaseTokenApi(pattern) => Of::Server(TokenApi::new(pattern, Answers::Text).into()),
             Kind::JsonTokenApi(pattern) => Of::Server(TokenApi::new(pattern, Answers::Json).into()),
             Kind::JwtTokenApi(path) => Of::Key(Jwt::new(path)),
+            Kind::TokenRedis(server) => Of::Redis(Redis::new(server).into()),
         };
         Self { kind, of }
     }
@@ -100,7 +106,7 @@ impl Source {
             Of::Names(directory) => directory.prepare().await,
             Of::Key(jwt) => jwt.prepare().await,
             // It may come later, and is asked by those who have a token.
-            Of::Server(_) => Ok(()),
+            Of::Server(_) | Of::Redis(_) => Ok(()),
         }
     }
 
@@ -110,6 +116,7 @@ impl Source {
             Of::Lines(files) => files.look_up(token).await,
             Of::Names(directory) => directory.look_up(token).await,
             Of::Server(server) => server.look_up(token).await,
+            Of::Redis(server) => server.look_up(token).await,
             Of::Key(jwt) => return jwt.look_up(token).await.map(Some),
         };
         found.map_err(NoDestination::Source)

@@ -11,6 +11,7 @@ mod frames;
 mod head;
 mod hixie;
 mod jwt;
+mod redis;
 mod token;
 mod token_api;
 mod web;
@@ -29,6 +30,7 @@ pub use frames::frames;
 pub use head::head;
 pub use hixie::hixie;
 pub use jwt::jwt;
+pub use redis::redis;
 pub use token::token;
 pub use token_api::token_api;
 pub use web::web;
@@ -134,13 +136,14 @@ mod tests {
 
     type Property = fn(&[u8]);
 
-    const PROPERTIES: [(&str, Property); 9] = [
+    const PROPERTIES: [(&str, Property); 10] = [
         ("base64", super::base64),
         ("certificate", super::certificate),
         ("frames", super::frames),
         ("head", super::head),
         ("hixie", super::hixie),
         ("jwt", super::jwt),
+        ("redis", super::redis),
         ("token", super::token),
         ("token_api", super::token_api),
         ("web", super::web),

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use bridge::{Allowed, Kind, Pattern, TokenPlace};
+use bridge::{Allowed, Kind, Pattern, RedisServer, TokenPlace};
 
 use super::allowed;
 use crate::cli::{Args, TokenPlugin};
@@ -89,8 +89,14 @@ fn typed(option: &str, plugin: TokenPlugin, text: &OsStr) -> Result<TokenSource,
 /// What a plugin asks by the text that it is told, or why that is none.
 pub(crate) fn kind(plugin: TokenPlugin, text: &OsStr) -> Result<Kind, String> {
     let path = || std::path::absolute(text).map_err(|_| "it is no path".to_owned());
+    let utf8 = || text.to_str().ok_or("it is not text in UTF-8");
+    let redis = || {
+        let expects = "expects host[:port[:db[:password[:namespace]]]]";
+        let server = utf8().and_then(RedisServer::parse);
+        server.map_err(|why| format!("{} {expects}: {why}", plugin.name()))
+    };
     let pattern = || {
-        let pattern = text.to_str().ok_or("it is not text in UTF-8").and_then(Pattern::parse);
+        let pattern = utf8().and_then(Pattern::parse);
         let expects = "expects a URL with %s where the token goes";
         pattern.map_err(|why| format!("{} {expects}: {why}", plugin.name()))
     };
@@ -102,6 +108,7 @@ pub(crate) fn kind(plugin: TokenPlugin, text: &OsStr) -> Result<Kind, String> {
         TokenPlugin::BaseTokenApi => Kind::BaseTokenApi(pattern()?),
         TokenPlugin::JsonTokenApi => Kind::JsonTokenApi(pattern()?),
         TokenPlugin::JwtTokenApi => Kind::JwtTokenApi(path()?),
+        TokenPlugin::TokenRedis => Kind::TokenRedis(redis()?),
     })
 }
 

@@ -1,0 +1,131 @@
+//! A Redis server that knows the tokens: each is a key, with its target for a value (K6).
+//!
+//! - `server` is where it is and what it wants to be told, as it is typed,
+//! - `connection` speaks with it, in what `protocol` reads and writes.
+
+mod connection;
+pub(crate) mod protocol;
+mod server;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::failure::SourceError;
+use super::target;
+use crate::destination::Endpoint;
+use crate::net::Lookups;
+use connection::{Connection, Failure};
+use protocol::Reply;
+pub use server::RedisServer;
+
+/// How many tokens are asked for at a time, each over a connection of its own.
+const AT_ONCE: usize = 16;
+
+/// How long the kept connection may take: what lies between may have forgotten it, and say nothing.
+const KEPT_ANSWERS: Duration = Duration::from_secs(3);
+
+/// A server that is asked for each token.
+#[derive(Debug)]
+pub(super) struct Redis {
+    server: RedisServer,
+    lookups: Lookups,
+    permits: Semaphore,
+    /// One that nobody uses, for whoever comes next.
+    kept: Mutex<Option<Connection>>,
+}
+
+impl Redis {
+    pub(super) fn new(server: RedisServer) -> Self {
+        let permits = Semaphore::new(AT_ONCE);
+        Self { server, lookups: Lookups::new(), permits, kept: Mutex::default() }
+    }
+
+    pub(super) async fn look_up(&self, token: &str) -> Result<Option<Endpoint>, SourceError> {
+        let _permit = self.permits.acquire().await.map_err(|_| SourceError::Failed)?;
+        let failed = |why: String| SourceError::Asked(self.server.to_string(), why);
+        match self
+            .get(&self.server.key(token))
+            .await
+            .map_err(|failure| failed(failure.to_string()))?
+        {
+            Reply::Nil => Ok(None),
+            Reply::Value(value) => read(&value)
+                .map(Some)
+                .map_err(|why| failed(format!("its value cannot be read: {why}"))),
+            // A key of this name there is, but it is no token's.
+            Reply::Error(text) if text.starts_with("WRONGTYPE ") => Ok(None),
+            Reply::Error(text) => Err(failed(format!("it answers {text:?}"))),
+            Reply::Status => Err(failed("it answers with no value".into())),
+        }
+    }
+
+    /// A key's value, over the kept connection if that is good still. A connection is out of the way while it is
+    /// used: a look-up that is given up leaves none in the middle of an answer.
+    async fn get(&self, key: &str) -> Result<Reply, Failure> {
+        let kept = self.kept().take();
+        if let Some(mut connection) = kept
+            && let Ok(Ok(reply)) = timeout(KEPT_ANSWERS, connection.get(key)).await
+        {
+            self.keep(connection);
+            return Ok(reply);
+        }
+        let mut connection = Connection::open(&self.server, &self.lookups).await?;
+        let reply = connection.get(key).await?;
+        self.keep(connection);
+        Ok(reply)
+    }
+
+    fn keep(&self, connection: Connection) {
+        self.kept().get_or_insert(connection);
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Option<Connection>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The target that a value is: `host:port`, or that as the `host` of a JSON object.
+pub(crate) fn read(value: &[u8]) -> Result<Endpoint, &'static str> {
+    let text = std::str::from_utf8(value).map_err(|_| "it is not text in UTF-8")?.trim();
+    if !text.starts_with('{') {
+        return target::endpoint(text);
+    }
+    let object: Value = serde_json::from_str(text).map_err(|_| "it is not JSON")?;
+    target::endpoint(object.get("host").and_then(Value::as_str).ok_or("it has no host")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::Address;
+
+    #[test]
+    fn k6_a_value_is_a_target_or_has_one() {
+        let tcp = Endpoint::Tcp(Address { host: "h".into(), port: 5900 });
+        for value in
+            ["h:5900", " h:5900\n", r#"{"host": "h:5900"}"#, r#" {"host":"h:5900","x":1} "#]
+        {
+            assert_eq!(read(value.as_bytes()), Ok(tcp.clone()), "{value}");
+        }
+        for value in ["unix_socket:/a", r#"{"host":"unix_socket:/a"}"#] {
+            assert_eq!(read(value.as_bytes()), Ok(Endpoint::Unix("/a".into())), "{value}");
+        }
+        for value in [
+            "",
+            "h",
+            "h:x",
+            "{",
+            r#"{"host":"h"}"#,
+            r#"{"host":1}"#,
+            r#"{"port":1}"#,
+            r#"["h:5900"]"#,
+        ] {
+            assert!(read(value.as_bytes()).is_err(), "{value}");
+        }
+        assert!(read(b"\xff:1").is_err());
+    }
+}

@@ -1,0 +1,123 @@
+//! The few things that are said to Redis and heard from it, in its protocol of version 2. Sans-I/O, and bounded.
+
+use std::io::Write;
+
+/// The longest value, bytes.
+pub(crate) const VALUE_MAX: usize = 64 * 1024;
+
+/// The longest line, bytes.
+const LINE_MAX: usize = 1024;
+
+/// How much of what a server says of a failure is passed on, letters.
+const SHOWN: usize = 120;
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// That is done.
+    Status,
+    /// It is not, and why.
+    Error(String),
+    Value(Vec<u8>),
+    Nil,
+}
+
+/// A command with its arguments.
+pub(crate) fn command(words: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let infallible = "a Vec takes everything";
+    write!(bytes, "*{}\r\n", words.len()).expect(infallible);
+    for word in words {
+        write!(bytes, "${}\r\n", word.len()).expect(infallible);
+        bytes.extend_from_slice(word);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
+/// The answer at the beginning of these bytes, and how long it is. None: it is not all there yet.
+pub(crate) fn reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, &'static str> {
+    let Some(end) = bytes.iter().take(LINE_MAX).position(|byte| *byte == b'\n') else {
+        return if bytes.len() < LINE_MAX { Ok(None) } else { Err(OTHER) };
+    };
+    let line = bytes[..end].strip_suffix(b"\r").ok_or(OTHER)?;
+    let (kind, line) = line.split_first().ok_or(OTHER)?;
+    let start = end + 1;
+    match kind {
+        b'+' => Ok(Some((Reply::Status, start))),
+        b'-' => Ok(Some((Reply::Error(shown(line)), start))),
+        b'$' if line == b"-1" => Ok(Some((Reply::Nil, start))),
+        b'$' => {
+            let length = length(line).ok_or(OTHER)?;
+            if length > VALUE_MAX {
+                return Err("its answer is longer than 64 KiB");
+            }
+            let Some(rest) = bytes[start..].get(..length + 2) else { return Ok(None) };
+            let value = rest.strip_suffix(b"\r\n").ok_or(OTHER)?;
+            Ok(Some((Reply::Value(value.to_owned()), start + rest.len())))
+        }
+        _ => Err(OTHER),
+    }
+}
+
+const OTHER: &str = "it does not speak as Redis does";
+
+fn length(digits: &[u8]) -> Option<usize> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits).ok()?.parse().ok().filter(|_| is_number)
+}
+
+fn shown(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).chars().take(SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k6_commands_are_counted_and_so_are_their_words() {
+        assert_eq!(command(&[b"GET", b"a\r\nb"]), b"*2\r\n$3\r\nGET\r\n$4\r\na\r\nb\r\n");
+    }
+
+    #[test]
+    fn k6_answers_however_they_are_split() {
+        let value = |text: &str| Reply::Value(text.into());
+        for (bytes, expected) in [
+            ("+OK\r\n", Reply::Status),
+            ("-ERR no\r\n", Reply::Error("ERR no".into())),
+            ("$-1\r\n", Reply::Nil),
+            ("$0\r\n\r\n", value("")),
+            ("$6\r\nh:5900\r\n", value("h:5900")),
+            ("$4\r\na\r\nb\r\n", value("a\r\nb")),
+        ] {
+            for end in 0..bytes.len() {
+                assert_eq!(reply(&bytes.as_bytes()[..end]), Ok(None), "{bytes:?} {end}");
+            }
+            let more = format!("{bytes}+OK\r\n");
+            assert_eq!(reply(more.as_bytes()), Ok(Some((expected, bytes.len()))), "{bytes:?}");
+        }
+        for bytes in [
+            "\n",
+            "\r\n",
+            "+OK\n",
+            ":1\r\n",
+            "*1\r\n$1\r\na\r\n",
+            "$\r\n",
+            "$x\r\n",
+            "$-2\r\n",
+            "$+1\r\na\r\n",
+            "$65537\r\n",
+            "$99999999999999999999\r\n",
+            "$1\r\nab\r\n",
+            "HTTP/1.1 400 Bad\r\n",
+        ] {
+            assert!(reply(bytes.as_bytes()).is_err(), "{bytes:?}");
+        }
+        assert!(reply("+".repeat(LINE_MAX).as_bytes()).is_err());
+        let long = format!("-ERR {}\r\n", "x".repeat(1000));
+        assert!(
+            matches!(reply(long.as_bytes()), Ok(Some((Reply::Error(text), _))) if text.len() == SHOWN)
+        );
+    }
+}
