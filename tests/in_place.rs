@@ -8,7 +8,7 @@ mod shapes;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -31,6 +31,8 @@ pub(super) enum Then {
     Session(&'static str),
     /// A session at this path, asked for with these header lines.
     Headed(&'static str, &'static str),
+    /// A session at the Unix socket of this name.
+    Unix(&'static str),
     /// A session for this host.
     Host(&'static str),
     /// An encrypted session at this path.
@@ -254,6 +256,11 @@ impl Then {
         match self {
             Self::Session(path) => exchange(plain()?, &place.fill(path, port), "localhost", ""),
             Self::Headed(path, headers) => exchange(plain()?, path, "localhost", headers),
+            Self::Unix(name) => {
+                let stream =
+                    UnixStream::connect(place.at(name)).map_err(|error| error.to_string())?;
+                exchange(stream, "/", "localhost", "")
+            }
             Self::Host(host) => exchange(plain()?, "/websockify", host, ""),
             Self::Tls(path) => exchange(encrypted()?, path, "localhost", ""),
             Self::Page(path) => page(plain()?, path),

@@ -10,7 +10,7 @@
 //! | `SIGNED` | a token, signed with the secret in `DIR/secret`, that says where the service is |
 //! | `PROGRAM` | a program that serves one client after the other on `PORT` |
 
-use super::Then::{self, Host, Page, Session, Shown, Tls, TlsPage};
+use super::Then::{self, Host, Page, Session, Shown, Tls, TlsPage, Unix};
 
 /// A command line, and what must work.
 pub(super) struct Shape {
@@ -204,6 +204,12 @@ pub(super) const SHAPES: &[Shape] = &[
     // Unix sockets.
     shape("hypervisor", "--unix-target=DIR/sockets/vm1 PORT", &[Session(NOVNC)]),
     shape("hypervisor", "PORT --unix-target DIR/sockets/vm1 --web DIR/web", &[Session(NOVNC)]),
+    shape("behind a proxy", "--unix-listen=DIR/ws.sock TARGET", &[Unix("ws.sock")]),
+    shape(
+        "behind a proxy",
+        "--unix-listen DIR/web.sock --unix-listen-mode 660 --unix-target DIR/sockets/vm1",
+        &[Unix("web.sock")],
+    ),
     // Programs.
     shape("the manual page", "PORT -- PROGRAM", &[Session("/")]).fails_upstream(NO_REBIND),
     shape("the manual page", "PORT --wrap-mode=ignore -- PROGRAM", &[Session("/")])
