@@ -82,7 +82,7 @@ fn c1_options_stand_before_or_after_source_and_target() {
 #[test]
 fn c3_an_option_of_later_websockifys_is_told_so() {
     refused("--ssl-target 1 a:2", 2, &["--ssl-target", "not supported"]);
-    refused("1 a:2 --inetd", 2, &["--inetd", "not supported"]);
+    refused("1 a:2 --ssl-target", 2, &["--ssl-target", "not supported"]);
 }
 
 /// A section of supervisord's, as people have it: with the option of another engine.

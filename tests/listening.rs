@@ -1,4 +1,6 @@
-//! Where clients connect, if that is no port: a Unix socket (U3).
+//! Where clients connect, if that is no port: a Unix socket (U3), or what inetd has (U4).
+
+mod inetd;
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};

@@ -6,7 +6,7 @@
 //! | `plain` | the bridge without a program (C2, B, S) |
 //! | `faults` | peers that vanish, counted (L4) |
 //! | `kernel` | older kernels, and containers that refuse and hide much (F2–F4, F7, F14) |
-//! | `listening` | Unix sockets in the place of a port (U3) |
+//! | `listening` | Unix sockets in the place of a port, and inetd (U3, U4) |
 //! | `tokens` | one port, many targets, and targets at Unix sockets (K1–K7, U3) |
 //! | `in_place` | command lines of the Python websockify, as people have them (U1) |
 //! | `tls` | encryption, client certificates, authentication (T1–T6) |

@@ -232,8 +232,13 @@ impl Bridge {
 
     /// Takes in a client that somebody else has accepted. Nobody comes after it, if nobody listens.
     pub(crate) fn take_one(&mut self, connection: Connection) -> Result<(), Error> {
-        let (io, peer) = connection.begin().map_err(Error::Connection)?;
-        self.attend(io, peer);
+        match connection.begin() {
+            Ok((io, peer)) => self.attend(io, peer),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                debug!("the connection was gone before it was served");
+            }
+            Err(error) => return Err(Error::Connection(error)),
+        }
         Ok(())
     }
 

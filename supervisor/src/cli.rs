@@ -26,7 +26,7 @@ use crate::usage::UsageError;
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Args {
     /// Where clients connect: this port of every address, or of one
-    #[arg(value_name = "[SOURCE_ADDR:]SOURCE_PORT", required_unless_present_any = ["unix_listen"])]
+    #[arg(value_name = "[SOURCE_ADDR:]SOURCE_PORT", required_unless_present_any = ["unix_listen", "inetd"])]
     pub(crate) source: Option<String>,
 
     /// Where the bytes go
@@ -60,6 +60,10 @@ pub(crate) struct Args {
     /// Who may connect to it, as chmod has it [default: 600]
     #[arg(long, allow_negative_numbers = true, value_name = "OCTAL", help_heading = "Listening")]
     pub(crate) unix_listen_mode: Option<String>,
+
+    /// Serve what inetd passes as standard input [default: off]
+    #[arg(long, help_heading = "Listening")]
+    pub(crate) inetd: bool,
 
     #[arg(
         long,
@@ -365,7 +369,7 @@ impl TokenPlugin {
 
 /// Options of later websockifys, and of the manual page, that this one does not have.
 const NOT_OURS: &[&str] =
-    &["--auto-pong", "--inetd", "--listen-fd", "--no-parent", "--ssl-target", "--strict"];
+    &["--auto-pong", "--listen-fd", "--no-parent", "--ssl-target", "--strict"];
 
 /// What clap has to say that is not `Args`.
 pub(crate) enum Refusal {
@@ -381,6 +385,12 @@ impl Args {
         Self::try_parse_from(shortened::written_out(args.clone()))
             .map_err(|error| refusal::of(&error, &args))
     }
+}
+
+/// Whether `--inetd` is among these, whatever else is wrong with them.
+pub(crate) fn names_inetd(args: &[OsString]) -> bool {
+    let mut ours = args.iter().take_while(|arg| *arg != "--").filter_map(|arg| arg.to_str());
+    ours.any(|arg| arg.len() > "--i".len() && "--inetd".starts_with(arg))
 }
 
 #[cfg(test)]
@@ -483,7 +493,7 @@ mod tests {
             }
         }
         // Who takes one more changes these, and what the README says of them.
-        assert_eq!((taken.len(), later.len()), (39, 2), "{later:?}");
+        assert_eq!((taken.len(), later.len()), (40, 1), "{later:?}");
     }
 
     #[test]

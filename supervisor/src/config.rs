@@ -302,7 +302,7 @@ fn program(args: Args, listen: &Listen) -> Result<ProgramSpec, UsageError> {
 /// The port that the program binds. Where clients come to no port, it may stand in the source's place.
 fn program_port(args: &Args, listen: &Listen) -> Result<u16, UsageError> {
     match (&args.program_port, listen, &args.source) {
-        (Some(_), Listen::Unix { .. }, Some(source)) => {
+        (Some(_), Listen::Unix { .. } | Listen::Inetd, Some(source)) => {
             Err(UsageError(format!("port '{source}' and '--program-port' exclude each other")))
         }
         (Some(typed), ..) => address::port(typed)
@@ -312,8 +312,8 @@ fn program_port(args: &Args, listen: &Listen) -> Result<u16, UsageError> {
             Err(UsageError("source port 0 needs '--program-port' with a program".into()))
         }
         (None, Listen::Port(source), _) => Ok(source.port),
-        (None, Listen::Unix { .. }, Some(typed)) => listen::program_port(typed),
-        (None, Listen::Unix { .. }, None) => Err(UsageError(
+        (None, Listen::Unix { .. } | Listen::Inetd, Some(typed)) => listen::program_port(typed),
+        (None, Listen::Unix { .. } | Listen::Inetd, None) => Err(UsageError(
             "the program's port is not given: it stands before '--', or in '--program-port'".into(),
         )),
     }
@@ -438,6 +438,10 @@ mod tests {
             ("--unix-listen=x --unix-listen-mode -1 a:1", "'-1' for '--unix-listen-mode'"),
             ("--unix-listen=x --unix-target=y a:1", "target 'a:1' and option '--unix-target'"),
             ("--unix-listen=x --target-config=y 80", "target '80' and option '--target-config'"),
+            ("--inetd --unix-listen=x a:1", "'--unix-listen' and '--inetd' exclude each other"),
+            ("--inetd -D a:1", "'--daemon' and '--inetd' exclude each other"),
+            ("--inetd 80 a:1", "unexpected argument 'a:1': with '--inetd'"),
+            ("--inetd", "neither a target"),
             ("--unix-listen=x -- true", "the program's port is not given"),
             ("--unix-listen=x 0 -- true", "'0' for 'PROGRAM_PORT'"),
             ("--unix-listen=x a:80 -- true", "'a:80' for 'PROGRAM_PORT'"),
@@ -527,6 +531,7 @@ mod tests {
         assert_eq!(port("2023 -- telnetd"), 2023);
         assert_eq!(port("443 --program-port=5901 -- vncserver"), 5901);
         assert_eq!(port("--unix-listen=x 5901 -- vncserver"), 5901);
+        assert_eq!(port("--inetd 5901 -- vncserver"), 5901);
         assert_eq!(port("--unix-listen=x --program-port=5901 -- vncserver"), 5901);
     }
 }

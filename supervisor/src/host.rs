@@ -5,6 +5,7 @@ pub(crate) mod changes;
 pub(crate) mod daemon;
 pub(crate) mod directories;
 pub(crate) mod executable;
+pub(crate) mod inetd;
 pub(crate) mod open_files;
 pub(crate) mod pid_file;
 pub(crate) mod ports;

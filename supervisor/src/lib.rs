@@ -34,7 +34,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
 
 use cli::{Args, Refusal};
-use config::{Config, Destination};
+use config::{Config, Destination, Listen};
 pub use exit::ExitStatus;
 use exit::Failure;
 use host::daemon::{self, Caller, Role};
@@ -42,8 +42,8 @@ use host::pid_file::PidFile;
 use host::progress::Progress;
 use host::public::PublicEndpoint;
 use host::signals::{Signal, Signals};
-use host::{Host, systemd};
-use log::{Escaped, Log};
+use host::{Host, inetd, systemd};
+use log::{Escaped, Log, Requested, Stderr};
 use relay::{Announcement, ProgramRelay, Relay};
 use resources::Resources;
 use usage::UsageError;
@@ -66,6 +66,8 @@ pub fn token_plugins() -> impl Iterator<Item = &'static str> {
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
     let now = Instant::now();
+    let args: Vec<_> = args.into_iter().collect();
+    let is_inetd = cli::names_inetd(&args);
     let config =
         Args::parse_from_os(args).and_then(|args| Config::new(args, now).map_err(Refusal::Usage));
     match config {
@@ -81,7 +83,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
             }
         },
         Err(Refusal::Usage(UsageError(line))) => {
-            say(&line);
+            say_unless_to_client(&line, is_inetd);
             ExitStatus::USAGE
         }
     }
@@ -94,13 +96,33 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{level}websockify: {}", Escaped(line));
 }
 
+/// The same where standard error may be a client's, who gets nothing of it.
+fn say_unless_to_client(line: &str, is_inetd: bool) {
+    match is_inetd.then(inetd::keep_quiet) {
+        None | Some(Ok(Stderr::Callers)) => say(line),
+        Some(Ok(Stderr::Clients | Stderr::Daemons) | Err(_)) => {
+            log::write_one(&Requested::default(), line);
+        }
+    }
+}
+
 /// What must be had, or be refused, while standard error is the caller's; then into the background.
 fn start(config: &Config) -> Result<ExitStatus, Failure> {
-    let passed = systemd::passed_sockets()?;
+    let is_inetd = matches!(config.listen, Listen::Inetd);
+    let stderr = match config.daemon {
+        true => Stderr::Daemons,
+        false if is_inetd => inetd::keep_quiet()?,
+        false => Stderr::Callers,
+    };
+    let passed = if is_inetd { Vec::new() } else { systemd::passed_sockets()? };
     if config.daemon {
         daemon::close_inherited(passed.len());
     }
-    let resources = Resources::acquire(config, passed)?;
+    let resources = Resources::acquire(config, passed, stderr).inspect_err(|failure| {
+        if stderr == Stderr::Clients {
+            log::write_one(&config.log, &failure.reason);
+        }
+    })?;
     let warning = resources.log.warning(&config.log);
     let mut caller = Caller::none();
     if config.daemon {

@@ -64,7 +64,7 @@ const IN_WORDS: &[&str] = &[
 ];
 
 /// What the command line says about the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Requested {
     /// `--log-file`.
     pub(crate) file: Option<PathBuf>,
@@ -72,6 +72,16 @@ pub(crate) struct Requested {
     pub(crate) syslog: Option<(Server, SyslogFormat)>,
     /// `--journald`.
     pub(crate) journal: bool,
+}
+
+/// Whose standard error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stderr {
+    Callers,
+    /// A daemon's, which is /dev/null.
+    Daemons,
+    /// It was a client's connection, as inetd has it, and is /dev/null.
+    Clients,
 }
 
 /// Where the log goes.
@@ -87,7 +97,7 @@ pub(crate) struct Sinks {
 pub(crate) enum Sink {
     Stderr,
     Journal,
-    /// Standard error is a daemon's, or the log file itself.
+    /// Standard error is nobody's, or the log file itself.
     Nowhere,
 }
 
@@ -104,9 +114,10 @@ type Shown<S> = Box<dyn Layer<S> + Send + Sync>;
 
 impl Sinks {
     /// Chooses; to be called while standard error is still the caller's.
-    pub(crate) fn choose(requested: &Requested, daemon: bool) -> Result<Self> {
+    pub(crate) fn choose(requested: &Requested, stderr: Stderr) -> Result<Self> {
         let file = requested.file.as_deref().map(LogFile::open).transpose()?;
-        let facility = if daemon { Facility::Daemon } else { Facility::User };
+        let facility = if stderr == Stderr::Daemons { Facility::Daemon } else { Facility::User };
+        let is_nobodys = stderr != Stderr::Callers;
         let syslog = requested.syslog.clone();
         let syslog = syslog.map(|(server, format)| Syslog::new(server, format, facility));
         let is_kept = file.is_some() || syslog.is_some();
@@ -114,9 +125,9 @@ impl Sinks {
         let is_file = file.as_ref().is_some_and(|file| file.is(io::stderr().as_fd()));
         let main = match requested.journal {
             true if Journal::is_there() => Sink::Journal,
-            _ if daemon && is_kept || is_file => Sink::Nowhere,
-            false if (daemon || stderr_is_journal()) && Journal::is_there() => Sink::Journal,
-            _ if daemon => Sink::Nowhere,
+            _ if is_nobodys && is_kept || is_file => Sink::Nowhere,
+            false if (is_nobodys || stderr_is_journal()) && Journal::is_there() => Sink::Journal,
+            _ if is_nobodys => Sink::Nowhere,
             _ => Sink::Stderr,
         };
         Ok(Self { main, file, syslog })
@@ -166,6 +177,15 @@ impl Sinks {
         }
         registry.with(layers).init();
         Ok(Log { sinks: self, repeats, writers })
+    }
+}
+
+/// Logs an error and no more, where it is requested and nobody sees standard error.
+pub(crate) fn write_one(requested: &Requested, line: &str) {
+    let log = Sinks::choose(requested, Stderr::Clients).and_then(|sinks| sinks.start(false));
+    // Who keeps no log cannot be told.
+    if log.is_ok() {
+        tracing::error!("{line}");
     }
 }
 

@@ -16,7 +16,7 @@ use tracing::{error, info};
 
 use crate::clock::until;
 use crate::exit::ExitStatus;
-use crate::host::public::{Opened, PublicEndpoint, SocketFile};
+use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
 use crate::program::state::{Policy, WrapMode};
 use served::Served;
 
@@ -86,15 +86,21 @@ impl Relay {
                 return Ok(());
             }
         };
-        let shown = public.shown();
-        let Opened { listeners, file } = public.open()?;
+        let deed = public.deed();
+        let Opened { clients, file } = public.open()?;
         let Announcement { proxying, open_files } = &self.announcement;
         let max_connections = config.max_connections;
-        info!(max_connections, open_files, "listening on {shown}");
+        info!(max_connections, open_files, "{deed}");
         // Others wait for these words (U2).
         info!("{proxying}");
-        let serving = bridge::serve(listeners, Arc::new(*config), self.shutdown.clone());
-        self.stage = Stage::Open { serving: tokio::spawn(serving), _file: file };
+        let (config, shutdown) = (Arc::new(*config), self.shutdown.clone());
+        let serving = match clients {
+            Clients::Of(listeners) => tokio::spawn(bridge::serve(listeners, config, shutdown)),
+            Clients::One(client) => {
+                tokio::spawn(bridge::serve_connection(client, config, shutdown))
+            }
+        };
+        self.stage = Stage::Open { serving, _file: file };
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use crate::host::open_files::OpenFiles;
 use crate::host::pid_file::PidFile;
 use crate::host::private;
 use crate::host::public::PublicEndpoint;
-use crate::log;
+use crate::log::{self, Stderr};
 use crate::tokens::Tokens;
 
 /// All of it.
@@ -33,7 +33,11 @@ pub(crate) struct Resources {
 
 impl Resources {
     /// `passed` are the sockets that systemd has opened for us.
-    pub(crate) fn acquire(config: &Config, passed: Vec<Socket>) -> Result<Self, Failure> {
+    pub(crate) fn acquire(
+        config: &Config,
+        passed: Vec<Socket>,
+        stderr: Stderr,
+    ) -> Result<Self, Failure> {
         let directories = Directories::look(config)?;
         let certificates = Certificates::load(&config.access)?;
         let tokens = match &config.destination {
@@ -42,7 +46,7 @@ impl Resources {
         };
         let public = PublicEndpoint::acquire(&config.listen, passed)?;
         let pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
-        let log = log::Sinks::choose(&config.log, config.daemon)?;
+        let log = log::Sinks::choose(&config.log, stderr)?;
         let private = private::files(config);
         let open_files = OpenFiles::raise().context("cannot raise the limit on open files")?;
         Ok(Self { public, certificates, tokens, private, directories, pid_file, log, open_files })

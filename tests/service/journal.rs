@@ -2,6 +2,9 @@
 //! with a `/run` of its own, so that neither the host's nor another test's is in the way. Only root
 //! can do that.
 
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,8 +14,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::{
-    Actor, Client, Process, WEBSOCKIFY, Websockify, echo_service, free_port, needs, needs_root,
-    request, skip, text_of, wait_for, wait_until,
+    Actor, Client, DEADLINE, Process, WEBSOCKIFY, Websockify, echo_service, free_port, needs,
+    needs_root, request, skip, text_of, wait_for, wait_until,
 };
 
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
@@ -434,4 +437,27 @@ fn d2_a_telnet_session_in_the_journal() {
     println!("{shown}");
     assert_eq!(websockify.stop(), 0);
     assert_eq!(websockify.err.text(), "");
+}
+
+/// U4, D2: standard error is the client's under inetd.
+#[test]
+fn u4_the_journal_has_what_is_not_for_a_client() {
+    let Some(journal) = Journal::start() else { return };
+    for (line, status, message) in [
+        ("localhost:9", 0, "proxying from inetd to localhost:9"),
+        ("--web=/nowhere a:1", 1, "cannot serve files from /nowhere"),
+        ("80 a:1", 2, "unexpected argument 'a:1'"),
+    ] {
+        let (client, connection) = UnixStream::pair().unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut shell = journal.inside("sh");
+        shell.args(["-c", &format!("exec {WEBSOCKIFY} --inetd {line} >&0 2>&0")]);
+        let mut websockify = Websockify::launch_with(OwnedFd::from(connection), &mut shell);
+        drop(shell);
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut said = String::new();
+        (&client).read_to_string(&mut said).unwrap();
+        assert_eq!((websockify.wait(), &*said), (status, ""), "{line}");
+        journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], message);
+    }
 }

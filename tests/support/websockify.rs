@@ -76,7 +76,12 @@ impl Websockify {
 
     /// Starts a command that becomes websockify by `exec`.
     pub(crate) fn launch(command: &mut Command) -> Self {
-        let mut websockify = Self::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+        Self::launch_with(Stdio::null(), command)
+    }
+
+    /// The same with this standard input.
+    pub(crate) fn launch_with(stdin: impl Into<Stdio>, command: &mut Command) -> Self {
+        let mut websockify = Self::spawn(command.stdin(stdin).stdout(Stdio::piped()));
         websockify.out = Heard::of(websockify.child.stdout.take().unwrap());
         websockify
     }

@@ -78,8 +78,8 @@ impl Connection {
         match self {
             Self::Tcp(io) => {
                 io.set_nonblocking(true)?;
-                tune(&io)?;
                 let address = io.peer_addr()?;
+                tune(&io)?;
                 Ok((TcpStream::from_std(io)?.into(), address.into()))
             }
             Self::Unix(io) => {

@@ -1,5 +1,5 @@
-//! Where clients are to connect: a port, or a Unix socket in its place. What stands first on the command line
-//! is the source port in the one case only. Opens nothing.
+//! Where clients are to connect: a port, or in its place a Unix socket or what inetd has. What stands first on
+//! the command line is the source port in the one case only. Opens nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,8 @@ pub(crate) enum Listen {
         /// Who can connect, as chmod(2) has it.
         mode: u32,
     },
+    /// To a socket that is our standard input.
+    Inetd,
 }
 
 /// Who can connect to a Unix socket, if nobody says: we and root.
@@ -24,16 +26,27 @@ const MODE: u32 = 0o600;
 /// Reads it. Where there is no source port, what was taken for it becomes the target; or stays, where a program
 /// follows: it is the program's port then.
 pub(super) fn read(args: &mut Args) -> Result<Listen, UsageError> {
-    let Some(path) = args.unix_listen.as_deref() else {
-        let typed = args.source.as_deref().expect("it is demanded without '--unix-listen'");
-        return address::source(typed, args.prefer_ipv6).map(Listen::Port);
+    let (listen, option) = match (args.unix_listen.as_deref(), args.inetd) {
+        (Some(_), true) => return Err(exclude("--unix-listen")),
+        (None, true) if args.daemon => return Err(exclude("--daemon")),
+        (None, true) => (Listen::Inetd, "--inetd"),
+        (Some(path), false) => {
+            let mode = args.unix_listen_mode.as_deref().map_or(Ok(MODE), octal)?;
+            (Listen::Unix { path: socket(path)?, mode }, "--unix-listen")
+        }
+        (None, false) => {
+            let typed = args.source.as_deref().expect("it is demanded without these options");
+            return address::source(typed, args.prefer_ipv6).map(Listen::Port);
+        }
     };
-    let mode = args.unix_listen_mode.as_deref().map_or(Ok(MODE), octal)?;
-    let listen = Listen::Unix { path: socket(path)?, mode };
     if args.program.is_none() {
-        no_source(args, "--unix-listen")?;
+        no_source(args, option)?;
     }
     Ok(listen)
+}
+
+fn exclude(option: &str) -> UsageError {
+    UsageError(format!("options '{option}' and '--inetd' exclude each other"))
 }
 
 fn no_source(args: &mut Args, option: &str) -> Result<(), UsageError> {

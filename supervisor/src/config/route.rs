@@ -14,6 +14,9 @@ pub(super) fn proxying(args: &Args, plugin: Option<&str>) -> String {
 
 /// A port alone is that of any address, which upstream writes as none.
 fn source(args: &Args) -> String {
+    if args.inetd {
+        return "inetd".to_owned();
+    }
     match (&args.unix_listen, args.source.as_deref().unwrap_or_default()) {
         (Some(path), _) => path.display().to_string(),
         (None, typed) if typed.contains(':') => typed.to_owned(),
@@ -52,6 +55,7 @@ mod tests {
             ("80 --program-port=5 -- x", "proxying from :80 to 'x' (port 5)"),
             ("80 --unix-target=/run/a", "proxying from :80 to /run/a"),
             ("--unix-listen=a --unix-target=/run/b", "proxying from a to /run/b"),
+            ("--inetd --unix-target=/run/b", "proxying from inetd to /run/b"),
             ("--unix-listen=/a 5 -- x", "proxying from /a to 'x' (port 5)"),
         ] {
             let words = line.split(' ');

@@ -21,7 +21,7 @@ pub(crate) fn files(config: &Config) -> Arc<Private> {
     };
     let socket = match &config.listen {
         Listen::Unix { path, .. } => Some(path),
-        Listen::Port(_) => None,
+        Listen::Port(_) | Listen::Inetd => None,
     };
     let files = [log, config.pid_file.as_ref(), library, socket].into_iter().flatten();
     let files = files.chain(config.access.files.paths()).chain(&tokens);

@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use bridge::Listener;
-use socket2::Socket;
+use bridge::{Connection, Listener};
+use socket2::{Domain, Socket};
 
+use super::inetd::InetdSocket;
 use super::ports::PublicPort;
 use super::unix_socket::PublicSocket;
 pub(crate) use super::unix_socket::SocketFile;
@@ -19,14 +20,22 @@ pub(crate) enum PublicEndpoint {
     Unix(PublicSocket),
     /// Sockets that systemd opened, which listen: a client waits in their backlog (D4).
     Passed(Vec<Socket>),
+    Inetd(InetdSocket),
 }
 
 /// The public side, open.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) listeners: Vec<Listener>,
+    pub(crate) clients: Clients,
     /// To be kept for as long as somebody listens.
     pub(crate) file: Option<SocketFile>,
+}
+
+/// Those whom the bridge serves.
+#[derive(Debug)]
+pub(crate) enum Clients {
+    Of(Vec<Listener>),
+    One(Connection),
 }
 
 impl PublicEndpoint {
@@ -38,39 +47,57 @@ impl PublicEndpoint {
         match listen {
             Listen::Port(source) => PublicPort::reserve(source).map(Self::Port),
             Listen::Unix { path, mode } => PublicSocket::reserve(path, *mode).map(Self::Unix),
+            Listen::Inetd => InetdSocket::take().map(Self::Inetd),
         }
     }
 
-    /// What is held, for the log.
-    pub(crate) fn shown(&self) -> String {
+    /// What is done once it is open, for the log.
+    pub(crate) fn deed(&self) -> String {
         let shown: Vec<_> = match self {
             Self::Port(port) => port.addresses().iter().map(ToString::to_string).collect(),
             Self::Unix(socket) => vec![shown_path(socket.path())],
             Self::Passed(sockets) => sockets.iter().map(shown_address).collect(),
+            Self::Inetd(InetdSocket::Listening(socket)) => vec![shown_address(socket)],
+            Self::Inetd(InetdSocket::Connected(_)) => {
+                return "serving the connection on standard input".to_owned();
+            }
         };
-        shown.join(" and ")
+        format!("listening on {}", shown.join(" and "))
     }
 
     /// Begins to listen.
     pub(crate) fn open(self) -> Result<Opened> {
-        let (listeners, file) = match self {
-            Self::Port(port) => (port.listen()?.into_iter().map(Listener::from).collect(), None),
+        let (clients, file) = match self {
+            Self::Port(port) => {
+                (Clients::Of(port.listen()?.into_iter().map(Listener::from).collect()), None)
+            }
             Self::Unix(socket) => {
                 let (listener, file) = socket.listen()?;
-                (vec![Listener::Unix(listener)], Some(file))
+                (Clients::Of(vec![Listener::Unix(listener)]), Some(file))
             }
             Self::Passed(sockets) => {
                 let listeners = sockets.into_iter().map(listener).collect::<Result<_>>();
-                (listeners.context("cannot use the sockets of LISTEN_FDS")?, None)
+                (Clients::Of(listeners.context("cannot use the sockets of LISTEN_FDS")?), None)
+            }
+            Self::Inetd(InetdSocket::Listening(socket)) => {
+                (Clients::Of(vec![listener(socket)?]), None)
+            }
+            Self::Inetd(InetdSocket::Connected(socket)) => {
+                (Clients::One(connection(socket)?), None)
             }
         };
-        Ok(Opened { listeners, file })
+        Ok(Opened { clients, file })
     }
 }
 
 fn listener(socket: Socket) -> Result<Listener> {
-    let is_unix = socket.local_addr()?.is_unix();
+    let is_unix = socket.domain()? == Domain::UNIX;
     Ok(if is_unix { Listener::Unix(socket.into()) } else { Listener::Tcp(socket.into()) })
+}
+
+fn connection(socket: Socket) -> Result<Connection> {
+    let is_unix = socket.domain()? == Domain::UNIX;
+    Ok(if is_unix { Connection::Unix(socket.into()) } else { Connection::Tcp(socket.into()) })
 }
 
 fn shown_address(socket: &Socket) -> String {
