@@ -91,9 +91,9 @@ impl Trial {
         !self.is_accepted
     }
 
-    /// Whether the program's end of it is gone. When a listener is closed, the kernel resets what is left in its
-    /// queue, once: that packet may be lost where too many wait (`net.core.netdev_max_backlog`), and
-    /// then nothing comes any more.
+    /// Whether the program's end of it is gone, and nobody has said so. When a listener is closed, the kernel
+    /// resets what is left in its queue, once: that packet may be lost where too many wait
+    /// (`net.core.netdev_max_backlog`). A handshake that ends in that moment it forgets without a word.
     pub(crate) fn is_gone(&mut self, (ours, program): (SocketAddr, SocketAddr)) -> bool {
         match sock_diag::accepted(program, ours) {
             Ok(is_accepted) => {

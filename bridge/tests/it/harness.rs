@@ -113,6 +113,23 @@ pub(crate) fn closed_port() -> (TcpSocket, SocketAddr) {
     (socket, addr)
 }
 
+/// Has handshakes end with the client's first byte (`TCP_DEFER_ACCEPT` in tcp(7)): for the client they end
+/// at once.
+pub(crate) fn defer_accept(listener: &TcpListener) {
+    let seconds: nix::libc::c_int = 60;
+    // SAFETY: the descriptor is open, and the kernel reads one int.
+    let result = unsafe {
+        nix::libc::setsockopt(
+            listener.as_raw_fd(),
+            nix::libc::IPPROTO_TCP,
+            nix::libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            nix::libc::socklen_t::try_from(size_of_val(&seconds)).unwrap(),
+        )
+    };
+    nix::errno::Errno::result(result).unwrap();
+}
+
 // On Linux, SIOCOUTQ of tcp(7) is another name of TIOCOUTQ.
 nix::ioctl_read_bad!(siocoutq, nix::libc::TIOCOUTQ, i32);
 

@@ -1,8 +1,10 @@
 //! The wrapped program as a target, which comes and goes: W4, W6.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bridge::{Outcome, Readiness, Shutdown};
+use procfs::net::TcpState;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::*;
@@ -164,6 +166,38 @@ async fn f35_w4_without_respawn_a_connection_reset_out_of_the_queue_is_held_agai
     let mut target = accept(&listen_again(addr)).await;
     within(target.write_all(b"hello")).await.unwrap();
     assert_eq!(client.receive().await, (BINARY, b"hello".to_vec()));
+}
+
+/// F35, W4: the kernel resets what waits in the accept queue of a listener that is closed, but forgets a
+/// handshake that is not over without a word. A listener that puts its end off leaves it so for sure.
+#[tokio::test]
+async fn f35_w4_a_connection_that_the_kernel_has_forgotten_is_held_again() {
+    for respawns in [false, true] {
+        let listener = listener().await;
+        let addr = listener.local_addr().unwrap();
+        defer_accept(&listener);
+        let (supervisor, target) = program(Readiness::Ready(addr), respawns, LONG);
+        let bridge = Bridge::start(config(target));
+        let mut client = bridge.client().await;
+        within(established(addr)).await;
+        drop(listener);
+        let listener = listen_again(addr);
+        let mut target = accept(&listener).await;
+        within(supervisor.recheck.notified()).await;
+        within(target.write_all(b"hello")).await.unwrap();
+        assert_eq!(client.receive().await, (BINARY, b"hello".to_vec()));
+        served(&supervisor, 1).await;
+    }
+}
+
+/// Waits until somebody has a connection to this address, whatever its other end says.
+async fn established(addr: SocketAddr) {
+    let is_it = |socket: procfs::net::TcpNetEntry| {
+        socket.remote_address == addr && socket.state == TcpState::Established
+    };
+    while !procfs::net::tcp().unwrap().into_iter().any(is_it) {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Who resets every connection is not asked without pause.
