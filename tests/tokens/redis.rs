@@ -40,7 +40,15 @@ impl Redis {
     fn tell(&self, lines: &[String]) {
         let mut stream = self.connect().unwrap();
         for line in lines {
-            write!(stream, "{line}\r\n").unwrap();
+            // A long line must come as one argument with its length.
+            match line.strip_prefix("SET long ") {
+                None => write!(stream, "{line}\r\n").unwrap(),
+                Some(value) => {
+                    let length = value.len();
+                    write!(stream, "*3\r\n$3\r\nSET\r\n$4\r\nlong\r\n${length}\r\n{value}\r\n")
+                        .unwrap();
+                }
+            }
             let mut said = Vec::new();
             while !said.ends_with(b"\n") {
                 let mut byte = [0];
