@@ -3,7 +3,7 @@
 //! No token leaves the directory: of `..`, of a name that no file can have, and of a link that leads out
 //! of it, nothing is known.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::failure::SourceError;
-use super::target;
+use super::{regular, target};
 use crate::destination::Endpoint;
 use crate::redact;
 use crate::unadmitted::UNADMITTED;
@@ -121,7 +121,8 @@ fn find(directory: &Path, name: &Path, what: What) -> Result<Option<Endpoint>, S
 /// The target in a file, which is `shown` so.
 fn read(path: &Path, shown: PathBuf) -> Result<Endpoint, SourceError> {
     let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(TARGET_MAX + 1).read_to_end(&mut text));
+    let read =
+        regular::open(path).and_then(|file| file.take(TARGET_MAX + 1).read_to_end(&mut text));
     match read {
         Err(error) => return Err(SourceError::Read(shown, error)),
         Ok(length) if length as u64 > TARGET_MAX => {

@@ -16,6 +16,7 @@ mod failure;
 mod json;
 pub(crate) mod jwt;
 pub(crate) mod redis;
+mod regular;
 mod source;
 mod target;
 pub(crate) mod token;

@@ -15,7 +15,6 @@ mod signature;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::failure::{NoDestination, SourceError};
+use super::regular;
 use crate::destination::Endpoint;
 use crate::error_text::error_text;
 use compact::Parts;
@@ -100,7 +100,7 @@ impl KeyFile {
 
 fn contents(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    File::open(path)?.take(KEY_MAX + 1).read_to_end(&mut text)?;
+    regular::open(path)?.take(KEY_MAX + 1).read_to_end(&mut text)?;
     Ok(text)
 }
 

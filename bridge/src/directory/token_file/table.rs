@@ -1,7 +1,7 @@
 //! One file of tokens as it was read, and whether its writer seems to have finished. Blocks.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::warn;
 
 use super::super::failure::SourceError;
+use super::super::regular;
 use super::super::token::TokenPlace;
 use super::line::{self, Unreadable};
 use crate::destination::Endpoint;
@@ -110,7 +111,7 @@ impl Table {
     ) -> Result<Self, SourceError> {
         let failed = |error: io::Error| SourceError::Read(path.to_owned(), error);
         let unusable = |why| Err(SourceError::Unusable(path.to_owned(), why));
-        let file = File::open(path).map_err(failed)?;
+        let file = regular::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if metadata.size() > LONGEST {
             return unusable("it is longer than 256 MiB");
