@@ -1,6 +1,7 @@
 //! What a person may type. The doc comments are `--help` and the manual page; what the values mean
 //! together is settled in `config.rs`.
 
+mod empty;
 mod refusal;
 mod shortened;
 
@@ -382,7 +383,7 @@ impl Args {
     /// Parses a command line, program name first.
     pub(crate) fn parse_from_os(args: impl IntoIterator<Item = OsString>) -> Result<Self, Refusal> {
         let args: Vec<_> = args.into_iter().collect();
-        Self::try_parse_from(shortened::written_out(args.clone()))
+        Self::try_parse_from(empty::left_out(shortened::written_out(args.clone())))
             .map_err(|error| refusal::of(&error, &args))
     }
 }
@@ -442,6 +443,15 @@ mod tests {
     fn c1_a_long_option_may_be_abbreviated_as_upstream_allows() {
         let args = parse("websockify --wrap-m=respawn 1 -- true").expect("a good command line");
         assert_eq!(args.wrap_mode, Some(WrapModeArg::Respawn));
+    }
+
+    #[test]
+    fn u1_an_empty_value_stands_in_no_options_way() {
+        let args =
+            parse("websockify --cert=a --cert= --log-file= --journald 1 a:2").expect("taken");
+        assert!(args.journald && args.log_file.is_none() && args.cert.is_none());
+        let error = parse("websockify --unix-listen=").expect_err("no port");
+        assert!(error.starts_with("no source port given"), "{error}");
     }
 
     /// As optparse has it: among its own options, and with the value as the next word or behind `=`.

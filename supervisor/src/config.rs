@@ -375,7 +375,10 @@ mod tests {
             ("80 --web-auth a:1", "'--web-auth' needs '--auth-plugin'"),
             ("80 --auth-source=x a:1", "'--auth-source' needs '--auth-plugin'"),
             ("80 --auth-plugin=ExpectOrigin a:1", "'--auth-plugin' needs '--auth-source'"),
-            ("80 --auth-plugin=ExpectOrigin --auth-source= a:1", "no origin"),
+            (
+                "80 --auth-plugin=ExpectOrigin --auth-source= a:1",
+                "'--auth-plugin' needs '--auth-source'",
+            ),
             ("80 --auth-plugin=BasicHTTPAuth --auth-source=x a:1", "user:password"),
             (
                 "80 --auth-plugin=ClientCertCNAuth --auth-source=x a:1",
@@ -401,7 +404,7 @@ mod tests {
             ("80 --token-plugin=TokenFile", "'--token-plugin' needs '--token-source'"),
             (
                 "80 --token-plugin=TokenFile --token-source=",
-                "nothing in the value of '--token-source'",
+                "'--token-plugin' needs '--token-source'",
             ),
             (
                 "80 --token-plugin=BaseTokenAPI --token-source=http://u:secret@h/",

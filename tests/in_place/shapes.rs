@@ -122,6 +122,29 @@ pub(super) const SHAPES: &[Shape] = &[
     // Older engines' options.
     shape("supervisord", "--libserver --web DIR/web PORT TARGET", &[Session(NOVNC)])
         .fails_upstream("its other server has no unix_listen"),
+    // Empty values.
+    shape(
+        "container, without its certificate",
+        "--cert= --key= --key-password= --cafile= --ssl-ciphers= PORT TARGET",
+        &[Session(NOVNC)],
+    ),
+    shape(
+        "container, without its pages",
+        "--web= --record= --log-file= --syslog= PORT TARGET",
+        &[Session(NOVNC)],
+    ),
+    shape(
+        "container, without tokens",
+        "--token-source= --auth-source= --target-config= --unix-target= PORT TARGET",
+        &[Session(NOVNC)],
+    ),
+    shape(
+        "behind a proxy",
+        "--unix-listen=DIR/mode.sock --unix-listen-mode= TARGET",
+        &[Unix("mode.sock")],
+    ),
+    shape("behind a proxy, without its socket", "--unix-listen= PORT TARGET", &[Session(NOVNC)])
+        .fails_upstream("it reads the port, and opens a socket without a name"),
     // Tokens.
     shape(
         "container",

@@ -70,9 +70,6 @@ fn check_needs(args: &Args) -> Result<(), UsageError> {
 
 fn source(args: &Args, plugin: TokenPlugin) -> Result<TokenSource, UsageError> {
     match (&args.token_source, &args.token_source_file) {
-        (Some(text), _) if text.is_empty() => {
-            Err(UsageError("there is nothing in the value of '--token-source'".into()))
-        }
         (Some(text), _) => typed("--token-source", plugin, text),
         (None, Some(path)) => Ok(TokenSource::In(path.clone())),
         (None, None) => Err(needs("--token-plugin", "--token-source")),
