@@ -86,7 +86,7 @@ fn u6_the_suites_are_those_of_the_list() {
 #[test]
 fn u6_a_list_that_leaves_none_ends_the_start() {
     let (directory, _) = directory();
-    for list in ["AES128-SHA:RC4", "ALL:!ALL", ""] {
+    for list in ["AES128-SHA:RC4", "ALL:!ALL", ":"] {
         let (status, said) = attempt(&directory, &[&format!("--ssl-ciphers={list}")]);
         assert_eq!(status, 1, "{said}");
         assert!(said.contains("no cipher suite is left of") && said.contains(list), "{said}");
