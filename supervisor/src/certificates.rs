@@ -2,18 +2,25 @@
 //! and again when the files change and on SIGHUP. Knows nothing of who is let in by them, nor how changes are
 //! noticed.
 
+mod reading;
+
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use bridge::Private;
-use bridge::tls::{Acceptor, Files, Offer, Tls, Unusable};
+use bridge::tls::{Acceptor, Files, Offer, Sources, Tls, Unusable};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::config::access::{Access, Need};
 use crate::exit::Failure;
 use crate::host::changes::Changes;
+use reading::Reading;
+
+/// How long reading them again may take before others are told.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why TLS is off.
 #[derive(Debug)]
@@ -54,7 +61,7 @@ impl Certificates {
         // Looked at before they are read, so that no change is missed.
         let changes = Changes::new(files.paths().cloned().collect());
         let mut off = None;
-        let (tls, mut warnings) = match Acceptor::load(files, &offer) {
+        let (tls, mut warnings) = match Acceptor::load(files, Sources::Any, &offer) {
             Ok((acceptor, warnings)) => (Tls::On(acceptor), warnings),
             Err(unusable) => {
                 let is_missing = unusable.missing().is_some();
@@ -132,24 +139,28 @@ impl Certificates {
         let changes = self.changes.take();
         async move {
             let Some(mut changes) = changes else { return std::future::pending().await };
+            let mut reading = Reading::new(PATIENCE);
             loop {
                 let is_change = tokio::select! {
                     () = reload.notified() => false,
                     () = changes.next(&asked) => true,
+                    () = reading.late_end() => false,
                 };
                 if !is_change {
                     changes.note().await;
                 }
                 let (files, offer) = (files.clone(), offer.clone());
                 let private = Arc::clone(&private);
-                let read = tokio::task::spawn_blocking(move || {
-                    let read = Acceptor::load(&files, &offer);
+                let read = reading.run(move || {
+                    let read = Acceptor::load(&files, Sources::Regular, &offer);
                     // What was opened just now goes on being ours when it is moved away.
                     private.look();
                     read
                 });
-                if let Ok(read) = read.await {
+                if let Some(read) = read.await {
                     take(&tls, read, is_change);
+                } else {
+                    warn!("cannot read the certificates yet: their file system does not answer");
                 }
             }
         }

@@ -1,10 +1,12 @@
 //! Certificates that are replaced while sessions go on (T5).
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use super::{bridge_in, directory, write};
@@ -47,6 +49,48 @@ fn t5_files_that_cannot_be_used_change_nothing() {
     websockify.signal(Signal::SIGHUP);
     websockify.wait_for_log(&["the old certificates stay in use", "no such file"]);
     early.exchange(b"still here");
+}
+
+/// T5: what never ends, or never begins, holds up nobody.
+#[test]
+fn t5_a_pipe_and_a_file_without_end_are_left() {
+    let service = echo_service();
+    let (directory, old) = directory();
+    let (websockify, port) = bridge_in(&directory, &service, &["--cert=self.pem"]);
+    let path = directory.path().join("self.pem");
+    fs::remove_file(&path).unwrap();
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    websockify.signal(Signal::SIGHUP);
+    websockify.wait_for_log(&["the old certificates stay in use", "self.pem", "is not a file"]);
+    for (target, reason) in [("/dev/zero", "is not a file"), ("long", "is longer than 1024 KiB")] {
+        File::create(directory.path().join("long")).unwrap().set_len(1 << 40).unwrap();
+        symlink(target, directory.path().join("link")).unwrap();
+        fs::rename(directory.path().join("link"), &path).unwrap();
+        websockify.signal(Signal::SIGHUP);
+        websockify.wait_for_log(&["the old certificates stay in use", reason]);
+    }
+    let session = || Caller::anonymous().session(port, &[]).unwrap();
+    assert_eq!(session().certificate(), *old.certificate.der());
+    let new = SERVERS.issue("localhost");
+    rename_over(directory.path(), "self.pem", &new.pem());
+    wait_until("the new one", || session().certificate() == *new.certificate.der());
+}
+
+/// T5: as `--cert <(command)` has it: it can be read once, and is.
+#[test]
+fn t5_a_pipe_may_be_named_at_the_start() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let identity = SERVERS.issue("localhost");
+    let (path, text) = (directory.path().join("pipe"), identity.pem());
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let writer = std::thread::spawn(move || fs::write(path, text));
+    let (websockify, port) = bridge_in(&directory, &service, &["--cert=pipe"]);
+    writer.join().unwrap().unwrap();
+    websockify.signal(Signal::SIGHUP);
+    websockify.wait_for_log(&["the old certificates stay in use", "pipe", "is not a file"]);
+    let client = Caller::anonymous().session(port, &[]).unwrap();
+    assert_eq!(client.certificate(), *identity.certificate.der());
 }
 
 #[test]

@@ -22,7 +22,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::certificate::{Age, Facts, Signer, Validity, date, facts};
-use super::{Authorities, Provider, Unusable, certificates, read};
+use super::{Authorities, Provider, Sources, Unusable, certificates, read};
 use crate::error_text::error_text;
 
 const ROLE: &str = "CA file";
@@ -64,12 +64,13 @@ pub(super) enum Flaw {
 impl ClientVerifier {
     pub(super) fn load(
         authorities: &Authorities,
+        sources: Sources,
         provider: &Provider,
         warnings: &mut Vec<String>,
     ) -> Result<Self, Unusable> {
         match authorities {
             Authorities::File(path) => {
-                let found = certificates(ROLE, path, &read(ROLE, path)?)?;
+                let found = certificates(ROLE, path, &read(ROLE, path, sources)?)?;
                 let name = format!("{ROLE} {}", path.display());
                 Self::of(found, &name, provider, warnings).ok_or_else(|| no_anchor(path))
             }

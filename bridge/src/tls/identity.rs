@@ -8,7 +8,7 @@ use x509_parser::der_parser::parse_der;
 
 use super::certificate::{Age, date, facts, now};
 use super::password::{is_locked, unlock};
-use super::{Files, Provider, Unusable, broken, certificates, read, rustls_text};
+use super::{Files, Provider, Sources, Unusable, broken, certificates, read, rustls_text};
 
 const CERTIFICATE: &str = "certificate";
 const KEY: &str = "key";
@@ -20,15 +20,16 @@ const LEAST_RSA: usize = 2048;
 /// its dates is served, with a warning: that is better than nothing, and the clients decide.
 pub(super) fn load(
     files: &Files,
+    sources: Sources,
     provider: &Provider,
     warnings: &mut Vec<String>,
 ) -> Result<SingleCertAndKey, Unusable> {
     let path = &files.certificate;
-    let text = read(CERTIFICATE, path)?;
+    let text = read(CERTIFICATE, path, sources)?;
     let chain = certificates(CERTIFICATE, path, &text)?;
     let ours = facts(&chain[0])
         .ok_or_else(|| Unusable::wrong(CERTIFICATE, path, "is damaged: not X.509"))?;
-    let key = load_key(files, text)?;
+    let key = load_key(files, sources, text)?;
     let key_path = files.key.as_ref().unwrap_or(path);
     let length = rsa_length(&key);
     let signer = provider.key_provider.load_private_key(key).map_err(|error| {
@@ -78,15 +79,20 @@ fn rsa_length(key: &PrivateKeyDer<'_>) -> Option<usize> {
 }
 
 /// The first key of the key file, or of the certificate's, whose text is at hand.
-fn load_key(files: &Files, text: Vec<u8>) -> Result<PrivateKeyDer<'static>, Unusable> {
+fn load_key(
+    files: &Files,
+    sources: Sources,
+    text: Vec<u8>,
+) -> Result<PrivateKeyDer<'static>, Unusable> {
     let (path, text) = match &files.key {
-        Some(path) => (path, read(KEY, path)?),
+        Some(path) => (path, read(KEY, path, sources)?),
         None => (&files.certificate, text),
     };
     let role = if files.key.is_some() { KEY } else { CERTIFICATE };
     PrivateKeyDer::from_pem_slice(&text).or_else(|error| {
         if is_locked(&text) {
-            return unlock(&text, files.password.as_ref(), role, path);
+            let password = files.password.as_ref();
+            return unlock(&text, password, sources, role, path);
         }
         let problem = match error {
             PemError::NoItemsFound if files.key.is_none() => {

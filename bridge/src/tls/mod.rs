@@ -1,7 +1,8 @@
 //! TLS on the public port: from files to an [`Acceptor`], and from an accepted connection to a
 //! [`Stream`](crate::stream::Stream), plain or encrypted.
 //!
-//! - `identity` reads the certificate and its key,
+//! - `file` reads files,
+//! - `identity` finds the certificate and its key in them,
 //! - `password` unlocks the key where it is locked,
 //! - `ciphers` says which versions and cipher suites are offered,
 //! - `authorities` decides which client certificates are good,
@@ -16,6 +17,7 @@ mod authorities;
 mod certificate;
 mod ciphers;
 mod failure;
+mod file;
 mod identity;
 mod password;
 
@@ -35,6 +37,7 @@ pub(crate) use authorities::ClientVerifier;
 pub(crate) use certificate::common_name;
 pub use ciphers::{Least, NoCipher, Offer};
 pub(crate) use failure::Failure;
+pub use file::Sources;
 pub use password::KeyPassword;
 
 /// Where certificates are.
@@ -132,17 +135,21 @@ impl Unusable {
 }
 
 impl Acceptor {
-    /// Reads the files, for TLS as it is offered. Beside the acceptor there may be warnings: what works, and
-    /// should not be left so.
-    pub fn load(files: &Files, offer: &Offer) -> Result<(Self, Vec<String>), Unusable> {
+    /// Reads the files, if they are among these `sources`, for TLS as it is offered. Beside the acceptor there may
+    /// be warnings: what works, and should not be left so.
+    pub fn load(
+        files: &Files,
+        sources: Sources,
+        offer: &Offer,
+    ) -> Result<(Self, Vec<String>), Unusable> {
         let provider = Arc::new(CryptoProvider {
             cipher_suites: offer.suites(),
             ..aws_lc_rs::default_provider()
         });
         let mut warnings = Vec::new();
-        let identity = identity::load(files, &provider, &mut warnings)?;
+        let identity = identity::load(files, sources, &provider, &mut warnings)?;
         let clients = files.clients.as_ref().map(|authorities| {
-            authorities::ClientVerifier::load(authorities, &provider, &mut warnings)
+            authorities::ClientVerifier::load(authorities, sources, &provider, &mut warnings)
         });
         let builder = builder(provider, offer);
         let mut config = match clients.transpose()? {
@@ -171,10 +178,13 @@ fn builder(provider: Provider, offer: &Offer) -> ConfigBuilder<ServerConfig, Wan
 /// file made of others it may stand before each part.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
+/// How long a PEM file may be, in bytes: a bundle of all authorities that browsers trust has a quarter of that.
+const LONGEST: u64 = 1024 * 1024;
+
 /// The whole of a PEM file, without byte order marks.
-fn read(role: &'static str, path: &Path) -> Result<Vec<u8>, Unusable> {
+fn read(role: &'static str, path: &Path, sources: Sources) -> Result<Vec<u8>, Unusable> {
     let unreadable = |source| Unusable::Unreadable { role, path: path.to_owned(), source };
-    let text = without(BYTE_ORDER_MARK, std::fs::read(path).map_err(unreadable)?);
+    let text = without(BYTE_ORDER_MARK, file::whole(path, sources, LONGEST).map_err(unreadable)?);
     if !contains(&text, "-----BEGIN ") {
         return Err(Unusable::wrong(role, path, "is not a PEM file"));
     }

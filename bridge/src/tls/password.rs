@@ -2,8 +2,7 @@
 //! section 3); the formats of OpenSSL's own are only told apart.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use pkcs8::EncryptedPrivateKeyInfoRef;
@@ -11,7 +10,7 @@ use pkcs8::pkcs5;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use x509_parser::pem::Pem;
 
-use super::{Unusable, contains};
+use super::{Sources, Unusable, contains, file};
 
 /// How long a password file may be.
 const LONGEST: u64 = 64 * 1024;
@@ -42,12 +41,12 @@ impl fmt::Debug for KeyPassword {
 }
 
 impl KeyPassword {
-    fn bytes(&self) -> Result<Vec<u8>, Unusable> {
+    fn bytes(&self, sources: Sources) -> Result<Vec<u8>, Unusable> {
         let path = match self {
             Self::Text(text) => return Ok(text.clone().into_bytes()),
             Self::File(path) => path,
         };
-        first_line(path).map_err(|source| Unusable::Unreadable {
+        first_line(path, sources).map_err(|source| Unusable::Unreadable {
             role: PASSWORD,
             path: path.clone(),
             source,
@@ -55,12 +54,8 @@ impl KeyPassword {
     }
 }
 
-fn first_line(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path)?.take(LONGEST + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > LONGEST {
-        return Err(io::Error::other("is longer than 64 KiB"));
-    }
+fn first_line(path: &Path, sources: Sources) -> io::Result<Vec<u8>> {
+    let mut text = file::whole(path, sources, LONGEST)?;
     text.truncate(text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len()));
     if text.last() == Some(&b'\r') {
         text.pop();
@@ -77,6 +72,7 @@ pub(super) fn is_locked(text: &[u8]) -> bool {
 pub(super) fn unlock(
     text: &[u8],
     password: Option<&KeyPassword>,
+    sources: Sources,
     role: &'static str,
     path: &Path,
 ) -> Result<PrivateKeyDer<'static>, Unusable> {
@@ -90,7 +86,7 @@ pub(super) fn unlock(
     let password = password.ok_or_else(|| {
         wrong("has an encrypted key, and neither --key-password nor --key-password-file is given")
     })?;
-    let password = password.bytes()?;
+    let password = password.bytes(sources)?;
     let Some(Ok(pem)) = Pem::iter_from_buffer(&text[at..]).next() else {
         return Err(wrong("is damaged: its encrypted key is cut off or not base64"));
     };
