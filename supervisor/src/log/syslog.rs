@@ -8,12 +8,10 @@ use std::io;
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer as Text;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::{Escaped, IN_WORDS};
@@ -197,10 +195,7 @@ impl Head {
         let priority = *facility as u8 * 8 + record.severity;
         let head = match (format, server) {
             (Format::Rfc5424, _) => {
-                let mut time = String::new();
-                let written = Rfc3339.format_time(&mut Text::new(&mut time));
-                let time = written.map_or("-", |()| &time);
-                format!("<{priority}>1 {time} {host} {NAME} {pid} - - ")
+                format!("<{priority}>1 {} {host} {NAME} {pid} - - ", universal_time(record.at))
             }
             // As syslog(3) writes it to a local socket: without a host.
             (Format::Rfc3164, Server::Local(_)) => {
@@ -219,21 +214,47 @@ impl Head {
     }
 }
 
+/// RFC 5424, section 6.2.3: `1994-11-06T08:49:37.000000Z`.
+fn universal_time(at: SystemTime) -> String {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let parts = parts(since, Zone::Universal);
+    let libc::tm { tm_mday, tm_hour, tm_min, tm_sec, .. } = parts;
+    let (year, month, micros) = (parts.tm_year + 1900, parts.tm_mon + 1, since.subsec_micros());
+    format!("{year}-{month:02}-{tm_mday:02}T{tm_hour:02}:{tm_min:02}:{tm_sec:02}.{micros:06}Z")
+}
+
 /// RFC 3164, section 4.1.2: `Nov  6 08:49:37`, this machine's time.
-#[allow(unsafe_code)]
 fn local_time(at: SystemTime) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or_default();
-    // SAFETY: of integers and a pointer that may be null, so zeroes are a value of it.
-    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both live while it runs, and it writes to nothing else.
-    unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
+    let parts = parts(since, Zone::Local);
     let month = usize::try_from(parts.tm_mon).unwrap_or_default();
     let month = MONTHS[month.min(MONTHS.len() - 1)];
     let libc::tm { tm_mday, tm_hour, tm_min, tm_sec, .. } = parts;
     format!("{month} {tm_mday:2} {tm_hour:02}:{tm_min:02}:{tm_sec:02}")
+}
+
+/// Whose clock a time is of.
+#[derive(Debug, Clone, Copy)]
+enum Zone {
+    Universal,
+    Local,
+}
+
+/// A time since 1970 as a calendar and a clock show it.
+#[allow(unsafe_code)]
+fn parts(since: Duration, zone: Zone) -> libc::tm {
+    let convert = match zone {
+        Zone::Universal => libc::gmtime_r,
+        Zone::Local => libc::localtime_r,
+    };
+    let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or_default();
+    // SAFETY: of integers and a pointer that may be null, so zeroes are a value of it.
+    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both live while it runs, and it writes to nothing else.
+    unsafe { convert(&raw const seconds, &raw mut parts) };
+    parts
 }
 
 /// RFC 5424, section 6.2.4: without blanks, `-` if there is none.
@@ -294,8 +315,7 @@ mod tests {
     fn u7_a_record_in_each_format() {
         let local = || Server::Local("/dev/log".into());
         let new = head(Format::Rfc5424, local()).datagram(&record("text"));
-        assert!(new.starts_with("<28>1 2"), "{new}");
-        assert!(new.ends_with("Z host websockify 7 - - text"), "{new}");
+        assert_eq!(new, "<28>1 1970-01-01T00:00:00.000000Z host websockify 7 - - text");
         // Wherever this machine is, the first of January or the last of December.
         let old = head(Format::Rfc3164, local()).datagram(&record("text"));
         let is_date = old.starts_with("<28>Jan  1 ") || old.starts_with("<28>Dec 31 ");
@@ -303,6 +323,13 @@ mod tests {
         let udp = Server::Udp { host: "a".into(), port: 514 };
         let old = head(Format::Rfc3164, udp).datagram(&record("text"));
         assert!(old.ends_with(" host websockify[7]: text"), "{old}");
+    }
+
+    /// The thread may send them much later.
+    #[test]
+    fn u7_records_carry_the_time_at_which_they_were_made() {
+        let at = SystemTime::UNIX_EPOCH + Duration::new(951_827_696, 7_000_999);
+        assert_eq!(universal_time(at), "2000-02-29T12:34:56.007000Z");
     }
 
     #[test]
