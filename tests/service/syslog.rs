@@ -75,6 +75,18 @@ fn u7_a_syslog_that_is_away_is_said_once_and_holds_up_nobody() {
     assert_eq!(websockify.stop(), 0);
 }
 
+/// U7: a name is looked up beside the start, and not before it; the log has it that there is none.
+#[test]
+fn u7_a_syslog_whose_host_has_no_address_is_said_once_in_the_log() {
+    let service = echo_service();
+    let line = format!("--syslog=nowhere.invalid:514 {} {}", free_port(), service.target());
+    let mut websockify = Websockify::start(&line);
+    websockify.wait_for_log(&["WARN cannot reach syslog at nowhere.invalid:514"]);
+    websockify.wait_for_log(&["proxying from"]);
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.logged(&["cannot reach syslog"]).len(), 1);
+}
+
 #[test]
 fn u7_a_daemon_has_its_own_facility() {
     let directory = TempDir::new().unwrap();

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Subscriber, warn};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::{Escaped, IN_WORDS};
@@ -73,14 +73,18 @@ impl Syslog {
         Self { server, format, facility }
     }
 
-    /// Why it cannot be reached, if that is known already.
+    /// Why it cannot be reached, if that is known at once. Whether a host has an address is found out by the
+    /// thread: a name server may take its time.
     pub(super) fn warning(&self) -> Option<String> {
-        let error = Link::open(&self.server).err()?;
-        Some(format!(
-            "cannot reach syslog at {}: {}; what it misses is lost",
-            self.server,
-            bridge::error_text(&error)
-        ))
+        match self.server {
+            Server::Local(_) => Link::open(&self.server).err().map(|error| self.away(&error)),
+            Server::Udp { .. } => None,
+        }
+    }
+
+    fn away(&self, error: &io::Error) -> String {
+        let why = bridge::error_text(error);
+        format!("cannot reach syslog at {}: {why}; what it misses is lost", self.server)
     }
 
     /// Begins to send; what is pending is sent when the [`Writer`] is dropped.
@@ -89,6 +93,7 @@ impl Syslog {
             head: Head { syslog: self.clone(), host: host_name(), pid: std::process::id() },
             link: None,
             lost: 0,
+            is_said: matches!(self.server, Server::Local(_)),
         };
         let (records, writer) =
             writer::start("syslog", move |record, dropped| sender.send(&record, dropped))?;
@@ -150,6 +155,8 @@ struct Sender {
     head: Head,
     link: Option<Link>,
     lost: u64,
+    /// Whether the log has been told that the server cannot be reached.
+    is_said: bool,
 }
 
 impl Sender {
@@ -171,12 +178,22 @@ impl Sender {
     fn deliver(&mut self, record: &Record) -> bool {
         let datagram = self.head.datagram(record);
         for _ in 0..2 {
-            self.link = self.link.take().or_else(|| Link::open(&self.head.syslog.server).ok());
-            let Some(link) = &self.link else { return false };
-            if link.send(datagram.as_bytes()).is_ok() {
-                return true;
+            let syslog = &self.head.syslog;
+            let link = self.link.take().map_or_else(|| Link::open(&syslog.server), Ok);
+            match link {
+                Ok(link) if link.send(datagram.as_bytes()).is_ok() => {
+                    self.link = Some(link);
+                    return true;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    // The record comes here, too.
+                    if !std::mem::replace(&mut self.is_said, true) {
+                        warn!("{}", syslog.away(&error));
+                    }
+                    return false;
+                }
             }
-            self.link = None;
         }
         false
     }
@@ -345,7 +362,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("log");
         let head = head(Format::Rfc5424, Server::Local(path.clone()));
-        let mut sender = Sender { head, link: None, lost: 0 };
+        let mut sender = Sender { head, link: None, lost: 0, is_said: true };
         sender.send(&record("one"), 0);
         sender.send(&record("two"), 3);
         // Started anew, it has another socket.
