@@ -1,5 +1,5 @@
 //! Why a client gets no connection, and what it hears of that: less than the log, which also says where the
-//! target is.
+//! target is. Knows the words for it; must not know how a connection is made or waited for.
 
 use std::time::Duration;
 

@@ -1,7 +1,9 @@
 //! A connection's first request head, read by us.
 //!
 //! A handshake of draft Hixie-76 is followed by eight bytes that none of its headers announces, so
-//! it cannot be left to an HTTP library. Whatever else comes is given back, for hyper to read.
+//! it cannot be left to an HTTP library. Whatever else comes is given back, for hyper to read. Knows where a head ends
+//! and whether it is such a handshake; must not know who is admitted, nor how other requests are
+//! answered.
 
 use std::io;
 use std::sync::Arc;

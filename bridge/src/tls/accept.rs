@@ -1,4 +1,5 @@
-//! From a new connection to a [`Stream`] and its [`Peer`]: the first byte tells plain from TLS.
+//! From a new connection to a [`Stream`] and its [`Peer`]: the first byte tells plain from TLS. Knows connections and
+//! handshakes; must not know where certificates come from, nor what is said over the stream, but for one refusal.
 
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsAcceptor;

@@ -71,7 +71,7 @@ fn full(typed: &str, command: &Command) -> Option<OsString> {
     }
     let mut alike = UPSTREAM.iter().filter(|name| name.starts_with(start));
     let name = alike.next().filter(|_| !start.is_empty() && alike.next().is_none())?;
-    // One that is not taken is named as it was typed.
+    // An option that we do not take stays as it was typed, and the error line names it so.
     let is_taken = command.get_arguments().any(|option| option.get_long() == Some(*name));
     (is_taken || *name == "help").then(|| format!("--{name}{}", &rest[start.len()..]).into())
 }

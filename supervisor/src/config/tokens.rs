@@ -39,7 +39,7 @@ pub(super) fn option(args: &Args) -> Option<&'static str> {
 pub(super) fn spec(args: &Args) -> Result<Option<TokensSpec>, UsageError> {
     check_needs(args)?;
     let (plugin, source) = match (&args.target_config, &args.token_plugin) {
-        // It has the last word in upstream, too.
+        // In upstream, too, --target-config takes the place of --token-plugin and --token-source.
         (Some(path), _) => {
             let plugin = TokenPlugin::TokenFile;
             (plugin, typed("--target-config", plugin, path.as_os_str())?)

@@ -1,5 +1,6 @@
 //! The letters of `-v` and `--traffic` on standard output, as upstream has them there: one a frame, which says
 //! which way it went, in lines. What a stopped terminal, or a pipe that nobody reads, does not take is dropped.
+//! Knows standard output and the width of a line, and not what the letters mean: the bridge gives them and their legend.
 
 use std::io::{self, Write};
 
@@ -21,7 +22,7 @@ pub(crate) enum Legend {
 pub(crate) fn start(legend: Legend) -> io::Result<(Traffic, Writer)> {
     let mut lines = Lines { out: io::stdout(), width: 0 };
     if legend == Legend::Shown {
-        // Nobody is there to read it, then.
+        // Where standard output is closed, nobody reads the legend.
         let _ = lines.out.write_all(TRAFFIC_LEGEND.as_bytes());
     }
     let (letters, writer) = writer::start("traffic", move |letters: Vec<u8>, _| {
