@@ -117,6 +117,9 @@ fn listeners() -> Vec<TcpNetEntry> {
     let mut entries = procfs::net::tcp().unwrap();
     entries.extend(procfs::net::tcp6().unwrap_or_default());
     entries.retain(|entry| entry.state == TcpState::Listen);
+    // The kernel shows a table in pieces: what comes and goes in between can make it show a socket twice.
+    entries.sort_unstable_by_key(|entry| entry.inode);
+    entries.dedup_by_key(|entry| entry.inode);
     entries
 }
 
