@@ -184,6 +184,8 @@ fn is_socket(stat: &Stat) -> bool {
 mod tests {
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
+    use nix::sys::stat::{Mode, SFlag, mknod};
+
     use super::*;
 
     fn refused(path: &Path) -> String {
@@ -215,7 +217,9 @@ mod tests {
     fn u3_what_is_in_use_is_left_alone_and_what_is_stale_replaced() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("socket");
-        drop(UnixListener::bind(&path).expect("bound"));
+        // As one leaves it that has ended. Who is started by another test would keep one that was bound here alive
+        // for a moment.
+        mknod(&path, SFlag::S_IFSOCK, Mode::S_IRWXU, 0).expect("a socket's file");
         let held = PublicSocket::reserve(&path, 0o600).expect("the old one is stale");
         let line = refused(&path);
         assert!(line.ends_with(": another process holds it"), "{line}");
