@@ -173,11 +173,12 @@ async fn w4_ten_clients_against_a_program_that_serves_one_connection_an_instance
 async fn w4_the_turns_of_others_do_not_count() {
     let (kept, addr) = closed_port();
     drop(kept);
-    let hold = Duration::from_secs(1);
+    // All turns together take twice as long as one client is held, and one a third of that.
+    let hold = Duration::from_secs(3);
     let (supervisor, target) = program(Readiness::Waiting, true, hold);
     let bridge = Bridge::start(config(target));
     let supervisor = Arc::new(supervisor);
-    let telnetd = tokio::spawn(telnetd(Arc::clone(&supervisor), addr, View::Prompt, hold / 2));
+    let telnetd = tokio::spawn(telnetd(Arc::clone(&supervisor), addr, View::Prompt, hold / 3));
     let together = (0..6).map(|number| session(&bridge, number));
     within(futures_util::future::join_all(together)).await;
     assert_eq!(supervisor.served.load(Ordering::SeqCst), 6);
