@@ -1,4 +1,4 @@
-//! Encrypted clients, and clients that must show who they are (T1–T6, U6).
+//! Encrypted clients, and clients that must show who they are (T1–T6, U6, C9).
 
 mod auth;
 mod clients;
@@ -7,6 +7,7 @@ mod files;
 mod offer;
 mod port;
 mod reload;
+mod secrets;
 
 use std::fs;
 use std::path::Path;

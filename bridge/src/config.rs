@@ -65,8 +65,8 @@ pub struct Access {
     pub asked: Arc<Notify>,
     /// Whether the others are.
     pub plain: Plain,
-    /// What a client must show before it gets a session.
-    pub auth: Option<Auth>,
+    /// What a client must show before it gets a session; may change at any time, for the clients to come.
+    pub auth: Option<watch::Receiver<Auth>>,
     /// Whether it must show that for files too.
     pub web_auth: bool,
     /// Files that no web request is answered with, wherever they lie.

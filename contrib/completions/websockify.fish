@@ -28,6 +28,7 @@ complete -c websockify -l ssl-ciphers -d 'Cipher suites, as OpenSSL calls them [
 complete -c websockify -l cafile -d 'Authorities for those, in PEM [default: the system\'s]' -r -F
 complete -c websockify -l auth-plugin -d 'BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin [default: none]' -r
 complete -c websockify -l auth-source -d 'What that expects: user:password, names, origins [default: none]' -r
+complete -c websockify -l auth-source-file -d 'File with LIST in it, read again on SIGHUP [default: none]' -r -F
 complete -c websockify -l unix-target -d 'Unix socket to bridge to, instead of TARGET_ADDR [default: none]' -r -F
 complete -c websockify -l token-plugin -d 'What knows where tokens lead, as TokenFile does [default: none]' -r
 complete -c websockify -l token-source -d 'What that asks: a file, directory, URL or server [default: none]' -r

@@ -3,6 +3,7 @@
 
 mod empty;
 mod refusal;
+pub(crate) mod secrets;
 mod shortened;
 
 use std::ffi::OsString;
@@ -230,6 +231,15 @@ pub(crate) struct Args {
     /// What that expects: user:password, names, origins [default: none]
     #[arg(long, value_name = "LIST", help_heading = "Encryption and authentication")]
     pub(crate) auth_source: Option<String>,
+
+    /// File with LIST in it, read again on SIGHUP [default: none]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "auth_source",
+        help_heading = "Encryption and authentication"
+    )]
+    pub(crate) auth_source_file: Option<PathBuf>,
 
     /// Ask for it at web requests too [default: off]
     #[arg(long, help_heading = "Encryption and authentication")]

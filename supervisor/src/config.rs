@@ -4,6 +4,7 @@
 pub(crate) mod access;
 pub(crate) mod address;
 mod allowed;
+mod auth;
 mod listen;
 mod log;
 mod origin;
@@ -17,13 +18,14 @@ use std::time::{Duration, Instant};
 
 use bridge::Upkeep;
 
-use crate::cli::{Args, SslVersion, WrapModeArg};
+use crate::cli::{Args, AuthPlugin, SslVersion, WrapModeArg};
 use crate::host::search_path;
 use crate::log::Requested;
 use crate::log::letters::Legend;
 use crate::program::state::{Policy, WrapMode};
 use crate::usage::{UsageError, invalid};
 use access::Access;
+pub(crate) use auth::{AuthSource, AuthSpec, expected as expected_auth};
 pub(crate) use listen::Listen;
 pub(crate) use tokens::{TokenSource, TokensSpec, kind as token_kind};
 
@@ -157,6 +159,23 @@ impl Config {
             lists_directories,
             warnings,
         })
+    }
+
+    /// Whether the value of this option, of those that may, has a password in it.
+    pub(crate) fn is_secret(&self, option: &str) -> bool {
+        match option {
+            "auth-source" => {
+                let plugin = self.access.auth.as_ref().map(|auth| auth.plugin);
+                plugin == Some(AuthPlugin::BasicHttpAuth)
+            }
+            "token-source" => match &self.destination {
+                Destination::Tokens(TokensSpec { source: TokenSource::Typed(kind), .. }) => {
+                    kind.path().is_none()
+                }
+                _ => false,
+            },
+            _ => true,
+        }
     }
 }
 

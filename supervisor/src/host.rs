@@ -2,6 +2,7 @@
 //! whatever we bridge to; and what the bridge is told of both. Knows nothing of the program's life.
 
 pub(crate) mod changes;
+pub(crate) mod command_line;
 pub(crate) mod daemon;
 pub(crate) mod directories;
 pub(crate) mod executable;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use bridge::{Directory, Private, Traffic};
 
+use crate::authentication::Authentication;
 use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::exit::Failure;
@@ -42,6 +44,7 @@ pub(crate) struct Host<'a> {
     pub(crate) progress: &'a mut Progress,
     pub(crate) log: &'a Log,
     pub(crate) certificates: Certificates,
+    pub(crate) authentication: Option<Authentication>,
     pub(crate) tokens: Option<Tokens>,
     /// Our own files, that nobody is served.
     pub(crate) private: Arc<Private>,
@@ -55,6 +58,7 @@ impl Host<'_> {
     /// SIGHUP: opens anew what may have been replaced.
     pub(crate) fn reload(&mut self) {
         self.certificates.reload();
+        self.authentication.iter().for_each(Authentication::reload);
         self.tokens.iter().for_each(Tokens::reload);
         if let Some(file) = &self.log.sinks.file
             && let Err(failure) = file.reopen()
@@ -82,7 +86,7 @@ impl Host<'_> {
                 tls: self.certificates.subscribe(),
                 asked: self.certificates.asked(),
                 plain: config.access.plain,
-                auth: config.access.auth.clone(),
+                auth: self.authentication.as_ref().map(Authentication::subscribe),
                 web_auth: config.access.web_auth,
                 private: Arc::clone(&self.private),
             },

@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+mod authentication;
 mod certificates;
 mod cli;
 mod clock;
@@ -21,6 +22,7 @@ mod resources;
 mod skip;
 mod tokens;
 mod usage;
+mod value_file;
 mod writer;
 
 use std::ffi::OsString;
@@ -42,7 +44,7 @@ use host::pid_file::PidFile;
 use host::progress::Progress;
 use host::public::PublicEndpoint;
 use host::signals::{Signal, Signals};
-use host::{Host, inetd, systemd};
+use host::{Host, command_line, inetd, systemd};
 use log::{Escaped, Log, Requested, Stderr};
 use relay::{Announcement, ProgramRelay, Relay};
 use resources::Resources;
@@ -68,13 +70,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
     let now = Instant::now();
     let args: Vec<_> = args.into_iter().collect();
     let is_inetd = cli::names_inetd(&args);
-    let config =
-        Args::parse_from_os(args).and_then(|args| Config::new(args, now).map_err(Refusal::Usage));
+    let config = Args::parse_from_os(args.clone())
+        .and_then(|args| Config::new(args, now).map_err(Refusal::Usage));
     match config {
-        Ok(config) => start(&config).unwrap_or_else(|failure| {
-            say(&failure.reason);
-            failure.status
-        }),
+        Ok(mut config) => {
+            hide_secrets(&args, &mut config);
+            start(&config).unwrap_or_else(|failure| {
+                say(&failure.reason);
+                failure.status
+            })
+        }
         Err(Refusal::Answer(text)) => match io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitStatus::SUCCESS,
             Err(error) => {
@@ -86,6 +91,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
             say_unless_to_client(&line, is_inetd);
             ExitStatus::USAGE
         }
+    }
+}
+
+/// From whoever lists processes. Before there is a second thread or process.
+fn hide_secrets(args: &[OsString], config: &mut Config) {
+    let values = cli::secrets::values(args).into_iter();
+    let secret: Vec<_> = values.filter(|value| config.is_secret(&value.option)).collect();
+    let Some(first) = secret.first().map(|value| value.option.clone()) else { return };
+    let places = secret.into_iter().map(|value| (value.word, value.bytes));
+    if let Err(error) = command_line::overwrite(args, places) {
+        let why = bridge::error_text(&error);
+        config.warnings.push(format!("whoever lists processes sees the value of --{first}: {why}"));
     }
 }
 
@@ -193,7 +210,14 @@ fn work(
     // block_on stays on this thread, the main one, as program/spawn.rs needs it.
     let status = runtime.block_on(async {
         let Resources {
-            public, mut certificates, tokens, private, directories, open_files, ..
+            public,
+            mut certificates,
+            authentication,
+            tokens,
+            private,
+            directories,
+            open_files,
+            ..
         } = resources;
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
         let signals = Signals::catch().context("cannot catch signals")?;
@@ -203,6 +227,7 @@ fn work(
             progress,
             log,
             certificates,
+            authentication,
             tokens,
             private,
             directories,

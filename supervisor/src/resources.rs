@@ -7,6 +7,7 @@ use anyhow::Context;
 use bridge::Private;
 use socket2::Socket;
 
+use crate::authentication::Authentication;
 use crate::certificates::Certificates;
 use crate::config::{Config, Destination};
 use crate::exit::Failure;
@@ -22,6 +23,7 @@ use crate::tokens::Tokens;
 pub(crate) struct Resources {
     pub(crate) public: PublicEndpoint,
     pub(crate) certificates: Certificates,
+    pub(crate) authentication: Option<Authentication>,
     pub(crate) tokens: Option<Tokens>,
     /// Our own files, that nobody is served.
     pub(crate) private: Arc<Private>,
@@ -40,6 +42,7 @@ impl Resources {
     ) -> Result<Self, Failure> {
         let directories = Directories::look(config)?;
         let certificates = Certificates::load(&config.access)?;
+        let authentication = config.access.auth.as_ref().map(Authentication::open).transpose()?;
         let tokens = match &config.destination {
             Destination::Tokens(spec) => Some(Tokens::open(spec)?),
             Destination::Service(_) | Destination::Program(_) => None,
@@ -49,7 +52,17 @@ impl Resources {
         let log = log::Sinks::choose(&config.log, stderr)?;
         let private = private::files(config);
         let open_files = OpenFiles::raise().context("cannot raise the limit on open files")?;
-        Ok(Self { public, certificates, tokens, private, directories, pid_file, log, open_files })
+        Ok(Self {
+            public,
+            certificates,
+            authentication,
+            tokens,
+            private,
+            directories,
+            pid_file,
+            log,
+            open_files,
+        })
     }
 
     /// What there is less of than was asked for, to be logged.

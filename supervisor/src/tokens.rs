@@ -1,23 +1,20 @@
 //! What knows our tokens, through our life: made before anything is started, and anew on SIGHUP. Knows nothing of
 //! who has which token.
 
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use bridge::tls::Sources;
 use bridge::{Directory, Kind, Source};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::config::{TokenSource, TokensSpec, token_kind};
 use crate::exit::Failure;
-
-/// The longest source that stands in a file, bytes.
-const SOURCE_MAX: u64 = 64 * 1024;
+use crate::value_file;
 
 /// The source of our tokens.
 #[derive(Debug)]
@@ -29,7 +26,7 @@ pub(crate) struct Tokens {
 impl Tokens {
     /// Looks at what can be looked at while the person who asked for it can be told.
     pub(crate) fn open(spec: &TokensSpec) -> Result<Self> {
-        let kind = kind(spec)?;
+        let kind = kind(spec, Sources::Any)?;
         // Upstream does not start without it either. Other sources may come later.
         if let Kind::TokenFileName(path) = &kind {
             std::fs::metadata(path.join(""))
@@ -51,7 +48,7 @@ impl Tokens {
 
     /// Makes the source anew, for the clients to come. One that cannot be used changes nothing.
     pub(crate) fn reload(&self) {
-        let source = match kind(&self.spec) {
+        let source = match kind(&self.spec, Sources::Regular) {
             Ok(kind) => Source::new(kind, self.spec.place),
             Err(failure) => return keep(&Failure::from(failure).reason),
         };
@@ -82,25 +79,17 @@ fn keep(why: &str) {
 }
 
 /// What the plugin asks.
-fn kind(spec: &TokensSpec) -> Result<Kind> {
+fn kind(spec: &TokensSpec, sources: Sources) -> Result<Kind> {
     let path = match &spec.source {
         TokenSource::Typed(kind) => return Ok(kind.clone()),
         TokenSource::In(path) => path,
     };
-    let named = || format!("cannot read token source {}", path.display());
-    let text = read(path).with_context(named)?;
-    token_kind(spec.plugin, &text).map_err(|why| anyhow!(why)).with_context(named)
-}
-
-/// The one line of a file.
-fn read(path: &Path) -> Result<OsString> {
-    let mut text = Vec::new();
-    let length = File::open(path)?.take(SOURCE_MAX + 1).read_to_end(&mut text)? as u64;
-    ensure!(length <= SOURCE_MAX, "it is longer than 64 KiB");
-    let text = text.trim_ascii();
-    ensure!(!text.is_empty(), "it is empty");
-    ensure!(!text.contains(&b'\n'), "it has more than one line");
-    Ok(OsString::from_vec(text.to_owned()))
+    let named = || format!("cannot read {}", path.display());
+    let text = value_file::read(path, sources)?;
+    ensure!(!text.contains(&b'\n'), "{}: it has more than one line", named());
+    token_kind(spec.plugin, OsStr::from_bytes(&text))
+        .map_err(|why| anyhow!(why))
+        .with_context(named)
 }
 
 /// The files and directories that it stands in, as far as they are known.
@@ -109,6 +98,6 @@ pub(crate) fn paths(spec: &TokensSpec) -> Vec<PathBuf> {
         TokenSource::Typed(_) => None,
         TokenSource::In(path) => Some(path.clone()),
     };
-    let source = kind(spec).ok().and_then(|kind| kind.path().map(Path::to_owned));
+    let source = kind(spec, Sources::Regular).ok().and_then(|kind| kind.path().map(Path::to_owned));
     own.into_iter().chain(source).collect()
 }

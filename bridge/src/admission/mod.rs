@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use ::http::Method;
 use ::http::request::Parts;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::book::{Book, Session};
@@ -27,8 +28,8 @@ pub(crate) use refusal::Refusal;
 
 /// Admits the clients of one bridge.
 pub(crate) struct Admission {
-    /// What a client must show.
-    auth: Option<Auth>,
+    /// What a client must show; may change at any time, for the clients to come.
+    auth: Option<watch::Receiver<Auth>>,
     /// Whether web requests must, too.
     web_auth: bool,
     penalties: Penalties,
@@ -78,7 +79,8 @@ impl Admission {
         let Some(auth) = &self.auth else { return Ok(()) };
         let (client, now) = (peer.address.client(), Instant::now());
         let closed_for = || self.penalties.closed_for(client, now);
-        auth.check(&head.headers, peer, closed_for).map_err(|denial| {
+        let checked = auth.borrow().check(&head.headers, peer, closed_for);
+        checked.map_err(|denial| {
             let due = (denial == Denial::Credentials).then(|| self.penalties.add(client, now));
             Refusal::denied(denial, due)
         })
@@ -103,7 +105,7 @@ mod tests {
 
     /// One that asks for `a:b`, and has one session.
     fn admission(web_auth: bool) -> Admission {
-        let auth = Some(Auth::Basic(Credentials::new("a:b")));
+        let auth = Some(watch::channel(Auth::Basic(Credentials::new("a:b"))).1);
         let config = Config {
             directory: Address { host: String::new(), port: 0 }.into(),
             max_connections: 1,

@@ -18,7 +18,11 @@ pub enum Sources {
 }
 
 /// The whole of a file of at most `longest` bytes.
-pub(super) fn whole(path: &Path, sources: Sources, longest: u64) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+///
+/// As open(2) and read(2), and if it is longer, or of a kind that `sources` leaves out.
+pub fn whole(path: &Path, sources: Sources, longest: u64) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     open(path, sources)?.take(longest + 1).read_to_end(&mut text)?;
     if text.len() as u64 > longest {

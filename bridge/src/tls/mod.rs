@@ -37,7 +37,7 @@ pub(crate) use authorities::ClientVerifier;
 pub(crate) use certificate::common_name;
 pub use ciphers::{Least, NoCipher, Offer};
 pub(crate) use failure::Failure;
-pub use file::Sources;
+pub use file::{Sources, whole};
 pub use password::KeyPassword;
 
 /// Where certificates are.

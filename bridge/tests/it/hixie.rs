@@ -279,7 +279,8 @@ async fn b4_frames_behind_heads_of_every_length() {
 async fn t4_an_old_client_is_asked_for_its_credentials() {
     let target = listener().await;
     let mut config = config(address_of(&target));
-    config.access.auth = Some(bridge::Auth::Basic(bridge::Credentials::new("user:password")));
+    let auth = bridge::Auth::Basic(bridge::Credentials::new("user:password"));
+    config.access.auth = Some(tokio::sync::watch::channel(auth).1);
     let bridge = Bridge::start(config);
     for head in [HEAD_76, HEAD_75] {
         for lines in ["", "Authorization: Basic eDp5\r\n"] {

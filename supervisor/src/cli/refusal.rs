@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, CommandFactory, Parser};
 
+use super::secrets::{may_be_secret, option, takes_value};
 use super::{Args, NOT_OURS, Refusal};
 use crate::config::address;
 use crate::host::search_path;
@@ -201,25 +202,6 @@ fn is_culprit(word: &str, name: &str, found: &str, positional: usize) -> bool {
         }
         None => word == found && positional >= 2,
     }
-}
-
-/// The option that a name, perhaps shortened, stands for.
-fn option<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
-    let name = |arg: &Arg| arg.get_long().map(str::to_owned);
-    let exact = command.get_arguments().find(|arg| arg.get_long() == Some(long));
-    let mut alike =
-        command.get_arguments().filter(|arg| name(arg).is_some_and(|name| name.starts_with(long)));
-    exact.or_else(|| alike.next().filter(|_| alike.next().is_none()))
-}
-
-/// Whether a password may stand in its value.
-fn may_be_secret(option: &Arg) -> bool {
-    let secrets = ["auth_source", "key_password", "token_source"];
-    secrets.iter().any(|secret| option.get_id() == secret)
-}
-
-fn takes_value(option: &Arg) -> bool {
-    option.get_action().takes_values()
 }
 
 /// As a shell takes it for one word.

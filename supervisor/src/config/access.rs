@@ -1,13 +1,12 @@
-//! Encryption and authentication as they were asked for. Reads no file.
+//! Encryption as it was asked for, and who gets in. Reads no file.
 
 use std::path::PathBuf;
 
 use bridge::tls::{Authorities, Files, KeyPassword, Least, Plain};
-use bridge::{Auth, Credentials};
 
-use super::origin;
-use crate::cli::{Args, AuthPlugin, SslVersion};
-use crate::usage::{UsageError, invalid, needs};
+use super::auth::{self, AuthSpec};
+use crate::cli::{Args, SslVersion};
+use crate::usage::{UsageError, needs};
 
 /// The certificate that is tried if none is given, as upstream does.
 const DEFAULT_CERTIFICATE: &str = "self.pem";
@@ -22,7 +21,7 @@ pub(crate) struct Access {
     pub(crate) least: Least,
     pub(crate) ciphers: Option<String>,
     pub(crate) plain: Plain,
-    pub(crate) auth: Option<Auth>,
+    pub(crate) auth: Option<AuthSpec>,
     pub(crate) web_auth: bool,
 }
 
@@ -68,7 +67,7 @@ impl Access {
             },
             ciphers: args.ssl_ciphers.clone(),
             plain: if encrypted_only { Plain::Refused } else { Plain::Served },
-            auth: auth(args)?,
+            auth: auth::spec(args)?,
             web_auth: args.web_auth,
         })
     }
@@ -83,51 +82,4 @@ fn password(args: &Args) -> Result<Option<KeyPassword>, UsageError> {
         (None, Some(path)) => Ok(Some(KeyPassword::File(path.clone()))),
         (None, None) => Ok(None),
     }
-}
-
-fn auth(args: &Args) -> Result<Option<Auth>, UsageError> {
-    let (plugin, source) = match (&args.auth_plugin, &args.auth_source) {
-        (Some(plugin), Some(source)) => (plugin, source),
-        (Some(_), None) => return Err(needs("--auth-plugin", "--auth-source")),
-        (None, Some(_)) => return Err(needs("--auth-source", "--auth-plugin")),
-        (None, None) if args.web_auth => return Err(needs("--web-auth", "--auth-plugin")),
-        (None, None) => return Ok(None),
-    };
-    let kind = plugin_named(plugin)?;
-    let list = |what| {
-        let words: Vec<_> = source.split_whitespace().map(str::to_owned).collect();
-        if words.is_empty() {
-            return Err(UsageError(format!("there is no {what} in the value of '--auth-source'")));
-        }
-        Ok(words)
-    };
-    match kind {
-        // The value has a password in it: it is not repeated.
-        AuthPlugin::BasicHttpAuth if !source.contains(':') => Err(UsageError(
-            "invalid value for '--auth-source': BasicHTTPAuth expects user:password".into(),
-        )),
-        AuthPlugin::BasicHttpAuth => Ok(Some(Auth::Basic(Credentials::new(source)))),
-        AuthPlugin::ClientCertCnAuth if !args.verify_client => {
-            Err(needs("--auth-plugin=ClientCertCNAuth", "--verify-client"))
-        }
-        AuthPlugin::ClientCertCnAuth => Ok(Some(Auth::ClientCertCn(list("name")?))),
-        AuthPlugin::ExpectOrigin => {
-            let entry = |typed: String| {
-                let expected = "origins as browsers send them, such as https://example.com:8080";
-                origin::normal(&typed).ok_or_else(|| invalid("--auth-source", &typed, expected))
-            };
-            let origins = list("origin")?.into_iter().map(entry).collect::<Result<_, _>>();
-            Ok(Some(Auth::Origin(origins?)))
-        }
-    }
-}
-
-fn plugin_named(typed: &str) -> Result<AuthPlugin, UsageError> {
-    // Upstream's are Python classes, and may be named with their module.
-    let module = ["websockify.auth_plugins.", "auth_plugins."];
-    let name = module.iter().find_map(|module| typed.strip_prefix(module)).unwrap_or(typed);
-    AuthPlugin::ALL.into_iter().find(|plugin| plugin.name() == name).ok_or_else(|| {
-        let [others @ .., last] = AuthPlugin::ALL.map(AuthPlugin::name);
-        invalid("--auth-plugin", typed, &format!("{} or {last}", others.join(", ")))
-    })
 }

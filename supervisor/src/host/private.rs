@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bridge::Private;
 
+use crate::authentication;
 use crate::config::{Config, Destination, Listen};
 use crate::tokens;
 
@@ -23,7 +24,8 @@ pub(crate) fn files(config: &Config) -> Arc<Private> {
         Listen::Unix { path, .. } => Some(path),
         Listen::Port(_) | Listen::Inetd => None,
     };
-    let files = [log, config.pid_file.as_ref(), library, socket].into_iter().flatten();
+    let auth = config.access.auth.as_ref().and_then(authentication::path);
+    let files = [log, config.pid_file.as_ref(), library, socket, auth].into_iter().flatten();
     let files = files.chain(config.access.files.paths()).chain(&tokens);
     let files = files.filter_map(absolute).collect();
     let series = [log, config.record.as_ref()].into_iter().flatten();

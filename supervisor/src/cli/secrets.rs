@@ -1,0 +1,103 @@
+//! Which options may have a password in their value, and where on the command line it stands. Knows words, and
+//! nothing of where they are in memory.
+
+use std::ffi::OsString;
+use std::ops::Range;
+
+use clap::{Arg, Command, CommandFactory};
+
+use super::{Args, shortened};
+
+/// A value of the command line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Value {
+    /// The whole name of its option, without dashes.
+    pub(crate) option: String,
+    /// Which word of the command line, its first being the program's name.
+    pub(crate) word: usize,
+    /// Which bytes of that word.
+    pub(crate) bytes: Range<usize>,
+}
+
+/// The values in which a password may stand; what stands behind `--` is the program's.
+pub(crate) fn values(args: &[OsString]) -> Vec<Value> {
+    let mut command = Args::command();
+    command.build();
+    let mut values = Vec::new();
+    let whole = shortened::written_out(args.to_vec());
+    let mut words = whole.iter().enumerate().skip(1).take_while(|(_, word)| *word != "--");
+    while let Some((at, word)) = words.next() {
+        let Some(long) = word.to_str().and_then(|word| word.strip_prefix("--")) else { continue };
+        let (name, inline) = long.split_once('=').map_or((long, None), |(name, v)| (name, Some(v)));
+        let Some(option) = option(&command, name).filter(|option| takes_value(option)) else {
+            continue;
+        };
+        let (at, length) = match inline {
+            Some(value) => (at, value.len()),
+            None => match words.next() {
+                Some((at, value)) => (at, value.len()),
+                None => break,
+            },
+        };
+        if may_be_secret(option) {
+            let end = args[at].len();
+            let option = option.get_long().unwrap_or_default().to_owned();
+            values.push(Value { option, word: at, bytes: end - length..end });
+        }
+    }
+    values
+}
+
+/// The option that a name, perhaps shortened, stands for.
+pub(super) fn option<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
+    let name = |arg: &Arg| arg.get_long().map(str::to_owned);
+    let exact = command.get_arguments().find(|arg| arg.get_long() == Some(long));
+    let mut alike =
+        command.get_arguments().filter(|arg| name(arg).is_some_and(|name| name.starts_with(long)));
+    exact.or_else(|| alike.next().filter(|_| alike.next().is_none()))
+}
+
+/// Whether a password may stand in its value.
+pub(super) fn may_be_secret(option: &Arg) -> bool {
+    let secrets = ["auth_source", "key_password", "token_source"];
+    secrets.iter().any(|secret| option.get_id() == secret)
+}
+
+pub(super) fn takes_value(option: &Arg) -> bool {
+    option.get_action().takes_values()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c9_passwords_are_found_however_they_are_typed() {
+        for (line, secret) in [
+            ("websockify --auth-source=me:x=y 80 a:1", "me:x=y"),
+            ("websockify --auth-so me:secret 80 a:1", "me:secret"),
+            ("websockify 80 a:1 --key-password secret", "secret"),
+            (
+                "websockify 80 --record --auth-source=x --token-source=cache:1:0:secret",
+                "cache:1:0:secret",
+            ),
+            ("websockify --token-s=cache:1:0:secret 80", "cache:1:0:secret"),
+            ("websockify 80 --auth-source --key-password=x a:1", "--key-password=x"),
+        ] {
+            let args: Vec<_> = line.split(' ').map(OsString::from).collect();
+            let found = values(&args);
+            let shown =
+                |value: &Value| args[value.word].to_str().unwrap()[value.bytes.clone()].to_owned();
+            assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), [secret], "{line}");
+        }
+        for line in [
+            "websockify 80 -- su --auth-source=me:secret",
+            "websockify --auth-source-file=x --key-password-file=y --token-source-file z",
+            "websockify 80 --auth-source",
+            "websockify",
+        ] {
+            let args: Vec<_> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(values(&args), [], "{line}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Our own command line, as whoever lists processes sees it: proc_pid_cmdline(5) shows the memory that the kernel
+//! put the arguments in. Knows bytes, and nothing of options.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::ops::Range;
+
+/// Puts asterisks in the place of these bytes, each of one word of `args`, which is the whole command line.
+///
+/// # Errors
+///
+/// Where the arguments are not found in our memory, as without /proc. They are seen as they were typed then.
+pub(crate) fn overwrite(
+    args: &[OsString],
+    places: impl IntoIterator<Item = (usize, Range<usize>)>,
+) -> io::Result<()> {
+    let memory = memory(&fs::read_to_string("/proc/self/stat")?)
+        .ok_or_else(|| io::Error::other("/proc/self/stat does not say where it is"))?;
+    let words: Vec<_> = args.iter().map(|arg| arg.as_encoded_bytes()).collect();
+    let shown = fs::read("/proc/self/cmdline")?;
+    // Each ends in NUL. Whoever has changed them, or started us without a name, is left alone.
+    if shown.len() != memory.len() || shown.strip_suffix(&[0]) != Some(&words.join(&0)) {
+        return Err(io::Error::other("/proc/self/cmdline is not what was typed"));
+    }
+    for (word, bytes) in places {
+        let before: usize = words[..word].iter().map(|word| word.len() + 1).sum();
+        cover(memory.start + before + bytes.start, words[word][bytes].len());
+    }
+    Ok(())
+}
+
+/// `arg_start` and `arg_end` of proc_pid_stat(5), fields 48 and 49. The name in the second may have anything in it.
+fn memory(stat: &str) -> Option<Range<usize>> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(48 - 3);
+    let mut address = || fields.next()?.parse().ok().filter(|address| *address != 0);
+    let (start, end) = (address()?, address()?);
+    (start < end).then_some(start..end)
+}
+
+/// There is no other way to that memory where /proc/self/mem is root's, as of a program with capabilities.
+#[allow(unsafe_code)]
+fn cover(start: usize, length: usize) {
+    // SAFETY: the caller has found these bytes between arg_start and arg_end, on the stack that execve(2) made. They
+    // are writable and stay for as long as we do. The standard library reads them only to copy them, and we have no
+    // second thread yet.
+    unsafe {
+        std::ptr::with_exposed_provenance_mut::<u8>(start).write_bytes(b'*', length);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c9_the_place_is_read_whatever_the_name_is() {
+        let stat = |start: &str| format!("7 (a) 1 (b) S {} {start} 900 0\n", ["0"; 44].join(" "));
+        assert_eq!(memory(&stat("800")), Some(800..900));
+        for start in ["0", "x", "", "900"] {
+            assert_eq!(memory(&stat(start)), None, "{start}");
+        }
+        assert_eq!(memory(""), None);
+        let own = memory(&fs::read_to_string("/proc/self/stat").unwrap()).unwrap();
+        assert_eq!(own.len(), fs::read("/proc/self/cmdline").unwrap().len());
+    }
+}

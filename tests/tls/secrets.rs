@@ -1,0 +1,183 @@
+//! Passwords that need not stand on the command line, and are not seen there (C9).
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use tempfile::TempDir;
+
+use super::{bridge_in, directory, write};
+use crate::support::{Authority, Caller, Websockify, echo_service, free_port, needs, request};
+
+const UPGRADE: [&str; 4] = [
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+];
+/// `me:one` and `me:two`.
+const ONE: &str = "Authorization: Basic bWU6b25l";
+const TWO: &str = "Authorization: Basic bWU6dHdv";
+
+/// The status of the answer to a handshake with this header.
+fn status(port: u16, header: &str) -> u16 {
+    request(port, "/", &[&UPGRADE[..], &[header]].concat()).0.status
+}
+
+/// What `ps` shows of a process, its arguments parted by one space.
+fn shown(pid: i32) -> String {
+    let output = Command::new("ps").args(["-ww", "-o", "args=", "-p", &pid.to_string()]).output();
+    String::from_utf8(output.unwrap().stdout).unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn c9_what_clients_must_show_may_stand_in_a_file_and_is_read_again() {
+    let service = echo_service();
+    let directory = TempDir::new().unwrap();
+    write(&directory, "password", "me:one\n");
+    let options = ["--auth-plugin=BasicHTTPAuth", "--auth-source-file=password", "--web=."];
+    let (websockify, port) = bridge_in(&directory, &service, &options);
+    assert_eq!((status(port, ONE), status(port, "A: b")), (101, 401));
+    assert_eq!(request(port, "/password", &[]).0.status, 404, "it is served");
+    write(&directory, "password", "me:two\n");
+    assert_eq!(status(port, ONE), 101, "read again although nobody asked");
+    websockify.signal(Signal::SIGHUP);
+    websockify.wait_for_log(&["what clients must show is read again"]);
+    assert_eq!((status(port, TWO), status(port, ONE)), (101, 401));
+
+    // What cannot be used changes nothing, and what never ends holds up nobody.
+    let path = directory.path().join("password");
+    let refused = |why: &str| {
+        websockify.signal(Signal::SIGHUP);
+        let line = websockify.wait_for_log(&["WARN", "must show stays as it was", "password", why]);
+        assert!(!line.contains("thr"), "the password: {line}");
+        assert_eq!(status(port, TWO), 101, "{why}");
+    };
+    for (text, why) in [
+        ("", "it is empty"),
+        ("three", "BasicHTTPAuth expects user:password"),
+        ("me:three\nmore", "BasicHTTPAuth expects user:password"),
+        (&"three".repeat(14_000), "longer than 64 KiB"),
+    ] {
+        write(&directory, "password", text);
+        refused(why);
+    }
+    fs::write(&path, b"me:thre\xe9").unwrap();
+    refused("it is not text in UTF-8");
+    fs::remove_file(&path).unwrap();
+    refused("no such file");
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    refused("is not a file");
+    fs::remove_file(&path).unwrap();
+    symlink("/dev/zero", &path).unwrap();
+    refused("is not a file");
+}
+
+/// C9: as `--auth-source-file=<(command)` has it.
+#[test]
+fn c9_a_pipe_may_be_named_at_the_start() {
+    let service = echo_service();
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("pipe");
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let writer = std::thread::spawn(move || fs::write(path, "me:one"));
+    let options = ["--auth-plugin=BasicHTTPAuth", "--auth-source-file=pipe"];
+    let (_websockify, port) = bridge_in(&directory, &service, &options);
+    writer.join().unwrap().unwrap();
+    assert_eq!(status(port, ONE), 101);
+}
+
+/// C9: a list may have a line for each.
+#[test]
+fn c9_lists_of_names_and_origins_stand_in_files() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    write(&directory, "origins", "https://a.example\nhttps://b.example\n");
+    let options = ["--auth-plugin=ExpectOrigin", "--auth-source-file=origins"];
+    let (_websockify, port) = bridge_in(&directory, &service, &options);
+    for (origin, expected) in [("a", 101), ("b", 101), ("c", 403)] {
+        assert_eq!(
+            status(port, &format!("Origin: https://{origin}.example")),
+            expected,
+            "{origin}"
+        );
+    }
+    let authority = Authority::new("authority");
+    write(&directory, "ca.pem", &authority.pem());
+    write(&directory, "names", "Jane\nJoe\n");
+    let options = [
+        "--verify-client",
+        "--cafile=ca.pem",
+        "--auth-plugin=ClientCertCNAuth",
+        "--auth-source-file=names",
+    ];
+    let (_websockify, port) = bridge_in(&directory, &service, &options);
+    for (name, answer) in [("Joe", None), ("Jane", None), ("Jim", Some("403"))] {
+        let caller = Caller::with(&authority.issue(name), &[]);
+        assert_eq!(caller.session(port, &[]).err().as_deref(), answer, "{name}");
+    }
+}
+
+#[test]
+fn c9_a_file_that_cannot_be_used_ends_the_start() {
+    let directory = TempDir::new().unwrap();
+    write(&directory, "origins", "https://a.example b.example");
+    for (options, status, part) in [
+        ("--auth-plugin=BasicHTTPAuth --auth-source-file=none", 1, "none: no such file"),
+        ("--auth-plugin=BasicHTTPAuth --auth-source-file=/dev/null", 1, "/dev/null: it is empty"),
+        ("--auth-plugin=BasicHTTPAuth --auth-source-file=.", 1, "is a directory"),
+        ("--auth-plugin=ExpectOrigin --auth-source-file=origins", 1, "'b.example'"),
+        ("--auth-source-file=x", 2, "'--auth-source-file' needs '--auth-plugin'"),
+        ("--auth-plugin=BasicHTTPAuth --auth-source=a:b --auth-source-file=x", 2, "cannot be used"),
+    ] {
+        let output = Websockify::start_with(options, |command| {
+            command.current_dir(&directory).args([&free_port().to_string(), "127.0.0.1:9"]);
+        });
+        let output = output.output();
+        assert_eq!((output.status, output.err.len()), (status, 1), "{options}: {:?}", output.err);
+        assert!(output.err[0].contains(part), "{options}: {:?}", output.err);
+    }
+}
+
+/// C9: however it is typed, in the foreground, as a daemon, and beside a program.
+#[test]
+fn c9_ps_shows_no_password() {
+    if !needs(&["ps"]) {
+        return;
+    }
+    let service = echo_service();
+    let directory = TempDir::new().unwrap();
+    for (options, expected) in [
+        (&["--auth-plugin=BasicHTTPAuth", "--auth-source=me:one"][..], "--auth-source=******"),
+        (&["--auth-pl", "BasicHTTPAuth", "--auth-so", "me:one"], "--auth-so ******"),
+        (&["--key-password=one"], "--key-password=***"),
+        // What is no password stays.
+        (&["--auth-plugin=ExpectOrigin", "--auth-source=http://one"], "--auth-source=http://one"),
+    ] {
+        let (websockify, port) = bridge_in(&directory, &service, options);
+        let ps = shown(websockify.pid());
+        assert!(ps.contains(expected), "{ps}");
+        assert!(ps.contains(&format!("{port} {}", service.target())), "{ps}");
+        assert_eq!(ps.contains("one"), expected.contains("one"), "{ps}");
+        if options[0].starts_with("--auth") && !expected.contains("one") {
+            assert_eq!((status(port, ONE), status(port, TWO)), (101, 401));
+        }
+    }
+    let port = free_port();
+    let redis = "--token-plugin=TokenRedis --token-source=localhost:1:0:one";
+    let websockify = Websockify::start(&format!("{redis} {port}"));
+    websockify.wait_until_open();
+    let ps = shown(websockify.pid());
+    assert!(ps.ends_with(&format!("--token-source=***************** {port}")), "{ps}");
+    // The program's words are the program's.
+    let basic = "--auth-plugin=BasicHTTPAuth --auth-source=me:one";
+    let line = format!("{basic} {} -- sleep 1000 --auth-source=me:one", free_port());
+    let websockify = Websockify::start(&line);
+    websockify.wait_for_log(&["sleep"]);
+    let ps = shown(websockify.pid());
+    assert!(ps.contains("--auth-source=****** "), "{ps}");
+    assert!(ps.ends_with("-- sleep 1000 --auth-source=me:one"), "{ps}");
+}
