@@ -62,6 +62,8 @@ pub(crate) enum Call {
     TooLong = 1,
     /// To end: nothing has moved for as long as that may be.
     TooQuiet = 2,
+    /// To end: the token that it began with has expired.
+    Expired = 32,
     /// To see whether the client, who sends nothing, takes anything; if not, to end.
     Unheard = 4,
     /// To send the client a ping.
@@ -70,7 +72,8 @@ pub(crate) enum Call {
 
 impl Call {
     /// Those that end a session come first.
-    const ALL: [Self; 4] = [Self::TooLong, Self::TooQuiet, Self::Unheard, Self::Ping];
+    const ALL: [Self; 5] =
+        [Self::TooLong, Self::TooQuiet, Self::Expired, Self::Unheard, Self::Ping];
 }
 
 /// The bit beside those of the [calls](Call) that says that the look which a session has asked for is due.
@@ -84,6 +87,8 @@ pub(crate) struct Entry {
     pub(crate) peer: Arc<Peer>,
     pub(crate) destination: Arc<Destination>,
     pub(crate) began: Instant,
+    /// Until when the token counts that it began with, if that says so.
+    pub(crate) expires: Option<Instant>,
     /// Payload bytes from the client.
     received: AtomicU64,
     /// Payload bytes for the client.
@@ -120,6 +125,7 @@ impl Book {
         self: &Arc<Self>,
         peer: Arc<Peer>,
         destination: Arc<Destination>,
+        expires: Option<Instant>,
     ) -> Option<Session> {
         let mut sessions = self.sessions();
         if sessions.begun == self.limit {
@@ -131,6 +137,7 @@ impl Book {
             peer,
             destination,
             began: Instant::now(),
+            expires,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             is_heard: AtomicBool::new(false),
@@ -295,7 +302,7 @@ mod tests {
         let destination = Address { host: "localhost".into(), port: 9 };
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         let peer = Peer { address, tls: None, certificate: None };
-        book.begin(Arc::new(peer), Arc::new(destination.into()))
+        book.begin(Arc::new(peer), Arc::new(destination.into()), None)
     }
 
     #[test]

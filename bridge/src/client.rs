@@ -174,6 +174,7 @@ impl Client {
         while let Some(call) = self.session.take_call(cx) {
             match call {
                 Call::TooLong => self.close(CloseCode::Normal, "session timeout"),
+                Call::Expired => self.close(CloseCode::Normal, "token expired"),
                 Call::TooQuiet => self.close(CloseCode::Normal, "session idle timeout"),
                 Call::Unheard if !self.takes_nothing() => continue,
                 Call::Unheard => self.give_up(),
@@ -442,7 +443,7 @@ mod tests {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         let peer = Arc::new(Peer { address, tls: None, certificate: None });
         let destination = Address { host: "localhost".into(), port: 9 };
-        let session = Book::new(1, true).begin(peer, Arc::new(destination.into())).unwrap();
+        let session = Book::new(1, true).begin(peer, Arc::new(destination.into()), None).unwrap();
         Client::new(Stream::new(Socket::Unix(socket)), Codec::new(framing), None, session)
     }
 

@@ -54,6 +54,8 @@ pub struct Upkeep {
     pub timeout: Option<Duration>,
     /// How long a session lasts in which no payload moves.
     pub idle_timeout: Option<Duration>,
+    /// Whether a session ends when its token does.
+    pub expires: bool,
 }
 
 /// Who gets in, how, and to what. The default lets everybody in, unencrypted.

@@ -31,8 +31,8 @@ impl Rounds {
 
     /// Whether there is anything to do, ever.
     pub(crate) fn is_needed(&self) -> bool {
-        let Upkeep { heartbeat, timeout, idle_timeout } = self.upkeep;
-        heartbeat.or(timeout).or(idle_timeout).is_some()
+        let Upkeep { heartbeat, timeout, idle_timeout, expires } = self.upkeep;
+        expires || heartbeat.or(timeout).or(idle_timeout).is_some()
     }
 
     /// Sees to it that the next round comes if there are sessions, and that none does if not.
@@ -71,8 +71,9 @@ impl Rounds {
 
     /// As often as is exact enough for the shortest.
     fn limits_interval(&self) -> Option<Duration> {
-        let shortest = self.upkeep.timeout.into_iter().chain(self.upkeep.idle_timeout).min()?;
-        Some((shortest / 4).min(LIMITS))
+        let Upkeep { timeout, idle_timeout, expires, .. } = self.upkeep;
+        let short_enough = timeout.into_iter().chain(idle_timeout).map(|limit| limit / 4);
+        short_enough.chain(expires.then_some(LIMITS)).min().map(|interval| interval.min(LIMITS))
     }
 }
 
@@ -100,6 +101,8 @@ impl Upkeep {
         };
         if is_over(self.timeout, session.began) {
             session.call(Call::TooLong);
+        } else if self.expires && session.expires.is_some_and(|expires| expires <= now) {
+            session.call(Call::Expired);
         } else if is_over(self.idle_timeout, last_seen.moved_at) {
             session.call(Call::TooQuiet);
         }
@@ -119,10 +122,14 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn session(book: &Arc<Book>) -> Session {
+        until(book, None)
+    }
+
+    fn until(book: &Arc<Book>, expires: Option<std::time::Instant>) -> Session {
         let destination = Address { host: "localhost".into(), port: 9 };
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         let peer = Peer { address, tls: None, certificate: None };
-        book.begin(Arc::new(peer), Arc::new(destination.into())).unwrap()
+        book.begin(Arc::new(peer), Arc::new(destination.into()), expires).unwrap()
     }
 
     fn calls(session: &Session) -> Vec<Call> {
@@ -168,6 +175,24 @@ mod tests {
     }
 
     #[test]
+    fn k5_a_session_ends_with_its_token_where_that_is_asked_for() {
+        for expires in [true, false] {
+            let mut rounds = Rounds::new(Upkeep { expires, ..Upkeep::default() });
+            assert_eq!(rounds.is_needed(), expires);
+            let (book, now) = (Book::new(2, true), Instant::now());
+            let sessions = [until(&book, None), until(&book, Some((now + 3 * SECOND).into_std()))];
+            rounds.plan(true, now);
+            assert_eq!(rounds.next(), expires.then_some(now + SECOND));
+            for second in 1..5 {
+                rounds.make(&book, now + second * SECOND);
+                assert_eq!(calls(&sessions[0]), []);
+                let is_over = expires && second >= 3;
+                assert_eq!(calls(&sessions[1]), [Call::Expired][..usize::from(is_over)]);
+            }
+        }
+    }
+
+    #[test]
     fn b13_limits_are_looked_at_every_second_or_as_often_as_they_need() {
         for (timeout, idle_timeout, milliseconds) in
             [(Some(3600), None, 1000), (None, Some(2), 500), (Some(3600), Some(2), 500)]
@@ -177,6 +202,7 @@ mod tests {
                 heartbeat: None,
                 timeout: seconds(timeout),
                 idle_timeout: seconds(idle_timeout),
+                expires: false,
             };
             let interval = Rounds::new(upkeep).limits_interval();
             assert_eq!(interval, Some(Duration::from_millis(milliseconds)));

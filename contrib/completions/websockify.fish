@@ -18,7 +18,7 @@ complete -c websockify -l record -d 'Record each session to FILE.N [default: off
 complete -c websockify -l max-connections -d 'Client connections open at once [default: 20000]' -r
 complete -c websockify -l cert -d 'Our certificate and its chain in PEM [default: self.pem]' -r -F
 complete -c websockify -l key -d 'Its key in PEM [default: in the same file]' -r -F
-complete -c websockify -l key-password -d 'Password of the key, for all to see [default: none]' -r
+complete -c websockify -l key-password -d 'Password of the key; a file is safer [default: none]' -r
 complete -c websockify -l key-password-file -d 'File with it in the first line [default: none]' -r -F
 complete -c websockify -l ssl-version -d 'Oldest: tlsv1_1, tlsv1_2 or tlsv1_3 [default: tlsv1_2]' -r -f -a "default\t''
 tlsv1_1\t''
@@ -45,6 +45,7 @@ complete -c websockify -l libserver -d 'Taken for older command lines; changes n
 complete -c websockify -l inetd -d 'Serve what inetd passes as standard input [default: off]'
 complete -c websockify -l file-only -d 'List no directories [default: off]'
 complete -c websockify -l run-once -d 'Serve a single session and exit [default: off]'
+complete -c websockify -l session-expires -d 'End each session when its JSON Web Token expires [default: off]'
 complete -c websockify -l ssl-only -d 'Refuse unencrypted clients [default: off]'
 complete -c websockify -l verify-client -d 'Demand a certificate of every client [default: off]'
 complete -c websockify -l web-auth -d 'Ask for it at web requests too [default: off]'

@@ -170,6 +170,10 @@ pub(crate) struct Args {
     )]
     pub(crate) session_idle_timeout: String,
 
+    /// End each session when its JSON Web Token expires [default: off]
+    #[arg(long, help_heading = "Sessions")]
+    pub(crate) session_expires: bool,
+
     /// Sub-protocols to confirm before binary [default: none]
     #[arg(long, value_name = "NAMES", help_heading = "Sessions")]
     pub(crate) subprotocol: Option<String>,
@@ -190,7 +194,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Encryption and authentication")]
     pub(crate) key: Option<PathBuf>,
 
-    /// Password of the key, for all to see [default: none]
+    /// Password of the key; a file is safer [default: none]
     #[arg(long, value_name = "PASSWORD", help_heading = "Encryption and authentication")]
     pub(crate) key_password: Option<String>,
 

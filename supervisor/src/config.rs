@@ -128,6 +128,7 @@ impl Config {
                 heartbeat: limit("--heartbeat", &args.heartbeat)?,
                 timeout: limit("--session-timeout", &args.session_timeout)?,
                 idle_timeout: limit("--session-idle-timeout", &args.session_idle_timeout)?,
+                expires: args.session_expires,
             },
             max_connections: args.max_connections.as_deref().map(max_connections).transpose()?,
         };
@@ -391,6 +392,11 @@ mod tests {
             ("80 --max-connections=0 a:1", "'0' for '--max-connections'"),
             ("80 --cafile=x a:1", "'--cafile' needs '--verify-client'"),
             ("80 --key-password=x --key-password-file=y a:1", "exclude each other"),
+            ("80 --session-expires a:1", "'--session-expires' needs '--token-plugin=JWTTokenApi'"),
+            (
+                "80 --session-expires --target-config=x",
+                "'--session-expires' needs '--token-plugin=JWTTokenApi'",
+            ),
             ("80 --web-auth a:1", "'--web-auth' needs '--auth-plugin'"),
             ("80 --auth-source=x a:1", "'--auth-source' needs '--auth-plugin'"),
             ("80 --auth-plugin=ExpectOrigin a:1", "'--auth-plugin' needs '--auth-source'"),

@@ -174,10 +174,12 @@ fn c9_ps_shows_no_password() {
     assert!(ps.ends_with(&format!("--token-source=***************** {port}")), "{ps}");
     // The program's words are the program's.
     let basic = "--auth-plugin=BasicHTTPAuth --auth-source=me:one";
-    let line = format!("{basic} {} -- sleep 1000 --auth-source=me:one", free_port());
-    let websockify = Websockify::start(&line);
-    websockify.wait_for_log(&["sleep"]);
+    let websockify = Websockify::start_with(basic, |command| {
+        let program = ["--", "sh", "-c", "sleep 1000", "sh", "--auth-source=me:one"];
+        command.arg(free_port().to_string()).args(program);
+    });
+    websockify.wait_for_log(&["program started"]);
     let ps = shown(websockify.pid());
     assert!(ps.contains("--auth-source=****** "), "{ps}");
-    assert!(ps.ends_with("-- sleep 1000 --auth-source=me:one"), "{ps}");
+    assert!(ps.ends_with("-- sh -c sleep 1000 sh --auth-source=me:one"), "{ps}");
 }

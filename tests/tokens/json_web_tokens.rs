@@ -1,6 +1,7 @@
 //! Tokens that say themselves where they lead (K5), made as whoever sends clients here makes them.
 
 use std::fs;
+use std::io::Read;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -13,6 +14,7 @@ use data_encoding::{BASE64_MIME, BASE64URL_NOPAD};
 use tempfile::TempDir;
 
 use super::{bridge, by_token, named, named_at, refused};
+use crate::support::Service;
 
 const SECRET: &[u8; 32] = b"thirty-two bytes of a test's key";
 
@@ -118,5 +120,28 @@ fn k5_the_key_is_what_the_file_has_at_the_moment() {
         write(text.into());
         assert_eq!(refused(port, &by_pair), 503, "{text}");
         websockify.wait_for_log(&["WARN", "refused a handshake", "key of tokens", why, "(503"]);
+    }
+}
+
+/// K5: a session goes on when its token has expired, unless that is to end it.
+#[test]
+fn k5_a_session_may_end_with_its_token() {
+    let silent = Service::new(|mut stream| {
+        let _ = stream.read(&mut [0]);
+    });
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("key"), encoded(SECRET)).unwrap();
+    for (option, reason) in
+        [("--session-expires", "token expired"), ("--session-timeout=4", "session timeout")]
+    {
+        let options = ["--token-plugin=JWTTokenApi", "--token-source=key", option];
+        let (websockify, port) = bridge(&directory, &options);
+        let exp = seconds_from_now(2);
+        let claims =
+            format!(r#"{{"host":"127.0.0.1","port":{},"exp":{exp}}}"#, silent.address.port());
+        let ended = by_token(port, &signed(SECRET, &claims));
+        assert_eq!(ended, Err((1000, reason.to_owned())));
+        assert!(seconds_from_now(0) >= exp, "too early");
+        websockify.wait_for_log(&["session ended", "code 1000"]);
     }
 }

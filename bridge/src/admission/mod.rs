@@ -60,8 +60,8 @@ impl Admission {
     /// a session is counted for none who is refused.
     pub(crate) async fn admit(&self, head: &Parts, peer: &Arc<Peer>) -> Result<Ticket, Refusal> {
         self.authenticate(head, peer)?;
-        let destination = self.directory.destination(head, &self.lookups).await?;
-        let session = self.book.begin(Arc::clone(peer), destination);
+        let meant = self.directory.destination(head, &self.lookups).await?;
+        let session = self.book.begin(Arc::clone(peer), meant.destination, meant.expires);
         session.map(Ticket).ok_or_else(Refusal::no_more_sessions)
     }
 

@@ -24,6 +24,7 @@ pub(crate) mod token_api;
 pub(crate) mod token_file;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::http::request::Parts;
 use tokio::sync::watch;
@@ -60,19 +61,37 @@ pub struct Tokens {
     pub allowed: Option<Allowed>,
 }
 
+/// Where a token leads.
+#[derive(Debug)]
+struct Found {
+    endpoint: Endpoint,
+    /// Until when it does, if it says so.
+    expires: Option<Instant>,
+}
+
+/// The destination that a request means.
+#[derive(Debug)]
+pub(crate) struct Meant {
+    pub(crate) destination: Arc<Destination>,
+    /// Until when the request's token counts, if it says so.
+    pub(crate) expires: Option<Instant>,
+}
+
 impl Directory {
     /// The destination that a request means.
     pub(crate) async fn destination(
         &self,
         head: &Parts,
         lookups: &Lookups,
-    ) -> Result<Arc<Destination>, NoDestination> {
+    ) -> Result<Meant, NoDestination> {
         match self {
-            Self::One(destination) => Ok(Arc::clone(destination)),
+            Self::One(destination) => {
+                Ok(Meant { destination: Arc::clone(destination), expires: None })
+            }
             // What a look-up needs is not kept for those who need none.
             Self::Tokens(tokens) => {
-                let endpoint = Box::pin(tokens.endpoint(head, lookups)).await?;
-                Ok(Arc::new(Destination::Service(endpoint)))
+                let Found { endpoint, expires } = Box::pin(tokens.find(head, lookups)).await?;
+                Ok(Meant { destination: Arc::new(Destination::Service(endpoint)), expires })
             }
         }
     }
@@ -85,15 +104,15 @@ impl<D: Into<Destination>> From<D> for Directory {
 }
 
 impl Tokens {
-    async fn endpoint(&self, head: &Parts, lookups: &Lookups) -> Result<Endpoint, NoDestination> {
+    async fn find(&self, head: &Parts, lookups: &Lookups) -> Result<Found, NoDestination> {
         let token = self.place.token(head).ok_or(NoDestination::NoToken)?;
         let source = Arc::clone(&self.source.borrow());
         let search = async {
-            let endpoint = source.look_up(&token).await?.ok_or(NoDestination::UnknownToken)?;
-            match &self.allowed {
-                None => Ok(endpoint),
-                Some(allowed) => allowed.check(endpoint, lookups).await,
+            let mut found = source.look_up(&token).await?.ok_or(NoDestination::UnknownToken)?;
+            if let Some(allowed) = &self.allowed {
+                found.endpoint = allowed.check(found.endpoint, lookups).await?;
             }
+            Ok(found)
         };
         let late = || NoDestination::Late(source.kind().to_string());
         timeout(PATIENCE, search).await.unwrap_or_else(|_| Err(late()))

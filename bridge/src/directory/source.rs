@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::Found;
 use super::below::{Below, What};
 use super::failure::{NoDestination, SourceError};
 use super::jwt::Jwt;
@@ -11,7 +12,6 @@ use super::redis::{Redis, RedisServer};
 use super::token::TokenPlace;
 use super::token_api::{Answers, Pattern, TokenApi};
 use super::token_file::{Rereads, TokenFile};
-use crate::destination::Endpoint;
 
 /// A source of tokens at work.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl Source {
     }
 
     /// Where this token leads, if it is known.
-    pub(super) async fn look_up(&self, token: &str) -> Result<Option<Endpoint>, NoDestination> {
+    pub(super) async fn look_up(&self, token: &str) -> Result<Option<Found>, NoDestination> {
         let found = match &self.of {
             Of::Lines(files) => files.look_up(token).await,
             Of::Names(directory) => directory.look_up(token).await,
@@ -119,7 +119,7 @@ impl Source {
             Of::Redis(server) => server.look_up(token).await,
             Of::Key(jwt) => return jwt.look_up(token).await.map(Some),
         };
-        found.map_err(NoDestination::Source)
+        Ok(found?.map(|endpoint| Found { endpoint, expires: None }))
     }
 
     /// What is asked, for the log.

@@ -25,7 +25,7 @@ pub fn jwt(bytes: &[u8]) {
     let token = signed(bytes);
     let found = read(&token, &secret, NOW);
     assert!(found != Err("its signature is not the key's"), "it is");
-    if let Ok(endpoint) = found {
+    if let Ok(endpoint) = found.map(|claims| claims.endpoint) {
         let other = Key::Secret(vec![8; 32]);
         assert!(read(&token, &other, NOW).is_err(), "{endpoint} with another key");
         let again = format!("{token}A");

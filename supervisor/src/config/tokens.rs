@@ -50,6 +50,9 @@ pub(super) fn spec(args: &Args) -> Result<Option<TokensSpec>, UsageError> {
         }
         (None, None) => return Ok(None),
     };
+    if args.session_expires && plugin != TokenPlugin::JwtTokenApi {
+        return Err(needs("--session-expires", "--token-plugin=JWTTokenApi"));
+    }
     let place = if args.host_token { TokenPlace::Host } else { TokenPlace::Query };
     let allowed = args.target_allow.as_deref().map(allowed::list).transpose()?;
     Ok(Some(TokensSpec { plugin, source, place, allowed }))
@@ -62,6 +65,9 @@ fn check_needs(args: &Args) -> Result<(), UsageError> {
     ];
     let of_any =
         [("--host-token", args.host_token), ("--target-allow", args.target_allow.is_some())];
+    if args.session_expires && option(args).is_none() {
+        return Err(needs("--session-expires", "--token-plugin=JWTTokenApi"));
+    }
     let vain = of_plugin.into_iter().filter(|_| args.token_plugin.is_none());
     let vain = vain.chain(of_any.into_iter().filter(|_| option(args).is_none()));
     let first = { vain }.find(|(_, is_typed)| *is_typed);

@@ -31,10 +31,10 @@ pub(crate) fn overwrite(
 }
 
 /// `arg_start` and `arg_end` of proc_pid_stat(5), fields 48 and 49. The name in the second may have anything in it.
-fn memory(stat: &str) -> Option<Range<usize>> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(48 - 3);
-    let mut address = || fields.next()?.parse().ok().filter(|address| *address != 0);
-    let (start, end) = (address()?, address()?);
+fn memory(fields: &str) -> Option<Range<usize>> {
+    let mut fields = fields.rsplit_once(')')?.1.split_ascii_whitespace().skip(48 - 3);
+    let mut next = || fields.next()?.parse().ok().filter(|address| *address != 0);
+    let (start, end) = (next()?, next()?);
     (start < end).then_some(start..end)
 }
 

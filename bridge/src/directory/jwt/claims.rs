@@ -8,17 +8,29 @@ use super::super::json;
 use super::Invalid;
 use crate::destination::Endpoint;
 
-/// The target, if the claims count `now`, which is since the beginning of 1970. To the second before and
+/// What a token says that counts.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Claims {
+    /// Where it leads.
+    pub(crate) endpoint: Endpoint,
+    /// For how long it goes on to count; none: for ever.
+    pub(crate) left: Option<Duration>,
+}
+
+/// The claims, if they count `now`, which is since the beginning of 1970. To the second before and
 /// after: clocks are set right.
-pub(super) fn read(text: &[u8], now: Duration) -> Result<Endpoint, Invalid> {
+pub(super) fn read(text: &[u8], now: Duration) -> Result<Claims, Invalid> {
     let claims: Value = serde_json::from_slice(text).map_err(|_| "its claims are not JSON")?;
     if time(&claims, "nbf")?.is_some_and(|from| now.as_secs_f64() < from) {
         return Err("it does not count yet");
     }
-    if time(&claims, "exp")?.is_some_and(|until| now.as_secs_f64() > until) {
+    let left = time(&claims, "exp")?.map(|until| until - now.as_secs_f64());
+    if left.is_some_and(|seconds| seconds < 0.0) {
         return Err("it has expired");
     }
-    json::endpoint(&claims)
+    // More than a Duration holds is more than a machine lasts.
+    let left = left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    Ok(Claims { endpoint: json::endpoint(&claims)?, left })
 }
 
 fn time(claims: &Value, name: &str) -> Result<Option<f64>, Invalid> {

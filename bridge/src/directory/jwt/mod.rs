@@ -18,15 +18,15 @@ mod tests;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::failure::{NoDestination, SourceError};
-use super::regular;
-use crate::destination::Endpoint;
+use super::{Found, regular};
 use crate::error_text::error_text;
+use claims::Claims;
 use compact::Parts;
 pub(crate) use key::Key;
 
@@ -66,7 +66,7 @@ impl Jwt {
         key.await.unwrap_or(Err(SourceError::Failed))
     }
 
-    pub(super) async fn look_up(&self, token: &str) -> Result<Endpoint, NoDestination> {
+    pub(super) async fn look_up(&self, token: &str) -> Result<Found, NoDestination> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let (file, token) = (Arc::clone(&self.file), token.to_owned());
         let search = spawn_blocking(move || {
@@ -74,7 +74,9 @@ impl Jwt {
             let _permit = permit;
             let key = file.key()?;
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            read(&token, &key, now).map_err(NoDestination::InvalidToken)
+            let claims = read(&token, &key, now).map_err(NoDestination::InvalidToken)?;
+            let expires = claims.left.and_then(|left| Instant::now().checked_add(left));
+            Ok(Found { endpoint: claims.endpoint, expires })
         });
         search.await.unwrap_or(Err(SourceError::Failed.into()))
     }
@@ -104,8 +106,8 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Where a token leads, if this key made it and it counts `now`, which is since the beginning of 1970.
-pub(crate) fn read(token: &str, key: &Key, now: Duration) -> Result<Endpoint, Invalid> {
+/// What a token says, if this key made it and it counts `now`, which is since the beginning of 1970.
+pub(crate) fn read(token: &str, key: &Key, now: Duration) -> Result<Claims, Invalid> {
     match compact::parts(token)? {
         Parts::Signed(signed) => claims::read(signed.verified(key)?, now),
         Parts::Encrypted(encrypted) => {
