@@ -56,6 +56,29 @@ async fn b3_a_thousand_small_frames_arrive_in_order() {
     assert_eq!(read_exact(&mut target, 2000).await, expected);
 }
 
+/// B3: a payload may have no length (RFC 6455, section 5.2).
+#[tokio::test]
+async fn b3_an_empty_message_ends_nothing() {
+    let (_bridge, mut client, mut target) = session().await;
+    let (continued, last) = (frame(0x00, b""), frame(0x80, b""));
+    // Alone, in fragments that are all empty, and before, between and behind some that are not.
+    client
+        .write(&[frame(0x82, b""), frame(0x02, b""), continued.clone(), last.clone()].concat())
+        .await;
+    client
+        .write(
+            &[frame(0x02, b""), frame(0x00, b"one "), continued, frame(0x00, b"two "), last]
+                .concat(),
+        )
+        .await;
+    client.send(PING, b"").await;
+    assert_eq!(client.receive().await, (PONG, vec![]));
+    client.send(BINARY, b"three").await;
+    assert_eq!(read_exact(&mut target, 13).await, b"one two three");
+    within(target.write_all(b"four")).await.unwrap();
+    assert_eq!(client.receive_data(4).await, b"four");
+}
+
 #[tokio::test]
 async fn b4_a_client_that_does_not_read_slows_its_target_and_loses_nothing() {
     let (_bridge, mut client, mut target) = session().await;
