@@ -117,6 +117,24 @@ fn f73_the_completions_have_every_option() {
     }
 }
 
+/// U1: each option of the Python websockify has its line, which says how ours compares.
+#[test]
+fn u1_the_page_compares_every_option_of_the_python_websockify() {
+    let section = fs::read_to_string(root().join("man/sections/python.roff")).unwrap();
+    let section = section.replace("\\-", "-");
+    let (_, table) = section.split_once(".SS \"Option by option\"\n").unwrap();
+    let (table, _) = table.split_once(".SS ").unwrap();
+    let entries = table.split(".TP\n.B --").skip(1).map(|entry| entry.split_once('\n').unwrap());
+    let entries: Vec<_> = entries.collect();
+    let named: Vec<_> = entries.iter().map(|(name, _)| *name).collect();
+    assert_eq!(named, websockify::python_options().collect::<Vec<_>>());
+    for (name, words) in entries {
+        let verdict = words.split_whitespace().next().unwrap();
+        assert!(["Same.", "Better:", "Differs:"].contains(&verdict), "--{name}: {verdict}");
+        assert_eq!(verdict == "Same.", words.trim() == "Same.", "--{name}: {words}");
+    }
+}
+
 /// F58: who adds one is told where it has to be explained.
 #[test]
 fn f58_the_pages_explain_every_authentication_plugin() {

@@ -4,7 +4,7 @@
 mod empty;
 mod refusal;
 pub(crate) mod secrets;
-mod shortened;
+pub(crate) mod shortened;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -65,6 +65,11 @@ pub fn token_plugins() -> impl Iterator<Item = &'static str> {
     cli::TokenPlugin::ALL.into_iter().map(cli::TokenPlugin::name)
 }
 
+/// The long options of the Python websockify 0.13, for a look whether the page explains each.
+pub fn python_options() -> impl Iterator<Item = &'static str> {
+    cli::shortened::UPSTREAM.iter().copied()
+}
+
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
     let now = Instant::now();

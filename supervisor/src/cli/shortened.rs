@@ -9,7 +9,7 @@ use clap::{Command, CommandFactory};
 use super::Args;
 
 /// All that the Python websockify 0.13 has; earlier ones have no others.
-pub(super) const UPSTREAM: &[&str] = &[
+pub(crate) const UPSTREAM: &[&str] = &[
     "auth-plugin",
     "auth-source",
     "cafile",
