@@ -7,6 +7,7 @@
 //! | `TARGET`, `TPORT` | a service at `localhost:TPORT`, which sends back what it gets |
 //! | `DIR` | a directory with all the files that are named |
 //! | `WEBSERVER` | a web server that knows where `vm1` is, at `/text/vm1` and `/json/vm1` |
+//! | `REDIS` | a Redis server that knows where `vm1` is, and `desk:vm1` |
 //! | `SIGNED` | a token, signed with the secret in `DIR/secret`, that says where the service is |
 //! | `PROGRAM` | a program that serves one client after the other on `PORT` |
 
@@ -196,6 +197,16 @@ pub(super) const SHAPES: &[Shape] = &[
     shape(
         "control panel",
         "--token-plugin=BaseTokenAPI --token-source=http://WEBSERVER/text/%s PORT",
+        &[Session(TOKEN)],
+    ),
+    shape(
+        "container",
+        "--web DIR/web --token-plugin TokenRedis --token-source 127.0.0.1:REDIS:0 0.0.0.0:PORT",
+        &[Session(TOKEN), Page("/vnc.html")],
+    ),
+    shape(
+        "container",
+        "--token-plugin=TokenRedis --token-source=127.0.0.1:REDIS:::desk PORT",
         &[Session(TOKEN)],
     ),
     shape(

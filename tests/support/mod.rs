@@ -12,6 +12,7 @@ mod lan;
 mod network;
 mod output;
 mod process;
+mod redis;
 mod refuse;
 mod skip;
 mod thief;
@@ -33,6 +34,7 @@ pub(crate) use network::{
 };
 pub(crate) use output::Heard;
 pub(crate) use process::Process;
+pub(crate) use redis::Redis;
 pub(crate) use refuse::{Refusal, refuse};
 pub(crate) use skip::{skip, skip_even_in_ci};
 pub(crate) use thief::{Loot, Thief};

@@ -1,75 +1,13 @@
 //! A real Redis that knows the tokens: with a password, a database and a namespace, restarted, and stopped (K6).
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::{bridge, by_token, named, named_at, refused};
-use crate::support::{Service, free_port, needs, wait_for};
-
-/// A Redis server, of this test alone.
-struct Redis {
-    child: Child,
-    port: u16,
-}
-
-impl Redis {
-    /// Starts one on `port`. None: it is not installed.
-    fn start(port: u16, options: &[&str]) -> Option<Self> {
-        if !needs(&["redis-server"]) {
-            return None;
-        }
-        let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        let child = command.args(options).stdout(Stdio::null()).spawn().unwrap();
-        let redis = Self { child, port };
-        wait_for("redis", || redis.connect());
-        Some(redis)
-    }
-
-    fn connect(&self) -> Option<TcpStream> {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()
-    }
-
-    /// Says some lines to it, each a command, and waits until it has done them.
-    fn tell(&self, lines: &[String]) {
-        let mut stream = self.connect().unwrap();
-        for line in lines {
-            // A long line must come as one argument with its length.
-            match line.strip_prefix("SET long ") {
-                None => write!(stream, "{line}\r\n").unwrap(),
-                Some(value) => {
-                    let length = value.len();
-                    write!(stream, "*3\r\n$3\r\nSET\r\n$4\r\nlong\r\n${length}\r\n{value}\r\n")
-                        .unwrap();
-                }
-            }
-            let mut said = Vec::new();
-            while !said.ends_with(b"\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                said.push(byte[0]);
-            }
-            assert!(!said.starts_with(b"-"), "{line}: {}", String::from_utf8_lossy(&said));
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
+use crate::support::{Redis, Service, free_port};
 
 #[test]
 fn k6_a_redis_says_where_a_token_leads() {
