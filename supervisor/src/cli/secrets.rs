@@ -48,13 +48,18 @@ pub(crate) fn values(args: &[OsString]) -> Vec<Value> {
     values
 }
 
-/// The option that a name, perhaps shortened, stands for.
+/// The option that a name, perhaps shortened, stands for: what the Python websockify takes it for, or what only one
+/// of ours begins with.
 pub(super) fn option<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
     let name = |arg: &Arg| arg.get_long().map(str::to_owned);
-    let exact = command.get_arguments().find(|arg| arg.get_long() == Some(long));
+    let exact = |long| command.get_arguments().find(|arg| arg.get_long() == Some(long));
+    let python = || {
+        let mut alike = shortened::UPSTREAM.iter().filter(|name| name.starts_with(long));
+        alike.next().filter(|_| alike.next().is_none()).and_then(|name| exact(name))
+    };
     let mut alike =
         command.get_arguments().filter(|arg| name(arg).is_some_and(|name| name.starts_with(long)));
-    exact.or_else(|| alike.next().filter(|_| alike.next().is_none()))
+    exact(long).or_else(python).or_else(|| alike.next().filter(|_| alike.next().is_none()))
 }
 
 /// Whether a password may stand in its value.
