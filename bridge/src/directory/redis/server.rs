@@ -144,6 +144,29 @@ mod tests {
         }
     }
 
+    /// The cases of the Python websockify's own tests.
+    #[test]
+    fn k6_quotes_are_read_as_the_python_websockify_reads_them() {
+        for (text, parts) in [
+            ("", &[""][..]),
+            (":", &["", ""]),
+            ("::", &["", "", ""]),
+            ("\"", &["\""]),
+            ("\"\"", &["\"\""]),
+            ("\"\"\"", &["\"\"\""]),
+            ("\"a\"", &["a"]),
+            ("\"a\":", &["a", ""]),
+            ("\"a\"::", &["a", "", ""]),
+            ("\"a:b\"", &["a:b"]),
+            ("\"a:b:\"c\"", &["\"a", "b", "c"]),
+            ("\"a\":\"b\"", &["a", "b"]),
+            ("\"a\":b\"", &["a", "b\""]),
+            ("a:1:2:b\"c:\"d-e:f\"", &["a", "1", "2", "b\"c", "d-e:f"]),
+        ] {
+            assert_eq!(fields(text), parts, "{text}");
+        }
+    }
+
     #[test]
     fn k6_k8_no_password_is_shown_and_a_namespace_is_part_of_the_key() {
         let server = RedisServer::parse("h:1:2:secret:desks").unwrap();
