@@ -10,7 +10,9 @@ use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use super::{bridge_in, directory, write};
-use crate::support::{Authority, Caller, Websockify, echo_service, free_port, needs, request};
+use crate::support::{
+    Authority, Caller, Websockify, echo_service, free_port, needs, request, wait_for,
+};
 
 const UPGRADE: [&str; 4] = [
     "Upgrade: websocket",
@@ -172,6 +174,16 @@ fn c9_ps_shows_no_password() {
     websockify.wait_until_open();
     let ps = shown(websockify.pid());
     assert!(ps.ends_with(&format!("--token-source=***************** {port}")), "{ps}");
+    let background = format!("-D --pid-file=pid {redis} {}", free_port());
+    let websockify = Websockify::start_with(&background, |command| {
+        command.current_dir(&directory);
+    });
+    let pid = wait_for("its process id", || {
+        fs::read_to_string(directory.path().join("pid")).ok()?.trim().parse().ok()
+    });
+    let ps = shown(pid);
+    assert!(ps.contains("--token-source=***") && !ps.contains("one"), "{ps}");
+    drop(websockify);
     // The program's words are the program's.
     let basic = "--auth-plugin=BasicHTTPAuth --auth-source=me:one";
     let websockify = Websockify::start_with(basic, |command| {
