@@ -81,8 +81,8 @@ fn c1_options_stand_before_or_after_source_and_target() {
 
 #[test]
 fn c3_an_option_of_later_websockifys_is_told_so() {
-    refused("--ssl-target 1 a:2", 2, &["--ssl-target", "not supported"]);
-    refused("1 a:2 --ssl-target", 2, &["--ssl-target", "not supported"]);
+    refused("--listen-fd 1 a:2", 2, &["--listen-fd", "not supported"]);
+    refused("1 a:2 --strict", 2, &["--strict", "not supported"]);
 }
 
 /// A section of supervisord's, as people have it: with the option of another engine.

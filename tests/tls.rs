@@ -1,4 +1,4 @@
-//! Encrypted clients, and clients that must show who they are (T1–T6, U6, C9).
+//! Encrypted clients, and clients that must show who they are (T1–T6, U6, C9), and targets that speak TLS (U5).
 
 mod auth;
 mod clients;
@@ -8,6 +8,7 @@ mod offer;
 mod port;
 mod reload;
 mod secrets;
+mod target;
 
 use std::fs;
 use std::path::Path;

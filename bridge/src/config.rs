@@ -10,7 +10,7 @@ use crate::admission::auth::Auth;
 use crate::directory::Directory;
 use crate::private::Private;
 use crate::tap::Traffic;
-use crate::tls::{Plain, Tls};
+use crate::tls::{Connector, Plain, Tls};
 
 /// Everything [`serve`](crate::serve) needs to know besides its listeners.
 #[derive(Debug)]
@@ -38,6 +38,9 @@ pub struct Config {
     pub upkeep: Upkeep,
     /// Who gets in, and to what.
     pub access: Access,
+    /// What connections to targets are encrypted by, where they are; may change at any time, for the sessions
+    /// to come.
+    pub target_tls: Option<watch::Receiver<Connector>>,
     /// Record sessions, each to a new file: this name, a dot and a number.
     pub record: Option<PathBuf>,
     /// Says which way the bytes of sessions go.

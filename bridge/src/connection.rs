@@ -13,11 +13,11 @@ use crate::book::{Book, Entry};
 use crate::client::Client;
 use crate::config::Config;
 use crate::http::{self, Upgraded};
-use crate::net::{Lookups, Socket};
+use crate::net::Socket;
 use crate::peer::{Peer, PeerAddress, TlsVersion};
 use crate::record::Recordings;
 use crate::redact;
-use crate::session;
+use crate::session::{self, Outbound};
 use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::stream::Stream;
 use crate::tap::Tap;
@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) admission: Admission,
     pub(crate) book: Arc<Book>,
-    pub(crate) lookups: Lookups,
+    pub(crate) outbound: Outbound,
     pub(crate) turns: Turns,
     pub(crate) recordings: Option<Arc<Recordings>>,
 }
@@ -81,7 +81,7 @@ pub(crate) async fn attend(
         path,
         encryption(peer)
     );
-    session::bridge(&mut client, destination, &shared.lookups, &shared.turns, &mut shutdown).await;
+    session::bridge(&mut client, destination, &shared.outbound, &shared.turns, &mut shutdown).await;
     let (code, reason) = client.ending();
     let duration = began.elapsed();
     info!(
@@ -171,6 +171,7 @@ async fn receive(
 mod tests {
     use super::*;
     use crate::destination::Address;
+    use crate::net::Lookups;
     use std::time::Duration;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::watch;
@@ -190,13 +191,14 @@ mod tests {
             upkeep: crate::config::Upkeep::default(),
             access: crate::config::Access::default(),
             record: None,
+            target_tls: None,
             traffic: None,
         });
         let (book, lookups) = (Book::new(1, false), Lookups::new());
         let shared = Arc::new(Shared {
             admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
             book,
-            lookups,
+            outbound: Outbound { lookups, tls: None },
             turns: Turns::new(),
             recordings: None,
             config,

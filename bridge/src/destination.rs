@@ -44,6 +44,18 @@ pub struct Address {
     pub port: u16,
 }
 
+impl Destination {
+    /// Whose certificate it must have where it is encrypted: what has no name in a network is this machine's.
+    pub(crate) fn certificate_name(&self) -> &str {
+        match self {
+            Self::Service(Endpoint::Tcp(address) | Endpoint::Resolved(address, _)) => &address.host,
+            Self::Service(Endpoint::Unix(_) | Endpoint::Unnamed(..)) | Self::Program(_) => {
+                "localhost"
+            }
+        }
+    }
+}
+
 impl Endpoint {
     /// Connects, once.
     pub(crate) async fn connect(&self, lookups: &Lookups) -> Result<Socket, Unreachable> {

@@ -30,6 +30,7 @@ mod error_text;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod http;
+mod leg;
 mod listen;
 mod net;
 mod peer;

@@ -22,6 +22,7 @@ use crate::error_text::error_text;
 use crate::net::{Accepting, Connection, Listener, Lookups, Socket};
 use crate::peer::PeerAddress;
 use crate::record::Recordings;
+use crate::session::Outbound;
 use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::turns::Turns;
 use crate::upkeep::Rounds;
@@ -91,7 +92,7 @@ impl Bridge {
             rounds,
             shared: Arc::new(Shared {
                 admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
-                lookups,
+                outbound: Outbound { lookups, tls: config.target_tls.clone() },
                 book,
                 turns: Turns::new(),
                 recordings: recordings.map_err(Error::Record)?,

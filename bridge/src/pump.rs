@@ -18,7 +18,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
 use crate::client::{Client, DRAIN, Discarded, Input, poll_discard};
-use crate::net::{PeerStatus, Socket};
+use crate::leg::Leg;
+use crate::net::PeerStatus;
 use crate::program::Trial;
 use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::standstill::{Seen, Standstill, Stuck, Verdict};
@@ -74,10 +75,13 @@ enum Side {
 /// The close reason of whoever is closed because the bridge stops.
 pub(crate) const SHUTTING_DOWN: &str = "shutting down";
 
+/// The close reason where a target's encrypted connection ends without TLS's close_notify.
+const CUT_OFF: &str = "target ended without closing TLS, its last bytes may be missing";
+
 /// A session that has a target.
 pub(crate) struct Pump<'a> {
     client: &'a mut Client,
-    target: Socket,
+    target: Leg,
     /// What the target sends.
     input: Side,
     /// What the target takes.
@@ -100,7 +104,7 @@ impl<'a> Pump<'a> {
     /// Joins a client, with the payload it may have sent already, and a new connection.
     pub(crate) fn new(
         client: &'a mut Client,
-        target: Socket,
+        target: Leg,
         trial: Option<Trial>,
         shutdown: ShutdownWatch,
     ) -> Self {
@@ -336,6 +340,8 @@ impl<'a> Pump<'a> {
             _ => None,
         };
         match failed {
+            // What TLS is for: an end that anybody on the way could have made is none of the target's.
+            Some(io::ErrorKind::UnexpectedEof) => self.client.close(CloseCode::Error, CUT_OFF),
             Some(kind) => self.client.close(CloseCode::Error, &format!("target failed: {kind}")),
             None => self.client.close(CloseCode::Normal, "target closed the connection"),
         }

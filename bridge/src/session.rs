@@ -5,16 +5,26 @@
 
 use std::future::poll_fn;
 
+use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::client::Client;
 use crate::destination::Destination;
+use crate::leg::Leg;
 use crate::net::{Lookups, Socket};
-use crate::program::{Hold, Trial};
+use crate::program::{Gate, Hold, Trial};
 use crate::pump::{End, Pump, SHUTTING_DOWN};
 use crate::shutdown::{Shutdown, ShutdownWatch};
+use crate::tls::Connector;
 use crate::turns::Turns;
 use crate::unreachable::Unreachable;
+
+/// How targets are reached.
+pub(crate) struct Outbound {
+    pub(crate) lookups: Lookups,
+    /// What encrypts the connection, where that is asked for; may change at any time, for the sessions to come.
+    pub(crate) tls: Option<watch::Receiver<Connector>>,
+}
 
 /// How the wait for a connection ended.
 enum Wait<T> {
@@ -30,15 +40,15 @@ enum Wait<T> {
 pub(crate) async fn bridge(
     client: &mut Client,
     destination: &Destination,
-    lookups: &Lookups,
+    outbound: &Outbound,
     turns: &Turns,
     shutdown: &mut ShutdownWatch,
 ) {
     let mut hold = None;
     loop {
-        let connected = connect(client, destination, lookups, shutdown, &mut hold);
-        let Some((socket, trial)) = Box::pin(connected).await else { break };
-        let mut pump = Pump::new(client, socket, trial, shutdown.clone());
+        let connected = connect(client, destination, outbound, shutdown, &mut hold);
+        let Some((leg, trial)) = Box::pin(connected).await else { break };
+        let mut pump = Pump::new(client, leg, trial, shutdown.clone());
         match run(&mut pump, turns, shutdown).await {
             End::Finished => return,
             End::Lost => {
@@ -58,21 +68,52 @@ pub(crate) async fn bridge(
 async fn connect(
     client: &mut Client,
     destination: &Destination,
-    lookups: &Lookups,
+    outbound: &Outbound,
     shutdown: &mut ShutdownWatch,
     hold: &mut Option<Hold>,
-) -> Option<(Socket, Option<Trial>)> {
+) -> Option<(Leg, Option<Trial>)> {
     match destination {
         Destination::Service(endpoint) => {
-            let connected = wait(client, shutdown, endpoint.connect(lookups)).await;
-            connected.map(|socket| (socket, None))
+            let connected = async {
+                let socket = endpoint.connect(&outbound.lookups).await?;
+                outbound.encrypt(socket, destination).await
+            };
+            wait(client, shutdown, connected).await.map(|leg| (leg, None))
         }
         Destination::Program(gate) => {
             let hold = hold.get_or_insert_with(|| gate.hold());
-            let connected = gate.connect(shutdown.clone(), hold);
+            let connected = outbound.pass(gate, destination, shutdown.clone(), hold);
             let connected = wait(client, shutdown, connected).await;
-            connected.map(|(socket, trial)| (socket, Some(trial)))
+            connected.map(|(leg, trial)| (leg, Some(trial)))
         }
+    }
+}
+
+impl Outbound {
+    /// Shakes hands with whoever is there, where that is asked for.
+    async fn encrypt(&self, socket: Socket, to: &Destination) -> Result<Leg, Unreachable> {
+        let Some(tls) = &self.tls else { return Ok(socket.into()) };
+        let connector = tls.borrow().clone();
+        let encrypted = connector.encrypt(socket, to.certificate_name()).await;
+        encrypted.map_err(|why| Unreachable::Encrypt(to.to_string(), why))
+    }
+
+    /// To the program. One that resets the connection during the handshake may have ended before it has
+    /// accepted it (W4); if the next does so too, it does not speak TLS.
+    async fn pass(
+        &self,
+        gate: &Gate,
+        to: &Destination,
+        shutdown: ShutdownWatch,
+        hold: &mut Hold,
+    ) -> Result<(Leg, Trial), Unreachable> {
+        let (socket, trial) = gate.connect(shutdown.clone(), hold).await?;
+        match self.encrypt(socket, to).await {
+            Err(Unreachable::Encrypt(_, why)) if why.is_reset() => gate.lost(hold),
+            encrypted => return encrypted.map(|leg| (leg, trial)),
+        }
+        let (socket, trial) = gate.connect(shutdown, hold).await?;
+        self.encrypt(socket, to).await.map(|leg| (leg, trial))
     }
 }
 

@@ -1,5 +1,5 @@
-//! A client's connection as a byte stream, with the bytes that were read ahead of their reader. Knows whether
-//! it is encrypted; must not know what the bytes mean.
+//! A client's connection as a byte stream, with the bytes that were read ahead of their reader. Knows how
+//! clients end TLS; must not know what the bytes mean.
 
 use std::io;
 use std::pin::Pin;
@@ -9,46 +9,25 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
+use crate::leg::Leg;
 use crate::net::{PeerStatus, Socket};
 
 /// A client's connection.
 pub(crate) struct Stream {
     /// Bytes that were read already and go first.
     unread: Bytes,
-    io: Io,
-}
-
-enum Io {
-    Plain(Socket),
-    /// Boxed: a plain session should not have to make room for it.
-    Tls(Box<TlsStream<Socket>>),
-}
-
-/// Passes a call on to whichever it is.
-macro_rules! either {
-    ($stream:expr, $io:ident => $call:expr) => {
-        match &mut $stream.io {
-            Io::Plain($io) => {
-                let $io = Pin::new($io);
-                $call
-            }
-            Io::Tls($io) => {
-                let $io = Pin::new(&mut **$io);
-                $call
-            }
-        }
-    };
+    io: Leg,
 }
 
 impl Stream {
     /// A new connection, unencrypted.
     pub(crate) fn new(io: Socket) -> Self {
-        Self { unread: Bytes::new(), io: Io::Plain(io) }
+        Self { unread: Bytes::new(), io: io.into() }
     }
 
     /// A connection after its TLS handshake.
     pub(crate) fn encrypted(io: TlsStream<Socket>) -> Self {
-        Self { unread: Bytes::new(), io: Io::Tls(Box::new(io)) }
+        Self { unread: Bytes::new(), io: Leg::encrypted(io) }
     }
 
     /// Gives back what was read too much, to be read again before anything else.
@@ -63,19 +42,12 @@ impl Stream {
 
     /// How many written bytes the client's kernel has not taken yet.
     pub(crate) fn unsent(&self) -> u64 {
-        self.socket().unsent()
+        self.io.unsent()
     }
 
     /// What the kernel says of the client.
     pub(crate) fn peer_status(&self, cx: &mut Context<'_>) -> PeerStatus {
-        self.socket().peer_status(cx)
-    }
-
-    fn socket(&self) -> &Socket {
-        match &self.io {
-            Io::Plain(io) => io,
-            Io::Tls(io) => io.get_ref().0,
-        }
+        self.io.peer_status(cx)
     }
 }
 
@@ -86,10 +58,7 @@ impl AsyncRead for Stream {
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            return match &mut self.io {
-                Io::Plain(io) => Pin::new(io).poll_read(cx, room),
-                Io::Tls(io) => Pin::new(&mut **io).poll_read(cx, room).map(end_without_notice),
-            };
+            return Pin::new(&mut self.io).poll_read(cx, room).map(end_without_notice);
         }
         let length = self.unread.len().min(room.remaining());
         room.put_slice(&self.unread[..length]);
@@ -106,7 +75,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        either!(self, io => io.poll_write(cx, bytes))
+        Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -114,25 +83,24 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, io => io.poll_write_vectored(cx, slices))
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        // Both are.
-        true
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, io => io.poll_flush(cx))
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, io => io.poll_shutdown(cx))
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
 /// Many clients close their connection without TLS's close_notify. What that could hide, a cut-off
-/// end, WebSocket shows with its own close frame.
+/// end, WebSocket shows with its own close frame. A socket itself never says so.
 fn end_without_notice(read: io::Result<()>) -> io::Result<()> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),

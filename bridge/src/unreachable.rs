@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use crate::tls::TargetFailure;
+
 /// Why a client gets no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unreachable {
     /// Where to, and why not.
     #[error("cannot connect to {0}: {1}")]
     Connect(String, String),
+    /// Where to, and why there is no TLS.
+    #[error("cannot connect to {0}: {1}")]
+    Encrypt(String, TargetFailure),
     #[error("program did not listen within {} s", .0.as_secs_f64())]
     NotListening(Duration),
     #[error("program has ended")]
@@ -27,6 +32,10 @@ impl Unreachable {
             Self::Connect(_, why) => {
                 warn!("{self}");
                 format!("target cannot be reached: {why}")
+            }
+            Self::Encrypt(_, why) => {
+                warn!("{self}");
+                format!("target cannot be reached: {}", why.why())
             }
             why => why.to_string(),
         }

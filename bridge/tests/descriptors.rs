@@ -68,6 +68,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         upkeep: bridge::Upkeep::default(),
         access: bridge::Access::default(),
         record: None,
+        target_tls: None,
         traffic: None,
     };
     let shutdown = watch::Sender::new(Shutdown::Run);

@@ -30,6 +30,7 @@ complete -c websockify -l auth-plugin -d 'BasicHTTPAuth, ClientCertCNAuth or Exp
 complete -c websockify -l auth-source -d 'What that expects: user:password, names, origins [default: none]' -r
 complete -c websockify -l auth-source-file -d 'File with LIST in it, read again on SIGHUP [default: none]' -r -F
 complete -c websockify -l unix-target -d 'Unix socket to bridge to, instead of TARGET_ADDR [default: none]' -r -F
+complete -c websockify -l target-cafile -d 'Authorities for that, in PEM [default: the system\'s]' -r -F
 complete -c websockify -l token-plugin -d 'What knows where tokens lead, as TokenFile does [default: none]' -r
 complete -c websockify -l token-source -d 'What that asks: a file, directory, URL or server [default: none]' -r
 complete -c websockify -l token-source-file -d 'File with ARG in it, read again on SIGHUP [default: none]' -r -F
@@ -49,6 +50,7 @@ complete -c websockify -l session-expires -d 'End each session when its JSON Web
 complete -c websockify -l ssl-only -d 'Refuse unencrypted clients [default: off]'
 complete -c websockify -l verify-client -d 'Demand a certificate of every client [default: off]'
 complete -c websockify -l web-auth -d 'Ask for it at web requests too [default: off]'
+complete -c websockify -l ssl-target -d 'Speak TLS to the target, and verify it [default: off]'
 complete -c websockify -l host-token -d 'Take the host of a request for its token [default: off]'
 complete -c websockify -s D -l daemon -d 'Run in the background, once the bridge is up [default: off]'
 complete -c websockify -l legacy-syslog -d 'Speak RFC 3164 to it instead of RFC 5424 [default: off]'

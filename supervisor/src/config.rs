@@ -10,6 +10,7 @@ mod log;
 mod origin;
 mod route;
 mod subprotocols;
+mod target_tls;
 mod tokens;
 
 use std::ffi::{OsStr, OsString};
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bridge::Upkeep;
+use bridge::tls::Authorities;
 
 use crate::cli::{Args, AuthPlugin, SslVersion, WrapModeArg};
 use crate::host::search_path;
@@ -36,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) destination: Destination,
     pub(crate) limits: Limits,
     pub(crate) access: Access,
+    /// Who may have signed a target's certificate, where targets are spoken to in TLS.
+    pub(crate) target_tls: Option<Authorities>,
     /// Sub-protocols that are confirmed before ours.
     pub(crate) subprotocols: Vec<&'static str>,
     /// The directory that web requests are answered from.
@@ -134,6 +138,7 @@ impl Config {
         };
         let record = args.record.as_deref().map(record).transpose()?;
         let access = Access::new(&args)?;
+        let target_tls = target_tls::authorities(&args)?;
         let subprotocols = args.subprotocol.as_deref().map(subprotocols::named).transpose()?;
         let log = log::requested(&args)?;
         let tokens = tokens::spec(&args)?;
@@ -148,6 +153,7 @@ impl Config {
             destination,
             limits,
             access,
+            target_tls,
             subprotocols: subprotocols.unwrap_or_default(),
             web,
             record,
@@ -397,6 +403,7 @@ mod tests {
                 "80 --session-expires --target-config=x",
                 "'--session-expires' needs '--token-plugin=JWTTokenApi'",
             ),
+            ("80 --target-cafile=x a:1", "'--target-cafile' needs '--ssl-target'"),
             ("80 --web-auth a:1", "'--web-auth' needs '--auth-plugin'"),
             ("80 --auth-source=x a:1", "'--auth-source' needs '--auth-plugin'"),
             ("80 --auth-plugin=ExpectOrigin a:1", "'--auth-plugin' needs '--auth-source'"),

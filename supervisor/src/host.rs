@@ -29,6 +29,7 @@ use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::log::Log;
+use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
 use directories::Directories;
 use open_files::OpenFiles;
@@ -45,6 +46,7 @@ pub(crate) struct Host<'a> {
     pub(crate) log: &'a Log,
     pub(crate) certificates: Certificates,
     pub(crate) authentication: Option<Authentication>,
+    pub(crate) target_tls: Option<TargetTls>,
     pub(crate) tokens: Option<Tokens>,
     /// Our own files, that nobody is served.
     pub(crate) private: Arc<Private>,
@@ -59,6 +61,7 @@ impl Host<'_> {
     pub(crate) fn reload(&mut self) {
         self.certificates.reload();
         self.authentication.iter().for_each(Authentication::reload);
+        self.target_tls.iter().for_each(TargetTls::reload);
         self.tokens.iter().for_each(Tokens::reload);
         if let Some(file) = &self.log.sinks.file
             && let Err(failure) = file.reopen()
@@ -90,6 +93,7 @@ impl Host<'_> {
                 web_auth: config.access.web_auth,
                 private: Arc::clone(&self.private),
             },
+            target_tls: self.target_tls.as_ref().map(TargetTls::subscribe),
             record: self.directories.record.clone(),
             traffic: self.traffic.clone(),
         }

@@ -20,6 +20,7 @@ mod resources;
 #[cfg(test)]
 #[path = "../../tests/support/skip.rs"]
 mod skip;
+mod target_tls;
 mod tokens;
 mod usage;
 mod value_file;
@@ -32,6 +33,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use bridge::Shutdown;
+use futures_util::future::OptionFuture;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
 
@@ -48,6 +50,7 @@ use host::{Host, command_line, inetd, systemd};
 use log::{Escaped, Log, Requested, Stderr};
 use relay::{Announcement, ProgramRelay, Relay};
 use resources::Resources;
+use target_tls::TargetTls;
 use usage::UsageError;
 
 /// The command line's definition, for the manual page and the shell completions.
@@ -204,6 +207,7 @@ fn work(
     }
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     resources.certificates.report();
+    resources.target_tls.iter().for_each(TargetTls::report);
     let letters =
         config.letters.map(log::letters::start).transpose().context("cannot start a thread")?;
     resources.warning(config).iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -218,6 +222,7 @@ fn work(
             public,
             mut certificates,
             authentication,
+            mut target_tls,
             tokens,
             private,
             directories,
@@ -227,12 +232,14 @@ fn work(
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
         let signals = Signals::catch().context("cannot catch signals")?;
         let renewal = certificates.renew(Arc::clone(&private));
+        let of_targets = target_tls.as_mut().map(TargetTls::renew);
         let host = Host {
             signals,
             progress,
             log,
             certificates,
             authentication,
+            target_tls,
             tokens,
             private,
             directories,
@@ -243,6 +250,7 @@ fn work(
             status = serve(config, public, host) => status,
             never = watchdog => match never {},
             never = renewal => match never {},
+            Some(never) = OptionFuture::from(of_targets) => match never {},
             never = log.count_repeats() => match never {},
         }
     });

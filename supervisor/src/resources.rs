@@ -17,6 +17,7 @@ use crate::host::pid_file::PidFile;
 use crate::host::private;
 use crate::host::public::PublicEndpoint;
 use crate::log::{self, Stderr};
+use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
 
 /// All of it.
@@ -24,6 +25,7 @@ pub(crate) struct Resources {
     pub(crate) public: PublicEndpoint,
     pub(crate) certificates: Certificates,
     pub(crate) authentication: Option<Authentication>,
+    pub(crate) target_tls: Option<TargetTls>,
     pub(crate) tokens: Option<Tokens>,
     /// Our own files, that nobody is served.
     pub(crate) private: Arc<Private>,
@@ -43,6 +45,7 @@ impl Resources {
         let directories = Directories::look(config)?;
         let certificates = Certificates::load(&config.access)?;
         let authentication = config.access.auth.as_ref().map(Authentication::open).transpose()?;
+        let target_tls = config.target_tls.as_ref().map(TargetTls::load).transpose()?;
         let tokens = match &config.destination {
             Destination::Tokens(spec) => Some(Tokens::open(spec)?),
             Destination::Service(_) | Destination::Program(_) => None,
@@ -56,6 +59,7 @@ impl Resources {
             public,
             certificates,
             authentication,
+            target_tls,
             tokens,
             private,
             directories,

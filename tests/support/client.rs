@@ -89,9 +89,19 @@ impl Client {
 
     /// Over a connection that is there already.
     pub(crate) fn over(stream: TcpStream, address: SocketAddr) -> Result<Self, String> {
+        Self::upgraded(stream, &format!("ws://{address}/"))
+    }
+
+    /// For another path, and perhaps a query.
+    pub(crate) fn dial_path(address: SocketAddr, path: &str) -> Result<Self, String> {
+        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        Self::upgraded(stream, &format!("ws://{address}{path}"))
+    }
+
+    fn upgraded(stream: TcpStream, url: &str) -> Result<Self, String> {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        let url = format!("ws://{address}/");
+        stream.set_nodelay(true).unwrap();
         let (socket, _) = client(url, Patient(stream)).map_err(|error| error.to_string())?;
         Ok(Self { socket, received: Vec::new() })
     }

@@ -119,6 +119,7 @@ mod tests {
             upkeep: crate::config::Upkeep::default(),
             access: Access { auth, web_auth, ..Access::default() },
             record: None,
+            target_tls: None,
             traffic: None,
         };
         Admission::new(&config, Lookups::new(), Book::new(1, false))

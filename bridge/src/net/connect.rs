@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use super::tune;
 
-/// How long one address may take to be connected to.
-const CONNECT: Duration = Duration::from_secs(10);
+/// How long one address may take to be connected to, and whoever is there to shake hands.
+pub(crate) const CONNECT: Duration = Duration::from_secs(10);
 
 /// Over TCP, with the options that both legs of a session have.
 pub(crate) async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {

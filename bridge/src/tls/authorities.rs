@@ -1,5 +1,5 @@
 //! Which client certificates are good: those that lead to an authority of the CA file, or of the
-//! system.
+//! system. Those of targets are judged by the same authorities, in `target`.
 //!
 //! Signatures, purposes and dates are checked by rustls. Added to it: intermediates may stand in
 //! the CA file, the dates of the authority itself count, and so does whether it may sign others. A
@@ -30,19 +30,25 @@ const ROLE: &str = "CA file";
 /// Verifies the certificates of clients.
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
-    anchors: Vec<Anchor>,
-    /// Certificates of the file that are no anchors: they may stand between.
-    intermediates: Vec<CertificateDer<'static>>,
-    /// What is hinted to clients: whoever signed theirs.
-    subjects: Vec<DistinguishedName>,
+    trusted: Trusted,
     /// With all anchors that may sign, whatever their dates; `None`: there are none.
     webpki: Option<Arc<dyn ClientCertVerifier>>,
     provider: Provider,
 }
 
+/// The certificates that trust begins at, and those that come along.
+#[derive(Debug, Default)]
+pub(super) struct Trusted {
+    pub(super) anchors: Vec<Anchor>,
+    /// Certificates of the file that are no anchors: they may stand between.
+    pub(super) intermediates: Vec<CertificateDer<'static>>,
+    /// What is hinted to clients: whoever signed theirs.
+    subjects: Vec<DistinguishedName>,
+}
+
 #[derive(Debug)]
-struct Anchor {
-    der: CertificateDer<'static>,
+pub(super) struct Anchor {
+    pub(super) der: CertificateDer<'static>,
     validity: Validity,
     /// Whether trust goes on to those it has signed. rustls does not ask: to it any anchor may.
     may_sign: bool,
@@ -58,7 +64,93 @@ pub(super) enum Flaw {
     #[error("the certificate of its authority is not valid now")]
     AnchorDates,
     #[error("it is not for TLS clients")]
-    Purpose,
+    ClientPurpose,
+    #[error("it is not for TLS servers")]
+    ServerPurpose,
+    #[error("it is self-signed, and not in the CA file")]
+    SelfSigned,
+    /// The name that was wanted, and those that it has.
+    #[error("it is for another name")]
+    Name(String, String),
+}
+
+impl Trusted {
+    pub(super) fn load(
+        authorities: &Authorities,
+        sources: Sources,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, Unusable> {
+        match authorities {
+            Authorities::File(path) => {
+                let found = certificates(ROLE, path, &read(ROLE, path, sources)?)?;
+                let name = format!("{ROLE} {}", path.display());
+                Self::of(found, &name, warnings).ok_or_else(|| no_anchor(path))
+            }
+            Authorities::System => {
+                let found = rustls_native_certs::load_native_certs();
+                let reason = found.errors.first().map_or("none found".into(), missing);
+                // What it has beside that is not ours to mend, nor to report.
+                Self::of(found.certs, "the system's store", &mut Vec::new())
+                    .ok_or(Unusable::NoSystemAuthorities(reason))
+            }
+        }
+    }
+
+    /// `None`: no anchor is among them.
+    fn of(
+        found: Vec<CertificateDer<'static>>,
+        source: &str,
+        warnings: &mut Vec<String>,
+    ) -> Option<Self> {
+        let mut trusted = Self::default();
+        for (index, der) in found.into_iter().enumerate() {
+            let facts = facts(&der);
+            // Its subject as clients compare it, and a check that it can be an issuer at all.
+            let (Some(facts), Some(subject)) = (facts, subject(&der)) else {
+                warnings.push(format!("certificate {} of {source} is damaged", index + 1));
+                continue;
+            };
+            trusted.subjects.push(subject);
+            if facts.signer == Signer::Other {
+                trusted.intermediates.push(der);
+            } else {
+                warn_of_dates(&facts, source, warnings);
+                let may_sign = facts.signer == Signer::Authority;
+                trusted.anchors.push(Anchor { der, validity: facts.validity, may_sign });
+            }
+        }
+        (!trusted.anchors.is_empty()).then_some(trusted)
+    }
+
+    /// Whether a certificate stands in the CA file itself and signs itself: it needs no other, as the owner
+    /// of the file has put it there.
+    pub(super) fn has(&self, end_entity: &CertificateDer<'_>) -> bool {
+        self.anchors.iter().any(|anchor| anchor.der == *end_entity)
+    }
+
+    /// Those that others may depend on.
+    pub(super) fn issuers(&self) -> impl Iterator<Item = &Anchor> {
+        self.anchors.iter().filter(|anchor| anchor.may_sign)
+    }
+}
+
+impl Anchor {
+    pub(super) fn is_valid(&self, now: UnixTime) -> bool {
+        self.validity.at(seconds(now)) == Age::Valid
+    }
+}
+
+/// Whether a certificate that is [trusted itself](Trusted::has) is so at this time.
+pub(super) fn check_dates(facts: &Facts, now: UnixTime) -> Result<(), Error> {
+    match facts.validity.at(seconds(now)) {
+        Age::Expired => Err(CertificateError::Expired.into()),
+        Age::NotYetValid => Err(CertificateError::NotValidYet.into()),
+        Age::Valid => Ok(()),
+    }
+}
+
+fn seconds(now: UnixTime) -> i64 {
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 impl ClientVerifier {
@@ -68,65 +160,24 @@ impl ClientVerifier {
         provider: &Provider,
         warnings: &mut Vec<String>,
     ) -> Result<Self, Unusable> {
-        match authorities {
-            Authorities::File(path) => {
-                let found = certificates(ROLE, path, &read(ROLE, path, sources)?)?;
-                let name = format!("{ROLE} {}", path.display());
-                Self::of(found, &name, provider, warnings).ok_or_else(|| no_anchor(path))
-            }
-            Authorities::System => {
-                let found = rustls_native_certs::load_native_certs();
-                let reason = found.errors.first().map_or("none found".into(), missing);
-                // What it has beside that is not ours to mend, nor to report.
-                Self::of(found.certs, "the system's store", provider, &mut Vec::new())
-                    .ok_or(Unusable::NoSystemAuthorities(reason))
-            }
-        }
+        Trusted::load(authorities, sources, warnings).map(|trusted| Self::by(trusted, provider))
     }
 
     /// `None`: no anchor is among them.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn of(
         found: Vec<CertificateDer<'static>>,
         source: &str,
         provider: &Provider,
         warnings: &mut Vec<String>,
     ) -> Option<Self> {
-        let mut anchors = Vec::new();
-        let mut intermediates = Vec::new();
-        let mut subjects = Vec::new();
-        for (index, der) in found.into_iter().enumerate() {
-            let facts = facts(&der);
-            // Its subject as clients compare it, and a check that it can be an issuer at all.
-            let (Some(facts), Some(subject)) = (facts, subject(&der)) else {
-                warnings.push(format!("certificate {} of {source} is damaged", index + 1));
-                continue;
-            };
-            subjects.push(subject);
-            if facts.signer == Signer::Other {
-                intermediates.push(der);
-            } else {
-                warn_of_dates(&facts, source, warnings);
-                let may_sign = facts.signer == Signer::Authority;
-                anchors.push(Anchor { der, validity: facts.validity, may_sign });
-            }
-        }
-        if anchors.is_empty() {
-            return None;
-        }
-        let webpki = verifier(issuers(&anchors), provider);
-        Some(Self { anchors, intermediates, subjects, webpki, provider: Arc::clone(provider) })
+        Some(Self::by(Trusted::of(found, source, warnings)?, provider))
     }
 
-    /// A self-signed certificate that stands in the CA file itself needs no other: the owner of
-    /// the file has put it there.
-    fn is_anchor(&self, end_entity: &CertificateDer<'_>) -> bool {
-        self.anchors.iter().any(|anchor| anchor.der == *end_entity)
+    fn by(trusted: Trusted, provider: &Provider) -> Self {
+        let webpki = verifier(trusted.issuers(), provider);
+        Self { trusted, webpki, provider: Arc::clone(provider) }
     }
-}
-
-/// Those that others may depend on.
-fn issuers(anchors: &[Anchor]) -> impl Iterator<Item = &Anchor> {
-    anchors.iter().filter(|anchor| anchor.may_sign)
 }
 
 fn warn_of_dates(facts: &Facts, source: &str, warnings: &mut Vec<String>) {
@@ -169,13 +220,13 @@ fn verifier<'a>(
     builder.build().ok()
 }
 
-fn flaw(flaw: Flaw) -> Error {
+pub(super) fn flaw(flaw: Flaw) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(flaw))))
 }
 
 impl ClientCertVerifier for ClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.subjects
+        &self.trusted.subjects
     }
 
     fn verify_client_cert(
@@ -188,24 +239,23 @@ impl ClientCertVerifier for ClientVerifier {
         if !facts.is_v3 {
             return Err(flaw(Flaw::Version1));
         }
-        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        if self.is_anchor(end_entity) {
-            return match facts.validity.at(seconds) {
-                Age::Expired => Err(CertificateError::Expired.into()),
-                Age::NotYetValid => Err(CertificateError::NotValidYet.into()),
-                Age::Valid if !facts.is_for_clients => Err(flaw(Flaw::Purpose)),
-                Age::Valid => Ok(ClientCertVerified::assertion()),
+        if self.trusted.has(end_entity) {
+            check_dates(&facts, now)?;
+            return if facts.is_for_clients {
+                Ok(ClientCertVerified::assertion())
+            } else {
+                Err(flaw(Flaw::ClientPurpose))
             };
         }
-        let chain: Vec<_> = intermediates.iter().chain(&self.intermediates).cloned().collect();
+        let chain: Vec<_> =
+            intermediates.iter().chain(&self.trusted.intermediates).cloned().collect();
         let webpki = self.webpki.as_ref().ok_or(CertificateError::UnknownIssuer)?;
         let verified = webpki.verify_client_cert(end_entity, &chain, now)?;
-        let is_valid = |anchor: &&Anchor| anchor.validity.at(seconds) == Age::Valid;
-        if issuers(&self.anchors).all(|issuer| is_valid(&issuer)) {
+        if self.trusted.issuers().all(|issuer| issuer.is_valid(now)) {
             return Ok(verified);
         }
         // RFC 5280 leaves an anchor's own dates open, and rustls does not look at them.
-        verifier(issuers(&self.anchors).filter(is_valid), &self.provider)
+        verifier(self.trusted.issuers().filter(|issuer| issuer.is_valid(now)), &self.provider)
             .and_then(|valid| valid.verify_client_cert(end_entity, &chain, now).ok())
             .ok_or_else(|| flaw(Flaw::AnchorDates))
     }
@@ -235,8 +285,9 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// Why a client's certificate was not taken, in words.
-pub(super) fn explain(error: &CertificateError) -> String {
+/// Why a client's certificate, or a target's, was not taken, in words. A purpose that is not its own is as
+/// `purpose` says.
+pub(super) fn explain(error: &CertificateError, purpose: &Flaw) -> String {
     let text: &dyn fmt::Display = match error {
         CertificateError::UnknownIssuer => &"no authority that is trusted has issued it",
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -246,7 +297,7 @@ pub(super) fn explain(error: &CertificateError) -> String {
             &"it, or one that it depends on, is not valid yet"
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            &Flaw::Purpose
+            purpose
         }
         CertificateError::BadSignature => &"its signature, or that of one it depends on, is wrong",
         CertificateError::BadEncoding => &"it is damaged",

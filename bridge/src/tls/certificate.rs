@@ -1,8 +1,10 @@
 //! What stands in a certificate. Judges no signature: that is rustls's.
 
+use std::net::IpAddr;
+
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{ParsedExtension, X509Extension};
+use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
@@ -16,6 +18,10 @@ pub(super) struct Facts {
     pub(super) signer: Signer,
     /// Whether it may be used by a TLS client.
     pub(super) is_for_clients: bool,
+    /// And by a TLS server.
+    pub(super) is_for_servers: bool,
+    /// What it is for, other than its common name (RFC 5280, section 4.2.1.6).
+    pub(super) names: Vec<String>,
     pub(super) validity: Validity,
     /// The public key, as SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7).
     pub(super) public_key: Vec<u8>,
@@ -73,11 +79,13 @@ pub(super) fn date(seconds: i64) -> String {
 pub(super) fn facts(der: &CertificateDer<'_>) -> Option<Facts> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let validity = certificate.validity();
-    let usage = certificate.extended_key_usage().ok()?;
+    let usage = certificate.extended_key_usage().ok()?.map(|usage| usage.value);
     Some(Facts {
         is_v3: certificate.version() == X509Version::V3,
         signer: signer(&certificate),
-        is_for_clients: usage.is_none_or(|usage| usage.value.any || usage.value.client_auth),
+        is_for_clients: usage.is_none_or(|usage| usage.any || usage.client_auth),
+        is_for_servers: usage.is_none_or(|usage| usage.any || usage.server_auth),
+        names: names(&certificate),
         validity: Validity {
             from: validity.not_before.timestamp(),
             until: validity.not_after.timestamp(),
@@ -85,6 +93,23 @@ pub(super) fn facts(der: &CertificateDer<'_>) -> Option<Facts> {
         public_key: certificate.public_key().raw.to_owned(),
         subject: certificate.subject().to_string(),
     })
+}
+
+/// Those of hosts; what others it may have are shown as they are read.
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return vec![] };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => (*name).to_owned(),
+        GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
+            Ok(bytes) => IpAddr::from(bytes).to_string(),
+            Err(_) => match <[u8; 16]>::try_from(*bytes) {
+                Ok(bytes) => IpAddr::from(bytes).to_string(),
+                Err(_) => name.to_string(),
+            },
+        },
+        name => name.to_string(),
+    };
+    names.value.general_names.iter().map(name).collect()
 }
 
 fn signer(certificate: &X509Certificate<'_>) -> Signer {

@@ -5,7 +5,7 @@ use std::io;
 
 use tokio_rustls::rustls::{AlertDescription, Error, PeerIncompatible};
 
-use super::authorities;
+use super::authorities::{Flaw, explain};
 use crate::error_text::error_text;
 
 /// Our versions are those of rustls.
@@ -37,7 +37,7 @@ impl Failure {
     pub(super) fn from_handshake(error: &io::Error) -> Self {
         let why = match rustls_error(error) {
             Some(Error::InvalidCertificate(flaw)) => {
-                return Self::ClientCertificate(authorities::explain(flaw));
+                return Self::ClientCertificate(explain(flaw, &Flaw::ClientPurpose));
             }
             Some(Error::NoCertificatesPresented) => return Self::NoClientCertificate,
             Some(Error::AlertReceived(alert)) => alert_text(*alert),
@@ -66,11 +66,11 @@ impl Failure {
     }
 }
 
-fn rustls_error(error: &io::Error) -> Option<&Error> {
+pub(super) fn rustls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
-fn is_end(error: &io::Error) -> bool {
+pub(super) fn is_end(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
 }

@@ -1,5 +1,5 @@
 //! TLS on the public port: from files to an [`Acceptor`], and from an accepted connection to a
-//! [`Stream`](crate::stream::Stream), plain or encrypted.
+//! [`Stream`](crate::stream::Stream), plain or encrypted. TLS to targets is `connector`'s.
 //!
 //! - `file` reads files,
 //! - `identity` finds the certificate and its key in them,
@@ -8,7 +8,8 @@
 //! - `authorities` decides which client certificates are good,
 //! - `certificate` reads what stands in one,
 //! - `accept` looks at a client's first byte and does the handshake,
-//! - `failure` says what one that has failed means.
+//! - `failure` says what one that has failed means,
+//! - `connector` is the other end: how targets are spoken to.
 //!
 //! Knows nothing of HTTP but one refusal for plain clients that are not wanted.
 
@@ -16,6 +17,7 @@ mod accept;
 mod authorities;
 mod certificate;
 mod ciphers;
+mod connector;
 mod failure;
 mod file;
 mod identity;
@@ -36,6 +38,8 @@ pub(crate) use authorities::ClientVerifier;
 #[cfg(any(test, fuzzing))]
 pub(crate) use certificate::common_name;
 pub use ciphers::{Least, NoCipher, Offer};
+pub use connector::Connector;
+pub(crate) use connector::TargetFailure;
 pub(crate) use failure::Failure;
 pub use file::{Sources, whole};
 pub use password::KeyPassword;

@@ -88,6 +88,7 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
         upkeep: bridge::Upkeep::default(),
         access: Access::default(),
         record: None,
+        target_tls: None,
         traffic: None,
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use bridge::Private;
+use bridge::tls::Authorities;
 
 use crate::authentication;
 use crate::config::{Config, Destination, Listen};
@@ -24,9 +25,13 @@ pub(crate) fn files(config: &Config) -> Arc<Private> {
         Listen::Unix { path, .. } => Some(path),
         Listen::Port(_) | Listen::Inetd => None,
     };
+    let authorities = match &config.target_tls {
+        Some(Authorities::File(path)) => Some(path),
+        Some(Authorities::System) | None => None,
+    };
     let auth = config.access.auth.as_ref().and_then(authentication::path);
     let files = [log, config.pid_file.as_ref(), library, socket, auth].into_iter().flatten();
-    let files = files.chain(config.access.files.paths()).chain(&tokens);
+    let files = files.chain(config.access.files.paths()).chain(authorities).chain(&tokens);
     let files = files.filter_map(absolute).collect();
     let series = [log, config.record.as_ref()].into_iter().flatten();
     let private = Private::new(files, series.filter_map(absolute));

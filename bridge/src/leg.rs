@@ -1,0 +1,111 @@
+//! One leg of a session as a byte stream, encrypted or not. Knows sockets and TLS connections; must not know
+//! what the bytes mean, nor whom a certificate is good for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsStream;
+
+use crate::net::{PeerStatus, Socket};
+
+/// One leg of a session.
+pub(crate) enum Leg {
+    Plain(Socket),
+    /// Boxed: a plain session should not have to make room for it.
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// Passes a call on to whichever it is.
+macro_rules! either {
+    ($leg:expr, $io:ident => $call:expr) => {
+        match $leg.get_mut() {
+            Leg::Plain($io) => {
+                let $io = Pin::new($io);
+                $call
+            }
+            Leg::Tls($io) => {
+                let $io = Pin::new(&mut **$io);
+                $call
+            }
+        }
+    };
+}
+
+impl Leg {
+    /// After a TLS handshake.
+    pub(crate) fn encrypted(io: impl Into<TlsStream<Socket>>) -> Self {
+        Self::Tls(Box::new(io.into()))
+    }
+
+    /// How many written bytes the peer's kernel has not taken yet.
+    pub(crate) fn unsent(&self) -> u64 {
+        self.socket().unsent()
+    }
+
+    /// What the kernel says of the peer.
+    pub(crate) fn peer_status(&self, cx: &mut Context<'_>) -> PeerStatus {
+        self.socket().peer_status(cx)
+    }
+
+    /// Where both ends of its connection are, if that is TCP.
+    pub(crate) fn tcp_ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.socket().tcp_ends()
+    }
+
+    fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(io) => io,
+            Self::Tls(io) => io.get_ref().0,
+        }
+    }
+}
+
+impl From<Socket> for Leg {
+    fn from(socket: Socket) -> Self {
+        Self::Plain(socket)
+    }
+}
+
+impl AsyncRead for Leg {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, io => io.poll_read(cx, room))
+    }
+}
+
+impl AsyncWrite for Leg {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, io => io.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, io => io.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        // Both are.
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, io => io.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, io => io.poll_shutdown(cx))
+    }
+}

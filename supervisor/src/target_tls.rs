@@ -1,0 +1,112 @@
+//! What connections to targets are encrypted by, through our life: the authorities for their certificates, read
+//! before anything is started, and again when their file changes and on SIGHUP. Knows nothing of targets.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use anyhow::Result;
+use bridge::tls::{Authorities, Connector, Sources, Unusable};
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use crate::exit::Failure;
+use crate::host::changes::Changes;
+
+/// The authorities, as they were read last.
+#[derive(Debug)]
+pub(crate) struct TargetTls {
+    authorities: Authorities,
+    connector: Arc<watch::Sender<Connector>>,
+    warnings: Vec<String>,
+    /// Since they were read, until somebody waits for some.
+    changes: Option<Changes>,
+    /// Rung at SIGHUP.
+    reload: Arc<Notify>,
+}
+
+impl TargetTls {
+    /// Reads the authorities.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be used.
+    pub(crate) fn load(authorities: &Authorities) -> Result<Self> {
+        let paths = match authorities {
+            Authorities::File(path) => vec![path.clone()],
+            Authorities::System => vec![],
+        };
+        // Looked at before they are read, so that no change is missed.
+        let changes = Changes::new(paths);
+        let (connector, warnings) = Connector::load(authorities, Sources::Any)?;
+        Ok(Self {
+            authorities: authorities.clone(),
+            connector: watch::Sender::new(connector).into(),
+            warnings,
+            changes: Some(changes),
+            reload: Arc::default(),
+        })
+    }
+
+    /// Says what is to be said of them, once there is a log.
+    pub(crate) fn report(&self) {
+        self.warnings.iter().for_each(|warning| warn!("{warning}"));
+    }
+
+    /// Has them read again.
+    pub(crate) fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// What new sessions are encrypted by, now and after each reload.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Connector> {
+        self.connector.subscribe()
+    }
+
+    /// Reads them again, for the sessions to come, whenever their file changes or that is asked for.
+    pub(crate) fn renew(&mut self) -> impl Future<Output = Infallible> + use<> {
+        let (authorities, connector) = (self.authorities.clone(), Arc::clone(&self.connector));
+        let (reload, changes) = (Arc::clone(&self.reload), self.changes.take());
+        // Nobody asks: an old authority is no reason to look at a session's start.
+        let asked = Notify::new();
+        async move {
+            let Some(mut changes) = changes else { return std::future::pending().await };
+            loop {
+                let is_change = tokio::select! {
+                    () = reload.notified() => false,
+                    () = changes.next(&asked), if matches!(authorities, Authorities::File(_)) => true,
+                };
+                if !is_change {
+                    changes.note().await;
+                }
+                let authorities = authorities.clone();
+                let load = move || Connector::load(&authorities, Sources::Regular);
+                let read = tokio::task::spawn_blocking(load);
+                if let Ok(read) = read.await {
+                    take(&connector, read, is_change);
+                }
+            }
+        }
+    }
+}
+
+/// Encrypts by what was read; what cannot be used changes nothing.
+fn take(
+    connector: &watch::Sender<Connector>,
+    read: Result<(Connector, Vec<String>), Unusable>,
+    is_change: bool,
+) {
+    match read {
+        Ok((read, warnings)) => {
+            connector.send_replace(read);
+            let why = if is_change { ": the file has changed" } else { "" };
+            info!("authorities for targets are reloaded{why}");
+            for warning in warnings {
+                warn!("{warning}");
+            }
+        }
+        Err(unusable) => {
+            let reason = Failure::from(anyhow::Error::from(unusable)).reason;
+            warn!("the old authorities for targets stay in use: {reason}");
+        }
+    }
+}
