@@ -6,10 +6,14 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::UnixStream;
 
 use crate::error_text::error_text;
 use crate::net::{Lookups, Socket, connect, connect_unix, first};
+use crate::opened::Opened;
 use crate::program::{Gate, Program};
 use crate::unreachable::Unreachable;
 
@@ -31,9 +35,46 @@ pub enum Endpoint {
     Resolved(Address, Vec<SocketAddr>),
     /// At a Unix socket.
     Unix(PathBuf),
-    /// At a Unix socket whose name is a secret, and how it is shown (K8).
-    Unnamed(PathBuf, Box<str>),
+    /// At a Unix socket that was opened to be checked.
+    Opened(OpenedSocket),
 }
+
+/// A Unix socket that was opened to be checked: it is connected to, whatever has its name by then.
+#[derive(Debug, Clone)]
+pub struct OpenedSocket {
+    /// How it is shown: its name may be a secret (K8).
+    shown: Box<str>,
+    path: PathBuf,
+    /// Until it has been connected to.
+    opened: Arc<Mutex<Option<Opened>>>,
+}
+
+impl OpenedSocket {
+    pub(crate) fn new(opened: Opened, shown: impl Into<Box<str>>) -> Self {
+        let path = opened.path().to_owned();
+        Self { shown: shown.into(), path, opened: Arc::new(Mutex::new(Some(opened))) }
+    }
+
+    /// Where it was found, without links.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    async fn connect(&self) -> io::Result<UnixStream> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let opened = opened.ok_or(io::ErrorKind::NotFound)?;
+        connect_unix(&opened.link()).await
+    }
+}
+
+/// Each is one of its own: what has the same name may be another.
+impl PartialEq for OpenedSocket {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.opened, &other.opened)
+    }
+}
+
+impl Eq for OpenedSocket {}
 
 /// A host, by name or number, and a port. Names are resolved anew for each session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +90,7 @@ impl Destination {
     pub(crate) fn certificate_name(&self) -> &str {
         match self {
             Self::Service(Endpoint::Tcp(address) | Endpoint::Resolved(address, _)) => &address.host,
-            Self::Service(Endpoint::Unix(_) | Endpoint::Unnamed(..)) | Self::Program(_) => {
+            Self::Service(Endpoint::Unix(_) | Endpoint::Opened(_)) | Self::Program(_) => {
                 "localhost"
             }
         }
@@ -66,11 +107,13 @@ impl Endpoint {
                 self.connect_first(&addrs).await
             }
             Self::Resolved(_, addrs) => self.connect_first(addrs).await,
-            Self::Unix(path) | Self::Unnamed(path, _) => {
-                let stream = connect_unix(path).await;
-                Ok(Socket::Unix(stream.map_err(|error| self.failed(&error))?))
-            }
+            Self::Unix(path) => self.unix(connect_unix(path).await),
+            Self::Opened(socket) => self.unix(socket.connect().await),
         }
+    }
+
+    fn unix(&self, connected: io::Result<UnixStream>) -> Result<Socket, Unreachable> {
+        connected.map(Socket::Unix).map_err(|error| self.failed(&error))
     }
 
     async fn connect_first(&self, addrs: &[SocketAddr]) -> Result<Socket, Unreachable> {
@@ -119,7 +162,7 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Tcp(address) | Self::Resolved(address, _) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Unnamed(_, shown) => write!(f, "unix:{shown}"),
+            Self::Opened(socket) => write!(f, "unix:{}", socket.shown),
         }
     }
 }

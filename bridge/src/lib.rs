@@ -33,6 +33,7 @@ mod http;
 mod leg;
 mod listen;
 mod net;
+mod opened;
 mod peer;
 mod private;
 mod program;

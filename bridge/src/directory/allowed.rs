@@ -5,17 +5,27 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::failure::NoDestination;
-use crate::destination::{Address, Endpoint};
+use crate::destination::{Address, Endpoint, OpenedSocket};
 use crate::error_text::error_text;
 use crate::net::Lookups;
+use crate::opened::Opened;
+
+/// How many look-ups a file system that hangs may hold up at a time. The runtime has 512 threads for all
+/// that blocks.
+const AT_ONCE: usize = 16;
 
 /// The places that tokens may lead to; what no rule has is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Allowed(pub Vec<Rule>);
+#[derive(Debug, Clone)]
+pub struct Allowed {
+    rules: Vec<Rule>,
+    permits: Arc<Semaphore>,
+}
 
 /// Some of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +51,11 @@ pub struct Network {
 pub struct Ports(pub Vec<RangeInclusive<u16>>);
 
 impl Allowed {
+    /// Those of these rules.
+    pub fn new(rules: Vec<Rule>) -> Self {
+        Self { rules, permits: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
     /// The endpoint to connect to, if that is allowed: with those of its addresses that are.
     pub(super) async fn check(
         &self,
@@ -48,7 +63,7 @@ impl Allowed {
         lookups: &Lookups,
     ) -> Result<Endpoint, NoDestination> {
         match endpoint {
-            Endpoint::Tcp(address) if self.0.iter().any(|rule| rule.has_name(&address)) => {
+            Endpoint::Tcp(address) if self.rules.iter().any(|rule| rule.has_name(&address)) => {
                 Ok(Endpoint::Tcp(address))
             }
             Endpoint::Tcp(address) => {
@@ -57,48 +72,67 @@ impl Allowed {
                     Ok(found) => found,
                     Err(why) => return Err(NoDestination::Unresolved(Endpoint::Tcp(address), why)),
                 };
-                found.retain(|found| self.0.iter().any(|rule| rule.has_address(*found)));
+                found.retain(|found| self.rules.iter().any(|rule| rule.has_address(*found)));
                 if found.is_empty() {
                     return Err(NoDestination::NotAllowed(Endpoint::Tcp(address)));
                 }
                 Ok(Endpoint::Resolved(address, found))
             }
-            Endpoint::Unix(ref path) | Endpoint::Unnamed(ref path, _) => {
-                let checked = self.check_path(path.clone()).await;
-                match (checked, endpoint) {
-                    (Ok(Some(path)), Endpoint::Unnamed(_, shown)) => {
-                        Ok(Endpoint::Unnamed(path, shown))
-                    }
-                    (Ok(Some(path)), _) => Ok(Endpoint::Unix(path)),
-                    (Ok(None), endpoint) => Err(NoDestination::NotAllowed(endpoint)),
-                    (Err(why), endpoint) => {
-                        Err(NoDestination::Unresolved(endpoint, error_text(&why)))
-                    }
+            Endpoint::Unix(path) => match self.open(path.clone()).await {
+                Ok(Some(socket)) => Ok(Endpoint::Opened(socket)),
+                Ok(None) => Err(NoDestination::NotAllowed(Endpoint::Unix(path))),
+                Err(why) => Err(NoDestination::Unresolved(Endpoint::Unix(path), error_text(&why))),
+            },
+            Endpoint::Opened(socket) => {
+                let (directories, path) = (self.directories(), socket.path().to_owned());
+                match self.blocking(move || Ok(is_below_any(&path, &directories))).await {
+                    Ok(true) => Ok(Endpoint::Opened(socket)),
+                    _ => Err(NoDestination::NotAllowed(Endpoint::Opened(socket))),
                 }
             }
             Endpoint::Resolved(..) => Err(NoDestination::NotAllowed(endpoint)),
         }
     }
 
-    /// Where the links of a path lead, if that is allowed.
-    async fn check_path(&self, path: PathBuf) -> io::Result<Option<PathBuf>> {
-        let directories = self.0.iter().filter_map(|rule| match rule {
+    /// What a path leads to, if that is allowed. It is what is connected to, even if somebody exchanges it meanwhile.
+    async fn open(&self, path: PathBuf) -> io::Result<Option<OpenedSocket>> {
+        let directories = self.directories();
+        self.blocking(move || {
+            let opened = Opened::open(&path)?;
+            let is_allowed = is_below_any(opened.path(), &directories);
+            Ok(is_allowed.then(|| OpenedSocket::new(opened, path.to_string_lossy())))
+        })
+        .await
+    }
+
+    fn directories(&self) -> Vec<PathBuf> {
+        let directories = self.rules.iter().filter_map(|rule| match rule {
             Rule::Unix(directory) => Some(directory.clone()),
             Rule::Network(..) | Rule::Name(..) => None,
         });
-        let directories: Vec<_> = directories.collect();
+        directories.collect()
+    }
+
+    /// Where the file system may keep one waiting.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        look: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
         let found = spawn_blocking(move || {
-            let path = std::fs::canonicalize(&path)?;
-            let is_allowed = directories.iter().any(|directory| is_below(&path, directory));
-            Ok(is_allowed.then_some(path))
+            // Held until the file system answers, whether the client still waits or not.
+            let _permit = permit;
+            look()
         });
         found.await.unwrap_or_else(|failure| Err(failure.into()))
     }
 }
 
-/// Both as the file system has them, without links.
-fn is_below(path: &Path, directory: &Path) -> bool {
-    std::fs::canonicalize(directory).is_ok_and(|directory| path.starts_with(directory))
+/// All as the file system has them, without links.
+fn is_below_any(path: &Path, directories: &[PathBuf]) -> bool {
+    let is_below =
+        |directory| std::fs::canonicalize(directory).is_ok_and(|real| path.starts_with(real));
+    directories.iter().any(is_below)
 }
 
 impl Rule {
@@ -187,7 +221,7 @@ mod tests {
 
     async fn checked(rules: Vec<Rule>, host: &str, port: u16) -> Result<Endpoint, NoDestination> {
         let endpoint = Endpoint::Tcp(Address { host: host.into(), port });
-        Allowed(rules).check(endpoint, &Lookups::new()).await
+        Allowed::new(rules).check(endpoint, &Lookups::new()).await
     }
 
     #[tokio::test]
@@ -227,17 +261,17 @@ mod tests {
         }
         std::os::unix::fs::symlink(at("inside/socket"), at("in/link")).unwrap();
         let check = async |name: &str| {
-            let allowed = Allowed(vec![Rule::Unix(at("in"))]);
+            let allowed = Allowed::new(vec![Rule::Unix(at("in"))]);
             allowed.check(Endpoint::Unix(at(name)), &Lookups::new()).await
         };
-        assert!(matches!(check("in/socket").await, Ok(Endpoint::Unix(_))));
-        assert!(matches!(check("in/../in/socket").await, Ok(Endpoint::Unix(_))));
+        assert!(matches!(check("in/socket").await, Ok(Endpoint::Opened(_))));
+        assert!(matches!(check("in/../in/socket").await, Ok(Endpoint::Opened(_))));
         for name in ["inside/socket", "in/link", "in/../inside/socket"] {
             let refused = check(name).await;
             assert!(matches!(refused, Err(NoDestination::NotAllowed(_))), "{name}: {refused:?}");
         }
         assert!(matches!(check("in/none").await, Err(NoDestination::Unresolved(..))));
-        let network = Allowed(vec![Rule::Network(network("::", 0), Ports::default())]);
+        let network = Allowed::new(vec![Rule::Network(network("::", 0), Ports::default())]);
         let refused = network.check(Endpoint::Unix(at("in/socket")), &Lookups::new()).await;
         assert!(matches!(refused, Err(NoDestination::NotAllowed(_))));
     }

@@ -1,7 +1,8 @@
 //! Tokens that are names below a directory: of files with a target in each, or of Unix sockets (K3).
 //!
 //! No token leaves the directory: of `..`, of a name that no file can have, and of a link that leads out
-//! of it, nothing is known.
+//! of it, nothing is known. What was found there is what is read, or connected to, even if somebody exchanges it
+//! meanwhile.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
@@ -16,7 +17,8 @@ use tracing::warn;
 
 use super::failure::SourceError;
 use super::{regular, target};
-use crate::destination::Endpoint;
+use crate::destination::{Endpoint, OpenedSocket};
+use crate::opened::Opened;
 use crate::redact;
 use crate::unadmitted::UNADMITTED;
 
@@ -97,33 +99,31 @@ fn find(directory: &Path, name: &Path, what: What) -> Result<Option<Endpoint>, S
     let root = root.map_err(|error| SourceError::Read(directory.to_owned(), error))?;
     // A token stands in no record whole (K8).
     let shown = directory.join(redact::token(&name.to_string_lossy()));
-    let path = match fs::canonicalize(root.join(name)) {
-        Ok(path) => path,
+    let found = Opened::open(&root.join(name)).and_then(|found| Ok((found.metadata()?, found)));
+    let (kind, found) = match found {
+        Ok((metadata, found)) => (metadata.file_type(), found),
         Err(error) if is_absence(&error) => return Ok(None),
         Err(error) => return Err(SourceError::Read(shown, error)),
     };
-    if !path.starts_with(&root) {
+    if !found.path().starts_with(&root) {
         let directory = directory.display();
         warn!(target: UNADMITTED, "refused a token: its link leads out of {directory}");
         return Ok(None);
     }
-    match fs::symlink_metadata(&path).map(|found| found.file_type()) {
-        Ok(kind) if what == What::Socket && kind.is_socket() => {
-            Ok(Some(Endpoint::Unnamed(path, shown.to_string_lossy().into())))
+    match what {
+        What::Socket if kind.is_socket() => {
+            Ok(Some(Endpoint::Opened(OpenedSocket::new(found, shown.to_string_lossy()))))
         }
-        Ok(kind) if what == What::File && kind.is_file() => read(&path, shown).map(Some),
-        Ok(_) => Ok(None),
-        Err(error) if is_absence(&error) => Ok(None),
-        Err(error) => Err(SourceError::Read(shown, error)),
+        What::File if kind.is_file() => read(&found, shown).map(Some),
+        What::Socket | What::File => Ok(None),
     }
 }
 
 /// The target in a file, which is `shown` so.
-fn read(path: &Path, shown: PathBuf) -> Result<Endpoint, SourceError> {
+fn read(found: &Opened, shown: PathBuf) -> Result<Endpoint, SourceError> {
     let mut text = Vec::new();
-    let read =
-        regular::open(path).and_then(|file| file.take(TARGET_MAX + 1).read_to_end(&mut text));
-    match read {
+    let file = regular::open(&found.link());
+    match file.and_then(|file| file.take(TARGET_MAX + 1).read_to_end(&mut text)) {
         Err(error) => return Err(SourceError::Read(shown, error)),
         Ok(length) if length as u64 > TARGET_MAX => {
             return Err(SourceError::Unusable(shown, "it is longer than a target"));
@@ -227,9 +227,67 @@ mod tests {
             ("sub//socket", "sub/socket"),
         ] {
             let found = sockets.look_up(token).await.unwrap();
-            let Some(Endpoint::Unnamed(found, _)) = found else { panic!("{token}: {found:?}") };
-            assert_eq!(found, real.join(path), "{token}");
+            let Some(Endpoint::Opened(found)) = found else { panic!("{token}: {found:?}") };
+            assert_eq!(found.path(), real.join(path), "{token}");
         }
+    }
+
+    /// Says `word` to whoever connects.
+    fn saying(path: &Path, word: [u8; 3]) {
+        let listener = UnixListener::bind(path).unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let _ = std::io::Write::write_all(&mut stream, &word);
+            }
+        });
+    }
+
+    /// K3: whoever may write in the directory exchanges what a token names, without pause, for a link that leads out.
+    #[tokio::test]
+    async fn k3_what_was_looked_at_is_what_is_used() {
+        use tokio::io::AsyncReadExt;
+        let (outside, directory) = tree();
+        for name in ["secret", "tokens/token", "tokens/good"] {
+            let _ = fs::remove_file(outside.path().join(name));
+        }
+        saying(&outside.path().join("secret"), *b"out");
+        saying(&directory.join("token"), *b"in.");
+        fs::write(directory.join("file"), "in.example:1").unwrap();
+        fs::write(outside.path().join("other"), "out.example:1").unwrap();
+        for (to, name) in [("../secret", "link"), ("../other", "other")] {
+            symlink(to, directory.join(name)).unwrap();
+        }
+        let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (is_done, at) = (Arc::clone(&done), directory.clone());
+        let exchanging = std::thread::spawn(move || {
+            use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                for (one, other) in [("token", "link"), ("file", "other")] {
+                    let (one, other) = (at.join(one), at.join(other));
+                    let exchange = RenameFlags::RENAME_EXCHANGE;
+                    renameat2(AT_FDCWD, &one, AT_FDCWD, &other, exchange).unwrap();
+                }
+            }
+        });
+        let sockets = Below::new(directory.clone(), What::Socket);
+        let files = Below::new(directory, What::File);
+        let (mut connected, mut read) = (0, 0);
+        for _ in 0..3000 {
+            if let Some(endpoint) = sockets.look_up("token").await.unwrap() {
+                let mut socket = endpoint.connect(&crate::net::Lookups::new()).await.unwrap();
+                let mut word = [0; 3];
+                socket.read_exact(&mut word).await.unwrap();
+                assert_eq!(&word, b"in.");
+                connected += 1;
+            }
+            if let Some(endpoint) = files.look_up("file").await.unwrap() {
+                assert_eq!(endpoint.to_string(), "in.example:1");
+                read += 1;
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        exchanging.join().unwrap();
+        assert!(connected > 0 && read > 0, "{connected} and {read} of 3000");
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ pub fn redis(bytes: &[u8]) {
         let written = match &endpoint {
             Endpoint::Tcp(address) => address.to_string(),
             Endpoint::Unix(path) => format!("unix_socket:{}", path.display()),
-            Endpoint::Resolved(..) | Endpoint::Unnamed(..) => panic!("not of a value"),
+            Endpoint::Resolved(..) | Endpoint::Opened(_) => panic!("not of a value"),
         };
         assert_eq!(read(written.as_bytes()), Ok(endpoint), "{written:?}");
     }

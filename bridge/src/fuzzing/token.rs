@@ -19,7 +19,7 @@ pub fn token(bytes: &[u8]) {
         let written = match &endpoint {
             Endpoint::Tcp(address) => address.to_string(),
             Endpoint::Unix(path) => format!("unix_socket:{}", path.display()),
-            Endpoint::Resolved(..) | Endpoint::Unnamed(..) => panic!("not of a line"),
+            Endpoint::Resolved(..) | Endpoint::Opened(_) => panic!("not of a line"),
         };
         assert!(!token.is_empty() && !token.starts_with('#'));
         let again = format!("{token}: {written}");

@@ -34,7 +34,7 @@ fn written(endpoint: &Endpoint, answers: Answers) -> String {
     let pair = match endpoint {
         Endpoint::Tcp(address) => (address.host.clone(), address.port.to_string()),
         Endpoint::Unix(path) => ("unix_socket".into(), path.display().to_string()),
-        Endpoint::Resolved(..) | Endpoint::Unnamed(..) => panic!("not of an answer"),
+        Endpoint::Resolved(..) | Endpoint::Opened(_) => panic!("not of an answer"),
     };
     match answers {
         Answers::Text => format!("{}:{}", pair.0, pair.1),

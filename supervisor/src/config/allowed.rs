@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use bridge::{Allowed, Network, Ports, Rule};
+use bridge::{Network, Ports, Rule};
 
 use super::address;
 use crate::usage::{UsageError, invalid};
 
-pub(super) fn list(typed: &str) -> Result<Allowed, UsageError> {
+pub(super) fn list(typed: &str) -> Result<Vec<Rule>, UsageError> {
     let rules = typed
         .split_whitespace()
         .map(|word| rule(word).map_err(|expected| invalid("--target-allow", word, expected)));
@@ -18,7 +18,7 @@ pub(super) fn list(typed: &str) -> Result<Allowed, UsageError> {
     if rules.is_empty() {
         return Err(UsageError("there is no place in the value of '--target-allow'".into()));
     }
-    Ok(Allowed(rules))
+    Ok(rules)
 }
 
 fn rule(word: &str) -> Result<Rule, &'static str> {
@@ -111,9 +111,9 @@ mod tests {
             ("host-1:1-65535", Rule::Name("host-1".into(), Ports(vec![1..=65535]))),
             ("unix:/run/vnc", Rule::Unix("/run/vnc".into())),
         ] {
-            assert_eq!(list(typed), Ok(Allowed(vec![expected])), "{typed}");
+            assert_eq!(list(typed), Ok(vec![expected]), "{typed}");
         }
-        assert_eq!(list(" 10.0.0.0/8  a unix:/x ").unwrap().0.len(), 3);
+        assert_eq!(list(" 10.0.0.0/8  a unix:/x ").unwrap().len(), 3);
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(super) fn spec(args: &Args) -> Result<Option<TokensSpec>, UsageError> {
         return Err(needs("--session-expires", "--token-plugin=JWTTokenApi"));
     }
     let place = if args.host_token { TokenPlace::Host } else { TokenPlace::Query };
-    let allowed = args.target_allow.as_deref().map(allowed::list).transpose()?;
+    let allowed = args.target_allow.as_deref().map(allowed::list).transpose()?.map(Allowed::new);
     Ok(Some(TokensSpec { plugin, source, place, allowed }))
 }
 

@@ -1,0 +1,55 @@
+//! What a name of a file system leads to, opened to be looked at (O_PATH of open(2)): what was looked at is what is
+//! used then, whoever gives its name to something else meanwhile. Knows descriptors, and nothing of tokens.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::libc::O_PATH;
+
+use crate::error_text::error_text;
+
+/// Something that has been opened, and where it is.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    file: File,
+    path: PathBuf,
+}
+
+impl Opened {
+    /// Follows links, and neither reads nor waits.
+    ///
+    /// # Errors
+    ///
+    /// As open(2), and where /proc does not say where that is.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::options().read(true).custom_flags(O_PATH).open(path)?;
+        let path = fs::read_link(link(&file)).map_err(|error| {
+            io::Error::other(format!(
+                "/proc/self/fd does not say where it is: {}",
+                error_text(&error)
+            ))
+        })?;
+        Ok(Self { file, path })
+    }
+
+    /// Where it is, without links.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
+    }
+
+    /// A path that leads to this very thing, as long as it is open (proc_pid_fd(5)).
+    pub(crate) fn link(&self) -> PathBuf {
+        link(&self.file)
+    }
+}
+
+fn link(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
