@@ -55,3 +55,20 @@ pub enum SourceError {
     #[error("cannot read tokens: the look-up has failed")]
     Failed,
 }
+
+impl SourceError {
+    /// The same, for one more who is told.
+    pub(super) fn again(&self) -> Self {
+        let copy = |error: &io::Error| match error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(error.kind(), error.to_string()),
+        };
+        match self {
+            Self::Read(path, error) => Self::Read(path.clone(), copy(error)),
+            Self::Unusable(path, why) => Self::Unusable(path.clone(), why),
+            Self::Key(path, why) => Self::Key(path.clone(), why.clone()),
+            Self::Asked(server, why) => Self::Asked(server.clone(), why.clone()),
+            Self::Failed => Self::Failed,
+        }
+    }
+}

@@ -5,6 +5,8 @@ use std::fs::Metadata;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use tracing::warn;
@@ -16,7 +18,7 @@ use super::line::{self, Unreadable};
 use crate::destination::Endpoint;
 
 /// For how long a file that has changed may go on changing: what is not in it may be still to come.
-const SETTLING: Duration = Duration::from_secs(1);
+pub(super) const SETTLING: Duration = Duration::from_secs(1);
 
 /// Two changes may have the same time: the kernel's clock for files ticks every 10 ms at the slowest.
 const TICK: Duration = Duration::from_millis(20);
@@ -99,7 +101,7 @@ pub(super) struct Table {
     /// The first lines that cannot be read, and how many more there are.
     unreadable: Vec<(usize, Unreadable)>,
     further: usize,
-    is_complained_of: bool,
+    is_complained_of: AtomicBool,
 }
 
 impl Table {
@@ -123,8 +125,10 @@ impl Table {
         let mut table = Self::parse(&text, place, seen);
         table.is_doubtful = is_doubtful;
         // A line that was named is not named again each time that another changes.
-        table.is_complained_of = before
-            .is_some_and(|before| before.is_complained_of && before.unreadable == table.unreadable);
+        let is_named = |before: &Table| {
+            before.is_complained_of.load(Relaxed) && before.unreadable == table.unreadable
+        };
+        table.is_complained_of = before.is_some_and(is_named).into();
         Ok(table)
     }
 
@@ -136,7 +140,7 @@ impl Table {
             unfinished: None,
             unreadable: Vec::new(),
             further: 0,
-            is_complained_of: false,
+            is_complained_of: AtomicBool::new(false),
         };
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         for (at, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -169,16 +173,20 @@ impl Table {
         self.targets.get(token).filter(|_| !self.is_unfinished(token))
     }
 
+    /// Whether a token is there, be it written to its end or not.
+    pub(super) fn has(&self, token: &str) -> bool {
+        self.targets.contains_key(token)
+    }
+
     fn is_unfinished(&self, token: &str) -> bool {
         self.unfinished.as_deref() == Some(token) && !self.seen.settles_in().is_zero()
     }
 
     /// Names the lines that cannot be read, once, when nobody is about to write the rest of them.
-    pub(super) fn complain(&mut self, path: &Path) {
-        if self.is_complained_of || !self.seen.settles_in().is_zero() {
+    pub(super) fn complain(&self, path: &Path) {
+        if !self.seen.settles_in().is_zero() || self.is_complained_of.swap(true, Relaxed) {
             return;
         }
-        self.is_complained_of = true;
         let path = path.display();
         for (number, why) in &self.unreadable {
             warn!("cannot read line {number} of {path}: {why}");

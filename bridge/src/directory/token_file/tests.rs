@@ -3,6 +3,10 @@
 use std::os::unix::fs::symlink;
 use std::time::SystemTime;
 
+use std::fs;
+use std::path::Path;
+
+use super::table::Table;
 use super::*;
 use crate::destination::Address;
 
@@ -54,14 +58,12 @@ async fn k2_a_file_that_has_not_changed_is_not_read_again() {
     let source = source(&path, Rereads::WhenChanged);
     assert_eq!(port(&source, "x").await, None, "it has settled by then");
     assert_eq!(port(&source, "a").await, Some(1));
-    let mut files = source.0.lock().await;
-    let table = files.tables.values_mut().next().unwrap();
-    *table = Table::read(&path, TokenPlace::Query, None).unwrap();
+    let table = Arc::new(Table::read(&path, TokenPlace::Query, None).unwrap());
     let address = std::ptr::from_ref(table.target("a").unwrap());
-    drop(files);
+    source.files.lock().await.tables().replace(vec![(path, table)]);
     assert_eq!(port(&source, "a").await, Some(1));
-    let files = source.0.lock().await;
-    let same = files.tables.values().next().unwrap().target("a").unwrap();
+    let mut files = source.files.lock().await;
+    let same = files.tables().target("a").unwrap();
     assert_eq!(std::ptr::from_ref(same), address, "the table is the one that was read before");
 }
 
@@ -96,6 +98,67 @@ async fn rewrite(path: PathBuf, text: String) {
         fs::write(&path, &text).unwrap();
         sleep(Duration::from_millis(4)).await;
     }
+}
+
+/// K2: an unknown token need not wait for a file to be at rest that never is; a known one is not given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn k2_a_token_that_was_never_there_does_not_wait_for_a_file_that_changes_all_the_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
+    fs::write(&path, "a: h:1\nb: h:2\n").unwrap();
+    let source = source(&path, Rereads::WhenChanged);
+    assert_eq!(port(&source, "x").await, None, "it is at rest by then");
+    let changing = tokio::spawn(async move {
+        for round in 0.. {
+            // For a moment, b is not there.
+            fs::write(&path, format!("a: h:1\n# {round}\n")).unwrap();
+            sleep(Duration::from_millis(30)).await;
+            fs::write(&path, format!("a: h:1\nb: h:2\n# {round}\n")).unwrap();
+            sleep(Duration::from_millis(70)).await;
+        }
+    });
+    for _ in 0..30 {
+        // Either a look at the file, or a few; SETTLING would be the least of a wait for rest.
+        let unknown = tokio::time::timeout(Duration::from_secs(1), port(&source, "x")).await;
+        assert_eq!(unknown.expect("it waits"), None);
+        assert_eq!((port(&source, "a").await, port(&source, "b").await), (Some(1), Some(2)));
+    }
+    changing.abort();
+}
+
+/// K2: many ask at once while a large file is changed again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn k2_of_many_who_wait_for_one_reading_one_reads() {
+    use std::fmt::Write;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
+    let mut text = String::new();
+    for number in 0..100_000_u32 {
+        writeln!(text, "token-{number}: h:1").unwrap();
+    }
+    fs::write(&path, &text).unwrap();
+    let source = Arc::new(source(&path, Rereads::WhenChanged));
+    source.prepare().await.unwrap();
+    let changing = tokio::spawn(async move {
+        loop {
+            let other = path.with_extension("new");
+            fs::write(&other, &text).unwrap();
+            fs::rename(&other, &path).unwrap();
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let ask = |number: u32| {
+        let source = Arc::clone(&source);
+        tokio::spawn(async move { port(&source, &format!("token-{number}")).await })
+    };
+    let asked: Vec<_> = (99_900..100_100).map(ask).collect();
+    let all = async {
+        for (number, asked) in (99_900_u32..).zip(asked) {
+            assert_eq!(asked.await.unwrap(), (number < 100_000).then_some(1), "{number}");
+        }
+    };
+    tokio::time::timeout(super::super::failure::PATIENCE, all).await.expect("in time");
+    changing.abort();
 }
 
 #[tokio::test]
