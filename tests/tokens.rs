@@ -305,6 +305,30 @@ fn k1_no_tokens_are_served_as_files() {
     }
 }
 
+/// K1, F6: what the source is after SIGHUP is no more served than what it was before.
+#[test]
+fn k1_no_tokens_of_a_source_read_later_are_served_as_files() {
+    let directory = TempDir::new().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for name in ["first", "second"] {
+        std::fs::write(at(name), "a: b:1\n").unwrap();
+    }
+    let status = |port: u16, path: &str| crate::support::request(port, path, &[]).0.status;
+    // As a shell's <(command), at first.
+    nix::unistd::mkfifo(&at("source"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let source = at("source");
+    let writer = thread::spawn(move || std::fs::write(source, "first\n"));
+    let options = ["--token-plugin=TokenFile", "--token-source-file=source", "--web=."];
+    let (websockify, port) = bridge(&directory, &options);
+    writer.join().unwrap().unwrap();
+    assert_eq!((status(port, "/first"), status(port, "/second")), (404, 200));
+    std::fs::remove_file(at("source")).unwrap();
+    std::fs::write(at("source"), "second\n").unwrap();
+    websockify.signal(Signal::SIGHUP);
+    websockify.wait_for_log(&["tokens are read again"]);
+    assert_eq!((status(port, "/first"), status(port, "/second")), (404, 404));
+}
+
 /// K1, K2: it is read again on SIGHUP.
 #[test]
 fn k1_the_source_may_stand_in_a_file() {

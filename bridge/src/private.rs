@@ -9,18 +9,24 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 /// The files that are ours alone. The default has none.
 #[derive(Debug, Default)]
 pub struct Private {
-    files: Vec<PathBuf>,
-    /// Whatever lies in these, and not deeper.
-    directories: Vec<PathBuf>,
+    places: RwLock<Arc<Places>>,
     series: Vec<Series>,
     /// Those that were seen: a log goes on being ours when it was moved away.
     seen: Mutex<HashSet<Identity>>,
+}
+
+/// Where they are.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    files: Vec<PathBuf>,
+    /// Whatever lies in these, and not deeper.
+    directories: Vec<PathBuf>,
 }
 
 /// Files beside each other, of this run and of earlier ones: this name, a dot or a hyphen, and a number, with
@@ -45,13 +51,19 @@ impl Private {
     /// number.
     pub fn new(files: Vec<PathBuf>, series: impl IntoIterator<Item = PathBuf>) -> Self {
         let series = series.into_iter().filter_map(|path| Series::of(&path)).collect();
-        Self { files, directories: Vec::new(), series, seen: Mutex::default() }
+        let places = Places { files, directories: Vec::new() };
+        Self { places: RwLock::new(Arc::new(places)), series, seen: Mutex::default() }
     }
 
-    /// Adds what lies in these directories, now or at any time. One that is none has nothing in it.
-    #[must_use]
-    pub fn with_directories(self, directories: Vec<PathBuf>) -> Self {
-        Self { directories, ..self }
+    /// Adds the file at this path, now or at any time; and if it is a directory, what lies in it.
+    pub fn add(&self, path: &Path) {
+        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
+        let places = Arc::make_mut(&mut places);
+        for paths in [&mut places.files, &mut places.directories] {
+            if !paths.iter().any(|other| other == path) {
+                paths.push(path.to_owned());
+            }
+        }
     }
 
     /// Adds this one file.
@@ -61,21 +73,27 @@ impl Private {
 
     /// Adds what lies at the paths now, which may be moved away later.
     pub fn look(&self) {
-        for metadata in self.files.iter().filter_map(|path| fs::metadata(path).ok()) {
+        // A file system that hangs holds nobody up who adds one.
+        for metadata in self.places().files.iter().filter_map(|path| fs::metadata(path).ok()) {
             self.note(&metadata);
         }
+    }
+
+    fn places(&self) -> Arc<Places> {
+        Arc::clone(&self.places.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Looks, for one request. Blocks, as what it gives does.
     pub(crate) fn snapshot(&self) -> Snapshot<'_> {
         self.look();
-        Snapshot { private: self, numbered: OnceCell::new() }
+        Snapshot { private: self, places: self.places(), numbered: OnceCell::new() }
     }
 }
 
 /// The files that are ours at this moment.
 pub(crate) struct Snapshot<'a> {
     private: &'a Private,
+    places: Arc<Places>,
     /// Those of the series, once somebody had to ask.
     numbered: OnceCell<HashSet<Identity>>,
 }
@@ -91,7 +109,7 @@ impl Snapshot<'_> {
         if !file.is_file() {
             return Ok(false);
         }
-        if !self.private.directories.is_empty() && self.is_in_directory(&fs::canonicalize(path)?) {
+        if !self.places.directories.is_empty() && self.is_in_directory(&fs::canonicalize(path)?) {
             return Ok(true);
         }
         if self.private.series.is_empty() {
@@ -109,7 +127,7 @@ impl Snapshot<'_> {
 
     fn is_in_directory(&self, path: &Path) -> bool {
         let Some(parent) = path.parent() else { return false };
-        self.private.directories.iter().any(|directory| is_same(parent, directory))
+        self.places.directories.iter().any(|directory| is_same(parent, directory))
     }
 
     fn is_numbered(&self, path: &Path) -> bool {
@@ -169,9 +187,11 @@ mod tests {
             fs::write(at(name), "").unwrap();
         }
         std::os::unix::fs::symlink("tokens/one", at("link")).unwrap();
-        let private = Private::new(vec![], []).with_directories(vec![at("tokens"), at("three")]);
+        let private = Private::new(vec![], []);
+        private.add(&at("tokens"));
+        private.add(&at("three"));
         for (name, expected) in
-            [("tokens/one", true), ("link", true), ("tokens/deeper/two", false), ("three", false)]
+            [("tokens/one", true), ("link", true), ("tokens/deeper/two", false), ("three", true)]
         {
             let metadata = fs::metadata(at(name)).unwrap();
             assert_eq!(

@@ -2,12 +2,13 @@
 //! stands in a file. Knows nothing of clients.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use bridge::Auth;
 use bridge::tls::Sources;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::config::{AuthSource, AuthSpec, expected_auth};
@@ -19,7 +20,7 @@ use crate::value_file;
 pub(crate) struct Authentication {
     spec: AuthSpec,
     expected: watch::Sender<Auth>,
-    /// Held while it is read, so that what was read last is what counts.
+    /// Held while it is read.
     reading: Arc<Mutex<()>>,
 }
 
@@ -38,9 +39,11 @@ impl Authentication {
         }
         let (spec, used) = (self.spec.clone(), self.expected.clone());
         let reading = Arc::clone(&self.reading);
-        tokio::task::spawn_blocking(move || {
-            let _alone = reading.lock().unwrap_or_else(PoisonError::into_inner);
-            match expected(&spec, Sources::Regular) {
+        tokio::spawn(async move {
+            // What is read last is what counts.
+            let _alone = reading.lock().await;
+            let read = spawn_blocking(move || expected(&spec, Sources::Regular)).await;
+            match read.map_err(Into::into).flatten() {
                 Ok(expected) => {
                     used.send_replace(expected);
                     info!("what clients must show is read again");

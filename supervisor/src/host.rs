@@ -62,7 +62,7 @@ impl Host<'_> {
         self.certificates.reload();
         self.authentication.iter().for_each(Authentication::reload);
         self.target_tls.iter().for_each(TargetTls::reload);
-        self.tokens.iter().for_each(Tokens::reload);
+        self.tokens.iter().for_each(|tokens| tokens.reload(&self.private));
         if let Some(file) = &self.log.sinks.file
             && let Err(failure) = file.reopen()
         {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use bridge::tls::Sources;
-use bridge::{Directory, Kind, Source};
-use tokio::sync::watch;
+use bridge::{Directory, Kind, Private, Source};
+use tokio::sync::{Mutex, watch};
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::config::{TokenSource, TokensSpec, token_kind};
@@ -21,6 +22,8 @@ use crate::value_file;
 pub(crate) struct Tokens {
     spec: TokensSpec,
     source: watch::Sender<Arc<Source>>,
+    /// Held while it is read.
+    reading: Arc<Mutex<()>>,
 }
 
 impl Tokens {
@@ -32,8 +35,8 @@ impl Tokens {
             std::fs::metadata(path.join(""))
                 .with_context(|| format!("cannot read tokens from {}", path.display()))?;
         }
-        let source = Source::new(kind, spec.place);
-        Ok(Self { spec: spec.clone(), source: watch::Sender::new(Arc::new(source)) })
+        let source = watch::Sender::new(Arc::new(Source::new(kind, spec.place)));
+        Ok(Self { spec: spec.clone(), source, reading: Arc::default() })
     }
 
     /// Reads the source, and says what is wrong with it. Needs a runtime.
@@ -46,22 +49,35 @@ impl Tokens {
         });
     }
 
-    /// Makes the source anew, for the clients to come. One that cannot be used changes nothing.
-    pub(crate) fn reload(&self) {
-        let source = match kind(&self.spec, Sources::Regular) {
-            Ok(kind) => Source::new(kind, self.spec.place),
-            Err(failure) => return keep(&Failure::from(failure).reason),
-        };
-        let used = self.source.clone();
+    /// Makes the source anew, for the clients to come; what it stands in is ours alone then. One that cannot be used
+    /// changes nothing.
+    pub(crate) fn reload(&self, private: &Arc<Private>) {
+        let (spec, used) = (self.spec.clone(), self.source.clone());
+        let (reading, private) = (Arc::clone(&self.reading), Arc::clone(private));
         tokio::spawn(async move {
-            match source.prepare().await {
-                Ok(()) => {
+            // What is read last is what counts.
+            let _alone = reading.lock().await;
+            match read(spec, private).await {
+                Ok(source) => {
                     used.send_replace(Arc::new(source));
                     info!("tokens are read again");
                 }
-                Err(failure) => keep(&failure.to_string()),
+                Err(failure) => {
+                    let why = Failure::from(failure).reason;
+                    warn!("the old tokens stay in use: {why}");
+                }
             }
         });
+    }
+
+    /// The files and directories that they stand in.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let own = match &self.spec.source {
+            TokenSource::Typed(_) => None,
+            TokenSource::In(path) => Some(path.clone()),
+        };
+        let source = self.source.borrow().kind().path().map(Path::to_owned);
+        own.into_iter().chain(source).collect()
     }
 
     /// What the bridge asks.
@@ -74,8 +90,18 @@ impl Tokens {
     }
 }
 
-fn keep(why: &str) {
-    warn!("the old tokens stay in use: {why}");
+/// The source, once it is known that it can be used.
+async fn read(spec: TokensSpec, private: Arc<Private>) -> Result<Source> {
+    let place = spec.place;
+    let kind = spawn_blocking(move || {
+        let kind = kind(&spec, Sources::Regular)?;
+        kind.path().into_iter().for_each(|path| private.add(path));
+        private.look();
+        anyhow::Ok(kind)
+    });
+    let source = Source::new(kind.await??, place);
+    source.prepare().await?;
+    Ok(source)
 }
 
 /// What the plugin asks.
@@ -90,14 +116,4 @@ fn kind(spec: &TokensSpec, sources: Sources) -> Result<Kind> {
     token_kind(spec.plugin, OsStr::from_bytes(&text))
         .map_err(|why| anyhow!(why))
         .with_context(named)
-}
-
-/// The files and directories that it stands in, as far as they are known.
-pub(crate) fn paths(spec: &TokensSpec) -> Vec<PathBuf> {
-    let own = match &spec.source {
-        TokenSource::Typed(_) => None,
-        TokenSource::In(path) => Some(path.clone()),
-    };
-    let source = kind(spec, Sources::Regular).ok().and_then(|kind| kind.path().map(Path::to_owned));
-    own.into_iter().chain(source).collect()
 }

@@ -104,9 +104,11 @@ fn k2_a_read_only_file_is_read_at_the_start_and_on_sighup() {
     let (one, two) = (named("one"), named("two"));
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("tokens");
-    fs::write(&path, format!("a: {}\n", one.target())).unwrap();
+    fs::write(&path, format!("a: {}\nbad line\n", one.target())).unwrap();
     let options = ["--token-plugin=ReadOnlyTokenFile", "--token-source=tokens"];
     let (websockify, port) = bridge(&directory, &options);
+    // Nobody reads it again, so that it is said at once.
+    websockify.wait_for_log(&["WARN", "cannot read line 2 of", "tokens: it is not"]);
     assert_eq!(by_token(port, "a"), Ok("one".into()));
     fs::write(&path, format!("a: {}\n", two.target())).unwrap();
     assert_eq!(by_token(port, "a"), Ok("one".into()));

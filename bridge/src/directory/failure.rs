@@ -10,6 +10,9 @@ use crate::error_text::error_text;
 /// How long a client waits until it is known where its token leads (K1).
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is said of whoever has not answered by then.
+pub(super) const LATE: &str = "no answer within 10 s";
+
 /// Why a request means no destination.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoDestination {
@@ -25,7 +28,7 @@ pub(crate) enum NoDestination {
     Source(#[from] SourceError),
     #[error("cannot look up {0}: {1}")]
     Unresolved(Endpoint, String),
-    #[error("cannot look its token up in {0}: no answer within {limit} s", limit = PATIENCE.as_secs())]
+    #[error("cannot look its token up in {0}: {LATE}")]
     Late(String),
 }
 

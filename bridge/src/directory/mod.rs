@@ -24,18 +24,17 @@ pub(crate) mod token_api;
 pub(crate) mod token_file;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use ::http::request::Parts;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::destination::{Destination, Endpoint};
 use crate::net::Lookups;
 pub use allowed::{Allowed, Network, Ports, Rule};
 pub(crate) use failure::NoDestination;
-use failure::PATIENCE;
 pub use failure::SourceError;
+use failure::{LATE, PATIENCE};
 pub use redis::RedisServer;
 pub use source::{Kind, Source};
 pub use token::TokenPlace;
@@ -66,7 +65,7 @@ pub struct Tokens {
 struct Found {
     endpoint: Endpoint,
     /// Until when it does, if it says so.
-    expires: Option<Instant>,
+    expires: Option<std::time::Instant>,
 }
 
 /// The destination that a request means.
@@ -74,7 +73,7 @@ struct Found {
 pub(crate) struct Meant {
     pub(crate) destination: Arc<Destination>,
     /// Until when the request's token counts, if it says so.
-    pub(crate) expires: Option<Instant>,
+    pub(crate) expires: Option<std::time::Instant>,
 }
 
 impl Directory {
@@ -107,14 +106,16 @@ impl Tokens {
     async fn find(&self, head: &Parts, lookups: &Lookups) -> Result<Found, NoDestination> {
         let token = self.place.token(head).ok_or(NoDestination::NoToken)?;
         let source = Arc::clone(&self.source.borrow());
-        let search = async {
-            let mut found = source.look_up(&token).await?.ok_or(NoDestination::UnknownToken)?;
-            if let Some(allowed) = &self.allowed {
-                found.endpoint = allowed.check(found.endpoint, lookups).await?;
-            }
-            Ok(found)
-        };
-        let late = || NoDestination::Late(source.kind().to_string());
-        timeout(PATIENCE, search).await.unwrap_or_else(|_| Err(late()))
+        let deadline = Instant::now() + PATIENCE;
+        let late = |_| NoDestination::Late(source.kind().to_string());
+        let found = timeout_at(deadline, source.look_up(&token)).await.map_err(late)??;
+        let mut found = found.ok_or(NoDestination::UnknownToken)?;
+        if let Some(allowed) = &self.allowed {
+            // Here it is a name server that is late, and no fault of the source's.
+            let late = || NoDestination::Unresolved(found.endpoint.clone(), LATE.into());
+            let checked = allowed.check(found.endpoint.clone(), lookups);
+            found.endpoint = timeout_at(deadline, checked).await.unwrap_or_else(|_| Err(late()))?;
+        }
+        Ok(found)
     }
 }

@@ -122,8 +122,8 @@ impl Source {
         Ok(found?.map(|endpoint| Found { endpoint, expires: None }))
     }
 
-    /// What is asked, for the log.
-    pub(super) fn kind(&self) -> &Kind {
+    /// What is asked.
+    pub fn kind(&self) -> &Kind {
         &self.kind
     }
 }

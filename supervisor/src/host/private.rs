@@ -11,15 +11,14 @@ use bridge::tls::Authorities;
 
 use crate::authentication;
 use crate::config::{Config, Destination, Listen};
-use crate::tokens;
+use crate::tokens::Tokens;
 
 /// Those that this configuration names, and what our standard output and error are written to.
-pub(crate) fn files(config: &Config) -> Arc<Private> {
+pub(crate) fn files(config: &Config, tokens: Option<&Tokens>) -> Arc<Private> {
     let log = config.log.file.as_ref();
-    let (library, tokens) = match &config.destination {
-        Destination::Program(program) => (program.rebind_lib.as_ref(), Vec::new()),
-        Destination::Tokens(spec) => (None, tokens::paths(spec)),
-        Destination::Service(_) => (None, Vec::new()),
+    let library = match &config.destination {
+        Destination::Program(program) => program.rebind_lib.as_ref(),
+        Destination::Tokens(_) | Destination::Service(_) => None,
     };
     let socket = match &config.listen {
         Listen::Unix { path, .. } => Some(path),
@@ -31,11 +30,12 @@ pub(crate) fn files(config: &Config) -> Arc<Private> {
     };
     let auth = config.access.auth.as_ref().and_then(authentication::path);
     let files = [log, config.pid_file.as_ref(), library, socket, auth].into_iter().flatten();
-    let files = files.chain(config.access.files.paths()).chain(authorities).chain(&tokens);
+    let files = files.chain(config.access.files.paths()).chain(authorities);
     let files = files.filter_map(absolute).collect();
     let series = [log, config.record.as_ref()].into_iter().flatten();
     let private = Private::new(files, series.filter_map(absolute));
-    let private = private.with_directories(tokens.iter().filter_map(absolute).collect());
+    let tokens = tokens.map(Tokens::paths).unwrap_or_default();
+    tokens.iter().filter_map(absolute).for_each(|path| private.add(&path));
     for stream in [io::stdout().as_fd(), io::stderr().as_fd()] {
         note(&private, stream);
     }

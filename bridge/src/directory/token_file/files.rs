@@ -137,7 +137,7 @@ impl Files {
             };
             match table {
                 Ok(table) => {
-                    table.complain(&path);
+                    table.complain(&path, self.rereads);
                     tables.push((path, table));
                 }
                 Err(SourceError::Read(_, error)) if error.kind() == ErrorKind::NotFound => {

@@ -14,6 +14,7 @@ use tracing::warn;
 use super::super::failure::SourceError;
 use super::super::regular;
 use super::super::token::TokenPlace;
+use super::Rereads;
 use super::line::{self, Unreadable};
 use crate::destination::Endpoint;
 
@@ -182,18 +183,29 @@ impl Table {
         self.unfinished.as_deref() == Some(token) && !self.seen.settles_in().is_zero()
     }
 
-    /// Names the lines that cannot be read, once, when nobody is about to write the rest of them.
-    pub(super) fn complain(&self, path: &Path) {
-        if !self.seen.settles_in().is_zero() || self.is_complained_of.swap(true, Relaxed) {
+    /// Names the lines that cannot be read, once, when nobody is about to write the rest of them, or to read it
+    /// again.
+    pub(super) fn complain(&self, path: &Path, rereads: Rereads) {
+        if rereads == Rereads::WhenChanged && !self.seen.settles_in().is_zero() {
             return;
         }
+        if self.unreadable.is_empty() || self.is_complained_of.swap(true, Relaxed) {
+            return;
+        }
+        warn!("{}", self.complaint(path));
+    }
+
+    /// In one record a file: of many, the log counts those that are like others.
+    fn complaint(&self, path: &Path) -> String {
         let path = path.display();
-        for (number, why) in &self.unreadable {
-            warn!("cannot read line {number} of {path}: {why}");
+        if let ([(number, why)], 0) = (&*self.unreadable, self.further) {
+            return format!("cannot read line {number} of {path}: {why}");
         }
-        if self.further > 0 {
-            warn!("cannot read {} more lines of {path}", self.further);
-        }
+        let named = self.unreadable.iter().map(|(number, why)| format!("line {number}: {why}"));
+        let further = (self.further > 0).then(|| format!("and {} more", self.further));
+        let named: Vec<_> = named.chain(further).collect();
+        let count = self.unreadable.len() + self.further;
+        format!("cannot read {count} lines of {path}: {}", named.join("; "))
     }
 }
 
@@ -272,6 +284,15 @@ mod tests {
         assert_eq!(table.targets.len(), 2);
         let last = Endpoint::Tcp(Address { host: "h".into(), port: 4 });
         assert_eq!(table.target("a"), Some(&last), "the last one counts");
+        let complaint = table.complaint(Path::new("/tokens"));
+        let start =
+            "cannot read 13 lines of /tokens: line 4: it is not text in UTF-8; line 5: it is";
+        assert!(complaint.starts_with(start) && complaint.ends_with("; and 3 more"), "{complaint}");
+        let one = self::table(b"bad", TokenPlace::Query).complaint(Path::new("/tokens"));
+        assert!(
+            one.starts_with("cannot read line 1 of /tokens: it is not 'token: target'"),
+            "{one}"
+        );
     }
 
     #[test]
