@@ -2,6 +2,7 @@
 
 mod json_web_tokens;
 mod redis;
+mod secrets;
 mod sources;
 mod web_servers;
 

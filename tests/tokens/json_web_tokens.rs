@@ -16,13 +16,13 @@ use tempfile::TempDir;
 use super::{bridge, by_token, named, named_at, refused};
 use crate::support::Service;
 
-const SECRET: &[u8; 32] = b"thirty-two bytes of a test's key";
+pub(super) const SECRET: &[u8; 32] = b"thirty-two bytes of a test's key";
 
-fn encoded(bytes: impl AsRef<[u8]>) -> String {
+pub(super) fn encoded(bytes: impl AsRef<[u8]>) -> String {
     BASE64URL_NOPAD.encode(bytes.as_ref())
 }
 
-fn signed(secret: &[u8], claims: &str) -> String {
+pub(super) fn signed(secret: &[u8], claims: &str) -> String {
     let message = format!("{}.{}", encoded(r#"{"alg":"HS256","typ":"JWT"}"#), encoded(claims));
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
     format!("{message}.{}", encoded(tag))

@@ -16,15 +16,15 @@ use super::{bridge, by_token, named, named_at, refused};
 use crate::support::{DEADLINE, SERVERS, Service, WEBSOCKIFY, Websockify, free_port, wait_until};
 
 /// A server, what it was asked, and over how many connections.
-struct Api {
-    service: Service,
+pub(super) struct Api {
+    pub(super) service: Service,
     asked: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Api {
     /// Answers each request, by its path, with what `answer` makes of it: all of an HTTP answer.
-    fn new(answer: impl Fn(&str) -> String + Clone + Send + 'static) -> Self {
+    pub(super) fn new(answer: impl Fn(&str) -> String + Clone + Send + 'static) -> Self {
         let (asked, connections) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicUsize>::default());
         let (heads, count) = (Arc::clone(&asked), Arc::clone(&connections));
         let service = Service::new(move |stream| {
@@ -64,15 +64,15 @@ fn serve(
     }
 }
 
-fn ok(body: &str) -> String {
+pub(super) fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-fn status(status: u16) -> String {
+pub(super) fn status(status: u16) -> String {
     format!("HTTP/1.1 {status} So\r\nContent-Length: 0\r\n\r\n")
 }
 
-fn go_to(location: &str) -> String {
+pub(super) fn go_to(location: &str) -> String {
     format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
 }
 

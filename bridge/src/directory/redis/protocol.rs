@@ -67,8 +67,13 @@ fn length(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok().filter(|_| is_number)
 }
 
+/// Without what a server quotes: it repeats what it was told, tokens and passwords (K8).
 fn shown(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).chars().take(SHOWN).collect()
+    let text: String = String::from_utf8_lossy(line).chars().take(SHOWN).collect();
+    match text.find(['\'', '"', '`']) {
+        None => text,
+        Some(quote) => format!("{}…", &text[..quote]),
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +83,27 @@ mod tests {
     #[test]
     fn k6_commands_are_counted_and_so_are_their_words() {
         assert_eq!(command(&[b"GET", b"a\r\nb"]), b"*2\r\n$3\r\nGET\r\n$4\r\na\r\nb\r\n");
+    }
+
+    /// K8: as Redis 3 to 8 answer where a command has another name.
+    #[test]
+    fn k6_k8_what_a_server_repeats_is_not_passed_on() {
+        for (line, shown) in [
+            (
+                "ERR unknown command 'GET', with args beginning with: 'token' ",
+                "ERR unknown command …",
+            ),
+            (
+                "ERR unknown command `GET`, with args beginning with: `token`, ",
+                "ERR unknown command …",
+            ),
+            ("ERR \"token\"", "ERR …"),
+            ("NOAUTH Authentication required.", "NOAUTH Authentication required."),
+        ] {
+            let error = Reply::Error(shown.into());
+            let line = format!("-{line}\r\n");
+            assert_eq!(reply(line.as_bytes()), Ok(Some((error, line.len()))));
+        }
     }
 
     #[test]
