@@ -40,6 +40,7 @@ mod program;
 mod pump;
 mod record;
 mod redact;
+mod regular;
 mod session;
 mod shutdown;
 #[cfg(test)]

@@ -16,10 +16,11 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::failure::SourceError;
-use super::{regular, target};
+use super::target;
 use crate::destination::{Endpoint, OpenedSocket};
 use crate::opened::Opened;
 use crate::redact;
+use crate::regular;
 use crate::unadmitted::UNADMITTED;
 
 /// How many look-ups a file system that hangs may hold up at a time. The runtime has 512 threads for all

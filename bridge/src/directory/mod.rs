@@ -16,7 +16,6 @@ mod failure;
 mod json;
 pub(crate) mod jwt;
 pub(crate) mod redis;
-mod regular;
 mod source;
 mod target;
 pub(crate) mod token;

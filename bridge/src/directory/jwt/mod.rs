@@ -23,9 +23,10 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use super::Found;
 use super::failure::{NoDestination, SourceError};
-use super::{Found, regular};
 use crate::error_text::error_text;
+use crate::regular;
 use claims::Claims;
 use compact::Parts;
 pub(crate) use key::Key;

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::warn;
 
 use super::super::failure::SourceError;
-use super::super::regular;
 use super::super::token::TokenPlace;
 use super::Rereads;
 use super::line::{self, Unreadable};
 use crate::destination::Endpoint;
+use crate::regular;
 
 /// For how long a file that has changed may go on changing: what is not in it may be still to come.
 pub(super) const SETTLING: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
-//! Files that others write: opened so that nothing else in their place, a FIFO above all, keeps us waiting. Knows
-//! no path and no token.
+//! Regular files: opened so that nothing else in their place, a FIFO above all, keeps us waiting. Knows kinds of
+//! files; must not know what is in them.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -8,12 +8,12 @@ use std::path::Path;
 
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
 
-/// Opens a file to read it. Blocks no longer than its file system does.
+/// Opens a file to read it. Blocks no longer than its file system does. The standard library adds O_CLOEXEC.
 ///
 /// # Errors
 ///
 /// As open(2), and if it is no regular file.
-pub(super) fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     let file = File::options().read(true).custom_flags(O_NONBLOCK | O_NOCTTY).open(path)?;
     let is_file = file.metadata()?.is_file();
     is_file
