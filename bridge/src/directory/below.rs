@@ -34,22 +34,22 @@ const TARGET_MAX: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct Below {
     directory: PathBuf,
-    what: What,
+    entry: Entry,
     permits: Arc<Semaphore>,
 }
 
-/// What the names are names of.
+/// Which entries of the directory have tokens for names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum What {
-    /// Of a file with a target in it; a token's last part counts, as upstream has it.
+pub(crate) enum Entry {
+    /// Files with a target in each; a token's last part counts, as upstream has it.
     File,
-    /// Of a socket, perhaps in a directory of its own.
+    /// Sockets, perhaps in directories of their own.
     Socket,
 }
 
 impl Below {
-    pub(super) fn new(directory: PathBuf, what: What) -> Self {
-        Self { directory, what, permits: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub(super) fn new(directory: PathBuf, entry: Entry) -> Self {
+        Self { directory, entry, permits: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Whether there is a directory.
@@ -65,13 +65,13 @@ impl Below {
     }
 
     pub(super) async fn look_up(&self, token: &str) -> Result<Option<Endpoint>, SourceError> {
-        let Some(name) = name(token, self.what) else { return Ok(None) };
+        let Some(name) = name(token, self.entry) else { return Ok(None) };
         let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let (directory, name, what) = (self.directory.clone(), name.to_owned(), self.what);
+        let (directory, name, entry) = (self.directory.clone(), name.to_owned(), self.entry);
         blocking(move || {
             // Held until the file system answers, whether the client still waits or not.
             let _permit = permit;
-            find(&directory, &name, what)
+            find(&directory, &name, entry)
         })
         .await
     }
@@ -85,17 +85,17 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// The path below the directory that a token is.
-pub(crate) fn name(token: &str, what: What) -> Option<&Path> {
-    let token = match what {
-        What::File => token.rsplit_once('/').map_or(token, |(_, name)| name),
-        What::Socket => token,
+pub(crate) fn name(token: &str, entry: Entry) -> Option<&Path> {
+    let token = match entry {
+        Entry::File => token.rsplit_once('/').map_or(token, |(_, name)| name),
+        Entry::Socket => token,
     };
     let path = Path::new(token);
     let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
     (is_below && !token.is_empty() && !token.contains('\0')).then_some(path)
 }
 
-fn find(directory: &Path, name: &Path, what: What) -> Result<Option<Endpoint>, SourceError> {
+fn find(directory: &Path, name: &Path, entry: Entry) -> Result<Option<Endpoint>, SourceError> {
     let root = fs::canonicalize(directory);
     let root = root.map_err(|error| SourceError::Read(directory.to_owned(), error))?;
     // A token stands in no record whole (K8).
@@ -111,12 +111,12 @@ fn find(directory: &Path, name: &Path, what: What) -> Result<Option<Endpoint>, S
         warn!(target: UNADMITTED, "refused a token: its link leads out of {directory}");
         return Ok(None);
     }
-    match what {
-        What::Socket if kind.is_socket() => {
+    match entry {
+        Entry::Socket if kind.is_socket() => {
             Ok(Some(Endpoint::Opened(OpenedSocket::new(found, shown.to_string_lossy()))))
         }
-        What::File if kind.is_file() => read(&found, shown).map(Some),
-        What::Socket | What::File => Ok(None),
+        Entry::File if kind.is_file() => read(&found, shown).map(Some),
+        Entry::Socket | Entry::File => Ok(None),
     }
 }
 
@@ -193,18 +193,18 @@ mod tests {
         let (outside, directory) = tree();
         let absolute = outside.path().join("secret").to_str().unwrap().to_owned();
         let long = "a".repeat(16_384);
-        for what in [What::File, What::Socket] {
-            let below = Below::new(directory.clone(), what);
+        for entry in [Entry::File, Entry::Socket] {
+            let below = Below::new(directory.clone(), entry);
             for token in [
                 "", ".", "..", "/", "../", "sub/..", "../..", "out", "outside", "loop", "good\0",
                 "\0", "sub", "sub/", "good/x", "absent", &absolute, &long,
             ] {
-                assert_eq!(below.look_up(token).await.unwrap(), None, "{what:?} {token:?}");
+                assert_eq!(below.look_up(token).await.unwrap(), None, "{entry:?} {token:?}");
             }
         }
         let sockets =
             ["../socket", "../tokens2/socket", "sub/../socket", "good", "/socket", "x/socket"];
-        let below = Below::new(directory, What::Socket);
+        let below = Below::new(directory, Entry::Socket);
         assert_eq!(known(&below, &sockets).await, [false; 6]);
     }
 
@@ -213,13 +213,13 @@ mod tests {
     async fn k3_a_token_is_the_name_of_a_file_or_of_a_socket() {
         let (_outside, directory) = tree();
         let address = Address { host: "a.example".into(), port: 5900 };
-        let files = Below::new(directory.clone(), What::File);
+        let files = Below::new(directory.clone(), Entry::File);
         for token in ["good", "in", "../good", "/x/good", "../../tokens2/good"] {
             let found = files.look_up(token).await.unwrap();
             assert_eq!(found, Some(Endpoint::Tcp(address.clone())), "{token}");
         }
         assert_eq!(known(&files, &["sub/deep", "socket", "GOOD"]).await, [false; 3]);
-        let sockets = Below::new(directory.clone(), What::Socket);
+        let sockets = Below::new(directory.clone(), Entry::Socket);
         let real = fs::canonicalize(&directory).unwrap();
         for (token, path) in [
             ("socket", "socket"),
@@ -270,8 +270,8 @@ mod tests {
                 }
             }
         });
-        let sockets = Below::new(directory.clone(), What::Socket);
-        let files = Below::new(directory, What::File);
+        let sockets = Below::new(directory.clone(), Entry::Socket);
+        let files = Below::new(directory, Entry::File);
         let (mut connected, mut read) = (0, 0);
         for _ in 0..3000 {
             if let Some(endpoint) = sockets.look_up("token").await.unwrap() {
@@ -297,7 +297,7 @@ mod tests {
         fs::write(directory.join("empty"), "").unwrap();
         fs::write(directory.join("bytes"), b"\xff:1").unwrap();
         fs::write(directory.join("long"), "a".repeat(5000)).unwrap();
-        let files = Below::new(directory.clone(), What::File);
+        let files = Below::new(directory.clone(), Entry::File);
         for token in ["empty", "bytes", "long"] {
             let error = files.look_up(token).await.unwrap_err().to_string();
             assert!(error.contains(&format!("tokens/{}…: ", &token[..4])), "{error}");
@@ -308,7 +308,7 @@ mod tests {
         {
             assert!(error.to_string().contains("no such file"), "{error}");
         }
-        let none = Below::new("/dev/null".into(), What::File);
+        let none = Below::new("/dev/null".into(), Entry::File);
         assert!(none.prepare().await.unwrap_err().to_string().ends_with("not a directory"));
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Found;
-use super::below::{Below, What};
+use super::below::{Below, Entry};
 use super::failure::{NoDestination, SourceError};
 use super::jwt::Jwt;
 use super::redis::{Redis, RedisServer};
@@ -17,11 +17,12 @@ use super::token_file::{Rereads, TokenFile};
 #[derive(Debug)]
 pub struct Source {
     kind: Kind,
-    of: Of,
+    backend: Backend,
 }
 
+/// What looks a token up.
 #[derive(Debug)]
-enum Of {
+enum Backend {
     Lines(TokenFile),
     Names(Below),
     Server(Box<TokenApi>),
@@ -82,17 +83,27 @@ impl fmt::Display for Kind {
 impl Source {
     /// Looks at nothing yet. Requests have their tokens in `place`.
     pub fn new(kind: Kind, place: TokenPlace) -> Self {
-        let of = match kind.clone() {
-            Kind::TokenFile(path) => Of::Lines(TokenFile::new(path, place, Rereads::WhenChanged)),
-            Kind::ReadOnlyTokenFile(path) => Of::Lines(TokenFile::new(path, place, Rereads::Never)),
-            Kind::TokenFileName(path) => Of::Names(Below::new(path, What::File)),
-            Kind::UnixDomainSocketDirectory(path) => Of::Names(Below::new(path, What::Socket)),
-            Kind::BaseTokenApi(pattern) => Of::Server(TokenApi::new(pattern, Answers::Text).into()),
-            Kind::JsonTokenApi(pattern) => Of::Server(TokenApi::new(pattern, Answers::Json).into()),
-            Kind::JwtTokenApi(path) => Of::Key(Jwt::new(path)),
-            Kind::TokenRedis(server) => Of::Redis(Redis::new(server).into()),
+        let backend = match kind.clone() {
+            Kind::TokenFile(path) => {
+                Backend::Lines(TokenFile::new(path, place, Rereads::WhenChanged))
+            }
+            Kind::ReadOnlyTokenFile(path) => {
+                Backend::Lines(TokenFile::new(path, place, Rereads::Never))
+            }
+            Kind::TokenFileName(path) => Backend::Names(Below::new(path, Entry::File)),
+            Kind::UnixDomainSocketDirectory(path) => {
+                Backend::Names(Below::new(path, Entry::Socket))
+            }
+            Kind::BaseTokenApi(pattern) => {
+                Backend::Server(TokenApi::new(pattern, Answers::Text).into())
+            }
+            Kind::JsonTokenApi(pattern) => {
+                Backend::Server(TokenApi::new(pattern, Answers::Json).into())
+            }
+            Kind::JwtTokenApi(path) => Backend::Key(Jwt::new(path)),
+            Kind::TokenRedis(server) => Backend::Redis(Redis::new(server).into()),
         };
-        Self { kind, of }
+        Self { kind, backend }
     }
 
     /// Reads what it keeps of its tokens, so that the first look-up need not, and says what is wrong.
@@ -101,23 +112,23 @@ impl Source {
     ///
     /// It cannot be used as things are.
     pub async fn prepare(&self) -> Result<(), SourceError> {
-        match &self.of {
-            Of::Lines(files) => files.prepare().await,
-            Of::Names(directory) => directory.prepare().await,
-            Of::Key(jwt) => jwt.prepare().await,
+        match &self.backend {
+            Backend::Lines(files) => files.prepare().await,
+            Backend::Names(directory) => directory.prepare().await,
+            Backend::Key(jwt) => jwt.prepare().await,
             // It may come later, and is asked by those who have a token.
-            Of::Server(_) | Of::Redis(_) => Ok(()),
+            Backend::Server(_) | Backend::Redis(_) => Ok(()),
         }
     }
 
     /// Where this token leads, if it is known.
     pub(super) async fn look_up(&self, token: &str) -> Result<Option<Found>, NoDestination> {
-        let found = match &self.of {
-            Of::Lines(files) => files.look_up(token).await,
-            Of::Names(directory) => directory.look_up(token).await,
-            Of::Server(server) => server.look_up(token).await,
-            Of::Redis(server) => server.look_up(token).await,
-            Of::Key(jwt) => return jwt.look_up(token).await.map(Some),
+        let found = match &self.backend {
+            Backend::Lines(files) => files.look_up(token).await,
+            Backend::Names(directory) => directory.look_up(token).await,
+            Backend::Server(server) => server.look_up(token).await,
+            Backend::Redis(server) => server.look_up(token).await,
+            Backend::Key(jwt) => return jwt.look_up(token).await.map(Some),
         };
         Ok(found?.map(|endpoint| Found { endpoint, expires: None }))
     }

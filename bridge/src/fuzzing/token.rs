@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::destination::Endpoint;
-use crate::directory::below::{What, name};
+use crate::directory::below::{Entry, name};
 use crate::directory::token::{of_host, of_query};
 use crate::directory::token_file::line;
 
@@ -34,8 +34,8 @@ fn query(text: &str) {
     let encoded = utf8_percent_encode(&token, NON_ALPHANUMERIC);
     let again = of_query(&format!("token=&x=y&token={encoded}&token=other"));
     assert_eq!(again.as_deref(), Some(if token.is_empty() { "other" } else { &*token }));
-    for what in [What::File, What::Socket] {
-        let Some(path) = name(&token, what) else { continue };
+    for entry in [Entry::File, Entry::Socket] {
+        let Some(path) = name(&token, entry) else { continue };
         let below = Path::new("/tokens").join(path);
         let inside = below.strip_prefix("/tokens").expect("below the directory");
         assert!(inside.components().all(|part| matches!(part, Component::Normal(_))));

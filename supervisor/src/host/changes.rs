@@ -42,8 +42,8 @@ pub(crate) struct Changes {
     seen: Seen,
     watch: Option<Watch>,
     last_look: Instant,
-    /// Whether the kernel tells of directories that were not looked into since it does.
-    is_unsure: bool,
+    /// Whether something may have changed before the kernel began to tell of these directories.
+    may_have_missed: bool,
 }
 
 /// What tells a file from the one that was there before.
@@ -70,7 +70,7 @@ impl Changes {
     /// Of what is at the paths from here on. Blocks.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         let seen = Seen::look(&paths);
-        Self { paths, seen, watch: None, last_look: Instant::now(), is_unsure: false }
+        Self { paths, seen, watch: None, last_look: Instant::now(), may_have_missed: false }
     }
 
     /// The next change since the last, once the files are at rest. Cancel-safe. Whoever rings `asked`
@@ -78,7 +78,7 @@ impl Changes {
     pub(crate) async fn next(&mut self, asked: &Notify) {
         self.watch();
         loop {
-            if !std::mem::take(&mut self.is_unsure) {
+            if !std::mem::take(&mut self.may_have_missed) {
                 self.occasion(asked).await;
             }
             let mut seen = self.look().await;
@@ -135,7 +135,7 @@ impl Changes {
         self.watch = Watch::begin(wanted.clone())
             .inspect_err(|error| debug!("no inotify, certificates are looked at only: {error}"))
             .ok();
-        self.is_unsure = self.watch.is_some();
+        self.may_have_missed = self.watch.is_some();
     }
 }
 

@@ -13,13 +13,11 @@ use aws_lc_rs::rsa::{
     OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm, OaepPrivateDecryptingKey,
 };
 
-use super::Invalid;
 use super::compact::Encrypted;
 use super::key::Key;
+use super::{Invalid, OTHER_ALGORITHM};
 
 const FAILED: Invalid = "it cannot be decrypted with the key";
-
-const OTHER: Invalid = "its algorithm is none that the key is for";
 
 impl Encrypted<'_> {
     /// What is in it, if it is for this key.
@@ -46,7 +44,7 @@ impl Encrypted<'_> {
             (Key::Rsa { private: Some(key), .. }, "RSA-OAEP-256") => {
                 self.opened(&OAEP_SHA256_MGF1SHA256, key)
             }
-            (Key::Secret(_) | Key::Rsa { .. } | Key::Other(_), _) => Err(OTHER),
+            (Key::Secret(_) | Key::Rsa { .. } | Key::Other(_), _) => Err(OTHER_ALGORITHM),
         }
     }
 

@@ -40,6 +40,8 @@ const KEY_MAX: u64 = 64 * 1024;
 /// Why a token is not taken, whoever made it.
 pub(crate) type Invalid = &'static str;
 
+const OTHER_ALGORITHM: Invalid = "its algorithm is none that the key is for";
+
 /// The file of the key that tokens are made with.
 #[derive(Debug)]
 pub(super) struct Jwt {

@@ -9,9 +9,9 @@ use aws_lc_rs::signature::{
     UnparsedPublicKey, VerificationAlgorithm,
 };
 
-use super::Invalid;
 use super::compact::Signed;
 use super::key::{Key, Public};
+use super::{Invalid, OTHER_ALGORITHM};
 
 impl Signed<'_> {
     /// The payload, if the key made the signature.
@@ -36,7 +36,7 @@ fn mac(name: &str) -> Result<hmac::Algorithm, Invalid> {
         "HS256" => hmac::HMAC_SHA256,
         "HS384" => hmac::HMAC_SHA384,
         "HS512" => hmac::HMAC_SHA512,
-        _ => return Err(OTHER),
+        _ => return Err(OTHER_ALGORITHM),
     })
 }
 
@@ -53,8 +53,6 @@ fn of_public_key(key: &Public, name: &str) -> Result<&'static dyn VerificationAl
         (Some(P384), "ES384") => &ECDSA_P384_SHA384_FIXED,
         (Some(P521), "ES512") => &ECDSA_P521_SHA512_FIXED,
         (Some(Ed25519), "EdDSA" | "Ed25519") => &ED25519,
-        _ => return Err(OTHER),
+        _ => return Err(OTHER_ALGORITHM),
     })
 }
-
-const OTHER: Invalid = "its algorithm is none that the key is for";

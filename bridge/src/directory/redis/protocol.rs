@@ -38,29 +38,29 @@ pub(crate) fn command(words: &[&[u8]]) -> Vec<u8> {
 /// The answer at the beginning of these bytes, and how long it is. None: it is not all there yet.
 pub(crate) fn reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, &'static str> {
     let Some(end) = bytes.iter().take(LINE_MAX).position(|byte| *byte == b'\n') else {
-        return if bytes.len() < LINE_MAX { Ok(None) } else { Err(OTHER) };
+        return if bytes.len() < LINE_MAX { Ok(None) } else { Err(NOT_REDIS) };
     };
-    let line = bytes[..end].strip_suffix(b"\r").ok_or(OTHER)?;
-    let (kind, line) = line.split_first().ok_or(OTHER)?;
+    let line = bytes[..end].strip_suffix(b"\r").ok_or(NOT_REDIS)?;
+    let (kind, line) = line.split_first().ok_or(NOT_REDIS)?;
     let start = end + 1;
     match kind {
         b'+' => Ok(Some((Reply::Status, start))),
         b'-' => Ok(Some((Reply::Error(shown(line)), start))),
         b'$' if line == b"-1" => Ok(Some((Reply::Nil, start))),
         b'$' => {
-            let length = length(line).ok_or(OTHER)?;
+            let length = length(line).ok_or(NOT_REDIS)?;
             if length > VALUE_MAX {
                 return Err("its answer is longer than 64 KiB");
             }
             let Some(rest) = bytes[start..].get(..length + 2) else { return Ok(None) };
-            let value = rest.strip_suffix(b"\r\n").ok_or(OTHER)?;
+            let value = rest.strip_suffix(b"\r\n").ok_or(NOT_REDIS)?;
             Ok(Some((Reply::Value(value.to_owned()), start + rest.len())))
         }
-        _ => Err(OTHER),
+        _ => Err(NOT_REDIS),
     }
 }
 
-const OTHER: &str = "it does not speak as Redis does";
+const NOT_REDIS: &str = "it does not speak as Redis does";
 
 fn length(digits: &[u8]) -> Option<usize> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);

@@ -95,7 +95,7 @@ pub(super) fn settles_in(first: Instant) -> Duration {
 pub(super) struct Table {
     pub(super) seen: Seen,
     /// Whether it may have changed since in a way that its stamp does not show.
-    is_doubtful: bool,
+    may_have_changed: bool,
     targets: HashMap<Box<str>, Endpoint>,
     /// The token of a last line that has no end yet: its target may not be whole.
     unfinished: Option<Box<str>>,
@@ -120,11 +120,11 @@ impl Table {
             return unusable("it is longer than 256 MiB");
         }
         let seen = Seen::new(Stamp::of(&metadata), before.map(|before| before.seen));
-        let is_doubtful = seen.stamp.age() < TICK;
+        let may_have_changed = seen.stamp.age() < TICK;
         let mut text = Vec::with_capacity(usize::try_from(metadata.size()).unwrap_or_default());
         file.take(LONGEST).read_to_end(&mut text).map_err(failed)?;
         let mut table = Self::parse(&text, place, seen);
-        table.is_doubtful = is_doubtful;
+        table.may_have_changed = may_have_changed;
         // A line that was named is not named again each time that another changes.
         let is_named = |before: &Table| {
             before.is_complained_of.load(Relaxed) && before.unreadable == table.unreadable
@@ -136,7 +136,7 @@ impl Table {
     fn parse(text: &[u8], place: TokenPlace, seen: Seen) -> Self {
         let mut table = Self {
             seen,
-            is_doubtful: false,
+            may_have_changed: false,
             targets: HashMap::new(),
             unfinished: None,
             unreadable: Vec::new(),
@@ -166,7 +166,7 @@ impl Table {
 
     /// Whether it is what a file has whose stamp is now this.
     pub(super) fn is_of(&self, stamp: &Stamp) -> bool {
-        self.seen.stamp == *stamp && !self.is_doubtful
+        self.seen.stamp == *stamp && !self.may_have_changed
     }
 
     /// Where a token leads, if that is known.
