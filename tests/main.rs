@@ -8,6 +8,7 @@
 //! | `kernel` | older kernels, and containers that refuse and hide much (F2–F4, F7, F14) |
 //! | `listening` | Unix sockets in the place of a port, and inetd (U3, U4) |
 //! | `tokens` | one port, many targets, and targets at Unix sockets (K1–K7, U3) |
+//! | `plugins` | helpers and Python classes that know tokens, or who is let in (U8, U9) |
 //! | `in_place` | command lines of the Python websockify, as people have them (U1) |
 //! | `tls` | encryption, client certificates, authentication (T1–T6) |
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
@@ -41,6 +42,7 @@ mod listening;
 mod manual;
 mod packaging;
 mod plain;
+mod plugins;
 mod programs;
 mod promises;
 mod proxies;

@@ -18,6 +18,7 @@ const AFTER: &[&str] = &[
     "wrapping",
     "listening",
     "tokens",
+    "helpers",
     "encryption",
     "protocols",
     "service",
@@ -152,7 +153,7 @@ fn f58_the_pages_explain_every_authentication_plugin() {
 fn k1_the_pages_explain_every_token_plugin() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let (readme, section) = (read("README.md"), read("man/sections/tokens.roff"));
-    assert!(websockify::token_plugins().count() >= 4);
+    assert!(websockify::token_plugins().count() >= 5);
     for plugin in websockify::token_plugins() {
         assert!(readme.contains(&format!("`{plugin}`")), "README.md: {plugin}");
         assert!(section.contains(&format!(".TP\n.B {plugin}\n")), "tokens.roff: {plugin}");

@@ -1,5 +1,6 @@
 //! One port, many targets (K), and targets at Unix sockets (U3).
 
+pub(crate) mod helper;
 mod json_web_tokens;
 mod redis;
 mod secrets;
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 use crate::support::{Service, WEBSOCKIFY, Websockify, connect, echo, free_port, read_to_end};
 
 /// A service that says its name to whoever connects, and no more.
-fn named(name: &'static str) -> Service {
+pub(crate) fn named(name: &'static str) -> Service {
     Service::new(move |mut stream| {
         let _ = stream.write_all(name.as_bytes());
         // It is the client that ends the session.
@@ -40,7 +41,7 @@ fn named_at(path: &Path, name: &'static str) {
 }
 
 /// A websockify in `directory` that is open, and its port.
-fn bridge(directory: &TempDir, options: &[&str]) -> (Websockify, u16) {
+pub(crate) fn bridge(directory: &TempDir, options: &[&str]) -> (Websockify, u16) {
     let port = free_port();
     let mut command = std::process::Command::new(WEBSOCKIFY);
     command.arg(port.to_string()).args(options).current_dir(directory);
@@ -51,7 +52,12 @@ fn bridge(directory: &TempDir, options: &[&str]) -> (Websockify, u16) {
 
 /// A handshake for this path and host, with further headers. Who is let in gets what the target says first; who
 /// is not, the status and the text.
-fn handshake(port: u16, path: &str, host: &str, headers: &str) -> Result<String, (u16, String)> {
+pub(crate) fn handshake(
+    port: u16,
+    path: &str,
+    host: &str,
+    headers: &str,
+) -> Result<String, (u16, String)> {
     let mut stream = connect(port);
     write!(
         stream,
@@ -76,7 +82,7 @@ fn handshake(port: u16, path: &str, host: &str, headers: &str) -> Result<String,
     Ok(String::from_utf8(said).unwrap())
 }
 
-fn read_head(stream: &mut TcpStream) -> String {
+pub(crate) fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -87,12 +93,12 @@ fn read_head(stream: &mut TcpStream) -> String {
 }
 
 /// By the token in the query.
-fn by_token(port: u16, token: &str) -> Result<String, (u16, String)> {
+pub(crate) fn by_token(port: u16, token: &str) -> Result<String, (u16, String)> {
     handshake(port, &format!("/websockify?token={token}"), "localhost", "")
 }
 
 /// The status of who is not let in.
-fn refused(port: u16, token: &str) -> u16 {
+pub(crate) fn refused(port: u16, token: &str) -> u16 {
     by_token(port, token).expect_err(token).0
 }
 

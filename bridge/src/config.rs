@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use crate::admission::auth::Auth;
 use crate::directory::Directory;
 use crate::private::Private;
+use crate::questions::Asked;
 use crate::tap::Traffic;
 use crate::tls::{Connector, Plain, Tls};
 
@@ -72,7 +73,9 @@ pub struct Access {
     pub plain: Plain,
     /// What a client must show before it gets a session; may change at any time, for the clients to come.
     pub auth: Option<watch::Receiver<Auth>>,
-    /// Whether it must show that for files too.
+    /// Who is asked besides whether it gets one, when it is known where it goes.
+    pub judge: Option<Asked>,
+    /// Whether it must show that, and be let in by him, for files too.
     pub web_auth: bool,
     /// Files that no web request is answered with, wherever they lie.
     pub private: Arc<Private>,
@@ -86,6 +89,7 @@ impl Default for Access {
             asked: Arc::default(),
             plain: Plain::Served,
             auth: None,
+            judge: None,
             web_auth: false,
             private: Arc::default(),
         }

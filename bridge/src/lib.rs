@@ -6,7 +6,7 @@
 //! - `connection` has the way of one connection on one screen; `peer` says who it is,
 //! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
 //! - `http` answers its requests until one is a handshake, which `ws` reads and `admission` lets in;
-//!   `unadmitted` records who was turned away,
+//!   `unadmitted` records who was turned away; `questions` are what a helper outside of the bridge is asked,
 //! - `book` knows it from then on; `session` takes it to its `destination`: `net` connects to a service,
 //!   and `program` holds and lets through those who go to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
@@ -38,6 +38,7 @@ mod peer;
 mod private;
 mod program;
 mod pump;
+mod questions;
 mod record;
 mod redact;
 mod regular;
@@ -74,6 +75,7 @@ pub use error_text::error_text;
 pub use net::{Connection, Listener, zone};
 pub use private::Private;
 pub use program::{Gate, Program, Readiness};
+pub use questions::{Asked, NoAnswer, Question, Questions, Rejection, Reply, Shown, Verdict};
 pub use shutdown::Shutdown;
 pub use tap::{TRAFFIC_LEGEND, Traffic};
 pub use unadmitted::UNADMITTED;

@@ -131,6 +131,14 @@ impl From<Program> for Gate {
 }
 
 impl Gate {
+    /// Where the program listens, if it does now.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match *self.program.readiness.borrow() {
+            Readiness::Ready(address) => Some(address),
+            Readiness::Waiting | Readiness::Gone => None,
+        }
+    }
+
     /// What a client has that comes now.
     pub(crate) fn hold(&self) -> Hold {
         Hold { left: self.program.hold, has_lost: false }

@@ -40,6 +40,24 @@ pub(crate) fn token(token: &str) -> String {
     format!("{shown}…")
 }
 
+/// What somebody else says of a client, without these secrets of it.
+pub(crate) fn without<'a>(said: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
+    let long = secrets.into_iter().filter(|secret| secret.chars().count() > OF_SECRET);
+    let shown = long.fold(said.to_owned(), |said, secret| said.replace(secret, &token(secret)));
+    text(&shown).into_owned()
+}
+
+/// Whether what is called so is a secret.
+pub(crate) fn is_secret(name: &str) -> bool {
+    has_one(name.as_bytes(), &SECRETS) || has_one(name.as_bytes(), &["cookie"])
+}
+
+fn has_one(name: &[u8], words: &[&str]) -> bool {
+    words
+        .iter()
+        .any(|word| name.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes())))
+}
+
 /// Anything else.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(LONGEST) {
@@ -55,11 +73,8 @@ fn secret(pair: &str) -> Option<String> {
     let mut start = 0;
     for (at, _) in pair.match_indices('=') {
         let name = &pair.as_bytes()[start..at];
-        let is_secret = SECRETS.iter().any(|word| {
-            name.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
-        });
         start = at + 1;
-        if is_secret {
+        if has_one(name, &SECRETS) {
             return Some(format!("{}{}", &pair[..start], token(&pair[start..])));
         }
     }
@@ -99,6 +114,18 @@ mod tests {
             ("/token=abcdefgh", "/token=abcdefgh"),
         ] {
             assert_eq!(path(typed), expected, "{typed}");
+        }
+    }
+
+    #[test]
+    fn k8_what_a_helper_says_is_cut_where_it_repeats_a_secret() {
+        let said = "KeyError: 'abcdefgh', not abc";
+        assert_eq!(without(said, ["abcdefgh", "abc", ""]), "KeyError: 'abcd…', not abc");
+        assert_eq!(without(&"x".repeat(LONGEST + 1), []).chars().count(), LONGEST + 1);
+        for (name, expected) in
+            [("authorization", true), ("Cookie", true), ("x-api-key", true), ("host", false)]
+        {
+            assert_eq!(is_secret(name), expected, "{name}");
         }
     }
 

@@ -26,13 +26,13 @@ tlsv1_2\t''
 tlsv1_3\t''"
 complete -c websockify -l ssl-ciphers -d 'Cipher suites, as OpenSSL calls them [default: all]' -r
 complete -c websockify -l cafile -d 'Authorities for those, in PEM [default: the system\'s]' -r -F
-complete -c websockify -l auth-plugin -d 'BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin [default: none]' -r
-complete -c websockify -l auth-source -d 'What that expects: user:password, names, origins [default: none]' -r
+complete -c websockify -l auth-plugin -d 'BasicHTTPAuth|ClientCertCNAuth|ExpectOrigin|Helper [default: none]' -r
+complete -c websockify -l auth-source -d 'Its user:password, names, origins or program [default: none]' -r
 complete -c websockify -l auth-source-file -d 'File with LIST in it, read again on SIGHUP [default: none]' -r -F
 complete -c websockify -l unix-target -d 'Unix socket to bridge to, instead of TARGET_ADDR [default: none]' -r -F
 complete -c websockify -l target-cafile -d 'Authorities for that, in PEM [default: the system\'s]' -r -F
 complete -c websockify -l token-plugin -d 'What knows where tokens lead, as TokenFile does [default: none]' -r
-complete -c websockify -l token-source -d 'What that asks: a file, directory, URL or server [default: none]' -r
+complete -c websockify -l token-source -d 'What that asks: file, URL, server or program [default: none]' -r
 complete -c websockify -l token-source-file -d 'File with ARG in it, read again on SIGHUP [default: none]' -r -F
 complete -c websockify -l target-config -d 'The same as TokenFile with this source [default: none]' -r -F
 complete -c websockify -l target-allow -d 'Where they may lead: CIDR or NAME[:PORTS], unix:DIR [default: all]' -r

@@ -1,48 +1,69 @@
-//! What clients must show, through our life: known before anything is started, and read anew on SIGHUP where it
-//! stands in a file. Knows nothing of clients.
+//! What clients must show, or what is asked for each, through our life: known before anything is started. What clients
+//! must show is read anew on SIGHUP where it stands in a file. Knows nothing of clients.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
-use bridge::Auth;
+use anyhow::{Context, Result, anyhow, bail};
 use bridge::tls::Sources;
+use bridge::{Asked, Auth};
 use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use crate::config::{AuthSource, AuthSpec, expected_auth};
+use crate::config::{AuthKind, AuthSource, AuthSpec, expected_auth};
 use crate::exit::Failure;
+use crate::helper::Helper;
 use crate::value_file;
 
-/// What clients must show.
+/// Who is let in.
 #[derive(Debug)]
 pub(crate) struct Authentication {
     spec: AuthSpec,
-    expected: watch::Sender<Auth>,
+    by: By,
     /// Held while it is read.
     reading: Arc<Mutex<()>>,
+}
+
+#[derive(Debug)]
+enum By {
+    /// What a client shows.
+    Client(watch::Sender<Auth>),
+    /// What a helper says, which is to be started until it is.
+    Helper(Asked, Option<Helper>),
 }
 
 impl Authentication {
     /// Reads the file, if there is one, while the person who asked for it can be told.
     pub(crate) fn open(spec: &AuthSpec) -> Result<Self> {
-        let expected = expected(spec, Sources::Any)?;
-        let reading = Arc::default();
-        Ok(Self { spec: spec.clone(), expected: watch::Sender::new(expected), reading })
+        let by = match expected(spec, Sources::Any)? {
+            AuthKind::Client(auth) => By::Client(watch::Sender::new(auth)),
+            AuthKind::Helper(helper) => {
+                let (helper, asked) = Helper::new(helper);
+                By::Helper(asked, Some(helper))
+            }
+        };
+        Ok(Self { spec: spec.clone(), by, reading: Arc::default() })
     }
 
-    /// Reads the file anew, for the clients to come. One that cannot be used changes nothing.
-    pub(crate) fn reload(&self) {
-        if matches!(self.spec.source, AuthSource::Typed(_)) {
-            return;
+    /// The program that is to be started, once.
+    pub(crate) fn take_helper(&mut self) -> Option<Helper> {
+        match &mut self.by {
+            By::Client(_) => None,
+            By::Helper(_, helper) => helper.take(),
         }
-        let (spec, used) = (self.spec.clone(), self.expected.clone());
+    }
+
+    /// Reads the file anew, for the clients to come. One that cannot be used changes nothing; a helper goes on, and
+    /// knows itself what is new.
+    pub(crate) fn reload(&self) {
+        let (By::Client(used), AuthSource::In(_)) = (&self.by, &self.spec.source) else { return };
+        let (spec, used) = (self.spec.clone(), used.clone());
         let reading = Arc::clone(&self.reading);
         tokio::spawn(async move {
             // What is read last is what counts.
             let _alone = reading.lock().await;
-            let read = spawn_blocking(move || expected(&spec, Sources::Regular)).await;
+            let read = spawn_blocking(move || of_client(&spec)).await;
             match read.map_err(Into::into).flatten() {
                 Ok(expected) => {
                     used.send_replace(expected);
@@ -56,20 +77,38 @@ impl Authentication {
         });
     }
 
-    /// What the bridge asks clients for.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Auth> {
-        self.expected.subscribe()
+    /// What the bridge asks clients for, if it does.
+    pub(crate) fn of_client(&self) -> Option<watch::Receiver<Auth>> {
+        match &self.by {
+            By::Client(auth) => Some(auth.subscribe()),
+            By::Helper(..) => None,
+        }
+    }
+
+    /// Whom the bridge asks, if it does.
+    pub(crate) fn judge(&self) -> Option<Asked> {
+        match &self.by {
+            By::Client(_) => None,
+            By::Helper(asked, _) => Some(asked.clone()),
+        }
     }
 }
 
-fn expected(spec: &AuthSpec, sources: Sources) -> Result<Auth> {
+fn of_client(spec: &AuthSpec) -> Result<Auth> {
+    match expected(spec, Sources::Regular)? {
+        AuthKind::Client(auth) => Ok(auth),
+        AuthKind::Helper(_) => bail!("a helper is started once"),
+    }
+}
+
+fn expected(spec: &AuthSpec, sources: Sources) -> Result<AuthKind> {
     let path = match &spec.source {
-        AuthSource::Typed(auth) => return Ok(auth.clone()),
+        AuthSource::Typed(kind) => return Ok(kind.clone()),
         AuthSource::In(path) => path,
     };
     let text = value_file::read(path, sources)?;
     let text = String::from_utf8(text).map_err(|_| anyhow!("it is not text in UTF-8"));
-    text.and_then(|text| expected_auth(spec.plugin, &text).map_err(|why| anyhow!(why)))
+    text.and_then(|text| expected_auth(&spec.plugin, &text).map_err(|why| anyhow!(why)))
         .with_context(|| format!("cannot read {}", path.display()))
 }
 

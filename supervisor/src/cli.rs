@@ -228,11 +228,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Encryption and authentication")]
     pub(crate) cafile: Option<PathBuf>,
 
-    /// BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin [default: none]
+    /// BasicHTTPAuth|ClientCertCNAuth|ExpectOrigin|Helper [default: none]
     #[arg(long, value_name = "NAME", help_heading = "Encryption and authentication")]
     pub(crate) auth_plugin: Option<String>,
 
-    /// What that expects: user:password, names, origins [default: none]
+    /// Its user:password, names, origins or program [default: none]
     #[arg(long, value_name = "LIST", help_heading = "Encryption and authentication")]
     pub(crate) auth_source: Option<String>,
 
@@ -265,7 +265,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", help_heading = "Targets")]
     pub(crate) token_plugin: Option<String>,
 
-    /// What that asks: a file, directory, URL or server [default: none]
+    /// What that asks: file, URL, server or program [default: none]
     #[arg(long, value_name = "ARG", help_heading = "Targets")]
     pub(crate) token_source: Option<OsString>,
 
@@ -336,17 +336,20 @@ pub(crate) enum AuthPlugin {
     BasicHttpAuth,
     ClientCertCnAuth,
     ExpectOrigin,
+    /// A program of its own; no Python class is called so.
+    Helper,
 }
 
 impl AuthPlugin {
-    pub(crate) const ALL: [Self; 3] =
-        [Self::BasicHttpAuth, Self::ClientCertCnAuth, Self::ExpectOrigin];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::BasicHttpAuth, Self::ClientCertCnAuth, Self::ExpectOrigin, Self::Helper];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::BasicHttpAuth => "BasicHTTPAuth",
             Self::ClientCertCnAuth => "ClientCertCNAuth",
             Self::ExpectOrigin => "ExpectOrigin",
+            Self::Helper => "Helper",
         }
     }
 }
@@ -362,10 +365,12 @@ pub(crate) enum TokenPlugin {
     JsonTokenApi,
     JwtTokenApi,
     TokenRedis,
+    /// A program of its own; no Python class is called so.
+    Helper,
 }
 
 impl TokenPlugin {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::TokenFile,
         Self::ReadOnlyTokenFile,
         Self::TokenFileName,
@@ -374,6 +379,7 @@ impl TokenPlugin {
         Self::JsonTokenApi,
         Self::JwtTokenApi,
         Self::TokenRedis,
+        Self::Helper,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -386,6 +392,7 @@ impl TokenPlugin {
             Self::JsonTokenApi => "JSONTokenApi",
             Self::JwtTokenApi => "JWTTokenApi",
             Self::TokenRedis => "TokenRedis",
+            Self::Helper => "Helper",
         }
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod access;
 pub(crate) mod address;
 mod allowed;
 mod auth;
+mod helper;
 mod listen;
 mod log;
 mod origin;
@@ -27,9 +28,10 @@ use crate::log::letters::Legend;
 use crate::program::state::{Policy, WrapMode};
 use crate::usage::{UsageError, invalid};
 use access::Access;
-pub(crate) use auth::{AuthSource, AuthSpec, expected as expected_auth};
+pub(crate) use auth::{AuthBy, AuthKind, AuthSource, AuthSpec, expected as expected_auth};
+pub(crate) use helper::{Class, HelperSpec};
 pub(crate) use listen::Listen;
-pub(crate) use tokens::{TokenSource, TokensSpec, kind as token_kind};
+pub(crate) use tokens::{TokenKind, TokenSource, TokensSpec, kind as token_kind};
 
 /// Everything that was asked for. Made once, and never changed.
 #[derive(Debug)]
@@ -168,16 +170,20 @@ impl Config {
         })
     }
 
-    /// Whether the value of this option, of those that may, has a password in it.
+    /// Whether the value of this option, of those that may, has a password in it. What a class of somebody's is told may
+    /// be one.
     pub(crate) fn is_secret(&self, option: &str) -> bool {
         match option {
-            "auth-source" => {
-                let plugin = self.access.auth.as_ref().map(|auth| auth.plugin);
-                plugin == Some(AuthPlugin::BasicHttpAuth)
-            }
+            "auth-source" => self.access.auth.as_ref().is_some_and(|auth| match &auth.plugin {
+                AuthBy::Ours(plugin) => *plugin == AuthPlugin::BasicHttpAuth,
+                AuthBy::Class(_) => true,
+            }),
             "token-source" => match &self.destination {
                 Destination::Tokens(TokensSpec { source: TokenSource::Typed(kind), .. }) => {
-                    kind.path().is_none()
+                    match kind {
+                        TokenKind::Own(kind) => kind.path().is_none(),
+                        TokenKind::Helper(helper) => matches!(helper, HelperSpec::Class(_)),
+                    }
                 }
                 _ => false,
             },
@@ -418,7 +424,7 @@ mod tests {
             ),
             (
                 "80 --auth-plugin=Magic --auth-source=x a:1",
-                "'Magic' for '--auth-plugin': expected BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin",
+                "'Magic' for '--auth-plugin': expected BasicHTTPAuth, ClientCertCNAuth, ",
             ),
             ("80 --legacy-syslog a:1", "'--legacy-syslog' needs '--syslog'"),
             ("80 --syslog=a:x a:1", "'a:x' for '--syslog'"),

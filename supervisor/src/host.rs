@@ -29,6 +29,7 @@ use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::log::Log;
+use crate::processes::Aside;
 use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
 use directories::Directories;
@@ -48,6 +49,8 @@ pub(crate) struct Host<'a> {
     pub(crate) authentication: Option<Authentication>,
     pub(crate) target_tls: Option<TargetTls>,
     pub(crate) tokens: Option<Tokens>,
+    /// Our children that are none of the program's.
+    pub(crate) aside: Aside,
     /// Our own files, that nobody is served.
     pub(crate) private: Arc<Private>,
     pub(crate) directories: Directories,
@@ -89,7 +92,8 @@ impl Host<'_> {
                 tls: self.certificates.subscribe(),
                 asked: self.certificates.asked(),
                 plain: config.access.plain,
-                auth: self.authentication.as_ref().map(Authentication::subscribe),
+                auth: self.authentication.as_ref().and_then(Authentication::of_client),
+                judge: self.authentication.as_ref().and_then(Authentication::judge),
                 web_auth: config.access.web_auth,
                 private: Arc::clone(&self.private),
             },

@@ -11,6 +11,7 @@ mod clock;
 mod config;
 mod engine;
 mod exit;
+mod helper;
 mod host;
 mod log;
 mod processes;
@@ -37,10 +38,12 @@ use futures_util::future::OptionFuture;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
 
+use authentication::Authentication;
 use cli::{Args, Refusal};
 use config::{Config, Destination, Listen};
 pub use exit::ExitStatus;
 use exit::Failure;
+use helper::{Helpers, Surroundings};
 use host::daemon::{self, Caller, Role};
 use host::pid_file::PidFile;
 use host::progress::Progress;
@@ -48,9 +51,11 @@ use host::public::PublicEndpoint;
 use host::signals::{Signal, Signals};
 use host::{Host, command_line, inetd, systemd};
 use log::{Escaped, Log, Requested, Stderr};
+use processes::Aside;
 use relay::{Announcement, ProgramRelay, Relay};
 use resources::Resources;
 use target_tls::TargetTls;
+use tokens::Tokens;
 use usage::UsageError;
 
 /// The command line's definition, for the manual page and the shell completions.
@@ -221,16 +226,25 @@ fn work(
         let Resources {
             public,
             mut certificates,
-            authentication,
+            mut authentication,
             mut target_tls,
-            tokens,
+            mut tokens,
             private,
             directories,
             open_files,
             ..
         } = resources;
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
-        let signals = Signals::catch().context("cannot catch signals")?;
+        let mut signals = Signals::catch().context("cannot catch signals")?;
+        let aside = Aside::default();
+        let surroundings = Surroundings { open_files, aside: aside.clone() };
+        let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);
+        let lets_in = authentication.as_mut().and_then(Authentication::take_helper);
+        let helpers = tokio::select! {
+            helpers = Helpers::start(knows_tokens, lets_in, &surroundings) => helpers?,
+            // A plugin may take its time.
+            () = signals.stop() => return Ok(ExitStatus::SUCCESS),
+        };
         let renewal = certificates.renew(Arc::clone(&private));
         let of_targets = target_tls.as_mut().map(TargetTls::renew);
         let host = Host {
@@ -241,6 +255,7 @@ fn work(
             authentication,
             target_tls,
             tokens,
+            aside,
             private,
             directories,
             open_files,
@@ -251,6 +266,7 @@ fn work(
             never = watchdog => match never {},
             never = renewal => match never {},
             Some(never) = OptionFuture::from(of_targets) => match never {},
+            () = helpers.serve() => unreachable!("helpers are asked as long as we run"),
             never = log.count_repeats() => match never {},
         }
     });

@@ -1,12 +1,14 @@
 //! The processes below us: found, told apart, signalled and reaped. Knows nothing of what the program
 //! is for, and asks no socket.
 
+mod aside;
 mod exits;
 mod process;
 mod reap;
 mod table;
 mod tree;
 
+pub(crate) use aside::Aside;
 pub(crate) use exits::Exits;
 pub(crate) use process::{Process, list};
 pub(crate) use reap::Reaper;

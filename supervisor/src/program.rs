@@ -25,6 +25,8 @@ use crate::exit::{ExitStatus, Failure};
 use crate::host::Host;
 use crate::host::signals::Signal;
 use crate::relay::{ProgramRelay, RelayEvent};
+pub(crate) use output::log_lines;
+pub(crate) use spawn::undo_ours;
 use state::{Event, State, ended_unheard, step};
 use supervisor::Supervisor;
 

@@ -6,15 +6,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use bridge::tls::Sources;
 use bridge::{Directory, Kind, Private, Source};
 use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use crate::config::{TokenSource, TokensSpec, token_kind};
+use crate::config::{TokenKind, TokenSource, TokensSpec, token_kind};
 use crate::exit::Failure;
+use crate::helper::Helper;
 use crate::value_file;
 
 /// The source of our tokens.
@@ -24,6 +25,9 @@ pub(crate) struct Tokens {
     source: watch::Sender<Arc<Source>>,
     /// Held while it is read.
     reading: Arc<Mutex<()>>,
+    /// The program that is to be asked, until it is started.
+    helper: Option<Helper>,
+    is_helper: bool,
 }
 
 impl Tokens {
@@ -31,12 +35,25 @@ impl Tokens {
     pub(crate) fn open(spec: &TokensSpec) -> Result<Self> {
         let kind = kind(spec, Sources::Any)?;
         // Upstream does not start without it either. Other sources may come later.
-        if let Kind::TokenFileName(path) = &kind {
+        if let TokenKind::Own(Kind::TokenFileName(path)) = &kind {
             std::fs::metadata(path.join(""))
                 .with_context(|| format!("cannot read tokens from {}", path.display()))?;
         }
-        let source = watch::Sender::new(Arc::new(Source::new(kind, spec.place)));
-        Ok(Self { spec: spec.clone(), source, reading: Arc::default() })
+        let (source, helper) = match kind {
+            TokenKind::Own(kind) => (Source::new(kind, spec.place), None),
+            TokenKind::Helper(helper) => {
+                let (helper, asked) = Helper::new(helper);
+                (Source::asked(helper.name(), asked), Some(helper))
+            }
+        };
+        let source = watch::Sender::new(Arc::new(source));
+        let (is_helper, reading) = (helper.is_some(), Arc::default());
+        Ok(Self { spec: spec.clone(), source, reading, helper, is_helper })
+    }
+
+    /// The program that is to be started, once.
+    pub(crate) fn take_helper(&mut self) -> Option<Helper> {
+        self.helper.take()
     }
 
     /// Reads the source, and says what is wrong with it. Needs a runtime.
@@ -50,8 +67,11 @@ impl Tokens {
     }
 
     /// Makes the source anew, for the clients to come; what it stands in is ours alone then. One that cannot be used
-    /// changes nothing.
+    /// changes nothing; a helper goes on, and knows itself what is new.
     pub(crate) fn reload(&self, private: &Arc<Private>) {
+        if self.is_helper {
+            return;
+        }
         let (spec, used) = (self.spec.clone(), self.source.clone());
         let (reading, private) = (Arc::clone(&self.reading), Arc::clone(private));
         tokio::spawn(async move {
@@ -76,7 +96,7 @@ impl Tokens {
             TokenSource::Typed(_) => None,
             TokenSource::In(path) => Some(path.clone()),
         };
-        let source = self.source.borrow().kind().path().map(Path::to_owned);
+        let source = self.source.borrow().path().map(Path::to_owned);
         own.into_iter().chain(source).collect()
     }
 
@@ -94,10 +114,12 @@ impl Tokens {
 async fn read(spec: TokensSpec, private: Arc<Private>) -> Result<Source> {
     let place = spec.place;
     let kind = spawn_blocking(move || {
-        let kind = kind(&spec, Sources::Regular)?;
+        let TokenKind::Own(kind) = kind(&spec, Sources::Regular)? else {
+            bail!("a helper is started once");
+        };
         kind.path().into_iter().for_each(|path| private.add(path));
         private.look();
-        anyhow::Ok(kind)
+        Ok(kind)
     });
     let source = Source::new(kind.await??, place);
     source.prepare().await?;
@@ -105,7 +127,7 @@ async fn read(spec: TokensSpec, private: Arc<Private>) -> Result<Source> {
 }
 
 /// What the plugin asks.
-fn kind(spec: &TokensSpec, sources: Sources) -> Result<Kind> {
+fn kind(spec: &TokensSpec, sources: Sources) -> Result<TokenKind> {
     let path = match &spec.source {
         TokenSource::Typed(kind) => return Ok(kind.clone()),
         TokenSource::In(path) => path,
@@ -113,7 +135,7 @@ fn kind(spec: &TokensSpec, sources: Sources) -> Result<Kind> {
     let named = || format!("cannot read {}", path.display());
     let text = value_file::read(path, sources)?;
     ensure!(!text.contains(&b'\n'), "{}: it has more than one line", named());
-    token_kind(spec.plugin, OsStr::from_bytes(&text))
+    token_kind(&spec.plugin, OsStr::from_bytes(&text))
         .map_err(|why| anyhow!(why))
         .with_context(named)
 }

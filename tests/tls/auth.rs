@@ -291,7 +291,10 @@ fn t4_what_does_not_fit_together_is_a_usage_error() {
         ("--auth-plugin=ClientCertCNAuth --auth-source=Joe", "--verify-client"),
         ("--auth-plugin=BasicHTTPAuth", "--auth-source"),
         ("--auth-source=a:b", "--auth-plugin"),
-        ("--auth-plugin=Magic --auth-source=x", "BasicHTTPAuth, ClientCertCNAuth or ExpectOrigin"),
+        (
+            "--auth-plugin=Magic --auth-source=x",
+            "BasicHTTPAuth, ClientCertCNAuth, ExpectOrigin or Helper",
+        ),
         ("--auth-plugin=BasicHTTPAuth --auth-source=nocolon", "user:password"),
         ("--cafile=x", "--verify-client"),
         ("--web-auth", "--auth-plugin"),

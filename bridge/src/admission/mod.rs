@@ -1,12 +1,13 @@
 //! Who gets a session: decided here alone, whichever way a handshake was read.
 //!
-//! - `auth` knows what a client must show,
+//! - `auth` knows what a client must show, `judge` asks a helper whether it is let in,
 //! - `penalty` makes those wait who guess passwords,
 //! - `refusal` is what the others are answered, and what the log says of them.
 //!
 //! Knows request heads and who sent them. Must not know how a head is read, nor how an answer is written.
 
 pub(crate) mod auth;
+mod judge;
 mod penalty;
 mod refusal;
 
@@ -19,9 +20,11 @@ use tokio::time::Instant;
 
 use crate::book::{Book, Session};
 use crate::config::Config;
+use crate::destination::Destination;
 use crate::directory::Directory;
 use crate::net::Lookups;
 use crate::peer::Peer;
+use crate::questions::Asked;
 use auth::{Auth, Denial};
 use penalty::Penalties;
 pub(crate) use refusal::Refusal;
@@ -30,6 +33,8 @@ pub(crate) use refusal::Refusal;
 pub(crate) struct Admission {
     /// What a client must show; may change at any time, for the clients to come.
     auth: Option<watch::Receiver<Auth>>,
+    /// Who says besides whether it is let in.
+    judge: Option<Asked>,
     /// Whether web requests must, too.
     web_auth: bool,
     penalties: Penalties,
@@ -47,6 +52,7 @@ impl Admission {
     pub(crate) fn new(config: &Config, lookups: Lookups, book: Arc<Book>) -> Self {
         Self {
             auth: config.access.auth.clone(),
+            judge: config.access.judge.clone(),
             web_auth: config.access.web_auth,
             penalties: Penalties::default(),
             directory: config.directory.clone(),
@@ -56,22 +62,37 @@ impl Admission {
     }
 
     /// Decides on a handshake that is good as such. What a client must show is asked for first, so that
-    /// nobody else learns which destinations there are; then where it goes; the limits come last, so that
-    /// a session is counted for none who is refused.
+    /// nobody else learns which destinations there are; then where it goes; a helper, which is told that, comes
+    /// behind it; the limits come last, so that a session is counted for none who is refused.
     pub(crate) async fn admit(&self, head: &Parts, peer: &Arc<Peer>) -> Result<Ticket, Refusal> {
         self.authenticate(head, peer)?;
         let meant = self.directory.destination(head, &self.lookups).await?;
+        self.judge(head, peer, Some(&meant.destination)).await?;
         let session = self.book.begin(Arc::clone(peer), meant.destination, meant.expires);
         session.map(Ticket).ok_or_else(Refusal::no_more_sessions)
     }
 
     /// Decides whether a web request is answered.
-    pub(crate) fn admit_web_request(&self, head: &Parts, peer: &Peer) -> Result<(), Refusal> {
+    pub(crate) async fn admit_web_request(&self, head: &Parts, peer: &Peer) -> Result<(), Refusal> {
         // A page is not told why its handshake failed. So it may ask what one would be told.
         if head.method == Method::OPTIONS || self.web_auth {
             self.authenticate(head, peer)?;
+            self.judge(head, peer, self.directory.only()).await?;
         }
         Ok(())
+    }
+
+    /// Whether the helper lets a client in, if there is one. What that takes is not kept for those who need none.
+    async fn judge(
+        &self,
+        head: &Parts,
+        peer: &Peer,
+        destination: Option<&Destination>,
+    ) -> Result<(), Refusal> {
+        match &self.judge {
+            None => Ok(()),
+            Some(judge) => Box::pin(judge::check(judge, head, peer, destination)).await,
+        }
     }
 
     /// Whether a client has shown what it must, for whatever it asks.
@@ -148,15 +169,15 @@ mod tests {
         assert_eq!(admit("Basic YTpj").await, Err(StatusCode::UNAUTHORIZED), "asked first");
     }
 
-    #[test]
-    fn t4_web_requests_are_asked_if_that_is_wanted() {
+    #[tokio::test]
+    async fn t4_web_requests_are_asked_if_that_is_wanted() {
         let (get, options) = (Method::GET, Method::OPTIONS);
         for (web_auth, method, is_asked) in
             [(false, &get, false), (true, &get, true), (false, &options, true)]
         {
             let mut head = head(method.clone(), "");
             head.headers.clear();
-            let admitted = admission(web_auth).admit_web_request(&head, &peer());
+            let admitted = admission(web_auth).admit_web_request(&head, &peer()).await;
             let status = admitted.err().map(|refusal| refusal.status);
             assert_eq!(status, is_asked.then_some(StatusCode::UNAUTHORIZED), "{method}");
         }

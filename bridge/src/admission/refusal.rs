@@ -40,6 +40,10 @@ enum Reason {
     Text,
     /// The client has not shown what it must.
     Denied(Denial),
+    /// A helper turns it away.
+    Rejected(String),
+    /// Nobody says whether the client is let in.
+    Unanswered(String),
     /// The request means no destination.
     Nowhere(Box<NoDestination>),
 }
@@ -73,6 +77,30 @@ impl Refusal {
             Denial::Credentials | Denial::Closed { .. } => refusal.closing(),
             Denial::NoCredentials | Denial::Origin | Denial::Name => refusal,
         }
+    }
+
+    /// To a client that a helper turns away (U9), and why; or that it asks to say who he is.
+    pub(super) fn rejected(
+        status: StatusCode,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        message: Option<String>,
+        why: Option<String>,
+    ) -> Self {
+        let text = message.map_or_else(
+            || status.canonical_reason().unwrap_or("refused").to_lowercase().into(),
+            Cow::Owned,
+        );
+        let reason = why.map_or(Reason::Denied(Denial::NoCredentials), Reason::Rejected);
+        Self { headers, reason, ..Self::new(status, text) }
+    }
+
+    /// To a client of whom a helper has not said whether it is let in (U9).
+    pub(super) fn unanswered(why: String) -> Self {
+        Self { reason: Reason::Unanswered(why), ..Self::unavailable() }
+    }
+
+    fn unavailable() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not available at present")
     }
 
     /// The same, as the last answer of its connection.
@@ -112,6 +140,15 @@ impl Refusal {
                 target: UNADMITTED, %client, port, path, status,
                 "denied a client: {client}: {denial} ({status} for {path:?})"
             ),
+            (Reason::Rejected(why), _) => warn!(
+                target: UNADMITTED, %client, port, path, status,
+                "denied a client: {client}: the helper says {why:?} ({status} for {path:?})"
+            ),
+            (Reason::Unanswered(why), _) => warn!(
+                target: UNADMITTED, %client, port, path, status,
+                "refused a client: {client}: cannot ask whether it is let in: {why} \
+                 ({status} for {path:?})"
+            ),
             (Reason::Nowhere(why), _) if why.is_of_client() => info!(
                 target: UNADMITTED, %client, port, path, status,
                 "refused a handshake: {client}: {why} ({status} for {path:?})"
@@ -133,7 +170,7 @@ impl From<NoDestination> for Refusal {
             | NoDestination::InvalidToken(_)
             | NoDestination::NotAllowed(_) => Self::new(StatusCode::FORBIDDEN, "forbidden"),
             NoDestination::Source(_) | NoDestination::Unresolved(..) | NoDestination::Late(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "not available at present")
+                Self::unavailable()
             }
         };
         Self { reason: Reason::Nowhere(Box::new(why)), ..refusal }

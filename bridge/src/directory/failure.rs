@@ -54,6 +54,9 @@ pub enum SourceError {
     /// A server that is it does not answer, or not as it should.
     #[error("cannot look a token up at {0}: {1}")]
     Asked(String, String),
+    /// A helper does not say where it leads.
+    #[error("cannot look its token up: {0}")]
+    Answer(String),
     /// It has failed in a way that is our fault.
     #[error("cannot read tokens: the look-up has failed")]
     Failed,
@@ -71,6 +74,7 @@ impl SourceError {
             Self::Unusable(path, why) => Self::Unusable(path.clone(), why),
             Self::Key(path, why) => Self::Key(path.clone(), why.clone()),
             Self::Asked(server, why) => Self::Asked(server.clone(), why.clone()),
+            Self::Answer(why) => Self::Answer(why.clone()),
             Self::Failed => Self::Failed,
         }
     }

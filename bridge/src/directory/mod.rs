@@ -3,7 +3,7 @@
 //! - `token` finds the token in a request,
 //! - `source` is asked what a token stands for; each kind of source is a file of its own: `token_file`
 //!   reads files of many, `below` takes the token for a name in a directory, `token_api` asks a web server, `redis` Redis,
-//!   `jwt` opens tokens that say it themselves,
+//!   `jwt` opens tokens that say it themselves, `asked` asks a helper,
 //! - `target` reads a target as sources have it written, `json` as JSON has it,
 //! - `allowed` says where tokens may lead,
 //! - `failure` is why there is no destination.
@@ -11,6 +11,7 @@
 //! Knows request heads and endpoints. Must not know who asks, what that has shown, or what becomes of it.
 
 mod allowed;
+mod asked;
 pub(crate) mod below;
 mod failure;
 mod json;
@@ -76,6 +77,14 @@ pub(crate) struct Meant {
 }
 
 impl Directory {
+    /// The destination that all requests mean, if all mean the same.
+    pub(crate) fn only(&self) -> Option<&Destination> {
+        match self {
+            Self::One(destination) => Some(destination),
+            Self::Tokens(_) => None,
+        }
+    }
+
     /// The destination that a request means.
     pub(crate) async fn destination(
         &self,
@@ -106,7 +115,7 @@ impl Tokens {
         let token = self.place.token(head).ok_or(NoDestination::NoToken)?;
         let source = Arc::clone(&self.source.borrow());
         let deadline = Instant::now() + PATIENCE;
-        let late = |_| NoDestination::Late(source.kind().to_string());
+        let late = |_| NoDestination::Late(source.name().to_owned());
         let found = timeout_at(deadline, source.look_up(&token)).await.map_err(late)??;
         let mut found = found.ok_or(NoDestination::UnknownToken)?;
         if let Some(allowed) = &self.allowed {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Found;
+use super::asked;
 use super::below::{Below, Entry};
 use super::failure::{NoDestination, SourceError};
 use super::jwt::Jwt;
@@ -12,11 +13,15 @@ use super::redis::{Redis, RedisServer};
 use super::token::TokenPlace;
 use super::token_api::{Answers, Pattern, TokenApi};
 use super::token_file::{Rereads, TokenFile};
+use crate::questions::Asked;
 
 /// A source of tokens at work.
 #[derive(Debug)]
 pub struct Source {
-    kind: Kind,
+    /// For the log.
+    name: String,
+    /// The file or directory that it is, if it is one.
+    path: Option<PathBuf>,
     backend: Backend,
 }
 
@@ -28,6 +33,7 @@ enum Backend {
     Server(Box<TokenApi>),
     Key(Jwt),
     Redis(Box<Redis>),
+    Helper(Asked),
 }
 
 /// What a source is.
@@ -83,7 +89,8 @@ impl fmt::Display for Kind {
 impl Source {
     /// Looks at nothing yet. Requests have their tokens in `place`.
     pub fn new(kind: Kind, place: TokenPlace) -> Self {
-        let backend = match kind.clone() {
+        let (name, path) = (kind.to_string(), kind.path().map(Path::to_owned));
+        let backend = match kind {
             Kind::TokenFile(path) => {
                 Backend::Lines(TokenFile::new(path, place, Rereads::WhenChanged))
             }
@@ -103,7 +110,12 @@ impl Source {
             Kind::JwtTokenApi(path) => Backend::Key(Jwt::new(path)),
             Kind::TokenRedis(server) => Backend::Redis(Redis::new(server).into()),
         };
-        Self { kind, backend }
+        Self { name, path, backend }
+    }
+
+    /// A helper knows the tokens, which is called so in the log.
+    pub fn asked(name: String, asked: Asked) -> Self {
+        Self { name, path: None, backend: Backend::Helper(asked) }
     }
 
     /// Reads what it keeps of its tokens, so that the first look-up need not, and says what is wrong.
@@ -117,7 +129,7 @@ impl Source {
             Backend::Names(directory) => directory.prepare().await,
             Backend::Key(jwt) => jwt.prepare().await,
             // It may come later, and is asked by those who have a token.
-            Backend::Server(_) | Backend::Redis(_) => Ok(()),
+            Backend::Server(_) | Backend::Redis(_) | Backend::Helper(_) => Ok(()),
         }
     }
 
@@ -128,13 +140,19 @@ impl Source {
             Backend::Names(directory) => directory.look_up(token).await,
             Backend::Server(server) => server.look_up(token).await,
             Backend::Redis(server) => server.look_up(token).await,
+            Backend::Helper(helper) => asked::look_up(helper, token).await,
             Backend::Key(jwt) => return jwt.look_up(token).await.map(Some),
         };
         Ok(found?.map(|endpoint| Found { endpoint, expires: None }))
     }
 
-    /// What is asked.
-    pub fn kind(&self) -> &Kind {
-        &self.kind
+    /// The file or directory that it is, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// What is asked, for the log.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 }

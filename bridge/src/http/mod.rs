@@ -239,7 +239,7 @@ impl Reception<'_> {
 
     /// Answers a request that wants no session.
     async fn web_request(&self, head: Parts) -> Result<Reply, Infallible> {
-        if let Err(refusal) = self.admission.admit_web_request(&head, self.peer) {
+        if let Err(refusal) = self.admission.admit_web_request(&head, self.peer).await {
             return Ok(self.refuse(&head, refusal).await);
         }
         let (method, uri) = (head.method.clone(), head.uri.clone());

@@ -37,8 +37,15 @@ pub(crate) fn switching(upgrade: &Upgrade) -> Reply {
 /// The answer to a request that is refused.
 pub(super) fn refusal(refusal: Refusal) -> Reply {
     let mut reply = plain(refusal.status, &refusal.text);
+    let headers = reply.headers_mut();
+    for (name, _) in &refusal.headers {
+        headers.remove(name);
+    }
+    // A client may have the choice of several challenges.
     for (name, value) in refusal.headers {
-        reply.headers_mut().insert(name, value);
+        if !headers.get_all(&name).iter().any(|known| *known == value) {
+            headers.append(name, value);
+        }
     }
     reply
 }

@@ -1,26 +1,43 @@
-//! What clients must show, as it was asked for: the kind of proof, and what is expected of it or the file where
-//! that stands. Reads no file.
+//! What clients must show, or what is asked for each, as it was asked for: the kind of proof, and what is expected of
+//! it or the file where that stands. Reads no file.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use bridge::{Auth, Credentials};
 
+use super::helper::{HelperSpec, is_class};
 use super::origin;
 use crate::cli::{Args, AuthPlugin};
 use crate::usage::{UsageError, invalid, needs};
 
-/// What clients must show.
+/// Who is let in.
 #[derive(Debug, Clone)]
 pub(crate) struct AuthSpec {
-    pub(crate) plugin: AuthPlugin,
+    pub(crate) plugin: AuthBy,
     pub(crate) source: AuthSource,
+}
+
+/// Who knows that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AuthBy {
+    Ours(AuthPlugin),
+    /// A Python class, by its name behind that of its module.
+    Class(String),
 }
 
 /// What the plugin expects, or where that stands.
 #[derive(Debug, Clone)]
 pub(crate) enum AuthSource {
-    Typed(Auth),
+    Typed(AuthKind),
     In(PathBuf),
+}
+
+/// What clients must show, or a helper that is asked for each.
+#[derive(Debug, Clone)]
+pub(crate) enum AuthKind {
+    Client(Auth),
+    Helper(HelperSpec),
 }
 
 /// What `args` say of it.
@@ -34,32 +51,42 @@ pub(super) fn spec(args: &Args) -> Result<Option<AuthSpec>, UsageError> {
         let vain = options.into_iter().find(|(_, is_typed)| *is_typed);
         return vain.map_or(Ok(None), |(name, _)| Err(needs(name, "--auth-plugin")));
     };
-    let (source, file) = (args.auth_source.as_deref(), &args.auth_source_file);
-    if source.is_none() && file.is_none() {
-        return Err(needs("--auth-plugin", "--auth-source"));
-    }
     let plugin = plugin_named(typed)?;
-    if plugin == AuthPlugin::ClientCertCnAuth && !args.verify_client {
+    if plugin == AuthBy::Ours(AuthPlugin::ClientCertCnAuth) && !args.verify_client {
         return Err(needs("--auth-plugin=ClientCertCNAuth", "--verify-client"));
     }
-    let source = match (source, file) {
-        (Some(text), _) => AuthSource::Typed(
-            expected(plugin, text)
+    let source = match (&args.auth_source, &args.auth_source_file, &plugin) {
+        (Some(text), _, _) => AuthSource::Typed(
+            expected(&plugin, text)
                 .map_err(|why| UsageError(format!("invalid value for '--auth-source': {why}")))?,
         ),
-        (None, file) => AuthSource::In(file.clone().unwrap_or_default()),
+        (None, Some(path), _) => AuthSource::In(path.clone()),
+        (None, None, AuthBy::Class(name)) => {
+            let class = HelperSpec::class(name, None).map_err(UsageError)?;
+            AuthSource::Typed(AuthKind::Helper(class))
+        }
+        (None, None, AuthBy::Ours(_)) => return Err(needs("--auth-plugin", "--auth-source")),
     };
     Ok(Some(AuthSpec { plugin, source }))
 }
 
 /// What a plugin expects of clients by the text that it is told, or why that is nothing. The text may have a
 /// password in it: of that, nothing is repeated.
-pub(crate) fn expected(plugin: AuthPlugin, text: &str) -> Result<Auth, String> {
+pub(crate) fn expected(plugin: &AuthBy, text: &str) -> Result<AuthKind, String> {
+    let plugin = match plugin {
+        AuthBy::Class(name) => {
+            return HelperSpec::class(name, Some(OsStr::new(text))).map(AuthKind::Helper);
+        }
+        AuthBy::Ours(plugin) => *plugin,
+    };
     let words = || text.split_whitespace().map(str::to_owned);
     let listed = |words: Vec<String>, what| {
         if words.is_empty() { Err(format!("there is no {what} in it")) } else { Ok(words) }
     };
-    match plugin {
+    let auth = match plugin {
+        AuthPlugin::Helper => {
+            return HelperSpec::program(OsStr::new(text)).map(AuthKind::Helper);
+        }
         AuthPlugin::BasicHttpAuth if text.contains(':') && !text.contains('\n') => {
             Ok(Auth::Basic(Credentials::new(text)))
         }
@@ -77,15 +104,21 @@ pub(crate) fn expected(plugin: AuthPlugin, text: &str) -> Result<Auth, String> {
             let origins = words().map(entry).collect::<Result<_, _>>()?;
             listed(origins, "origin").map(Auth::Origin)
         }
-    }
+    };
+    auth.map(AuthKind::Client)
 }
 
-fn plugin_named(typed: &str) -> Result<AuthPlugin, UsageError> {
+fn plugin_named(typed: &str) -> Result<AuthBy, UsageError> {
     // Upstream's are Python classes, and may be named with their module.
     let module = ["websockify.auth_plugins.", "auth_plugins."];
     let name = module.iter().find_map(|module| typed.strip_prefix(module)).unwrap_or(typed);
-    AuthPlugin::ALL.into_iter().find(|plugin| plugin.name() == name).ok_or_else(|| {
-        let [others @ .., last] = AuthPlugin::ALL.map(AuthPlugin::name);
-        invalid("--auth-plugin", typed, &format!("{} or {last}", others.join(", ")))
-    })
+    match AuthPlugin::ALL.into_iter().find(|plugin| plugin.name() == name) {
+        Some(plugin) => Ok(AuthBy::Ours(plugin)),
+        None if is_class(typed) => Ok(AuthBy::Class(typed.to_owned())),
+        None => {
+            let [others @ .., last] = AuthPlugin::ALL.map(AuthPlugin::name);
+            let ours = format!("{} or {last}, or a Python class MODULE.CLASS", others.join(", "));
+            Err(invalid("--auth-plugin", typed, &ours))
+        }
+    }
 }

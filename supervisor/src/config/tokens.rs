@@ -7,23 +7,39 @@ use std::path::PathBuf;
 use bridge::{Allowed, Kind, Pattern, RedisServer, TokenPlace};
 
 use super::allowed;
+use super::helper::{HelperSpec, is_class};
 use crate::cli::{Args, TokenPlugin};
 use crate::usage::{UsageError, invalid, needs};
 
 /// How a token becomes a target.
 #[derive(Debug, Clone)]
 pub(crate) struct TokensSpec {
-    pub(crate) plugin: TokenPlugin,
+    pub(crate) plugin: Plugin,
     pub(crate) source: TokenSource,
     pub(crate) place: TokenPlace,
     pub(crate) allowed: Option<Allowed>,
 }
 
+/// Who knows how.
+#[derive(Debug, Clone)]
+pub(crate) enum Plugin {
+    Ours(TokenPlugin),
+    /// A Python class, by its name behind that of its module.
+    Class(String),
+}
+
 /// What a plugin asks, or where that stands.
 #[derive(Debug, Clone)]
 pub(crate) enum TokenSource {
-    Typed(Kind),
+    Typed(TokenKind),
     In(PathBuf),
+}
+
+/// What a plugin asks: a source that the bridge reads itself, or a helper.
+#[derive(Debug, Clone)]
+pub(crate) enum TokenKind {
+    Own(Kind),
+    Helper(HelperSpec),
 }
 
 /// The option that asks for tokens, if one does.
@@ -41,16 +57,18 @@ pub(super) fn spec(args: &Args) -> Result<Option<TokensSpec>, UsageError> {
     let (plugin, source) = match (&args.target_config, &args.token_plugin) {
         // In upstream, too, --target-config takes the place of --token-plugin and --token-source.
         (Some(path), _) => {
-            let plugin = TokenPlugin::TokenFile;
-            (plugin, typed("--target-config", plugin, path.as_os_str())?)
+            let plugin = Plugin::Ours(TokenPlugin::TokenFile);
+            let source = typed("--target-config", &plugin, path.as_os_str())?;
+            (plugin, source)
         }
         (None, Some(name)) => {
             let plugin = plugin_named(name)?;
-            (plugin, source(args, plugin)?)
+            let source = source(args, &plugin)?;
+            (plugin, source)
         }
         (None, None) => return Ok(None),
     };
-    if args.session_expires && plugin != TokenPlugin::JwtTokenApi {
+    if args.session_expires && !matches!(plugin, Plugin::Ours(TokenPlugin::JwtTokenApi)) {
         return Err(needs("--session-expires", "--token-plugin=JWTTokenApi"));
     }
     let place = if args.host_token { TokenPlace::Host } else { TokenPlace::Query };
@@ -74,23 +92,35 @@ fn check_needs(args: &Args) -> Result<(), UsageError> {
     first.map_or(Ok(()), |(name, _)| Err(needs(name, "--token-plugin")))
 }
 
-fn source(args: &Args, plugin: TokenPlugin) -> Result<TokenSource, UsageError> {
+fn source(args: &Args, plugin: &Plugin) -> Result<TokenSource, UsageError> {
     match (&args.token_source, &args.token_source_file) {
         (Some(text), _) => typed("--token-source", plugin, text),
         (None, Some(path)) => Ok(TokenSource::In(path.clone())),
-        (None, None) => Err(needs("--token-plugin", "--token-source")),
+        (None, None) => match plugin {
+            Plugin::Class(name) => {
+                let class = HelperSpec::class(name, None).map_err(UsageError)?;
+                Ok(TokenSource::Typed(TokenKind::Helper(class)))
+            }
+            Plugin::Ours(_) => Err(needs("--token-plugin", "--token-source")),
+        },
     }
 }
 
 /// The value may have a password in it: it is not repeated.
-fn typed(option: &str, plugin: TokenPlugin, text: &OsStr) -> Result<TokenSource, UsageError> {
+fn typed(option: &str, plugin: &Plugin, text: &OsStr) -> Result<TokenSource, UsageError> {
     kind(plugin, text)
         .map(TokenSource::Typed)
         .map_err(|why| UsageError(format!("invalid value for '{option}': {why}")))
 }
 
 /// What a plugin asks by the text that it is told, or why that is none.
-pub(crate) fn kind(plugin: TokenPlugin, text: &OsStr) -> Result<Kind, String> {
+pub(crate) fn kind(plugin: &Plugin, text: &OsStr) -> Result<TokenKind, String> {
+    let plugin = match plugin {
+        Plugin::Class(name) => {
+            return HelperSpec::class(name, Some(text)).map(TokenKind::Helper);
+        }
+        Plugin::Ours(plugin) => *plugin,
+    };
     let path = || std::path::absolute(text).map_err(|_| "it is no path".to_owned());
     let utf8 = || text.to_str().ok_or("it is not text in UTF-8");
     let redis = || {
@@ -103,7 +133,7 @@ pub(crate) fn kind(plugin: TokenPlugin, text: &OsStr) -> Result<Kind, String> {
         let expects = "expects a URL with %s where the token goes";
         pattern.map_err(|why| format!("{} {expects}: {why}", plugin.name()))
     };
-    Ok(match plugin {
+    Ok(TokenKind::Own(match plugin {
         TokenPlugin::TokenFile => Kind::TokenFile(path()?),
         TokenPlugin::ReadOnlyTokenFile => Kind::ReadOnlyTokenFile(path()?),
         TokenPlugin::TokenFileName => Kind::TokenFileName(path()?),
@@ -112,15 +142,31 @@ pub(crate) fn kind(plugin: TokenPlugin, text: &OsStr) -> Result<Kind, String> {
         TokenPlugin::JsonTokenApi => Kind::JsonTokenApi(pattern()?),
         TokenPlugin::JwtTokenApi => Kind::JwtTokenApi(path()?),
         TokenPlugin::TokenRedis => Kind::TokenRedis(redis()?),
-    })
+        TokenPlugin::Helper => return HelperSpec::program(text).map(TokenKind::Helper),
+    }))
 }
 
-fn plugin_named(typed: &str) -> Result<TokenPlugin, UsageError> {
+fn plugin_named(typed: &str) -> Result<Plugin, UsageError> {
     // Upstream's are Python classes, and may be named with their module.
     let module = ["websockify.token_plugins.", "token_plugins."];
     let name = module.iter().find_map(|module| typed.strip_prefix(module)).unwrap_or(typed);
-    TokenPlugin::ALL.into_iter().find(|plugin| plugin.name() == name).ok_or_else(|| {
-        let [others @ .., last] = TokenPlugin::ALL.map(TokenPlugin::name);
-        invalid("--token-plugin", typed, &format!("{} or {last}", others.join(", ")))
-    })
+    match TokenPlugin::ALL.into_iter().find(|plugin| plugin.name() == name) {
+        Some(plugin) => Ok(Plugin::Ours(plugin)),
+        None if is_class(typed) => Ok(Plugin::Class(typed.to_owned())),
+        None => {
+            let [others @ .., last] = TokenPlugin::ALL.map(TokenPlugin::name);
+            let ours = format!("{} or {last}, or a Python class MODULE.CLASS", others.join(", "));
+            Err(invalid("--token-plugin", typed, &ours))
+        }
+    }
+}
+
+impl Plugin {
+    /// As the log has it: upstream leaves the module out.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Ours(plugin) => plugin.name(),
+            Self::Class(name) => name.rsplit('.').next().unwrap_or(name),
+        }
+    }
 }

@@ -42,6 +42,11 @@ impl Signals {
         Ok(Self { stream, hangup_stops: io::stderr().is_terminal() })
     }
 
+    /// Waits until one asks us to stop. Cancel-safe.
+    pub(crate) async fn stop(&mut self) {
+        while self.next().await != Signal::Stop {}
+    }
+
     /// The next signal. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
         loop {

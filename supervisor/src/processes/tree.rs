@@ -4,12 +4,13 @@
 //!
 //! Two kinds of processes below us are set apart, with all that descends from them: those *inherited*, our
 //! children before we began (`helper & exec websockify`), and *leftovers* of earlier
-//! instances. Their process groups are set apart with them: an orphan of theirs shows its group
+//! instances. Helpers, whenever they were started, are as those inherited. Their process groups are set apart with them: an orphan of theirs shows its group
 //! where its parent is forgotten, and an instance begins with a group of its own.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 
+use super::aside::Aside;
 use super::process::{Process, has_open};
 use super::reap::Reaper;
 use super::table::{ProcessTable, Seen};
@@ -19,6 +20,7 @@ use super::table::{ProcessTable, Seen};
 pub(crate) struct Tree {
     us: i32,
     table: ProcessTable,
+    aside: Aside,
     /// By pid.
     apart: HashMap<i32, Apart>,
     groups_apart: HashMap<i32, Relation>,
@@ -39,7 +41,7 @@ enum Relation {
     Instance,
     /// Of an earlier instance.
     Leftover,
-    /// Our child before we began, or of such a one.
+    /// Our child before we began, or a helper, or of such a one.
     Inherited,
     /// Not below us.
     Unrelated,
@@ -53,13 +55,13 @@ impl Tree {
     /// # Errors
     ///
     /// /proc does not show who we are, or cannot be read.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(aside: Aside) -> io::Result<Self> {
         let us = nix::unistd::getpid().as_raw();
         if std::fs::read_link("/proc/self")?.to_str() != Some(&us.to_string()) {
             return Err(io::Error::other("it belongs to another PID namespace"));
         }
         let (apart, groups_apart) = (HashMap::new(), HashMap::new());
-        let mut tree = Self { us, table: ProcessTable::new(us), apart, groups_apart };
+        let mut tree = Self { us, table: ProcessTable::new(us), aside, apart, groups_apart };
         tree.set_apart(Relation::Inherited)?;
         Ok(tree)
     }
@@ -119,6 +121,10 @@ impl Tree {
     fn below(&mut self) -> io::Result<Vec<(Seen, Relation)>> {
         let all = self.table.read()?;
         self.apart.retain(|pid, apart| all.get(pid).is_some_and(|seen| apart.is(seen)));
+        let helpers = self.aside.all();
+        for helper in helpers.iter().filter_map(|helper| all.get(&helper.as_raw())) {
+            self.note_apart(helper, Relation::Inherited);
+        }
         let found: Vec<_> = all
             .values()
             .map(|seen| (seen.clone(), self.relation(seen, &all)))

@@ -9,7 +9,7 @@ use tracing::{error, warn};
 
 use super::state::Left;
 use crate::exit::ExitStatus;
-use crate::processes::{Process, Reaper, Tree};
+use crate::processes::{Aside, Process, Reaper, Tree};
 
 /// No socket is bound to it: whoever asks the kernel for it asks for all.
 const ANY_PORT: u16 = 0;
@@ -60,16 +60,16 @@ pub(crate) enum Change {
 }
 
 impl Monitor {
-    /// Whoever is our child now is none of the program's.
+    /// Whoever is our child now is none of the program's, nor is who comes to be in `aside`.
     ///
     /// # Errors
     ///
     /// /proc cannot be used.
-    pub(crate) fn new(port: u16) -> io::Result<Self> {
-        let tree = Tree::new()?;
+    pub(crate) fn new(port: u16, aside: Aside) -> io::Result<Self> {
+        let tree = Tree::new(aside.clone())?;
         Ok(Self {
             tree,
-            reaper: Reaper::default(),
+            reaper: Reaper::new(aside),
             port,
             listener: None,
             instance: vec![],

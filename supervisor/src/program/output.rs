@@ -126,7 +126,8 @@ fn tagged_lines() -> io::Result<Output> {
     Ok(Output { streams: Some(writer.into()), journal: None, reader: Some(reader) })
 }
 
-async fn log_lines(pipe: Receiver, tag: String) {
+/// Logs each line that comes from `pipe`, tagged, until it ends.
+pub(crate) async fn log_lines(pipe: Receiver, tag: String) {
     let mut lines = BufReader::new(pipe);
     let mut line = Vec::new();
     loop {

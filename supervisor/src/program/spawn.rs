@@ -51,12 +51,10 @@ pub(crate) fn spawn(command: &[OsString], prepared: &Preparation<'_>) -> Result<
     let (name, args) = command.split_first().expect("config.rs lets no empty command through");
     let mut child = Command::new(name);
     child.args(args).process_group(0);
-    for name in SYSTEMD {
-        child.env_remove(name);
-    }
     prepared.engine.prepare(&mut child);
     streams(&mut child, prepared.output).map_err(|error| explain(name, &error))?;
-    before_exec(&mut child, prepared).map_err(|error| explain(name, &error))?;
+    undo_ours(&mut child, prepared.open_files, prepared.terminal, Signal::SIGTERM)
+        .map_err(|error| explain(name, &error))?;
     let child = child.spawn().map_err(|error| explain(name, &error))?;
     Ok(Pid::from_raw(i32::try_from(child.id()).expect("a pid fits pid_t")))
 }
@@ -69,11 +67,19 @@ fn streams(child: &mut Command, output: &Output) -> io::Result<()> {
     Ok(())
 }
 
+/// Has a child begin without what we changed about ourselves: signals, limits, descriptors, what systemd has
+/// told us. It gets the signal `at_our_death`.
 #[allow(unsafe_code)]
-fn before_exec(child: &mut Command, prepared: &Preparation<'_>) -> io::Result<()> {
+pub(crate) fn undo_ours(
+    child: &mut Command,
+    open_files: OpenFiles,
+    terminal: Option<Terminal>,
+    at_our_death: Signal,
+) -> io::Result<()> {
+    for name in SYSTEMD {
+        child.env_remove(name);
+    }
     let us = getpid();
-    let terminal = prepared.terminal;
-    let open_files = prepared.open_files;
     let open = if can_close_range() { vec![] } else { open_descriptors()? };
     let prepare = move || {
         if let Some(terminal) = terminal {
@@ -82,7 +88,7 @@ fn before_exec(child: &mut Command, prepared: &Preparation<'_>) -> io::Result<()
         default_signals();
         open_files.restore()?;
         leave_only_standard_descriptors(&open);
-        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        nix::sys::prctl::set_pdeathsig(at_our_death)?;
         // Our death before the call above sends nothing.
         if getppid() != us {
             return Err(Errno::ESRCH.into());

@@ -46,7 +46,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         state: State,
     ) -> Result<Self> {
         let engine = Engine::preload(spec.rebind_lib.as_deref(), spec.port)?;
-        let monitor = Monitor::new(engine.port()).context("cannot use /proc")?;
+        let monitor =
+            Monitor::new(engine.port(), host.aside.clone()).context("cannot use /proc")?;
         Ok(Self {
             spec,
             host,

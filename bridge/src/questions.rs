@@ -1,0 +1,229 @@
+//! Questions that somebody outside of the bridge answers, a helper (U9): each waits in a bounded queue, and whoever
+//! has asked waits for its answer as long as his client may wait. Knows neither who answers nor how.
+
+use std::path::PathBuf;
+
+use ::http::StatusCode;
+use ::http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// How many questions wait beside those that were taken; further clients wait for a place.
+const WAITING: usize = 64;
+
+/// What is asked, and where the answer goes.
+#[derive(Debug)]
+pub enum Question {
+    /// Where the token leads that a client has sent: to a target as files of tokens have it written
+    /// (`host:port` or `unix_socket:/path`), or nowhere.
+    Lookup {
+        /// What the client has sent.
+        token: String,
+        /// Takes the target.
+        answer: Reply<Option<String>>,
+    },
+    /// Whether a client is let in.
+    Authenticate {
+        /// What is known of him.
+        shown: Box<Shown>,
+        /// Takes the verdict.
+        answer: Reply<Verdict>,
+    },
+}
+
+/// Takes an answer, or why there is none. It is closed when the client waits no longer; one that is dropped has
+/// failed.
+pub type Reply<T> = oneshot::Sender<Result<T, String>>;
+
+/// What is known of a client that asks for a session or a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The headers of its request, in their order. Each byte of a value is a character.
+    pub headers: Vec<(String, String)>,
+    /// Its address.
+    pub client: String,
+    /// The common name in its certificate, which was verified.
+    pub certificate: Option<String>,
+    /// The host, or its number, that it is to be connected to, if that is known and there.
+    pub host: Option<String>,
+    /// The port there.
+    pub port: Option<u16>,
+    /// The Unix socket that it is to be connected to instead.
+    pub unix: Option<PathBuf>,
+}
+
+/// What comes of an authentication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is let in.
+    Allowed,
+    /// It is not.
+    Refused(Box<Rejection>),
+}
+
+/// What a client is answered that is not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// What it can read.
+    pub(crate) message: Option<String>,
+    /// What the log says.
+    pub(crate) reason: Option<String>,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// Whoever was asked says why.
+    #[error("{0}")]
+    Because(String),
+    /// Whoever was asked has ended first.
+    #[error("the helper has not answered")]
+    Ended,
+}
+
+/// Where questions are put.
+#[derive(Debug, Clone)]
+pub struct Asked(mpsc::Sender<Question>);
+
+/// Where they are taken.
+#[derive(Debug)]
+pub struct Questions(mpsc::Receiver<Question>);
+
+impl Asked {
+    /// Both ends.
+    pub fn channel() -> (Self, Questions) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (Self(sender), Questions(receiver))
+    }
+
+    /// Where a token leads.
+    pub(crate) async fn look_up(&self, token: &str) -> Result<Option<String>, NoAnswer> {
+        let token = token.to_owned();
+        self.ask(|answer| Question::Lookup { token, answer }).await
+    }
+
+    /// Whether a client is let in.
+    pub(crate) async fn authenticate(&self, shown: Shown) -> Result<Verdict, NoAnswer> {
+        let shown = Box::new(shown);
+        self.ask(|answer| Question::Authenticate { shown, answer }).await
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Question) -> Result<T, NoAnswer> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(question(answer)).await.map_err(|_| NoAnswer::Ended)?;
+        answered.await.map_err(|_| NoAnswer::Ended)?.map_err(NoAnswer::Because)
+    }
+}
+
+impl Questions {
+    /// The next one that somebody still waits for; none any more once there is no bridge.
+    pub async fn next(&mut self) -> Option<Question> {
+        loop {
+            let question = self.0.recv().await?;
+            if question.is_awaited() {
+                return Some(question);
+            }
+        }
+    }
+}
+
+impl Question {
+    fn is_awaited(&self) -> bool {
+        match self {
+            Self::Lookup { answer, .. } => !answer.is_closed(),
+            Self::Authenticate { answer, .. } => !answer.is_closed(),
+        }
+    }
+}
+
+impl Rejection {
+    /// Headers that say how the answer is sent are left out: that is ours to say.
+    ///
+    /// # Errors
+    ///
+    /// This cannot be answered to a client: the code is none of a refusal, or a header is none.
+    pub fn new(
+        code: u64,
+        headers: &[(String, String)],
+        message: Option<String>,
+        reason: Option<String>,
+    ) -> Result<Self, &'static str> {
+        const OURS: [HeaderName; 6] =
+            [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+        let code = u16::try_from(code).ok().filter(|code| (300..600).contains(code));
+        let code = code.ok_or("its code is none from 300 to 599")?;
+        let status = StatusCode::from_u16(code).map_err(|_| "its code is none from 300 to 599")?;
+        let mut all = Vec::with_capacity(headers.len());
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().map_err(|_| "it has a header with a bad name")?;
+            let value = value.parse().map_err(|_| "it has a header with a bad value")?;
+            if !OURS.contains(&name) {
+                all.push((name, value));
+            }
+        }
+        Ok(Self { status, headers: all, message, reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn u9_a_question_ends_as_its_answer_says() {
+        let (asked, mut questions) = Asked::channel();
+        let answers = async {
+            for reply in [Some(Ok(None)), Some(Err("no database".to_owned())), None] {
+                let Some(Question::Lookup { token, answer }) = questions.next().await else {
+                    panic!("no look-up")
+                };
+                assert_eq!(token, "desk");
+                if let Some(reply) = reply {
+                    answer.send(reply).unwrap();
+                }
+            }
+        };
+        let looks = async {
+            assert_eq!(asked.look_up("desk").await, Ok(None));
+            assert_eq!(asked.look_up("desk").await, Err(NoAnswer::Because("no database".into())));
+            assert_eq!(asked.look_up("desk").await, Err(NoAnswer::Ended));
+        };
+        tokio::join!(answers, looks);
+    }
+
+    /// A client that has gone leaves no work behind.
+    #[tokio::test]
+    async fn u9_a_question_that_nobody_waits_for_is_not_asked() {
+        let (asked, mut questions) = Asked::channel();
+        let gone = tokio::time::timeout(std::time::Duration::ZERO, asked.look_up("gone")).await;
+        assert!(gone.is_err());
+        let found = tokio::select! {
+            found = questions.next() => found,
+            _ = asked.look_up("here") => None,
+        };
+        assert!(matches!(found, Some(Question::Lookup { token, .. }) if token == "here"));
+    }
+
+    #[test]
+    fn u9_a_refusal_says_nothing_that_a_client_would_take_for_ours() {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let of = |code, headers: &[_]| Rejection::new(code, headers, None, None);
+        let all = [
+            header("WWW-Authenticate", "Basic"),
+            header("content-length", "7"),
+            header("Transfer-Encoding", "chunked"),
+            header("Connection", "Upgrade"),
+        ];
+        let refused = of(401, &all).unwrap();
+        assert_eq!((refused.status.as_u16(), refused.headers.len()), (401, 1));
+        for code in [0, 101, 200, 299, 600, 65_536 + 401, u64::MAX] {
+            assert!(of(code, &[]).is_err(), "{code}");
+        }
+        for (name, value) in [("", "a"), ("a b", "c"), ("a", "b\r\nc: d"), ("a\n", "b")] {
+            assert!(of(403, &[header(name, value)]).is_err(), "{name:?}: {value:?}");
+        }
+    }
+}

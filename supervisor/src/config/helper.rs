@@ -1,0 +1,43 @@
+//! A helper as it was asked for: a program, or a plugin that is a Python class. Starts nothing.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// What is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HelperSpec {
+    /// A program and its arguments; never empty.
+    Program(Vec<OsString>),
+    Class(Class),
+}
+
+/// A Python class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Class {
+    /// With its module and a dot before it.
+    pub(crate) name: String,
+    /// What its constructor is told.
+    pub(crate) source: Option<String>,
+}
+
+impl HelperSpec {
+    /// The program that a source is the command line of, split as a shell would that expands nothing.
+    pub(super) fn program(source: &OsStr) -> Result<Self, String> {
+        let words = shlex::bytes::split(source.as_bytes());
+        let words = words.filter(|words| !words.is_empty() && !words.concat().contains(&0));
+        let words = words.ok_or("Helper expects a command line: check its quotes")?;
+        Ok(Self::Program(words.into_iter().map(OsString::from_vec).collect()))
+    }
+
+    /// The class of this name.
+    pub(super) fn class(name: &str, source: Option<&OsStr>) -> Result<Self, String> {
+        let source = source.map(|text| text.to_str().ok_or("it is not text in UTF-8"));
+        let source = source.transpose()?.map(str::to_owned);
+        Ok(Self::Class(Class { name: name.to_owned(), source }))
+    }
+}
+
+/// Whether a plugin is named as a class in a module. Those of ours have no dots in their names.
+pub(super) fn is_class(typed: &str) -> bool {
+    typed.rsplit_once('.').is_some_and(|(module, class)| !module.is_empty() && !class.is_empty())
+}

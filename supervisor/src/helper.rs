@@ -1,0 +1,251 @@
+//! Helpers: programs that tell us where tokens lead or who is let in, a line for each question and a line for each
+//! answer (U9). A helper runs as long as we do. One that cannot be used any more, because it has ended, hangs, or says
+//! what nobody can understand, costs what it was asked: it is ended and started again, later each time.
+//!
+//! - `child` is its process: how it is started, and that nothing of it is left,
+//! - `lines` knows what stands in a line, and asks and reads nothing itself,
+//! - `python` is the helper that asks a class of the user's own (U8).
+
+mod child;
+mod lines;
+mod python;
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use bridge::{Asked, Question, Questions, Reply, Verdict, error_text};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
+
+use crate::config::HelperSpec;
+use crate::exit::{ExitStatus, Failure};
+use child::Child;
+pub(crate) use child::Surroundings;
+use lines::{Lines, Object};
+
+/// How many questions it has at a time that somebody waits for. Others wait.
+const AT_ONCE: usize = 64;
+
+/// How long it may say nothing while it has a question. A client waits no longer either.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How long after its end it is started again: so much at first, twice as much each time.
+const DELAY: Duration = Duration::from_millis(100);
+const DELAY_MAX: Duration = Duration::from_secs(30);
+
+/// One that has run so long begins with the first delay again.
+const WELL: Duration = Duration::from_secs(60);
+
+/// What is asked, not yet started.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    spec: HelperSpec,
+    questions: Questions,
+}
+
+/// The same at work.
+struct Running {
+    helper: Helper,
+    surroundings: Surroundings,
+    child: Child,
+}
+
+/// All helpers at work: what knows tokens, and what knows who is let in.
+pub(crate) struct Helpers(Option<Running>, Option<Running>);
+
+/// What it has not answered yet.
+#[derive(Default)]
+struct Pending {
+    waiting: HashMap<u64, Waiting>,
+    last_id: u64,
+}
+
+/// Who waits for an answer.
+enum Waiting {
+    Target(Reply<Option<String>>),
+    Verdict(Reply<Verdict>),
+}
+
+impl Helper {
+    /// One that is not yet started, and where it is asked.
+    pub(crate) fn new(spec: HelperSpec) -> (Self, Asked) {
+        let (asked, questions) = Asked::channel();
+        (Self { spec, questions }, asked)
+    }
+
+    /// What the log calls it.
+    pub(crate) fn name(&self) -> String {
+        name(&self.spec)
+    }
+
+    async fn start(self, surroundings: Surroundings) -> Result<Running, Failure> {
+        let child = begin(&self.spec, &surroundings).await?;
+        Ok(Running { helper: self, surroundings, child })
+    }
+}
+
+impl Helpers {
+    /// Starts them for the first time. Must be awaited in a runtime, on the main thread.
+    pub(crate) async fn start(
+        tokens: Option<Helper>,
+        auth: Option<Helper>,
+        surroundings: &Surroundings,
+    ) -> Result<Self, Failure> {
+        let start = async |helper: Option<Helper>| match helper {
+            Some(helper) => helper.start(surroundings.clone()).await.map(Some),
+            None => Ok(None),
+        };
+        Ok(Self(start(tokens).await?, start(auth).await?))
+    }
+
+    /// Puts all questions to them. Dropped, they are ended. Must be awaited on the main thread, as helpers are to
+    /// die with the thread that starts them.
+    pub(crate) async fn serve(self) {
+        let serve = async |helper: Option<Running>| match helper {
+            Some(helper) => helper.serve().await,
+            None => pending().await,
+        };
+        tokio::join!(serve(self.0), serve(self.1));
+    }
+}
+
+fn name(spec: &HelperSpec) -> String {
+    match spec {
+        HelperSpec::Program(command) => command.first().map(|name| child::file_name(name)),
+        HelperSpec::Class(class) => Some(class.name.clone()),
+    }
+    .unwrap_or_default()
+}
+
+/// Starts it, and waits until it can be asked.
+async fn begin(spec: &HelperSpec, surroundings: &Surroundings) -> Result<Child, Failure> {
+    let name = name(spec);
+    match spec {
+        HelperSpec::Program(command) => Child::start(command, &name, surroundings),
+        HelperSpec::Class(class) => {
+            let mut child = Child::start(&python::command(), &name, surroundings)?;
+            python::load(&mut child, class).await.map_err(|why| Failure {
+                status: ExitStatus::FAILURE,
+                reason: format!("cannot start plugin {name}: {why}"),
+            })?;
+            Ok(child)
+        }
+    }
+}
+
+impl Running {
+    /// Puts all questions to it, and starts it again when it fails.
+    async fn serve(mut self) {
+        let mut delay = DELAY;
+        loop {
+            let began = Instant::now();
+            let why = ask(&mut self.helper.questions, &mut self.child).await;
+            warn!("{} has failed and is started again: {why}", self.child.name);
+            if began.elapsed() >= WELL {
+                delay = DELAY;
+            }
+            self.child.end().await;
+            self.child = loop {
+                sleep(delay).await;
+                delay = (delay * 2).min(DELAY_MAX);
+                match begin(&self.helper.spec, &self.surroundings).await {
+                    Ok(child) => break child,
+                    Err(failure) => warn!("{}", failure.reason),
+                }
+            };
+        }
+    }
+}
+
+/// Puts questions to this one until it can be used no more; the result is why. Those that it has not answered
+/// fail then.
+async fn ask(questions: &mut Questions, child: &mut Child) -> String {
+    let mut pending = Pending::default();
+    let mut lines = Lines::default();
+    let (mut asking, mut asked) = (Vec::new(), 0);
+    let mut heard = Instant::now();
+    loop {
+        tokio::select! {
+            read = child::read(&mut child.answers, &mut lines) => match read
+                .and_then(|()| pending.take_all(&mut lines))
+            {
+                Ok(false) => {}
+                Ok(true) => heard = Instant::now(),
+                Err(why) => return why,
+            },
+            ready = child.questions.writable(), if asked < asking.len() => {
+                match ready.and_then(|()| child.questions.try_write(&asking[asked..])) {
+                    Ok(written) => asked += written,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => return format!("it takes no question: {}", error_text(&error)),
+                }
+            }
+            Some(question) = questions.next(), if asked == asking.len() && pending.has_room() => {
+                if pending.waiting.is_empty() {
+                    heard = Instant::now();
+                }
+                (asking, asked) = (pending.put(question).into_bytes(), 0);
+            }
+            () = sleep_until(heard + SILENCE), if !pending.waiting.is_empty() => {
+                return format!("no answer within {} s", SILENCE.as_secs());
+            }
+        }
+        if pending.waiting.len() >= 2 * AT_ONCE {
+            return format!("it has left {AT_ONCE} questions without an answer");
+        }
+    }
+}
+
+impl Pending {
+    /// Whether it may be asked more. Questions that nobody waits for any more are its own matter, but for a time.
+    fn has_room(&self) -> bool {
+        let awaited = || self.waiting.values().filter(|waiting| waiting.is_awaited()).count();
+        self.waiting.len() < AT_ONCE || awaited() < AT_ONCE
+    }
+
+    /// The line that asks this.
+    fn put(&mut self, question: Question) -> String {
+        self.last_id += 1;
+        let (line, waiting) = match question {
+            Question::Lookup { token, answer } => {
+                (lines::lookup(self.last_id, &token), Waiting::Target(answer))
+            }
+            Question::Authenticate { shown, answer } => {
+                (lines::authenticate(self.last_id, &shown), Waiting::Verdict(answer))
+            }
+        };
+        self.waiting.insert(self.last_id, waiting);
+        line
+    }
+
+    /// Passes on what has been answered; whether something has.
+    fn take_all(&mut self, lines: &mut Lines) -> Result<bool, String> {
+        let mut has_answered = false;
+        while let Some(line) = lines.next()? {
+            let (id, object) = lines::answer(&line)?;
+            let waiting = self.waiting.remove(&id);
+            waiting.ok_or_else(|| format!("nobody has asked it what {id} answers"))?.take(&object);
+            has_answered = true;
+        }
+        Ok(has_answered)
+    }
+}
+
+impl Waiting {
+    fn is_awaited(&self) -> bool {
+        match self {
+            Self::Target(answer) => !answer.is_closed(),
+            Self::Verdict(answer) => !answer.is_closed(),
+        }
+    }
+
+    /// The client may have gone.
+    fn take(self, object: &Object) {
+        match self {
+            Self::Target(answer) => drop(answer.send(lines::target(object))),
+            Self::Verdict(answer) => drop(answer.send(lines::verdict(object))),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Children of ours that are none of the program's: helpers. Each leads a process group, which ends with it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+/// Those that have not been waited for; shared by those who start them and those who look at processes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Aside(Arc<Mutex<HashSet<Pid>>>);
+
+impl Aside {
+    /// Notes a child that was started just now, before anybody looks for processes.
+    pub(crate) fn add(&self, child: Pid) {
+        self.lock().insert(child);
+    }
+
+    /// Kills a child with its group and waits for it. It is short, but for one that the kernel itself holds up.
+    pub(crate) fn end(&self, child: Pid) {
+        if self.kill_group(child) {
+            let _ = waitpid(child, None);
+            self.lock().remove(&child);
+        }
+    }
+
+    /// Kills a child's group, if it is one of these: until it was waited for, nobody else has its number.
+    fn kill_group(&self, child: Pid) -> bool {
+        let is_one = self.lock().contains(&child);
+        if is_one {
+            let _ = killpg(child, Signal::SIGKILL);
+        }
+        is_one
+    }
+
+    /// The child has ended, and is about to be waited for by somebody who waits for all: true if it is one of these.
+    pub(super) fn let_go(&self, child: Pid) -> bool {
+        let is_one = self.kill_group(child);
+        self.lock().remove(&child);
+        is_one
+    }
+
+    pub(super) fn all(&self) -> Vec<Pid> {
+        self.lock().iter().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<Pid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
