@@ -1,4 +1,5 @@
 //! Why a request means no destination: through its own fault, or because a source does not say.
+//! Knows what the log says of it; must not know what clients are answered.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
 //! What knows where tokens lead. The kinds are upstream's plugins; each is asked in the same way, and is a
-//! file of its own.
+//! file of its own. Knows which kinds there are, and what of them the log may have; must not know how one finds a
+//! token, nor who has it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! What a genuine token says: where it leads, from when, and until when (RFC 7519, section 4.1).
+//! Knows JSON, and the time as it is told; must not know keys, nor whether the token is genuine.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ pub(crate) struct Claims {
     pub(crate) left: Option<Duration>,
 }
 
-/// The claims, if they count `now`, which is since the beginning of 1970. To the second before and
-/// after: clocks are set right.
+/// The claims, if they count `now`, which is since the beginning of 1970. Nothing is allowed for clocks that differ,
+/// as in upstream.
 pub(super) fn read(text: &[u8], now: Duration) -> Result<Claims, Invalid> {
     let claims: Value = serde_json::from_slice(text).map_err(|_| "its claims are not JSON")?;
     if time(&claims, "nbf")?.is_some_and(|from| now.as_secs_f64() < from) {

@@ -1,5 +1,5 @@
 //! What an encrypted token has in it (RFC 7516, RFC 7518, sections 4 and 5). Says nothing of what failed: who
-//! tries keys learns nothing.
+//! tries keys learns nothing. Knows keys and algorithms; must not know what the text means.
 
 use aws_lc_rs::aead::{self, AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{

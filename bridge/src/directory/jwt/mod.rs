@@ -4,8 +4,8 @@
 //! - `compact` takes a token apart, `signature` says whether it is genuine, `decryption` opens an encrypted one,
 //! - `claims` is what it says, and until when.
 //!
-//! The cryptography is aws-lc-rs's. What a token is can be seen without a file, a clock or a thread in `read`; here
-//! are those.
+//! The cryptography is aws-lc-rs's. `read` says what a token means, without I/O; the rest of this file knows the
+//! key's file, the clock and the threads. Must not know who has a token.
 
 mod claims;
 mod compact;

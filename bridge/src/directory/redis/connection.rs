@@ -1,5 +1,5 @@
-//! One connection to a Redis server, that is asked one thing after the other. How long somebody waits is the
-//! caller's.
+//! One connection to a Redis server, that is asked one thing after the other. Knows the socket; must not know what
+//! a value means, nor how long somebody waits.
 
 use std::io;
 

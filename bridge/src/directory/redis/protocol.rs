@@ -1,4 +1,5 @@
 //! The few things that are said to Redis and heard from it, in its protocol of version 2. Sans-I/O, and bounded.
+//! Knows bytes; must not know what is asked for, nor what a value means.
 
 use std::io::Write;
 

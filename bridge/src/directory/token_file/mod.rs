@@ -7,6 +7,7 @@
 //! What counts is what stands there at the moment of each look-up; a file is read again only when it has
 //! changed. That blocks, so it is done in a thread that may; one look-up at a time, so that a file system that
 //! hangs has one thread. Who comes while a file is read again, and has a token that was in it, does not wait.
+//! Knows who waits for whom; must not know what files and lines look like.
 
 mod files;
 pub(crate) mod line;

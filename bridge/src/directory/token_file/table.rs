@@ -1,4 +1,5 @@
-//! One file of tokens as it was read, and whether its writer seems to have finished. Blocks.
+//! One file of tokens as it was read, and whether its writer seems to have finished. Knows its lines and
+//! its times; must not know other files, nor who asks. Blocks.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
