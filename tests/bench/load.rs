@@ -399,7 +399,7 @@ mod tests {
             let (from_target, to_target) = TcpStream::connect(target).await.unwrap().into_split();
             tokio::join!(copy(from_client, to_target, fault), copy(from_target, to_client, fault));
         });
-        Route { addr, wire: Wire::Raw, tls: None }
+        Route { addr, wire: Wire::Raw, path: String::new(), tls: None }
     }
 
     async fn copy(

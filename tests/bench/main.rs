@@ -1,7 +1,7 @@
 //! Measures websockify beside its peers, in one run; see `tests/bench/run`.
 //!
 //! `load` gives the work and `target` takes it at the other end, `peer` starts the proxies, `meter`
-//! says what they cost, `series` and `scale` run them in turns, `report` says what came of it.
+//! says what they cost, `series`, `scale` and `lookup` run them in turns, `report` says what came of it.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -16,6 +16,7 @@
 
 mod figure;
 mod load;
+mod lookup;
 mod meter;
 mod pattern;
 mod peer;
@@ -52,6 +53,8 @@ enum Part {
     Curves,
     /// P8.
     Startup,
+    /// Sessions by tokens.
+    Lookup,
 }
 
 /// Measures websockify beside its peers.
@@ -118,6 +121,9 @@ fn main() -> Result<()> {
         }
         if is_first && args.wants(Part::Curves) {
             measure_curves(&stage, &args, &mut report)?;
+        }
+        if is_first && args.wants(Part::Lookup) {
+            report.lookups = stage.lookups(args.rounds.min(5))?;
         }
     }
     report.judge();

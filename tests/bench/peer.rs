@@ -23,6 +23,9 @@ const OTHER_FILES: u64 = 200;
 /// How long a proxy may take to listen.
 const START: Duration = Duration::from_secs(10);
 
+/// What handshakes ask for.
+const PATH: &str = "/websockify";
+
 /// A kind of proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub(crate) enum Kind {
@@ -117,7 +120,7 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    fn of(&self, kind: Kind) -> &Path {
+    pub(crate) fn of(&self, kind: Kind) -> &Path {
         match kind {
             Kind::Ours | Kind::OursTls => &self.websockify,
             Kind::Haproxy | Kind::HaproxyTls => &self.haproxy,
@@ -173,6 +176,11 @@ impl Files {
         Ok(files)
     }
 
+    /// Where they lie, and others may.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
     fn pem(&self) -> PathBuf {
         self.directory.path().join("self.pem")
     }
@@ -209,7 +217,19 @@ impl Peer {
         // Nobody else on this machine is likely to take it meanwhile.
         let addr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let command = command(kind, programs, files, addr, target)?;
-        let mut tree = Tree::start(&command, cpu)?;
+        Self::launch(kind, &command, addr, PATH.to_owned(), files, cpu)
+    }
+
+    /// Starts a command that is a proxy of this kind and listens here; what handshakes ask for is `path`.
+    pub(crate) fn launch(
+        kind: Kind,
+        command: &Command,
+        addr: SocketAddr,
+        path: String,
+        files: &Files,
+        cpu: usize,
+    ) -> Result<Self> {
+        let mut tree = Tree::start(command, cpu)?;
         let began = Instant::now();
         while TcpStream::connect(addr).is_err() {
             let name = kind.name();
@@ -218,7 +238,7 @@ impl Peer {
             sleep(Duration::from_millis(10));
         }
         let tls = kind.is_tls().then(|| files.connector()).transpose()?;
-        Ok(Self { tree, route: Route { addr, wire: kind.wire(), tls } })
+        Ok(Self { tree, route: Route { addr, wire: kind.wire(), path, tls } })
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use serde::Serialize;
 
 use crate::figure::{Curve, Fairness, Figure, Idle, Rush, Spread};
+use crate::lookup::Lookups;
 use crate::peer::Kind;
 use crate::placement::Placement;
 use crate::promise::{self, Promise};
@@ -24,6 +25,7 @@ pub(crate) struct Report {
     pub(crate) fairness: Vec<Fairness>,
     pub(crate) rush: Vec<Rush>,
     pub(crate) startup: Option<Startup>,
+    pub(crate) lookups: Vec<Lookups>,
     /// CPU seconds per GB by sessions that carry it.
     pub(crate) cost_by_sessions: Vec<Curve>,
     /// Bytes of memory by open sessions.
@@ -52,6 +54,7 @@ impl Report {
             fairness: Vec::new(),
             rush: Vec::new(),
             startup: None,
+            lookups: Vec::new(),
             cost_by_sessions: Vec::new(),
             memory_by_open: Vec::new(),
             connect_by_open: Vec::new(),
@@ -77,6 +80,7 @@ impl Display for Report {
             }
         }
         write_scale(f, self)?;
+        write_lookups(f, &self.lookups)?;
         for (title, factor, curves) in [
             ("CPU, s/GB, by sessions that carry it", 1.0, &self.cost_by_sessions),
             ("Memory, MB, by open sessions", 1e-6, &self.memory_by_open),
@@ -160,6 +164,27 @@ fn write_scale(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
             startup.target.median * 1e3,
             program * 1e3,
             startup.size as f64 / 1e6
+        )?;
+    }
+    writeln!(f)
+}
+
+fn write_lookups(f: &mut Formatter<'_>, all: &[Lookups]) -> fmt::Result {
+    if all.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "Sessions by a token, one of a thousand\n")?;
+    writeln!(f, "| | | sessions/s | quartiles | CPU, µs each |\n|---|---|---|---|---|")?;
+    for Lookups { source, kind, rate, cost } in all {
+        writeln!(
+            f,
+            "| {} | {} | {} | {} – {} | {} |",
+            source.name(),
+            kind.name(),
+            number(rate.median),
+            number(rate.low),
+            number(rate.high),
+            number(cost.median * 1e6)
         )?;
     }
     writeln!(f)

@@ -129,10 +129,10 @@ impl Work {
 pub(crate) struct Stage<'a> {
     runtime: Runtime,
     pub(crate) load: Load,
-    target: SocketAddr,
-    programs: &'a Programs,
-    files: &'a Files,
-    core: usize,
+    pub(crate) target: SocketAddr,
+    pub(crate) programs: &'a Programs,
+    pub(crate) files: &'a Files,
+    pub(crate) core: usize,
     /// Ends with us.
     _quick: Runtime,
 }

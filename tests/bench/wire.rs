@@ -31,6 +31,8 @@ pub(crate) enum Wire {
 pub(crate) struct Route {
     pub(crate) addr: SocketAddr,
     pub(crate) wire: Wire,
+    /// The path and query of a WebSocket handshake.
+    pub(crate) path: String,
     pub(crate) tls: Option<TlsConnector>,
 }
 
@@ -59,7 +61,7 @@ impl Connection {
             }
         };
         if route.wire == Wire::WebSocket {
-            shake_hands(&mut io).await?;
+            shake_hands(&mut io, &route.path).await?;
         }
         Ok(Self { io, wire: route.wire, frames: Frames::default() })
     }
@@ -139,10 +141,10 @@ pub(crate) fn stream(wire: Wire, size: usize) -> Vec<u8> {
     bytes
 }
 
-async fn shake_hands(io: &mut Box<dyn Io>) -> Result<()> {
+async fn shake_hands(io: &mut Box<dyn Io>, path: &str) -> Result<()> {
     // As long as a browser's, nearly.
     let request = format!(
-        "GET /websockify HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Origin: http://localhost\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) bench\r\n\
          Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en\r\nCache-Control: no-cache\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: binary\r\n\
