@@ -77,7 +77,6 @@ impl Client {
     pub(crate) fn dial(address: impl Into<SocketAddr>) -> Result<Self, String> {
         let address = address.into();
         let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).unwrap();
         Self::over(stream, address)
     }
 
@@ -101,7 +100,6 @@ impl Client {
     fn upgraded(stream: TcpStream, url: &str) -> Result<Self, String> {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        stream.set_nodelay(true).unwrap();
         let (socket, _) = client(url, Patient(stream)).map_err(|error| error.to_string())?;
         Ok(Self { socket, received: Vec::new() })
     }
