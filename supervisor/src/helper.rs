@@ -11,6 +11,7 @@ mod lines;
 mod python;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::pending;
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -102,12 +103,15 @@ impl Helpers {
 
     /// Puts all questions to them. Dropped, they are ended. Must be awaited on the main thread, as helpers are to
     /// die with the thread that starts them.
-    pub(crate) async fn serve(self) {
-        let serve = async |helper: Option<Running>| match helper {
-            Some(helper) => helper.serve().await,
-            None => pending().await,
+    pub(crate) async fn serve(self) -> Infallible {
+        let serve = async |helper: Option<Running>| -> Infallible {
+            match helper {
+                Some(helper) => helper.serve().await,
+                None => pending().await,
+            }
         };
-        tokio::join!(serve(self.0), serve(self.1));
+        let (never, _) = tokio::join!(serve(self.0), serve(self.1));
+        never
     }
 }
 
@@ -137,7 +141,7 @@ async fn begin(spec: &HelperSpec, surroundings: &Surroundings) -> Result<Child, 
 
 impl Running {
     /// Puts all questions to it, and starts it again when it fails.
-    async fn serve(mut self) {
+    async fn serve(mut self) -> Infallible {
         let mut delay = DELAY;
         loop {
             let began = Instant::now();

@@ -266,7 +266,7 @@ fn work(
             never = watchdog => match never {},
             never = renewal => match never {},
             Some(never) = OptionFuture::from(of_targets) => match never {},
-            () = helpers.serve() => unreachable!("helpers are asked as long as we run"),
+            never = helpers.serve() => match never {},
             never = log.count_repeats() => match never {},
         }
     });

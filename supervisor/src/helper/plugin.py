@@ -117,16 +117,21 @@ def answer(plugin, ask):
         return {"allowed": True}
     except BaseException as error:
         if is_refusal(error):
-            return {
-                "allowed": False,
-                "code": error.code,
-                "headers": [[name, str(value)] for name, value in dict(error.headers or {}).items()],
-                "message": None if error.msg is None else str(error.msg),
-                "reason": str(error),
-            }
+            return refusal(error)
         hidden = list(secrets(ask))
-        sys.stderr.write(hide("".join(traceback.format_exception(type(error), error, error.__traceback__)), hidden))
+        lines = traceback.format_exception(type(error), error, error.__traceback__)
+        sys.stderr.write(hide("".join(lines), hidden))
         return {"error": hide(last_line(error), hidden)}
+
+
+def refusal(error):
+    return {
+        "allowed": False,
+        "code": error.code,
+        "headers": [[name, str(value)] for name, value in dict(error.headers or {}).items()],
+        "message": None if error.msg is None else str(error.msg),
+        "reason": str(error),
+    }
 
 
 def target(found):
@@ -156,14 +161,18 @@ def is_refusal(error):
 
 
 # What the log must not show whole.
+SECRET = ("token", "pass", "pwd", "secret", "auth", "jwt", "key", "cookie")
+
+
 def secrets(ask):
     if ask["ask"] == "lookup":
         yield ask["token"]
         return
     for name, value in ask["headers"]:
-        if any(word in name.lower() for word in ("auth", "cookie", "token", "pass", "secret", "key")):
+        if any(word in name.lower() for word in SECRET):
             yield value
-            yield from (part for part in value.replace("=", " ").replace(";", " ").split() if len(part) >= 8)
+            parts = value.replace("=", " ").replace(";", " ").replace(",", " ").split()
+            yield from (part for part in parts if len(part) >= 8)
 
 
 def hide(text, hidden):
@@ -202,7 +211,7 @@ def flush():
 # is none.
 def stand_in():
     found = importlib.util.find_spec("websockify")
-    if found is not None and found.origin is not None:
+    if found is not None and found.origin not in (None, "namespace"):
         return
 
     class TokenPlugin:

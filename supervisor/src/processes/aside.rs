@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -20,7 +21,7 @@ impl Aside {
     /// Kills a child with its group and waits for it. It is short, but for one that the kernel itself holds up.
     pub(crate) fn end(&self, child: Pid) {
         if self.kill_group(child) {
-            let _ = waitpid(child, None);
+            while waitpid(child, None) == Err(Errno::EINTR) {}
             self.lock().remove(&child);
         }
     }
