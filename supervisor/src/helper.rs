@@ -253,3 +253,34 @@ impl Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who waits no longer takes nobody's place, up to a bound that `ask` has.
+    #[test]
+    fn u9_a_question_that_is_given_up_makes_room_for_another() {
+        let mut pending = Pending::default();
+        let mut clients = Vec::new();
+        let put = |pending: &mut Pending| {
+            let (answer, client) = tokio::sync::oneshot::channel();
+            pending.put(Question::Lookup { token: "a".into(), answer });
+            client
+        };
+        for _ in 0..AT_ONCE {
+            assert!(pending.has_room());
+            clients.push(put(&mut pending));
+        }
+        assert!(!pending.has_room());
+        clients.pop();
+        assert!(pending.has_room());
+        clients.push(put(&mut pending));
+        assert!(!pending.has_room());
+        let mut lines = Lines::default();
+        lines.space().extend(b"{\"id\":1}\n{\"id\":1}\n");
+        let twice = pending.take_all(&mut lines);
+        assert_eq!(twice, Err("nobody has asked it what 1 answers".into()));
+        assert_eq!(clients[0].try_recv(), Ok(Ok(None)));
+    }
+}

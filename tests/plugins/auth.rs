@@ -190,6 +190,41 @@ for line in sys.stdin: one(line)
     assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
 }
 
+/// U9, F6: a script may have a password in it.
+#[test]
+fn u9_no_helper_is_served_as_a_file() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let directory = helper("serve(lambda ask: {'allowed': True})\n");
+    for name in ["mine.py", "far/away.py", "other.py", "tokens.py"] {
+        write(&directory, name, "class Mine:\n    def __init__(self, source): pass\n");
+    }
+    let status = |port: u16, path: &str| request(port, path, &[]).0.status;
+    for (options, hidden) in [
+        (&OPTIONS[..], &["/helper.py"][..]),
+        (&["--auth-plugin=far.away.Mine"], &["/far/away.py"]),
+        (
+            &[
+                "--token-plugin=Helper",
+                "--token-source=python3 ./tokens.py",
+                "--auth-plugin=mine.Mine",
+            ],
+            &["/tokens.py", "/mine.py"],
+        ),
+    ] {
+        let all = [options, &["--web=."]].concat();
+        let (_websockify, port) = match options.len() {
+            3 => bridge(&directory, &all),
+            _ => bridge_to("localhost:1", &directory, &all),
+        };
+        for path in ["/helper.py", "/mine.py", "/far/away.py", "/other.py", "/tokens.py"] {
+            let expected = if hidden.contains(&path) { 404 } else { 200 };
+            assert_eq!(status(port, path), expected, "{path}: {options:?}");
+        }
+    }
+}
+
 #[test]
 fn u9_what_is_no_command_is_a_usage_error() {
     for (line, part) in [

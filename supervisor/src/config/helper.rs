@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 /// What is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,19 @@ impl HelperSpec {
         let words = words.filter(|words| !words.is_empty() && !words.concat().contains(&0));
         let words = words.ok_or("Helper expects a command line: check its quotes")?;
         Ok(Self::Program(words.into_iter().map(OsString::from_vec).collect()))
+    }
+
+    /// Those files that are seen to be it: the program, scripts among its arguments, the module if it is here.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<_> = match self {
+            Self::Program(words) => words.iter().map(PathBuf::from).collect(),
+            Self::Class(class) => {
+                let module = class.name.rsplit_once('.').map_or("", |(module, _)| module);
+                vec![PathBuf::from(module.replace('.', "/") + ".py")]
+            }
+        };
+        files.retain(|file| file.is_file());
+        files
     }
 
     /// The class of this name.

@@ -24,12 +24,7 @@ pub(crate) fn files(config: &Config, tokens: Option<&Tokens>) -> Arc<Private> {
         Listen::Unix { path, .. } => Some(path),
         Listen::Port(_) | Listen::Inetd => None,
     };
-    let authorities = match &config.target_tls {
-        Some(Authorities::File(path)) => Some(path),
-        Some(Authorities::System) | None => None,
-    };
-    let auth = config.access.auth.as_ref().and_then(authentication::path);
-    let files = [log, config.pid_file.as_ref(), library, socket, auth].into_iter().flatten();
+    let files = [log, config.pid_file.as_ref(), library, socket].into_iter().flatten();
     let files = files.chain(config.access.files.paths()).chain(authorities);
     let files = files.filter_map(absolute).collect();
     let series = [log, config.record.as_ref()].into_iter().flatten();
