@@ -87,6 +87,23 @@ struct Place {
     jwt: String,
 }
 
+/// A module of a site's own.
+const DESKS: &str = r#"
+from websockify.auth_plugins import AuthenticationError
+from websockify.token_plugins import BasePlugin
+
+class Desks(BasePlugin):
+    def lookup(self, token):
+        if token == "vm1": return self.source.split(":")
+
+class Known:
+    def __init__(self, src=None):
+        self.names = src.split()
+    def authenticate(self, headers, target_host, target_port):
+        if headers.get("X-Remote-User") not in self.names:
+            raise AuthenticationError(response_code=403)
+"#;
+
 impl Place {
     fn new() -> Self {
         let service = echo_service();
@@ -111,6 +128,7 @@ impl Place {
         place.put("tokens/all", &tokens);
         place.put("names/vm1", &target);
         place.put("sockets/.keep", "");
+        place.put("site/desks.py", DESKS);
         echo_at(&socket);
         let identity = SERVERS.issue("localhost");
         for name in ["novnc.pem", "self.pem"] {
@@ -294,6 +312,7 @@ impl Shape {
         let line = place.fill(self.line, port);
         let mut command = Command::new(upstream().unwrap_or(Path::new(WEBSOCKIFY)));
         command.args(line.split_whitespace()).current_dir(&place.directory);
+        command.env("PYTHONPATH", place.directory.path().join("site"));
         let mut websockify = Websockify::launch(&mut command);
         let mut failures = Vec::new();
         for then in self.then {
@@ -319,7 +338,7 @@ impl Shape {
 
 #[test]
 fn u1_command_lines_that_are_in_use_work() {
-    if !needs(&["openssl"]) {
+    if !needs(&["openssl", "python3"]) {
         return;
     }
     let place = Place::new();

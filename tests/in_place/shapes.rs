@@ -219,7 +219,17 @@ pub(super) const SHAPES: &[Shape] = &[
         "--host-token --token-plugin TokenFile --token-source DIR/tokens.cfg PORT",
         &[Host("vm1")],
     ),
+    shape(
+        "a class of a site's own",
+        "--web DIR/web --token-plugin desks.Desks --token-source localhost:TPORT PORT",
+        &[Session(TOKEN), Page("/vnc.html")],
+    ),
     // Authentication.
+    shape(
+        "a class of a site's own",
+        "--auth-plugin=desks.Known --auth-source=me PORT TARGET",
+        &[Then::Headed("/", "X-Remote-User: me\r\n")],
+    ),
     shape(
         "gateway",
         "--auth-plugin=BasicHTTPAuth --auth-source=me:secret PORT TARGET",
