@@ -77,6 +77,19 @@ impl Authentication {
         });
     }
 
+    /// The file that it stands in, and those of a helper that is not yet started.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let own = match &self.spec.source {
+            AuthSource::Typed(_) => None,
+            AuthSource::In(path) => Some(path.clone()),
+        };
+        let helper = match &self.by {
+            By::Helper(_, Some(helper)) => helper.files(),
+            By::Client(_) | By::Helper(_, None) => Vec::new(),
+        };
+        own.into_iter().chain(helper).collect()
+    }
+
     /// What the bridge asks clients for, if it does.
     pub(crate) fn of_client(&self) -> Option<watch::Receiver<Auth>> {
         match &self.by {
@@ -110,12 +123,4 @@ fn expected(spec: &AuthSpec, sources: Sources) -> Result<AuthKind> {
     let text = String::from_utf8(text).map_err(|_| anyhow!("it is not text in UTF-8"));
     text.and_then(|text| expected_auth(&spec.plugin, &text).map_err(|why| anyhow!(why)))
         .with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// The file that it stands in, if it does.
-pub(crate) fn path(spec: &AuthSpec) -> Option<&PathBuf> {
-    match &spec.source {
-        AuthSource::Typed(_) => None,
-        AuthSource::In(path) => Some(path),
-    }
 }

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::pending;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bridge::{Asked, Question, Questions, Reply, Verdict, error_text};
@@ -74,6 +75,11 @@ impl Helper {
     pub(crate) fn new(spec: HelperSpec) -> (Self, Asked) {
         let (asked, questions) = Asked::channel();
         (Self { spec, questions }, asked)
+    }
+
+    /// The files that it is, as far as they are known.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.spec.files()
     }
 
     /// What the log calls it.

@@ -53,7 +53,7 @@ impl Resources {
         let public = PublicEndpoint::acquire(&config.listen, passed)?;
         let pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let log = log::Sinks::choose(&config.log, stderr)?;
-        let private = private::files(config, tokens.as_ref());
+        let private = private::files(config, authentication.as_ref(), tokens.as_ref());
         let open_files = OpenFiles::raise().context("cannot raise the limit on open files")?;
         Ok(Self {
             public,

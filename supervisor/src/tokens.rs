@@ -90,14 +90,15 @@ impl Tokens {
         });
     }
 
-    /// The files and directories that they stand in.
+    /// The files and directories that they stand in, and those of a helper that is not yet started.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let own = match &self.spec.source {
             TokenSource::Typed(_) => None,
             TokenSource::In(path) => Some(path.clone()),
         };
         let source = self.source.borrow().path().map(Path::to_owned);
-        own.into_iter().chain(source).collect()
+        let helper = self.helper.as_ref().map(Helper::files).unwrap_or_default();
+        own.into_iter().chain(source).chain(helper).collect()
     }
 
     /// What the bridge asks.

@@ -9,12 +9,16 @@ use std::sync::Arc;
 use bridge::Private;
 use bridge::tls::Authorities;
 
-use crate::authentication;
+use crate::authentication::Authentication;
 use crate::config::{Config, Destination, Listen};
 use crate::tokens::Tokens;
 
 /// Those that this configuration names, and what our standard output and error are written to.
-pub(crate) fn files(config: &Config, tokens: Option<&Tokens>) -> Arc<Private> {
+pub(crate) fn files(
+    config: &Config,
+    authentication: Option<&Authentication>,
+    tokens: Option<&Tokens>,
+) -> Arc<Private> {
     let log = config.log.file.as_ref();
     let library = match &config.destination {
         Destination::Program(program) => program.rebind_lib.as_ref(),
@@ -24,13 +28,18 @@ pub(crate) fn files(config: &Config, tokens: Option<&Tokens>) -> Arc<Private> {
         Listen::Unix { path, .. } => Some(path),
         Listen::Port(_) | Listen::Inetd => None,
     };
+    let authorities = match &config.target_tls {
+        Some(Authorities::File(path)) => Some(path),
+        Some(Authorities::System) | None => None,
+    };
     let files = [log, config.pid_file.as_ref(), library, socket].into_iter().flatten();
     let files = files.chain(config.access.files.paths()).chain(authorities);
     let files = files.filter_map(absolute).collect();
     let series = [log, config.record.as_ref()].into_iter().flatten();
     let private = Private::new(files, series.filter_map(absolute));
+    let auth = authentication.map(Authentication::paths).unwrap_or_default();
     let tokens = tokens.map(Tokens::paths).unwrap_or_default();
-    tokens.iter().filter_map(absolute).for_each(|path| private.add(&path));
+    auth.iter().chain(&tokens).filter_map(absolute).for_each(|path| private.add(&path));
     for stream in [io::stdout().as_fd(), io::stderr().as_fd()] {
         note(&private, stream);
     }
