@@ -30,8 +30,9 @@ use lines::{Lines, Object};
 /// How many questions it has at a time that somebody waits for. Others wait.
 const AT_ONCE: usize = 64;
 
-/// How long it may say nothing while it has a question. A client waits no longer either.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long it may say nothing while it has a question: a little longer than a client waits, and than `plugin.py` lets a
+/// call last, so that one that hangs alone ends no helper.
+const SILENCE: Duration = Duration::from_secs(12);
 
 /// How long after its end it is started again: so much at first, twice as much each time.
 const DELAY: Duration = Duration::from_millis(100);

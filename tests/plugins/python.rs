@@ -137,6 +137,8 @@ fn u8_several_calls_go_on_at_a_time_and_one_that_hangs_is_alone() {
     for hanging in hanging {
         assert_eq!(hanging.join().unwrap(), 503);
     }
+    // Nor does it take the helper along if nobody else asks anything.
+    assert_eq!(refused(port, "hang"), 503);
     wait_until("what hung is gone", || websockify.tree().len() == 1);
     assert_eq!(websockify.logged(&["started again"]), Vec::<String>::new());
 }

@@ -164,7 +164,7 @@ fn u9_a_helper_that_says_nothing_is_killed_with_its_group() {
     wait_until("both are there", || websockify.tree().len() == 2);
     let both = websockify.tree();
     assert_eq!(refused(port, "a"), 503);
-    websockify.wait_for_log(&["has failed and is started again: no answer within 10 s"]);
+    websockify.wait_for_log(&["has failed and is started again: no answer within 12 s"]);
     wait_until("both are gone", || both.iter().all(|process| !process.is_alive()));
 }
 
