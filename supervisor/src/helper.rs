@@ -203,17 +203,16 @@ async fn ask(questions: &mut Questions, child: &mut Child) -> String {
                 return format!("no answer within {} s", SILENCE.as_secs());
             }
         }
-        if pending.waiting.len() >= 2 * AT_ONCE {
-            return format!("it has left {AT_ONCE} questions without an answer");
-        }
     }
 }
 
 impl Pending {
-    /// Whether it may be asked more. Questions that nobody waits for any more are its own matter, but for a time.
+    /// Whether it may be asked more. Of the questions that nobody waits for any more, as many may be left: whoever comes
+    /// and goes gets no helper ended that answers.
     fn has_room(&self) -> bool {
         let awaited = || self.waiting.values().filter(|waiting| waiting.is_awaited()).count();
-        self.waiting.len() < AT_ONCE || awaited() < AT_ONCE
+        let asked = self.waiting.len();
+        asked < AT_ONCE || (asked < 2 * AT_ONCE && awaited() < AT_ONCE)
     }
 
     /// The line that asks this.
@@ -265,7 +264,7 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    /// Who waits no longer takes nobody's place, up to a bound that `ask` has.
+    /// Who waits no longer takes nobody's place, but for so many.
     #[test]
     fn u9_a_question_that_is_given_up_makes_room_for_another() {
         let mut pending = Pending::default();
@@ -289,5 +288,11 @@ mod tests {
         let twice = pending.take_all(&mut lines);
         assert_eq!(twice, Err("nobody has asked it what 1 answers".into()));
         assert_eq!(clients[0].try_recv(), Ok(Ok(None)));
+        clients.clear();
+        while pending.waiting.len() < 2 * AT_ONCE {
+            assert!(pending.has_room(), "{}", pending.waiting.len());
+            drop(put(&mut pending));
+        }
+        assert!(!pending.has_room());
     }
 }

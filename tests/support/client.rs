@@ -77,6 +77,7 @@ impl Client {
     pub(crate) fn dial(address: impl Into<SocketAddr>) -> Result<Self, String> {
         let address = address.into();
         let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).unwrap();
         Self::over(stream, address)
     }
 
@@ -94,6 +95,7 @@ impl Client {
     /// For another path, and perhaps a query.
     pub(crate) fn dial_path(address: SocketAddr, path: &str) -> Result<Self, String> {
         let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).unwrap();
         Self::upgraded(stream, &format!("ws://{address}{path}"))
     }
 

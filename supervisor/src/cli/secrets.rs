@@ -27,8 +27,11 @@ pub(crate) fn values(args: &[OsString]) -> Vec<Value> {
     let whole = shortened::written_out(args.to_vec());
     let mut words = whole.iter().enumerate().skip(1).take_while(|(_, word)| *word != "--");
     while let Some((at, word)) = words.next() {
-        let Some(long) = word.to_str().and_then(|word| word.strip_prefix("--")) else { continue };
-        let (name, inline) = long.split_once('=').map_or((long, None), |(name, v)| (name, Some(v)));
+        // The value may be bytes of any kind.
+        let Some(long) = word.as_encoded_bytes().strip_prefix(b"--") else { continue };
+        let mut parts = long.splitn(2, |byte| *byte == b'=');
+        let name = parts.next().and_then(|name| std::str::from_utf8(name).ok());
+        let (Some(name), inline) = (name, parts.next()) else { continue };
         let Some(option) = option(&command, name).filter(|option| takes_value(option)) else {
             continue;
         };
@@ -74,6 +77,8 @@ pub(super) fn takes_value(option: &Arg) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     #[test]
@@ -95,6 +100,13 @@ mod tests {
                 |value: &Value| args[value.word].to_str().unwrap()[value.bytes.clone()].to_owned();
             assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), [secret], "{line}");
         }
+        let mut bytes = b"--token-source=cache:\xff".to_vec();
+        let args = [b"websockify".to_vec(), bytes.clone()].map(OsString::from_vec);
+        let found = values(&args);
+        assert_eq!(
+            (found[0].word, &bytes.split_off(found[0].bytes.start)[..]),
+            (1, &b"cache:\xff"[..])
+        );
         for line in [
             "websockify 80 -- su --auth-source=me:secret",
             "websockify --auth-source-file=x --key-password-file=y --token-source-file z",

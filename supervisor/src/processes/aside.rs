@@ -28,7 +28,8 @@ impl Aside {
 
     /// Kills a child's group, if it is one of these: until it was waited for, nobody else has its number.
     fn kill_group(&self, child: Pid) -> bool {
-        let is_one = self.lock().contains(&child);
+        let children = self.lock();
+        let is_one = children.contains(&child);
         if is_one {
             let _ = killpg(child, Signal::SIGKILL);
         }
