@@ -35,6 +35,11 @@ fn begun(websockify: &Websockify) -> Vec<Process> {
     })
 }
 
+/// A helper's children are killed, which takes a moment.
+fn nobody_is_left(websockify: &Websockify) {
+    wait_until("nobody is left", || websockify.remnants().is_empty());
+}
+
 /// Kills the helper itself.
 fn kill(helpers: &[Process]) {
     let python = helpers.iter().find(|process| process.name.contains("python"));
@@ -76,7 +81,7 @@ fn u9_a_helper_that_ends_is_not_the_program() {
         let mut other = Client::connect(port);
         other.read_line();
         assert_eq!(websockify.stop(), 0, "{mode}");
-        assert_eq!(websockify.remnants(), [], "{mode}");
+        nobody_is_left(&websockify);
         assert_eq!(client.closing().code, 1001);
     }
 }
@@ -95,7 +100,7 @@ fn u9_a_program_that_ends_is_not_kept_by_a_helper() {
     begun(&websockify);
     websockify.leader().signal(Signal::SIGKILL);
     assert_eq!(websockify.wait(), 137);
-    assert_eq!(websockify.remnants(), []);
+    nobody_is_left(&websockify);
 }
 
 /// A respawned program's helper goes on, and is none of what the instance before has left.
@@ -115,5 +120,5 @@ fn u9_a_helper_outlives_the_programs_instances() {
     assert!(before.iter().all(Process::is_alive));
     assert_eq!(websockify.logged(&["started again"]), Vec::<String>::new());
     assert_eq!(websockify.stop(), 0);
-    assert_eq!(websockify.remnants(), []);
+    nobody_is_left(&websockify);
 }
