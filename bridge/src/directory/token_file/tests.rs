@@ -138,7 +138,7 @@ async fn k2_of_many_who_wait_for_one_reading_one_reads() {
     }
     fs::write(&path, &text).unwrap();
     let source = Arc::new(source(&path, Rereads::WhenChanged));
-    source.prepare().await.unwrap();
+    assert_eq!(port(&source, "x").await, None, "it is at rest by then");
     let changing = tokio::spawn(async move {
         loop {
             let other = path.with_extension("new");
