@@ -68,7 +68,7 @@ test("F75: a password typed before the server says that it echoes is never shown
     session.receive(Uint8Array.from(LINE_MODE));
     log.shown = "";
     session.type("\x1b[A\x1b[A");
-    assert.doesNotMatch(log.shown, /root/);
+    assert.ok(!log.shown.includes("root"));
     const sent = log.take();
     assert.ok(sent.includes("root\r\n") && sent.includes("secret"), sent);
   }

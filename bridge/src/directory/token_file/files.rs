@@ -154,13 +154,13 @@ impl Files {
         self.note_rest(now);
     }
 
-    /// Remembers what there is if all is at rest.
+    /// Remembers what there is if all is at rest. What could not be read is not at rest.
     fn note_rest(&mut self, now: Instant) {
         let rest = SETTLING.saturating_sub(self.settles_in());
         let unrest = now - *self.unrest.get_or_insert(now);
         let most = if self.at_rest.is_some() { UNREST } else { FIRST_UNREST };
         let needed = if unrest > most { BRIEF_REST } else { SETTLING };
-        if rest >= needed {
+        if self.failure.is_none() && rest >= needed {
             self.at_rest = Some(self.tables.clone());
             self.unrest = None;
         }

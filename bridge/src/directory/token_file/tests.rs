@@ -164,6 +164,27 @@ async fn k2_of_many_who_wait_for_one_reading_one_reads() {
     changing.abort();
 }
 
+/// K2: what was there before counts while a file is written anew, also when it could not be read for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn k2_a_token_is_not_forgotten_while_its_file_cannot_be_read() {
+    let directory = in_memory();
+    let path = directory.path().join("tokens");
+    fs::write(&path, "a: h:1\nb: h:2\n").unwrap();
+    let source = source(&path, Rereads::WhenChanged);
+    assert_eq!(port(&source, "x").await, None, "it is at rest by then");
+    fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let failure = source.look_up("b").await.unwrap_err().to_string();
+    assert!(failure.contains("neither a file nor a directory"), "{failure}");
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "a: h:1\n").unwrap();
+    let whole = async {
+        sleep(Duration::from_millis(200)).await;
+        fs::write(&path, "a: h:1\nb: h:2\n").unwrap();
+    };
+    assert_eq!(tokio::join!(port(&source, "b"), whole).0, Some(2));
+}
+
 #[tokio::test]
 async fn k2_a_directory_of_files_as_they_come_and_go() {
     let directory = tempfile::tempdir().unwrap();
