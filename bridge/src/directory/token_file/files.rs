@@ -112,8 +112,9 @@ impl Files {
 
     /// For how long what is not found may be still to come.
     fn settles_in(&self) -> Duration {
-        let seen = self.tables.seen().chain(self.directory).map(|seen| seen.settles_in());
-        seen.chain(self.missing.map(settles_in)).max().unwrap_or_default()
+        let directory = self.directory.map_or(Duration::ZERO, |seen| seen.settles_in());
+        let missing = self.missing.map_or(Duration::ZERO, settles_in);
+        self.tables.settle_in().max(directory).max(missing)
     }
 
     /// Reads what has changed.

@@ -22,6 +22,9 @@ use crate::regular;
 /// For how long a file that has changed may go on changing: what is not in it may be still to come.
 pub(super) const SETTLING: Duration = Duration::from_secs(1);
 
+/// The same for a file that is empty or ends within a line: its writer is not done, and a busy disk may hold it up.
+const SETTLING_CUT: Duration = Duration::from_secs(5);
+
 /// Two changes may have the same time: the kernel's clock for files ticks every 10 ms at the slowest.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -82,7 +85,11 @@ impl Seen {
 
     /// How long it may still be changing. A clock that is wrong does not count for ever.
     pub(super) fn settles_in(&self) -> Duration {
-        settles_in(self.first).min(SETTLING.saturating_sub(self.stamp.age()))
+        self.settles_within(SETTLING)
+    }
+
+    fn settles_within(&self, settling: Duration) -> Duration {
+        settling.saturating_sub(self.first.elapsed().max(self.stamp.age()))
     }
 }
 
@@ -94,10 +101,12 @@ pub(super) fn settles_in(first: Instant) -> Duration {
 /// A file of tokens as it was read.
 #[derive(Debug)]
 pub(super) struct Table {
-    pub(super) seen: Seen,
+    seen: Seen,
     /// Whether it may have changed since in a way that its stamp does not show.
     may_have_changed: bool,
     targets: HashMap<Box<str>, Endpoint>,
+    /// Whether it ends as a file does whose writer is done.
+    ends_with_line: bool,
     /// The token of a last line that has no end yet: its target may not be whole.
     unfinished: Option<Box<str>>,
     /// The first lines that cannot be read, and how many more there are.
@@ -139,6 +148,7 @@ impl Table {
             seen,
             may_have_changed: false,
             targets: HashMap::new(),
+            ends_with_line: text.ends_with(b"\n"),
             unfinished: None,
             unreadable: Vec::new(),
             further: 0,
@@ -168,6 +178,11 @@ impl Table {
     /// Whether it is what a file has whose stamp is now this.
     pub(super) fn is_of(&self, stamp: &Stamp) -> bool {
         self.seen.stamp == *stamp && !self.may_have_changed
+    }
+
+    /// For how long what is not in it may be still to come.
+    pub(super) fn settles_in(&self) -> Duration {
+        self.seen.settles_within(if self.ends_with_line { SETTLING } else { SETTLING_CUT })
     }
 
     /// Where a token leads, if that is known.

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::table::{Seen, Table};
+use super::table::Table;
 use crate::destination::Endpoint;
 
 /// Those of a moment. To clone them costs little.
@@ -28,9 +29,9 @@ impl Tables {
         found.map(|at| &self.0[at].1)
     }
 
-    /// When each was seen as it is.
-    pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
-        self.0.iter().map(|(_, table)| table.seen)
+    /// For how long what is in none of them may be still to come.
+    pub(super) fn settle_in(&self) -> Duration {
+        self.0.iter().map(|(_, table)| table.settles_in()).max().unwrap_or_default()
     }
 
     /// Takes these, in the order of their names. Whether they are others.
