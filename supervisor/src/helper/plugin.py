@@ -85,8 +85,10 @@ def begin(plugin, ask, calls, poll, answers):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(LIMIT + 1)
         try:
-            say(ours, dict(answer(plugin, ask), id=ask["id"]))
+            said = dict(answer(plugin, ask), id=ask["id"])
+            # What the class has printed comes first: this process is killed as soon as it has answered.
             flush()
+            say(ours, said)
         finally:
             os._exit(0)
     os.close(ours)

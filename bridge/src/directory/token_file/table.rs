@@ -23,10 +23,11 @@ use crate::regular;
 pub(super) const SETTLING: Duration = Duration::from_secs(1);
 
 /// The same for a file that is empty or ends within a line: its writer is not done, and a busy disk may hold it up.
-const SETTLING_CUT: Duration = Duration::from_secs(5);
+const SETTLING_CUT: Duration = Duration::from_secs(3);
 
-/// Two changes may have the same time: the kernel's clock for files ticks every 10 ms at the slowest.
-const TICK: Duration = Duration::from_millis(20);
+/// Two changes may have the same time: the kernel's clock for files ticks every 10 ms at the slowest, and a writer
+/// may be held up between the time that the file gets and its bytes.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The longest file that is read, bytes.
 const LONGEST: u64 = 1 << 28;
@@ -71,25 +72,28 @@ impl Stamp {
 /// Something that changes from time to time, as it was when it was looked at last.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
-    pub(super) stamp: Stamp,
+    stamp: Stamp,
     first: Instant,
+    /// Whether its times say when it changed. They do not where we saw it as it was before: the kernel shortens a
+    /// file first, and then sets its times; on a busy disk that is not at once.
+    has_true_times: bool,
 }
 
 impl Seen {
     /// `before` is what was seen the last time.
     pub(super) fn new(stamp: Stamp, before: Option<Seen>) -> Self {
-        before
-            .filter(|before| before.stamp == stamp)
-            .unwrap_or(Self { stamp, first: Instant::now() })
+        let has_true_times = before.is_none();
+        before.filter(|before| before.stamp == stamp).unwrap_or_else(|| Self {
+            stamp,
+            first: Instant::now(),
+            has_true_times,
+        })
     }
 
     /// How long it may still be changing. A clock that is wrong does not count for ever.
     pub(super) fn settles_in(&self) -> Duration {
-        self.settles_within(SETTLING)
-    }
-
-    fn settles_within(&self, settling: Duration) -> Duration {
-        settling.saturating_sub(self.first.elapsed().max(self.stamp.age()))
+        let age = if self.has_true_times { self.stamp.age() } else { Duration::ZERO };
+        SETTLING.saturating_sub(self.first.elapsed().max(age))
     }
 }
 
@@ -182,7 +186,11 @@ impl Table {
 
     /// For how long what is not in it may be still to come.
     pub(super) fn settles_in(&self) -> Duration {
-        self.seen.settles_within(if self.ends_with_line { SETTLING } else { SETTLING_CUT })
+        if self.ends_with_line {
+            self.seen.settles_in()
+        } else {
+            SETTLING_CUT.saturating_sub(self.seen.first.elapsed())
+        }
     }
 
     /// Where a token leads, if that is known.
@@ -330,5 +338,20 @@ mod tests {
         let settled = Seen { first: Instant::now().checked_sub(SETTLING).unwrap(), ..seen };
         let table = Table::parse(b"a: h:1\nb: h:59", TokenPlace::Query, settled);
         assert!(table.target("b").is_some(), "whatever the clock of the files says");
+    }
+
+    /// What an O_TRUNC looks like half done: shorter, with the times of long ago.
+    #[test]
+    fn k2_a_file_that_is_shorter_than_it_was_is_changing_whatever_its_times() {
+        let stamp = Stamp { changed: (0, 0), ..Stamp::of(&std::fs::metadata("/").unwrap()) };
+        let before = Seen::new(stamp, None);
+        assert!(before.settles_in().is_zero());
+        let longer = Stamp { size: stamp.size + 1, ..stamp };
+        let shorter = Seen::new(stamp, Some(Seen::new(longer, None)));
+        assert!(!shorter.settles_in().is_zero());
+        for cut in [b"".as_slice(), b"a: h"] {
+            let table = Table::parse(cut, TokenPlace::Query, before);
+            assert!(!table.settles_in().is_zero(), "also where it is seen for the first time");
+        }
     }
 }

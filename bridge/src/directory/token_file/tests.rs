@@ -144,7 +144,7 @@ async fn k2_a_file_that_is_cut_is_waited_for_longer() {
         assert_eq!(port(&source, "x").await, None, "it is at rest by then");
         let writing = async {
             fs::write(&path, cut).unwrap();
-            sleep(Duration::from_millis(2500)).await;
+            sleep(Duration::from_millis(1600)).await;
             fs::write(&path, "a: h:1\nb: h:3\n").unwrap();
         };
         assert_eq!(tokio::join!(writing, port(&source, "b")).1, Some(3), "{cut:?}");
