@@ -151,11 +151,14 @@ impl Rejection {
         message: Option<String>,
         reason: Option<String>,
     ) -> Result<Self, &'static str> {
+        const NO_CODE: &str = "its code is none from 300 to 599 whose answer has a text";
         const OURS: [HeaderName; 6] =
             [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
         let code = u16::try_from(code).ok().filter(|code| (300..600).contains(code));
-        let code = code.ok_or("its code is none from 300 to 599")?;
-        let status = StatusCode::from_u16(code).map_err(|_| "its code is none from 300 to 599")?;
+        let status = code.ok_or(NO_CODE)?.try_into().map_err(|_| NO_CODE)?;
+        if status == StatusCode::NOT_MODIFIED {
+            return Err(NO_CODE);
+        }
         let mut all = Vec::with_capacity(headers.len());
         for (name, value) in headers {
             let name: HeaderName = name.parse().map_err(|_| "it has a header with a bad name")?;
@@ -219,7 +222,7 @@ mod tests {
         ];
         let refused = of(401, &all).unwrap();
         assert_eq!((refused.status.as_u16(), refused.headers.len()), (401, 1));
-        for code in [0, 101, 200, 299, 600, 65_536 + 401, u64::MAX] {
+        for code in [0, 101, 200, 299, 304, 600, 65_536 + 401, u64::MAX] {
             assert!(of(code, &[]).is_err(), "{code}");
         }
         for (name, value) in [("", "a"), ("a b", "c"), ("a", "b\r\nc: d"), ("a\n", "b")] {

@@ -2,27 +2,29 @@
 //! must show is read anew on SIGHUP where it stands in a file. Knows nothing of clients.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bridge::tls::Sources;
 use bridge::{Asked, Auth};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tracing::{info, warn};
 
 use crate::config::{AuthKind, AuthSource, AuthSpec, expected_auth};
-use crate::exit::Failure;
 use crate::helper::Helper;
+use crate::reread::{Reread, Words};
 use crate::value_file;
+
+const WORDS: Words = Words {
+    done: "what clients must show is read again",
+    failed: "what clients must show stays as it was",
+};
 
 /// Who is let in.
 #[derive(Debug)]
 pub(crate) struct Authentication {
     spec: AuthSpec,
     by: By,
-    /// Held while it is read.
-    reading: Arc<Mutex<()>>,
+    reread: Reread,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,7 @@ impl Authentication {
                 By::Helper(asked, Some(helper))
             }
         };
-        Ok(Self { spec: spec.clone(), by, reading: Arc::default() })
+        Ok(Self { spec: spec.clone(), by, reread: Reread::default() })
     }
 
     /// The program that is to be started, once.
@@ -58,23 +60,9 @@ impl Authentication {
     /// knows itself what is new.
     pub(crate) fn reload(&self) {
         let (By::Client(used), AuthSource::In(_)) = (&self.by, &self.spec.source) else { return };
-        let (spec, used) = (self.spec.clone(), used.clone());
-        let reading = Arc::clone(&self.reading);
-        tokio::spawn(async move {
-            // What is read last is what counts.
-            let _alone = reading.lock().await;
-            let read = spawn_blocking(move || of_client(&spec)).await;
-            match read.map_err(Into::into).flatten() {
-                Ok(expected) => {
-                    used.send_replace(expected);
-                    info!("what clients must show is read again");
-                }
-                Err(failure) => {
-                    let why = Failure::from(failure).reason;
-                    warn!("what clients must show stays as it was: {why}");
-                }
-            }
-        });
+        let spec = self.spec.clone();
+        let reading = async move { spawn_blocking(move || of_client(&spec)).await? };
+        self.reread.begin(reading, used.clone(), WORDS);
     }
 
     /// The file that it stands in, and those of a helper that is not yet started.

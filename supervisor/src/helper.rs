@@ -157,7 +157,7 @@ impl Running {
             if began.elapsed() >= WELL {
                 delay = DELAY;
             }
-            self.child.end().await;
+            self.child.kill().await;
             self.child = loop {
                 sleep(delay).await;
                 delay = (delay * 2).min(DELAY_MAX);
@@ -179,6 +179,8 @@ async fn ask(questions: &mut Questions, child: &mut Child) -> String {
     let mut heard = Instant::now();
     loop {
         tokio::select! {
+            // What it has said counts, before its end does.
+            biased;
             read = child::read(&mut child.answers, &mut lines) => match read
                 .and_then(|()| pending.take_all(&mut lines))
             {
@@ -186,6 +188,7 @@ async fn ask(questions: &mut Questions, child: &mut Child) -> String {
                 Ok(true) => heard = Instant::now(),
                 Err(why) => return why,
             },
+            () = child::ended(&mut child.end) => return "it has ended".into(),
             ready = child.questions.writable(), if asked < asking.len() => {
                 match ready.and_then(|()| child.questions.try_write(&asking[asked..])) {
                     Ok(written) => asked += written,

@@ -17,6 +17,7 @@ mod log;
 mod processes;
 mod program;
 mod relay;
+mod reread;
 mod resources;
 #[cfg(test)]
 #[path = "../../tests/support/skip.rs"]

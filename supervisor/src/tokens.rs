@@ -9,22 +9,24 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bridge::tls::Sources;
 use bridge::{Directory, Kind, Private, Source};
-use tokio::sync::{Mutex, watch};
+use futures_util::TryFutureExt;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::config::{TokenKind, TokenSource, TokensSpec, token_kind};
-use crate::exit::Failure;
 use crate::helper::Helper;
+use crate::reread::{Reread, Words};
 use crate::value_file;
+
+const WORDS: Words = Words { done: "tokens are read again", failed: "the old tokens stay in use" };
 
 /// The source of our tokens.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     spec: TokensSpec,
     source: watch::Sender<Arc<Source>>,
-    /// Held while it is read.
-    reading: Arc<Mutex<()>>,
+    reread: Reread,
     /// The program that is to be asked, until it is started.
     helper: Option<Helper>,
     is_helper: bool,
@@ -47,8 +49,8 @@ impl Tokens {
             }
         };
         let source = watch::Sender::new(Arc::new(source));
-        let (is_helper, reading) = (helper.is_some(), Arc::default());
-        Ok(Self { spec: spec.clone(), source, reading, helper, is_helper })
+        let (is_helper, reread) = (helper.is_some(), Reread::default());
+        Ok(Self { spec: spec.clone(), source, reread, helper, is_helper })
     }
 
     /// The program that is to be started, once.
@@ -72,22 +74,8 @@ impl Tokens {
         if self.is_helper {
             return;
         }
-        let (spec, used) = (self.spec.clone(), self.source.clone());
-        let (reading, private) = (Arc::clone(&self.reading), Arc::clone(private));
-        tokio::spawn(async move {
-            // What is read last is what counts.
-            let _alone = reading.lock().await;
-            match read(spec, private).await {
-                Ok(source) => {
-                    used.send_replace(Arc::new(source));
-                    info!("tokens are read again");
-                }
-                Err(failure) => {
-                    let why = Failure::from(failure).reason;
-                    warn!("the old tokens stay in use: {why}");
-                }
-            }
-        });
+        let reading = read(self.spec.clone(), Arc::clone(private));
+        self.reread.begin(reading.map_ok(Arc::new), self.source.clone(), WORDS);
     }
 
     /// The files and directories that they stand in, and those of a helper that is not yet started.

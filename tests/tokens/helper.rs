@@ -1,6 +1,7 @@
 //! Tokens that a program knows (U9): the one of the manual page, and those that do what no helper should.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use tempfile::TempDir;
 
 use super::{bridge, by_token, named, refused};
 use crate::support::{
-    Process, WEBSOCKIFY, Websockify, free_port, needs, root, text_of, wait_until, write_script,
+    Process, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root, root, text_of,
+    wait_until, write_script,
 };
 
 /// What every script begins with: `number` and `token` of each question in turn, where it calls `answer`.
@@ -135,6 +137,47 @@ asked
         assert!(!first.is_alive(), "{deed}");
         wait_until("nothing of the first is left", || websockify.tree().len() == 1);
     }
+}
+
+/// What it leaves behind may have its pipes open, so that they do not end with it.
+#[test]
+fn u9_a_helper_that_has_ended_is_missed_whoever_has_its_pipes() {
+    let directory = TempDir::new().unwrap();
+    let script = "[ -e again ] && { answer() { echo \"{\\\"id\\\":$number}\"; }; asked; }\n\
+                  : >again; sleep 600 & exit 0\n";
+    let (websockify, port) = asking(&directory, script);
+    websockify.wait_for_log(&["has failed and is started again: it has ended"]);
+    let began = Instant::now();
+    assert_eq!(refused(port, "a"), 403);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    wait_until("what the first has left is gone", || websockify.tree().len() == 1);
+}
+
+/// Whom we may not kill holds up nobody.
+#[test]
+fn u9_a_helper_that_has_become_another_user_does_not_hold_up_the_end() {
+    if !needs_root() || !needs(&["python3", "setpriv"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
+    let python = directory.path().join("python");
+    copy_program("/usr/bin/python3", &python);
+    fs::set_permissions(&python, Permissions::from_mode(0o4755)).unwrap();
+    let script = "import os, time; os.setgid(0); os.setuid(0); open('root', 'w'); time.sleep(600)";
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", WEBSOCKIFY]);
+    command.arg(free_port().to_string()).arg("--token-plugin=Helper").current_dir(&directory);
+    command.arg(format!("--token-source={} -c \"{script}\"", python.display()));
+    let mut websockify = Websockify::launch(&mut command);
+    wait_until("it is another user", || directory.path().join("root").exists());
+    let helper = helper(&websockify).unwrap();
+    websockify.signal(Signal::SIGTERM);
+    let began = Instant::now();
+    assert_eq!(websockify.wait(), 0);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    websockify.wait_for_log(&["cannot end helper python[", "or has become another user"]);
+    helper.signal(Signal::SIGKILL);
 }
 
 /// Answers come in any order, and one that never comes costs its client 10 seconds, and nobody else any.

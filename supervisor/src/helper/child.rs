@@ -15,11 +15,12 @@ use nix::unistd::{Pid, pipe2};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::task::spawn_blocking;
+use tracing::warn;
 
 use super::lines::Lines;
 use crate::exit::{ExitStatus, Failure};
 use crate::host::open_files::OpenFiles;
-use crate::processes::Aside;
+use crate::processes::{Aside, Exits, Process};
 use crate::program::{log_lines, undo_ours};
 
 /// A helper that runs.
@@ -30,6 +31,8 @@ pub(super) struct Child {
     pub(super) questions: Sender,
     /// Its standard output.
     pub(super) answers: Receiver,
+    /// Its end.
+    pub(super) end: Exits,
     pid: Pid,
     aside: Aside,
 }
@@ -74,13 +77,22 @@ impl Child {
         let (pid, questions, answers, log) = start().map_err(failed)?;
         let tag = format!("{tag}[{pid}]");
         tokio::spawn(log_lines(log, tag.clone()));
-        Ok(Self { name: format!("helper {tag}"), questions, answers, pid, aside })
+        let end = Exits::of(&[Process::of_leader(pid)]);
+        Ok(Self { name: format!("helper {tag}"), questions, answers, end, pid, aside })
     }
 
-    /// Ends it, and all of its group.
-    pub(super) async fn end(self) {
+    /// Kills it, and all of its group.
+    pub(super) async fn kill(self) {
         // Dropped elsewhere, as it waits.
         let _ = spawn_blocking(move || drop(self)).await;
+    }
+}
+
+/// Returns when the process has ended, which it may have without an end of what it says: a child of its own may have
+/// that open.
+pub(super) async fn ended(end: &mut Exits) {
+    if !end.is_empty() {
+        end.ended().await;
     }
 }
 
@@ -95,7 +107,12 @@ pub(super) async fn read(answers: &mut Receiver, lines: &mut Lines) -> Result<()
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.aside.end(self.pid);
+        if !self.aside.end(self.pid) {
+            warn!(
+                "cannot end {}: it does not end of SIGKILL, or has become another user",
+                self.name
+            );
+        }
     }
 }
 

@@ -2,11 +2,17 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+/// How long one is waited for that was killed, and how often is looked.
+const ENDING: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Those that have not been waited for; shared by those who start them and those who look at processes.
 #[derive(Debug, Clone, Default)]
@@ -18,12 +24,25 @@ impl Aside {
         self.lock().insert(child);
     }
 
-    /// Kills a child with its group and waits for it. It is short, but for one that the kernel itself holds up.
-    pub(crate) fn end(&self, child: Pid) {
-        if self.kill_group(child) {
-            while waitpid(child, None) == Err(Errno::EINTR) {}
-            self.lock().remove(&child);
+    /// Kills a child with its group, and waits for it. False: it is still there after a second, because the kernel
+    /// holds it up, or because it has become another user, whom we may not kill. It stays one of these.
+    #[expect(clippy::disallowed_methods, reason = "waitpid(2) has no limit of time")]
+    pub(crate) fn end(&self, child: Pid) -> bool {
+        if !self.kill_group(child) {
+            return true;
         }
+        let until = Instant::now() + ENDING;
+        loop {
+            match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) if Instant::now() < until => {
+                    sleep(LOOK);
+                }
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => return false,
+                _ => break,
+            }
+        }
+        self.lock().remove(&child);
+        true
     }
 
     /// Kills a child's group, if it is one of these: until it was waited for, nobody else has its number.

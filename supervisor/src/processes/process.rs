@@ -34,6 +34,12 @@ impl From<Seen> for Process {
 }
 
 impl Process {
+    /// A child of ours that leads its process group, and has not been waited for.
+    pub(crate) fn of_leader(child: Pid) -> Self {
+        let hidden = || Self { pid: child, name: "hidden".to_owned(), group: child, start: None };
+        stat(child.as_raw()).map_or_else(|_| hidden(), |stat| Seen::from(stat).into())
+    }
+
     /// Whether /proc does not show it.
     pub(crate) fn is_hidden(&self) -> bool {
         self.start.is_none()
