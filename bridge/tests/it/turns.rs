@@ -132,9 +132,10 @@ fn bulk_before_small_messages(bulk: Bulk, messages: usize) -> Vec<u64> {
 #[test]
 fn b4_a_small_message_does_not_wait_behind_all_bulk() {
     for (bulk, messages) in [(download as Bulk, 100), (flood as Bulk, 30)] {
-        let before = bulk_before_small_messages(bulk, messages);
-        let median = before[messages / 2];
+        // On a busy machine the threads that move the bulk may get no time meanwhile.
+        let mut measured = (0..5).map(|_| bulk_before_small_messages(bulk, messages));
+        let before = measured.find(|before| before[messages - 1] > 0);
+        let median = before.expect("there was bulk")[messages / 2];
         assert!(median < MEANWHILE, "{median} bytes of bulk went before a small message");
-        assert!(before[messages - 1] > 0, "there was bulk");
     }
 }
