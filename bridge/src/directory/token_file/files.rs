@@ -98,6 +98,8 @@ impl Files {
         if self.may_come(token) {
             return Ok(Found::Changing);
         }
+        // They may have come to rest since they were read.
+        self.tables.complain(self.rereads);
         match &self.failure {
             Some(failure) => Err(failure.again()),
             None => Ok(Found::Nothing),
@@ -138,7 +140,6 @@ impl Files {
             };
             match table {
                 Ok(table) => {
-                    table.complain(&path, self.rereads);
                     tables.push((path, table));
                 }
                 Err(SourceError::Read(_, error)) if error.kind() == ErrorKind::NotFound => {
@@ -150,6 +151,7 @@ impl Files {
         if self.tables.replace(tables) {
             *self.published.write().unwrap_or_else(PoisonError::into_inner) = self.tables.clone();
         }
+        self.tables.complain(self.rereads);
         self.missing = is_missing.then(|| self.missing.unwrap_or(now));
         self.is_read = self.failure.is_none() && !is_missing;
         self.note_rest(now);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Rereads;
 use super::table::Table;
 use crate::destination::Endpoint;
 
@@ -32,6 +33,11 @@ impl Tables {
     /// For how long what is in none of them may be still to come.
     pub(super) fn settle_in(&self) -> Duration {
         self.0.iter().map(|(_, table)| table.settles_in()).max().unwrap_or_default()
+    }
+
+    /// Names the lines of each that cannot be read.
+    pub(super) fn complain(&self, rereads: Rereads) {
+        self.0.iter().for_each(|(path, table)| table.complain(path, rereads));
     }
 
     /// Takes these, in the order of their names. Whether they are others.
