@@ -2,11 +2,12 @@
 //! used then, whoever gives its name to something else meanwhile. Knows descriptors, and nothing of tokens.
 
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::libc::O_PATH;
 
 use crate::error_text::error_text;
@@ -48,6 +49,16 @@ impl Opened {
     pub(crate) fn link(&self) -> PathBuf {
         link(&self.file)
     }
+}
+
+/// Whether there is nothing of a name, nor can be, by what opening it or looking at it has come to.
+pub(crate) fn is_absence(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound
+        || error.kind() == ErrorKind::NotADirectory
+        || matches!(
+            error.raw_os_error().map(Errno::from_raw),
+            Some(Errno::ENAMETOOLONG | Errno::ELOOP)
+        )
 }
 
 fn link(file: &File) -> PathBuf {

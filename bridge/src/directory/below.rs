@@ -5,12 +5,11 @@
 //! meanwhile.
 
 use std::fs;
-use std::io::{self, ErrorKind, Read};
+use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use nix::errno::Errno;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::warn;
@@ -18,7 +17,7 @@ use tracing::warn;
 use super::failure::SourceError;
 use super::target;
 use crate::destination::{Endpoint, OpenedSocket};
-use crate::opened::Opened;
+use crate::opened::{Opened, is_absence};
 use crate::redact;
 use crate::regular;
 use crate::unadmitted::UNADMITTED;
@@ -136,16 +135,6 @@ fn read(found: &Opened, shown: PathBuf) -> Result<Endpoint, SourceError> {
         Err(_) => Err("it is not text in UTF-8"),
     };
     endpoint.map_err(|why| SourceError::Unusable(shown, why))
-}
-
-/// Whether there is nothing of the name, nor can be.
-fn is_absence(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::NotFound
-        || error.kind() == ErrorKind::NotADirectory
-        || matches!(
-            error.raw_os_error().map(Errno::from_raw),
-            Some(Errno::ENAMETOOLONG | Errno::ELOOP)
-        )
 }
 
 #[cfg(test)]

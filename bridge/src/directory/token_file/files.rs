@@ -14,6 +14,7 @@ use super::Rereads;
 use super::table::{SETTLING, Seen, Stamp, Table, settles_in};
 use super::tables::Tables;
 use crate::destination::Endpoint;
+use crate::opened::is_absence;
 
 /// For how long files may go on changing until something less than [`SETTLING`] counts as rest: since they were at
 /// rest last, and since they were looked at first.
@@ -169,8 +170,8 @@ impl Files {
         }
     }
 
-    /// The files that there are now, in the order of their names. Names that begin with a dot are those of
-    /// editors and of other programs.
+    /// The files that there are now, in the order of their names; one that cannot be looked at is the only one that is
+    /// missing. Names that begin with a dot are those of editors and of other programs.
     fn list(&mut self) -> io::Result<Vec<(PathBuf, Stamp)>> {
         let metadata = fs::metadata(&self.path)?;
         if !metadata.is_dir() {
@@ -187,12 +188,12 @@ impl Files {
             if is_hidden(&path) {
                 continue;
             }
-            // One that is gone since was removed, or is a link to nothing.
             match fs::metadata(&path) {
                 Ok(file) if file.is_file() => files.push((path, Stamp::of(&file))),
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                // It was removed since, or is a link to nothing.
+                Err(error) if is_absence(&error) => {}
+                Err(error) => self.failure = Some(SourceError::Read(path, error)),
             }
         }
         files.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));

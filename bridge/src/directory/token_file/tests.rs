@@ -233,6 +233,34 @@ async fn k2_a_directory_of_files_as_they_come_and_go() {
     assert_eq!(port(&source, "c").await, None);
 }
 
+/// Whoever may write in the directory could else have all tokens refused.
+#[tokio::test]
+async fn k2_a_name_that_leads_nowhere_costs_no_token_of_another_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = in_memory();
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("tokens"), "a: h:1\n").unwrap();
+    let source = source(directory.path(), Rereads::WhenChanged);
+    assert_eq!(port(&source, "x").await, None, "it is at rest by then");
+    for (to, name) in [("loop", "loop"), ("tokens/x", "beyond"), (&"x".repeat(256), "long")] {
+        symlink(to, at(name)).unwrap();
+        assert_eq!(port(&source, "a").await, Some(1), "{name}");
+        assert_eq!(port(&source, "x").await, None, "{name}");
+    }
+    fs::create_dir(at("sub")).unwrap();
+    fs::write(at("sub/closed"), "b: h:2\n").unwrap();
+    symlink("sub/closed", at("link")).unwrap();
+    fs::set_permissions(at("sub"), fs::Permissions::from_mode(0o000)).unwrap();
+    assert_eq!(port(&source, "a").await, Some(1));
+    match source.look_up("b").await {
+        Ok(found) => assert!(found.is_some(), "root may look everywhere"),
+        Err(failure) => {
+            assert!(failure.to_string().contains("link: permission denied"), "{failure}");
+        }
+    }
+    fs::set_permissions(at("sub"), fs::Permissions::from_mode(0o700)).unwrap();
+}
+
 #[tokio::test]
 async fn k2_a_file_read_once_is_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
