@@ -13,6 +13,8 @@ use aws_lc_rs::signature::{
 use data_encoding::{BASE64URL_NOPAD, Encoding};
 use tokio_rustls::rustls::pki_types::pem::{PemObject, SectionKind};
 use x509_parser::parse_x509_certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// The shortest secret, bytes. A shorter one can be guessed from any token.
 const SECRET_MIN: usize = 16;
@@ -48,12 +50,33 @@ impl Key {
     pub(crate) fn read(text: &[u8]) -> Result<Self, &'static str> {
         let text =
             std::str::from_utf8(text).map_err(|_| "it is neither PEM nor the text of a secret")?;
-        if text.contains("-----BEGIN ") { pem(text) } else { secret(text) }
+        match text {
+            _ if text.contains("-----BEGIN ") => pem(text),
+            _ if has_other_form(text) => Err("it is neither PEM nor the text of a secret"),
+            _ => secret(text),
+        }
     }
 
     pub(super) fn is_secret(&self) -> bool {
         matches!(self, Self::Secret(_))
     }
+}
+
+/// Whether a text is a key as JSON, XML or SSH have it. Letters there are in it, but if it is a public key, everybody
+/// may know the secret that they would make.
+fn has_other_form(text: &str) -> bool {
+    text.trim_start().starts_with(['{', '[', '<'])
+        || ["BEGIN ", " AAAA"].iter().any(|mark| text.contains(mark))
+}
+
+/// Whether the bytes are what PEM or SSH have of a public key, without what stands around them there.
+fn is_public(bytes: &[u8]) -> bool {
+    // SSH's begin with the length of their kind's name.
+    let is_ssh =
+        |after: &[u8]| [&b"ssh-"[..], b"ecdsa-", b"sk-"].iter().any(|kind| after.starts_with(kind));
+    SubjectPublicKeyInfo::from_der(bytes).is_ok()
+        || parse_x509_certificate(bytes).is_ok()
+        || bytes.get(4..).is_some_and(is_ssh)
 }
 
 /// The text is a JSON Web Key's `k`, base64url, as Python decodes it for upstream: letters of no meaning
@@ -65,6 +88,7 @@ fn secret(text: &str) -> Result<Key, &'static str> {
         lenient().decode(text.as_bytes()).map_err(|_| "it is neither PEM nor base64url")?;
     match secret.len() {
         ..SECRET_MIN => Err("its secret is shorter than 16 bytes, written in base64url"),
+        _ if is_public(&secret) => Err("its secret is a public key, which is to be PEM"),
         _ => Ok(Key::Secret(secret)),
     }
 }

@@ -251,6 +251,30 @@ fn k5_a_secret_is_the_k_of_a_json_web_key() {
     assert!(Key::read(b"\xff".as_slice()).is_err());
 }
 
+/// Upstream takes the letters of any text for a secret. Those of a public key everybody may know, and so sign with them.
+#[test]
+fn k5_a_public_key_is_no_secret_however_it_is_written() {
+    let pem = vectors().into_iter().find(|(name, ..)| name == "ES256 public").unwrap().1;
+    let lines: Vec<_> = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let ssh = format!("AAAAC3NzaC1lZDI1NTE5AAAAI{}", "A".repeat(43));
+    for file in [
+        &*lines.concat(),
+        &lines.join("\n"),
+        &pem.replace("-----", "---- "),
+        &pem.replace("-----", "----"),
+        &ssh,
+        &format!("ssh-ed25519 {ssh}\n"),
+        &format!("# a key\nssh-ed25519 {ssh} somebody@somewhere\n"),
+        &json!({"kty": "RSA", "n": "A".repeat(342), "e": "AQAB"}).to_string(),
+        &json!([{"kty": "RSA", "n": "A".repeat(342), "e": "AQAB"}]).to_string(),
+        &format!("\n<RSAKeyValue><Modulus>{}</Modulus>", "A".repeat(40)),
+    ] {
+        let error = Key::read(file.as_bytes()).expect_err(file);
+        assert!(error.contains("PEM"), "{file}: {error}");
+    }
+    assert!(matches!(key(&pem), Key::Other(_)));
+}
+
 #[tokio::test]
 async fn k5_the_key_is_what_its_file_has_now() {
     let directory = tempfile::tempdir().unwrap();
