@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -69,6 +70,12 @@ impl Socket {
             Poll::Ready(Ok(ready)) if ready.is_read_closed() => PeerStatus::Ended,
             _ => PeerStatus::Unknown,
         }
+    }
+
+    /// Whether there are bytes to be read already, or the end.
+    pub(crate) fn is_readable(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.as_fd().as_raw_fd(), &mut [0], flags) != Err(Errno::EAGAIN)
     }
 
     /// Waits for bytes, or the end, and leaves them to be read. Returns how many there are, no more than

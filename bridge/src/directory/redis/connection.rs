@@ -46,6 +46,11 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Whether it has said something that nobody asked for, or ended: the next question would be answered by that.
+    pub(super) fn has_spoken(&self) -> bool {
+        self.0.is_readable()
+    }
+
     /// The value of a key.
     pub(super) async fn get(&mut self, key: &str) -> Result<Reply, Failure> {
         self.ask("GET", key).await

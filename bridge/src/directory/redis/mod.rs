@@ -18,6 +18,7 @@ use super::failure::SourceError;
 use super::target;
 use crate::destination::Endpoint;
 use crate::net::Lookups;
+use crate::redact;
 use connection::{Connection, Failure};
 use protocol::Reply;
 pub use server::RedisServer;
@@ -46,7 +47,11 @@ impl Redis {
 
     pub(super) async fn look_up(&self, token: &str) -> Result<Option<Endpoint>, SourceError> {
         let _permit = self.permits.acquire().await.map_err(|_| SourceError::Failed)?;
-        let failed = |why: String| SourceError::Asked(self.server.to_string(), why);
+        // Whoever is asked may repeat what it was told (K8).
+        let secrets = || [Some(token), self.server.password.as_deref()].into_iter().flatten();
+        let failed = |why: String| {
+            SourceError::Asked(self.server.to_string(), redact::without(&why, secrets()))
+        };
         match self
             .get(&self.server.key(token))
             .await
@@ -66,7 +71,7 @@ impl Redis {
     /// A key's value, over the kept connection if that is good still. A connection is out of the way while it is
     /// used: a look-up that is given up leaves none in the middle of an answer.
     async fn get(&self, key: &str) -> Result<Reply, Failure> {
-        let kept = self.kept().take();
+        let kept = self.kept().take().filter(|kept| !kept.has_spoken());
         if let Some(mut connection) = kept
             && let Ok(Ok(reply)) = timeout(KEPT_ANSWERS, connection.get(key)).await
         {
@@ -100,8 +105,82 @@ pub(crate) fn read(value: &[u8]) -> Result<Endpoint, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
     use crate::destination::Address;
+
+    /// Else one token's target would be the next one's.
+    #[tokio::test]
+    async fn k6_an_answer_that_nobody_has_asked_for_is_no_tokens() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let redis = RedisServer::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let redis = Redis::new(redis);
+        let port = async |token| match redis.look_up(token).await.unwrap() {
+            Some(Endpoint::Tcp(Address { port, .. })) => Some(port),
+            _ => None,
+        };
+        let asked = async |client: &mut TcpStream| {
+            assert!(client.read(&mut [0; 1024]).await.unwrap() > 0);
+        };
+        let first = async {
+            let (mut client, _) = listener.accept().await.unwrap();
+            asked(&mut client).await;
+            client.write_all(b"$3\r\nh:1\r\n").await.unwrap();
+            client
+        };
+        let (found, mut client) = tokio::join!(port("one"), first);
+        assert_eq!(found, Some(1));
+        client.write_all(b"$3\r\nh:2\r\n").await.unwrap();
+        let second = async {
+            let (mut client, _) = listener.accept().await.unwrap();
+            asked(&mut client).await;
+            client.write_all(b"$3\r\nh:3\r\n").await.unwrap();
+            client
+        };
+        let (found, mut client) = tokio::join!(port("two"), second);
+        assert_eq!(found, Some(3));
+        // One that says nothing more is kept.
+        let third = async {
+            asked(&mut client).await;
+            client.write_all(b"$3\r\nh:4\r\n").await.unwrap();
+        };
+        assert_eq!(tokio::join!(port("three"), third).0, Some(4));
+    }
+
+    /// Without quotes around it, too.
+    #[tokio::test]
+    async fn k6_k8_what_a_server_repeats_of_a_token_or_a_password_is_cut() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let text = format!("{address}:0:opensesame");
+        let redis = Redis::new(RedisServer::parse(&text).unwrap());
+        let serving = async {
+            let mut clients = Vec::new();
+            for (ok, answer) in [
+                ("", "-ERR no password opensesame\r\n".to_owned()),
+                ("+OK\r\n", "-ERR no desk abcdefgh here\r\n".to_owned()),
+                ("+OK\r\n", format!("-ERR {} abcdefgh\r\n", "x".repeat(110))),
+            ] {
+                let (mut client, _) = listener.accept().await.unwrap();
+                for line in [ok, &answer].into_iter().filter(|line| !line.is_empty()) {
+                    assert!(client.read(&mut [0; 1024]).await.unwrap() > 0);
+                    client.write_all(line.as_bytes()).await.unwrap();
+                }
+                client.shutdown().await.unwrap();
+                clients.push(client);
+            }
+            clients
+        };
+        let asking = async {
+            for expected in ["password open…", "no desk abcd… here", "x abcd…"] {
+                let failure = redis.look_up("abcdefgh").await.unwrap_err().to_string();
+                assert!(failure.contains(expected), "{failure}");
+            }
+        };
+        tokio::join!(serving, asking);
+    }
 
     #[test]
     fn k6_a_value_is_a_target_or_has_one() {
