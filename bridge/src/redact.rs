@@ -14,6 +14,9 @@ const LONGEST: usize = 200;
 /// How much of a secret tells its owner which one it is, and nobody else what it is.
 const OF_SECRET: usize = 4;
 
+/// How often a query is decoded at most, where it has been encoded more than once.
+const ENCODED_MAX: usize = 4;
+
 /// What the names of secrets in a query have in them.
 const SECRETS: [&str; 7] = ["token", "pass", "pwd", "secret", "auth", "jwt", "key"];
 
@@ -43,7 +46,11 @@ pub(crate) fn token(token: &str) -> String {
 /// What somebody else says of a client, without these secrets of it.
 pub(crate) fn without<'a>(said: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
     let long = secrets.into_iter().filter(|secret| secret.chars().count() > OF_SECRET);
-    let shown = long.fold(said.to_owned(), |said, secret| said.replace(secret, &token(secret)));
+    let shown = long.fold(said.to_owned(), |said, secret| {
+        // As it is, and as it stands between quotes.
+        let quoted = secret.escape_debug().to_string();
+        [secret, &quoted].iter().fold(said, |said, form| said.replace(form, &token(form)))
+    });
     text(&shown).into_owned()
 }
 
@@ -69,7 +76,7 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
 /// A pair of a query with its secret cut off, if it has one: its own, or one in the address of a
 /// session that its value is (noVNC's `path=websockify%3Ftoken%3D…`).
 fn secret(pair: &str) -> Option<String> {
-    let pair = percent_decode_str(pair).decode_utf8_lossy();
+    let pair = decoded(pair);
     let mut start = 0;
     for (at, _) in pair.match_indices('=') {
         let name = &pair.as_bytes()[start..at];
@@ -79,6 +86,20 @@ fn secret(pair: &str) -> Option<String> {
         }
     }
     None
+}
+
+/// Decoded as often as it was encoded, within reason: an address that stands in the query of another, which stands in
+/// the query of a third (`next=%2Fvnc.html%3Fpath%3Dwebsockify%253Ftoken%253D…`).
+fn decoded(pair: &str) -> Cow<'_, str> {
+    let mut pair = percent_decode_str(pair).decode_utf8_lossy();
+    for _ in 1..ENCODED_MAX {
+        let further = percent_decode_str(&pair).decode_utf8_lossy();
+        if further == pair {
+            break;
+        }
+        pair = further.into_owned().into();
+    }
+    pair
 }
 
 #[cfg(test)]
@@ -108,6 +129,11 @@ mod tests {
             ("/?token=ab", "/?token=ab…"),
             ("/?path=websockify%3Ftoken%3Dabcdefgh", "/?path=websockify?token=abcd…"),
             ("/?path=websockify?token=abcdefgh", "/?path=websockify?token=abcd…"),
+            (
+                "/?next=%2Fvnc.html%3Fpath%3Dwebsockify%253Ftoken%253Dabcdefgh",
+                "/?next=/vnc.html?path=websockify?token=abcd…",
+            ),
+            ("/?a=%25252574oken%3Dabcdefgh", "/?a=token=abcd…"),
             ("/?token=%ff%fe%fd%fc%fb", "/?token=\u{fffd}\u{fffd}\u{fffd}\u{fffd}…"),
             ("/a?b=c", "/a?b=c"),
             ("/?token", "/?token"),
@@ -121,6 +147,7 @@ mod tests {
     fn k8_what_a_helper_says_is_cut_where_it_repeats_a_secret() {
         let said = "KeyError: 'abcdefgh', not abc";
         assert_eq!(without(said, ["abcdefgh", "abc", ""]), "KeyError: 'abcd…', not abc");
+        assert_eq!(without("no \"ab\\\"cdef\"", ["ab\"cdef"]), "no \"ab\\\"…\"");
         assert_eq!(without(&"x".repeat(LONGEST + 1), []).chars().count(), LONGEST + 1);
         for (name, expected) in
             [("authorization", true), ("Cookie", true), ("x-api-key", true), ("host", false)]
