@@ -39,6 +39,8 @@ def main(load):
     except BaseException as error:
         say(answers, {"error": last_line(error)})
         os._exit(1)
+    # Calls are waited for here, whatever a module has arranged for its own processes.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # What is left to be written here is not to be written again by each fork.
     flush()
     say(answers, {"ready": True})
@@ -66,7 +68,7 @@ def serve(plugin, questions, answers):
                 call = calls[ready]
                 piece = os.read(ready, 65536)
                 call.said.extend(piece)
-                if not piece or piece.endswith(b"\n"):
+                if not piece or piece.endswith(b"\n") or len(call.said) > LONGEST:
                     end(call, calls, poll, answers, "its process has ended")
         now = time.monotonic()
         for call in [call for call in calls.values() if call.due <= now]:
