@@ -270,6 +270,7 @@ fn u8_a_stop_does_not_wait_for_a_constructor() {
 
 /// A class of the kind that is in upstream's documentation.
 const AUTH: &str = r#"
+import base64
 from websockify.auth_plugins import AuthenticationError, BasePlugin, InvalidOriginError
 class Auth(BasePlugin):
     def authenticate(self, headers, target_host, target_port):
@@ -280,6 +281,7 @@ class Auth(BasePlugin):
             response_headers={"WWW-Authenticate": 'Basic realm="' + str(self.source) + '"'})
         if who == "text": raise AuthenticationError("for the log", response_msg="for you")
         if who == "bug": raise KeyError(headers["Authorization"])
+        if who == "decodes": raise KeyError(base64.b64decode(headers["Authorization"].split()[1]))
         if who == "code": raise AuthenticationError(response_code=200)
         if who != "me": raise AuthenticationError()
         return False
@@ -312,6 +314,10 @@ fn u8_a_class_says_who_is_let_in() {
     );
     websockify.wait_for_log(&["cannot ask whether it is let in", "KeyError: 'Bear"]);
     assert_eq!(websockify.logged(&["abcdefghij"]), Vec::<String>::new());
+    let aladdin = "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n";
+    assert_eq!(shake("decodes", aladdin), known(503, "not available at present"));
+    websockify.wait_for_log(&["cannot ask whether it is let in", "KeyError: b'Aladdin:open…'"]);
+    websockify.wait_for_log(&["mine.Auth[", "]: KeyError: b'Aladdin:open…'"]);
     assert_eq!(shake("code", "").unwrap_err().0, 503);
     assert_eq!(shake("me", ""), Ok("one".into()));
 }

@@ -115,6 +115,13 @@ fn basic(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"basic ").then_some(credentials.trim_ascii())
 }
 
+/// The password of a request, if it has one.
+pub(super) fn password(headers: &HeaderMap) -> Option<String> {
+    let credentials = BASE64.decode(basic(headers)?).ok()?;
+    let credentials = String::from_utf8_lossy(&credentials);
+    credentials.split_once(':').map(|(_, password)| password.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

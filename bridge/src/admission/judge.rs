@@ -8,6 +8,7 @@ use ::http::request::Parts;
 use ::http::{HeaderMap, StatusCode};
 use tokio::time::timeout;
 
+use super::auth;
 use super::refusal::Refusal;
 use crate::destination::{Destination, Endpoint};
 use crate::peer::Peer;
@@ -28,15 +29,12 @@ pub(super) async fn check(
     match verdict {
         Ok(Ok(Verdict::Allowed)) => Ok(()),
         Ok(Ok(Verdict::Refused(rejection))) => Err(refused(*rejection, &head.headers)),
-        Ok(Err(why)) => {
-            Err(Refusal::unanswered(redact::without(&why.to_string(), secrets(&head.headers))))
-        }
+        Ok(Err(why)) => Err(Refusal::unanswered(without_secrets(&why.to_string(), &head.headers))),
         Err(_) => Err(Refusal::unanswered(format!("no answer within {} s", PATIENCE.as_secs()))),
     }
 }
 
 fn shown(head: &Parts, peer: &Peer, destination: Option<&Destination>) -> Shown {
-    let text = |value: &[u8]| value.iter().copied().map(char::from).collect();
     let headers = head.headers.iter();
     let headers = headers.map(|(name, value)| (name.to_string(), text(value.as_bytes())));
     let (mut host, mut port, mut unix) = (None, None, None);
@@ -64,16 +62,49 @@ fn refused(rejection: Rejection, headers: &HeaderMap) -> Refusal {
     let Rejection { status, headers: more, message, reason } = rejection;
     let why = reason.as_ref().or(message.as_ref()).map_or("no reason", String::as_str);
     let is_first = status == StatusCode::UNAUTHORIZED && !headers.contains_key(AUTHORIZATION);
-    let why = (!is_first).then(|| redact::without(why, secrets(headers)));
+    let why = (!is_first).then(|| without_secrets(why, headers));
     Refusal::rejected(status, more, message, why)
 }
 
-/// What must not stand in a log whole (K8), and its parts: whoever is asked may repeat them.
-fn secrets(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+fn without_secrets(said: &str, headers: &HeaderMap) -> String {
+    redact::without(said, secrets(headers).iter().map(String::as_str))
+}
+
+/// What must not stand in a log whole (K8), its parts, and the password that it may be: whoever is asked may repeat them.
+fn secrets(headers: &HeaderMap) -> Vec<String> {
     let secret = headers.iter().filter(|(name, _)| redact::is_secret(name.as_str()));
-    let values = secret.filter_map(|(_, value)| value.to_str().ok());
-    values.flat_map(|value| {
-        let parts = value.split([' ', ';', ',', '=']);
-        std::iter::once(value).chain(parts.filter(|part| part.len() >= 8))
-    })
+    let mut secrets = Vec::new();
+    for value in secret.map(|(_, value)| text(value.as_bytes())) {
+        let parts = value.split([' ', ';', ',', '=']).filter(|part| part.len() >= 8);
+        let parts: Vec<_> = parts.map(str::to_owned).collect();
+        secrets.push(value);
+        secrets.extend(parts);
+    }
+    secrets.extend(auth::password(headers));
+    secrets
+}
+
+/// Each byte is a character, as whoever is asked is told.
+fn text(value: &[u8]) -> String {
+    value.iter().copied().map(char::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ::http::HeaderValue;
+    use ::http::header::COOKIE;
+
+    use super::*;
+
+    #[test]
+    fn k8_no_log_has_a_secret_whole_that_a_helper_has_decoded() {
+        let mut headers = HeaderMap::new();
+        headers
+            .insert(AUTHORIZATION, HeaderValue::from_static("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
+        headers.insert(COOKIE, HeaderValue::from_bytes(b"desk=caf\xc3\xa9-house").unwrap());
+        let said = "not 'open sesame' of Aladdin, nor caf\u{c3}\u{a9}-house";
+        let secrets = secrets(&headers);
+        let shown = redact::without(said, secrets.iter().map(String::as_str));
+        assert_eq!(shown, "not 'open…' of Aladdin, nor caf\u{c3}…");
+    }
 }

@@ -2,6 +2,7 @@
 # PLUGINS in the manual page. As under the Python websockify, each call is made in a process of its own, a fork of
 # this one: what a call does to the object is forgotten with it, and one that hangs or crashes is the only one.
 
+import base64
 import collections
 import http.client
 import importlib
@@ -175,8 +176,18 @@ def secrets(ask):
     for name, value in ask["headers"]:
         if any(word in name.lower() for word in SECRET):
             yield value
+            yield from password(value)
             parts = value.replace("=", " ").replace(";", " ").replace(",", " ").split()
             yield from (part for part in parts if len(part) >= 8)
+
+
+def password(value):
+    scheme, _, credentials = value.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            yield base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[2]
+        except ValueError:
+            pass
 
 
 def hide(text, hidden):
