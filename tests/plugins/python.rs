@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::{bridge_to, write};
 use crate::support::{
-    Authority, Caller, Process, SERVERS, WEBSOCKIFY, Websockify, free_port, needs, text_of,
-    wait_until,
+    Authority, Caller, Process, SERVERS, WEBSOCKIFY, Websockify, free_port, needs, request,
+    text_of, wait_until,
 };
 use crate::tokens::helper::example_from;
 use crate::tokens::{bridge, by_token, handshake, named, refused};
@@ -246,6 +246,43 @@ fn u8_what_cannot_be_made_is_told_at_once_in_the_last_line_of_the_traceback() {
             assert_eq!(said.lines().count(), 1, "{said}");
             assert!(said.contains(why), "{said}");
         }
+    }
+}
+
+/// F6: a class may have passwords in it, and so has what Python compiles of it.
+#[test]
+fn f6_u8_no_web_request_is_answered_with_a_class() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let class = "from inner import *\nclass Tokens:\n    def __init__(self, source): pass\n";
+    let directory = module("mine.py", class);
+    for name in ["package/__init__.py", "package/other.py", "package/__pycache__/other.pyc"] {
+        write(&directory, name, class);
+    }
+    for name in ["inner.py", "page", "package/pages/page"] {
+        write(&directory, name, "");
+    }
+    for (plugin, ours) in [
+        ("mine.Tokens", &["mine.py", "__pycache__/mine.pyc"][..]),
+        (
+            "package.Tokens",
+            &["package/__init__.py", "package/other.py", "package/__pycache__/other.pyc"],
+        ),
+    ] {
+        let plugin = format!("--token-plugin={plugin}");
+        drop(bridge(&directory, &[&*plugin]));
+        assert!(!directory.path().join("__pycache__").exists(), "nothing is compiled to stay");
+        write(&directory, "__pycache__/mine.pyc", class);
+        let (_websockify, port) = bridge(&directory, &[&*plugin, "--web=."]);
+        let status = |name: &str| request(port, &format!("/{name}"), &[]).0.status;
+        for name in ["page", "package/pages/page"] {
+            assert_eq!(status(name), 200, "{name}");
+        }
+        for name in ours {
+            assert_eq!(status(name), 404, "{name}");
+        }
+        std::fs::remove_dir_all(directory.path().join("__pycache__")).unwrap();
     }
 }
 

@@ -4,6 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+/// Where Python keeps what it has compiled.
+const COMPILED: &str = "__pycache__";
+
 /// What is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HelperSpec {
@@ -30,17 +33,21 @@ impl HelperSpec {
         Ok(Self::Program(words.into_iter().map(OsString::from_vec).collect()))
     }
 
-    /// Those files that are seen to be it: the program, scripts among its arguments, the module if it is here.
+    /// Those files that are seen to be it, and directories of such: the program, scripts among its arguments; the
+    /// module if it is here, or all of its package, and what Python has compiled of them.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<_> = match self {
-            Self::Program(words) => words.iter().map(PathBuf::from).collect(),
+        match self {
+            Self::Program(words) => {
+                words.iter().map(PathBuf::from).filter(|file| file.is_file()).collect()
+            }
             Self::Class(class) => {
                 let module = class.name.rsplit_once('.').map_or("", |(module, _)| module);
-                vec![PathBuf::from(module.replace('.', "/") + ".py")]
+                let package = PathBuf::from(module.replace('.', "/"));
+                let compiled = [package.join(COMPILED), package.with_file_name(COMPILED)];
+                let all = [package.with_extension("py"), package].into_iter().chain(compiled);
+                all.filter(|path| path.exists()).collect()
             }
-        };
-        files.retain(|file| file.is_file());
-        files
+        }
     }
 
     /// The class of this name.

@@ -20,9 +20,9 @@ const LOADING: Duration = Duration::from_secs(60);
 const STUB: &str =
     "import json,sys; load = json.loads(sys.stdin.buffer.raw.readline()); exec(load['script'])";
 
-/// The command line of Python.
+/// The command line of Python. What it compiles it does not keep (-B): the directory may be one that is served.
 pub(super) fn command() -> Vec<OsString> {
-    ["python3", "-c", STUB].map(OsString::from).to_vec()
+    ["python3", "-B", "-c", STUB].map(OsString::from).to_vec()
 }
 
 /// Has a Python that was just started make the object; or says why it cannot, in the last line of the traceback.
