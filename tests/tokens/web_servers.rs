@@ -270,6 +270,21 @@ fn k4_a_server_may_go_and_come_again() {
     for _ in 0..3 {
         assert_eq!(by_token(port, "a"), Ok("one".into()));
     }
+    // One that answers no more over a connection that was kept, without having said so.
+    let target = one.target();
+    let service = Service::new(move |stream| {
+        let mut lines = BufReader::new(&stream).lines();
+        let mut head =
+            || lines.by_ref().map_while(Result::ok).take_while(|it| !it.is_empty()).count();
+        if head() > 0 && (&stream).write_all(ok(&target).as_bytes()).is_ok() {
+            head();
+        }
+    });
+    let source = format!("--token-source=http://{}/%s", service.target());
+    let (_websockify, port) = bridge(&directory, &["--token-plugin=BaseTokenAPI", &source]);
+    for _ in 0..5 {
+        assert_eq!(by_token(port, "a"), Ok("one".into()));
+    }
     let absent = free_port();
     let source = format!("--token-source=http://localhost:{absent}/%s");
     let (websockify, port) = bridge(&directory, &["--token-plugin=BaseTokenAPI", &source]);

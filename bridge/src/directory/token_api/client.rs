@@ -2,7 +2,7 @@
 //! Knows no token.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use std::task::{Context, Poll};
 use std::vec;
 
 use ::http::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, USER_AGENT};
-use ::http::{Request, StatusCode, Uri};
+use ::http::{Request, Response, StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
@@ -38,6 +39,17 @@ const LONGEST: usize = 64 * 1024;
 
 /// How often an answer may send us on.
 const REDIRECTS: usize = 5;
+
+/// How often a server is asked again that ends connections without an answer.
+const AGAIN: usize = 2;
+
+/// How a socket says so.
+const ENDS: [ErrorKind; 4] = [
+    ErrorKind::ConnectionReset,
+    ErrorKind::ConnectionAborted,
+    ErrorKind::BrokenPipe,
+    ErrorKind::UnexpectedEof,
+];
 
 /// A pool of connections to web servers.
 #[derive(Debug)]
@@ -91,17 +103,26 @@ impl Client {
         Err(format!("it redirects more than {REDIRECTS} times"))
     }
 
-    async fn ask(&self, uri: &Uri, credentials: Option<&HeaderValue>) -> Result<Said, String> {
-        let mut request = Request::get(uri.clone())
-            .header(ACCEPT, "*/*")
-            .header(USER_AGENT, concat!("websockify/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::new())
-            .map_err(|error| error.to_string())?;
-        if let Some(credentials) = credentials {
-            request.headers_mut().insert(AUTHORIZATION, credentials.clone());
+    /// Asks, and asks again where a connection ends first: its server may have closed it, as nobody used it, just when
+    /// we did (RFC 9112, section 9.3.1).
+    async fn head(
+        &self,
+        uri: &Uri,
+        credentials: Option<&HeaderValue>,
+    ) -> Result<Response<Incoming>, String> {
+        let mut left = AGAIN;
+        loop {
+            let request = request(uri, credentials).map_err(|error| error.to_string())?;
+            match self.pool.request(request).await {
+                Ok(response) => return Ok(response),
+                Err(error) if left > 0 && has_ended(&error) => left -= 1,
+                Err(error) => return Err(why(&error)),
+            }
         }
-        let (head, body) =
-            self.pool.request(request).await.map_err(|error| why(&error))?.into_parts();
+    }
+
+    async fn ask(&self, uri: &Uri, credentials: Option<&HeaderValue>) -> Result<Said, String> {
+        let (head, body) = self.head(uri, credentials).await?.into_parts();
         // Read to its end, too, where we are sent on: the connection can be used again.
         let body =
             Limited::new(body, LONGEST).collect().await.map_err(|error| body_failure(&*error))?;
@@ -115,10 +136,42 @@ impl Client {
     }
 }
 
+/// Whether a connection that there was has ended without an answer.
+fn has_ended(error: &legacy::Error) -> bool {
+    if error.is_connect() {
+        return false;
+    }
+    let mut under: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = under {
+        let of_http = error.downcast_ref::<hyper::Error>();
+        let of_socket = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if of_http.is_some_and(|error| error.is_incomplete_message() || error.is_canceled())
+            || of_socket.is_some_and(|kind| ENDS.contains(&kind))
+        {
+            return true;
+        }
+        under = error.source();
+    }
+    false
+}
+
 /// What one request comes to.
 enum Said {
     Answer(Answer),
     GoTo(String),
+}
+
+fn request(
+    uri: &Uri,
+    credentials: Option<&HeaderValue>,
+) -> Result<Request<Empty<Bytes>>, ::http::Error> {
+    let mut request = Request::get(uri.clone())
+        .header(ACCEPT, "*/*")
+        .header(USER_AGENT, concat!("websockify/", env!("CARGO_PKG_VERSION")));
+    if let Some(credentials) = credentials {
+        request = request.header(AUTHORIZATION, credentials);
+    }
+    request.body(Empty::new())
 }
 
 fn tls() -> ClientConfig {
