@@ -1,17 +1,20 @@
 //! A connection to one address.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::tune;
 
 /// How long one address may take to be connected to, and whoever is there to shake hands.
 pub(crate) const CONNECT: Duration = Duration::from_secs(10);
+
+/// How often it is tried where a Unix socket has no room for one more.
+const ROOM: Duration = Duration::from_millis(20);
 
 /// Over TCP, with the options that both legs of a session have.
 pub(crate) async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
@@ -25,7 +28,48 @@ pub(crate) async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// To a Unix socket.
+/// To a Unix socket. Where as many have connected as it takes before they are accepted (of QEMU's one), the kernel makes
+/// nobody wait who would not block: so we try until there is room.
 pub(crate) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    timeout(CONNECT, UnixStream::connect(path)).await?
+    let connected = async {
+        loop {
+            match UnixStream::connect(path).await {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(ROOM).await,
+                connected => return connected,
+            }
+        }
+    };
+    timeout(CONNECT, connected).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use socket2::{Domain, SockAddr, Socket, Type};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn u3_a_unix_target_that_has_no_room_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let mut first = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            first.push(stream);
+        }
+        let mut next = pin!(connect_unix(&path));
+        let soon = Duration::from_millis(100);
+        assert!(timeout(soon, &mut next).await.is_err(), "it waits");
+        for _ in &first {
+            listener.accept().unwrap();
+        }
+        timeout(CONNECT, next).await.expect("in time").unwrap();
+        drop(listener);
+        let refused = connect_unix(&path).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
 }
