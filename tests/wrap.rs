@@ -3,6 +3,7 @@
 mod begin;
 mod daemon;
 mod end;
+mod engine;
 mod hold;
 mod library;
 mod many;

@@ -6,6 +6,9 @@ respawn\t''"
 complete -c websockify -l program-port -d 'Port that it binds [default: SOURCE_PORT]' -r
 complete -c websockify -l wrap-timeout -d 'Seconds that a client waits for it to listen [default: 30]' -r
 complete -c websockify -l stop-timeout -d 'Seconds that it may take to end before SIGKILL [default: 10]' -r
+complete -c websockify -l rebind-engine -d 'What moves its port: auto, preload or seccomp [default: auto]' -r -f -a "auto\t'Whichever reaches the program'
+preload\t'`rebind.so`, loaded into it'
+seccomp\t'The kernel, which asks us'"
 complete -c websockify -l rebind-lib -d 'Library to preload [default: the installed or built-in one]' -r -F
 complete -c websockify -l web -d 'Directory to serve files from, on the same port [default: none]' -r -f -a "(__fish_complete_directories)"
 complete -c websockify -l timeout -d 'Exit after so long, once no session is left' -r

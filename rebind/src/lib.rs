@@ -18,14 +18,16 @@ mod moved;
 mod names;
 mod notice;
 mod settings;
+mod socket;
 mod sys;
 mod text;
 
 use core::ffi::{c_int, c_void};
 use core::net::SocketAddr;
 
-use address::{Encoded, Stack};
+use address::Encoded;
 use moved::Move;
+use socket::{local_port, stack};
 
 /// `bind(2)`, with the address replaced where the rules say so.
 ///
@@ -104,30 +106,6 @@ unsafe fn to_move(fd: c_int, address: *const c_void, length: u32) -> Option<Move
         return None;
     }
     Some(Move { fd, wanted: wanted.ip(), stack: stack(fd)?, port: ports.new })
-}
-
-/// What a TCP socket can be reached over; `None` for all other descriptors.
-fn stack(fd: c_int) -> Option<Stack> {
-    let of_socket = |name| sys::option(fd, sys::SOL_SOCKET, name);
-    // SCTP has stream sockets too, and its ports are others.
-    let tcp = matches!(of_socket(sys::SO_PROTOCOL)?, sys::IPPROTO_TCP | sys::IPPROTO_MPTCP);
-    if !tcp || of_socket(sys::SO_TYPE)? != sys::SOCK_STREAM {
-        return None;
-    }
-    match of_socket(sys::SO_DOMAIN)? {
-        sys::AF_INET => Some(Stack::V4),
-        // Older kernels cannot say it of an MPTCP socket: ::1 can always be bound.
-        sys::AF_INET6 => match sys::option(fd, sys::IPPROTO_IPV6, sys::IPV6_V6ONLY) {
-            Some(0) => Some(Stack::Dual),
-            _ => Some(Stack::V6Only),
-        },
-        _ => None,
-    }
-}
-
-fn local_port(fd: c_int) -> Option<u16> {
-    let mut buffer = [0; 28];
-    address::decode(sys::local_address(fd, &mut buffer)?).map(|address| address.port())
 }
 
 /// Has the supervisor bind a socket that may not be bound by its own user. True: it has.

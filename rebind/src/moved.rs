@@ -12,8 +12,8 @@
 use core::ffi::c_int;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::address::{self, Encoded, Stack};
-use crate::sys;
+use super::address::{self, Encoded, Stack};
+use super::sys;
 
 /// What a TCP socket asks for, and the port that it gets.
 #[derive(Clone, Copy)]
@@ -35,7 +35,7 @@ impl Move {
     pub(crate) fn bind(
         self,
         bind: Bind,
-        ask_for: fn(c_int, SocketAddr) -> bool,
+        ask_for: impl Fn(c_int, SocketAddr) -> bool,
     ) -> Option<Result<(), c_int>> {
         let first = address::relocate(self.wanted, self.stack, self.port)?;
         let own = share(self.fd);

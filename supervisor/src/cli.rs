@@ -104,6 +104,16 @@ pub(crate) struct Args {
     )]
     pub(crate) stop_timeout: Option<String>,
 
+    #[arg(
+        long,
+        value_name = "ENGINE",
+        value_enum,
+        hide_possible_values = true,
+        help = "What moves its port: auto, preload or seccomp [default: auto]",
+        help_heading = "Wrapping a program"
+    )]
+    pub(crate) rebind_engine: Option<RebindEngine>,
+
     /// Library to preload [default: the installed or built-in one]
     #[arg(long, value_name = "FILE", help_heading = "Wrapping a program")]
     pub(crate) rebind_lib: Option<PathBuf>,
@@ -316,6 +326,17 @@ pub(crate) enum WrapModeArg {
     Exit,
     Ignore,
     Respawn,
+}
+
+/// What moves the program's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RebindEngine {
+    /// Whichever reaches the program.
+    Auto,
+    /// `rebind.so`, loaded into it.
+    Preload,
+    /// The kernel, which asks us.
+    Seccomp,
 }
 
 /// `--ssl-version` as typed.

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use bridge::Upkeep;
 use bridge::tls::Authorities;
 
-use crate::cli::{Args, AuthPlugin, SslVersion, WrapModeArg};
+use crate::cli::{Args, AuthPlugin, RebindEngine, SslVersion, WrapModeArg};
 use crate::host::search_path;
 use crate::log::Requested;
 use crate::log::letters::Legend;
@@ -83,6 +83,7 @@ pub(crate) struct ProgramSpec {
     /// The port that it binds, and that the engine moves.
     pub(crate) port: u16,
     pub(crate) rebind_lib: Option<PathBuf>,
+    pub(crate) rebind_engine: RebindEngine,
     pub(crate) policy: Policy,
 }
 
@@ -252,6 +253,7 @@ fn needs_program(args: &Args) -> Result<(), UsageError> {
         ("--wrap-timeout", args.wrap_timeout.is_some()),
         ("--stop-timeout", args.stop_timeout.is_some()),
         ("--rebind-lib", args.rebind_lib.is_some()),
+        ("--rebind-engine", args.rebind_engine.is_some()),
     ];
     match typed.into_iter().find(|(_, is_typed)| *is_typed) {
         Some((option, _)) => {
@@ -286,6 +288,10 @@ fn warnings(args: &Args) -> Vec<String> {
         (
             args.wrap_mode.is_some() && args.program.is_none(),
             "option '--wrap-mode' changes nothing without a program after '--'",
+        ),
+        (
+            args.rebind_lib.is_some() && args.rebind_engine == Some(RebindEngine::Seccomp),
+            "option '--rebind-lib' changes nothing under '--rebind-engine=seccomp'",
         ),
         (args.libserver, "option '--libserver' changes nothing: there is one server"),
         (
@@ -328,7 +334,8 @@ fn program(args: Args, listen: &Listen) -> Result<ProgramSpec, UsageError> {
         wrap_timeout: seconds_or(WRAP_TIMEOUT, "--wrap-timeout", args.wrap_timeout.as_deref())?,
         stop_timeout: seconds_or(STOP_TIMEOUT, "--stop-timeout", args.stop_timeout.as_deref())?,
     };
-    Ok(ProgramSpec { command, name, port, rebind_lib: args.rebind_lib, policy })
+    let rebind_engine = args.rebind_engine.unwrap_or(RebindEngine::Auto);
+    Ok(ProgramSpec { command, name, port, rebind_lib: args.rebind_lib, rebind_engine, policy })
 }
 
 /// The port that the program binds. Where clients come to no port, it may stand in the source's place.

@@ -4,37 +4,93 @@
 mod notice;
 mod preload;
 mod relocated;
+mod seccomp;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bridge::Private;
+use tracing::{info, warn};
 
-use crate::host::executable;
+use crate::cli::RebindEngine;
+use crate::exit::Failure;
+use crate::host::executable::{self, Executable, MissingInterpreter};
 use crate::processes::Process;
 pub(crate) use notice::{BindRequest, Notices};
 use preload::Preload;
+use seccomp::Seccomp;
 
 /// A way to move the port.
 #[derive(Debug)]
 pub(crate) enum Engine {
     /// `rebind.so`, loaded into the program by the dynamic linker.
-    Preload(Preload),
+    Preload(Box<Preload>),
+    /// The kernel, which has each bind(2) and listen(2) wait for us.
+    Seccomp(Seccomp),
 }
 
 impl Engine {
-    /// Takes the library that was `given`, or our own; moves this `port` of the program's. Needs a runtime.
-    pub(crate) fn preload(given: Option<&Path>, port: u16) -> Result<Self> {
-        Preload::new(given, port).map(Self::Preload)
+    /// The one that was `asked` for, or that reaches the `program` (W14), to move this `port` of it. The library is
+    /// the one `given`, or our own. Needs a runtime.
+    pub(crate) fn new(
+        asked: RebindEngine,
+        given: Option<&Path>,
+        program: &OsStr,
+        port: u16,
+    ) -> Result<Self> {
+        let preload = || Preload::new(given, port).map(Box::new).map(Self::Preload);
+        match asked {
+            RebindEngine::Preload => preload(),
+            RebindEngine::Seccomp => {
+                Ok(Self::Seccomp(Seccomp::new(port).context("cannot use --rebind-engine=seccomp")?))
+            }
+            RebindEngine::Auto => match Self::seccomp_for(program, port) {
+                Some(seccomp) => Ok(Self::Seccomp(seccomp)),
+                None => preload(),
+            },
+        }
+    }
+
+    /// Where the program is seen to be out of the other's reach, and not out of this one's.
+    fn seccomp_for(program: &OsStr, port: u16) -> Option<Seccomp> {
+        let executable = find(program).ok()??;
+        let obstacle = Preload::obstacle(&executable)?;
+        if !obstacle.is_of_preloading() {
+            return None;
+        }
+        let program = program.display();
+        match Seccomp::new(port) {
+            // What it is started for is worth more.
+            Ok(seccomp) if seccomp.obstacle(&executable).is_some() => None,
+            Ok(seccomp) => {
+                let cause = obstacle.cause();
+                info!("program {program} {cause}: its port is moved by --rebind-engine=seccomp");
+                Some(seccomp)
+            }
+            Err(failure) => {
+                let reason = Failure::from(failure).reason;
+                warn!("cannot use --rebind-engine=seccomp for program {program}: {reason}");
+                None
+            }
+        }
+    }
+
+    /// As it is typed.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Preload(_) => "preload",
+            Self::Seccomp(_) => "seccomp",
+        }
     }
 
     /// The port on loopback that the program gets.
     pub(crate) fn port(&self) -> u16 {
         match self {
             Self::Preload(preload) => preload.port(),
+            Self::Seccomp(seccomp) => seccomp.port(),
         }
     }
 
@@ -43,6 +99,7 @@ impl Engine {
     pub(crate) fn renew(&mut self, private: &Private) -> Result<()> {
         match self {
             Self::Preload(preload) => preload.renew(private),
+            Self::Seccomp(_) => Ok(()),
         }
     }
 
@@ -50,6 +107,7 @@ impl Engine {
     pub(crate) fn prepare(&self, command: &mut Command) {
         match self {
             Self::Preload(preload) => preload.prepare(command),
+            Self::Seccomp(seccomp) => seccomp.prepare(command),
         }
     }
 
@@ -57,6 +115,7 @@ impl Engine {
     pub(crate) async fn heard(&mut self) -> Notices {
         match self {
             Self::Preload(preload) => preload.heard().await,
+            Self::Seccomp(seccomp) => seccomp.heard().await,
         }
     }
 
@@ -64,16 +123,18 @@ impl Engine {
     pub(crate) fn bind(&self, request: &BindRequest) -> io::Result<()> {
         match self {
             Self::Preload(preload) => preload.bind(request),
+            // It binds at once, and is asked by nobody.
+            Self::Seccomp(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
     /// What can be seen from outside of why this program cannot be moved, or not even started; it
     /// continues the program's name (W12).
     pub(crate) fn obstacle(&self, program: &OsStr) -> Option<String> {
-        let path = std::env::var_os("PATH");
-        match executable::find(program, path.as_deref()) {
+        match find(program) {
             Ok(found) => found.and_then(|executable| match self {
-                Self::Preload(_) => Preload::obstacle(&executable),
+                Self::Preload(_) => Preload::obstacle(&executable).map(|found| found.to_string()),
+                Self::Seccomp(seccomp) => seccomp.obstacle(&executable),
             }),
             Err(missing) => Some(missing.to_string()),
         }
@@ -83,6 +144,7 @@ impl Engine {
     pub(crate) fn begin_instance(&mut self) {
         match self {
             Self::Preload(preload) => preload.begin_instance(),
+            Self::Seccomp(_) => {}
         }
     }
 
@@ -90,6 +152,7 @@ impl Engine {
     pub(crate) fn look(&mut self, instance: &[Process]) {
         match self {
             Self::Preload(preload) => preload.look(instance),
+            Self::Seccomp(_) => {}
         }
     }
 
@@ -97,6 +160,15 @@ impl Engine {
     pub(crate) fn out_of_reach(&self, command: &[OsString]) -> Option<String> {
         match self {
             Self::Preload(preload) => preload.out_of_reach(command),
+            Self::Seccomp(_) => None,
+        }
+    }
+
+    /// What to try with a program that has ended without listening, and nobody knows why.
+    pub(crate) fn advice(&self, program: &OsStr) -> Option<&'static str> {
+        match self {
+            Self::Preload(_) => find(program).ok().flatten().as_ref().and_then(Preload::advice),
+            Self::Seccomp(_) => None,
         }
     }
 
@@ -104,6 +176,13 @@ impl Engine {
     pub(crate) fn keep(&mut self) {
         match self {
             Self::Preload(preload) => preload.keep(),
+            // Without us, the kernel answers its calls: "function not implemented".
+            Self::Seccomp(_) => {}
         }
     }
+}
+
+fn find(program: &OsStr) -> Result<Option<Executable>, MissingInterpreter> {
+    let path = std::env::var_os("PATH");
+    executable::find(program, path.as_deref())
 }

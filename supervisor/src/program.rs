@@ -87,7 +87,7 @@ impl Supervisor<'_, '_> {
         let before = self.state;
         let (next, actions) = step(before, event, Instant::now(), &self.spec.policy);
         if ended_unheard(&before, event, &next) {
-            self.diagnosis.unheard(&self.engine);
+            self.diagnosis.ended(&self.engine);
         }
         if next != before {
             debug!("{} on {event:?}: {}", before.name(), next.name());

@@ -320,6 +320,30 @@ static void do_on_term(void)
     signal(SIGTERM, say_farewell);
 }
 
+static void do_nothing(int signal) { (void)signal; }
+
+/* Binds the port so many times, each time with another socket, while signals arrive without pause. */
+static void do_storm(void)
+{
+    int left = atoi(argument());
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(atoi(argument()))};
+    struct sigaction restart = {.sa_handler = do_nothing, .sa_flags = SA_RESTART};
+    pid_t us = getpid();
+    check(sigaction(SIGURG, &restart, NULL), "sigaction");
+    pid_t pid = fork();
+    check(pid, "fork");
+    if (pid == 0)
+        while (kill(us, SIGURG) == 0 && getppid() == us)
+            ;
+    while (left-- > 0) {
+        int bound = socket(AF_INET, SOCK_STREAM, 0);
+        check(bound, "socket");
+        check(bind(bound, (struct sockaddr *)&v4, sizeof v4), "bind");
+        close(bound);
+    }
+    kill(pid, SIGKILL);
+}
+
 static void do_stop(void) { raise(SIGSTOP); }
 
 static void do_raise(void)
@@ -378,6 +402,7 @@ static const struct {
     {"sleep", wait_for_ever},
     {"slow-helper", do_slow_helper},
     {"stop", do_stop},
+    {"storm", do_storm},
     {"stubborn-helper", do_stubborn_helper},
     {"twin", do_twin},
     {"undumpable", do_undumpable},

@@ -43,7 +43,7 @@ pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS};
 pub(crate) use tls_server::{TlsServer, say_the_end};
 pub(crate) use tools::Tools;
 pub(crate) use wait::{DEADLINE, stays, wait_for, wait_for_within, wait_until};
-pub(crate) use websockify::{OF_SYSTEMD, Output, WEBSOCKIFY, Websockify, field, run};
+pub(crate) use websockify::{OF_SYSTEMD, Output, WEBSOCKIFY, Websockify, engine, field, run};
 
 /// The project's own directory, as it was cloned.
 pub(crate) fn root() -> PathBuf {

@@ -34,6 +34,27 @@ pub(crate) const OF_SYSTEMD: [&str; 8] = [
 /// A variable by which processes that have left the tree are found.
 const MARK: &str = "WEBSOCKIFY_TEST";
 
+/// By which engine programs are wrapped, where a test does not say: the rows of W and R hold under each.
+const ENGINE: &str = "WEBSOCKIFY_TEST_ENGINE";
+
+/// The engine that the variable names, if it is there.
+pub(crate) fn engine() -> Option<String> {
+    std::env::var(ENGINE).ok()
+}
+
+/// The words of a command line, with the engine.
+fn words(arguments: &str) -> Vec<String> {
+    let mut words: Vec<_> = arguments.split_whitespace().map(str::to_owned).collect();
+    let program = words.iter().position(|word| word == "--");
+    if let (Some(at), Some(engine)) = (program, engine()) {
+        let is_given = words[..at].iter().any(|word| word.starts_with("--rebind-"));
+        if !is_given {
+            words.insert(at, format!("--rebind-engine={engine}"));
+        }
+    }
+    words
+}
+
 /// A websockify and what it has started.
 pub(crate) struct Websockify {
     child: Child,
@@ -69,9 +90,14 @@ impl Websockify {
     /// The same; `prepare` may change the command before.
     pub(crate) fn start_with(arguments: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(WEBSOCKIFY);
-        command.args(arguments.split_whitespace());
+        command.args(words(arguments));
         prepare(&mut command);
         Self::launch(&mut command)
+    }
+
+    /// The same, with the engine that it chooses itself.
+    pub(crate) fn start_auto(arguments: &str) -> Self {
+        Self::start(&arguments.replacen(" -- ", " --rebind-engine=auto -- ", 1))
     }
 
     /// Starts a command that becomes websockify by `exec`.
@@ -91,7 +117,7 @@ impl Websockify {
     pub(crate) fn at_terminal(arguments: &str, prepare: impl FnOnce(&mut Command)) -> (Self, File) {
         let pty = openpty(None, None).unwrap();
         let mut command = Command::new("setsid");
-        command.args(["--ctty", WEBSOCKIFY]).args(arguments.split_whitespace());
+        command.args(["--ctty", WEBSOCKIFY]).args(words(arguments));
         prepare(&mut command);
         command.stdin(pty.slave.try_clone().unwrap()).stdout(pty.slave);
         let mut websockify = Self::spawn(&mut command);
@@ -123,6 +149,13 @@ impl Websockify {
 
     pub(crate) fn pid(&self) -> i32 {
         self.child.id().try_into().unwrap()
+    }
+
+    /// The port on loopback that its program gets. Needs `-v`.
+    pub(crate) fn relocated_port(&self) -> u16 {
+        let line = self.wait_for_log(&[" becomes ", " on loopback"]);
+        let (_, port) = line.split_once(" becomes ").unwrap();
+        port.split(' ').next().unwrap().parse().unwrap()
     }
 
     /// The first line of its log that contains all of `parts`, waited for.

@@ -91,7 +91,7 @@ fn descriptors(process: &Process) -> Vec<String> {
 fn w1_the_environment_is_the_callers_with_the_documented_changes() {
     let port = free_port();
     let systemd = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC"];
-    let arguments = format!("{port} -- {Actor} bind {port} listen serve");
+    let arguments = format!("{port} --rebind-engine=preload -- {Actor} bind {port} listen serve");
     let websockify = Websockify::start_with(&arguments, |command| {
         command.env("LD_PRELOAD", "libm.so.6").env("SOME_THING", "some value");
         command.envs(systemd.map(|name| (name, "1"))).env("NOTIFY_SOCKET", "/nowhere");

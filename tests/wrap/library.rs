@@ -88,7 +88,9 @@ fn r5_a_library_that_is_given_overrides() {
 /// A websockify that starts its program again, and its port. The library is unpacked into `notes`.
 fn respawning(notes: &Notes, options: &str) -> (Websockify, u16) {
     let port = free_port();
-    let line = format!("{port} --wrap-mode=respawn {options} -- {Actor} bind {port} listen serve");
+    let line = format!(
+        "{port} --wrap-mode=respawn --rebind-engine=preload {options} -- {Actor} bind {port} listen serve"
+    );
     let websockify = Websockify::start_with(&line, |command| {
         command.env("TMPDIR", notes.path());
     });
@@ -230,7 +232,9 @@ fn f20_the_next_start_removes_what_dead_instances_have_left_and_nothing_else() {
 fn f20_the_library_of_a_daemon_that_was_left_stays_as_long_as_it() {
     let notes = Notes::new();
     let port = free_port();
-    let line = format!("--wrap-mode=ignore {port} -- {Actor} bind {port} listen fork-exit 0 serve");
+    let line = format!(
+        "--wrap-mode=ignore --rebind-engine=preload {port} -- {Actor} bind {port} listen fork-exit 0 serve"
+    );
     let mut first = Websockify::start_with(&line, |command| {
         command.env("TMPDIR", notes.path());
     });

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::Notes;
 use crate::support::{
-    Actor, Client, Loot, Thief, WEBSOCKIFY, Websockify, copy_program, free_port, needs_root,
+    Actor, Client, Loot, Thief, WEBSOCKIFY, Websockify, copy_program, engine, free_port, needs_root,
 };
 
 /// The users: of the service, where it is not root, and the thief's.
@@ -50,14 +50,12 @@ impl Stage {
             command.args([format!("--reuid={user}"), format!("--regid={user}")]);
             command.arg("--clear-groups");
         }
-        command.arg(&self.websockify).args([port.to_string(), format!("--wrap-mode={mode}")]);
+        command.arg(&self.websockify).args([&port.to_string(), "-v"]);
+        command.arg(format!("--wrap-mode={mode}"));
+        command.args(engine().map(|engine| format!("--rebind-engine={engine}")));
         command.arg("--").arg(&self.actor).args(play.split_whitespace());
         Websockify::launch(&mut command)
     }
-}
-
-fn relocated(websockify: &Websockify) -> u16 {
-    websockify.leader().variable("REBIND_NEW_PORT").parse().unwrap()
 }
 
 /// One session, in which something is typed that is nobody else's business.
@@ -93,7 +91,7 @@ fn f1_nobody_takes_the_port_between_two_instances() {
         let port = free_port();
         let play = format!("bind {port} listen accept greet echo exit 0");
         let mut websockify = stage.start(user, port, "respawn", &play);
-        let thief = Thief::start(stage.notes.path(), THIEF, relocated(&websockify), CROWD);
+        let thief = Thief::start(stage.notes.path(), THIEF, websockify.relocated_port(), CROWD);
         for _ in 0..RESTARTS {
             session(port);
         }
@@ -122,8 +120,12 @@ fn f1_nobody_takes_the_port_before_or_after_the_program() {
                     "await {gate} bind {port} listen {daemonizes} accept greet echo exit 0"
                 );
                 let mut websockify = stage.start(user, port, mode, &play);
-                let thief =
-                    Thief::start(stage.notes.path(), THIEF, relocated(&websockify), CROWD / STARTS);
+                let thief = Thief::start(
+                    stage.notes.path(),
+                    THIEF,
+                    websockify.relocated_port(),
+                    CROWD / STARTS,
+                );
                 std::fs::write(&gate, "").unwrap();
                 session(port);
                 let case = format!("{mode} {daemonizes} as {user}");
@@ -156,7 +158,7 @@ fn f1_a_program_that_changes_user_has_the_port_and_others_of_that_user_have_not(
         let port = free_port();
         let play = format!("nobody {bind} {port} listen accept greet echo exit 0");
         let mut websockify = stage.start(0, port, "respawn", &play);
-        let thief = Thief::start(stage.notes.path(), NOBODY, relocated(&websockify), 0);
+        let thief = Thief::start(stage.notes.path(), NOBODY, websockify.relocated_port(), 0);
         for _ in 0..RESTARTS / 10 {
             session(port);
         }
@@ -174,7 +176,9 @@ fn f1_a_program_that_changes_user_is_named_where_it_cannot_have_the_port() {
     let port = free_port();
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set", "-chown", "--inh-caps", "-chown", WEBSOCKIFY]);
-    command.arg(port.to_string()).arg("--").arg(Actor.to_string());
+    command.arg(port.to_string());
+    command.args(engine().map(|engine| format!("--rebind-engine={engine}")));
+    command.arg("--").arg(Actor.to_string());
     command.args(["nobody", "bind", &port.to_string(), "listen", "serve"]);
     let mut websockify = Websockify::launch(&mut command);
     websockify.wait_for_log(&["WARN", "cannot give the relocated port to process"]);

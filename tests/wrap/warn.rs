@@ -13,7 +13,8 @@ use crate::support::{
 /// One warning, which contains all of `parts`, and the program did not get the public port.
 fn assert_warned(program: &str, parts: &[&str]) {
     let port = free_port();
-    let output = run(&format!("{port} -- {program} bind {port} listen serve"));
+    let output =
+        run(&format!("{port} --rebind-engine=preload -- {program} bind {port} listen serve"));
     let warnings: Vec<_> = output.err.iter().filter(|line| line.contains("WARN")).collect();
     assert_eq!(warnings.len(), 1, "{program}: {:?}", output.err);
     for part in parts {
@@ -38,7 +39,7 @@ fn w12_a_script_that_a_static_program_runs_is_warned_of() {
     let notes = Notes::new();
     let (port, script) = (free_port(), notes.note("script"));
     write_script(&script, &format!("#!{} exit 4\n", static_actor()));
-    let output = run(&format!("{port} -- {script}"));
+    let output = run(&format!("{port} --rebind-engine=preload -- {script}"));
     // The kernel gives the interpreter "exit 4" as one word, which is no verb.
     assert_eq!(output.status, 98);
     let warned = |line: &String| line.contains("statically linked") && line.contains(&script);
@@ -61,8 +62,10 @@ fn w12_a_setuid_program_is_warned_of_and_kept_off_the_public_port() {
 #[test]
 fn w12_a_warning_is_given_once_not_at_each_respawn() {
     let port = free_port();
-    let websockify =
-        Websockify::start(&format!("{port} --wrap-mode=respawn -- {} exit 1", static_actor()));
+    let websockify = Websockify::start(&format!(
+        "{port} --wrap-mode=respawn --rebind-engine=preload -- {} exit 1",
+        static_actor()
+    ));
     websockify.nth_start(3);
     assert_eq!(websockify.logged(&["statically linked"]).len(), 1);
 }
@@ -91,7 +94,8 @@ fn f26_a_program_that_runs_without_the_environment_is_named_when_it_fails() {
         &script,
         &format!("#!/bin/sh\nexec env -i {Actor} await {go} bind {port} listen serve\n"),
     );
-    let mut websockify = Websockify::start(&format!("{port} -v -- {script}"));
+    let mut websockify =
+        Websockify::start(&format!("{port} -v --rebind-engine=preload -- {script}"));
     websockify.wait_for_log(&["(actor) runs without rebind.so"]);
     assert_eq!(websockify.warnings(), Vec::<String>::new(), "it may still listen");
     notes.give("go");
@@ -109,7 +113,9 @@ fn f26_what_clears_the_environment_is_named_when_the_program_ends_at_once() {
         ("ignore", format!("/usr/bin/env - {Actor} bind {port} listen serve")),
         ("respawn", format!("env -i {Actor} bind {port} listen serve")),
     ] {
-        let mut websockify = Websockify::start(&format!("{port} --wrap-mode={mode} -- {program}"));
+        let mut websockify = Websockify::start(&format!(
+            "{port} --wrap-mode={mode} --rebind-engine=preload -- {program}"
+        ));
         websockify.wait_for_log(&["WARN", &port.to_string(), CLEARED]);
         if mode == "respawn" {
             websockify.nth_start(4);
@@ -121,7 +127,7 @@ fn f26_what_clears_the_environment_is_named_when_the_program_ends_at_once() {
     }
     if needs_root() && needs(&["su"]) {
         let mut su = free_port().to_string();
-        su = format!("{su} -- su -s /bin/sh - nobody -c");
+        su = format!("{su} --rebind-engine=preload -- su -s /bin/sh - nobody -c");
         let websockify = Websockify::start_with(&su, |command| {
             command.arg("exit 3");
         });
@@ -136,7 +142,8 @@ fn f26_what_clears_the_environment_is_named_when_the_program_ends_at_once() {
 #[test]
 fn f26_a_silent_program_without_the_environment_is_told_so() {
     let port = free_port();
-    let websockify = Websockify::start_with(&format!("{port} --"), |command| {
+    let arguments = format!("{port} --rebind-engine=preload --");
+    let websockify = Websockify::start_with(&arguments, |command| {
         command.args(["sh", "-c", &format!("exec $0 -i {Actor} sleep"), "env"]);
     });
     let line = wait_for_within(std::time::Duration::from_secs(30), "a warning", || {

@@ -26,6 +26,7 @@ use crate::processes::Process;
 use environment::LostEnvironment;
 use library::Library;
 use notifications::Notifications;
+pub(super) use obstacle::{Obstacle, gains_privileges};
 
 /// What the program is started with, and what was seen of that.
 #[derive(Debug)]
@@ -83,8 +84,8 @@ impl Preload {
         self.relocated.bind(&request.socket, request.ip)
     }
 
-    pub(super) fn obstacle(executable: &Executable) -> Option<String> {
-        obstacle::of(executable).map(|obstacle| obstacle.to_string())
+    pub(super) fn obstacle(executable: &Executable) -> Option<Obstacle> {
+        obstacle::of(executable)
     }
 
     pub(super) fn begin_instance(&mut self) {
@@ -97,6 +98,13 @@ impl Preload {
 
     pub(super) fn out_of_reach(&self, command: &[OsString]) -> Option<String> {
         self.lost.reason(command)
+    }
+
+    /// What a program that ended without a word may have started.
+    pub(super) fn advice(executable: &Executable) -> Option<&'static str> {
+        environment::starts_others(executable).then_some(
+            "if it starts a program that is statically linked, or in Go, use --rebind-engine=seccomp",
+        )
     }
 
     pub(super) fn keep(&mut self) {

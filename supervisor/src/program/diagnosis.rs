@@ -31,8 +31,19 @@ impl<'a> Diagnosis<'a> {
         }
     }
 
+    /// An instance has ended, and has not listened: what was seen, or else what there is to be tried.
+    pub(super) fn ended(&mut self, engine: &Engine) {
+        self.unheard(engine);
+        let advice = engine.advice(&self.spec.command[0]).filter(|_| !self.is_said);
+        if let Some(advice) = advice {
+            let (program, port) = (&self.spec.name, self.spec.port);
+            warn!(program, "program has ended without listening on port {port}: {advice}");
+            self.is_said = true;
+        }
+    }
+
     /// An instance has ended, or says nothing: what was seen of its processes.
-    pub(super) fn unheard(&mut self, engine: &Engine) {
+    fn unheard(&mut self, engine: &Engine) {
         if self.is_said {
             return;
         }

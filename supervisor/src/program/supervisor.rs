@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
+use tracing::debug;
 
 use super::daemon::Daemon;
 use super::diagnosis::Diagnosis;
@@ -45,7 +46,14 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         host: &'a mut Host<'b>,
         state: State,
     ) -> Result<Self> {
-        let engine = Engine::preload(spec.rebind_lib.as_deref(), spec.port)?;
+        let engine = Engine::new(
+            spec.rebind_engine,
+            spec.rebind_lib.as_deref(),
+            &spec.command[0],
+            spec.port,
+        )?;
+        let (port, moved, name) = (spec.port, engine.port(), engine.name());
+        debug!("program's port {port} becomes {moved} on loopback, by --rebind-engine={name}");
         let monitor =
             Monitor::new(engine.port(), host.aside.clone()).context("cannot use /proc")?;
         Ok(Self {

@@ -2,12 +2,14 @@
 //! with it. Looks at the processes that there are; of those that ended too soon for that, only the words
 //! that started them are left. Knows nothing of when to say so.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
 
 use tracing::debug;
 
+use super::obstacle;
+use crate::host::executable::{self, Executable};
 use crate::processes::Process;
 
 /// What was seen of one instance.
@@ -15,11 +17,16 @@ use crate::processes::Process;
 pub(super) struct LostEnvironment {
     /// A process without rebind.so and without the environment that carries it.
     bare: Option<String>,
+    /// A process that has the environment, and is of a kind that no dynamic linker starts.
+    unreached: Option<String>,
 }
 
 impl LostEnvironment {
     /// Looks, until one has been seen.
     pub(super) fn look(&mut self, instance: &[Process], library: &Path) {
+        if self.unreached.is_none() {
+            self.unreached = instance.iter().find_map(unreached);
+        }
         if self.bare.is_none() {
             let bare = instance.iter().find(|process| is_bare(process, library));
             self.bare = bare.map(ToString::to_string);
@@ -31,6 +38,9 @@ impl LostEnvironment {
 
     /// Why a program that was started by `command` does not listen where it should, if this is why.
     pub(super) fn reason(&self, command: &[OsString]) -> Option<String> {
+        if let Some(process) = &self.unreached {
+            return Some(format!("{process}: use --rebind-engine=seccomp"));
+        }
         let cause = match (&self.bare, clearing(command)) {
             (Some(process), _) => format!("the environment was cleared on the way to {process}"),
             (None, Some(words)) => format!("'{words}' clears the environment"),
@@ -52,6 +62,22 @@ fn is_bare(process: &Process, library: &Path) -> bool {
     // Who is ending maps nothing any more.
     let is_unmapped = read("maps").is_ok_and(|maps| !maps.is_empty() && lacks(&maps));
     is_unmapped && read("environ").is_ok_and(|environment| lacks(&environment))
+}
+
+/// What it is, if rebind.so cannot be loaded into it.
+fn unreached(process: &Process) -> Option<String> {
+    let path = format!("/proc/{}/exe", process.pid);
+    let executable = executable::find(OsStr::new(&path), None).ok()??;
+    let obstacle = obstacle::in_image_of(&executable)?;
+    Some(format!("{process} {}", obstacle.cause()))
+}
+
+/// Whether a program starts others, of which nothing is seen before.
+pub(super) fn starts_others(program: &Executable) -> bool {
+    const SHELLS: [&str; 7] = ["ash", "bash", "busybox", "dash", "ksh", "sh", "zsh"];
+    let is_shell =
+        || program.path.file_name().is_some_and(|name| SHELLS.iter().any(|shell| name == *shell));
+    !program.interpreters.is_empty() || is_shell()
 }
 
 /// The words of a command line, also of a shell's within it, that clear the environment.

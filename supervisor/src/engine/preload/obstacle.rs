@@ -16,7 +16,7 @@ use crate::host::executable::{self, Executable, Image};
 /// What stands between a program and `rebind.so`. Displayed behind the program's
 /// name, it makes one line that says what to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Obstacle {
+pub(in crate::engine) enum Obstacle {
     /// No dynamic linker is asked to load anything.
     StaticallyLinked,
     /// Its system calls do not pass the C library, even where it is there.
@@ -69,11 +69,46 @@ impl fmt::Display for Obstacle {
 
 /// What keeps `rebind.so` from working on what is run; `None` if nothing is known to.
 pub(super) fn of(executable: &Executable) -> Option<Obstacle> {
-    let Executable { path, metadata, machine, image, interpreters } = executable;
-    let obstacle = in_image(image, *machine != executable::machine(EMBEDDED))
-        .or_else(|| in_privileges(path, metadata, getuid(), getgid()))?;
+    let Executable { path, metadata, interpreters, .. } = executable;
+    let obstacle =
+        in_image_of(executable).or_else(|| in_privileges(path, metadata, getuid(), getgid()))?;
     let outwards = interpreters.iter().rev();
     Some(outwards.fold(obstacle, |inner, path| Obstacle::Interpreter(path.clone(), inner.into())))
+}
+
+/// The same, for what an ELF file is.
+pub(super) fn in_image_of(executable: &Executable) -> Option<Obstacle> {
+    in_image(&executable.image, executable.machine != executable::machine(EMBEDDED))
+}
+
+/// Whether a program has rights of its own when it starts, by its file.
+pub(in crate::engine) fn gains_privileges(executable: &Executable) -> bool {
+    in_privileges(&executable.path, &executable.metadata, getuid(), getgid()).is_some()
+}
+
+impl Obstacle {
+    /// It continues the program's name.
+    pub(in crate::engine) fn cause(&self) -> String {
+        match self {
+            Self::StaticallyLinked => "is statically linked".to_owned(),
+            Self::Go => "is a Go program".to_owned(),
+            Self::SetUserId => "is setuid or setgid".to_owned(),
+            Self::FileCapabilities => "has file capabilities".to_owned(),
+            Self::ForeignArchitecture => "is built for another architecture".to_owned(),
+            Self::Interpreter(path, inner) => {
+                format!("is run by {}, which {}", path.display(), inner.cause())
+            }
+        }
+    }
+
+    /// Whether it is in the way of the dynamic linker alone, and not of who stops the program's calls in the kernel.
+    pub(in crate::engine) fn is_of_preloading(&self) -> bool {
+        match self {
+            Self::ForeignArchitecture => false,
+            Self::Interpreter(_, inner) => inner.is_of_preloading(),
+            Self::StaticallyLinked | Self::Go | Self::SetUserId | Self::FileCapabilities => true,
+        }
+    }
 }
 
 fn in_image(image: &Image, foreign: bool) -> Option<Obstacle> {

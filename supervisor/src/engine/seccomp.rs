@@ -1,0 +1,103 @@
+//! Moves the port in the kernel (seccomp_unotify(2)): whatever the program is, and whatever it starts, each of its
+//! bind(2) and listen(2) waits until we have answered; those that concern its port we do ourselves, on a copy of its
+//! socket. Needs Linux 5.6, and nobody who forbids it.
+//!
+//! - `filter` is what stops the calls, and how the program comes under it; `hand` brings us its other end,
+//! - `call` is one that waits, `caller` the thread that waits for it,
+//! - `rules` are those of `rebind.so`, from its own sources,
+//! - `answers` is the thread that answers.
+
+mod answers;
+mod call;
+mod caller;
+mod filter;
+mod hand;
+mod rules;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tokio::sync::Notify;
+
+use super::notice::Notices;
+use super::relocated::RelocatedPort;
+use crate::host::executable::Executable;
+use answers::Answers;
+use filter::NewPrivileges;
+
+/// What the program is started with.
+#[derive(Debug)]
+pub(crate) struct Seccomp {
+    relocated: Arc<RelocatedPort>,
+    privileges: NewPrivileges,
+    listens: Arc<Notify>,
+    /// Closed, it ends the thread.
+    instances: Arc<hand::Sender>,
+}
+
+impl Seccomp {
+    /// # Errors
+    ///
+    /// The kernel is too old, or a container forbids it; or there is no port.
+    pub(super) fn new(port: u16) -> Result<Self> {
+        let privileges = try_out().context("the kernel, or a container, refuses it")?;
+        let relocated = Arc::new(RelocatedPort::hold()?);
+        let listens = Arc::default();
+        let (instances, taken) = hand::pair().context("cannot make a socket pair")?;
+        let answers = Answers {
+            port,
+            relocated: Arc::clone(&relocated),
+            listens: Arc::clone(&listens),
+            instances: taken,
+            listeners: VecDeque::new(),
+            late: VecDeque::new(),
+            is_blind: false,
+        };
+        let thread = std::thread::Builder::new().name("seccomp".to_owned());
+        thread.spawn(|| answers.run()).context("cannot start a thread")?;
+        Ok(Self { relocated, privileges, listens, instances: Arc::new(instances) })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.relocated.port
+    }
+
+    #[allow(unsafe_code)]
+    pub(super) fn prepare(&self, command: &mut Command) {
+        let (privileges, instances) = (self.privileges, Arc::clone(&self.instances));
+        let install = move || {
+            let listener = filter::install(privileges)?;
+            filter::hand_over(&listener, instances.as_fd())
+        };
+        // SAFETY: between fork and exec only async-signal-safe functions may be called (fork(2),
+        // signal-safety(7)): `install` makes plain system calls and allocates nothing.
+        unsafe { command.pre_exec(install) };
+    }
+
+    /// Somebody listens on the moved port. Cancel-safe.
+    pub(super) async fn heard(&self) -> Notices {
+        self.listens.notified().await;
+        Notices { listens: true, requests: vec![] }
+    }
+
+    /// What a program that gets rights from its file loses by the filter, if it does.
+    pub(super) fn obstacle(&self, executable: &Executable) -> Option<String> {
+        let is_lost = self.privileges == NewPrivileges::Lost;
+        (is_lost && super::preload::gains_privileges(executable)).then(|| {
+            "is setuid, setgid or has file capabilities, and gets none of them under \
+             --rebind-engine=seccomp: run websockify as root"
+                .to_owned()
+        })
+    }
+}
+
+/// Whether it can be done here, without doing it.
+fn try_out() -> io::Result<NewPrivileges> {
+    caller::try_out()?;
+    filter::try_out()
+}

@@ -1,0 +1,71 @@
+//! The thread whose call waits: what it has in its memory, and the socket that it means. It holds still meanwhile, but
+//! for other threads of its process, which may write to the same memory: what was read here is what counts.
+
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::{Pid, getpid};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+/// The longest address that bind(2) reads, `struct sockaddr_storage`, bytes.
+const ADDRESS_MAX: usize = 128;
+
+/// What stands at this place of a thread's memory. None: the kernel refuses it as it is.
+pub(super) fn address_at(
+    thread: Pid,
+    place: u64,
+    length: u64,
+) -> io::Result<Option<([u8; ADDRESS_MAX], usize)>> {
+    // bind(2) takes an int.
+    #[expect(clippy::cast_possible_truncation, reason = "the kernel takes the lower half")]
+    let length = usize::try_from(length as u32).unwrap_or(usize::MAX);
+    if length > ADDRESS_MAX {
+        return Ok(None);
+    }
+    let mut bytes = [0; ADDRESS_MAX];
+    let base = usize::try_from(place).map_err(io::Error::other)?;
+    let from = [RemoteIoVec { base, len: length }];
+    match process_vm_readv(thread, &mut [IoSliceMut::new(&mut bytes[..length])], &from) {
+        Ok(read) if read == length => Ok(Some((bytes, length))),
+        Ok(_) | Err(Errno::EFAULT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A copy of a thread's descriptor: the socket itself is the same. None: it has no such descriptor.
+pub(super) fn socket_of(thread: Pid, descriptor: i32) -> io::Result<Option<OwnedFd>> {
+    let process = process_of(thread)?;
+    match pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty()) {
+        Ok(copy) => Ok(Some(copy)),
+        Err(rustix::io::Errno::BADF) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Most threads lead their process; before Linux 6.9 others have no pidfd of their own.
+fn process_of(thread: Pid) -> io::Result<OwnedFd> {
+    let open = |thread: Pid| {
+        let pid = rustix::process::Pid::from_raw(thread.as_raw()).ok_or(rustix::io::Errno::SRCH)?;
+        pidfd_open(pid, PidfdFlags::empty())
+    };
+    match open(thread) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(open(leader_of(thread)?)?),
+        opened => Ok(opened?),
+    }
+}
+
+fn leader_of(thread: Pid) -> io::Result<Pid> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status"))?;
+    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+    group.map(Pid::from_raw).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Whether memory can be read and sockets copied here at all: kernels before 5.6 and some containers refuse it.
+pub(super) fn try_out() -> io::Result<()> {
+    let (ours, word) = (fs::File::open("/dev/null")?, [0_u8; 1]);
+    address_at(getpid(), word.as_ptr().addr() as u64, 1)?;
+    socket_of(getpid(), ours.as_raw_fd()).map(drop)
+}

@@ -1,0 +1,64 @@
+//! How the listener of an instance comes from the process that has put itself under the filter to the thread that
+//! answers: through a socket pair, over fork and exec. Knows descriptors only.
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
+    recvmsg, socketpair,
+};
+
+/// Where listeners are given; closed on exec.
+#[derive(Debug)]
+pub(super) struct Sender(OwnedFd);
+
+/// Where they are taken.
+#[derive(Debug)]
+pub(super) struct Receiver(OwnedFd);
+
+/// Both ends.
+pub(super) fn pair() -> io::Result<(Sender, Receiver)> {
+    let (sender, receiver) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok((Sender(sender), Receiver(receiver)))
+}
+
+impl Receiver {
+    /// The one that has come, if it was not lost for want of descriptors.
+    ///
+    /// # Errors
+    ///
+    /// Nobody has the other end any more, besides those of recvmsg(2).
+    pub(super) fn take(&self) -> io::Result<Option<OwnedFd>> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut rights = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let received = match recvmsg(&self.0, &mut [IoSliceMut::new(&mut byte)], &mut rights, flags)
+        {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(None),
+            received => received?,
+        };
+        if received.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(rights.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        }))
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for Sender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,83 @@
+//! bind(2) and listen(2) on a copy of the program's socket, moved by the very rules of `rebind.so`: its sources are
+//! included, which know nothing of where they run. Must not know whose the socket is.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::call::Answer;
+use crate::engine::relocated::RelocatedPort;
+use address::{Encoded, Ports};
+use moved::Move;
+
+#[path = "../../../../rebind/src/address.rs"]
+mod address;
+#[path = "../../../../rebind/src/moved.rs"]
+mod moved;
+#[path = "../../../../rebind/src/socket.rs"]
+mod socket;
+#[path = "../../../../rebind/src/sys.rs"]
+#[allow(dead_code, unsafe_code, reason = "rebind.so needs more of the C library than we do")]
+mod sys;
+
+/// Whether this address is of a family that can be moved, and of a port that is.
+pub(super) fn concern(bytes: &[u8], ports: (u16, u16)) -> bool {
+    let (old, new) = ports;
+    address::decode(bytes).is_some_and(|wanted| Ports { old, new }.concern(wanted.port()))
+}
+
+/// Binds a socket that asks for this address, which [concerns](concern) us.
+/// Of a socket of another user's that may not be made ours, says why.
+pub(super) fn bind(
+    socket: &OwnedFd,
+    bytes: &[u8],
+    relocated: &RelocatedPort,
+    refused: impl Fn(io::Error),
+) -> Answer {
+    let fd = socket.as_raw_fd();
+    let (Some(wanted), Some(stack)) = (address::decode(bytes), socket::stack(fd)) else {
+        return Answer::Continue;
+    };
+    let of_another_user = |_, address: SocketAddr| {
+        relocated.is_foreign(socket)
+            && relocated.bind(socket, address.ip()).map_err(&refused).is_ok()
+    };
+    let wanted = Move { fd, wanted: wanted.ip(), stack, port: relocated.port };
+    // What the kernel refuses anyway it refuses itself.
+    wanted.bind(bind_to, of_another_user).map_or(Answer::Continue, Answer::Done)
+}
+
+/// Lets a socket listen, if it is one that was moved.
+pub(super) fn listen(socket: &OwnedFd, backlog: u64, relocated: &RelocatedPort) -> Answer {
+    let fd = socket.as_raw_fd();
+    if socket::stack(fd).is_none() || !is_moved(socket, relocated.port) {
+        return Answer::Continue;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the kernel takes the lower half")]
+    let backlog = backlog as i32;
+    match moved::listen(fd, relocated.port, bind_to, |fd| listen_on(fd, backlog)) {
+        0 => Answer::Done(Ok(())),
+        _ => Answer::Done(Err(sys::errno())),
+    }
+}
+
+/// Whether a socket is bound to the program's port on loopback.
+pub(super) fn is_moved(socket: &OwnedFd, port: u16) -> bool {
+    socket::local_port(socket.as_raw_fd()) == Some(port)
+}
+
+#[allow(unsafe_code)]
+fn bind_to(fd: i32, address: &Encoded) -> Result<(), i32> {
+    let (bytes, length) = address.parts();
+    // SAFETY: the bytes outlive the call and are as many as said.
+    match unsafe { libc::bind(fd, bytes.as_ptr().cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error().raw_os_error().unwrap_or_default()),
+    }
+}
+
+#[allow(unsafe_code)]
+fn listen_on(fd: i32, backlog: i32) -> i32 {
+    // SAFETY: listen(2) takes no pointers.
+    unsafe { libc::listen(fd, backlog) }
+}

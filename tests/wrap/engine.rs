@@ -1,0 +1,301 @@
+//! Programs that `rebind.so` cannot reach, moved by the kernel's filter (W14). All other tests of W and R pass under
+//! it too: `tests/run` has them run twice.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use nix::libc;
+use nix::sys::signal::Signal;
+
+use super::Notes;
+use crate::support::{
+    Actor, Client, Refusal, Websockify, copy_program, free_port, has_ipv6, needs, needs_root,
+    refuse, root, static_actor, text_of, write_script,
+};
+
+const MOVED: &str = "its port is moved by --rebind-engine=seccomp";
+
+/// A session with the actor.
+fn greeted(port: u16) {
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    client.close();
+}
+
+/// A program that binds what it is told to, and then greets and echoes.
+struct Served<'a> {
+    program: &'a str,
+    /// What `auto` says of it.
+    cause: &'a str,
+}
+
+/// The actor, linked in each way that leaves the dynamic linker out.
+fn out_of_reach() -> Vec<Served<'static>> {
+    let mut all = vec![Served { program: static_actor(), cause: "is statically linked" }];
+    if needs(&["musl-gcc"]) {
+        all.push(Served { program: musl_actor(), cause: "is statically linked" });
+    }
+    all
+}
+
+fn musl_actor() -> &'static str {
+    static MUSL: LazyLock<PathBuf> = LazyLock::new(|| {
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("actor-musl-{}", std::process::id()));
+        let source = root().join("tests/support/actor.c");
+        let mut compiler = Command::new("musl-gcc");
+        compiler.args(["-static", "-O1", "-o"]).arg(&program).arg(source);
+        assert!(compiler.status().unwrap().success());
+        let finished = program.with_file_name("actor-musl");
+        fs::rename(program, &finished).unwrap();
+        finished
+    });
+    MUSL.to_str().unwrap()
+}
+
+/// W14: what is seen to be out of the other engine's reach is wrapped in every mode, over IPv4 and IPv6, as a
+/// daemon too; the choice and its reason are logged once.
+#[test]
+fn w14_auto_wraps_what_cannot_be_preloaded_in_every_mode() {
+    for Served { program, cause } in out_of_reach() {
+        for mode in ["exit", "ignore", "respawn"] {
+            for bind in ["bind", "bind-dual", "bind-v6"] {
+                if bind == "bind-v6" && !has_ipv6() {
+                    continue;
+                }
+                let port = free_port();
+                let line =
+                    format!("{port} --wrap-mode={mode} -- {program} {bind} {port} listen serve");
+                let mut websockify = Websockify::start_auto(&line);
+                greeted(port);
+                websockify.assert_alone_on(port);
+                assert_eq!(websockify.logged(&[MOVED, cause, program]).len(), 1, "{mode} {bind}");
+                assert_eq!(websockify.warnings(), Vec::<String>::new(), "{mode} {bind}");
+                assert_eq!(websockify.stop(), 0, "{mode} {bind}");
+            }
+        }
+    }
+}
+
+#[test]
+fn w14_what_cannot_be_preloaded_is_started_again_and_daemonizes() {
+    for Served { program, .. } in out_of_reach() {
+        let port = free_port();
+        let line =
+            format!("{port} --wrap-mode=respawn -- {program} bind {port} listen accept greet echo");
+        let websockify = Websockify::start_auto(&line);
+        for _ in 0..5 {
+            greeted(port);
+        }
+        assert!(websockify.nth_start(5) > 0);
+        assert_eq!(websockify.logged(&[MOVED]).len(), 1);
+        for daemon in [
+            "bind {port} listen fork-exit 0 serve",
+            "fork-exit 0 setsid fork-exit 0 bind {port} listen serve",
+        ] {
+            let port = free_port();
+            let play = daemon.replace("{port}", &port.to_string());
+            let line = format!("{port} --wrap-mode=respawn -- {program} {play}");
+            let mut websockify = Websockify::start_auto(&line);
+            greeted(port);
+            websockify.wait_for_log(&["daemonized"]);
+            let daemon = websockify.tree().pop().expect("a daemon");
+            daemon.signal(Signal::SIGKILL);
+            websockify.nth_start(2);
+            greeted(port);
+            assert_eq!(websockify.stop(), 0, "{play}");
+        }
+    }
+}
+
+/// Go makes its system calls itself, from threads that do not lead the process.
+#[test]
+fn w14_a_go_server_is_wrapped() {
+    if !needs(&["go"]) {
+        return;
+    }
+    let notes = Notes::new();
+    let source = notes.note("server.go");
+    fs::write(
+        &source,
+        "package main\nimport (\"fmt\"; \"net/http\"; \"os\"; \"runtime\")\n\
+         func main() {\n\truntime.LockOSThread()\n\tdone := make(chan error)\n\
+         \thttp.HandleFunc(\"/\", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, \"from go\") })\n\
+         \tgo func() { runtime.LockOSThread(); done <- http.ListenAndServe(os.Args[1], nil) }()\n\
+         \tfmt.Println(<-done)\n}\n",
+    )
+    .unwrap();
+    let program = notes.note("server");
+    let mut build = Command::new("go");
+    build.args(["build", "-o", &program, &source]).env("CGO_ENABLED", "0");
+    build.env("GOCACHE", notes.note("cache")).env("GO111MODULE", "off").env("HOME", notes.path());
+    let output = build.output().unwrap();
+    assert!(output.status.success(), "{}", text_of(&output.stderr));
+    for host in ["", "127.0.0.1", "[::1]"] {
+        if host == "[::1]" && !has_ipv6() {
+            continue;
+        }
+        let port = free_port();
+        let mut websockify = Websockify::start_auto(&format!("{port} -- {program} {host}:{port}"));
+        let mut client = Client::connect_once_open(port);
+        client.send("GET / HTTP/1.0\r\n\r\n");
+        let answer = client.read_until("from go");
+        assert!(answer.starts_with("HTTP/1.0 200 OK"), "{host}: {answer}");
+        websockify.wait_for_log(&[MOVED, "is a Go program"]);
+        websockify.assert_alone_on(port);
+        assert_eq!(websockify.stop(), 0);
+    }
+}
+
+/// W14, as root: a program that changes its user by its own file, and what it is keeps its rights.
+#[test]
+fn w14_a_setuid_program_is_wrapped_and_stays_one() {
+    if !needs_root() {
+        return;
+    }
+    let notes = Notes::new();
+    let program = notes.note("program");
+    copy_program(Actor, &program);
+    chown(&program, Some(65534), Some(65534)).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
+    let port = free_port();
+    let mut websockify =
+        Websockify::start_auto(&format!("{port} -- {program} bind {port} listen serve"));
+    greeted(port);
+    websockify.wait_for_log(&[MOVED, "is setuid or setgid"]);
+    let status = websockify.leader().proc().status().unwrap();
+    assert_eq!(status.euid, 65534);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// What a script starts is not seen before the start. It is kept off the public port, and named.
+#[test]
+fn w14_a_static_program_in_a_script_is_wrapped_when_it_is_asked_for_and_else_named() {
+    let notes = Notes::new();
+    let (port, script) = (free_port(), notes.note("script"));
+    write_script(&script, &format!("#!/bin/sh\n{} bind {port} listen serve\n", static_actor()));
+    let mut websockify = Websockify::start(&format!("{port} --rebind-engine=seccomp -- {script}"));
+    greeted(port);
+    assert_eq!(websockify.stop(), 0);
+    let output = Websockify::start_auto(&format!("{port} -- {script}")).output();
+    assert_eq!(output.status, 99, "bind: address already in use");
+    let named = |line: &&String| line.contains("WARN") && line.contains("--rebind-engine=seccomp");
+    assert_eq!(output.err.iter().filter(named).count(), 1, "{:?}", output.err);
+}
+
+/// One that stays is seen, and is named for certain.
+#[test]
+fn w14_a_static_program_that_a_script_has_started_is_named() {
+    let notes = Notes::new();
+    let (port, script) = (free_port(), notes.note("script"));
+    write_script(&script, &format!("#!/bin/sh\n{} sleep\n", static_actor()));
+    let websockify = Websockify::start_auto(&format!("{port} --wrap-timeout=1 -- {script}"));
+    let line = websockify.wait_for_log(&["WARN", "(actor-static)"]);
+    assert!(line.contains("--rebind-engine=seccomp"), "{line}");
+}
+
+/// Where a kernel or a container forbids it, that is said in one line: it is an error where it was asked for, and else
+/// all is as without it.
+#[test]
+fn w14_a_kernel_or_a_container_that_forbids_it_is_named() {
+    for (call, errno) in [
+        (libc::SYS_seccomp, libc::ENOSYS),
+        (libc::SYS_seccomp, libc::EPERM),
+        (libc::SYS_pidfd_getfd, libc::EPERM),
+        (libc::SYS_pidfd_getfd, libc::ENOSYS),
+        (libc::SYS_pidfd_open, libc::ENOSYS),
+        (libc::SYS_process_vm_readv, libc::ENOSYS),
+    ] {
+        let port = free_port();
+        let line = format!("{port} --rebind-engine=seccomp -- {Actor} bind {port} listen serve");
+        let output = Websockify::start_with(&line, |command| {
+            refuse(command, &[Refusal::of(call, errno)]);
+        })
+        .output();
+        assert_eq!(output.status, 1, "{:?}", output.err);
+        assert_eq!(output.err.len(), 1, "{:?}", output.err);
+        assert!(output.err[0].contains("cannot use --rebind-engine=seccomp"), "{:?}", output.err);
+        let line = format!("{port} --rebind-engine=auto -- {} exit 3", static_actor());
+        let output = Websockify::start_with(&line, |command| {
+            refuse(command, &[Refusal::of(call, errno)]);
+        })
+        .output();
+        assert_eq!(output.status, 3, "{:?}", output.err);
+        let count = |part: &str| output.err.iter().filter(|line| line.contains(part)).count();
+        assert_eq!(count("cannot use --rebind-engine=seccomp"), 1, "{:?}", output.err);
+        assert_eq!(count("so rebind.so cannot move its port"), 1, "{:?}", output.err);
+    }
+}
+
+/// W14: signals without pause, as Go's scheduler sends them, make no call fail.
+#[test]
+fn w14_three_thousand_binds_under_a_storm_of_signals() {
+    let port = free_port();
+    let play = format!("storm 3000 {port} bind {port} listen serve");
+    let mut websockify =
+        Websockify::start(&format!("{port} --rebind-engine=seccomp -- {} {play}", static_actor()));
+    greeted(port);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// The kernel looks at all that is not ours itself: errors are its own, and so are other families and ports.
+#[test]
+fn w14_what_is_not_moved_is_as_it_was() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let notes = Notes::new();
+    let port = free_port();
+    let script = notes.note("others.py");
+    fs::write(
+        &script,
+        format!(
+            r#"
+import ctypes, errno, os, socket, threading
+libc = ctypes.CDLL(None, use_errno=True)
+def fails(call, *arguments):
+    assert call(*arguments) == -1
+    return errno.errorcode[ctypes.get_errno()]
+tcp = socket.socket()
+assert fails(libc.bind, tcp.fileno(), ctypes.c_void_p(1), 16) == "EFAULT"
+assert fails(libc.bind, tcp.fileno(), ctypes.create_string_buffer(200), 200) == "EINVAL"
+assert fails(libc.bind, tcp.fileno(), ctypes.create_string_buffer(16), -1) == "EINVAL"
+assert fails(libc.bind, 999, ctypes.create_string_buffer(16), 16) == "EBADF"
+assert fails(libc.listen, 999, 1) == "EBADF"
+assert fails(libc.listen, os.open("/dev/null", os.O_RDONLY), 1) == "ENOTSOCK"
+other = socket.socket()
+other.bind(("127.0.0.1", 0)); other.listen(); other.getsockname()[1] != {port}
+path = socket.socket(socket.AF_UNIX); path.bind({socket:?}); path.listen()
+socket.socket(socket.AF_UNIX).connect({socket:?})
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("127.0.0.1", 0))
+netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); netlink.bind((0, 0))
+served = socket.socket(); served.bind(("", {port}))
+try:
+    served.bind(("", {port}))
+    raise SystemExit("bound twice")
+except OSError as error:
+    assert error.errno == errno.EINVAL
+def listen():
+    served.listen()
+thread = threading.Thread(target=listen); thread.start(); thread.join()
+assert served.getsockname()[0] == "127.0.0.1"
+while True:
+    session, _ = served.accept(); session.sendall(b"all is well\n")
+"#,
+            socket = notes.note("socket"),
+        ),
+    )
+    .unwrap();
+    let mut websockify =
+        Websockify::start(&format!("{port} --rebind-engine=seccomp -- python3 {script}"));
+    let mut client = Client::connect_once_open(port);
+    assert_eq!(client.read_line(), "all is well");
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
+    assert_eq!(websockify.stop(), 0);
+}
