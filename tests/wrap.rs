@@ -10,6 +10,7 @@ mod many;
 mod neighbour;
 mod port;
 mod respawn;
+mod session;
 mod stop;
 mod terminal;
 mod warn;

@@ -10,7 +10,7 @@ mod tree;
 
 pub(crate) use aside::Aside;
 pub(crate) use exits::Exits;
-pub(crate) use process::{Process, list};
+pub(crate) use process::{Process, list, list_with_sessions};
 pub(crate) use reap::Reaper;
 pub(crate) use table::is_alive;
 pub(crate) use tree::Tree;

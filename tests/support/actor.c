@@ -258,6 +258,22 @@ static void do_stubborn_helper(void)
     }
 }
 
+/* In a session of its own: waits for this file, and leaves an orphan with a group of its own, whose parents
+ * nobody sees. */
+static void do_session_helper(void)
+{
+    const char *file = argument();
+    check(setsid(), "setsid");
+    while (access(file, F_OK) != 0)
+        usleep(2000);
+    for (int generation = 0; generation < 2; generation++) {
+        if (fork() != 0)
+            _exit(0);
+        setpgid(0, 0);
+    }
+    stand_by();
+}
+
 /* So many processes, one after the other: each lives for two milliseconds and leaves the next. */
 static void do_hops(void)
 {
@@ -398,6 +414,7 @@ static const struct {
     {"read-line", do_read_line},
     {"say", do_say},
     {"serve", do_serve},
+    {"session-helper", do_session_helper},
     {"setsid", do_setsid},
     {"sleep", wait_for_ever},
     {"slow-helper", do_slow_helper},

@@ -104,8 +104,8 @@ fn w14_what_cannot_be_preloaded_is_started_again_and_daemonizes() {
             let mut websockify = Websockify::start_auto(&line);
             greeted(port);
             websockify.wait_for_log(&["daemonized"]);
-            let daemon = websockify.tree().pop().expect("a daemon");
-            daemon.signal(Signal::SIGKILL);
+            // The daemon, and what is left of the session.
+            websockify.tree().iter().for_each(|process| process.signal(Signal::SIGKILL));
             websockify.nth_start(2);
             greeted(port);
             assert_eq!(websockify.stop(), 0, "{play}");

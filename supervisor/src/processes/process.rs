@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, geteuid, getpgid, getpgrp};
+use nix::unistd::{Pid, geteuid, getpgid, getpgrp, getsid};
 use procfs::process::FDTarget;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
@@ -18,6 +18,7 @@ pub(crate) struct Process {
     pub(crate) pid: Pid,
     pub(crate) name: String,
     group: Pid,
+    session: Pid,
     /// As in [`Seen::start`].
     start: Option<u64>,
 }
@@ -28,6 +29,7 @@ impl From<Seen> for Process {
             pid: Pid::from_raw(seen.pid),
             name: seen.name,
             group: Pid::from_raw(seen.group),
+            session: Pid::from_raw(seen.session),
             start: seen.start,
         }
     }
@@ -36,7 +38,13 @@ impl From<Seen> for Process {
 impl Process {
     /// A child of ours that leads its process group, and has not been waited for.
     pub(crate) fn of_leader(child: Pid) -> Self {
-        let hidden = || Self { pid: child, name: "hidden".to_owned(), group: child, start: None };
+        let hidden = || Self {
+            pid: child,
+            name: "hidden".to_owned(),
+            group: child,
+            session: getsid(Some(child)).unwrap_or(child),
+            start: None,
+        };
         stat(child.as_raw()).map_or_else(|_| hidden(), |stat| Seen::from(stat).into())
     }
 
@@ -124,6 +132,19 @@ impl std::fmt::Display for Process {
 /// For the log.
 pub(crate) fn list(processes: &[Process]) -> String {
     processes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// For the log, with the session and the process group of each: a daemon has its own, a job its shell's (W15).
+pub(crate) fn list_with_sessions(processes: &[Process]) -> String {
+    let placed = |process: &Process| match process {
+        Process { session, group, .. } if session == group => {
+            format!("{process} in session {session}")
+        }
+        Process { session, group, .. } => {
+            format!("{process} in session {session}, group {group}")
+        }
+    };
+    processes.iter().map(placed).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether an error says that there is no such process (any more).

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use nix::unistd::{Pid, getpgid};
+use nix::unistd::{Pid, getpgid, getsid};
 use procfs::ProcError;
 use procfs::process::Stat;
 
@@ -19,6 +19,7 @@ pub(super) struct Seen {
     pub(super) pid: i32,
     pub(super) ppid: i32,
     pub(super) group: i32,
+    pub(super) session: i32,
     pub(super) name: String,
     /// With the pid it tells a process from a later one that got its number. `None` if it is hidden.
     pub(super) start: Option<u64>,
@@ -75,12 +76,14 @@ impl ProcessTable {
         if let Ok(stat) = stat(pid) {
             return Some(Seen::from(stat));
         }
-        // Asks for no right. It has ended if there is no answer.
+        // They ask for no right. It has ended if there is no answer.
         let group = getpgid(Some(Pid::from_raw(pid))).ok()?;
+        let session = getsid(Some(Pid::from_raw(pid))).ok()?;
         Some(Seen {
             pid,
             ppid: parent,
             group: group.as_raw(),
+            session: session.as_raw(),
             name: "hidden".to_owned(),
             start: None,
             // Only its parent is told.
@@ -105,6 +108,7 @@ impl From<Stat> for Seen {
             pid: stat.pid,
             ppid: stat.ppid,
             group: stat.pgrp,
+            session: stat.session,
             start: Some(stat.starttime),
             alive: is_alive(&stat),
             name: stat.comm,

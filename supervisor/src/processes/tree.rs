@@ -5,7 +5,8 @@
 //! Two kinds of processes below us are set apart, with all that descends from them: those *inherited*, our
 //! children before we began (`helper & exec websockify`), and *leftovers* of earlier
 //! instances. Helpers, whenever they were started, are as those inherited. Their process groups are set apart with them: an orphan of theirs shows its group
-//! where its parent is forgotten, and an instance begins with a group of its own.
+//! where its parent is forgotten, and an instance begins with a group of its own. So are their sessions, but for ours, which an
+//! instance begins in.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -19,11 +20,13 @@ use super::table::{ProcessTable, Seen};
 #[derive(Debug)]
 pub(crate) struct Tree {
     us: i32,
+    our_session: i32,
     table: ProcessTable,
     aside: Aside,
     /// By pid.
     apart: HashMap<i32, Apart>,
     groups_apart: HashMap<i32, Relation>,
+    sessions_apart: HashMap<i32, Relation>,
 }
 
 /// A process that is set apart.
@@ -60,8 +63,15 @@ impl Tree {
         if std::fs::read_link("/proc/self")?.to_str() != Some(&us.to_string()) {
             return Err(io::Error::other("it belongs to another PID namespace"));
         }
-        let (apart, groups_apart) = (HashMap::new(), HashMap::new());
-        let mut tree = Self { us, table: ProcessTable::new(us), aside, apart, groups_apart };
+        let mut tree = Self {
+            us,
+            our_session: nix::unistd::getsid(None)?.as_raw(),
+            table: ProcessTable::new(us),
+            aside,
+            apart: HashMap::new(),
+            groups_apart: HashMap::new(),
+            sessions_apart: HashMap::new(),
+        };
         tree.set_apart(Relation::Inherited)?;
         Ok(tree)
     }
@@ -94,6 +104,9 @@ impl Tree {
         let known = self.apart.get(&seen.pid).and_then(|apart| apart.start);
         self.apart.insert(seen.pid, Apart { start: seen.start.or(known), relation });
         self.groups_apart.insert(seen.group, relation);
+        if seen.session != self.our_session {
+            self.sessions_apart.insert(seen.session, relation);
+        }
     }
 
     /// One pass may miss a process that is forked while it goes on, by a parent that ends before it
@@ -140,6 +153,8 @@ impl Tree {
         }
         let groups: HashSet<_> = found.iter().map(|(seen, _)| seen.group).collect();
         self.groups_apart.retain(|group, _| groups.contains(group));
+        let sessions: HashSet<_> = found.iter().map(|(seen, _)| seen.session).collect();
+        self.sessions_apart.retain(|session, _| sessions.contains(session));
         Ok(found)
     }
 
@@ -152,7 +167,9 @@ impl Tree {
             if relation == Relation::Instance {
                 let apart = self.apart.get(&at.pid).filter(|apart| apart.is(at));
                 let apart = apart.map(|apart| &apart.relation);
-                relation = *apart.or(self.groups_apart.get(&at.group)).unwrap_or(&relation);
+                let by_group = || self.groups_apart.get(&at.group);
+                let by_session = || self.sessions_apart.get(&at.session);
+                relation = *apart.or_else(by_group).or_else(by_session).unwrap_or(&relation);
             }
             if at.ppid == self.us {
                 return relation;

@@ -13,7 +13,7 @@ use super::spawn::{Preparation, spawn};
 use super::state::{Action, Event, WrapMode};
 use super::supervisor::Supervisor;
 use crate::exit::{ExitStatus, Failure};
-use crate::processes::list;
+use crate::processes::{list, list_with_sessions};
 use crate::relay::Ending;
 
 impl Supervisor<'_, '_> {
@@ -96,7 +96,8 @@ impl Supervisor<'_, '_> {
     }
 
     fn daemonized(&mut self) {
-        let daemon = self.monitor.listener().map_or_else(String::new, |at| list(&at.holders));
+        let daemon =
+            self.monitor.listener().map_or_else(String::new, |at| list_with_sessions(&at.holders));
         match self.spec.policy.mode {
             WrapMode::Exit => warn!(
                 program = self.spec.name,
@@ -148,7 +149,7 @@ impl Supervisor<'_, '_> {
         if left.is_empty() {
             return;
         }
-        info!("program is left running: {}", list(&left));
+        info!("program is left running: {}", list_with_sessions(&left));
         self.engine.keep();
     }
 }

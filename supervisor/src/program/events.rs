@@ -10,7 +10,8 @@ use super::monitor::Change;
 use super::state::{Event, State};
 use super::supervisor::Supervisor;
 use crate::engine::{BindRequest, Notices};
-use crate::processes::list;
+use crate::exit::ExitStatus;
+use crate::processes::list_with_sessions;
 
 impl Supervisor<'_, '_> {
     /// The engine has heard something of the program.
@@ -52,23 +53,21 @@ impl Supervisor<'_, '_> {
 
     /// Reaps, and if the leader has ended, tells so and whom it left.
     fn leader_ended(&mut self) -> bool {
-        if let Some(status) = self.monitor.reap(self.leader.running()) {
-            let pid = self.leader.end(status).map(Pid::as_raw);
-            info!(
-                program = self.spec.name,
-                pid,
-                %status,
-                "program's first process has ended: status {status}"
-            );
-        }
+        let reaped = self.monitor.reap(self.leader.running());
+        let pid = reaped.and_then(|status| self.leader.end(status));
         let Some(status) = self.leader.ended() else { return false };
-        if !self.state.minds_listener() {
+        let minds_listener = self.state.minds_listener();
+        let left = minds_listener.then(|| self.monitor.left()).flatten();
+        if let Some(pid) = pid {
+            self.tell_end(pid, status, left.is_some());
+        }
+        if !minds_listener {
             self.leader.forget();
             self.leader.take_terminal_back();
             return true;
         }
         // If we cannot look, we do at the next look.
-        let Some(left) = self.monitor.left() else { return true };
+        let Some(left) = left else { return true };
         self.leader.forget();
         let served = self.relay.has_served();
         let is_interrupted = self.leader.is_interrupted(status);
@@ -79,6 +78,21 @@ impl Supervisor<'_, '_> {
             Event::LeaderEnded { status, left, served }
         });
         true
+    }
+
+    /// Says that the leader has ended, and whom it has left, where that was seen.
+    fn tell_end(&self, pid: Pid, status: ExitStatus, has_looked: bool) {
+        let left = if has_looked { self.monitor.instance() } else { &[] };
+        let left = match left {
+            [] => String::new(),
+            left => format!("; it has left {}", list_with_sessions(left)),
+        };
+        info!(
+            program = self.spec.name,
+            pid = pid.as_raw(),
+            %status,
+            "program's first process has ended: status {status}{left}"
+        );
     }
 
     /// Looks whether a process of the instance listens, where that matters, and tells what has changed.
@@ -158,7 +172,7 @@ impl Supervisor<'_, '_> {
     /// Says who has taken the listener over, if somebody has, and watches them.
     fn follow_daemon(&mut self) {
         if let Some(listener) = self.monitor.listener().filter(|_| self.state.minds_listener()) {
-            let daemon = list(&listener.holders);
+            let daemon = list_with_sessions(&listener.holders);
             info!(program = self.spec.name, "program goes on as {daemon}");
         }
         self.watch_daemon();

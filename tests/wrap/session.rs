@@ -1,0 +1,68 @@
+//! Process groups and sessions, as evidence beside life and listener (W15).
+
+use nix::sys::signal::Signal;
+
+use super::Notes;
+use crate::support::{
+    Actor, Client, Process, Websockify, free_port, wait_for, wait_until, write_script,
+};
+
+/// An orphan that shows nothing but its session: it is of the instance that the session is of.
+#[test]
+fn w15_an_orphan_in_a_session_of_an_earlier_instance_is_none_of_the_next() {
+    let notes = Notes::new();
+    let (port, script, go) = (free_port(), notes.note("script"), notes.note("go"));
+    let begun = notes.note("begun");
+    write_script(
+        &script,
+        &format!(
+            "#!/bin/sh\n[ -e {begun} ] || {{ : >{begun}; {Actor} session-helper {go} & }}\n\
+             exec {Actor} bind {port} listen accept greet echo exit 0\n"
+        ),
+    );
+    let websockify = Websockify::start(&format!("{port} --wrap-mode=respawn -- {script}"));
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    let ours = Process::find(websockify.pid()).unwrap().stat().session;
+    let helper = || websockify.tree().into_iter().find(|process| process.stat().session != ours);
+    let session = wait_for("the helper's session", helper).stat().session;
+    client.close();
+    let second = websockify.nth_leader(2);
+    notes.give("go");
+    wait_until("the orphan", || {
+        let is_orphan = |process: &Process| {
+            let stat = process.stat();
+            (stat.session, stat.ppid) == (session, websockify.pid()) && stat.pgrp == stat.pid
+        };
+        websockify.tree().iter().any(|process| process.pid != session && is_orphan(process))
+    });
+    // If the orphan were the second instance's, it would be waited for until it listens.
+    second.signal(Signal::SIGKILL);
+    websockify.nth_start(3);
+    assert_eq!(websockify.logged(&["it has left"]).len(), 1, "of the first, and not of the second");
+}
+
+/// Whoever has daemonized, or is left, is named with its session.
+#[test]
+fn w15_the_log_says_which_session_a_daemon_is_in() {
+    for way in ["setsid bind {port} listen serve", "bind {port} listen serve"] {
+        let port = free_port();
+        let play = way.replace("{port}", &port.to_string());
+        let line = format!("{port} --wrap-mode=ignore -- {Actor} fork-exit 0 {play}");
+        let mut websockify = Websockify::start(&line);
+        Client::connect_once_open(port).read_line();
+        let daemonized = websockify.wait_for_log(&["daemonized as "]);
+        let daemon = websockify.tree().into_iter().next().unwrap();
+        let (pid, stat) = (daemon.pid, daemon.stat());
+        let group = match stat.pgrp {
+            group if group == stat.session => String::new(),
+            group => format!(", group {group}"),
+        };
+        let expected = format!("{pid} (actor) in session {}{group}", stat.session);
+        assert!(daemonized.ends_with(&expected), "{daemonized}");
+        websockify.wait_for_log(&["first process has ended", &format!("it has left {expected}")]);
+        assert_eq!(websockify.stop(), 0);
+        websockify.wait_for_log(&["left running: ", &expected]);
+        daemon.signal(Signal::SIGKILL);
+    }
+}
