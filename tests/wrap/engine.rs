@@ -38,24 +38,23 @@ struct Served<'a> {
 fn out_of_reach() -> Vec<Served<'static>> {
     let mut all = vec![Served { program: static_actor(), cause: "is statically linked" }];
     if needs(&["musl-gcc"]) {
-        all.push(Served { program: musl_actor(), cause: "is statically linked" });
+        static MUSL: LazyLock<PathBuf> = LazyLock::new(|| musl_actor("actor-musl", &["-static"]));
+        all.push(Served { program: MUSL.to_str().unwrap(), cause: "is statically linked" });
     }
     all
 }
 
-fn musl_actor() -> &'static str {
-    static MUSL: LazyLock<PathBuf> = LazyLock::new(|| {
-        let program = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("actor-musl-{}", std::process::id()));
-        let source = root().join("tests/support/actor.c");
-        let mut compiler = Command::new("musl-gcc");
-        compiler.args(["-static", "-O1", "-o"]).arg(&program).arg(source);
-        assert!(compiler.status().unwrap().success());
-        let finished = program.with_file_name("actor-musl");
-        fs::rename(program, &finished).unwrap();
-        finished
-    });
-    MUSL.to_str().unwrap()
+/// The actor of musl's.
+fn musl_actor(name: &str, options: &[&str]) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let unfinished = directory.join(format!("{name}-{}", std::process::id()));
+    let mut compiler = Command::new("musl-gcc");
+    compiler.args(options).args(["-O1", "-o"]).arg(&unfinished);
+    compiler.arg(root().join("tests/support/actor.c"));
+    assert!(compiler.status().unwrap().success());
+    let finished = directory.join(name);
+    fs::rename(unfinished, &finished).unwrap();
+    finished
 }
 
 /// W14: what is seen to be out of the other engine's reach is wrapped in every mode, over IPv4 and IPv6, as a
@@ -110,6 +109,27 @@ fn w14_what_cannot_be_preloaded_is_started_again_and_daemonizes() {
             greeted(port);
             assert_eq!(websockify.stop(), 0, "{play}");
         }
+    }
+}
+
+/// The dynamic linker of another C library loads `rebind.so` as well.
+#[test]
+fn w14_r6_a_program_of_musl_is_moved_by_either_engine() {
+    if !needs(&["musl-gcc"]) {
+        return;
+    }
+    let program = musl_actor("actor-musl-dynamic", &[]);
+    for engine in ["preload", "seccomp", "auto"] {
+        let port = free_port();
+        let line = format!(
+            "{port} --rebind-engine={engine} -- {} bind {port} listen serve",
+            program.display()
+        );
+        let mut websockify = Websockify::start(&line);
+        greeted(port);
+        websockify.assert_alone_on(port);
+        assert_eq!(websockify.logged(&[MOVED]), Vec::<String>::new(), "{engine}");
+        assert_eq!(websockify.stop(), 0, "{engine}");
     }
 }
 
