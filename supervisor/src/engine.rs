@@ -45,7 +45,10 @@ impl Engine {
         match asked {
             RebindEngine::Preload => preload(),
             RebindEngine::Seccomp => {
-                Ok(Self::Seccomp(Seccomp::new(port).context("cannot use --rebind-engine=seccomp")?))
+                let seccomp = Seccomp::new(port).context("cannot use --rebind-engine=seccomp")?;
+                let (program, costs) = (program.display(), seccomp.costs());
+                info!("program {program}: its port is moved by --rebind-engine=seccomp{costs}");
+                Ok(Self::Seccomp(seccomp))
             }
             RebindEngine::Auto => match Self::seccomp_for(program, port) {
                 Some(seccomp) => Ok(Self::Seccomp(seccomp)),
@@ -66,8 +69,10 @@ impl Engine {
             // What it is started for is worth more.
             Ok(seccomp) if seccomp.obstacle(&executable).is_some() => None,
             Ok(seccomp) => {
-                let cause = obstacle.cause();
-                info!("program {program} {cause}: its port is moved by --rebind-engine=seccomp");
+                let (cause, costs) = (obstacle.cause(), seccomp.costs());
+                info!(
+                    "program {program} {cause}: its port is moved by --rebind-engine=seccomp{costs}"
+                );
                 Some(seccomp)
             }
             Err(failure) => {
@@ -176,8 +181,9 @@ impl Engine {
     pub(crate) fn keep(&mut self) {
         match self {
             Self::Preload(preload) => preload.keep(),
-            // Without us, the kernel answers its calls: "function not implemented".
-            Self::Seccomp(_) => {}
+            Self::Seccomp(_) => warn!(
+                "what is left running can bind no socket any more: nobody answers it, and the kernel says ENOSYS"
+            ),
         }
     }
 }

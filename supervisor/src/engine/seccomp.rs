@@ -85,6 +85,16 @@ impl Seccomp {
         Notices { listens: true, requests: vec![] }
     }
 
+    /// What else it does to the program and all that it starts; it continues a sentence.
+    pub(super) fn costs(&self) -> &'static str {
+        match self.privileges {
+            NewPrivileges::Kept => "",
+            NewPrivileges::Lost => {
+                ", and setuid programs that it starts, such as sudo, get no rights (PR_SET_NO_NEW_PRIVS)"
+            }
+        }
+    }
+
     /// What a program that gets rights from its file loses by the filter, if it does.
     pub(super) fn obstacle(&self, executable: &Executable) -> Option<String> {
         let is_lost = self.privileges == NewPrivileges::Lost;

@@ -9,6 +9,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
     recvmsg, socketpair,
 };
+use tracing::warn;
 
 /// Where listeners are given; closed on exec.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(super) fn pair() -> io::Result<(Sender, Receiver)> {
 }
 
 impl Receiver {
-    /// The one that has come, if it was not lost for want of descriptors.
+    /// The one that has come; one for which there is no descriptor is lost, and is named.
     ///
     /// # Errors
     ///
@@ -44,10 +45,14 @@ impl Receiver {
         if received.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(rights.drain().find_map(|message| match message {
+        let taken = rights.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
             _ => None,
-        }))
+        });
+        if taken.is_none() {
+            warn!("cannot answer the calls of the program's new instance: too many open files");
+        }
+        Ok(taken)
     }
 }
 
