@@ -34,9 +34,10 @@ const AT_ONCE: usize = 64;
 /// call last, so that one that hangs alone ends no helper.
 const SILENCE: Duration = Duration::from_secs(12);
 
-/// How long after its end it is started again: so much at first, twice as much each time.
+/// How long after its end it is started again: so much at first, twice as much each time, and less than a client waits:
+/// whoever can make it fail (by a token, say) keeps it from nobody else for long.
 const DELAY: Duration = Duration::from_millis(100);
-const DELAY_MAX: Duration = Duration::from_secs(30);
+const DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// One that has run so long begins with the first delay again.
 const WELL: Duration = Duration::from_secs(60);
