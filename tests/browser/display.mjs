@@ -5,12 +5,16 @@ import { existsSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { afterwards } from "./cleanup.mjs";
 
+// Where Chromium loads no page from: other services are known there (net/base/port_util.cc).
+const UNSAFE_PORTS = new Set([6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697]);
+
 /** A display that nobody has. What its server leaves in /tmp when it is killed goes with the test `t`. */
 export async function freeDisplay(t) {
   for (;;) {
     const number = 100 + Math.floor(Math.random() * 800);
     const files = [`/tmp/.X${number}-lock`, `/tmp/.X11-unix/X${number}`];
-    if (files.some(existsSync) || !(await isFree(5900 + number)) || !(await isFree(6000 + number))) continue;
+    if (files.some(existsSync) || UNSAFE_PORTS.has(5900 + number)) continue;
+    if (!(await isFree(5900 + number)) || !(await isFree(6000 + number))) continue;
     afterwards(t, () => files.forEach((file) => rmSync(file, { force: true })));
     return number;
   }
