@@ -67,7 +67,7 @@ pub(crate) fn all(report: &Report) -> Vec<Promise> {
             all.push(bound.judge("P8", what, program.median * 1e3));
         }
         let what = "MB of binary".to_owned();
-        all.push(Bound::AtMost(8.0).judge("P8", what, startup.size as f64 / 1e6));
+        all.push(Bound::AtMost(12.0).judge("P8", what, startup.size as f64 / 1e6));
     }
     if let Some(fairness) = report.fairness.iter().find(|fairness| fairness.kind == Kind::Ours) {
         let what = "p99 of an echo beside ten downloads / alone".to_owned();
