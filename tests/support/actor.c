@@ -19,6 +19,7 @@
 
 static int listener = -1;
 static int session = -1;
+static int protocol = 0;
 static const char *ledger;
 static char **next;
 
@@ -72,7 +73,7 @@ static void bind_to(int family, int v6only, const char *host, int port)
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
     int one = 1;
 
-    check(listener = socket(family, SOCK_STREAM, 0), "socket");
+    check(listener = socket(family, SOCK_STREAM, protocol), "socket");
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), "SO_REUSEADDR");
     if (family == AF_INET6) {
         check(setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only), "V6ONLY");
@@ -87,6 +88,9 @@ static void bind_to(int family, int v6only, const char *host, int port)
 static void do_bind(void) { bind_to(AF_INET, 0, "0.0.0.0", atoi(argument())); }
 static void do_bind_dual(void) { bind_to(AF_INET6, 0, "::", atoi(argument())); }
 static void do_bind_v6(void) { bind_to(AF_INET6, 1, "::", atoi(argument())); }
+
+/* What is bound from here on is of MPTCP. */
+static void do_mptcp(void) { protocol = 262; }
 
 static void do_listen(void) { check(listen(listener, 128), "listen"); }
 
@@ -464,6 +468,7 @@ static const struct {
     {"ledger", do_ledger},
     {"listen", do_listen},
     {"listen-without-end", do_listen_without_end},
+    {"mptcp", do_mptcp},
     {"nobody", do_nobody},
     {"note", do_note},
     {"on-term", do_on_term},

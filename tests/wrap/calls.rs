@@ -10,7 +10,7 @@ use super::Notes;
 use super::engine::greeted;
 use crate::support::{
     Actor, Client, Refusal, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root,
-    refuse, static_actor,
+    refuse, skip_even_in_ci, static_actor,
 };
 
 const WAIT_KILLABLE: u32 = 1 << 5;
@@ -250,4 +250,28 @@ fn w14_one_within_another_is_named() {
     assert_eq!(output.status, 1, "{:?}", output.err);
     let named = |line: &&String| line.contains("another one, that of a container perhaps");
     assert_eq!(output.err.iter().filter(named).count(), 1, "{:?}", output.err);
+}
+
+/// An MPTCP socket, as Go's servers have them since 1.24, of a program that root has started as another user: it cannot be
+/// made root's.
+#[test]
+fn w14_an_mptcp_socket_of_another_user_is_moved() {
+    if !needs_root() {
+        return;
+    }
+    let enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled");
+    if !enabled.is_ok_and(|enabled| enabled.trim_end() == "1") {
+        skip_even_in_ci("this kernel has no MPTCP");
+        return;
+    }
+    for bind in ["bind", "bind-dual"] {
+        let port = free_port();
+        let mut websockify = Websockify::start(&format!(
+            "{port} --rebind-engine=seccomp -- {Actor} nobody mptcp {bind} {port} listen serve"
+        ));
+        greeted(port);
+        websockify.assert_alone_on(port);
+        assert_eq!(websockify.warnings(), Vec::<String>::new(), "{bind}");
+        assert_eq!(websockify.stop(), 0, "{bind}");
+    }
 }
