@@ -1,6 +1,7 @@
 //! The life of a wrapped program, acted by `support/actor.c`.
 
 mod begin;
+mod calls;
 mod daemon;
 mod end;
 mod engine;

@@ -149,7 +149,7 @@ impl Engine {
     pub(crate) fn begin_instance(&mut self) {
         match self {
             Self::Preload(preload) => preload.begin_instance(),
-            Self::Seccomp(_) => {}
+            Self::Seccomp(seccomp) => seccomp.begin_instance(),
         }
     }
 
@@ -165,7 +165,7 @@ impl Engine {
     pub(crate) fn out_of_reach(&self, command: &[OsString]) -> Option<String> {
         match self {
             Self::Preload(preload) => preload.out_of_reach(command),
-            Self::Seccomp(_) => None,
+            Self::Seccomp(seccomp) => seccomp.out_of_reach(),
         }
     }
 

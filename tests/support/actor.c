@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 
 static int listener = -1;
 static int session = -1;
+static int protocol = 0;
 static const char *ledger;
 static char **next;
 
@@ -71,7 +73,7 @@ static void bind_to(int family, int v6only, const char *host, int port)
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
     int one = 1;
 
-    check(listener = socket(family, SOCK_STREAM, 0), "socket");
+    check(listener = socket(family, SOCK_STREAM, protocol), "socket");
     check(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), "SO_REUSEADDR");
     if (family == AF_INET6) {
         check(setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only), "V6ONLY");
@@ -86,6 +88,9 @@ static void bind_to(int family, int v6only, const char *host, int port)
 static void do_bind(void) { bind_to(AF_INET, 0, "0.0.0.0", atoi(argument())); }
 static void do_bind_dual(void) { bind_to(AF_INET6, 0, "::", atoi(argument())); }
 static void do_bind_v6(void) { bind_to(AF_INET6, 1, "::", atoi(argument())); }
+
+/* What is bound from here on is of MPTCP. */
+static void do_mptcp(void) { protocol = 262; }
 
 static void do_listen(void) { check(listen(listener, 128), "listen"); }
 
@@ -360,6 +365,61 @@ static void do_storm(void)
     kill(pid, SIGKILL);
 }
 
+static int binds;
+
+static void *bind_and_close(void *failures)
+{
+    struct sockaddr_in any = {.sin_family = AF_INET};
+    for (int left = binds; left > 0; left--) {
+        int bound = socket(AF_INET, SOCK_STREAM, 0);
+        if (bind(bound, (struct sockaddr *)&any, sizeof any) < 0)
+            __atomic_fetch_add((int *)failures, 1, __ATOMIC_RELAXED);
+        close(bound);
+    }
+    return NULL;
+}
+
+/* Eight threads bind so many sockets each, to no port that matters. */
+static void do_throng(void)
+{
+    pthread_t threads[8];
+    int failures = 0;
+    binds = atoi(argument());
+    for (int at = 0; at < 8; at++)
+        check(-pthread_create(&threads[at], NULL, bind_and_close, &failures), "pthread_create");
+    for (int at = 0; at < 8; at++)
+        pthread_join(threads[at], NULL);
+    check(failures ? -1 : 0, "bind");
+}
+
+static void play(void);
+
+static char state_of_first_thread(void)
+{
+    char line[64] = "";
+    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    check(read(fd, line, sizeof line - 1), "read");
+    close(fd);
+    return strrchr(line, ')')[2];
+}
+
+static void *go_on(void *unused)
+{
+    (void)unused;
+    while (state_of_first_thread() != 'Z')
+        usleep(1000);
+    play();
+    exit(0);
+}
+
+/* Goes on in another thread once the first has ended. */
+static void do_leave_first_thread(void)
+{
+    pthread_t other;
+    check(-pthread_create(&other, NULL, go_on, NULL), "pthread_create");
+    pthread_exit(NULL);
+}
+
 static void do_stop(void) { raise(SIGSTOP); }
 
 static void do_raise(void)
@@ -404,9 +464,11 @@ static const struct {
     {"helper", do_helper},
     {"hops", do_hops},
     {"ignore-term", do_ignore_term},
+    {"leave-first-thread", do_leave_first_thread},
     {"ledger", do_ledger},
     {"listen", do_listen},
     {"listen-without-end", do_listen_without_end},
+    {"mptcp", do_mptcp},
     {"nobody", do_nobody},
     {"note", do_note},
     {"on-term", do_on_term},
@@ -421,14 +483,13 @@ static const struct {
     {"stop", do_stop},
     {"storm", do_storm},
     {"stubborn-helper", do_stubborn_helper},
+    {"throng", do_throng},
     {"twin", do_twin},
     {"undumpable", do_undumpable},
 };
 
-int main(int argc, char **argv)
+static void play(void)
 {
-    (void)argc;
-    next = argv + 1;
     while (*next) {
         const char *name = *next++;
         size_t at = 0;
@@ -436,9 +497,16 @@ int main(int argc, char **argv)
             at++;
         if (at == sizeof verbs / sizeof *verbs) {
             fprintf(stderr, "actor: cannot '%s'\n", name);
-            return 98;
+            exit(98);
         }
         verbs[at].act();
     }
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    next = argv + 1;
+    play();
     return 0;
 }

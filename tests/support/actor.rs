@@ -36,7 +36,10 @@ pub(super) fn compile(source: &str, name: &str, options: &[&str]) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let unfinished = directory.join(format!("{name}-{}", std::process::id()));
     let mut compiler = Command::new("cc");
-    compiler.args(["-Wall", "-Werror", "-O1", source, "-o"]).arg(&unfinished).args(options);
+    compiler
+        .args(["-Wall", "-Werror", "-O1", "-pthread", source, "-o"])
+        .arg(&unfinished)
+        .args(options);
     assert!(compiler.status().unwrap().success(), "cannot compile {source}");
     let finished = directory.join(name);
     std::fs::rename(unfinished, &finished).unwrap();

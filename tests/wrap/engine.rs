@@ -13,13 +13,13 @@ use nix::sys::signal::Signal;
 use super::Notes;
 use crate::support::{
     Actor, Client, Process, Refusal, WEBSOCKIFY, Websockify, copy_program, free_port, has_ipv6,
-    needs, needs_root, refuse, root, static_actor, text_of, write_script,
+    needs, needs_root, refuse, root, skip_even_in_ci, static_actor, text_of, write_script,
 };
 
 const MOVED: &str = "its port is moved by --rebind-engine=seccomp";
 
 /// A session with the actor.
-fn greeted(port: u16) {
+pub(super) fn greeted(port: u16) {
     let mut client = Client::connect_once_open(port);
     client.read_line();
     client.send("hello");
@@ -259,6 +259,31 @@ fn w14_a_static_program_that_a_script_has_started_is_named() {
     assert!(line.contains("--rebind-engine=seccomp"), "{line}");
 }
 
+/// What neither engine reaches is named as what it is, and no engine is advised.
+#[test]
+fn w14_a_program_of_another_architecture_in_a_script_is_named() {
+    if !cfg!(target_arch = "x86_64") {
+        skip_even_in_ci("this architecture runs no other's programs");
+        return;
+    }
+    let notes = Notes::new();
+    let (source, program, script) = (notes.note("pause.c"), notes.note("pause"), notes.note("sh"));
+    fs::write(
+        &source,
+        "void _start(void) { for (;;) __asm__ volatile(\"int $0x80\" : : \"a\"(29)); }\n",
+    )
+    .unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie"]);
+    assert!(compiler.args(["-o", &program, &source]).status().unwrap().success());
+    write_script(&script, &format!("#!/bin/sh\n{program}\n"));
+    let port = free_port();
+    let websockify = Websockify::start_auto(&format!("{port} --wrap-timeout=1 -- {script}"));
+    let line = websockify.wait_for_log(&["WARN", "does not listen"]);
+    assert!(line.contains("(pause) is built for another architecture"), "{line}");
+    assert!(!line.contains("--rebind-engine"), "{line}");
+}
+
 /// Where a kernel or a container forbids it, that is said in one line: it is an error where it was asked for, and else
 /// all is as without it.
 #[test]
@@ -290,83 +315,4 @@ fn w14_a_kernel_or_a_container_that_forbids_it_is_named() {
         assert_eq!(count("cannot use --rebind-engine=seccomp"), 1, "{:?}", output.err);
         assert_eq!(count("so rebind.so cannot move its port"), 1, "{:?}", output.err);
     }
-}
-
-/// W14: signals without pause, as Go's scheduler sends them, make no call fail; neither does a kernel before 5.19, where a
-/// signal takes the caller out of a call that waits.
-#[test]
-fn w14_three_thousand_binds_under_a_storm_of_signals() {
-    const WAIT_KILLABLE: u32 = 1 << 5;
-    for is_old in [false, true] {
-        let port = free_port();
-        let line = format!(
-            "{port} --rebind-engine=seccomp -- {} storm 3000 {port} bind {port} listen serve",
-            static_actor()
-        );
-        let mut websockify = Websockify::start_with(&line, |command| {
-            if is_old {
-                let flags = Refusal::of(libc::SYS_seccomp, libc::EINVAL);
-                refuse(command, &[flags.where_is_at_least(1, WAIT_KILLABLE)]);
-            }
-        });
-        greeted(port);
-        assert_eq!(websockify.stop(), 0, "{is_old}");
-    }
-}
-
-/// The kernel looks at all that is not ours itself: errors are its own, and so are other families and ports.
-#[test]
-fn w14_what_is_not_moved_is_as_it_was() {
-    if !needs(&["python3"]) {
-        return;
-    }
-    let notes = Notes::new();
-    let port = free_port();
-    let script = notes.note("others.py");
-    fs::write(
-        &script,
-        format!(
-            r#"
-import ctypes, errno, os, socket, threading
-libc = ctypes.CDLL(None, use_errno=True)
-def fails(call, *arguments):
-    assert call(*arguments) == -1
-    return errno.errorcode[ctypes.get_errno()]
-tcp = socket.socket()
-assert fails(libc.bind, tcp.fileno(), ctypes.c_void_p(1), 16) == "EFAULT"
-assert fails(libc.bind, tcp.fileno(), ctypes.create_string_buffer(200), 200) == "EINVAL"
-assert fails(libc.bind, tcp.fileno(), ctypes.create_string_buffer(16), -1) == "EINVAL"
-assert fails(libc.bind, 999, ctypes.create_string_buffer(16), 16) == "EBADF"
-assert fails(libc.listen, 999, 1) == "EBADF"
-assert fails(libc.listen, os.open("/dev/null", os.O_RDONLY), 1) == "ENOTSOCK"
-other = socket.socket()
-other.bind(("127.0.0.1", 0)); other.listen(); other.getsockname()[1] != {port}
-path = socket.socket(socket.AF_UNIX); path.bind({socket:?}); path.listen()
-socket.socket(socket.AF_UNIX).connect({socket:?})
-udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-udp.bind(("127.0.0.1", 0))
-netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); netlink.bind((0, 0))
-served = socket.socket(); served.bind(("", {port}))
-try:
-    served.bind(("", {port}))
-    raise SystemExit("bound twice")
-except OSError as error:
-    assert error.errno == errno.EINVAL
-def listen():
-    served.listen()
-thread = threading.Thread(target=listen); thread.start(); thread.join()
-assert served.getsockname()[0] == "127.0.0.1"
-while True:
-    session, _ = served.accept(); session.sendall(b"all is well\n")
-"#,
-            socket = notes.note("socket"),
-        ),
-    )
-    .unwrap();
-    let mut websockify =
-        Websockify::start(&format!("{port} --rebind-engine=seccomp -- python3 {script}"));
-    let mut client = Client::connect_once_open(port);
-    assert_eq!(client.read_line(), "all is well");
-    assert_eq!(websockify.warnings(), Vec::<String>::new());
-    assert_eq!(websockify.stop(), 0);
 }

@@ -21,7 +21,7 @@ pub(super) struct RelocatedPort {
     pub(super) port: u16,
     /// Whose sockets may be bound there.
     user: Uid,
-    _held: Vec<Socket>,
+    held: Vec<Socket>,
 }
 
 impl RelocatedPort {
@@ -34,7 +34,7 @@ impl RelocatedPort {
             // the program could listen twice (rebind/src/moved.rs).
             socket.set_reuse_port(true).context("cannot share the relocated port")?;
         }
-        Ok(Self { port, user: geteuid(), _held: held })
+        Ok(Self { port, user: geteuid(), held })
     }
 
     /// Whether a socket is another user's, so that it cannot be bound beside ours.
@@ -58,6 +58,18 @@ impl RelocatedPort {
         tcp.set_reuse_port(true)?;
         tcp.set_reuse_address(true)?;
         tcp.bind(&SocketAddr::new(ip, self.port).into())
+    }
+
+    /// Does a `deed` with a socket that another user has made while the port is his too: for one that cannot be made ours, as an
+    /// MPTCP socket, whose inner socket keeps its user. What he does then in other processes can be in the way, and gets no client.
+    ///
+    /// # Errors
+    /// EPERM without CAP_CHOWN.
+    pub(super) fn lend<T>(&self, socket: &OwnedFd, deed: impl FnOnce() -> T) -> io::Result<T> {
+        let give_to = |user| self.held.iter().try_for_each(|held| fchown(held, Some(user), None));
+        let done = give_to(Uid::from_raw(fstat(socket)?.st_uid)).map(|()| deed());
+        give_to(self.user)?;
+        Ok(done?)
     }
 }
 

@@ -5,6 +5,7 @@
 //! - `filter` is what stops the calls, and how the program comes under it; `hand` brings us its other end,
 //! - `call` is one that waits, `caller` the thread that waits for it,
 //! - `rules` are those of `rebind.so`, from its own sources,
+//! - `repeats` are binds that a signal has made a thread ask for once more, `unseen` is who cannot be looked into,
 //! - `answers` is the thread that answers.
 
 mod answers;
@@ -12,7 +13,9 @@ mod call;
 mod caller;
 mod filter;
 mod hand;
+mod repeats;
 mod rules;
+mod unseen;
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,6 +32,8 @@ use super::relocated::RelocatedPort;
 use crate::host::executable::Executable;
 use answers::Answers;
 use filter::NewPrivileges;
+use repeats::Repeats;
+use unseen::Unseen;
 
 /// What the program is started with.
 #[derive(Debug)]
@@ -36,6 +41,7 @@ pub(crate) struct Seccomp {
     relocated: Arc<RelocatedPort>,
     privileges: NewPrivileges,
     listens: Arc<Notify>,
+    unseen: Unseen,
     /// Closed, it ends the thread.
     instances: Arc<hand::Sender>,
 }
@@ -45,9 +51,18 @@ impl Seccomp {
     ///
     /// The kernel is too old, or a container forbids it; or there is no port.
     pub(super) fn new(port: u16) -> Result<Self> {
-        let privileges = try_out().context("the kernel, or a container, refuses it")?;
+        let privileges = try_out().map_err(|error| {
+            let who = match error.raw_os_error() {
+                Some(libc::EBUSY) => {
+                    "another one, that of a container perhaps, stops calls of ours"
+                }
+                _ => "the kernel, or a container, refuses it",
+            };
+            anyhow::Error::new(error).context(who)
+        })?;
         let relocated = Arc::new(RelocatedPort::hold()?);
         let listens = Arc::default();
+        let unseen = Unseen::default();
         let (instances, taken) = hand::pair().context("cannot make a socket pair")?;
         let answers = Answers {
             port,
@@ -55,12 +70,12 @@ impl Seccomp {
             listens: Arc::clone(&listens),
             instances: taken,
             listeners: VecDeque::new(),
-            late: VecDeque::new(),
-            is_blind: false,
+            repeats: Repeats::new(),
+            unseen: unseen.clone(),
         };
         let thread = std::thread::Builder::new().name("seccomp".to_owned());
         thread.spawn(|| answers.run()).context("cannot start a thread")?;
-        Ok(Self { relocated, privileges, listens, instances: Arc::new(instances) })
+        Ok(Self { relocated, privileges, listens, unseen, instances: Arc::new(instances) })
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -83,6 +98,15 @@ impl Seccomp {
     pub(super) async fn heard(&self) -> Notices {
         self.listens.notified().await;
         Notices { listens: true, requests: vec![] }
+    }
+
+    pub(super) fn begin_instance(&self) {
+        self.unseen.forget();
+    }
+
+    /// Why an instance is out of reach, as far as that was seen.
+    pub(super) fn out_of_reach(&self) -> Option<String> {
+        self.unseen.first()
     }
 
     /// What else it does to the program and all that it starts; it continues a sentence.

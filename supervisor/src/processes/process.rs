@@ -152,14 +152,25 @@ pub(super) fn has_ended(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// Whether a process is seen to have the socket with this inode open.
+/// Whether a process is seen to have the socket with this inode open. Its first thread shows that of all, until it ends.
 pub(super) fn has_open(pid: i32, inode: u64) -> bool {
-    let fds = procfs::process::Process::new(pid).and_then(|process| process.fd());
-    fds.is_ok_and(|mut fds| {
-        fds.any(|fd| {
-            fd.is_ok_and(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode))
-        })
-    })
+    match holds(pid, inode) {
+        Some(holds) => holds,
+        None => threads(pid).any(|thread| holds(thread, inode).unwrap_or_default()),
+    }
+}
+
+/// `None`: the thread shows no file at all.
+fn holds(thread: i32, inode: u64) -> Option<bool> {
+    let fds = procfs::process::Process::new(thread).and_then(|process| process.fd()).ok()?;
+    let mut fds = fds.flatten().peekable();
+    fds.peek()?;
+    Some(fds.any(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode)))
+}
+
+fn threads(pid: i32) -> impl Iterator<Item = i32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok())
 }
 
 /// Whether we may not see what a process has open. With CAP_DAC_READ_SEARCH the directory can be

@@ -39,7 +39,7 @@ impl LostEnvironment {
     /// Why a program that was started by `command` does not listen where it should, if this is why.
     pub(super) fn reason(&self, command: &[OsString]) -> Option<String> {
         if let Some(process) = &self.unreached {
-            return Some(format!("{process}: use --rebind-engine=seccomp"));
+            return Some(process.clone());
         }
         let cause = match (&self.bare, clearing(command)) {
             (Some(process), _) => format!("the environment was cleared on the way to {process}"),
@@ -64,12 +64,13 @@ fn is_bare(process: &Process, library: &Path) -> bool {
     is_unmapped && read("environ").is_ok_and(|environment| lacks(&environment))
 }
 
-/// What it is, if rebind.so cannot be loaded into it.
+/// What it is, if rebind.so cannot be loaded into it, and what is to be done, if that is known.
 fn unreached(process: &Process) -> Option<String> {
     let path = format!("/proc/{}/exe", process.pid);
     let executable = executable::find(OsStr::new(&path), None).ok()??;
     let obstacle = obstacle::in_image_of(&executable)?;
-    Some(format!("{process} {}", obstacle.cause()))
+    let advice = if obstacle.is_of_preloading() { ": use --rebind-engine=seccomp" } else { "" };
+    Some(format!("{process} {}{advice}", obstacle.cause()))
 }
 
 /// Whether a program starts others, of which nothing is seen before.

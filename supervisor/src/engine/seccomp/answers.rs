@@ -8,19 +8,18 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::fstat;
+use nix::sys::signal::SigSet;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use super::call::{Answer, Call, Kind, Listener};
+use super::repeats::{Repeat, Repeats};
+use super::unseen::Unseen;
 use super::{caller, rules};
 use crate::engine::relocated::RelocatedPort;
 
 /// How many instances' processes are answered at most. Before Linux 5.9 we are not told that nobody is left of one.
 const LISTENERS_MAX: usize = 64;
-
-/// How many answers that came too late are remembered.
-const LATE_MAX: usize = 64;
 
 /// What the thread works with.
 #[derive(Debug)]
@@ -33,21 +32,21 @@ pub(super) struct Answers {
     /// Gives the listener of each instance; closed, it ends the thread.
     pub(super) instances: super::hand::Receiver,
     pub(super) listeners: VecDeque<Listener>,
-    /// Sockets that were bound for a thread that could not be told: a signal has come first, and it asks again. Only
-    /// kernels before 5.19 do that.
-    pub(super) late: VecDeque<u64>,
-    pub(super) is_blind: bool,
+    pub(super) repeats: Repeats,
+    pub(super) unseen: Unseen,
 }
 
 impl Answers {
     /// Answers until nobody starts instances any more.
     pub(super) fn run(mut self) {
+        // The kernel calls a listener faulty where a signal comes while it looks. They are for other threads.
+        let _ = SigSet::all().thread_block();
         while let Ok(ready) = self.wait() {
             let mut gone = vec![];
             for (at, flags) in ready.iter().enumerate().skip(1) {
                 if flags.contains(PollFlags::POLLIN) {
                     self.answer_next(at - 1);
-                } else if !flags.is_empty() {
+                } else if flags.contains(PollFlags::POLLHUP) {
                     gone.push(at - 1);
                 }
             }
@@ -104,29 +103,32 @@ impl Answers {
                 );
             }
         };
-        let (answer, socket) = self.judge(at, &call);
+        let repeat = self.repeats.take(call.thread);
+        let (answer, socket) = self.judge(at, &call, repeat.as_ref());
         let is_told = self.listeners[at].answer(&call, answer);
         if answer != Answer::Done(Ok(())) {
+            if let Some(repeat) = repeat.filter(|_| !is_told) {
+                self.repeats.keep(repeat);
+            }
             return;
         }
-        match call.kind {
-            Kind::Listen => self.listens.notify_one(),
-            Kind::Bind if !is_told => self.note_late(socket),
-            Kind::Bind => {}
+        match (call.kind, socket) {
+            (Kind::Listen, _) => self.listens.notify_one(),
+            (Kind::Bind, Some(socket)) => self.repeats.note(call.thread, &socket, is_told),
+            (Kind::Bind, None) => {}
         }
     }
 
     /// What is to be answered, and the socket that it was done with.
-    fn judge(&mut self, at: usize, call: &Call) -> (Answer, Option<OwnedFd>) {
+    fn judge(&self, at: usize, call: &Call, repeat: Option<&Repeat>) -> (Answer, Option<OwnedFd>) {
         let judged = match call.kind {
-            Kind::Bind => self.bind(at, call),
+            Kind::Bind => self.bind(at, call, repeat),
             Kind::Listen => self.listen(at, call),
         };
         judged.unwrap_or_else(|error| {
             // Who has ended meanwhile is answered by nobody.
-            if self.listeners[at].is_waiting(call) && !std::mem::replace(&mut self.is_blind, true) {
-                let (thread, why) = (call.thread, bridge::error_text(&error));
-                warn!("cannot look into process {thread}, so its port is not moved: {why}");
+            if self.listeners[at].is_waiting(call) {
+                self.unseen.note(call.thread, &error);
             }
             (Answer::Continue, None)
         })
@@ -134,7 +136,12 @@ impl Answers {
 
     /// Only what concerns us is done by us, with the address that was looked at. With any other the kernel goes on,
     /// which reads it again: should it be ours by then, our own sockets are in its way.
-    fn bind(&mut self, at: usize, call: &Call) -> io::Result<(Answer, Option<OwnedFd>)> {
+    fn bind(
+        &self,
+        at: usize,
+        call: &Call,
+        repeat: Option<&Repeat>,
+    ) -> io::Result<(Answer, Option<OwnedFd>)> {
         let pass = Ok((Answer::Continue, None));
         let Some((bytes, length)) = caller::address_at(call.thread, call.argument, call.length)?
         else {
@@ -145,7 +152,10 @@ impl Answers {
             return pass;
         }
         let Some(socket) = self.socket_of(at, call)? else { return pass };
-        if self.was_late(&socket) {
+        let is_done = |repeat: &Repeat| {
+            repeat.is_of(&socket) && rules::is_moved(&socket, self.relocated.port)
+        };
+        if repeat.is_some_and(is_done) {
             return Ok((Answer::Done(Ok(())), Some(socket)));
         }
         let refused = |why: io::Error| {
@@ -167,27 +177,4 @@ impl Answers {
         let socket = caller::socket_of(call.thread, call.socket)?;
         Ok(socket.filter(|_| self.listeners[at].is_waiting(call)))
     }
-
-    fn note_late(&mut self, socket: Option<OwnedFd>) {
-        let Some(inode) = socket.and_then(|socket| inode(&socket)) else { return };
-        if self.late.len() == LATE_MAX {
-            self.late.pop_front();
-        }
-        self.late.push_back(inode);
-    }
-
-    /// Whether this very bind was done already, and could not be told.
-    fn was_late(&mut self, socket: &OwnedFd) -> bool {
-        let Some(at) =
-            inode(socket).and_then(|inode| self.late.iter().position(|late| *late == inode))
-        else {
-            return false;
-        };
-        self.late.remove(at);
-        rules::is_moved(socket, self.relocated.port)
-    }
-}
-
-fn inode(socket: &OwnedFd) -> Option<u64> {
-    fstat(socket).ok().map(|stat| stat.st_ino)
 }

@@ -45,14 +45,16 @@ pub(super) fn socket_of(thread: Pid, descriptor: i32) -> io::Result<Option<Owned
     }
 }
 
-/// Most threads lead their process; before Linux 6.9 others have no pidfd of their own.
+/// The thread's own, as its descriptors may be others than its leader's, who may even have ended. Before Linux 6.9 only
+/// leaders have one, and theirs must do.
 fn process_of(thread: Pid) -> io::Result<OwnedFd> {
-    let open = |thread: Pid| {
+    const OF_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(libc::PIDFD_THREAD);
+    let open = |thread: Pid, flags| {
         let pid = rustix::process::Pid::from_raw(thread.as_raw()).ok_or(rustix::io::Errno::SRCH)?;
-        pidfd_open(pid, PidfdFlags::empty())
+        pidfd_open(pid, flags)
     };
-    match open(thread) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(open(leader_of(thread)?)?),
+    match open(thread, OF_THREAD) {
+        Err(rustix::io::Errno::INVAL) => Ok(open(leader_of(thread)?, PidfdFlags::empty())?),
         opened => Ok(opened?),
     }
 }

@@ -87,13 +87,24 @@ fn seccomp(flags: libc::c_ulong, instructions: &mut [libc::sock_filter]) -> io::
     }
 }
 
-/// Gives the listener to whoever has the other end. Allocates nothing, as [`install`].
+/// Whether signals that do not kill wait for the answer. The kernel looks at the flags before it reads the filter.
+#[allow(unsafe_code)]
+pub(super) fn has_signals_wait() -> bool {
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE;
+    let none = std::ptr::null::<libc::sock_fprog>();
+    // SAFETY: there is no filter to be read, so nothing is installed.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, none) };
+    result == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+}
+
+/// Gives the listener to whoever has the other end, and fails if he takes none. Allocates nothing, as [`install`].
 pub(super) fn hand_over(listener: &OwnedFd, to: impl AsFd) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = SendAncillaryBuffer::new(&mut space);
     let listener = [listener.as_fd()];
     rights.push(SendAncillaryMessage::ScmRights(&listener));
-    sendmsg(to, &[IoSlice::new(b"l")], &mut rights, SendFlags::NOSIGNAL)?;
+    sendmsg(to, &[IoSlice::new(b"l")], &mut rights, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
     Ok(())
 }
 

@@ -40,11 +40,21 @@ pub(super) fn bind(
     };
     let of_another_user = |_, address: SocketAddr| {
         relocated.is_foreign(socket)
-            && relocated.bind(socket, address.ip()).map_err(&refused).is_ok()
+            && bind_for(socket, address, relocated).map_err(&refused).is_ok()
     };
     let wanted = Move { fd, wanted: wanted.ip(), stack, port: relocated.port };
     // What the kernel refuses anyway it refuses itself.
     wanted.bind(bind_to, of_another_user).map_or(Answer::Continue, Answer::Done)
+}
+
+/// Binds the socket of another user, who may not share the port.
+fn bind_for(socket: &OwnedFd, address: SocketAddr, relocated: &RelocatedPort) -> io::Result<()> {
+    let fd = socket.as_raw_fd();
+    if sys::option(fd, sys::SOL_SOCKET, sys::SO_PROTOCOL) != Some(sys::IPPROTO_MPTCP) {
+        return relocated.bind(socket, address.ip());
+    }
+    let bound = relocated.lend(socket, || bind_to(fd, &Encoded::new(address)))?;
+    bound.map_err(io::Error::from_raw_os_error)
 }
 
 /// Lets a socket listen, if it is one that was moved.
@@ -55,10 +65,13 @@ pub(super) fn listen(socket: &OwnedFd, backlog: u64, relocated: &RelocatedPort) 
     }
     #[expect(clippy::cast_possible_truncation, reason = "the kernel takes the lower half")]
     let backlog = backlog as i32;
-    match moved::listen(fd, relocated.port, bind_to, |fd| listen_on(fd, backlog)) {
-        0 => Answer::Done(Ok(())),
-        _ => Answer::Done(Err(sys::errno())),
-    }
+    let listen = || match moved::listen(fd, relocated.port, bind_to, |fd| listen_on(fd, backlog)) {
+        0 => Ok(()),
+        _ => Err(sys::errno()),
+    };
+    // One that could not be made ours.
+    let lent = relocated.is_foreign(socket).then(|| relocated.lend(socket, listen));
+    Answer::Done(lent.and_then(io::Result::ok).unwrap_or_else(listen))
 }
 
 /// Whether a socket is bound to the program's port on loopback.

@@ -1,0 +1,277 @@
+//! How single calls are answered by the kernel's engine, whatever comes between (W14).
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use nix::libc;
+
+use super::Notes;
+use super::engine::greeted;
+use crate::support::{
+    Actor, Client, Refusal, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root,
+    refuse, skip_even_in_ci, static_actor,
+};
+
+const WAIT_KILLABLE: u32 = 1 << 5;
+
+/// A kernel before 5.19: signals do not wait until a call is answered.
+fn is_before_5_19(command: &mut Command) {
+    let flags = Refusal::of(libc::SYS_seccomp, libc::EINVAL);
+    refuse(command, &[flags.where_is_at_least(1, WAIT_KILLABLE)]);
+}
+
+/// W14: signals without pause, as Go's scheduler sends them, make no call fail; neither does a kernel before 5.19, where a
+/// signal takes the caller out of a call that waits.
+#[test]
+fn w14_three_thousand_binds_under_a_storm_of_signals() {
+    for is_old in [false, true] {
+        let port = free_port();
+        let line = format!(
+            "{port} --rebind-engine=seccomp -- {} storm 3000 {port} bind {port} listen serve",
+            static_actor()
+        );
+        let mut websockify = Websockify::start_with(&line, |command| {
+            if is_old {
+                is_before_5_19(command);
+            }
+        });
+        greeted(port);
+        assert_eq!(websockify.stop(), 0, "{is_old}");
+    }
+}
+
+/// The kernel looks at all that is not ours itself: errors are its own, and so are other families and ports.
+#[test]
+fn w14_what_is_not_moved_is_as_it_was() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let notes = Notes::new();
+    let port = free_port();
+    let script = notes.note("others.py");
+    fs::write(
+        &script,
+        format!(
+            r#"
+import ctypes, errno, os, socket, threading
+libc = ctypes.CDLL(None, use_errno=True)
+def fails(call, *arguments):
+    assert call(*arguments) == -1
+    return errno.errorcode[ctypes.get_errno()]
+tcp = socket.socket()
+assert fails(libc.bind, tcp.fileno(), ctypes.c_void_p(1), 16) == "EFAULT"
+assert fails(libc.bind, tcp.fileno(), ctypes.create_string_buffer(200), 200) == "EINVAL"
+assert fails(libc.bind, tcp.fileno(), ctypes.create_string_buffer(16), -1) == "EINVAL"
+assert fails(libc.bind, 999, ctypes.create_string_buffer(16), 16) == "EBADF"
+assert fails(libc.listen, 999, 1) == "EBADF"
+assert fails(libc.listen, os.open("/dev/null", os.O_RDONLY), 1) == "ENOTSOCK"
+other = socket.socket()
+other.bind(("127.0.0.1", 0)); other.listen(); other.getsockname()[1] != {port}
+path = socket.socket(socket.AF_UNIX); path.bind({socket:?}); path.listen()
+socket.socket(socket.AF_UNIX).connect({socket:?})
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("127.0.0.1", 0))
+netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); netlink.bind((0, 0))
+served = socket.socket(); served.bind(("", {port}))
+def listen():
+    served.listen()
+thread = threading.Thread(target=listen); thread.start(); thread.join()
+assert served.getsockname()[0] == "127.0.0.1"
+while True:
+    session, _ = served.accept(); session.sendall(b"all is well\n")
+"#,
+            socket = notes.note("socket"),
+        ),
+    )
+    .unwrap();
+    let mut websockify =
+        Websockify::start(&format!("{port} --rebind-engine=seccomp -- python3 {script}"));
+    let mut client = Client::connect_once_open(port);
+    assert_eq!(client.read_line(), "all is well");
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// The version of the kernel that we run on.
+fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || numbers.next().unwrap().parse().unwrap();
+    (number(), number())
+}
+
+/// Kernels before 6.17 have a thread make its call again where a signal comes as it is answered, though the answer was taken:
+/// then it is done. So a second bind of the same socket fails there only where it is seen to be none.
+#[test]
+fn w14_a_bind_that_a_signal_has_repeated_is_done() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let notes = Notes::new();
+    for is_old in [false, true] {
+        if !is_old && kernel() < (6, 17) {
+            continue;
+        }
+        let port = free_port();
+        let script = notes.note("twice.py");
+        let bind = |socket: &str| {
+            format!(
+                "try:\n    {socket}.bind((\"\", {port})); said.append(0)\n\
+                 except OSError as error:\n    said.append(error.errno)\n"
+            )
+        };
+        let program = format!(
+            "import errno, socket\nsaid = []\nserved = socket.socket()\nother = socket.socket()\n\
+             {}{}other.bind((\"127.0.0.1\", 0))\n{}served.listen()\nsession, _ = served.accept()\n\
+             session.sendall((\" \".join(map(str, said)) + \"\\n\").encode())\nsession.recv(1)\n",
+            bind("served"),
+            bind("served"),
+            bind("served")
+        );
+        fs::write(&script, program).unwrap();
+        let line = format!("{port} --rebind-engine=seccomp -- python3 {script}");
+        let mut websockify = Websockify::start_with(&line, |command| {
+            if is_old {
+                is_before_5_19(command);
+            }
+        });
+        let mut client = Client::connect_once_open(port);
+        let expected = if is_old { "0 0 22" } else { "0 22 22" };
+        assert_eq!(client.read_line(), expected, "EINVAL is 22");
+        client.close();
+        assert_eq!(websockify.wait(), 0);
+    }
+}
+
+fn thread_named(pid: i32, name: &str) -> i32 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let is_it = |thread: &fs::DirEntry| {
+        fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    };
+    let mut found = threads.filter(is_it);
+    found.next().unwrap().file_name().to_str().unwrap().parse().unwrap()
+}
+
+/// A signal that comes while the kernel looks for calls is none of a listener's end, after which all would fail.
+#[test]
+fn w14_signals_to_the_thread_that_answers_change_nothing() {
+    let port = free_port();
+    let line = format!(
+        "{port} --rebind-engine=seccomp -- {} throng 10000 bind {port} listen serve",
+        static_actor()
+    );
+    let mut websockify = Websockify::start(&line);
+    let us = websockify.pid();
+    websockify.nth_start(1);
+    let answers = thread_named(us, "seccomp");
+    let is_served = || !websockify.logged(&["listening on"]).is_empty();
+    while !is_served() && websockify.logged(&["has ended"]).is_empty() {
+        for _ in 0..1000 {
+            // SAFETY: it sends a signal to a thread of our child, which minds it.
+            unsafe { libc::syscall(libc::SYS_tgkill, us, answers, libc::SIGCHLD) };
+        }
+    }
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    client.close();
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// Where the first thread has ended, the others are the process: by either engine, and what they have open is seen.
+#[test]
+fn w14_w2_a_program_whose_first_thread_has_ended_is_wrapped() {
+    for engine in ["preload", "seccomp"] {
+        if engine == "seccomp" && kernel() < (6, 9) {
+            continue;
+        }
+        let port = free_port();
+        let line = format!(
+            "{port} --rebind-engine={engine} -- {Actor} leave-first-thread bind {port} listen serve"
+        );
+        let mut websockify = Websockify::start(&line);
+        let mut client = Client::connect_once_open(port);
+        client.read_line();
+        client.close();
+        assert_eq!(websockify.warnings(), Vec::<String>::new(), "{engine}");
+        assert_eq!(websockify.stop(), 0, "{engine}");
+    }
+}
+
+/// websockify of an ordinary user's.
+fn of_an_ordinary_user(notes: &Notes, line: &str) -> Websockify {
+    let ours = notes.note("websockify");
+    if !Path::new(&ours).exists() {
+        copy_program(WEBSOCKIFY, &ours);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", &ours]);
+    Websockify::launch(command.args(line.split(' ')))
+}
+
+/// What may not be looked into is named if the program does not listen, and not for a socket of another kind: an agent that
+/// guards itself is in many a session.
+#[test]
+fn w14_a_program_that_may_not_be_looked_into_is_named_if_it_does_not_listen() {
+    if !needs_root() || !needs(&["setpriv", "python3"]) {
+        return;
+    }
+    let notes = Notes::new();
+    let script = notes.note("guarded.py");
+    let port = free_port();
+    let program = "import ctypes, socket, sys\nset = ctypes.CDLL(None).prctl\nset(4, 0)\n\
+                   agent = socket.socket(socket.AF_UNIX); agent.bind(\"\\0\" + sys.argv[2]); agent.listen()\n\
+                   set(4, int(sys.argv[1]))\nserved = socket.socket(); served.bind((\"\", int(sys.argv[2])))\n\
+                   served.listen()\nsession, _ = served.accept(); session.sendall(b\"served\\n\"); session.recv(1)\n";
+    fs::write(&script, program).unwrap();
+    let line =
+        |guarded| format!("{port} --rebind-engine=seccomp -- python3 {script} {guarded} {port}");
+    let mut websockify = of_an_ordinary_user(&notes, &line(1));
+    let mut client = Client::connect_once_open(port);
+    assert_eq!(client.read_line(), "served");
+    client.close();
+    assert_eq!(websockify.wait(), 0);
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
+    let output = of_an_ordinary_user(&notes, &line(0)).output();
+    assert_eq!(output.status, 1, "{:?}", output.err);
+    let named = |line: &&String| line.contains("WARN") && line.contains("cannot look into process");
+    assert_eq!(output.err.iter().filter(named).count(), 1, "{:?}", output.err);
+    assert!(!output.err.iter().any(|line| line.contains("ended without listening")));
+}
+
+/// The kernel has one of our kind at a time above a program (seccomp(2): EBUSY).
+#[test]
+fn w14_one_within_another_is_named() {
+    let port = free_port();
+    let line = format!(
+        "{port} --rebind-engine=seccomp -- {WEBSOCKIFY} {port} --rebind-engine=seccomp -- true"
+    );
+    let output = Websockify::start(&line).output();
+    assert_eq!(output.status, 1, "{:?}", output.err);
+    let named = |line: &&String| line.contains("another one, that of a container perhaps");
+    assert_eq!(output.err.iter().filter(named).count(), 1, "{:?}", output.err);
+}
+
+/// An MPTCP socket, as Go's servers have them since 1.24, of a program that root has started as another user: it cannot be
+/// made root's.
+#[test]
+fn w14_an_mptcp_socket_of_another_user_is_moved() {
+    if !needs_root() {
+        return;
+    }
+    let enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled");
+    if !enabled.is_ok_and(|enabled| enabled.trim_end() == "1") {
+        skip_even_in_ci("this kernel has no MPTCP");
+        return;
+    }
+    for bind in ["bind", "bind-dual"] {
+        let port = free_port();
+        let mut websockify = Websockify::start(&format!(
+            "{port} --rebind-engine=seccomp -- {Actor} nobody mptcp {bind} {port} listen serve"
+        ));
+        greeted(port);
+        websockify.assert_alone_on(port);
+        assert_eq!(websockify.warnings(), Vec::<String>::new(), "{bind}");
+        assert_eq!(websockify.stop(), 0, "{bind}");
+    }
+}
