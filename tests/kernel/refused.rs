@@ -119,6 +119,7 @@ fn f2_a_daemon_is_watched_where_pidfds_are_refused() {
 /// What netlink answers without the module, and what filters do: seccomp, `RestrictAddressFamilies=`.
 const WITHOUT_SOCK_DIAG: [i32; 3] = [libc::EPROTONOSUPPORT, libc::EPERM, libc::EAFNOSUPPORT];
 
+/// F3, X2: the module is not there, or a filter refuses it.
 #[test]
 fn f3_programs_are_wrapped_where_sock_diag_is_refused() {
     for error in WITHOUT_SOCK_DIAG {
