@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::wait_until_at_rest;
 use crate::support::{
-    Actor, Client, Refusal, WEBSOCKIFY, Websockify, free_port, needs, refuse, wait_for, wait_until,
-    who_listens,
+    Actor, Client, Refusal, WEBSOCKIFY, Websockify, echo_service, free_port, needs, refuse,
+    wait_for, wait_until, who_listens,
 };
 
 /// What is refused, in the two ways: `ENOSYS`, and as by old containers' filters.
@@ -227,5 +227,23 @@ fn f7_a_program_starts_where_close_range_is_refused() {
             assert!(fs::read_link(&path).is_err(), "{inherited} is open");
         }
         assert_eq!(websockify.stop(), 0);
+    }
+}
+
+/// X1: the directory is asked about in another way.
+#[test]
+fn x1_sessions_are_recorded_where_faccessat2_is_refused() {
+    for error in ERRORS {
+        let directory = TempDir::new().unwrap();
+        let recording = directory.path().join("session");
+        let (service, port) = (echo_service(), free_port());
+        let line = format!("{port} {} --record={}", service.target(), recording.display());
+        let mut websockify = start(&line, &[Refusal::of(libc::SYS_faccessat2, error)]);
+        let mut client = Client::connect_once_open(port);
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        assert_eq!(client.close().code, 1000);
+        assert_eq!(websockify.stop(), 0);
+        assert!(fs::read_to_string(recording.with_extension("1")).unwrap().contains("hello"));
     }
 }
