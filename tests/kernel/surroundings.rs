@@ -259,7 +259,7 @@ impl Drop for MemoryLimit {
 /// X2: hundreds of sessions of which no client reads, and a program that is started again and again.
 #[test]
 fn x2_256_megabytes_are_enough() {
-    const PIECE: usize = 128 << 10;
+    const PIECE: usize = 32 << 10;
     if !needs_root() {
         return;
     }
