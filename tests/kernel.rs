@@ -1,8 +1,10 @@
-//! Kernels that are older than this one, and containers that refuse or hide what this one gives.
+//! Kernels that are older than this one, and machines and containers that refuse or hide what this one gives.
 
 mod hidden;
 mod hints;
+mod older;
 mod refused;
+mod surroundings;
 
 use std::time::{Duration, Instant};
 

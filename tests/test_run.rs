@@ -139,3 +139,42 @@ fn for_f65_opens() {
     let files: Result<Vec<_>, _> = (0..1500).map(|_| File::open("/dev/null")).collect();
     files.unwrap();
 }
+
+/// X1: said before anything is installed or built.
+#[test]
+fn x1_a_kernel_that_there_is_not_is_a_usage_error() {
+    let tools = tools("");
+    let output = tools.run("tests/kernels/run", &["2.6"], ":/usr/bin:/bin");
+    assert_eq!(output.status.code(), Some(2));
+    let said = text_of(&output.stderr);
+    assert!(said.contains("no kernel '2.6'; there are 4.19 5.4 container 5.10"), "{said}");
+    assert_eq!(tests_run(&tools), Vec::<String>::new());
+}
+
+/// X1: a test counts for each of its rows; what was skipped has not passed.
+#[test]
+fn x1_what_passed_on_which_kernel_is_a_table() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let put = |kernel: &str, version: &str, log: &str, skipped: &str| {
+        let place = directory.path().join(format!("{kernel}.out"));
+        std::fs::create_dir(&place).unwrap();
+        for (name, text) in [("version", version), ("log", log), ("skipped", skipped)] {
+            std::fs::write(place.join(name), text).unwrap();
+        }
+    };
+    let all = "\nrunning 3 tests\ntest wrap::w12_b ... ok\ntest wrap::f4_w4_a ... ok\n";
+    put("5.10", "5.10.262-1\n", &format!("{all}test x::w4_c ... FAILED\n"), "");
+    put("newest", "7.3.4-1~bpo13+1\n", all, "wrap::f4_w4_a: no: not here\n");
+    let mut awk = Command::new("awk");
+    awk.arg("-f").arg(crate::support::root().join("tests/kernels/table.awk"));
+    let output = awk.args(["5.10", "newest"]).current_dir(&directory).output().unwrap();
+    let expected = "
+         5.10.262       7.3.4
+F4              1      0 of 1
+W4         1 of 2      0 of 1
+W12             1           1
+5.10  x::w4_c
+newest  wrap::f4_w4_a  skipped: no: not here
+";
+    assert_eq!(text_of(&output.stdout), expected[1..]);
+}

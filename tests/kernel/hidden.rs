@@ -77,6 +77,7 @@ fn assert_said_once(websockify: &Websockify) {
     assert_eq!(said.len(), 1, "{said:?}");
 }
 
+/// F4, X2: whenever it hides.
 #[test]
 fn f4_a_hidden_program_is_bridged_to_and_stopped() {
     let Some(stage) = Stage::new() else { return };

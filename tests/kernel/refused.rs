@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::wait_until_at_rest;
 use crate::support::{
-    Actor, Client, Refusal, WEBSOCKIFY, Websockify, free_port, needs, refuse, wait_for, wait_until,
-    who_listens,
+    Actor, Client, Refusal, WEBSOCKIFY, Websockify, echo_service, free_port, needs, refuse,
+    wait_for, wait_until, who_listens,
 };
 
 /// What is refused, in the two ways: `ENOSYS`, and as by old containers' filters.
@@ -119,6 +119,7 @@ fn f2_a_daemon_is_watched_where_pidfds_are_refused() {
 /// What netlink answers without the module, and what filters do: seccomp, `RestrictAddressFamilies=`.
 const WITHOUT_SOCK_DIAG: [i32; 3] = [libc::EPROTONOSUPPORT, libc::EPERM, libc::EAFNOSUPPORT];
 
+/// F3, X2: the module is not there, or a filter refuses it.
 #[test]
 fn f3_programs_are_wrapped_where_sock_diag_is_refused() {
     for error in WITHOUT_SOCK_DIAG {
@@ -226,5 +227,23 @@ fn f7_a_program_starts_where_close_range_is_refused() {
             assert!(fs::read_link(&path).is_err(), "{inherited} is open");
         }
         assert_eq!(websockify.stop(), 0);
+    }
+}
+
+/// X1: the directory is asked about in another way.
+#[test]
+fn x1_sessions_are_recorded_where_faccessat2_is_refused() {
+    for error in ERRORS {
+        let directory = TempDir::new().unwrap();
+        let recording = directory.path().join("session");
+        let (service, port) = (echo_service(), free_port());
+        let line = format!("{port} {} --record={}", service.target(), recording.display());
+        let mut websockify = start(&line, &[Refusal::of(libc::SYS_faccessat2, error)]);
+        let mut client = Client::connect_once_open(port);
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        assert_eq!(client.close().code, 1000);
+        assert_eq!(websockify.stop(), 0);
+        assert!(fs::read_to_string(recording.with_extension("1")).unwrap().contains("hello"));
     }
 }

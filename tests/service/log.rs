@@ -261,6 +261,7 @@ fn daemon_outlives(directory: &Path, log: &str) -> PathBuf {
         websockify.tree().iter().filter(|process| process.name == "sh").count() == 1
             && websockify.tree().iter().any(|process| process.name == "actor")
     });
+    websockify.wait_for_log(&["has daemonized"]);
     let left: Vec<Process> = websockify.tree();
     assert_eq!(websockify.stop(), 0);
     assert!(left.iter().any(|process| process.name == "sh" && process.is_alive()), "{left:?}");

@@ -47,7 +47,7 @@ pub(crate) use websockify::{OF_SYSTEMD, Output, WEBSOCKIFY, Websockify, engine, 
 
 /// The project's own directory, as it was cloned.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// Whether these programs are installed. Where they are not, the test says that it is skipped; in

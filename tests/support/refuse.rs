@@ -10,9 +10,11 @@ use nix::libc::{
     SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, sock_filter,
 };
 
-/// A system call, and when it is refused.
+/// A system call, or all from one on, and when it is refused.
 pub(crate) struct Refusal {
     call: libc::c_long,
+    /// How a call's number is compared with it.
+    jump: u32,
     conditions: Vec<Condition>,
     verdict: u32,
 }
@@ -28,8 +30,18 @@ impl Refusal {
     /// `call` fails with this error: `ENOSYS` where the kernel is older than it, `EPERM` where a
     /// container's filter does not know it.
     pub(crate) fn of(call: libc::c_long, errno: i32) -> Self {
-        let errno = u32::try_from(errno).unwrap();
-        Self { call, conditions: Vec::new(), verdict: SECCOMP_RET_ERRNO | errno }
+        Self::with_verdict(call, SECCOMP_RET_ERRNO | u32::try_from(errno).unwrap())
+    }
+
+    /// The same for this call and all that came to Linux after it: since 5.1 they are numbered in that
+    /// order, and alike on all machines.
+    pub(crate) fn since(call: libc::c_long, errno: i32) -> Self {
+        Self { jump: BPF_JGE, ..Self::of(call, errno) }
+    }
+
+    /// This call is granted, whatever is said of it behind this.
+    pub(crate) fn never(call: libc::c_long) -> Self {
+        Self::with_verdict(call, SECCOMP_RET_ALLOW)
     }
 
     /// No netlink socket for sock_diag(7).
@@ -41,7 +53,11 @@ impl Refusal {
 
     /// Who makes this call is killed.
     pub(crate) fn deadly(call: libc::c_long) -> Self {
-        Self { call, conditions: Vec::new(), verdict: SECCOMP_RET_KILL_PROCESS }
+        Self::with_verdict(call, SECCOMP_RET_KILL_PROCESS)
+    }
+
+    fn with_verdict(call: libc::c_long, verdict: u32) -> Self {
+        Self { call, jump: BPF_JEQ, conditions: Vec::new(), verdict }
     }
 
     /// Only with this argument.
@@ -63,7 +79,7 @@ impl Refusal {
         let length = 2 * (1 + self.conditions.len()) + 1;
         let mut program = Vec::new();
         let over = |at: usize| u8::try_from(length - at - 2).unwrap();
-        program.push(instruction(BPF_JMP | BPF_JEQ | BPF_K, over(0), number));
+        program.push(instruction(BPF_JMP | self.jump | BPF_K, over(0), number));
         for Condition { argument, jump, value } in &self.conditions {
             program.push(load(ARGUMENTS + 8 * argument));
             program.push(instruction(BPF_JMP | jump | BPF_K, over(program.len()), *value));

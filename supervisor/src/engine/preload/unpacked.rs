@@ -59,7 +59,8 @@ impl Unpacked {
             }
             reasons.push(reason);
         }
-        bail!("cannot unpack the rebind library: {}", reasons.join("; "))
+        let reasons = reasons.join("; ");
+        bail!("cannot unpack the rebind library: {reasons}; --rebind-lib may name one")
     }
 
     pub(super) fn library(&self) -> PathBuf {

@@ -1,0 +1,280 @@
+//! Machines and containers that give little (X2): what was asked for is done there, or one line says at the
+//! start why not. What hides processes is in `hidden`; what refuses sock_diag or pidfds alone, in `refused`.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::libc;
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Actor, Client, Lan, Refusal, WEBSOCKIFY, Websockify, echo_service, free_port, needs,
+    needs_root, refuse, skip_even_in_ci, wait_until,
+};
+use crate::wrap::Notes;
+
+/// The library as the build has made it.
+const REBIND: &str = concat!(env!("OUT_DIR"), "/rebind.so");
+
+fn assert_echoes(port: u16) {
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+}
+
+/// Whether a program is reached in every mode through what `start` makes of a command line, whether it is
+/// started again where it should be, and whether nobody is left but the daemon that is meant to be.
+fn assert_wraps(start: impl Fn(&str) -> Websockify) {
+    for (mode, way) in [("exit", ""), ("ignore", "fork-exit 0"), ("respawn", "fork-exit 0 setsid")]
+    {
+        let port = free_port();
+        let program = format!("{Actor} bind {port} listen {way} serve");
+        let mut websockify = start(&format!("{port} --wrap-mode={mode} -- {program}"));
+        assert_echoes(port);
+        if mode != "exit" {
+            websockify.wait_for_log(&["has daemonized"]);
+        }
+        if mode == "respawn" {
+            for process in websockify.tree() {
+                process.signal(Signal::SIGKILL);
+            }
+            websockify.nth_start(2);
+            assert_echoes(port);
+        }
+        assert_eq!(websockify.stop(), 0, "{mode}");
+        assert_eq!(websockify.remnants().is_empty(), mode != "ignore", "{mode}");
+        assert_eq!(websockify.logged(&["cannot"]), Vec::<String>::new(), "{mode}");
+    }
+}
+
+/// A command that becomes websockify in these words' hands: `setpriv …`, `unshare …`.
+fn by(words: &[&str], arguments: &str) -> Command {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).arg(WEBSOCKIFY).args(arguments.split_whitespace());
+    command
+}
+
+/// X2: a kernel without IPv6, where there is no such socket.
+#[test]
+fn x2_without_ipv6_all_goes_by_ipv4() {
+    let no_ipv6 = || {
+        let family = libc::AF_INET6.cast_unsigned();
+        Refusal::of(libc::SYS_socket, libc::EAFNOSUPPORT).where_is(0, family)
+    };
+    let start = |arguments: &str| {
+        Websockify::start_with(arguments, |command| refuse(command, &[no_ipv6()]))
+    };
+    assert_wraps(start);
+    let (service, port) = (echo_service(), free_port());
+    let mut websockify = start(&format!("{port} localhost:{}", service.address.port()));
+    let mut client = Client::connect_once_open(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    let listening = websockify.wait_for_log(&["listening on"]);
+    assert!(listening.contains("0.0.0.0") && !listening.contains("[::]"), "{listening}");
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
+    drop(client);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// X2: a machine on which IPv6 is switched off, where there is no such address.
+#[test]
+fn x2_where_ipv6_is_switched_off_all_goes_by_ipv4() {
+    let Some(lan) = Lan::new() else { return };
+    lan.here.set("net/ipv6/conf/all/disable_ipv6", 1);
+    lan.here.run(|| assert_wraps(Websockify::start));
+}
+
+/// X2: as in gVisor and in old containers, all at once.
+#[test]
+fn x2_without_sock_diag_pidfds_inotify_and_ipv6_programs_are_wrapped() {
+    let family = libc::AF_INET6.cast_unsigned();
+    let refusals = [
+        Refusal::of_sock_diag(libc::EPROTONOSUPPORT),
+        Refusal::of(libc::SYS_socket, libc::EAFNOSUPPORT).where_is(0, family),
+        Refusal::of(libc::SYS_inotify_init1, libc::ENOSYS),
+        Refusal::since(libc::SYS_pidfd_send_signal, libc::ENOSYS),
+    ];
+    assert_wraps(|line| Websockify::start_with(line, |command| refuse(command, &refusals)));
+}
+
+/// X2: root who may do nothing that others may not, as in many containers.
+#[test]
+fn x2_root_without_capabilities_wraps() {
+    if !needs_root() || !needs(&["setpriv", "unshare"]) {
+        return;
+    }
+    let without = ["--bounding-set", "-all", "--inh-caps", "-all", "--ambient-caps", "-all"];
+    let bare: Vec<_> = ["setpriv"].into_iter().chain(without).collect();
+    assert_wraps(|line| Websockify::launch(&mut by(&bare, line)));
+
+    let mapped = ["unshare", "--user", "--map-root-user"];
+    if !Command::new(mapped[0]).args(&mapped[1..]).arg("true").status().unwrap().success() {
+        skip_even_in_ci("no user namespace of our own here");
+        return;
+    }
+    let mapped: Vec<_> = mapped.into_iter().chain(bare).collect();
+    assert_wraps(|line| Websockify::launch(&mut by(&mapped, line)));
+}
+
+/// Makes what is started read-only everywhere, but for a /dev/shm from which nothing can be run, and for
+/// `$WRITABLE`, if there is one.
+const READ_ONLY: &str = r#"
+mount --make-rprivate / && mount -t tmpfs -o noexec shm /dev/shm || exit
+for place in /tmp /run /var/tmp "$TMPDIR"; do
+    mount --bind "$place" "$place" && mount -o remount,bind,ro "$place" || exit
+done
+[ -z "$WRITABLE" ] || mount -t tmpfs -o mode=1777 writable "$WRITABLE" || exit
+mount -o remount,bind,ro / && exec "$@"
+"#;
+
+/// websockify where all is read-only but `writable`.
+fn read_only(arguments: &str, writable: Option<&Path>) -> Websockify {
+    let words = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh"];
+    let mut command = by(&words, arguments);
+    command.env("WRITABLE", writable.unwrap_or(Path::new("")));
+    if let Some(writable) = writable {
+        command.env("TMPDIR", writable);
+    }
+    Websockify::launch(&mut command)
+}
+
+/// Whether there are such mount namespaces here, which the kernel or a container may forbid.
+fn can_be_read_only() -> bool {
+    if !needs_root() || !needs(&["unshare", "mount"]) {
+        return false;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", READ_ONLY, "sh", "true"]).env("TMPDIR", std::env::temp_dir());
+    let can = command.status().unwrap().success();
+    if !can {
+        skip_even_in_ci("nothing can be made read-only here");
+    }
+    can
+}
+
+#[test]
+fn x2_with_a_read_only_root_a_target_is_bridged_to_and_files_that_cannot_be_are_named() {
+    if !can_be_read_only() {
+        return;
+    }
+    let (service, port) = (echo_service(), free_port());
+    let mut websockify = read_only(&format!("{port} {} --web=/usr", service.target()), None);
+    let mut client = Client::connect_once_open(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    drop(client);
+    assert_eq!(websockify.stop(), 0);
+
+    for option in ["log-file", "pid-file", "record"] {
+        let file = format!("/run/{option}-of-x2");
+        let line = format!("--{option}={file} {port} {}", service.target());
+        let output = read_only(&line, None).output();
+        assert_eq!(output.status, 1);
+        let [said] = &output.err[..] else { panic!("{:?}", output.err) };
+        assert!(said.contains(&file) && said.ends_with("read-only file system"), "{said}");
+    }
+}
+
+/// X2: rebind.so needs one place from which programs can load it, or is there already.
+#[test]
+fn x2_with_a_read_only_root_a_program_is_wrapped_or_one_line_says_why_not() {
+    if !can_be_read_only() {
+        return;
+    }
+    let port = free_port();
+    let program = format!("{port} -- {Actor} bind {port} listen serve");
+    let output = read_only(&program, None).output();
+    assert_eq!(output.status, 1);
+    let [said] = &output.err[..] else { panic!("{:?}", output.err) };
+    assert!(said.starts_with("websockify: cannot unpack the rebind library: "), "{said}");
+    for place in ["/tmp: read-only file system", "/dev/shm: mounted noexec", "--rebind-lib"] {
+        assert!(said.contains(place), "{said}");
+    }
+
+    let notes = Notes::new();
+    let writable = PathBuf::from(notes.note("writable"));
+    fs::create_dir(&writable).unwrap();
+    assert_wraps(|line| read_only(line, Some(&writable)));
+
+    let library = notes.note("rebind.so");
+    fs::copy(REBIND, &library).unwrap();
+    assert_wraps(|line| read_only(&format!("--rebind-lib={library} {line}"), None));
+}
+
+/// A control group that may use so much memory; removed when this is dropped.
+struct MemoryLimit(PathBuf);
+
+impl MemoryLimit {
+    /// `None` where there are none that we may make, which is said.
+    fn new(bytes: u64) -> Option<Self> {
+        let unified = [("memory.max", bytes), ("memory.swap.max", 0)];
+        let of_version_1 = [("memory.limit_in_bytes", bytes), ("memory.swappiness", 0)];
+        let name = format!("websockify-test-{}", std::process::id());
+        let made = [("/sys/fs/cgroup", unified), ("/sys/fs/cgroup/memory", of_version_1)]
+            .into_iter()
+            .find_map(|(parent, [limit, swap])| Self::within(parent, &name, limit, swap));
+        if made.is_none() {
+            skip_even_in_ci("no control group with a limit of memory here");
+        }
+        made
+    }
+
+    fn within(parent: &str, name: &str, limit: (&str, u64), swap: (&str, u64)) -> Option<Self> {
+        let group = Path::new(parent).join(name);
+        // Of the second version alone, whose groups have no limits unless that is asked for.
+        let _ = change(&Path::new(parent).join("cgroup.subtree_control"), "+memory");
+        fs::create_dir(&group).ok()?;
+        let group = Self(group);
+        // A kernel without swap has no such setting.
+        let _ = change(&group.0.join(swap.0), &swap.1.to_string());
+        change(&group.0.join(limit.0), &limit.1.to_string()).ok()?;
+        Some(group)
+    }
+
+    /// websockify in it.
+    fn start(&self, arguments: &str) -> Websockify {
+        let script = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", self.0.display());
+        Websockify::launch(&mut by(&["sh", "-c", &script, "sh"], arguments))
+    }
+}
+
+/// Changes a setting, if there is one: the directory may be no control group.
+fn change(setting: &Path, value: &str) -> io::Result<()> {
+    File::options().write(true).open(setting)?.write_all(value.as_bytes())
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        // Empty a moment after its last process has been reaped.
+        wait_until("an empty control group", || {
+            fs::remove_dir(&self.0).is_ok() || !self.0.exists()
+        });
+    }
+}
+
+/// X2: hundreds of sessions of which no client reads, and a program that is started again and again.
+#[test]
+fn x2_256_megabytes_are_enough() {
+    const PIECE: usize = 32 << 10;
+    if !needs_root() {
+        return;
+    }
+    let Some(limit) = MemoryLimit::new(256 << 20) else { return };
+    let (service, port) = (echo_service(), free_port());
+    let mut websockify = limit.start(&format!("{port} {}", service.target()));
+    let piece = vec![b'x'; PIECE];
+    let mut clients: Vec<_> = (0..300).map(|_| Client::connect_once_open(port)).collect();
+    for client in &mut clients {
+        client.send(&piece);
+    }
+    for client in &mut clients {
+        assert_eq!(client.read(PIECE), piece);
+    }
+    drop(clients);
+    assert_eq!(websockify.stop(), 0);
+    assert_wraps(|line| limit.start(line));
+}

@@ -1,0 +1,76 @@
+# The Debian packages that the tests need, and how those that are missing are installed. For scripts to source.
+
+# A program, and the package that has it. libc6-dev has the static libc and, as gcc does, links. The
+# C++ compiler is for tests/fuzz.
+building='
+cc:gcc
+/usr/include/stdio.h:libc6-dev
+'
+pages='
+node:nodejs
+npm:npm
+'
+programs='
+c++:g++
+gcc:gcc
+go:golang-go
+musl-gcc:musl-tools
+in.telnetd:telnetd-ssl
+vncserver:tigervnc-standalone-server
+Xtigervnc:tigervnc-standalone-server
+vncpasswd:tigervnc-tools
+xauth:xauth
+xterm:xterm
+xdpyinfo:x11-utils
+/usr/share/novnc/vnc.html:novnc
+redis-server:redis-server
+nginx:nginx-light
+chromium:chromium
+python3:python3
+socat:socat
+busybox:busybox
+setsid:util-linux
+ip:iproute2
+openssl:openssl
+curl:curl
+systemd-socket-activate:systemd
+systemd-analyze:systemd
+man:man-db
+fish:fish
+zsh:zsh
+groff:groff-base
+'
+
+# The servers lie in sbin, which a user's PATH often lacks.
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+export PATH
+
+is_there() {
+    [ -e "$1" ] || command -v "$1" >/dev/null
+}
+
+# Installs what is missing of a table like those above.
+install() {
+    missing=
+    for entry in $1; do
+        case "$missing " in
+            *" ${entry#*:} "*) ;;
+            *) is_there "${entry%%:*}" || missing="$missing ${entry#*:}" ;;
+        esac
+    done
+    [ -n "$missing" ] || return 0
+    as_root=
+    if [ "$(id -u)" -ne 0 ]; then
+        # At a terminal it may ask for a password.
+        as_root=sudo
+        [ -t 0 ] || as_root='sudo -n'
+    fi
+    command -v apt-get >/dev/null && { [ -z "$as_root" ] || $as_root true; } || {
+        echo "$0: these Debian packages are missing, and we may not install them:$missing" >&2
+        exit 1
+    }
+    echo "$0: installing$missing"
+    # In runlevel 1, invoke-rc.d(8) does not start the servers that the packages bring.
+    $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 sh -c \
+        "apt-get update -q && apt-get install -qy --no-install-recommends $missing"
+}
