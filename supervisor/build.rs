@@ -1,6 +1,6 @@
 //! Compiles `rebind.so`, so that the binary can carry it (R5): by `rustc` alone,
 //! because it must abort on panic and go without the standard library, while the
-//! workspace unwinds. Knows the compiler's command line and no code.
+//! workspace unwinds; or takes one that is there. Knows the compiler's command line and no code.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,16 +9,32 @@ use std::process::{Command, ExitCode};
 
 const SOURCES: &str = "../rebind/src";
 
+/// Names a `rebind.so` that is built already. One for glibc names libraries that musl takes for itself, so it
+/// serves a static binary better than one for musl, which programs of an old glibc cannot load.
+const BUILT: &str = "WEBSOCKIFY_REBIND";
+
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={SOURCES}");
-    match compile(&Path::new(SOURCES).join("lib.rs")).and_then(|library| publish(&library)) {
+    println!("cargo::rerun-if-env-changed={BUILT}");
+    let library = match env::var_os(BUILT) {
+        Some(built) => take(Path::new(&built)),
+        None => compile(&Path::new(SOURCES).join("lib.rs")),
+    };
+    match library.and_then(|library| publish(&library)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             println!("cargo::error=cannot build rebind.so: {reason}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn take(built: &Path) -> Result<PathBuf, String> {
+    println!("cargo::rerun-if-changed={}", built.display());
+    let library = PathBuf::from(variable("OUT_DIR")?).join("rebind.so");
+    let copied = std::fs::copy(built, &library);
+    copied.map(|_| library).map_err(|error| format!("{}: {error}", built.display()))
 }
 
 /// Cargo runs this in the package's directory, and says the rest in the

@@ -3,6 +3,7 @@
 
 mod installed;
 mod machine;
+mod release;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,19 +99,22 @@ fn d4_the_units_settings_make_a_command_line() {
 }
 
 /// The package, with the binary under test in it.
-static PACKAGE: LazyLock<PathBuf> = LazyLock::new(|| {
+static PACKAGE: LazyLock<PathBuf> = LazyLock::new(|| package("websockify", &[]));
+
+/// A package under this file name, with the binary under test in it.
+fn package(name: &str, options: &[&str]) -> PathBuf {
     let binary = Path::new(WEBSOCKIFY);
     let profile = if binary.ends_with("release/websockify") { "release" } else { "dev" };
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let unfinished = directory.join(format!("websockify-{}.deb", std::process::id()));
+    let unfinished = directory.join(format!("{name}-{}.deb", std::process::id()));
     let mut cargo = Command::new("cargo");
     cargo.args(["deb", "-p", "websockify", "--no-build", "--no-strip", "--fast", "--profile"]);
-    cargo.arg(profile).arg("--output").arg(&unfinished).current_dir(root());
+    cargo.arg(profile).args(options).arg("--output").arg(&unfinished).current_dir(root());
     said_by(cargo.env("CARGO_TARGET_DIR", binary.ancestors().nth(2).unwrap()));
-    let finished = directory.join("websockify.deb");
+    let finished = directory.join(format!("{name}.deb"));
     fs::rename(unfinished, &finished).unwrap();
     finished
-});
+}
 
 /// Whether there can be a package here.
 fn can_package() -> bool {

@@ -1,0 +1,143 @@
+//! What `contrib/release` is made of: its command line, and what it gives to cargo-deb, maturin and container engines.
+//! What it makes takes long to build, and is installed and run by `contrib/release --check`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{PACKAGE, can_package, package, said_by};
+use crate::support::{Tools, needs, root, text_of};
+
+/// What the script needs of a system before it builds.
+const SHELL: [&str; 8] = ["bash", "cut", "dirname", "head", "mkdir", "sed", "sha256sum", "sort"];
+
+fn text(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// Debian on x86-64, with a Rust that is new enough and no registry.
+fn debian() -> Tools {
+    let tools = Tools::of_system(&SHELL);
+    tools.put("dpkg", "echo amd64");
+    tools.put("cargo", "echo cargo 9.9.9");
+    tools.put("cc", "");
+    tools
+}
+
+fn refused(output: &Output, status: i32, reason: &str) {
+    let said = text_of(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{said}");
+    assert!(said.ends_with(&format!("contrib/release: {reason}\n")), "{said}");
+}
+
+/// X3: one command, which says where it is none.
+#[test]
+fn x3_the_release_says_what_it_takes() {
+    if !needs(&["/usr/include/stdio.h"]) {
+        return;
+    }
+    let run = |tools: &Tools, arguments: &[&str]| tools.run("contrib/release", arguments, "");
+    let usage = "usage: contrib/release [--check|--again]";
+    refused(&run(&debian(), &["--all"]), 2, usage);
+    refused(&run(&debian(), &["--check", "all"]), 2, usage);
+
+    let elsewhere = "this takes Debian on x86-64";
+    let tools = debian();
+    tools.put("dpkg", "echo arm64");
+    refused(&run(&tools, &[]), 1, elsewhere);
+    fs::remove_file(tools.path().join("dpkg")).unwrap();
+    refused(&run(&tools, &[]), 1, elsewhere);
+
+    let tools = debian();
+    let made = "contrib/release makes it";
+    let directory = tools.path().canonicalize().unwrap().join("dist");
+    let nothing = format!("nothing whole in {}: {made}", directory.display());
+    tools.put("git", "echo 1");
+    refused(&run(&tools, &["--check"]), 1, &nothing);
+    refused(&run(&tools, &["--again"]), 1, &format!("nothing to compare with: {made}"));
+    fs::write(directory.join("websockify"), "made").unwrap();
+    fs::write(directory.join("SHA256SUMS"), format!("{}  websockify\n", "0".repeat(64))).unwrap();
+    refused(&run(&tools, &["--check"]), 1, &nothing);
+}
+
+/// X3: the package that is released is the one that is tested, but for the C library that it wants.
+#[test]
+fn x3_the_released_package_wants_an_old_libc_alone() {
+    if !can_package() {
+        return;
+    }
+    let fields = |package: &Path| {
+        let said = said_by(Command::new("dpkg-deb").arg("--field").arg(package));
+        let fields = said.lines().filter_map(|line| line.split_once(": "));
+        fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    let mut released = fields(&package("websockify-released", &["--variant", "glibc"]));
+    assert_eq!(released.insert("Depends".into(), String::new()).unwrap(), "libc6 (>= 2.17)");
+    let mut tested = fields(&PACKAGE);
+    tested.insert("Depends".into(), String::new());
+    assert_eq!(released, tested);
+    assert_eq!(released["Package"], "websockify-rs");
+}
+
+/// X3: pip takes the Python websockify away for a wheel of the same name; the version is the program's.
+#[test]
+fn x3_the_wheel_is_the_program_under_the_name_that_it_replaces() {
+    let project = text("supervisor/pyproject.toml");
+    let settings: Vec<_> = project.lines().filter_map(|line| line.split_once(" = ")).collect();
+    let setting = |name| settings.iter().find(|(key, _)| *key == name).unwrap().1;
+    assert_eq!((setting("name"), setting("bindings")), ("\"websockify\"", "\"bin\""));
+    assert!(setting("dynamic").contains("\"version\""), "{project}");
+    // What builds it there is what may build it.
+    let maturin = text("contrib/release_tools.sh");
+    let (_, pinned) = maturin.split_once("maturin==").unwrap();
+    let minor = pinned.strip_prefix("1.").unwrap().split('.').next().unwrap();
+    assert_eq!(setting("requires"), "[\"maturin>=1.9,<2\"]");
+    assert!(minor.parse::<u32>().unwrap() >= 9, "{pinned}");
+}
+
+/// An image of this program, made in a directory.
+fn image(directory: &TempDir, program: &[u8]) -> PathBuf {
+    let binary = directory.path().join("websockify-1.2.3-x86_64-linux-static");
+    fs::write(&binary, program).unwrap();
+    let image = directory.path().join("image.tar");
+    let mut python = Command::new("python3");
+    python.arg(root().join("contrib/release_image.py")).args([&binary, &image]);
+    said_by(python.env("SOURCE_DATE_EPOCH", "1700000000"));
+    image
+}
+
+/// X3: an image has the program and nothing else, by its digest, and is the same each time.
+#[test]
+fn x3_the_image_has_the_program_alone_and_is_the_same_again() {
+    if !needs(&["python3", "tar", "sha256sum"]) {
+        return;
+    }
+    let (directory, again) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let made = image(&directory, b"a program");
+    assert_eq!(fs::read(&made).unwrap(), fs::read(image(&again, b"a program")).unwrap());
+
+    let tar = |options: &[&str], file: &Path| {
+        said_by(Command::new("tar").args(options).arg(file).current_dir(directory.path()))
+    };
+    tar(&["--extract", "--file"], &made);
+    let json = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(directory.path().join(name)).unwrap()).unwrap()
+    };
+    let manifest = &json("manifest.json")[0];
+    assert_eq!(manifest["RepoTags"][0], "localhost/websockify:1.2.3");
+    let layer = directory.path().join(manifest["Layers"][0].as_str().unwrap());
+    let config = json(manifest["Config"].as_str().unwrap());
+    let digest = said_by(Command::new("sha256sum").arg(&layer));
+    let digest = format!("sha256:{}", digest.split(' ').next().unwrap());
+    assert_eq!(config["rootfs"]["diff_ids"], serde_json::json!([digest]));
+    assert_eq!((&config["architecture"], &config["os"]), (&"amd64".into(), &"linux".into()));
+    assert_eq!(config["config"]["Entrypoint"], serde_json::json!(["/usr/bin/websockify"]));
+    assert_eq!(config["config"]["User"], "65534:65534");
+    assert_eq!(tar(&["--list", "--file"], &layer), "usr/\nusr/bin/\nusr/bin/websockify\n");
+    tar(&["--extract", "--file"], &layer);
+    assert_eq!(fs::read(directory.path().join("usr/bin/websockify")).unwrap(), b"a program");
+}
