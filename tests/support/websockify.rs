@@ -178,7 +178,7 @@ impl Websockify {
 
     /// Waits until the public port is open, without connecting to it.
     pub(crate) fn wait_until_open(&self) {
-        self.wait_for_log(&["listening on"]);
+        self.wait_for_log(&["INFO listening on"]);
     }
 
     /// The program's first process.

@@ -52,8 +52,10 @@ fn w15_the_log_says_which_session_a_daemon_is_in() {
         let mut websockify = Websockify::start(&line);
         Client::connect_once_open(port).read_line();
         let daemonized = websockify.wait_for_log(&["daemonized as "]);
-        let daemon = websockify.tree().into_iter().next().unwrap();
-        let (pid, stat) = (daemon.pid, daemon.stat());
+        let (_, pid) = daemonized.split_once("daemonized as ").unwrap();
+        let pid = pid.split(' ').next().unwrap().parse().unwrap();
+        let daemon = Process::find(pid).unwrap();
+        let stat = daemon.stat();
         let group = match stat.pgrp {
             group if group == stat.session => String::new(),
             group => format!(", group {group}"),

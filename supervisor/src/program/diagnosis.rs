@@ -37,7 +37,7 @@ impl<'a> Diagnosis<'a> {
         let advice = engine.advice(&self.spec.command[0]).filter(|_| !self.is_said);
         if let Some(advice) = advice {
             let (program, port) = (&self.spec.name, self.spec.port);
-            warn!(program, "program has ended without listening on port {port}: {advice}");
+            warn!(program, "program has ended before it listened on port {port}: {advice}");
             self.is_said = true;
         }
     }
