@@ -29,6 +29,7 @@ chromium:chromium
 python3:python3
 socat:socat
 busybox:busybox
+busybox-static:busybox-static
 setsid:util-linux
 ip:iproute2
 openssl:openssl
@@ -43,10 +44,27 @@ groff:groff-base
 
 # The servers lie in sbin, which a user's PATH often lacks.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+# Where programs are whose package cannot be installed beside another of these. Scripts source this in the project's directory.
+aside=${CARGO_TARGET_DIR:-target}/programs
+case $aside in /*) ;; *) aside=$PWD/$aside ;; esac
+PATH="$PATH:$aside"
 export PATH
 
 is_there() {
     [ -e "$1" ] || command -v "$1" >/dev/null
+}
+
+# Puts the busybox of Debian's busybox-static aside, which takes the place of busybox where it is installed. What needs it is
+# skipped without it.
+put_busybox_aside() {
+    echo "$0: unpacking busybox-static in $aside"
+    mkdir -p "$aside" && (
+        cd "$aside"
+        { apt-get download -q busybox-static || { apt-get update -q && apt-get download -q busybox-static; }; } &&
+            dpkg-deb --fsys-tarfile busybox-static_*.deb | tar -xO --wildcards '*bin/busybox' >unfinished &&
+            rm busybox-static_*.deb && chmod 755 unfinished && mv unfinished busybox-static
+    ) || echo "$0: cannot get busybox-static" >&2
 }
 
 # Installs what is missing of a table like those above.
@@ -58,6 +76,17 @@ install() {
             *) is_there "${entry%%:*}" || missing="$missing ${entry#*:}" ;;
         esac
     done
+    case "$missing " in
+        *" busybox-static "*)
+            missing="${missing%% busybox-static*}${missing#* busybox-static}"
+            install_packages
+            put_busybox_aside
+            ;;
+        *) install_packages ;;
+    esac
+}
+
+install_packages() {
     [ -n "$missing" ] || return 0
     as_root=
     if [ "$(id -u)" -ne 0 ]; then

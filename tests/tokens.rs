@@ -28,7 +28,7 @@ pub(crate) fn named(name: &'static str) -> Service {
 }
 
 /// The same at a Unix socket.
-fn named_at(path: &Path, name: &'static str) {
+pub(crate) fn named_at(path: &Path, name: &'static str) {
     let listener = UnixListener::bind(path).unwrap();
     thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {

@@ -51,6 +51,21 @@ impl Opened {
     }
 }
 
+/// Where a path leads to, without links.
+///
+/// # Errors
+///
+/// As realpath(3).
+pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        // The C library asks faccessat2(2) about `..` and a slash at the end, which old containers' filters answer so.
+        Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => {
+            Opened::open(path).map(|opened| opened.path)
+        }
+        found => found,
+    }
+}
+
 /// Whether there is nothing of a name, nor can be, by what opening it or looking at it has come to.
 pub(crate) fn is_absence(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound

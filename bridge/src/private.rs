@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
+use crate::opened::real_path;
+
 /// The files that are ours alone. The default has none.
 #[derive(Debug, Default)]
 pub struct Private {
@@ -109,7 +111,7 @@ impl Snapshot<'_> {
         if !file.is_file() {
             return Ok(false);
         }
-        if !self.places.directories.is_empty() && self.is_in_directory(&fs::canonicalize(path)?) {
+        if !self.places.directories.is_empty() && self.is_in_directory(&real_path(path)?) {
             return Ok(true);
         }
         if self.private.series.is_empty() {
@@ -120,7 +122,7 @@ impl Snapshot<'_> {
             return Ok(self.numbered().contains(&identity));
         }
         if fs::symlink_metadata(path)?.is_symlink() {
-            return Ok(self.is_numbered(&fs::canonicalize(path)?));
+            return Ok(self.is_numbered(&real_path(path)?));
         }
         Ok(self.is_numbered(path))
     }

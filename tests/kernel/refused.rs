@@ -11,8 +11,9 @@ use tempfile::TempDir;
 use super::wait_until_at_rest;
 use crate::support::{
     Actor, Client, Refusal, WEBSOCKIFY, Websockify, echo_service, free_port, needs, refuse,
-    wait_for, wait_until, who_listens,
+    request, wait_for, wait_until, who_listens,
 };
+use crate::tokens::{by_token, named_at, refused};
 
 /// What is refused, in the two ways: `ENOSYS`, and as by old containers' filters.
 const ERRORS: [i32; 2] = [libc::ENOSYS, libc::EPERM];
@@ -245,5 +246,38 @@ fn x1_sessions_are_recorded_where_faccessat2_is_refused() {
         assert_eq!(client.close().code, 1000);
         assert_eq!(websockify.stop(), 0);
         assert!(fs::read_to_string(recording.with_extension("1")).unwrap().contains("hello"));
+    }
+}
+
+/// X1, K3, K7: of directories that are named with `..`, or a slash at the end, the C library's realpath(3) asks there.
+#[test]
+fn x1_directories_of_tokens_and_pages_are_found_where_faccessat2_is_refused() {
+    for error in ERRORS {
+        let directory = TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["tokens", "web", "in", "out", "recordings"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        for place in ["in", "out"] {
+            named_at(&at(place).join("socket"), "socket");
+            let target = format!("unix_socket:{}\n", at(place).join("socket").display());
+            fs::write(at("tokens").join(place), target).unwrap();
+        }
+        fs::write(at("web").join("page"), "a page").unwrap();
+        std::os::unix::fs::symlink("page", at("web").join("link")).unwrap();
+        let (above, port) = (directory.path().display(), free_port());
+        let line = format!(
+            "{port} --token-plugin=TokenFileName --token-source={above}/in/../tokens/ \
+             --target-allow=unix:{above}/out/../in/ --web={above}/in/../web/ \
+             --record={above}/recordings/session"
+        );
+        let mut websockify = start(&line, &[Refusal::of(libc::SYS_faccessat2, error)]);
+        websockify.wait_until_open();
+        assert_eq!(by_token(port, "in"), Ok("socket".to_owned()), "{error}");
+        assert_eq!(refused(port, "out"), 403, "{error}");
+        for name in ["page", "link"] {
+            assert_eq!(request(port, &format!("/{name}"), &[]).0.status, 200, "{error}: {name}");
+        }
+        assert_eq!(websockify.stop(), 0);
     }
 }

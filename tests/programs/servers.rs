@@ -16,7 +16,7 @@ use crate::support::{
 
 /// Whether the program's first process is the one that stays.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Foreground,
     Background,
 }
@@ -111,13 +111,13 @@ impl Server<'_> {
 }
 
 /// The processes below websockify that listen.
-fn listening(websockify: &Websockify) -> Vec<Process> {
+pub(super) fn listening(websockify: &Websockify) -> Vec<Process> {
     let tree = websockify.tree().into_iter();
     tree.filter(|process| !listeners_of(std::slice::from_ref(process)).is_empty()).collect()
 }
 
 /// Kills the processes that listen. Stopped before, none can start another one in between.
-fn kill(websockify: &Websockify) {
+pub(super) fn kill(websockify: &Websockify) {
     let mut stopped = Vec::new();
     while let Some(process) = listening(websockify).into_iter().find(|it| !stopped.contains(it)) {
         process.signal(Signal::SIGSTOP);
@@ -130,7 +130,7 @@ fn kill(websockify: &Websockify) {
 }
 
 /// Asks for a page, and gets one.
-fn visit_web(mut client: Client) {
+pub(super) fn visit_web(mut client: Client) {
     client.send("GET / HTTP/1.0\r\n\r\n");
     let closing = client.closing();
     let answer = String::from_utf8_lossy(&closing.bytes);
@@ -144,7 +144,7 @@ fn visit_redis(mut client: Client) {
     assert_eq!(client.close().code, 1000);
 }
 
-fn visit_echo(mut client: Client) {
+pub(super) fn visit_echo(mut client: Client) {
     client.send("hello\n");
     client.read_until("hello\n");
     assert_eq!(client.close().code, 1000);

@@ -30,16 +30,24 @@ pub(crate) fn static_actor() -> &'static str {
     STATIC.to_str().unwrap()
 }
 
+/// The same program of musl's, where there is musl-gcc.
+pub(crate) fn musl_actor(name: &str, options: &[&str]) -> PathBuf {
+    let options = [&["-O1"], options].concat();
+    compile_with("musl-gcc", SOURCE, name, &options)
+}
+
 /// Compiles a C program. It is renamed into its place when it is complete, for test runs beside each
 /// other.
 pub(super) fn compile(source: &str, name: &str, options: &[&str]) -> PathBuf {
+    let options = [&["-Wall", "-Werror", "-O1", "-pthread"], options].concat();
+    compile_with("cc", source, name, &options)
+}
+
+fn compile_with(compiler: &str, source: &str, name: &str, options: &[&str]) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let unfinished = directory.join(format!("{name}-{}", std::process::id()));
-    let mut compiler = Command::new("cc");
-    compiler
-        .args(["-Wall", "-Werror", "-O1", "-pthread", source, "-o"])
-        .arg(&unfinished)
-        .args(options);
+    let mut compiler = Command::new(compiler);
+    compiler.arg(source).arg("-o").arg(&unfinished).args(options);
     assert!(compiler.status().unwrap().success(), "cannot compile {source}");
     let finished = directory.join(name);
     std::fs::rename(unfinished, &finished).unwrap();

@@ -22,7 +22,7 @@ mod tools;
 mod wait;
 mod websockify;
 
-pub(crate) use actor::{Actor, static_actor};
+pub(crate) use actor::{Actor, musl_actor, static_actor};
 pub(crate) use blessed::blessed;
 pub(crate) use client::{
     Client, Head, ask, connect, connect_unix, read_to_end, request, uninterrupted,
@@ -74,6 +74,20 @@ pub(crate) fn needs_root() -> bool {
         skip_even_in_ci("only root can do this");
     }
     root
+}
+
+/// Whether the kernel's engine can copy sockets, as Linux can since 5.6; skips as [`needs`] does.
+pub(crate) fn needs_copied_sockets() -> bool {
+    let ours = rustix::process::getpid();
+    let process = rustix::process::pidfd_open(ours, rustix::process::PidfdFlags::empty());
+    let none = rustix::process::PidfdGetfdFlags::empty();
+    let copied = process.and_then(|process| rustix::process::pidfd_getfd(&process, 0, none));
+    let refused = [rustix::io::Errno::NOSYS, rustix::io::Errno::PERM];
+    let can = !copied.is_err_and(|errno| refused.contains(&errno));
+    if !can {
+        skip_even_in_ci("no pidfd_getfd(2) here");
+    }
+    can
 }
 
 /// Copies a program that is then to be run. In a process of its own: where we wrote the copy, a

@@ -9,8 +9,8 @@ use nix::libc;
 use super::Notes;
 use super::engine::greeted;
 use crate::support::{
-    Actor, Client, Refusal, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root,
-    refuse, skip_even_in_ci, static_actor,
+    Actor, Client, Refusal, WEBSOCKIFY, Websockify, copy_program, free_port, needs,
+    needs_copied_sockets, needs_root, refuse, skip_even_in_ci, static_actor,
 };
 
 const WAIT_KILLABLE: u32 = 1 << 5;
@@ -25,6 +25,9 @@ fn is_before_5_19(command: &mut Command) {
 /// signal takes the caller out of a call that waits.
 #[test]
 fn w14_three_thousand_binds_under_a_storm_of_signals() {
+    if !needs_copied_sockets() {
+        return;
+    }
     for is_old in [false, true] {
         let port = free_port();
         let line = format!(
@@ -44,7 +47,7 @@ fn w14_three_thousand_binds_under_a_storm_of_signals() {
 /// The kernel looks at all that is not ours itself: errors are its own, and so are other families and ports.
 #[test]
 fn w14_what_is_not_moved_is_as_it_was() {
-    if !needs(&["python3"]) {
+    if !needs_copied_sockets() || !needs(&["python3"]) {
         return;
     }
     let notes = Notes::new();
@@ -105,7 +108,7 @@ fn kernel() -> (u32, u32) {
 /// then it is done. So a second bind of the same socket fails there only where it is seen to be none.
 #[test]
 fn w14_a_bind_that_a_signal_has_repeated_is_done() {
-    if !needs(&["python3"]) {
+    if !needs_copied_sockets() || !needs(&["python3"]) {
         return;
     }
     let notes = Notes::new();
@@ -156,6 +159,9 @@ fn thread_named(pid: i32, name: &str) -> i32 {
 /// A signal that comes while the kernel looks for calls is none of a listener's end, after which all would fail.
 #[test]
 fn w14_signals_to_the_thread_that_answers_change_nothing() {
+    if !needs_copied_sockets() {
+        return;
+    }
     let port = free_port();
     let line = format!(
         "{port} --rebind-engine=seccomp -- {} throng 10000 bind {port} listen serve",
@@ -182,7 +188,7 @@ fn w14_signals_to_the_thread_that_answers_change_nothing() {
 #[test]
 fn w14_w2_a_program_whose_first_thread_has_ended_is_wrapped() {
     for engine in ["preload", "seccomp"] {
-        if engine == "seccomp" && kernel() < (6, 9) {
+        if engine == "seccomp" && (kernel() < (6, 9) || !needs_copied_sockets()) {
             continue;
         }
         let port = free_port();
@@ -213,7 +219,7 @@ fn of_an_ordinary_user(notes: &Notes, line: &str) -> Websockify {
 /// guards itself is in many a session.
 #[test]
 fn w14_a_program_that_may_not_be_looked_into_is_named_if_it_does_not_listen() {
-    if !needs_root() || !needs(&["setpriv", "python3"]) {
+    if !needs_copied_sockets() || !needs_root() || !needs(&["setpriv", "python3"]) {
         return;
     }
     let notes = Notes::new();
@@ -242,6 +248,9 @@ fn w14_a_program_that_may_not_be_looked_into_is_named_if_it_does_not_listen() {
 /// The kernel has one of our kind at a time above a program (seccomp(2): EBUSY).
 #[test]
 fn w14_one_within_another_is_named() {
+    if !needs_copied_sockets() {
+        return;
+    }
     let port = free_port();
     let line = format!(
         "{port} --rebind-engine=seccomp -- {WEBSOCKIFY} {port} --rebind-engine=seccomp -- true"
@@ -256,7 +265,7 @@ fn w14_one_within_another_is_named() {
 /// made root's.
 #[test]
 fn w14_an_mptcp_socket_of_another_user_is_moved() {
-    if !needs_root() {
+    if !needs_copied_sockets() || !needs_root() {
         return;
     }
     let enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled");

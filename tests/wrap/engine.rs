@@ -3,7 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
 
@@ -13,7 +13,8 @@ use nix::sys::signal::Signal;
 use super::Notes;
 use crate::support::{
     Actor, Client, Process, Refusal, WEBSOCKIFY, Websockify, copy_program, free_port, has_ipv6,
-    needs, needs_root, refuse, root, skip_even_in_ci, static_actor, text_of, write_script,
+    musl_actor, needs, needs_copied_sockets, needs_root, refuse, skip_even_in_ci, static_actor,
+    write_script,
 };
 
 const MOVED: &str = "its port is moved by --rebind-engine=seccomp";
@@ -44,23 +45,13 @@ fn out_of_reach() -> Vec<Served<'static>> {
     all
 }
 
-/// The actor of musl's.
-fn musl_actor(name: &str, options: &[&str]) -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let unfinished = directory.join(format!("{name}-{}", std::process::id()));
-    let mut compiler = Command::new("musl-gcc");
-    compiler.args(options).args(["-O1", "-o"]).arg(&unfinished);
-    compiler.arg(root().join("tests/support/actor.c"));
-    assert!(compiler.status().unwrap().success());
-    let finished = directory.join(name);
-    fs::rename(unfinished, &finished).unwrap();
-    finished
-}
-
 /// W14: what is seen to be out of the other engine's reach is wrapped in every mode, over IPv4 and IPv6, as a
 /// daemon too; the choice and its reason are logged once.
 #[test]
 fn w14_auto_wraps_what_cannot_be_preloaded_in_every_mode() {
+    if !needs_copied_sockets() {
+        return;
+    }
     for Served { program, cause } in out_of_reach() {
         for mode in ["exit", "ignore", "respawn"] {
             for bind in ["bind", "bind-dual", "bind-v6"] {
@@ -83,6 +74,9 @@ fn w14_auto_wraps_what_cannot_be_preloaded_in_every_mode() {
 
 #[test]
 fn w14_what_cannot_be_preloaded_is_started_again_and_daemonizes() {
+    if !needs_copied_sockets() {
+        return;
+    }
     for Served { program, .. } in out_of_reach() {
         let port = free_port();
         let line =
@@ -120,6 +114,9 @@ fn w14_r6_a_program_of_musl_is_moved_by_either_engine() {
     }
     let program = musl_actor("actor-musl-dynamic", &[]);
     for engine in ["preload", "seccomp", "auto"] {
+        if engine == "seccomp" && !needs_copied_sockets() {
+            continue;
+        }
         let port = free_port();
         let line = format!(
             "{port} --rebind-engine={engine} -- {} bind {port} listen serve",
@@ -134,49 +131,10 @@ fn w14_r6_a_program_of_musl_is_moved_by_either_engine() {
     }
 }
 
-/// Go makes its system calls itself, from threads that do not lead the process.
-#[test]
-fn w14_a_go_server_is_wrapped() {
-    if !needs(&["go"]) {
-        return;
-    }
-    let notes = Notes::new();
-    let source = notes.note("server.go");
-    fs::write(
-        &source,
-        "package main\nimport (\"fmt\"; \"net/http\"; \"os\"; \"runtime\")\n\
-         func main() {\n\truntime.LockOSThread()\n\tdone := make(chan error)\n\
-         \thttp.HandleFunc(\"/\", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, \"from go\") })\n\
-         \tgo func() { runtime.LockOSThread(); done <- http.ListenAndServe(os.Args[1], nil) }()\n\
-         \tfmt.Println(<-done)\n}\n",
-    )
-    .unwrap();
-    let program = notes.note("server");
-    let mut build = Command::new("go");
-    build.args(["build", "-o", &program, &source]).env("CGO_ENABLED", "0");
-    build.env("GOCACHE", notes.note("cache")).env("GO111MODULE", "off").env("HOME", notes.path());
-    let output = build.output().unwrap();
-    assert!(output.status.success(), "{}", text_of(&output.stderr));
-    for host in ["", "127.0.0.1", "[::1]"] {
-        if host == "[::1]" && !has_ipv6() {
-            continue;
-        }
-        let port = free_port();
-        let mut websockify = Websockify::start_auto(&format!("{port} -- {program} {host}:{port}"));
-        let mut client = Client::connect_once_open(port);
-        client.send("GET / HTTP/1.0\r\n\r\n");
-        let answer = client.read_until("from go");
-        assert!(answer.starts_with("HTTP/1.0 200 OK"), "{host}: {answer}");
-        websockify.wait_for_log(&[MOVED, "is a Go program"]);
-        websockify.assert_alone_on(port);
-        assert_eq!(websockify.stop(), 0);
-    }
-}
-
 /// W14, as root: a program that changes its user by its own file, and what it is keeps its rights.
 #[test]
 fn w14_a_setuid_program_is_wrapped_and_stays_one() {
-    if !needs_root() {
+    if !needs_copied_sockets() || !needs_root() {
         return;
     }
     let notes = Notes::new();
@@ -197,7 +155,7 @@ fn w14_a_setuid_program_is_wrapped_and_stays_one() {
 /// W14, as a user: the port is moved, and what that costs is said.
 #[test]
 fn w14_a_static_program_of_an_ordinary_user_is_wrapped() {
-    if !needs_root() || !needs(&["setpriv"]) {
+    if !needs_copied_sockets() || !needs_root() || !needs(&["setpriv"]) {
         return;
     }
     let notes = Notes::new();
@@ -218,6 +176,9 @@ fn w14_a_static_program_of_an_ordinary_user_is_wrapped() {
 /// A daemon that is left can bind nothing more, and that is said.
 #[test]
 fn w14_a_daemon_that_is_left_is_told_of() {
+    if !needs_copied_sockets() {
+        return;
+    }
     let port = free_port();
     let play = format!("bind {port} listen fork-exit 0 serve");
     let mut websockify =
@@ -236,6 +197,9 @@ fn w14_a_daemon_that_is_left_is_told_of() {
 /// What a script starts is not seen before the start. It is kept off the public port, and named.
 #[test]
 fn w14_a_static_program_in_a_script_is_wrapped_when_it_is_asked_for_and_else_named() {
+    if !needs_copied_sockets() {
+        return;
+    }
     let notes = Notes::new();
     let (port, script) = (free_port(), notes.note("script"));
     write_script(&script, &format!("#!/bin/sh\n{} bind {port} listen serve\n", static_actor()));

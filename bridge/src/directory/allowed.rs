@@ -14,7 +14,7 @@ use super::failure::NoDestination;
 use crate::destination::{Address, Endpoint, OpenedSocket};
 use crate::error_text::error_text;
 use crate::net::Lookups;
-use crate::opened::Opened;
+use crate::opened::{Opened, real_path};
 
 /// How many look-ups a file system that hangs may hold up at a time. The runtime has 512 threads for all
 /// that blocks.
@@ -131,7 +131,7 @@ impl Allowed {
 /// All as the file system has them, without links.
 fn is_below_any(path: &Path, directories: &[PathBuf]) -> bool {
     let is_below =
-        |directory| std::fs::canonicalize(directory).is_ok_and(|real| path.starts_with(real));
+        |directory: &PathBuf| real_path(directory).is_ok_and(|real| path.starts_with(real));
     directories.iter().any(is_below)
 }
 

@@ -17,7 +17,7 @@ use tracing::warn;
 use super::failure::SourceError;
 use super::target;
 use crate::destination::{Endpoint, OpenedSocket};
-use crate::opened::{Opened, is_absence};
+use crate::opened::{Opened, is_absence, real_path};
 use crate::redact;
 use crate::regular;
 use crate::unadmitted::UNADMITTED;
@@ -95,7 +95,7 @@ pub(crate) fn name(token: &str, entry: Entry) -> Option<&Path> {
 }
 
 fn find(directory: &Path, name: &Path, entry: Entry) -> Result<Option<Endpoint>, SourceError> {
-    let root = fs::canonicalize(directory);
+    let root = real_path(directory);
     let root = root.map_err(|error| SourceError::Read(directory.to_owned(), error))?;
     // A token stands in no record whole (K8).
     let shown = directory.join(redact::token(&name.to_string_lossy()));
