@@ -10,8 +10,8 @@ use nix::libc;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Actor, Client, Lan, Refusal, WEBSOCKIFY, Websockify, echo_service, free_port, needs,
-    needs_root, refuse, skip_even_in_ci, wait_until,
+    Actor, Client, Lan, Refusal, WEBSOCKIFY, Websockify, can_copy_sockets, echo_service, free_port,
+    needs, needs_root, refuse, skip_even_in_ci, wait_until,
 };
 use crate::wrap::Notes;
 
@@ -50,6 +50,15 @@ fn assert_wraps(start: impl Fn(&str) -> Websockify) {
     }
 }
 
+/// The same by each engine that can be used here.
+fn assert_each_engine_wraps(start: impl Fn(&str) -> Websockify) {
+    for engine in ["preload", "seccomp"] {
+        if engine == "preload" || can_copy_sockets() {
+            assert_wraps(|line| start(&format!("--rebind-engine={engine} {line}")));
+        }
+    }
+}
+
 /// A command that becomes websockify in these words' hands: `setpriv …`, `unshare …`.
 fn by(words: &[&str], arguments: &str) -> Command {
     let mut command = Command::new(words[0]);
@@ -67,7 +76,7 @@ fn x2_without_ipv6_all_goes_by_ipv4() {
     let start = |arguments: &str| {
         Websockify::start_with(arguments, |command| refuse(command, &[no_ipv6()]))
     };
-    assert_wraps(start);
+    assert_each_engine_wraps(start);
     let (service, port) = (echo_service(), free_port());
     let mut websockify = start(&format!("{port} localhost:{}", service.address.port()));
     let mut client = Client::connect_once_open(port);
@@ -85,7 +94,7 @@ fn x2_without_ipv6_all_goes_by_ipv4() {
 fn x2_where_ipv6_is_switched_off_all_goes_by_ipv4() {
     let Some(lan) = Lan::new() else { return };
     lan.here.set("net/ipv6/conf/all/disable_ipv6", 1);
-    lan.here.run(|| assert_wraps(Websockify::start));
+    lan.here.run(|| assert_each_engine_wraps(Websockify::start));
 }
 
 /// X2: as in gVisor and in old containers, all at once.
@@ -109,7 +118,7 @@ fn x2_root_without_capabilities_wraps() {
     }
     let without = ["--bounding-set", "-all", "--inh-caps", "-all", "--ambient-caps", "-all"];
     let bare: Vec<_> = ["setpriv"].into_iter().chain(without).collect();
-    assert_wraps(|line| Websockify::launch(&mut by(&bare, line)));
+    assert_each_engine_wraps(|line| Websockify::launch(&mut by(&bare, line)));
 
     let mapped = ["unshare", "--user", "--map-root-user"];
     if !Command::new(mapped[0]).args(&mapped[1..]).arg("true").status().unwrap().success() {
@@ -117,7 +126,7 @@ fn x2_root_without_capabilities_wraps() {
         return;
     }
     let mapped: Vec<_> = mapped.into_iter().chain(bare).collect();
-    assert_wraps(|line| Websockify::launch(&mut by(&mapped, line)));
+    assert_each_engine_wraps(|line| Websockify::launch(&mut by(&mapped, line)));
 }
 
 /// Makes what is started read-only everywhere, but for a /dev/shm from which nothing can be run, and for
@@ -203,6 +212,11 @@ fn x2_with_a_read_only_root_a_program_is_wrapped_or_one_line_says_why_not() {
     let library = notes.note("rebind.so");
     fs::copy(REBIND, &library).unwrap();
     assert_wraps(|line| read_only(&format!("--rebind-lib={library} {line}"), None));
+
+    // The kernel's engine has no library.
+    if can_copy_sockets() {
+        assert_wraps(|line| read_only(&format!("--rebind-engine=seccomp {line}"), None));
+    }
 }
 
 /// A control group that may use so much memory; removed when this is dropped.

@@ -76,14 +76,19 @@ pub(crate) fn needs_root() -> bool {
     root
 }
 
-/// Whether the kernel's engine can copy sockets, as Linux can since 5.6; skips as [`needs`] does.
-pub(crate) fn needs_copied_sockets() -> bool {
+/// Whether sockets of others can be copied here, as Linux can since 5.6: the kernel's engine does.
+pub(crate) fn can_copy_sockets() -> bool {
     let ours = rustix::process::getpid();
     let process = rustix::process::pidfd_open(ours, rustix::process::PidfdFlags::empty());
     let none = rustix::process::PidfdGetfdFlags::empty();
     let copied = process.and_then(|process| rustix::process::pidfd_getfd(&process, 0, none));
     let refused = [rustix::io::Errno::NOSYS, rustix::io::Errno::PERM];
-    let can = !copied.is_err_and(|errno| refused.contains(&errno));
+    !copied.is_err_and(|errno| refused.contains(&errno))
+}
+
+/// The same; skips as [`needs`] does.
+pub(crate) fn needs_copied_sockets() -> bool {
+    let can = can_copy_sockets();
     if !can {
         skip_even_in_ci("no pidfd_getfd(2) here");
     }

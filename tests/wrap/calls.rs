@@ -9,8 +9,8 @@ use nix::libc;
 use super::Notes;
 use super::engine::greeted;
 use crate::support::{
-    Actor, Client, Refusal, WEBSOCKIFY, Websockify, copy_program, free_port, needs,
-    needs_copied_sockets, needs_root, refuse, skip_even_in_ci, static_actor,
+    Actor, Client, Refusal, WEBSOCKIFY, Websockify, can_copy_sockets, copy_program, free_port,
+    needs, needs_copied_sockets, needs_root, refuse, skip_even_in_ci, static_actor,
 };
 
 const WAIT_KILLABLE: u32 = 1 << 5;
@@ -188,7 +188,7 @@ fn w14_signals_to_the_thread_that_answers_change_nothing() {
 #[test]
 fn w14_w2_a_program_whose_first_thread_has_ended_is_wrapped() {
     for engine in ["preload", "seccomp"] {
-        if engine == "seccomp" && (kernel() < (6, 9) || !needs_copied_sockets()) {
+        if engine == "seccomp" && (kernel() < (6, 9) || !can_copy_sockets()) {
             continue;
         }
         let port = free_port();

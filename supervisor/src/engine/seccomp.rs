@@ -56,6 +56,7 @@ impl Seccomp {
                 Some(libc::EBUSY) => {
                     "another one, that of a container perhaps, stops calls of ours"
                 }
+                Some(libc::ENOSYS) => "it needs Linux 5.6, or a container refuses it",
                 _ => "the kernel, or a container, refuses it",
             };
             anyhow::Error::new(error).context(who)
