@@ -278,6 +278,23 @@ fn w14_r6_a_static_busybox_telnetd_is_wrapped_in_every_way() {
     is_busybox_wrapped("-F", &command, visit, &notes);
 }
 
+/// W14: what runs a script is seen, and all that it starts is reached.
+#[test]
+fn w14_a_script_that_a_static_shell_runs_is_wrapped() {
+    if !needs_copied_sockets() {
+        return;
+    }
+    let notes = Notes::new();
+    let Some(busybox) = static_busybox(&notes) else { return };
+    let (port, script) = (free_port(), notes.note("script"));
+    write_script(&script, &format!("#!{busybox} sh\n{Actor} bind {port} listen serve\n"));
+    let mut websockify = Websockify::start_auto(&format!("{port} -- {script}"));
+    visit_echo(Client::connect_once_open(port));
+    websockify.assert_alone_on(port);
+    websockify.wait_for_log(&[MOVED, &busybox, "which is statically linked"]);
+    assert_eq!(websockify.stop(), 0);
+}
+
 /// W14, as root: it changes its user by its file, whichever way it is linked.
 #[test]
 fn w14_a_setuid_program_is_wrapped_in_every_way() {
