@@ -25,6 +25,7 @@ xdpyinfo:x11-utils
 /usr/share/novnc/vnc.html:novnc
 redis-server:redis-server
 nginx:nginx-light
+haproxy:haproxy
 chromium:chromium
 python3:python3
 socat:socat
@@ -40,6 +41,7 @@ man:man-db
 fish:fish
 zsh:zsh
 groff:groff-base
+lintian:lintian
 '
 
 # The servers lie in sbin, which a user's PATH often lacks.

@@ -121,6 +121,39 @@ fn for_f68_skips() {
     assert!(!crate::support::needs(&["no-such-program", "sh", "nor-this"]));
 }
 
+/// F68: what a test needs is installed: where it is missing in continuous integration, the test fails.
+#[test]
+fn f68_every_program_that_a_test_needs_is_installed() {
+    // Of packages that every Debian has, of those that come with others, and what .ci/run installs.
+    let there = "chroot dpkg-deb grep mount nsenter ps runuser setpriv sh sha256sum su tar timeout unshare \
+                 inetd journalctl cargo-deb no-such-program nor-this";
+    let packages =
+        std::fs::read_to_string(crate::support::root().join("tests/packages.sh")).unwrap();
+    let installed = |program: &str| {
+        let line = format!("\n{program}:");
+        packages.contains(&line) || there.split_whitespace().any(|name| name == program)
+    };
+    let mut pending = vec![crate::support::root().join("tests")];
+    let mut asked = std::collections::BTreeSet::new();
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for list in text
+                .split(concat!("needs(", "&["))
+                .skip(1)
+                .map(|rest| rest.split(']').next().unwrap())
+            {
+                asked.extend(list.split('"').skip(1).step_by(2).map(str::to_owned));
+            }
+        }
+    }
+    assert!(asked.contains("haproxy"), "{asked:?}");
+    asked.retain(|program| !installed(program));
+    assert!(asked.is_empty(), "not in tests/packages.sh: {asked:?}");
+}
+
 /// F65: with the soft limit that systems have, and a smaller one.
 #[test]
 fn f65_tests_may_have_many_files_open() {

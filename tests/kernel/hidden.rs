@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Actor, Client, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root,
-    skip_even_in_ci, stays, wait_for, wait_until, who_listens,
+    skip_even_in_ci, wait_for, wait_until, who_listens,
 };
 use crate::wrap::Notes;
 
@@ -89,9 +89,7 @@ fn f4_a_hidden_program_is_bridged_to_and_stopped() {
         ] {
             let mut websockify = stage.start("", mode, &stage.actor(&way));
             stage.echoes();
-            stays(Duration::from_millis(300), "one instance", || {
-                websockify.logged(&["program started"]).len() == 1
-            });
+            websockify.assert_one_instance_for(Duration::from_millis(300));
             assert_eq!(websockify.stop(), 0, "{mode}: {way}");
             assert_said_once(&websockify);
             assert_eq!(websockify.remnants(), [], "{mode}: {way}");
@@ -120,9 +118,7 @@ fn f4_a_hidden_daemon_counts_as_running() {
     stage.echoes();
     websockify.wait_for_log(&["has daemonized"]);
     // A second one would come after 0.1 s.
-    stays(Duration::from_secs(1), "one daemon", || {
-        websockify.logged(&["program started"]).len() == 1
-    });
+    websockify.assert_one_instance_for(Duration::from_secs(1));
     let [daemon] = &who_listens(websockify.tree())[..] else { panic!("one process listens") };
     daemon.signal(Signal::SIGKILL);
     websockify.nth_start(2);
@@ -164,9 +160,7 @@ fn f4_a_program_that_has_become_another_user_is_named_and_the_status_is_1() {
         let mut websockify = stage.start(",+setuid", "respawn", &stage.actor(&way));
         stage.echoes();
         let program = wait_for("the program", || who_listens(websockify.tree()).pop());
-        stays(Duration::from_millis(500), "one instance", || {
-            websockify.logged(&["program started"]).len() == 1
-        });
+        websockify.assert_one_instance_for(Duration::from_millis(500));
         assert_eq!(websockify.stop(), 1);
         assert_said_once(&websockify);
         assert!(program.is_alive());

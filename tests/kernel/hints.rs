@@ -5,9 +5,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::thread;
 
 use super::share_until;
-use crate::support::{Actor, Client, Websockify, free_port, wait_until};
+use crate::support::{Actor, Client, Websockify, free_port};
 
-/// F14: it used as much of a processor's time as the program itself.
+/// F14: it used as much of a processor's time as the program itself, which is a whole one's.
 #[test]
 fn f14_a_program_that_calls_listen_without_end_costs_little() {
     let port = free_port();
@@ -15,10 +15,10 @@ fn f14_a_program_that_calls_listen_without_end_costs_little() {
         Websockify::start(&format!("{port} -- {Actor} bind {port} listen-without-end"));
     websockify.wait_until_open();
     let program = websockify.leader();
-    let (ours, theirs) = (websockify.cpu_seconds(), program.cpu_seconds());
-    wait_until("half a second of the program's", || program.cpu_seconds() - theirs > 0.5);
-    let (ours, theirs) = (websockify.cpu_seconds() - ours, program.cpu_seconds() - theirs);
-    assert!(ours < 0.4 * theirs, "{ours} s, where the program used {theirs}");
+    let began = program.cpu_seconds();
+    // Not beside the program's: on a busy machine that has as little of it as we have.
+    let share = share_until(&websockify, || program.cpu_seconds() - began > 0.5);
+    assert!(share < 0.4, "{share:.2} of a processor");
     assert_eq!(websockify.stop(), 0);
 }
 

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    Actor, Client, Process, Websockify, free_port, has_ipv6, is_refused, listeners_of, needs, stays,
+    Actor, Client, Process, Websockify, free_port, has_ipv6, is_refused, listeners_of, needs,
 };
 
 /// Whether the program's first process is the one that stays.
@@ -73,9 +73,7 @@ impl Server<'_> {
             websockify.wait_for_log(&["program has daemonized as"]);
         }
         // A wrong judgement of what runs would start another one after 0.1 s.
-        stays(Duration::from_millis(500), "one instance", || {
-            websockify.logged(&["program started"]).len() == 1
-        });
+        websockify.assert_one_instance_for(Duration::from_millis(500));
         assert_eq!(websockify.logged(&["has daemonized"]).is_empty(), self.place == Foreground);
         kill(&websockify);
         websockify.nth_start(2);

@@ -5,6 +5,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::pty::openpty;
 use nix::sys::signal::Signal;
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 use super::network::{has_ipv6, listeners_of, listening};
 use super::output::Heard;
 use super::process::{Process, below, everyone};
-use super::wait::{wait_for, wait_until};
+use super::wait::{stays, wait_for, wait_until};
 
 /// The binary under test.
 pub(crate) const WEBSOCKIFY: &str = env!("CARGO_BIN_EXE_websockify");
@@ -167,6 +168,13 @@ impl Websockify {
     pub(crate) fn logged(&self, parts: &[&str]) -> Vec<String> {
         let has_all = |line: &String| parts.iter().all(|part| line.contains(part));
         self.err.lines().into_iter().filter(has_all).collect()
+    }
+
+    /// Fails if another instance of the program is started within `window`. The log of the first may come
+    /// after the port is open.
+    pub(crate) fn assert_one_instance_for(&self, window: Duration) {
+        self.wait_for_log(&["program started"]);
+        stays(window, "one instance", || self.logged(&["program started"]).len() == 1);
     }
 
     /// The warnings up to now, but for that of every start without a certificate (T2).

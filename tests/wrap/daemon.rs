@@ -204,9 +204,7 @@ fn w5_a_daemon_ends_with_the_last_of_those_that_listen() {
     let holders = holders();
     holders[0].signal(Signal::SIGKILL);
     // A respawn would follow at once, or after 0.1 s.
-    stays(Duration::from_millis(700), "one instance", || {
-        websockify.logged(&["program started"]).len() == 1
-    });
+    websockify.assert_one_instance_for(Duration::from_millis(700));
     Client::connect(port).read_line();
     holders[1].signal(Signal::SIGKILL);
     websockify.nth_start(2);
@@ -224,9 +222,7 @@ fn w5_a_daemon_does_not_live_on_in_a_helper_that_had_its_listener_for_a_moment()
     wait_until("one listening process", || holders().len() == 1);
     Client::connect_once_open(port).read_line();
     // The looks that follow each other after a daemon was seen.
-    stays(Duration::from_secs(2), "one instance", || {
-        websockify.logged(&["program started"]).len() == 1
-    });
+    websockify.assert_one_instance_for(Duration::from_secs(2));
     holders()[0].signal(Signal::SIGKILL);
     websockify.nth_start(2);
 }
@@ -260,9 +256,7 @@ fn w5_an_instance_goes_on_while_one_of_its_processes_listens() {
     notes.give("gate");
     wait_until("the end of the first daemon", || !first.is_alive());
     // Another instance would come at once, or after 0.1 s.
-    stays(Duration::from_millis(700), "one instance", || {
-        websockify.logged(&["program started"]).len() == 1
-    });
+    websockify.assert_one_instance_for(Duration::from_millis(700));
     Client::connect(port).read_line();
     websockify.tree().iter().for_each(|process| process.signal(Signal::SIGKILL));
     websockify.nth_start(2);

@@ -24,7 +24,10 @@ pub(crate) enum Signal {
 
 /// The signals that websockify listens to.
 pub(crate) struct Signals {
-    stream: signal_hook_tokio::Signals,
+    /// Apart from SIGCHLD: one stream tells signals by their numbers, and begins with the first again only
+    /// after a moment without any. Where children end all the time there is no such moment.
+    asked: signal_hook_tokio::Signals,
+    children: signal_hook_tokio::Signals,
     /// SIGHUP from a terminal that closed is a stop: who would see the rest?
     hangup_stops: bool,
 }
@@ -38,8 +41,15 @@ impl Signals {
         let caught = || CAUGHT.into_iter().filter(|signal| *signal != SIGHUP || !ignored);
         let unblocked = caught().map(signal::Signal::try_from);
         unblocked.collect::<nix::Result<SigSet>>()?.thread_unblock()?;
-        let stream = signal_hook_tokio::Signals::new(caught())?;
-        Ok(Self { stream, hangup_stops: io::stderr().is_terminal() })
+        Self::tell(caught().filter(|signal| *signal != SIGCHLD))
+    }
+
+    fn tell(asked: impl Iterator<Item = i32>) -> io::Result<Self> {
+        Ok(Self {
+            asked: signal_hook_tokio::Signals::new(asked)?,
+            children: signal_hook_tokio::Signals::new([SIGCHLD])?,
+            hangup_stops: io::stderr().is_terminal(),
+        })
     }
 
     /// Waits until one asks us to stop. Cancel-safe.
@@ -47,16 +57,23 @@ impl Signals {
         while self.next().await != Signal::Stop {}
     }
 
-    /// The next signal. Cancel-safe.
+    /// The next signal, what somebody asks for first. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
+        // A stream that always has something would keep the runtime from looking at anything else.
+        tokio::task::consume_budget().await;
         loop {
-            match self.stream.next().await {
+            let signal = tokio::select! {
+                biased;
+                signal = self.asked.next() => signal,
+                child = self.children.next() => child,
+            };
+            match signal {
                 Some(SIGCHLD) => return Signal::Child,
                 Some(SIGHUP) if !self.hangup_stops => return Signal::Reload,
                 // Caught, so that the write fails instead, and a full recording ends no session.
                 Some(SIGXFSZ) => {}
                 Some(_) => return Signal::Stop,
-                // The stream ends only when its handle is closed, which nobody does.
+                // A stream ends only when its handle is closed, which nobody does.
                 None => std::future::pending().await,
             }
         }
@@ -67,4 +84,29 @@ impl Signals {
 fn ignores_hangup() -> bool {
     let status = Process::myself().and_then(|us| us.status());
     status.is_ok_and(|status| status.sigign & (1 << (SIGHUP - 1)) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::{Signal as Raised, raise};
+
+    use super::*;
+
+    /// W9: a program whose processes end all the time does not keep us from being stopped.
+    #[tokio::test]
+    async fn w9_what_is_asked_for_is_heard_while_children_end_without_a_pause() {
+        let mut signals = Signals::tell([SIGHUP].into_iter()).unwrap();
+        raise(Raised::SIGCHLD).unwrap();
+        assert_eq!(signals.next().await, Signal::Child);
+        raise(Raised::SIGCHLD).unwrap();
+        raise(Raised::SIGHUP).unwrap();
+        // The runtime looks for what is new on a pipe after some rounds.
+        for _ in 0..1000 {
+            raise(Raised::SIGCHLD).unwrap();
+            if signals.next().await != Signal::Child {
+                return;
+            }
+        }
+        panic!("only children were told of");
+    }
 }
