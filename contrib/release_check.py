@@ -111,9 +111,10 @@ def bridges(*websockify, certificate=None, cwd="/"):
             session(port, b"hello", b"olleh", tls=bool(certificate))
 
 
-def wraps(*websockify, program=("python3", "-m", "http.server", "PORT")):
-    """A web server of somebody else's, started by websockify, its port moved."""
-    with tempfile.TemporaryDirectory() as directory:
+def wraps(*websockify, program=("python3", "-m", "http.server", "PORT"), directory=None):
+    """A web server, somebody else's by default, started by websockify, its port moved. It serves a directory's page."""
+    with contextlib.ExitStack() as stack:
+        directory = directory or stack.enter_context(tempfile.TemporaryDirectory())
         pathlib.Path(directory, "page").write_text("a page of the wrapped server")
         port = str(free_port())
         program = [port if word == "PORT" else word for word in program]
@@ -208,7 +209,15 @@ class Checks:
         with tarfile.open(image) as files, tarfile.open(fileobj=files.extractfile("layer.tar")) as layer:
             layer.extractall(root)
         bridges("chroot", "--userspec=65534:65534", str(root), "/usr/bin/websockify")
-        self.ran(image, "bridges in a root directory with nothing else, as nobody")
+        # As a container has it: with /proc and /dev. No other program is there to be wrapped.
+        for place in ("proc", "dev", "srv"):
+            (root / place).mkdir()
+        (root / "dev/null").touch()
+        entered = """mount -t proc proc "$0/proc" && mount --bind /dev/null "$0/dev/null" &&
+                     exec chroot --userspec=65534:65534 "$0" "$@\""""
+        contained = ("unshare", "--mount", "sh", "-c", entered, str(root), "/usr/bin/websockify")
+        wraps(*contained, program=("/usr/bin/websockify", "PORT", "--web=/srv", "127.0.0.1:1"), directory=root / "srv")
+        self.ran(image, "bridges in a root directory with nothing else, as nobody", "wraps its own websockify there")
 
 
 def main():
