@@ -1,4 +1,7 @@
-//! Reverse proxies before us, as Debian has them.
+//! Reverse proxies before us, as Debian has them (A3, A4).
+
+mod limits;
+mod whose;
 
 use std::fs;
 use std::path::Path;

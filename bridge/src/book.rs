@@ -301,7 +301,7 @@ mod tests {
     fn begin(book: &Arc<Book>) -> Option<Session> {
         let destination = Address { host: "localhost".into(), port: 9 };
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
-        let peer = Peer { address, tls: None, certificate: None };
+        let peer = Peer::new(address);
         book.begin(Arc::new(peer), Arc::new(destination.into()), None)
     }
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use tokio::time::timeout_at;
 use tracing::info;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Door};
 use crate::book::{Book, Entry};
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Access, Config};
 use crate::http::{self, Upgraded};
 use crate::net::Socket;
 use crate::peer::{Peer, PeerAddress, TlsVersion};
@@ -47,12 +47,14 @@ impl Shared {
 /// Attends to a connection until it ends, and records its session if it becomes one (B10).
 pub(crate) async fn attend(
     io: Socket,
-    address: PeerAddress,
+    peer: Peer,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) {
     // A session lives long and its handshake does not: what that needs is freed here.
-    let received = Box::pin(receive(io, address, Arc::clone(&shared), shutdown.clone())).await;
+    let mut address = peer.address;
+    let received = receive(io, peer, &mut address, Arc::clone(&shared), shutdown.clone());
+    let received = Box::pin(received).await;
     let (ticket, stream, codec, version, path) = match received {
         Ok(Upgraded { ticket, stream, upgrade }) => {
             (ticket, stream, upgrade.codec(), upgrade.version, shown_path(upgrade))
@@ -68,6 +70,7 @@ pub(crate) async fn attend(
         session = id,
         client = %peer.address.client(),
         port = peer.address.port(),
+        via = peer.via.as_deref().map(display),
         version,
         path = &*path,
         target = %destination,
@@ -75,7 +78,7 @@ pub(crate) async fn attend(
         name = peer.certificate,
         "session started: {}, {} to {}, version {}, path {:?}{}",
         id,
-        peer.address,
+        peer.whence(),
         destination,
         version,
         path,
@@ -88,6 +91,7 @@ pub(crate) async fn attend(
         session = id,
         client = %peer.address.client(),
         port = peer.address.port(),
+        via = peer.via.as_deref().map(display),
         version,
         path = &*path,
         target = %destination,
@@ -100,7 +104,7 @@ pub(crate) async fn attend(
         reason,
         "session ended: {}, {} after {:.1} s, {} bytes sent, {} received, code {code}{}",
         id,
-        peer.address,
+        peer.whence(),
         duration.as_secs_f64(),
         session.sent(),
         session.received(),
@@ -133,22 +137,25 @@ fn in_quotes(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(" {reason:?}") }
 }
 
+/// `address` becomes the client's, if a proxy says that it is another.
 async fn receive(
     io: Socket,
-    address: PeerAddress,
+    peer: Peer,
+    address: &mut PeerAddress,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) -> Result<Upgraded, NoSession> {
     let began = tokio::time::Instant::now();
     let Config { head_timeout, access, .. } = &*shared.config;
+    let door = &shared.admission.door;
     let accepted = tokio::select! {
         () = shutdown.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
         accepted = timeout_at(
             began + *head_timeout,
-            tls::accept(io, address, access),
+            accept(io, peer, address, access, door),
         ) => accepted.map_err(|_| NoSession::TimedOut)?,
     };
-    let (stream, peer) = match accepted {
+    let (stream, peer) = match accepted? {
         Ok(accepted) => accepted,
         Err((why, io)) => {
             if let Some(io) = io {
@@ -165,6 +172,21 @@ async fn receive(
         }
         received => received,
     }
+}
+
+/// What goes before the first request: a trusted proxy says whose the connection is, and TLS.
+async fn accept(
+    mut io: Socket,
+    mut peer: Peer,
+    address: &mut PeerAddress,
+    access: &Access,
+    door: &Door,
+) -> Result<tls::Accepted, NoSession> {
+    if door.is_to_introduce(&peer) {
+        peer = door.introduced(&mut io, peer).await?;
+        *address = peer.address;
+    }
+    Ok(tls::accept(io, peer, access).await)
 }
 
 #[cfg(test)]
@@ -204,10 +226,11 @@ mod tests {
             config,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let peer = listener.local_addr().unwrap();
-        let io = TcpStream::connect(peer).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let io = TcpStream::connect(address).await.unwrap();
+        let peer = Peer::new(address.into());
         let (_sender, shutdown) = watch::channel(Shutdown::Run);
-        let size = size_of_val(&attend(io.into(), peer.into(), shared, ShutdownWatch(shutdown)));
+        let size = size_of_val(&attend(io.into(), peer, shared, ShutdownWatch(shutdown)));
         assert!(size <= 1600, "{size} bytes");
     }
 }

@@ -6,8 +6,10 @@
 use ::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use tracing::{debug, info, warn};
 
+use crate::admission::Closed;
 use crate::error_text::error_text;
 use crate::peer::{Peer, PeerAddress};
+use crate::proxies::Silence;
 use crate::redact;
 use crate::tls::Failure;
 
@@ -18,13 +20,15 @@ pub const UNADMITTED: &str = "unadmitted";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoSession {
     #[error("closed by the client")]
-    Closed,
+    Left,
     #[error("the bridge takes no more sessions")]
     NoMore,
     #[error("no request in time")]
     TimedOut,
     #[error("{0}")]
     Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Closed(#[from] Closed),
     #[error("{0}")]
     NotAccepted(#[from] Failure),
     #[error("{}", error_text(.0))]
@@ -52,6 +56,13 @@ pub(crate) fn unknown_protocols(peer: &Peer, headers: &HeaderMap) {
 pub(crate) fn ended(address: PeerAddress, why: &NoSession) {
     let (client, port) = (address.client(), address.port());
     match why {
+        NoSession::Closed(Closed::Silence(Silence::Malformed(why))) => warn!(
+            target: UNADMITTED, %client, port,
+            "cannot tell whose connection a trusted proxy has passed on: {client}: {why}"
+        ),
+        NoSession::Closed(why @ (Closed::Stranger | Closed::FarTooMany)) => {
+            info!(target: UNADMITTED, %client, port, "closed a connection: {client}: {why}");
+        }
         NoSession::NotAccepted(why @ Failure::Handshake(_)) => {
             info!(target: UNADMITTED, %client, port, "{why}: {client}");
         }

@@ -142,7 +142,7 @@ mod tests {
         lines: &[(&str, &str)],
     ) -> Result<(), Denial> {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
-        let peer = Peer { address, tls: None, certificate: name.map(Into::into) };
+        let peer = Peer { certificate: name.map(Into::into), ..Peer::new(address) };
         // The old drafts have no such header.
         let is_hybi = !version.starts_with("hixie");
         let version = is_hybi.then_some(("Sec-WebSocket-Version", version));

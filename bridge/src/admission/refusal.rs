@@ -20,6 +20,9 @@ use crate::redact;
 use crate::unadmitted::UNADMITTED;
 use crate::ws::{NoUpgrade, VERSIONS};
 
+/// When a client may come again that has too many connections, seconds.
+const RETRY: u64 = 10;
+
 /// A request's refusal.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -38,6 +41,8 @@ pub(crate) struct Refusal {
 enum Reason {
     /// As the client is told.
     Text,
+    /// It is none of those who may connect.
+    Stranger,
     /// The client has not shown what it must.
     Denied(Denial),
     /// A helper turns it away.
@@ -56,6 +61,17 @@ impl Refusal {
     /// To a handshake that comes too late (B8).
     pub(super) fn no_more_sessions() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no more sessions").closing()
+    }
+
+    /// To a client that is none of those who may connect (A4).
+    pub(super) fn stranger() -> Self {
+        Self { reason: Reason::Stranger, ..Self::new(StatusCode::FORBIDDEN, "forbidden") }
+    }
+
+    /// To a client that has as many connections as one may have.
+    pub(super) fn one_too_many() -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too many connections")
+            .with(RETRY_AFTER, HeaderValue::from(RETRY))
     }
 
     /// To a client that has not shown what it must (T4). Whoever has guessed has to come again, and waits.
@@ -121,6 +137,10 @@ impl Refusal {
             (Reason::Text, _) => info!(
                 target: UNADMITTED, %client, port, path, status,
                 "refused a handshake: {client}: {} ({status} for {path:?})", self.text
+            ),
+            (Reason::Stranger, _) => info!(
+                target: UNADMITTED, %client, port, path, status,
+                "refused a client: {client}: none of those who may connect ({status} for {path:?})"
             ),
             // A browser begins so, before it asks its user.
             (Reason::Denied(Denial::NoCredentials), _) => info!(

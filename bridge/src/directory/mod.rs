@@ -31,7 +31,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::destination::{Destination, Endpoint};
 use crate::net::Lookups;
-pub use allowed::{Allowed, Network, Ports, Rule};
+pub use allowed::{Allowed, Ports, Rule};
 pub(crate) use failure::NoDestination;
 pub use failure::SourceError;
 use failure::{LATE, PATIENCE};

@@ -1,0 +1,207 @@
+//! Whose a connection is that a proxy has passed on (A3): by real proxies, and by hand where those behave too well.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+
+use super::{Proxy, nginx, websockify};
+use crate::support::{
+    Caller, Client, DEADLINE, SERVERS, Websockify, ask, free_port, has_ipv6, needs,
+    read_to_end, text_of, wait_until,
+};
+
+/// What a handshake has besides.
+const UPGRADE: [&str; 5] = [
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Origin: http://x",
+];
+
+/// A connection to this port from an address of loopback, of which there are many.
+pub(super) fn dial_from(last: u8, port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
+    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.into()
+}
+
+fn session(stream: TcpStream, port: u16) -> Client {
+    Client::over(stream, (Ipv4Addr::LOCALHOST, port).into()).unwrap()
+}
+
+/// The status of the answer to a handshake with these headers besides.
+pub(super) fn upgraded(stream: &mut TcpStream, headers: &[&str]) -> u16 {
+    ask(stream, "/", &[&UPGRADE[..], headers].concat()).status
+}
+
+/// A HAProxy with this configuration, which has it listen on `port`.
+pub(super) fn haproxy(directory: &Path, text: &str, port: u16) -> Proxy {
+    let configuration = directory.join("haproxy.cfg");
+    let defaults = "defaults\n timeout connect 5s\n timeout client 20s\n timeout server 20s\n";
+    fs::write(&configuration, format!("global\n{defaults}{text}")).unwrap();
+    let proxy = Proxy::start(Command::new("haproxy").arg("-db").arg("-f").arg(&configuration));
+    wait_until("haproxy listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+    proxy
+}
+
+/// The session of this number is this client's, through a proxy at 127.0.0.1, at both its ends.
+fn assert_named(websockify: &Websockify, session: u32, client: &str) {
+    for record in ["session started", "session ended"] {
+        let line = websockify.wait_for_log(&[&format!("{record}: {session}, ")]);
+        assert!(line.contains(&format!(": {session}, {client} via 127.0.0.1:")), "{line}");
+    }
+}
+
+/// A3: in TCP mode, HAProxy names the client before its bytes; also where they are TLS.
+#[test]
+fn a3_haproxy_names_clients_by_proxy_headers() {
+    if !needs(&["haproxy"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let certificate = directory.path().join("self.pem");
+    fs::write(&certificate, SERVERS.issue("localhost").pem()).unwrap();
+    let (websockify, to) = websockify(&format!(
+        "--trusted-proxy=127.0.0.1 --proxy-protocol --cert={}",
+        certificate.display()
+    ));
+    let mut number = 0;
+    for word in ["send-proxy", "send-proxy-v2", "send-proxy-v2-ssl-cn"] {
+        let port = free_port();
+        let v6 = if has_ipv6() { format!(" bind [::1]:{port}\n") } else { String::new() };
+        let text = format!(
+            "listen bridge\n mode tcp\n bind 127.0.0.1:{port}\n{v6} server one 127.0.0.1:{to} {word}\n"
+        );
+        let _haproxy = haproxy(directory.path(), &text, port);
+        let mut streams = vec![dial_from(7, port)];
+        if has_ipv6() {
+            streams.push(TcpStream::connect(("::1", port)).unwrap());
+        }
+        for stream in streams {
+            let address = stream.local_addr().unwrap();
+            let mut client = session(stream, port);
+            client.send("hello");
+            assert_eq!(client.read(5), b"hello");
+            assert_eq!(client.close().code, 1000);
+            number += 1;
+            assert_named(&websockify, number, &address.to_string());
+        }
+        let mut caller = Caller::anonymous().call_over(dial_from(8, port)).unwrap();
+        assert_eq!(caller.upgrade(13, &[]), Ok(101));
+        caller.exchange(b"hello");
+        number += 1;
+        let started = format!("session started: {number}, 127.0.0.8:");
+        websockify.wait_for_log(&[&started, " via 127.0.0.1:", "tls 1.3"]);
+    }
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
+}
+
+/// A3: HAProxy's health checks are nobody's: no session, no record, no count, in both versions.
+#[test]
+fn a3_haproxys_own_checks_are_no_client() {
+    if !needs(&["haproxy"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let options = "--trusted-proxy=127.0.0.1 --proxy-protocol --allow-from=127.0.0.7 \
+        --max-connections-per-client=1";
+    let (websockify, to) = websockify(&format!("{options} --web={}", directory.path().display()));
+    let (port, status) = (free_port(), free_port());
+    let text = format!(
+        "listen bridge\n mode http\n bind 127.0.0.1:{port}\n option httpchk\n \
+         server one 127.0.0.1:{to} send-proxy-v2 check inter 20ms fall 1 rise 1\n\
+         frontend status\n mode http\n bind 127.0.0.1:{status}\n stats enable\n stats uri /\n"
+    );
+    let _haproxy = haproxy(directory.path(), &text, port);
+    let checked = || {
+        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, status)) else {
+            return String::new();
+        };
+        stream.write_all(b"GET /;csv HTTP/1.0\r\n\r\n").unwrap();
+        text_of(&read_to_end(&mut stream))
+    };
+    wait_until("a check that is good", || checked().contains("L7OK,204"));
+    let client = session(dial_from(7, port), port);
+    assert_eq!(client.close().code, 1000);
+    websockify.wait_for_log(&["session ended: 1, 127.0.0.7:", " via 127.0.0.1:"]);
+    assert!(checked().contains("L7OK,204"));
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
+}
+
+/// A3: in HTTP mode, by the headers of each request, as HAProxy is told to set them.
+#[test]
+fn a3_haproxy_names_clients_by_request_headers() {
+    if !needs(&["haproxy"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let (websockify, to) = websockify("--trusted-proxy=127.0.0.1");
+    let mut number = 0;
+    for (directive, has_port) in [
+        ("http-request set-header X-Forwarded-For %[src]", false),
+        ("http-request set-header X-Forwarded-For %[src]:%[src_port]", true),
+        ("http-request set-header Forwarded for=\\\"%[src]:%[src_port]\\\";proto=http", true),
+        ("http-request del-header X-Forwarded-For\n option forwardfor", false),
+    ] {
+        let port = free_port();
+        let text = format!(
+            "listen bridge\n mode http\n bind 127.0.0.1:{port}\n {directive}\n \
+             server one 127.0.0.1:{to}\n"
+        );
+        let _haproxy = haproxy(directory.path(), &text, port);
+        let mut stream = dial_from(7, port);
+        let address = stream.local_addr().unwrap();
+        // What the client says itself is replaced.
+        let headers: &[&str] = if directive.contains("Forwarded for") {
+            &["Forwarded: for=198.51.100.1"]
+        } else {
+            &["X-Forwarded-For: 198.51.100.1"]
+        };
+        assert_eq!(upgraded(&mut stream, headers), 101, "{directive}");
+        drop(stream);
+        number += 1;
+        let shown = if has_port { address.to_string() } else { address.ip().to_string() };
+        assert_named(&websockify, number, &shown);
+    }
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
+}
+
+/// A3: nginx adds the client to what was sent, and may keep one connection for many clients.
+#[test]
+fn a3_nginx_names_clients_by_request_headers() {
+    if !needs(&["nginx"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let (websockify, to) = websockify("--trusted-proxy=127.0.0.0/30");
+    let upgrade = "proxy_http_version 1.1;\nproxy_set_header Upgrade $http_upgrade;\n\
+        proxy_set_header Connection $http_connection;\n";
+    let mut number = 0;
+    for (directive, header) in [
+        ("proxy_set_header X-Forwarded-For $remote_addr;", "X-Forwarded-For: 198.51.100.1"),
+        (
+            "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
+            "X-Forwarded-For: 198.51.100.1, <script>",
+        ),
+        ("proxy_set_header Forwarded \"for=$remote_addr\";", "Forwarded: for=198.51.100.1"),
+    ] {
+        let place = TempDir::new_in(directory.path()).unwrap();
+        let (_nginx, port) = nginx(place.path(), to, &format!("{upgrade}{directive}"));
+        for last in [7, 8] {
+            let mut stream = dial_from(last, port);
+            assert_eq!(upgraded(&mut stream, &[header]), 101, "{directive}");
+            drop(stream);
+            number += 1;
+            assert_named(&websockify, number, &format!("127.0.0.{last}"));
+        }
+    }
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
+}
