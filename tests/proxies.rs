@@ -1,5 +1,6 @@
-//! Reverse proxies before us, as Debian has them (A3, A4).
+//! Reverse proxies before us, as Debian has them (A3–A5).
 
+mod fail2ban;
 mod limits;
 mod whose;
 

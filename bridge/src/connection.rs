@@ -6,15 +6,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::time::timeout_at;
-use tracing::info;
 
+use crate::account::Account;
 use crate::admission::{Admission, Door};
-use crate::book::{Book, Entry};
+use crate::book::Book;
 use crate::client::Client;
 use crate::config::{Access, Config};
 use crate::http::{self, Upgraded};
 use crate::net::Socket;
-use crate::peer::{Peer, PeerAddress, TlsVersion};
+use crate::peer::{Peer, PeerAddress};
 use crate::record::Recordings;
 use crate::redact;
 use crate::session::{self, Outbound};
@@ -55,86 +55,31 @@ pub(crate) async fn attend(
     let mut address = peer.address;
     let received = receive(io, peer, &mut address, Arc::clone(&shared), shutdown.clone());
     let received = Box::pin(received).await;
-    let (ticket, stream, codec, version, path) = match received {
+    let (ticket, stream, codec, account) = match received {
         Ok(Upgraded { ticket, stream, upgrade }) => {
-            (ticket, stream, upgrade.codec(), upgrade.version, shown_path(upgrade))
+            (ticket, stream, upgrade.codec(), account(upgrade))
         }
         Err(why) => return unadmitted::ended(address, &why),
     };
     let session = ticket.session();
     let tap = shared.tap(session.entry.id, codec.encoding());
     let mut client = Client::new(stream, codec, tap, session);
-    let session = Arc::clone(&client.session.entry);
-    let Entry { id, peer, destination, began, .. } = &*session;
-    info!(
-        session = id,
-        client = %peer.address.client(),
-        port = peer.address.port(),
-        via = peer.via.as_deref().map(display),
-        version,
-        path = &*path,
-        target = %destination,
-        tls = peer.tls.map(TlsVersion::number),
-        name = peer.certificate,
-        "session started: {}, {} to {}, version {}, path {:?}{}",
-        id,
-        peer.whence(),
-        destination,
-        version,
-        path,
-        encryption(peer)
-    );
-    session::bridge(&mut client, destination, &shared.outbound, &shared.turns, &mut shutdown).await;
+    let Shared { outbound, turns, .. } = &*shared;
+    session::bridge(&mut client, &account, outbound, turns, &mut shutdown).await;
     let (code, reason) = client.ending();
-    let duration = began.elapsed();
-    info!(
-        session = id,
-        client = %peer.address.client(),
-        port = peer.address.port(),
-        via = peer.via.as_deref().map(display),
-        version,
-        path = &*path,
-        target = %destination,
-        tls = peer.tls.map(TlsVersion::number),
-        name = peer.certificate,
-        sent = session.sent(),
-        received = session.received(),
-        duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-        code,
-        reason,
-        "session ended: {}, {} after {:.1} s, {} bytes sent, {} received, code {code}{}",
-        id,
-        peer.whence(),
-        duration.as_secs_f64(),
-        session.sent(),
-        session.received(),
-        in_quotes(reason)
-    );
+    account.ended(&client.session.entry, code, reason);
     if let Some(tap) = client.tap.take() {
         Box::pin(tap.finish()).await;
     }
 }
 
-/// The path as the log has it; the handshake is done with.
-fn shown_path(upgrade: Upgrade) -> Box<str> {
-    let shown = match redact::path(&upgrade.path) {
+/// What the log says of the handshake, which is done with.
+fn account(upgrade: Upgrade) -> Account {
+    let path = match redact::path(&upgrade.path) {
         Cow::Owned(shown) => shown,
         Cow::Borrowed(_) => upgrade.path,
     };
-    shown.into()
-}
-
-fn encryption(peer: &Peer) -> String {
-    let Some(version) = peer.tls.map(TlsVersion::number) else { return String::new() };
-    match &peer.certificate {
-        Some(name) => format!(", tls {version}, name {name:?}"),
-        None => format!(", tls {version}"),
-    }
-}
-
-/// A close reason behind its code.
-fn in_quotes(reason: &str) -> String {
-    if reason.is_empty() { String::new() } else { format!(" {reason:?}") }
+    Account { version: upgrade.version, path: path.into() }
 }
 
 /// `address` becomes the client's, if a proxy says that it is another.

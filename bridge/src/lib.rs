@@ -8,7 +8,7 @@
 //! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
 //! - `http` answers its requests until one is a handshake, which `ws` reads and `admission` lets in;
 //!   `unadmitted` records who was turned away; `questions` are what a helper outside of the bridge is asked,
-//! - `book` knows it from then on; `session` takes it to its `destination`: `net` connects to a service,
+//! - `book` knows it from then on, and `account` is what the log says of it; `session` takes it to its `destination`: `net` connects to a service,
 //!   and `program` holds and lets through those who go to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
 //!   framed by a codec of `ws`, and in `turns` where there is much of them; `standstill` says when
@@ -19,6 +19,7 @@
 //! The crate knows sockets and clocks; no command line, no process, no signal.
 #![deny(unsafe_code)]
 
+mod account;
 mod admission;
 mod book;
 mod buffer;

@@ -129,7 +129,7 @@ mod tests {
         let destination = Address { host: "localhost".into(), port: 9 };
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         let peer = Peer::new(address);
-        book.begin(Arc::new(peer), Arc::new(destination.into()), expires).unwrap()
+        book.begin(Arc::new(peer), Arc::new(destination.into()), None, expires).unwrap()
     }
 
     fn calls(session: &Session) -> Vec<Call> {

@@ -187,6 +187,52 @@ fn d2_sessions_are_records_with_fields() {
     assert_eq!(websockify.err.text(), "");
 }
 
+/// A5, A3: who, through whom, as whom, where to.
+#[test]
+fn a5_sessions_have_a_field_for_each_who() {
+    let Some(journal) = Journal::start() else { return };
+    let (service, port) = (echo_service(), free_port());
+    let target = service.target().replace("127.0.0.1", "localhost");
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("tokens");
+    std::fs::write(&file, format!("desk-one: {target}\n")).unwrap();
+    let mut websockify = journal.websockify(
+        &format!(
+            "--journald {port} --trusted-proxy=127.0.0.1 --target-config={} \
+             --auth-plugin=BasicHTTPAuth --auth-source=a:b",
+            file.display()
+        ),
+        |_| {},
+    );
+    journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "listening on");
+    let headers = [
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Authorization: Basic YTpi",
+        "X-Forwarded-For: 198.51.100.1",
+    ];
+    let (head, stream) = request(port, "/?token=desk-one", &headers);
+    assert_eq!(head.status, 101);
+    let via = stream.local_addr().unwrap().to_string();
+    drop(stream);
+    for message in ["session started", "session ended"] {
+        let record = journal.wait_for(&["WEBSOCKIFY_CLIENT=198.51.100.1"], message);
+        for (name, value) in [
+            ("WEBSOCKIFY_VIA", &*via),
+            ("WEBSOCKIFY_USER", "a"),
+            ("WEBSOCKIFY_TOKEN", "desk…"),
+            ("WEBSOCKIFY_TARGET", &target),
+            ("WEBSOCKIFY_TARGET_ADDRESS", &service.target()),
+        ] {
+            assert_eq!(text(&record, name), value, "{name}");
+        }
+        assert!(record.get("WEBSOCKIFY_PORT").is_none(), "the proxy has not said it: {record}");
+    }
+    assert_eq!(websockify.stop(), 0);
+}
+
 /// D2: warnings are 4 and errors 3; W11: the program's lines have its own name and process id, long
 /// ones come whole in pieces, and JOURNAL_STREAM is true of it (systemd.exec(5)).
 #[test]

@@ -21,6 +21,7 @@ use ::http::request::Parts;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::account::Login;
 use crate::book::{Book, Session};
 use crate::config::Config;
 use crate::destination::Destination;
@@ -28,6 +29,7 @@ use crate::directory::Directory;
 use crate::net::Lookups;
 use crate::peer::Peer;
 use crate::questions::Asked;
+use crate::redact;
 use auth::{Auth, Denial};
 pub(crate) use clients::Place;
 pub(crate) use door::{Closed, Door};
@@ -77,7 +79,8 @@ impl Admission {
         self.authenticate(head, peer)?;
         let meant = self.directory.destination(head, &self.lookups).await?;
         self.judge(head, peer, Some(&meant.destination)).await?;
-        let session = self.book.begin(Arc::clone(peer), meant.destination, meant.expires);
+        let login = Login::new(self.user(head), meant.token);
+        let session = self.book.begin(Arc::clone(peer), meant.destination, login, meant.expires);
         session.map(Ticket).ok_or_else(Refusal::no_more_sessions)
     }
 
@@ -103,6 +106,14 @@ impl Admission {
             None => Ok(()),
             Some(judge) => Box::pin(judge::check(judge, head, peer, destination)).await,
         }
+    }
+
+    /// The user that a client has let itself be known as, where somebody has looked at that.
+    fn user(&self, head: &Parts) -> Option<String> {
+        let has_shown = |auth: &watch::Receiver<Auth>| matches!(*auth.borrow(), Auth::Basic(_));
+        let is_looked_at = self.judge.is_some() || self.auth.as_ref().is_some_and(has_shown);
+        let user = is_looked_at.then(|| auth::user(&head.headers)).flatten()?;
+        Some(redact::text(&user).into_owned())
     }
 
     /// Whether a client has shown what it must, for whatever it asks.
