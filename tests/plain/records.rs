@@ -76,7 +76,10 @@ fn a5_both_records_name_the_target_and_its_address() {
     let target = service.target();
     let (_, number) = target.rsplit_once(':').unwrap();
     let websockify = Websockify::start(&format!("{port} localhost:{number}"));
-    Client::connect_once_open(port).close();
+    let mut client = Client::connect_once_open(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    client.close();
     let reached = format!(" to localhost:{number} (127.0.0.1:{number})");
     websockify.wait_for_log(&["session started: 1, 127.0.0.1:", &format!("{reached}, version 13")]);
     websockify.wait_for_log(&["session ended: 1, 127.0.0.1:", &format!("{reached} after ")]);

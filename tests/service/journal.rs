@@ -2,7 +2,7 @@
 //! with a `/run` of its own, so that neither the host's nor another test's is in the way. Only root
 //! can do that.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::{
-    Actor, Client, DEADLINE, Process, WEBSOCKIFY, Websockify, echo_service, free_port, needs,
-    needs_root, request, skip, text_of, wait_for, wait_until,
+    Actor, Client, DEADLINE, Process, WEBSOCKIFY, Websockify, echo_service, frame, free_port,
+    needs, needs_root, request, skip, text_of, wait_for, wait_until,
 };
 
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
@@ -213,8 +213,10 @@ fn a5_sessions_have_a_field_for_each_who() {
         "Authorization: Basic YTpi",
         "X-Forwarded-For: 198.51.100.1",
     ];
-    let (head, stream) = request(port, "/?token=desk-one", &headers);
+    let (head, mut stream) = request(port, "/?token=desk-one", &headers);
     assert_eq!(head.status, 101);
+    stream.write_all(&frame(0x82, b"hello")).unwrap();
+    stream.read_exact(&mut [0; 7]).unwrap();
     let via = stream.local_addr().unwrap().to_string();
     drop(stream);
     for message in ["session started", "session ended"] {
