@@ -117,8 +117,8 @@ fn a3_haproxys_own_checks_are_no_client() {
     let (websockify, to) = websockify(&format!("{options} --web={}", directory.path().display()));
     let (port, status) = (free_port(), free_port());
     let text = format!(
-        "listen bridge\n mode http\n bind 127.0.0.1:{port}\n option httpchk\n \
-         server one 127.0.0.1:{to} send-proxy-v2 check inter 20ms fall 1 rise 1\n\
+        "listen bridge\n mode http\n bind 127.0.0.1:{port}\n option httpchk\n timeout check 10s\n \
+         server one 127.0.0.1:{to} send-proxy-v2 check inter 100ms fall 9 rise 1\n\
          frontend status\n mode http\n bind 127.0.0.1:{status}\n stats enable\n stats uri /\n"
     );
     let _haproxy = haproxy(directory.path(), &text, port);
