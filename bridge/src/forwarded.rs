@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ::http::HeaderMap;
-use ::http::header::{FORWARDED, HeaderName};
+use ::http::header::{FORWARDED, HeaderName, HeaderValue};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -88,7 +88,7 @@ fn listed(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Result<Sa
 #[expect(clippy::option_option, reason = "a line, none, or too many")]
 fn line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<&'a [u8]>> {
     let mut lines = headers.get_all(name).iter();
-    let line = lines.next().map(|line| line.as_bytes());
+    let line = lines.next().map(HeaderValue::as_bytes);
     lines.next().is_none().then_some(line)
 }
 
@@ -157,74 +157,85 @@ fn is_obfuscated(text: &str) -> bool {
 
 /// What each element of a `Forwarded` says in `for`, if it does (RFC 7239, section 4). `None`: it is none.
 fn elements(value: &[u8]) -> Option<Vec<Option<Node>>> {
-    let mut rest = value.trim_ascii_start();
+    let mut rest = Rest(value);
     let mut nodes = Vec::new();
     loop {
         // Elements may be empty (RFC 9110, section 5.6.1), and pairs.
         let (mut node, mut is_there) = (None, false);
         loop {
-            if let Some((name, value, behind)) = pair(rest)? {
-                is_there = true;
-                if name.eq_ignore_ascii_case(b"for") {
-                    let second = node.replace(self::node(&value)?);
-                    second.is_none().then_some(())?;
+            rest.skip_blanks();
+            if !rest.is_between() {
+                let (name, value) = rest.pair()?;
+                let is_node = name.eq_ignore_ascii_case(b"for");
+                if is_node && node.replace(self::node(&value)?).is_some() {
+                    return None;
                 }
-                rest = behind.trim_ascii_start();
+                is_there = true;
+                rest.skip_blanks();
             }
-            match rest.strip_prefix(b";") {
-                Some(behind) => rest = behind.trim_ascii_start(),
-                None => break,
+            if !rest.eats(b';') {
+                break;
             }
         }
-        if is_there {
-            nodes.push(node);
-        }
-        if rest.is_empty() {
+        nodes.extend(is_there.then_some(node));
+        if rest.0.is_empty() {
             return Some(nodes);
         }
-        rest = rest.strip_prefix(b",")?.trim_ascii_start();
+        rest.eats(b',').then_some(())?;
     }
 }
 
-/// A name, its value, and what is behind them.
-type Pair<'a> = (&'a [u8], String, &'a [u8]);
+/// What is still to be read of a `Forwarded`.
+struct Rest<'a>(&'a [u8]);
 
-/// The pair that stands at the beginning, if there is one; outside `None`: something else does.
-fn pair(text: &[u8]) -> Option<Option<Pair<'_>>> {
-    let (name, rest) = token(text);
-    if name.is_empty() {
-        return matches!(rest.first(), None | Some(b';' | b',')).then_some(None);
+impl<'a> Rest<'a> {
+    fn skip_blanks(&mut self) {
+        self.0 = self.0.trim_ascii_start();
     }
-    let rest = rest.strip_prefix(b"=")?;
-    let (value, rest) = match rest.strip_prefix(b"\"") {
-        Some(quoted) => quoted_string(quoted)?,
-        None => {
-            let (value, rest) = token(rest);
-            (!value.is_empty()).then_some((value.to_vec(), rest))?
-        }
-    };
-    // None of what we look for is anything but ASCII.
-    let value = value.iter().copied().map(char::from).collect();
-    Some(Some((name, value, rest)))
-}
 
-/// RFC 9110, section 5.6.2. The colon is none of theirs, but some proxies do not quote what has one.
-fn token(text: &[u8]) -> (&[u8], &[u8]) {
-    let is_of_token =
-        |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:".contains(byte);
-    let end = text.iter().position(|byte| !is_of_token(byte)).unwrap_or(text.len());
-    text.split_at(end)
-}
+    /// Whether a pair has ended, or none is there.
+    fn is_between(&self) -> bool {
+        matches!(self.0.first(), None | Some(b';' | b','))
+    }
 
-/// RFC 9110, section 5.6.4: what is behind its first quote.
-fn quoted_string(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let mut value = Vec::new();
-    let mut bytes = text.iter().enumerate();
-    loop {
-        match bytes.next()? {
-            (at, b'"') => return Some((value, &text[at + 1..])),
-            (_, b'\\') => value.push(*bytes.next()?.1),
-            (_, byte) => value.push(*byte),
+    fn eats(&mut self, byte: u8) -> bool {
+        let behind = self.0.strip_prefix(&[byte]);
+        self.0 = behind.unwrap_or(self.0);
+        behind.is_some()
+    }
+
+    /// A name and its value.
+    fn pair(&mut self) -> Option<(&'a [u8], String)> {
+        let name = self.token()?;
+        self.eats(b'=').then_some(())?;
+        let value = if self.eats(b'"') { self.quoted_string()? } else { self.token()?.to_vec() };
+        // None of what we look for is anything but ASCII.
+        Some((name, value.into_iter().map(char::from).collect()))
+    }
+
+    /// RFC 9110, section 5.6.2: neither a colon nor a bracket, so that what has one must be quoted.
+    fn token(&mut self) -> Option<&'a [u8]> {
+        let is_of_token =
+            |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+        let end = self.0.iter().position(|byte| !is_of_token(byte)).unwrap_or(self.0.len());
+        let (token, rest) = self.0.split_at(end);
+        self.0 = rest;
+        (!token.is_empty()).then_some(token)
+    }
+
+    /// RFC 9110, section 5.6.4: what is behind its first quote.
+    fn quoted_string(&mut self) -> Option<Vec<u8>> {
+        let mut value = Vec::new();
+        let mut bytes = self.0.iter().enumerate();
+        loop {
+            match bytes.next()? {
+                (at, b'"') => {
+                    self.0 = &self.0[at + 1..];
+                    return Some(value);
+                }
+                (_, b'\\') => value.push(*bytes.next()?.1),
+                (_, byte) => value.push(*byte),
+            }
         }
     }
 }
@@ -314,7 +325,7 @@ mod tests {
             ("for=192.0.2.43, for=\"10.0.0.1\"", Some("192.0.2.43")),
             ("for=192.0.2.43,for=10.0.0.1;by=x , for=\"[::1]:80\"", Some("192.0.2.43")),
             ("for=\"192\\.0.2.43\"", Some("192.0.2.43")),
-            ("for=192.0.2.43:4711", Some("192.0.2.43:4711")),
+            ("for=\"192.0.2.43:4711\"", Some("192.0.2.43:4711")),
             ("for=\"192.0.2.43:_x\"", Some("192.0.2.43")),
             ("host=\"a, for=1.1.1.1\";for=192.0.2.43", Some("192.0.2.43")),
             ("for=192.0.2.43, for=unknown", None),
@@ -339,6 +350,7 @@ mod tests {
             "for=\"192.0.2.7",
             "for=\"192.0.2.7\\",
             "for=[::1]",
+            "for=192.0.2.43:4711",
             "for=2001:db8::7",
             "for=\"2001:db8::7\"",
             "for=x",

@@ -24,7 +24,7 @@ pub struct Networks {
 impl Network {
     /// None: no address has so many bits. A block of IPv4 addresses in IPv6 ones is the former.
     pub fn new(address: IpAddr, bits: u32) -> Option<Self> {
-        let Some(left) = length(address).checked_sub(bits) else { return None };
+        let left = length(address).checked_sub(bits)?;
         let canonical = address.to_canonical();
         match length(canonical).checked_sub(left) {
             Some(bits) => Some(Self { address: canonical, bits }),
