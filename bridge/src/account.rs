@@ -19,23 +19,6 @@ pub(crate) struct Account {
     pub(crate) path: Box<str>,
 }
 
-/// By what a client was let in, as the log may have it.
-#[derive(Debug, Default)]
-pub(crate) struct Login {
-    /// The user whose password it has shown.
-    pub(crate) user: Option<Box<str>>,
-    /// The beginning of its token.
-    pub(crate) token: Option<Box<str>>,
-}
-
-impl Login {
-    /// None: by neither.
-    pub(crate) fn new(user: Option<String>, token: Option<String>) -> Option<Box<Self>> {
-        let (user, token) = (user.map(Into::into), token.map(Into::into));
-        (user.is_some() || token.is_some()).then(|| Box::new(Self { user, token }))
-    }
-}
-
 /// The values that both records have.
 macro_rules! record {
     ($account:expr, $entry:expr, $($rest:tt)*) => {{

@@ -16,8 +16,8 @@ use std::time::Instant;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
-use crate::account::Login;
 use crate::destination::Destination;
+use crate::login::Login;
 use crate::peer::Peer;
 
 /// The sessions of one bridge.

@@ -3,9 +3,9 @@
 //! Knows no socket and no request.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use crate::admission::Place;
+use crate::clients::{ClientId, Place, Standing};
 
 /// A client, before and after it has a session.
 #[derive(Debug)]
@@ -25,16 +25,6 @@ pub(crate) struct Peer {
 /// Where a peer is, and the proxy before it.
 pub(crate) struct Whence<'a>(&'a Peer);
 
-/// Whether a client may ask for anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Welcome,
-    /// It is none of those who may.
-    Stranger,
-    /// It has as many connections as one client may have, without this one.
-    OneTooMany,
-}
-
 /// Where a client connects from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerAddress {
@@ -42,14 +32,6 @@ pub(crate) enum PeerAddress {
     Internet(SocketAddr),
     /// From this machine, through a Unix socket: who that was when it connected.
     Unix { user: u32, process: Option<i32> },
-}
-
-/// Which client it is, whichever connection it uses: what limits count by, and people search a log for. A
-/// user of this machine is to a Unix socket what an address is to a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum ClientId {
-    Address(IpAddr),
-    User(u32),
 }
 
 /// A version of TLS that we speak.
@@ -120,29 +102,6 @@ impl fmt::Display for PeerAddress {
                 write!(out, "{},pid={process}", self.client())
             }
             Self::Unix { process: None, .. } => self.client().fmt(out),
-        }
-    }
-}
-
-impl ClientId {
-    /// The client as limits count it: of IPv6, whoever has an address has the 2^64 beside it.
-    pub(crate) fn counted(self) -> Self {
-        match self {
-            Self::Address(IpAddr::V6(address)) if address.to_ipv4_mapped().is_none() => {
-                let [a, b, c, d, ..] = address.segments();
-                Self::Address(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
-            }
-            Self::Address(address) => Self::Address(address.to_canonical()),
-            user @ Self::User(_) => user,
-        }
-    }
-}
-
-impl fmt::Display for ClientId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(out),
-            Self::User(user) => write!(out, "unix:uid={user}"),
         }
     }
 }

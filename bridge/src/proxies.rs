@@ -6,15 +6,13 @@ use std::net::SocketAddr;
 
 use ::http::HeaderMap;
 use tokio::io::AsyncReadExt;
-use tracing::warn;
 
 use crate::error_text::error_text;
-use crate::forwarded;
+use crate::forwarded::{self, Doubt};
 use crate::net::Socket;
 use crate::network::Networks;
 use crate::peer::PeerAddress;
 use crate::proxy_header::{Header, Malformed, Progress, Reader};
-use crate::unadmitted::UNADMITTED;
 
 /// How much of a PROXY header is looked at at once: most are shorter.
 const PIECE: usize = 256;
@@ -56,17 +54,8 @@ impl Proxies {
     }
 
     /// Whose a request is that came from a trusted proxy, if it says so in a way that can only be the proxy's.
-    pub(crate) fn named(&self, headers: &HeaderMap, from: PeerAddress) -> Option<SocketAddr> {
-        let named = forwarded::client(headers, |address| self.trusted.have_address(address));
-        named.unwrap_or_else(|doubt| {
-            let (client, port) = (from.client(), from.port());
-            warn!(
-                target: UNADMITTED, %client, port,
-                "cannot tell whose request a trusted proxy has passed on: {client}: {doubt}, so that it counts as \
-                 the proxy's own"
-            );
-            None
-        })
+    pub(crate) fn named(&self, headers: &HeaderMap) -> Result<Option<SocketAddr>, Doubt> {
+        forwarded::client(headers, |address| self.trusted.have_address(address))
     }
 }
 

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use ::http::HeaderMap;
 
-use super::clients::Clients;
 use super::refusal::Refusal;
+use crate::clients::{Clients, Standing};
 use crate::config::Config;
 use crate::net::Socket;
 use crate::network::Networks;
-use crate::peer::{Peer, PeerAddress, Standing};
-use crate::proxies::{Proxies, Silence, Word, read_header};
+use crate::peer::{Peer, PeerAddress};
+use crate::proxies::{Proxies, Word, read_header};
 use crate::proxy_header::Header;
+use crate::unadmitted::{self, NoSession};
 
 /// What the clients of a bridge must pass first.
 #[derive(Debug)]
@@ -23,17 +24,6 @@ pub(crate) struct Door {
     allowed: Option<Networks>,
     /// Those who are there, if it matters how often.
     clients: Option<Arc<Clients>>,
-}
-
-/// Why a connection is closed before anything is asked for.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Closed {
-    #[error("none of those who may connect")]
-    Stranger,
-    #[error("far too many connections of one client")]
-    FarTooMany,
-    #[error("{0}")]
-    Silence(#[from] Silence),
 }
 
 impl Door {
@@ -46,13 +36,13 @@ impl Door {
     }
 
     /// Somebody has connected. Trusted proxies are neither counted nor turned away: they speak for others.
-    pub(crate) fn knock(&self, address: PeerAddress) -> Result<Peer, Closed> {
+    pub(crate) fn knock(&self, address: PeerAddress) -> Result<Peer, NoSession> {
         let mut peer = Peer::new(address);
         if self.proxies.trust(address) {
             return Ok(peer);
         }
         self.enter(&mut peer)?;
-        if peer.standing == Standing::Stranger { Err(Closed::Stranger) } else { Ok(peer) }
+        if peer.standing == Standing::Stranger { Err(NoSession::Stranger) } else { Ok(peer) }
     }
 
     /// Whether this peer has to say first whose its connection is.
@@ -61,7 +51,7 @@ impl Door {
     }
 
     /// Has a trusted proxy say whose its connection is.
-    pub(crate) async fn introduced(&self, io: &mut Socket, proxy: Peer) -> Result<Peer, Closed> {
+    pub(crate) async fn introduced(&self, io: &mut Socket, proxy: Peer) -> Result<Peer, NoSession> {
         let mut peer = match read_header(io).await? {
             // Nobody's but its own: it only looks whether we are there.
             Header::Local => return Ok(proxy),
@@ -78,7 +68,11 @@ impl Door {
         if !is_shared {
             return Arc::clone(peer);
         }
-        let mut asker = match self.proxies.named(headers, peer.address) {
+        let named = self.proxies.named(headers).unwrap_or_else(|doubt| {
+            unadmitted::unclear(peer.address, doubt);
+            None
+        });
+        let mut asker = match named {
             Some(client) => behind(client, peer.address),
             None => Peer::new(peer.address),
         };
@@ -102,7 +96,7 @@ impl Door {
     }
 
     /// Finds out how a client stands, and counts its connection.
-    fn enter(&self, peer: &mut Peer) -> Result<(), Closed> {
+    fn enter(&self, peer: &mut Peer) -> Result<(), NoSession> {
         if self.allowed.as_ref().is_some_and(|allowed| !allowed.have(peer.address)) {
             peer.standing = Standing::Stranger;
             return Ok(());
@@ -110,7 +104,7 @@ impl Door {
         let Some(clients) = &self.clients else { return Ok(()) };
         peer.standing = Standing::OneTooMany;
         let entered = clients.enter(peer.address.client());
-        let (place, standing) = entered.ok_or(Closed::FarTooMany)?;
+        let (place, standing) = entered.ok_or(NoSession::FarTooMany)?;
         (peer.standing, peer.place) = (standing, Some(Box::new(place)));
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Who gets a session: decided here alone, whichever way a handshake was read.
 //!
-//! - `door` knows who may ask for anything at all, `clients` how many connections each of them has,
+//! - `door` knows who may ask for anything at all,
 //! - `auth` knows what a client must show, `judge` asks a helper whether it is let in,
 //! - `penalty` makes those wait who guess passwords,
 //! - `refusal` is what the others are answered, and what the log says of them.
@@ -8,7 +8,6 @@
 //! Knows request heads and who sent them. Must not know how a head is read, nor how an answer is written.
 
 pub(crate) mod auth;
-mod clients;
 mod door;
 mod judge;
 mod penalty;
@@ -21,18 +20,17 @@ use ::http::request::Parts;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::account::Login;
 use crate::book::{Book, Session};
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::directory::Directory;
+use crate::login::Login;
 use crate::net::Lookups;
 use crate::peer::Peer;
 use crate::questions::Asked;
 use crate::redact;
 use auth::{Auth, Denial};
-pub(crate) use clients::Place;
-pub(crate) use door::{Closed, Door};
+pub(crate) use door::Door;
 use penalty::Penalties;
 pub(crate) use refusal::Refusal;
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::peer::ClientId;
+use crate::clients::ClientId;
 
 /// What the first wrong password costs. Each further one costs twice as much as the one before.
 const FIRST: Duration = Duration::from_secs(1);

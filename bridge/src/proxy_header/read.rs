@@ -312,7 +312,7 @@ mod tests {
             (0x20, 0x00, &[], Header::Local),
             (0x20, 0x11, &v4, Header::Local),
             // The family is ignored there.
-            (0x20, 0xff, &[7; 60_000], Header::Local),
+            (0x20, 0xff, &[7; 16_000], Header::Local),
         ] {
             let bytes = binary(command, family, addresses);
             let done = Ok(Progress::Done(bytes.len(), header));

@@ -8,9 +8,10 @@ use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
 use super::certificate::common_name;
 use super::failure::Failure;
 use super::{Acceptor, Tls};
+use crate::clients::Standing;
 use crate::config::Access;
 use crate::net::Socket;
-use crate::peer::{Peer, Standing, TlsVersion};
+use crate::peer::{Peer, TlsVersion};
 use crate::stream::Stream;
 
 /// The type of a TLS record that begins a handshake (RFC 8446, section 5.1).

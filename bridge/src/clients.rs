@@ -1,10 +1,28 @@
-//! How many connections each client has open. Only those are known that have one, so that the table is as long
-//! as there are connections at most, whatever addresses somebody has. Knows no socket.
+//! Clients, whichever connections they use, and how many each has open. Only those are known that have one, so that the
+//! table is as long as there are connections at most, whatever addresses somebody has. Knows no socket.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::peer::{ClientId, Standing};
+/// Which client it is, whichever connection it uses: what limits count by, and people search a log for. A
+/// user of this machine is to a Unix socket what an address is to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ClientId {
+    Address(IpAddr),
+    User(u32),
+}
+
+/// Whether a client may ask for anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Welcome,
+    /// It is none of those who may.
+    Stranger,
+    /// It has as many connections as one client may have, without this one.
+    OneTooMany,
+}
 
 /// The clients that have a connection, and how many each may have.
 #[derive(Debug)]
@@ -18,6 +36,29 @@ pub(crate) struct Clients {
 pub(crate) struct Place {
     clients: Arc<Clients>,
     client: ClientId,
+}
+
+impl ClientId {
+    /// The client as limits count it: of IPv6, whoever has an address has the 2^64 beside it.
+    pub(crate) fn counted(self) -> Self {
+        match self {
+            Self::Address(IpAddr::V6(address)) if address.to_ipv4_mapped().is_none() => {
+                let [a, b, c, d, ..] = address.segments();
+                Self::Address(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
+            }
+            Self::Address(address) => Self::Address(address.to_canonical()),
+            user @ Self::User(_) => user,
+        }
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(out),
+            Self::User(user) => write!(out, "unix:uid={user}"),
+        }
+    }
 }
 
 impl Clients {
