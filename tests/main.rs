@@ -14,7 +14,7 @@
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
-//! | `proxies` | reverse proxies before us, well set up and not (F21, F24, F34) |
+//! | `proxies` | reverse proxies before us, well set up and not (F21, F24, F34), and whom they speak for (A3–A5) |
 //! | `demo` | `contrib/demo`, the one command to begin with |
 //! | `readme` | what README.md tells people to type |
 //! | `test_run` | `tests/run`, the other command of the README |

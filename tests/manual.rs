@@ -17,6 +17,7 @@ const BEFORE: &[&str] = &["synopsis", "description"];
 const AFTER: &[&str] = &[
     "wrapping",
     "listening",
+    "proxies",
     "tokens",
     "helpers",
     "encryption",

@@ -25,7 +25,10 @@ xdpyinfo:x11-utils
 /usr/share/novnc/vnc.html:novnc
 redis-server:redis-server
 nginx:nginx-light
+/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream
 haproxy:haproxy
+apache2:apache2-bin
+fail2ban-regex:fail2ban
 chromium:chromium
 python3:python3
 socat:socat

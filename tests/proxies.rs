@@ -1,4 +1,8 @@
-//! Reverse proxies before us, as Debian has them.
+//! Reverse proxies before us, as Debian has them (A3–A5).
+
+mod fail2ban;
+mod limits;
+mod whose;
 
 use std::fs;
 use std::path::Path;

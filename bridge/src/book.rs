@@ -7,8 +7,9 @@
 //! know the bytes of a session, nor when anything is due.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use crate::destination::Destination;
+use crate::login::Login;
 use crate::peer::Peer;
 
 /// The sessions of one bridge.
@@ -86,6 +88,10 @@ pub(crate) struct Entry {
     pub(crate) id: u64,
     pub(crate) peer: Arc<Peer>,
     pub(crate) destination: Arc<Destination>,
+    /// Where that was reached, if it is called something else.
+    reached: OnceLock<Box<SocketAddr>>,
+    /// By what the client was let in, if it has shown anything.
+    pub(crate) login: Option<Box<Login>>,
     pub(crate) began: Instant,
     /// Until when the token counts that it began with, if that says so.
     pub(crate) expires: Option<Instant>,
@@ -125,6 +131,7 @@ impl Book {
         self: &Arc<Self>,
         peer: Arc<Peer>,
         destination: Arc<Destination>,
+        login: Option<Box<Login>>,
         expires: Option<Instant>,
     ) -> Option<Session> {
         let mut sessions = self.sessions();
@@ -136,6 +143,8 @@ impl Book {
             id: sessions.begun,
             peer,
             destination,
+            reached: OnceLock::new(),
+            login,
             began: Instant::now(),
             expires,
             received: AtomicU64::new(0),
@@ -199,6 +208,21 @@ impl Book {
 }
 
 impl Entry {
+    /// Where its destination was reached first, if it is called something else.
+    pub(crate) fn reached(&self) -> Option<SocketAddr> {
+        self.reached.get().map(|address| **address)
+    }
+
+    /// Notes where its destination is reached.
+    pub(crate) fn reach(&self, address: impl FnOnce() -> Option<SocketAddr>) {
+        if self.reached.get().is_none()
+            && let Some(address) = address()
+        {
+            // Only its own task does this.
+            let _ = self.reached.set(Box::new(address));
+        }
+    }
+
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
@@ -301,8 +325,8 @@ mod tests {
     fn begin(book: &Arc<Book>) -> Option<Session> {
         let destination = Address { host: "localhost".into(), port: 9 };
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
-        let peer = Peer { address, tls: None, certificate: None };
-        book.begin(Arc::new(peer), Arc::new(destination.into()), None)
+        let peer = Peer::new(address);
+        book.begin(Arc::new(peer), Arc::new(destination.into()), None, None)
     }
 
     #[test]

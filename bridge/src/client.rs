@@ -441,9 +441,10 @@ mod tests {
 
     fn client(socket: UnixStream, framing: Framing) -> Client {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
-        let peer = Arc::new(Peer { address, tls: None, certificate: None });
+        let peer = Arc::new(Peer::new(address));
         let destination = Address { host: "localhost".into(), port: 9 };
-        let session = Book::new(1, true).begin(peer, Arc::new(destination.into()), None).unwrap();
+        let session =
+            Book::new(1, true).begin(peer, Arc::new(destination.into()), None, None).unwrap();
         Client::new(Stream::new(Socket::Unix(socket)), Codec::new(framing), None, session)
     }
 

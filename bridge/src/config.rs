@@ -8,7 +8,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::admission::auth::Auth;
 use crate::directory::Directory;
+use crate::network::Networks;
 use crate::private::Private;
+use crate::proxies::Proxies;
 use crate::questions::Asked;
 use crate::tap::Traffic;
 use crate::tls::{Connector, Plain, Tls};
@@ -65,6 +67,12 @@ pub struct Upkeep {
 /// Who gets in, how, and to what. The default lets everybody in, unencrypted.
 #[derive(Debug)]
 pub struct Access {
+    /// The proxies before us that are trusted to say whose a connection is.
+    pub proxies: Proxies,
+    /// Where clients may come from; none: from anywhere.
+    pub allowed: Option<Networks>,
+    /// How many connections a client may have open, where that is limited; of IPv6, a network of 64 bits is one.
+    pub connections_per_client: Option<usize>,
     /// Whether TLS clients are served; may change at any time, for the clients to come.
     pub tls: watch::Receiver<Tls>,
     /// Rung when a client begins a TLS handshake: whoever keeps `tls` may look whether it is still the newest.
@@ -85,6 +93,9 @@ impl Default for Access {
     fn default() -> Self {
         let (_, tls) = watch::channel(Tls::Off("no certificate is given".into()));
         Self {
+            proxies: Proxies::default(),
+            allowed: None,
+            connections_per_client: None,
             tls,
             asked: Arc::default(),
             plain: Plain::Served,

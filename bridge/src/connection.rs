@@ -6,15 +6,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::time::timeout_at;
-use tracing::info;
 
-use crate::admission::Admission;
-use crate::book::{Book, Entry};
+use crate::account::Account;
+use crate::admission::{Admission, Door};
+use crate::book::Book;
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Access, Config};
 use crate::http::{self, Upgraded};
 use crate::net::Socket;
-use crate::peer::{Peer, PeerAddress, TlsVersion};
+use crate::peer::{Peer, PeerAddress};
 use crate::record::Recordings;
 use crate::redact;
 use crate::session::{self, Outbound};
@@ -47,108 +47,60 @@ impl Shared {
 /// Attends to a connection until it ends, and records its session if it becomes one (B10).
 pub(crate) async fn attend(
     io: Socket,
-    address: PeerAddress,
+    peer: Peer,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) {
     // A session lives long and its handshake does not: what that needs is freed here.
-    let received = Box::pin(receive(io, address, Arc::clone(&shared), shutdown.clone())).await;
-    let (ticket, stream, codec, version, path) = match received {
+    let mut address = peer.address;
+    let received = receive(io, peer, &mut address, Arc::clone(&shared), shutdown.clone());
+    let received = Box::pin(received).await;
+    let (ticket, stream, codec, account) = match received {
         Ok(Upgraded { ticket, stream, upgrade }) => {
-            (ticket, stream, upgrade.codec(), upgrade.version, shown_path(upgrade))
+            (ticket, stream, upgrade.codec(), account(upgrade))
         }
         Err(why) => return unadmitted::ended(address, &why),
     };
     let session = ticket.session();
     let tap = shared.tap(session.entry.id, codec.encoding());
     let mut client = Client::new(stream, codec, tap, session);
-    let session = Arc::clone(&client.session.entry);
-    let Entry { id, peer, destination, began, .. } = &*session;
-    info!(
-        session = id,
-        client = %peer.address.client(),
-        port = peer.address.port(),
-        version,
-        path = &*path,
-        target = %destination,
-        tls = peer.tls.map(TlsVersion::number),
-        name = peer.certificate,
-        "session started: {}, {} to {}, version {}, path {:?}{}",
-        id,
-        peer.address,
-        destination,
-        version,
-        path,
-        encryption(peer)
-    );
-    session::bridge(&mut client, destination, &shared.outbound, &shared.turns, &mut shutdown).await;
+    let Shared { outbound, turns, .. } = &*shared;
+    session::bridge(&mut client, &account, outbound, turns, &mut shutdown).await;
     let (code, reason) = client.ending();
-    let duration = began.elapsed();
-    info!(
-        session = id,
-        client = %peer.address.client(),
-        port = peer.address.port(),
-        version,
-        path = &*path,
-        target = %destination,
-        tls = peer.tls.map(TlsVersion::number),
-        name = peer.certificate,
-        sent = session.sent(),
-        received = session.received(),
-        duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-        code,
-        reason,
-        "session ended: {}, {} after {:.1} s, {} bytes sent, {} received, code {code}{}",
-        id,
-        peer.address,
-        duration.as_secs_f64(),
-        session.sent(),
-        session.received(),
-        in_quotes(reason)
-    );
+    account.ended(&client.session.entry, code, reason);
     if let Some(tap) = client.tap.take() {
         Box::pin(tap.finish()).await;
     }
 }
 
-/// The path as the log has it; the handshake is done with.
-fn shown_path(upgrade: Upgrade) -> Box<str> {
-    let shown = match redact::path(&upgrade.path) {
+/// What the log says of the handshake, which is done with.
+fn account(upgrade: Upgrade) -> Account {
+    let path = match redact::path(&upgrade.path) {
         Cow::Owned(shown) => shown,
         Cow::Borrowed(_) => upgrade.path,
     };
-    shown.into()
+    Account { version: upgrade.version, path: path.into() }
 }
 
-fn encryption(peer: &Peer) -> String {
-    let Some(version) = peer.tls.map(TlsVersion::number) else { return String::new() };
-    match &peer.certificate {
-        Some(name) => format!(", tls {version}, name {name:?}"),
-        None => format!(", tls {version}"),
-    }
-}
-
-/// A close reason behind its code.
-fn in_quotes(reason: &str) -> String {
-    if reason.is_empty() { String::new() } else { format!(" {reason:?}") }
-}
-
+/// `address` becomes the client's, if a proxy says that it is another.
 async fn receive(
     io: Socket,
-    address: PeerAddress,
+    peer: Peer,
+    address: &mut PeerAddress,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) -> Result<Upgraded, NoSession> {
     let began = tokio::time::Instant::now();
     let Config { head_timeout, access, .. } = &*shared.config;
+    let door = &shared.admission.door;
     let accepted = tokio::select! {
         () = shutdown.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
         accepted = timeout_at(
             began + *head_timeout,
-            tls::accept(io, address, access),
+            accept(io, peer, address, access, door),
         ) => accepted.map_err(|_| NoSession::TimedOut)?,
     };
-    let (stream, peer) = match accepted {
+    let (stream, peer) = match accepted? {
         Ok(accepted) => accepted,
         Err((why, io)) => {
             if let Some(io) = io {
@@ -165,6 +117,21 @@ async fn receive(
         }
         received => received,
     }
+}
+
+/// What goes before the first request: a trusted proxy says whose the connection is, and TLS.
+async fn accept(
+    mut io: Socket,
+    mut peer: Peer,
+    address: &mut PeerAddress,
+    access: &Access,
+    door: &Door,
+) -> Result<tls::Accepted, NoSession> {
+    if door.is_to_introduce(&peer) {
+        peer = door.introduced(&mut io, peer).await?;
+        *address = peer.address;
+    }
+    Ok(tls::accept(io, peer, access).await)
 }
 
 #[cfg(test)]
@@ -204,10 +171,11 @@ mod tests {
             config,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let peer = listener.local_addr().unwrap();
-        let io = TcpStream::connect(peer).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let io = TcpStream::connect(address).await.unwrap();
+        let peer = Peer::new(address.into());
         let (_sender, shutdown) = watch::channel(Shutdown::Run);
-        let size = size_of_val(&attend(io.into(), peer.into(), shared, ShutdownWatch(shutdown)));
+        let size = size_of_val(&attend(io.into(), peer, shared, ShutdownWatch(shutdown)));
         assert!(size <= 1600, "{size} bytes");
     }
 }

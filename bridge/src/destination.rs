@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::UnixStream;
 
 use crate::error_text::error_text;
+use crate::leg::Leg;
 use crate::net::{Lookups, Socket, connect, connect_unix, first};
 use crate::opened::Opened;
 use crate::program::{Gate, Program};
@@ -86,6 +87,25 @@ pub struct Address {
 }
 
 impl Destination {
+    /// Whether its address is known only when it was reached, and that is at once.
+    pub(crate) fn has_name(&self) -> bool {
+        match self {
+            Self::Service(Endpoint::Tcp(address) | Endpoint::Resolved(address, _)) => {
+                address.host.parse::<IpAddr>().is_err()
+            }
+            Self::Service(Endpoint::Unix(_) | Endpoint::Opened(_)) | Self::Program(_) => false,
+        }
+    }
+
+    /// Where it was reached over this leg, or will be, as far as that is not what it is called.
+    pub(crate) fn reached(&self, leg: Option<&Leg>) -> Option<SocketAddr> {
+        match self {
+            Self::Program(gate) => gate.address(),
+            Self::Service(_) if self.has_name() => leg?.tcp_ends().map(|(_, address)| address),
+            Self::Service(_) => None,
+        }
+    }
+
     /// Whose certificate it must have where it is encrypted: what has no name in a network is this machine's.
     pub(crate) fn certificate_name(&self) -> &str {
         match self {

@@ -3,11 +3,12 @@
 //! A session goes through these modules, in this order:
 //!
 //! - `listen` accepts the connection and knows when the bridge is done,
-//! - `connection` has the way of one connection on one screen; `peer` says who it is,
+//! - `connection` has the way of one connection on one screen; `peer` says who it is, `proxies` whom a proxy
+//!   speaks for, by a `proxy_header` or as the request is `forwarded`; `network` is a block of addresses,
 //! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
 //! - `http` answers its requests until one is a handshake, which `ws` reads and `admission` lets in;
 //!   `unadmitted` records who was turned away; `questions` are what a helper outside of the bridge is asked,
-//! - `book` knows it from then on; `session` takes it to its `destination`: `net` connects to a service,
+//! - `book` knows it from then on, and `account` is what the log says of it; `session` takes it to its `destination`: `net` connects to a service,
 //!   and `program` holds and lets through those who go to the wrapped program,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
 //!   framed by a codec of `ws`, and in `turns` where there is much of them; `standstill` says when
@@ -18,25 +19,32 @@
 //! The crate knows sockets and clocks; no command line, no process, no signal.
 #![deny(unsafe_code)]
 
+mod account;
 mod admission;
 mod book;
 mod buffer;
 mod client;
+mod clients;
 mod config;
 mod connection;
 mod destination;
 mod directory;
 mod error_text;
+mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod http;
 mod leg;
 mod listen;
+mod login;
 mod net;
+mod network;
 mod opened;
 mod peer;
 mod private;
 mod program;
+mod proxies;
+mod proxy_header;
 mod pump;
 mod questions;
 mod record;
@@ -68,13 +76,15 @@ pub use admission::auth::{Auth, Credentials};
 pub use config::{Access, Config, Upkeep};
 pub use destination::{Address, Destination, Endpoint};
 pub use directory::{
-    Allowed, Directory, Kind, Network, Pattern, Ports, RedisServer, Rule, Source, SourceError,
-    TokenPlace, Tokens,
+    Allowed, Directory, Kind, Pattern, Ports, RedisServer, Rule, Source, SourceError, TokenPlace,
+    Tokens,
 };
 pub use error_text::error_text;
 pub use net::{Connection, Listener, zone};
+pub use network::{Network, Networks};
 pub use private::Private;
 pub use program::{Gate, Program, Readiness};
+pub use proxies::{Proxies, Word};
 pub use questions::{Asked, NoAnswer, Question, Questions, Rejection, Reply, Shown, Verdict};
 pub use shutdown::Shutdown;
 pub use tap::{TRAFFIC_LEGEND, Traffic};

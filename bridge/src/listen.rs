@@ -25,6 +25,7 @@ use crate::record::Recordings;
 use crate::session::Outbound;
 use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::turns::Turns;
+use crate::unadmitted;
 use crate::upkeep::Rounds;
 use crate::{Error, Outcome};
 
@@ -215,9 +216,9 @@ impl Bridge {
     /// Takes a new connection in, or finds out why there is none.
     fn take(&mut self, accepted: io::Result<(Socket, PeerAddress)>) -> Result<(), Error> {
         match accepted {
-            Ok((io, peer)) => {
+            Ok((io, address)) => {
                 self.is_exhausted = false;
-                self.attend(io, peer);
+                self.attend(io, address);
                 self.tell_if_full();
             }
             Err(error) => match classify(&error) {
@@ -234,7 +235,7 @@ impl Bridge {
     /// Takes in a client that somebody else has accepted. Nobody comes after it, if nobody listens.
     pub(crate) fn take_one(&mut self, connection: Connection) -> Result<(), Error> {
         match connection.begin() {
-            Ok((io, peer)) => self.attend(io, peer),
+            Ok((io, address)) => self.attend(io, address),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {
                 debug!("the connection was gone before it was served");
             }
@@ -243,7 +244,11 @@ impl Bridge {
         Ok(())
     }
 
-    fn attend(&mut self, io: Socket, peer: PeerAddress) {
+    fn attend(&mut self, io: Socket, address: PeerAddress) {
+        let peer = match self.shared.admission.door.knock(address) {
+            Ok(peer) => peer,
+            Err(why) => return unadmitted::ended(address, &why),
+        };
         let shutdown = ShutdownWatch(self.shutdown.subscribe());
         self.connections.spawn(attend(io, peer, Arc::clone(&self.shared), shutdown));
     }

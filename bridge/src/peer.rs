@@ -1,34 +1,37 @@
 //! Who is at the other end of a connection: found out once, when it was accepted and its TLS handshake is
-//! done, and the same for whatever it asks for. Knows no socket and no request.
+//! done, and the same for whatever it asks for, unless that is a proxy which says at each request whose it is.
+//! Knows no socket and no request.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+
+use crate::clients::{ClientId, Place, Standing};
 
 /// A client, before and after it has a session.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: PeerAddress,
+    /// The proxy that it came through, if that is trusted and has said so.
+    pub(crate) via: Option<Box<PeerAddress>>,
     /// The version of TLS, if the connection is encrypted.
     pub(crate) tls: Option<TlsVersion>,
     /// The common name in the client's certificate, which was verified; none if none was asked for.
     pub(crate) certificate: Option<Box<str>>,
+    pub(crate) standing: Standing,
+    /// Its place among its connections, where they are counted; given back with this.
+    pub(crate) place: Option<Box<Place>>,
 }
+
+/// Where a peer is, and the proxy before it.
+pub(crate) struct Whence<'a>(&'a Peer);
 
 /// Where a client connects from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerAddress {
-    /// An IPv4 client of a dual-stack listener has its IPv4 address here.
+    /// An IPv4 client of a dual-stack listener has its IPv4 address here. Port 0: a proxy has not said it.
     Internet(SocketAddr),
     /// From this machine, through a Unix socket: who that was when it connected.
     Unix { user: u32, process: Option<i32> },
-}
-
-/// Which client it is, whichever connection it uses: what limits count by, and people search a log for. A
-/// user of this machine is to a Unix socket what an address is to a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum ClientId {
-    Address(IpAddr),
-    User(u32),
 }
 
 /// A version of TLS that we speak.
@@ -36,6 +39,35 @@ pub(crate) enum ClientId {
 pub(crate) enum TlsVersion {
     V1_2,
     V1_3,
+}
+
+impl Peer {
+    /// Somebody of whom no more is known, and who is welcome.
+    pub(crate) fn new(address: PeerAddress) -> Self {
+        Self {
+            address,
+            via: None,
+            tls: None,
+            certificate: None,
+            standing: Standing::Welcome,
+            place: None,
+        }
+    }
+
+    /// Its address, and the proxy that it came through, for people.
+    pub(crate) fn whence(&self) -> Whence<'_> {
+        Whence(self)
+    }
+}
+
+impl fmt::Display for Whence<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Peer { address, via, .. }) = self;
+        match via {
+            Some(via) => write!(out, "{address} via {via}"),
+            None => address.fmt(out),
+        }
+    }
 }
 
 impl PeerAddress {
@@ -46,10 +78,10 @@ impl PeerAddress {
         }
     }
 
-    /// None of a Unix client.
+    /// None of a Unix client, nor of one of whom a proxy has not said it.
     pub(crate) fn port(self) -> Option<u16> {
         match self {
-            Self::Internet(address) => Some(address.port()),
+            Self::Internet(address) => Some(address.port()).filter(|port| *port != 0),
             Self::Unix { .. } => None,
         }
     }
@@ -64,20 +96,12 @@ impl From<SocketAddr> for PeerAddress {
 impl fmt::Display for PeerAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Internet(address) if address.port() == 0 => address.ip().fmt(out),
             Self::Internet(address) => address.fmt(out),
             Self::Unix { process: Some(process), .. } => {
                 write!(out, "{},pid={process}", self.client())
             }
             Self::Unix { process: None, .. } => self.client().fmt(out),
-        }
-    }
-}
-
-impl fmt::Display for ClientId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(out),
-            Self::User(user) => write!(out, "unix:uid={user}"),
         }
     }
 }
@@ -103,6 +127,8 @@ mod tests {
             (internet("192.0.2.1:80"), "192.0.2.1:80", "192.0.2.1"),
             (internet("[::ffff:192.0.2.1]:80"), "192.0.2.1:80", "192.0.2.1"),
             (internet("[::1]:80"), "[::1]:80", "::1"),
+            (internet("[::1]:0"), "::1", "::1"),
+            (internet("192.0.2.1:0"), "192.0.2.1", "192.0.2.1"),
             (PeerAddress::Unix { user: 33, process: Some(7) }, "unix:uid=33,pid=7", "unix:uid=33"),
             (PeerAddress::Unix { user: 33, process: None }, "unix:uid=33", "unix:uid=33"),
         ] {

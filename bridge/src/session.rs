@@ -4,10 +4,12 @@
 //! not know how a handshake is read, nor how bytes are moved.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::account::Account;
 use crate::client::Client;
 use crate::destination::Destination;
 use crate::leg::Leg;
@@ -36,18 +38,32 @@ enum Wait<T> {
     Shutdown,
 }
 
-/// Connects the client to its destination and moves bytes until that is over.
+/// Connects the client to its destination and moves bytes until that is over. Has the log say that it starts.
 pub(crate) async fn bridge(
     client: &mut Client,
-    destination: &Destination,
+    account: &Account,
     outbound: &Outbound,
     turns: &Turns,
     shutdown: &mut ShutdownWatch,
 ) {
+    let entry = Arc::clone(&client.session.entry);
+    let destination = &*entry.destination;
+    let mut is_recorded = !destination.has_name();
+    if is_recorded {
+        entry.reach(|| destination.reached(None));
+        account.started(&entry);
+    }
     let mut hold = None;
     loop {
         let connected = connect(client, destination, outbound, shutdown, &mut hold);
-        let Some((leg, trial)) = Box::pin(connected).await else { break };
+        let connected = Box::pin(connected).await;
+        if let Some((leg, _)) = &connected {
+            entry.reach(|| destination.reached(Some(leg)));
+        }
+        if !std::mem::replace(&mut is_recorded, true) {
+            account.started(&entry);
+        }
+        let Some((leg, trial)) = connected else { break };
         let mut pump = Pump::new(client, leg, trial, shutdown.clone());
         match run(&mut pump, turns, shutdown).await {
             End::Finished => return,

@@ -7,7 +7,9 @@ use ::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use tracing::{debug, info, warn};
 
 use crate::error_text::error_text;
+use crate::forwarded::Doubt;
 use crate::peer::{Peer, PeerAddress};
+use crate::proxies::Silence;
 use crate::redact;
 use crate::tls::Failure;
 
@@ -18,13 +20,19 @@ pub const UNADMITTED: &str = "unadmitted";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoSession {
     #[error("closed by the client")]
-    Closed,
+    Left,
     #[error("the bridge takes no more sessions")]
     NoMore,
     #[error("no request in time")]
     TimedOut,
     #[error("{0}")]
     Http(#[from] hyper::Error),
+    #[error("none of those who may connect")]
+    Stranger,
+    #[error("far too many connections of one client")]
+    FarTooMany,
+    #[error("{0}")]
+    Silence(#[from] Silence),
     #[error("{0}")]
     NotAccepted(#[from] Failure),
     #[error("{}", error_text(.0))]
@@ -48,10 +56,26 @@ pub(crate) fn unknown_protocols(peer: &Peer, headers: &HeaderMap) {
     );
 }
 
+/// A request of a trusted proxy that does not say clearly whose it is.
+pub(crate) fn unclear(proxy: PeerAddress, why: Doubt) {
+    let (client, port) = (proxy.client(), proxy.port());
+    warn!(
+        target: UNADMITTED, %client, port,
+        "cannot tell whose request a trusted proxy has passed on: {client}: {why}, so that it counts as the proxy's own"
+    );
+}
+
 /// A connection that ended without a session. A health check is not worth more than a debug message.
 pub(crate) fn ended(address: PeerAddress, why: &NoSession) {
     let (client, port) = (address.client(), address.port());
     match why {
+        NoSession::Silence(Silence::Malformed(why)) => warn!(
+            target: UNADMITTED, %client, port,
+            "cannot tell whose connection a trusted proxy has passed on: {client}: {why}"
+        ),
+        why @ (NoSession::Stranger | NoSession::FarTooMany) => {
+            info!(target: UNADMITTED, %client, port, "closed a connection: {client}: {why}");
+        }
         NoSession::NotAccepted(why @ Failure::Handshake(_)) => {
             info!(target: UNADMITTED, %client, port, "{why}: {client}");
         }

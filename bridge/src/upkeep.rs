@@ -128,8 +128,8 @@ mod tests {
     fn until(book: &Arc<Book>, expires: Option<std::time::Instant>) -> Session {
         let destination = Address { host: "localhost".into(), port: 9 };
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
-        let peer = Peer { address, tls: None, certificate: None };
-        book.begin(Arc::new(peer), Arc::new(destination.into()), expires).unwrap()
+        let peer = Peer::new(address);
+        book.begin(Arc::new(peer), Arc::new(destination.into()), None, expires).unwrap()
     }
 
     fn calls(session: &Session) -> Vec<Call> {

@@ -196,6 +196,27 @@ pub(crate) struct Args {
     #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Sessions")]
     pub(crate) max_connections: Option<String>,
 
+    /// Where trusted proxies connect from: CIDR, unix [default: none]
+    #[arg(long, value_name = "LIST", help_heading = "Clients and proxies")]
+    pub(crate) trusted_proxy: Option<String>,
+
+    /// They send a PROXY header before each connection [default: off]
+    #[arg(long, help_heading = "Clients and proxies")]
+    pub(crate) proxy_protocol: bool,
+
+    /// Where clients may come from: CIDR, unix [default: anywhere]
+    #[arg(long, value_name = "LIST", help_heading = "Clients and proxies")]
+    pub(crate) allow_from: Option<String>,
+
+    /// Connections of one client open at once [default: any number]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "N",
+        help_heading = "Clients and proxies"
+    )]
+    pub(crate) max_connections_per_client: Option<String>,
+
     /// Our certificate and its chain in PEM [default: self.pem]
     #[arg(long, value_name = "FILE", help_heading = "Encryption and authentication")]
     pub(crate) cert: Option<PathBuf>,

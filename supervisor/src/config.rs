@@ -5,6 +5,7 @@ pub(crate) mod access;
 pub(crate) mod address;
 mod allowed;
 mod auth;
+mod clients;
 mod helper;
 mod listen;
 mod log;
@@ -29,6 +30,7 @@ use crate::program::state::{Policy, WrapMode};
 use crate::usage::{UsageError, invalid};
 use access::Access;
 pub(crate) use auth::{AuthBy, AuthKind, AuthSource, AuthSpec, expected as expected_auth};
+pub(crate) use clients::Clients;
 pub(crate) use helper::{Class, HelperSpec};
 pub(crate) use listen::Listen;
 pub(crate) use tokens::{TokenKind, TokenSource, TokensSpec, kind as token_kind};
@@ -40,6 +42,7 @@ pub(crate) struct Config {
     pub(crate) destination: Destination,
     pub(crate) limits: Limits,
     pub(crate) access: Access,
+    pub(crate) clients: Clients,
     /// Who may have signed a target's certificate, where targets are spoken to in TLS.
     pub(crate) target_tls: Option<Authorities>,
     /// Sub-protocols that are confirmed before ours.
@@ -137,10 +140,15 @@ impl Config {
                 idle_timeout: limit("--session-idle-timeout", &args.session_idle_timeout)?,
                 expires: args.session_expires,
             },
-            max_connections: args.max_connections.as_deref().map(max_connections).transpose()?,
+            max_connections: args
+                .max_connections
+                .as_deref()
+                .map(|typed| number("--max-connections", typed))
+                .transpose()?,
         };
         let record = args.record.as_deref().map(record).transpose()?;
         let access = Access::new(&args)?;
+        let clients = Clients::new(&args)?;
         let target_tls = target_tls::authorities(&args)?;
         let subprotocols = args.subprotocol.as_deref().map(subprotocols::named).transpose()?;
         let log = log::requested(&args)?;
@@ -156,6 +164,7 @@ impl Config {
             destination,
             limits,
             access,
+            clients,
             target_tls,
             subprotocols: subprotocols.unwrap_or_default(),
             web,
@@ -193,11 +202,12 @@ impl Config {
     }
 }
 
-fn max_connections(typed: &str) -> Result<usize, UsageError> {
+/// How many there may be of something; none is not enough.
+fn number(option: &str, typed: &str) -> Result<usize, UsageError> {
     let number = address::whole(typed).filter(|number| (1..=MOST).contains(number));
-    number.and_then(|number| number.try_into().ok()).ok_or_else(|| {
-        invalid("--max-connections", typed, &format!("a whole number from 1 to {MOST}"))
-    })
+    number
+        .and_then(|number| number.try_into().ok())
+        .ok_or_else(|| invalid(option, typed, &format!("a whole number from 1 to {MOST}")))
 }
 
 /// The beginning of a file's name. What the disk says to it is no matter of the command line.
@@ -409,6 +419,10 @@ mod tests {
             ("80 --stop-timeout=-1 -- true", "'-1' for '--stop-timeout'"),
             ("80 --timeout=inf a:1", "'inf' for '--timeout'"),
             ("80 --max-connections=0 a:1", "'0' for '--max-connections'"),
+            ("80 --proxy-protocol a:1", "'--proxy-protocol' needs '--trusted-proxy'"),
+            ("80 --trusted-proxy=a.example a:1", "'a.example' for '--trusted-proxy'"),
+            ("80 --trusted-proxy= a:1", "no address in the value of '--trusted-proxy'"),
+            ("80 --allow-from=10.0.0.0/40 a:1", "'10.0.0.0/40' for '--allow-from'"),
             ("80 --cafile=x a:1", "'--cafile' needs '--verify-client'"),
             ("80 --key-password=x --key-password-file=y a:1", "exclude each other"),
             ("80 --session-expires a:1", "'--session-expires' needs '--token-plugin=JWTTokenApi'"),
@@ -515,6 +529,7 @@ mod tests {
         .map(|option| (option, "a number of seconds from 0 to 4294967295"));
         let whole = [
             ("--max-connections", "a whole number from 1 to 4294967295"),
+            ("--max-connections-per-client", "a whole number from 1 to 4294967295"),
             ("--program-port", "a port number from 1 to 65535"),
         ];
         for (option, expected) in seconds.into_iter().chain(whole) {

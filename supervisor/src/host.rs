@@ -89,6 +89,9 @@ impl Host<'_> {
             idle_timeout: config.limits.idle_timeout,
             upkeep: config.limits.upkeep,
             access: bridge::Access {
+                proxies: config.clients.proxies.clone(),
+                allowed: config.clients.allowed.clone(),
+                connections_per_client: config.clients.connections_per_client,
                 tls: self.certificates.subscribe(),
                 asked: self.certificates.asked(),
                 plain: config.access.plain,

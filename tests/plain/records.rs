@@ -36,7 +36,8 @@ fn b10_a_session_has_a_record_when_it_starts_and_one_when_it_ends() {
         let (_, said) = line.split_once(&format!("started: {session}, 127.0.0.1:")).unwrap();
         let (client, said) = said.split_once(" to ").unwrap();
         assert_ne!(client.parse(), Ok(port), "the client's own");
-        assert!(ended.contains(&format!("ended: {session}, 127.0.0.1:{client} after ")), "{ended}");
+        let both = format!("127.0.0.1:{client} to {}", service.target());
+        assert!(ended.contains(&format!("ended: {session}, {both} after ")), "{ended}");
         assert_eq!(said, format!("{}, version 13, path \"/\"", service.target()));
     }
 }
@@ -65,4 +66,63 @@ fn f51_a_record_says_everything_once() {
     let mut client = Client::connect(port);
     client.stream().write_all(&frame(0x88, b"\x0f\xa0so\nlong")).unwrap();
     wait_until("its record", || lines().contains(r#"code 4000 "so\nlong""#));
+}
+
+/// A5: a target by its name and where that was reached, which are the same of an address.
+#[test]
+fn a5_both_records_name_the_target_and_its_address() {
+    let service = echo_service();
+    let port = free_port();
+    let target = service.target();
+    let (_, number) = target.rsplit_once(':').unwrap();
+    let websockify = Websockify::start(&format!("{port} localhost:{number}"));
+    let mut client = Client::connect_once_open(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    client.close();
+    let reached = format!(" to localhost:{number} (127.0.0.1:{number})");
+    websockify.wait_for_log(&["session started: 1, 127.0.0.1:", &format!("{reached}, version 13")]);
+    websockify.wait_for_log(&["session ended: 1, 127.0.0.1:", &format!("{reached} after ")]);
+    // Nobody is there.
+    let (port, nobody) = (free_port(), free_port());
+    let websockify = Websockify::start(&format!("{port} localhost:{nobody}"));
+    assert_eq!(Client::connect_once_open(port).closing().code, 1011);
+    for record in ["session started: 1, 127.0.0.1:", "session ended: 1, 127.0.0.1:"] {
+        let line = websockify.wait_for_log(&[record, &format!(" to localhost:{nobody}")]);
+        assert!(!line.contains('('), "{line}");
+    }
+}
+
+/// A5, K8: as whom.
+#[test]
+fn a5_both_records_name_the_user_and_the_beginning_of_the_token() {
+    let service = echo_service();
+    let directory = TempDir::new().unwrap();
+    let tokens = directory.path().join("tokens");
+    std::fs::write(&tokens, format!("desk-one: {}\n", service.target())).unwrap();
+    let port = free_port();
+    let options = "--auth-plugin=BasicHTTPAuth --auth-source=Aladdin:open-sesame --target-config=";
+    let websockify = Websockify::start(&format!("{port} {options}{}", tokens.display()));
+    websockify.wait_until_open();
+    let headers = [
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Authorization: Basic QWxhZGRpbjpvcGVuLXNlc2FtZQ==",
+    ];
+    let (head, stream) = request(port, "/?token=desk-one", &headers);
+    assert_eq!(head.status, 101);
+    drop(stream);
+    for record in ["session started", "session ended"] {
+        websockify.wait_for_log(&[record, r#", user "Aladdin", token "desk…""#]);
+    }
+    for secret in ["desk-", "sesame", "QWxh"] {
+        assert_eq!(websockify.logged(&[secret]), Vec::<String>::new());
+    }
+    // Nobody has looked at what this one says of itself.
+    let (websockify, port) = bridge_to(&service, "");
+    assert_eq!(request(port, "/?token=desk-one", &headers).0.status, 101);
+    let line = websockify.wait_for_log(&["session ended"]);
+    assert!(!line.contains("Aladdin") && !line.contains("token"), "{line}");
 }

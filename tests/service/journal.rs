@@ -2,7 +2,7 @@
 //! with a `/run` of its own, so that neither the host's nor another test's is in the way. Only root
 //! can do that.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::{
-    Actor, Client, DEADLINE, Process, WEBSOCKIFY, Websockify, echo_service, free_port, needs,
-    needs_root, request, skip, text_of, wait_for, wait_until,
+    Actor, Client, DEADLINE, Process, WEBSOCKIFY, Websockify, echo_service, frame, free_port,
+    needs, needs_root, request, skip, text_of, wait_for, wait_until,
 };
 
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
@@ -185,6 +185,54 @@ fn d2_sessions_are_records_with_fields() {
     journal.wait_for(&["PRIORITY=7"], "connection ended without a session");
     assert_eq!(websockify.stop(), 0);
     assert_eq!(websockify.err.text(), "");
+}
+
+/// A5, A3: who, through whom, as whom, where to.
+#[test]
+fn a5_sessions_have_a_field_for_each_who() {
+    let Some(journal) = Journal::start() else { return };
+    let (service, port) = (echo_service(), free_port());
+    let target = service.target().replace("127.0.0.1", "localhost");
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("tokens");
+    std::fs::write(&file, format!("desk-one: {target}\n")).unwrap();
+    let mut websockify = journal.websockify(
+        &format!(
+            "--journald {port} --trusted-proxy=127.0.0.1 --target-config={} \
+             --auth-plugin=BasicHTTPAuth --auth-source=a:b",
+            file.display()
+        ),
+        |_| {},
+    );
+    journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "listening on");
+    let headers = [
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Authorization: Basic YTpi",
+        "X-Forwarded-For: 198.51.100.1",
+    ];
+    let (head, mut stream) = request(port, "/?token=desk-one", &headers);
+    assert_eq!(head.status, 101);
+    stream.write_all(&frame(0x82, b"hello")).unwrap();
+    stream.read_exact(&mut [0; 7]).unwrap();
+    let via = stream.local_addr().unwrap().to_string();
+    drop(stream);
+    for message in ["session started", "session ended"] {
+        let record = journal.wait_for(&["WEBSOCKIFY_CLIENT=198.51.100.1"], message);
+        for (name, value) in [
+            ("WEBSOCKIFY_VIA", &*via),
+            ("WEBSOCKIFY_USER", "a"),
+            ("WEBSOCKIFY_TOKEN", "desk…"),
+            ("WEBSOCKIFY_TARGET", &target),
+            ("WEBSOCKIFY_TARGET_ADDRESS", &service.target()),
+        ] {
+            assert_eq!(text(&record, name), value, "{name}");
+        }
+        assert!(record.get("WEBSOCKIFY_PORT").is_none(), "the proxy has not said it: {record}");
+    }
+    assert_eq!(websockify.stop(), 0);
 }
 
 /// D2: warnings are 4 and errors 3; W11: the program's lines have its own name and process id, long

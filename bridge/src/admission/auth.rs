@@ -117,9 +117,17 @@ fn basic(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// The password of a request, if it has one.
 pub(super) fn password(headers: &HeaderMap) -> Option<String> {
+    user_and_password(headers)?.split_once(':').map(|(_, password)| password.to_owned())
+}
+
+/// The user that a request names, if it has a password, too.
+pub(super) fn user(headers: &HeaderMap) -> Option<String> {
+    user_and_password(headers)?.split_once(':').map(|(user, _)| user.to_owned())
+}
+
+fn user_and_password(headers: &HeaderMap) -> Option<String> {
     let credentials = BASE64.decode(basic(headers)?).ok()?;
-    let credentials = String::from_utf8_lossy(&credentials);
-    credentials.split_once(':').map(|(_, password)| password.to_owned())
+    Some(String::from_utf8_lossy(&credentials).into_owned())
 }
 
 #[cfg(test)]
@@ -142,7 +150,7 @@ mod tests {
         lines: &[(&str, &str)],
     ) -> Result<(), Denial> {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
-        let peer = Peer { address, tls: None, certificate: name.map(Into::into) };
+        let peer = Peer { certificate: name.map(Into::into), ..Peer::new(address) };
         // The old drafts have no such header.
         let is_hybi = !version.starts_with("hixie");
         let version = is_hybi.then_some(("Sec-WebSocket-Version", version));

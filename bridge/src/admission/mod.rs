@@ -1,5 +1,6 @@
 //! Who gets a session: decided here alone, whichever way a handshake was read.
 //!
+//! - `door` knows who may ask for anything at all,
 //! - `auth` knows what a client must show, `judge` asks a helper whether it is let in,
 //! - `penalty` makes those wait who guess passwords,
 //! - `refusal` is what the others are answered, and what the log says of them.
@@ -7,6 +8,7 @@
 //! Knows request heads and who sent them. Must not know how a head is read, nor how an answer is written.
 
 pub(crate) mod auth;
+mod door;
 mod judge;
 mod penalty;
 mod refusal;
@@ -22,15 +24,20 @@ use crate::book::{Book, Session};
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::directory::Directory;
+use crate::login::Login;
 use crate::net::Lookups;
 use crate::peer::Peer;
 use crate::questions::Asked;
+use crate::redact;
 use auth::{Auth, Denial};
+pub(crate) use door::Door;
 use penalty::Penalties;
 pub(crate) use refusal::Refusal;
 
 /// Admits the clients of one bridge.
 pub(crate) struct Admission {
+    /// What is decided of them before they ask for something.
+    pub(crate) door: Door,
     /// What a client must show; may change at any time, for the clients to come.
     auth: Option<watch::Receiver<Auth>>,
     /// Who says besides whether it is let in.
@@ -51,6 +58,7 @@ impl Admission {
     /// By what `config` asks clients for, and where it takes them.
     pub(crate) fn new(config: &Config, lookups: Lookups, book: Arc<Book>) -> Self {
         Self {
+            door: Door::new(config),
             auth: config.access.auth.clone(),
             judge: config.access.judge.clone(),
             web_auth: config.access.web_auth,
@@ -61,19 +69,22 @@ impl Admission {
         }
     }
 
-    /// Decides on a handshake that is good as such. What a client must show is asked for first, so that
+    /// Decides on a handshake that is good as such. Who may ask for nothing is not heard. What a client must show is asked for first, so that
     /// nobody else learns which destinations there are; then where it goes; a helper, which is told that, comes
     /// behind it; the limits come last, so that a session is counted for none who is refused.
     pub(crate) async fn admit(&self, head: &Parts, peer: &Arc<Peer>) -> Result<Ticket, Refusal> {
+        self.door.welcome(peer)?;
         self.authenticate(head, peer)?;
         let meant = self.directory.destination(head, &self.lookups).await?;
         self.judge(head, peer, Some(&meant.destination)).await?;
-        let session = self.book.begin(Arc::clone(peer), meant.destination, meant.expires);
+        let login = Login::new(self.user(head), meant.token);
+        let session = self.book.begin(Arc::clone(peer), meant.destination, login, meant.expires);
         session.map(Ticket).ok_or_else(Refusal::no_more_sessions)
     }
 
     /// Decides whether a web request is answered.
     pub(crate) async fn admit_web_request(&self, head: &Parts, peer: &Peer) -> Result<(), Refusal> {
+        self.door.welcome(peer)?;
         // A page is not told why its handshake failed. So it may ask what one would be told.
         if head.method == Method::OPTIONS || self.web_auth {
             self.authenticate(head, peer)?;
@@ -93,6 +104,14 @@ impl Admission {
             None => Ok(()),
             Some(judge) => Box::pin(judge::check(judge, head, peer, destination)).await,
         }
+    }
+
+    /// The user that a client has let itself be known as, where somebody has looked at that.
+    fn user(&self, head: &Parts) -> Option<String> {
+        let has_shown = |auth: &watch::Receiver<Auth>| matches!(*auth.borrow(), Auth::Basic(_));
+        let is_looked_at = self.judge.is_some() || self.auth.as_ref().is_some_and(has_shown);
+        let user = is_looked_at.then(|| auth::user(&head.headers)).flatten()?;
+        Some(redact::text(&user).into_owned())
     }
 
     /// Whether a client has shown what it must, for whatever it asks.
@@ -148,7 +167,7 @@ mod tests {
 
     fn peer() -> Arc<Peer> {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
-        Arc::new(Peer { address, tls: None, certificate: None })
+        Arc::new(Peer::new(address))
     }
 
     fn head(method: Method, credentials: &str) -> Parts {

@@ -12,13 +12,12 @@
 //! Knows who clients are, and clocks, no passwords.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::peer::ClientId;
+use crate::clients::ClientId;
 
 /// What the first wrong password costs. Each further one costs twice as much as the one before.
 const FIRST: Duration = Duration::from_secs(1);
@@ -53,7 +52,7 @@ impl Penalties {
     /// How long a client's passwords are not looked at.
     pub(crate) fn closed_for(&self, client: ClientId, now: Instant) -> Option<Duration> {
         let by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = by_client.get(&counted(client))?.end;
+        let end = by_client.get(&client.counted())?.end;
         let time = end.saturating_duration_since(now).saturating_sub(AHEAD);
         (!time.is_zero()).then_some(time)
     }
@@ -61,7 +60,7 @@ impl Penalties {
     /// Counts a wrong password; says when it is to be answered.
     pub(crate) fn add(&self, client: ClientId, now: Instant) -> Instant {
         let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = counted(client);
+        let counted = client.counted();
         if by_client.len() >= CLIENTS_MAX && !by_client.contains_key(&counted) {
             make_room(&mut by_client, now);
         }
@@ -89,18 +88,6 @@ fn make_room(by_client: &mut HashMap<ClientId, Penalty>, now: Instant) {
         let least = by_client.iter().min_by_key(|(_, penalty)| penalty.end);
         let least = least.map(|(client, _)| *client);
         least.and_then(|client| by_client.remove(&client));
-    }
-}
-
-/// A client as it is counted: of IPv6, whoever has an address has the 2^64 beside it.
-fn counted(client: ClientId) -> ClientId {
-    match client {
-        ClientId::Address(IpAddr::V6(address)) if address.to_ipv4_mapped().is_none() => {
-            let [a, b, c, d, ..] = address.segments();
-            ClientId::Address(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
-        }
-        ClientId::Address(address) => ClientId::Address(address.to_canonical()),
-        user @ ClientId::User(_) => user,
     }
 }
 

@@ -11,6 +11,7 @@ use ::http::header::{
 };
 use ::http::request::Parts;
 use tokio::time::Instant;
+use tracing::field::display;
 use tracing::{info, warn};
 
 use super::auth::{Denial, origin};
@@ -19,6 +20,9 @@ use crate::peer::Peer;
 use crate::redact;
 use crate::unadmitted::UNADMITTED;
 use crate::ws::{NoUpgrade, VERSIONS};
+
+/// When a client may come again that has too many connections, seconds.
+const RETRY: u64 = 10;
 
 /// A request's refusal.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(crate) struct Refusal {
 enum Reason {
     /// As the client is told.
     Text,
+    /// It is none of those who may connect.
+    Stranger,
     /// The client has not shown what it must.
     Denied(Denial),
     /// A helper turns it away.
@@ -56,6 +62,17 @@ impl Refusal {
     /// To a handshake that comes too late (B8).
     pub(super) fn no_more_sessions() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no more sessions").closing()
+    }
+
+    /// To a client that is none of those who may connect (A4).
+    pub(super) fn stranger() -> Self {
+        Self { reason: Reason::Stranger, ..Self::new(StatusCode::FORBIDDEN, "forbidden") }
+    }
+
+    /// To a client that has as many connections as one may have.
+    pub(super) fn one_too_many() -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too many connections")
+            .with(RETRY_AFTER, HeaderValue::from(RETRY))
     }
 
     /// To a client that has not shown what it must (T4). Whoever has guessed has to come again, and waits.
@@ -116,45 +133,50 @@ impl Refusal {
     /// Says in the log who was refused what, and why.
     pub(crate) fn log(&self, head: &Parts, peer: &Peer) {
         let (client, port) = (peer.address.client(), peer.address.port());
+        let via = peer.via.as_deref().map(display);
         let (status, path) = (self.status.as_u16(), &*redact::head(head));
         match (&self.reason, origin(&head.headers)) {
             (Reason::Text, _) => info!(
-                target: UNADMITTED, %client, port, path, status,
+                target: UNADMITTED, %client, port, via, path, status,
                 "refused a handshake: {client}: {} ({status} for {path:?})", self.text
+            ),
+            (Reason::Stranger, _) => info!(
+                target: UNADMITTED, %client, port, via, path, status,
+                "refused a client: {client}: none of those who may connect ({status} for {path:?})"
             ),
             // A browser begins so, before it asks its user.
             (Reason::Denied(Denial::NoCredentials), _) => info!(
-                target: UNADMITTED, %client, port, path, status,
+                target: UNADMITTED, %client, port, via, path, status,
                 "asked a client for credentials: {client} ({status} for {path:?})"
             ),
             (Reason::Denied(Denial::Origin), Some(origin)) => {
                 let origin = String::from_utf8_lossy(origin);
                 let origin = &*redact::text(&origin);
                 warn!(
-                    target: UNADMITTED, %client, port, path, status, origin,
+                    target: UNADMITTED, %client, port, via, path, status, origin,
                     "denied a client: {client}: its origin {origin:?} is none that is expected \
                      ({status} for {path:?})"
                 );
             }
             (Reason::Denied(denial), _) => warn!(
-                target: UNADMITTED, %client, port, path, status,
+                target: UNADMITTED, %client, port, via, path, status,
                 "denied a client: {client}: {denial} ({status} for {path:?})"
             ),
             (Reason::Rejected(why), _) => warn!(
-                target: UNADMITTED, %client, port, path, status,
+                target: UNADMITTED, %client, port, via, path, status,
                 "denied a client: {client}: the helper says {why:?} ({status} for {path:?})"
             ),
             (Reason::Unanswered(why), _) => warn!(
-                target: UNADMITTED, %client, port, path, status,
+                target: UNADMITTED, %client, port, via, path, status,
                 "refused a client: {client}: cannot ask whether it is let in: {why} \
                  ({status} for {path:?})"
             ),
             (Reason::Nowhere(why), _) if why.is_of_client() => info!(
-                target: UNADMITTED, %client, port, path, status,
+                target: UNADMITTED, %client, port, via, path, status,
                 "refused a handshake: {client}: {why} ({status} for {path:?})"
             ),
             (Reason::Nowhere(why), _) => warn!(
-                target: UNADMITTED, %client, port, path, status,
+                target: UNADMITTED, %client, port, via, path, status,
                 "refused a handshake: {client}: {why} ({status} for {path:?})"
             ),
         }

@@ -2,7 +2,7 @@
 //! connected to. Knows no token.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use super::failure::NoDestination;
 use crate::destination::{Address, Endpoint, OpenedSocket};
 use crate::error_text::error_text;
 use crate::net::Lookups;
+use crate::network::Network;
 use crate::opened::{Opened, real_path};
 
 /// How many look-ups a file system that hangs may hold up at a time. The runtime has 512 threads for all
@@ -36,14 +37,6 @@ pub enum Rule {
     Name(String, Ports),
     /// The sockets below a directory.
     Unix(PathBuf),
-}
-
-/// A block of addresses, as CIDR has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    /// How many bits its addresses have in common.
-    bits: u32,
 }
 
 /// Ports; none named: all.
@@ -148,35 +141,6 @@ impl Rule {
     }
 }
 
-impl Network {
-    /// None: no address has so many bits.
-    pub fn new(address: IpAddr, bits: u32) -> Option<Self> {
-        (bits <= length(address)).then_some(Self { address, bits })
-    }
-
-    /// The block of this address alone.
-    pub fn one(address: IpAddr) -> Self {
-        Self { address, bits: length(address) }
-    }
-
-    /// An IPv4 address in an IPv6 one is the former.
-    fn has(&self, address: IpAddr) -> bool {
-        let shift = length(self.address) - self.bits;
-        let is_same = |one: u128, other: u128| one.checked_shr(shift) == other.checked_shr(shift);
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
-                is_same(ours.to_bits().into(), theirs.to_bits().into())
-            }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => is_same(ours.to_bits(), theirs.to_bits()),
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
-    }
-}
-
-fn length(address: IpAddr) -> u32 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
 impl Ports {
     fn have(&self, port: u16) -> bool {
         self.0.is_empty() || self.0.iter().any(|range| range.contains(&port))
@@ -191,32 +155,6 @@ mod tests {
 
     fn network(address: &str, bits: u32) -> Network {
         Network::new(address.parse().unwrap(), bits).unwrap()
-    }
-
-    #[test]
-    fn k7_the_addresses_of_a_network() {
-        for (network, address, expected) in [
-            (network("10.0.0.0", 8), "10.255.0.1", true),
-            (network("10.0.0.0", 8), "11.0.0.1", false),
-            (network("10.1.2.3", 8), "10.9.9.9", true),
-            (network("192.0.2.1", 32), "192.0.2.1", true),
-            (network("192.0.2.1", 32), "192.0.2.0", false),
-            (network("0.0.0.0", 0), "192.0.2.1", true),
-            (network("0.0.0.0", 0), "::1", false),
-            (network("::", 0), "192.0.2.1", false),
-            (network("::", 0), "2001:db8::1", true),
-            (network("::", 0), "::ffff:192.0.2.1", false),
-            (network("127.0.0.0", 8), "::ffff:127.0.0.1", true),
-            (network("127.0.0.0", 8), "0.0.0.0", false),
-            (network("fd00::", 8), "fdff::1", true),
-            (network("fd00::", 8), "fe80::1", false),
-            (network("::1", 128), "::1", true),
-            (network("::1", 128), "::2", false),
-        ] {
-            assert_eq!(network.has(address.parse().unwrap()), expected, "{network:?} {address}");
-        }
-        assert_eq!(Network::new("10.0.0.0".parse().unwrap(), 33), None);
-        assert_eq!(Network::new("::".parse().unwrap(), 129), None);
     }
 
     async fn checked(rules: Vec<Rule>, host: &str, port: u16) -> Result<Endpoint, NoDestination> {

@@ -31,7 +31,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::destination::{Destination, Endpoint};
 use crate::net::Lookups;
-pub use allowed::{Allowed, Network, Ports, Rule};
+use crate::redact;
+pub use allowed::{Allowed, Ports, Rule};
 pub(crate) use failure::NoDestination;
 pub use failure::SourceError;
 use failure::{LATE, PATIENCE};
@@ -72,7 +73,9 @@ struct Found {
 #[derive(Debug)]
 pub(crate) struct Meant {
     pub(crate) destination: Arc<Destination>,
-    /// Until when the request's token counts, if it says so.
+    /// The beginning of the request's token, if there is one.
+    pub(crate) token: Option<String>,
+    /// Until when that counts, if it says so.
     pub(crate) expires: Option<std::time::Instant>,
 }
 
@@ -93,12 +96,13 @@ impl Directory {
     ) -> Result<Meant, NoDestination> {
         match self {
             Self::One(destination) => {
-                Ok(Meant { destination: Arc::clone(destination), expires: None })
+                Ok(Meant { destination: Arc::clone(destination), token: None, expires: None })
             }
             // What a look-up needs is not kept for those who need none.
             Self::Tokens(tokens) => {
-                let Found { endpoint, expires } = Box::pin(tokens.find(head, lookups)).await?;
-                Ok(Meant { destination: Arc::new(Destination::Service(endpoint)), expires })
+                let (found, token) = Box::pin(tokens.find(head, lookups)).await?;
+                let destination = Arc::new(Destination::Service(found.endpoint));
+                Ok(Meant { destination, token: Some(token), expires: found.expires })
             }
         }
     }
@@ -111,7 +115,12 @@ impl<D: Into<Destination>> From<D> for Directory {
 }
 
 impl Tokens {
-    async fn find(&self, head: &Parts, lookups: &Lookups) -> Result<Found, NoDestination> {
+    /// Where a request's token leads, and how that begins.
+    async fn find(
+        &self,
+        head: &Parts,
+        lookups: &Lookups,
+    ) -> Result<(Found, String), NoDestination> {
         let token = self.place.token(head).ok_or(NoDestination::NoToken)?;
         let source = Arc::clone(&self.source.borrow());
         let deadline = Instant::now() + PATIENCE;
@@ -124,6 +133,6 @@ impl Tokens {
             let checked = allowed.check(found.endpoint.clone(), lookups);
             found.endpoint = timeout_at(deadline, checked).await.unwrap_or_else(|_| Err(late()))?;
         }
-        Ok(found)
+        Ok((found, redact::token(&token)))
     }
 }

@@ -64,7 +64,7 @@ fn handshake(upgrade: &Upgrade) {
 fn authentication(head: &Parts, bytes: &[u8]) {
     let names = vec!["Jane".to_owned()];
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into();
-    let peer = Peer { address, tls: None, certificate: Some("Joe".into()) };
+    let peer = Peer { certificate: Some("Joe".into()), ..Peer::new(address) };
     for (auth, shown) in [
         (Auth::Basic(Credentials::new(CREDENTIALS.0)), CREDENTIALS.1),
         (Auth::Origin(vec![ORIGIN.to_owned()]), ORIGIN.as_bytes()),

@@ -7,10 +7,12 @@
 
 mod base64;
 mod certificate;
+mod forwarded;
 mod frames;
 mod head;
 mod hixie;
 mod jwt;
+mod proxy_header;
 mod redis;
 mod token;
 mod token_api;
@@ -26,10 +28,12 @@ use crate::ws::{Codec, Event, Framing, Violation};
 
 pub use base64::base64;
 pub use certificate::certificate;
+pub use forwarded::forwarded;
 pub use frames::frames;
 pub use head::head;
 pub use hixie::hixie;
 pub use jwt::jwt;
+pub use proxy_header::proxy_header;
 pub use redis::redis;
 pub use token::token;
 pub use token_api::token_api;
@@ -136,13 +140,15 @@ mod tests {
 
     type Property = fn(&[u8]);
 
-    const PROPERTIES: [(&str, Property); 10] = [
+    const PROPERTIES: [(&str, Property); 12] = [
         ("base64", super::base64),
         ("certificate", super::certificate),
+        ("forwarded", super::forwarded),
         ("frames", super::frames),
         ("head", super::head),
         ("hixie", super::hixie),
         ("jwt", super::jwt),
+        ("proxy_header", super::proxy_header),
         ("redis", super::redis),
         ("token", super::token),
         ("token_api", super::token_api),

@@ -55,7 +55,8 @@ pub(super) async fn receive(
         return Ok(First::Other(stream, None));
     };
     let end = length + challenge.key_length();
-    let ticket = match admission.admit(&head, peer).await {
+    let asker = admission.door.asker(peer, &head.headers);
+    let ticket = match admission.admit(&head, &asker).await {
         Ok(ticket) => ticket,
         Err(refusal) => {
             stream.unread(bytes.freeze());
@@ -83,7 +84,7 @@ async fn read_handshake(
     if let Some((_, challenge, length)) = &handshake {
         while bytes.len() < length + challenge.key_length() {
             if stream.read_buf(bytes).await? == 0 {
-                return Err(NoSession::Closed);
+                return Err(NoSession::Left);
             }
         }
     }

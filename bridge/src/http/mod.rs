@@ -105,7 +105,7 @@ pub(crate) async fn receive(
             Ok(Upgraded { stream, upgrade, ticket })
         }
         (_, served) => {
-            let why = served.err().unwrap_or(NoSession::Closed);
+            let why = served.err().unwrap_or(NoSession::Left);
             if !matches!(why, NoSession::NoMore) {
                 linger(stream, shutdown).await;
             }
@@ -189,11 +189,12 @@ impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
         let reception = *self;
         reception.activity.count_request();
         let (head, _body) = request.into_parts();
+        let asker = reception.admission.door.asker(reception.peer, &head.headers);
         let upgrade =
             if host::is_good(&head) { Upgrade::from_head(&head) } else { Err(NoUpgrade::Host) };
         match upgrade {
-            Err(NoUpgrade::WebRequest) => Box::pin(reception.web_request(head)),
-            upgrade => Box::pin(reception.handshake(head, upgrade)),
+            Err(NoUpgrade::WebRequest) => Box::pin(reception.web_request(head, asker)),
+            upgrade => Box::pin(reception.handshake(head, upgrade, asker)),
         }
     }
 }
@@ -203,10 +204,11 @@ impl Reception<'_> {
         &self,
         head: Parts,
         upgrade: Result<Upgrade, NoUpgrade>,
+        asker: Arc<Peer>,
     ) -> Result<Reply, Infallible> {
-        match self.admit(&head, upgrade).await {
+        match self.admit(&head, upgrade, &asker).await {
             Ok(reply) => Ok(reply),
-            Err(refusal) => Ok(self.refuse(&head, refusal).await),
+            Err(refusal) => Ok(refuse(&head, refusal, &asker).await),
         }
     }
 
@@ -215,19 +217,20 @@ impl Reception<'_> {
         &self,
         head: &Parts,
         upgrade: Result<Upgrade, NoUpgrade>,
+        asker: &Arc<Peer>,
     ) -> Result<Reply, Refusal> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(refusal) = refused {
             return Err(refusal);
         }
         if upgrade == Err(NoUpgrade::Hixie) {
-            self.admission.authenticate(head, self.peer).map_err(Refusal::closing)?;
+            self.admission.authenticate(head, asker).map_err(Refusal::closing)?;
         }
         let mut upgrade = upgrade?;
         upgrade.prefer(self.subprotocols, &head.headers);
-        let ticket = self.admission.admit(head, self.peer).await?;
+        let ticket = self.admission.admit(head, asker).await?;
         if upgrade.protocol.is_none() {
-            unadmitted::unknown_protocols(self.peer, &head.headers);
+            unadmitted::unknown_protocols(asker, &head.headers);
         }
         let mut reply = reply::switching(&upgrade);
         // hyper would add that the connection is kept alive, did it have to bring this down to 1.0.
@@ -238,12 +241,12 @@ impl Reception<'_> {
     }
 
     /// Answers a request that wants no session.
-    async fn web_request(&self, head: Parts) -> Result<Reply, Infallible> {
-        if let Err(refusal) = self.admission.admit_web_request(&head, self.peer).await {
-            return Ok(self.refuse(&head, refusal).await);
+    async fn web_request(&self, head: Parts, asker: Arc<Peer>) -> Result<Reply, Infallible> {
+        if let Err(refusal) = self.admission.admit_web_request(&head, &asker).await {
+            return Ok(refuse(&head, refusal, &asker).await);
         }
         let (method, uri) = (head.method.clone(), head.uri.clone());
-        let client = self.peer.address.client();
+        let client = asker.address.client();
         let reply = match self.web {
             Some(root) => files::answer(root, self.private, head).await,
             None => reply::refusal(NoUpgrade::WebRequest.into()),
@@ -259,13 +262,13 @@ impl Reception<'_> {
         );
         Ok(reply)
     }
+}
 
-    /// Says so in the log at once, whenever the client is answered, and whether it waits for that or not.
-    async fn refuse(&self, head: &Parts, refusal: Refusal) -> Reply {
-        refusal.log(head, self.peer);
-        if let Some(due) = refusal.due {
-            sleep_until(due).await;
-        }
-        reply::refusal(refusal)
+/// Says so in the log at once, whenever the client is answered, and whether it waits for that or not.
+async fn refuse(head: &Parts, refusal: Refusal, asker: &Peer) -> Reply {
+    refusal.log(head, asker);
+    if let Some(due) = refusal.due {
+        sleep_until(due).await;
     }
+    reply::refusal(refusal)
 }

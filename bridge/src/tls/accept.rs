@@ -8,9 +8,10 @@ use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
 use super::certificate::common_name;
 use super::failure::Failure;
 use super::{Acceptor, Tls};
+use crate::clients::Standing;
 use crate::config::Access;
 use crate::net::Socket;
-use crate::peer::{Peer, PeerAddress, TlsVersion};
+use crate::peer::{Peer, TlsVersion};
 use crate::stream::Stream;
 
 /// The type of a TLS record that begins a handshake (RFC 8446, section 5.1).
@@ -42,30 +43,29 @@ pub enum Plain {
 
 /// What an accepted connection has become, or why not, and the connection if it is still to be closed in
 /// order: its client has been told.
-type Accepted = Result<(Stream, Peer), (Failure, Option<Socket>)>;
+pub(crate) type Accepted = Result<(Stream, Peer), (Failure, Option<Socket>)>;
 
-/// Waits for the first byte of a connection from `address`, and makes a stream of it.
-pub(crate) async fn accept(mut io: Socket, address: PeerAddress, access: &Access) -> Accepted {
+/// Waits for the first byte of a peer's connection, and makes a stream of it.
+pub(crate) async fn accept(mut io: Socket, peer: Peer, access: &Access) -> Accepted {
     let mut first = [0];
     match io.peek(&mut first).await {
         Ok(1) => {}
         Ok(_) | Err(_) => return Err((Failure::Closed, None)),
     }
     let (failure, answer) = match first[0] {
+        // Whom no proxy speaks for is not here any more; a handshake is more than this one is worth.
+        HANDSHAKE if peer.standing == Standing::Stranger => return Err((Failure::Stranger, None)),
         HANDSHAKE => {
             access.asked.notify_one();
             let tls = access.tls.borrow().clone();
             match tls {
-                Tls::On(acceptor) => return shake_hands(acceptor, io, address).await,
+                Tls::On(acceptor) => return shake_hands(acceptor, io, peer).await,
                 Tls::Off(reason) => (Failure::Off(reason), &NO_CERTIFICATE[..]),
             }
         }
         SSLV2 => (Failure::Sslv2, &NO_SSLV2[..]),
         _ => match access.plain {
-            Plain::Served => {
-                let peer = Peer { address, tls: None, certificate: None };
-                return Ok((Stream::new(io), peer));
-            }
+            Plain::Served => return Ok((Stream::new(io), peer)),
             Plain::Refused => (Failure::Plain, NO_PLAIN),
         },
     };
@@ -74,11 +74,11 @@ pub(crate) async fn accept(mut io: Socket, address: PeerAddress, access: &Access
     Err((failure, Some(io)))
 }
 
-async fn shake_hands(Acceptor(config): Acceptor, io: Socket, address: PeerAddress) -> Accepted {
+async fn shake_hands(Acceptor(config): Acceptor, io: Socket, peer: Peer) -> Accepted {
     match TlsAcceptor::from(config).accept(io).into_fallible().await {
         Ok(stream) => {
             let (_, tls) = stream.get_ref();
-            let peer = Peer { address, tls: version(tls), certificate: name(tls) };
+            let peer = Peer { tls: version(tls), certificate: name(tls), ..peer };
             Ok((Stream::encrypted(stream), peer))
         }
         // rustls has sent the alert.

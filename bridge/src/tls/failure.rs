@@ -24,6 +24,8 @@ pub(crate) enum Failure {
     Sslv2,
     #[error("refused an unencrypted client")]
     Plain,
+    #[error("refused a TLS client that is none of those who may connect")]
+    Stranger,
     #[error("refused a client's certificate: {0}")]
     ClientCertificate(String),
     #[error("refused a client without a certificate")]

@@ -32,7 +32,7 @@ use tokio_rustls::rustls::server::{NoServerSessionStorage, ServerConfig};
 use tokio_rustls::rustls::{self, ConfigBuilder, WantsVerifier};
 
 pub use accept::Plain;
-pub(crate) use accept::accept;
+pub(crate) use accept::{Accepted, accept};
 #[cfg(any(test, fuzzing))]
 pub(crate) use authorities::ClientVerifier;
 #[cfg(any(test, fuzzing))]

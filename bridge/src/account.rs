@@ -1,0 +1,125 @@
+//! What the log says of a session, when it starts and when it ends (B10, A5): who, through whom, as whom, where to. A
+//! target that has a name is reached first, so that its address can be said; whoever cannot be reached by it has
+//! his first record then. Knows what is said, and not when.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use tracing::info;
+
+use crate::book::Entry;
+use crate::peer::TlsVersion;
+
+/// What a session's records say besides what the book has of it.
+#[derive(Debug)]
+pub(crate) struct Account {
+    /// Of the protocol.
+    pub(crate) version: &'static str,
+    /// What was asked for, without its secrets.
+    pub(crate) path: Box<str>,
+}
+
+/// The values that both records have.
+macro_rules! record {
+    ($account:expr, $entry:expr, $($rest:tt)*) => {{
+        let (Account { version, path }, Entry { id, peer, destination, login, .. }) = ($account, $entry);
+        info!(
+            session = id,
+            client = %peer.address.client(),
+            port = peer.address.port(),
+            via = peer.via.as_deref().map(display),
+            version,
+            path = &**path,
+            target = %destination,
+            target_address = $entry.reached().map(display),
+            tls = peer.tls.map(TlsVersion::number),
+            name = peer.certificate,
+            user = login.as_ref().and_then(|login| login.user.as_deref()),
+            token = login.as_ref().and_then(|login| login.token.as_deref()),
+            $($rest)*
+        )
+    }};
+}
+
+impl Account {
+    /// The session starts.
+    pub(crate) fn started(&self, entry: &Entry) {
+        let Self { version, path } = self;
+        record!(
+            self,
+            entry,
+            "session started: {}, version {version}, path {path:?}{}",
+            Ends(entry),
+            Shown(entry)
+        );
+    }
+
+    /// It has ended, with this close code and reason.
+    pub(crate) fn ended(&self, entry: &Entry, code: u16, reason: &str) {
+        let duration = entry.began.elapsed();
+        record!(
+            self,
+            entry,
+            sent = entry.sent(),
+            received = entry.received(),
+            duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            code,
+            reason,
+            "session ended: {} after {:.1} s, {} bytes sent, {} received, code {code}{}{}",
+            Ends(entry),
+            duration.as_secs_f64(),
+            entry.sent(),
+            entry.received(),
+            in_quotes(reason),
+            Shown(entry)
+        );
+    }
+}
+
+/// Which session it is, between whom.
+struct Ends<'a>(&'a Entry);
+
+impl fmt::Display for Ends<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Entry { id, peer, destination, .. } = self.0;
+        write!(out, "{id}, {} to {destination}", peer.whence())?;
+        match self.0.reached() {
+            Some(address) if needs_address(&destination.to_string(), address) => {
+                write!(out, " ({address})")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn needs_address(target: &str, address: SocketAddr) -> bool {
+    target != address.to_string()
+}
+
+/// What the client has shown to be let in, and in what it is wrapped.
+struct Shown<'a>(&'a Entry);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Entry { peer, login, .. } = self.0;
+        if let Some(version) = peer.tls.map(TlsVersion::number) {
+            write!(out, ", tls {version}")?;
+        }
+        if let Some(name) = &peer.certificate {
+            write!(out, ", name {name:?}")?;
+        }
+        let Some(login) = login else { return Ok(()) };
+        if let Some(user) = &login.user {
+            write!(out, ", user {user:?}")?;
+        }
+        match &login.token {
+            Some(token) => write!(out, ", token {token:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A close reason behind its code.
+fn in_quotes(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" {reason:?}") }
+}

@@ -1,0 +1,115 @@
+//! Who may ask for anything at all: decided when a connection is accepted, and again when a trusted proxy has said
+//! whose it is, or whose a request. Knows addresses and counts; must not know what is asked for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ::http::HeaderMap;
+
+use super::refusal::Refusal;
+use crate::clients::{Clients, Standing};
+use crate::config::Config;
+use crate::net::Socket;
+use crate::network::Networks;
+use crate::peer::{Peer, PeerAddress};
+use crate::proxies::{Proxies, Word, read_header};
+use crate::proxy_header::Header;
+use crate::unadmitted::{self, NoSession};
+
+/// What the clients of a bridge must pass first.
+#[derive(Debug)]
+pub(crate) struct Door {
+    proxies: Proxies,
+    /// Who may come; none: everybody.
+    allowed: Option<Networks>,
+    /// Those who are there, if it matters how often.
+    clients: Option<Arc<Clients>>,
+}
+
+impl Door {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            proxies: config.access.proxies.clone(),
+            allowed: config.access.allowed.clone(),
+            clients: config.access.connections_per_client.map(Clients::new),
+        }
+    }
+
+    /// Somebody has connected. Trusted proxies are neither counted nor turned away: they speak for others.
+    pub(crate) fn knock(&self, address: PeerAddress) -> Result<Peer, NoSession> {
+        let mut peer = Peer::new(address);
+        if self.proxies.trust(address) {
+            return Ok(peer);
+        }
+        self.enter(&mut peer)?;
+        if peer.standing == Standing::Stranger { Err(NoSession::Stranger) } else { Ok(peer) }
+    }
+
+    /// Whether this peer has to say first whose its connection is.
+    pub(crate) fn is_to_introduce(&self, peer: &Peer) -> bool {
+        self.proxies.word == Word::ProxyHeader && self.proxies.trust(peer.address)
+    }
+
+    /// Has a trusted proxy say whose its connection is.
+    pub(crate) async fn introduced(&self, io: &mut Socket, proxy: Peer) -> Result<Peer, NoSession> {
+        let mut peer = match read_header(io).await? {
+            // Nobody's but its own: it only looks whether we are there.
+            Header::Local => return Ok(proxy),
+            Header::Unknown => proxy,
+            Header::Client(client) => behind(client, proxy.address),
+        };
+        self.enter(&mut peer)?;
+        Ok(peer)
+    }
+
+    /// Whose a request is that came over this peer's connection.
+    pub(crate) fn asker(&self, peer: &Arc<Peer>, headers: &HeaderMap) -> Arc<Peer> {
+        let is_shared = self.proxies.word == Word::Headers && self.proxies.trust(peer.address);
+        if !is_shared {
+            return Arc::clone(peer);
+        }
+        let named = self.proxies.named(headers).unwrap_or_else(|doubt| {
+            unadmitted::unclear(peer.address, doubt);
+            None
+        });
+        let mut asker = match named {
+            Some(client) => behind(client, peer.address),
+            None => Peer::new(peer.address),
+        };
+        (asker.tls, asker.certificate) = (peer.tls, peer.certificate.clone());
+        // Who has far too many is told that it has too many.
+        let _ = self.enter(&mut asker);
+        Arc::new(asker)
+    }
+
+    /// Lets a client ask, if it may.
+    pub(super) fn welcome(&self, asker: &Peer) -> Result<(), Refusal> {
+        let refusal = match asker.standing {
+            Standing::Welcome => return Ok(()),
+            Standing::Stranger => Refusal::stranger(),
+            Standing::OneTooMany => Refusal::one_too_many(),
+        };
+        // A proxy's connection is for others, too.
+        let proxy = asker.via.as_deref().unwrap_or(&asker.address);
+        let is_shared = self.proxies.word == Word::Headers && self.proxies.trust(*proxy);
+        Err(if is_shared { refusal } else { refusal.closing() })
+    }
+
+    /// Finds out how a client stands, and counts its connection.
+    fn enter(&self, peer: &mut Peer) -> Result<(), NoSession> {
+        if self.allowed.as_ref().is_some_and(|allowed| !allowed.have(peer.address)) {
+            peer.standing = Standing::Stranger;
+            return Ok(());
+        }
+        let Some(clients) = &self.clients else { return Ok(()) };
+        peer.standing = Standing::OneTooMany;
+        let entered = clients.enter(peer.address.client());
+        let (place, standing) = entered.ok_or(NoSession::FarTooMany)?;
+        (peer.standing, peer.place) = (standing, Some(Box::new(place)));
+        Ok(())
+    }
+}
+
+fn behind(client: SocketAddr, proxy: PeerAddress) -> Peer {
+    Peer { via: Some(Box::new(proxy)), ..Peer::new(client.into()) }
+}
