@@ -25,6 +25,10 @@ xdpyinfo:x11-utils
 /usr/share/novnc/vnc.html:novnc
 redis-server:redis-server
 nginx:nginx-light
+sshd:openssh-server
+dropbear:dropbear-bin
+vsftpd:vsftpd
+java:openjdk-17-jdk-headless
 chromium:chromium
 python3:python3
 socat:socat

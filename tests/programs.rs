@@ -4,3 +4,5 @@ mod des;
 mod servers;
 mod telnet;
 mod vnc;
+
+pub(crate) use des::vnc_response;

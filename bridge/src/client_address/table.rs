@@ -77,6 +77,9 @@ pub(crate) struct Taken {
 }
 
 impl ClientTable {
+    /// How long the file is, in bytes.
+    pub const LENGTH: u64 = (ROWS * LENGTH) as u64;
+
     /// In a new file, which programs can read.
     ///
     /// # Errors

@@ -1,0 +1,56 @@
+//! What targets see of clients (A1, A2), and whom the wrapped program serves (A6).
+
+mod access;
+mod programs;
+mod storm;
+mod targets;
+mod told;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::support::{Client, Websockify, free_port};
+
+/// A client that comes from this address of the machine's.
+fn dial_from(source: impl Into<IpAddr>, port: u16) -> (Client, SocketAddr) {
+    let source: IpAddr = source.into();
+    let to = match source {
+        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        IpAddr::V6(_) => SocketAddr::new(source, port),
+    };
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let from = socket.local_addr().unwrap().as_socket().unwrap();
+    (Client::over(socket.into(), to).unwrap(), from)
+}
+
+/// The nth client's address; none of them is one that we use ourselves.
+fn client(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 9, 1, n)
+}
+
+/// A program in Python that tells each client who it takes it for: `accept` and `getpeername`, a line each.
+/// Its words say how it listens and accepts.
+fn teller() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/client_address/teller.py")
+}
+
+/// Starts a websockify that wraps a teller, which is told these words.
+fn start_teller(options: &str, words: &str) -> (Websockify, u16) {
+    let port = free_port();
+    let program = teller();
+    let program = program.display();
+    let line = format!("{port} {options} -- python3 {program} {port} {words}");
+    let websockify = Websockify::start(&line);
+    websockify.wait_until_open();
+    (websockify, port)
+}
+
+/// Who a teller says that it is talking to.
+fn ask(client: &mut Client) -> (String, String) {
+    let mut line = || client.read_until("\n").trim_end().to_owned();
+    (line(), line())
+}
