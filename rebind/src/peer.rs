@@ -19,8 +19,6 @@ type Real<'a> = &'a dyn Fn(*mut c_void, *mut u32) -> c_int;
 
 /// Room for an address of either family.
 const FULL: u32 = 28;
-/// In which an address of IPv4 is whole, and the family and port of any.
-const LEN_V4: u32 = 16;
 
 /// Where a program wants an address.
 #[derive(Clone, Copy)]
@@ -66,7 +64,7 @@ pub(crate) unsafe fn accept(
         match answer {
             Ok(row) => {
                 // SAFETY: as above.
-                unsafe { room.tell(&peer, row) };
+                row.into_iter().for_each(|row| unsafe { room.tell(&peer, row) });
                 sys::set_errno(errno);
                 return fd;
             }
@@ -98,15 +96,15 @@ pub(crate) unsafe fn name(address: *mut c_void, length: *mut u32, real: Real<'_>
     // SAFETY: the caller's promise is passed on.
     let room = unsafe { Room::of(address, length) }.filter(|room| !room.address.is_null());
     let Some(room) = room else { return real(address, length) };
+    let errno = sys::errno();
     // SAFETY: as above.
     let (result, peer) = unsafe { room.ask(real, &|_, to, length| real(to, length)) };
     if result == 0 {
-        let row = match peer.who(clients) {
-            Peer::Known(row) => Some(row),
-            Peer::Stranger | Peer::Unknown => None,
-        };
-        // SAFETY: as above.
-        unsafe { room.tell(&peer, row) };
+        if let Peer::Known(row) = peer.who(clients) {
+            // SAFETY: as above.
+            unsafe { room.tell(&peer, row) };
+        }
+        sys::set_errno(errno);
     }
     result
 }
@@ -167,8 +165,8 @@ impl Room {
         (bytes <= i32::MAX as u32).then_some(Room { address, length, bytes })
     }
 
-    /// Calls the kernel, which writes into the program's room if that has enough, so that it says itself what
-    /// is wrong with it; `rest` has the whole address where it is cut.
+    /// Calls the kernel, which writes into the program's room, so that it says itself what is wrong with
+    /// that; `rest` has the whole address where it is cut.
     unsafe fn ask(
         self,
         real: Real<'_>,
@@ -176,50 +174,36 @@ impl Room {
     ) -> (c_int, Said) {
         let mut said = Said { length: FULL, ..Said::NOTHING };
         let Said { bytes, length } = &mut said;
-        let own = bytes.as_mut_ptr().cast();
-        if self.address.is_null() || self.bytes < LEN_V4 {
-            let result = real(own, length);
+        let own = bytes.as_mut_ptr();
+        if self.address.is_null() {
+            let result = real(own.cast(), length);
             return (result, said);
         }
         let result = real(self.address, self.length);
         if result < 0 {
             return (result, Said::NOTHING);
         }
-        // SAFETY: the kernel has just written both.
+        // SAFETY: the kernel has just written it.
         let whole = unsafe { self.length.read() };
-        if whole > self.bytes && whole <= FULL {
-            let errno = sys::errno();
-            if rest(result, own, length) != 0 {
-                sys::set_errno(errno);
-                *length = 0;
-            }
-        } else {
-            *length = whole.min(FULL);
+        if whole <= self.bytes.min(FULL) {
+            *length = whole;
             // SAFETY: the kernel has just written as many bytes there.
-            unsafe {
-                core::ptr::copy_nonoverlapping(
-                    self.address.cast(),
-                    own.cast::<u8>(),
-                    *length as usize,
-                )
-            };
+            unsafe { core::ptr::copy_nonoverlapping(self.address.cast(), own, whole as usize) };
+        } else if whole > FULL || rest(result, own.cast(), length) != 0 {
+            *length = 0;
         }
         (result, said)
     }
 
-    /// Writes what the program is to know, cut as the kernel would: of a client, or what was said.
-    unsafe fn tell(self, said: &Said, row: Option<Row>) {
-        let is_written = self.bytes >= LEN_V4;
-        if self.address.is_null() || (is_written && row.is_none()) {
+    /// Writes the client in place of the bridge, cut as the kernel has cut that.
+    unsafe fn tell(self, said: &Said, row: Row) {
+        if self.address.is_null() {
             return;
         }
-        let bytes = row.map_or(said.bytes, |row| said.with(row));
         let length = said.length.min(self.bytes).min(FULL) as usize;
-        // SAFETY: the caller has promised room for so many, and the length's place.
-        unsafe {
-            core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address.cast(), length);
-            self.length.write(said.length);
-        }
+        let bytes = said.with(row);
+        // SAFETY: the kernel has just written as many bytes there.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address.cast(), length) };
     }
 
     /// Gives the program's room back as it was.

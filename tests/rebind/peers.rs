@@ -1,0 +1,140 @@
+//! Who a program is told that its connections are from: as the kernel would say it, to the byte.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+
+use super::names;
+use super::probe::{HeldPorts, Probe, REBIND, compile, compiler, preloaded, scratch};
+use crate::support::free_port;
+
+#[path = "../../rebind/src/row.rs"]
+#[allow(dead_code, reason = "rebind.so reads")]
+mod row;
+
+use row::{LENGTH, ROWS, Row, Sources};
+
+const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rebind/peers.c");
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 9, 1, 7);
+
+fn programs() -> Vec<PathBuf> {
+    let build = |cc| Some(compile(compiler(cc)?, &format!("peers-{cc}"), &[PEERS.as_ref()]));
+    ["gcc", "musl-gcc"].into_iter().filter_map(build).collect()
+}
+
+/// A file with one row, the fifth.
+fn table(row: Option<Row>, name: &str) -> PathBuf {
+    let mut bytes = vec![0; ROWS * LENGTH];
+    if let Some(row) = row {
+        let words = row.encode(5);
+        for (to, word) in bytes[5 * LENGTH..].chunks_exact_mut(4).zip(words) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+    }
+    let path = scratch(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn told(program: &Path, ports: &HeldPorts, sources: Sources, table: &Path) -> Probe {
+    let mut probe = preloaded(program, ports);
+    let Sources { second, port } = sources;
+    probe.0.env(names::CLIENTS, format!("{second} {port} anyone {}", table.display()));
+    probe
+}
+
+fn v4(port: u16) -> Row {
+    Row { v6: CLIENT.to_ipv6_mapped().octets(), scope: 0, v4: CLIENT.octets(), port }
+}
+
+/// A1: errno, lengths and truncation, for room of every size and none.
+#[test]
+fn a1_r2_accept_and_getpeername_answer_as_the_kernel_does() {
+    for program in programs() {
+        for family in ["inet", "inet6"] {
+            let port = free_port();
+            let known =
+                Probe::new(&program).script(&format!("{family} {} {CLIENT} {port}", free_port()));
+            assert!(known.contains("errno 14 ") && known.contains("errno 22 "), "{known}");
+            let ports = HeldPorts::new();
+            let sources = Sources { second: 83, port: free_port() };
+            let from = sources.address(5);
+            let table = table(Some(v4(port)), "rows");
+            let script = format!("{family} {} {} {}", ports.old, from.ip(), from.port());
+            let said = told(&program, &ports, sources, &table).script(&script);
+            for (said, known) in said.lines().zip(known.lines()) {
+                assert_eq!(said, known, "{family}");
+            }
+            assert_eq!(said.lines().count(), known.lines().count());
+
+            // Others are who they are, also those who have the address and not the port.
+            for other in [
+                SocketAddrV4::new(*from.ip(), free_port()),
+                SocketAddrV4::new(CLIENT, sources.port),
+            ] {
+                let script = |port| format!("{family} {port} {} {}", other.ip(), other.port());
+                let known = Probe::new(&program).script(&script(free_port()));
+                let ports = HeldPorts::new();
+                let said = told(&program, &ports, sources, &table).script(&script(ports.old));
+                assert_eq!(said, known, "{other}");
+            }
+        }
+    }
+}
+
+/// A1: of which nobody says who it is from, the bridge's connections are closed, whether or not the
+/// program asks; getpeername says what the kernel does.
+#[test]
+fn a1_a_connection_of_the_bridges_without_a_row_is_closed() {
+    for program in programs() {
+        let sources = Sources { second: 83, port: free_port() };
+        let from = sources.address(5);
+        for table in [table(None, "no-rows"), scratch("no-such-file"), {
+            let short = scratch("short");
+            fs::write(&short, [0; 4096]).unwrap();
+            short
+        }] {
+            let ports = HeldPorts::new();
+            let script = format!("inet {} {} {}", ports.old, from.ip(), from.port());
+            let (_, output) = told(&program, &ports, sources, &table).arguments(&script).finish();
+            let said = String::from_utf8(output.stdout).unwrap();
+            let accepts: Vec<_> = said.lines().filter(|line| line.starts_with("accept")).collect();
+            assert!(accepts.len() > 30, "{said}");
+            // What is odd, the kernel answers before.
+            let is_closed = |line: &&str| {
+                line.contains("-1 errno 103 ")
+                    || line.contains("errno 22 ")
+                    || line.contains("errno 14 ")
+            };
+            assert!(accepts.iter().all(is_closed), "{said}");
+            let complaint = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                complaint.contains("accept: Software caused connection abort")
+                    || complaint.contains("accept: "),
+                "{complaint}"
+            );
+        }
+    }
+}
+
+/// A row that is half written is none.
+#[test]
+fn a1_a_row_is_whole_or_none() {
+    let row = Row { v6: [7; 16], scope: 3, v4: [1, 2, 3, 4], port: 40007 };
+    let words = row.encode(9);
+    assert_eq!(Row::decode(&words, 9), Some(row));
+    assert_eq!(Row::decode(&words, 8), None, "another's place");
+    assert_eq!(Row::decode(&[0; row::WORDS], 0), None);
+    for at in 0..row::WORDS {
+        let mut torn = words;
+        torn[at] ^= 0x100;
+        assert_eq!(Row::decode(&torn, 9), None);
+    }
+}
+
+/// R5: what programs load stays small, and needs their C library alone.
+#[test]
+fn r5_the_library_is_small() {
+    let size = fs::metadata(REBIND).unwrap().len();
+    assert!(size <= 24 * 1024, "{size} bytes");
+}
