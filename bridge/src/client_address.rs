@@ -195,13 +195,13 @@ impl Way<'_> {
         let client = self.session.peer.address;
         let port = to.port();
         let IpAddr::V4(known) = to.ip().to_canonical() else {
-            return Err(io::Error::other("it listens on IPv6 without rebind.so's knowledge"));
+            return Err(io::Error::other("no client can be told from another there"));
         };
         // There may be two listeners, and one of them shows this client as it is.
         let is_v6 = matches!(client, PeerAddress::Internet(SocketAddr::V6(_)));
         let better = if is_v6 { V6_ONLY } else { Ipv4Addr::LOCALHOST };
         let is_doubtful = is_v6 || known == V6_ONLY;
-        if is_doubtful && better != known {
+        if self.approach.client_address.shown == ShownAs::Socket && is_doubtful && better != known {
             let better = SocketAddrV4::new(better, port);
             match table.connect(better, |row| self.approach.row(client, row)).await {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}

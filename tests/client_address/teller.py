@@ -1,6 +1,6 @@
 """Tells each client who it is taken for: the address of accept(2), and that of getpeername(2).
 
-teller.py PORT [v4|v6|dual] [blocking|select|nonblocking|level|edge] [fork|check|daemon|user=UID|chroot=DIR|also=PORT]...
+teller.py PORT [v4|v6|dual|both] [blocking|select|nonblocking|level|edge] [fork|check|daemon|user=UID|chroot=DIR|also=PORT]...
 """
 import errno, os, select, socket, sys
 
@@ -81,6 +81,18 @@ for word in words:
         import threading
         other = socket.create_server(("127.0.0.1", int(word[5:])))
         threading.Thread(target=lambda: serve(*other.accept()), daemon=True).start()
+
+if "both" in words:
+    # As Xtigervnc does: a socket for each family, and that of IPv4 on loopback.
+    words.append("v6")
+    six = listener()
+
+    def serve_six():
+        while True:
+            serve(*six.accept())
+
+    import threading
+    threading.Thread(target=serve_six, daemon=True).start()
 
 how = next((w for w in words if w in ("select", "nonblocking", "level", "edge")), "blocking")
 if how == "blocking":

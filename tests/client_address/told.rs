@@ -44,7 +44,7 @@ fn a1_with_socket_ipv6_clients_are_shown_as_the_family_can() {
     if !needs(&["python3"]) || !has_ipv6() {
         return;
     }
-    for (words, is_v6) in [("v6", true), ("dual", true), ("v4", false)] {
+    for (words, is_v6) in [("v6", true), ("dual", true), ("both", true), ("v4", false)] {
         let (websockify, port) = start_teller(SOCKET, words);
         let (mut one, from) = dial_from(Ipv6Addr::LOCALHOST, port);
         let (accepted, known) = ask(&mut one);

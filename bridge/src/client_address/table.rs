@@ -229,3 +229,169 @@ impl Drop for ClientTable {
         let _ = self.file.write_all_at(&vec![0; ROWS * LENGTH], 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream as Connection};
+    use std::os::unix::fs::MetadataExt;
+
+    use nix::unistd::{Uid, fchown, geteuid};
+
+    use super::*;
+    use crate::skip::skip_even_in_ci;
+
+    fn table() -> (Arc<ClientTable>, File) {
+        let file = tempfile::tempfile().expect("a file");
+        (ClientTable::new(file.try_clone().expect("a descriptor")).expect("room"), file)
+    }
+
+    fn program() -> (TcpListener, SocketAddrV4) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        match listener.local_addr().expect("an address") {
+            SocketAddr::V4(address) => (listener, address),
+            SocketAddr::V6(address) => panic!("{address}"),
+        }
+    }
+
+    fn shown(row: u16) -> Row {
+        Row { v6: [0; 16], scope: 0, v4: [192, 0, 2, 7], port: row }
+    }
+
+    /// Connects by the row that comes after this one, if it is free.
+    async fn connect(table: &Arc<ClientTable>, after: u16, to: SocketAddrV4) -> (TcpStream, Taken) {
+        table.rows(|rows| rows.last = after);
+        table.connect(to, shown).await.expect("connected")
+    }
+
+    /// Who a connection is from for the program.
+    fn row_of(table: &ClientTable, accepted: &Connection) -> Option<u16> {
+        match accepted.peer_addr() {
+            Ok(SocketAddr::V4(address)) => table.sources.row(address),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a1_a_row_is_nobody_elses_while_the_program_can_meet_its_connection() {
+        let ((table, _file), (listener, to)) = (table(), program());
+        let (stream, first) = connect(&table, 0, to).await;
+        assert_eq!(first.row, 1);
+        let (_, second) = connect(&table, 0, to).await;
+        assert_eq!(second.row, 2, "the first is open");
+        drop(second);
+        // Over, and in the queue.
+        drop((stream, first));
+        let (_kept, third) = connect(&table, 0, to).await;
+        assert_eq!(third.row, 3, "the first two are queued");
+        let (first, _) = listener.accept().expect("the first");
+        assert_eq!(row_of(&table, &first), Some(1));
+        let (second, _) = listener.accept().expect("the second");
+        let (_, fourth) = connect(&table, 0, to).await;
+        assert_eq!(fourth.row, 4, "the program has them open");
+        drop((first, second));
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while connect(&table, 0, to).await.1.row != 1 {
+            assert!(std::time::Instant::now() < deadline, "the first is free again");
+        }
+    }
+
+    /// A session that is over, and whose program has neither accepted it nor has room for all that it carries.
+    #[tokio::test]
+    async fn a1_what_is_not_accepted_is_kept_until_it_is() {
+        let ((table, _file), (listener, to)) = (table(), program());
+        let (stream, taken) = connect(&table, 0, to).await;
+        while stream.try_write(&[7; 65536]).is_ok() {}
+        taken.keep(stream, to.into());
+        assert_eq!(table.kept.available_permits(), KEPT - 1);
+        let ask = || sock_diag::accepted(to.into(), table.sources.address(1).into());
+        assert!(!ask().expect("it is there"));
+        let (accepted, _) = listener.accept().expect("accepted");
+        assert_eq!(row_of(&table, &accepted), Some(1));
+        let is_free = async {
+            while table.kept.available_permits() < KEPT {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), is_free).await.expect("let go");
+        // A listener that is gone will accept nothing.
+        let (stream, taken) = connect(&table, 10, to).await;
+        taken.keep(stream, to.into());
+        drop(listener);
+        let is_free = async {
+            while table.kept.available_permits() < KEPT {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), is_free).await.expect("let go");
+    }
+
+    /// Beyond what is kept, the row is given up: nobody else is ever shown there.
+    #[tokio::test]
+    async fn a1_who_is_not_kept_has_the_last_word_of_its_row() {
+        let ((table, _file), (_listener, to)) = (table(), program());
+        let _all = table.kept.try_acquire_many(KEPT.try_into().expect("a number")).expect("all");
+        let (stream, taken) = connect(&table, 0, to).await;
+        taken.keep(stream, to.into());
+        assert_eq!(connect(&table, 0, to).await.1.row, 2);
+        assert!(table.rows(|rows| rows.used[1].is_open));
+    }
+
+    #[tokio::test]
+    async fn a1_the_row_is_there_before_its_connection() {
+        let ((table, file), (listener, to)) = (table(), program());
+        let (_stream, taken) = connect(&table, 4, to).await;
+        let (accepted, _) = listener.accept().expect("accepted");
+        let row = row_of(&table, &accepted).expect("one of ours");
+        let mut bytes = [0; LENGTH];
+        file.read_exact_at(&mut bytes, (usize::from(row) * LENGTH) as u64).expect("read");
+        let mut words = [0; LENGTH / 4];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes(bytes.try_into().expect("four"));
+        }
+        assert_eq!((row, Row::decode(&words, row)), (taken.row, Some(shown(row))));
+    }
+
+    /// A hole that is read where the disk is full kills who reads it. Who survives us takes nobody for a client.
+    #[tokio::test]
+    async fn a1_the_file_is_whole_from_the_beginning_and_empty_in_the_end() {
+        let ((table, file), (_listener, to)) = (table(), program());
+        let metadata = file.metadata().expect("a file");
+        assert_eq!(metadata.len(), ClientTable::LENGTH);
+        assert!(metadata.blocks() * 512 >= ClientTable::LENGTH, "{} blocks", metadata.blocks());
+        drop(connect(&table, 0, to).await);
+        drop(table);
+        let mut bytes = vec![1; ROWS * LENGTH];
+        file.read_exact_at(&mut bytes, 0).expect("read");
+        assert!(bytes.iter().all(|byte| *byte == 0));
+    }
+
+    /// Before, during and after a connection, whatever options he sets (by root alone, who can have
+    /// another user's socket).
+    #[tokio::test]
+    async fn a1_no_other_user_can_come_from_there() {
+        if !geteuid().is_root() {
+            return skip_even_in_ci("only root has sockets of another user");
+        }
+        let ((table, _file), (listener, to)) = (table(), program());
+        let sources = table.sources;
+        let steal = |row| {
+            for (reuse_address, reuse_port) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+                fchown(&socket, Some(Uid::from_raw(65534)), None).expect("his");
+                socket.set_reuse_address(reuse_address == 1).expect("an option");
+                socket.set_reuse_port(reuse_port == 1).expect("an option");
+                let stolen = socket.bind(&SocketAddr::from(sources.address(row)).into());
+                let error = stolen.expect_err("it is ours");
+                assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{reuse_address} {reuse_port}");
+            }
+        };
+        steal(1);
+        let (stream, taken) = connect(&table, 0, to).await;
+        steal(1);
+        let (accepted, _) = listener.accept().expect("accepted");
+        drop((stream, taken));
+        steal(1);
+        drop(accepted);
+        steal(1);
+    }
+}

@@ -54,6 +54,9 @@ impl Preload {
         let relocated = RelocatedPort::hold()?;
         tokio::task::spawn_blocking(library::remove_stale);
         let library = Library::find(given)?;
+        if clients.is_some() {
+            library.tells()?;
+        }
         let notifications = Notifications::open().context("cannot open notification socket")?;
         let lost = LostEnvironment::default();
         Ok(Self { port, relocated, library, notifications, lost, clients })
