@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::support::{Client, Websockify, free_port};
+use crate::support::{Client, Websockify, engine, free_port};
 
 /// A client that comes from this address of the machine's.
 fn dial_from(source: impl Into<IpAddr>, port: u16) -> (Client, SocketAddr) {
@@ -43,10 +43,17 @@ fn start_teller(options: &str, words: &str) -> (Websockify, u16) {
     let port = free_port();
     let program = teller();
     let program = program.display();
-    let line = format!("{port} {options} -- python3 {program} {port} {words}");
+    let engine = engine_for(options);
+    let line = format!("{port} {engine} {options} -- python3 {program} {port} {words}");
     let websockify = Websockify::start(&line);
     websockify.wait_until_open();
     (websockify, port)
+}
+
+/// Where the tests of this run are under another engine: what takes rebind.so.
+fn engine_for(options: &str) -> &'static str {
+    let takes_it = options.contains("=socket") || options.contains("=bridge");
+    if takes_it && engine().is_some() { "--rebind-engine=preload" } else { "" }
 }
 
 /// Who a teller says that it is talking to.

@@ -20,7 +20,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tracing::{info, warn};
 
-use crate::book::Entry;
 use crate::net::{Socket, connect, connect_from};
 use crate::peer::PeerAddress;
 use crate::proxy_header::{self, ProxyVersion};
@@ -66,7 +65,9 @@ pub(crate) struct Approach {
 /// How a target is connected to for one client.
 pub(crate) struct Way<'a> {
     approach: &'a Approach,
-    session: &'a Entry,
+    client: PeerAddress,
+    /// Its session's number, for the log.
+    session: u64,
 }
 
 impl Approach {
@@ -79,9 +80,9 @@ impl Approach {
         }
     }
 
-    /// For this client.
-    pub(crate) fn way<'a>(&'a self, session: &'a Entry) -> Way<'a> {
-        Way { approach: self, session }
+    /// For this client, in the session with this number.
+    pub(crate) fn way(&self, client: PeerAddress, session: u64) -> Way<'_> {
+        Way { approach: self, client, session }
     }
 
     /// What tells of this client in the row with this number.
@@ -162,7 +163,7 @@ impl Way<'_> {
         us: Option<SocketAddr>,
     ) -> io::Result<()> {
         let ShownAs::Proxy(version) = self.approach.client_address.shown else { return Ok(()) };
-        let client = match self.session.peer.address {
+        let client = match self.client {
             PeerAddress::Internet(address) => Some(address),
             PeerAddress::Unix { .. } => None,
         };
@@ -173,7 +174,7 @@ impl Way<'_> {
     async fn from_own_address(&self, to: SocketAddr) -> io::Result<TcpStream> {
         match to.ip().to_canonical() {
             IpAddr::V4(ip) if is_of_this_machine(ip) => {
-                let own = self.approach.loopback.of(self.session.peer.address.client());
+                let own = self.approach.loopback.of(self.client.client());
                 connect_from(own, SocketAddrV4::new(ip, to.port())).await
             }
             _ => {
@@ -192,7 +193,7 @@ impl Way<'_> {
         table: &Arc<ClientTable>,
         to: SocketAddr,
     ) -> io::Result<(TcpStream, Taken)> {
-        let client = self.session.peer.address;
+        let client = self.client;
         let port = to.port();
         let IpAddr::V4(known) = to.ip().to_canonical() else {
             return Err(io::Error::other("no client can be told from another there"));
@@ -221,7 +222,7 @@ impl Way<'_> {
     fn say_substitute(&self, client: PeerAddress) {
         let has_none = !matches!(client, PeerAddress::Internet(SocketAddr::V4(_)));
         if self.approach.client_address.shown == ShownAs::Socket && has_none {
-            let (session, shown) = (self.session.id, self.approach.reserved.of(client.client()));
+            let (session, shown) = (self.session, self.approach.reserved.of(client.client()));
             info!(
                 session,
                 client = %client.client(),

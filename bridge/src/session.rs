@@ -5,7 +5,6 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -78,8 +77,8 @@ async fn connect(
     shutdown: &mut ShutdownWatch,
     hold: &mut Option<Hold>,
 ) -> Option<(Leg, Option<Trial>)> {
-    let session = Arc::clone(&client.session.entry);
-    let way = outbound.approach.way(&session);
+    let session = &client.session.entry;
+    let way = outbound.approach.way(session.peer.address, session.id);
     let us = way.introduces().then(|| client.local_address()).flatten();
     match destination {
         Destination::Service(endpoint) => {

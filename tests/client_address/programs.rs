@@ -9,7 +9,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{client, dial_from};
+use super::{client, dial_from, engine_for};
 use crate::programs::vnc_response;
 use crate::support::{
     Client, Websockify, display, free_port, needs, needs_root, wait_for, wait_until,
@@ -25,7 +25,7 @@ fn place() -> TempDir {
 }
 
 fn wrap(options: &str, port: u16, program: &str, directory: &Path) -> Websockify {
-    let line = format!("{port} {options} -- {program}");
+    let line = format!("{port} {} {options} -- {program}", engine_for(options));
     let websockify = Websockify::start_with(&line, |command| {
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
         command.current_dir(directory).env("HOME", directory).env("PATH", path);

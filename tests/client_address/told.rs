@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{ask, client, dial_from, start_teller};
+use super::{ask, client, dial_from, engine_for, start_teller};
 use crate::support::{Lan, has_ipv6, needs, needs_root, run, stays};
 
 const SOCKET: &str = "--client-address=socket";
@@ -139,7 +139,7 @@ fn a1_with_socket_a_program_that_cannot_be_told_is_named() {
     let program = crate::support::static_actor();
     for option in [SOCKET, "--program-access=bridge"] {
         let port = crate::support::free_port();
-        let output = run(&format!("{port} {option} -- {} {port}", program));
+        let output = run(&format!("{port} --rebind-engine=auto {option} -- {program} {port}"));
         assert_eq!(output.status, 1, "{output:?}");
         let line = output.err.join("\n");
         assert!(line.contains("statically linked") && line.contains(option), "{line}");
@@ -171,7 +171,8 @@ fn a1_with_socket_who_leaves_before_the_accept_keeps_the_name() {
     .unwrap();
     let port = crate::support::free_port();
     let websockify = crate::support::Websockify::start(&format!(
-        "{port} {SOCKET} -- python3 {} {port} {}",
+        "{port} {} {SOCKET} -- python3 {} {port} {}",
+        engine_for(SOCKET),
         script.display(),
         log.display()
     ));

@@ -106,6 +106,12 @@ impl ClientTable {
         (self.sources.second, self.sources.port)
     }
 
+    /// Clears all rows, at our end: whoever is left running takes nobody for a client of ours then, who can have
+    /// the port.
+    pub fn clear(&self) {
+        let _ = self.file.write_all_at(&vec![0; ROWS * LENGTH], 0);
+    }
+
     /// Connects from a row that says what `shown` says of it.
     pub(crate) async fn connect(
         self: &Arc<Self>,
@@ -225,8 +231,7 @@ impl Drop for Taken {
 
 impl Drop for ClientTable {
     fn drop(&mut self) {
-        // Whoever is left running takes nobody else for a client of ours.
-        let _ = self.file.write_all_at(&vec![0; ROWS * LENGTH], 0);
+        self.clear();
     }
 }
 

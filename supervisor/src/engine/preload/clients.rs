@@ -103,6 +103,8 @@ impl Clients {
 
 impl Drop for Clients {
     fn drop(&mut self) {
+        // Sessions that are just ending may have the table still.
+        self.table.clear();
         unpacked::remove(&self.directory, &self.path);
     }
 }
