@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::support::{Client, Websockify, engine, free_port};
+use crate::support::{Client, DEADLINE, Websockify, engine, free_port, wait_for_within};
 
 /// A client that comes from this address of the machine's.
 fn dial_from(source: impl Into<IpAddr>, port: u16) -> (Client, SocketAddr) {
@@ -46,8 +46,15 @@ fn start_teller(options: &str, words: &str) -> (Websockify, u16) {
     let engine = engine_for(options);
     let line = format!("{port} {engine} {options} -- python3 {program} {port} {words}");
     let websockify = Websockify::start(&line);
-    websockify.wait_until_open();
+    wait_for_open(&websockify);
     (websockify, port)
+}
+
+/// An interpreter takes its time on a busy machine.
+fn wait_for_open(websockify: &Websockify) {
+    wait_for_within(3 * DEADLINE, "an open port", || {
+        (!websockify.logged(&["INFO listening on"]).is_empty()).then_some(())
+    });
 }
 
 /// Where the tests of this run are under another engine: what takes rebind.so.

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{client, dial_from, engine_for};
+use super::{client, dial_from, engine_for, wait_for_open};
 use crate::programs::vnc_response;
 use crate::support::{
     Client, Websockify, display, free_port, needs, needs_root, wait_for, wait_until,
@@ -30,7 +30,7 @@ fn wrap(options: &str, port: u16, program: &str, directory: &Path) -> Websockify
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
         command.current_dir(directory).env("HOME", directory).env("PATH", path);
     });
-    websockify.wait_until_open();
+    wait_for_open(&websockify);
     websockify
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{ask, client, dial_from, engine_for, start_teller};
+use super::{ask, client, dial_from, engine_for, start_teller, wait_for_open};
 use crate::support::{Lan, has_ipv6, needs, needs_root, run, stays};
 
 const SOCKET: &str = "--client-address=socket";
@@ -176,7 +176,7 @@ fn a1_with_socket_who_leaves_before_the_accept_keeps_the_name() {
         script.display(),
         log.display()
     ));
-    websockify.wait_until_open();
+    wait_for_open(&websockify);
     for n in 1..=20 {
         let (mut one, _) = dial_from(client(n), port);
         one.send(format!("i-am-{}", client(n)));

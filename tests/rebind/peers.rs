@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use super::names;
 use super::probe::{HeldPorts, Probe, compile, compiler, preloaded, scratch};
@@ -17,9 +18,12 @@ use row::{LENGTH, ROWS, Row, Sources};
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rebind/peers.c");
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 9, 1, 7);
 
-fn programs() -> Vec<PathBuf> {
-    let build = |cc| Some(compile(compiler(cc)?, &format!("peers-{cc}"), &[PEERS.as_ref()]));
-    ["gcc", "musl-gcc"].into_iter().filter_map(build).collect()
+fn programs() -> &'static [PathBuf] {
+    static PROGRAMS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
+        let build = |cc| Some(compile(compiler(cc)?, &format!("peers-{cc}"), &[PEERS.as_ref()]));
+        ["gcc", "musl-gcc"].into_iter().filter_map(build).collect()
+    });
+    &PROGRAMS
 }
 
 /// A file with one row, the fifth.
@@ -54,14 +58,14 @@ fn a1_r2_accept_and_getpeername_answer_as_the_kernel_does() {
         for family in ["inet", "inet6"] {
             let port = free_port();
             let known =
-                Probe::new(&program).script(&format!("{family} {} {CLIENT} {port}", free_port()));
+                Probe::new(program).script(&format!("{family} {} {CLIENT} {port}", free_port()));
             assert!(known.contains("errno 14 ") && known.contains("errno 22 "), "{known}");
             let ports = HeldPorts::new();
             let sources = Sources { second: 83, port: free_port() };
             let from = sources.address(5);
             let table = table(Some(v4(port)), "rows");
             let script = format!("{family} {} {} {}", ports.old, from.ip(), from.port());
-            let said = told(&program, &ports, sources, &table).script(&script);
+            let said = told(program, &ports, sources, &table).script(&script);
             for (said, known) in said.lines().zip(known.lines()) {
                 assert_eq!(said, known, "{family}");
             }
@@ -73,9 +77,9 @@ fn a1_r2_accept_and_getpeername_answer_as_the_kernel_does() {
                 SocketAddrV4::new(CLIENT, sources.port),
             ] {
                 let script = |port| format!("{family} {port} {} {}", other.ip(), other.port());
-                let known = Probe::new(&program).script(&script(free_port()));
+                let known = Probe::new(program).script(&script(free_port()));
                 let ports = HeldPorts::new();
-                let said = told(&program, &ports, sources, &table).script(&script(ports.old));
+                let said = told(program, &ports, sources, &table).script(&script(ports.old));
                 assert_eq!(said, known, "{other}");
             }
         }
@@ -96,7 +100,7 @@ fn a1_a_connection_of_the_bridges_without_a_row_is_closed() {
         }] {
             let ports = HeldPorts::new();
             let script = format!("inet {} {} {}", ports.old, from.ip(), from.port());
-            let (_, output) = told(&program, &ports, sources, &table).arguments(&script).finish();
+            let (_, output) = told(program, &ports, sources, &table).arguments(&script).finish();
             let said = String::from_utf8(output.stdout).unwrap();
             let accepts: Vec<_> = said.lines().filter(|line| line.starts_with("accept")).collect();
             assert!(accepts.len() > 30, "{said}");
@@ -126,7 +130,7 @@ fn a1_no_other_system_call_is_made() {
         let from = sources.address(5);
         let table = table(Some(v4(40007)), "confined-rows");
         let script = format!("inet {} {} {} confined", ports.old, from.ip(), from.port());
-        assert_eq!(told(&program, &ports, sources, &table).script(&script), "told\n");
+        assert_eq!(told(program, &ports, sources, &table).script(&script), "told\n");
     }
 }
 
