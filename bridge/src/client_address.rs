@@ -118,7 +118,7 @@ impl Way<'_> {
     /// To an address of a service.
     pub(crate) async fn to_service(&self, to: SocketAddr) -> io::Result<TcpStream> {
         match self.approach.client_address.shown {
-            ShownAs::Loopback => self.from_own_address(to).await,
+            ShownAs::Loopback => self.connect_as_own_address(to).await,
             _ => connect(to).await,
         }
     }
@@ -143,10 +143,10 @@ impl Way<'_> {
         let ClientAddress { shown, table } = &self.approach.client_address;
         match (table, shown) {
             (Some(table), _) => {
-                let (stream, taken) = Box::pin(self.from_row(table, to)).await?;
+                let (stream, taken) = Box::pin(self.connect_by_row(table, to)).await?;
                 Ok((stream, Some(taken)))
             }
-            (None, ShownAs::Loopback) => Ok((self.from_own_address(to).await?, None)),
+            (None, ShownAs::Loopback) => Ok((self.connect_as_own_address(to).await?, None)),
             (None, _) => Ok((connect(to).await?, None)),
         }
     }
@@ -171,7 +171,7 @@ impl Way<'_> {
     }
 
     /// From the client's own loopback address, where the target can see that.
-    async fn from_own_address(&self, to: SocketAddr) -> io::Result<TcpStream> {
+    async fn connect_as_own_address(&self, to: SocketAddr) -> io::Result<TcpStream> {
         match to.ip().to_canonical() {
             IpAddr::V4(ip) if is_of_this_machine(ip) => {
                 let own = self.approach.loopback.of(self.client.client());
@@ -188,7 +188,7 @@ impl Way<'_> {
         }
     }
 
-    async fn from_row(
+    async fn connect_by_row(
         &self,
         table: &Arc<ClientTable>,
         to: SocketAddr,

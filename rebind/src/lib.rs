@@ -173,13 +173,17 @@ unsafe fn to_move(fd: c_int, address: *const c_void, length: u32) -> Option<(Mov
     Some((Move { fd, wanted, stack, port: ports.new }, was))
 }
 
-/// Where a socket for IPv6 alone is bound so that its clients can be told apart; see [`row::V6_ONLY`].
+/// Where a socket that IPv6 alone can reach is bound so that its clients can be told apart; see
+/// [`row::V6_ONLY`].
 fn for_both(fd: c_int, wanted: IpAddr, was: Stack) -> Option<IpAddr> {
-    let is_v6 = matches!(wanted, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_none());
-    if was != Stack::V6Only || !is_v6 {
+    let IpAddr::V6(ip) = wanted else { return None };
+    let is_for_both = was == Stack::Dual && ip.is_unspecified();
+    if was == Stack::V4 || is_for_both || ip.to_ipv4_mapped().is_some() {
         return None;
     }
-    sys::set_option(fd, sys::IPPROTO_IPV6, sys::IPV6_V6ONLY, 0);
+    if was == Stack::V6Only {
+        sys::set_option(fd, sys::IPPROTO_IPV6, sys::IPV6_V6ONLY, 0);
+    }
     (stack(fd)? == Stack::Dual).then(|| row::V6_ONLY.to_ipv6_mapped().into())
 }
 

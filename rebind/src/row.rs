@@ -79,7 +79,7 @@ impl Row {
                 *byte = of_word;
             }
         }
-        let port = words[7] as u16;
+        let port = u16::try_from(words[7]).ok()?;
         Some(Row { v6, scope: words[6], v4: words[5].to_ne_bytes(), port })
     }
 }

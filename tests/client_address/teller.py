@@ -1,17 +1,17 @@
 """Tells each client who it is taken for: the address of accept(2), and that of getpeername(2).
 
-teller.py PORT [v4|v6|dual|both] [blocking|select|nonblocking|level|edge] [fork|check|daemon|user=UID|chroot=DIR|also=PORT]...
+teller.py PORT [v4|v6|dual|both|one] [blocking|select|nonblocking|level|edge] [fork|exec|check|daemon|user=UID|chroot=DIR|also=PORT]...
 """
-import errno, os, select, socket, sys
+import errno, os, select, socket, subprocess, sys
 
 port, words = int(sys.argv[1]), sys.argv[2:]
 
 
 def listener():
-    if "v6" in words or "dual" in words:
+    if "v6" in words or "dual" in words or "one" in words:
         s = socket.socket(socket.AF_INET6)
         s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int("v6" in words))
-        address = ("::", port)
+        address = ("::1" if "one" in words else "::", port)
     else:
         s, address = socket.socket(), ("0.0.0.0", port)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -35,6 +35,11 @@ def serve(c, address):
             again.sendall((shown(address) + "\n" + shown(again.getpeername()) + "\n").encode())
             os._exit(0)
         os.wait()
+    elif "exec" in words:
+        # Another program, which has the connection from this one.
+        asks = "import socket; a = socket.socket(fileno=0).getpeername(); print(a[0], a[1])"
+        known = subprocess.run([sys.executable, "-c", asks], stdin=c, stdout=subprocess.PIPE).stdout
+        c.sendall((shown(address) + "\n").encode() + known)
     else:
         try:
             c.sendall(text.encode())

@@ -22,6 +22,7 @@ fn a1_with_socket_the_program_sees_the_client_itself() {
         ("select", ""),
         ("dual", "::ffff:"),
         ("v6", "::ffff:"),
+        ("one", "::ffff:"),
     ] {
         if !words.is_empty() && !prefix.is_empty() && !has_ipv6() {
             continue;
@@ -44,7 +45,9 @@ fn a1_with_socket_ipv6_clients_are_shown_as_the_family_can() {
     if !needs(&["python3"]) || !has_ipv6() {
         return;
     }
-    for (words, is_v6) in [("v6", true), ("dual", true), ("both", true), ("v4", false)] {
+    for (words, is_v6) in
+        [("v6", true), ("one", true), ("dual", true), ("both", true), ("v4", false)]
+    {
         let (websockify, port) = start_teller(SOCKET, words);
         let (mut one, from) = dial_from(Ipv6Addr::LOCALHOST, port);
         let (accepted, known) = ask(&mut one);
@@ -90,14 +93,14 @@ fn a1_with_socket_ipv6_networks_are_told_apart_and_scopes_kept() {
 
 /// A2: what becomes of a program after it has started.
 #[test]
-fn a2_forked_daemonized_chrooted_and_as_another_user() {
+fn a2_forked_executed_daemonized_chrooted_and_as_another_user() {
     if !needs(&["python3"]) {
         return;
     }
     let is_root = needs_root();
     let jail = TempDir::new().unwrap();
     let chroot = format!("chroot={} user=65534", jail.path().display());
-    let mut table = vec![("fork", ""), ("daemon", "--wrap-mode=ignore")];
+    let mut table = vec![("fork", ""), ("exec", ""), ("daemon", "--wrap-mode=ignore")];
     if is_root {
         table.extend([("user=65534", ""), (&*chroot, "")]);
     }

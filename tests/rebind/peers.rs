@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use super::names;
-use super::probe::{HeldPorts, Probe, compile, compiler, preloaded, scratch};
-use crate::support::free_port;
+use super::probe::{HeldPorts, Probe, compile, compiler, preloaded, probes, scratch};
+use crate::support::{free_port, has_ipv6};
 
 #[path = "../../rebind/src/row.rs"]
 #[allow(dead_code, reason = "rebind.so reads")]
@@ -53,7 +53,7 @@ fn v4(port: u16) -> Row {
 
 /// A1: errno, lengths and truncation, for room of every size and none.
 #[test]
-fn a1_r2_accept_and_getpeername_answer_as_the_kernel_does() {
+fn a1_accept_and_getpeername_answer_as_the_kernel_does() {
     for program in programs() {
         for family in ["inet", "inet6"] {
             let port = free_port();
@@ -118,6 +118,41 @@ fn a1_a_connection_of_the_bridges_without_a_row_is_closed() {
                 "{complaint}"
             );
         }
+    }
+}
+
+/// A1: there is one loopback address of IPv6, so whoever listens for IPv6 alone is moved to one of IPv4, where no
+/// other socket is; one whose bind fails is as it was.
+#[test]
+fn a1_a_socket_for_ipv6_alone_is_moved_where_clients_can_be_told_apart() {
+    if !has_ipv6() {
+        return;
+    }
+    let sources = Sources { second: 83, port: free_port() };
+    let table = table(None, "of-nobody");
+    for program in probes() {
+        let ports = HeldPorts::new();
+        let HeldPorts { old, new, .. } = ports;
+        for (v6_only, wanted, moved) in [
+            (1, "::", "::ffff:127.0.0.6"),
+            (1, "::1", "::ffff:127.0.0.6"),
+            (0, "::1", "::ffff:127.0.0.6"),
+            (0, "::", "::ffff:127.0.0.1"),
+            (0, "::ffff:0.0.0.0", "::ffff:127.0.0.1"),
+        ] {
+            let script =
+                format!("socket tcp6 v6only {v6_only} bind inet6 {wanted} {old} full listen name");
+            let said = told(program, &ports, sources, &table).script(&script);
+            let expected = format!("bind 0 errno 77\nlisten 0 errno 77\nname {moved} {new}\n");
+            assert_eq!(said, expected, "{script}");
+        }
+        let bind = format!("socket tcp6 v6only 1 bind inet6 :: {old} full");
+        let twice = format!("{bind} listen {bind} bind inet6 ::1 0 full name");
+        let said = told(program, &ports, sources, &table).script(&twice);
+        assert!(said.contains("bind -1 errno 98\nbind 0 errno 77\nname ::1 "), "{said}");
+        let own = format!("socket tcp4 bind inet 0.0.0.0 {old} full listen {bind} listen name");
+        let said = told(program, &ports, sources, &table).script(&own);
+        assert!(said.ends_with(&format!("name ::ffff:127.0.0.6 {new}\n")), "both: {said}");
     }
 }
 

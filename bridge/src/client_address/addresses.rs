@@ -71,7 +71,7 @@ impl Addresses {
         if known.seats.len() >= MOST {
             known.forget_one();
         }
-        let address = (0..)
+        let address = (0..u64::MAX)
             .filter_map(|attempt| self.block.address(key.spread(attempt)))
             .find(|address| !known.taken.contains_key(address))
             .expect("there are more addresses than clients are remembered");

@@ -86,7 +86,8 @@ impl ClientTable {
     /// There is no room for the file, all of which is taken at once: a program that reads a page for which there
     /// is no room ends by SIGBUS. Or no port is free.
     pub fn new(file: File) -> io::Result<Arc<Self>> {
-        posix_fallocate(&file, 0, (ROWS * LENGTH).try_into().expect("two MiB"))?;
+        let length = Self::LENGTH.try_into().map_err(io::Error::other)?;
+        posix_fallocate(&file, 0, length)?;
         let held = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         held.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
         // After bind(): where it is set before, the kernel lets whoever has it bind unexamined.
