@@ -306,7 +306,7 @@ mod tests {
     async fn a1_what_is_not_accepted_is_kept_until_it_is() {
         let ((table, _file), (listener, to)) = (table(), program());
         let (stream, taken) = connect(&table, 0, to).await;
-        while stream.try_write(&[7; 65536]).is_ok() {}
+        while stream.try_write(&[7; 8192]).is_ok() {}
         taken.keep(stream, to.into());
         assert_eq!(table.kept.available_permits(), KEPT - 1);
         let ask = || sock_diag::accepted(to.into(), table.sources.address(1).into());

@@ -175,7 +175,7 @@ fn check_library(path: &Path) -> anyhow::Result<()> {
 
 fn defines(library: &[u8], function: &str) -> anyhow::Result<()> {
     let file = object::File::parse(library)?;
-    let mut defined = file.dynamic_symbols().filter(|symbol| symbol.is_definition());
+    let mut defined = file.dynamic_symbols().filter(ObjectSymbol::is_definition);
     ensure!(defined.any(|symbol| symbol.name() == Ok(function)), "defines no {function}()");
     Ok(())
 }
