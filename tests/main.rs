@@ -12,6 +12,7 @@
 //! | `in_place` | command lines of the Python websockify, as people have them (U1) |
 //! | `tls` | encryption, client certificates, authentication (T1–T6) |
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
+//! | `client_address` | who the target sees, and whom the program serves (A1, A2, A6) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
 //! | `proxies` | reverse proxies before us, well set up and not (F21, F24, F34), and whom they speak for (A3–A5) |
@@ -33,6 +34,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "all of this is tests, helpers too")]
 
+mod client_address;
 mod command_line;
 mod demo;
 mod faults;

@@ -16,6 +16,7 @@ const NAME: &str = "websockify";
 const BEFORE: &[&str] = &["synopsis", "description"];
 const AFTER: &[&str] = &[
     "wrapping",
+    "clients",
     "listening",
     "proxies",
     "tokens",

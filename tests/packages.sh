@@ -29,6 +29,10 @@ nginx:nginx-light
 haproxy:haproxy
 apache2:apache2-bin
 fail2ban-regex:fail2ban
+sshd:openssh-server
+dropbear:dropbear-bin
+vsftpd:vsftpd
+java:default-jdk-headless
 chromium:chromium
 python3:python3
 socat:socat

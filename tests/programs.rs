@@ -5,3 +5,5 @@ mod out_of_reach;
 mod servers;
 mod telnet;
 mod vnc;
+
+pub(crate) use des::vnc_response;

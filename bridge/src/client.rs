@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -123,6 +124,11 @@ impl Client {
             tap,
             session,
         }
+    }
+
+    /// Where it is connected to us, if that is TCP.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.stream.local_address()
     }
 
     /// Whether no data may follow: a close frame is sent or under way, or nothing can be sent.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::admission::auth::Auth;
+use crate::client_address::ClientAddress;
 use crate::directory::Directory;
 use crate::network::Networks;
 use crate::private::Private;
@@ -44,6 +45,8 @@ pub struct Config {
     /// What connections to targets are encrypted by, where they are; may change at any time, for the sessions
     /// to come.
     pub target_tls: Option<watch::Receiver<Connector>>,
+    /// What targets see of clients.
+    pub client_address: ClientAddress,
     /// Record sessions, each to a new file: this name, a dot and a number.
     pub record: Option<PathBuf>,
     /// Says which way the bytes of sessions go.

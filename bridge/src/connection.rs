@@ -159,13 +159,18 @@ mod tests {
             access: crate::config::Access::default(),
             record: None,
             target_tls: None,
+            client_address: crate::client_address::ClientAddress::default(),
             traffic: None,
         });
         let (book, lookups) = (Book::new(1, false), Lookups::new());
         let shared = Arc::new(Shared {
             admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
             book,
-            outbound: Outbound { lookups, tls: None },
+            outbound: Outbound {
+                lookups,
+                tls: None,
+                approach: crate::client_address::Approach::new(config.client_address.clone()),
+            },
             turns: Turns::new(),
             recordings: None,
             config,

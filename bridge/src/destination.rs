@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::UnixStream;
 
+use crate::client_address::Way;
 use crate::error_text::error_text;
 use crate::leg::Leg;
 use crate::net::{Lookups, Socket, connect, connect_unix, first};
@@ -118,15 +119,19 @@ impl Destination {
 }
 
 impl Endpoint {
-    /// Connects, once.
-    pub(crate) async fn connect(&self, lookups: &Lookups) -> Result<Socket, Unreachable> {
+    /// Connects, once, for a client if there is one who may be to be shown.
+    pub(crate) async fn connect(
+        &self,
+        lookups: &Lookups,
+        way: Option<&Way<'_>>,
+    ) -> Result<Socket, Unreachable> {
         match self {
             Self::Tcp(address) => {
                 let found = lookups.resolve(&address.host, address.port).await;
                 let addrs = found.map_err(|why| self.unreachable(why))?;
-                self.connect_first(&addrs).await
+                self.connect_first(&addrs, way).await
             }
-            Self::Resolved(_, addrs) => self.connect_first(addrs).await,
+            Self::Resolved(_, addrs) => self.connect_first(addrs, way).await,
             Self::Unix(path) => self.unix(connect_unix(path).await),
             Self::Opened(socket) => self.unix(socket.connect().await),
         }
@@ -136,8 +141,17 @@ impl Endpoint {
         connected.map(Socket::Unix).map_err(|error| self.failed(&error))
     }
 
-    async fn connect_first(&self, addrs: &[SocketAddr]) -> Result<Socket, Unreachable> {
-        let stream = first(addrs, connect).await;
+    async fn connect_first(
+        &self,
+        addrs: &[SocketAddr],
+        way: Option<&Way<'_>>,
+    ) -> Result<Socket, Unreachable> {
+        let ordered = way.and_then(|way| way.order(addrs));
+        let stream = first(ordered.as_deref().unwrap_or(addrs), async |addr| match way {
+            Some(way) => way.to_service(addr).await,
+            None => connect(addr).await,
+        });
+        let stream = stream.await;
         Ok(Socket::Tcp(stream.map_err(|error| self.failed(&error))?))
     }
 

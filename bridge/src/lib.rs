@@ -24,6 +24,7 @@ mod admission;
 mod book;
 mod buffer;
 mod client;
+mod client_address;
 mod clients;
 mod config;
 mod connection;
@@ -73,6 +74,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use admission::auth::{Auth, Credentials};
+pub use client_address::{ClientAddress, ClientTable, ShownAs};
 pub use config::{Access, Config, Upkeep};
 pub use destination::{Address, Destination, Endpoint};
 pub use directory::{
@@ -85,6 +87,7 @@ pub use network::{Network, Networks};
 pub use private::Private;
 pub use program::{Gate, Program, Readiness};
 pub use proxies::{Proxies, Word};
+pub use proxy_header::ProxyVersion;
 pub use questions::{Asked, NoAnswer, Question, Questions, Rejection, Reply, Shown, Verdict};
 pub use shutdown::Shutdown;
 pub use tap::{TRAFFIC_LEGEND, Traffic};

@@ -16,6 +16,7 @@ use tracing::{debug, error, warn};
 
 use crate::admission::Admission;
 use crate::book::Book;
+use crate::client_address::Approach;
 use crate::config::Config;
 use crate::connection::{Shared, attend};
 use crate::error_text::error_text;
@@ -93,7 +94,11 @@ impl Bridge {
             rounds,
             shared: Arc::new(Shared {
                 admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
-                outbound: Outbound { lookups, tls: config.target_tls.clone() },
+                outbound: Outbound {
+                    lookups,
+                    tls: config.target_tls.clone(),
+                    approach: Approach::new(config.client_address.clone()),
+                },
                 book,
                 turns: Turns::new(),
                 recordings: recordings.map_err(Error::Record)?,

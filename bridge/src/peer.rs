@@ -3,7 +3,7 @@
 //! Knows no socket and no request.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use crate::clients::{ClientId, Place, Standing};
 
@@ -89,7 +89,13 @@ impl PeerAddress {
 
 impl From<SocketAddr> for PeerAddress {
     fn from(address: SocketAddr) -> Self {
-        Self::Internet(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        Self::Internet(match address {
+            // With its scope.
+            SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => {
+                SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into()
+            }
+            address => SocketAddr::new(address.ip().to_canonical(), address.port()),
+        })
     }
 }
 
@@ -129,6 +135,7 @@ mod tests {
             (internet("[::1]:80"), "[::1]:80", "::1"),
             (internet("[::1]:0"), "::1", "::1"),
             (internet("192.0.2.1:0"), "192.0.2.1", "192.0.2.1"),
+            (internet("[fe80::1%2]:80"), "[fe80::1%2]:80", "fe80::1"),
             (PeerAddress::Unix { user: 33, process: Some(7) }, "unix:uid=33,pid=7", "unix:uid=33"),
             (PeerAddress::Unix { user: 33, process: None }, "unix:uid=33", "unix:uid=33"),
         ] {

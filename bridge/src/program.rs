@@ -15,8 +15,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::client_address::{Taken, Way};
 use crate::error_text::error_text;
-use crate::net::{Socket, connect};
+use crate::leg::Leg;
+use crate::net::Socket;
 use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::sock_diag;
 use crate::unreachable::Unreachable;
@@ -75,9 +77,21 @@ pub(crate) struct Trial {
     served: Option<Arc<AtomicU64>>,
     /// Whether the program is known to have it.
     is_accepted: bool,
+    /// What tells the program who it is from.
+    row: Option<Taken>,
 }
 
 impl Trial {
+    /// The session is over: a connection that the program may have to accept yet, under the client's name, is
+    /// kept for it.
+    pub(crate) fn end(mut self, connection: Leg) {
+        let Some(row) = self.row.take() else { return };
+        let Some(ends) = connection.tcp_ends() else { return };
+        if self.may_be_queued() && !self.is_gone(ends) && self.may_be_queued() {
+            row.keep(connection, ends.1);
+        }
+    }
+
     /// The first byte has come, or a later one.
     pub(crate) fn count(&mut self) {
         self.is_accepted = true;
@@ -154,13 +168,14 @@ impl Gate {
     /// program accepts, but not for the turns of others.
     pub(crate) async fn connect(
         &self,
+        way: &Way<'_>,
         mut shutdown: ShutdownWatch,
         hold: &mut Hold,
     ) -> Result<(Socket, Trial), Unreachable> {
         let mut deadline = Instant::now() + hold.left;
         let has_lost = hold.has_lost;
         let connected = {
-            let mut connected = pin!(self.connect_until(&mut deadline, has_lost));
+            let mut connected = pin!(self.connect_until(way, &mut deadline, has_lost));
             tokio::select! {
                 biased;
                 connected = &mut connected => connected,
@@ -176,19 +191,21 @@ impl Gate {
 
     async fn connect_until(
         &self,
+        way: &Way<'_>,
         deadline: &mut Instant,
         has_lost: bool,
     ) -> Result<(TcpStream, Trial), Unreachable> {
         if self.program.respawns {
-            self.connect_in_turn(deadline).await
+            self.connect_in_turn(way, deadline).await
         } else {
-            connect_at_once(&self.program, *deadline, has_lost).await
+            connect_at_once(&self.program, way, *deadline, has_lost).await
         }
     }
 
     /// To a program that will be started again: queues, and tries until the program accepts.
     async fn connect_in_turn(
         &self,
+        way: &Way<'_>,
         deadline: &mut Instant,
     ) -> Result<(TcpStream, Trial), Unreachable> {
         let program = &self.program;
@@ -197,11 +214,11 @@ impl Gate {
         let mut readiness = program.readiness.clone();
         loop {
             let addr = ready(&mut readiness, program, deadline).await?;
-            if let Ok(stream) = connect(addr).await
+            if let Ok((stream, row)) = way.to_program(addr).await
                 && let Some(acceptance) = acceptance(&stream, addr).await
             {
                 *self.last_accept() = Some(Instant::now());
-                return Ok((stream, program.trial(acceptance)));
+                return Ok((stream, program.trial(acceptance, row)));
             }
             rest(&mut readiness, program, deadline).await?;
         }
@@ -235,18 +252,18 @@ impl Gate {
 
 impl Program {
     /// For a connection of which nothing is known.
-    fn untried(&self) -> Trial {
-        Trial { served: Some(Arc::clone(&self.served)), is_accepted: false }
+    fn untried(&self, row: Option<Taken>) -> Trial {
+        Trial { served: Some(Arc::clone(&self.served)), is_accepted: false, row }
     }
 
     /// For a connection that was accepted, or is taken to be.
-    fn trial(&self, acceptance: Acceptance) -> Trial {
+    fn trial(&self, acceptance: Acceptance, row: Option<Taken>) -> Trial {
         match acceptance {
             Acceptance::Accepted => {
                 self.served.fetch_add(1, Ordering::Relaxed);
-                Trial { served: None, is_accepted: true }
+                Trial { served: None, is_accepted: true, row }
             }
-            Acceptance::Queued => self.untried(),
+            Acceptance::Queued => self.untried(row),
         }
     }
 }
@@ -261,6 +278,7 @@ impl fmt::Display for Gate {
 /// client at a time; as long as it lives, the others wait. Who has lost a connection to it rests first.
 async fn connect_at_once(
     program: &Program,
+    way: &Way<'_>,
     deadline: Instant,
     mut has_lost: bool,
 ) -> Result<(TcpStream, Trial), Unreachable> {
@@ -268,8 +286,8 @@ async fn connect_at_once(
     loop {
         let addr = ready(&mut readiness, program, deadline).await?;
         if !std::mem::take(&mut has_lost) {
-            match connect(addr).await {
-                Ok(stream) => return Ok((stream, program.untried())),
+            match way.to_program(addr).await {
+                Ok((stream, row)) => return Ok((stream, program.untried(row))),
                 Err(error) if is_absence(&error) => {}
                 Err(error) => {
                     program.recheck.notify_one();

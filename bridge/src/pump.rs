@@ -122,6 +122,13 @@ impl<'a> Pump<'a> {
         }
     }
 
+    /// The session is over.
+    pub(crate) fn end(self) {
+        if let Some(trial) = self.trial {
+            trial.end(self.target);
+        }
+    }
+
     /// Closes the session because the bridge is told to stop (1001). There are two seconds for all
     /// of it, for what is under way as well.
     pub(crate) fn shut_down(&mut self) {

@@ -4,6 +4,7 @@
 //! not know how a handshake is read, nor how bytes are moved.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -11,7 +12,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::account::Account;
 use crate::client::Client;
+use crate::client_address::{Approach, Way};
 use crate::destination::Destination;
+use crate::error_text::error_text;
 use crate::leg::Leg;
 use crate::net::{Lookups, Socket};
 use crate::program::{Gate, Hold, Trial};
@@ -26,6 +29,8 @@ pub(crate) struct Outbound {
     pub(crate) lookups: Lookups,
     /// What encrypts the connection, where that is asked for; may change at any time, for the sessions to come.
     pub(crate) tls: Option<watch::Receiver<Connector>>,
+    /// Who clients are shown as.
+    pub(crate) approach: Approach,
 }
 
 /// How the wait for a connection ended.
@@ -66,7 +71,7 @@ pub(crate) async fn bridge(
         let Some((leg, trial)) = connected else { break };
         let mut pump = Pump::new(client, leg, trial, shutdown.clone());
         match run(&mut pump, turns, shutdown).await {
-            End::Finished => return,
+            End::Finished => return pump.end(),
             End::Lost => {
                 if let (Destination::Program(gate), Some(hold)) = (destination, &mut hold) {
                     gate.lost(hold);
@@ -88,17 +93,20 @@ async fn connect(
     shutdown: &mut ShutdownWatch,
     hold: &mut Option<Hold>,
 ) -> Option<(Leg, Option<Trial>)> {
+    let session = &client.session.entry;
+    let way = outbound.approach.way(session.peer.address, session.id);
+    let us = way.introduces().then(|| client.local_address()).flatten();
     match destination {
         Destination::Service(endpoint) => {
             let connected = async {
-                let socket = endpoint.connect(&outbound.lookups).await?;
-                outbound.encrypt(socket, destination).await
+                let socket = endpoint.connect(&outbound.lookups, Some(&way)).await?;
+                outbound.greet(socket, destination, &way, us).await
             };
             wait(client, shutdown, connected).await.map(|leg| (leg, None))
         }
         Destination::Program(gate) => {
             let hold = hold.get_or_insert_with(|| gate.hold());
-            let connected = outbound.pass(gate, destination, shutdown.clone(), hold);
+            let connected = outbound.pass(gate, destination, (&way, us), shutdown.clone(), hold);
             let connected = wait(client, shutdown, connected).await;
             connected.map(|(leg, trial)| (leg, Some(trial)))
         }
@@ -114,22 +122,36 @@ impl Outbound {
         encrypted.map_err(|why| Unreachable::Encrypt(to.to_string(), why))
     }
 
+    /// Says who the client is, where that is asked for, before all else.
+    async fn greet(
+        &self,
+        mut socket: Socket,
+        to: &Destination,
+        way: &Way<'_>,
+        us: Option<SocketAddr>,
+    ) -> Result<Leg, Unreachable> {
+        let introduced = way.introduce(&mut socket, us).await;
+        introduced.map_err(|error| Unreachable::Connect(to.to_string(), error_text(&error)))?;
+        self.encrypt(socket, to).await
+    }
+
     /// To the program. One that resets the connection during the handshake may have ended before it has
     /// accepted it (W4); if the next does so too, it does not speak TLS.
     async fn pass(
         &self,
         gate: &Gate,
         to: &Destination,
+        (way, us): (&Way<'_>, Option<SocketAddr>),
         shutdown: ShutdownWatch,
         hold: &mut Hold,
     ) -> Result<(Leg, Trial), Unreachable> {
-        let (socket, trial) = gate.connect(shutdown.clone(), hold).await?;
-        match self.encrypt(socket, to).await {
+        let (socket, trial) = gate.connect(way, shutdown.clone(), hold).await?;
+        match self.greet(socket, to, way, us).await {
             Err(Unreachable::Encrypt(_, why)) if why.is_reset() => gate.lost(hold),
             encrypted => return encrypted.map(|leg| (leg, trial)),
         }
-        let (socket, trial) = gate.connect(shutdown, hold).await?;
-        self.encrypt(socket, to).await.map(|leg| (leg, trial))
+        let (socket, trial) = gate.connect(way, shutdown, hold).await?;
+        self.greet(socket, to, way, us).await.map(|leg| (leg, trial))
     }
 }
 

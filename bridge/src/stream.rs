@@ -2,6 +2,7 @@
 //! clients end TLS; must not know what the bytes mean.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -43,6 +44,11 @@ impl Stream {
     /// How many written bytes the client's kernel has not taken yet.
     pub(crate) fn unsent(&self) -> u64 {
         self.io.unsent()
+    }
+
+    /// Where the client is connected to us, if that is TCP.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.io.tcp_ends().map(|(ours, _)| ours)
     }
 
     /// What the kernel says of the client.

@@ -69,6 +69,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         access: bridge::Access::default(),
         record: None,
         target_tls: None,
+        client_address: bridge::ClientAddress::default(),
         traffic: None,
     };
     let shutdown = watch::Sender::new(Shutdown::Run);

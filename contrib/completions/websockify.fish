@@ -9,6 +9,8 @@ complete -c websockify -l stop-timeout -d 'Seconds that it may take to end befor
 complete -c websockify -l rebind-engine -d 'What moves its port: auto, preload or seccomp [default: auto]' -r -f -a "auto\t'Whichever reaches the program'
 preload\t'`rebind.so`, loaded into it'
 seccomp\t'The kernel, which asks us'"
+complete -c websockify -l program-access -d 'Whom it serves: anyone or bridge, us alone [default: anyone]' -r -f -a "anyone\t''
+bridge\t'The bridge\'s alone'"
 complete -c websockify -l rebind-lib -d 'Library to preload [default: the installed or built-in one]' -r -F
 complete -c websockify -l web -d 'Directory to serve files from, on the same port [default: none]' -r -f -a "(__fish_complete_directories)"
 complete -c websockify -l timeout -d 'Exit after so long, once no session is left' -r
@@ -38,6 +40,11 @@ complete -c websockify -l token-plugin -d 'What knows where tokens lead, as Toke
 complete -c websockify -l token-source -d 'What that asks: file, URL, server or program [default: none]' -r
 complete -c websockify -l token-source-file -d 'File with ARG in it, read again on SIGHUP [default: none]' -r -F
 complete -c websockify -l target-config -d 'The same as TokenFile with this source [default: none]' -r -F
+complete -c websockify -l client-address -d 'hidden, loopback, socket, proxy-v1 or proxy-v2 [default: hidden]' -r -f -a "hidden\t'Our address'
+loopback\t'An address in 127/8 for each client'
+socket\t'The client\'s own, in the wrapped program'
+proxy-v1\t'A header ahead of the bytes'
+proxy-v2\t''"
 complete -c websockify -l target-allow -d 'Where they may lead: CIDR or NAME[:PORTS], unix:DIR [default: all]' -r
 complete -c websockify -l pid-file -d 'File for our process id, locked while we run [default: none]' -r -F
 complete -c websockify -l log-file -d 'File to append the log to, beside stderr [default: none]' -r -F

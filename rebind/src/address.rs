@@ -114,7 +114,7 @@ impl Encoded {
 
 // Alike on every Linux architecture.
 const AF_UNSPEC: u16 = 0;
-const AF_INET: u16 = 2;
+pub(crate) const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
 /// `sizeof(struct sockaddr_in)`; the kernel takes no less.

@@ -1,5 +1,5 @@
-//! `rebind.so`: moves the port that a program binds to a loopback port, and
-//! tells the supervisor when the program listens there.
+//! `rebind.so`: moves the port that a program binds to a loopback port, tells the
+//! supervisor when the program listens there, and the program who its clients are.
 //!
 //! It is loaded into every program that is wrapped, before the program's own
 //! code, so it needs nothing but the C library that is there already, neither
@@ -14,18 +14,22 @@
 #![cfg_attr(panic = "abort", no_std)]
 
 mod address;
+mod clients;
 mod moved;
 mod names;
 mod notice;
+mod peer;
+#[allow(dead_code, reason = "the bridge writes")]
+mod row;
 mod settings;
 mod socket;
 mod sys;
 mod text;
 
 use core::ffi::{c_int, c_void};
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
-use address::Encoded;
+use address::{Encoded, Stack};
 use moved::Move;
 use socket::{local_port, stack};
 
@@ -39,7 +43,14 @@ pub unsafe extern "C" fn bind(fd: c_int, address: *const c_void, length: u32) ->
     let errno = sys::errno();
     // SAFETY: the caller's promise is passed on.
     let wanted = unsafe { to_move(fd, address, length) };
-    let moved = wanted.and_then(|wanted| wanted.bind(bind_to, ask_for));
+    let moved = wanted.and_then(|(wanted, was)| {
+        let result = wanted.bind(bind_to, ask_for);
+        // It may try another port, which is not ours.
+        if result != Some(Ok(())) && was == Stack::V6Only {
+            sys::set_option(fd, sys::IPPROTO_IPV6, sys::IPV6_V6ONLY, 1);
+        }
+        result
+    });
     sys::set_errno(errno);
     match moved {
         Some(Ok(())) => 0,
@@ -74,6 +85,53 @@ pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
     result
 }
 
+/// `accept(2)`, with the client's address in place of the bridge's.
+///
+/// # Safety
+///
+/// As for `accept(2)`: `address` is null, or both point to what that takes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn accept(fd: c_int, address: *mut c_void, length: *mut u32) -> c_int {
+    // SAFETY: the caller's promise is passed on.
+    let real = |address, length| unsafe { next_name(&NEXT_ACCEPT, fd, address, length) };
+    // SAFETY: as above.
+    unsafe { peer::accept(fd, address, length, &real, &known) }
+}
+
+/// `accept4(2)`, likewise.
+///
+/// # Safety
+///
+/// As for [`accept`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn accept4(
+    fd: c_int,
+    address: *mut c_void,
+    length: *mut u32,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: the caller's promise is passed on.
+    let real = |address, length| unsafe { next_accept4(fd, address, length, flags) };
+    // SAFETY: as above.
+    unsafe { peer::accept(fd, address, length, &real, &known) }
+}
+
+/// `getpeername(2)`, likewise.
+///
+/// # Safety
+///
+/// As for [`accept`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getpeername(fd: c_int, address: *mut c_void, length: *mut u32) -> c_int {
+    // SAFETY: the caller's promise is passed on.
+    let real = |address, length| unsafe { next_name(&NEXT_NAME, fd, address, length) };
+    // SAFETY: as above.
+    unsafe { peer::name(address, length, &real) }
+}
+
+static NEXT_ACCEPT: sys::Next = sys::Next::new(c"accept");
+static NEXT_ACCEPT4: sys::Next = sys::Next::new(c"accept4");
+static NEXT_NAME: sys::Next = sys::Next::new(c"getpeername");
 static NEXT_BIND: sys::Next = sys::Next::new(c"bind");
 static NEXT_LISTEN: sys::Next = sys::Next::new(c"listen");
 
@@ -84,16 +142,19 @@ static CONSTRUCTOR: extern "C" fn() = {
         settings::read();
         NEXT_BIND.address();
         NEXT_LISTEN.address();
+        NEXT_ACCEPT.address();
+        NEXT_ACCEPT4.address();
+        NEXT_NAME.address();
     }
     constructor
 };
 
-/// What the socket asks for, if it is to be moved.
+/// What the socket asks for, if it is to be moved, and what it could be reached over before.
 ///
 /// # Safety
 ///
 /// As for [`bind`].
-unsafe fn to_move(fd: c_int, address: *const c_void, length: u32) -> Option<Move> {
+unsafe fn to_move(fd: c_int, address: *const c_void, length: u32) -> Option<(Move, Stack)> {
     // The kernel refuses what is longer than a sockaddr_storage unread.
     if address.is_null() || length > 128 {
         return None;
@@ -101,11 +162,29 @@ unsafe fn to_move(fd: c_int, address: *const c_void, length: u32) -> Option<Move
     // SAFETY: the caller promises `length` readable bytes.
     let bytes = unsafe { core::slice::from_raw_parts(address.cast::<u8>(), length as usize) };
     let wanted = address::decode(bytes)?;
-    let ports = settings::settings()?.ports;
+    let settings = settings::settings()?;
+    let ports = settings.ports;
     if !ports.concern(wanted.port()) {
         return None;
     }
-    Some(Move { fd, wanted: wanted.ip(), stack: stack(fd)?, port: ports.new })
+    let was = stack(fd)?;
+    let known = settings.clients.is_some().then(|| for_both(fd, wanted.ip(), was)).flatten();
+    let (wanted, stack) = known.map_or((wanted.ip(), was), |ip| (ip, Stack::Dual));
+    Some((Move { fd, wanted, stack, port: ports.new }, was))
+}
+
+/// Where a socket that IPv6 alone can reach is bound so that its clients can be told apart; see
+/// [`row::V6_ONLY`].
+fn for_both(fd: c_int, wanted: IpAddr, was: Stack) -> Option<IpAddr> {
+    let IpAddr::V6(ip) = wanted else { return None };
+    let is_for_both = was == Stack::Dual && ip.is_unspecified();
+    if was == Stack::V4 || is_for_both || ip.to_ipv4_mapped().is_some() {
+        return None;
+    }
+    if was == Stack::V6Only {
+        sys::set_option(fd, sys::IPPROTO_IPV6, sys::IPV6_V6ONLY, 0);
+    }
+    (stack(fd)? == Stack::Dual).then(|| row::V6_ONLY.to_ipv6_mapped().into())
 }
 
 /// Has the supervisor bind a socket that may not be bound by its own user. True: it has.
@@ -143,6 +222,38 @@ unsafe fn next_listen(fd: c_int, backlog: c_int) -> c_int {
     {
         // SAFETY: the caller's promise is passed on.
         Some(listen) => unsafe { listen(fd, backlog) },
+        None => missing(),
+    }
+}
+
+/// The kernel's `getpeername()` of a connection of the program's.
+fn known(fd: c_int, address: *mut c_void, length: *mut u32) -> c_int {
+    // SAFETY: it is our own room that is written to.
+    unsafe { next_name(&NEXT_NAME, fd, address, length) }
+}
+
+/// # Safety
+///
+/// As for [`accept`].
+unsafe fn next_name(next: &sys::Next, fd: c_int, address: *mut c_void, length: *mut u32) -> c_int {
+    // SAFETY: it is null or a function of this type, which POSIX says both are.
+    match unsafe { core::mem::transmute::<*mut c_void, Option<sys::Name>>(next.address()) } {
+        // SAFETY: the caller's promise is passed on.
+        Some(name) => unsafe { name(fd, address, length) },
+        None => missing(),
+    }
+}
+
+/// # Safety
+///
+/// As for [`accept4`].
+unsafe fn next_accept4(fd: c_int, address: *mut c_void, length: *mut u32, flags: c_int) -> c_int {
+    // SAFETY: it is null or a function of this type, as accept4(2) has it.
+    match unsafe {
+        core::mem::transmute::<*mut c_void, Option<sys::Accept4>>(NEXT_ACCEPT4.address())
+    } {
+        // SAFETY: the caller's promise is passed on.
+        Some(accept4) => unsafe { accept4(fd, address, length, flags) },
         None => missing(),
     }
 }

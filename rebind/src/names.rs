@@ -14,6 +14,11 @@ pub(crate) const NEW_PORT: &str = "REBIND_NEW_PORT";
 /// without the leading NUL, at most 107 bytes of ASCII.
 pub(crate) const NOTIFY: &str = "REBIND_NOTIFY";
 
+/// Who the bridge's connections are from: the second byte of the addresses that it connects from, its port, both in
+/// decimal, `anyone` or `bridge` for whom the program's `accept()` may hand out, and the absolute path, of at most 255
+/// bytes, of the file that says who is who; with spaces between them. Not set: nobody asks.
+pub(crate) const CLIENTS: &str = "REBIND_CLIENTS";
+
 /// What a notice must begin with to be believed, at most 64 bytes of ASCII. A
 /// space and the sender's process id in decimal follow it.
 pub(crate) const TOKEN: &str = "REBIND_TOKEN";

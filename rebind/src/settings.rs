@@ -7,6 +7,7 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::address::Ports;
+use crate::clients::{Clients, MAX_PATH};
 use crate::names;
 use crate::sys;
 use crate::text::Text;
@@ -16,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) ports: Ports,
     /// Whom to tell of a listener, and how; `None` if nobody wants to know.
     pub(crate) notify: Option<Notify>,
+    /// Who clients are; `None` if the program is not to know more than the kernel says.
+    pub(crate) clients: Option<Clients>,
 }
 
 /// Where a notice goes, and what makes it credible.
@@ -60,7 +63,9 @@ unsafe impl Sync for Cell {}
 
 fn from_environment() -> Option<Settings> {
     let ports = Ports { old: port(names::OLD_PORT)?, new: port(names::NEW_PORT)? };
-    Some(Settings { ports, notify: notify() })
+    let clients = variable::<{ MAX_PATH + 32 }>(names::CLIENTS);
+    let clients = clients.and_then(|value| Clients::read(value.bytes()));
+    Some(Settings { ports, notify: notify(), clients })
 }
 
 fn notify() -> Option<Notify> {

@@ -22,11 +22,17 @@ compile_error!("rebind knows the socket constants of Linux's generic architectur
 pub(crate) type Bind = unsafe extern "C" fn(c_int, *const c_void, u32) -> c_int;
 pub(crate) type Listen = unsafe extern "C" fn(c_int, c_int) -> c_int;
 
+/// `accept4(2)`; `accept(2)` has no flags.
+pub(crate) type Accept4 = unsafe extern "C" fn(c_int, *mut c_void, *mut u32, c_int) -> c_int;
+/// `accept(2)`, and `getpeername(2)`.
+pub(crate) type Name = unsafe extern "C" fn(c_int, *mut c_void, *mut u32) -> c_int;
+
 pub(crate) const EINTR: c_int = 4;
 pub(crate) const EAGAIN: c_int = 11;
 pub(crate) const ENOSYS: c_int = 38;
 pub(crate) const EADDRINUSE: c_int = 98;
 pub(crate) const EADDRNOTAVAIL: c_int = 99;
+pub(crate) const ECONNABORTED: c_int = 103;
 
 pub(crate) const AF_UNIX: u16 = 1;
 pub(crate) const AF_INET: c_int = 2;
@@ -48,6 +54,19 @@ pub(crate) const IPV6_V6ONLY: c_int = 26;
 const MSG_DONTWAIT: c_int = 0x40;
 const MSG_NOSIGNAL: c_int = 0x4000;
 const SCM_RIGHTS: c_int = 1;
+const F_GETFL: c_int = 3;
+const O_NONBLOCK: c_int = 0o4_000;
+const O_RDONLY_CLOEXEC: c_int = 0o2_000_000;
+const SEEK_END: c_int = 2;
+const PROT_READ: c_int = 1;
+const MAP_SHARED: c_int = 1;
+const POLLIN: c_short = 1;
+
+/// `off_t`: 64 bits wide in musl, whatever the machine.
+#[cfg(target_env = "musl")]
+type Offset = i64;
+#[cfg(not(target_env = "musl"))]
+type Offset = core::ffi::c_long;
 
 // Before glibc 2.34 dlsym() lived in a library of its own; later ones and musl
 // have an empty one for the linker. A musl target names no library at all: the
@@ -71,6 +90,17 @@ unsafe extern "C" {
     fn poll(of: *mut Polled, number: c_ulong, milliseconds: c_int) -> c_int;
     fn socketpair(domain: c_int, kind: c_int, protocol: c_int, pair: *mut [c_int; 2]) -> c_int;
     fn getenv(name: *const c_char) -> *const c_char;
+    fn open(path: *const c_char, flags: c_int, ...) -> c_int;
+    fn mmap(
+        at: *mut c_void,
+        length: usize,
+        protection: c_int,
+        flags: c_int,
+        fd: c_int,
+        from: Offset,
+    ) -> *mut c_void;
+    safe fn lseek(fd: c_int, by: Offset, from: c_int) -> Offset;
+    safe fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
     safe fn getpid() -> c_int;
     safe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
     #[link_name = "close"]
@@ -233,6 +263,32 @@ pub(crate) fn wait_for_end(fd: c_int, milliseconds: c_int) -> bool {
             ready => return ready > 0,
         }
     }
+}
+
+/// Whether somebody waits to be accepted, or a call would not wait for another reason.
+pub(crate) fn is_readable(fd: c_int) -> bool {
+    let mut polled = Polled { fd, events: POLLIN, happened: 0 };
+    // SAFETY: it is one entry, and writable.
+    unsafe { poll(&raw mut polled, 1, 0) != 0 }
+}
+
+/// Whether no call of this descriptor waits.
+pub(crate) fn is_nonblocking(fd: c_int) -> bool {
+    // An error is negative, and has all bits.
+    fcntl(fd, F_GETFL) & O_NONBLOCK != 0
+}
+
+/// Maps a file that is just so long, to be read; it stays mapped.
+pub(crate) fn map(path: &CStr, length: usize) -> Option<*mut c_void> {
+    // SAFETY: the path is NUL-terminated.
+    let fd = descriptor(unsafe { open(path.as_ptr(), O_RDONLY_CLOEXEC) })?;
+    let is_whole = Offset::try_from(length) == Ok(lseek(fd, 0, SEEK_END));
+    // SAFETY: a new place for what is read only.
+    let start = is_whole
+        .then(|| unsafe { mmap(core::ptr::null_mut(), length, PROT_READ, MAP_SHARED, fd, 0) });
+    close(fd);
+    // MAP_FAILED is the last address.
+    start.filter(|start| start.addr() != usize::MAX)
 }
 
 /// Does nothing for so many milliseconds, or until a signal arrives.

@@ -114,6 +114,16 @@ pub(crate) struct Args {
     )]
     pub(crate) rebind_engine: Option<RebindEngine>,
 
+    #[arg(
+        long,
+        value_name = "WHOM",
+        value_enum,
+        hide_possible_values = true,
+        help = "Whom it serves: anyone or bridge, us alone [default: anyone]",
+        help_heading = "Wrapping a program"
+    )]
+    pub(crate) program_access: Option<ProgramAccess>,
+
     /// Library to preload [default: the installed or built-in one]
     #[arg(long, value_name = "FILE", help_heading = "Wrapping a program")]
     pub(crate) rebind_lib: Option<PathBuf>,
@@ -312,6 +322,16 @@ pub(crate) struct Args {
     #[arg(long, help_heading = "Targets")]
     pub(crate) host_token: bool,
 
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        hide_possible_values = true,
+        help = "hidden, loopback, socket, proxy-v1 or proxy-v2 [default: hidden]",
+        help_heading = "Targets"
+    )]
+    pub(crate) client_address: Option<ClientAddressArg>,
+
     /// Where they may lead: CIDR or NAME[:PORTS], unix:DIR [default: all]
     #[arg(long, value_name = "LIST", help_heading = "Targets")]
     pub(crate) target_allow: Option<String>,
@@ -358,6 +378,30 @@ pub(crate) enum RebindEngine {
     Preload,
     /// The kernel, which asks us.
     Seccomp,
+}
+
+/// What targets see of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClientAddressArg {
+    /// Our address.
+    Hidden,
+    /// An address in 127/8 for each client.
+    Loopback,
+    /// The client's own, in the wrapped program.
+    Socket,
+    /// A header ahead of the bytes.
+    #[value(name = "proxy-v1")]
+    ProxyV1,
+    #[value(name = "proxy-v2")]
+    ProxyV2,
+}
+
+/// Whose connections the program gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgramAccess {
+    Anyone,
+    /// The bridge's alone.
+    Bridge,
 }
 
 /// `--ssl-version` as typed.

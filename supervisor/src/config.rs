@@ -5,6 +5,7 @@ pub(crate) mod access;
 pub(crate) mod address;
 mod allowed;
 mod auth;
+mod client_address;
 mod clients;
 mod helper;
 mod listen;
@@ -30,6 +31,7 @@ use crate::program::state::{Policy, WrapMode};
 use crate::usage::{UsageError, invalid};
 use access::Access;
 pub(crate) use auth::{AuthBy, AuthKind, AuthSource, AuthSpec, expected as expected_auth};
+pub(crate) use client_address::{ClientAddressSpec, Told};
 pub(crate) use clients::Clients;
 pub(crate) use helper::{Class, HelperSpec};
 pub(crate) use listen::Listen;
@@ -42,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) destination: Destination,
     pub(crate) limits: Limits,
     pub(crate) access: Access,
+    /// What targets see of clients.
+    pub(crate) client_address: ClientAddressSpec,
     pub(crate) clients: Clients,
     /// Who may have signed a target's certificate, where targets are spoken to in TLS.
     pub(crate) target_tls: Option<Authorities>,
@@ -148,6 +152,7 @@ impl Config {
         };
         let record = args.record.as_deref().map(record).transpose()?;
         let access = Access::new(&args)?;
+        let client_address = ClientAddressSpec::new(&args)?;
         let clients = Clients::new(&args)?;
         let target_tls = target_tls::authorities(&args)?;
         let subprotocols = args.subprotocol.as_deref().map(subprotocols::named).transpose()?;
@@ -164,6 +169,7 @@ impl Config {
             destination,
             limits,
             access,
+            client_address,
             clients,
             target_tls,
             subprotocols: subprotocols.unwrap_or_default(),
@@ -264,6 +270,7 @@ fn needs_program(args: &Args) -> Result<(), UsageError> {
         ("--stop-timeout", args.stop_timeout.is_some()),
         ("--rebind-lib", args.rebind_lib.is_some()),
         ("--rebind-engine", args.rebind_engine.is_some()),
+        ("--program-access", args.program_access.is_some()),
     ];
     match typed.into_iter().find(|(_, is_typed)| *is_typed) {
         Some((option, _)) => {
@@ -508,6 +515,19 @@ mod tests {
             ("--unix-listen=x 0 -- true", "'0' for 'PROGRAM_PORT'"),
             ("--unix-listen=x a:80 -- true", "'a:80' for 'PROGRAM_PORT'"),
             ("--unix-listen=x 80 --program-port=81 -- true", "exclude each other"),
+            ("80 --client-address=socket a:1", "'--client-address=socket' needs a program"),
+            ("80 --client-address=socket --target-config=x", "needs a program after '--'"),
+            ("80 --client-address=who a:1", "'who' for '--client-address"),
+            ("80 --program-access=bridge a:1", "'--program-access=bridge' needs a program"),
+            ("80 --program-access=anyone a:1", "'--program-access' needs a program"),
+            (
+                "80 --client-address=socket --rebind-engine=seccomp -- true",
+                "'--client-address=socket' and '--rebind-engine=seccomp' exclude each other",
+            ),
+            (
+                "80 --program-access=bridge --rebind-engine=seccomp -- true",
+                "'--program-access=bridge' and '--rebind-engine=seccomp' exclude each other",
+            ),
             ("80 --target-config=x --wrap-timeout=5", "'--wrap-timeout' needs a program"),
         ] {
             let error = config(line).expect_err(line);

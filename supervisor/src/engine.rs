@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bridge::Private;
@@ -20,6 +21,7 @@ use crate::exit::Failure;
 use crate::host::executable::{self, Executable, MissingInterpreter};
 use crate::processes::Process;
 pub(crate) use notice::{BindRequest, Notices};
+pub(crate) use preload::Clients;
 use preload::Preload;
 use seccomp::Seccomp;
 
@@ -34,14 +36,19 @@ pub(crate) enum Engine {
 
 impl Engine {
     /// The one that was `asked` for, or that reaches the `program` (W14), to move this `port` of it. The library is
-    /// the one `given`, or our own. Needs a runtime.
+    /// the one `given`, or our own; `clients` is who it tells the program of. Needs a runtime.
     pub(crate) fn new(
         asked: RebindEngine,
         given: Option<&Path>,
         program: &OsStr,
         port: u16,
+        clients: Option<Arc<Clients>>,
     ) -> Result<Self> {
-        let preload = || Preload::new(given, port).map(Box::new).map(Self::Preload);
+        if let Some(clients) = &clients {
+            must_be_preloaded(program, clients)?;
+        }
+        let is_told = clients.is_some();
+        let preload = || Preload::new(given, port, clients).map(Box::new).map(Self::Preload);
         match asked {
             RebindEngine::Preload => preload(),
             RebindEngine::Seccomp => {
@@ -50,6 +57,7 @@ impl Engine {
                 info!("program {program}: its port is moved by --rebind-engine=seccomp{costs}");
                 Ok(Self::Seccomp(seccomp))
             }
+            RebindEngine::Auto if is_told => preload(),
             RebindEngine::Auto => match Self::seccomp_for(program, port) {
                 Some(seccomp) => Ok(Self::Seccomp(seccomp)),
                 None => preload(),
@@ -185,6 +193,20 @@ impl Engine {
                 "what is left running can bind no socket any more: nobody answers it, and the kernel says ENOSYS"
             ),
         }
+    }
+}
+
+/// What `rebind.so` does beside the port, nobody else does.
+fn must_be_preloaded(program: &OsStr, clients: &Clients) -> Result<()> {
+    let Some(executable) = find(program).ok().flatten() else { return Ok(()) };
+    match Preload::obstacle(&executable) {
+        Some(obstacle) if obstacle.is_of_preloading() => anyhow::bail!(
+            "cannot use {}: program {} {}, so it cannot be told who its clients are; --client-address=loopback reaches it",
+            clients.option(),
+            program.display(),
+            obstacle.cause()
+        ),
+        _ => Ok(()),
     }
 }
 

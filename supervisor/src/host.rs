@@ -22,11 +22,12 @@ mod unix_socket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bridge::{Directory, Private, Traffic};
+use bridge::{ClientAddress, Directory, Private, Traffic};
 
 use crate::authentication::Authentication;
 use crate::certificates::Certificates;
 use crate::config::Config;
+use crate::engine::Clients;
 use crate::exit::Failure;
 use crate::log::Log;
 use crate::processes::Aside;
@@ -55,6 +56,8 @@ pub(crate) struct Host<'a> {
     pub(crate) private: Arc<Private>,
     pub(crate) directories: Directories,
     pub(crate) open_files: OpenFiles,
+    /// What tells the program who its clients are, if it is told.
+    pub(crate) clients: Option<Arc<Clients>>,
     /// Where the traffic letters go.
     pub(crate) traffic: Option<Traffic>,
 }
@@ -101,6 +104,10 @@ impl Host<'_> {
                 private: Arc::clone(&self.private),
             },
             target_tls: self.target_tls.as_ref().map(TargetTls::subscribe),
+            client_address: ClientAddress {
+                shown: config.client_address.shown,
+                table: self.clients.as_ref().map(|clients| clients.table()),
+            },
             record: self.directories.record.clone(),
             traffic: self.traffic.clone(),
         }

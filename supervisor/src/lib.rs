@@ -42,6 +42,7 @@ use nix::sys::signal::Signal::SIGTTOU;
 use authentication::Authentication;
 use cli::{Args, Refusal};
 use config::{Config, Destination, Listen};
+use engine::Clients;
 pub use exit::ExitStatus;
 use exit::Failure;
 use helper::{Helpers, Surroundings};
@@ -235,6 +236,7 @@ fn work(
             open_files,
             ..
         } = resources;
+        let clients = config.client_address.told.map(Clients::make).transpose()?.map(Arc::new);
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
         let mut signals = Signals::catch().context("cannot catch signals")?;
         let aside = Aside::default();
@@ -260,6 +262,7 @@ fn work(
             private,
             directories,
             open_files,
+            clients,
             traffic,
         };
         tokio::select! {

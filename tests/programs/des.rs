@@ -43,7 +43,7 @@ const BOXES: [&[u8; 64]; 8] = [
 ];
 
 /// What a VNC server expects for its challenge.
-pub(super) fn vnc_response(password: &str, challenge: [u8; 16]) -> [u8; 16] {
+pub(crate) fn vnc_response(password: &str, challenge: [u8; 16]) -> [u8; 16] {
     let mut key = [0; 8];
     for (byte, letter) in key.iter_mut().zip(password.bytes()) {
         *byte = letter.reverse_bits();

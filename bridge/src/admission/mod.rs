@@ -160,6 +160,7 @@ mod tests {
             access: Access { auth, web_auth, ..Access::default() },
             record: None,
             target_tls: None,
+            client_address: crate::client_address::ClientAddress::default(),
             traffic: None,
         };
         Admission::new(&config, Lookups::new(), Book::new(1, false))

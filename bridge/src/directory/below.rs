@@ -264,7 +264,7 @@ mod tests {
         let (mut connected, mut read) = (0, 0);
         for _ in 0..3000 {
             if let Some(endpoint) = sockets.look_up("token").await.unwrap() {
-                let mut socket = endpoint.connect(&crate::net::Lookups::new()).await.unwrap();
+                let mut socket = endpoint.connect(&crate::net::Lookups::new(), None).await.unwrap();
                 let mut word = [0; 3];
                 socket.read_exact(&mut word).await.unwrap();
                 assert_eq!(&word, b"in.");

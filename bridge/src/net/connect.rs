@@ -1,11 +1,13 @@
 //! A connection to one address.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use super::tune;
@@ -24,6 +26,17 @@ pub(crate) async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
+    tune(&stream)?;
+    Ok(stream)
+}
+
+/// The same from this address of ours, and any port. The kernel chooses that for this connection alone: one that
+/// was chosen before would be nobody's else on this machine, of which there are not enough.
+pub(crate) async fn connect_from(ours: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    setsockopt(&socket, IpBindAddressNoPort, &true)?;
+    socket.bind(SocketAddrV4::new(ours, 0).into())?;
+    let stream = timeout(CONNECT, socket.connect(to.into())).await??;
     tune(&stream)?;
     Ok(stream)
 }

@@ -11,7 +11,7 @@ mod socket;
 mod unsent;
 pub mod zone;
 
-pub(crate) use connect::{CONNECT, connect, connect_unix};
+pub(crate) use connect::{CONNECT, connect, connect_from, connect_unix};
 pub(crate) use listener::Accepting;
 pub use listener::{Connection, Listener};
 pub(crate) use lookup::Lookups;

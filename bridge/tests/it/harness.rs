@@ -89,6 +89,7 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
         access: Access::default(),
         record: None,
         target_tls: None,
+        client_address: bridge::ClientAddress::default(),
         traffic: None,
     }
 }

@@ -1,6 +1,7 @@
 //! Moves the port by `rebind.so`: the dynamic linker loads it into the program and whatever that starts,
 //! as long as they keep the environment. The only file that puts `LD_PRELOAD` there.
 
+mod clients;
 mod environment;
 mod library;
 #[path = "../../../rebind/src/names.rs"]
@@ -15,6 +16,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bridge::Private;
@@ -23,6 +25,7 @@ use super::notice::{BindRequest, Notices};
 use super::relocated::RelocatedPort;
 use crate::host::executable::Executable;
 use crate::processes::Process;
+pub(crate) use clients::Clients;
 use environment::LostEnvironment;
 use library::Library;
 use notifications::Notifications;
@@ -38,16 +41,25 @@ pub(crate) struct Preload {
     library: Library,
     notifications: Notifications,
     lost: LostEnvironment,
+    /// What it says of clients, if it is to.
+    clients: Option<Arc<Clients>>,
 }
 
 impl Preload {
-    pub(super) fn new(given: Option<&Path>, port: u16) -> Result<Self> {
+    pub(super) fn new(
+        given: Option<&Path>,
+        port: u16,
+        clients: Option<Arc<Clients>>,
+    ) -> Result<Self> {
         let relocated = RelocatedPort::hold()?;
         tokio::task::spawn_blocking(library::remove_stale);
         let library = Library::find(given)?;
+        if clients.is_some() {
+            library.tells()?;
+        }
         let notifications = Notifications::open().context("cannot open notification socket")?;
         let lost = LostEnvironment::default();
-        Ok(Self { port, relocated, library, notifications, lost })
+        Ok(Self { port, relocated, library, notifications, lost, clients })
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -59,6 +71,7 @@ impl Preload {
         if let Ok(metadata) = self.library.path().metadata() {
             private.note(&metadata);
         }
+        self.clients.iter().for_each(|clients| clients.note(private));
         Ok(())
     }
 
@@ -70,6 +83,11 @@ impl Preload {
             .env(names::NEW_PORT, self.relocated.port.to_string())
             .env(names::NOTIFY, &self.notifications.name)
             .env(names::TOKEN, &self.notifications.token);
+        match &self.clients {
+            Some(clients) => command.env(names::CLIENTS, clients.value()),
+            // That of another websockify that we run under.
+            None => command.env_remove(names::CLIENTS),
+        };
     }
 
     /// Of those who want to be bound, only whose sockets another user has made: with ours, the program

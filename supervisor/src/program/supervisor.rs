@@ -51,6 +51,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             spec.rebind_lib.as_deref(),
             &spec.command[0],
             spec.port,
+            host.clients.clone(),
         )?;
         let (port, moved, name) = (spec.port, engine.port(), engine.name());
         debug!("program's port {port} becomes {moved} on loopback, by --rebind-engine={name}");

@@ -32,7 +32,7 @@ pub(super) struct Connection(Socket);
 impl Connection {
     /// Connects, says who asks, and chooses the database.
     pub(super) async fn open(server: &RedisServer, lookups: &Lookups) -> Result<Self, Failure> {
-        let socket = Endpoint::Tcp(server.address.clone()).connect(lookups).await;
+        let socket = Endpoint::Tcp(server.address.clone()).connect(lookups, None).await;
         let mut connection = Self(socket.map_err(|failure| match failure {
             Unreachable::Connect(_, why) => Failure::Unreachable(why),
             other => Failure::Unreachable(other.to_string()),

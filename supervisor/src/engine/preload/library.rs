@@ -108,6 +108,17 @@ impl Library {
     }
 }
 
+impl Library {
+    /// Whether it tells programs who their clients are; one of an earlier version does not.
+    ///
+    /// # Errors
+    ///
+    /// It does not, or cannot be read.
+    pub(super) fn tells(&self) -> anyhow::Result<()> {
+        defines(&fs::read(&self.path)?, "getpeername").with_context(|| cannot_use(&self.path))
+    }
+}
+
 /// Removes what dead instances have left. Blocks.
 pub(super) fn remove_stale() {
     stale::remove(&candidates());
@@ -159,10 +170,13 @@ fn check_library(path: &Path) -> anyhow::Result<()> {
         file.architecture() == ours.architecture() && file.is_64() == ours.is_64(),
         "built for another architecture"
     );
-    ensure!(
-        file.dynamic_symbols().any(|symbol| symbol.is_definition() && symbol.name() == Ok("bind")),
-        "defines no bind()"
-    );
+    defines(&bytes, "bind")
+}
+
+fn defines(library: &[u8], function: &str) -> anyhow::Result<()> {
+    let file = object::File::parse(library)?;
+    let mut defined = file.dynamic_symbols().filter(ObjectSymbol::is_definition);
+    ensure!(defined.any(|symbol| symbol.name() == Ok(function)), "defines no {function}()");
     Ok(())
 }
 

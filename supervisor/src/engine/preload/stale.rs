@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use tracing::debug;
 
 use super::names;
-use super::unpacked::{self, DIRECTORY_MODE, MODE, NAME, PREFIX};
+use super::unpacked::{self, CLIENTS, DIRECTORY_MODE, MODE, NAME, PREFIX};
 use crate::processes::is_alive;
 
 /// How many letters follow in the directory's name.
@@ -38,6 +38,8 @@ pub(super) fn remove(parents: &[PathBuf]) {
 /// A directory of ours that no instance holds any more.
 struct Stale {
     path: PathBuf,
+    /// Of the one file in it.
+    name: &'static str,
     /// Locked, so that nobody else begins with it.
     directory: File,
     inode: u64,
@@ -58,19 +60,22 @@ impl Stale {
         }
         let names: io::Result<Vec<_>> =
             fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect();
-        if names? != [NAME] || !unpacked::is_at(&directory, path) {
+        let names = names?;
+        let name = [NAME, CLIENTS].into_iter().find(|name| names == [*name]);
+        let Some(name) = name.filter(|_| unpacked::is_at(&directory, path)) else {
             return Ok(None);
-        }
+        };
         let options = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = File::options().read(true).custom_flags(options).open(path.join(NAME))?;
+        let file = File::options().read(true).custom_flags(options).open(path.join(name))?;
         let library = file.metadata()?;
         // Earlier versions had no sticky bit.
         let is_ours = library.uid() == us && library.mode() & 0o777 == MODE & 0o777;
-        if !is_ours || !library.is_file() || library.nlink() != 1 || !is_rebind(file)? {
+        let is_known = || if name == NAME { is_rebind(file) } else { Ok(is_table(&library)) };
+        if !is_ours || !library.is_file() || library.nlink() != 1 || !is_known()? {
             return Ok(None);
         }
         let (inode, made) = (library.ino(), library.modified()?);
-        Ok(Some(Self { path: path.to_owned(), directory, inode, made }))
+        Ok(Some(Self { path: path.to_owned(), name, directory, inode, made }))
     }
 
     /// Whether a process has loaded it, or would have the next program load it. Who cannot be asked may.
@@ -92,7 +97,7 @@ impl Stale {
     fn is_used_by(&self, process: &Process) -> io::Result<bool> {
         let read = |name: &str| fs::read(format!("/proc/{}/{name}", process.pid));
         let inode = self.inode.to_string();
-        let library = self.path.join(NAME);
+        let library = self.path.join(self.name);
         let library = library.as_os_str().as_encoded_bytes();
         let maps = read("maps")?;
         // Address, mode, offset, device, inode, path (proc(5)). The device is not always stat(2)'s, and the
@@ -100,9 +105,9 @@ impl Stale {
         let is_mapped = |line: &[u8]| {
             let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
             let is_inode = fields.nth(4) == Some(inode.as_bytes());
-            fields
-                .next()
-                .is_some_and(|path| path == library || is_inode && path.ends_with(NAME.as_bytes()))
+            fields.next().is_some_and(|path| {
+                path == library || is_inode && path.ends_with(self.name.as_bytes())
+            })
         };
         if maps.split(|byte| *byte == b'\n').any(is_mapped) {
             return Ok(true);
@@ -126,6 +131,11 @@ fn is_rebind(mut file: File) -> io::Result<bool> {
     file.by_ref().take(1 << 20).read_to_end(&mut bytes)?;
     let name = names::OLD_PORT.as_bytes();
     Ok(bytes.starts_with(b"\x7fELF") && bytes.windows(name.len()).any(|part| part == name))
+}
+
+/// Of the length that it has from its beginning.
+fn is_table(metadata: &fs::Metadata) -> bool {
+    metadata.len() == bridge::ClientTable::LENGTH
 }
 
 /// Whether the process has ended, and its parent takes no notice: that of an orphan in a container may

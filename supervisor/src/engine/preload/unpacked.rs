@@ -24,6 +24,8 @@ pub(super) static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/re
 pub(super) const PREFIX: &str = "websockify-";
 /// The one file in it.
 pub(super) const NAME: &str = "rebind.so";
+/// The one file in a directory of the same kind that `clients` makes.
+pub(super) const CLIENTS: &str = "clients";
 /// Everybody may read it, and by its sticky bit systemd-tmpfiles(8) leaves it alone, also when a daemon
 /// that is left running has nobody to lock it.
 pub(super) const MODE: u32 = 0o1444;
@@ -97,24 +99,13 @@ impl Unpacked {
     }
 
     fn within(parent: &Path) -> Result<Self> {
-        let parent = std::path::absolute(parent)?;
-        check_text(&parent)?;
-        check_parent(&parent)?;
-        for _ in 0..ATTEMPTS {
-            let path = tempfile::Builder::new()
-                .prefix(PREFIX)
-                .permissions(Permissions::from_mode(NEW_DIRECTORY_MODE))
-                .tempdir_in(&parent)?
-                .keep();
-            if let Some(directory) = hold(&path)? {
-                let unpacked = Self { path, directory, is_kept: false };
-                fill(&unpacked.directory)?;
-                return Ok(unpacked);
-            }
-            // Whoever holds it only removes what has a library in it.
-            let _ = fs::remove_dir(&path);
-        }
-        bail!("what is made there is removed at once")
+        let (path, directory) = make(parent, |parent| {
+            check_text(parent)?;
+            check_parent(parent)
+        })?;
+        let unpacked = Self { path, directory, is_kept: false };
+        fill(&unpacked.directory)?;
+        Ok(unpacked)
     }
 
     /// Whether the directory is where it was.
@@ -146,6 +137,25 @@ impl Drop for Unpacked {
     }
 }
 
+/// Makes a directory that nobody else holds, in one that is fit.
+pub(super) fn make(parent: &Path, check: impl Fn(&Path) -> Result<()>) -> Result<(PathBuf, File)> {
+    let parent = std::path::absolute(parent)?;
+    check(&parent)?;
+    for _ in 0..ATTEMPTS {
+        let path = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .permissions(Permissions::from_mode(NEW_DIRECTORY_MODE))
+            .tempdir_in(&parent)?
+            .keep();
+        if let Some(directory) = hold(&path)? {
+            return Ok((path, directory));
+        }
+        // Whoever holds it only removes what has a library in it.
+        let _ = fs::remove_dir(&path);
+    }
+    bail!("what is made there is removed at once")
+}
+
 /// Where an unpacked library may lie, the best place first.
 pub(super) fn candidates() -> Vec<PathBuf> {
     let mut candidates = vec![std::env::temp_dir()];
@@ -157,9 +167,11 @@ pub(super) fn candidates() -> Vec<PathBuf> {
     candidates
 }
 
-/// Removes the library and its directory, and nothing else that may be called so by now.
+/// Removes what lies there, the library or another file of ours, and its directory, and nothing else that may be called so by now.
 pub(super) fn remove(directory: &File, path: &Path) {
-    let _ = unlinkat(directory, NAME, AtFlags::empty());
+    for name in [NAME, CLIENTS] {
+        let _ = unlinkat(directory, name, AtFlags::empty());
+    }
     if is_at(directory, path) {
         let _ = fs::remove_dir(path);
     }
@@ -212,8 +224,13 @@ fn check_writers(directory: &Path) -> Result<()> {
 
 /// Whether every program can load it, too.
 fn check_parent(directory: &Path) -> Result<()> {
-    check_writers(directory)?;
     ensure!(!statvfs(directory)?.flags().contains(FsFlags::ST_NOEXEC), "mounted noexec");
+    check_open(directory)
+}
+
+/// Whether every program can read what lies there, and nobody can exchange it.
+pub(super) fn check_open(directory: &Path) -> Result<()> {
+    check_writers(directory)?;
     // Only who can change user runs programs as somebody else.
     if Uid::effective().is_root() {
         for ancestor in directory.ancestors() {

@@ -1,0 +1,246 @@
+//! What a target sees of its client (A1): where it is connected to from, and what is sent ahead.
+//!
+//! - `addresses` has an address of its own for each client,
+//! - `table` tells `rebind.so` who is who; `row` is what stands in it, which both sides know.
+//!
+//! Knows who a client is and how it is to be shown; must not know what a session carries.
+
+mod addresses;
+#[path = "../../rebind/src/row.rs"]
+#[allow(dead_code, reason = "rebind.so reads")]
+mod row;
+mod table;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tracing::{info, warn};
+
+use crate::net::{Socket, connect, connect_from};
+use crate::peer::PeerAddress;
+use crate::proxy_header::{self, ProxyVersion};
+use addresses::{Addresses, Block};
+use row::{Row, V6_ONLY};
+pub use table::ClientTable;
+pub(crate) use table::Taken;
+
+/// What targets see of clients.
+#[derive(Debug, Clone, Default)]
+pub struct ClientAddress {
+    /// Who they are shown as.
+    pub shown: ShownAs,
+    /// What tells the wrapped program about its connections, where it is to know more of them than the kernel
+    /// says: who they are from ([`ShownAs::Socket`]), or that they are ours.
+    pub table: Option<Arc<ClientTable>>,
+}
+
+/// Who a client is shown as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ShownAs {
+    /// As us.
+    #[default]
+    Hidden,
+    /// As an address in 127/8 that no other client has.
+    Loopback,
+    /// As itself, in the wrapped program.
+    Socket,
+    /// As us, with a header that says who it is.
+    Proxy(ProxyVersion),
+}
+
+/// How the targets of one bridge are connected to.
+#[derive(Debug)]
+pub(crate) struct Approach {
+    client_address: ClientAddress,
+    loopback: Addresses,
+    reserved: Addresses,
+    /// Whether it was said that a target sees nothing of its clients.
+    is_vain_named: AtomicBool,
+}
+
+/// How a target is connected to for one client.
+pub(crate) struct Way<'a> {
+    approach: &'a Approach,
+    client: PeerAddress,
+    /// Its session's number, for the log.
+    session: u64,
+}
+
+impl Approach {
+    pub(crate) fn new(client_address: ClientAddress) -> Self {
+        Self {
+            client_address,
+            loopback: Addresses::from(Block::Loopback),
+            reserved: Addresses::from(Block::Reserved),
+            is_vain_named: AtomicBool::new(false),
+        }
+    }
+
+    /// For this client, in the session with this number.
+    pub(crate) fn way(&self, client: PeerAddress, session: u64) -> Way<'_> {
+        Way { approach: self, client, session }
+    }
+
+    /// What tells of this client in the row with this number.
+    fn row(&self, client: PeerAddress, row: u16) -> Row {
+        let as_v4 = |ip: Ipv4Addr, port| Row {
+            v6: ip.to_ipv6_mapped().octets(),
+            scope: 0,
+            v4: ip.octets(),
+            port,
+        };
+        match (self.client_address.shown, client) {
+            (ShownAs::Hidden | ShownAs::Proxy(_), _) => as_v4(Ipv4Addr::LOCALHOST, row),
+            (ShownAs::Loopback, client) => as_v4(self.loopback.of(client.client()), row),
+            (ShownAs::Socket, PeerAddress::Internet(address)) => {
+                // Behind a proxy it may not be known. What is shown is to be one connection's alone.
+                let port = if address.port() == 0 { row } else { address.port() };
+                match address {
+                    SocketAddr::V4(v4) => as_v4(*v4.ip(), port),
+                    SocketAddr::V6(v6) => Row {
+                        v6: v6.ip().octets(),
+                        scope: v6.scope_id(),
+                        v4: self.reserved.of(client.client()).octets(),
+                        port,
+                    },
+                }
+            }
+            (ShownAs::Socket, client) => as_v4(self.reserved.of(client.client()), row),
+        }
+    }
+}
+
+impl Way<'_> {
+    /// To an address of a service.
+    pub(crate) async fn to_service(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        match self.approach.client_address.shown {
+            ShownAs::Loopback => self.connect_as_own_address(to).await,
+            _ => connect(to).await,
+        }
+    }
+
+    /// The addresses of a service in the order in which they are to be tried: of those that are alike, the one at
+    /// which a client can be told from others.
+    pub(crate) fn order(&self, addrs: &[SocketAddr]) -> Option<Vec<SocketAddr>> {
+        let is_wanted = self.approach.client_address.shown == ShownAs::Loopback
+            && addrs.iter().all(|addr| addr.ip().to_canonical().is_loopback());
+        is_wanted.then(|| {
+            let mut addrs = addrs.to_vec();
+            addrs.sort_by_key(|addr| addr.ip().to_canonical().is_ipv6());
+            addrs
+        })
+    }
+
+    /// To the wrapped program, which listens there.
+    pub(crate) async fn to_program(
+        &self,
+        to: SocketAddr,
+    ) -> io::Result<(TcpStream, Option<Taken>)> {
+        let ClientAddress { shown, table } = &self.approach.client_address;
+        match (table, shown) {
+            (Some(table), _) => {
+                let (stream, taken) = Box::pin(self.connect_by_row(table, to)).await?;
+                Ok((stream, Some(taken)))
+            }
+            (None, ShownAs::Loopback) => Ok((self.connect_as_own_address(to).await?, None)),
+            (None, _) => Ok((connect(to).await?, None)),
+        }
+    }
+
+    /// Whether something goes ahead of what the client sends.
+    pub(crate) fn introduces(&self) -> bool {
+        matches!(self.approach.client_address.shown, ShownAs::Proxy(_))
+    }
+
+    /// Says who the client is, if that goes ahead of what it sends. `us` is where it is connected.
+    pub(crate) async fn introduce(
+        &self,
+        socket: &mut Socket,
+        us: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        let ShownAs::Proxy(version) = self.approach.client_address.shown else { return Ok(()) };
+        let client = match self.client {
+            PeerAddress::Internet(address) => Some(address),
+            PeerAddress::Unix { .. } => None,
+        };
+        socket.write_all(&proxy_header::header(version, client, us)).await
+    }
+
+    /// From the client's own loopback address, where the target can see that.
+    async fn connect_as_own_address(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        match to.ip().to_canonical() {
+            IpAddr::V4(ip) if is_of_this_machine(ip) => {
+                let own = self.approach.loopback.of(self.client.client());
+                connect_from(own, SocketAddrV4::new(ip, to.port())).await
+            }
+            _ => {
+                if !self.approach.is_vain_named.swap(true, Ordering::Relaxed) {
+                    warn!(
+                        "target {to} is at no IPv4 address of this machine: it cannot tell clients apart by their addresses"
+                    );
+                }
+                connect(to).await
+            }
+        }
+    }
+
+    async fn connect_by_row(
+        &self,
+        table: &Arc<ClientTable>,
+        to: SocketAddr,
+    ) -> io::Result<(TcpStream, Taken)> {
+        let client = self.client;
+        let port = to.port();
+        let IpAddr::V4(known) = to.ip().to_canonical() else {
+            return Err(io::Error::other("no client can be told from another there"));
+        };
+        // There may be two listeners, and one of them shows this client as it is.
+        let is_v6 = matches!(client, PeerAddress::Internet(SocketAddr::V6(_)));
+        let better = if is_v6 { V6_ONLY } else { Ipv4Addr::LOCALHOST };
+        let is_doubtful = is_v6 || known == V6_ONLY;
+        if self.approach.client_address.shown == ShownAs::Socket && is_doubtful && better != known {
+            let better = SocketAddrV4::new(better, port);
+            match table.connect(better, |row| self.approach.row(client, row)).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                connected => return connected,
+            }
+        }
+        let connected =
+            table.connect(SocketAddrV4::new(known, port), |row| self.approach.row(client, row));
+        let connected = connected.await?;
+        if known != V6_ONLY {
+            self.say_substitute(client);
+        }
+        Ok(connected)
+    }
+
+    /// Logs who a client is shown as that IPv4 has no address for.
+    fn say_substitute(&self, client: PeerAddress) {
+        let has_none = !matches!(client, PeerAddress::Internet(SocketAddr::V4(_)));
+        if self.approach.client_address.shown == ShownAs::Socket && has_none {
+            let (session, shown) = (self.session, self.approach.reserved.of(client.client()));
+            info!(
+                session,
+                client = %client.client(),
+                %shown,
+                "session {session}: where the program's socket is IPv4, {} is shown as {shown}",
+                client.client()
+            );
+        }
+    }
+}
+
+/// Whether it is an address of ours: from no other has the kernel us connect to it.
+fn is_of_this_machine(ip: Ipv4Addr) -> bool {
+    let source = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // Nothing is sent by that.
+        socket.connect((ip, 9))?;
+        socket.local_addr()
+    };
+    ip.is_loopback() || source().is_ok_and(|source: SocketAddr| source.ip() == ip)
+}

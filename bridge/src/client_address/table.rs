@@ -1,0 +1,403 @@
+//! The rows that tell `rebind.so`, in the wrapped program, who each of our connections is from (A1, A6): the file,
+//! and where the connections come from that have a row. Knows the kernel's rules for that; must not know who
+//! is shown as whom.
+//!
+//! A row must never show one client while the program can still meet another's connection under it. So it
+//! is written before its connection is made, and next when the kernel knows of no connection from there any
+//! more, be it one that waits to be accepted, or one that the program has not closed. Rows are taken in
+//! turns, so that the question comes late. What the program has not accepted when its session is over is
+//! kept open: the kernel gives an orphan up after a time, resets it, and knows nothing of it from then on,
+//! while the program can still accept it and read its bytes.
+//!
+//! The port is held as that of the program is: our sockets have `SO_REUSEPORT`, and the kernel lets no other
+//! user's be bound there, before, during and after a connection (socket(7)). So no user can have what stands in
+//! a row said of himself.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::fcntl::posix_fallocate;
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use super::row::{LENGTH, ROWS, Row, Sources};
+use crate::net::{CONNECT, tune};
+use crate::sock_diag;
+
+/// The second byte of our addresses. Whoever else uses it has another port.
+const SECOND: u8 = 83;
+
+/// How many connections are kept that their program has not accepted. Beyond that, the row of one is given up.
+const KEPT: usize = 1024;
+
+/// How often the kernel is asked whether a kept connection has been accepted: soon, then ever later.
+const SOON: Duration = Duration::from_millis(10);
+const LATE: Duration = Duration::from_secs(2);
+
+/// How many rows are tried for one connection that the kernel refuses: those in TIME_WAIT.
+const TRIES: usize = 1024;
+
+/// The file, and our end of the connections that have a row.
+#[derive(Debug)]
+pub struct ClientTable {
+    file: File,
+    sources: Sources,
+    /// Holds the port.
+    _held: Socket,
+    rows: Mutex<Rows>,
+    kept: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    /// The one before that which is tried next.
+    last: u16,
+    /// Of those that have been used.
+    used: Vec<Use>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    is_open: bool,
+    /// Where its last connection went.
+    to: Option<SocketAddrV4>,
+}
+
+/// A row that a connection of ours has: until this is dropped no other gets it.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    table: Arc<ClientTable>,
+    row: u16,
+}
+
+impl ClientTable {
+    /// How long the file is, in bytes.
+    pub const LENGTH: u64 = (ROWS * LENGTH) as u64;
+
+    /// In a new file, which programs can read.
+    ///
+    /// # Errors
+    /// There is no room for the file, all of which is taken at once: a program that reads a page for which there
+    /// is no room ends by SIGBUS. Or no port is free.
+    pub fn new(file: File) -> io::Result<Arc<Self>> {
+        let length = Self::LENGTH.try_into().map_err(io::Error::other)?;
+        posix_fallocate(&file, 0, length)?;
+        let held = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        held.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
+        // After bind(): where it is set before, the kernel lets whoever has it bind unexamined.
+        held.set_reuse_port(true)?;
+        let port = held.local_addr()?.as_socket().map_or(0, |address| address.port());
+        Ok(Arc::new(Self {
+            file,
+            sources: Sources { second: SECOND, port },
+            _held: held,
+            rows: Mutex::default(),
+            kept: Arc::new(Semaphore::new(KEPT)),
+        }))
+    }
+
+    /// The second byte of the addresses that its connections come from, and their port.
+    pub fn sources(&self) -> (u8, u16) {
+        (self.sources.second, self.sources.port)
+    }
+
+    /// Clears all rows, at our end: whoever is left running takes nobody for a client of ours then, who can have
+    /// the port.
+    pub fn clear(&self) {
+        let _ = self.file.write_all_at(&vec![0; ROWS * LENGTH], 0);
+    }
+
+    /// Connects from a row that says what `shown` says of it.
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
+        to: SocketAddrV4,
+        shown: impl Fn(u16) -> Row,
+    ) -> io::Result<(TcpStream, Taken)> {
+        for _ in 0..TRIES {
+            let taken = self.take(to)?;
+            let row = taken.row;
+            self.write(row, shown(row))?;
+            match self.connect_from(row, to).await {
+                // Its last connection is still in TIME_WAIT.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                connected => return Ok((connected?, taken)),
+            }
+        }
+        Err(io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    async fn connect_from(&self, row: u16, to: SocketAddrV4) -> io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseport(true)?;
+        socket.bind(self.sources.address(row).into())?;
+        let stream = timeout(CONNECT, socket.connect(to.into())).await??;
+        tune(&stream)?;
+        Ok(stream)
+    }
+
+    /// The next row that no connection has.
+    fn take(self: &Arc<Self>, to: SocketAddrV4) -> io::Result<Taken> {
+        for _ in 0..ROWS {
+            let (taken, before) = {
+                let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some((row, before)) = rows.next(to) else { continue };
+                (Taken { table: Arc::clone(self), row }, before)
+            };
+            match before {
+                Some(before) if self.is_known(before, taken.row) => {
+                    // What it must be asked about is still the one before.
+                    self.rows(|rows| rows.used[usize::from(taken.row)].to = Some(before));
+                }
+                _ => return Ok(taken),
+            }
+        }
+        Err(io::ErrorKind::AddrInUse.into())
+    }
+
+    /// Whether the kernel knows the program's end of the last connection of this row. No answer is as good
+    /// as yes.
+    fn is_known(&self, to: SocketAddrV4, row: u16) -> bool {
+        let answer = sock_diag::accepted(to.into(), self.sources.address(row).into());
+        !answer.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
+    fn write(&self, row: u16, shown: Row) -> io::Result<()> {
+        let mut bytes = [0; LENGTH];
+        for (to, word) in bytes.chunks_exact_mut(4).zip(shown.encode(row)) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        self.file.write_all_at(&bytes, (usize::from(row) * LENGTH) as u64)
+    }
+
+    fn rows<T>(&self, deed: impl FnOnce(&mut Rows) -> T) -> T {
+        deed(&mut self.rows.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Rows {
+    /// The next one, if it is free here, and where its last connection went. The port that a client is
+    /// shown with may be the row's number: so there is no row 0.
+    fn next(&mut self, to: SocketAddrV4) -> Option<(u16, Option<SocketAddrV4>)> {
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        let at = usize::from(self.last);
+        if self.used.len() <= at {
+            self.used.resize(at + 1, Use { is_open: false, to: None });
+        }
+        let row = &mut self.used[at];
+        if row.is_open {
+            return None;
+        }
+        let before = row.to.replace(to);
+        row.is_open = true;
+        Some((self.last, before))
+    }
+}
+
+impl Taken {
+    /// Keeps a connection that is over until its program has accepted it, or closed its listener; its row too.
+    pub(crate) fn keep(self, connection: impl Send + 'static, to: SocketAddr) {
+        let Ok(permit) = Arc::clone(&self.table.kept).try_acquire_owned() else {
+            // It is nobody's from now on.
+            std::mem::forget(self);
+            return;
+        };
+        tokio::spawn(async move {
+            let ours = self.table.sources.address(self.row).into();
+            let mut wait = SOON;
+            loop {
+                match sock_diag::accepted(to, ours) {
+                    Ok(true) => break,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                    Ok(false) | Err(_) => {}
+                }
+                sleep(wait).await;
+                wait = LATE.min(2 * wait);
+            }
+            drop((connection, permit));
+        });
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.table.rows(|rows| rows.used[usize::from(self.row)].is_open = false);
+    }
+}
+
+impl Drop for ClientTable {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream as Connection};
+    use std::os::unix::fs::MetadataExt;
+
+    use nix::unistd::{Uid, fchown, geteuid};
+
+    use super::*;
+    use crate::skip::skip_even_in_ci;
+
+    fn table() -> (Arc<ClientTable>, File) {
+        let file = tempfile::tempfile().expect("a file");
+        (ClientTable::new(file.try_clone().expect("a descriptor")).expect("room"), file)
+    }
+
+    fn program() -> (TcpListener, SocketAddrV4) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        match listener.local_addr().expect("an address") {
+            SocketAddr::V4(address) => (listener, address),
+            SocketAddr::V6(address) => panic!("{address}"),
+        }
+    }
+
+    fn shown(row: u16) -> Row {
+        Row { v6: [0; 16], scope: 0, v4: [192, 0, 2, 7], port: row }
+    }
+
+    /// Connects by the row that comes after this one, if it is free.
+    async fn connect(table: &Arc<ClientTable>, after: u16, to: SocketAddrV4) -> (TcpStream, Taken) {
+        table.rows(|rows| rows.last = after);
+        table.connect(to, shown).await.expect("connected")
+    }
+
+    /// Who a connection is from for the program.
+    fn row_of(table: &ClientTable, accepted: &Connection) -> Option<u16> {
+        match accepted.peer_addr() {
+            Ok(SocketAddr::V4(address)) => table.sources.row(address),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a1_a_row_is_nobody_elses_while_the_program_can_meet_its_connection() {
+        let ((table, _file), (listener, to)) = (table(), program());
+        let (stream, first) = connect(&table, 0, to).await;
+        assert_eq!(first.row, 1);
+        let (_, second) = connect(&table, 0, to).await;
+        assert_eq!(second.row, 2, "the first is open");
+        drop(second);
+        // Over, and in the queue.
+        drop((stream, first));
+        let (_kept, third) = connect(&table, 0, to).await;
+        assert_eq!(third.row, 3, "the first two are queued");
+        let (first, _) = listener.accept().expect("the first");
+        assert_eq!(row_of(&table, &first), Some(1));
+        let (second, _) = listener.accept().expect("the second");
+        let (_, fourth) = connect(&table, 0, to).await;
+        assert_eq!(fourth.row, 4, "the program has them open");
+        drop((first, second));
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while connect(&table, 0, to).await.1.row != 1 {
+            assert!(std::time::Instant::now() < deadline, "the first is free again");
+        }
+    }
+
+    /// A session that is over, and whose program has neither accepted it nor has room for all that it carries.
+    #[tokio::test]
+    async fn a1_what_is_not_accepted_is_kept_until_it_is() {
+        let ((table, _file), (listener, to)) = (table(), program());
+        let (stream, taken) = connect(&table, 0, to).await;
+        while stream.try_write(&[7; 8192]).is_ok() {}
+        taken.keep(stream, to.into());
+        assert_eq!(table.kept.available_permits(), KEPT - 1);
+        let ask = || sock_diag::accepted(to.into(), table.sources.address(1).into());
+        assert!(!ask().expect("it is there"));
+        let (accepted, _) = listener.accept().expect("accepted");
+        assert_eq!(row_of(&table, &accepted), Some(1));
+        let is_free = async {
+            while table.kept.available_permits() < KEPT {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), is_free).await.expect("let go");
+        // A listener that is gone will accept nothing.
+        let (stream, taken) = connect(&table, 10, to).await;
+        taken.keep(stream, to.into());
+        drop(listener);
+        let is_free = async {
+            while table.kept.available_permits() < KEPT {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), is_free).await.expect("let go");
+    }
+
+    /// Beyond what is kept, the row is given up: nobody else is ever shown there.
+    #[tokio::test]
+    async fn a1_who_is_not_kept_has_the_last_word_of_its_row() {
+        let ((table, _file), (_listener, to)) = (table(), program());
+        let _all = table.kept.try_acquire_many(KEPT.try_into().expect("a number")).expect("all");
+        let (stream, taken) = connect(&table, 0, to).await;
+        taken.keep(stream, to.into());
+        assert_eq!(connect(&table, 0, to).await.1.row, 2);
+        assert!(table.rows(|rows| rows.used[1].is_open));
+    }
+
+    #[tokio::test]
+    async fn a1_the_row_is_there_before_its_connection() {
+        let ((table, file), (listener, to)) = (table(), program());
+        let (_stream, taken) = connect(&table, 4, to).await;
+        let (accepted, _) = listener.accept().expect("accepted");
+        let row = row_of(&table, &accepted).expect("one of ours");
+        let mut bytes = [0; LENGTH];
+        file.read_exact_at(&mut bytes, (usize::from(row) * LENGTH) as u64).expect("read");
+        let mut words = [0; LENGTH / 4];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes(bytes.try_into().expect("four"));
+        }
+        assert_eq!((row, Row::decode(&words, row)), (taken.row, Some(shown(row))));
+    }
+
+    /// A hole that is read where the disk is full kills who reads it. Who survives us takes nobody for a client.
+    #[tokio::test]
+    async fn a1_the_file_is_whole_from_the_beginning_and_empty_in_the_end() {
+        let ((table, file), (_listener, to)) = (table(), program());
+        let metadata = file.metadata().expect("a file");
+        assert_eq!(metadata.len(), ClientTable::LENGTH);
+        assert!(metadata.blocks() * 512 >= ClientTable::LENGTH, "{} blocks", metadata.blocks());
+        drop(connect(&table, 0, to).await);
+        drop(table);
+        let mut bytes = vec![1; ROWS * LENGTH];
+        file.read_exact_at(&mut bytes, 0).expect("read");
+        assert!(bytes.iter().all(|byte| *byte == 0));
+    }
+
+    /// Before, during and after a connection, whatever options he sets (by root alone, who can have
+    /// another user's socket).
+    #[tokio::test]
+    async fn a1_no_other_user_can_come_from_there() {
+        if !geteuid().is_root() {
+            return skip_even_in_ci("only root has sockets of another user");
+        }
+        let ((table, _file), (listener, to)) = (table(), program());
+        let sources = table.sources;
+        let steal = |row| {
+            for (reuse_address, reuse_port) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+                fchown(&socket, Some(Uid::from_raw(65534)), None).expect("his");
+                socket.set_reuse_address(reuse_address == 1).expect("an option");
+                socket.set_reuse_port(reuse_port == 1).expect("an option");
+                let stolen = socket.bind(&SocketAddr::from(sources.address(row)).into());
+                let error = stolen.expect_err("it is ours");
+                assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{reuse_address} {reuse_port}");
+            }
+        };
+        steal(1);
+        let (stream, taken) = connect(&table, 0, to).await;
+        steal(1);
+        let (accepted, _) = listener.accept().expect("accepted");
+        drop((stream, taken));
+        steal(1);
+        drop(accepted);
+        steal(1);
+    }
+}

@@ -1,0 +1,222 @@
+//! A program's `accept()` and `getpeername()`: who it is told that its connections are from, and which it gets.
+//! Knows what the kernel answers for which room, errno and all; must not know where it is said who is who.
+//!
+//! Nothing is said where the kernel says nothing, and as much as it does. An accepted connection of the bridge's of
+//! which nobody says who it is from is closed, whether or not the program has asked: under the address that it
+//! has the program could trust it.
+
+use core::ffi::{c_int, c_void};
+
+use crate::address::{self, AF_INET};
+use crate::clients::{Clients, Peer};
+use crate::row::Row;
+use crate::settings;
+use crate::socket::local_port;
+use crate::sys;
+
+/// The kernel's call, with everything but where it writes.
+type Real<'a> = &'a dyn Fn(*mut c_void, *mut u32) -> c_int;
+
+/// Room for an address of either family.
+const FULL: u32 = 28;
+
+/// Where a program wants an address.
+#[derive(Clone, Copy)]
+struct Room {
+    address: *mut c_void,
+    length: *mut u32,
+    /// What it has room for; 0 if it does not want to know.
+    bytes: u32,
+}
+
+/// `accept(2)`: `real` is the kernel's, and `known` its `getpeername(2)`.
+///
+/// # Safety
+///
+/// As for `accept(2)`: where `address` and `length` are not null they are what that takes.
+pub(crate) unsafe fn accept(
+    listener: c_int,
+    address: *mut c_void,
+    length: *mut u32,
+    real: Real<'_>,
+    known: &dyn Fn(c_int, *mut c_void, *mut u32) -> c_int,
+) -> c_int {
+    let clients = settings::settings().and_then(|settings| settings.clients.as_ref());
+    let Some(clients) = clients else { return real(address, length) };
+    // SAFETY: the caller's promise is passed on.
+    let Some(room) = (unsafe { Room::of(address, length) }) else { return real(address, length) };
+    let errno = sys::errno();
+    // Who calls before there is anybody wants to wait.
+    let waits = clients.are_all && !sys::is_readable(listener);
+    loop {
+        // SAFETY: as above.
+        let (fd, peer) = unsafe { room.ask(real, &|fd, to, length| known(fd, to, length)) };
+        if fd < 0 {
+            return fd;
+        }
+        let answer = match peer.who(clients) {
+            Peer::Known(row) => Ok(Some(row)),
+            Peer::Stranger if clients.are_all && is_of_program(fd) => Err(None),
+            Peer::Stranger => Ok(None),
+            Peer::Unknown if clients.are_all => Err(None),
+            Peer::Unknown => Err(Some(sys::ECONNABORTED)),
+        };
+        match answer {
+            Ok(row) => {
+                // SAFETY: as above.
+                row.into_iter().for_each(|row| unsafe { room.tell(&peer, row) });
+                sys::set_errno(errno);
+                return fd;
+            }
+            Err(error) => {
+                sys::close(fd);
+                // SAFETY: as above.
+                unsafe { room.reset() };
+                // One who was told by select(2) that there is somebody must not wait for the next.
+                let goes_on =
+                    || waits || sys::is_nonblocking(listener) || sys::is_readable(listener);
+                let error = error.or_else(|| (!goes_on()).then_some(sys::EINTR));
+                if let Some(error) = error {
+                    sys::set_errno(error);
+                    return -1;
+                }
+            }
+        }
+    }
+}
+
+/// `getpeername(2)`: `real` is the kernel's.
+///
+/// # Safety
+///
+/// As for [`accept`].
+pub(crate) unsafe fn name(address: *mut c_void, length: *mut u32, real: Real<'_>) -> c_int {
+    let clients = settings::settings().and_then(|settings| settings.clients.as_ref());
+    let Some(clients) = clients else { return real(address, length) };
+    // SAFETY: the caller's promise is passed on.
+    let room = unsafe { Room::of(address, length) }.filter(|room| !room.address.is_null());
+    let Some(room) = room else { return real(address, length) };
+    let errno = sys::errno();
+    // SAFETY: as above.
+    let (result, peer) = unsafe { room.ask(real, &|_, to, length| real(to, length)) };
+    if result == 0 {
+        if let Peer::Known(row) = peer.who(clients) {
+            // SAFETY: as above.
+            unsafe { room.tell(&peer, row) };
+        }
+        sys::set_errno(errno);
+    }
+    result
+}
+
+/// Whether it is a connection to the program's port, and not to another that it listens on.
+fn is_of_program(fd: c_int) -> bool {
+    settings::settings().is_some_and(|settings| local_port(fd) == Some(settings.ports.new))
+}
+
+/// What the kernel has said.
+struct Said {
+    bytes: [u8; FULL as usize],
+    /// How long the address is, which may be more than `bytes` has.
+    length: u32,
+}
+
+impl Said {
+    const NOTHING: Said = Said { bytes: [0; FULL as usize], length: 0 };
+
+    fn who(&self, clients: &Clients) -> Peer {
+        let length = self.length.min(FULL) as usize;
+        let address = self.bytes.get(..length).and_then(address::decode);
+        address.map_or(Peer::Stranger, |address| clients.who(address))
+    }
+
+    /// The same with the client in place of the bridge.
+    fn with(&self, row: Row) -> [u8; FULL as usize] {
+        let mut bytes = [0; FULL as usize];
+        put(&mut bytes, 0, self.bytes.get(..2).unwrap_or(&[]));
+        put(&mut bytes, 2, &row.port.to_be_bytes());
+        if self.is_v4() {
+            put(&mut bytes, 4, &row.v4);
+        } else {
+            put(&mut bytes, 8, &row.v6);
+            put(&mut bytes, 24, &row.scope.to_ne_bytes());
+        }
+        bytes
+    }
+
+    fn is_v4(&self) -> bool {
+        let [low, high] = AF_INET.to_ne_bytes();
+        self.bytes.starts_with(&[low, high])
+    }
+}
+
+impl Room {
+    /// `None`: what is asked for is odd, and the kernel says what it says.
+    unsafe fn of(address: *mut c_void, length: *mut u32) -> Option<Room> {
+        if address.is_null() {
+            return Some(Room { address, length, bytes: 0 });
+        }
+        // No program has anything in the first page.
+        if length.addr() < 4096 || !length.is_aligned() {
+            return None;
+        }
+        // SAFETY: the caller promises that it is what the kernel takes: a number that can be read.
+        let bytes = unsafe { length.read() };
+        (bytes <= i32::MAX as u32).then_some(Room { address, length, bytes })
+    }
+
+    /// Calls the kernel, which writes into the program's room, so that it says itself what is wrong with
+    /// that; `rest` has the whole address where it is cut.
+    unsafe fn ask(
+        self,
+        real: Real<'_>,
+        rest: &dyn Fn(c_int, *mut c_void, *mut u32) -> c_int,
+    ) -> (c_int, Said) {
+        let mut said = Said { length: FULL, ..Said::NOTHING };
+        let Said { bytes, length } = &mut said;
+        let own = bytes.as_mut_ptr();
+        if self.address.is_null() {
+            let result = real(own.cast(), length);
+            return (result, said);
+        }
+        let result = real(self.address, self.length);
+        if result < 0 {
+            return (result, Said::NOTHING);
+        }
+        // SAFETY: the kernel has just written it.
+        let whole = unsafe { self.length.read() };
+        if whole <= self.bytes.min(FULL) {
+            *length = whole;
+            // SAFETY: the kernel has just written as many bytes there.
+            unsafe { core::ptr::copy_nonoverlapping(self.address.cast(), own, whole as usize) };
+        } else if whole > FULL || rest(result, own.cast(), length) != 0 {
+            *length = 0;
+        }
+        (result, said)
+    }
+
+    /// Writes the client in place of the bridge, cut as the kernel has cut that.
+    unsafe fn tell(self, said: &Said, row: Row) {
+        if self.address.is_null() {
+            return;
+        }
+        let length = said.length.min(self.bytes).min(FULL) as usize;
+        let bytes = said.with(row);
+        // SAFETY: the kernel has just written as many bytes there.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address.cast(), length) };
+    }
+
+    /// Gives the program's room back as it was.
+    unsafe fn reset(self) {
+        if !self.address.is_null() {
+            // SAFETY: the caller has promised it.
+            unsafe { self.length.write(self.bytes) };
+        }
+    }
+}
+
+fn put(bytes: &mut [u8], from: usize, value: &[u8]) {
+    for (to, from) in bytes.iter_mut().skip(from).zip(value) {
+        *to = *from;
+    }
+}

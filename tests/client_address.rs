@@ -1,0 +1,70 @@
+//! What targets see of clients (A1, A2), and whom the wrapped program serves (A6).
+
+mod access;
+mod programs;
+mod storm;
+mod targets;
+mod told;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::support::{Client, DEADLINE, Websockify, engine, free_port, wait_for_within};
+
+/// A client that comes from this address of the machine's.
+fn dial_from(source: impl Into<IpAddr>, port: u16) -> (Client, SocketAddr) {
+    let source: IpAddr = source.into();
+    let to = match source {
+        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        IpAddr::V6(_) => SocketAddr::new(source, port),
+    };
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let from = socket.local_addr().unwrap().as_socket().unwrap();
+    (Client::over(socket.into(), to).unwrap(), from)
+}
+
+/// The nth client's address; none of them is one that we use ourselves.
+fn client(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 9, 1, n)
+}
+
+/// A program in Python that tells each client who it takes it for: `accept` and `getpeername`, a line each.
+/// Its words say how it listens and accepts.
+fn teller() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/client_address/teller.py")
+}
+
+/// Starts a websockify that wraps a teller, which is told these words.
+fn start_teller(options: &str, words: &str) -> (Websockify, u16) {
+    let port = free_port();
+    let program = teller();
+    let program = program.display();
+    let engine = engine_for(options);
+    let line = format!("{port} {engine} {options} -- python3 {program} {port} {words}");
+    let websockify = Websockify::start(&line);
+    wait_for_open(&websockify);
+    (websockify, port)
+}
+
+/// An interpreter takes its time on a busy machine.
+fn wait_for_open(websockify: &Websockify) {
+    wait_for_within(3 * DEADLINE, "an open port", || {
+        (!websockify.logged(&["INFO listening on"]).is_empty()).then_some(())
+    });
+}
+
+/// Where the tests of this run are under another engine: what takes rebind.so.
+fn engine_for(options: &str) -> &'static str {
+    let takes_it = options.contains("=socket") || options.contains("=bridge");
+    if takes_it && engine().is_some() { "--rebind-engine=preload" } else { "" }
+}
+
+/// Who a teller says that it is talking to.
+fn ask(client: &mut Client) -> (String, String) {
+    let mut line = || client.read_until("\n").trim_end().to_owned();
+    (line(), line())
+}

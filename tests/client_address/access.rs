@@ -1,0 +1,131 @@
+//! `--program-access=bridge`: the program's accept hands out the bridge's connections alone, and no local user who
+//! knocks at its port is noticed.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::{ask, client, dial_from, start_teller};
+use crate::support::{DEADLINE, free_port, needs, wait_until};
+
+const BRIDGE: &str = "--program-access=bridge";
+
+/// Somebody who connects to a port a thousand times a second.
+struct Knocker {
+    thread: Option<JoinHandle<()>>,
+    is_over: Arc<AtomicBool>,
+    knocks: Arc<AtomicU64>,
+    /// Bytes that he has been sent.
+    bytes: Arc<AtomicU64>,
+}
+
+impl Knocker {
+    fn at(port: u16) -> Self {
+        let (is_over, knocks, bytes) =
+            <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let (over, knocked, got) = (Arc::clone(&is_over), Arc::clone(&knocks), Arc::clone(&bytes));
+        let thread = thread::spawn(move || {
+            let began = Instant::now();
+            let mut waiting = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let due = began + Duration::from_millis(knocked.load(Ordering::Relaxed));
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                stream.set_read_timeout(Some(DEADLINE)).unwrap();
+                knocked.fetch_add(1, Ordering::Relaxed);
+                waiting.push(stream);
+                if waiting.len() >= 50 {
+                    waiting.drain(..).for_each(|stream| count(stream, &got));
+                }
+            }
+            waiting.into_iter().for_each(|stream| count(stream, &got));
+        });
+        Self { thread: Some(thread), is_over, knocks, bytes }
+    }
+
+    fn stop(mut self) -> (u64, u64) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+        (self.knocks.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// What a stranger is sent until he is shown out.
+fn count(mut stream: TcpStream, bytes: &AtomicU64) {
+    let mut all = Vec::new();
+    match stream.read_to_end(&mut all) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "shown out"),
+    }
+    bytes.fetch_add(all.len() as u64, Ordering::Relaxed);
+}
+
+#[test]
+fn a6_strangers_get_nothing_and_clients_notice_nothing() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    for how in ["blocking", "select", "level", "edge", "nonblocking dual"] {
+        let (mut websockify, port) = start_teller(&format!("-v {BRIDGE}"), how);
+        let knocker = Knocker::at(websockify.relocated_port());
+        wait_until("knocks", || knocker.knocks.load(Ordering::Relaxed) > 20);
+        for n in 0..100 {
+            let (mut one, _) = dial_from(client(n), port);
+            let (accepted, known) = ask(&mut one);
+            assert_eq!(accepted, known);
+            let ip = accepted.split(' ').next().unwrap();
+            assert_eq!(ip.trim_start_matches("::ffff:"), "127.0.0.1", "{how}");
+        }
+        let (knocks, bytes) = knocker.stop();
+        assert!(knocks > 20);
+        assert_eq!(bytes, 0, "{how}: nothing for strangers, of whom there were {knocks}");
+        assert!(websockify.is_running(), "{how}");
+        assert_eq!(websockify.logged(&["program started"]).len(), 1, "{how}");
+    }
+}
+
+/// Nobody knows when a client comes: the program must not be left waiting for the next after a stranger.
+#[test]
+fn a6_a_program_that_selects_and_accepts_is_given_back_its_turn() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let (websockify, port) = start_teller(&format!("-v {BRIDGE}"), "select");
+    let stranger = TcpStream::connect(("127.0.0.1", websockify.relocated_port())).unwrap();
+    count(stranger, &AtomicU64::new(0));
+    wait_until("its turn", || websockify.out.text().contains("accept EINTR"));
+    ask(&mut dial_from(client(1), port).0);
+}
+
+#[test]
+fn a6_clients_are_shown_as_was_asked_for() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let ip = |line: String| line.split(' ').next().unwrap().to_owned();
+    let (_websockify, port) = start_teller(&format!("{BRIDGE} --client-address=socket"), "");
+    let (mut one, from) = dial_from(client(1), port);
+    assert_eq!(ask(&mut one).0, format!("{} {}", from.ip(), from.port()));
+    let (_websockify, port) = start_teller(&format!("{BRIDGE} --client-address=loopback"), "");
+    let [one, other, again] = [1, 2, 1].map(|n| ip(ask(&mut dial_from(client(n), port).0).1));
+    assert!(one.starts_with("127.") && one != "127.0.0.1" && one != other && one == again);
+}
+
+/// The port that was moved is ours; what else it listens on is not.
+#[test]
+fn a6_the_programs_other_ports_are_open_to_anybody() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let other = free_port();
+    let (_websockify, port) = start_teller(BRIDGE, &format!("also={other}"));
+    ask(&mut dial_from(client(1), port).0);
+    let mut stranger = TcpStream::connect(("127.0.0.1", other)).unwrap();
+    stranger.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut said = String::new();
+    stranger.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("127.0.0.1 "), "{said}");
+}

@@ -1,0 +1,167 @@
+//! Targets that need nothing for it: a loopback address for each client, and the PROXY header.
+
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+use super::{ask, client, dial_from, start_teller};
+use crate::support::{Client, DEADLINE, Lan, Websockify, free_port, has_ipv6, needs, wait_for};
+
+/// A websockify that bridges to a listener of ours.
+fn bridging(options: &str) -> (Websockify, u16, TcpListener) {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free_port();
+    let websockify =
+        Websockify::start(&format!("{port} {options} {}", target.local_addr().unwrap()));
+    websockify.wait_until_open();
+    (websockify, port, target)
+}
+
+fn accept(target: &TcpListener) -> (TcpStream, SocketAddr) {
+    let (stream, from) = target.accept().unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    (stream, from)
+}
+
+#[test]
+fn a1_hidden_is_as_ever() {
+    for options in ["", "--client-address=hidden"] {
+        let (_websockify, port, target) = bridging(options);
+        let _client = dial_from(client(1), port);
+        assert_eq!(accept(&target).1.ip(), Ipv4Addr::LOCALHOST);
+    }
+}
+
+#[test]
+fn a1_with_loopback_each_client_has_an_address_of_its_own() {
+    let (_websockify, port, target) = bridging("--client-address=loopback");
+    let mut seen = Vec::new();
+    for n in [1, 2, 3, 1, 2] {
+        let _client = dial_from(client(n), port);
+        let (_stream, from) = accept(&target);
+        let IpAddr::V4(ip) = from.ip() else { panic!("{from}") };
+        assert!(ip.is_loopback() && ip.octets()[1] != 0, "{from}");
+        seen.push(ip);
+    }
+    assert_eq!((seen[0], seen[1]), (seen[3], seen[4]));
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 3);
+}
+
+/// Many sessions of one client do not take the machine's ports away.
+#[test]
+fn a1_with_loopback_a_client_may_have_many_sessions() {
+    let (_websockify, port, target) = bridging("--client-address=loopback");
+    let kept: Vec<_> = (0..300).map(|_| (dial_from(client(1), port), accept(&target))).collect();
+    let one = kept[0].1.1.ip();
+    assert!(kept.iter().all(|(_, (_, from))| from.ip() == one));
+}
+
+#[test]
+fn a1_with_loopback_a_local_name_is_tried_where_clients_differ() {
+    if !has_ipv6() {
+        return;
+    }
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let number = target.local_addr().unwrap().port();
+    let _other = TcpListener::bind(("::1", number)).unwrap();
+    let port = free_port();
+    let websockify =
+        Websockify::start(&format!("{port} --client-address=loopback localhost:{number}"));
+    websockify.wait_until_open();
+    let _client = dial_from(client(1), port);
+    assert_ne!(accept(&target).1.ip(), Ipv4Addr::LOCALHOST);
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
+}
+
+/// A target that is on this machine, and not at a loopback address; and one that is elsewhere.
+#[test]
+fn a1_with_loopback_a_target_may_be_at_any_address_of_the_machine() {
+    let Some(lan) = Lan::new() else { return };
+    let (there, from) = lan.there.run(|| {
+        let target = TcpListener::bind((Lan::THERE, 0)).unwrap();
+        let port = free_port();
+        let websockify = Websockify::start(&format!(
+            "{port} --client-address=loopback {}",
+            target.local_addr().unwrap()
+        ));
+        websockify.wait_until_open();
+        let _client = dial_from(client(1), port);
+        (websockify.warnings(), accept(&target).1.ip())
+    });
+    assert_eq!(there, Vec::<String>::new());
+    assert!(from.is_loopback() && from != Ipv4Addr::LOCALHOST, "{from}");
+    let target = lan.there.run(|| TcpListener::bind((Lan::THERE, 0)).unwrap());
+    lan.here.run(|| {
+        let port = free_port();
+        let websockify = Websockify::start(&format!(
+            "{port} --client-address=loopback {}",
+            target.local_addr().unwrap()
+        ));
+        websockify.wait_until_open();
+        let _client = dial_from(client(1), port);
+        assert_eq!(accept(&target).1.ip(), Lan::HERE);
+        websockify.wait_for_log(&["WARN", "is at no IPv4 address of this machine"]);
+        let _client = dial_from(client(2), port);
+        assert_eq!(accept(&target).1.ip(), Lan::HERE);
+        assert_eq!(websockify.warnings().len(), 1);
+    });
+}
+
+#[test]
+fn a1_with_loopback_the_wrapped_program_sees_it_too() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let (_websockify, port) = start_teller("--client-address=loopback", "");
+    let mut seen = [1, 2, 1].map(|n| ask(&mut dial_from(client(n), port).0).0);
+    for line in &mut seen {
+        line.truncate(line.find(' ').unwrap());
+    }
+    assert_eq!(seen[0], seen[2]);
+    assert_ne!(seen[0], seen[1]);
+    assert!(seen.iter().all(|line| line.starts_with("127.") && line != "127.0.0.1"), "{seen:?}");
+}
+
+#[test]
+fn a1_the_proxy_header_goes_first() {
+    let (_websockify, port, target) = bridging("--client-address=proxy-v1");
+    let (mut one, from) = dial_from(client(1), port);
+    one.send("hello");
+    let (mut stream, at) = accept(&target);
+    assert_eq!(at.ip(), Ipv4Addr::LOCALHOST);
+    let expected = format!("PROXY TCP4 {} 127.0.0.1 {} {port}\r\nhello", from.ip(), from.port());
+    let mut seen = vec![0; expected.len()];
+    stream.read_exact(&mut seen).unwrap();
+    assert_eq!(String::from_utf8(seen).unwrap(), expected);
+
+    let (_websockify, port, target) = bridging("--client-address=proxy-v2");
+    let (mut one, from) = dial_from(client(1), port);
+    one.send("hello");
+    let mut seen = [0; 16 + 12 + 5];
+    accept(&target).0.read_exact(&mut seen).unwrap();
+    assert_eq!(&seen[..16], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
+    assert_eq!(seen[16..20], client(1).octets());
+    assert_eq!(seen[24..26], from.port().to_be_bytes());
+    assert_eq!(seen[26..28], port.to_be_bytes());
+    assert_eq!(&seen[28..], b"hello");
+}
+
+/// It has no internet address, and is not said to be us.
+#[test]
+fn a1_the_header_of_a_client_at_a_unix_socket_names_nobody() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("socket");
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let line = format!(
+        "--unix-listen={} --client-address=proxy-v1 {}",
+        path.display(),
+        target.local_addr().unwrap()
+    );
+    let _websockify = Websockify::start(&line);
+    let mut client = wait_for("a socket", || Client::at(&path).ok());
+    client.send("hello");
+    let mut seen = [0; 20];
+    accept(&target).0.read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"PROXY UNKNOWN\r\nhello");
+}

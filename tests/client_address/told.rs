@@ -1,0 +1,203 @@
+//! The wrapped program is told who its clients are, by rebind.so: in each family, and whatever it has become.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{ask, client, dial_from, engine_for, start_teller, wait_for_open};
+use crate::support::{Lan, has_ipv6, needs, needs_root, run, stays};
+
+const SOCKET: &str = "--client-address=socket";
+
+#[test]
+fn a1_with_socket_the_program_sees_the_client_itself() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    for (words, prefix) in [
+        ("", ""),
+        ("nonblocking", ""),
+        ("edge", ""),
+        ("select", ""),
+        ("dual", "::ffff:"),
+        ("v6", "::ffff:"),
+        ("one", "::ffff:"),
+    ] {
+        if !words.is_empty() && !prefix.is_empty() && !has_ipv6() {
+            continue;
+        }
+        let (websockify, port) = start_teller(SOCKET, words);
+        for n in [1, 2, 1] {
+            let (mut one, from) = dial_from(client(n), port);
+            let expected = format!("{prefix}{} {}", from.ip(), from.port());
+            assert_eq!(ask(&mut one), (expected.clone(), expected), "{words}");
+        }
+        websockify.assert_alone_on(port);
+        assert_eq!(websockify.warnings(), Vec::<String>::new());
+    }
+}
+
+/// The listener of a program that listens for IPv6 alone shows every client as it is; one for IPv4 has an address
+/// that nobody has for those whom it cannot show.
+#[test]
+fn a1_with_socket_ipv6_clients_are_shown_as_the_family_can() {
+    if !needs(&["python3"]) || !has_ipv6() {
+        return;
+    }
+    for (words, is_v6) in
+        [("v6", true), ("one", true), ("dual", true), ("both", true), ("v4", false)]
+    {
+        let (websockify, port) = start_teller(SOCKET, words);
+        let (mut one, from) = dial_from(Ipv6Addr::LOCALHOST, port);
+        let (accepted, known) = ask(&mut one);
+        assert_eq!(accepted, known);
+        let (ip, number) = accepted.split_once(' ').unwrap();
+        assert_eq!(number, from.port().to_string());
+        if is_v6 {
+            assert_eq!(ip, "::1", "{words}");
+        } else {
+            assert_eq!(ip.parse::<Ipv4Addr>().unwrap().octets()[0] & 0xf0, 0xf0, "{ip}");
+            websockify.wait_for_log(&[&format!("::1 is shown as {ip}")]);
+        }
+    }
+}
+
+/// A1: two networks of IPv6 are two clients, and an address with a scope keeps it.
+#[test]
+fn a1_with_socket_ipv6_networks_are_told_apart_and_scopes_kept() {
+    let Some(lan) = Lan::new() else { return };
+    if !needs(&["python3"]) {
+        return;
+    }
+    lan.here.run(|| {
+        for address in ["2001:db8::7/128", "2001:db8::8/128", "2001:db8:1::7/128", "fe80::7/128"] {
+            let words = ["-6", "address", "add", address, "dev", "lo", "nodad"];
+            assert!(std::process::Command::new("ip").args(words).status().unwrap().success());
+        }
+        let (_websockify, port) = start_teller(SOCKET, "v4");
+        let seen = ["2001:db8::7", "2001:db8::8", "2001:db8:1::7"].map(|address| {
+            let address: Ipv6Addr = address.parse().unwrap();
+            let (mut one, _) = dial_from(address, port);
+            let (ip, _) =
+                ask(&mut one).0.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+            ip
+        });
+        assert_eq!(seen[0], seen[1]);
+        assert_ne!(seen[0], seen[2]);
+        let (_websockify, port) = start_teller(SOCKET, "dual");
+        let (mut one, from) = dial_from("2001:db8:1::7".parse::<Ipv6Addr>().unwrap(), port);
+        assert_eq!(ask(&mut one).0, format!("2001:db8:1::7 {}", from.port()));
+    });
+}
+
+/// A2: what becomes of a program after it has started.
+#[test]
+fn a2_forked_executed_daemonized_chrooted_and_as_another_user() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let is_root = needs_root();
+    let jail = TempDir::new().unwrap();
+    let chroot = format!("chroot={} user=65534", jail.path().display());
+    let mut table = vec![("fork", ""), ("exec", ""), ("daemon", "--wrap-mode=ignore")];
+    if is_root {
+        table.extend([("user=65534", ""), (&*chroot, "")]);
+    }
+    for (words, mode) in table {
+        let (mut websockify, port) = start_teller(&format!("{SOCKET} {mode}"), words);
+        let (mut one, from) = dial_from(client(1), port);
+        let expected = format!("{} {}", from.ip(), from.port());
+        assert_eq!(ask(&mut one), (expected.clone(), expected), "{words}");
+        websockify.stop();
+    }
+}
+
+/// Others than the bridge are who they are, by accept and by getpeername.
+#[test]
+fn a1_with_socket_connections_that_are_not_the_bridges_are_unchanged() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let (websockify, _) = start_teller(&format!("-v {SOCKET}"), "");
+    let moved = websockify.relocated_port();
+    use std::io::Read;
+    let mut stranger = std::net::TcpStream::connect(("127.0.0.1", moved)).unwrap();
+    let mut said = String::new();
+    stranger.read_to_string(&mut said).unwrap();
+    let us = format!(
+        "{} {}\n",
+        stranger.local_addr().unwrap().ip(),
+        stranger.local_addr().unwrap().port()
+    );
+    assert_eq!(said, us.repeat(2));
+}
+
+/// It cannot be told: so it is said, and not served as ours.
+#[test]
+fn a1_with_socket_a_program_that_cannot_be_told_is_named() {
+    if !needs(&["cc"]) {
+        return;
+    }
+    let program = crate::support::static_actor();
+    for option in [SOCKET, "--program-access=bridge"] {
+        let port = crate::support::free_port();
+        let output = run(&format!("{port} --rebind-engine=auto {option} -- {program} {port}"));
+        assert_eq!(output.status, 1, "{output:?}");
+        let line = output.err.join("\n");
+        assert!(line.contains("statically linked") && line.contains(option), "{line}");
+    }
+}
+
+/// Nobody is shown as whoever had a row before: a program that is slow to accept gets each under its own name,
+/// also who has left by then.
+#[test]
+fn a1_with_socket_who_leaves_before_the_accept_keeps_the_name() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("seen");
+    let script = directory.path().join("slow.py");
+    std::fs::write(
+        &script,
+        "import socket,sys,os,time\n\
+         s=socket.socket(); s.setsockopt(1,2,1); s.bind(('0.0.0.0',int(sys.argv[1]))); s.listen(100)\n\
+         out=open(sys.argv[2],'a',1)\n\
+         sys.stdin=None\n\
+         while not os.path.exists(sys.argv[2]+'.go'): time.sleep(0.01)\n\
+         while True:\n\
+        \x20 c,a=s.accept(); c.settimeout(5)\n\
+        \x20 got=c.recv(100)\n\
+        \x20 out.write('%s %s %s\\n'%(a[0],got.decode(),len(got)))\n",
+    )
+    .unwrap();
+    let port = crate::support::free_port();
+    let websockify = crate::support::Websockify::start(&format!(
+        "{port} {} {SOCKET} -- python3 {} {port} {}",
+        engine_for(SOCKET),
+        script.display(),
+        log.display()
+    ));
+    wait_for_open(&websockify);
+    for n in 1..=20 {
+        let (mut one, _) = dial_from(client(n), port);
+        one.send(format!("i-am-{}", client(n)));
+        drop(one);
+    }
+    crate::support::wait_until("the end of the sessions", || {
+        websockify.logged(&["session ended"]).len() == 20
+    });
+    std::fs::write(directory.path().join("seen.go"), "").unwrap();
+    let seen = crate::support::wait_for("all to be accepted", || {
+        let seen = std::fs::read_to_string(&log).unwrap_or_default();
+        (seen.lines().count() == 20).then_some(seen)
+    });
+    for line in seen.lines() {
+        let (ip, rest) = line.split_once(' ').unwrap();
+        assert!(rest.starts_with(&format!("i-am-{ip} ")), "{line}");
+    }
+    stays(Duration::from_millis(100), "no more", || {
+        std::fs::read_to_string(&log).unwrap().lines().count() == 20
+    });
+}
