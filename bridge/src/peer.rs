@@ -3,7 +3,7 @@
 //! Knows no socket and no request.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{SocketAddr, SocketAddrV6};
 
 use crate::clients::{ClientId, Place, Standing};
 

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 
-use crate::peer::ClientId;
+use crate::clients::ClientId;
 
 /// How many clients are remembered.
 const MOST: usize = 65_536;
