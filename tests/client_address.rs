@@ -2,6 +2,7 @@
 
 mod access;
 mod programs;
+mod proxied;
 mod storm;
 mod targets;
 mod told;

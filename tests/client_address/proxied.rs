@@ -1,0 +1,66 @@
+//! Clients whom a trusted proxy names (A3) are shown to targets by that name.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+use super::{ask, start_teller};
+use crate::support::{Client, DEADLINE, Websockify, free_port, needs};
+
+const TRUSTED: &str = "--trusted-proxy=127.0.0.1 --proxy-protocol";
+
+/// A client of this address, whose connection a proxy passes on.
+fn passed_on(client: &str, port: u16) -> Client {
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut proxy = TcpStream::connect(to).unwrap();
+    let family = if client.contains(':') { "TCP6 {} 2001:db8::1" } else { "TCP4 {} 192.0.2.1" };
+    let line = format!("PROXY {} 4711 80\r\n", family.replace("{}", client));
+    proxy.write_all(line.as_bytes()).unwrap();
+    Client::over(proxy, to).unwrap()
+}
+
+#[test]
+fn a1_a3_a_header_goes_on_to_the_target() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free_port();
+    let service = target.local_addr().unwrap();
+    let options = format!("{port} {TRUSTED} --client-address=proxy-v1 {service}");
+    let websockify = Websockify::start(&options);
+    websockify.wait_until_open();
+    for (client, begin) in
+        [("198.51.100.7", "PROXY TCP4 198.51.100.7 "), ("2001:db8::7", "PROXY TCP6 2001:db8::7 ")]
+    {
+        let _client = passed_on(client, port);
+        let (mut stream, _) = target.accept().unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut seen = vec![0; begin.len()];
+        stream.read_exact(&mut seen).unwrap();
+        assert_eq!(String::from_utf8(seen).unwrap(), begin);
+    }
+}
+
+#[test]
+fn a1_a3_clients_of_one_proxy_have_an_address_each() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free_port();
+    let service = target.local_addr().unwrap();
+    let options = format!("{port} {TRUSTED} --client-address=loopback {service}");
+    let websockify = Websockify::start(&options);
+    websockify.wait_until_open();
+    let seen = ["198.51.100.7", "198.51.100.8", "198.51.100.7"].map(|client| {
+        let _client = passed_on(client, port);
+        target.accept().unwrap().1.ip()
+    });
+    assert_eq!(seen[0], seen[2]);
+    assert_ne!(seen[0], seen[1]);
+    assert!(seen.iter().all(|address| *address != Ipv4Addr::LOCALHOST));
+}
+
+#[test]
+fn a1_a3_the_wrapped_program_sees_whom_the_proxy_names() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let (_websockify, port) = start_teller(&format!("{TRUSTED} --client-address=socket"), "");
+    let expected = "198.51.100.7 4711".to_owned();
+    assert_eq!(ask(&mut passed_on("198.51.100.7", port)), (expected.clone(), expected));
+}
