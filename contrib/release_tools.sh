@@ -60,14 +60,14 @@ debian_rust() {
     rust=$tools/rust
     rm -rf "$rust"
     apart apt-get update
-    version=
+    offered=
     for kind in -web ''; do
-        version=$(apart apt-cache show --no-all-versions "rustc$kind" 2>/dev/null | sed -n 's/^Version: //p' | head -n 1)
-        [ "$(printf '%s\n' "$least" "$version" | sort -V | head -n 1)" = "$least" ] && break
-        version=
+        offered=$(apart apt-cache show --no-all-versions "rustc$kind" 2>/dev/null | sed -n 's/^Version: //p' | head -n 1)
+        [ "$(printf '%s\n' "$least" "$offered" | sort -V | head -n 1)" = "$least" ] && break
+        offered=
     done
-    [ -n "$version" ] || fail "neither the Rust that is here nor Debian's, of version $least or newer, has the targets $targets"
-    echo "contrib/release: building with Debian's rustc$kind $version"
+    [ -n "$offered" ] || fail "neither the Rust that is here nor Debian's, of version $least or newer, has the targets $targets"
+    echo "contrib/release: building with Debian's rustc$kind $offered"
     # A C library is there, and the compiler's own.
     needed=$(apart apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
         --no-replaces --no-enhances "libstd-rust$kind-dev" | grep '^[a-z]' | grep -vE '^(libc6|libgcc|libstdc|gcc)')
