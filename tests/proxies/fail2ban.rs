@@ -67,8 +67,8 @@ fn a5_fail2ban_finds_who_guesses() {
     // As the journal and syslog have them: their own beginning, and the message.
     let log = fs::read_to_string(at("log")).unwrap();
     let messages = log.lines().filter_map(|line| line.get(34..)).map(str::trim_start);
-    let before = "\nNov 27 07:00:00 host websockify[123]: ";
-    let syslog: String = messages.flat_map(|message| [before, message]).collect();
+    let before = "Nov 27 07:00:00 host websockify[123]: ";
+    let syslog: String = messages.flat_map(|message| [before, message, "\n"]).collect();
     fs::write(at("syslog"), syslog).unwrap();
     let mut of_syslog = found(&at("syslog"), &at("websockify.conf"));
     of_syslog.sort();
