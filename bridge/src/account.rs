@@ -14,15 +14,17 @@ use crate::peer::TlsVersion;
 #[derive(Debug)]
 pub(crate) struct Account {
     /// Of the protocol.
-    pub(crate) version: &'static str,
+    version: &'static str,
     /// What was asked for, without its secrets.
-    pub(crate) path: Box<str>,
+    path: Box<str>,
+    /// Where its target was reached first, if that is called something else.
+    reached: Option<Box<SocketAddr>>,
 }
 
 /// The values that both records have.
 macro_rules! record {
     ($account:expr, $entry:expr, $($rest:tt)*) => {{
-        let (Account { version, path }, Entry { id, peer, destination, login, .. }) = ($account, $entry);
+        let (Account { version, path, reached }, Entry { id, peer, destination, login, .. }) = ($account, $entry);
         info!(
             session = id,
             client = %peer.address.client(),
@@ -31,7 +33,7 @@ macro_rules! record {
             version,
             path = &**path,
             target = %destination,
-            target_address = $entry.reached().map(display),
+            target_address = reached.as_deref().map(display),
             tls = peer.tls.map(TlsVersion::number),
             name = peer.certificate,
             user = login.as_ref().and_then(|login| login.user.as_deref()),
@@ -42,14 +44,26 @@ macro_rules! record {
 }
 
 impl Account {
+    /// Of a handshake in this version for this path, which has no secrets.
+    pub(crate) fn new(version: &'static str, path: Box<str>) -> Self {
+        Self { version, path, reached: None }
+    }
+
+    /// Notes where the target is reached, unless that is known.
+    pub(crate) fn reach(&mut self, address: impl FnOnce() -> Option<SocketAddr>) {
+        if self.reached.is_none() {
+            self.reached = address().map(Box::new);
+        }
+    }
+
     /// The session starts.
     pub(crate) fn started(&self, entry: &Entry) {
-        let Self { version, path } = self;
+        let Self { version, path, .. } = self;
         record!(
             self,
             entry,
             "session started: {}, version {version}, path {path:?}{}",
-            Ends(entry),
+            Ends(self, entry),
             Shown(entry)
         );
     }
@@ -66,7 +80,7 @@ impl Account {
             code,
             reason,
             "session ended: {} after {:.1} s, {} bytes sent, {} received, code {code}{}{}",
-            Ends(entry),
+            Ends(self, entry),
             duration.as_secs_f64(),
             entry.sent(),
             entry.received(),
@@ -77,23 +91,17 @@ impl Account {
 }
 
 /// Which session it is, between whom.
-struct Ends<'a>(&'a Entry);
+struct Ends<'a>(&'a Account, &'a Entry);
 
 impl fmt::Display for Ends<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Entry { id, peer, destination, .. } = self.0;
+        let Entry { id, peer, destination, .. } = self.1;
         write!(out, "{id}, {} to {destination}", peer.whence())?;
-        match self.0.reached() {
-            Some(address) if needs_address(&destination.to_string(), address) => {
-                write!(out, " ({address})")
-            }
-            _ => Ok(()),
+        match &self.0.reached {
+            Some(address) => write!(out, " ({address})"),
+            None => Ok(()),
         }
     }
-}
-
-fn needs_address(target: &str, address: SocketAddr) -> bool {
-    target != address.to_string()
 }
 
 /// What the client has shown to be let in, and in what it is wrapped.

@@ -7,9 +7,8 @@
 //! know the bytes of a session, nor when anything is due.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -88,8 +87,6 @@ pub(crate) struct Entry {
     pub(crate) id: u64,
     pub(crate) peer: Arc<Peer>,
     pub(crate) destination: Arc<Destination>,
-    /// Where that was reached, if it is called something else.
-    reached: OnceLock<Box<SocketAddr>>,
     /// By what the client was let in, if it has shown anything.
     pub(crate) login: Option<Box<Login>>,
     pub(crate) began: Instant,
@@ -143,7 +140,6 @@ impl Book {
             id: sessions.begun,
             peer,
             destination,
-            reached: OnceLock::new(),
             login,
             began: Instant::now(),
             expires,
@@ -208,21 +204,6 @@ impl Book {
 }
 
 impl Entry {
-    /// Where its destination was reached first, if it is called something else.
-    pub(crate) fn reached(&self) -> Option<SocketAddr> {
-        self.reached.get().map(|address| **address)
-    }
-
-    /// Notes where its destination is reached.
-    pub(crate) fn reach(&self, address: impl FnOnce() -> Option<SocketAddr>) {
-        if self.reached.get().is_none()
-            && let Some(address) = address()
-        {
-            // Only its own task does this.
-            let _ = self.reached.set(Box::new(address));
-        }
-    }
-
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }

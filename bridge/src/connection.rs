@@ -55,7 +55,7 @@ pub(crate) async fn attend(
     let mut address = peer.address;
     let received = receive(io, peer, &mut address, Arc::clone(&shared), shutdown.clone());
     let received = Box::pin(received).await;
-    let (ticket, stream, codec, account) = match received {
+    let (ticket, stream, codec, mut account) = match received {
         Ok(Upgraded { ticket, stream, upgrade }) => {
             (ticket, stream, upgrade.codec(), account(upgrade))
         }
@@ -65,7 +65,7 @@ pub(crate) async fn attend(
     let tap = shared.tap(session.entry.id, codec.encoding());
     let mut client = Client::new(stream, codec, tap, session);
     let Shared { outbound, turns, .. } = &*shared;
-    session::bridge(&mut client, &account, outbound, turns, &mut shutdown).await;
+    session::bridge(&mut client, &mut account, outbound, turns, &mut shutdown).await;
     let (code, reason) = client.ending();
     account.ended(&client.session.entry, code, reason);
     if let Some(tap) = client.tap.take() {
@@ -79,7 +79,7 @@ fn account(upgrade: Upgrade) -> Account {
         Cow::Owned(shown) => shown,
         Cow::Borrowed(_) => upgrade.path,
     };
-    Account { version: upgrade.version, path: path.into() }
+    Account::new(upgrade.version, path.into())
 }
 
 /// `address` becomes the client's, if a proxy says that it is another.

@@ -46,7 +46,7 @@ enum Wait<T> {
 /// Connects the client to its destination and moves bytes until that is over. Has the log say that it starts.
 pub(crate) async fn bridge(
     client: &mut Client,
-    account: &Account,
+    account: &mut Account,
     outbound: &Outbound,
     turns: &Turns,
     shutdown: &mut ShutdownWatch,
@@ -55,7 +55,7 @@ pub(crate) async fn bridge(
     let destination = &*entry.destination;
     let mut is_recorded = !destination.has_name();
     if is_recorded {
-        entry.reach(|| destination.reached(None));
+        account.reach(|| destination.reached(None));
         account.started(&entry);
     }
     let mut hold = None;
@@ -63,7 +63,7 @@ pub(crate) async fn bridge(
         let connected = connect(client, destination, outbound, shutdown, &mut hold);
         let connected = Box::pin(connected).await;
         if let Some((leg, _)) = &connected {
-            entry.reach(|| destination.reached(Some(leg)));
+            account.reach(|| destination.reached(Some(leg)));
         }
         if !std::mem::replace(&mut is_recorded, true) {
             account.started(&entry);

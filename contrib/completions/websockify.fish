@@ -21,6 +21,9 @@ complete -c websockify -l session-idle-timeout -d 'End a session idle for so man
 complete -c websockify -l subprotocol -d 'Sub-protocols to confirm before binary [default: none]' -r
 complete -c websockify -l record -d 'Record each session to FILE.N [default: off]' -r -F
 complete -c websockify -l max-connections -d 'Client connections open at once [default: 20000]' -r
+complete -c websockify -l trusted-proxy -d 'Where trusted proxies come from: CIDR, unix [default: none]' -r
+complete -c websockify -l allow-from -d 'Where clients may come from: CIDR, unix [default: anywhere]' -r
+complete -c websockify -l max-connections-per-client -d 'Connections of one client open at once [default: any number]' -r
 complete -c websockify -l cert -d 'Our certificate and its chain in PEM [default: self.pem]' -r -F
 complete -c websockify -l key -d 'Its key in PEM [default: in the same file]' -r -F
 complete -c websockify -l key-password -d 'Password of the key; a file is safer [default: none]' -r
@@ -57,6 +60,7 @@ complete -c websockify -l inetd -d 'Serve what inetd passes as standard input [d
 complete -c websockify -l file-only -d 'List no directories [default: off]'
 complete -c websockify -l run-once -d 'Serve a single session and exit [default: off]'
 complete -c websockify -l session-expires -d 'End each session when its JSON Web Token expires [default: off]'
+complete -c websockify -l proxy-protocol -d 'They send PROXY headers before connections [default: off]'
 complete -c websockify -l ssl-only -d 'Refuse unencrypted clients [default: off]'
 complete -c websockify -l verify-client -d 'Demand a certificate of every client [default: off]'
 complete -c websockify -l web-auth -d 'Ask for it at web requests too [default: off]'

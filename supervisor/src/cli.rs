@@ -206,11 +206,11 @@ pub(crate) struct Args {
     #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Sessions")]
     pub(crate) max_connections: Option<String>,
 
-    /// Where trusted proxies connect from: CIDR, unix [default: none]
+    /// Where trusted proxies come from: CIDR, unix [default: none]
     #[arg(long, value_name = "LIST", help_heading = "Clients and proxies")]
     pub(crate) trusted_proxy: Option<String>,
 
-    /// They send a PROXY header before each connection [default: off]
+    /// They send PROXY headers before connections [default: off]
     #[arg(long, help_heading = "Clients and proxies")]
     pub(crate) proxy_protocol: bool,
 

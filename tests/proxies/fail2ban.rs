@@ -66,10 +66,9 @@ fn a5_fail2ban_finds_who_guesses() {
     assert_eq!(all, ["127.0.0.7", "127.0.0.8", "198.51.100.1", "2001:db8::1"]);
     // As the journal and syslog have them: their own beginning, and the message.
     let log = fs::read_to_string(at("log")).unwrap();
-    let messages = log.lines().filter_map(|line| line.get(34..));
-    let syslog: String = messages
-        .map(|message| format!("Nov 27 07:00:00 host websockify[123]: {}\n", message.trim_start()))
-        .collect();
+    let messages = log.lines().filter_map(|line| line.get(34..)).map(str::trim_start);
+    let before = "Nov 27 07:00:00 host websockify[123]: ";
+    let syslog: String = messages.flat_map(|message| [before, message, "\n"]).collect();
     fs::write(at("syslog"), syslog).unwrap();
     let mut of_syslog = found(&at("syslog"), &at("websockify.conf"));
     of_syslog.sort();

@@ -175,6 +175,29 @@ fn a3_haproxy_names_clients_by_request_headers() {
     assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
 
+/// A3: HAProxy's `option forwardfor` adds a line to the client's own. Who has sent one hides behind the proxy, and is
+/// nobody else.
+#[test]
+fn a3_who_hides_behind_haproxy_is_taken_for_it() {
+    if !needs(&["haproxy"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let (websockify, to) = websockify("--trusted-proxy=127.0.0.1");
+    let port = free_port();
+    let text = format!(
+        "listen bridge\n mode http\n bind 127.0.0.1:{port}\n option forwardfor\n \
+         server one 127.0.0.1:{to}\n"
+    );
+    let _haproxy = haproxy(directory.path(), &text, port);
+    assert_eq!(upgraded(&mut dial_from(7, port), &["X-Forwarded-For: 198.51.100.1"]), 101);
+    let started = websockify.wait_for_log(&["session started: 1, 127.0.0.1:"]);
+    assert!(!started.contains(" via "), "{started}");
+    websockify.wait_for_log(&["WARN", "127.0.0.1: its request has X-Forwarded-For more than once"]);
+    assert_eq!(upgraded(&mut dial_from(7, port), &[]), 101);
+    websockify.wait_for_log(&["session started: 2, 127.0.0.7 via 127.0.0.1:"]);
+}
+
 /// A3: nginx adds the client to what was sent, and may keep one connection for many clients.
 #[test]
 fn a3_nginx_names_clients_by_request_headers() {
