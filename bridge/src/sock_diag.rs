@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
 
 use netlink_packet_sock_diag::constants::{
-    TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV,
+    TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_TIME_WAIT,
 };
 
 use crate::error_text::error_text;
@@ -54,6 +54,19 @@ pub fn accepted(target: SocketAddr, ours: SocketAddr) -> io::Result<bool> {
     // accepted and closed again, but then it has sent its FIN and is in one of the later states.
     let queued = matches!(peer.state, TCP_SYN_RECV | TCP_ESTABLISHED | TCP_CLOSE_WAIT);
     Ok(peer.inode != 0 || !queued)
+}
+
+/// Whether whoever is at `target` can still meet the connection from `ours`: it waits to be accepted, or was and
+/// is not over. In TIME_WAIT it is the kernel's alone; a descriptor that was its says ENOTCONN.
+///
+/// # Errors
+/// As [`listeners`].
+pub(crate) fn can_be_met(target: SocketAddr, ours: SocketAddr) -> io::Result<bool> {
+    match connection(target, ours) {
+        Ok(found) => Ok(!matches!(found.state, TCP_TIME_WAIT | TCP_CLOSE)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// A TCP socket, whoever tells of it.

@@ -162,7 +162,7 @@ impl Room {
         }
         // SAFETY: the caller promises that it is what the kernel takes: a number that can be read.
         let bytes = unsafe { length.read() };
-        (bytes <= i32::MAX as u32).then_some(Room { address, length, bytes })
+        i32::try_from(bytes).is_ok().then_some(Room { address, length, bytes })
     }
 
     /// Calls the kernel, which writes into the program's room, so that it says itself what is wrong with

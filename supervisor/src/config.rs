@@ -517,7 +517,6 @@ mod tests {
             ("--unix-listen=x 80 --program-port=81 -- true", "exclude each other"),
             ("80 --client-address=socket a:1", "'--client-address=socket' needs a program"),
             ("80 --client-address=socket --target-config=x", "needs a program after '--'"),
-            ("80 --client-address=who a:1", "'who' for '--client-address"),
             ("80 --program-access=bridge a:1", "'--program-access=bridge' needs a program"),
             ("80 --program-access=anyone a:1", "'--program-access' needs a program"),
             (

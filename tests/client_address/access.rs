@@ -41,7 +41,9 @@ impl Knocker {
                     waiting.drain(..).for_each(|stream| count(stream, &got));
                 }
             }
-            waiting.into_iter().for_each(|stream| count(stream, &got));
+            for stream in waiting {
+                count(stream, &got);
+            }
         });
         Self { thread: Some(thread), is_over, knocks, bytes }
     }

@@ -1,5 +1,6 @@
 //! The wrapped program is told who its clients are, by rebind.so: in each family, and whatever it has become.
 
+use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -121,7 +122,6 @@ fn a1_with_socket_connections_that_are_not_the_bridges_are_unchanged() {
     }
     let (websockify, _) = start_teller(&format!("-v {SOCKET}"), "");
     let moved = websockify.relocated_port();
-    use std::io::Read;
     let mut stranger = std::net::TcpStream::connect(("127.0.0.1", moved)).unwrap();
     let mut said = String::new();
     stranger.read_to_string(&mut said).unwrap();

@@ -224,6 +224,7 @@ fn check_writers(directory: &Path) -> Result<()> {
 
 /// Whether every program can load it, too.
 fn check_parent(directory: &Path) -> Result<()> {
+    check_writers(directory)?;
     ensure!(!statvfs(directory)?.flags().contains(FsFlags::ST_NOEXEC), "mounted noexec");
     check_open(directory)
 }
