@@ -1,5 +1,6 @@
 //! Reverse proxies before us, as Debian has them (A3–A5).
 
+mod by_hand;
 mod fail2ban;
 mod limits;
 mod whose;
