@@ -55,6 +55,12 @@ impl Process {
         .collect()
     }
 
+    /// Whose child it is; `None` if it has ended.
+    pub(crate) fn parent(&self) -> Option<i32> {
+        let stat = procfs::process::Process::new(self.pid).and_then(|process| process.stat());
+        stat.ok().map(|stat| stat.ppid)
+    }
+
     pub(crate) fn stat(&self) -> Stat {
         self.proc().stat().unwrap()
     }

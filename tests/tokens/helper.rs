@@ -31,8 +31,10 @@ fn asking(directory: &TempDir, script: &str) -> (Websockify, u16) {
     bridge(directory, &["--token-plugin=Helper", "--token-source=./helper 'an argument'"])
 }
 
+/// Not one of those that it has started itself, which may be gone at once.
 fn helper(websockify: &Websockify) -> Option<Process> {
-    websockify.tree().into_iter().next()
+    let mut below = websockify.tree().into_iter();
+    below.find(|process| process.parent() == Some(websockify.pid()))
 }
 
 /// The program in the section of the manual page.
