@@ -125,7 +125,7 @@ fn for_f68_skips() {
 #[test]
 fn f68_every_program_that_a_test_needs_is_installed() {
     // Of packages that every Debian has, of those that come with others, and what .ci/run installs.
-    let there = "chroot dpkg-deb grep mount nsenter ps runuser setpriv sh sha256sum su tar timeout unshare \
+    let there = "chroot dpkg-deb grep ldd mount nsenter ps runuser setpriv sh sha256sum su tar timeout unshare \
                  inetd journalctl cargo-deb no-such-program nor-this";
     let packages =
         std::fs::read_to_string(crate::support::root().join("tests/packages.sh")).unwrap();
