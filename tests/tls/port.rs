@@ -68,7 +68,7 @@ fn t1_bulk_passes_unharmed_and_the_end_is_in_order() {
     session.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, [0x88, 2, 3, 0xe8]);
     let line = websockify.wait_for_log(&["session ended"]);
-    assert!(line.ends_with(" 3000000 received, code 1000"), "{line}");
+    assert!(line.contains(" 3000000 received, code 1000"), "{line}");
     // A client that sends none has ended like any other.
     drop(Caller::anonymous().session(port, &[]).unwrap());
     websockify.wait_for_log(&["session ended", "client ended without a close frame"]);
