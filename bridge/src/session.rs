@@ -94,7 +94,7 @@ async fn connect(
     hold: &mut Option<Hold>,
 ) -> Option<(Leg, Option<Trial>)> {
     let session = &client.session.entry;
-    let way = outbound.approach.way(session.peer.address, session.id);
+    let way = outbound.approach.way(&session.peer, session.id);
     let us = way.introduces().then(|| client.local_address()).flatten();
     match destination {
         Destination::Service(endpoint) => {
