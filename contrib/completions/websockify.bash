@@ -23,7 +23,7 @@ _websockify() {
 
     case "${cmd}" in
         websockify)
-            opts="-v -6 -D -h -V --verbose --traffic --prefer-ipv6 --libserver --unix-listen --unix-listen-mode --inetd --wrap-mode --program-port --wrap-timeout --stop-timeout --rebind-engine --rebind-lib --web --file-only --run-once --timeout --idle-timeout --heartbeat --session-timeout --session-idle-timeout --session-expires --subprotocol --record --max-connections --trusted-proxy --proxy-protocol --allow-from --max-connections-per-client --cert --key --key-password --key-password-file --ssl-only --ssl-version --ssl-ciphers --verify-client --cafile --auth-plugin --auth-source --auth-source-file --web-auth --unix-target --ssl-target --target-cafile --token-plugin --token-source --token-source-file --target-config --host-token --target-allow --daemon --pid-file --log-file --syslog --legacy-syslog --journald --help --version"
+            opts="-v -6 -D -h -V --verbose --traffic --prefer-ipv6 --libserver --unix-listen --unix-listen-mode --inetd --wrap-mode --program-port --wrap-timeout --stop-timeout --rebind-engine --program-access --rebind-lib --web --file-only --run-once --timeout --idle-timeout --heartbeat --session-timeout --session-idle-timeout --session-expires --subprotocol --record --max-connections --trusted-proxy --proxy-protocol --allow-from --max-connections-per-client --cert --key --key-password --key-password-file --ssl-only --ssl-version --ssl-ciphers --verify-client --cafile --auth-plugin --auth-source --auth-source-file --web-auth --unix-target --ssl-target --target-cafile --token-plugin --token-source --token-source-file --target-config --host-token --client-address --target-allow --daemon --pid-file --log-file --syslog --legacy-syslog --journald --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -55,6 +55,10 @@ _websockify() {
                     ;;
                 --rebind-engine)
                     COMPREPLY=($(compgen -W "auto preload seccomp" -- "${cur}"))
+                    return 0
+                    ;;
+                --program-access)
+                    COMPREPLY=($(compgen -W "anyone bridge" -- "${cur}"))
                     return 0
                     ;;
                 --rebind-lib)
@@ -174,6 +178,10 @@ _websockify() {
                     ;;
                 --target-config)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --client-address)
+                    COMPREPLY=($(compgen -W "hidden loopback socket proxy-v1 proxy-v2" -- "${cur}"))
                     return 0
                     ;;
                 --target-allow)
