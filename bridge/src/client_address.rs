@@ -11,6 +11,7 @@ mod addresses;
 mod row;
 mod table;
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use tokio::net::TcpStream;
 use tracing::{info, warn};
 
 use crate::net::{Socket, connect, connect_from};
-use crate::peer::PeerAddress;
+use crate::peer::{Peer, PeerAddress};
 use crate::proxy_header::{self, ProxyVersion};
 use addresses::{Addresses, Block};
 use row::{Row, V6_ONLY};
@@ -66,6 +67,8 @@ pub(crate) struct Approach {
 pub(crate) struct Way<'a> {
     approach: &'a Approach,
     client: PeerAddress,
+    /// Whether that is not known, and this is a proxy's.
+    is_unnamed: bool,
     /// Its session's number, for the log.
     session: u64,
 }
@@ -81,22 +84,27 @@ impl Approach {
     }
 
     /// For this client, in the session with this number.
-    pub(crate) fn way(&self, client: PeerAddress, session: u64) -> Way<'_> {
-        Way { approach: self, client, session }
+    pub(crate) fn way(&self, client: &Peer, session: u64) -> Way<'_> {
+        let Peer { address: client, is_unnamed, .. } = *client;
+        Way { approach: self, client, is_unnamed, session }
     }
+}
 
+impl Way<'_> {
     /// What tells of this client in the row with this number.
-    fn row(&self, client: PeerAddress, row: u16) -> Row {
+    fn row(&self, row: u16) -> Row {
+        let Approach { client_address, loopback, reserved, .. } = self.approach;
         let as_v4 = |ip: Ipv4Addr, port| Row {
             v6: ip.to_ipv6_mapped().octets(),
             scope: 0,
             v4: ip.octets(),
             port,
         };
-        match (self.client_address.shown, client) {
+        match (client_address.shown, self.client) {
             (ShownAs::Hidden | ShownAs::Proxy(_), _) => as_v4(Ipv4Addr::LOCALHOST, row),
-            (ShownAs::Loopback, client) => as_v4(self.loopback.of(client.client()), row),
-            (ShownAs::Socket, PeerAddress::Internet(address)) => {
+            (ShownAs::Loopback, client) => as_v4(loopback.of(client.client()), row),
+            // The proxy's own is 127.0.0.1 as a rule, which the program may trust.
+            (ShownAs::Socket, PeerAddress::Internet(address)) if !self.is_unnamed => {
                 // Behind a proxy it may not be known. What is shown is to be one connection's alone.
                 let port = if address.port() == 0 { row } else { address.port() };
                 match address {
@@ -104,17 +112,15 @@ impl Approach {
                     SocketAddr::V6(v6) => Row {
                         v6: v6.ip().octets(),
                         scope: v6.scope_id(),
-                        v4: self.reserved.of(client.client()).octets(),
+                        v4: reserved.of(self.client.client()).octets(),
                         port,
                     },
                 }
             }
-            (ShownAs::Socket, client) => as_v4(self.reserved.of(client.client()), row),
+            (ShownAs::Socket, client) => as_v4(reserved.of(client.client()), row),
         }
     }
-}
 
-impl Way<'_> {
     /// To an address of a service.
     pub(crate) async fn to_service(&self, to: SocketAddr) -> io::Result<TcpStream> {
         match self.approach.client_address.shown {
@@ -178,13 +184,20 @@ impl Way<'_> {
                 connect_from(own, SocketAddrV4::new(ip, to.port())).await
             }
             _ => {
-                if !self.approach.is_vain_named.swap(true, Ordering::Relaxed) {
-                    warn!(
-                        "target {to} is at no IPv4 address of this machine: it cannot tell clients apart by their addresses"
-                    );
-                }
+                self.say_in_vain(&to);
                 connect(to).await
             }
+        }
+    }
+
+    /// Warns once of a target that cannot see who a client is to be shown as.
+    pub(crate) fn say_in_vain(&self, to: &dyn fmt::Display) {
+        let Approach { client_address, is_vain_named, .. } = self.approach;
+        if client_address.shown == ShownAs::Loopback && !is_vain_named.swap(true, Ordering::Relaxed)
+        {
+            warn!(
+                "target {to} is at no IPv4 address of this machine: it cannot tell clients apart by their addresses"
+            );
         }
     }
 
@@ -201,36 +214,38 @@ impl Way<'_> {
         // There may be two listeners, and one of them shows this client as it is.
         let is_v6 = matches!(client, PeerAddress::Internet(SocketAddr::V6(_)));
         let better = if is_v6 { V6_ONLY } else { Ipv4Addr::LOCALHOST };
-        let is_doubtful = is_v6 || known == V6_ONLY;
+        let is_doubtful = !self.is_unnamed && (is_v6 || known == V6_ONLY);
         if self.approach.client_address.shown == ShownAs::Socket && is_doubtful && better != known {
             let better = SocketAddrV4::new(better, port);
-            match table.connect(better, |row| self.approach.row(client, row)).await {
+            match table.connect(better, |row| self.row(row)).await {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 connected => return connected,
             }
         }
-        let connected =
-            table.connect(SocketAddrV4::new(known, port), |row| self.approach.row(client, row));
+        let connected = table.connect(SocketAddrV4::new(known, port), |row| self.row(row));
         let connected = connected.await?;
-        if known != V6_ONLY {
-            self.say_substitute(client);
+        if known != V6_ONLY || self.is_unnamed {
+            self.say_substitute();
         }
         Ok(connected)
     }
 
-    /// Logs who a client is shown as that IPv4 has no address for.
-    fn say_substitute(&self, client: PeerAddress) {
-        let has_none = !matches!(client, PeerAddress::Internet(SocketAddr::V4(_)));
-        if self.approach.client_address.shown == ShownAs::Socket && has_none {
-            let (session, shown) = (self.session, self.approach.reserved.of(client.client()));
-            info!(
-                session,
-                client = %client.client(),
-                %shown,
-                "session {session}: where the program's socket is IPv4, {} is shown as {shown}",
-                client.client()
-            );
-        }
+    /// Logs who a client is shown as that has no address, or none that IPv4 has, too.
+    fn say_substitute(&self) {
+        let case = match self.client {
+            _ if self.approach.client_address.shown != ShownAs::Socket => return,
+            _ if self.is_unnamed => "its proxy names nobody, ",
+            PeerAddress::Internet(SocketAddr::V4(_)) => return,
+            _ => "where the program's socket is IPv4, ",
+        };
+        let (session, client) = (self.session, self.client.client());
+        let shown = self.approach.reserved.of(client);
+        info!(
+            session,
+            %client,
+            %shown,
+            "session {session}: {case}{client} is shown as {shown}"
+        );
     }
 }
 

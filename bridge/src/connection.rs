@@ -128,8 +128,7 @@ async fn accept(
     door: &Door,
 ) -> Result<tls::Accepted, NoSession> {
     if door.is_to_introduce(&peer) {
-        peer = door.introduced(&mut io, peer).await?;
-        *address = peer.address;
+        peer = door.introduced(&mut io, peer, address).await?;
     }
     Ok(tls::accept(io, peer, access).await)
 }

@@ -125,6 +125,9 @@ impl Endpoint {
         lookups: &Lookups,
         way: Option<&Way<'_>>,
     ) -> Result<Socket, Unreachable> {
+        if let (Self::Unix(_) | Self::Opened(_), Some(way)) = (self, way) {
+            way.say_in_vain(self);
+        }
         match self {
             Self::Tcp(address) => {
                 let found = lookups.resolve(&address.host, address.port).await;

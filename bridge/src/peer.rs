@@ -13,6 +13,8 @@ pub(crate) struct Peer {
     pub(crate) address: PeerAddress,
     /// The proxy that it came through, if that is trusted and has said so.
     pub(crate) via: Option<Box<PeerAddress>>,
+    /// Whether the address is that of a trusted proxy which has not said whose this is: so anybody's behind it.
+    pub(crate) is_unnamed: bool,
     /// The version of TLS, if the connection is encrypted.
     pub(crate) tls: Option<TlsVersion>,
     /// The common name in the client's certificate, which was verified; none if none was asked for.
@@ -47,6 +49,7 @@ impl Peer {
         Self {
             address,
             via: None,
+            is_unnamed: false,
             tls: None,
             certificate: None,
             standing: Standing::Welcome,

@@ -94,7 +94,7 @@ async fn connect(
     hold: &mut Option<Hold>,
 ) -> Option<(Leg, Option<Trial>)> {
     let session = &client.session.entry;
-    let way = outbound.approach.way(session.peer.address, session.id);
+    let way = outbound.approach.way(&session.peer, session.id);
     let us = way.introduces().then(|| client.local_address()).flatten();
     match destination {
         Destination::Service(endpoint) => {
@@ -135,8 +135,8 @@ impl Outbound {
         self.encrypt(socket, to).await
     }
 
-    /// To the program. One that resets the connection during the handshake may have ended before it has
-    /// accepted it (W4); if the next does so too, it does not speak TLS.
+    /// To the program. One that resets the connection before it has heard who the client is, or during the
+    /// handshake, may have ended before it has accepted it (W4); if the next does so too, it does not speak TLS.
     async fn pass(
         &self,
         gate: &Gate,
@@ -148,6 +148,7 @@ impl Outbound {
         let (socket, trial) = gate.connect(way, shutdown.clone(), hold).await?;
         match self.greet(socket, to, way, us).await {
             Err(Unreachable::Encrypt(_, why)) if why.is_reset() => gate.lost(hold),
+            Err(Unreachable::Connect(..)) => gate.lost(hold),
             encrypted => return encrypted.map(|leg| (leg, trial)),
         }
         let (socket, trial) = gate.connect(way, shutdown, hold).await?;

@@ -157,11 +157,11 @@ impl Room {
             return Some(Room { address, length, bytes: 0 });
         }
         // No program has anything in the first page.
-        if length.addr() < 4096 || !length.is_aligned() {
+        if length.addr() < 4096 {
             return None;
         }
-        // SAFETY: the caller promises that it is what the kernel takes: a number that can be read.
-        let bytes = unsafe { length.read() };
+        // SAFETY: the caller promises that it is what the kernel takes: a number that can be read, wherever it lies.
+        let bytes = unsafe { length.read_unaligned() };
         i32::try_from(bytes).is_ok().then_some(Room { address, length, bytes })
     }
 
@@ -184,7 +184,7 @@ impl Room {
             return (result, Said::NOTHING);
         }
         // SAFETY: the kernel has just written it.
-        let whole = unsafe { self.length.read() };
+        let whole = unsafe { self.length.read_unaligned() };
         if whole <= self.bytes.min(FULL) {
             *length = whole;
             // SAFETY: the kernel has just written as many bytes there.
@@ -210,7 +210,7 @@ impl Room {
     unsafe fn reset(self) {
         if !self.address.is_null() {
             // SAFETY: the caller has promised it.
-            unsafe { self.length.write(self.bytes) };
+            unsafe { self.length.write_unaligned(self.bytes) };
         }
     }
 }

@@ -55,6 +55,7 @@ const IN_WORDS: &[&str] = &[
     "name",
     "user",
     "token",
+    "shown",
     "sent",
     "received",
     "duration_ms",

@@ -64,3 +64,24 @@ fn a1_a3_the_wrapped_program_sees_whom_the_proxy_names() {
     let expected = "198.51.100.7 4711".to_owned();
     assert_eq!(ask(&mut passed_on("198.51.100.7", port)), (expected.clone(), expected));
 }
+
+/// A1, A3: the proxy's own address is one that programs trust, and whoever it has not named could have it by a header
+/// that is malformed.
+#[test]
+fn a1_a3_whom_the_proxy_has_not_named_is_not_shown_as_the_proxy() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let options = format!("{TRUSTED} --client-address=socket");
+    for words in ["", "dual"] {
+        let (websockify, port) = start_teller(&options, words);
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut proxy = TcpStream::connect(to).unwrap();
+        proxy.write_all(b"PROXY UNKNOWN\r\n").unwrap();
+        let (accepted, known) = ask(&mut Client::over(proxy, to).unwrap());
+        assert_eq!(accepted, known);
+        let ip = accepted.split(' ').next().unwrap().trim_start_matches("::ffff:");
+        assert_eq!(ip.parse::<Ipv4Addr>().unwrap().octets()[0] & 0xf0, 0xf0, "{words}: {ip}");
+        websockify.wait_for_log(&[&format!("127.0.0.1 is shown as {ip}")]);
+    }
+}

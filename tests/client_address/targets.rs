@@ -165,3 +165,24 @@ fn a1_the_header_of_a_client_at_a_unix_socket_names_nobody() {
     accept(&target).0.read_exact(&mut seen).unwrap();
     assert_eq!(&seen, b"PROXY UNKNOWN\r\nhello");
 }
+
+/// A1: where no address is seen it is said, once.
+#[test]
+fn a1_with_loopback_a_target_at_a_unix_socket_is_named() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("target");
+    let target = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let port = free_port();
+    let websockify = Websockify::start(&format!(
+        "{port} --client-address=loopback --unix-target={}",
+        path.display()
+    ));
+    websockify.wait_until_open();
+    for n in [1, 2] {
+        let _client = dial_from(client(n), port);
+        target.accept().unwrap();
+    }
+    let warning = format!("target unix:{} is at no IPv4 address of this machine", path.display());
+    websockify.wait_for_log(&[&warning]);
+    assert_eq!(websockify.logged(&["is at no IPv4 address"]).len(), 1);
+}

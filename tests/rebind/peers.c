@@ -151,8 +151,8 @@ int main(int argc, char **argv)
 	if (argc > 5)
 		be_confined();
 	for (int which = 0; which < 3; which++) {
-		for (size_t i = 0; i < sizeof rooms / sizeof *rooms + 5; i++) {
-			_Alignas(16) unsigned char room[128];
+		for (size_t i = 0; i < sizeof rooms / sizeof *rooms + 6; i++) {
+			_Alignas(16) unsigned char room[128], odd[8];
 			size_t sizes = sizeof rooms / sizeof *rooms;
 			void *address = room;
 			int client, fd = -1;
@@ -173,10 +173,16 @@ int main(int argc, char **argv)
 				address = (void *)1;
 			if (i == sizes + 4)
 				where = (void *)4;
+			/* As in a packed structure. */
+			if (i == sizes + 5)
+				where = memcpy(odd + 1, &length, sizeof length);
 			if (which == 2 && (fd = accept(listener, NULL, NULL)) < 0)
 				die("accept");
 			int result = call(which, fd, address, where);
-			show(names[which], result, errno, room, length);
+			int error = errno;
+			if (i == sizes + 5)
+				memcpy(&length, odd + 1, sizeof length);
+			show(names[which], result, error, room, length);
 			if (which < 2 && result >= 0)
 				forget(result);
 			if (fd >= 0)

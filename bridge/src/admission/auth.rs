@@ -12,6 +12,7 @@ use data_encoding::BASE64;
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::peer::Peer;
+use crate::redact;
 use crate::ws::single;
 
 /// `Origin` as the HyBi drafts before version 13 call it.
@@ -122,7 +123,11 @@ pub(super) fn password(headers: &HeaderMap) -> Option<String> {
 
 /// The user that a request names, if it has a password, too.
 pub(super) fn user(headers: &HeaderMap) -> Option<String> {
-    user_and_password(headers)?.split_once(':').map(|(user, _)| user.to_owned())
+    user_and_password(headers)?.split_once(':').map(|(user, password)| match password {
+        // Then the user is what is secret: a token.
+        "" => redact::token(user),
+        _ => user.to_owned(),
+    })
 }
 
 fn user_and_password(headers: &HeaderMap) -> Option<String> {
@@ -216,6 +221,19 @@ mod tests {
         }
         for header in ["ssl_client_s_dn_cn", "SSL_CLIENT_S_DN_CN", "Ssl-Client-S-Dn-Cn"] {
             assert_eq!(checked(&auth(), None, "13", &[(header, "Joe")]), Err(Denial::Name));
+        }
+    }
+
+    /// The log has the user, who may be a token that needs no password.
+    #[test]
+    fn k8_a_user_without_a_password_is_a_secret() {
+        for (credentials, shown) in
+            [("joe:secret", Some("joe")), ("abcdefgh:", Some("abcd…")), ("joe", None)]
+        {
+            let value = format!("Basic {}", BASE64.encode(credentials.as_bytes()));
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, value.parse().unwrap());
+            assert_eq!(user(&headers).as_deref(), shown, "{credentials}");
         }
     }
 }

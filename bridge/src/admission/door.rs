@@ -51,13 +51,20 @@ impl Door {
     }
 
     /// Has a trusted proxy say whose its connection is.
-    pub(crate) async fn introduced(&self, io: &mut Socket, proxy: Peer) -> Result<Peer, NoSession> {
+    /// `address` becomes the client's.
+    pub(crate) async fn introduced(
+        &self,
+        io: &mut Socket,
+        proxy: Peer,
+        address: &mut PeerAddress,
+    ) -> Result<Peer, NoSession> {
         let mut peer = match read_header(io).await? {
             // Nobody's but its own: it only looks whether we are there.
             Header::Local => return Ok(proxy),
-            Header::Unknown => proxy,
+            Header::Unknown => unnamed(proxy.address),
             Header::Client(client) => behind(client, proxy.address),
         };
+        *address = peer.address;
         self.enter(&mut peer)?;
         Ok(peer)
     }
@@ -74,7 +81,7 @@ impl Door {
         });
         let mut asker = match named {
             Some(client) => behind(client, peer.address),
-            None => Peer::new(peer.address),
+            None => unnamed(peer.address),
         };
         (asker.tls, asker.certificate) = (peer.tls, peer.certificate.clone());
         // Who has far too many is told that it has too many.
@@ -108,6 +115,11 @@ impl Door {
         (peer.standing, peer.place) = (standing, Some(Box::new(place)));
         Ok(())
     }
+}
+
+/// Somebody behind a proxy that does not say who.
+fn unnamed(proxy: PeerAddress) -> Peer {
+    Peer { is_unnamed: true, ..Peer::new(proxy) }
 }
 
 fn behind(client: SocketAddr, proxy: PeerAddress) -> Peer {
