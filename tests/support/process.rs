@@ -55,10 +55,9 @@ impl Process {
         .collect()
     }
 
-    /// Whose child it is; `None` if it has ended.
-    pub(crate) fn parent(&self) -> Option<i32> {
-        let stat = procfs::process::Process::new(self.pid).and_then(|process| process.stat());
-        stat.ok().map(|stat| stat.ppid)
+    /// What proc(5) says of it in `stat`, unless it has ended: any of a tree may.
+    pub(crate) fn stat_if_there(&self) -> Option<Stat> {
+        procfs::process::Process::new(self.pid).and_then(|process| process.stat()).ok()
     }
 
     pub(crate) fn stat(&self) -> Stat {

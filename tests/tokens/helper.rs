@@ -33,8 +33,10 @@ fn asking(directory: &TempDir, script: &str) -> (Websockify, u16) {
 
 /// Not one of those that it has started itself, which may be gone at once.
 fn helper(websockify: &Websockify) -> Option<Process> {
-    let mut below = websockify.tree().into_iter();
-    below.find(|process| process.parent() == Some(websockify.pid()))
+    let is_child = |process: &Process| {
+        process.stat_if_there().is_some_and(|stat| stat.ppid == websockify.pid())
+    };
+    websockify.tree().into_iter().find(is_child)
 }
 
 /// The program in the section of the manual page.

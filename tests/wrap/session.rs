@@ -24,17 +24,22 @@ fn w15_an_orphan_in_a_session_of_an_earlier_instance_is_none_of_the_next() {
     let mut client = Client::connect_once_open(port);
     client.read_line();
     let ours = Process::find(websockify.pid()).unwrap().stat().session;
-    let helper = || websockify.tree().into_iter().find(|process| process.stat().session != ours);
-    let session = wait_for("the helper's session", helper).stat().session;
+    let session = wait_for("the helper's session", || {
+        let tree = websockify.tree();
+        let mut stats = tree.iter().filter_map(Process::stat_if_there);
+        stats.find(|stat| stat.session != ours).map(|stat| stat.session)
+    });
     client.close();
     let second = websockify.nth_leader(2);
     notes.give("go");
     wait_until("the orphan", || {
-        let is_orphan = |process: &Process| {
-            let stat = process.stat();
-            (stat.session, stat.ppid) == (session, websockify.pid()) && stat.pgrp == stat.pid
-        };
-        websockify.tree().iter().any(|process| process.pid != session && is_orphan(process))
+        let tree = websockify.tree();
+        let mut stats = tree.iter().filter_map(Process::stat_if_there);
+        stats.any(|stat| {
+            (stat.session, stat.ppid) == (session, websockify.pid())
+                && stat.pgrp == stat.pid
+                && stat.pid != session
+        })
     });
     // If the orphan were the second instance's, it would be waited for until it listens.
     second.signal(Signal::SIGKILL);
