@@ -125,8 +125,8 @@ impl ClientTable {
             let row = taken.row;
             self.write(row, shown(row))?;
             match self.connect_from(row, to).await {
-                // Its last connection is still in TIME_WAIT.
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                // Its last connection is still in TIME_WAIT, or somebody has its address.
+                Err(error) if is_taken(&error) => {}
                 connected => return Ok((connected?, taken)),
             }
         }
@@ -178,6 +178,10 @@ impl ClientTable {
     fn rows<T>(&self, deed: impl FnOnce(&mut Rows) -> T) -> T {
         deed(&mut self.rows.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse)
 }
 
 impl Rows {
