@@ -106,11 +106,12 @@ impl Admission {
         }
     }
 
-    /// The user that a client has let itself be known as, where somebody has looked at that.
+    /// The user whose password a client has shown to us. What it has shown to a helper, only that knows: it may have let
+    /// it in by a cookie, whatever user it also names.
     fn user(&self, head: &Parts) -> Option<String> {
         let has_shown = |auth: &watch::Receiver<Auth>| matches!(*auth.borrow(), Auth::Basic(_));
-        let is_looked_at = self.judge.is_some() || self.auth.as_ref().is_some_and(has_shown);
-        let user = is_looked_at.then(|| auth::user(&head.headers)).flatten()?;
+        let is_checked = self.auth.as_ref().is_some_and(has_shown);
+        let user = is_checked.then(|| auth::user(&head.headers)).flatten()?;
         Some(redact::text(&user).into_owned())
     }
 
