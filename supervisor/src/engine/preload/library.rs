@@ -104,7 +104,19 @@ impl Library {
             check_owner(&self.path)?;
             check_owner(self.path.parent().unwrap_or(Path::new("/")))?;
         }
-        check_library(&self.path)
+        check_library(&self.path)?;
+        if let Origin::Packaged = self.origin {
+            self.check_version()?;
+        }
+        Ok(())
+    }
+
+    /// The Python websockify's package has a library of this name in the same place, under which our port would be in
+    /// its way: it moves `bind()` alone.
+    fn check_version(&self) -> anyhow::Result<()> {
+        let library = fs::read(&self.path)?;
+        let defined = ["listen", "getpeername"].iter().try_for_each(|name| defines(&library, name));
+        defined.context("it is the Python websockify's, or of an earlier version")
     }
 }
 
@@ -257,6 +269,15 @@ mod tests {
         assert_eq!(with_modes(0o755, 0o644), Some(library.clone()));
         assert_eq!(with_modes(0o755, 0o646), None);
         assert_eq!(with_modes(0o777, 0o644), None);
+        // As one of the Python websockify's, or an earlier one, which has not all.
+        for name in ["listen", "getpeername"] {
+            let symbol = [&[0], name.as_bytes(), &[0]].concat();
+            let at = EMBEDDED.windows(symbol.len()).position(|bytes| bytes == symbol).unwrap();
+            let mut without = EMBEDDED.to_vec();
+            without[at + 1] = b'_';
+            fs::write(&library, without).unwrap();
+            assert_eq!(with_modes(0o755, 0o644), None, "{name}");
+        }
         fs::write(&library, "no library").unwrap();
         assert_eq!(with_modes(0o755, 0o644), None);
     }
