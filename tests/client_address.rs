@@ -48,6 +48,10 @@ fn start_teller(options: &str, words: &str) -> (Websockify, u16) {
     let line = format!("{port} {engine} {options} -- python3 {program} {port} {words}");
     let websockify = Websockify::start(&line);
     wait_for_open(&websockify);
+    if words.contains("both") {
+        // Clients are let in as soon as it listens for one family.
+        websockify.wait_for_log(&["listens for both"]);
+    }
     (websockify, port)
 }
 
