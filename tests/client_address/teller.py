@@ -98,7 +98,7 @@ if "both" in words:
 
     import threading
     threading.Thread(target=serve_six, daemon=True).start()
-    print("listens for both", flush=True)
+    print("listens for both", file=sys.stderr, flush=True)
 
 how = next((w for w in words if w in ("select", "nonblocking", "level", "edge")), "blocking")
 if how == "blocking":
