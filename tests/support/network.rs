@@ -154,9 +154,10 @@ impl Service {
         Self { address }
     }
 
-    /// The same on a free port of 127.0.0.1.
+    /// The same on a port of 127.0.0.1 that is free on every address, for `localhost` leads to `::1` as well. One that
+    /// the kernel gives to connections would not do: who connects to `::1` there may meet himself.
     pub(crate) fn new(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> Self {
-        Self::at((Ipv4Addr::LOCALHOST, 0), serve)
+        Self::at((Ipv4Addr::LOCALHOST, free_port()), serve)
     }
 
     /// As a target on the command line.
