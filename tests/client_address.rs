@@ -10,22 +10,13 @@ mod told;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Socket, Type};
+use crate::support::{Client, DEADLINE, Websockify, dial_from, engine, free_port, wait_for_within};
 
-use crate::support::{Client, DEADLINE, Websockify, engine, free_port, wait_for_within};
-
-/// A client that comes from this address of the machine's.
-fn dial_from(source: impl Into<IpAddr>, port: u16) -> (Client, SocketAddr) {
-    let source: IpAddr = source.into();
-    let to = match source {
-        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        IpAddr::V6(_) => SocketAddr::new(source, port),
-    };
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
-    socket.connect(&to.into()).unwrap();
-    let from = socket.local_addr().unwrap().as_socket().unwrap();
-    (Client::over(socket.into(), to).unwrap(), from)
+/// A client that comes from this address of the machine's, and where that was.
+fn session_from(source: impl Into<IpAddr>, port: u16) -> (Client, SocketAddr) {
+    let stream = dial_from(source, port);
+    let (from, to) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+    (Client::over(stream, to).unwrap(), from)
 }
 
 /// The nth client's address; none of them is one that we use ourselves.

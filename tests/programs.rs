@@ -7,3 +7,4 @@ mod telnet;
 mod vnc;
 
 pub(crate) use des::vnc_response;
+pub(crate) use telnet::Telnet;

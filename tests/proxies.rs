@@ -12,8 +12,8 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use crate::support::{
-    Client, Websockify, connect, echo_service, free_port, needs, read_to_end, request, text_of,
-    wait_until,
+    Client, UPGRADE, Websockify, connect, echo_service, free_port, needs, read_to_end, request,
+    text_of, wait_until,
 };
 
 /// A proxy in the foreground, ended with this.
@@ -92,13 +92,7 @@ fn f24_nginx_that_drops_upgrade_is_named() {
     let directory = TempDir::new().unwrap();
     let (websockify, port) = websockify("");
     let (_nginx, port) = nginx(directory.path(), port, "");
-    let head = [
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        "Origin: http://x",
-    ];
+    let head = [&UPGRADE[..], &["Origin: http://x"]].concat();
     let (answer, mut stream) = request(port, "/x", &head);
     assert_eq!(answer.status, 426);
     let said = "a proxy before us dropped `Upgrade: websocket` and `Connection: upgrade`";

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 
+mod flood;
 mod peers;
 mod probe;
 mod rules;

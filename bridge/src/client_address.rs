@@ -1,11 +1,14 @@
 //! What a target sees of its client (A1): where it is connected to from, and what is sent ahead.
 //!
 //! - `addresses` has an address of its own for each client,
-//! - `table` tells `rebind.so` who is who; `row` is what stands in it, which both sides know.
+//! - `table` tells `rebind.so` who is who; `row` is what stands in it, which both sides know,
+//! - `kernel` says which rows a program can still meet, and `given_up` has those of which that takes longer.
 //!
 //! Knows who a client is and how it is to be shown; must not know what a session carries.
 
 mod addresses;
+mod given_up;
+mod kernel;
 #[path = "../../rebind/src/row.rs"]
 #[allow(dead_code, reason = "rebind.so reads")]
 mod row;
@@ -169,9 +172,11 @@ impl Way<'_> {
         us: Option<SocketAddr>,
     ) -> io::Result<()> {
         let ShownAs::Proxy(version) = self.approach.client_address.shown else { return Ok(()) };
+        // Whom a proxy has not named is not that proxy: the header is for those who are known (proxy-protocol.txt,
+        // section 2.1, UNKNOWN, and section 2.2, UNSPEC, which a receiver may reject; LOCAL would be our own connection).
         let client = match self.client {
-            PeerAddress::Internet(address) => Some(address),
-            PeerAddress::Unix { .. } => None,
+            PeerAddress::Internet(address) if !self.is_unnamed => Some(address),
+            PeerAddress::Internet(_) | PeerAddress::Unix { .. } => None,
         };
         socket.write_all(&proxy_header::header(version, client, us)).await
     }

@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::config::{Access, Config};
 use crate::http::{self, Upgraded};
 use crate::net::Socket;
-use crate::peer::{Peer, PeerAddress};
+use crate::peer::{Peer, Route};
 use crate::record::Recordings;
 use crate::redact;
 use crate::session::{self, Outbound};
@@ -52,14 +52,15 @@ pub(crate) async fn attend(
     mut shutdown: ShutdownWatch,
 ) {
     // A session lives long and its handshake does not: what that needs is freed here.
-    let mut address = peer.address;
-    let received = receive(io, peer, &mut address, Arc::clone(&shared), shutdown.clone());
-    let received = Box::pin(received).await;
-    let (ticket, stream, codec, mut account) = match received {
-        Ok(Upgraded { ticket, stream, upgrade }) => {
-            (ticket, stream, upgrade.codec(), account(upgrade))
+    let (ticket, stream, codec, mut account) = {
+        let mut route = peer.route();
+        let received = receive(io, peer, &mut route, Arc::clone(&shared), shutdown.clone());
+        match Box::pin(received).await {
+            Ok(Upgraded { ticket, stream, upgrade }) => {
+                (ticket, stream, upgrade.codec(), account(upgrade))
+            }
+            Err(why) => return unadmitted::ended(&route, &why),
         }
-        Err(why) => return unadmitted::ended(address, &why),
     };
     let session = ticket.session();
     let tap = shared.tap(session.entry.id, codec.encoding());
@@ -82,11 +83,11 @@ fn account(upgrade: Upgrade) -> Account {
     Account::new(upgrade.version, path.into())
 }
 
-/// `address` becomes the client's, if a proxy says that it is another.
+/// `route` becomes the client's, if a proxy says that it is another.
 async fn receive(
     io: Socket,
     peer: Peer,
-    address: &mut PeerAddress,
+    route: &mut Route,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) -> Result<Upgraded, NoSession> {
@@ -97,7 +98,7 @@ async fn receive(
         () = shutdown.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
         accepted = timeout_at(
             began + *head_timeout,
-            accept(io, peer, address, access, door),
+            accept(io, peer, route, access, door),
         ) => accepted.map_err(|_| NoSession::TimedOut)?,
     };
     let (stream, peer) = match accepted? {
@@ -123,12 +124,12 @@ async fn receive(
 async fn accept(
     mut io: Socket,
     mut peer: Peer,
-    address: &mut PeerAddress,
+    route: &mut Route,
     access: &Access,
     door: &Door,
 ) -> Result<tls::Accepted, NoSession> {
     if door.is_to_introduce(&peer) {
-        peer = door.introduced(&mut io, peer, address).await?;
+        peer = door.introduced(&mut io, peer, route).await?;
     }
     Ok(tls::accept(io, peer, access).await)
 }

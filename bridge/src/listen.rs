@@ -252,7 +252,7 @@ impl Bridge {
     fn attend(&mut self, io: Socket, address: PeerAddress) {
         let peer = match self.shared.admission.door.knock(address) {
             Ok(peer) => peer,
-            Err(why) => return unadmitted::ended(address, &why),
+            Err(why) => return unadmitted::ended(&address.into(), &why),
         };
         let shutdown = ShutdownWatch(self.shutdown.subscribe());
         self.connections.spawn(attend(io, peer, Arc::clone(&self.shared), shutdown));

@@ -27,6 +27,13 @@ pub(crate) struct Peer {
 /// Where a peer is, and the proxy before it.
 pub(crate) struct Whence<'a>(&'a Peer);
 
+/// The same, for the records of a connection whose peer is gone, or was never made.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) address: PeerAddress,
+    pub(crate) via: Option<Box<PeerAddress>>,
+}
+
 /// Where a client connects from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerAddress {
@@ -55,6 +62,11 @@ impl Peer {
             standing: Standing::Welcome,
             place: None,
         }
+    }
+
+    /// Its address, and the proxy that it came through, to be kept.
+    pub(crate) fn route(&self) -> Route {
+        Route { address: self.address, via: self.via.clone() }
     }
 
     /// Its address, and the proxy that it came through, for people.
@@ -87,6 +99,13 @@ impl PeerAddress {
             Self::Internet(address) => Some(address.port()).filter(|port| *port != 0),
             Self::Unix { .. } => None,
         }
+    }
+}
+
+/// Without a proxy.
+impl From<PeerAddress> for Route {
+    fn from(address: PeerAddress) -> Self {
+        Self { address, via: None }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod netlink;
 mod proc_net;
+mod reading;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,6 +17,7 @@ use netlink_packet_sock_diag::constants::{
 };
 
 use crate::error_text::error_text;
+pub(crate) use reading::{Reading, Readings};
 
 /// A TCP socket in state LISTEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,12 +35,26 @@ pub struct Listener {
 /// # Errors
 /// Neither sock_diag nor proc(5) can be asked.
 pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
+    let listener =
+        |socket: Socket| Listener { addr: socket.local, inode: socket.inode, uid: socket.uid };
+    Ok(listening(port)?.into_iter().map(listener).collect())
+}
+
+/// Whether there is a connection to a port of this machine that waits to be accepted, be it over, reset and
+/// unknown to all other questions.
+///
+/// # Errors
+/// As [`listeners`].
+pub(crate) fn is_anybody_waiting(port: u16) -> io::Result<bool> {
+    // Of a listener the kernel says so many wait.
+    Ok(listening(port)?.iter().any(|socket| socket.unread > 0))
+}
+
+fn listening(port: u16) -> io::Result<Vec<Socket>> {
     let mut found = if answers()? { netlink_listeners(port)? } else { proc_net::sockets()? };
     // Netlink compares them for us, the port since Linux 3.3.
     found.retain(|socket| socket.state == TCP_LISTEN && (port == 0 || socket.local.port() == port));
-    let listener =
-        |socket: Socket| Listener { addr: socket.local, inode: socket.inode, uid: socket.uid };
-    Ok(found.into_iter().map(listener).collect())
+    Ok(found)
 }
 
 /// Whether the connection from `ours` (our local address) to `target` has been accepted, that is,
@@ -49,11 +65,7 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
 /// # Errors
 /// `NotFound` if there is no such connection here (or no longer); else as [`listeners`].
 pub fn accepted(target: SocketAddr, ours: SocketAddr) -> io::Result<bool> {
-    let peer = connection(target, ours)?;
-    // A connection in the accept queue belongs to no file yet: inode 0. So does one that was
-    // accepted and closed again, but then it has sent its FIN and is in one of the later states.
-    let queued = matches!(peer.state, TCP_SYN_RECV | TCP_ESTABLISHED | TCP_CLOSE_WAIT);
-    Ok(peer.inode != 0 || !queued)
+    connection(target, ours).map(|peer| peer.is_accepted())
 }
 
 /// Whether whoever is at `target` can still meet the connection from `ours`: it waits to be accepted, or was and
@@ -63,7 +75,7 @@ pub fn accepted(target: SocketAddr, ours: SocketAddr) -> io::Result<bool> {
 /// As [`listeners`].
 pub(crate) fn can_be_met(target: SocketAddr, ours: SocketAddr) -> io::Result<bool> {
     match connection(target, ours) {
-        Ok(found) => Ok(!matches!(found.state, TCP_TIME_WAIT | TCP_CLOSE)),
+        Ok(found) => Ok(found.can_be_met()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
@@ -79,6 +91,21 @@ struct Socket {
     state: u8,
     inode: u32,
     uid: u32,
+    /// Bytes that have come; of a listener, connections.
+    unread: u32,
+}
+
+impl Socket {
+    /// A connection in the accept queue belongs to no file yet: inode 0. So does one that was
+    /// accepted and closed again, but then it has sent its FIN and is in one of the later states.
+    fn is_accepted(&self) -> bool {
+        let queued = matches!(self.state, TCP_SYN_RECV | TCP_ESTABLISHED | TCP_CLOSE_WAIT);
+        self.inode != 0 || !queued
+    }
+
+    fn can_be_met(&self) -> bool {
+        !matches!(self.state, TCP_TIME_WAIT | TCP_CLOSE)
+    }
 }
 
 /// The socket at the `local` end of a connection.
@@ -106,9 +133,9 @@ fn netlink_listeners(port: u16) -> io::Result<Vec<Socket>> {
     Ok(found)
 }
 
-/// Whether sock_diag answers here, tried once: a kernel without the module starts modprobe(8) at each
+/// Whether sock_diag answers here each question by itself, tried once: a kernel without the module starts modprobe(8) at each
 /// question, and says the same as of a connection that there is not.
-fn answers() -> io::Result<bool> {
+pub(crate) fn answers() -> io::Result<bool> {
     static ANSWERS: OnceLock<bool> = OnceLock::new();
     if let Some(answers) = ANSWERS.get() {
         return Ok(*answers);
@@ -224,8 +251,10 @@ mod tests {
             let stream = TcpStream::connect(target).unwrap();
             let ours = stream.local_addr().unwrap();
             assert!(!accepted(target, ours).unwrap(), "{bind}: still queued");
+            assert!(is_anybody_waiting(port).unwrap(), "{bind}: still queued");
             let (peer, _) = listening.accept().unwrap();
             assert!(accepted(target, ours).unwrap(), "{bind}: taken");
+            assert!(!is_anybody_waiting(port).unwrap(), "{bind}: taken");
             drop(peer);
             assert!(accepted(target, ours).unwrap(), "{bind}: taken and closed");
             let [nowhere, nobody] = [target, ours].map(|at| SocketAddr::new(at.ip(), 1));

@@ -4,11 +4,12 @@
 //! marked with [`UNADMITTED`], by which whoever keeps the log counts those that are too many.
 
 use ::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use tracing::field::display;
 use tracing::{debug, info, warn};
 
 use crate::error_text::error_text;
 use crate::forwarded::Doubt;
-use crate::peer::{Peer, PeerAddress};
+use crate::peer::{Peer, PeerAddress, Route};
 use crate::proxies::Silence;
 use crate::redact;
 use crate::tls::Failure;
@@ -48,9 +49,10 @@ pub(crate) fn unknown_protocols(peer: &Peer, headers: &HeaderMap) {
         return;
     }
     let (client, port, offered) = (peer.address.client(), peer.address.port(), lines.join(", "));
+    let via = peer.via.as_deref().map(display);
     let offered = &*redact::text(&offered);
     info!(
-        target: UNADMITTED, %client, port, offered,
+        target: UNADMITTED, %client, port, via, offered,
         "chose no sub-protocol: {client} offered {offered:?}, of which we know none: \
          a browser closes such a connection"
     );
@@ -66,22 +68,23 @@ pub(crate) fn unclear(proxy: PeerAddress, why: Doubt) {
 }
 
 /// A connection that ended without a session. A health check is not worth more than a debug message.
-pub(crate) fn ended(address: PeerAddress, why: &NoSession) {
-    let (client, port) = (address.client(), address.port());
+pub(crate) fn ended(route: &Route, why: &NoSession) {
+    let (client, port) = (route.address.client(), route.address.port());
+    let via = route.via.as_deref().map(display);
     match why {
         NoSession::Silence(Silence::Malformed(why)) => warn!(
-            target: UNADMITTED, %client, port,
+            target: UNADMITTED, %client, port, via,
             "cannot tell whose connection a trusted proxy has passed on: {client}: {why}"
         ),
         why @ (NoSession::Stranger | NoSession::FarTooMany) => {
-            info!(target: UNADMITTED, %client, port, "closed a connection: {client}: {why}");
+            info!(target: UNADMITTED, %client, port, via, "closed a connection: {client}: {why}");
         }
         NoSession::NotAccepted(why @ Failure::Handshake(_)) => {
-            info!(target: UNADMITTED, %client, port, "{why}: {client}");
+            info!(target: UNADMITTED, %client, port, via, "{why}: {client}");
         }
         NoSession::NotAccepted(why) if !matches!(why, Failure::Closed) => {
-            warn!(target: UNADMITTED, %client, port, "{why}: {client}");
+            warn!(target: UNADMITTED, %client, port, via, "{why}: {client}");
         }
-        why => debug!(%client, port, "connection ended without a session: {client}: {why}"),
+        why => debug!(%client, port, via, "connection ended without a session: {client}: {why}"),
     }
 }

@@ -23,6 +23,7 @@ mod peer;
 mod row;
 mod settings;
 mod socket;
+mod strangers;
 mod sys;
 mod text;
 

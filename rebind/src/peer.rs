@@ -12,6 +12,7 @@ use crate::clients::{Clients, Peer};
 use crate::row::Row;
 use crate::settings;
 use crate::socket::local_port;
+use crate::strangers::Strangers;
 use crate::sys;
 
 /// The kernel's call, with everything but where it writes.
@@ -46,8 +47,7 @@ pub(crate) unsafe fn accept(
     // SAFETY: the caller's promise is passed on.
     let Some(room) = (unsafe { Room::of(address, length) }) else { return real(address, length) };
     let errno = sys::errno();
-    // Who calls before there is anybody wants to wait.
-    let waits = clients.are_all && !sys::is_readable(listener);
+    let mut strangers = clients.are_all.then(|| Strangers::at(listener));
     loop {
         // SAFETY: as above.
         let (fd, peer) = unsafe { room.ask(real, &|fd, to, length| known(fd, to, length)) };
@@ -72,11 +72,8 @@ pub(crate) unsafe fn accept(
                 sys::close(fd);
                 // SAFETY: as above.
                 unsafe { room.reset() };
-                // One who was told by select(2) that there is somebody must not wait for the next.
-                let goes_on =
-                    || waits || sys::is_nonblocking(listener) || sys::is_readable(listener);
-                let error = error.or_else(|| (!goes_on()).then_some(sys::EINTR));
-                if let Some(error) = error {
+                let is_enough = || strangers.as_mut().and_then(Strangers::is_enough);
+                if let Some(error) = error.or_else(is_enough) {
                     sys::set_errno(error);
                     return -1;
                 }

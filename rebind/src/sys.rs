@@ -47,6 +47,8 @@ pub(crate) const SO_REUSEPORT: c_int = 15;
 pub(crate) const SO_BINDTODEVICE: c_int = 25;
 pub(crate) const SO_PROTOCOL: c_int = 38;
 pub(crate) const SO_DOMAIN: c_int = 39;
+const SO_RCVTIMEO: c_int = if cfg!(target_arch = "powerpc64") { 18 } else { 20 };
+const TCP_INFO: c_int = 11;
 pub(crate) const IPPROTO_TCP: c_int = 6;
 pub(crate) const IPPROTO_IPV6: c_int = 41;
 pub(crate) const IPPROTO_MPTCP: c_int = 262;
@@ -270,6 +272,30 @@ pub(crate) fn is_readable(fd: c_int) -> bool {
     let mut polled = Polled { fd, events: POLLIN, happened: 0 };
     // SAFETY: it is one entry, and writable.
     unsafe { poll(&raw mut polled, 1, 0) != 0 }
+}
+
+/// How many connections wait to be accepted, if the kernel says so (`tcpi_unacked` of a listening socket).
+pub(crate) fn waiting(listener: c_int) -> Option<u32> {
+    // The beginning of struct tcp_info; it is the seventh word.
+    let mut words = [0u32; 7];
+    let mut length: u32 = 28;
+    // SAFETY: words are writable and length says how many bytes they are.
+    let result = unsafe {
+        getsockopt(listener, IPPROTO_TCP, TCP_INFO, words.as_mut_ptr().cast(), &raw mut length)
+    };
+    (result == 0 && length == 28).then_some(words[6])
+}
+
+/// Whether a call that waits for somebody ends after a time by itself.
+pub(crate) fn has_timeout(fd: c_int) -> bool {
+    // struct timeval: two longs.
+    let mut time = [0usize; 2];
+    let mut length: u32 = if cfg!(target_pointer_width = "64") { 16 } else { 8 };
+    // SAFETY: time is writable and length says how large it is.
+    let result = unsafe {
+        getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, time.as_mut_ptr().cast(), &raw mut length)
+    };
+    result == 0 && time != [0; 2]
 }
 
 /// Whether no call of this descriptor waits.

@@ -178,9 +178,9 @@ impl Engine {
     }
 
     /// What to try with a program that has ended without listening, and nobody knows why.
-    pub(crate) fn advice(&self, program: &OsStr) -> Option<&'static str> {
+    pub(crate) fn advice(&self, program: &OsStr) -> Option<String> {
         match self {
-            Self::Preload(_) => find(program).ok().flatten().as_ref().and_then(Preload::advice),
+            Self::Preload(preload) => preload.advice(&find(program).ok()??),
             Self::Seccomp(_) => None,
         }
     }

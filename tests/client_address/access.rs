@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{ask, client, dial_from, start_teller};
-use crate::support::{DEADLINE, free_port, needs, wait_until};
+use super::{ask, client, engine_for, session_from, start_teller, wait_for_open};
+use crate::support::{DEADLINE, Websockify, free_port, needs, wait_until};
 
 const BRIDGE: &str = "--program-access=bridge";
 
@@ -75,7 +75,7 @@ fn a6_strangers_get_nothing_and_clients_notice_nothing() {
         let knocker = Knocker::at(websockify.relocated_port());
         wait_until("knocks", || knocker.knocks.load(Ordering::Relaxed) > 20);
         for n in 0..100 {
-            let (mut one, _) = dial_from(client(n), port);
+            let (mut one, _) = session_from(client(n), port);
             let (accepted, known) = ask(&mut one);
             assert_eq!(accepted, known);
             let ip = accepted.split(' ').next().unwrap();
@@ -99,7 +99,7 @@ fn a6_a_program_that_selects_and_accepts_is_given_back_its_turn() {
     let stranger = TcpStream::connect(("127.0.0.1", websockify.relocated_port())).unwrap();
     count(stranger, &AtomicU64::new(0));
     wait_until("its turn", || websockify.out.text().contains("accept EINTR"));
-    ask(&mut dial_from(client(1), port).0);
+    ask(&mut session_from(client(1), port).0);
 }
 
 #[test]
@@ -109,10 +109,10 @@ fn a6_clients_are_shown_as_was_asked_for() {
     }
     let ip = |line: String| line.split(' ').next().unwrap().to_owned();
     let (_websockify, port) = start_teller(&format!("{BRIDGE} --client-address=socket"), "");
-    let (mut one, from) = dial_from(client(1), port);
+    let (mut one, from) = session_from(client(1), port);
     assert_eq!(ask(&mut one).0, format!("{} {}", from.ip(), from.port()));
     let (_websockify, port) = start_teller(&format!("{BRIDGE} --client-address=loopback"), "");
-    let [one, other, again] = [1, 2, 1].map(|n| ip(ask(&mut dial_from(client(n), port).0).1));
+    let [one, other, again] = [1, 2, 1].map(|n| ip(ask(&mut session_from(client(n), port).0).1));
     assert!(one.starts_with("127.") && one != "127.0.0.1" && one != other && one == again);
 }
 
@@ -124,10 +124,40 @@ fn a6_the_programs_other_ports_are_open_to_anybody() {
     }
     let other = free_port();
     let (_websockify, port) = start_teller(BRIDGE, &format!("also={other}"));
-    ask(&mut dial_from(client(1), port).0);
+    ask(&mut session_from(client(1), port).0);
     let mut stranger = TcpStream::connect(("127.0.0.1", other)).unwrap();
     stranger.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut said = String::new();
     stranger.read_to_string(&mut said).unwrap();
     assert!(said.starts_with("127.0.0.1 "), "{said}");
+}
+
+/// A6: as many a small server is written: it waits in accept(2), and ends by any error but those of signals and of clients
+/// who have left.
+#[test]
+fn a6_a_plain_server_lives_while_strangers_knock() {
+    if !needs(&["cc"]) {
+        return;
+    }
+    let directory = tempfile::TempDir::new().unwrap();
+    let program = directory.path().join("plain");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/client_address/plain.c");
+    let mut compiler = std::process::Command::new("cc");
+    assert!(compiler.args(["-Wall", "-o"]).arg(&program).arg(source).status().unwrap().success());
+    let port = free_port();
+    let (engine, program) = (engine_for(BRIDGE), program.display());
+    let mut websockify =
+        Websockify::start(&format!("{port} -v {engine} {BRIDGE} -- {program} {port}"));
+    wait_for_open(&websockify);
+    let knocker = Knocker::at(websockify.relocated_port());
+    wait_until("knocks", || knocker.knocks.load(Ordering::Relaxed) > 20);
+    for n in 0..100 {
+        let (mut one, _) = session_from(client(n), port);
+        assert_eq!(one.read_until("\n"), "hello\n");
+    }
+    let (knocks, bytes) = knocker.stop();
+    assert!(knocks > 20);
+    assert_eq!(bytes, 0, "nothing for strangers");
+    assert!(websockify.is_running());
+    assert_eq!(websockify.logged(&["program started"]).len(), 1, "{}", websockify.err.text());
 }

@@ -9,10 +9,11 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{client, dial_from, engine_for, wait_for_open};
-use crate::programs::vnc_response;
+use super::{client, engine_for, session_from, wait_for_open};
+use crate::programs::{Telnet, vnc_response};
 use crate::support::{
-    Client, Websockify, display, free_port, needs, needs_root, wait_for, wait_until,
+    Client, DEADLINE, Websockify, display, free_port, needs, needs_root, wait_for, wait_until,
+    write_script,
 };
 
 const SOCKET: &str = "--client-address=socket";
@@ -65,7 +66,7 @@ fn a2_nginx_knows_and_allows_by_address() {
         directory.path(),
     );
     for n in [1, 2, 1] {
-        let (mut one, from) = dial_from(client(n), port);
+        let (mut one, from) = session_from(client(n), port);
         one.send("GET /x HTTP/1.0\r\n\r\n");
         let status = one.read_until("\r\n");
         if n == 1 {
@@ -86,7 +87,7 @@ fn a2_redis_lists_its_clients() {
     let program = format!("redis-server --port {port} --protected-mode no --save --dir .");
     let program = program.replace("--save ", "--save 3600 1 ");
     let _redis = wrap(SOCKET, port, &program, directory.path());
-    let clients: Vec<_> = [1, 2].map(|n| dial_from(client(n), port)).into();
+    let clients: Vec<_> = [1, 2].map(|n| session_from(client(n), port)).into();
     let froms: Vec<SocketAddr> = clients.iter().map(|(_, from)| *from).collect();
     for (mut one, from) in clients {
         one.send("CLIENT LIST\r\n");
@@ -135,7 +136,7 @@ fn a2_sshd_writes_down_who_came() {
     );
     let sshd = wrap(SOCKET, port, &program, directory.path());
     for n in [1, 2] {
-        let (mut one, from) = dial_from(client(n), port);
+        let (mut one, from) = session_from(client(n), port);
         assert!(one.read_until("\r\n").starts_with("SSH-2.0-OpenSSH"));
         one.send("SSH-2.0-\u{1}\r\n");
         let expected = format!("Connection from {} port {}", from.ip(), from.port());
@@ -159,7 +160,7 @@ fn a2_dropbear_writes_down_who_came() {
     assert!(made.status.success());
     let dropbear = wrap(SOCKET, port, &program, directory.path());
     for n in [1, 2] {
-        let (mut one, from) = dial_from(client(n), port);
+        let (mut one, from) = session_from(client(n), port);
         assert!(one.read_until("\r\n").starts_with("SSH-2.0-dropbear"));
         let expected = format!("Child connection from {from}");
         wait_until(&expected, || dropbear.err.text().contains(&expected));
@@ -188,7 +189,7 @@ fn a2_vsftpd_writes_down_who_came() {
     let program = format!("vsftpd {}", directory.path().join("conf").display());
     let _vsftpd = wrap(SOCKET, port, &program, directory.path());
     for n in [1, 2] {
-        let (mut one, from) = dial_from(client(n), port);
+        let (mut one, from) = session_from(client(n), port);
         assert!(one.read_until("\r\n").starts_with("220 "));
         let expected = format!("CONNECT: Client \"{}\"", from.ip());
         wait_until(&expected, || fs::read_to_string(&log).is_ok_and(|log| log.contains(&expected)));
@@ -215,9 +216,13 @@ fn a2_node_and_java_see_who_it_is() {
          } } }\n",
     )
     .unwrap();
-    for (program, words) in
-        [("node", "who.js PORT 0.0.0.0"), ("node", "who.js PORT"), ("java", "Who.java PORT")]
-    {
+    fs::write(directory.path().join("Selects.java"), SELECTS).unwrap();
+    for (program, words) in [
+        ("node", "who.js PORT 0.0.0.0"),
+        ("node", "who.js PORT"),
+        ("java", "Who.java PORT"),
+        ("java", "Selects.java PORT"),
+    ] {
         if !needs(&[program]) {
             continue;
         }
@@ -225,11 +230,71 @@ fn a2_node_and_java_see_who_it_is() {
         let line = format!("{program} {}", words.replace("PORT", &port.to_string()));
         let _websockify = wrap(SOCKET, port, &line, directory.path());
         for n in [1, 2] {
-            let (mut one, from) = dial_from(client(n), port);
+            let (mut one, from) = session_from(client(n), port);
             let said = one.read_until("\n");
             let expected = format!("{} {}\n", from.ip(), from.port());
             assert_eq!(said.trim_start_matches("::ffff:"), expected, "{line}");
         }
+    }
+}
+
+/// The same by `java.nio`: its own accept, under a selector, on a socket that does not block.
+const SELECTS: &str = "import java.net.*; import java.nio.*; import java.nio.channels.*;
+public class Selects { public static void main(String[] args) throws Exception {
+    ServerSocketChannel s = ServerSocketChannel.open();
+    s.bind(new InetSocketAddress(Integer.parseInt(args[0]))).configureBlocking(false);
+    Selector selector = Selector.open();
+    s.register(selector, SelectionKey.OP_ACCEPT);
+    while (true) {
+        selector.select();
+        selector.selectedKeys().clear();
+        for (SocketChannel c; (c = s.accept()) != null; c.close()) {
+            InetSocketAddress a = (InetSocketAddress) c.getRemoteAddress();
+            String who = a.getAddress().getHostAddress() + \" \" + a.getPort() + \"\\n\";
+            c.write(ByteBuffer.wrap(who.getBytes()));
+        }
+    }
+} }
+";
+
+/// Debian's busybox that is linked dynamically has a web server, and no telnetd.
+#[test]
+fn a2_busybox_httpd_writes_down_who_came() {
+    if !needs(&["busybox"]) {
+        return;
+    }
+    let (directory, port) = (place(), free_port());
+    let program = format!("busybox httpd -f -vv -p {port}");
+    let httpd = wrap(SOCKET, port, &program, directory.path());
+    for n in [1, 2] {
+        let (mut one, from) = session_from(client(n), port);
+        one.send("GET /x HTTP/1.0\r\n\r\n");
+        assert!(one.read_until("\r\n").contains(" 404 "));
+        let expected = format!("[::ffff:{}]:{}: url:/x", from.ip(), from.port());
+        wait_until(&expected, || httpd.err.text().contains(&expected));
+    }
+}
+
+/// It asks getpeername(2), and hands the address to the login that it starts.
+#[test]
+fn a2_telnetd_tells_the_login_who_came() {
+    if !needs(&["in.telnetd"]) || !needs_root() {
+        return;
+    }
+    let (directory, port) = (place(), free_port());
+    let login = directory.path().join("login");
+    write_script(&login, "#!/bin/sh\necho \"told: $*;\"\nread -r line\n");
+    let program = format!("in.telnetd -N -L {} -debug {port}", login.display());
+    let options = format!("{SOCKET} --wrap-mode=respawn");
+    let _telnetd = wrap(&options, port, &program, directory.path());
+    for n in [1, 2] {
+        let (mut one, from) = session_from(client(n), port);
+        // It sleeps for some seconds first.
+        one.be_patient(6 * DEADLINE);
+        let mut telnet = Telnet::new(one);
+        telnet.read_until("told: ");
+        let words = telnet.read_until(";");
+        assert!(words.split(' ').any(|word| word == from.ip().to_string()), "{words}");
     }
 }
 
@@ -258,7 +323,7 @@ impl Vnc {
 
     /// What the server says to this client with this password: that it is in, wrong, or shut out.
     fn try_in(&self, source: Ipv4Addr, password: &str) -> &'static str {
-        let (mut one, _) = dial_from(source, self.port);
+        let (mut one, _) = session_from(source, self.port);
         // Whoever is shut out is told so in the oldest version's words (RFC 6143, appendix A).
         if one.read(12) == b"RFB 003.003\n" {
             return "shut out";

@@ -85,3 +85,33 @@ fn a1_a3_whom_the_proxy_has_not_named_is_not_shown_as_the_proxy() {
         websockify.wait_for_log(&[&format!("127.0.0.1 is shown as {ip}")]);
     }
 }
+
+/// A1, A3: nor does a header to the target say that it is the proxy; it says that it is unknown who it is. The proxy itself
+/// may look whether we are there, and then it is the proxy.
+#[test]
+fn a1_a3_whom_the_proxy_has_not_named_is_unknown_to_the_target() {
+    const BEGIN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+    let (unknown, local) = (&b"PROXY UNKNOWN\r\n"[..], [BEGIN, b"\x20\0\0\0"].concat());
+    for (version, said, expected) in [
+        ("proxy-v1", unknown, b"PROXY UNKNOWN\r\nhello".to_vec()),
+        ("proxy-v2", unknown, [BEGIN, b"\x21\0\0\0hello"].concat()),
+        ("proxy-v1", &local, b"PROXY TCP4 127.0.0.1 127.0.0.1 ".to_vec()),
+    ] {
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free_port();
+        let service = target.local_addr().unwrap();
+        let websockify =
+            Websockify::start(&format!("{port} {TRUSTED} --client-address={version} {service}"));
+        websockify.wait_until_open();
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut proxy = TcpStream::connect(to).unwrap();
+        proxy.write_all(said).unwrap();
+        let mut client = Client::over(proxy, to).unwrap();
+        client.send("hello");
+        let (mut stream, _) = target.accept().unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut seen = vec![0; expected.len()];
+        stream.read_exact(&mut seen).unwrap();
+        assert_eq!(String::from_utf8_lossy(&seen), String::from_utf8_lossy(&expected), "{version}");
+    }
+}

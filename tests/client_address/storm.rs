@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use super::{client, dial_from, start_teller};
+use super::{client, session_from, start_teller};
 use crate::support::needs;
 
 /// How many sessions, and by how many clients at a time.
@@ -28,7 +28,7 @@ fn a2_in_a_storm_nobody_is_shown_as_another() {
                     if number >= SESSIONS {
                         return;
                     }
-                    let (mut one, from) = dial_from(client(n), port);
+                    let (mut one, from) = session_from(client(n), port);
                     if number % 4 == 3 {
                         continue;
                     }

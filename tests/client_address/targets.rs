@@ -3,8 +3,10 @@
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
-use super::{ask, client, dial_from, start_teller};
-use crate::support::{Client, DEADLINE, Lan, Websockify, free_port, has_ipv6, needs, wait_for};
+use super::{ask, client, session_from, start_teller};
+use crate::support::{
+    Client, DEADLINE, Lan, SERVERS, TlsServer, Websockify, free_port, has_ipv6, needs, wait_for,
+};
 
 /// A websockify that bridges to a listener of ours.
 fn bridging(options: &str) -> (Websockify, u16, TcpListener) {
@@ -26,7 +28,7 @@ fn accept(target: &TcpListener) -> (TcpStream, SocketAddr) {
 fn a1_hidden_is_as_ever() {
     for options in ["", "--client-address=hidden"] {
         let (_websockify, port, target) = bridging(options);
-        let _client = dial_from(client(1), port);
+        let _client = session_from(client(1), port);
         assert_eq!(accept(&target).1.ip(), Ipv4Addr::LOCALHOST);
     }
 }
@@ -36,7 +38,7 @@ fn a1_with_loopback_each_client_has_an_address_of_its_own() {
     let (_websockify, port, target) = bridging("--client-address=loopback");
     let mut seen = Vec::new();
     for n in [1, 2, 3, 1, 2] {
-        let _client = dial_from(client(n), port);
+        let _client = session_from(client(n), port);
         let (_stream, from) = accept(&target);
         let IpAddr::V4(ip) = from.ip() else { panic!("{from}") };
         assert!(ip.is_loopback() && ip.octets()[1] != 0, "{from}");
@@ -52,7 +54,7 @@ fn a1_with_loopback_each_client_has_an_address_of_its_own() {
 #[test]
 fn a1_with_loopback_a_client_may_have_many_sessions() {
     let (_websockify, port, target) = bridging("--client-address=loopback");
-    let kept: Vec<_> = (0..300).map(|_| (dial_from(client(1), port), accept(&target))).collect();
+    let kept: Vec<_> = (0..300).map(|_| (session_from(client(1), port), accept(&target))).collect();
     let one = kept[0].1.1.ip();
     assert!(kept.iter().all(|(_, (_, from))| from.ip() == one));
 }
@@ -69,7 +71,7 @@ fn a1_with_loopback_a_local_name_is_tried_where_clients_differ() {
     let websockify =
         Websockify::start(&format!("{port} --client-address=loopback localhost:{number}"));
     websockify.wait_until_open();
-    let _client = dial_from(client(1), port);
+    let _client = session_from(client(1), port);
     assert_ne!(accept(&target).1.ip(), Ipv4Addr::LOCALHOST);
     assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
@@ -86,7 +88,7 @@ fn a1_with_loopback_a_target_may_be_at_any_address_of_the_machine() {
             target.local_addr().unwrap()
         ));
         websockify.wait_until_open();
-        let _client = dial_from(client(1), port);
+        let _client = session_from(client(1), port);
         (websockify.warnings(), accept(&target).1.ip())
     });
     assert_eq!(there, Vec::<String>::new());
@@ -99,10 +101,10 @@ fn a1_with_loopback_a_target_may_be_at_any_address_of_the_machine() {
             target.local_addr().unwrap()
         ));
         websockify.wait_until_open();
-        let _client = dial_from(client(1), port);
+        let _client = session_from(client(1), port);
         assert_eq!(accept(&target).1.ip(), Lan::HERE);
         websockify.wait_for_log(&["WARN", "is at no IPv4 address of this machine"]);
-        let _client = dial_from(client(2), port);
+        let _client = session_from(client(2), port);
         assert_eq!(accept(&target).1.ip(), Lan::HERE);
         assert_eq!(websockify.warnings().len(), 1);
     });
@@ -114,7 +116,7 @@ fn a1_with_loopback_the_wrapped_program_sees_it_too() {
         return;
     }
     let (_websockify, port) = start_teller("--client-address=loopback", "");
-    let mut seen = [1, 2, 1].map(|n| ask(&mut dial_from(client(n), port).0).0);
+    let mut seen = [1, 2, 1].map(|n| ask(&mut session_from(client(n), port).0).0);
     for line in &mut seen {
         line.truncate(line.find(' ').unwrap());
     }
@@ -126,7 +128,7 @@ fn a1_with_loopback_the_wrapped_program_sees_it_too() {
 #[test]
 fn a1_the_proxy_header_goes_first() {
     let (_websockify, port, target) = bridging("--client-address=proxy-v1");
-    let (mut one, from) = dial_from(client(1), port);
+    let (mut one, from) = session_from(client(1), port);
     one.send("hello");
     let (mut stream, at) = accept(&target);
     assert_eq!(at.ip(), Ipv4Addr::LOCALHOST);
@@ -136,7 +138,7 @@ fn a1_the_proxy_header_goes_first() {
     assert_eq!(String::from_utf8(seen).unwrap(), expected);
 
     let (_websockify, port, target) = bridging("--client-address=proxy-v2");
-    let (mut one, from) = dial_from(client(1), port);
+    let (mut one, from) = session_from(client(1), port);
     one.send("hello");
     let mut seen = [0; 16 + 12 + 5];
     accept(&target).0.read_exact(&mut seen).unwrap();
@@ -145,6 +147,41 @@ fn a1_the_proxy_header_goes_first() {
     assert_eq!(seen[24..26], from.port().to_be_bytes());
     assert_eq!(seen[26..28], port.to_be_bytes());
     assert_eq!(&seen[28..], b"hello");
+}
+
+/// A1, U5: before the handshake, so that whoever ends TLS for the target can read it.
+#[test]
+fn a1_the_proxy_header_goes_before_the_tls_of_the_target() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let authority = directory.path().join("ca.pem");
+    std::fs::write(&authority, SERVERS.pem()).unwrap();
+    let server = TlsServer::new(&SERVERS.issue("localhost"));
+    for version in ["proxy-v1", "proxy-v2"] {
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, to) = (free_port(), target.local_addr().unwrap().port());
+        let websockify = Websockify::start(&format!(
+            "{port} --client-address={version} --ssl-target --target-cafile={} localhost:{to}",
+            authority.display()
+        ));
+        websockify.wait_until_open();
+        let (mut one, from) = session_from(client(1), port);
+        one.send("hello");
+        let (mut stream, _) = accept(&target);
+        let line = format!("PROXY TCP4 {} 127.0.0.1 {} {port}\r\n", from.ip(), from.port());
+        let length = if version == "proxy-v1" { line.len() } else { 16 + 12 };
+        let mut header = vec![0; length];
+        stream.read_exact(&mut header).unwrap();
+        if version == "proxy-v1" {
+            assert_eq!(String::from_utf8(header).unwrap(), line);
+        } else {
+            assert_eq!(header[..16], *b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
+            assert_eq!(header[16..20], client(1).octets());
+        }
+        let mut encrypted = server.accept(stream).expect("a handshake");
+        let mut said = [0; 5];
+        encrypted.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"hello");
+    }
 }
 
 /// It has no internet address, and is not said to be us.
@@ -179,7 +216,7 @@ fn a1_with_loopback_a_target_at_a_unix_socket_is_named() {
     ));
     websockify.wait_until_open();
     for n in [1, 2] {
-        let _client = dial_from(client(n), port);
+        let _client = session_from(client(n), port);
         target.accept().unwrap();
     }
     let warning = format!("target unix:{} is at no IPv4 address of this machine", path.display());

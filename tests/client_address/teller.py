@@ -1,6 +1,9 @@
 """Tells each client who it is taken for: the address of accept(2), and that of getpeername(2).
 
-teller.py PORT [v4|v6|dual|both|one] [blocking|select|nonblocking|level|edge] [fork|exec|check|daemon|user=UID|chroot=DIR|also=PORT]...
+teller.py PORT [v4|v6|dual|both|one] [blocking|select|nonblocking|level|edge]
+    [fork|exec|check|daemon|user=UID|chroot=DIR|also=PORT|first=FILE|prefork=N]...
+
+The first with first=FILE makes that file, accepts nobody, and ends when FILE.end is there.
 """
 import errno, os, select, socket, subprocess, sys
 
@@ -86,6 +89,17 @@ for word in words:
         import threading
         other = socket.create_server(("127.0.0.1", int(word[5:])))
         threading.Thread(target=lambda: serve(*other.accept()), daemon=True).start()
+
+    if word.startswith("first=") and not os.path.exists(word[6:]):
+        open(word[6:], "w").close()
+        import time
+        while not os.path.exists(word[6:] + ".end"):
+            time.sleep(0.01)
+        os._exit(0)
+    if word.startswith("prefork="):
+        for _ in range(int(word[8:]) - 1):
+            if os.fork() == 0:
+                break
 
 if "both" in words:
     # As Xtigervnc does: a socket for each family, and that of IPv4 on loopback.

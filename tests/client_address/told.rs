@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{ask, client, dial_from, engine_for, start_teller, wait_for_open};
+use super::{ask, client, engine_for, session_from, start_teller, wait_for_open};
 use crate::support::{Lan, has_ipv6, needs, needs_root, run, stays};
 
 const SOCKET: &str = "--client-address=socket";
@@ -30,7 +30,7 @@ fn a1_with_socket_the_program_sees_the_client_itself() {
         }
         let (websockify, port) = start_teller(SOCKET, words);
         for n in [1, 2, 1] {
-            let (mut one, from) = dial_from(client(n), port);
+            let (mut one, from) = session_from(client(n), port);
             let expected = format!("{prefix}{} {}", from.ip(), from.port());
             assert_eq!(ask(&mut one), (expected.clone(), expected), "{words}");
         }
@@ -50,7 +50,7 @@ fn a1_with_socket_ipv6_clients_are_shown_as_the_family_can() {
         [("v6", true), ("one", true), ("dual", true), ("both", true), ("v4", false)]
     {
         let (websockify, port) = start_teller(SOCKET, words);
-        let (mut one, from) = dial_from(Ipv6Addr::LOCALHOST, port);
+        let (mut one, from) = session_from(Ipv6Addr::LOCALHOST, port);
         let (accepted, known) = ask(&mut one);
         assert_eq!(accepted, known);
         let (ip, number) = accepted.split_once(' ').unwrap();
@@ -79,7 +79,7 @@ fn a1_with_socket_ipv6_networks_are_told_apart_and_scopes_kept() {
         let (_websockify, port) = start_teller(SOCKET, "v4");
         let seen = ["2001:db8::7", "2001:db8::8", "2001:db8:1::7"].map(|address| {
             let address: Ipv6Addr = address.parse().unwrap();
-            let (mut one, _) = dial_from(address, port);
+            let (mut one, _) = session_from(address, port);
             let (ip, _) =
                 ask(&mut one).0.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
             ip
@@ -87,7 +87,7 @@ fn a1_with_socket_ipv6_networks_are_told_apart_and_scopes_kept() {
         assert_eq!(seen[0], seen[1]);
         assert_ne!(seen[0], seen[2]);
         let (_websockify, port) = start_teller(SOCKET, "dual");
-        let (mut one, from) = dial_from("2001:db8:1::7".parse::<Ipv6Addr>().unwrap(), port);
+        let (mut one, from) = session_from("2001:db8:1::7".parse::<Ipv6Addr>().unwrap(), port);
         assert_eq!(ask(&mut one).0, format!("2001:db8:1::7 {}", from.port()));
     });
 }
@@ -107,7 +107,7 @@ fn a2_forked_executed_daemonized_chrooted_and_as_another_user() {
     }
     for (words, mode) in table {
         let (mut websockify, port) = start_teller(&format!("{SOCKET} {mode}"), words);
-        let (mut one, from) = dial_from(client(1), port);
+        let (mut one, from) = session_from(client(1), port);
         let expected = format!("{} {}", from.ip(), from.port());
         assert_eq!(ask(&mut one), (expected.clone(), expected), "{words}");
         websockify.stop();
@@ -181,7 +181,7 @@ fn a1_with_socket_who_leaves_before_the_accept_keeps_the_name() {
     ));
     wait_for_open(&websockify);
     for n in 1..=20 {
-        let (mut one, _) = dial_from(client(n), port);
+        let (mut one, _) = session_from(client(n), port);
         one.send(format!("i-am-{}", client(n)));
         drop(one);
     }
@@ -200,4 +200,68 @@ fn a1_with_socket_who_leaves_before_the_accept_keeps_the_name() {
     stays(Duration::from_millis(100), "no more", || {
         std::fs::read_to_string(&log).unwrap().lines().count() == 20
     });
+}
+
+/// A1, W4: who waits in the queue of an instance that ends is the next one's, as itself; and so is who comes then. The rows of
+/// those who have left name nobody of the next instance.
+#[test]
+fn a1_with_socket_a_respawned_program_sees_its_own_clients() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let first = directory.path().join("first");
+    let options = format!("{SOCKET} --wrap-mode=respawn");
+    let (websockify, port) = start_teller(&options, &format!("first={}", first.display()));
+    let mut waiting: Vec<_> = (1..=6).map(|n| session_from(client(n), port)).collect();
+    let queued = || websockify.logged(&["session started"]).len();
+    crate::support::wait_until("all to be there", || queued() == 6);
+    // Every other leaves.
+    for at in [4, 2, 0] {
+        waiting.remove(at);
+    }
+    crate::support::wait_until("their end", || websockify.logged(&["session ended"]).len() == 3);
+    std::fs::write(directory.path().join("first.end"), "").unwrap();
+    websockify.wait_for_log(&["first process has ended"]);
+    let later = [2, 7, 8, 1].map(|n| session_from(client(n), port));
+    for (mut one, from) in waiting.into_iter().chain(later) {
+        one.be_patient(3 * crate::support::DEADLINE);
+        let expected = format!("{} {}", from.ip(), from.port());
+        assert_eq!(ask(&mut one), (expected.clone(), expected));
+    }
+    assert_eq!(websockify.logged(&["program started"]).len(), 2);
+}
+
+/// A1, W14: the other engine is no advice where the options exclude it.
+#[test]
+fn a1_with_socket_a_script_that_starts_a_static_program_is_given_good_advice() {
+    if !needs(&["cc"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let script = directory.path().join("script");
+    let sleeps = format!("#!/bin/sh\n{} sleep\n", crate::support::static_actor());
+    crate::support::write_script(&script, &sleeps);
+    for (option, instead, left_out) in [
+        (SOCKET, "--client-address=loopback", SOCKET),
+        ("--program-access=bridge", "", "--program-access=bridge"),
+    ] {
+        let port = crate::support::free_port();
+        let line = |options: &str| {
+            let script = script.display();
+            format!("{port} --rebind-engine=auto --wrap-timeout=1 {options} -- {script}")
+        };
+        let websockify = crate::support::Websockify::start(&line(option));
+        let warning = websockify.wait_for_log(&["WARN", "(actor-static)"]);
+        let advice = warning.split(": use ").last().unwrap();
+        assert!(advice.starts_with("--rebind-engine=seccomp with"), "{warning}");
+        assert!(advice.contains(instead) && !advice.contains(SOCKET), "{warning}");
+        assert!(!advice.contains(left_out) || advice.contains(&format!("without {left_out}")));
+        drop(websockify);
+        if crate::support::needs_copied_sockets() {
+            let taken = line(instead).replace("=auto", "=seccomp");
+            let websockify = crate::support::Websockify::start(&taken);
+            websockify.wait_for_log(&["program started"]);
+        }
+    }
 }

@@ -15,8 +15,8 @@ use socket2::Socket;
 use tempfile::TempDir;
 
 use crate::support::{
-    Actor, Client, DEADLINE, OF_SYSTEMD, WEBSOCKIFY, Websockify, ask, echo_service, free_port,
-    is_refused, needs, needs_root, read_to_end, wait_for, wait_until,
+    Actor, Client, DEADLINE, OF_SYSTEMD, UPGRADE, WEBSOCKIFY, Websockify, ask, echo_service,
+    free_port, is_refused, needs, needs_root, read_to_end, wait_for, wait_until,
 };
 
 /// A client, and its connection as inetd has accepted it.
@@ -367,4 +367,42 @@ fn u4_an_inetd_starts_either_kind() {
     assert_eq!(logged("all", "listening on"), 1);
     assert_echoes(&mut Client::connect(wait));
     wait_until("the next", || logged("all", "listening on") == 2);
+}
+
+/// U4, A3: a trusted proxy may connect to inetd, and names clients in either way.
+#[test]
+fn u4_a3_a_trusted_proxy_names_clients_to_whom_inetd_has_started() {
+    let service = echo_service();
+    for (protocol, said, named, client) in [
+        ("", "", "X-Forwarded-For: 198.51.100.1", "198.51.100.1"),
+        (
+            "--proxy-protocol",
+            "PROXY TCP4 198.51.100.1 203.0.113.1 9 80\r\n",
+            "A: b",
+            "198.51.100.1:9",
+        ),
+    ] {
+        let (mut proxy, connection) = accepted();
+        let via = proxy.local_addr().unwrap();
+        let options = format!("--trusted-proxy=127.0.0.1 {protocol} {}", service.target());
+        let mut served = Served::logging(connection, &options);
+        proxy.write_all(said.as_bytes()).unwrap();
+        let head = ask(&mut proxy, "/", &[&UPGRADE[..], &[named]].concat());
+        assert_eq!(head.status, 101, "{protocol}");
+        let started = format!("session started: 1, {client} via {via} to ");
+        wait_until("a record", || served.log().contains(&started));
+        drop(proxy);
+        assert_eq!(served.status(), Some(0));
+    }
+}
+
+/// U4, A4: a stranger is closed as elsewhere.
+#[test]
+fn u4_a4_a_stranger_whom_inetd_has_accepted_is_closed() {
+    let (mut stranger, connection) = accepted();
+    let mut served = Served::logging(connection, "--allow-from=192.0.2.1 a:1");
+    assert_eq!(read_to_end(&mut stranger), b"");
+    served.status();
+    let log = served.log();
+    assert!(log.contains("closed a connection: 127.0.0.1: none of those who may"), "{log}");
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::bridge_to;
 use crate::support::{
-    connect, echo_service, field, frame, read_to_end, request, root, skip_even_in_ci,
+    UPGRADE, connect, echo_service, field, frame, read_to_end, request, root, skip_even_in_ci,
 };
 
 /// The handshake of draft -76, section 1.2, with another path.
@@ -101,17 +101,8 @@ fn b2_a_real_old_client() {
 
 /// A session whose sub-protocol is base64.
 pub(super) fn base64_session(port: u16) -> TcpStream {
-    let (head, stream) = request(
-        port,
-        "/",
-        &[
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            "Sec-WebSocket-Version: 13",
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-            "Sec-WebSocket-Protocol: chat, base64",
-        ],
-    );
+    let headers = [&UPGRADE[..], &["Sec-WebSocket-Protocol: chat, base64"]].concat();
+    let (head, stream) = request(port, "/", &headers);
     assert_eq!((head.status, head.header("sec-websocket-protocol")), (101, Some("base64")));
     stream
 }

@@ -5,7 +5,9 @@ use std::io::Write;
 
 use tempfile::TempDir;
 
-use crate::support::{Client, Websockify, echo_service, frame, free_port, request, wait_until};
+use crate::support::{
+    Client, UPGRADE, Websockify, echo_service, frame, free_port, request, wait_until,
+};
 
 #[test]
 fn b10_a_session_has_a_record_when_it_starts_and_one_when_it_ends() {
@@ -104,13 +106,7 @@ fn a5_both_records_name_the_user_and_the_beginning_of_the_token() {
     let options = "--auth-plugin=BasicHTTPAuth --auth-source=Aladdin:open-sesame --target-config=";
     let websockify = Websockify::start(&format!("{port} {options}{}", tokens.display()));
     websockify.wait_until_open();
-    let headers = [
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        "Authorization: Basic QWxhZGRpbjpvcGVuLXNlc2FtZQ==",
-    ];
+    let headers = [&UPGRADE[..], &["Authorization: Basic QWxhZGRpbjpvcGVuLXNlc2FtZQ=="]].concat();
     let (head, stream) = request(port, "/?token=desk-one", &headers);
     assert_eq!(head.status, 101);
     drop(stream);

@@ -22,14 +22,14 @@ const SE: u8 = 240;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A telnet client that refuses every option.
-struct Telnet {
+pub(crate) struct Telnet {
     client: Client,
     /// What was received without the commands.
     text: String,
 }
 
 impl Telnet {
-    fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self { client, text: String::new() }
     }
 
@@ -38,7 +38,7 @@ impl Telnet {
     }
 
     /// The text up to `end` and with it.
-    fn read_until(&mut self, end: &str) -> String {
+    pub(crate) fn read_until(&mut self, end: &str) -> String {
         while !self.text.contains(end) {
             match self.byte() {
                 IAC => self.command(),

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::websockify;
-use super::whose::{UPGRADE, dial_from, upgraded};
+use super::whose::upgraded;
 use crate::support::{
-    Caller, SERVERS, Websockify, ask, connect, connect_unix, echo_service, read_to_end, wait_until,
-    write_script,
+    Authority, Caller, SERVERS, UPGRADE, Websockify, ask, connect, connect_unix, dial_from,
+    echo_service, read_to_end, wait_until, write_script,
 };
 
 /// A3: whoever is not trusted says nothing of who he is, in whichever way.
@@ -18,19 +18,19 @@ use crate::support::{
 fn a3_what_a_stranger_says_of_himself_changes_nothing() {
     let (websockify, port) = websockify("--trusted-proxy=127.0.0.9");
     let headers = ["X-Forwarded-For: 198.51.100.1", "Forwarded: for=198.51.100.1"];
-    let mut stream = dial_from(7, port);
+    let mut stream = dial_from([127, 0, 0, 7], port);
     assert_eq!(upgraded(&mut stream, &headers), 101);
     let started = websockify.wait_for_log(&["session started: 1, 127.0.0.7:"]);
     assert!(!started.contains(" via "), "{started}");
     let (websockify, port) = self::websockify("--trusted-proxy=127.0.0.9 --proxy-protocol");
-    let mut stream = dial_from(7, port);
+    let mut stream = dial_from([127, 0, 0, 7], port);
     stream.write_all(b"PROXY TCP4 198.51.100.1 203.0.113.1 1 2\r\n").unwrap();
     assert_eq!(upgraded(&mut stream, &[]), 400);
-    assert_eq!(upgraded(&mut dial_from(8, port), &headers), 101);
+    assert_eq!(upgraded(&mut dial_from([127, 0, 0, 8], port), &headers), 101);
     let started = websockify.wait_for_log(&["session started: 1, 127.0.0.8:"]);
     assert!(!started.contains(" via "), "{started}");
     // Where headers of connections count, those of requests do not, whoever sends them.
-    let mut stream = dial_from(9, port);
+    let mut stream = dial_from([127, 0, 0, 9], port);
     stream.write_all(b"PROXY TCP4 127.0.0.9 203.0.113.1 1 2\r\n").unwrap();
     assert_eq!(upgraded(&mut stream, &headers), 101);
     websockify.wait_for_log(&["session started: 2, 127.0.0.9:1 via 127.0.0.9:"]);
@@ -244,4 +244,39 @@ fn a3_a_helper_is_told_who_the_client_is() {
     assert_eq!(asked("198.51.100.1"), 101);
     assert_eq!(asked("198.51.100.2"), 403);
     websockify.wait_for_log(&["denied a client: 198.51.100.2: the helper says"]);
+}
+
+/// A3, T3: the certificate is of whoever shakes hands: of a proxy that names clients in requests its own, and behind a PROXY
+/// header the client's.
+#[test]
+fn a3_t3_a_certificate_is_of_who_shakes_hands() {
+    let directory = TempDir::new().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let clients = Authority::new("clients");
+    fs::write(at("self.pem"), SERVERS.issue("localhost").pem()).unwrap();
+    fs::write(at("ca.pem"), clients.pem()).unwrap();
+    let options = format!(
+        "--trusted-proxy=127.0.0.1 --cert={} --verify-client --cafile={}",
+        at("self.pem").display(),
+        at("ca.pem").display()
+    );
+    let joe = Caller::with(&clients.issue("Joe"), &[]);
+    let named = ["X-Forwarded-For: 198.51.100.1"];
+    let (websockify, port) = self::websockify(&options);
+    assert_eq!(joe.call(port).unwrap().upgrade(13, &named), Ok(101));
+    let started = websockify.wait_for_log(&["session started: 1, 198.51.100.1 via 127.0.0.1:"]);
+    assert!(started.contains("name \"Joe\""), "{started}");
+    assert!(Caller::anonymous().session(port, &named).is_err(), "whoever it names");
+    let (websockify, port) = self::websockify(&format!("{options} --proxy-protocol"));
+    let passed_on = || {
+        let mut stream = connect(port);
+        stream.write_all(b"PROXY TCP4 198.51.100.1 203.0.113.1 9 80\r\n").unwrap();
+        stream
+    };
+    assert_eq!(joe.call_over(passed_on()).unwrap().upgrade(13, &[]), Ok(101));
+    let started = websockify.wait_for_log(&["session started: 1, 198.51.100.1:9 via 127.0.0.1:"]);
+    assert!(started.contains("name \"Joe\""), "{started}");
+    let refused = Caller::anonymous().call_over(passed_on());
+    assert!(refused.and_then(|mut connection| connection.upgrade(13, &[])).is_err());
+    websockify.wait_for_log(&["refused", ": 198.51.100.1"]);
 }

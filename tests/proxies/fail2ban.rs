@@ -6,8 +6,10 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::whose::{dial_from, upgraded};
-use crate::support::{Websockify, echo_service, free_port, needs, root, text_of, wait_until};
+use super::whose::upgraded;
+use crate::support::{
+    UPGRADE, Websockify, dial_from, echo_service, free_port, needs, root, text_of, wait_until,
+};
 
 /// The filter that the manual page has.
 fn filter() -> String {
@@ -44,7 +46,7 @@ fn a5_fail2ban_finds_who_guesses() {
     ));
     websockify.wait_until_open();
     let ask = |last: u8, credentials: &str, further: &str| {
-        let mut stream = dial_from(last, port);
+        let mut stream = dial_from([127, 0, 0, last], port);
         upgraded(&mut stream, &[&format!("Authorization: Basic {credentials}"), further])
     };
     // Who has the password and no token, or the password and a token that there is not.
@@ -76,13 +78,7 @@ fn a5_fail2ban_finds_who_guesses() {
 }
 
 fn dial_path(port: u16, last: u8, path: &str) -> u16 {
-    let mut stream = dial_from(last, port);
-    let headers = [
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        "Authorization: Basic YTpi",
-    ];
+    let mut stream = dial_from([127, 0, 0, last], port);
+    let headers = [&UPGRADE[..], &["Authorization: Basic YTpi"]].concat();
     crate::support::ask(&mut stream, path, &headers).status
 }

@@ -7,10 +7,10 @@ use std::net::TcpStream;
 use tempfile::TempDir;
 
 use super::websockify;
-use super::whose::{dial_from, haproxy, upgraded};
+use super::whose::{haproxy, upgraded};
 use crate::support::{
-    Caller, Client, SERVERS, ask, connect, free_port, has_ipv6, needs, read_to_end, text_of,
-    wait_until,
+    Actor, Caller, Client, SERVERS, UPGRADE, Websockify, ask, connect, dial_from, free_port,
+    has_ipv6, needs, read_to_end, text_of, wait_until,
 };
 
 /// A4: who may not connect is not heard, and costs no handshake.
@@ -21,16 +21,16 @@ fn a4_a_stranger_is_closed_before_tls() {
     fs::write(&certificate, SERVERS.issue("localhost").pem()).unwrap();
     let options = "--allow-from=127.0.0.7 --verbose --cert=";
     let (websockify, port) = websockify(&format!("{options}{}", certificate.display()));
-    assert_eq!(upgraded(&mut dial_from(7, port), &[]), 101);
+    assert_eq!(upgraded(&mut dial_from([127, 0, 0, 7], port), &[]), 101);
     // Closed without a word from it, and so before there is anything to shake hands about.
-    let mut silent = dial_from(8, port);
+    let mut silent = dial_from([127, 0, 0, 8], port);
     assert_eq!(read_to_end(&mut silent), b"");
     websockify
         .wait_for_log(&["INFO closed a connection: 127.0.0.8: none of those who may connect"]);
-    assert!(Caller::anonymous().call_over(dial_from(9, port)).is_err());
-    assert!(Caller::anonymous().call_over(dial_from(7, port)).is_ok());
+    assert!(Caller::anonymous().call_over(dial_from([127, 0, 0, 9], port)).is_err());
+    assert!(Caller::anonymous().call_over(dial_from([127, 0, 0, 7], port)).is_ok());
     // What a stranger says of himself is not heard either.
-    let mut stream = dial_from(9, port);
+    let mut stream = dial_from([127, 0, 0, 9], port);
     let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.7\r\n\r\n");
     assert_eq!(read_to_end(&mut stream), b"");
     assert_eq!(websockify.logged(&["session started"]).len(), 1);
@@ -90,40 +90,35 @@ fn a4_a_client_has_so_many_connections_and_others_have_theirs() {
     fs::write(&certificate, SERVERS.issue("localhost").pem()).unwrap();
     let options = "--max-connections-per-client=3 --cert=";
     let (websockify, port) = websockify(&format!("{options}{}", certificate.display()));
-    let half_open: Vec<_> = (0..2).map(|_| dial_from(7, port)).collect();
-    let mut session = dial_from(7, port);
+    let half_open: Vec<_> = (0..2).map(|_| dial_from([127, 0, 0, 7], port)).collect();
+    let mut session = dial_from([127, 0, 0, 7], port);
     assert_eq!(upgraded(&mut session, &[]), 101);
-    let mut many = dial_from(7, port);
-    let head = ask(
-        &mut many,
-        "/",
-        &[
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            "Sec-WebSocket-Version: 13",
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        ],
-    );
+    let mut many = dial_from([127, 0, 0, 7], port);
+    let head = ask(&mut many, "/", &UPGRADE);
     assert_eq!((head.status, head.header("retry-after")), (429, Some("10")));
     assert_eq!(head.header("connection"), Some("close"));
     assert_eq!(text_of(&read_to_end(&mut many)), "too many connections\n");
     websockify.wait_for_log(&["INFO refused a handshake: 127.0.0.7: too many connections (429 "]);
-    assert_eq!(ask(&mut dial_from(7, port), "/", &[]).status, 429, "a web request, too");
-    let mut caller = Caller::anonymous().call_over(dial_from(7, port)).unwrap();
+    assert_eq!(
+        ask(&mut dial_from([127, 0, 0, 7], port), "/", &[]).status,
+        429,
+        "a web request, too"
+    );
+    let mut caller = Caller::anonymous().call_over(dial_from([127, 0, 0, 7], port)).unwrap();
     assert_eq!(caller.upgrade(13, &[]), Ok(429));
     drop(caller);
-    assert_eq!(upgraded(&mut dial_from(8, port), &[]), 101, "another");
+    assert_eq!(upgraded(&mut dial_from([127, 0, 0, 8], port), &[]), 101, "another");
     // Three more are there to be told so, and no further one is.
-    let told: Vec<_> = (0..3).map(|_| dial_from(7, port)).collect();
+    let told: Vec<_> = (0..3).map(|_| dial_from([127, 0, 0, 7], port)).collect();
     wait_until("one that is closed at once", || {
-        let mut further = dial_from(7, port);
+        let mut further = dial_from([127, 0, 0, 7], port);
         further.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
         matches!(further.read(&mut [0]), Ok(0))
     });
     let closed = "INFO closed a connection: 127.0.0.7: far too many connections of one client";
     websockify.wait_for_log(&[closed]);
     drop((half_open, told));
-    wait_until("places again", || upgraded(&mut dial_from(7, port), &[]) == 101);
+    wait_until("places again", || upgraded(&mut dial_from([127, 0, 0, 7], port), &[]) == 101);
     drop(session);
 }
 
@@ -149,14 +144,14 @@ fn a4_clients_of_a_proxy_are_counted_each() {
         let mut held: Vec<TcpStream> = Vec::new();
         for last in [7, 8] {
             for status in [101, 101, 429] {
-                let mut stream = dial_from(last, port);
+                let mut stream = dial_from([127, 0, 0, last], port);
                 assert_eq!(upgraded(&mut stream, &[]), status, "{mode} {last}");
                 held.push(stream);
             }
         }
         websockify.wait_for_log(&["refused a handshake: 127.0.0.8: too many connections"]);
         held.clear();
-        wait_until("places again", || upgraded(&mut dial_from(7, port), &[]) == 101);
+        wait_until("places again", || upgraded(&mut dial_from([127, 0, 0, 7], port), &[]) == 101);
     }
 }
 
@@ -184,4 +179,79 @@ fn a4_an_ipv6_network_is_one_client() {
         assert_eq!(client.read(5), b"hello");
         assert_eq!(read_to_end(&mut connect(port)), b"");
     }
+}
+
+/// A4, A3: a proxy that may come itself lets nobody in whom it has not named; what it asks for itself, it can say.
+#[test]
+fn a4_whom_a_proxy_has_not_named_is_none_of_those_who_may_connect() {
+    let options = "--trusted-proxy=127.0.0.1 --allow-from=127.0.0.1";
+    let (_websockify, port) = websockify(options);
+    let named = "X-Forwarded-For: 127.0.0.1";
+    for (headers, status) in [
+        (&[][..], 403),
+        (&["X-Forwarded-For: x"], 403),
+        (&[named, named], 403),
+        (&["Forwarded: for=unknown"], 403),
+        (&[named], 101),
+    ] {
+        assert_eq!(upgraded(&mut connect(port), headers), status, "{headers:?}");
+    }
+    let (_websockify, port) = self::websockify(&format!("{options} --proxy-protocol"));
+    for (header, status) in [
+        (&b"PROXY UNKNOWN\r\n"[..], 403),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0", 403),
+        (b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", 101),
+        (b"PROXY TCP4 127.0.0.1 127.0.0.1 9 80\r\n", 101),
+    ] {
+        let mut stream = connect(port);
+        stream.write_all(header).unwrap();
+        assert_eq!(upgraded(&mut stream, &[]), status, "{header:?}");
+    }
+}
+
+/// A4, W4: who waits for the program is there.
+#[test]
+fn a4_a_client_that_is_held_counts() {
+    let (port, directory) = (free_port(), TempDir::new().unwrap());
+    let gate = directory.path().join("gate");
+    let websockify = Websockify::start(&format!(
+        "{port} --max-connections-per-client=1 --wrap-mode=respawn -- \
+         {Actor} bind {port} listen accept greet close-listener await {} exit 0",
+        gate.display()
+    ));
+    websockify.wait_until_open();
+    let mut served = Client::connect(port);
+    served.read_line();
+    let mut held = dial_from([127, 0, 0, 7], port);
+    assert_eq!(upgraded(&mut held, &[]), 101);
+    assert_eq!(upgraded(&mut dial_from([127, 0, 0, 7], port), &[]), 429);
+    assert_eq!(upgraded(&mut dial_from([127, 0, 0, 8], port), &[]), 101, "another is held too");
+    assert_eq!(websockify.logged(&["program started"]).len(), 1);
+    drop(held);
+    wait_until("a place again", || upgraded(&mut dial_from([127, 0, 0, 7], port), &[]) == 101);
+}
+
+/// A4: behind a proxy that names clients in requests, a file counts for its client until it is sent.
+#[test]
+fn a4_a_file_that_is_being_sent_counts_for_its_client() {
+    let directory = TempDir::new().unwrap();
+    let file = fs::File::create(directory.path().join("large")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    let (_websockify, port) = websockify(&format!(
+        "--trusted-proxy=127.0.0.1 --max-connections-per-client=1 --web={}",
+        directory.path().display()
+    ));
+    let status = |client: &str, path: &str| {
+        let mut stream = connect(port);
+        let head = ask(&mut stream, path, &[&format!("X-Forwarded-For: {client}")]);
+        (head.status, stream)
+    };
+    let (first, stream) = status("198.51.100.1", "/large");
+    assert_eq!(first, 200);
+    assert_eq!(status("198.51.100.1", "/large").0, 429);
+    assert_eq!(status("198.51.100.2", "/large").0, 200);
+    drop(stream);
+    wait_until("a place again", || status("198.51.100.1", "/none").0 == 404);
+    // One answer after the other, over one connection.
+    assert_eq!(status("198.51.100.1", "/none").0, 404);
 }

@@ -2,36 +2,17 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
-use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use super::{Proxy, nginx, websockify};
 use crate::support::{
-    Caller, Client, DEADLINE, SERVERS, Websockify, ask, free_port, has_ipv6, needs, read_to_end,
-    skip, text_of, wait_until,
+    Caller, Client, SERVERS, UPGRADE, Websockify, ask, dial_from, free_port, has_ipv6, needs,
+    read_to_end, skip, text_of, wait_until,
 };
-
-/// What a handshake has besides.
-pub(super) const UPGRADE: [&str; 5] = [
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    "Origin: http://x",
-];
-
-/// A connection to this port from an address of loopback, of which there are many.
-pub(super) fn dial_from(last: u8, port: u16) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
-    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    socket.into()
-}
 
 fn session(stream: TcpStream, port: u16) -> Client {
     Client::over(stream, (Ipv4Addr::LOCALHOST, port).into()).unwrap()
@@ -81,7 +62,7 @@ fn a3_haproxy_names_clients_by_proxy_headers() {
             "listen bridge\n mode tcp\n bind 127.0.0.1:{port}\n{v6} server one 127.0.0.1:{to} {word}\n"
         );
         let _haproxy = haproxy(directory.path(), &text, port);
-        let mut streams = vec![dial_from(7, port)];
+        let mut streams = vec![dial_from([127, 0, 0, 7], port)];
         if has_ipv6() {
             streams.push(TcpStream::connect(("::1", port)).unwrap());
         }
@@ -94,7 +75,7 @@ fn a3_haproxy_names_clients_by_proxy_headers() {
             number += 1;
             assert_named(&websockify, number, &address.to_string());
         }
-        let mut caller = Caller::anonymous().call_over(dial_from(8, port)).unwrap();
+        let mut caller = Caller::anonymous().call_over(dial_from([127, 0, 0, 8], port)).unwrap();
         assert_eq!(caller.upgrade(13, &[]), Ok(101));
         caller.exchange(b"hello");
         number += 1;
@@ -111,29 +92,32 @@ fn a3_haproxys_own_checks_are_no_client() {
         return;
     }
     let directory = TempDir::new().unwrap();
-    let options = "--trusted-proxy=127.0.0.1 --proxy-protocol --allow-from=127.0.0.7 \
-        --max-connections-per-client=1";
-    let (websockify, to) = websockify(&format!("{options} --web={}", directory.path().display()));
-    let (port, status) = (free_port(), free_port());
-    let text = format!(
-        "listen bridge\n mode http\n bind 127.0.0.1:{port}\n option httpchk\n timeout check 10s\n \
-         server one 127.0.0.1:{to} send-proxy-v2 check inter 100ms fall 9 rise 1\n\
-         frontend status\n mode http\n bind 127.0.0.1:{status}\n stats enable\n stats uri /\n"
-    );
-    let _haproxy = haproxy(directory.path(), &text, port);
-    let checked = || {
-        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, status)) else {
-            return String::new();
+    // In version 1 they name the proxy itself.
+    for (word, allowed) in [("send-proxy-v2", "127.0.0.7"), ("send-proxy", "127.0.0.0/29")] {
+        let options = "--trusted-proxy=127.0.0.1 --proxy-protocol --max-connections-per-client=1";
+        let web = directory.path().display();
+        let (websockify, to) = websockify(&format!("{options} --allow-from={allowed} --web={web}"));
+        let (port, status) = (free_port(), free_port());
+        let text = format!(
+            "listen bridge\n mode http\n bind 127.0.0.1:{port}\n option httpchk\n timeout check 10s\n \
+             server one 127.0.0.1:{to} {word} check inter 100ms fall 9 rise 1\n\
+             frontend status\n mode http\n bind 127.0.0.1:{status}\n stats enable\n stats uri /\n"
+        );
+        let _haproxy = haproxy(directory.path(), &text, port);
+        let checked = || {
+            let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, status)) else {
+                return String::new();
+            };
+            stream.write_all(b"GET /;csv HTTP/1.0\r\n\r\n").unwrap();
+            text_of(&read_to_end(&mut stream))
         };
-        stream.write_all(b"GET /;csv HTTP/1.0\r\n\r\n").unwrap();
-        text_of(&read_to_end(&mut stream))
-    };
-    wait_until("a check that is good", || checked().contains("L7OK,204"));
-    let client = session(dial_from(7, port), port);
-    assert_eq!(client.close().code, 1000);
-    websockify.wait_for_log(&["session ended: 1, 127.0.0.7:", " via 127.0.0.1:"]);
-    assert!(checked().contains("L7OK,204"));
-    assert_eq!(websockify.warnings(), Vec::<String>::new());
+        wait_until("a check that is good", || checked().contains("L7OK,204"));
+        let client = session(dial_from([127, 0, 0, 7], port), port);
+        assert_eq!(client.close().code, 1000);
+        websockify.wait_for_log(&["session ended: 1, 127.0.0.7:", " via 127.0.0.1:"]);
+        assert!(checked().contains("L7OK,204"), "{word}");
+        assert_eq!(websockify.warnings(), Vec::<String>::new());
+    }
 }
 
 /// A3: in HTTP mode, by the headers of each request, as HAProxy is told to set them.
@@ -157,7 +141,7 @@ fn a3_haproxy_names_clients_by_request_headers() {
              server one 127.0.0.1:{to}\n"
         );
         let _haproxy = haproxy(directory.path(), &text, port);
-        let mut stream = dial_from(7, port);
+        let mut stream = dial_from([127, 0, 0, 7], port);
         let address = stream.local_addr().unwrap();
         // What the client says itself is replaced.
         let headers: &[&str] = if directive.contains("Forwarded for") {
@@ -189,11 +173,14 @@ fn a3_who_hides_behind_haproxy_is_taken_for_it() {
          server one 127.0.0.1:{to}\n"
     );
     let _haproxy = haproxy(directory.path(), &text, port);
-    assert_eq!(upgraded(&mut dial_from(7, port), &["X-Forwarded-For: 198.51.100.1"]), 101);
+    assert_eq!(
+        upgraded(&mut dial_from([127, 0, 0, 7], port), &["X-Forwarded-For: 198.51.100.1"]),
+        101
+    );
     let started = websockify.wait_for_log(&["session started: 1, 127.0.0.1:"]);
     assert!(!started.contains(" via "), "{started}");
     websockify.wait_for_log(&["WARN", "127.0.0.1: its request has X-Forwarded-For more than once"]);
-    assert_eq!(upgraded(&mut dial_from(7, port), &[]), 101);
+    assert_eq!(upgraded(&mut dial_from([127, 0, 0, 7], port), &[]), 101);
     websockify.wait_for_log(&["session started: 2, 127.0.0.7 via 127.0.0.1:"]);
 }
 
@@ -219,7 +206,7 @@ fn a3_nginx_names_clients_by_request_headers() {
         let place = TempDir::new_in(directory.path()).unwrap();
         let (_nginx, port) = nginx(place.path(), to, &format!("{upgrade}{directive}"));
         for last in [7, 8] {
-            let mut stream = dial_from(last, port);
+            let mut stream = dial_from([127, 0, 0, last], port);
             assert_eq!(upgraded(&mut stream, &[header]), 101, "{directive}");
             drop(stream);
             number += 1;
@@ -259,11 +246,11 @@ fn a3_nginx_names_clients_by_proxy_headers() {
     command.arg("-e").arg(directory.path().join("error")).arg("-c").arg(&configuration);
     let _nginx = Proxy::start(&mut command);
     wait_until("nginx listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
-    let stream = dial_from(7, port);
+    let stream = dial_from([127, 0, 0, 7], port);
     let address = stream.local_addr().unwrap();
     assert_eq!(session(stream, port).close().code, 1000);
     assert_named(&websockify, 1, &address.to_string());
-    let mut caller = Caller::anonymous().call_over(dial_from(8, port)).unwrap();
+    let mut caller = Caller::anonymous().call_over(dial_from([127, 0, 0, 8], port)).unwrap();
     assert_eq!(caller.upgrade(13, &[]), Ok(101));
     websockify.wait_for_log(&["session started: 2, 127.0.0.8:", " via 127.0.0.1:", "tls 1.3"]);
 }
@@ -294,7 +281,7 @@ fn a3_apache_names_clients_by_request_headers() {
     for (number, (last, headers)) in
         [(7, &[][..]), (8, &["X-Forwarded-For: 198.51.100.1"][..])].into_iter().enumerate()
     {
-        let mut stream = dial_from(last, port);
+        let mut stream = dial_from([127, 0, 0, last], port);
         assert_eq!(upgraded(&mut stream, headers), 101);
         drop(stream);
         let number = u32::try_from(number + 1).unwrap();

@@ -40,6 +40,16 @@ fn table(row: Option<Row>, name: &str) -> PathBuf {
     path
 }
 
+/// Where a bridge connects from.
+pub(super) fn bridges() -> Sources {
+    Sources { second: 83, port: free_port() }
+}
+
+/// A file in which the fifth row is somebody's.
+pub(super) fn one_row(name: &str) -> PathBuf {
+    table(Some(v4(40007)), name)
+}
+
 fn told(program: &Path, ports: &HeldPorts, sources: Sources, table: &Path) -> Probe {
     let mut probe = preloaded(program, ports);
     let Sources { second, port } = sources;
@@ -61,7 +71,7 @@ fn a1_accept_and_getpeername_answer_as_the_kernel_does() {
                 Probe::new(program).script(&format!("{family} {} {CLIENT} {port}", free_port()));
             assert!(known.contains("errno 14 ") && known.contains("errno 22 "), "{known}");
             let ports = HeldPorts::new();
-            let sources = Sources { second: 83, port: free_port() };
+            let sources = bridges();
             let from = sources.address(5);
             let table = table(Some(v4(port)), "rows");
             let script = format!("{family} {} {} {}", ports.old, from.ip(), from.port());
@@ -91,7 +101,7 @@ fn a1_accept_and_getpeername_answer_as_the_kernel_does() {
 #[test]
 fn a1_a_connection_of_the_bridges_without_a_row_is_closed() {
     for program in programs() {
-        let sources = Sources { second: 83, port: free_port() };
+        let sources = bridges();
         let from = sources.address(5);
         for table in [table(None, "no-rows"), scratch("no-such-file"), {
             let short = scratch("short");
@@ -128,7 +138,7 @@ fn a1_a_socket_for_ipv6_alone_is_moved_where_clients_can_be_told_apart() {
     if !has_ipv6() {
         return;
     }
-    let sources = Sources { second: 83, port: free_port() };
+    let sources = bridges();
     let table = table(None, "of-nobody");
     for program in probes() {
         let ports = HeldPorts::new();
@@ -161,7 +171,7 @@ fn a1_a_socket_for_ipv6_alone_is_moved_where_clients_can_be_told_apart() {
 fn a1_no_other_system_call_is_made() {
     for program in programs() {
         let ports = HeldPorts::new();
-        let sources = Sources { second: 83, port: free_port() };
+        let sources = bridges();
         let from = sources.address(5);
         let table = table(Some(v4(40007)), "confined-rows");
         let script = format!("inet {} {} {} confined", ports.old, from.ip(), from.port());

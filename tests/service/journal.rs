@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::{
-    Actor, Client, DEADLINE, Process, WEBSOCKIFY, Websockify, echo_service, frame, free_port,
-    needs, needs_root, request, skip, text_of, wait_for, wait_until,
+    Actor, Client, DEADLINE, Process, SERVERS, UPGRADE, WEBSOCKIFY, Websockify, echo_service,
+    frame, free_port, needs, needs_root, request, skip, text_of, wait_for, wait_until,
 };
 
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
@@ -205,14 +205,8 @@ fn a5_sessions_have_a_field_for_each_who() {
         |_| {},
     );
     journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "listening on");
-    let headers = [
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        "Authorization: Basic YTpi",
-        "X-Forwarded-For: 198.51.100.1",
-    ];
+    let named = ["Authorization: Basic YTpi", "X-Forwarded-For: 198.51.100.1"];
+    let headers = [&UPGRADE[..], &named].concat();
     let (head, mut stream) = request(port, "/?token=desk-one", &headers);
     assert_eq!(head.status, 101);
     stream.write_all(&frame(0x82, b"hello")).unwrap();
@@ -232,6 +226,29 @@ fn a5_sessions_have_a_field_for_each_who() {
         }
         assert!(record.get("WEBSOCKIFY_PORT").is_none(), "the proxy has not said it: {record}");
     }
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// A5: who gets no session has come through a proxy as well, also where that was said before TLS.
+#[test]
+fn a5_refusals_name_the_proxy_in_the_journal() {
+    let Some(journal) = Journal::start() else { return };
+    let port = free_port();
+    let directory = tempfile::TempDir::new().unwrap();
+    let certificate = directory.path().join("self.pem");
+    std::fs::write(&certificate, SERVERS.issue("localhost").pem()).unwrap();
+    let options = format!("--cert={} --trusted-proxy=127.0.0.1", certificate.display());
+    let mut websockify =
+        journal.websockify(&format!("--journald {port} {options} --proxy-protocol a:1"), |_| {});
+    journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "listening on");
+    let mut proxy = crate::support::connect(port);
+    let via = proxy.local_addr().unwrap().to_string();
+    proxy.write_all(b"PROXY TCP4 198.51.100.1 203.0.113.1 9 80\r\n").unwrap();
+    // The head of a TLS record, and no handshake in it.
+    proxy.write_all(b"\x16\x03\x01\x00\x04....").unwrap();
+    let record = journal.wait_for(&["WEBSOCKIFY_CLIENT=198.51.100.1"], "TLS handshake failed");
+    assert_eq!(text(&record, "WEBSOCKIFY_VIA"), via);
+    assert_eq!(text(&record, "WEBSOCKIFY_PORT"), "9");
     assert_eq!(websockify.stop(), 0);
 }
 
@@ -382,13 +399,6 @@ fn d2_a_journald_that_is_restarted_is_found_again() {
     assert_eq!(websockify.stop(), 0);
 }
 
-const HANDSHAKE: &[&str] = &[
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-];
-
 /// W11: a journald that hangs holds up no session and not our end; what had no room is counted, and
 /// the others are not lost.
 #[test]
@@ -403,7 +413,7 @@ fn w11_a_journald_that_hangs_holds_up_nobody() {
     let sessions = 5000;
     let path = format!("/{}", "x".repeat(199));
     for _ in 0..sessions {
-        assert_eq!(request(port, &path, HANDSHAKE).0.status, 101);
+        assert_eq!(request(port, &path, &UPGRADE).0.status, 101);
     }
     let mut client = Client::connect(port);
     client.send("hello");
@@ -424,7 +434,7 @@ fn w11_a_journald_that_hangs_holds_up_nobody() {
 
     journal.signal_journald(Signal::SIGSTOP);
     for _ in 0..500 {
-        request(port, "/", HANDSHAKE);
+        request(port, "/", &UPGRADE);
     }
     assert_eq!(websockify.stop(), 0);
     assert_eq!(websockify.err.text(), "");

@@ -13,8 +13,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
 
 use crate::support::{
-    Actor, Client, DEADLINE, WEBSOCKIFY, Websockify, connect, echo_service, free_port, is_refused,
-    needs, uninterrupted, wait_for, wait_until,
+    Actor, Client, DEADLINE, UPGRADE, WEBSOCKIFY, Websockify, ask, connect, echo_service,
+    free_port, is_refused, needs, uninterrupted, wait_for, wait_until,
 };
 
 /// The service manager's ear (sd_notify(3)).
@@ -216,6 +216,25 @@ fn d4_a_socket_that_systemd_passes_takes_the_place_of_the_port() {
     }
     websockify.wait_for_log(&["listening on", &address]);
     assert!(is_refused(Ipv4Addr::LOCALHOST, other), "the passed socket alone");
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// D4, A3: behind the socket that systemd passes there may be a trusted proxy.
+#[test]
+fn d4_a3_a_trusted_proxy_names_clients_at_a_passed_socket() {
+    if !needs(&["systemd-socket-activate"]) {
+        return;
+    }
+    let (service, port) = (echo_service(), free_port());
+    let arguments = format!("{port} --trusted-proxy=127.0.0.1 {}", service.target());
+    let mut websockify = activated(&["-l", &format!("127.0.0.1:{port}")], &arguments);
+    for (number, client) in [(1, "198.51.100.1"), (2, "2001:db8::2")] {
+        let mut proxy = connect(port);
+        let via = proxy.local_addr().unwrap();
+        let named = format!("X-Forwarded-For: {client}");
+        assert_eq!(ask(&mut proxy, "/", &[&UPGRADE[..], &[&named]].concat()).status, 101);
+        websockify.wait_for_log(&[&format!("session started: {number}, {client} via {via} to ")]);
+    }
     assert_eq!(websockify.stop(), 0);
 }
 

@@ -2,18 +2,27 @@
 //! well-behaved client would do.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tokio_tungstenite::tungstenite::client::client;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
 use super::wait::{DEADLINE, wait_for};
+
+/// What the head of a handshake has besides a request's first lines.
+pub(crate) const UPGRADE: [&str; 4] = [
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+];
 
 /// A connection whose reads and writes have a deadline. With one, the kernel does not take up a call
 /// again that a signal has interrupted (signal(7)): a SIGCHLD interrupts any thread, whenever the one
@@ -219,6 +228,20 @@ pub(crate) fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream
+}
+
+/// The same from this address of the machine's; of loopback there are many.
+pub(crate) fn dial_from(source: impl Into<IpAddr>, port: u16) -> TcpStream {
+    let source: IpAddr = source.into();
+    let to = match source {
+        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        IpAddr::V6(_) => SocketAddr::new(source, port),
+    };
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.into()
 }
 
 /// A connection to a Unix socket, with a deadline on reads. What a `TcpStream` does is what any stream socket

@@ -25,7 +25,8 @@ mod websockify;
 pub(crate) use actor::{Actor, musl_actor, static_actor};
 pub(crate) use blessed::blessed;
 pub(crate) use client::{
-    Client, Head, ask, connect, connect_unix, read_to_end, request, uninterrupted,
+    Client, Head, UPGRADE, ask, connect, connect_unix, dial_from, read_to_end, request,
+    uninterrupted,
 };
 pub(crate) use frame::frame;
 pub(crate) use lan::Lan;

@@ -63,7 +63,8 @@ impl TlsServer {
         echo(StreamOwned::new(connection, socket));
     }
 
-    fn accept(&self, mut socket: TcpStream) -> Option<Encrypted> {
+    /// Shakes hands; none: the peer does not.
+    pub(crate) fn accept(&self, mut socket: TcpStream) -> Option<Encrypted> {
         let mut connection = ServerConnection::new(Arc::clone(&self.0)).unwrap();
         while connection.is_handshaking() {
             connection.complete_io(&mut socket).ok()?;

@@ -11,15 +11,9 @@ use tempfile::TempDir;
 
 use super::{bridge_in, directory, write};
 use crate::support::{
-    Authority, Caller, Websockify, echo_service, free_port, needs, request, wait_for,
+    Authority, Caller, UPGRADE, Websockify, echo_service, free_port, needs, request, wait_for,
 };
 
-const UPGRADE: [&str; 4] = [
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    "Sec-WebSocket-Version: 13",
-];
 /// `me:one` and `me:two`.
 const ONE: &str = "Authorization: Basic bWU6b25l";
 const TWO: &str = "Authorization: Basic bWU6dHdv";

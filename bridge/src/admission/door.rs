@@ -11,7 +11,7 @@ use crate::clients::{Clients, Standing};
 use crate::config::Config;
 use crate::net::Socket;
 use crate::network::Networks;
-use crate::peer::{Peer, PeerAddress};
+use crate::peer::{Peer, PeerAddress, Route};
 use crate::proxies::{Proxies, Word, read_header};
 use crate::proxy_header::Header;
 use crate::unadmitted::{self, NoSession};
@@ -51,12 +51,12 @@ impl Door {
     }
 
     /// Has a trusted proxy say whose its connection is.
-    /// `address` becomes the client's.
+    /// `route` becomes the client's.
     pub(crate) async fn introduced(
         &self,
         io: &mut Socket,
         proxy: Peer,
-        address: &mut PeerAddress,
+        route: &mut Route,
     ) -> Result<Peer, NoSession> {
         let mut peer = match read_header(io).await? {
             // Nobody's but its own: it only looks whether we are there.
@@ -64,7 +64,7 @@ impl Door {
             Header::Unknown => unnamed(proxy.address),
             Header::Client(client) => behind(client, proxy.address),
         };
-        *address = peer.address;
+        *route = peer.route();
         self.enter(&mut peer)?;
         Ok(peer)
     }
@@ -104,7 +104,10 @@ impl Door {
 
     /// Finds out how a client stands, and counts its connection.
     fn enter(&self, peer: &mut Peer) -> Result<(), NoSession> {
-        if self.allowed.as_ref().is_some_and(|allowed| !allowed.have(peer.address)) {
+        // Whom a proxy has not named is nobody, though the proxy itself may be allowed: a client can bring that about by
+        // a header that is malformed, or by having the proxy drop its own (`Connection: X-Forwarded-For`).
+        let may = |allowed: &Networks| !peer.is_unnamed && allowed.have(peer.address);
+        if !self.allowed.as_ref().is_none_or(may) {
             peer.standing = Standing::Stranger;
             return Ok(());
         }

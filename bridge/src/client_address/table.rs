@@ -7,7 +7,7 @@
 //! more, be it one that waits to be accepted, or one that the program has not closed. Rows are taken in
 //! turns, so that the question comes late. What the program has not accepted when its session is over is
 //! kept open: the kernel gives an orphan up after a time, resets it, and knows nothing of it from then on,
-//! while the program can still accept it and read its bytes.
+//! while the program can still accept it and read its bytes. `given_up` has the rows of those that are too many for that.
 //!
 //! The port is held as that of the program is: our sockets have `SO_REUSEPORT`, and the kernel lets no other
 //! user's be bound there, before, during and after a connection (socket(7)). So no user can have what stands in
@@ -18,7 +18,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::posix_fallocate;
 use socket2::{Domain, Socket, Type};
@@ -26,14 +26,16 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::given_up::{self, GivenUp};
+use super::kernel::{Answers, Kernel};
 use super::row::{LENGTH, ROWS, Row, Sources};
 use crate::net::{CONNECT, tune};
-use crate::sock_diag;
 
 /// The second byte of our addresses. Whoever else uses it has another port.
 const SECOND: u8 = 83;
 
-/// How many connections are kept that their program has not accepted. Beyond that, the row of one is given up.
+/// How many connections are kept that their program has not accepted. Beyond that, the row of one is given up for a
+/// time.
 const KEPT: usize = 1024;
 
 /// How often the kernel is asked whether a kept connection has been accepted: soon, then ever later.
@@ -48,7 +50,8 @@ const TRIES: usize = 1024;
 #[derive(Debug)]
 pub struct ClientTable {
     file: File,
-    sources: Sources,
+    pub(super) sources: Sources,
+    pub(super) kernel: Kernel,
     /// Holds the port.
     _held: Socket,
     rows: Mutex<Rows>,
@@ -61,19 +64,28 @@ struct Rows {
     last: u16,
     /// Of those that have been used.
     used: Vec<Use>,
+    given_up: GivenUp,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Use {
     is_open: bool,
-    /// Where its last connection went.
-    to: Option<SocketAddrV4>,
+    last: Option<Last>,
+}
+
+/// A row's last connection.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    to: SocketAddrV4,
+    /// When it was over, at our end.
+    over: Instant,
 }
 
 /// A row that a connection of ours has: until this is dropped no other gets it.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    table: Arc<ClientTable>,
+    /// None: it stays taken when this is dropped.
+    table: Option<Arc<ClientTable>>,
     row: u16,
 }
 
@@ -87,6 +99,10 @@ impl ClientTable {
     /// There is no room for the file, all of which is taken at once: a program that reads a page for which there
     /// is no room ends by SIGBUS. Or no port is free.
     pub fn new(file: File) -> io::Result<Arc<Self>> {
+        Self::made(file, Kernel::asked_of)
+    }
+
+    fn made(file: File, kernel: impl FnOnce(u16) -> Kernel) -> io::Result<Arc<Self>> {
         let length = Self::LENGTH.try_into().map_err(io::Error::other)?;
         posix_fallocate(&file, 0, length)?;
         let held = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -97,6 +113,7 @@ impl ClientTable {
         Ok(Arc::new(Self {
             file,
             sources: Sources { second: SECOND, port },
+            kernel: kernel(port),
             _held: held,
             rows: Mutex::default(),
             kept: Arc::new(Semaphore::new(KEPT)),
@@ -121,7 +138,7 @@ impl ClientTable {
         shown: impl Fn(u16) -> Row,
     ) -> io::Result<(TcpStream, Taken)> {
         for _ in 0..TRIES {
-            let taken = self.take(to)?;
+            let taken = self.take(to).await?;
             let row = taken.row;
             self.write(row, shown(row))?;
             match self.connect_from(row, to).await {
@@ -143,28 +160,39 @@ impl ClientTable {
     }
 
     /// The next row that no connection has.
-    fn take(self: &Arc<Self>, to: SocketAddrV4) -> io::Result<Taken> {
+    async fn take(self: &Arc<Self>, to: SocketAddrV4) -> io::Result<Taken> {
+        let began = Instant::now();
+        let mut answers = self.kernel.answers().await;
+        loop {
+            if let Some(row) = self.search(&answers, to) {
+                return Ok(Taken { table: Some(Arc::clone(self)), row });
+            }
+            if answers.are_after(began) {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            answers = self.kernel.answers_after(began).await?;
+        }
+    }
+
+    /// Takes the next row that is known to be free, if there is one among so many, for a connection to there.
+    fn search(&self, answers: &Answers, to: SocketAddrV4) -> Option<u16> {
         let mut asked = 0;
         for _ in 0..ROWS {
-            let Some((row, before)) = self.rows(|rows| rows.next(to)) else { continue };
-            let taken = Taken { table: Arc::clone(self), row };
-            let Some(before) = before else { return Ok(taken) };
-            if !self.can_be_met(before, row) {
-                return Ok(taken);
+            let Some((row, last)) = self.rows(Rows::next) else { continue };
+            let can_be_met = last.is_some_and(|last| {
+                answers.can_be_met(last.to.into(), self.sources.address(row).into(), last.over)
+            });
+            if !can_be_met {
+                self.rows(|rows| rows.of(row).last = Some(Last { to, over: Instant::now() }));
+                return Some(row);
             }
-            // Where it went is still what must be asked about.
-            self.rows(|rows| rows.used[usize::from(row)].to = Some(before));
+            self.rows(|rows| rows.of(row).is_open = false);
             asked += 1;
             if asked == TRIES {
                 break;
             }
         }
-        Err(io::ErrorKind::AddrInUse.into())
-    }
-
-    /// Whether the program can still meet the last connection of this row. No answer is as good as yes.
-    fn can_be_met(&self, to: SocketAddrV4, row: u16) -> bool {
-        sock_diag::can_be_met(to.into(), self.sources.address(row).into()).unwrap_or(true)
+        None
     }
 
     fn write(&self, row: u16, shown: Row) -> io::Result<()> {
@@ -173,6 +201,20 @@ impl ClientTable {
             to.copy_from_slice(&word.to_ne_bytes());
         }
         self.file.write_all_at(&bytes, (usize::from(row) * LENGTH) as u64)
+    }
+
+    /// This row, which was over then, may be another's, if the program cannot meet its last connection any more.
+    pub(super) fn free(&self, row: u16, over: Instant) {
+        self.rows(|rows| {
+            let row = rows.of(row);
+            row.is_open = false;
+            row.last.iter_mut().for_each(|last| last.over = over);
+        });
+    }
+
+    /// Those that are given up.
+    pub(super) fn given_up<T>(&self, deed: impl FnOnce(&mut GivenUp) -> T) -> T {
+        self.rows(|rows| deed(&mut rows.given_up))
     }
 
     fn rows<T>(&self, deed: impl FnOnce(&mut Rows) -> T) -> T {
@@ -185,37 +227,42 @@ fn is_taken(error: &io::Error) -> bool {
 }
 
 impl Rows {
-    /// The next one, if it is free here, and where its last connection went. The port that a client is
+    /// Takes the next one, if it is free here; and its last connection. The port that a client is
     /// shown with may be the row's number: so there is no row 0.
-    fn next(&mut self, to: SocketAddrV4) -> Option<(u16, Option<SocketAddrV4>)> {
+    fn next(&mut self) -> Option<(u16, Option<Last>)> {
         self.last = self.last.checked_add(1).unwrap_or(1);
         let at = usize::from(self.last);
         if self.used.len() <= at {
-            self.used.resize(at + 1, Use { is_open: false, to: None });
+            self.used.resize(at + 1, Use { is_open: false, last: None });
         }
         let row = &mut self.used[at];
         if row.is_open {
             return None;
         }
-        let before = row.to.replace(to);
         row.is_open = true;
-        Some((self.last, before))
+        Some((self.last, row.last))
+    }
+
+    /// One that has been used.
+    fn of(&mut self, row: u16) -> &mut Use {
+        &mut self.used[usize::from(row)]
     }
 }
 
 impl Taken {
     /// Keeps a connection that is over until its program has accepted it, or closed its listener; its row too.
-    pub(crate) fn keep(self, connection: impl Send + 'static, to: SocketAddr) {
-        let Ok(permit) = Arc::clone(&self.table.kept).try_acquire_owned() else {
-            // It is nobody's from now on.
-            std::mem::forget(self);
-            return;
+    pub(crate) fn keep(mut self, connection: impl Send + 'static, to: SocketAddr) {
+        let Some(table) = self.table.clone() else { return };
+        let Ok(permit) = Arc::clone(&table.kept).try_acquire_owned() else {
+            drop(connection);
+            self.table = None;
+            return given_up::give_up(&table, self.row, to);
         };
         tokio::spawn(async move {
-            let ours = self.table.sources.address(self.row).into();
+            let ours = table.sources.address(self.row).into();
             let mut wait = SOON;
             loop {
-                match sock_diag::accepted(to, ours) {
+                match table.kernel.accepted(to, ours).await {
                     Ok(true) => break,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                     Ok(false) | Err(_) => {}
@@ -230,7 +277,9 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.table.rows(|rows| rows.used[usize::from(self.row)].is_open = false);
+        if let Some(table) = &self.table {
+            table.free(self.row, Instant::now());
+        }
     }
 }
 
@@ -249,11 +298,20 @@ mod tests {
 
     use super::*;
     use crate::skip::skip_even_in_ci;
+    use crate::sock_diag;
 
     fn table() -> (Arc<ClientTable>, File) {
-        let file = tempfile::tempfile().expect("a file");
-        (ClientTable::new(file.try_clone().expect("a descriptor")).expect("room"), file)
+        table_by(Kernel::asked_of)
     }
+
+    fn table_by(kernel: fn(u16) -> Kernel) -> (Arc<ClientTable>, File) {
+        let file = tempfile::tempfile().expect("a file");
+        let table = ClientTable::made(file.try_clone().expect("a descriptor"), kernel);
+        (table.expect("room"), file)
+    }
+
+    /// Whichever way the kernel is asked.
+    const WAYS: [fn(u16) -> Kernel; 2] = [Kernel::asked_of, Kernel::read_of];
 
     fn program() -> (TcpListener, SocketAddrV4) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -283,25 +341,30 @@ mod tests {
 
     #[tokio::test]
     async fn a1_a_row_is_nobody_elses_while_the_program_can_meet_its_connection() {
-        let ((table, _file), (listener, to)) = (table(), program());
-        let (stream, first) = connect(&table, 0, to).await;
-        assert_eq!(first.row, 1);
-        let (_, second) = connect(&table, 0, to).await;
-        assert_eq!(second.row, 2, "the first is open");
-        drop(second);
-        // Over, and in the queue.
-        drop((stream, first));
-        let (_kept, third) = connect(&table, 0, to).await;
-        assert_eq!(third.row, 3, "the first two are queued");
-        let (first, _) = listener.accept().expect("the first");
-        assert_eq!(row_of(&table, &first), Some(1));
-        let (second, _) = listener.accept().expect("the second");
-        let (_, fourth) = connect(&table, 0, to).await;
-        assert_eq!(fourth.row, 4, "the program has them open");
-        drop((first, second));
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        while connect(&table, 0, to).await.1.row != 1 {
-            assert!(std::time::Instant::now() < deadline, "the first is free again");
+        for kernel in WAYS {
+            let ((table, _file), (listener, to)) = (table_by(kernel), program());
+            let (stream, first) = connect(&table, 0, to).await;
+            assert_eq!(first.row, 1);
+            let (_, second) = connect(&table, 0, to).await;
+            assert_eq!(second.row, 2, "the first is open");
+            drop(second);
+            // Over, and in the queue.
+            drop((stream, first));
+            let (_kept, third) = connect(&table, 0, to).await;
+            assert_eq!(third.row, 3, "the first two are queued");
+            let (first, _) = listener.accept().expect("the first");
+            assert_eq!(row_of(&table, &first), Some(1));
+            let (second, _) = listener.accept().expect("the second");
+            let (_, fourth) = connect(&table, 0, to).await;
+            assert_eq!(fourth.row, 4, "the program has them open");
+            drop((first, second));
+            let deadline = std::time::Instant::now() + Duration::from_secs(20);
+            // Nobody has to ask anew while there are other rows.
+            while table.kernel.answers_after(Instant::now()).await.is_err()
+                || connect(&table, 0, to).await.1.row != 1
+            {
+                assert!(std::time::Instant::now() < deadline, "the first is free again");
+            }
         }
     }
 
@@ -349,15 +412,59 @@ mod tests {
         timeout(Duration::from_secs(20), is_free).await.expect("let go");
     }
 
-    /// Beyond what is kept, the row is given up: nobody else is ever shown there.
+    /// Beyond what is kept a row is given up: nobody else is shown there before the program has accepted what waits,
+    /// though the kernel has forgotten that.
     #[tokio::test]
-    async fn a1_who_is_not_kept_has_the_last_word_of_its_row() {
-        let ((table, _file), (_listener, to)) = (table(), program());
-        let _all = table.kept.try_acquire_many(KEPT.try_into().expect("a number")).expect("all");
+    async fn a1_who_is_not_kept_has_its_row_until_the_program_cannot_meet_it() {
+        for kernel in WAYS {
+            let ((table, _file), (listener, to)) = (table_by(kernel), program());
+            let all = table.kept.try_acquire_many(KEPT.try_into().expect("a number"));
+            let _all = all.expect("all");
+            for reset in [false, true] {
+                let (stream, taken) = connect(&table, 0, to).await;
+                let (row, ours) = (taken.row, table.sources.address(taken.row));
+                if reset {
+                    stream.set_zero_linger().expect("an option");
+                }
+                taken.keep(stream, to.into());
+                assert_eq!(given_up::number(&table), 1);
+                let is_known = sock_diag::can_be_met(to.into(), ours.into()).expect("an answer");
+                assert_eq!(is_known, !reset);
+                given_up::look(&table).await;
+                assert_eq!(given_up::number(&table), 1, "it waits");
+                assert_ne!(connect(&table, row - 1, to).await.1.row, row);
+                // That, and the other which has come in its place.
+                let [(accepted, from), _other] =
+                    [(); 2].map(|()| listener.accept().expect("accepted"));
+                assert_eq!(from, ours.into());
+                given_up::look(&table).await;
+                assert_eq!(given_up::number(&table), 0, "it was accepted");
+                let next = connect(&table, row - 1, to).await;
+                assert_eq!(
+                    next.1.row == row,
+                    reset,
+                    "the program has it open, if it is no more than that"
+                );
+                drop((accepted, listener.accept().expect("the last")));
+            }
+        }
+    }
+
+    /// Its daemon ends, and with it what waits.
+    #[tokio::test]
+    async fn a1_who_is_given_up_is_free_when_nobody_listens() {
+        let ((table, _file), (listener, to)) = (table(), program());
+        let all = table.kept.try_acquire_many(KEPT.try_into().expect("a number"));
+        let _all = all.expect("all");
         let (stream, taken) = connect(&table, 0, to).await;
         taken.keep(stream, to.into());
-        assert_eq!(connect(&table, 0, to).await.1.row, 2);
-        assert!(table.rows(|rows| rows.used[1].is_open));
+        drop(listener);
+        let is_free = async {
+            while table.rows(|rows| rows.of(1).is_open) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), is_free).await.expect("it comes back by itself");
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! limits (L2) are here.
 
 mod cached;
+mod counted;
 mod deadline;
 pub(crate) mod files;
 pub(crate) mod first;
@@ -20,8 +21,8 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 
-use ::http::Request;
 use ::http::request::Parts;
+use ::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -29,6 +30,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
+use tracing::field::display;
 
 use crate::admission::{Admission, Refusal, Ticket};
 use crate::client::DRAIN;
@@ -40,6 +42,7 @@ use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::stream::Stream;
 use crate::unadmitted::{self, NoSession};
 use crate::ws::{NoUpgrade, Upgrade};
+use counted::Counted;
 use deadline::Deadline;
 use first::First;
 use metered::{Activity, Metered};
@@ -178,10 +181,10 @@ struct Reception<'a> {
 }
 
 /// An answer under way.
-type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send + 'a>>;
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response<Counted>, Infallible>> + Send + 'a>>;
 
 impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
-    type Response = Reply;
+    type Response = Response<Counted>;
     type Error = Infallible;
     type Future = Answer<'r>;
 
@@ -193,8 +196,12 @@ impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
         let upgrade =
             if host::is_good(&head) { Upgrade::from_head(&head) } else { Err(NoUpgrade::Host) };
         match upgrade {
-            Err(NoUpgrade::WebRequest) => Box::pin(reception.web_request(head, asker)),
-            upgrade => Box::pin(reception.handshake(head, upgrade, asker)),
+            Err(NoUpgrade::WebRequest) => {
+                Box::pin(counted(reception.web_request(head, Arc::clone(&asker)), asker))
+            }
+            upgrade => {
+                Box::pin(counted(reception.handshake(head, upgrade, Arc::clone(&asker)), asker))
+            }
         }
     }
 }
@@ -205,10 +212,10 @@ impl Reception<'_> {
         head: Parts,
         upgrade: Result<Upgrade, NoUpgrade>,
         asker: Arc<Peer>,
-    ) -> Result<Reply, Infallible> {
+    ) -> Reply {
         match self.admit(&head, upgrade, &asker).await {
-            Ok(reply) => Ok(reply),
-            Err(refusal) => Ok(refuse(&head, refusal, &asker).await),
+            Ok(reply) => reply,
+            Err(refusal) => refuse(&head, refusal, &asker).await,
         }
     }
 
@@ -241,12 +248,12 @@ impl Reception<'_> {
     }
 
     /// Answers a request that wants no session.
-    async fn web_request(&self, head: Parts, asker: Arc<Peer>) -> Result<Reply, Infallible> {
+    async fn web_request(&self, head: Parts, asker: Arc<Peer>) -> Reply {
         if let Err(refusal) = self.admission.admit_web_request(&head, &asker).await {
-            return Ok(refuse(&head, refusal, &asker).await);
+            return refuse(&head, refusal, &asker).await;
         }
         let (method, uri) = (head.method.clone(), head.uri.clone());
-        let client = asker.address.client();
+        let (client, via) = (asker.address.client(), asker.via.as_deref().map(display));
         let reply = match self.web {
             Some(root) => files::answer(root, self.private, head).await,
             None => reply::refusal(NoUpgrade::WebRequest.into()),
@@ -255,13 +262,21 @@ impl Reception<'_> {
         let status = reply.status().as_u16();
         debug!(
             %client,
+            via,
             %method,
             path = &*path,
             status,
             "web request: {client}, {method} {path:?}, {status}"
         );
-        Ok(reply)
+        reply
     }
+}
+
+async fn counted(
+    reply: impl Future<Output = Reply>,
+    asker: Arc<Peer>,
+) -> Result<Response<Counted>, Infallible> {
+    Ok(reply.await.map(|body| Counted::new(body, asker)))
 }
 
 /// Says so in the log at once, whenever the client is answered, and whether it waits for that or not.

@@ -39,6 +39,7 @@ impl From<InetResponseHeader> for Socket {
             state: found.state,
             inode: found.inode,
             uid: found.uid,
+            unread: found.recv_queue,
         }
     }
 }

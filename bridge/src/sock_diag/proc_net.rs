@@ -34,6 +34,7 @@ impl From<TcpNetEntry> for Socket {
             // The kernel counts them in 32 bits.
             inode: u32::try_from(entry.inode).unwrap_or(u32::MAX),
             uid: entry.uid,
+            unread: entry.rx_queue,
         }
     }
 }

@@ -111,7 +111,7 @@ impl Preload {
     }
 
     pub(super) fn look(&mut self, instance: &[Process]) {
-        self.lost.look(instance, self.library.path());
+        self.lost.look(instance, self.library.path(), self.instead());
     }
 
     pub(super) fn out_of_reach(&self, command: &[OsString]) -> Option<String> {
@@ -119,10 +119,16 @@ impl Preload {
     }
 
     /// What a program that ended without a word may have started.
-    pub(super) fn advice(executable: &Executable) -> Option<&'static str> {
-        environment::starts_others(executable).then_some(
-            "if it starts a program that is statically linked, or in Go, use --rebind-engine=seccomp",
-        )
+    pub(super) fn advice(&self, executable: &Executable) -> Option<String> {
+        let instead = self.instead();
+        environment::starts_others(executable).then(|| {
+            format!("if it starts a program that is statically linked, or in Go, {instead}")
+        })
+    }
+
+    /// What reaches a program that rebind.so does not.
+    fn instead(&self) -> &'static str {
+        self.clients.as_ref().map_or("use --rebind-engine=seccomp", |clients| clients.instead())
     }
 
     pub(super) fn keep(&mut self) {

@@ -57,6 +57,21 @@ impl Clients {
         self.told.option
     }
 
+    /// What to use for a program that this does not reach, as the other engine excludes it.
+    pub(super) fn instead(&self) -> &'static str {
+        match (self.told.option, self.told.access) {
+            ("--program-access=bridge", _) => {
+                "use --rebind-engine=seccomp without --program-access=bridge"
+            }
+            (_, ProgramAccess::Anyone) => {
+                "use --rebind-engine=seccomp with --client-address=loopback"
+            }
+            (_, ProgramAccess::Bridge) => {
+                "use --rebind-engine=seccomp with --client-address=loopback and without --program-access=bridge"
+            }
+        }
+    }
+
     /// What `rebind.so` is told of it.
     pub(super) fn value(&self) -> OsString {
         let (second, port) = self.table.sources();

@@ -22,10 +22,10 @@ pub(super) struct LostEnvironment {
 }
 
 impl LostEnvironment {
-    /// Looks, until one has been seen.
-    pub(super) fn look(&mut self, instance: &[Process], library: &Path) {
+    /// Looks, until one has been seen; `instead` is what to use where this engine does not reach.
+    pub(super) fn look(&mut self, instance: &[Process], library: &Path, instead: &str) {
         if self.unreached.is_none() {
-            self.unreached = instance.iter().find_map(unreached);
+            self.unreached = instance.iter().find_map(|process| unreached(process, instead));
         }
         if self.bare.is_none() {
             let bare = instance.iter().find(|process| is_bare(process, library));
@@ -65,11 +65,11 @@ fn is_bare(process: &Process, library: &Path) -> bool {
 }
 
 /// What it is, if rebind.so cannot be loaded into it, and what is to be done, if that is known.
-fn unreached(process: &Process) -> Option<String> {
+fn unreached(process: &Process, instead: &str) -> Option<String> {
     let path = format!("/proc/{}/exe", process.pid);
     let executable = executable::find(OsStr::new(&path), None).ok()??;
     let obstacle = obstacle::in_image_of(&executable)?;
-    let advice = if obstacle.is_of_preloading() { ": use --rebind-engine=seccomp" } else { "" };
+    let advice = obstacle.is_of_preloading().then(|| format!(": {instead}")).unwrap_or_default();
     Some(format!("{process} {}{advice}", obstacle.cause()))
 }
 

@@ -1,0 +1,117 @@
+//! How the kernel is asked which connections of our port a program can meet: each question by itself, which takes some
+//! microseconds, or where sock_diag(7) is refused of one reading of proc(5) for all. Knows no row.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::task::spawn_blocking;
+
+use crate::sock_diag::{self, Reading, Readings};
+
+/// Whom to ask.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    readings: Readings,
+    /// For tests: as if sock_diag was refused.
+    is_refused: bool,
+}
+
+/// What is known without waiting.
+pub(super) enum Answers {
+    /// The kernel answers at once.
+    Each,
+    /// What was so at one time, if it has been read.
+    Of(Option<Arc<Reading>>),
+}
+
+impl Kernel {
+    /// About the connections of this port of ours.
+    pub(super) fn asked_of(port: u16) -> Self {
+        Self { readings: Readings::of(port), is_refused: false }
+    }
+
+    #[cfg(test)]
+    pub(super) fn read_of(port: u16) -> Self {
+        Self { is_refused: true, ..Self::asked_of(port) }
+    }
+
+    /// What is known by now.
+    pub(super) async fn answers(&self) -> Answers {
+        if self.answers_each() { Answers::Each } else { Answers::Of(self.readings.last().await) }
+    }
+
+    /// What is known after this time.
+    pub(super) async fn answers_after(&self, time: Instant) -> io::Result<Answers> {
+        if self.answers_each() {
+            return Ok(Answers::Each);
+        }
+        Ok(Answers::Of(Some(self.readings.after(time).await?)))
+    }
+
+    /// As [`sock_diag::accepted`].
+    pub(super) async fn accepted(&self, target: SocketAddr, ours: SocketAddr) -> io::Result<bool> {
+        if self.answers_each() {
+            return sock_diag::accepted(target, ours);
+        }
+        self.readings.after(Instant::now()).await?.accepted(target, ours)
+    }
+
+    /// Which of these connections, from us to where they go, have been accepted or are not known; in their order.
+    pub(super) async fn are_not_queued(&self, all: Vec<(SocketAddr, SocketAddr)>) -> Vec<bool> {
+        let is_it = |accepted: io::Result<bool>| match accepted {
+            Ok(is_accepted) => is_accepted,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        let number = all.len();
+        let answers = if self.answers_each() {
+            let ask = move || {
+                all.iter().map(|(ours, to)| sock_diag::accepted(*to, *ours)).map(is_it).collect()
+            };
+            spawn_blocking(ask).await.ok()
+        } else {
+            let reading = self.readings.after(Instant::now()).await.ok();
+            reading.map(|read| {
+                all.iter().map(|(ours, to)| read.accepted(*to, *ours)).map(is_it).collect()
+            })
+        };
+        answers.unwrap_or_else(|| vec![false; number])
+    }
+
+    /// Whether a connection to this port waits to be accepted. No answer is as good as yes.
+    pub(super) async fn is_anybody_waiting(&self, port: u16) -> bool {
+        let answer = if self.answers_each() {
+            sock_diag::is_anybody_waiting(port)
+        } else {
+            let reading = self.readings.after(Instant::now()).await;
+            reading.map(|reading| reading.is_anybody_waiting(port))
+        };
+        answer.unwrap_or(true)
+    }
+
+    fn answers_each(&self) -> bool {
+        !self.is_refused && sock_diag::answers().unwrap_or(true)
+    }
+}
+
+impl Answers {
+    /// Whether `target` can meet the connection from `ours`, which was over at our end at this time. No answer is as
+    /// good as yes.
+    pub(super) fn can_be_met(&self, target: SocketAddr, ours: SocketAddr, over: Instant) -> bool {
+        match self {
+            Self::Each => sock_diag::can_be_met(target, ours).unwrap_or(true),
+            // What is read before may have nothing of it yet.
+            Self::Of(Some(reading)) if reading.is_after(over) => reading.can_be_met(target, ours),
+            Self::Of(_) => true,
+        }
+    }
+
+    /// Whether nothing later is known.
+    pub(super) fn are_after(&self, time: Instant) -> bool {
+        match self {
+            Self::Each => true,
+            Self::Of(reading) => reading.as_ref().is_some_and(|reading| reading.is_after(time)),
+        }
+    }
+}

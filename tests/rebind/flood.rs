@@ -1,0 +1,52 @@
+//! How long a program is held by strangers who knock without end (A6).
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use super::names;
+use super::peers::{bridges, one_row};
+use super::probe::{HeldPorts, compile, compiler, preloaded};
+
+const FLOOD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rebind/flood.c");
+
+fn programs() -> &'static [PathBuf] {
+    static PROGRAMS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
+        let build = |cc| {
+            let name = format!("flood-{cc}");
+            // Its close() is to be that of rebind.so, too.
+            let words = ["-pthread", "-rdynamic", FLOOD].map(AsRef::as_ref);
+            Some(compile(compiler(cc)?, &name, &words))
+        };
+        ["gcc", "musl-gcc"].into_iter().filter_map(build).collect()
+    });
+    &PROGRAMS
+}
+
+/// A6: where each stranger who is closed brings the next, `accept` answers after those who were there; who watches the
+/// socket is told of the rest, also by an edge-triggered epoll. Who wants to wait waits.
+#[test]
+fn a6_a_flood_of_strangers_holds_nobody_who_does_not_want_to_wait() {
+    for program in programs() {
+        for (how, expected) in [
+            ("edge", SEEN.replace("HOW", "edge").replace("ERROR", "EAGAIN")),
+            ("level", SEEN.replace("HOW", "level").replace("ERROR", "EAGAIN")),
+            ("select", SEEN.replace("HOW", "select").replace("ERROR", "EINTR")),
+            ("timeout", "timeout: EINTR, 3 closed\n".into()),
+            ("blocking", "blocking: accepted, 1000 closed\n".into()),
+        ] {
+            let (ports, sources) = (HeldPorts::new(), bridges());
+            let (from, table) = (sources.address(5), one_row(&format!("flood-{how}")));
+            let mut probe = preloaded(program, &ports);
+            let told = format!("{} {} bridge {}", sources.second, sources.port, table.display());
+            probe.0.env(names::CLIENTS, told);
+            let script = format!("{how} {} {} {}", ports.old, from.ip(), from.port());
+            assert_eq!(probe.script(&script), expected, "{how}");
+            fs::remove_file(table).unwrap();
+        }
+    }
+}
+
+/// Three were there, and a fourth came before the first was closed.
+const SEEN: &str = "HOW: ERROR, 5 closed\ntold again: 1\nthe rest: ERROR, 3 closed\ntold again: 1\n\
+                    a client: accepted, 0 closed\n";
