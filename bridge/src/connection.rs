@@ -18,7 +18,7 @@ use crate::peer::{Peer, PeerAddress};
 use crate::record::Recordings;
 use crate::redact;
 use crate::session::{self, Outbound};
-use crate::shutdown::{Shutdown, ShutdownWatch};
+use crate::shutdown::ShutdownWatch;
 use crate::stream::Stream;
 use crate::tap::Tap;
 use crate::tls::{self, Failure};
@@ -94,7 +94,7 @@ async fn receive(
     let Config { head_timeout, access, .. } = &*shared.config;
     let door = &shared.admission.door;
     let accepted = tokio::select! {
-        () = shutdown.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
+        () = shutdown.turned_away() => return Err(NoSession::NoMore),
         accepted = timeout_at(
             began + *head_timeout,
             accept(io, peer, address, access, door),
@@ -138,6 +138,7 @@ mod tests {
     use super::*;
     use crate::destination::Address;
     use crate::net::Lookups;
+    use crate::shutdown::Shutdown;
     use std::time::Duration;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::watch;
@@ -154,6 +155,7 @@ mod tests {
             run_once: false,
             timeout: None,
             idle_timeout: None,
+            open_sessions: watch::Sender::default(),
             upkeep: crate::config::Upkeep::default(),
             access: crate::config::Access::default(),
             record: None,

@@ -158,11 +158,22 @@ impl Bridge {
             Shutdown::Run => {}
             // Our own, of a limit that has run out.
             Shutdown::NoMore if self.ending.is_some() => {}
-            Shutdown::NoMore | Shutdown::Drain => self.stop_accepting(Outcome::Shutdown),
+            Shutdown::Drain => self.drain(),
+            Shutdown::NoMore | Shutdown::Finish => self.stop_accepting(Outcome::Shutdown),
             Shutdown::Now => {
                 self.cut_off.get_or_insert(Instant::now() + CUT_OFF);
                 self.stop_accepting(Outcome::Shutdown);
             }
+        }
+    }
+
+    /// Whoever comes from now on is refused by the kernel, and whoever has come is told so.
+    fn drain(&mut self) {
+        self.shared.book.close();
+        let listeners = std::mem::take(&mut self.listeners);
+        self.stop_accepting(Outcome::Shutdown);
+        for (io, address) in listeners.into_iter().flat_map(Accepting::close) {
+            self.attend(io, address);
         }
     }
 
@@ -179,6 +190,11 @@ impl Bridge {
     }
 
     fn count_sessions(&mut self) {
+        let open = self.shared.book.count();
+        self.shared.config.open_sessions.send_if_modified(|told| {
+            let before = std::mem::replace(told, open);
+            before != open
+        });
         if self.ending.is_some() {
             return;
         }

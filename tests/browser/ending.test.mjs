@@ -86,7 +86,7 @@ test("H4: websockify is killed: tried again by itself, then given up", { skip },
   // In the terminal it stays; the notice goes on to the first retry's words in a second.
   await seen(page, /^— The connection to .* was lost\. —$/);
   await passPauses(page, /Gave up/);
-  await closed(page, /Nothing answers at .* Gave up after 5 attempts;/);
+  await closed(page, /Nothing answers at .* Gave up after 8 attempts;/);
   await page.clock.fastForward(3_600_000);
   await closed(page, /Gave up/);
   await guestbook(t, port);
