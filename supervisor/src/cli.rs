@@ -160,7 +160,7 @@ pub(crate) struct Args {
     )]
     pub(crate) idle_timeout: String,
 
-    /// Leave sessions so long when stopped
+    /// Let sessions go on so long when stopped
     #[arg(
         long,
         allow_negative_numbers = true,

@@ -155,6 +155,25 @@ mod tests {
 
     use super::*;
 
+    /// O1: whoever waits is there to be answered, and whoever comes then is refused; of a socket that is another's
+    /// nobody is taken.
+    #[tokio::test]
+    async fn o1_a_queue_is_taken_out_when_its_socket_is_closed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let copy = listener.try_clone().unwrap();
+        let clients: Vec<_> =
+            (0..50).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let lent = Listener::Lent(Box::new(copy.into()));
+        assert!(Accepting::begin(lent).unwrap().close().is_empty());
+        let queued = Accepting::begin(listener.into()).unwrap().close();
+        assert_eq!(queued.len(), clients.len());
+        for ((_, address), client) in queued.iter().zip(&clients) {
+            assert_eq!(*address, client.local_addr().unwrap().into());
+        }
+        assert!(std::net::TcpStream::connect(address).is_err());
+    }
+
     /// U3: who connects cannot say that somebody else does.
     #[tokio::test]
     async fn u3_a_unix_client_is_its_user_and_process() {

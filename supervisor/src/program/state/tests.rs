@@ -117,72 +117,73 @@ fn every_event() -> Vec<(&'static str, Event)> {
     ]
 }
 
+// The columns: spawn failed, listening, gone, 0/nobody, 0/idle, 0/listener, 1/nobody, 1/idle, 1/listener,
+// interrupted, daemon ended, tree empty, bridge ended, deadline, stop, drain.
+const EXIT: &str = "
+    starting first  | stopping listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
+    starting        | backoff listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
+    silent          | backoff listening . finishing settling finishing finishing finishing finishing stopping . . stopping . stopping stopping
+    listening       | . = = finishing finishing finishing finishing finishing finishing stopping . . stopping . stopping stopping
+    settling        | . finishing . . . . . . . stopping . finishing stopping finishing stopping stopping
+    daemonized      | . = = . . . . . . stopping finishing . stopping . stopping stopping
+    backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
+    gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
+    finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
+    draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
+    draining daemon | = . . = = = = = = stopping = . stopping stopping stopping .
+    draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
+    stopping        | . . . . . . . . . . . = = = = .
+    bridge ended    | . . . . . . . . . . . ended . = = .
+    killing         | . . . . . . . . . . . = = ended = .
+    tree empty      | . . . . . . . . . . . . ended ended ended .
+    leaving         | . . . . . . . . . . . . ended . ended .
+    ended           | . . . . . . . . . . . . . . . .";
+const IGNORE: &str = "
+    starting first  | stopping listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
+    starting        | backoff listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
+    silent          | backoff listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping . stopping stopping
+    listening       | . = = gone gone daemonized gone gone daemonized stopping . . stopping . stopping stopping
+    settling        | . daemonized . . . . . . . stopping . finishing stopping finishing stopping stopping
+    daemonized      | . = = . . . . . . stopping gone . ended . leaving leaving
+    backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
+    gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
+    finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
+    draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
+    draining daemon | = . . = = = = = = stopping = . ended leaving leaving .
+    draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
+    stopping        | . . . . . . . . . . . = = = = .
+    bridge ended    | . . . . . . . . . . . ended . = = .
+    killing         | . . . . . . . . . . . = = ended = .
+    tree empty      | . . . . . . . . . . . . ended ended ended .
+    leaving         | . . . . . . . . . . . . ended . ended .
+    ended           | . . . . . . . . . . . . . . . .";
+const RESPAWN: &str = "
+    starting first  | stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
+    starting        | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
+    silent          | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
+    listening       | . = = backoff backoff daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
+    settling        | . daemonized . . . . . . . stopping . backoff stopping backoff stopping stopping
+    daemonized      | . = = . . . . . . stopping backoff . stopping . stopping stopping
+    backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
+    gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
+    finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
+    draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
+    draining daemon | = . . = = = = = = stopping = . stopping stopping stopping .
+    draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
+    stopping        | . . . . . . . . . . . = = = = .
+    bridge ended    | . . . . . . . . . . . ended . = = .
+    killing         | . . . . . . . . . . . = = ended = .
+    tree empty      | . . . . . . . . . . . . ended ended ended .
+    leaving         | . . . . . . . . . . . . ended . ended .
+    ended           | . . . . . . . . . . . . . . . .";
+
 /// The whole table, mode by mode: a line a state, a column an event. `.` is "nothing changes and
 /// nothing is done"; `=` is "the same state, but something is done or noted".
 #[test]
 fn every_state_and_event() {
-    // spawn failed, listening, gone, 0/nobody, 0/idle, 0/listener, 1/nobody, 1/idle, 1/listener,
-    // interrupted, daemon ended, tree empty, bridge ended, deadline, stop, drain
-    let exit = "
-        starting first  | stopping listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
-        starting        | backoff listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
-        silent          | backoff listening . finishing settling finishing finishing finishing finishing stopping . . stopping . stopping stopping
-        listening       | . = = finishing finishing finishing finishing finishing finishing stopping . . stopping . stopping stopping
-        settling        | . finishing . . . . . . . stopping . finishing stopping finishing stopping stopping
-        daemonized      | . = = . . . . . . stopping finishing . stopping . stopping stopping
-        backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
-        gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
-        finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
-        draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
-        draining daemon | = . . = = = = = = stopping = . stopping stopping stopping .
-        draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
-        stopping        | . . . . . . . . . . . = = = = .
-        bridge ended    | . . . . . . . . . . . ended . = = .
-        killing         | . . . . . . . . . . . = = ended = .
-        tree empty      | . . . . . . . . . . . . ended ended ended .
-        leaving         | . . . . . . . . . . . . ended . ended .
-        ended           | . . . . . . . . . . . . . . . .";
-    let ignore = "
-        starting first  | stopping listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
-        starting        | backoff listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
-        silent          | backoff listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping . stopping stopping
-        listening       | . = = gone gone daemonized gone gone daemonized stopping . . stopping . stopping stopping
-        settling        | . daemonized . . . . . . . stopping . finishing stopping finishing stopping stopping
-        daemonized      | . = = . . . . . . stopping gone . ended . leaving leaving
-        backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
-        gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
-        finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
-        draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
-        draining daemon | = . . = = = = = = stopping = . ended leaving leaving .
-        draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
-        stopping        | . . . . . . . . . . . = = = = .
-        bridge ended    | . . . . . . . . . . . ended . = = .
-        killing         | . . . . . . . . . . . = = ended = .
-        tree empty      | . . . . . . . . . . . . ended ended ended .
-        leaving         | . . . . . . . . . . . . ended . ended .
-        ended           | . . . . . . . . . . . . . . . .";
-    let respawn = "
-        starting first  | stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
-        starting        | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
-        silent          | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
-        listening       | . = = backoff backoff daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
-        settling        | . daemonized . . . . . . . stopping . backoff stopping backoff stopping stopping
-        daemonized      | . = = . . . . . . stopping backoff . stopping . stopping stopping
-        backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
-        gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
-        finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
-        draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
-        draining daemon | = . . = = = = = = stopping = . stopping stopping stopping .
-        draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
-        stopping        | . . . . . . . . . . . = = = = .
-        bridge ended    | . . . . . . . . . . . ended . = = .
-        killing         | . . . . . . . . . . . = = ended = .
-        tree empty      | . . . . . . . . . . . . ended ended ended .
-        leaving         | . . . . . . . . . . . . ended . ended .
-        ended           | . . . . . . . . . . . . . . . .";
     let now = Instant::now();
     for (mode, table) in
-        [(WrapMode::Exit, exit), (WrapMode::Ignore, ignore), (WrapMode::Respawn, respawn)]
+        [(WrapMode::Exit, EXIT), (WrapMode::Ignore, IGNORE), (WrapMode::Respawn, RESPAWN)]
     {
         let lines: Vec<_> = table.trim().lines().collect();
         let states = every_state(now);
@@ -498,4 +499,23 @@ fn o1_a_program_that_has_ended_before_the_drain_keeps_its_status() {
     life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
     life.on(Event::TreeEmpty);
     assert_eq!(life.state, State::Ended { status: ExitStatus::NOT_FOUND });
+}
+
+#[test]
+fn o1_every_state_drains_in_which_there_may_be_sessions() {
+    let now = Instant::now();
+    for mode in [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn] {
+        let policy = Policy { drain_timeout: SECOND, ..policy(mode) };
+        for (name, state) in every_state(now) {
+            let has_begun = matches!(
+                state,
+                State::Draining { .. } | State::Stopping(_) | State::Leaving | State::Ended { .. }
+            );
+            for event in [Event::Stop, Event::Drain] {
+                let (next, actions) = step(state, event, now, &policy);
+                let begins = matches!(next, State::Draining { .. }) && actions == [DrainBridge];
+                assert_eq!(begins, !has_begun, "{mode:?}: {name} on {event:?}");
+            }
+        }
+    }
 }
