@@ -78,7 +78,7 @@ fn o1_what_is_left_when_the_time_is_over_is_closed_with_1001() {
     assert_eq!((closing.code, &*closing.reason), (1001, "shutting down"));
     assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
     assert_eq!(websockify.wait(), 0);
-    assert_eq!(end_of_drain(&websockify), "1 session has ended by themselves, 1 closed");
+    assert_eq!(end_of_drain(&websockify), "1 session has ended by itself, 1 closed");
 }
 
 /// O1, W9: whichever the signals are.

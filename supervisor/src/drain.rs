@@ -113,7 +113,7 @@ impl Drain {
         let Some(course) = self.course.take() else { return };
         let closed = *self.sessions.borrow();
         let ended = course.began_with.saturating_sub(closed);
-        info!(ended, closed, "drain is over: {} by themselves, {closed} closed", have_ended(ended));
+        info!(ended, closed, "drain is over: {}, {closed} closed", have_ended(ended));
         progress.extend(stop_timeout.saturating_add(END));
     }
 }
@@ -124,9 +124,9 @@ fn go_on(sessions: usize) -> String {
 
 fn have_ended(sessions: usize) -> String {
     if sessions == 1 {
-        "1 session has ended".into()
+        "1 session has ended by itself".into()
     } else {
-        format!("{sessions} sessions have ended")
+        format!("{sessions} sessions have ended by themselves")
     }
 }
 

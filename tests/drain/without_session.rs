@@ -137,9 +137,9 @@ fn o1_at_a_socket_that_is_not_ours_clients_wait_for_the_next() {
     }
 }
 
-/// O1, U3: whoever connects to the path finds nobody.
+/// O1, U3: whoever connects to the path finds nobody, until the next one is there.
 #[test]
-fn o1_a_unix_socket_is_closed_at_once_too() {
+fn o1_a_unix_socket_is_closed_at_once_too_and_the_path_the_next_ones() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("socket");
     let target = echo_service().target();
@@ -150,9 +150,16 @@ fn o1_a_unix_socket_is_closed_at_once_too() {
     assert_echoes(&mut client);
     websockify.signal(Signal::SIGTERM);
     wait_until("nobody there", || Client::at(&path).is_err_and(|why| why.contains("refused")));
+    let mut next = Websockify::start(&arguments);
+    next.wait_until_open();
+    let mut new = Client::at(&path).unwrap();
+    assert_echoes(&mut new);
     assert_echoes(&mut client);
     assert_eq!(client.close().code, 1000);
     assert_eq!(websockify.wait(), 0);
+    assert_echoes(&mut Client::at(&path).unwrap());
+    assert_eq!(new.close().code, 1000);
+    assert_eq!(next.stop(), 0);
     assert!(!path.exists());
 }
 

@@ -39,7 +39,7 @@ fn o1_the_program_goes_on_with_its_sessions_and_is_ended_after_them() {
         assert_eq!(client.close().code, 1000);
         assert_eq!(websockify.wait(), 0, "{mode}");
         assert_eq!(websockify.remnants(), []);
-        assert_eq!(end_of_drain(&websockify), "1 session has ended by themselves, 0 closed");
+        assert_eq!(end_of_drain(&websockify), "1 session has ended by itself, 0 closed");
         assert_eq!(websockify.logged(&["program started"]).len(), 1);
     }
 }
@@ -99,7 +99,7 @@ fn o1_held_clients_are_told_to_come_again_and_no_instance_is_started() {
     assert_eq!(client.close().code, 1000);
     assert_eq!(websockify.wait(), 0);
     assert_eq!(websockify.logged(&["program started"]).len(), 1);
-    assert_eq!(end_of_drain(&websockify), "1 session has ended by themselves, 0 closed");
+    assert_eq!(end_of_drain(&websockify), "1 session has ended by itself, 0 closed");
 }
 
 /// O1, W6: its sessions end with it; then nobody is left to wait for.
