@@ -114,6 +114,7 @@ impl Bridge {
         self.obey(*shutdown.borrow_and_update());
         loop {
             if self.listeners.is_empty() && self.connections.is_empty() {
+                self.tell_sessions();
                 return Ok(self.ending.unwrap_or(Outcome::Served));
             }
             let book = Arc::clone(&self.shared.book);
@@ -189,12 +190,14 @@ impl Bridge {
         (self.timeout, self.idle, self.rested) = (None, None, None);
     }
 
-    fn count_sessions(&mut self) {
+    fn tell_sessions(&self) {
         let open = self.shared.book.count();
-        self.shared.config.open_sessions.send_if_modified(|told| {
-            let before = std::mem::replace(told, open);
-            before != open
-        });
+        let told = &self.shared.config.open_sessions;
+        told.send_if_modified(|before| std::mem::replace(before, open) != open);
+    }
+
+    fn count_sessions(&mut self) {
+        self.tell_sessions();
         if self.ending.is_some() {
             return;
         }

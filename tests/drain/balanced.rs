@@ -17,14 +17,15 @@ use nix::sys::signal::Signal;
 /// How many clients come, one after the other, before and after one of us is stopped.
 const CLIENTS: usize = 60;
 
-/// A websockify whose target says its name first, and then echoes.
-fn named(name: &'static str) -> (Websockify, u16) {
+/// A websockify whose target says its name first, and then echoes. It serves pages, so that a check by HTTP finds it well.
+fn named(name: &'static str, pages: &Path) -> (Websockify, u16) {
     let target = Service::new(move |mut stream| {
         let _ = std::io::Write::write_all(&mut stream, name.as_bytes());
         echo(stream);
     });
     let port = free_port();
-    let websockify = Websockify::start(&format!("{port} {} {LONG}", target.target()));
+    let websockify =
+        Websockify::start(&format!("{port} {} {LONG} --web={}", target.target(), pages.display()));
     websockify.wait_until_open();
     (websockify, port)
 }
@@ -105,7 +106,7 @@ fn o1_behind_haproxy_nobody_notices() {
     }
     for check in ["option httpchk", "option tcp-check"] {
         let directory = TempDir::new().unwrap();
-        let ((one, a), (other, b)) = (named("a"), named("b"));
+        let ((one, a), (other, b)) = (named("a", directory.path()), named("b", directory.path()));
         let (_haproxy, port) = haproxy(directory.path(), [a, b], check);
         assert_nobody_notices(port, one, &other);
     }
@@ -142,7 +143,7 @@ fn o1_behind_nginx_nobody_notices() {
         return;
     }
     let directory = TempDir::new().unwrap();
-    let ((one, a), (other, b)) = (named("a"), named("b"));
+    let ((one, a), (other, b)) = (named("a", directory.path()), named("b", directory.path()));
     let (_nginx, port) = nginx(directory.path(), [a, b]);
     assert_nobody_notices(port, one, &other);
 }
