@@ -14,6 +14,7 @@
 //! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
 //! | `client_address` | who the target sees, and whom the program serves (A1, A2, A6) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
+//! | `drain` | sessions that end in their own time when we are asked to stop (O1) |
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
 //! | `proxies` | reverse proxies before us, well set up and not (F21, F24, F34), and whom they speak for (A3–A5) |
 //! | `demo` | `contrib/demo`, the one command to begin with |
@@ -37,6 +38,7 @@
 mod client_address;
 mod command_line;
 mod demo;
+mod drain;
 mod faults;
 mod in_place;
 mod kernel;

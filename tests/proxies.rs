@@ -17,10 +17,10 @@ use crate::support::{
 };
 
 /// A proxy in the foreground, ended with this.
-struct Proxy(Child);
+pub(crate) struct Proxy(Child);
 
 impl Proxy {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
     }
 }

@@ -4,7 +4,7 @@ mod background;
 mod journal;
 mod log;
 mod syslog;
-mod systemd;
+pub(crate) mod systemd;
 mod terminal;
 mod trust;
 

@@ -36,6 +36,8 @@ pub(crate) struct Book {
 struct Sessions {
     /// How many have begun.
     begun: u64,
+    /// No other begins.
+    is_closed: bool,
     open: HashMap<u64, Open>,
 }
 
@@ -132,7 +134,7 @@ impl Book {
         expires: Option<Instant>,
     ) -> Option<Session> {
         let mut sessions = self.sessions();
-        if sessions.begun == self.limit {
+        if sessions.begun == self.limit || sessions.is_closed {
             return None;
         }
         sessions.begun += 1;
@@ -154,6 +156,21 @@ impl Book {
         drop(sessions);
         self.changed.notify_one();
         Some(Session { entry, book: Arc::clone(self) })
+    }
+
+    /// No session begins any more.
+    pub(crate) fn close(&self) {
+        self.sessions().is_closed = true;
+    }
+
+    /// Whether that is so.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sessions().is_closed
+    }
+
+    /// How many sessions there are now.
+    pub(crate) fn count(&self) -> usize {
+        self.sessions().open.len()
     }
 
     /// Whether the last session that there may be has begun.
@@ -321,6 +338,17 @@ mod tests {
         assert_eq!(begin(&book).unwrap().entry.id, 2);
         assert!(book.is_exhausted());
         assert!(begin(&book).is_none());
+    }
+
+    #[test]
+    fn o1_no_session_begins_in_a_closed_book_and_those_that_are_there_stay() {
+        let book = Book::new(9, false);
+        let first = begin(&book).unwrap();
+        book.close();
+        assert!(begin(&book).is_none());
+        assert_eq!(book.count(), 1);
+        drop(first);
+        assert_eq!(book.count(), 0);
     }
 
     #[tokio::test]

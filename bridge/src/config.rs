@@ -38,6 +38,8 @@ pub struct Config {
     pub timeout: Option<Instant>,
     /// End when there was no session for this long.
     pub idle_timeout: Option<Duration>,
+    /// Told how many sessions there are, whenever that changes.
+    pub open_sessions: watch::Sender<usize>,
     /// What is done with each session from time to time.
     pub upkeep: Upkeep,
     /// Who gets in, and to what.

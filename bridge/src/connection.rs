@@ -18,7 +18,7 @@ use crate::peer::{Peer, Route};
 use crate::record::Recordings;
 use crate::redact;
 use crate::session::{self, Outbound};
-use crate::shutdown::{Shutdown, ShutdownWatch};
+use crate::shutdown::ShutdownWatch;
 use crate::stream::Stream;
 use crate::tap::Tap;
 use crate::tls::{self, Failure};
@@ -95,7 +95,7 @@ async fn receive(
     let Config { head_timeout, access, .. } = &*shared.config;
     let door = &shared.admission.door;
     let accepted = tokio::select! {
-        () = shutdown.at_least(Shutdown::NoMore) => return Err(NoSession::NoMore),
+        () = shutdown.turned_away() => return Err(NoSession::NoMore),
         accepted = timeout_at(
             began + *head_timeout,
             accept(io, peer, route, access, door),
@@ -139,6 +139,7 @@ mod tests {
     use super::*;
     use crate::destination::Address;
     use crate::net::Lookups;
+    use crate::shutdown::Shutdown;
     use std::time::Duration;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::watch;
@@ -155,6 +156,7 @@ mod tests {
             run_once: false,
             timeout: None,
             idle_timeout: None,
+            open_sessions: watch::Sender::default(),
             upkeep: crate::config::Upkeep::default(),
             access: crate::config::Access::default(),
             record: None,

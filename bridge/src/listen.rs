@@ -114,6 +114,7 @@ impl Bridge {
         self.obey(*shutdown.borrow_and_update());
         loop {
             if self.listeners.is_empty() && self.connections.is_empty() {
+                self.tell_sessions();
                 return Ok(self.ending.unwrap_or(Outcome::Served));
             }
             let book = Arc::clone(&self.shared.book);
@@ -158,11 +159,22 @@ impl Bridge {
             Shutdown::Run => {}
             // Our own, of a limit that has run out.
             Shutdown::NoMore if self.ending.is_some() => {}
-            Shutdown::NoMore | Shutdown::Drain => self.stop_accepting(Outcome::Shutdown),
+            Shutdown::Drain => self.drain(),
+            Shutdown::NoMore | Shutdown::Finish => self.stop_accepting(Outcome::Shutdown),
             Shutdown::Now => {
                 self.cut_off.get_or_insert(Instant::now() + CUT_OFF);
                 self.stop_accepting(Outcome::Shutdown);
             }
+        }
+    }
+
+    /// Whoever comes from now on is refused by the kernel, and whoever has come is told so.
+    fn drain(&mut self) {
+        self.shared.book.close();
+        let listeners = std::mem::take(&mut self.listeners);
+        self.stop_accepting(Outcome::Shutdown);
+        for (io, address) in listeners.into_iter().flat_map(Accepting::close) {
+            self.attend(io, address);
         }
     }
 
@@ -178,7 +190,14 @@ impl Bridge {
         (self.timeout, self.idle, self.rested) = (None, None, None);
     }
 
+    fn tell_sessions(&self) {
+        let open = self.shared.book.count();
+        let told = &self.shared.config.open_sessions;
+        told.send_if_modified(|before| std::mem::replace(before, open) != open);
+    }
+
     fn count_sessions(&mut self) {
+        self.tell_sessions();
         if self.ending.is_some() {
             return;
         }

@@ -58,6 +58,8 @@ pub struct Program {
     pub recheck: Arc<Notify>,
     /// Sessions that the program accepted, since the start.
     pub served: Arc<AtomicU64>,
+    /// Sessions that wait for it now.
+    pub held: Arc<AtomicU64>,
 }
 
 /// Whether the wrapped program can be connected to.
@@ -172,6 +174,7 @@ impl Gate {
         mut shutdown: ShutdownWatch,
         hold: &mut Hold,
     ) -> Result<(Socket, Trial), Unreachable> {
+        let _held = Held::begin(&self.program.held);
         let mut deadline = Instant::now() + hold.left;
         let has_lost = hold.has_lost;
         let connected = {
@@ -181,7 +184,9 @@ impl Gate {
                 connected = &mut connected => connected,
                 () = shutdown.at_least(Shutdown::Drain) => {
                     let late = timeout(UNDER_WAY, connected).await;
-                    late.unwrap_or(Err(Unreachable::Draining))
+                    let is_over = shutdown.has_reached(Shutdown::Finish);
+                    let why = if is_over { Unreachable::ShuttingDown } else { Unreachable::Draining };
+                    late.unwrap_or(Err(why))
                 }
             }
         };
@@ -247,6 +252,22 @@ impl Gate {
 
     fn last_accept(&self) -> MutexGuard<'_, Option<Instant>> {
         self.last_accept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a client while it waits for the program.
+struct Held<'a>(&'a AtomicU64);
+
+impl<'a> Held<'a> {
+    fn begin(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

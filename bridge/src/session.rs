@@ -174,7 +174,7 @@ async fn wait<T>(
     match wait {
         Wait::Connected(connected) => return Some(connected),
         Wait::Unreachable(why) if !shutdown.has_reached(Shutdown::Now) => {
-            client.close(CloseCode::Error, &why.tell());
+            client.close(why.code(), &why.tell());
         }
         // Stopped along with us, it cannot be reached: we are what ends the session.
         Wait::Unreachable(_) | Wait::Shutdown => client.close(CloseCode::Away, SHUTTING_DOWN),

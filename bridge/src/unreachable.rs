@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::warn;
 
 use crate::tls::TargetFailure;
@@ -21,10 +22,22 @@ pub(crate) enum Unreachable {
     #[error("program has ended")]
     Gone,
     #[error("shutting down")]
+    ShuttingDown,
+    /// The program may be there, and another of us is.
+    #[error("service restart")]
     Draining,
 }
 
 impl Unreachable {
+    /// What the client is told by its close frame. 1012 says that it may come again (the IANA registry of close
+    /// codes).
+    pub(crate) fn code(&self) -> CloseCode {
+        match self {
+            Self::Draining => CloseCode::Restart,
+            _ => CloseCode::Error,
+        }
+    }
+
     /// Logs what whoever runs us should look into, and gives what the client hears of it, which is not
     /// where the target is.
     pub(crate) fn tell(&self) -> String {

@@ -65,6 +65,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         run_once: false,
         timeout: None,
         idle_timeout: None,
+        open_sessions: watch::Sender::default(),
         upkeep: bridge::Upkeep::default(),
         access: bridge::Access::default(),
         record: None,

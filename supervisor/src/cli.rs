@@ -160,6 +160,16 @@ pub(crate) struct Args {
     )]
     pub(crate) idle_timeout: String,
 
+    /// Let sessions go on so long when stopped
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "SECONDS",
+        default_value = "0",
+        help_heading = "Sessions"
+    )]
+    pub(crate) drain_timeout: String,
+
     /// Ping each client so often; 0: never
     #[arg(
         long,

@@ -101,6 +101,8 @@ pub(crate) struct Limits {
     /// When `--timeout` runs out: it counts from our start, also while nobody listens yet.
     pub(crate) timeout: Option<Instant>,
     pub(crate) idle_timeout: Option<Duration>,
+    /// How long sessions may go on when we are asked to end; zero: not at all.
+    pub(crate) drain_timeout: Duration,
     pub(crate) upkeep: Upkeep,
     /// How many client connections may be open at once, if somebody says.
     pub(crate) max_connections: Option<usize>,
@@ -138,6 +140,7 @@ impl Config {
             run_once: args.run_once,
             timeout: limit("--timeout", &args.timeout)?.map(|timeout| start + timeout),
             idle_timeout: limit("--idle-timeout", &args.idle_timeout)?,
+            drain_timeout: seconds("--drain-timeout", &args.drain_timeout)?,
             upkeep: Upkeep {
                 heartbeat: limit("--heartbeat", &args.heartbeat)?,
                 timeout: limit("--session-timeout", &args.session_timeout)?,
@@ -350,6 +353,7 @@ fn program(args: Args, listen: &Listen) -> Result<ProgramSpec, UsageError> {
         },
         wrap_timeout: seconds_or(WRAP_TIMEOUT, "--wrap-timeout", args.wrap_timeout.as_deref())?,
         stop_timeout: seconds_or(STOP_TIMEOUT, "--stop-timeout", args.stop_timeout.as_deref())?,
+        drain_timeout: seconds("--drain-timeout", &args.drain_timeout)?,
     };
     let rebind_engine = args.rebind_engine.unwrap_or(RebindEngine::Auto);
     Ok(ProgramSpec { command, name, port, rebind_lib: args.rebind_lib, rebind_engine, policy })
@@ -425,6 +429,10 @@ mod tests {
             ("80 --timeout -5 a:1", "'-5' for '--timeout'"),
             ("80 --stop-timeout=-1 -- true", "'-1' for '--stop-timeout'"),
             ("80 --timeout=inf a:1", "'inf' for '--timeout'"),
+            ("80 --drain-timeout=soon a:1", "'soon' for '--drain-timeout'"),
+            ("80 --drain-timeout=inf a:1", "'inf' for '--drain-timeout'"),
+            ("80 --drain-timeout=-1 a:1", "a number of seconds from 0 to 4294967295"),
+            ("80 --drain-timeout=1e20 -- true", "'1e20' for '--drain-timeout'"),
             ("80 --max-connections=0 a:1", "'0' for '--max-connections'"),
             ("80 --proxy-protocol a:1", "'--proxy-protocol' needs '--trusted-proxy'"),
             ("80 --trusted-proxy=a.example a:1", "'a.example' for '--trusted-proxy'"),

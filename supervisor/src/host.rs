@@ -27,6 +27,7 @@ use bridge::{ClientAddress, Directory, Private, Traffic};
 use crate::authentication::Authentication;
 use crate::certificates::Certificates;
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::engine::Clients;
 use crate::exit::Failure;
 use crate::log::Log;
@@ -60,6 +61,8 @@ pub(crate) struct Host<'a> {
     pub(crate) clients: Option<Arc<Clients>>,
     /// Where the traffic letters go.
     pub(crate) traffic: Option<Traffic>,
+    /// How our sessions come to their end before we do.
+    pub(crate) drain: Drain,
 }
 
 impl Host<'_> {
@@ -90,6 +93,7 @@ impl Host<'_> {
             run_once: config.limits.run_once,
             timeout: config.limits.timeout,
             idle_timeout: config.limits.idle_timeout,
+            open_sessions: self.drain.count(),
             upkeep: config.limits.upkeep,
             access: bridge::Access {
                 proxies: config.clients.proxies.clone(),

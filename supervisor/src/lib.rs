@@ -9,6 +9,7 @@ mod certificates;
 mod cli;
 mod clock;
 mod config;
+mod drain;
 mod engine;
 mod exit;
 mod helper;
@@ -31,7 +32,7 @@ mod writer;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bridge::Shutdown;
@@ -41,7 +42,9 @@ use nix::sys::signal::Signal::SIGTTOU;
 
 use authentication::Authentication;
 use cli::{Args, Refusal};
+use clock::until;
 use config::{Config, Destination, Listen};
+use drain::{Asked, Drain, Ending};
 use engine::Clients;
 pub use exit::ExitStatus;
 use exit::Failure;
@@ -264,6 +267,7 @@ fn work(
             open_files,
             clients,
             traffic,
+            drain: Drain::new(config.limits.drain_timeout),
         };
         tokio::select! {
             status = serve(config, public, host) => status,
@@ -314,20 +318,51 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
     host.certificates.report_off();
     host.progress.up(host.log);
     host.progress.accepting();
-    let mut stopping = false;
+    let mut ending = Ending::No;
     loop {
-        tokio::select! {
-            status = relay.ended() => return Ok(status),
+        let asked = tokio::select! {
+            status = relay.ended() => {
+                host.drain.end(Duration::ZERO, host.progress);
+                return Ok(status);
+            }
             signal = host.signals.next() => match signal {
-                Signal::Stop if stopping => return Ok(ExitStatus::SUCCESS),
-                Signal::Stop => {
-                    stopping = true;
-                    host.progress.stopping();
-                    relay.end(Shutdown::Now);
+                Signal::Stop => Some(Asked::Stop),
+                Signal::Child => None,
+                Signal::Reload => {
+                    host.reload();
+                    None
                 }
-                Signal::Child => {}
-                Signal::Reload => host.reload(),
             },
+            () = until(host.drain.until()) => Some(Asked::Deadline),
+            () = host.drain.news() => {
+                host.drain.tell(host.progress);
+                None
+            }
+        };
+        let next = asked.map_or(ending, |asked| ending.step(asked, host.drain.time()));
+        if next != ending {
+            end_service(&mut relay, &mut host, next);
         }
+        ending = next;
+        if ending == Ending::Over {
+            return Ok(ExitStatus::SUCCESS);
+        }
+    }
+}
+
+fn end_service(relay: &mut Relay, host: &mut Host<'_>, ending: Ending) {
+    match ending {
+        Ending::Draining => {
+            host.progress.stopping();
+            relay.end(Shutdown::Drain);
+            let until = Instant::now() + host.drain.time();
+            host.drain.begin(until, 0, host.progress);
+        }
+        Ending::Stopping => {
+            host.drain.end(Duration::ZERO, host.progress);
+            host.progress.stopping();
+            relay.end(Shutdown::Now);
+        }
+        Ending::No | Ending::Over => {}
     }
 }

@@ -66,6 +66,11 @@ const IN_WORDS: &[&str] = &[
     "program",
     "pid",
     "status",
+    "sessions",
+    "seconds",
+    "held",
+    "ended",
+    "closed",
 ];
 
 /// What the command line says about the log.

@@ -77,6 +77,7 @@ impl Supervisor<'_, '_> {
                 RelayEvent::Ended(status) => self.events.push_back(Event::BridgeEnded(status)),
                 RelayEvent::Recheck => self.pace.hint(),
             },
+            () = self.host.drain.news() => self.host.drain.tell(self.host.progress),
             () = until(deadline) => self.events.push_back(Event::Deadline),
             () = until(unasked) => self.look_unasked(),
             () = until(kill) => self.kill(),
@@ -91,7 +92,13 @@ impl Supervisor<'_, '_> {
         }
         if next != before {
             debug!("{} on {event:?}: {}", before.name(), next.name());
+        }
+        if next.description() != before.description() {
             self.host.progress.status(next.description());
+        }
+        let is_draining = |state| matches!(state, State::Draining { .. });
+        if is_draining(before) && !is_draining(next) {
+            self.host.drain.end(self.spec.policy.stop_timeout, self.host.progress);
         }
         self.state = next;
         self.perform(actions);

@@ -6,6 +6,7 @@ mod served;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -159,6 +160,8 @@ pub(crate) struct ProgramRelay {
     readiness: watch::Sender<Readiness>,
     recheck: Arc<Notify>,
     served: Served,
+    /// The bridge's count of clients that wait for the program.
+    held: Arc<AtomicU64>,
 }
 
 /// What a [`ProgramRelay`] tells of itself.
@@ -180,15 +183,17 @@ impl ProgramRelay {
     ) -> Self {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
         let (recheck, served) = (Arc::new(Notify::new()), Served::default());
+        let held = Arc::<AtomicU64>::default();
         let program = bridge::Program {
             readiness: seen,
             hold: policy.wrap_timeout,
             respawns: policy.mode == WrapMode::Respawn,
             recheck: Arc::clone(&recheck),
             served: served.count(),
+            held: Arc::clone(&held),
         };
         let relay = Relay::hold(public, config(program.into()), announcement);
-        Self { relay, readiness, recheck, served }
+        Self { relay, readiness, recheck, served, held }
     }
 
     /// Lets clients through to the program, which listens here: to begin with, or again.
@@ -210,6 +215,11 @@ impl ProgramRelay {
     /// See [`Relay::end`].
     pub(crate) fn end(&mut self, shutdown: Shutdown) -> Ending {
         self.relay.end(shutdown)
+    }
+
+    /// How many clients wait for the program.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed).try_into().unwrap_or(usize::MAX)
     }
 
     /// Waits until there is something to tell. Cancel-safe.

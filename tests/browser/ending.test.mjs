@@ -8,7 +8,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { noting, passPauses, seen, state } from "../../contrib/wstelnet/test/shown.mjs";
+import { noting, passPauses, screen, seen, state } from "../../contrib/wstelnet/test/shown.mjs";
 import { launch, newPage } from "./browser.mjs";
 import { selfSigned } from "./certificate.mjs";
 import { afterwards } from "./cleanup.mjs";
@@ -86,12 +86,56 @@ test("H4: websockify is killed: tried again by itself, then given up", { skip },
   // In the terminal it stays; the notice goes on to the first retry's words in a second.
   await seen(page, /^— The connection to .* was lost\. —$/);
   await passPauses(page, /Gave up/);
-  await closed(page, /Nothing answers at .* Gave up after 5 attempts;/);
+  await closed(page, /Nothing answers at .* Gave up after 8 attempts;/);
   await page.clock.fastForward(3_600_000);
   await closed(page, /Gave up/);
   await guestbook(t, port);
   await page.click("#reconnect");
   await seen(page, /^ {2}The book is empty/);
+  await state(page, "open");
+});
+
+// Pauses that are short enough for a test, and not so short that all are over before anything has happened.
+const halve = (page) => page.evaluate(() => (Math.random = () => 0.5));
+
+test("O1: websockify is stopped and started again: the page comes again by itself, and keeps its screen", { skip }, async (t) => {
+  const { port, websockify, page } = await guest(t);
+  await seen(page, /^What is your name\?/);
+  await halve(page);
+  const noticed = await noting(page);
+  assert.equal(await websockify.stop(), 0);
+  await seen(page, /^— 127\.0\.0\.1:\d+ is going away: shutting down\. —$/);
+  await page.waitForFunction(() => document.getElementById("pause").textContent.startsWith("Retry 2 of 8 in "));
+  await guestbook(t, port);
+  await state(page, "open");
+  assert.match(await noticed(), /is going away: shutting down\. Retry 1 of 8 in 1 s\.$/m);
+  await page.keyboard.type("Grace\n");
+  await seen(page, /Grace/);
+  const lines = await screen(page);
+  const at = (pattern) => lines.findIndex((line) => pattern.test(line));
+  const last = lines.findLastIndex((line) => /^What is your name/.test(line));
+  const [first, end] = [at(/^What is your name/), at(/^— .* is going away/)];
+  assert.ok(first >= 0 && first < end && end < last, lines.join("\n"));
+});
+
+test("O1: in a drain a page's session goes on, and no other page gets one; then it comes again", { skip }, async (t) => {
+  const { port, websockify, page } = await guest(t, ["--drain-timeout=600"]);
+  await seen(page, /^What is your name\?/);
+  websockify.signal("SIGTERM");
+  await websockify.said(/ draining: 1 session goes on for 600 s/);
+  // The page itself is not to be had any more either: from another server.
+  const other = await freePort();
+  await guestbook(t, other);
+  const late = await visit(t, other, { query: `&port=${port}` });
+  await closed(late, /^Nothing answers at 127\.0\.0\.1:\d+\.$/);
+  await page.keyboard.type("Ada\n");
+  await seen(page, /Ada/);
+  await state(page, "open");
+  await halve(page);
+  websockify.signal("SIGTERM");
+  assert.equal(await websockify.end(), 0);
+  await seen(page, /^— .* is going away: shutting down\. —$/);
+  await guestbook(t, port);
   await state(page, "open");
 });
 

@@ -4,13 +4,14 @@
 use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::machine::Machine;
 use super::{PACKAGE, can_package};
 use crate::support::{
-    Caller, Client, SERVERS, Service, echo_service, free_port, is_refused, wait_until,
+    Caller, Client, SERVERS, Service, echo_service, free_port, is_refused, stays, wait_until,
 };
 
 fn machine() -> Option<Machine> {
@@ -70,6 +71,39 @@ fn d4_the_service_runs_under_systemd() {
     exchange(&mut client);
     machine.control(&["stop", "--no-block", unit]);
     assert_eq!(client.closing().code, 1001);
+    wait_until("its end", || machine.property(unit, "ActiveState") == "inactive");
+    assert_eq!(machine.property(unit, "Result"), "success");
+}
+
+/// O1, D4: a drain may take longer than systemd waits for the end of a service.
+#[test]
+fn o1_systemd_waits_for_a_drain_beyond_its_timeout() {
+    let Some(machine) = machine() else { return };
+    let unit = "websockify.service";
+    let (port, service) = (free_port(), echo_service());
+    let settings = format!(
+        "SOURCE=127.0.0.1:{port}\nTARGET={}\nOPTIONS=--drain-timeout=600\n",
+        service.target()
+    );
+    machine.write("/etc/default/websockify", &settings);
+    machine.write(
+        "/etc/systemd/system/websockify.service.d/short.conf",
+        "[Service]\nTimeoutStopSec=2\n",
+    );
+    machine.control(&["daemon-reload"]);
+    machine.control(&["start", unit]);
+    let mut client = Client::connect(port);
+    exchange(&mut client);
+    machine.control(&["stop", "--no-block", unit]);
+    wait_until("a drain", || {
+        machine.property(unit, "StatusText").starts_with("Draining: 1 session goes on for ")
+    });
+    assert_eq!(machine.property(unit, "ActiveState"), "deactivating");
+    stays(Duration::from_secs(5), "a session", || {
+        exchange(&mut client);
+        true
+    });
+    assert_eq!(client.close().code, 1000);
     wait_until("its end", || machine.property(unit, "ActiveState") == "inactive");
     assert_eq!(machine.property(unit, "Result"), "success");
 }

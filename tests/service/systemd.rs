@@ -18,13 +18,13 @@ use crate::support::{
 };
 
 /// The service manager's ear (sd_notify(3)).
-struct Manager {
+pub(crate) struct Manager {
     socket: UnixDatagram,
     directory: TempDir,
 }
 
 impl Manager {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
         Self { directory, ..Self::at(socket) }
@@ -35,14 +35,14 @@ impl Manager {
         Self { socket, directory: TempDir::new().unwrap() }
     }
 
-    fn start(&self, arguments: &str, prepare: impl FnOnce(&mut Command)) -> Websockify {
+    pub(crate) fn start(&self, arguments: &str, prepare: impl FnOnce(&mut Command)) -> Websockify {
         Websockify::start_with(arguments, |command| {
             command.env("NOTIFY_SOCKET", self.directory.path().join("notify"));
             prepare(command);
         })
     }
 
-    fn next(&self) -> String {
+    pub(crate) fn next(&self) -> String {
         let mut message = [0; 4096];
         let length = uninterrupted(|| self.socket.recv(&mut message));
         let length = length.expect("a notification in time");
@@ -50,7 +50,7 @@ impl Manager {
     }
 
     /// All messages up to one that begins so, and with it.
-    fn until(&self, start: &str) -> Vec<String> {
+    pub(crate) fn until(&self, start: &str) -> Vec<String> {
         let mut messages = vec![self.next()];
         while !messages.last().unwrap().starts_with(start) {
             messages.push(self.next());

@@ -74,12 +74,19 @@ impl Admission {
     /// behind it; the limits come last, so that a session is counted for none who is refused.
     pub(crate) async fn admit(&self, head: &Parts, peer: &Arc<Peer>) -> Result<Ticket, Refusal> {
         self.door.welcome(peer)?;
+        if self.book.is_closed() {
+            return Err(Refusal::draining());
+        }
         self.authenticate(head, peer)?;
         let meant = self.directory.destination(head, &self.lookups).await?;
         self.judge(head, peer, Some(&meant.destination)).await?;
         let login = Login::new(self.user(head), meant.token);
         let session = self.book.begin(Arc::clone(peer), meant.destination, login, meant.expires);
-        session.map(Ticket).ok_or_else(Refusal::no_more_sessions)
+        session.map(Ticket).ok_or_else(|| {
+            // It may have been closed while we asked.
+            let is_closed = self.book.is_closed();
+            if is_closed { Refusal::draining() } else { Refusal::no_more_sessions() }
+        })
     }
 
     /// Decides whether a web request is answered.
@@ -157,6 +164,7 @@ mod tests {
             run_once: true,
             timeout: None,
             idle_timeout: None,
+            open_sessions: watch::Sender::default(),
             upkeep: crate::config::Upkeep::default(),
             access: Access { auth, web_auth, ..Access::default() },
             record: None,

@@ -24,6 +24,9 @@ use crate::ws::{NoUpgrade, VERSIONS};
 /// When a client may come again that has too many connections, seconds.
 const RETRY: u64 = 10;
 
+/// When one may that has come while we are about to end, seconds: whoever takes our place may be there already.
+const RETRY_ELSEWHERE: u64 = 1;
+
 /// A request's refusal.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -62,6 +65,13 @@ impl Refusal {
     /// To a handshake that comes too late (B8).
     pub(super) fn no_more_sessions() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no more sessions").closing()
+    }
+
+    /// To a handshake that has come to one of us who is about to end: another takes the next (O1).
+    pub(super) fn draining() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting down: try again")
+            .with(RETRY_AFTER, HeaderValue::from(RETRY_ELSEWHERE))
+            .closing()
     }
 
     /// To a client that is none of those who may connect (A4).

@@ -72,7 +72,7 @@ pub(crate) async fn receive(
     let first = tokio::select! {
         biased;
         first = first => first,
-        () = shutdown.at_least(Shutdown::NoMore) => Err(NoSession::NoMore),
+        () = shutdown.turned_away() => Err(NoSession::NoMore),
     };
     let (io, refused) = match first? {
         First::Upgraded(upgraded) => return Ok(upgraded),
@@ -125,10 +125,11 @@ async fn serve<'r>(
     shutdown: &mut ShutdownWatch,
 ) -> Result<(), NoSession> {
     let activity = reception.activity;
-    let mut urged = shutdown.clone();
-    let mut no_more = pin!(shutdown.at_least(Shutdown::NoMore));
+    let (mut told, mut urged) = (shutdown.clone(), shutdown.clone());
+    let mut no_more = pin!(told.at_least(Shutdown::NoMore));
     let mut now = pin!(urged.at_least(Shutdown::Now));
-    let mut is_last = false;
+    let mut turned_away = pin!(shutdown.turned_away());
+    let (mut is_last, mut is_graceful) = (false, false);
     poll_fn(|cx| {
         if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(served.map_err(NoSession::Http));
@@ -142,11 +143,19 @@ async fn serve<'r>(
             is_last = true;
             // A page that is being loaded by the client of the last session may be finished.
             deadline.hurry();
+        }
+        if !is_free || !is_last {
+            return Poll::Pending;
+        }
+        let is_in_head = deadline.is_in_head();
+        let is_over = is_in_head && turned_away.as_mut().poll(cx).is_ready();
+        if is_over || now.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(NoSession::NoMore));
+        }
+        // It would close a connection whose first request is yet to be answered, or refused.
+        if !is_in_head && !std::mem::replace(&mut is_graceful, true) {
             Pin::new(&mut *connection).graceful_shutdown();
             cx.waker().wake_by_ref();
-        }
-        if is_free && is_last && (deadline.is_in_head() || now.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(Err(NoSession::NoMore));
         }
         Poll::Pending
     })
@@ -162,7 +171,7 @@ pub(crate) async fn linger(mut stream: Stream, shutdown: &mut ShutdownWatch) {
         while let Ok(1..) = stream.read(&mut discarded).await {}
     };
     tokio::select! {
-        () = shutdown.at_least(Shutdown::NoMore) => {}
+        () = shutdown.turned_away() => {}
         _ = timeout(DRAIN, drain) => {}
     }
 }

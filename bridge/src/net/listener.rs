@@ -19,6 +19,8 @@ pub enum Listener {
     Tcp(std::net::TcpListener),
     /// At a path.
     Unix(std::os::unix::net::UnixListener),
+    /// Either, kept open by whoever has lent it to us: who waits there when we stop is served after us.
+    Lent(Box<Self>),
 }
 
 /// A client that is there already.
@@ -35,7 +37,12 @@ pub enum Connection {
 pub(crate) enum Accepting {
     Tcp(TcpListener),
     Unix(UnixListener),
+    Lent(Box<Self>),
 }
+
+/// How many connections are taken out of a queue that is closed, at most. No queue is longer, as Linux is set up
+/// (`net.core.somaxconn`); that somebody goes on connecting must not hold us up.
+const MOST_QUEUED: usize = 4096;
 
 impl Accepting {
     pub(crate) fn begin(listener: Listener) -> io::Result<Self> {
@@ -49,7 +56,28 @@ impl Accepting {
                 listener.set_nonblocking(true)?;
                 UnixListener::from_std(listener).map(Self::Unix)
             }
+            Listener::Lent(listener) => Self::begin(*listener).map(Box::new).map(Self::Lent),
         }
+    }
+
+    /// Listens no more, and gives what waited in the queue, which the kernel would reset. A connection that
+    /// comes between the last look and the close is lost.
+    pub(crate) fn close(self) -> Vec<(Socket, PeerAddress)> {
+        let mut queued = Vec::new();
+        // What tokio knows of the queue may be old; accept(2) knows.
+        let closed = match self {
+            Self::Tcp(listener) => listener.into_std().and_then(|listener| {
+                take_out(&mut queued, || Ok(Connection::Tcp(listener.accept()?.0)))
+            }),
+            Self::Unix(listener) => listener.into_std().and_then(|listener| {
+                take_out(&mut queued, || Ok(Connection::Unix(listener.accept()?.0)))
+            }),
+            Self::Lent(_) => Ok(()),
+        };
+        if let Err(error) = closed {
+            debug!("cannot take all out of a queue: {}", error_text(&error));
+        }
+        queued
     }
 
     pub(crate) fn poll_accept(
@@ -68,8 +96,25 @@ impl Accepting {
                 let (io, _) = ready!(listener.poll_accept(cx))?;
                 of_unix(io)
             }
+            Self::Lent(listener) => return listener.poll_accept(cx),
         })
     }
+}
+
+/// Accepts until nobody waits. One that is gone already is left out.
+fn take_out(
+    queued: &mut Vec<(Socket, PeerAddress)>,
+    accept: impl Fn() -> io::Result<Connection>,
+) -> io::Result<()> {
+    for _ in 0..MOST_QUEUED {
+        match accept() {
+            Ok(connection) => queued.extend(connection.begin().ok()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Connection {
@@ -109,6 +154,25 @@ mod tests {
     use std::future::poll_fn;
 
     use super::*;
+
+    /// O1: whoever waits is there to be answered, and whoever comes then is refused; of a socket that is another's
+    /// nobody is taken.
+    #[tokio::test]
+    async fn o1_a_queue_is_taken_out_when_its_socket_is_closed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let copy = listener.try_clone().unwrap();
+        let clients: Vec<_> =
+            (0..50).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let lent = Listener::Lent(Box::new(copy.into()));
+        assert!(Accepting::begin(lent).unwrap().close().is_empty());
+        let queued = Accepting::begin(listener.into()).unwrap().close();
+        assert_eq!(queued.len(), clients.len());
+        for ((_, address), client) in queued.iter().zip(&clients) {
+            assert_eq!(*address, client.local_addr().unwrap().into());
+        }
+        assert!(std::net::TcpStream::connect(address).is_err());
+    }
 
     /// U3: who connects cannot say that somebody else does.
     #[tokio::test]

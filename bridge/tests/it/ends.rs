@@ -198,7 +198,7 @@ async fn w9_shutdown_takes_two_seconds_with_peers_that_do_not_answer() {
 #[tokio::test]
 async fn w6_drain_lets_sessions_come_to_their_end() {
     let (bridge, mut client, mut target) = session().await;
-    bridge.shutdown.send(Shutdown::Drain).unwrap();
+    bridge.shutdown.send(Shutdown::Finish).unwrap();
     bridge.stops_accepting().await;
     within(target.write_all(b"the rest")).await.unwrap();
     drop(target);

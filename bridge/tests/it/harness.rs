@@ -85,6 +85,7 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
         run_once: false,
         timeout: None,
         idle_timeout: None,
+        open_sessions: watch::Sender::default(),
         upkeep: bridge::Upkeep::default(),
         access: Access::default(),
         record: None,
@@ -178,6 +179,7 @@ pub(crate) fn program(
         respawns,
         recheck: Arc::clone(&recheck),
         served: Arc::clone(&served),
+        held: Arc::default(),
     };
     (Supervisor { readiness: sender, recheck, served }, program.into())
 }

@@ -223,12 +223,20 @@ async fn f35_a_program_that_resets_all_is_asked_now_and_then() {
 }
 
 #[tokio::test]
-async fn w6_drain_closes_held_clients() {
+async fn w6_o1_held_clients_hear_whether_they_may_come_again() {
+    for (shutdown, told) in
+        [(Shutdown::Finish, (1011, "shutting down")), (Shutdown::Drain, (1012, "service restart"))]
+    {
+        held_clients_are_told(shutdown, told).await;
+    }
+}
+
+async fn held_clients_are_told(shutdown: Shutdown, (code, reason): (u16, &str)) {
     let (_supervisor, target) = program(Readiness::Waiting, true, LONG);
     let bridge = Bridge::start(config(target));
     let mut client = bridge.client().await;
-    bridge.shutdown.send(Shutdown::Drain).unwrap();
-    assert_eq!(client.receive_close().await, (1011, "shutting down".to_owned()));
+    bridge.shutdown.send(shutdown).unwrap();
+    assert_eq!(client.receive_close().await, (code, reason.to_owned()));
     drop(client);
     assert_eq!(bridge.outcome().await, Outcome::Shutdown);
 }

@@ -7,14 +7,17 @@
 //   { name: "idle" }
 //   { name: "connecting", tries }               tries counts the retries since all was well
 //   { name: "open" }
-//   { name: "waiting", words, tries, until }    until: ms since 1970, undefined: until online
+//   { name: "waiting", words, tries, of, until }   of: how many retries; until: ms since 1970, undefined: until online
 //   { name: "ended", words }                    in order: by the server or the user
 //   { name: "closed", words, gaveUp }           not so; gaveUp: after retries, and there may be more
 
 import { closed, look, logIn, refused } from "./ending.js";
 
-/** Pauses before each retry. When they are used up the user decides. */
-export const RETRY_MS = [1000, 2000, 4000, 8000, 16000];
+/**
+ * The longest pause before each retry; how long it is chance says, so that the pages of a server that is started again
+ * do not all come at once. When they are used up, after a minute or two, the user decides.
+ */
+export const RETRY_MS = [1000, 2000, 4000, 8000, 16000, 30_000, 30_000, 30_000];
 
 // The count starts anew once the server has been heard, or nothing was lost for this long; and not
 // twice in this time, so that a server that greets and is lost at once, each time, is left in peace.
@@ -43,7 +46,7 @@ export class Connection {
 
   /**
    * `out` has `state(state)`, `open()` and `bytes(bytes)`. `browser` has
-   * `WebSocket`, `fetch`, `origin` and `online()`, the page's own or a test's.
+   * `WebSocket`, `fetch`, `origin`, `online()` and `random()`, the page's own or a test's.
    */
   constructor({ out, browser }) {
     this.#out = out;
@@ -79,7 +82,8 @@ export class Connection {
   /** The user wants no connection and no further attempt. */
   disconnect() {
     this.#drop();
-    this.#become({ name: "ended", words: "You disconnected." });
+    const words = this.#state.name === "open" ? "You disconnected." : "You stopped connecting.";
+    this.#become({ name: "ended", words });
   }
 
   /** Back to the beginning: the user chooses another target. */
@@ -166,17 +170,26 @@ export class Connection {
   #again({ words, retry, orderly }) {
     if (orderly) return this.#become({ name: "ended", words });
     const wanted = retry && this.#proven;
-    if (wanted && !this.#target.near && !this.#browser.online()) {
-      this.#become({ name: "waiting", words: "This device is offline.", tries: this.#tries });
+    if (wanted && this.#isOffline()) {
+      this.#awaitNetwork();
     } else if (wanted && this.#tries < RETRY_MS.length) {
-      const pause = RETRY_MS[this.#tries];
+      const pause = Math.ceil(this.#browser.random() * RETRY_MS[this.#tries]);
       this.#tries += 1;
-      this.#timer = setTimeout(() => this.#attempt(), pause);
-      this.#become({ name: "waiting", words, tries: this.#tries, until: Date.now() + pause });
+      // The network may be gone by then.
+      this.#timer = setTimeout(() => (this.#isOffline() ? this.#awaitNetwork() : this.#attempt()), pause);
+      this.#become({ name: "waiting", words, tries: this.#tries, of: RETRY_MS.length, until: Date.now() + pause });
     } else {
       const further = `Gave up after ${this.#tries} attempts; goes on when you come back to this page.`;
       this.#become(wanted ? { name: "closed", words: `${words} ${further}`, gaveUp: true } : { name: "closed", words });
     }
+  }
+
+  #isOffline() {
+    return !this.#target.near && !this.#browser.online();
+  }
+
+  #awaitNetwork() {
+    this.#become({ name: "waiting", words: "This device is offline.", tries: this.#tries, of: RETRY_MS.length });
   }
 
   #drop() {

@@ -23,6 +23,7 @@ export function closed(code, reason, name) {
     case 1011:
       return { words: `${name} ended the session${why || " because of an error"}.`, retry: false };
     case 1012:
+      return { words: `${name} is being started again.`, retry: true };
     case 1013:
       return { words: `${name} asks to try again later${why}.`, retry: true };
     default:
@@ -45,6 +46,8 @@ export function refused(found, { name, url }) {
       };
     case 403:
       return { words: `${name} does not admit this page or this user (403).`, retry: false };
+    case 503:
+      return { words: `${name} takes no session at present (503).`, retry: true };
     case undefined: {
       const encrypted = url.startsWith("wss:");
       const certificate =

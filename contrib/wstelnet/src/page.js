@@ -41,6 +41,7 @@ const connection = new Connection({
     fetch: (...request) => fetch(...request),
     origin: location.origin,
     online: () => navigator.onLine,
+    random: () => Math.random(),
   },
 });
 
@@ -78,6 +79,7 @@ function showState(state) {
   element("notice").hidden = state.name === "idle" || state.name === "open";
   element("status").textContent = summary(state);
   element("peer").textContent = state.name === "idle" ? "" : target.name;
+  element("reconnect").textContent = state.name === "waiting" ? "Reconnect now" : "Reconnect";
   element("words").textContent = state.words ?? `Connecting to ${target?.name} …`;
   terminal.enabled = state.name === "open";
   if (before === "open") end(state);
@@ -120,7 +122,7 @@ function pause(state) {
   if (state.name !== "waiting") return "";
   if (state.until === undefined) return "It connects again when the network is back.";
   const seconds = Math.max(0, Math.ceil((state.until - Date.now()) / 1000));
-  return `Retry ${state.tries} in ${seconds} s.`;
+  return `Retry ${state.tries} of ${state.of} in ${seconds} s.`;
 }
 
 function connect() {
@@ -148,7 +150,7 @@ function connect() {
 
 // To the button that is of most use, of those that there are now.
 function leave() {
-  const buttons = ["disconnect", "reconnect", "another"].map(element);
+  const buttons = ["disconnect", "reconnect", "stop", "another"].map(element);
   buttons.find((button) => button.offsetParent !== null)?.focus();
 }
 
@@ -204,7 +206,7 @@ element("another").addEventListener("click", () => {
   connection.abandon();
   fields.host.focus();
 });
-element("disconnect").addEventListener("click", () => connection.disconnect());
+for (const name of ["disconnect", "stop"]) element(name).addEventListener("click", () => connection.disconnect());
 element("copy").addEventListener("click", copy);
 element("paste").addEventListener("click", paste);
 element("keys").addEventListener("click", pressKey);

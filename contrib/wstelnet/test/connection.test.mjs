@@ -33,8 +33,9 @@ function start(t, { fetch = noAnswer, online = true, WebSocket = FakeSocket } = 
   FakeSocket.all = [];
   const states = [];
   const got = { bytes: [], opened: 0 };
-  const browser = { WebSocket, fetch, origin: "http://box:2023", online: () => browser.isOnline };
-  browser.isOnline = online;
+  // By default the longest pauses, which are known.
+  const chance = { online: () => browser.isOnline, random: () => browser.chance };
+  const browser = { WebSocket, fetch, origin: "http://box:2023", isOnline: online, chance: 1, ...chance };
   const connection = new Connection({
     out: {
       state: (state) => states.push(state),
@@ -89,6 +90,7 @@ test("a lost connection is retried with growing pauses, then given up", async (t
   for (const [index, pause] of RETRY_MS.entries()) {
     const { name, tries, until } = states.at(-1);
     assert.deepEqual({ name, tries, until }, { name: "waiting", tries: index + 1, until: Date.now() + pause });
+    assert.equal(states.at(-1).of, RETRY_MS.length);
     tick(pause - 1);
     assert.equal(FakeSocket.all.length, index + 1);
     tick(1);
@@ -98,7 +100,7 @@ test("a lost connection is retried with growing pauses, then given up", async (t
     await settled();
   }
   assert.equal(states.at(-1).name, "closed");
-  assert.match(states.at(-1).words, /Nothing answers at box:2023.*Gave up after 5 attempts/);
+  assert.match(states.at(-1).words, /Nothing answers at box:2023.*Gave up after 8 attempts/);
   tick(3_600_000);
   assert.equal(FakeSocket.all.length, 1 + RETRY_MS.length);
   // Who asks for it himself has all retries ahead.
@@ -175,7 +177,7 @@ test("F55: after giving up it goes on when the page is seen or the network is ba
     lose(last());
     await settled();
   }
-  assert.match(states.at(-1).words, /Gave up after 5 attempts; goes on when you come back/);
+  assert.match(states.at(-1).words, /Gave up after 8 attempts; goes on when you come back/);
   const tried = FakeSocket.all.length;
   connection.hope();
   assert.equal(FakeSocket.all.length, tried + 1);
@@ -222,12 +224,75 @@ test("offline it waits without a timer and goes on when online", (t) => {
   last().onopen({});
   browser.isOnline = false;
   lose(last());
-  assert.deepEqual(states.at(-1), { name: "waiting", words: "This device is offline.", tries: 0 });
+  const { name, words, until } = states.at(-1);
+  assert.deepEqual({ name, words, until }, { name: "waiting", words: "This device is offline.", until: undefined });
   tick(3_600_000);
   assert.equal(FakeSocket.all.length, 1);
   browser.isOnline = true;
   connection.hope();
   assert.equal(FakeSocket.all.length, 2);
+});
+
+test("O1: one that goes offline while it waits makes no attempt in vain", (t) => {
+  const { connection, states, last, browser, tick } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  lose(last(), 1012);
+  browser.isOnline = false;
+  tick(3_600_000);
+  assert.equal(states.at(-1).words, "This device is offline.");
+  assert.equal(FakeSocket.all.length, 1);
+  browser.isOnline = true;
+  connection.hope();
+  assert.equal(FakeSocket.all.length, 2);
+});
+
+test("O1: by its code an end is tried again or not", (t) => {
+  for (const [code, name] of [
+    [1001, "waiting"], [1006, "waiting"], [1012, "waiting"], [1013, "waiting"],
+    [1000, "ended"], [1002, "closed"], [1008, "closed"], [1011, "closed"], [4000, "closed"],
+  ]) {
+    const { connection, states, last, tick } = start(t);
+    connection.connect(TARGET);
+    last().onopen({});
+    lose(last(), code);
+    assert.equal(states.at(-1).name, name, `${code}`);
+    tick(1000);
+    assert.equal(FakeSocket.all.length, name === "waiting" ? 2 : 1, `${code}`);
+  }
+});
+
+test("O1: pages that lose a server together come again one by one", (t) => {
+  const pauses = [0, 0.001, 0.25, 0.5, 0.999999].map((chance) => {
+    const { connection, states, last, browser, tick } = start(t);
+    browser.chance = chance;
+    connection.connect(TARGET);
+    last().onopen({});
+    lose(last(), 1012);
+    const pause = states.at(-1).until - Date.now();
+    tick(pause);
+    assert.equal(FakeSocket.all.length, 2);
+    return pause;
+  });
+  assert.deepEqual(pauses, [0, 1, 250, 500, 1000]);
+});
+
+test("O1: the user stops it while it waits or tries", (t) => {
+  const { connection, states, last, tick } = start(t);
+  connection.connect(TARGET);
+  last().onopen({});
+  for (const isTrying of [false, true]) {
+    lose(last(), 1001);
+    if (isTrying) tick(RETRY_MS[0]);
+    connection.disconnect();
+    assert.deepEqual(states.at(-1), { name: "ended", words: "You stopped connecting." });
+    const tried = FakeSocket.all.length;
+    connection.hope();
+    tick(3_600_000);
+    assert.equal(FakeSocket.all.length, tried);
+    connection.reconnect();
+    last().onopen({});
+  }
 });
 
 test("offline this machine is tried all the same", (t) => {
@@ -345,6 +410,7 @@ test("close codes in words", () => {
     [1006, "", "The connection to box:1 was lost.", true],
     [1011, "connection refused", "box:1 ended the session: connection refused.", false],
     [1011, "", "box:1 ended the session because of an error.", false],
+    [1012, "service restart", "box:1 is being started again.", true],
     [1013, "", "box:1 asks to try again later.", true],
     [1002, "bad frame", "box:1 closed the connection with code 1002: bad frame.", false],
   ]) {
@@ -368,6 +434,7 @@ test("a refusal in words", () => {
   for (const [found, words, retry] of [
     [401, /user name and a password \(401\)/, false],
     [403, /does not admit.*\(403\)/, false],
+    [503, /takes no session at present \(503\)/, true],
     [404, /opened no WebSocket at \/websockify \(404\)/, true],
     ["something", /opened no WebSocket at .* may want a password \(401\)/, true],
     [undefined, /^Nothing answers at box:2023\.$/, true],

@@ -165,8 +165,37 @@ test("a lost connection is seen, counted down and made again", { skip }, async (
   const noticed = await noting(page);
   await page.keyboard.type("x\n");
   await seen(page, /^session 2$/);
-  assert.match(await noticed(), /^The connection to .* was lost\. Retry 1 in 1 s\.$/m);
+  assert.match(await noticed(), /^The connection to .* was lost\. Retry 1 of 8 in 1 s\.$/m);
   await state(page, "open");
+});
+
+test("O1: a restart is waited for; it is cut short or stopped, and the screen stays", { skip }, async (t) => {
+  let sessions = 0;
+  const session = (socket) => {
+    sessions += 1;
+    socket.send(Buffer.from(`session ${sessions}\r\n`));
+    socket.once("message", () => socket.close(1012, "service restart"));
+  };
+  const { page } = await open(t, { session });
+  await page.clock.install();
+  // A pause that does not end by itself in this test.
+  await page.evaluate(() => (Math.random = () => 600));
+  await page.click("[name=submit]");
+  await seen(page, /^session 1$/);
+  await page.keyboard.type("x\n");
+  await state(page, "waiting", /^127\.0\.0\.1:\d+ is being started again\.$/);
+  assert.match(await page.textContent("#pause"), /^Retry 1 of 8 in (600|5\d\d) s\.$/);
+  await picture(page, "restart");
+  await page.click("#reconnect");
+  await seen(page, /^session 2$/);
+  assert.equal((await screen(page))[0], "session 1");
+  await page.keyboard.type("x\n");
+  await page.click("#stop");
+  await state(page, "ended", /^You stopped connecting\.$/);
+  await page.clock.fastForward(3_600_000);
+  await state(page, "ended");
+  assert.equal(sessions, 2);
+  assert.ok(await page.isHidden("#stop"));
 });
 
 test("F54: a session that the server ended in order looks like one", { skip }, async (t) => {
@@ -205,7 +234,7 @@ test("F55: given up, it connects when the page is seen again or the network is b
     up = false;
     await page.keyboard.type("x\n");
     await passPauses(page, /Gave up/);
-    await state(page, "closed", /Gave up after 5 attempts; goes on when you come back/);
+    await state(page, "closed", /Gave up after 8 attempts; goes on when you come back/);
     up = true;
     // Headless, a page is always seen: the event is all that there is of it.
     await page.evaluate((event) => (event === "online" ? window : document).dispatchEvent(new Event(event)), event);
@@ -319,14 +348,18 @@ test("the keyboard alone: in, out by Ctrl+F6, disconnect, reconnect", { skip }, 
 test("the keyboard alone: from a session that was lost to the buttons", { skip }, async (t) => {
   const { page, server } = await open(t, { session: echoServer });
   await page.clock.install();
+  await page.evaluate(() => (Math.random = () => 1));
   await page.click("[name=submit]");
   await seen(page, /^ready>/);
   server.close();
-  // The last pause is long enough for what follows.
-  await passPauses(page, /Retry 5 in /);
+  // This pause is long enough for what follows.
+  await passPauses(page, /Retry 6 of 8 in /);
   const focused = () => page.evaluate(() => document.activeElement.id);
   await page.keyboard.press("Tab");
   assert.equal(await focused(), "reconnect");
+  assert.equal(await page.textContent("#reconnect"), "Reconnect now");
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(), "stop");
   await page.keyboard.press("Tab");
   assert.equal(await focused(), "another");
   await page.focus(".xterm-helper-textarea");

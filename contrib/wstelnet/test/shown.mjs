@@ -52,7 +52,7 @@ export async function passPauses(page, words) {
     // On a slow machine one that was passed is still shown for a moment, or none any more: the next is not to be passed
     // with it.
     if (pause !== undefined && pause !== passed) {
-      await page.clock.fastForward(16_000);
+      await page.clock.fastForward(30_000);
       passed = pause;
     }
   }

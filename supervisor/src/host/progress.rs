@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
 
 use crate::exit::Failure;
 use crate::host::daemon::Caller;
@@ -51,6 +52,11 @@ impl Progress {
     /// We have begun to end.
     pub(crate) fn stopping(&mut self) {
         self.systemd.stopping();
+    }
+
+    /// Our end takes longer: it may take so long until we say so again.
+    pub(crate) fn extend(&mut self, time: Duration) {
+        self.systemd.extend(time);
     }
 
     /// For ever: tells the watchdog that whoever polls this lives.

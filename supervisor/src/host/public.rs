@@ -76,12 +76,10 @@ impl PublicEndpoint {
                 (Clients::Of(vec![Listener::Unix(listener)]), Some(file))
             }
             Self::Passed(sockets) => {
-                let listeners = sockets.into_iter().map(listener).collect::<Result<_>>();
+                let listeners = sockets.into_iter().map(lent).collect::<Result<_>>();
                 (Clients::Of(listeners.context("cannot use the sockets of LISTEN_FDS")?), None)
             }
-            Self::Inetd(InetdSocket::Listening(socket)) => {
-                (Clients::Of(vec![listener(socket)?]), None)
-            }
+            Self::Inetd(InetdSocket::Listening(socket)) => (Clients::Of(vec![lent(socket)?]), None),
             Self::Inetd(InetdSocket::Connected(socket)) => {
                 (Clients::One(connection(socket)?), None)
             }
@@ -90,9 +88,12 @@ impl PublicEndpoint {
     }
 }
 
-fn listener(socket: Socket) -> Result<Listener> {
+/// Whoever has passed it to us has it open still, and serves it after us.
+fn lent(socket: Socket) -> Result<Listener> {
     let is_unix = socket.domain()? == Domain::UNIX;
-    Ok(if is_unix { Listener::Unix(socket.into()) } else { Listener::Tcp(socket.into()) })
+    let listener =
+        if is_unix { Listener::Unix(socket.into()) } else { Listener::Tcp(socket.into()) };
+    Ok(Listener::Lent(Box::new(listener)))
 }
 
 fn connection(socket: Socket) -> Result<Connection> {

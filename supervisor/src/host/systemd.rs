@@ -56,6 +56,14 @@ impl Systemd {
         self.notify(&NotifyState::Stopping);
     }
 
+    /// EXTEND_TIMEOUT_USEC=: before that is over, we say so again or have ended. systemd then does not mind
+    /// TimeoutStopSec=.
+    pub(crate) fn extend(&self, time: Duration) {
+        // A longer time than an hour is said to be one.
+        let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        self.notify(&NotifyState::ExtendTimeoutUsec(microseconds));
+    }
+
     /// WATCHDOG=1 for ever, twice as often as is asked for. Pending where nobody asks. To be polled by
     /// the task whose life it vouches for.
     pub(crate) fn watchdog(&self) -> impl Future<Output = Infallible> + use<> {

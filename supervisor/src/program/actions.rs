@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 use super::daemon::Daemon;
 use super::output::Output;
 use super::spawn::{Preparation, spawn};
-use super::state::{Action, Event, WrapMode};
+use super::state::{Action, Event, State, WrapMode};
 use super::supervisor::Supervisor;
 use crate::exit::{ExitStatus, Failure};
 use crate::processes::{list, list_with_sessions};
@@ -39,8 +39,9 @@ impl Supervisor<'_, '_> {
                     self.relay.refuse();
                     info!(program = self.spec.name, "program has ended; sessions are refused");
                 }
-                Action::DrainBridge => self.end_bridge(Shutdown::Drain),
-                Action::StopBridge => self.end_bridge(Shutdown::Now),
+                Action::FinishBridge => drop(self.end_bridge(Shutdown::Finish)),
+                Action::DrainBridge => self.drain_bridge(),
+                Action::StopBridge => drop(self.end_bridge(Shutdown::Now)),
                 Action::Terminate => self.terminate(),
                 Action::Kill => self.kill(),
                 Action::LeaveDaemon => self.leave_daemon(),
@@ -127,10 +128,23 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    fn end_bridge(&mut self, shutdown: Shutdown) {
+    fn end_bridge(&mut self, shutdown: Shutdown) -> Ending {
         self.host.progress.stopping();
-        if self.relay.end(shutdown) == Ending::NothingToEnd {
+        let ending = self.relay.end(shutdown);
+        if ending == Ending::NothingToEnd {
             self.events.push_back(Event::BridgeEnded(ExitStatus::SUCCESS));
+        }
+        ending
+    }
+
+    fn drain_bridge(&mut self) {
+        let held = self.relay.held();
+        // One that never opened has no sessions.
+        if self.end_bridge(Shutdown::Drain) == Ending::NothingToEnd {
+            return;
+        }
+        if let State::Draining { until, .. } = self.state {
+            self.host.drain.begin(until, held, self.host.progress);
         }
     }
 

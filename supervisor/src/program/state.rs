@@ -30,6 +30,8 @@ pub(crate) struct Policy {
     pub(crate) wrap_timeout: Duration,
     /// How long open sessions, and then the program, may take to end.
     pub(crate) stop_timeout: Duration,
+    /// How long sessions may go on when we are asked to end; zero: not at all.
+    pub(crate) drain_timeout: Duration,
 }
 
 impl Policy {
@@ -55,7 +57,10 @@ pub(crate) enum State {
     /// Under `ignore`: it has ended, after it had listened. The bridge says so to its clients.
     Gone,
     /// Under `exit`, and where it never listened: open sessions come to their end.
-    Draining { until: Instant, status: ExitStatus },
+    Finishing { until: Instant, status: ExitStatus },
+    /// We are asked to end, and sessions have until then to come to theirs (O1). The program is not started
+    /// again.
+    Draining { until: Instant, status: ExitStatus, program: Remaining },
     /// Everything is being ended.
     Stopping(Stopping),
     /// Under `ignore`: sessions are being closed, the daemon is left running.
@@ -72,6 +77,17 @@ pub(crate) struct Run {
     first: bool,
     /// How many instances before it failed in a row.
     failures: u32,
+}
+
+/// Who is left of the program while its sessions are drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remaining {
+    /// The leader, or nobody yet.
+    Leader,
+    /// A process of the instance that listens, and goes on without a leader.
+    Daemon,
+    /// Nobody who listens, nor will.
+    Nobody,
 }
 
 /// What [`State::Stopping`] waits for.
@@ -106,8 +122,11 @@ pub(crate) enum Event {
     BridgeEnded(ExitStatus),
     /// [`State::deadline`] has come.
     Deadline,
-    /// A signal asks us to stop.
+    /// A signal asks us to stop: for a second time, at once.
     Stop,
+    /// Somebody asks us to drain. For a second time, that changes nothing.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the administration's"))]
+    Drain,
 }
 
 /// Whom the leader left when it ended.
@@ -143,6 +162,8 @@ pub(crate) enum Action {
     /// Tell clients that the program is gone for good.
     RefuseSessions,
     /// Accept nobody, let sessions come to their end.
+    FinishBridge,
+    /// Accept nobody, let sessions come to their end, and tell others to come again (O1).
     DrainBridge,
     /// Accept nobody, close every session.
     StopBridge,
@@ -172,6 +193,7 @@ impl State {
             }
             Self::Settling { until, .. }
             | Self::Backoff { until, .. }
+            | Self::Finishing { until, .. }
             | Self::Draining { until, .. }
             | Self::Stopping(Stopping { until, .. }) => Some(*until),
             _ => None,
@@ -187,6 +209,7 @@ impl State {
             Self::Daemonized { .. } => "daemonized",
             Self::Backoff { .. } => "backoff",
             Self::Gone => "gone",
+            Self::Finishing { .. } => "finishing",
             Self::Draining { .. } => "draining",
             Self::Stopping(_) => "stopping",
             Self::Leaving => "leaving",
@@ -203,14 +226,15 @@ impl State {
             Self::Daemonized { .. } => "Bridging to the daemonized program",
             Self::Backoff { .. } => "Waiting to start the program again: it fails too fast",
             Self::Gone => "The program has ended; refusing sessions",
-            Self::Draining { .. } => "The program has ended; finishing its sessions",
+            Self::Finishing { .. } => "The program has ended; finishing its sessions",
+            Self::Draining { .. } => "Draining",
             Self::Stopping(_) | Self::Leaving | Self::Ended { .. } => "Stopping",
         }
     }
 
     /// Whether it matters who listens.
     pub(crate) fn minds_listener(&self) -> bool {
-        self.awaits_listener() || *self == Self::Gone
+        self.awaits_listener() || matches!(self, Self::Gone | Self::Draining { .. })
     }
 
     /// Whether somebody may listen whom we have not seen yet, where nobody is seen to.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Event, Left, Policy, Run, State, Stopping, WrapMode};
+use super::{Action, Event, Left, Policy, Remaining, Run, State, Stopping, WrapMode};
 use crate::exit::ExitStatus;
 
 /// A run this long was no failure, whatever it did (W7).
@@ -23,13 +23,19 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
         (State::Ended { .. }, _) => None,
         (State::Stopping(stopping), _) => Some(stopping.step(event, now)),
         (State::Leaving, _) => leaving(event),
-        (State::Draining { status, .. }, Event::Stop | Event::Deadline) => {
+        (State::Draining { until, status, program }, _) => {
+            draining(until, status, program, event, now, policy)
+        }
+        (_, Event::Stop | Event::Drain) if !policy.drain_timeout.is_zero() => {
+            Some(drain(state, now, policy))
+        }
+        (State::Finishing { status, .. }, Event::Stop | Event::Drain | Event::Deadline) => {
             Some(stop(status, false, now, policy))
         }
-        (State::Draining { status, .. }, Event::BridgeEnded(_)) => {
+        (State::Finishing { status, .. }, Event::BridgeEnded(_)) => {
             Some(stop(status, true, now, policy))
         }
-        (_, Event::Stop | Event::Interrupted(_) | Event::BridgeEnded(_)) => {
+        (_, Event::Stop | Event::Drain | Event::Interrupted(_) | Event::BridgeEnded(_)) => {
             over(state, event, now, policy)
         }
         (State::Starting { run, warned }, _) => starting(run, warned, event, now, policy),
@@ -44,7 +50,7 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
             let run = Run { started: now, first: false, failures: 0 };
             Some((State::Daemonized { run }, vec![Action::Daemonized, Action::OpenBridge]))
         }
-        (State::Backoff { .. } | State::Gone | State::Draining { .. }, _) => None,
+        (State::Backoff { .. } | State::Gone | State::Finishing { .. }, _) => None,
     };
     next.unwrap_or((state, vec![]))
 }
@@ -124,8 +130,8 @@ fn over(state: State, event: Event, now: Instant, policy: &Policy) -> Option<Nex
     let is_daemon = matches!(state, State::Daemonized { .. });
     let leaves_daemon = is_daemon && policy.mode == WrapMode::Ignore;
     Some(match event {
-        Event::Stop if leaves_daemon => (State::Leaving, vec![Action::StopBridge]),
-        Event::Stop => stop(ExitStatus::SUCCESS, false, now, policy),
+        Event::Stop | Event::Drain if leaves_daemon => (State::Leaving, vec![Action::StopBridge]),
+        Event::Stop | Event::Drain => stop(ExitStatus::SUCCESS, false, now, policy),
         Event::BridgeEnded(status) if leaves_daemon => leave(status),
         Event::BridgeEnded(status) => stop(status, true, now, policy),
         // Who interrupts one instance does not want the next.
@@ -135,6 +141,58 @@ fn over(state: State, event: Event, now: Instant, policy: &Policy) -> Option<Nex
         Event::Interrupted(status) => stop(status, false, now, policy),
         _ => return None,
     })
+}
+
+/// Sessions are given their time. What has ended already keeps its status, and its own time if that is shorter.
+fn drain(state: State, now: Instant, policy: &Policy) -> Next {
+    let mut until = now + policy.drain_timeout;
+    let mut status = ExitStatus::SUCCESS;
+    let program = match state {
+        State::Starting { .. } | State::Listening { .. } => Remaining::Leader,
+        State::Daemonized { .. } => Remaining::Daemon,
+        State::Finishing { until: before, status: its } => {
+            (until, status) = (until.min(before), its);
+            Remaining::Nobody
+        }
+        _ => Remaining::Nobody,
+    };
+    (State::Draining { until, status, program }, vec![Action::DrainBridge])
+}
+
+/// We end with the last session, or when their time is over. The program's end is none of ours: what it has
+/// written is on its way to clients, and those whom a process of its own serves go on.
+fn draining(
+    until: Instant,
+    status: ExitStatus,
+    program: Remaining,
+    event: Event,
+    now: Instant,
+    policy: &Policy,
+) -> Option<Next> {
+    let goes_on = |program, actions| Some((State::Draining { until, status, program }, actions));
+    let leaves_daemon = program == Remaining::Daemon && policy.mode == WrapMode::Ignore;
+    match event {
+        Event::Stop | Event::Deadline if leaves_daemon => {
+            Some((State::Leaving, vec![Action::StopBridge]))
+        }
+        Event::Stop | Event::Deadline | Event::Interrupted(_) => {
+            Some(stop(status, false, now, policy))
+        }
+        Event::BridgeEnded(bridge) => {
+            let status = if status.is_success() { bridge } else { status };
+            Some(if leaves_daemon { leave(status) } else { stop(status, true, now, policy) })
+        }
+        Event::LeaderEnded { left: Left::Listener, .. } => {
+            goes_on(Remaining::Daemon, vec![Action::Daemonized])
+        }
+        Event::Listening if program == Remaining::Nobody => {
+            goes_on(Remaining::Daemon, vec![Action::Daemonized])
+        }
+        Event::LeaderEnded { .. } | Event::DaemonEnded { .. } | Event::SpawnFailed(_) => {
+            goes_on(Remaining::Nobody, vec![])
+        }
+        _ => None,
+    }
 }
 
 fn leaving(event: Event) -> Option<Next> {
@@ -204,15 +262,16 @@ fn start(failures: u32, now: Instant) -> Next {
     (State::Starting { run, warned: false }, vec![Action::Spawn])
 }
 
-fn drain(status: ExitStatus, now: Instant, policy: &Policy) -> State {
-    State::Draining { until: now + policy.stop_timeout, status }
+fn finish(status: ExitStatus, now: Instant, policy: &Policy) -> State {
+    State::Finishing { until: now + policy.stop_timeout, status }
 }
 
 fn daemonize(run: Run, now: Instant, policy: &Policy) -> Next {
     match policy.mode {
-        WrapMode::Exit => {
-            (drain(ExitStatus::SUCCESS, now, policy), vec![Action::Daemonized, Action::DrainBridge])
-        }
+        WrapMode::Exit => (
+            finish(ExitStatus::SUCCESS, now, policy),
+            vec![Action::Daemonized, Action::FinishBridge],
+        ),
         WrapMode::Ignore | WrapMode::Respawn => {
             (State::Daemonized { run }, vec![Action::Daemonized, Action::OpenBridge])
         }
@@ -223,7 +282,7 @@ fn daemonize(run: Run, now: Instant, policy: &Policy) -> Next {
 fn end_unheard(run: Run, status: ExitStatus, served: bool, now: Instant, policy: &Policy) -> Next {
     match policy.mode {
         WrapMode::Exit | WrapMode::Ignore => {
-            (drain(status, now, policy), vec![Action::WarnUnheard, Action::DrainBridge])
+            (finish(status, now, policy), vec![Action::WarnUnheard, Action::FinishBridge])
         }
         WrapMode::Respawn => start_again(run, served, now),
     }
@@ -232,7 +291,7 @@ fn end_unheard(run: Run, status: ExitStatus, served: bool, now: Instant, policy:
 /// An instance has ended that had listened.
 fn end(run: Run, status: ExitStatus, served: bool, now: Instant, policy: &Policy) -> Next {
     match policy.mode {
-        WrapMode::Exit => (drain(status, now, policy), vec![Action::DrainBridge]),
+        WrapMode::Exit => (finish(status, now, policy), vec![Action::FinishBridge]),
         WrapMode::Ignore => (State::Gone, vec![Action::RefuseSessions]),
         WrapMode::Respawn => start_again(run, served, now),
     }

@@ -7,7 +7,12 @@ const SECOND: Duration = Duration::from_secs(1);
 const FAILED: ExitStatus = ExitStatus::FAILURE;
 
 fn policy(mode: WrapMode) -> Policy {
-    Policy { mode, wrap_timeout: 30 * SECOND, stop_timeout: 10 * SECOND }
+    Policy {
+        mode,
+        wrap_timeout: 30 * SECOND,
+        stop_timeout: 10 * SECOND,
+        drain_timeout: Duration::ZERO,
+    }
 }
 
 struct Life {
@@ -55,8 +60,9 @@ fn served(left: Left) -> Event {
 }
 
 use Action::{
-    Daemonized, DrainBridge, Kill, LeaveDaemon, NameSurvivors, OpenBridge, PauseBridge,
-    RefuseSessions, Spawn, StopBridge, Terminate, WarnFast, WarnSettled, WarnSilent, WarnUnheard,
+    Daemonized, DrainBridge, FinishBridge, Kill, LeaveDaemon, NameSurvivors, OpenBridge,
+    PauseBridge, RefuseSessions, Spawn, StopBridge, Terminate, WarnFast, WarnSettled, WarnSilent,
+    WarnUnheard,
 };
 
 /// Every state, in which every event must have a meaning.
@@ -67,6 +73,7 @@ fn every_state(now: Instant) -> Vec<(&'static str, State)> {
         let status = ExitStatus::SUCCESS;
         State::Stopping(Stopping { status, until, killed, tree_empty, bridge_ended })
     };
+    let draining = |program| State::Draining { until, status: ExitStatus::SUCCESS, program };
     vec![
         ("starting first", State::Starting { run: Run { first: true, ..run }, warned: false }),
         ("starting", State::Starting { run, warned: false }),
@@ -76,7 +83,10 @@ fn every_state(now: Instant) -> Vec<(&'static str, State)> {
         ("daemonized", State::Daemonized { run }),
         ("backoff", State::Backoff { until, failures: 1 }),
         ("gone", State::Gone),
-        ("draining", State::Draining { until, status: FAILED }),
+        ("finishing", State::Finishing { until, status: FAILED }),
+        ("draining leader", draining(Remaining::Leader)),
+        ("draining daemon", draining(Remaining::Daemon)),
+        ("draining nobody", draining(Remaining::Nobody)),
         ("stopping", stopping(false, false, false)),
         ("bridge ended", stopping(false, false, true)),
         ("killing", stopping(true, false, false)),
@@ -103,66 +113,77 @@ fn every_event() -> Vec<(&'static str, Event)> {
         ("bridge ended", Event::BridgeEnded(ExitStatus::SUCCESS)),
         ("deadline", Event::Deadline),
         ("stop", Event::Stop),
+        ("drain", Event::Drain),
     ]
 }
+
+// The columns: spawn failed, listening, gone, 0/nobody, 0/idle, 0/listener, 1/nobody, 1/idle, 1/listener,
+// interrupted, daemon ended, tree empty, bridge ended, deadline, stop, drain.
+const EXIT: &str = "
+    starting first  | stopping listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
+    starting        | backoff listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
+    silent          | backoff listening . finishing settling finishing finishing finishing finishing stopping . . stopping . stopping stopping
+    listening       | . = = finishing finishing finishing finishing finishing finishing stopping . . stopping . stopping stopping
+    settling        | . finishing . . . . . . . stopping . finishing stopping finishing stopping stopping
+    daemonized      | . = = . . . . . . stopping finishing . stopping . stopping stopping
+    backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
+    gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
+    finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
+    draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
+    draining daemon | = . . = = = = = = stopping = . stopping stopping stopping .
+    draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
+    stopping        | . . . . . . . . . . . = = = = .
+    bridge ended    | . . . . . . . . . . . ended . = = .
+    killing         | . . . . . . . . . . . = = ended = .
+    tree empty      | . . . . . . . . . . . . ended ended ended .
+    leaving         | . . . . . . . . . . . . ended . ended .
+    ended           | . . . . . . . . . . . . . . . .";
+const IGNORE: &str = "
+    starting first  | stopping listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
+    starting        | backoff listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
+    silent          | backoff listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping . stopping stopping
+    listening       | . = = gone gone daemonized gone gone daemonized stopping . . stopping . stopping stopping
+    settling        | . daemonized . . . . . . . stopping . finishing stopping finishing stopping stopping
+    daemonized      | . = = . . . . . . stopping gone . ended . leaving leaving
+    backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
+    gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
+    finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
+    draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
+    draining daemon | = . . = = = = = = stopping = . ended leaving leaving .
+    draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
+    stopping        | . . . . . . . . . . . = = = = .
+    bridge ended    | . . . . . . . . . . . ended . = = .
+    killing         | . . . . . . . . . . . = = ended = .
+    tree empty      | . . . . . . . . . . . . ended ended ended .
+    leaving         | . . . . . . . . . . . . ended . ended .
+    ended           | . . . . . . . . . . . . . . . .";
+const RESPAWN: &str = "
+    starting first  | stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
+    starting        | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
+    silent          | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
+    listening       | . = = backoff backoff daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
+    settling        | . daemonized . . . . . . . stopping . backoff stopping backoff stopping stopping
+    daemonized      | . = = . . . . . . stopping backoff . stopping . stopping stopping
+    backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
+    gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
+    finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
+    draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
+    draining daemon | = . . = = = = = = stopping = . stopping stopping stopping .
+    draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
+    stopping        | . . . . . . . . . . . = = = = .
+    bridge ended    | . . . . . . . . . . . ended . = = .
+    killing         | . . . . . . . . . . . = = ended = .
+    tree empty      | . . . . . . . . . . . . ended ended ended .
+    leaving         | . . . . . . . . . . . . ended . ended .
+    ended           | . . . . . . . . . . . . . . . .";
 
 /// The whole table, mode by mode: a line a state, a column an event. `.` is "nothing changes and
 /// nothing is done"; `=` is "the same state, but something is done or noted".
 #[test]
 fn every_state_and_event() {
-    // spawn failed, listening, gone, 0/nobody, 0/idle, 0/listener, 1/nobody, 1/idle, 1/listener,
-    // interrupted, daemon ended, tree empty, bridge ended, deadline, stop
-    let exit = "
-        starting first | stopping listening . draining settling draining draining draining draining stopping . . stopping = stopping
-        starting       | backoff listening . draining settling draining draining draining draining stopping . . stopping = stopping
-        silent         | backoff listening . draining settling draining draining draining draining stopping . . stopping . stopping
-        listening      | . = = draining draining draining draining draining draining stopping . . stopping . stopping
-        settling       | . draining . . . . . . . stopping . draining stopping draining stopping
-        daemonized     | . = = . . . . . . stopping draining . stopping . stopping
-        backoff        | . . . . . . . . . stopping . . stopping starting stopping
-        gone           | . daemonized . . . . . . . stopping . . stopping . stopping
-        draining       | . . . . . . . . . stopping . . stopping stopping stopping
-        stopping       | . . . . . . . . . . . = = = =
-        bridge ended   | . . . . . . . . . . . ended . = =
-        killing        | . . . . . . . . . . . = = ended =
-        tree empty     | . . . . . . . . . . . . ended ended ended
-        leaving        | . . . . . . . . . . . . ended . ended
-        ended          | . . . . . . . . . . . . . . .";
-    let ignore = "
-        starting first | stopping listening . draining settling daemonized draining draining daemonized stopping . . stopping = stopping
-        starting       | backoff listening . draining settling daemonized draining draining daemonized stopping . . stopping = stopping
-        silent         | backoff listening . draining settling daemonized draining draining daemonized stopping . . stopping . stopping
-        listening      | . = = gone gone daemonized gone gone daemonized stopping . . stopping . stopping
-        settling       | . daemonized . . . . . . . stopping . draining stopping draining stopping
-        daemonized     | . = = . . . . . . stopping gone . ended . leaving
-        backoff        | . . . . . . . . . stopping . . stopping starting stopping
-        gone           | . daemonized . . . . . . . stopping . . stopping . stopping
-        draining       | . . . . . . . . . stopping . . stopping stopping stopping
-        stopping       | . . . . . . . . . . . = = = =
-        bridge ended   | . . . . . . . . . . . ended . = =
-        killing        | . . . . . . . . . . . = = ended =
-        tree empty     | . . . . . . . . . . . . ended ended ended
-        leaving        | . . . . . . . . . . . . ended . ended
-        ended          | . . . . . . . . . . . . . . .";
-    let respawn = "
-        starting first | stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping
-        starting       | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping
-        silent         | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping . stopping
-        listening      | . = = backoff backoff daemonized backoff backoff daemonized stopping . . stopping . stopping
-        settling       | . daemonized . . . . . . . stopping . backoff stopping backoff stopping
-        daemonized     | . = = . . . . . . stopping backoff . stopping . stopping
-        backoff        | . . . . . . . . . stopping . . stopping starting stopping
-        gone           | . daemonized . . . . . . . stopping . . stopping . stopping
-        draining       | . . . . . . . . . stopping . . stopping stopping stopping
-        stopping       | . . . . . . . . . . . = = = =
-        bridge ended   | . . . . . . . . . . . ended . = =
-        killing        | . . . . . . . . . . . = = ended =
-        tree empty     | . . . . . . . . . . . . ended ended ended
-        leaving        | . . . . . . . . . . . . ended . ended
-        ended          | . . . . . . . . . . . . . . .";
     let now = Instant::now();
     for (mode, table) in
-        [(WrapMode::Exit, exit), (WrapMode::Ignore, ignore), (WrapMode::Respawn, respawn)]
+        [(WrapMode::Exit, EXIT), (WrapMode::Ignore, IGNORE), (WrapMode::Respawn, RESPAWN)]
     {
         let lines: Vec<_> = table.trim().lines().collect();
         let states = every_state(now);
@@ -193,9 +214,15 @@ fn w9_nobody_is_asked_who_listens_where_that_changes_nothing() {
     for (name, state) in every_state(now) {
         let changes = |mode, event| step(state, event, now, &policy(mode)) != (state, vec![]);
         let modes = [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn];
-        let matters = modes
-            .into_iter()
-            .any(|mode| changes(mode, Event::Listening) || changes(mode, Event::ListenerGone));
+        let tells_apart = |mode| {
+            let next = |left| step(state, ended(FAILED, left), now, &policy(mode));
+            next(Left::Listener) != next(Left::Nobody)
+        };
+        let matters = modes.into_iter().any(|mode| {
+            changes(mode, Event::Listening)
+                || changes(mode, Event::ListenerGone)
+                || tells_apart(mode)
+        });
         assert_eq!(state.minds_listener(), matters, "{name}");
     }
 }
@@ -245,7 +272,7 @@ fn w5_a_leader_that_ends_with_0_has_until_the_wrap_timeout() {
     let mut life = Life::begin(WrapMode::Ignore);
     life.on(ended(ExitStatus::SUCCESS, Left::Idle));
     assert_eq!(life.deadline(), [WarnSilent]);
-    assert_eq!(life.deadline(), [WarnSettled, DrainBridge]);
+    assert_eq!(life.deadline(), [WarnSettled, FinishBridge]);
 }
 
 #[test]
@@ -267,7 +294,7 @@ fn w1_an_interrupted_program_takes_us_with_it() {
 fn w6_exit_stops_a_daemon_and_ends_with_0_after_its_sessions() {
     let mut life = Life::begin(WrapMode::Exit);
     life.on(Event::Listening);
-    assert_eq!(life.on(ended(FAILED, Left::Listener)), [Daemonized, DrainBridge]);
+    assert_eq!(life.on(ended(FAILED, Left::Listener)), [Daemonized, FinishBridge]);
     let bridge_ended = Event::BridgeEnded(ExitStatus::SUCCESS);
     assert_eq!(life.on(bridge_ended), [Terminate]);
     assert_eq!(life.on(Event::TreeEmpty), []);
@@ -278,7 +305,7 @@ fn w6_exit_stops_a_daemon_and_ends_with_0_after_its_sessions() {
 fn w6_exit_drains_no_longer_than_the_stop_timeout() {
     let mut life = Life::begin(WrapMode::Exit);
     life.on(Event::Listening);
-    assert_eq!(life.on(ended(FAILED, Left::Nobody)), [DrainBridge]);
+    assert_eq!(life.on(ended(FAILED, Left::Nobody)), [FinishBridge]);
     assert_eq!(life.due(), Some(life.now + 10 * SECOND));
     assert_eq!(life.deadline(), [StopBridge, Terminate]);
 }
@@ -286,7 +313,7 @@ fn w6_exit_drains_no_longer_than_the_stop_timeout() {
 #[test]
 fn w6_ignore_ends_with_the_status_of_a_program_that_never_listened() {
     let mut life = Life::begin(WrapMode::Ignore);
-    assert_eq!(life.on(ended(FAILED, Left::Idle)), [WarnUnheard, DrainBridge]);
+    assert_eq!(life.on(ended(FAILED, Left::Idle)), [WarnUnheard, FinishBridge]);
     life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
     life.on(Event::TreeEmpty);
     assert_eq!(life.state, State::Ended { status: FAILED });
@@ -298,11 +325,11 @@ fn f46_a_program_that_ends_without_having_listened_is_warned_of() {
         for status in [ExitStatus::SUCCESS, FAILED] {
             let mut life = Life::begin(mode);
             let actions = life.on(ended(status, Left::Nobody));
-            assert_eq!(actions, [WarnUnheard, DrainBridge], "{mode:?} {status}");
+            assert_eq!(actions, [WarnUnheard, FinishBridge], "{mode:?} {status}");
         }
         let mut life = Life::begin(mode);
         life.on(ended(ExitStatus::SUCCESS, Left::Idle));
-        assert_eq!(life.on(Event::TreeEmpty), [WarnUnheard, DrainBridge], "{mode:?}");
+        assert_eq!(life.on(Event::TreeEmpty), [WarnUnheard, FinishBridge], "{mode:?}");
     }
 }
 
@@ -394,4 +421,101 @@ fn w12_silence_is_warned_of_once() {
     let mut life = Life::begin(WrapMode::Exit);
     assert_eq!(life.deadline(), [WarnSilent]);
     assert_eq!(life.due(), None);
+}
+
+fn drains(mode: WrapMode) -> Life {
+    let mut life = Life::begin(mode);
+    life.policy.drain_timeout = 60 * SECOND;
+    life
+}
+
+#[test]
+fn o1_sessions_go_on_until_the_drain_is_over_and_the_program_with_them() {
+    for mode in [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn] {
+        for asked in [Event::Stop, Event::Drain] {
+            let mut life = drains(mode);
+            life.on(Event::Listening);
+            assert_eq!(life.on(asked), [DrainBridge], "{mode:?}");
+            assert_eq!(life.due(), Some(life.now + 60 * SECOND));
+            assert_eq!(life.after(20 * SECOND, Event::Drain), [], "asked again");
+            assert_eq!(life.due(), Some(life.now + 40 * SECOND));
+            // It ends, and is not started again.
+            assert_eq!(life.on(served(Left::Idle)), []);
+            assert_eq!(life.deadline(), [StopBridge, Terminate]);
+        }
+    }
+}
+
+#[test]
+fn o1_a_drain_ends_with_the_last_session_or_a_second_signal() {
+    for mode in [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn] {
+        for (event, actions) in [
+            (Event::BridgeEnded(ExitStatus::SUCCESS), &[Terminate][..]),
+            (Event::Stop, &[StopBridge, Terminate]),
+        ] {
+            let mut life = drains(mode);
+            life.on(Event::Listening);
+            life.on(Event::Stop);
+            assert_eq!(life.on(event), actions, "{mode:?}");
+            assert_eq!(life.due(), Some(life.now + 10 * SECOND));
+            life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
+            life.on(Event::TreeEmpty);
+            assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS }, "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn o1_under_ignore_a_daemon_is_left_running_after_the_drain() {
+    for before in [true, false] {
+        let mut life = drains(WrapMode::Ignore);
+        life.on(Event::Listening);
+        if before {
+            life.on(ended(ExitStatus::SUCCESS, Left::Listener));
+        }
+        life.on(Event::Stop);
+        if !before {
+            assert_eq!(life.on(ended(ExitStatus::SUCCESS, Left::Listener)), [Daemonized]);
+        }
+        assert_eq!(life.deadline(), [StopBridge]);
+        assert_eq!(life.state, State::Leaving);
+    }
+    let mut life = drains(WrapMode::Ignore);
+    life.on(ended(ExitStatus::SUCCESS, Left::Listener));
+    life.on(Event::Stop);
+    life.on(Event::DaemonEnded { served: true });
+    assert_eq!(life.deadline(), [StopBridge, Terminate], "it has ended meanwhile");
+}
+
+/// O1, W6: what has ended by itself before has its status and its time.
+#[test]
+fn o1_a_program_that_has_ended_before_the_drain_keeps_its_status() {
+    let mut life = drains(WrapMode::Exit);
+    life.on(Event::Listening);
+    life.on(ended(ExitStatus::NOT_FOUND, Left::Nobody));
+    let due = life.due();
+    assert_eq!(life.after(SECOND, Event::Stop), [DrainBridge]);
+    assert_eq!(life.due(), due);
+    life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
+    life.on(Event::TreeEmpty);
+    assert_eq!(life.state, State::Ended { status: ExitStatus::NOT_FOUND });
+}
+
+#[test]
+fn o1_every_state_drains_in_which_there_may_be_sessions() {
+    let now = Instant::now();
+    for mode in [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn] {
+        let policy = Policy { drain_timeout: SECOND, ..policy(mode) };
+        for (name, state) in every_state(now) {
+            let has_begun = matches!(
+                state,
+                State::Draining { .. } | State::Stopping(_) | State::Leaving | State::Ended { .. }
+            );
+            for event in [Event::Stop, Event::Drain] {
+                let (next, actions) = step(state, event, now, &policy);
+                let begins = matches!(next, State::Draining { .. }) && actions == [DrainBridge];
+                assert_eq!(begins, !has_begun, "{mode:?}: {name} on {event:?}");
+            }
+        }
+    }
 }

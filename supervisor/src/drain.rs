@@ -1,0 +1,227 @@
+//! A drain (O1): no new session, and time for those that there are. Counts them, and tells the log and systemd
+//! how far it is. Must not know how a bridge or a program is ended; when, [`Ending`] says for a plain bridge, and
+//! for a program its [state](crate::program::state).
+
+use std::future::pending;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::{sleep_until, timeout_at};
+use tracing::info;
+
+use crate::host::progress::Progress;
+
+/// How often systemd is told that we are still at it, and for how long it is to bear with us each time: a machine
+/// that hangs for a moment must not make it kill us.
+const EVERY: Duration = Duration::from_secs(10);
+const EXTENSION: Duration = Duration::from_secs(30);
+/// How soon it is told that sessions have ended.
+const SOON: Duration = Duration::from_secs(1);
+/// How long our end takes after the drain, besides the program's own time: what does not close is cut off, what
+/// does not die is given up, each after five seconds.
+const END: Duration = Duration::from_secs(15);
+
+/// The drain of one bridge, which may have begun.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    /// How long sessions have; zero: none is ever begun.
+    time: Duration,
+    sessions: watch::Sender<usize>,
+    course: Option<Course>,
+}
+
+/// One under way.
+#[derive(Debug)]
+struct Course {
+    until: Instant,
+    /// How many sessions there were.
+    began_with: usize,
+    /// When systemd was told last, and how many there were then.
+    told: Instant,
+    told_of: usize,
+}
+
+impl Drain {
+    /// None yet; it will take as long at most.
+    pub(crate) fn new(time: Duration) -> Self {
+        Self { time, sessions: watch::Sender::default(), course: None }
+    }
+
+    /// What the bridge tells how many sessions it has.
+    pub(crate) fn count(&self) -> watch::Sender<usize> {
+        self.sessions.clone()
+    }
+
+    /// How long sessions have.
+    pub(crate) fn time(&self) -> Duration {
+        self.time
+    }
+
+    /// Whether we drain now.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for whoever must not begin anything else then")
+    )]
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.course.is_some()
+    }
+
+    /// When it must be over, if it has begun.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.course.as_ref().map(|course| course.until)
+    }
+
+    /// It begins. So many of the sessions wait for the program, and are told to come again.
+    pub(crate) fn begin(&mut self, until: Instant, held: usize, progress: &mut Progress) {
+        let now = Instant::now();
+        let sessions = self.sessions.borrow().saturating_sub(held);
+        let seconds = until.saturating_duration_since(now).as_secs_f64().round();
+        info!(
+            sessions,
+            seconds,
+            held,
+            "draining: {} for {seconds} s{}",
+            go_on(sessions),
+            waiting(held)
+        );
+        self.course = Some(Course { until, began_with: sessions, told: now, told_of: sessions });
+        self.tell(progress);
+    }
+
+    /// Waits until systemd is to be [told](Self::tell) again. Cancel-safe.
+    pub(crate) async fn news(&self) {
+        let Some(course) = &self.course else { return pending().await };
+        let mut sessions = self.sessions.subscribe();
+        let is_other = sessions.wait_for(|open| *open != course.told_of);
+        if timeout_at((course.told + EVERY).into(), is_other).await.is_ok() {
+            sleep_until((course.told + SOON).into()).await;
+        }
+    }
+
+    /// Tells systemd how far it is, and that it is to wait on.
+    pub(crate) fn tell(&mut self, progress: &mut Progress) {
+        let Some(course) = &mut self.course else { return };
+        let now = Instant::now();
+        (course.told, course.told_of) = (now, *self.sessions.borrow());
+        let left = course.until.saturating_duration_since(now).as_secs();
+        progress.status(&format!("Draining: {} for {left} s more at most", go_on(course.told_of)));
+        progress.extend(EXTENSION);
+    }
+
+    /// It is over, if it had begun. What is left is closed, and then we end, which may take the program so long.
+    pub(crate) fn end(&mut self, stop_timeout: Duration, progress: &mut Progress) {
+        let Some(course) = self.course.take() else { return };
+        let closed = *self.sessions.borrow();
+        let ended = course.began_with.saturating_sub(closed);
+        info!(ended, closed, "drain is over: {}, {closed} closed", have_ended(ended));
+        progress.extend(stop_timeout.saturating_add(END));
+    }
+}
+
+fn go_on(sessions: usize) -> String {
+    if sessions == 1 { "1 session goes on".into() } else { format!("{sessions} sessions go on") }
+}
+
+fn have_ended(sessions: usize) -> String {
+    if sessions == 1 {
+        "1 session has ended by itself".into()
+    } else {
+        format!("{sessions} sessions have ended by themselves")
+    }
+}
+
+fn waiting(held: usize) -> String {
+    match held {
+        0 => String::new(),
+        1 => "; 1 that waits for the program is told to come again".into(),
+        held => format!("; {held} that wait for the program are told to come again"),
+    }
+}
+
+/// How far a bridge without a program is on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It serves.
+    No,
+    Draining,
+    /// Its sessions are being closed.
+    Stopping,
+    /// Nobody waits for that any more.
+    Over,
+}
+
+/// What may bring it further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// By a signal.
+    Stop,
+    /// By somebody who wants a drain; for a second time, that changes nothing.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the administration's"))]
+    Drain,
+    /// The time that sessions had is over.
+    Deadline,
+}
+
+impl Ending {
+    /// What follows, where sessions have so long.
+    pub(crate) fn step(self, asked: Asked, time: Duration) -> Self {
+        match (self, asked) {
+            (Self::No, Asked::Stop | Asked::Drain) if !time.is_zero() => Self::Draining,
+            (Self::No, Asked::Stop | Asked::Drain) => Self::Stopping,
+            (Self::Draining, Asked::Stop | Asked::Deadline) => Self::Stopping,
+            (Self::Stopping, Asked::Stop) => Self::Over,
+            (ending, _) => ending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::daemon::Caller;
+
+    /// O1, W9: every way that a bridge without a program has to its end.
+    #[test]
+    fn o1_a_bridge_drains_where_it_has_time_and_a_second_signal_ends_it_at_once() {
+        use Ending::{Draining, No, Over, Stopping};
+        const TIME: Duration = Duration::from_secs(5);
+        for (ending, time, [stop, drain, deadline]) in [
+            (No, TIME, [Draining, Draining, No]),
+            (No, Duration::ZERO, [Stopping, Stopping, No]),
+            (Draining, TIME, [Stopping, Draining, Stopping]),
+            (Stopping, TIME, [Over, Stopping, Stopping]),
+            (Over, TIME, [Over, Over, Over]),
+        ] {
+            for (asked, next) in
+                [(Asked::Stop, stop), (Asked::Drain, drain), (Asked::Deadline, deadline)]
+            {
+                assert_eq!(ending.step(asked, time), next, "{ending:?} {asked:?} {time:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn o1_there_is_news_when_sessions_have_ended_and_every_ten_seconds() {
+        let mut progress = Progress::new(Caller::none());
+        let mut drain = Drain::new(Duration::from_secs(60));
+        let sessions = drain.count();
+        sessions.send_replace(3);
+        drain.begin(Instant::now() + drain.time(), 1, &mut progress);
+        assert!(drain.is_under_way());
+        for (open, ago, is_news) in [
+            (3, EVERY, true),
+            (3, EVERY - Duration::from_secs(5), false),
+            (2, SOON, true),
+            (2, Duration::ZERO, false),
+        ] {
+            sessions.send_replace(open);
+            let course = drain.course.as_mut().expect("it has begun");
+            let long_ago = Instant::now().checked_sub(ago).expect("the machine is not so new");
+            (course.told, course.told_of) = (long_ago, 3);
+            let news = tokio::time::timeout(Duration::from_millis(500), drain.news()).await;
+            assert_eq!(news.is_ok(), is_news, "{open} sessions, told {ago:?} ago");
+        }
+        drain.end(Duration::ZERO, &mut progress);
+        assert!(!drain.is_under_way());
+    }
+}
