@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::posix_fallocate;
@@ -26,7 +26,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::given_up::{self, GivenUp};
+use super::given_up::{self, GivenUp, LOOK};
 use super::kernel::{Answers, Kernel};
 use super::row::{LENGTH, ROWS, Row, Sources};
 use crate::net::{CONNECT, tune};
@@ -50,12 +50,13 @@ const TRIES: usize = 1024;
 #[derive(Debug)]
 pub struct ClientTable {
     file: File,
-    pub(super) sources: Sources,
-    pub(super) kernel: Kernel,
+    sources: Sources,
+    kernel: Kernel,
     /// Holds the port.
     _held: Socket,
     rows: Mutex<Rows>,
     kept: Arc<Semaphore>,
+    given_up: GivenUp,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +65,6 @@ struct Rows {
     last: u16,
     /// Of those that have been used.
     used: Vec<Use>,
-    given_up: GivenUp,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -117,6 +117,7 @@ impl ClientTable {
             _held: held,
             rows: Mutex::default(),
             kept: Arc::new(Semaphore::new(KEPT)),
+            given_up: GivenUp::default(),
         }))
     }
 
@@ -204,7 +205,7 @@ impl ClientTable {
     }
 
     /// This row, which was over then, may be another's, if the program cannot meet its last connection any more.
-    pub(super) fn free(&self, row: u16, over: Instant) {
+    fn free(&self, row: u16, over: Instant) {
         self.rows(|rows| {
             let row = rows.of(row);
             row.is_open = false;
@@ -212,9 +213,22 @@ impl ClientTable {
         });
     }
 
-    /// Those that are given up.
-    pub(super) fn given_up<T>(&self, deed: impl FnOnce(&mut GivenUp) -> T) -> T {
-        self.rows(|rows| deed(&mut rows.given_up))
+    /// Asks about the rows that are given up for as long as there are any.
+    async fn look_after(table: Weak<Self>) {
+        loop {
+            sleep(LOOK).await;
+            let Some(table) = table.upgrade() else { return };
+            table.take_back().await;
+            if table.given_up.are_none() {
+                return;
+            }
+        }
+    }
+
+    async fn take_back(&self) {
+        for last in self.given_up.take_over(&self.kernel).await {
+            self.free(last.row, last.over);
+        }
     }
 
     fn rows<T>(&self, deed: impl FnOnce(&mut Rows) -> T) -> T {
@@ -256,7 +270,12 @@ impl Taken {
         let Ok(permit) = Arc::clone(&table.kept).try_acquire_owned() else {
             drop(connection);
             self.table = None;
-            return given_up::give_up(&table, self.row, to);
+            let (row, ours) = (self.row, table.sources.address(self.row).into());
+            let last = given_up::Last { row, ours, to, over: Instant::now() };
+            if table.given_up.add(last) {
+                tokio::spawn(ClientTable::look_after(Arc::downgrade(&table)));
+            }
+            return;
         };
         tokio::spawn(async move {
             let ours = table.sources.address(self.row).into();
@@ -427,18 +446,18 @@ mod tests {
                     stream.set_zero_linger().expect("an option");
                 }
                 taken.keep(stream, to.into());
-                assert_eq!(given_up::number(&table), 1);
+                assert_eq!(table.given_up.number(), 1);
                 let is_known = sock_diag::can_be_met(to.into(), ours.into()).expect("an answer");
                 assert_eq!(is_known, !reset);
-                given_up::look(&table).await;
-                assert_eq!(given_up::number(&table), 1, "it waits");
+                table.take_back().await;
+                assert_eq!(table.given_up.number(), 1, "it waits");
                 assert_ne!(connect(&table, row - 1, to).await.1.row, row);
                 // That, and the other which has come in its place.
                 let [(accepted, from), _other] =
                     [(); 2].map(|()| listener.accept().expect("accepted"));
                 assert_eq!(from, ours.into());
-                given_up::look(&table).await;
-                assert_eq!(given_up::number(&table), 0, "it was accepted");
+                table.take_back().await;
+                assert_eq!(table.given_up.number(), 0, "it was accepted");
                 let next = connect(&table, row - 1, to).await;
                 assert_eq!(
                     next.1.row == row,

@@ -69,7 +69,7 @@ fn unreached(process: &Process, instead: &str) -> Option<String> {
     let path = format!("/proc/{}/exe", process.pid);
     let executable = executable::find(OsStr::new(&path), None).ok()??;
     let obstacle = obstacle::in_image_of(&executable)?;
-    let advice = obstacle.is_of_preloading().then(|| format!(": {instead}")).unwrap_or_default();
+    let advice = if obstacle.is_of_preloading() { format!(": {instead}") } else { String::new() };
     Some(format!("{process} {}{advice}", obstacle.cause()))
 }
 
