@@ -81,11 +81,14 @@ fn o1_what_is_left_when_the_time_is_over_is_closed_with_1001() {
     assert_eq!(end_of_drain(&websockify), "1 session has ended by itself, 1 closed");
 }
 
-/// O1, W9: whichever the signals are.
+/// O1, W9: whichever the signals are, and however long the time: the longest is more than a century.
 #[test]
 fn o1_a_second_signal_ends_it_at_once() {
-    for (first, second) in [(Signal::SIGTERM, Signal::SIGTERM), (Signal::SIGINT, Signal::SIGQUIT)] {
-        let (mut websockify, port) = bridge(LONG);
+    for (first, second, time) in [
+        (Signal::SIGTERM, Signal::SIGTERM, LONG),
+        (Signal::SIGINT, Signal::SIGQUIT, "--drain-timeout=4294967295"),
+    ] {
+        let (mut websockify, port) = bridge(time);
         let mut client = Client::connect(port);
         assert_echoes(&mut client);
         websockify.signal(first);

@@ -15,6 +15,7 @@ complete -c websockify -l rebind-lib -d 'Library to preload [default: the instal
 complete -c websockify -l web -d 'Directory to serve files from, on the same port [default: none]' -r -f -a "(__fish_complete_directories)"
 complete -c websockify -l timeout -d 'Exit after so long, once no session is left' -r
 complete -c websockify -l idle-timeout -d 'Exit after so long without a session; 0: never' -r
+complete -c websockify -l drain-timeout -d 'Let sessions go on so long when stopped' -r
 complete -c websockify -l heartbeat -d 'Ping each client so often; 0: never' -r
 complete -c websockify -l session-timeout -d 'End each session after so long; 0: never' -r
 complete -c websockify -l session-idle-timeout -d 'End a session idle for so many seconds; 0: never' -r

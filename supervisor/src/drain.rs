@@ -208,12 +208,9 @@ mod tests {
         sessions.send_replace(3);
         drain.begin(Instant::now() + drain.time(), 1, &mut progress);
         assert!(drain.is_under_way());
-        for (open, ago, is_news) in [
-            (3, EVERY, true),
-            (3, EVERY - Duration::from_secs(5), false),
-            (2, SOON, true),
-            (2, Duration::ZERO, false),
-        ] {
+        for (open, ago, is_news) in
+            [(3, EVERY, true), (3, EVERY / 2, false), (2, SOON, true), (2, Duration::ZERO, false)]
+        {
             sessions.send_replace(open);
             let course = drain.course.as_mut().expect("it has begun");
             let long_ago = Instant::now().checked_sub(ago).expect("the machine is not so new");

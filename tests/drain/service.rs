@@ -64,11 +64,11 @@ fn is_status(message: &str, start: &str, seconds: std::ops::RangeInclusive<u64>)
 #[test]
 fn o1_systemd_is_told_again_before_it_loses_patience() {
     let (service, port, manager) = (echo_service(), free_port(), Manager::new());
-    let _websockify = manager.start(&format!("{port} {} {LONG}", service.target()), |_| {});
+    let websockify = manager.start(&format!("{port} {} {LONG}", service.target()), |_| {});
     manager.until("READY=1");
     let mut client = Client::connect(port);
     assert_echoes(&mut client);
-    drain(&_websockify, port);
+    drain(&websockify, port);
     for _ in 0..2 {
         manager.until("EXTEND_TIMEOUT_USEC=30000000");
     }

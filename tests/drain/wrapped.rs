@@ -166,7 +166,9 @@ fn o1_under_ignore_a_daemon_outlives_the_drain() {
         websockify.wait_for_log(&["left running"]);
         let left: Vec<_> = websockify.remnants();
         assert!(!left.is_empty());
-        left.iter().for_each(|process| process.signal(Signal::SIGKILL));
+        for process in &left {
+            process.signal(Signal::SIGKILL);
+        }
     }
 }
 
