@@ -9,7 +9,7 @@ use tokio::time::timeout_at;
 
 use crate::account::Account;
 use crate::admission::{Admission, Door};
-use crate::book::Book;
+use crate::book::{Asked, Book};
 use crate::client::Client;
 use crate::config::{Access, Config};
 use crate::http::{self, Upgraded};
@@ -55,31 +55,35 @@ pub(crate) async fn attend(
     let mut address = peer.address;
     let received = receive(io, peer, &mut address, Arc::clone(&shared), shutdown.clone());
     let received = Box::pin(received).await;
-    let (ticket, stream, codec, mut account) = match received {
-        Ok(Upgraded { ticket, stream, upgrade }) => {
-            (ticket, stream, upgrade.codec(), account(upgrade))
+    let Upgraded { ticket, stream, upgrade } = match received {
+        Ok(upgraded) => upgraded,
+        Err(why) => {
+            shared.book.metrics.no_session(&why);
+            return unadmitted::ended(address, &why);
         }
-        Err(why) => return unadmitted::ended(address, &why),
     };
-    let session = ticket.session();
+    shared.book.metrics.shook_hands(upgrade.version);
+    let (codec, mut account, session) = (upgrade.codec(), Account::default(), ticket.session());
+    session.entry.asked.get_or_init(|| asked(upgrade));
     let tap = shared.tap(session.entry.id, codec.encoding());
     let mut client = Client::new(stream, codec, tap, session);
     let Shared { outbound, turns, .. } = &*shared;
     session::bridge(&mut client, &mut account, outbound, turns, &mut shutdown).await;
     let (code, reason) = client.ending();
     account.ended(&client.session.entry, code, reason);
+    client.session.entry.note_end(code);
     if let Some(tap) = client.tap.take() {
         Box::pin(tap.finish()).await;
     }
 }
 
-/// What the log says of the handshake, which is done with.
-fn account(upgrade: Upgrade) -> Account {
+/// What is kept of the handshake, which is done with.
+fn asked(upgrade: Upgrade) -> Asked {
     let path = match redact::path(&upgrade.path) {
         Cow::Owned(shown) => shown,
         Cow::Borrowed(_) => upgrade.path,
     };
-    Account::new(upgrade.version, path.into())
+    Asked { version: upgrade.version, path: path.into() }
 }
 
 /// `address` becomes the client's, if a proxy says that it is another.
@@ -109,6 +113,7 @@ async fn receive(
             return Err(why.into());
         }
     };
+    peer.tls.into_iter().for_each(|version| shared.book.metrics.encrypted(version));
     let peer = Arc::new(peer);
     let Shared { config, admission, .. } = &*shared;
     match http::receive(stream, &peer, config, admission, began, &mut shutdown).await {
@@ -160,6 +165,7 @@ mod tests {
             target_tls: None,
             client_address: crate::client_address::ClientAddress::default(),
             traffic: None,
+            observer: None,
         });
         let (book, lookups) = (Book::new(1, false), Lookups::new());
         let shared = Arc::new(Shared {

@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+mod admin;
 mod authentication;
 mod certificates;
 mod cli;
@@ -30,6 +31,7 @@ mod writer;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,6 +41,7 @@ use futures_util::future::OptionFuture;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
 
+use admin::{Deed, Desk, Server};
 use authentication::Authentication;
 use cli::{Args, Refusal};
 use config::{Config, Destination, Listen};
@@ -227,6 +230,7 @@ fn work(
     let status = runtime.block_on(async {
         let Resources {
             public,
+            admin,
             mut certificates,
             mut authentication,
             mut target_tls,
@@ -243,10 +247,17 @@ fn work(
         let surroundings = Surroundings { open_files, aside: aside.clone() };
         let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);
         let lets_in = authentication.as_mut().and_then(Authentication::take_helper);
+        let (server, mut admin) = match admin.map(|admin| admin.begin(config)).transpose()? {
+            Some((server, desk)) => (Some(server), desk),
+            None => (None, Desk::default()),
+        };
+        let mut administration = pin!(OptionFuture::from(server.map(Server::serve)));
         let helpers = tokio::select! {
             helpers = Helpers::start(knows_tokens, lets_in, &surroundings) => helpers?,
             // A plugin may take its time.
             () = signals.stop() => return Ok(ExitStatus::SUCCESS),
+            Deed::Drain = admin.deeds.next() => return Ok(ExitStatus::SUCCESS),
+            Some(never) = &mut administration => match never {},
         };
         let renewal = certificates.renew(Arc::clone(&private));
         let of_targets = target_tls.as_mut().map(TargetTls::renew);
@@ -264,10 +275,12 @@ fn work(
             open_files,
             clients,
             traffic,
+            admin,
         };
         tokio::select! {
             status = serve(config, public, host) => status,
             never = watchdog => match never {},
+            Some(never) = &mut administration => match never {},
             never = renewal => match never {},
             Some(never) = OptionFuture::from(of_targets) => match never {},
             never = helpers.serve() => match never {},
@@ -303,6 +316,7 @@ async fn serve(
         Destination::Program(spec) => {
             let bridge = |target: bridge::Destination| host.for_bridge(config, target.into());
             let relay = ProgramRelay::hold(public, &spec.policy, bridge, announcement);
+            host.admin.standing.watch(relay.view());
             program::supervise(spec, relay, &mut host).await
         }
     }
@@ -310,6 +324,7 @@ async fn serve(
 
 /// The plain bridge, without a program.
 async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitStatus, Failure> {
+    host.admin.standing.watch(relay.view());
     relay.open()?;
     host.certificates.report_off();
     host.progress.up(host.log);
@@ -320,14 +335,21 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
             status = relay.ended() => return Ok(status),
             signal = host.signals.next() => match signal {
                 Signal::Stop if stopping => return Ok(ExitStatus::SUCCESS),
-                Signal::Stop => {
-                    stopping = true;
-                    host.progress.stopping();
-                    relay.end(Shutdown::Now);
-                }
+                Signal::Stop => stopping = stop(&mut relay, &mut host),
                 Signal::Child => {}
                 Signal::Reload => host.reload(),
             },
+            deed = host.admin.deeds.next() => match deed {
+                Deed::Drain if stopping => {}
+                Deed::Drain => stopping = stop(&mut relay, &mut host),
+            },
         }
     }
+}
+
+/// Has the bridge end. True: it has been asked to.
+fn stop(relay: &mut Relay, host: &mut Host<'_>) -> bool {
+    host.progress.stopping();
+    relay.end(Shutdown::Now);
+    true
 }

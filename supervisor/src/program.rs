@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
+use crate::admin::Deed;
 use crate::clock::until;
 use crate::config::ProgramSpec;
 use crate::exit::{ExitStatus, Failure};
@@ -70,6 +71,9 @@ impl Supervisor<'_, '_> {
                 Signal::Stop => self.events.push_back(Event::Stop),
                 Signal::Reload => self.host.reload(),
             },
+            deed = self.host.admin.deeds.next() => match deed {
+                Deed::Drain => self.drain(),
+            },
             notices = self.engine.heard() => self.heed(&notices),
             () = until(hinted) => self.look(),
             () = self.daemon.ended() => self.daemon_ended(),
@@ -83,6 +87,13 @@ impl Supervisor<'_, '_> {
         }
     }
 
+    /// Somebody wants us to end; he has said so once, however often he says it.
+    fn drain(&mut self) {
+        if !self.relay.is_ending() {
+            self.events.push_back(Event::Stop);
+        }
+    }
+
     fn take(&mut self, event: Event) {
         let before = self.state;
         let (next, actions) = step(before, event, Instant::now(), &self.spec.policy);
@@ -92,6 +103,9 @@ impl Supervisor<'_, '_> {
         if next != before {
             debug!("{} on {event:?}: {}", before.name(), next.name());
             self.host.progress.status(next.description());
+        }
+        if !next.has_instance() {
+            self.host.admin.standing.program_is_over();
         }
         self.state = next;
         self.perform(actions);

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::auth::{Denial, origin};
 use crate::directory::NoDestination;
+use crate::metrics::Refused;
 use crate::peer::Peer;
 use crate::redact;
 use crate::unadmitted::UNADMITTED;
@@ -128,6 +129,34 @@ impl Refusal {
     fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// As what it is counted.
+    pub(super) fn counted(&self) -> Refused {
+        match &self.reason {
+            Reason::Text if self.status == StatusCode::SERVICE_UNAVAILABLE => Refused::SessionLimit,
+            Reason::Text if self.status == StatusCode::TOO_MANY_REQUESTS => Refused::ClientLimit,
+            Reason::Text => Refused::Handshake,
+            Reason::Stranger => Refused::Address,
+            Reason::Denied(denial) => match denial {
+                Denial::NoCredentials => Refused::NoCredentials,
+                Denial::Credentials => Refused::Credentials,
+                Denial::Closed { .. } => Refused::Guessing,
+                Denial::Origin => Refused::Origin,
+                Denial::Name => Refused::CertificateName,
+            },
+            Reason::Rejected(_) => Refused::Helper,
+            Reason::Unanswered(_) => Refused::Unanswered,
+            Reason::Nowhere(why) => match **why {
+                NoDestination::NoToken => Refused::NoToken,
+                NoDestination::UnknownToken => Refused::UnknownToken,
+                NoDestination::InvalidToken(_) => Refused::InvalidToken,
+                NoDestination::NotAllowed(_) => Refused::TargetNotAllowed,
+                NoDestination::Source(_)
+                | NoDestination::Unresolved(..)
+                | NoDestination::Late(_) => Refused::Unanswered,
+            },
+        }
     }
 
     /// Says in the log who was refused what, and why.

@@ -208,7 +208,7 @@ impl Reception<'_> {
     ) -> Result<Reply, Infallible> {
         match self.admit(&head, upgrade, &asker).await {
             Ok(reply) => Ok(reply),
-            Err(refusal) => Ok(refuse(&head, refusal, &asker).await),
+            Err(refusal) => Ok(self.refuse(&head, refusal, &asker).await),
         }
     }
 
@@ -243,7 +243,7 @@ impl Reception<'_> {
     /// Answers a request that wants no session.
     async fn web_request(&self, head: Parts, asker: Arc<Peer>) -> Result<Reply, Infallible> {
         if let Err(refusal) = self.admission.admit_web_request(&head, &asker).await {
-            return Ok(refuse(&head, refusal, &asker).await);
+            return Ok(self.refuse(&head, refusal, &asker).await);
         }
         let (method, uri) = (head.method.clone(), head.uri.clone());
         let client = asker.address.client();
@@ -262,13 +262,14 @@ impl Reception<'_> {
         );
         Ok(reply)
     }
-}
 
-/// Says so in the log at once, whenever the client is answered, and whether it waits for that or not.
-async fn refuse(head: &Parts, refusal: Refusal, asker: &Peer) -> Reply {
-    refusal.log(head, asker);
-    if let Some(due) = refusal.due {
-        sleep_until(due).await;
+    /// Counts it, and says so in the log, at once, whenever the client is answered, and whether it waits for that or not.
+    async fn refuse(&self, head: &Parts, refusal: Refusal, asker: &Peer) -> Reply {
+        self.admission.count(&refusal);
+        refusal.log(head, asker);
+        if let Some(due) = refusal.due {
+            sleep_until(due).await;
+        }
+        reply::refusal(refusal)
     }
-    reply::refusal(refusal)
 }

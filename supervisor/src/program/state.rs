@@ -208,6 +208,14 @@ impl State {
         }
     }
 
+    /// Whether something of an instance may go on.
+    pub(crate) fn has_instance(&self) -> bool {
+        !matches!(
+            self,
+            Self::Backoff { .. } | Self::Gone | Self::Draining { .. } | Self::Ended { .. }
+        )
+    }
+
     /// Whether it matters who listens.
     pub(crate) fn minds_listener(&self) -> bool {
         self.awaits_listener() || *self == Self::Gone
