@@ -208,6 +208,7 @@ impl Visit {
 
     /// The answer is on its way: what is to be done may be our end.
     fn conclude(&self) {
+        self.mark.answered();
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).take();
         wanted.into_iter().for_each(|deed| self.office.deeds.send(deed));
     }

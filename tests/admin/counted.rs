@@ -3,26 +3,31 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use super::{ANOTHER, ask, echo_bridge, get, metric};
 use crate::support::{
-    Actor, Client, Websockify, connect, echo_service, free_port, needs, read_to_end, request, root,
-    text_of, wait_for, wait_until,
+    Actor, Client, Head, Websockify, connect, echo_service, free_port, needs, read_to_end, request,
+    root, text_of, wait_for, wait_until,
 };
 
 /// A handshake that is answered with this status.
 fn handshake(port: u16, path: &str, headers: &[&str]) -> u16 {
+    begin(port, path, headers).0.status
+}
+
+/// The same, and the connection after it.
+fn begin(port: u16, path: &str, headers: &[&str]) -> (Head, TcpStream) {
     let usual = [
         "Upgrade: websocket",
         "Connection: Upgrade, close",
         "Sec-WebSocket-Version: 13",
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
     ];
-    request(port, path, &[&usual, headers].concat()).0.status
+    request(port, path, &[&usual, headers].concat())
 }
 
 /// Waits until each of these metrics has its value.
@@ -81,16 +86,16 @@ fn o3_refusals_are_counted_by_their_reason() {
     let known = "Authorization: Basic YTpi";
     assert_eq!(handshake(port, "/?token=good", &[]), 401);
     assert_eq!(handshake(port, "/?token=good", &["Authorization: Basic YTpj"]), 401);
-    for (path, status) in [
-        ("/", 403),
-        ("/?token=x", 403),
-        ("/?token=far", 403),
-        ("/?token=good", 101),
-        ("/?token=bad", 101),
-    ] {
+    for (path, status) in
+        [("/", 403), ("/?token=x", 403), ("/?token=far", 403), ("/?token=good", 101)]
+    {
         assert_eq!(handshake(port, path, &[known]), status, "{path}");
     }
-    assert_eq!(request(port, "/", &["Upgrade: websocket", "Connection: Upgrade"]).0.status, 426);
+    // It stays until it is told that its target cannot be reached.
+    let (head, _client) = begin(port, "/?token=bad", &[known]);
+    assert_eq!(head.status, 101);
+    let unknown = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 99"];
+    assert_eq!(request(port, "/", &unknown).0.status, 426);
     let mut garbage = connect(port);
     garbage.write_all(b"\x01\x02\r\n\r\n").unwrap();
     read_to_end(&mut garbage);

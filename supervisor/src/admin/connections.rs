@@ -1,6 +1,6 @@
-//! The connections that are open: so many and no more. Where there is no room, the one gives way that has been there for
-//! longest without a request that is let through: so whoever holds connections open keeps nobody out who has something
-//! to ask. Knows nothing of what is asked.
+//! The connections that are open: so many and no more. Where there is no room, the oldest gives way whose request is not
+//! being answered: it has sent none that is let through, or has its answer. So whoever holds connections open keeps
+//! nobody out who has something to ask. Knows nothing of what is asked.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,13 +22,18 @@ struct Open {
     mark: Mark,
 }
 
-/// Says of a connection that its request is let through.
+/// Says of a connection whether its request is let through and is being answered.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mark(Arc<AtomicBool>);
 
 impl Mark {
     pub(super) fn let_through(&self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// It has its answer, and only has to go.
+    pub(super) fn answered(&self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 
     fn is_let_through(&self) -> bool {
