@@ -247,7 +247,7 @@ fn work(
         let surroundings = Surroundings { open_files, aside: aside.clone() };
         let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);
         let lets_in = authentication.as_mut().and_then(Authentication::take_helper);
-        let (server, mut admin) = match admin.map(|admin| admin.begin(config)).transpose()? {
+        let (server, admin) = match admin.map(|admin| admin.begin(config)).transpose()? {
             Some((server, desk)) => (Some(server), desk),
             None => (None, Desk::default()),
         };
@@ -256,7 +256,7 @@ fn work(
             helpers = Helpers::start(knows_tokens, lets_in, &surroundings) => helpers?,
             // A plugin may take its time.
             () = signals.stop() => return Ok(ExitStatus::SUCCESS),
-            Deed::Drain = admin.deeds.next() => return Ok(ExitStatus::SUCCESS),
+            () = admin.deeds.drain() => return Ok(ExitStatus::SUCCESS),
             Some(never) = &mut administration => match never {},
         };
         let renewal = certificates.renew(Arc::clone(&private));
@@ -341,6 +341,8 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
             },
             deed = host.admin.deeds.next() => match deed {
                 Deed::Drain if stopping => {}
+                // There is no program.
+                Deed::Look => {}
                 Deed::Drain => stopping = stop(&mut relay, &mut host),
             },
         }

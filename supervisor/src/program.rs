@@ -48,6 +48,7 @@ pub(crate) async fn supervise(
                 supervisor.check_empty();
             }
         }
+        supervisor.host.admin.standing.settled();
         if let State::Ended { status } = supervisor.state {
             return supervisor.finish(status).await;
         }
@@ -73,6 +74,7 @@ impl Supervisor<'_, '_> {
             },
             deed = self.host.admin.deeds.next() => match deed {
                 Deed::Drain => self.drain(),
+                Deed::Look => self.pace.hint(),
             },
             notices = self.engine.heard() => self.heed(&notices),
             () = until(hinted) => self.look(),

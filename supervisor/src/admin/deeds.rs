@@ -1,46 +1,62 @@
 //! What an administrator wants done that is the main loop's to do: on its way there.
 
 use std::future::pending;
+use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deed {
     /// To take no more clients, and to end.
     Drain,
+    /// To look whether the program listens.
+    Look,
 }
 
-/// Where the main loop hears of it.
+/// Where the main loop hears of it; where there is no administration, it hears nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Deeds(Option<mpsc::Receiver<Deed>>);
+pub(crate) struct Deeds(Option<Arc<Wanted>>);
 
 /// The other end.
 #[derive(Debug)]
-pub(super) struct Sender(mpsc::Sender<Deed>);
+pub(super) struct Sender(Arc<Wanted>);
 
-/// One is on its way at a time: more than once, none of them means anything else.
+/// More than once, none of them means anything else.
+#[derive(Debug, Default)]
+struct Wanted {
+    drain: Notify,
+    look: Notify,
+}
+
 pub(super) fn channel() -> (Sender, Deeds) {
-    let (sender, receiver) = mpsc::channel(1);
-    (Sender(sender), Deeds(Some(receiver)))
+    let wanted = Arc::new(Wanted::default());
+    (Sender(Arc::clone(&wanted)), Deeds(Some(wanted)))
 }
 
 impl Sender {
     pub(super) fn send(&self, deed: Deed) {
-        let _ = self.0.try_send(deed);
+        let wanted = match deed {
+            Deed::Drain => &self.0.drain,
+            Deed::Look => &self.0.look,
+        };
+        wanted.notify_one();
     }
 }
 
 impl Deeds {
     /// The next one. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Deed {
-        let deed = match &mut self.0 {
-            Some(deeds) => deeds.recv().await,
-            None => None,
-        };
-        match deed {
-            Some(deed) => deed,
-            None => pending().await,
+    pub(crate) async fn next(&self) -> Deed {
+        let Some(wanted) = &self.0 else { return pending().await };
+        tokio::select! {
+            biased;
+            () = wanted.drain.notified() => Deed::Drain,
+            () = wanted.look.notified() => Deed::Look,
         }
+    }
+
+    /// Waits until somebody wants a drain. Cancel-safe.
+    pub(crate) async fn drain(&self) {
+        while self.next().await != Deed::Drain {}
     }
 }

@@ -91,6 +91,9 @@ impl Office {
         if !body.is_end_stream() {
             return text(StatusCode::PAYLOAD_TOO_LARGE, "no body is read here").into();
         }
+        if let Route::Ready | Route::Metrics = route {
+            self.standing.look(|| self.deeds.send(Deed::Look)).await;
+        }
         self.act(route, visit.client)
     }
 

@@ -5,8 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
+use tokio::time::timeout;
+
 use crate::exit::ExitStatus;
 use crate::relay::{NotReady, RelayView};
+
+/// How long a look is waited for: looks are apart from each other by a second at most, where they take long.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How we stand. Copies are the same.
 #[derive(Debug, Clone)]
@@ -18,6 +24,10 @@ struct Noted {
     relay: OnceLock<RelayView>,
     /// We were asked to drain; the relay may not have heard it yet.
     drains: AtomicBool,
+    /// Whether the program was looked at, and what came of it is not yet noted.
+    has_looked: AtomicBool,
+    /// How often it was looked at, with what came of it.
+    looks: watch::Sender<u64>,
     program: ProgramNotes,
 }
 
@@ -63,6 +73,8 @@ impl Default for Standing {
             began: SystemTime::now(),
             relay: OnceLock::new(),
             drains: AtomicBool::new(false),
+            has_looked: AtomicBool::new(false),
+            looks: watch::Sender::new(0),
             program: ProgramNotes::default(),
         }))
     }
@@ -95,6 +107,29 @@ impl Standing {
     /// Whether the program listens; none: there is none.
     pub(super) fn program_listens(&self) -> Option<bool> {
         self.0.relay.get().and_then(RelayView::program_listens)
+    }
+
+    /// The program was looked at.
+    pub(crate) fn looked(&self) {
+        self.0.has_looked.store(true, Ordering::Relaxed);
+    }
+
+    /// What was seen of the program has had its consequences.
+    pub(crate) fn settled(&self) {
+        if self.0.has_looked.swap(false, Ordering::Relaxed) {
+            self.0.looks.send_modify(|looks| *looks += 1);
+        }
+    }
+
+    /// Has the program looked at, if it is thought to listen: it may have closed its listener, of which nobody tells us.
+    /// Where it is not, it is looked at unasked.
+    pub(super) async fn look(&self, want: impl FnOnce()) {
+        if self.program_listens() != Some(true) {
+            return;
+        }
+        let mut looks = self.0.looks.subscribe();
+        want();
+        let _ = timeout(LOOK, looks.changed()).await;
     }
 
     pub(crate) fn program_started(&self) {

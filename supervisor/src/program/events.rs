@@ -100,6 +100,7 @@ impl Supervisor<'_, '_> {
     /// Looks whether a process of the instance listens, where that matters, and tells what has changed.
     pub(super) fn look(&mut self) {
         self.pace.begin_look();
+        self.host.admin.standing.looked();
         if !self.state.minds_listener() {
             return;
         }
