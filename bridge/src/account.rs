@@ -28,7 +28,7 @@ macro_rules! record {
             port = peer.address.port(),
             via = peer.via.as_deref().map(display),
             version,
-            path = &**path,
+            path,
             target = %destination,
             target_address = reached.as_deref().map(display),
             tls = peer.tls.map(TlsVersion::number),
@@ -83,8 +83,8 @@ impl Account {
 }
 
 /// What its handshake has asked for.
-fn asked(entry: &Entry) -> &Asked {
-    entry.asked.get().expect("a session has records when its handshake is answered")
+fn asked(entry: &Entry) -> Asked<'_> {
+    entry.asked().expect("a session has records when its handshake is answered")
 }
 
 /// Which session it is, between whom.

@@ -93,12 +93,12 @@ impl Call {
 const LOOK: u8 = 16;
 
 /// What a session's handshake has asked for.
-#[derive(Debug)]
-pub(crate) struct Asked {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
     /// The protocol's version.
-    pub(crate) version: &'static str,
+    pub(crate) version: &'a str,
     /// What was asked for, without its secrets.
-    pub(crate) path: Box<str>,
+    pub(crate) path: &'a str,
 }
 
 /// What the book has of a session. Its task writes, anybody reads.
@@ -111,10 +111,9 @@ pub(crate) struct Entry {
     /// By what the client was let in, if it has shown anything.
     pub(crate) login: Option<Box<Login>>,
     pub(crate) began: Instant,
-    /// Until when the token counts that it began with, if that says so.
-    pub(crate) expires: Option<Instant>,
-    /// None until its handshake is answered.
-    pub(crate) asked: OnceLock<Asked>,
+    /// What its handshake has asked for, when that is answered: a version, a blank and a path. In one piece, as each idle
+    /// session has it.
+    asked: OnceLock<Box<str>>,
     /// Payload bytes from the client.
     received: AtomicU64,
     /// Payload bytes for the client.
@@ -154,9 +153,12 @@ impl Book {
         self: &Arc<Self>,
         peer: Arc<Peer>,
         destination: Arc<Destination>,
-        login: Option<Box<Login>>,
+        mut login: Option<Box<Login>>,
         expires: Option<Instant>,
     ) -> Option<Session> {
+        if expires.is_some() {
+            login.get_or_insert_default().expires = expires;
+        }
         let mut sessions = self.sessions();
         if sessions.begun == self.limit {
             return None;
@@ -168,7 +170,6 @@ impl Book {
             destination,
             login,
             began: Instant::now(),
-            expires,
             asked: OnceLock::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -267,6 +268,22 @@ impl Entry {
     /// Whether the client has sent anything since this was asked last.
     pub(crate) fn take_heard(&self) -> bool {
         self.is_heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// Its handshake is answered, which was in this version and asked for this path, without its secrets.
+    pub(crate) fn note_asked(&self, version: &str, path: &str) {
+        self.asked.get_or_init(|| format!("{version} {path}").into());
+    }
+
+    /// None until then.
+    pub(crate) fn asked(&self) -> Option<Asked<'_>> {
+        let (version, path) = self.asked.get()?.split_once(' ')?;
+        Some(Asked { version, path })
+    }
+
+    /// Until when the token counts that it began with, if that says so.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.login.as_ref().and_then(|login| login.expires)
     }
 
     /// The session has ended with this code.

@@ -2,14 +2,13 @@
 //!
 //! The order of things is here; how each is done is in the modules it calls.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::time::timeout_at;
 
 use crate::account::Account;
 use crate::admission::{Admission, Door};
-use crate::book::{Asked, Book};
+use crate::book::Book;
 use crate::client::Client;
 use crate::config::{Access, Config};
 use crate::http::{self, Upgraded};
@@ -24,7 +23,7 @@ use crate::tap::Tap;
 use crate::tls::{self, Failure};
 use crate::turns::Turns;
 use crate::unadmitted::{self, NoSession};
-use crate::ws::{Encoding, Upgrade};
+use crate::ws::Encoding;
 
 /// What all connections of a bridge share.
 pub(crate) struct Shared {
@@ -64,7 +63,8 @@ pub(crate) async fn attend(
     };
     shared.book.metrics.shook_hands(upgrade.version);
     let (codec, mut account, session) = (upgrade.codec(), Account::default(), ticket.session());
-    session.entry.asked.get_or_init(|| asked(upgrade));
+    session.entry.note_asked(upgrade.version, &redact::path(&upgrade.path));
+    drop(upgrade);
     let tap = shared.tap(session.entry.id, codec.encoding());
     let mut client = Client::new(stream, codec, tap, session);
     let Shared { outbound, turns, .. } = &*shared;
@@ -75,15 +75,6 @@ pub(crate) async fn attend(
     if let Some(tap) = client.tap.take() {
         Box::pin(tap.finish()).await;
     }
-}
-
-/// What is kept of the handshake, which is done with.
-fn asked(upgrade: Upgrade) -> Asked {
-    let path = match redact::path(&upgrade.path) {
-        Cow::Owned(shown) => shown,
-        Cow::Borrowed(_) => upgrade.path,
-    };
-    Asked { version: upgrade.version, path: path.into() }
 }
 
 /// `address` becomes the client's, if a proxy says that it is another.
@@ -113,7 +104,9 @@ async fn receive(
             return Err(why.into());
         }
     };
-    peer.tls.into_iter().for_each(|version| shared.book.metrics.encrypted(version));
+    if let Some(version) = peer.tls {
+        shared.book.metrics.encrypted(version);
+    }
     let peer = Arc::new(peer);
     let Shared { config, admission, .. } = &*shared;
     match http::receive(stream, &peer, config, admission, began, &mut shutdown).await {

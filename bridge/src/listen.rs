@@ -79,7 +79,9 @@ impl Bridge {
         // Sessions listen for what somebody else may call them to do, where there is somebody.
         let are_called = rounds.is_needed() || config.observer.is_some();
         let book = Book::new(if config.run_once { 1 } else { u64::MAX }, are_called);
-        config.observer.iter().for_each(|observer| observer.observe(&book));
+        if let Some(observer) = &config.observer {
+            observer.observe(&book);
+        }
         let (lookups, now) = (Lookups::new(), Instant::now());
         Ok(Self {
             listeners: listeners.map_err(Error::Listen)?,

@@ -255,7 +255,9 @@ impl Metrics {
     pub(crate) fn shook_hands(&self, version: &str) {
         let known = VERSIONS.iter().position(|known| *known == version);
         debug_assert!(known.is_some(), "version {version} has no name here");
-        known.into_iter().for_each(|at| self.handshakes.add(at));
+        if let Some(at) = known {
+            self.handshakes.add(at);
+        }
     }
 
     /// A session has ended with this code.

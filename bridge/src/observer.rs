@@ -33,7 +33,7 @@ pub struct SessionView {
     /// The version of TLS.
     pub tls: Option<&'static str>,
     /// The version of the protocol; none while the handshake is being answered.
-    pub version: Option<&'static str>,
+    pub version: Option<String>,
     /// What was asked for, without its secrets; the same.
     pub path: Option<String>,
     /// Where it goes.
@@ -78,7 +78,7 @@ impl Observer {
 impl SessionView {
     fn of(entry: &Entry) -> Self {
         let Entry { id, peer, destination, login, began, .. } = entry;
-        let (login, asked) = (login.as_deref(), entry.asked.get());
+        let (login, asked) = (login.as_deref(), entry.asked());
         let owned = |text: &str| text.to_owned();
         Self {
             id: *id,
@@ -89,8 +89,8 @@ impl SessionView {
             token: login.and_then(|login| login.token.as_deref()).map(owned),
             certificate: peer.certificate.as_deref().map(owned),
             tls: peer.tls.map(TlsVersion::number),
-            version: asked.map(|asked| asked.version),
-            path: asked.map(|asked| asked.path.to_string()),
+            version: asked.map(|asked| owned(asked.version)),
+            path: asked.map(|asked| owned(asked.path)),
             target: destination.to_string(),
             age: began.elapsed(),
             received: entry.received(),

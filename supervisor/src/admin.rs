@@ -119,7 +119,9 @@ impl Admin {
 impl Desk {
     /// SIGHUP: reads the password anew.
     pub(crate) fn reload(&self) {
-        self.auth.iter().for_each(Authentication::reload);
+        if let Some(auth) = &self.auth {
+            auth.reload();
+        }
     }
 }
 
@@ -210,7 +212,9 @@ impl Visit {
     fn conclude(&self) {
         self.mark.answered();
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).take();
-        wanted.into_iter().for_each(|deed| self.office.deeds.send(deed));
+        if let Some(deed) = wanted {
+            self.office.deeds.send(deed);
+        }
     }
 }
 

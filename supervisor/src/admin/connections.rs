@@ -85,7 +85,7 @@ mod tests {
     async fn o3_the_oldest_gives_way_that_has_asked_for_nothing() {
         let (said, mut ended) = mpsc::unbounded_channel();
         let mut connections = Connections::default();
-        let mut begin = |connections: &mut Connections, number: u32, asks: bool| {
+        let begin = |connections: &mut Connections, number: u32, asks: bool| {
             let said = said.clone();
             connections.begin(2, |mark| {
                 if asks {

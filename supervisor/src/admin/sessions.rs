@@ -10,11 +10,12 @@ use crate::log::universal_time;
 /// A list of objects, in the order in which the sessions have begun.
 pub(super) fn list(observer: &Observer) -> String {
     let now = SystemTime::now();
-    let sessions = observer.sessions().into_iter().map(|session| object(session, now));
-    format!("{}\n", sessions.collect::<Value>())
+    let sessions = observer.sessions();
+    let sessions: Value = sessions.iter().map(|session| object(session, now)).collect();
+    format!("{sessions}\n")
 }
 
-fn object(session: SessionView, now: SystemTime) -> Value {
+fn object(session: &SessionView, now: SystemTime) -> Value {
     let since = now.checked_sub(session.age).map(universal_time);
     json!({
         "id": session.id,
