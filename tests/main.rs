@@ -20,6 +20,7 @@
 //! | `demo` | `contrib/demo`, the one command to begin with |
 //! | `readme` | what README.md tells people to type |
 //! | `test_run` | `tests/run`, the other command of the README |
+//! | `admin` | the admin address: health, metrics, sessions and their end (O3) |
 //! | `service` | daemon, log, journald, systemd (D1–D4, W11) |
 //! | `packaging` | the Debian package, and its units under a systemd of their own (D2, D4, R5) |
 //! | `manual` | the manual page and the shell completions are up to date |
@@ -35,6 +36,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "all of this is tests, helpers too")]
 
+mod admin;
 mod client_address;
 mod command_line;
 mod demo;

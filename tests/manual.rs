@@ -24,6 +24,7 @@ const AFTER: &[&str] = &[
     "encryption",
     "protocols",
     "service",
+    "admin",
     "security",
     "examples",
     "python",

@@ -49,6 +49,7 @@ fish:fish
 zsh:zsh
 groff:groff-base
 lintian:lintian
+promtool:prometheus
 '
 
 # The servers lie in sbin, which a user's PATH often lacks.

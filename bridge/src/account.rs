@@ -7,16 +7,12 @@ use std::net::SocketAddr;
 
 use tracing::info;
 
-use crate::book::Entry;
+use crate::book::{Asked, Entry};
 use crate::peer::TlsVersion;
 
 /// What a session's records say besides what the book has of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Account {
-    /// Of the protocol.
-    version: &'static str,
-    /// What was asked for, without its secrets.
-    path: Box<str>,
     /// Where its target was reached first, if that is called something else.
     reached: Option<Box<SocketAddr>>,
 }
@@ -24,14 +20,15 @@ pub(crate) struct Account {
 /// The values that both records have.
 macro_rules! record {
     ($account:expr, $entry:expr, $($rest:tt)*) => {{
-        let (Account { version, path, reached }, Entry { id, peer, destination, login, .. }) = ($account, $entry);
+        let (Account { reached }, Entry { id, peer, destination, login, .. }) = ($account, $entry);
+        let Asked { version, path } = asked($entry);
         info!(
             session = id,
             client = %peer.address.client(),
             port = peer.address.port(),
             via = peer.via.as_deref().map(display),
             version,
-            path = &**path,
+            path,
             target = %destination,
             target_address = reached.as_deref().map(display),
             tls = peer.tls.map(TlsVersion::number),
@@ -44,11 +41,6 @@ macro_rules! record {
 }
 
 impl Account {
-    /// Of a handshake in this version for this path, which has no secrets.
-    pub(crate) fn new(version: &'static str, path: Box<str>) -> Self {
-        Self { version, path, reached: None }
-    }
-
     /// Notes where the target is reached, unless that is known.
     pub(crate) fn reach(&mut self, address: impl FnOnce() -> Option<SocketAddr>) {
         if self.reached.is_none() {
@@ -58,7 +50,7 @@ impl Account {
 
     /// The session starts.
     pub(crate) fn started(&self, entry: &Entry) {
-        let Self { version, path, .. } = self;
+        let Asked { version, path } = asked(entry);
         record!(
             self,
             entry,
@@ -88,6 +80,11 @@ impl Account {
             Shown(entry)
         );
     }
+}
+
+/// What its handshake has asked for.
+fn asked(entry: &Entry) -> Asked<'_> {
+    entry.asked().expect("a session has records when its handshake is answered")
 }
 
 /// Which session it is, between whom.

@@ -7,8 +7,8 @@
 //! know the bytes of a session, nor when anything is due.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -17,7 +17,12 @@ use tokio::sync::Notify;
 
 use crate::destination::Destination;
 use crate::login::Login;
+use crate::metrics::{Counts, Metrics};
 use crate::peer::Peer;
+use crate::unreachable::Unreachable;
+
+/// The code of a session that has ended without one, by a panic of ours (RFC 6455, section 7.1.5).
+const ABNORMAL: u16 = 1006;
 
 /// The sessions of one bridge.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub(crate) struct Book {
     /// Whether a session has asked for a look since the last.
     is_look_wanted: AtomicBool,
     changed: Notify,
+    /// What is counted besides.
+    pub(crate) metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +45,9 @@ struct Sessions {
     begun: u64,
     /// No other begins.
     is_closed: bool,
+    /// The payload bytes of those that have ended, from clients and for them.
+    received: u64,
+    sent: u64,
     open: HashMap<u64, Open>,
 }
 
@@ -67,6 +77,8 @@ pub(crate) enum Call {
     TooQuiet = 2,
     /// To end: the token that it began with has expired.
     Expired = 32,
+    /// To end: somebody who may have it end wants that.
+    Dismissed = 64,
     /// To see whether the client, who sends nothing, takes anything; if not, to end.
     Unheard = 4,
     /// To send the client a ping.
@@ -75,12 +87,21 @@ pub(crate) enum Call {
 
 impl Call {
     /// Those that end a session come first.
-    const ALL: [Self; 5] =
-        [Self::TooLong, Self::TooQuiet, Self::Expired, Self::Unheard, Self::Ping];
+    const ALL: [Self; 6] =
+        [Self::Dismissed, Self::TooLong, Self::TooQuiet, Self::Expired, Self::Unheard, Self::Ping];
 }
 
 /// The bit beside those of the [calls](Call) that says that the look which a session has asked for is due.
 const LOOK: u8 = 16;
+
+/// What a session's handshake has asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// The protocol's version.
+    pub(crate) version: &'a str,
+    /// What was asked for, without its secrets.
+    pub(crate) path: &'a str,
+}
 
 /// What the book has of a session. Its task writes, anybody reads.
 #[derive(Debug)]
@@ -92,8 +113,9 @@ pub(crate) struct Entry {
     /// By what the client was let in, if it has shown anything.
     pub(crate) login: Option<Box<Login>>,
     pub(crate) began: Instant,
-    /// Until when the token counts that it began with, if that says so.
-    pub(crate) expires: Option<Instant>,
+    /// What its handshake has asked for, when that is answered: a version, a blank and a path. In one piece, as each idle
+    /// session has it.
+    asked: OnceLock<Box<str>>,
     /// Payload bytes from the client.
     received: AtomicU64,
     /// Payload bytes for the client.
@@ -103,6 +125,8 @@ pub(crate) struct Entry {
     is_look_wanted: AtomicBool,
     /// The bits of the [calls](Call), and of the [look](LOOK), that were not answered yet.
     calls: AtomicU8,
+    /// The code that it has ended with, if it has.
+    ended: AtomicU16,
     task: AtomicWaker,
 }
 
@@ -122,6 +146,7 @@ impl Book {
             has_upkeep,
             is_look_wanted: AtomicBool::new(false),
             changed: Notify::new(),
+            metrics: Metrics::default(),
         })
     }
 
@@ -130,9 +155,12 @@ impl Book {
         self: &Arc<Self>,
         peer: Arc<Peer>,
         destination: Arc<Destination>,
-        login: Option<Box<Login>>,
+        mut login: Option<Box<Login>>,
         expires: Option<Instant>,
     ) -> Option<Session> {
+        if expires.is_some() {
+            login.get_or_insert_default().expires = expires;
+        }
         let mut sessions = self.sessions();
         if sessions.begun == self.limit || sessions.is_closed {
             return None;
@@ -144,12 +172,13 @@ impl Book {
             destination,
             login,
             began: Instant::now(),
-            expires,
+            asked: OnceLock::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             is_heard: AtomicBool::new(false),
             is_look_wanted: AtomicBool::new(false),
             calls: AtomicU8::new(0),
+            ended: AtomicU16::new(ABNORMAL),
             task: AtomicWaker::new(),
         });
         sessions.open.insert(entry.id, Open { entry: Arc::clone(&entry), last_seen: None });
@@ -215,6 +244,30 @@ impl Book {
         }
     }
 
+    /// The sessions that there are.
+    pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
+        self.sessions().open.values().map(|open| Arc::clone(&open.entry)).collect()
+    }
+
+    /// The session of this number.
+    pub(crate) fn entry(&self, id: u64) -> Option<Arc<Entry>> {
+        self.sessions().open.get(&id).map(|open| Arc::clone(&open.entry))
+    }
+
+    /// All that was counted.
+    pub(crate) fn counts(&self) -> Counts {
+        // While none can begin or end: each session counts once, open or not.
+        let sessions = self.sessions();
+        let open = || sessions.open.values().map(|open| &open.entry);
+        Counts {
+            sessions: sessions.begun,
+            open_sessions: sessions.open.len() as u64,
+            received: sessions.received + open().map(|entry| entry.received()).sum::<u64>(),
+            sent: sessions.sent + open().map(|entry| entry.sent()).sum::<u64>(),
+            ..self.metrics.counts()
+        }
+    }
+
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -232,6 +285,27 @@ impl Entry {
     /// Whether the client has sent anything since this was asked last.
     pub(crate) fn take_heard(&self) -> bool {
         self.is_heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// Its handshake is answered, which was in this version and asked for this path, without its secrets.
+    pub(crate) fn note_asked(&self, version: &str, path: &str) {
+        self.asked.get_or_init(|| format!("{version} {path}").into());
+    }
+
+    /// None until then.
+    pub(crate) fn asked(&self) -> Option<Asked<'_>> {
+        let (version, path) = self.asked.get()?.split_once(' ')?;
+        Some(Asked { version, path })
+    }
+
+    /// Until when the token counts that it began with, if that says so.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.login.as_ref().and_then(|login| login.expires)
+    }
+
+    /// The session has ended with this code.
+    pub(crate) fn note_end(&self, code: u16) {
+        self.ended.store(code, Ordering::Relaxed);
     }
 
     /// Calls the session to do something.
@@ -258,6 +332,11 @@ impl Session {
     /// Counts payload bytes for the client.
     pub(crate) fn count_sent(&self, length: usize) {
         add(&self.entry.sent, length);
+    }
+
+    /// Counts that it gets no connection.
+    pub(crate) fn count_unreachable(&self, why: &Unreachable) {
+        self.book.metrics.unreachable(why);
     }
 
     /// The client has sent something, be it no payload.
@@ -303,7 +382,12 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.book.sessions().open.remove(&self.entry.id);
+        let mut sessions = self.book.sessions();
+        sessions.open.remove(&self.entry.id);
+        sessions.received += self.entry.received();
+        sessions.sent += self.entry.sent();
+        self.book.metrics.ended(self.entry.ended.load(Ordering::Relaxed));
+        drop(sessions);
         self.book.changed.notify_one();
     }
 }
@@ -349,6 +433,27 @@ mod tests {
         assert_eq!(book.count(), 1);
         drop(first);
         assert_eq!(book.count(), 0);
+    }
+
+    #[test]
+    fn o3_what_a_session_has_carried_counts_once_open_or_ended() {
+        let book = Book::new(3, false);
+        let [first, second] = [begin(&book).unwrap(), begin(&book).unwrap()];
+        first.count_received(5);
+        second.count_received(7);
+        second.count_sent(11);
+        let counts = || {
+            let counts = book.counts();
+            [counts.sessions, counts.open_sessions, counts.received, counts.sent]
+        };
+        assert_eq!(counts(), [2, 2, 12, 11]);
+        second.entry.note_end(1000);
+        drop(second);
+        assert_eq!(counts(), [2, 1, 12, 11]);
+        drop(first);
+        assert_eq!(counts(), [2, 0, 12, 11]);
+        let ended: Vec<_> = book.counts().ended.into_iter().filter(|(_, n)| *n > 0).collect();
+        assert_eq!(ended, [("1000", 1), ("1006", 1)]);
     }
 
     #[tokio::test]

@@ -179,6 +179,9 @@ impl Client {
         let mut is_ending = false;
         while let Some(call) = self.session.take_call(cx) {
             match call {
+                Call::Dismissed => {
+                    self.close(CloseCode::Policy, "ended by the administrator");
+                }
                 Call::TooLong => self.close(CloseCode::Normal, "session timeout"),
                 Call::Expired => self.close(CloseCode::Normal, "token expired"),
                 Call::TooQuiet => self.close(CloseCode::Normal, "session idle timeout"),

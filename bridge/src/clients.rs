@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Which client it is, whichever connection it uses: what limits count by, and people search a log for. A
 /// user of this machine is to a Unix socket what an address is to a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum ClientId {
+pub enum ClientId {
+    /// By its address.
     Address(IpAddr),
+    /// By its number.
     User(u32),
 }
 

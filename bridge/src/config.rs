@@ -10,6 +10,7 @@ use crate::admission::auth::Auth;
 use crate::client_address::ClientAddress;
 use crate::directory::Directory;
 use crate::network::Networks;
+use crate::observer::Observer;
 use crate::private::Private;
 use crate::proxies::Proxies;
 use crate::questions::Asked;
@@ -53,6 +54,8 @@ pub struct Config {
     pub record: Option<PathBuf>,
     /// Says which way the bytes of sessions go.
     pub traffic: Option<Traffic>,
+    /// Who sees what becomes of it, and may have sessions end.
+    pub observer: Option<Observer>,
 }
 
 /// What is done with each session from time to time; by default, nothing.

@@ -2,7 +2,6 @@
 //!
 //! The order of things is here; how each is done is in the modules it calls.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::time::timeout_at;
@@ -24,7 +23,7 @@ use crate::tap::Tap;
 use crate::tls::{self, Failure};
 use crate::turns::Turns;
 use crate::unadmitted::{self, NoSession};
-use crate::ws::{Encoding, Upgrade};
+use crate::ws::Encoding;
 
 /// What all connections of a bridge share.
 pub(crate) struct Shared {
@@ -52,35 +51,31 @@ pub(crate) async fn attend(
     mut shutdown: ShutdownWatch,
 ) {
     // A session lives long and its handshake does not: what that needs is freed here.
-    let (ticket, stream, codec, mut account) = {
+    let Upgraded { ticket, stream, upgrade } = {
         let mut route = peer.route();
         let received = receive(io, peer, &mut route, Arc::clone(&shared), shutdown.clone());
         match Box::pin(received).await {
-            Ok(Upgraded { ticket, stream, upgrade }) => {
-                (ticket, stream, upgrade.codec(), account(upgrade))
+            Ok(upgraded) => upgraded,
+            Err(why) => {
+                shared.book.metrics.no_session(&why);
+                return unadmitted::ended(&route, &why);
             }
-            Err(why) => return unadmitted::ended(&route, &why),
         }
     };
-    let session = ticket.session();
+    shared.book.metrics.shook_hands(upgrade.version);
+    let (codec, mut account, session) = (upgrade.codec(), Account::default(), ticket.session());
+    session.entry.note_asked(upgrade.version, &redact::path(&upgrade.path));
+    drop(upgrade);
     let tap = shared.tap(session.entry.id, codec.encoding());
     let mut client = Client::new(stream, codec, tap, session);
     let Shared { outbound, turns, .. } = &*shared;
     session::bridge(&mut client, &mut account, outbound, turns, &mut shutdown).await;
     let (code, reason) = client.ending();
     account.ended(&client.session.entry, code, reason);
+    client.session.entry.note_end(code);
     if let Some(tap) = client.tap.take() {
         Box::pin(tap.finish()).await;
     }
-}
-
-/// What the log says of the handshake, which is done with.
-fn account(upgrade: Upgrade) -> Account {
-    let path = match redact::path(&upgrade.path) {
-        Cow::Owned(shown) => shown,
-        Cow::Borrowed(_) => upgrade.path,
-    };
-    Account::new(upgrade.version, path.into())
 }
 
 /// `route` becomes the client's, if a proxy says that it is another.
@@ -110,6 +105,9 @@ async fn receive(
             return Err(why.into());
         }
     };
+    if let Some(version) = peer.tls {
+        shared.book.metrics.encrypted(version);
+    }
     let peer = Arc::new(peer);
     let Shared { config, admission, .. } = &*shared;
     match http::receive(stream, &peer, config, admission, began, &mut shutdown).await {
@@ -163,6 +161,7 @@ mod tests {
             target_tls: None,
             client_address: crate::client_address::ClientAddress::default(),
             traffic: None,
+            observer: None,
         });
         let (book, lookups) = (Book::new(1, false), Lookups::new());
         let shared = Arc::new(Shared {

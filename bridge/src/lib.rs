@@ -14,6 +14,7 @@
 //!   framed by a codec of `ws`, and in `turns` where there is much of them; `standstill` says when
 //!   one that does not move is over,
 //! - `upkeep` sends heartbeats and ends sessions that last too long, by the `book` of them,
+//! - `metrics` is what is counted of all that, and an `observer` whoever looks at it from outside,
 //! - `tap` lets `-v` and a recording (`record`) watch, where they are asked for.
 //!
 //! The crate knows sockets and clocks; no command line, no process, no signal.
@@ -38,8 +39,10 @@ mod http;
 mod leg;
 mod listen;
 mod login;
+mod metrics;
 mod net;
 mod network;
+mod observer;
 mod opened;
 mod peer;
 mod private;
@@ -74,7 +77,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use admission::auth::{Auth, Credentials};
+pub use admission::guard::{Guard, Unproven};
 pub use client_address::{ClientAddress, ClientTable, ShownAs};
+pub use clients::ClientId;
 pub use config::{Access, Config, Upkeep};
 pub use destination::{Address, Destination, Endpoint};
 pub use directory::{
@@ -82,8 +87,10 @@ pub use directory::{
     Tokens,
 };
 pub use error_text::error_text;
+pub use metrics::{Counted, Counts, LOOKUP_SECONDS};
 pub use net::{Connection, Listener, zone};
 pub use network::{Network, Networks};
+pub use observer::{Observer, SessionView};
 pub use private::Private;
 pub use program::{Gate, Program, Readiness};
 pub use proxies::{Proxies, Word};

@@ -76,7 +76,12 @@ impl Bridge {
         let listeners = listeners.into_iter().map(Accepting::begin).collect::<Result<_, _>>();
         let recordings = config.record.clone().map(Recordings::new).transpose();
         let rounds = Rounds::new(config.upkeep);
-        let book = Book::new(if config.run_once { 1 } else { u64::MAX }, rounds.is_needed());
+        // Sessions listen for what somebody else may call them to do, where there is somebody.
+        let are_called = rounds.is_needed() || config.observer.is_some();
+        let book = Book::new(if config.run_once { 1 } else { u64::MAX }, are_called);
+        if let Some(observer) = &config.observer {
+            observer.observe(&book);
+        }
         let (lookups, now) = (Lookups::new(), Instant::now());
         Ok(Self {
             listeners: listeners.map_err(Error::Listen)?,
@@ -123,7 +128,10 @@ impl Bridge {
             tokio::select! {
                 biased;
                 told = changed(&mut shutdown) => self.obey(told),
-                Some(ended) = self.connections.join_next() => reap(ended),
+                Some(ended) = self.connections.join_next() => {
+                    book.metrics.closed();
+                    reap(ended);
+                }
                 () = book.changed() => {
                     self.count_sessions();
                     self.plan_look();
@@ -269,9 +277,15 @@ impl Bridge {
     }
 
     fn attend(&mut self, io: Socket, address: PeerAddress) {
+        let metrics = &self.shared.book.metrics;
+        metrics.accepted();
         let peer = match self.shared.admission.door.knock(address) {
             Ok(peer) => peer,
-            Err(why) => return unadmitted::ended(&address.into(), &why),
+            Err(why) => {
+                metrics.no_session(&why);
+                metrics.closed();
+                return unadmitted::ended(&address.into(), &why);
+            }
         };
         let shutdown = ShutdownWatch(self.shutdown.subscribe());
         self.connections.spawn(attend(io, peer, Arc::clone(&self.shared), shutdown));

@@ -174,6 +174,7 @@ async fn wait<T>(
     match wait {
         Wait::Connected(connected) => return Some(connected),
         Wait::Unreachable(why) if !shutdown.has_reached(Shutdown::Now) => {
+            client.session.count_unreachable(&why);
             client.close(why.code(), &why.tell());
         }
         // Stopped along with us, it cannot be reached: we are what ends the session.

@@ -101,7 +101,7 @@ impl Upkeep {
         };
         if is_over(self.timeout, session.began) {
             session.call(Call::TooLong);
-        } else if self.expires && session.expires.is_some_and(|expires| expires <= now) {
+        } else if self.expires && session.expires().is_some_and(|expires| expires <= now) {
             session.call(Call::Expired);
         } else if is_over(self.idle_timeout, last_seen.moved_at) {
             session.call(Call::TooQuiet);

@@ -72,6 +72,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         target_tls: None,
         client_address: bridge::ClientAddress::default(),
         traffic: None,
+        observer: None,
     };
     let shutdown = watch::Sender::new(Shutdown::Run);
     let serving =

@@ -53,6 +53,8 @@ complete -c websockify -l target-allow -d 'Where they may lead: CIDR or NAME[:PO
 complete -c websockify -l pid-file -d 'File for our process id, locked while we run [default: none]' -r -F
 complete -c websockify -l log-file -d 'File to append the log to, beside stderr [default: none]' -r -F
 complete -c websockify -l syslog -d 'Log to syslog: /dev/log, or HOST:PORT by UDP [default: none]' -r
+complete -c websockify -l admin -d 'Health and metrics: LOOPBACK:PORT, unix:FILE [default: none]' -r
+complete -c websockify -l admin-auth-source-file -d 'File with the user:password for that [default: none]' -r -F
 complete -c websockify -s v -l verbose -d 'Say more: debug messages and traffic letters [default: off]'
 complete -c websockify -l traffic -d 'Say which way each frame goes, by a letter [default: off]'
 complete -c websockify -s 6 -l prefer-ipv6 -d 'IPv6 addresses of SOURCE_ADDR before its others [default: off]'

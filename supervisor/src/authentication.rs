@@ -14,6 +14,12 @@ use crate::helper::Helper;
 use crate::reread::{Reread, Words};
 use crate::value_file;
 
+/// What the log says of the administrator's.
+const ADMIN_WORDS: Words = Words {
+    done: "the password of the admin address is read again",
+    failed: "the password of the admin address stays as it was",
+};
+
 const WORDS: Words = Words {
     done: "what clients must show is read again",
     failed: "what clients must show stays as it was",
@@ -24,6 +30,7 @@ const WORDS: Words = Words {
 pub(crate) struct Authentication {
     spec: AuthSpec,
     by: By,
+    words: Words,
     reread: Reread,
 }
 
@@ -38,6 +45,15 @@ enum By {
 impl Authentication {
     /// Reads the file, if there is one, while the person who asked for it can be told.
     pub(crate) fn open(spec: &AuthSpec) -> Result<Self> {
+        Self::open_as(spec, WORDS)
+    }
+
+    /// The same, for the admin address.
+    pub(crate) fn open_for_admin(spec: &AuthSpec) -> Result<Self> {
+        Self::open_as(spec, ADMIN_WORDS)
+    }
+
+    fn open_as(spec: &AuthSpec, words: Words) -> Result<Self> {
         let by = match expected(spec, Sources::Any)? {
             AuthKind::Client(auth) => By::Client(watch::Sender::new(auth)),
             AuthKind::Helper(helper) => {
@@ -45,7 +61,7 @@ impl Authentication {
                 By::Helper(asked, Some(helper))
             }
         };
-        Ok(Self { spec: spec.clone(), by, reread: Reread::default() })
+        Ok(Self { spec: spec.clone(), by, words, reread: Reread::default() })
     }
 
     /// The program that is to be started, once.
@@ -62,7 +78,7 @@ impl Authentication {
         let (By::Client(used), AuthSource::In(_)) = (&self.by, &self.spec.source) else { return };
         let spec = self.spec.clone();
         let reading = async move { spawn_blocking(move || of_client(&spec)).await? };
-        self.reread.begin(reading, used.clone(), WORDS);
+        self.reread.begin(reading, used.clone(), self.words);
     }
 
     /// The file that it stands in, and those of a helper that is not yet started.

@@ -369,6 +369,14 @@ pub(crate) struct Args {
     /// Log to the journal [default: if stderr is the journal, or -D]
     #[arg(long, conflicts_with = "log_file", help_heading = "Service")]
     pub(crate) journald: bool,
+
+    /// Health and metrics: LOOPBACK:PORT, unix:FILE [default: none]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Service")]
+    pub(crate) admin: Option<OsString>,
+
+    /// File with the user:password for that [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Service")]
+    pub(crate) admin_auth_source_file: Option<PathBuf>,
 }
 
 /// `--wrap-mode` as typed.

@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 pub(crate) mod address;
+mod admin;
 mod allowed;
 mod auth;
 mod client_address;
@@ -30,6 +31,7 @@ use crate::log::letters::Legend;
 use crate::program::state::{Policy, WrapMode};
 use crate::usage::{UsageError, invalid};
 use access::Access;
+pub(crate) use admin::{AdminPlace, AdminSpec};
 pub(crate) use auth::{AuthBy, AuthKind, AuthSource, AuthSpec, expected as expected_auth};
 pub(crate) use client_address::{ClientAddressSpec, Told};
 pub(crate) use clients::Clients;
@@ -58,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) verbose: bool,
     pub(crate) daemon: bool,
     pub(crate) pid_file: Option<PathBuf>,
+    /// Where the administrator finds us, if anywhere.
+    pub(crate) admin: Option<AdminSpec>,
     pub(crate) log: Requested,
     /// Whether letters are shown, and how.
     pub(crate) letters: Option<Legend>,
@@ -165,7 +169,9 @@ impl Config {
         let (letters, proxying) = (letters(&args), route::proxying(&args, plugin));
         let lists_directories = !args.file_only;
         let (verbose, daemon, pid_file) = (args.verbose, args.daemon, args.pid_file.clone());
-        let (web, warnings) = (args.web.clone(), warnings(&args));
+        let admin = AdminSpec::new(&args)?;
+        let (web, mut warnings) = (args.web.clone(), warnings(&args));
+        warnings.extend(admin.as_ref().and_then(AdminSpec::warning));
         let destination = destination(args, tokens, &listen)?;
         Ok(Self {
             listen,
@@ -181,6 +187,7 @@ impl Config {
             verbose,
             daemon,
             pid_file,
+            admin,
             log,
             letters,
             proxying,
@@ -207,6 +214,16 @@ impl Config {
                 _ => false,
             },
             _ => true,
+        }
+    }
+}
+
+impl Destination {
+    /// What knows the tokens, by the name under which it was asked for.
+    pub(crate) fn token_source(&self) -> Option<String> {
+        match self {
+            Self::Tokens(spec) => Some(spec.plugin.name().to_owned()),
+            Self::Service(_) | Self::Program(_) => None,
         }
     }
 }
@@ -535,6 +552,9 @@ mod tests {
                 "80 --program-access=bridge --rebind-engine=seccomp -- true",
                 "'--program-access=bridge' and '--rebind-engine=seccomp' exclude each other",
             ),
+            ("80 --admin=9000 a:1", "'9000' for '--admin'"),
+            ("80 --admin=0.0.0.0:9000 a:1", "needs '--admin-auth-source-file': other machines"),
+            ("80 --admin-auth-source-file=x a:1", "needs '--admin'"),
             ("80 --target-config=x --wrap-timeout=5", "'--wrap-timeout' needs a program"),
         ] {
             let error = config(line).expect_err(line);

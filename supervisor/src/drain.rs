@@ -156,7 +156,6 @@ pub(crate) enum Asked {
     /// By a signal.
     Stop,
     /// By somebody who wants a drain; for a second time, that changes nothing.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the administration's"))]
     Drain,
     /// The time that sessions had is over.
     Deadline,

@@ -17,13 +17,14 @@ pub(crate) mod search_path;
 pub(crate) mod signals;
 pub(crate) mod systemd;
 pub(crate) mod trusted;
-mod unix_socket;
+pub(crate) mod unix_socket;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bridge::{ClientAddress, Directory, Private, Traffic};
 
+use crate::admin::Desk;
 use crate::authentication::Authentication;
 use crate::certificates::Certificates;
 use crate::config::Config;
@@ -63,6 +64,8 @@ pub(crate) struct Host<'a> {
     pub(crate) traffic: Option<Traffic>,
     /// How our sessions come to their end before we do.
     pub(crate) drain: Drain,
+    /// Who asks how we are.
+    pub(crate) admin: Desk,
 }
 
 impl Host<'_> {
@@ -70,6 +73,7 @@ impl Host<'_> {
     pub(crate) fn reload(&mut self) {
         self.certificates.reload();
         self.authentication.iter().for_each(Authentication::reload);
+        self.admin.reload();
         self.target_tls.iter().for_each(TargetTls::reload);
         self.tokens.iter().for_each(|tokens| tokens.reload(&self.private));
         if let Some(file) = &self.log.sinks.file
@@ -114,6 +118,7 @@ impl Host<'_> {
             },
             record: self.directories.record.clone(),
             traffic: self.traffic.clone(),
+            observer: self.admin.observer.clone(),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+mod admin;
 mod authentication;
 mod certificates;
 mod cli;
@@ -31,6 +32,7 @@ mod writer;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,7 @@ use futures_util::future::OptionFuture;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
 
+use admin::{Deed, Desk, Server};
 use authentication::Authentication;
 use cli::{Args, Refusal};
 use clock::until;
@@ -230,6 +233,7 @@ fn work(
     let status = runtime.block_on(async {
         let Resources {
             public,
+            admin,
             mut certificates,
             mut authentication,
             mut target_tls,
@@ -246,10 +250,17 @@ fn work(
         let surroundings = Surroundings { open_files, aside: aside.clone() };
         let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);
         let lets_in = authentication.as_mut().and_then(Authentication::take_helper);
+        let (server, admin) = match admin.map(|admin| admin.begin(config)).transpose()? {
+            Some((server, desk)) => (Some(server), desk),
+            None => (None, Desk::default()),
+        };
+        let mut administration = pin!(OptionFuture::from(server.map(Server::serve)));
         let helpers = tokio::select! {
             helpers = Helpers::start(knows_tokens, lets_in, &surroundings) => helpers?,
             // A plugin may take its time.
             () = signals.stop() => return Ok(ExitStatus::SUCCESS),
+            () = admin.deeds.drain() => return Ok(ExitStatus::SUCCESS),
+            Some(never) = &mut administration => match never {},
         };
         let renewal = certificates.renew(Arc::clone(&private));
         let of_targets = target_tls.as_mut().map(TargetTls::renew);
@@ -268,10 +279,12 @@ fn work(
             clients,
             traffic,
             drain: Drain::new(config.limits.drain_timeout),
+            admin,
         };
         tokio::select! {
             status = serve(config, public, host) => status,
             never = watchdog => match never {},
+            Some(never) = &mut administration => match never {},
             never = renewal => match never {},
             Some(never) = OptionFuture::from(of_targets) => match never {},
             never = helpers.serve() => match never {},
@@ -307,6 +320,7 @@ async fn serve(
         Destination::Program(spec) => {
             let bridge = |target: bridge::Destination| host.for_bridge(config, target.into());
             let relay = ProgramRelay::hold(public, &spec.policy, bridge, announcement);
+            host.admin.standing.watch(relay.view());
             program::supervise(spec, relay, &mut host).await
         }
     }
@@ -314,6 +328,7 @@ async fn serve(
 
 /// The plain bridge, without a program.
 async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitStatus, Failure> {
+    host.admin.standing.watch(relay.view());
     relay.open()?;
     host.certificates.report_off();
     host.progress.up(host.log);
@@ -332,6 +347,11 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
                     host.reload();
                     None
                 }
+            },
+            deed = host.admin.deeds.next() => match deed {
+                Deed::Drain => Some(Asked::Drain),
+                // There is no program.
+                Deed::Look => None,
             },
             () = until(host.drain.until()) => Some(Asked::Deadline),
             () = host.drain.news() => {

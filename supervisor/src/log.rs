@@ -34,7 +34,7 @@ use journal::Journal;
 use lines::Lines;
 use repeats::{Repeats, Unadmitted};
 use syslog::{Facility, Syslog};
-pub(crate) use syslog::{Format as SyslogFormat, Server};
+pub(crate) use syslog::{Format as SyslogFormat, Server, universal_time};
 
 /// What fails where a log cannot be started.
 const NO_THREAD: &str = "cannot start a thread";

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
+use crate::admin::Deed;
 use crate::clock::until;
 use crate::config::ProgramSpec;
 use crate::exit::{ExitStatus, Failure};
@@ -47,6 +48,7 @@ pub(crate) async fn supervise(
                 supervisor.check_empty();
             }
         }
+        supervisor.host.admin.standing.settled();
         if let State::Ended { status } = supervisor.state {
             return supervisor.finish(status).await;
         }
@@ -69,6 +71,10 @@ impl Supervisor<'_, '_> {
                 Signal::Child => self.children_ended(),
                 Signal::Stop => self.events.push_back(Event::Stop),
                 Signal::Reload => self.host.reload(),
+            },
+            deed = self.host.admin.deeds.next() => match deed {
+                Deed::Drain => self.events.push_back(Event::Drain),
+                Deed::Look => self.pace.hint(),
             },
             notices = self.engine.heard() => self.heed(&notices),
             () = until(hinted) => self.look(),
@@ -99,6 +105,9 @@ impl Supervisor<'_, '_> {
         let is_draining = |state| matches!(state, State::Draining { .. });
         if is_draining(before) && !is_draining(next) {
             self.host.drain.end(self.spec.policy.stop_timeout, self.host.progress);
+        }
+        if !next.has_instance() {
+            self.host.admin.standing.program_is_over();
         }
         self.state = next;
         self.perform(actions);

@@ -2,11 +2,12 @@
 //! exit status. Knows nothing of why it is opened or ended.
 
 mod served;
+mod view;
 
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -20,12 +21,15 @@ use crate::exit::ExitStatus;
 use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
 use crate::program::state::{Policy, WrapMode};
 use served::Served;
+pub(crate) use view::{NotReady, RelayView};
 
 /// A bridge through its life.
 #[derive(Debug)]
 pub(crate) struct Relay {
     stage: Stage,
     shutdown: watch::Sender<Shutdown>,
+    /// Whether the bridge is at work, for whoever looks from outside.
+    is_open: Arc<AtomicBool>,
     /// What the log says once it accepts.
     announcement: Announcement,
 }
@@ -75,7 +79,8 @@ impl Relay {
         let idle = config.idle_timeout.map(|timeout| Instant::now() + timeout);
         let open_by = [config.timeout, idle].into_iter().flatten().min();
         let stage = Stage::Held { public, config: Box::new(config), open_by };
-        Self { stage, shutdown: watch::Sender::new(Shutdown::Run), announcement }
+        let shutdown = watch::Sender::new(Shutdown::Run);
+        Self { stage, shutdown, is_open: Arc::default(), announcement }
     }
 
     /// Lets clients in, if that has not been done. Needs a runtime.
@@ -102,7 +107,17 @@ impl Relay {
             }
         };
         self.stage = Stage::Open { serving, _file: file };
+        self.is_open.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// What others see of it.
+    pub(crate) fn view(&self) -> RelayView {
+        RelayView {
+            is_open: Arc::clone(&self.is_open),
+            shutdown: self.shutdown.subscribe(),
+            program: None,
+        }
     }
 
     /// Asks the bridge to end.
@@ -149,6 +164,7 @@ impl Relay {
             Stage::Ended => pending().await,
         };
         self.stage = Stage::Ended;
+        self.is_open.store(false, Ordering::Relaxed);
         status
     }
 }
@@ -210,6 +226,11 @@ impl ProgramRelay {
     /// Tells clients that the program is gone for good.
     pub(crate) fn refuse(&self) {
         self.readiness.send_replace(Readiness::Gone);
+    }
+
+    /// See [`Relay::view`].
+    pub(crate) fn view(&self) -> RelayView {
+        RelayView { program: Some(self.readiness.subscribe()), ..self.relay.view() }
     }
 
     /// See [`Relay::end`].

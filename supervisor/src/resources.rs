@@ -7,6 +7,7 @@ use anyhow::Context;
 use bridge::Private;
 use socket2::Socket;
 
+use crate::admin::Admin;
 use crate::authentication::Authentication;
 use crate::certificates::Certificates;
 use crate::config::{Config, Destination};
@@ -23,6 +24,7 @@ use crate::tokens::Tokens;
 /// All of it.
 pub(crate) struct Resources {
     pub(crate) public: PublicEndpoint,
+    pub(crate) admin: Option<Admin>,
     pub(crate) certificates: Certificates,
     pub(crate) authentication: Option<Authentication>,
     pub(crate) target_tls: Option<TargetTls>,
@@ -51,12 +53,14 @@ impl Resources {
             Destination::Service(_) | Destination::Program(_) => None,
         };
         let public = PublicEndpoint::acquire(&config.listen, passed)?;
+        let admin = config.admin.as_ref().map(Admin::open).transpose()?;
         let pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let log = log::Sinks::choose(&config.log, stderr)?;
         let private = private::files(config, authentication.as_ref(), tokens.as_ref());
         let open_files = OpenFiles::raise().context("cannot raise the limit on open files")?;
         Ok(Self {
             public,
+            admin,
             certificates,
             authentication,
             target_tls,

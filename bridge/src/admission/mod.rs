@@ -3,12 +3,14 @@
 //! - `door` knows who may ask for anything at all,
 //! - `auth` knows what a client must show, `judge` asks a helper whether it is let in,
 //! - `penalty` makes those wait who guess passwords,
+//! - `guard` asks for a password at another door,
 //! - `refusal` is what the others are answered, and what the log says of them.
 //!
 //! Knows request heads and who sent them. Must not know how a head is read, nor how an answer is written.
 
 pub(crate) mod auth;
 mod door;
+pub(crate) mod guard;
 mod judge;
 mod penalty;
 mod refusal;
@@ -23,7 +25,7 @@ use tokio::time::Instant;
 use crate::book::{Book, Session};
 use crate::config::Config;
 use crate::destination::Destination;
-use crate::directory::Directory;
+use crate::directory::{Directory, Meant, NoDestination};
 use crate::login::Login;
 use crate::net::Lookups;
 use crate::peer::Peer;
@@ -78,7 +80,7 @@ impl Admission {
             return Err(Refusal::draining());
         }
         self.authenticate(head, peer)?;
-        let meant = self.directory.destination(head, &self.lookups).await?;
+        let meant = self.look_up(head).await?;
         self.judge(head, peer, Some(&meant.destination)).await?;
         let login = Login::new(self.user(head), meant.token);
         let session = self.book.begin(Arc::clone(peer), meant.destination, login, meant.expires);
@@ -87,6 +89,21 @@ impl Admission {
             let is_closed = self.book.is_closed();
             if is_closed { Refusal::draining() } else { Refusal::no_more_sessions() }
         })
+    }
+
+    /// Which destination a request means.
+    async fn look_up(&self, head: &Parts) -> Result<Meant, NoDestination> {
+        let began = Instant::now();
+        let meant = self.directory.destination(head, &self.lookups).await;
+        if self.directory.only().is_none() {
+            self.book.metrics.looked_up(&meant, began.elapsed());
+        }
+        meant
+    }
+
+    /// Counts a request that is refused.
+    pub(crate) fn count(&self, refusal: &Refusal) {
+        self.book.metrics.refused(refusal.counted());
     }
 
     /// Decides whether a web request is answered.
@@ -171,6 +188,7 @@ mod tests {
             target_tls: None,
             client_address: crate::client_address::ClientAddress::default(),
             traffic: None,
+            observer: None,
         };
         Admission::new(&config, Lookups::new(), Book::new(1, false))
     }

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::auth::{Denial, origin};
 use crate::directory::NoDestination;
+use crate::metrics::Refused;
 use crate::peer::Peer;
 use crate::redact;
 use crate::unadmitted::UNADMITTED;
@@ -45,6 +46,8 @@ pub(crate) struct Refusal {
 enum Reason {
     /// As the client is told.
     Text,
+    /// We are about to end; the client is told so.
+    Draining,
     /// It is none of those who may connect.
     Stranger,
     /// The client has not shown what it must.
@@ -69,7 +72,8 @@ impl Refusal {
 
     /// To a handshake that has come to one of us who is about to end: another takes the next (O1).
     pub(super) fn draining() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting down: try again")
+        let text = "shutting down: try again";
+        Self { reason: Reason::Draining, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text) }
             .with(RETRY_AFTER, HeaderValue::from(RETRY_ELSEWHERE))
             .closing()
     }
@@ -140,13 +144,42 @@ impl Refusal {
         self
     }
 
+    /// As what it is counted.
+    pub(super) fn counted(&self) -> Refused {
+        match &self.reason {
+            Reason::Text if self.status == StatusCode::SERVICE_UNAVAILABLE => Refused::SessionLimit,
+            Reason::Text if self.status == StatusCode::TOO_MANY_REQUESTS => Refused::ClientLimit,
+            Reason::Text => Refused::Handshake,
+            Reason::Draining => Refused::Draining,
+            Reason::Stranger => Refused::Address,
+            Reason::Denied(denial) => match denial {
+                Denial::NoCredentials => Refused::NoCredentials,
+                Denial::Credentials => Refused::Credentials,
+                Denial::Closed { .. } => Refused::Guessing,
+                Denial::Origin => Refused::Origin,
+                Denial::Name => Refused::CertificateName,
+            },
+            Reason::Rejected(_) => Refused::Helper,
+            Reason::Unanswered(_) => Refused::Unanswered,
+            Reason::Nowhere(why) => match **why {
+                NoDestination::NoToken => Refused::NoToken,
+                NoDestination::UnknownToken => Refused::UnknownToken,
+                NoDestination::InvalidToken(_) => Refused::InvalidToken,
+                NoDestination::NotAllowed(_) => Refused::TargetNotAllowed,
+                NoDestination::Source(_)
+                | NoDestination::Unresolved(..)
+                | NoDestination::Late(_) => Refused::Unanswered,
+            },
+        }
+    }
+
     /// Says in the log who was refused what, and why.
     pub(crate) fn log(&self, head: &Parts, peer: &Peer) {
         let (client, port) = (peer.address.client(), peer.address.port());
         let via = peer.via.as_deref().map(display);
         let (status, path) = (self.status.as_u16(), &*redact::head(head));
         match (&self.reason, origin(&head.headers)) {
-            (Reason::Text, _) => info!(
+            (Reason::Text | Reason::Draining, _) => info!(
                 target: UNADMITTED, %client, port, via, path, status,
                 "refused a handshake: {client}: {} ({status} for {path:?})", self.text
             ),

@@ -224,7 +224,7 @@ impl Reception<'_> {
     ) -> Reply {
         match self.admit(&head, upgrade, &asker).await {
             Ok(reply) => reply,
-            Err(refusal) => refuse(&head, refusal, &asker).await,
+            Err(refusal) => self.refuse(&head, refusal, &asker).await,
         }
     }
 
@@ -259,7 +259,7 @@ impl Reception<'_> {
     /// Answers a request that wants no session.
     async fn web_request(&self, head: Parts, asker: Arc<Peer>) -> Reply {
         if let Err(refusal) = self.admission.admit_web_request(&head, &asker).await {
-            return refuse(&head, refusal, &asker).await;
+            return self.refuse(&head, refusal, &asker).await;
         }
         let (method, uri) = (head.method.clone(), head.uri.clone());
         let (client, via) = (asker.address.client(), asker.via.as_deref().map(display));
@@ -279,6 +279,16 @@ impl Reception<'_> {
         );
         reply
     }
+
+    /// Counts it, and says so in the log, at once, whenever the client is answered, and whether it waits for that or not.
+    async fn refuse(&self, head: &Parts, refusal: Refusal, asker: &Peer) -> Reply {
+        self.admission.count(&refusal);
+        refusal.log(head, asker);
+        if let Some(due) = refusal.due {
+            sleep_until(due).await;
+        }
+        reply::refusal(refusal)
+    }
 }
 
 async fn counted(
@@ -286,13 +296,4 @@ async fn counted(
     asker: Arc<Peer>,
 ) -> Result<Response<Counted>, Infallible> {
     Ok(reply.await.map(|body| Counted::new(body, asker)))
-}
-
-/// Says so in the log at once, whenever the client is answered, and whether it waits for that or not.
-async fn refuse(head: &Parts, refusal: Refusal, asker: &Peer) -> Reply {
-    refusal.log(head, asker);
-    if let Some(due) = refusal.due {
-        sleep_until(due).await;
-    }
-    reply::refusal(refusal)
 }

@@ -92,6 +92,7 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
         target_tls: None,
         client_address: bridge::ClientAddress::default(),
         traffic: None,
+        observer: None,
     }
 }
 

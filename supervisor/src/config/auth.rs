@@ -40,6 +40,16 @@ pub(crate) enum AuthKind {
     Helper(HelperSpec),
 }
 
+impl AuthSpec {
+    /// The file that it stands in, if it does.
+    pub(crate) fn path(&self) -> Option<&PathBuf> {
+        match &self.source {
+            AuthSource::Typed(_) => None,
+            AuthSource::In(path) => Some(path),
+        }
+    }
+}
+
 /// What `args` say of it.
 pub(super) fn spec(args: &Args) -> Result<Option<AuthSpec>, UsageError> {
     let Some(typed) = &args.auth_plugin else {

@@ -10,7 +10,7 @@ use bridge::Private;
 use bridge::tls::Authorities;
 
 use crate::authentication::Authentication;
-use crate::config::{Config, Destination, Listen};
+use crate::config::{AdminPlace, AuthSpec, Config, Destination, Listen};
 use crate::tokens::Tokens;
 
 /// Those that this configuration names, and what our standard output and error are written to.
@@ -32,7 +32,15 @@ pub(crate) fn files(
         Some(Authorities::File(path)) => Some(path),
         Some(Authorities::System) | None => None,
     };
-    let files = [log, config.pid_file.as_ref(), library, socket].into_iter().flatten();
+    let (admin_socket, password) = config.admin.as_ref().map_or((None, None), |admin| {
+        let socket = match &admin.place {
+            AdminPlace::Unix(path) => Some(path),
+            AdminPlace::Port(_) => None,
+        };
+        (socket, admin.auth.as_ref().and_then(AuthSpec::path))
+    });
+    let files = [log, config.pid_file.as_ref(), library, socket, admin_socket, password];
+    let files = files.into_iter().flatten();
     let files = files.chain(config.access.files.paths()).chain(authorities);
     let files = files.filter_map(absolute).collect();
     let series = [log, config.record.as_ref()].into_iter().flatten();

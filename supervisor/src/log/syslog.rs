@@ -232,7 +232,7 @@ impl Head {
 }
 
 /// RFC 5424, section 6.2.3: `1994-11-06T08:49:37.000000Z`.
-fn universal_time(at: SystemTime) -> String {
+pub(crate) fn universal_time(at: SystemTime) -> String {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let parts = parts(since, Zone::Universal);
     let libc::tm { tm_mday, tm_hour, tm_min, tm_sec, .. } = parts;

@@ -60,6 +60,7 @@ impl Supervisor<'_, '_> {
             Ok(pid) => {
                 let name = &self.spec.name;
                 info!(program = name, pid = pid.as_raw(), "program started: {name}[{pid}]");
+                self.host.admin.standing.program_started();
                 output.log(&command[0], pid, &mut self.readers);
                 self.host.progress.up(self.host.log);
                 self.leader.begin(pid);

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use super::monitor::Change;
 use super::state::{Event, State};
 use super::supervisor::Supervisor;
+use crate::admin::ProgramEnd;
 use crate::engine::{BindRequest, Notices};
 use crate::exit::ExitStatus;
 use crate::processes::list_with_sessions;
@@ -59,6 +60,7 @@ impl Supervisor<'_, '_> {
         let minds_listener = self.state.minds_listener();
         let left = minds_listener.then(|| self.monitor.left()).flatten();
         if let Some(pid) = pid {
+            self.host.admin.standing.program_ended(ProgramEnd::of(status));
             self.tell_end(pid, status, left.is_some());
         }
         if !minds_listener {
@@ -98,6 +100,7 @@ impl Supervisor<'_, '_> {
     /// Looks whether a process of the instance listens, where that matters, and tells what has changed.
     pub(super) fn look(&mut self) {
         self.pace.begin_look();
+        self.host.admin.standing.looked();
         if !self.state.minds_listener() {
             return;
         }
@@ -156,6 +159,7 @@ impl Supervisor<'_, '_> {
         let Some(listener) = self.monitor.listener() else {
             let served = self.relay.has_served();
             self.daemon.settle();
+            self.host.admin.standing.program_ended(ProgramEnd::Daemon);
             return self.events.push_back(Event::DaemonEnded { served });
         };
         self.daemon.watch(&listener.holders);

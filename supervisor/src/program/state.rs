@@ -125,7 +125,6 @@ pub(crate) enum Event {
     /// A signal asks us to stop: for a second time, at once.
     Stop,
     /// Somebody asks us to drain. For a second time, that changes nothing.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the administration's"))]
     Drain,
 }
 
@@ -230,6 +229,18 @@ impl State {
             Self::Draining { .. } => "Draining",
             Self::Stopping(_) | Self::Leaving | Self::Ended { .. } => "Stopping",
         }
+    }
+
+    /// Whether something of an instance may go on.
+    pub(crate) fn has_instance(&self) -> bool {
+        !matches!(
+            self,
+            Self::Backoff { .. }
+                | Self::Gone
+                | Self::Finishing { .. }
+                | Self::Draining { program: Remaining::Nobody, .. }
+                | Self::Ended { .. }
+        )
     }
 
     /// Whether it matters who listens.

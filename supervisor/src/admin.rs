@@ -1,0 +1,248 @@
+//! The administration: an HTTP server of its own, on an address of its own, for whoever runs us and what watches over
+//! us.
+//!
+//! - `endpoint` is where it listens, and who may connect there,
+//! - `connections` are those that are open,
+//! - `gate` says whose requests are answered,
+//! - `routes` says what each path and method does,
+//! - `exposition` is what `/metrics` says, `sessions` what `/sessions` does,
+//! - `standing` is how we are, noted by those parts that know it.
+//!
+//! A request costs the rest nothing, whatever its sender does: there are few connections at once, each has one request,
+//! a short head, no body and ten seconds. What it wants done is handed to the main loop when it has its answer. Knows no
+//! program and no client.
+
+mod connections;
+mod deeds;
+mod endpoint;
+mod exposition;
+mod gate;
+mod routes;
+mod sessions;
+mod standing;
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use bridge::{ClientId, Observer};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, info, warn};
+
+use crate::authentication::Authentication;
+use crate::config::{AdminSpec, Config};
+use connections::{Connections, Mark};
+pub(crate) use deeds::{Deed, Deeds};
+use endpoint::{Accepted, Endpoint};
+use gate::Gate;
+use routes::{Answer, Reply};
+pub(crate) use standing::{ProgramEnd, Standing};
+
+/// How many connections are open at once.
+const CONNECTIONS_MAX: usize = 16;
+
+/// How long each may last.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest request head, bytes.
+const HEAD_MAX: usize = 16 * 1024;
+
+/// How much of what nobody wants is read, so that an answer arrives: closing a socket with unread bytes resets it.
+const DRAIN: u64 = 64 * 1024;
+
+/// How long accepting rests when the system has no descriptor for one more.
+const REST: Duration = Duration::from_millis(100);
+
+/// The administration, listening and not yet answering.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    endpoint: Endpoint,
+    auth: Option<Authentication>,
+}
+
+/// What the main loop has of the administration; where there is none, nobody asks for anything.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    pub(crate) deeds: Deeds,
+    /// Of the bridge that there will be.
+    pub(crate) observer: Option<Observer>,
+    pub(crate) standing: Standing,
+    auth: Option<Authentication>,
+}
+
+/// What every connection needs.
+pub(crate) struct Office {
+    pub(crate) gate: Gate,
+    pub(crate) observer: Observer,
+    pub(crate) standing: Standing,
+    /// What knows our tokens, if something does.
+    pub(crate) token_source: Option<String>,
+    deeds: deeds::Sender,
+}
+
+impl Admin {
+    /// Opens the address, and reads the password, while the person who asked for them can be told.
+    pub(crate) fn open(spec: &AdminSpec) -> Result<Self> {
+        let auth = spec.auth.as_ref().map(Authentication::open_for_admin).transpose()?;
+        let endpoint = Endpoint::open(&spec.place)?;
+        Ok(Self { endpoint, auth })
+    }
+
+    /// Begins. Needs a runtime.
+    pub(crate) fn begin(self, config: &Config) -> Result<(Server, Desk)> {
+        let Self { endpoint, auth } = self;
+        let (observer, standing) = (Observer::default(), Standing::default());
+        let (sender, deeds) = deeds::channel();
+        let password = auth.as_ref().and_then(Authentication::of_client);
+        let office = Office {
+            gate: Gate::new(password, endpoint.is_of_this_machine()),
+            observer: observer.clone(),
+            standing: standing.clone(),
+            token_source: config.destination.token_source(),
+            deeds: sender,
+        };
+        info!("administration at {endpoint}");
+        let server = Server { endpoint: endpoint.listen()?, office: Arc::new(office) };
+        Ok((server, Desk { deeds, observer: Some(observer), standing, auth }))
+    }
+}
+
+impl Desk {
+    /// SIGHUP: reads the password anew.
+    pub(crate) fn reload(&self) {
+        if let Some(auth) = &self.auth {
+            auth.reload();
+        }
+    }
+}
+
+/// The administration at work.
+pub(crate) struct Server {
+    endpoint: endpoint::Listening,
+    office: Arc<Office>,
+}
+
+impl Server {
+    /// Answers requests for ever.
+    pub(crate) async fn serve(self) -> Infallible {
+        let mut connections = Connections::default();
+        let mut is_exhausted = false;
+        loop {
+            let has_room = connections.has_room(CONNECTIONS_MAX);
+            let accepted = tokio::select! {
+                () = connections.ended() => continue,
+                accepted = self.endpoint.accept(), if has_room => accepted,
+            };
+            let office = Arc::clone(&self.office);
+            match accepted {
+                Ok(Accepted::Tcp(io, address)) => {
+                    let client = ClientId::Address(address.ip());
+                    connections.begin(CONNECTIONS_MAX, |mark| attend(io, client, office, mark));
+                }
+                Ok(Accepted::Unix(io, user)) => {
+                    let client = ClientId::User(user);
+                    connections.begin(CONNECTIONS_MAX, |mark| attend(io, client, office, mark));
+                }
+                Ok(Accepted::Stranger(user)) => {
+                    warn!(
+                        target: bridge::UNADMITTED,
+                        "closed a connection to the administration: it is neither our user's nor root's, but \
+                         unix:uid={user}'s"
+                    );
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_exhausted, true) {
+                        let why = bridge::error_text(&error);
+                        warn!("cannot accept connections to the administration for now: {why}");
+                    }
+                    sleep(REST).await;
+                    continue;
+                }
+            }
+            is_exhausted = false;
+        }
+    }
+}
+
+/// A connection, which has one request.
+struct Visit {
+    office: Arc<Office>,
+    client: ClientId,
+    /// When it is over.
+    deadline: Instant,
+    mark: Mark,
+    /// What is to be done when there is an answer.
+    wanted: Mutex<Option<Deed>>,
+}
+
+/// An answer under way.
+type Answering<'v> = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send + 'v>>;
+
+impl<'v> Service<Request<Incoming>> for &'v Visit {
+    type Response = Reply;
+    type Error = Infallible;
+    type Future = Answering<'v>;
+
+    fn call(&self, request: Request<Incoming>) -> Answering<'v> {
+        let visit = *self;
+        Box::pin(async move { Ok(visit.answer(request).await) })
+    }
+}
+
+impl Visit {
+    async fn answer(&self, request: Request<Incoming>) -> Reply {
+        let (head, body) = request.into_parts();
+        let Answer { reply, deed } = self.office.answer(&head, &body, self).await;
+        let (client, status) = (self.client, reply.status());
+        debug!("administration: {client}, {} {:?}, {status}", head.method, head.uri.path());
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = deed;
+        reply
+    }
+
+    /// The answer is on its way: what is to be done may be our end.
+    fn conclude(&self) {
+        self.mark.answered();
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(deed) = wanted {
+            self.office.deeds.send(deed);
+        }
+    }
+}
+
+/// Answers the one request of a connection.
+async fn attend<S>(io: S, client: ClientId, office: Arc<Office>, mark: Mark)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let deadline = Instant::now() + PATIENCE;
+    let visit = Visit { office, client, deadline, mark, wanted: Mutex::default() };
+    if timeout_at(deadline, serve(io, &visit)).await.is_err() {
+        debug!("administration: {client} has not finished in time");
+    }
+}
+
+/// Has hyper read a request and write its answer, has done what is asked for, and lets the connection end in order.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, visit: &Visit) {
+    let mut connection = http1::Builder::new()
+        .max_buf_size(HEAD_MAX)
+        .header_read_timeout(None)
+        .half_close(true)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(io), visit);
+    if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
+        debug!("administration: {}: {error}", visit.client);
+    }
+    let mut io = connection.into_parts().io.into_inner();
+    visit.conclude();
+    let _ = io.shutdown().await;
+    let _ = tokio::io::copy(&mut io.take(DRAIN), &mut tokio::io::sink()).await;
+}

@@ -1,0 +1,62 @@
+//! What an administrator wants done that is the main loop's to do: on its way there.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deed {
+    /// To take no more clients, and to end.
+    Drain,
+    /// To look whether the program listens.
+    Look,
+}
+
+/// Where the main loop hears of it; where there is no administration, it hears nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Deeds(Option<Arc<Wanted>>);
+
+/// The other end.
+#[derive(Debug)]
+pub(super) struct Sender(Arc<Wanted>);
+
+/// More than once, none of them means anything else.
+#[derive(Debug, Default)]
+struct Wanted {
+    drain: Notify,
+    look: Notify,
+}
+
+pub(super) fn channel() -> (Sender, Deeds) {
+    let wanted = Arc::new(Wanted::default());
+    (Sender(Arc::clone(&wanted)), Deeds(Some(wanted)))
+}
+
+impl Sender {
+    pub(super) fn send(&self, deed: Deed) {
+        let wanted = match deed {
+            Deed::Drain => &self.0.drain,
+            Deed::Look => &self.0.look,
+        };
+        wanted.notify_one();
+    }
+}
+
+impl Deeds {
+    /// The next one. Cancel-safe.
+    pub(crate) async fn next(&self) -> Deed {
+        let Some(wanted) = &self.0 else { return pending().await };
+        tokio::select! {
+            biased;
+            () = wanted.drain.notified() => Deed::Drain,
+            () = wanted.look.notified() => Deed::Look,
+        }
+    }
+
+    /// Waits until somebody wants a drain. Cancel-safe.
+    pub(crate) async fn drain(&self) {
+        while self.next().await != Deed::Drain {}
+    }
+}

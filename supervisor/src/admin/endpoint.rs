@@ -1,0 +1,126 @@
+//! Where the administration listens: a port, or a Unix socket that is our user's alone. Knows sockets and who is at the
+//! other end; must not know what is asked.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use nix::unistd::geteuid;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::AdminPlace;
+use crate::config::address::Source;
+use crate::host::ports::PublicPort;
+use crate::host::unix_socket::{PublicSocket, SocketFile};
+
+/// Who may connect to the Unix socket, as chmod(2) has it.
+const MODE: u32 = 0o600;
+
+/// The address, which is ours, and where clients wait.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    place: AdminPlace,
+    listener: Listener,
+    file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// The same in a runtime.
+pub(super) struct Listening {
+    listener: TokioListener,
+    /// Removed at the end.
+    _file: Option<SocketFile>,
+}
+
+enum TokioListener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Who has connected.
+pub(super) enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    /// With its user, who is ours or root.
+    Unix(UnixStream, u32),
+    /// Another user, whose connection is closed: somebody has changed the socket's mode.
+    Stranger(u32),
+}
+
+impl Endpoint {
+    /// Begins to listen.
+    pub(super) fn open(place: &AdminPlace) -> Result<Self> {
+        let (listener, file) = Self::bind(place).context("cannot open the admin address")?;
+        Ok(Self { place: place.clone(), listener, file })
+    }
+
+    fn bind(place: &AdminPlace) -> Result<(Listener, Option<SocketFile>)> {
+        match place {
+            AdminPlace::Port(address) => {
+                let source = Source {
+                    host: Some(address.ip().to_string()),
+                    port: address.port(),
+                    prefer_ipv6: false,
+                };
+                let mut listeners = PublicPort::reserve(&source)?.listen()?;
+                let listener = listeners.pop().context("it is none of this machine")?;
+                Ok((Listener::Tcp(listener), None))
+            }
+            AdminPlace::Unix(path) => {
+                let (listener, file) = PublicSocket::reserve(path, MODE)?.listen()?;
+                Ok((Listener::Unix(listener), Some(file)))
+            }
+        }
+    }
+
+    /// Whether nobody reaches it but from this machine, by TCP.
+    pub(super) fn is_of_this_machine(&self) -> bool {
+        matches!(self.place, AdminPlace::Port(address) if address.ip().is_loopback())
+    }
+
+    /// In the runtime that there is now.
+    pub(super) fn listen(self) -> Result<Listening> {
+        let listener = match self.listener {
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                TokioListener::Tcp(TcpListener::from_std(listener)?)
+            }
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                TokioListener::Unix(UnixListener::from_std(listener)?)
+            }
+        };
+        Ok(Listening { listener, _file: self.file })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            AdminPlace::Port(address) => write!(out, "http://{address}"),
+            AdminPlace::Unix(path) => write!(out, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Listening {
+    /// Cancel-safe.
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        match &self.listener {
+            TokioListener::Tcp(listener) => {
+                listener.accept().await.map(|(io, address)| Accepted::Tcp(io, address))
+            }
+            TokioListener::Unix(listener) => {
+                let (io, _) = listener.accept().await?;
+                let user = io.peer_cred()?.uid();
+                let is_ours = user == 0 || user == geteuid().as_raw();
+                Ok(if is_ours { Accepted::Unix(io, user) } else { Accepted::Stranger(user) })
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What each path of the administration does, by which methods. Knows requests and answers; what is in those is others'.
+
+use bridge::ClientId;
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use tokio::time::Duration;
+use tracing::info;
+
+use super::gate::Refused;
+use super::{Deed, Office, Visit, exposition, sessions};
+
+pub(super) type Reply = Response<Full<Bytes>>;
+
+/// What a request is answered, and what is to be done then.
+pub(super) struct Answer {
+    pub(super) reply: Reply,
+    pub(super) deed: Option<Deed>,
+}
+
+/// What a path stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Live,
+    Ready,
+    Metrics,
+    Sessions,
+    /// One of them.
+    Session(u64),
+    Drain,
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// What is left of a connection's time for its answer, when a guesser has waited.
+const FOR_ANSWER: Duration = Duration::from_secs(1);
+
+impl Route {
+    fn of(path: &str) -> Option<Self> {
+        Some(match path {
+            "/livez" => Self::Live,
+            "/readyz" => Self::Ready,
+            "/metrics" => Self::Metrics,
+            "/sessions" => Self::Sessions,
+            "/drain" => Self::Drain,
+            path => {
+                let number = path.strip_prefix("/sessions/")?;
+                let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+                Self::Session(number.parse().ok().filter(|_| is_number)?)
+            }
+        })
+    }
+
+    /// The methods that it has.
+    fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Live | Self::Ready | Self::Metrics | Self::Sessions => {
+                &[Method::GET, Method::HEAD]
+            }
+            Self::Session(_) => &[Method::DELETE],
+            Self::Drain => &[Method::POST],
+        }
+    }
+
+    /// Whether it tells nobody more than that we are there: what watches over us need not know the password.
+    fn is_open(self) -> bool {
+        matches!(self, Self::Live | Self::Ready)
+    }
+}
+
+impl Office {
+    /// Answers a request, at the deadline at the latest.
+    pub(super) async fn answer(&self, head: &Parts, body: &Incoming, visit: &Visit) -> Answer {
+        let route = Route::of(head.uri.path());
+        if let Err(refused) = self.lets_through(route, head, visit).await {
+            return refusal(&refused).into();
+        }
+        visit.mark.let_through();
+        let Some(route) = route else {
+            return text(StatusCode::NOT_FOUND, "not found").into();
+        };
+        if !route.methods().contains(&head.method) {
+            return wrong_method(route.methods()).into();
+        }
+        if !body.is_end_stream() {
+            return text(StatusCode::PAYLOAD_TOO_LARGE, "no body is read here").into();
+        }
+        if let Route::Ready | Route::Metrics = route {
+            self.standing.look(|| self.deeds.send(Deed::Look)).await;
+        }
+        self.act(route, visit.client)
+    }
+
+    async fn lets_through(
+        &self,
+        route: Option<Route>,
+        head: &Parts,
+        visit: &Visit,
+    ) -> Result<(), Refused> {
+        self.gate.is_meant(head)?;
+        if route.is_some_and(Route::is_open) {
+            return Ok(());
+        }
+        self.gate.lets_in(&head.headers, visit.client, visit.deadline - FOR_ANSWER).await
+    }
+
+    fn act(&self, route: Route, client: ClientId) -> Answer {
+        match route {
+            Route::Live => text(StatusCode::OK, "alive").into(),
+            Route::Ready => match self.standing.ready() {
+                Ok(()) => text(StatusCode::OK, "ready").into(),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()).into(),
+            },
+            Route::Metrics => of_type(exposition::CONTENT_TYPE, exposition::page(self)).into(),
+            Route::Sessions => of_type(JSON, sessions::list(&self.observer)).into(),
+            Route::Session(id) if self.observer.end_session(id) => {
+                info!(session = id, "session {id} is ended by the administrator, {client}");
+                text(StatusCode::ACCEPTED, "the session is being ended").into()
+            }
+            Route::Session(_) => text(StatusCode::NOT_FOUND, "no such session").into(),
+            Route::Drain => {
+                info!("the administrator, {client}, has us drain and end");
+                self.standing.begin_drain();
+                let reply = text(StatusCode::ACCEPTED, "draining");
+                Answer { reply, deed: Some(Deed::Drain) }
+            }
+        }
+    }
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self { reply, deed: None }
+    }
+}
+
+/// One line of text.
+fn text(status: StatusCode, line: &str) -> Reply {
+    let mut reply = of_type(TEXT, format!("{line}\n"));
+    *reply.status_mut() = status;
+    reply
+}
+
+/// What is true now.
+fn of_type(media_type: &'static str, body: String) -> Reply {
+    let mut reply = Response::new(Full::from(body));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+fn wrong_method(methods: &[Method]) -> Reply {
+    let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+    let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
+    let allowed = methods.join(", ").parse().expect("names of methods are a header value");
+    reply.headers_mut().insert(ALLOW, allowed);
+    reply
+}
+
+fn refusal(refused: &Refused) -> Reply {
+    let mut reply = text(refused.status, refused.text);
+    let headers = reply.headers_mut();
+    if refused.challenges {
+        let challenge = "Basic realm=\"websockify administration\", charset=\"UTF-8\"";
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    if let Some(seconds) = refused.retry {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o3_a_path_is_one_of_ours_as_it_is_written() {
+        for (path, route) in [
+            ("/livez", Some(Route::Live)),
+            ("/sessions", Some(Route::Sessions)),
+            ("/sessions/7", Some(Route::Session(7))),
+            ("/sessions/18446744073709551615", Some(Route::Session(u64::MAX))),
+            ("/sessions/18446744073709551616", None),
+            ("/sessions/", None),
+            ("/sessions/+7", None),
+            ("/sessions/7/", None),
+            ("/sessions/x", None),
+            ("/livez/", None),
+            ("/LIVEZ", None),
+            ("//livez", None),
+            ("/", None),
+            ("*", None),
+        ] {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+}
