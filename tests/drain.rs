@@ -138,12 +138,12 @@ fn o1_limits_on_sessions_hold_in_a_drain() {
 /// O1, B8: a limit that has run out before, or would later, changes nothing.
 #[test]
 fn o1_limits_on_the_whole_bridge_give_way_to_a_drain() {
-    for limit in ["--run-once", "--timeout=1", "--idle-timeout=1"] {
+    for limit in ["--run-once", "--timeout=4", "--idle-timeout=4"] {
         let (mut websockify, port) = bridge(&format!("{LONG} {limit}"));
         let mut client = Client::connect(port);
         assert_echoes(&mut client);
         drain(&websockify, port);
-        stays(Duration::from_millis(1200), limit, || websockify.is_running());
+        stays(Duration::from_millis(4200), limit, || websockify.is_running());
         assert_echoes(&mut client);
         assert_eq!(client.close().code, 1000);
         assert_eq!(websockify.wait(), 0);
