@@ -68,7 +68,7 @@ fn o1_sessions_go_on_to_their_end_and_nobody_new_comes() {
 
 #[test]
 fn o1_what_is_left_when_the_time_is_over_is_closed_with_1001() {
-    let (mut websockify, port) = bridge("--drain-timeout=1.5");
+    let (mut websockify, port) = bridge("--drain-timeout=4");
     let [mut stays, goes] = [Client::connect(port), Client::connect(port)];
     assert_echoes(&mut stays);
     let began = Instant::now();
@@ -76,7 +76,7 @@ fn o1_what_is_left_when_the_time_is_over_is_closed_with_1001() {
     assert_eq!(goes.close().code, 1000);
     let closing = stays.closing();
     assert_eq!((closing.code, &*closing.reason), (1001, "shutting down"));
-    assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
     assert_eq!(websockify.wait(), 0);
     assert_eq!(end_of_drain(&websockify), "1 session has ended by itself, 1 closed");
 }

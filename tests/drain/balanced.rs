@@ -83,7 +83,8 @@ fn assert_nobody_notices(port: u16, mut one: Websockify, other: &Websockify) {
 
 fn haproxy(directory: &Path, [one, other]: [u16; 2], check: &str) -> (Proxy, u16) {
     let port = free_port();
-    // A check has its time, for a busy machine must not make HAProxy give the other one up too. What a server refuses is tried at the next; a 503 is what one answers that has begun to drain.
+    // A check has its time, for a busy machine must not make HAProxy give the other one up too. What a server refuses
+    // is tried at the next; a 503 is what one answers that has begun to drain.
     let text = format!(
         "global\n\
          defaults\n mode http\n timeout connect 5s\n timeout check 10s\n timeout client 20s\n timeout server 20s\n \
