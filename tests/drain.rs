@@ -68,7 +68,7 @@ fn o1_sessions_go_on_to_their_end_and_nobody_new_comes() {
 
 #[test]
 fn o1_what_is_left_when_the_time_is_over_is_closed_with_1001() {
-    let (mut websockify, port) = bridge("--drain-timeout=1.5");
+    let (mut websockify, port) = bridge("--drain-timeout=4");
     let [mut stays, goes] = [Client::connect(port), Client::connect(port)];
     assert_echoes(&mut stays);
     let began = Instant::now();
@@ -76,7 +76,7 @@ fn o1_what_is_left_when_the_time_is_over_is_closed_with_1001() {
     assert_eq!(goes.close().code, 1000);
     let closing = stays.closing();
     assert_eq!((closing.code, &*closing.reason), (1001, "shutting down"));
-    assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
     assert_eq!(websockify.wait(), 0);
     assert_eq!(end_of_drain(&websockify), "1 session has ended by itself, 1 closed");
 }
@@ -138,12 +138,12 @@ fn o1_limits_on_sessions_hold_in_a_drain() {
 /// O1, B8: a limit that has run out before, or would later, changes nothing.
 #[test]
 fn o1_limits_on_the_whole_bridge_give_way_to_a_drain() {
-    for limit in ["--run-once", "--timeout=1", "--idle-timeout=1"] {
+    for limit in ["--run-once", "--timeout=4", "--idle-timeout=4"] {
         let (mut websockify, port) = bridge(&format!("{LONG} {limit}"));
         let mut client = Client::connect(port);
         assert_echoes(&mut client);
         drain(&websockify, port);
-        stays(Duration::from_millis(1200), limit, || websockify.is_running());
+        stays(Duration::from_millis(4200), limit, || websockify.is_running());
         assert_echoes(&mut client);
         assert_eq!(client.close().code, 1000);
         assert_eq!(websockify.wait(), 0);

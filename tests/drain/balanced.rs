@@ -83,14 +83,15 @@ fn assert_nobody_notices(port: u16, mut one: Websockify, other: &Websockify) {
 
 fn haproxy(directory: &Path, [one, other]: [u16; 2], check: &str) -> (Proxy, u16) {
     let port = free_port();
-    // What a server refuses is tried at the next; a 503 is what one answers that has begun to drain.
+    // A check has its time, for a busy machine must not make HAProxy give the other one up too. What a server refuses
+    // is tried at the next; a 503 is what one answers that has begun to drain.
     let text = format!(
         "global\n\
-         defaults\n mode http\n timeout connect 5s\n timeout client 20s\n timeout server 20s\n \
+         defaults\n mode http\n timeout connect 5s\n timeout check 10s\n timeout client 20s\n timeout server 20s\n \
          timeout tunnel 1h\n retries 3\n option redispatch 1\n retry-on conn-failure empty-response 503\n\
          listen bridge\n bind 127.0.0.1:{port}\n balance roundrobin\n {check}\n \
-         server a 127.0.0.1:{one} check inter 100ms fall 1 rise 1\n \
-         server b 127.0.0.1:{other} check inter 100ms fall 1 rise 1\n"
+         server a 127.0.0.1:{one} check inter 500ms fall 2 rise 1\n \
+         server b 127.0.0.1:{other} check inter 500ms fall 2 rise 1\n"
     );
     let configuration = directory.join("haproxy.cfg");
     fs::write(&configuration, text).unwrap();

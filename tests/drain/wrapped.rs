@@ -49,7 +49,7 @@ fn o1_the_program_goes_on_with_its_sessions_and_is_ended_after_them() {
 fn o1_when_the_time_is_over_sessions_and_program_are_ended() {
     for mode in MODES {
         let port = free_port();
-        let options = format!("--drain-timeout=1 --stop-timeout=0.5 --wrap-mode={mode}");
+        let options = format!("--drain-timeout=3 --stop-timeout=0.5 --wrap-mode={mode}");
         let acts = format!("stubborn-helper bind {port} listen serve");
         let mut websockify = wrap(port, &options, &acts);
         let (mut client, _) = greeted(port);
