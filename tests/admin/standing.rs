@@ -190,6 +190,32 @@ fn o3_a_drain_is_begun_once_however_often_it_is_asked_for() {
     assert!(!leader.is_alive());
 }
 
+/// O1: with `--drain-timeout` sessions go on, with a program and without, until the last has ended.
+#[test]
+fn o3_o1_sessions_go_on_in_a_drain_that_is_asked_for() {
+    let (echo, port) = (echo_service().target(), free_port());
+    let program = format!("-- {Actor} bind {port} listen accept greet echo exit 0");
+    for target in [echo, program] {
+        let admin = free_port();
+        let mut websockify = Websockify::start(&format!(
+            "{port} --admin=127.0.0.1:{admin} --drain-timeout=1000 {target}"
+        ));
+        let mut client = Client::connect_once_open(port);
+        client.send("hello");
+        client.read_until("hello");
+        for _ in 0..2 {
+            assert_eq!(ask(admin, "POST", "/drain").status, 202);
+        }
+        wait_until("a closed port", || is_refused(Ipv4Addr::LOCALHOST, port));
+        assert_eq!(get(admin, "/readyz").status, 503, "{target}");
+        assert_eq!(get(admin, "/livez").status, 200, "{target}");
+        client.send("again");
+        client.read_until("again");
+        assert_eq!(client.close().code, 1000, "{target}");
+        assert_eq!(websockify.wait(), 0, "{target}");
+    }
+}
+
 #[test]
 fn o3_a_bridge_without_sessions_drains_at_once_and_answers_first() {
     for _ in 0..10 {
