@@ -10,6 +10,7 @@ import errno
 import os
 import pathlib
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -157,6 +158,35 @@ def page(port):
         return b"".join(iter(lambda: client.recv(65536), b""))
 
 
+def archived(files):
+    """The archive that the kernel unpacks into memory, in cpio's format "newc"; a file is (path, mode, bytes)."""
+    archive = b""
+    for number, (path, mode, content) in enumerate([*files, ("TRAILER!!!", 0, b"")], 1):
+        name = path.encode() + b"\0"
+        fields = [number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name), 0]
+        head = b"070701" + b"".join(b"%08x" % field for field in fields) + name
+        archive += head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
+    return archive
+
+
+def machine_files(binary):
+    """What the virtual machine has: this binary, a C library, and busybox twice."""
+    libraries = [path for path in sorted(aarch64.glob("lib/**/*")) if re.search(r"/(ld-linux|lib)[\w-]*\.so", str(path))]
+    static = aarch64 / "static/bin/busybox"
+    files = {
+        "init": pathlib.Path(__file__).with_name("release_init"),
+        "bin/websockify": binary,
+        "bin/busybox": static,
+        "programs/static/busybox": static,
+        "programs/dynamic/busybox": aarch64 / "bin/busybox",
+        **{str(path.relative_to(aarch64)): path for path in libraries},
+    }
+    directories = sorted({str(parent) for name in files for parent in pathlib.PurePath(name).parents} - {"."})
+    yield from ((directory, 0o40755, b"") for directory in [*directories, "etc"])
+    yield from ((name, 0o100755, path.read_bytes()) for name, path in files.items())
+    yield "etc/passwd", 0o100644, b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
+
+
 def check_symbols(path):
     """Nothing newer than the oldest glibc is wanted, and no other library."""
     versions = re.findall(r"@GLIBC_(\d+)\.(\d+)", said_by("readelf", "--wide", "--dyn-syms", str(path)))
@@ -219,6 +249,7 @@ class Checks:
         bridges(*QEMU, str(binary))
         bridges(*QEMU, str(binary), certificate=self.certificate)
         self.ran(binary, "bridges", "in TLS", "wants glibc 2.17 at most")
+        self.in_a_machine(binary)
         deb, wheel = only("*_arm64.deb"), only("*aarch64.whl")
         rebind = self.extracted(deb, binary).parents[1] / "lib/websockify/rebind.so"
         moves(rebind, str(aarch64 / "bin/busybox"), "httpd", "-f", "-p", "PORT")
@@ -227,6 +258,24 @@ class Checks:
             program = [name for name in files.namelist() if name.endswith("scripts/websockify")]
             assert len(program) == 1 and files.read(program[0]) == binary.read_bytes(), program
         self.ran(wheel, "has the same binary (pip installs none of another architecture's)")
+
+    def in_a_machine(self, binary):
+        """With a kernel of that architecture, all is run; its processor is QEMU's."""
+        qemu = shutil.which("qemu-system-aarch64")
+        if not qemu:
+            self.ran(binary, "wraps nothing here: there is no qemu-system-aarch64 (Debian: qemu-system-arm)")
+            return
+        (kernel,), memory, console = aarch64.glob("boot/vmlinuz-*"), self.directory / "memory", self.directory / "console"
+        memory.write_bytes(archived(machine_files(binary)))
+        machine = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "virt", "-m", "1024"]
+        machine += ["-cpu", "max,pauth-impdef=on", "-accel", "tcg", "-kernel", str(kernel), "-initrd", str(memory)]
+        machine += ["-append", "console=ttyAMA0 quiet panic=-1 random.trust_cpu=on", "-serial", f"file:{console}"]
+        subprocess.run([qemu, *machine], stdin=subprocess.DEVNULL, check=True, timeout=30 * DEADLINE)
+        said = console.read_text(errors="replace")
+        wrapped = said.count("\nwraps: ")
+        assert wrapped == 30 and "does not wrap" not in said, said
+        kernel = said.split("\n", 1)[0].strip()
+        self.ran(binary, f"wraps under both engines in a virtual machine, {wrapped} times of {wrapped} ({kernel})")
 
     def static(self):
         binary = only("*-x86_64-linux-static")
