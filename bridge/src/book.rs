@@ -15,6 +15,7 @@ use std::time::Instant;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
+use crate::demand::Demand;
 use crate::destination::Destination;
 use crate::login::Login;
 use crate::peer::Peer;
@@ -153,6 +154,7 @@ impl Book {
         sessions.open.insert(entry.id, Open { entry: Arc::clone(&entry), last_seen: None });
         drop(sessions);
         self.changed.notify_one();
+        entry.destination.demand().into_iter().for_each(Demand::begin);
         Some(Session { entry, book: Arc::clone(self) })
     }
 
@@ -288,6 +290,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.book.sessions().open.remove(&self.entry.id);
         self.book.changed.notify_one();
+        self.entry.destination.demand().into_iter().for_each(Demand::end);
     }
 }
 

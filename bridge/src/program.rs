@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::client_address::{Taken, Way};
+use crate::demand::Demand;
 use crate::error_text::error_text;
 use crate::leg::Leg;
 use crate::net::Socket;
@@ -58,6 +59,8 @@ pub struct Program {
     pub recheck: Arc<Notify>,
     /// Sessions that the program accepted, since the start.
     pub served: Arc<AtomicU64>,
+    /// Counts the sessions that are bound for it, where somebody starts and stops it by that.
+    pub demand: Option<Demand>,
 }
 
 /// Whether the wrapped program can be connected to.
@@ -67,6 +70,8 @@ pub enum Readiness {
     Waiting,
     /// It listens here.
     Ready(SocketAddr),
+    /// It could not be started; that may be tried again. Clients get 1011 at once.
+    Failed,
     /// It has ended and will not come back. Clients get 1011 at once.
     Gone,
 }
@@ -149,8 +154,13 @@ impl Gate {
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match *self.program.readiness.borrow() {
             Readiness::Ready(address) => Some(address),
-            Readiness::Waiting | Readiness::Gone => None,
+            Readiness::Waiting | Readiness::Failed | Readiness::Gone => None,
         }
+    }
+
+    /// Counts sessions, where somebody wants to know.
+    pub(crate) fn demand(&self) -> Option<&Demand> {
+        self.program.demand.as_ref()
     }
 
     /// What a client has that comes now.
@@ -339,6 +349,7 @@ async fn ready(
         Readiness::Ready(_) if readiness.has_changed().is_err() => Err(Unreachable::Gone),
         Readiness::Ready(addr) => Ok(addr),
         Readiness::Waiting => Err(Unreachable::NotListening(program.hold)),
+        Readiness::Failed => Err(Unreachable::NotStarted),
         Readiness::Gone => Err(Unreachable::Gone),
     }
 }

@@ -27,7 +27,7 @@ use crate::host::signals::Signal;
 use crate::relay::{ProgramRelay, RelayEvent};
 pub(crate) use output::log_lines;
 pub(crate) use spawn::undo_ours;
-use state::{Event, State, ended_unheard, step};
+use state::{Event, Start, State, ended_unheard, step};
 use supervisor::Supervisor;
 
 /// Runs the program and its bridge until both are over; the result is websockify's exit status.
@@ -36,7 +36,11 @@ pub(crate) async fn supervise(
     relay: ProgramRelay,
     host: &mut Host<'_>,
 ) -> Result<ExitStatus, Failure> {
-    let (state, actions) = State::begin(Instant::now());
+    if spec.policy.start != Start::Now {
+        // Who mistypes its name learns of it now (W8).
+        spawn::look(&spec.command)?;
+    }
+    let (state, actions) = State::begin(Instant::now(), &spec.policy);
     let mut supervisor = Supervisor::new(spec, relay, host, state)?;
     supervisor.host.progress.status(state.description());
     supervisor.perform(actions);
@@ -55,15 +59,19 @@ pub(crate) async fn supervise(
     }
 }
 
+fn demand(is_wanted: bool) -> Event {
+    if is_wanted { Event::Wanted } else { Event::Idle }
+}
+
 impl Supervisor<'_, '_> {
     /// Waits until something has happened; what it was stands in `events`, unless it was nothing.
     async fn next(&mut self) {
         let unseen = self.state.awaits_listener() && self.monitor.listener().is_none();
         let awaited = unseen || self.daemon.is_unsettled() || self.monitor.is_blind();
-        let unasked = awaited.then_some(self.pace.unasked());
+        let unasked = (awaited && !self.state.is_asleep()).then_some(self.pace.unasked());
         let hinted = self.pace.hinted();
         let deadline = self.state.deadline(&self.spec.policy);
-        let kill = self.signalling.next_kill();
+        let kill = self.signalling.next_kill().filter(|_| self.state.is_killing());
         tokio::select! {
             signal = self.host.signals.next() => match signal {
                 Signal::Child => self.children_ended(),
@@ -76,11 +84,22 @@ impl Supervisor<'_, '_> {
             notice = self.relay.next() => match notice {
                 RelayEvent::Ended(status) => self.events.push_back(Event::BridgeEnded(status)),
                 RelayEvent::Recheck => self.pace.hint(),
+                RelayEvent::Wanted(is_wanted) => self.events.push_back(demand(is_wanted)),
             },
-            () = until(deadline) => self.events.push_back(Event::Deadline),
+            () = until(deadline) => self.deadline(),
             () = until(unasked) => self.look_unasked(),
             () = until(kill) => self.kill(),
         }
+    }
+
+    /// What the state waits for has come, unless that is that nobody does: whoever comes in this moment is held, or
+    /// is seen here, so that nobody is let through to a program that is about to be ended.
+    fn deadline(&mut self) {
+        if self.state.is_idle_too_long(Instant::now(), &self.spec.policy) {
+            self.relay.pause();
+        }
+        let news = self.relay.news().map(demand);
+        self.events.push_back(news.unwrap_or(Event::Deadline));
     }
 
     fn take(&mut self, event: Event) {

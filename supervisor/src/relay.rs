@@ -1,6 +1,7 @@
 //! The bridge as the supervisor handles it: held, open, paused, ended; and what its end says about our
 //! exit status. Knows nothing of why it is opened or ended.
 
+mod demand;
 mod served;
 
 use std::future::pending;
@@ -17,7 +18,8 @@ use tracing::{error, info};
 use crate::clock::until;
 use crate::exit::ExitStatus;
 use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
-use crate::program::state::{Policy, WrapMode};
+use crate::program::state::{Policy, Start, WrapMode};
+use demand::Demand;
 use served::Served;
 
 /// A bridge through its life.
@@ -159,6 +161,8 @@ pub(crate) struct ProgramRelay {
     readiness: watch::Sender<Readiness>,
     recheck: Arc<Notify>,
     served: Served,
+    /// Who is there, where the program is started and stopped by that.
+    demand: Option<Demand>,
 }
 
 /// What a [`ProgramRelay`] tells of itself.
@@ -168,6 +172,8 @@ pub(crate) enum RelayEvent {
     Ended(ExitStatus),
     /// A connection to the program has failed in a way that says that it may have stopped listening.
     Recheck,
+    /// Whether somebody is there for the program, which is news.
+    Wanted(bool),
 }
 
 impl ProgramRelay {
@@ -180,15 +186,28 @@ impl ProgramRelay {
     ) -> Self {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
         let (recheck, served) = (Arc::new(Notify::new()), Served::default());
+        let (count, demand) = match policy.start {
+            Start::Now => (None, None),
+            Start::OnDemand { .. } => {
+                let (count, demand) = Demand::new();
+                (Some(count), Some(demand))
+            }
+        };
         let program = bridge::Program {
             readiness: seen,
             hold: policy.wrap_timeout,
             respawns: policy.mode == WrapMode::Respawn,
             recheck: Arc::clone(&recheck),
             served: served.count(),
+            demand: count,
         };
         let relay = Relay::hold(public, config(program.into()), announcement);
-        Self { relay, readiness, recheck, served }
+        Self { relay, readiness, recheck, served, demand }
+    }
+
+    /// Lets clients in, who are held, if that has not been done.
+    pub(crate) fn accept(&mut self) -> Result<()> {
+        self.relay.open()
     }
 
     /// Lets clients through to the program, which listens here: to begin with, or again.
@@ -200,6 +219,11 @@ impl ProgramRelay {
     /// Holds the clients that come.
     pub(crate) fn pause(&self) {
         self.readiness.send_replace(Readiness::Waiting);
+    }
+
+    /// Tells clients that the program could not be started.
+    pub(crate) fn fail(&self) {
+        self.readiness.send_replace(Readiness::Failed);
     }
 
     /// Tells clients that the program is gone for good.
@@ -217,7 +241,13 @@ impl ProgramRelay {
         tokio::select! {
             status = self.relay.ended() => RelayEvent::Ended(status),
             () = self.recheck.notified() => RelayEvent::Recheck,
+            is_wanted = changed(self.demand.as_mut()) => RelayEvent::Wanted(is_wanted),
         }
+    }
+
+    /// Whether somebody is there for the program, if that is news.
+    pub(crate) fn news(&mut self) -> Option<bool> {
+        self.demand.as_mut()?.news()
     }
 
     /// An instance of the program begins.
@@ -228,5 +258,12 @@ impl ProgramRelay {
     /// Whether the present instance has served a session.
     pub(crate) fn has_served(&mut self) -> bool {
         self.served.has_served()
+    }
+}
+
+async fn changed(demand: Option<&mut Demand>) -> bool {
+    match demand {
+        Some(demand) => demand.changed().await,
+        None => pending().await,
     }
 }

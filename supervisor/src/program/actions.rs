@@ -20,6 +20,7 @@ impl Supervisor<'_, '_> {
     pub(super) fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
+                Action::AcceptClients => self.accept_clients(),
                 Action::Spawn => self.spawn(),
                 Action::WarnSilent => self.diagnosis.silent(&self.engine, &mut self.monitor),
                 Action::WarnSettled => warn!(
@@ -35,12 +36,16 @@ impl Supervisor<'_, '_> {
                 Action::Daemonized => self.daemonized(),
                 Action::OpenBridge => self.open_bridge(),
                 Action::PauseBridge => self.relay.pause(),
+                Action::FailClients => self.relay.fail(),
                 Action::RefuseSessions => {
                     self.relay.refuse();
                     info!(program = self.spec.name, "program has ended; sessions are refused");
                 }
                 Action::DrainBridge => self.end_bridge(Shutdown::Drain),
                 Action::StopBridge => self.end_bridge(Shutdown::Now),
+                Action::TellIdle => {
+                    info!(program = self.spec.name, "program is stopped: no session is left");
+                }
                 Action::Terminate => self.terminate(),
                 Action::Kill => self.kill(),
                 Action::LeaveDaemon => self.leave_daemon(),
@@ -66,7 +71,7 @@ impl Supervisor<'_, '_> {
             }
             Err(failure) => {
                 self.leader.fail();
-                if self.leader.is_first() {
+                if self.state.is_first_start() {
                     self.refusal = Some(failure.reason);
                 } else {
                     error!("{}", failure.reason);
@@ -110,20 +115,35 @@ impl Supervisor<'_, '_> {
         self.watch_daemon();
     }
 
+    /// Before there is a program (O5).
+    fn accept_clients(&mut self) {
+        match self.relay.accept() {
+            Ok(()) => {
+                self.host.progress.up(self.host.log);
+                self.accepting();
+            }
+            Err(failure) => self.cannot_accept(&failure),
+        }
+    }
+
+    fn accepting(&mut self) {
+        self.host.certificates.report_off();
+        self.host.progress.accepting();
+    }
+
+    fn cannot_accept(&mut self, failure: &anyhow::Error) {
+        error!("{failure:#}");
+        self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));
+    }
+
     fn open_bridge(&mut self) {
         let Some(address) = self.monitor.listener().map(|listener| listener.address) else {
             return;
         };
         debug!(program = self.spec.name, "program listens on {address}");
         match self.relay.open(address) {
-            Ok(()) => {
-                self.host.certificates.report_off();
-                self.host.progress.accepting();
-            }
-            Err(failure) => {
-                error!("{failure:#}");
-                self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));
-            }
+            Ok(()) => self.accepting(),
+            Err(failure) => self.cannot_accept(&failure),
         }
     }
 

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Event, Left, Policy, Run, State, Stopping, WrapMode};
+use super::on_demand::{attend, nobody_comes, retire};
+use super::{Action, Event, Left, Policy, Run, Start, State, Stopping, WrapMode};
 use crate::exit::ExitStatus;
 
 /// A run this long was no failure, whatever it did (W7).
@@ -12,10 +13,10 @@ const LONG_RUN: Duration = Duration::from_secs(10);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// How long SIGKILL may take before those who survived it are named (W9).
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A state that follows, and what is to be done on the way.
-type Next = (State, Vec<Action>);
+pub(super) type Next = (State, Vec<Action>);
 
 /// What becomes of `state` when `event` happens at `now`, and what is to be done.
 pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) -> Next {
@@ -32,6 +33,9 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
         (_, Event::Stop | Event::Interrupted(_) | Event::BridgeEnded(_)) => {
             over(state, event, now, policy)
         }
+        (_, Event::Wanted | Event::Idle) => attend(state, event, now),
+        (State::Retiring(retiring), _) => Some(retiring.step(event, now)),
+        (_, Event::Deadline) if state.is_idle_too_long(now, policy) => retire(state, now, policy),
         (State::Starting { run, warned }, _) => starting(run, warned, event, now, policy),
         (State::Settling { run, until, warned }, _) => {
             settling(run, until, warned, event, now, policy)
@@ -39,12 +43,21 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
         (State::Listening { run } | State::Daemonized { run }, _) => {
             serving(state, run, event, now, policy)
         }
-        (State::Backoff { failures, .. }, Event::Deadline) => Some(start(failures, now)),
+        (State::Backoff { failures, is_wanted: true, .. }, Event::Deadline) => {
+            Some(start(failures, now))
+        }
+        (State::Backoff { failures, is_wanted: false, .. }, Event::Deadline) => {
+            Some(nobody_comes(failures))
+        }
         (State::Gone, Event::Listening) => {
-            let run = Run { started: now, first: false, failures: 0 };
+            // Whoever is there now may be; the next to come and go tells.
+            let run = Run { started: now, first: false, failures: 0, idle_since: None };
             Some((State::Daemonized { run }, vec![Action::Daemonized, Action::OpenBridge]))
         }
-        (State::Backoff { .. } | State::Gone | State::Draining { .. }, _) => None,
+        (
+            State::Asleep { .. } | State::Backoff { .. } | State::Gone | State::Draining { .. },
+            _,
+        ) => None,
     };
     next.unwrap_or((state, vec![]))
 }
@@ -54,13 +67,22 @@ pub(crate) fn ended_unheard(before: &State, event: Event, after: &State) -> bool
     matches!(before, State::Starting { .. } | State::Settling { .. })
         && matches!(event, Event::LeaderEnded { .. } | Event::TreeEmpty | Event::Deadline)
         && !after.awaits_listener()
+        // That is our doing.
+        && !matches!(after, State::Retiring(_))
 }
 
 /// Nobody has listened yet, and the leader runs.
 fn starting(run: Run, warned: bool, event: Event, now: Instant, policy: &Policy) -> Option<Next> {
     Some(match event {
         Event::SpawnFailed(status) if run.first => stop(status, false, now, policy),
-        Event::SpawnFailed(_) => back_off(run, now),
+        Event::SpawnFailed(_) => {
+            let (state, mut actions) = back_off(run, now);
+            // Whoever waits for it now has nothing to wait for.
+            if policy.start != Start::Now {
+                actions[0] = Action::FailClients;
+            }
+            (state, actions)
+        }
         Event::Listening => (State::Listening { run }, vec![Action::OpenBridge]),
         Event::Deadline if !warned => {
             (State::Starting { run, warned: true }, vec![Action::WarnSilent])
@@ -199,9 +221,10 @@ fn stop(status: ExitStatus, bridge_ended: bool, now: Instant, policy: &Policy) -
     (State::Stopping(stopping), actions)
 }
 
-fn start(failures: u32, now: Instant) -> Next {
-    let run = Run { started: now, first: false, failures };
-    (State::Starting { run, warned: false }, vec![Action::Spawn])
+/// Starts an instance, for somebody who is there.
+pub(super) fn start(failures: u32, now: Instant) -> Next {
+    let run = Run { started: now, first: false, failures, idle_since: None };
+    (State::Starting { run, warned: false }, vec![Action::PauseBridge, Action::Spawn])
 }
 
 fn drain(status: ExitStatus, now: Instant, policy: &Policy) -> State {
@@ -223,7 +246,11 @@ fn daemonize(run: Run, now: Instant, policy: &Policy) -> Next {
 fn end_unheard(run: Run, status: ExitStatus, served: bool, now: Instant, policy: &Policy) -> Next {
     match policy.mode {
         WrapMode::Exit | WrapMode::Ignore => {
-            (drain(status, now, policy), vec![Action::WarnUnheard, Action::DrainBridge])
+            let mut actions = vec![Action::WarnUnheard, Action::DrainBridge];
+            if policy.start != Start::Now {
+                actions.insert(1, Action::FailClients);
+            }
+            (drain(status, now, policy), actions)
         }
         WrapMode::Respawn => start_again(run, served, now),
     }
@@ -242,9 +269,10 @@ fn start_again(run: Run, served: bool, now: Instant) -> Next {
     if !served && now - run.started < LONG_RUN {
         return back_off(run, now);
     }
-    let (state, mut actions) = start(0, now);
-    actions.insert(0, Action::PauseBridge);
-    (state, actions)
+    if run.idle_since.is_some() {
+        return nobody_comes(0);
+    }
+    start(0, now)
 }
 
 fn back_off(run: Run, now: Instant) -> Next {
@@ -255,7 +283,8 @@ fn back_off(run: Run, now: Instant) -> Next {
     if run.failures == 0 || delay > self::delay(run.failures - 1) {
         actions.push(Action::WarnFast { delay });
     }
-    (State::Backoff { until: now + delay, failures }, actions)
+    let is_wanted = run.idle_since.is_none();
+    (State::Backoff { until: now + delay, failures, is_wanted }, actions)
 }
 
 /// How long to wait after so many failures before the last one.
