@@ -110,6 +110,8 @@ impl Supervisor<'_, '_> {
         }
         if next != before {
             debug!("{} on {event:?}: {}", before.name(), next.name());
+        }
+        if next.description() != before.description() {
             self.host.progress.status(next.description());
         }
         self.state = next;

@@ -38,16 +38,14 @@ fn wait_for_stop(websockify: &Websockify, times: usize) {
 }
 
 /// A web request through a session; gives the status line.
-fn get(mut client: Client) -> String {
+fn get(client: &mut Client) -> String {
     client.be_patient(2 * DEADLINE);
     client.send("GET / HTTP/1.0\r\n\r\n");
-    let status = client.read_line();
-    client.close();
-    status
+    client.read_line()
 }
 
 /// A program that stays until it is stopped, and how it is visited.
-fn comes_and_goes(command: &dyn Fn(u16) -> String, visit: fn(Client)) {
+fn comes_and_goes(command: &dyn Fn(u16) -> String, visit: fn(&mut Client)) {
     for mode in ["exit", "respawn", "ignore"] {
         let port = free_port();
         let mut websockify = Websockify::start(&format!(
@@ -57,13 +55,14 @@ fn comes_and_goes(command: &dyn Fn(u16) -> String, visit: fn(Client)) {
         websockify.wait_until_open();
         assert_asleep(&websockify);
         for time in 1..=2 {
-            thread::scope(|scope| {
-                for _ in 0..20 {
-                    scope.spawn(|| visit(Client::connect(port)));
-                }
-            });
+            let connect = |_| thread::spawn(move || Client::connect(port));
+            let clients: Vec<_> = (0..20).map(connect).collect();
+            let mut clients: Vec<_> = clients.into_iter().map(|it| it.join().unwrap()).collect();
+            clients.iter_mut().skip(1).for_each(visit);
             websockify.assert_alone_on(port);
             assert_eq!(started(&websockify), time, "{mode}");
+            visit(&mut clients[0]);
+            clients.into_iter().for_each(|client| drop(client.close()));
             wait_for_stop(&websockify, time);
         }
         assert_eq!(websockify.logged(&["code 1011"]), Vec::<String>::new(), "{mode}");
@@ -88,11 +87,10 @@ fn o5_socat_comes_and_goes() {
         return;
     }
     let command = |port| format!("socat TCP-LISTEN:{port},fork,reuseaddr EXEC:cat");
-    comes_and_goes(&command, |mut client| {
+    comes_and_goes(&command, |client| {
         client.be_patient(2 * DEADLINE);
         client.send("hello");
         assert_eq!(client.read(5), b"hello");
-        client.close();
     });
 }
 
@@ -131,11 +129,11 @@ fn o5_telnetd_runs_while_somebody_is_there() {
 }
 
 /// A session with a desktop, as far as its greeting.
-fn look(port: u16) {
+fn look(port: u16) -> Client {
     let mut client = Client::connect(port);
     client.be_patient(3 * DEADLINE);
     assert_eq!(client.read(12), b"RFB 003.008\n");
-    client.close();
+    client
 }
 
 /// O5, W13: a desktop that runs while somebody looks at it.
@@ -158,9 +156,13 @@ fn o5_a_desktop_of_vncserver_comes_and_goes() {
         websockify.wait_until_open();
         assert_asleep(&websockify);
         for time in 1..=2 {
-            look(port);
+            let client = look(port);
+            wait_for_within(3 * DEADLINE, "a desktop in the background", || {
+                let daemons = websockify.logged(&["has daemonized as", "(Xtigervnc)"]).len();
+                (daemons == time).then_some(())
+            });
+            client.close();
             wait_for_stop(&websockify, time);
-            assert_eq!(websockify.logged(&["has daemonized as", "(Xtigervnc)"]).len(), time);
         }
         assert_eq!(started(&websockify), 2, "{mode}");
         assert_eq!(websockify.stop(), 0, "{mode}");
@@ -193,7 +195,7 @@ fn o5_d4_systemd_opens_the_port_and_hears_how_it_stands() {
     assert_eq!([next(&manager), next(&manager)], [asleep, "READY=1"]);
     assert_asleep(&websockify);
     for time in 1..=2 {
-        assert!(get(Client::connect(public)).contains(" 200 "));
+        assert!(get(&mut Client::connect(public)).contains(" 200 "));
         assert_eq!(started(&websockify), time);
         wait_for_stop(&websockify, time);
         let mut messages = vec![];
