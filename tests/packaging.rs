@@ -72,6 +72,7 @@ fn o5_d4_the_example_on_demand_is_valid() {
     websockify::command().try_get_matches_from(line.split_whitespace()).unwrap();
     assert!(line.contains("--start=on-demand"), "{line}");
     let Some(mut analyze) = systemd_analyze() else { return };
+    analyze.env("XDG_RUNTIME_DIR", units.path());
     let said = said_by(analyze.args(["verify", "--user", "--man=no"]).arg(unit));
     let of_ours: Vec<_> = said.lines().filter(|line| line.contains("websockify")).collect();
     assert_eq!(of_ours, Vec::<&str>::new());

@@ -15,7 +15,7 @@ use std::time::Instant;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
-use crate::demand::Demand;
+use crate::demand::Counter;
 use crate::destination::Destination;
 use crate::login::Login;
 use crate::peer::Peer;
@@ -154,7 +154,7 @@ impl Book {
         sessions.open.insert(entry.id, Open { entry: Arc::clone(&entry), last_seen: None });
         drop(sessions);
         self.changed.notify_one();
-        entry.destination.demand().into_iter().for_each(Demand::begin);
+        entry.destination.visitors().into_iter().for_each(Counter::begin);
         Some(Session { entry, book: Arc::clone(self) })
     }
 
@@ -290,7 +290,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.book.sessions().open.remove(&self.entry.id);
         self.book.changed.notify_one();
-        self.entry.destination.demand().into_iter().for_each(Demand::end);
+        self.entry.destination.visitors().into_iter().for_each(Counter::end);
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::UnixStream;
 
 use crate::client_address::Way;
-use crate::demand::Demand;
+use crate::demand::Counter;
 use crate::error_text::error_text;
 use crate::leg::Leg;
 use crate::net::{Lookups, Socket, connect, connect_unix, first};
@@ -100,9 +100,9 @@ impl Destination {
     }
 
     /// Counts the sessions that go there, where somebody wants to know.
-    pub(crate) fn demand(&self) -> Option<&Demand> {
+    pub(crate) fn visitors(&self) -> Option<&Counter> {
         match self {
-            Self::Program(gate) => gate.demand(),
+            Self::Program(gate) => gate.visitors(),
             Self::Service(_) => None,
         }
     }

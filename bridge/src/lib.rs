@@ -77,7 +77,7 @@ use tokio::sync::watch;
 pub use admission::auth::{Auth, Credentials};
 pub use client_address::{ClientAddress, ClientTable, ShownAs};
 pub use config::{Access, Config, Upkeep};
-pub use demand::Demand;
+pub use demand::{Attendance, Counter, Demand};
 pub use destination::{Address, Destination, Endpoint};
 pub use directory::{
     Allowed, Directory, Kind, Pattern, Ports, RedisServer, Rule, Source, SourceError, TokenPlace,

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::client_address::{Taken, Way};
-use crate::demand::Demand;
+use crate::demand::Counter;
 use crate::error_text::error_text;
 use crate::leg::Leg;
 use crate::net::Socket;
@@ -60,7 +60,7 @@ pub struct Program {
     /// Sessions that the program accepted, since the start.
     pub served: Arc<AtomicU64>,
     /// Counts the sessions that are bound for it, where somebody starts and stops it by that.
-    pub demand: Option<Demand>,
+    pub visitors: Option<Counter>,
 }
 
 /// Whether the wrapped program can be connected to.
@@ -159,8 +159,8 @@ impl Gate {
     }
 
     /// Counts sessions, where somebody wants to know.
-    pub(crate) fn demand(&self) -> Option<&Demand> {
-        self.program.demand.as_ref()
+    pub(crate) fn visitors(&self) -> Option<&Counter> {
+        self.program.visitors.as_ref()
     }
 
     /// What a client has that comes now.
@@ -182,6 +182,7 @@ impl Gate {
         mut shutdown: ShutdownWatch,
         hold: &mut Hold,
     ) -> Result<(Socket, Trial), Unreachable> {
+        let _waiting = self.visitors().map(Counter::wait);
         let mut deadline = Instant::now() + hold.left;
         let has_lost = hold.has_lost;
         let connected = {

@@ -46,6 +46,13 @@ pub(crate) async fn supervise(
     supervisor.perform(actions);
     loop {
         while let Some(event) = supervisor.events.pop_front() {
+            // Whether a program that has ended is needed again: its sessions have just ended, too. A deadline is what it
+            // was when it came.
+            if event != Event::Deadline
+                && let Some(demand) = supervisor.relay.news()
+            {
+                supervisor.take(Event::Demand(demand));
+            }
             supervisor.take(event);
             if supervisor.events.is_empty() {
                 supervisor.check_empty();
@@ -57,10 +64,6 @@ pub(crate) async fn supervise(
         supervisor.next().await;
         supervisor.check_empty();
     }
-}
-
-fn demand(is_wanted: bool) -> Event {
-    if is_wanted { Event::Wanted } else { Event::Idle }
 }
 
 impl Supervisor<'_, '_> {
@@ -84,7 +87,7 @@ impl Supervisor<'_, '_> {
             notice = self.relay.next() => match notice {
                 RelayEvent::Ended(status) => self.events.push_back(Event::BridgeEnded(status)),
                 RelayEvent::Recheck => self.pace.hint(),
-                RelayEvent::Wanted(is_wanted) => self.events.push_back(demand(is_wanted)),
+                RelayEvent::Demand(demand) => self.events.push_back(Event::Demand(demand)),
             },
             () = until(deadline) => self.deadline(),
             () = until(unasked) => self.look_unasked(),
@@ -92,14 +95,21 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// What the state waits for has come, unless that is that nobody does: whoever comes in this moment is held, or
-    /// is seen here, so that nobody is let through to a program that is about to be ended.
+    /// What the state waits for has come, unless something has changed meanwhile: then it comes again. If it is that nobody
+    /// comes: whoever does in this moment is held, or seen here, so that nobody is let through to a program that is about
+    /// to be ended.
     fn deadline(&mut self) {
-        if self.state.is_idle_too_long(Instant::now(), &self.spec.policy) {
+        let is_idle = self.state.is_idle_too_long(Instant::now(), &self.spec.policy);
+        if is_idle {
             self.relay.pause();
         }
-        let news = self.relay.news().map(demand);
-        self.events.push_back(news.unwrap_or(Event::Deadline));
+        let Some(demand) = self.relay.news() else {
+            return self.events.push_back(Event::Deadline);
+        };
+        self.events.push_back(Event::Demand(demand));
+        if is_idle {
+            self.open_bridge();
+        }
     }
 
     fn take(&mut self, event: Event) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use bridge::{Destination, Outcome, Readiness, Shutdown};
+use bridge::{Demand, Destination, Outcome, Readiness, Shutdown};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -19,7 +19,7 @@ use crate::clock::until;
 use crate::exit::ExitStatus;
 use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
 use crate::program::state::{Policy, Start, WrapMode};
-use demand::Demand;
+use demand::Visitors;
 use served::Served;
 
 /// A bridge through its life.
@@ -162,7 +162,7 @@ pub(crate) struct ProgramRelay {
     recheck: Arc<Notify>,
     served: Served,
     /// Who is there, where the program is started and stopped by that.
-    demand: Option<Demand>,
+    visitors: Option<Visitors>,
 }
 
 /// What a [`ProgramRelay`] tells of itself.
@@ -172,8 +172,8 @@ pub(crate) enum RelayEvent {
     Ended(ExitStatus),
     /// A connection to the program has failed in a way that says that it may have stopped listening.
     Recheck,
-    /// Whether somebody is there for the program, which is news.
-    Wanted(bool),
+    /// Whether the program is needed has changed.
+    Demand(Demand),
 }
 
 impl ProgramRelay {
@@ -186,11 +186,11 @@ impl ProgramRelay {
     ) -> Self {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
         let (recheck, served) = (Arc::new(Notify::new()), Served::default());
-        let (count, demand) = match policy.start {
+        let (counter, visitors) = match policy.start {
             Start::Now => (None, None),
             Start::OnDemand { .. } => {
-                let (count, demand) = Demand::new();
-                (Some(count), Some(demand))
+                let (counter, visitors) = Visitors::new();
+                (Some(counter), Some(visitors))
             }
         };
         let program = bridge::Program {
@@ -199,10 +199,10 @@ impl ProgramRelay {
             respawns: policy.mode == WrapMode::Respawn,
             recheck: Arc::clone(&recheck),
             served: served.count(),
-            demand: count,
+            visitors: counter,
         };
         let relay = Relay::hold(public, config(program.into()), announcement);
-        Self { relay, readiness, recheck, served, demand }
+        Self { relay, readiness, recheck, served, visitors }
     }
 
     /// Lets clients in, who are held, if that has not been done.
@@ -241,13 +241,13 @@ impl ProgramRelay {
         tokio::select! {
             status = self.relay.ended() => RelayEvent::Ended(status),
             () = self.recheck.notified() => RelayEvent::Recheck,
-            is_wanted = changed(self.demand.as_mut()) => RelayEvent::Wanted(is_wanted),
+            demand = changed(self.visitors.as_mut()) => RelayEvent::Demand(demand),
         }
     }
 
-    /// Whether somebody is there for the program, if that is news.
-    pub(crate) fn news(&mut self) -> Option<bool> {
-        self.demand.as_mut()?.news()
+    /// Whether the program is needed, if that has changed.
+    pub(crate) fn news(&mut self) -> Option<Demand> {
+        self.visitors.as_mut()?.news()
     }
 
     /// An instance of the program begins.
@@ -261,9 +261,9 @@ impl ProgramRelay {
     }
 }
 
-async fn changed(demand: Option<&mut Demand>) -> bool {
-    match demand {
-        Some(demand) => demand.changed().await,
+async fn changed(visitors: Option<&mut Visitors>) -> Demand {
+    match visitors {
+        Some(visitors) => visitors.changed().await,
         None => pending().await,
     }
 }

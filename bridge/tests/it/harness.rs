@@ -178,7 +178,7 @@ pub(crate) fn program(
         respawns,
         recheck: Arc::clone(&recheck),
         served: Arc::clone(&served),
-        demand: None,
+        visitors: None,
     };
     (Supervisor { readiness: sender, recheck, served }, program.into())
 }

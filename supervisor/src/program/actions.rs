@@ -136,7 +136,7 @@ impl Supervisor<'_, '_> {
         self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));
     }
 
-    fn open_bridge(&mut self) {
+    pub(super) fn open_bridge(&mut self) {
         let Some(address) = self.monitor.listener().map(|listener| listener.address) else {
             return;
         };

@@ -9,6 +9,8 @@ mod step;
 
 use std::time::{Duration, Instant};
 
+use bridge::Demand;
+
 use crate::exit::ExitStatus;
 use on_demand::Retiring;
 pub(crate) use step::{ended_unheard, step};
@@ -67,7 +69,7 @@ pub(crate) enum State {
     Settling { run: Run, until: Instant, warned: bool },
     /// The leader is gone; a process of the instance listens.
     Daemonized { run: Run },
-    /// It failed; the next instance starts at `until`, if somebody is there then.
+    /// It failed; the next instance starts at `until`, if somebody waits for it then.
     Backoff { until: Instant, failures: u32, is_wanted: bool },
     /// On demand: nobody is there, and it is being ended.
     Retiring(Retiring),
@@ -93,6 +95,8 @@ pub(crate) struct Run {
     failures: u32,
     /// On demand: since when nobody is there.
     idle_since: Option<Instant>,
+    /// Whether somebody waits for the program; but on demand, whoever may come does.
+    is_wanted: bool,
 }
 
 /// What [`State::Stopping`] waits for.
@@ -123,10 +127,8 @@ pub(crate) enum Event {
     DaemonEnded { served: bool },
     /// No process of any instance is left.
     TreeEmpty,
-    /// On demand: somebody is there for the program, where nobody was.
-    Wanted,
-    /// On demand: nobody is there any more.
-    Idle,
+    /// On demand: whether the program is needed has changed.
+    Demand(Demand),
     /// The bridge has ended: it was told to, or for a reason of its own, with this status.
     BridgeEnded(ExitStatus),
     /// [`State::deadline`] has come.
@@ -193,7 +195,7 @@ impl State {
         if let Start::OnDemand { .. } = policy.start {
             return (Self::Asleep { failures: 0 }, vec![Action::AcceptClients]);
         }
-        let run = Run { started: now, first: true, failures: 0, idle_since: None };
+        let run = Run { started: now, first: true, failures: 0, idle_since: None, is_wanted: true };
         (Self::Starting { run, warned: false }, vec![Action::Spawn])
     }
 

@@ -2,36 +2,37 @@
 
 use std::future::pending;
 
+use bridge::{Attendance, Counter, Demand};
 use tokio::sync::watch;
 
 /// What is known of who is there.
 #[derive(Debug)]
-pub(super) struct Demand {
-    sessions: watch::Receiver<usize>,
-    is_wanted: bool,
+pub(super) struct Visitors {
+    attendance: watch::Receiver<Attendance>,
+    told: Demand,
 }
 
-impl Demand {
+impl Visitors {
     /// And what the bridge counts with.
-    pub(super) fn new() -> (bridge::Demand, Self) {
-        let (count, sessions) = bridge::Demand::new();
-        (count, Self { sessions, is_wanted: false })
+    pub(super) fn new() -> (Counter, Self) {
+        let (counter, attendance) = Counter::new();
+        (counter, Self { attendance, told: Demand::Nobody })
     }
 
-    /// Whether somebody is there, if that is not what was told last.
-    pub(super) fn news(&mut self) -> Option<bool> {
-        let is_wanted = *self.sessions.borrow_and_update() > 0;
-        let was_wanted = std::mem::replace(&mut self.is_wanted, is_wanted);
-        (is_wanted != was_wanted).then_some(is_wanted)
+    /// Whether the program is needed, if that is not what was told last.
+    pub(super) fn news(&mut self) -> Option<Demand> {
+        let demand = self.attendance.borrow_and_update().demand();
+        let told = std::mem::replace(&mut self.told, demand);
+        (demand != told).then_some(demand)
     }
 
     /// The same, waited for. Cancel-safe.
-    pub(super) async fn changed(&mut self) -> bool {
+    pub(super) async fn changed(&mut self) -> Demand {
         loop {
-            if let Some(is_wanted) = self.news() {
-                return is_wanted;
+            if let Some(demand) = self.news() {
+                return demand;
             }
-            if self.sessions.changed().await.is_err() {
+            if self.attendance.changed().await.is_err() {
                 pending::<()>().await;
             }
         }

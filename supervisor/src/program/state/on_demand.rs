@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use bridge::Demand;
+
 use super::step::{KILL_TIMEOUT, Next, start};
 use super::{Action, Event, Policy, Run, Start, State};
 
@@ -12,7 +14,7 @@ pub(crate) struct Retiring {
     /// When patience ends: with SIGKILL, and after that with going on without it.
     pub(super) until: Instant,
     pub(super) is_killed: bool,
-    /// Somebody has come meanwhile, who gets the next instance.
+    /// Somebody waits, who gets the next instance.
     pub(super) is_wanted: bool,
     pub(super) failures: u32,
 }
@@ -56,24 +58,25 @@ impl State {
     }
 }
 
-/// Somebody is there, or nobody any more.
-pub(super) fn attend(mut state: State, event: Event, now: Instant) -> Option<Next> {
-    let is_here = event == Event::Wanted;
-    let mut actions = vec![];
+/// Whether the program is needed has changed. One that serves, and that nobody waits for, need not be started again if it
+/// ends: whoever has had a connection to it has none to the next.
+pub(super) fn attend(mut state: State, demand: Demand, now: Instant) -> Option<Next> {
+    let is_waited_for = demand == Demand::Waiting;
     match &mut state {
-        State::Asleep { failures } if is_here => return Some(start(*failures, now)),
+        State::Asleep { failures } if is_waited_for => return Some(start(*failures, now)),
         State::Backoff { is_wanted, .. } | State::Retiring(Retiring { is_wanted, .. }) => {
-            *is_wanted = is_here;
+            *is_wanted = is_waited_for;
         }
-        State::Listening { .. } | State::Daemonized { .. } if is_here => {
-            // He may have been held: nobody is let through when it is being ended.
-            actions.push(Action::OpenBridge);
-            state.run_mut()?.idle_since = None;
+        _ => {
+            let run = state.run_mut()?;
+            run.is_wanted = is_waited_for;
+            run.idle_since = match demand {
+                Demand::Nobody => Some(run.idle_since.unwrap_or(now)),
+                Demand::Served | Demand::Waiting => None,
+            };
         }
-        _ if is_here => state.run_mut()?.idle_since = None,
-        _ => drop(state.run_mut()?.idle_since.get_or_insert(now)),
     }
-    Some((state, actions))
+    Some((state, vec![]))
 }
 
 /// Nobody has been there for long: ends the instance.

@@ -33,7 +33,7 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
         (_, Event::Stop | Event::Interrupted(_) | Event::BridgeEnded(_)) => {
             over(state, event, now, policy)
         }
-        (_, Event::Wanted | Event::Idle) => attend(state, event, now),
+        (_, Event::Demand(demand)) => attend(state, demand, now),
         (State::Retiring(retiring), _) => Some(retiring.step(event, now)),
         (_, Event::Deadline) if state.is_idle_too_long(now, policy) => retire(state, now, policy),
         (State::Starting { run, warned }, _) => starting(run, warned, event, now, policy),
@@ -50,8 +50,9 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
             Some(nobody_comes(failures))
         }
         (State::Gone, Event::Listening) => {
-            // Whoever is there now may be; the next to come and go tells.
-            let run = Run { started: now, first: false, failures: 0, idle_since: None };
+            // Whoever is there now is not known; the next to come and go tells.
+            let run =
+                Run { started: now, first: false, failures: 0, idle_since: None, is_wanted: true };
             Some((State::Daemonized { run }, vec![Action::Daemonized, Action::OpenBridge]))
         }
         (
@@ -223,7 +224,7 @@ fn stop(status: ExitStatus, bridge_ended: bool, now: Instant, policy: &Policy) -
 
 /// Starts an instance, for somebody who is there.
 pub(super) fn start(failures: u32, now: Instant) -> Next {
-    let run = Run { started: now, first: false, failures, idle_since: None };
+    let run = Run { started: now, first: false, failures, idle_since: None, is_wanted: true };
     (State::Starting { run, warned: false }, vec![Action::PauseBridge, Action::Spawn])
 }
 
@@ -269,7 +270,7 @@ fn start_again(run: Run, served: bool, now: Instant) -> Next {
     if !served && now - run.started < LONG_RUN {
         return back_off(run, now);
     }
-    if run.idle_since.is_some() {
+    if !run.is_wanted {
         return nobody_comes(0);
     }
     start(0, now)
@@ -283,8 +284,7 @@ fn back_off(run: Run, now: Instant) -> Next {
     if run.failures == 0 || delay > self::delay(run.failures - 1) {
         actions.push(Action::WarnFast { delay });
     }
-    let is_wanted = run.idle_since.is_none();
-    (State::Backoff { until: now + delay, failures, is_wanted }, actions)
+    (State::Backoff { until: now + delay, failures, is_wanted: run.is_wanted }, actions)
 }
 
 /// How long to wait after so many failures before the last one.

@@ -62,7 +62,7 @@ use Action::{
 
 /// Every state, in which every event must have a meaning.
 pub(super) fn every_state(now: Instant) -> Vec<(&'static str, State)> {
-    let run = Run { started: now, first: false, failures: 0, idle_since: None };
+    let run = Run { started: now, first: false, failures: 0, idle_since: None, is_wanted: true };
     let until = now + SECOND;
     let stopping = |killed, tree_empty, bridge_ended| {
         let status = ExitStatus::SUCCESS;

@@ -12,6 +12,9 @@ use Action::{
     TellIdle, Terminate, WarnFast, WarnSilent,
 };
 
+const WANTED: Event = Event::Demand(Demand::Waiting);
+const SERVED: Event = Event::Demand(Demand::Served);
+const IDLE: Event = Event::Demand(Demand::Nobody);
 const SECOND: Duration = Duration::from_secs(1);
 const MODES: [WrapMode; 3] = [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn];
 
@@ -42,7 +45,8 @@ fn own_states(now: Instant) -> Vec<(&'static str, State)> {
 
 /// The same instance, with nobody there since `now`.
 fn idle(mut state: State, now: Instant) -> Option<State> {
-    state.run_mut()?.idle_since = Some(now);
+    let run = state.run_mut()?;
+    (run.idle_since, run.is_wanted) = (Some(now), false);
     Some(state)
 }
 
@@ -53,11 +57,12 @@ fn o5_every_event_in_the_states_of_its_own() {
         asleep | wanted: starting; interrupted: stopping; bridge ended: stopping; stop: stopping
         unwanted | wanted: =; deadline: asleep; interrupted: stopping; bridge ended: stopping; stop: stopping
         retiring | wanted: =; tree empty: asleep; deadline: =; interrupted: stopping; bridge ended: stopping; stop: stopping
-        retiring, wanted | idle: =; tree empty: starting; deadline: =; interrupted: stopping; bridge ended: stopping; stop: stopping
+        retiring, wanted | served: =; idle: =; tree empty: starting; deadline: =; interrupted: stopping; bridge ended: stopping; stop: stopping
         killed | wanted: =; tree empty: asleep; deadline: asleep; interrupted: stopping; bridge ended: stopping; stop: stopping
-        killed, wanted | idle: =; tree empty: starting; deadline: starting; interrupted: stopping; bridge ended: stopping; stop: stopping";
+        killed, wanted | served: =; idle: =; tree empty: starting; deadline: starting; interrupted: stopping; bridge ended: stopping; stop: stopping";
     let now = Instant::now();
-    let events = [every_event(), vec![("wanted", Event::Wanted), ("idle", Event::Idle)]].concat();
+    let events =
+        [every_event(), vec![("wanted", WANTED), ("served", SERVED), ("idle", IDLE)]].concat();
     for mode in MODES {
         for (line, (name, state)) in table.trim().lines().zip(own_states(now)) {
             let (head, cells) = line.split_once('|').expect("a head");
@@ -97,15 +102,15 @@ fn o5_every_event_in_the_other_states() {
                     assert!(!ended_unheard(&idle, event, &found));
                 }
             }
-            let wanted = outcome(state, Event::Wanted, now, &on_demand);
-            let left = outcome(state, Event::Idle, now, &on_demand);
+            let wanted = outcome(state, WANTED, now, &on_demand);
+            let left = outcome(state, IDLE, now, &on_demand);
             match (state, idle(state, now)) {
                 (State::Backoff { .. }, _) => assert_eq!((wanted, left), (".", "="), "{name}"),
                 (_, None) => assert_eq!((wanted, left), (".", "."), "{name}"),
                 (_, Some(idle)) => {
                     assert_eq!(left, "=", "{name}");
-                    assert_eq!(outcome(idle, Event::Wanted, now, &on_demand), "=", "{name}");
-                    assert_eq!(outcome(idle, Event::Idle, now, &on_demand), ".", "{name}");
+                    assert_eq!(outcome(idle, WANTED, now, &on_demand), "=", "{name}");
+                    assert_eq!(outcome(idle, IDLE, now, &on_demand), ".", "{name}");
                 }
             }
         }
@@ -167,13 +172,13 @@ fn o5_it_is_started_for_the_first_and_ended_after_the_last_in_every_mode() {
         let mut life = Life::begin(for_a_minute(mode));
         for _ in 0..3 {
             assert_eq!(life.due(), None);
-            assert_eq!(life.on(Event::Wanted), [PauseBridge, Spawn]);
+            assert_eq!(life.on(WANTED), [PauseBridge, Spawn]);
             assert_eq!(life.on(Event::Listening), [OpenBridge]);
             assert_eq!(life.due(), None);
-            life.on(Event::Idle);
-            assert_eq!(life.after(59 * SECOND, Event::Wanted), [OpenBridge]);
+            life.on(IDLE);
+            assert_eq!(life.after(59 * SECOND, WANTED), []);
             assert_eq!(life.due(), None);
-            life.on(Event::Idle);
+            life.on(IDLE);
             assert_eq!(life.due(), Some(60 * SECOND));
             assert_eq!(life.deadline(), [PauseBridge, TellIdle, Terminate]);
             // An end that is our doing is no exit.
@@ -187,9 +192,9 @@ fn o5_it_is_started_for_the_first_and_ended_after_the_last_in_every_mode() {
 #[test]
 fn o5_without_a_time_it_is_never_ended() {
     let mut life = Life::begin(on_demand(WrapMode::Exit, None));
-    life.on(Event::Wanted);
+    life.on(WANTED);
     life.on(Event::Listening);
-    life.on(Event::Idle);
+    life.on(IDLE);
     assert_eq!(life.due(), None);
 }
 
@@ -197,11 +202,11 @@ fn o5_without_a_time_it_is_never_ended() {
 fn o5_who_comes_while_it_is_ended_gets_the_next_instance() {
     let mut life = Life::begin(for_a_minute(WrapMode::Exit));
     for is_killed in [false, true] {
-        life.on(Event::Wanted);
+        life.on(WANTED);
         life.on(Event::Listening);
-        life.on(Event::Idle);
+        life.on(IDLE);
         life.deadline();
-        assert_eq!(life.on(Event::Wanted), []);
+        assert_eq!(life.on(WANTED), []);
         if is_killed {
             assert_eq!(life.due(), Some(10 * SECOND));
             assert_eq!(life.deadline(), [Kill]);
@@ -211,11 +216,11 @@ fn o5_who_comes_while_it_is_ended_gets_the_next_instance() {
             assert_eq!(life.on(Event::TreeEmpty), [PauseBridge, Spawn]);
         }
         // And who has left again, gets none.
-        life.on(Event::Idle);
+        life.on(IDLE);
         life.deadline();
         life.deadline();
-        life.on(Event::Wanted);
-        life.on(Event::Idle);
+        life.on(WANTED);
+        life.on(IDLE);
         life.on(Event::TreeEmpty);
         assert!(life.state.is_asleep());
     }
@@ -224,30 +229,35 @@ fn o5_who_comes_while_it_is_ended_gets_the_next_instance() {
 #[test]
 fn o5_who_leaves_before_it_listens_leaves_an_idle_program() {
     let mut life = Life::begin(on_demand(WrapMode::Exit, Some(3 * SECOND)));
-    life.on(Event::Wanted);
-    life.on(Event::Idle);
+    life.on(WANTED);
+    life.on(IDLE);
     assert_eq!(life.due(), Some(3 * SECOND));
     assert_eq!(life.after(SECOND, Event::Listening), [OpenBridge]);
     assert_eq!(life.due(), Some(2 * SECOND));
     life.deadline();
     life.on(Event::TreeEmpty);
     // One that never listens is ended too, and is warned of before, if there is time.
-    life.on(Event::Wanted);
+    life.on(WANTED);
     assert_eq!(life.deadline(), [WarnSilent]);
-    life.on(Event::Idle);
+    life.on(IDLE);
     assert_eq!(life.deadline(), [PauseBridge, TellIdle, Terminate]);
 }
 
 #[test]
 fn o5_under_respawn_it_is_started_again_only_if_somebody_is_there() {
     let mut life = Life::begin(for_a_minute(WrapMode::Respawn));
-    life.on(Event::Wanted);
+    life.on(WANTED);
     life.on(Event::Listening);
     assert_eq!(life.ended(true), [PauseBridge, Spawn]);
-    life.on(Event::Listening);
-    life.on(Event::Idle);
-    assert_eq!(life.ended(true), [PauseBridge]);
-    assert!(life.state.is_asleep());
+    // Whoever has had his connection does not wait for another, though he has not left yet.
+    for demand in [SERVED, IDLE] {
+        life.on(Event::Listening);
+        life.on(demand);
+        assert_eq!(life.ended(true), [PauseBridge]);
+        assert!(life.state.is_asleep());
+        assert_eq!(life.on(SERVED), []);
+        assert_eq!(life.on(WANTED), [PauseBridge, Spawn]);
+    }
 }
 
 #[test]
@@ -255,17 +265,17 @@ fn o5_w7_failures_are_counted_while_nobody_is_there() {
     let mut life = Life::begin(for_a_minute(WrapMode::Respawn));
     for delay in [100, 200, 400] {
         let delay = Duration::from_millis(delay);
-        assert_eq!(life.on(Event::Wanted), [PauseBridge, Spawn]);
-        life.on(Event::Idle);
+        assert_eq!(life.on(WANTED), [PauseBridge, Spawn]);
+        life.on(IDLE);
         assert_eq!(life.ended(false), [PauseBridge, WarnFast { delay }]);
         assert_eq!(life.deadline(), [PauseBridge]);
         assert!(life.state.is_asleep());
     }
-    life.on(Event::Wanted);
-    life.on(Event::Idle);
+    life.on(WANTED);
+    life.on(IDLE);
     life.ended(false);
     // Whoever comes during the delay waits for its end.
-    assert_eq!(life.on(Event::Wanted), []);
+    assert_eq!(life.on(WANTED), []);
     assert_eq!(life.due(), Some(Duration::from_millis(800)));
     assert_eq!(life.deadline(), [PauseBridge, Spawn]);
 }
@@ -274,11 +284,11 @@ fn o5_w7_failures_are_counted_while_nobody_is_there() {
 fn o5_who_waits_for_a_program_that_cannot_be_started_is_told_in_every_mode() {
     for mode in MODES {
         let mut life = Life::begin(for_a_minute(mode));
-        life.on(Event::Wanted);
+        life.on(WANTED);
         let failed = Event::SpawnFailed(ExitStatus::NOT_FOUND);
         let delay = Duration::from_millis(100);
         assert_eq!(life.on(failed), [FailClients, WarnFast { delay }], "{mode:?}");
-        life.on(Event::Idle);
+        life.on(IDLE);
         assert_eq!(life.deadline(), [PauseBridge]);
         assert!(life.state.is_asleep());
     }
@@ -288,7 +298,7 @@ fn o5_who_waits_for_a_program_that_cannot_be_started_is_told_in_every_mode() {
 fn o5_w6_an_end_of_its_own_is_what_the_mode_makes_of_it() {
     let life = |mode| {
         let mut life = Life::begin(for_a_minute(mode));
-        life.on(Event::Wanted);
+        life.on(WANTED);
         life
     };
     for mode in [WrapMode::Exit, WrapMode::Ignore] {
@@ -298,7 +308,7 @@ fn o5_w6_an_end_of_its_own_is_what_the_mode_makes_of_it() {
     }
     let mut exit = life(WrapMode::Exit);
     exit.on(Event::Listening);
-    exit.on(Event::Idle);
+    exit.on(IDLE);
     assert_eq!(exit.ended(true), [Action::DrainBridge]);
     let mut ignore = life(WrapMode::Ignore);
     ignore.on(Event::Listening);
