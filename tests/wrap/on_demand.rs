@@ -320,7 +320,10 @@ fn o5_w8_a_program_that_cannot_be_started_is_told_of() {
         }
         websockify.wait_for_log(&["ERROR", "cannot start program", "not found"]);
         // Who comes before it is tried again is told at once, too.
-        websockify.wait_for_log(&["backoff on Deadline: asleep"]);
+        wait_until("sleep", || {
+            let states = websockify.logged(&["DEBUG ", " on "]);
+            states.last().is_some_and(|line| line.ends_with(": asleep"))
+        });
         copy_program(Actor, &program);
         session(port);
         assert_eq!(websockify.stop(), 0, "{mode}");

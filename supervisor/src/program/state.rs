@@ -18,6 +18,12 @@ pub(crate) use step::{ended_unheard, step};
 /// A program that has not listened after this long is warned of, if it has not to have listened before
 /// (W12).
 const SILENCE: Duration = Duration::from_secs(10);
+/// How long SIGKILL may take before those who survived it are named (W9).
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A state that follows, and what is to be done on the way.
+type Next = (State, Vec<Action>);
+
 /// What to do when the program exits or daemonizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WrapMode {
@@ -197,6 +203,12 @@ impl State {
         }
         let run = Run { started: now, first: true, failures: 0, idle_since: None, is_wanted: true };
         (Self::Starting { run, warned: false }, vec![Action::Spawn])
+    }
+
+    /// Another instance, for whoever waits for it.
+    fn start(failures: u32, now: Instant) -> Next {
+        let run = Run { started: now, first: false, failures, idle_since: None, is_wanted: true };
+        (Self::Starting { run, warned: false }, vec![Action::PauseBridge, Action::Spawn])
     }
 
     /// When [`Event::Deadline`] is due.

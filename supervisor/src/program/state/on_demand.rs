@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use bridge::Demand;
 
-use super::step::{KILL_TIMEOUT, Next, start};
-use super::{Action, Event, Policy, Run, Start, State};
+use super::{Action, Event, KILL_TIMEOUT, Next, Policy, Run, Start, State};
 
 /// What [`State::Retiring`] waits for: that nobody is left of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +62,7 @@ impl State {
 pub(super) fn attend(mut state: State, demand: Demand, now: Instant) -> Option<Next> {
     let is_waited_for = demand == Demand::Waiting;
     match &mut state {
-        State::Asleep { failures } if is_waited_for => return Some(start(*failures, now)),
+        State::Asleep { failures } if is_waited_for => return Some(State::start(*failures, now)),
         State::Backoff { is_wanted, .. } | State::Retiring(Retiring { is_wanted, .. }) => {
             *is_wanted = is_waited_for;
         }
@@ -116,7 +115,7 @@ impl Retiring {
     }
 
     fn end(self, now: Instant) -> Next {
-        if self.is_wanted { start(self.failures, now) } else { nobody_comes(self.failures) }
+        if self.is_wanted { State::start(self.failures, now) } else { nobody_comes(self.failures) }
     }
 }
 

@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::on_demand::{attend, nobody_comes, retire};
-use super::{Action, Event, Left, Policy, Run, Start, State, Stopping, WrapMode};
+use super::{
+    Action, Event, KILL_TIMEOUT, Left, Next, Policy, Run, Start, State, Stopping, WrapMode,
+};
 use crate::exit::ExitStatus;
 
 /// A run this long was no failure, whatever it did (W7).
@@ -12,11 +14,6 @@ const LONG_RUN: Duration = Duration::from_secs(10);
 /// The first delay before a failing program is started again, and the longest (W7).
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// How long SIGKILL may take before those who survived it are named (W9).
-pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A state that follows, and what is to be done on the way.
-pub(super) type Next = (State, Vec<Action>);
 
 /// What becomes of `state` when `event` happens at `now`, and what is to be done.
 pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) -> Next {
@@ -44,7 +41,7 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
             serving(state, run, event, now, policy)
         }
         (State::Backoff { failures, is_wanted: true, .. }, Event::Deadline) => {
-            Some(start(failures, now))
+            Some(State::start(failures, now))
         }
         (State::Backoff { failures, is_wanted: false, .. }, Event::Deadline) => {
             Some(nobody_comes(failures))
@@ -222,12 +219,6 @@ fn stop(status: ExitStatus, bridge_ended: bool, now: Instant, policy: &Policy) -
     (State::Stopping(stopping), actions)
 }
 
-/// Starts an instance, for somebody who is there.
-pub(super) fn start(failures: u32, now: Instant) -> Next {
-    let run = Run { started: now, first: false, failures, idle_since: None, is_wanted: true };
-    (State::Starting { run, warned: false }, vec![Action::PauseBridge, Action::Spawn])
-}
-
 fn drain(status: ExitStatus, now: Instant, policy: &Policy) -> State {
     State::Draining { until: now + policy.stop_timeout, status }
 }
@@ -273,7 +264,7 @@ fn start_again(run: Run, served: bool, now: Instant) -> Next {
     if !run.is_wanted {
         return nobody_comes(0);
     }
-    start(0, now)
+    State::start(0, now)
 }
 
 fn back_off(run: Run, now: Instant) -> Next {
