@@ -77,8 +77,8 @@ fn o4_haproxy_has_nothing_to_say_against_its_configuration() {
 fn o4_the_unit_and_its_settings_make_a_command_line() {
     let settings = fs::read_to_string(file("websockify.default")).unwrap();
     let unit = fs::read_to_string(file("websockify.service.d.conf")).unwrap();
-    let commands = unit.lines().filter_map(|line| line.strip_prefix("ExecStart="));
-    let mut command = commands.last().unwrap().replace("/usr/bin/websockify ", "");
+    let mut commands = unit.lines().filter_map(|line| line.strip_prefix("ExecStart="));
+    let mut command = commands.next_back().unwrap().replace("/usr/bin/websockify ", "");
     let mut drain = None;
     for line in settings.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (name, value) = line.split_once('=').unwrap();

@@ -62,7 +62,9 @@ fn comes_and_goes(command: &dyn Fn(u16) -> String, visit: fn(&mut Client)) {
             websockify.assert_alone_on(port);
             assert_eq!(started(&websockify), time, "{mode}");
             visit(&mut clients[0]);
-            clients.into_iter().for_each(|client| drop(client.close()));
+            for client in clients {
+                client.close();
+            }
             wait_for_stop(&websockify, time);
         }
         assert_eq!(websockify.logged(&["code 1011"]), Vec::<String>::new(), "{mode}");
