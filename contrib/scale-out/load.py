@@ -18,7 +18,7 @@ import sys
 import time
 
 # How long anything may take that should come at once, in seconds.
-PATIENCE = 15
+PATIENCE = 30
 # Between two messages of a session.
 PAUSE = 0.1
 # Between a refusal and the next attempt.
