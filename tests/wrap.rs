@@ -9,6 +9,7 @@ mod hold;
 mod library;
 mod many;
 mod neighbour;
+mod on_demand;
 mod port;
 mod respawn;
 mod session;

@@ -41,6 +41,14 @@ _websockify() {
                     COMPREPLY=($(compgen -W "exit ignore respawn" -- "${cur}"))
                     return 0
                     ;;
+                --start)
+                    COMPREPLY=($(compgen -W "now on-demand" -- "${cur}"))
+                    return 0
+                    ;;
+                --stop-idle)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --program-port)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

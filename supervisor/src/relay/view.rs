@@ -13,7 +13,15 @@ pub(crate) struct RelayView {
     pub(super) is_open: Arc<AtomicBool>,
     pub(super) shutdown: watch::Receiver<Shutdown>,
     /// How the program is, where there is one.
-    pub(super) program: Option<watch::Receiver<Readiness>>,
+    pub(super) program: Option<ViewedProgram>,
+}
+
+/// A program as others see it.
+#[derive(Debug, Clone)]
+pub(super) struct ViewedProgram {
+    pub(super) readiness: watch::Receiver<Readiness>,
+    /// Whether whoever comes while it does not run has it started (O5).
+    pub(super) is_on_demand: bool,
 }
 
 /// Why a client who comes now is not served.
@@ -41,7 +49,7 @@ impl RelayView {
         if *self.shutdown.borrow() != Shutdown::Run {
             return Err(NotReady::Draining);
         }
-        if self.program_listens() == Some(false) {
+        if self.program.as_ref().is_some_and(|program| !program.is_ready()) {
             return Err(NotReady::NotListening);
         }
         self.is_open.load(Ordering::Relaxed).then_some(()).ok_or(NotReady::Starting)
@@ -50,6 +58,17 @@ impl RelayView {
     /// None: there is no program.
     pub(crate) fn program_listens(&self) -> Option<bool> {
         let program = self.program.as_ref()?;
-        Some(matches!(*program.borrow(), Readiness::Ready(_)))
+        Some(matches!(*program.readiness.borrow(), Readiness::Ready(_)))
+    }
+}
+
+impl ViewedProgram {
+    /// Whether a client who comes now is served, at once or when the program has been started for him.
+    fn is_ready(&self) -> bool {
+        match *self.readiness.borrow() {
+            Readiness::Ready(_) => true,
+            Readiness::Waiting => self.is_on_demand,
+            Readiness::Failed | Readiness::Gone => false,
+        }
     }
 }
