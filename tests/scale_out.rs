@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::support::{WEBSOCKIFY, needs, root, skip_even_in_ci, text_of};
+use crate::support::{WEBSOCKIFY, needs, root, text_of};
 
 fn file(name: &str) -> PathBuf {
     root().join("contrib/scale-out").join(name)
@@ -19,26 +19,12 @@ fn assert_taken(words: impl IntoIterator<Item = String>) {
     assert!(taken.is_ok(), "{words:?}: {taken:?}");
 }
 
-/// Whether websockify drains and has an admin address, as the files ask for.
-fn can_be_told_to() -> bool {
-    let command = websockify::command();
-    let knows = |name: &str| command.get_arguments().any(|it| it.get_long() == Some(name));
-    let missing: Vec<_> = ["drain-timeout", "admin", "admin-auth-source-file"]
-        .into_iter()
-        .filter(|it| !knows(it))
-        .collect();
-    if !missing.is_empty() {
-        skip_even_in_ci(&format!("this websockify has no {}", missing.join(" ")));
-    }
-    missing.is_empty()
-}
-
 /// O4: each of three is restarted, one is killed, and Redis restarts, under load: nobody is refused, and nobody is cut
 /// off but by the kill.
 #[test]
 fn o4_a_rolling_restart_refuses_nobody_and_cuts_nobody_off() {
     let programs = ["haproxy", "redis-server", "redis-cli", "python3"];
-    if !needs(&programs) || !can_be_told_to() {
+    if !needs(&programs) {
         return;
     }
     let mut run = Command::new("python3");
@@ -93,9 +79,7 @@ fn o4_the_unit_and_its_settings_make_a_command_line() {
     let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
     // --stop-timeout is 10 s.
     assert!(stop.parse::<u32>().unwrap() > drain.unwrap() + 10);
-    if can_be_told_to() {
-        assert_taken(command.split_whitespace().map(str::to_owned));
-    }
+    assert_taken(command.split_whitespace().map(str::to_owned));
 }
 
 /// O4: the Deployment is one of Kubernetes's, and its arguments are a command line.
@@ -114,9 +98,7 @@ fn o4_the_deployment_is_one_that_kubernetes_takes() {
     let arguments = arguments.lines().map_while(|line| line.trim_start().strip_prefix("- "));
     let arguments: Vec<_> = arguments.map(|word| word.trim_matches('"').to_owned()).collect();
     assert!(arguments.len() > 5, "{arguments:?}");
-    if can_be_told_to() {
-        assert_taken(arguments);
-    }
+    assert_taken(arguments);
     if !needs(&["kubernetes-validate"]) {
         return;
     }

@@ -3,6 +3,7 @@
 mod begin;
 mod calls;
 mod daemon;
+mod drained_on_demand;
 mod end;
 mod engine;
 mod hold;

@@ -72,3 +72,39 @@ impl ViewedProgram {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// O3, O5: every readiness of a program that runs, and of one that clients have started.
+    #[test]
+    fn o3_o5_on_demand_who_is_held_is_served() {
+        let address = (std::net::Ipv4Addr::LOCALHOST, 1).into();
+        let cases = [
+            (Readiness::Ready(address), [true, true]),
+            (Readiness::Waiting, [false, true]),
+            (Readiness::Failed, [false, false]),
+            (Readiness::Gone, [false, false]),
+        ];
+        for (readiness, expected) in cases {
+            let listens = matches!(readiness, Readiness::Ready(_));
+            for (is_on_demand, is_ready) in [false, true].into_iter().zip(expected) {
+                let (_program, readiness) = watch::channel(readiness.clone());
+                let (shutdown, told) = watch::channel(Shutdown::Run);
+                let view = RelayView {
+                    is_open: Arc::new(AtomicBool::new(true)),
+                    shutdown: told,
+                    program: Some(ViewedProgram { readiness, is_on_demand }),
+                };
+                let ready = is_ready.then_some(()).ok_or(NotReady::NotListening);
+                assert_eq!(view.ready(), ready, "{view:?}");
+                assert_eq!(view.program_listens(), Some(listens), "{view:?}");
+                for end in [Shutdown::Drain, Shutdown::Now] {
+                    shutdown.send_replace(end);
+                    assert_eq!(view.ready(), Err(NotReady::Draining), "{view:?}");
+                }
+            }
+        }
+    }
+}

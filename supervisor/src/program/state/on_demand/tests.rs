@@ -8,8 +8,8 @@ use super::super::{Left, WrapMode, ended_unheard, step};
 use super::*;
 use crate::exit::ExitStatus;
 use Action::{
-    AcceptClients, FailClients, Kill, NameSurvivors, OpenBridge, PauseBridge, Spawn, StopBridge,
-    TellIdle, Terminate, WarnFast, WarnSilent,
+    AcceptClients, DrainBridge, FailClients, FinishBridge, Kill, NameSurvivors, OpenBridge,
+    PauseBridge, Spawn, StopBridge, TellIdle, Terminate, WarnFast, WarnSilent,
 };
 
 const WANTED: Event = Event::Demand(Demand::Waiting);
@@ -25,6 +25,12 @@ fn on_demand(mode: WrapMode, stop_idle: Option<Duration>) -> Policy {
 
 fn for_a_minute(mode: WrapMode) -> Policy {
     on_demand(mode, Some(60 * SECOND))
+}
+
+/// Where sessions are given no time at the end, and where they are.
+fn with_a_drain_and_without(mode: WrapMode) -> [(WrapMode, Policy); 2] {
+    let drain = Policy { drain_timeout: 600 * SECOND, ..for_a_minute(mode) };
+    [(mode, for_a_minute(mode)), (mode, drain)]
 }
 
 /// The states that there are on demand only.
@@ -50,29 +56,36 @@ fn idle(mut state: State, now: Instant) -> Option<State> {
     Some(state)
 }
 
-/// A line a state; an event that it does not name changes nothing.
+/// A line a state; an event that it does not name changes nothing. `over` is a stop or a drain: what becomes of it where
+/// sessions are given no time, and where they are.
 #[test]
-fn o5_every_event_in_the_states_of_its_own() {
+fn o5_o1_every_event_in_the_states_of_its_own() {
     let table = "
-        asleep | wanted: starting; interrupted: stopping; bridge ended: stopping; stop: stopping
-        unwanted | wanted: =; deadline: asleep; interrupted: stopping; bridge ended: stopping; stop: stopping
-        retiring | wanted: =; tree empty: asleep; deadline: =; interrupted: stopping; bridge ended: stopping; stop: stopping
-        retiring, wanted | served: =; idle: =; tree empty: starting; deadline: =; interrupted: stopping; bridge ended: stopping; stop: stopping
-        killed | wanted: =; tree empty: asleep; deadline: asleep; interrupted: stopping; bridge ended: stopping; stop: stopping
-        killed, wanted | served: =; idle: =; tree empty: starting; deadline: starting; interrupted: stopping; bridge ended: stopping; stop: stopping";
+        asleep | wanted: starting; interrupted: stopping; bridge ended: stopping; over: stopping, draining
+        unwanted | wanted: =; deadline: asleep; interrupted: stopping; bridge ended: stopping; over: stopping, draining
+        retiring | wanted: =; tree empty: asleep; deadline: =; interrupted: stopping; bridge ended: stopping; over: stopping, stopping
+        retiring, wanted | served: =; idle: =; tree empty: starting; deadline: =; interrupted: stopping; bridge ended: stopping; over: stopping, stopping
+        killed | wanted: =; tree empty: asleep; deadline: asleep; interrupted: stopping; bridge ended: stopping; over: stopping, stopping
+        killed, wanted | served: =; idle: =; tree empty: starting; deadline: starting; interrupted: stopping; bridge ended: stopping; over: stopping, stopping";
     let now = Instant::now();
     let events =
         [every_event(), vec![("wanted", WANTED), ("served", SERVED), ("idle", IDLE)]].concat();
-    for mode in MODES {
+    for (mode, policy) in MODES.into_iter().flat_map(with_a_drain_and_without) {
         for (line, (name, state)) in table.trim().lines().zip(own_states(now)) {
             let (head, cells) = line.split_once('|').expect("a head");
             assert_eq!(head.trim(), name);
             let cells: Vec<_> = cells.split(';').filter_map(|cell| cell.split_once(':')).collect();
             for (event_name, event) in &events {
-                let cell = cells.iter().find(|(event, _)| event.trim() == *event_name);
-                let expected = cell.map_or(".", |(_, outcome)| outcome.trim());
-                let found = outcome(state, *event, now, &for_a_minute(mode));
-                assert_eq!(found, expected, "{mode:?}: {name} on {event_name}");
+                let is_over = matches!(event, Event::Stop | Event::Drain);
+                let event_name = if is_over { "over" } else { event_name };
+                let cell = cells.iter().find(|(event, _)| event.trim() == event_name);
+                let mut outcomes = cell.map_or(".", |(_, outcomes)| outcomes).split(',');
+                let expected = match outcomes.next() {
+                    _ if is_over && !policy.drain_timeout.is_zero() => outcomes.next(),
+                    first => first,
+                };
+                let found = outcome(state, *event, now, &policy);
+                assert_eq!(Some(found), expected.map(str::trim), "{mode:?}: {name} on {event:?}");
             }
         }
     }
@@ -83,8 +96,8 @@ fn o5_every_event_in_the_states_of_its_own() {
 #[test]
 fn o5_every_event_in_the_other_states() {
     let now = Instant::now();
-    for mode in MODES {
-        let (at_once, on_demand) = (policy(mode), for_a_minute(mode));
+    for (mode, on_demand) in MODES.into_iter().flat_map(with_a_drain_and_without) {
+        let at_once = Policy { start: Start::Now, ..on_demand };
         for (name, state) in every_state(now) {
             for (event_name, event) in every_event() {
                 let (expected, _) = step(state, event, now, &at_once);
@@ -303,13 +316,13 @@ fn o5_w6_an_end_of_its_own_is_what_the_mode_makes_of_it() {
     };
     for mode in [WrapMode::Exit, WrapMode::Ignore] {
         let mut life = life(mode);
-        let expected = [Action::WarnUnheard, FailClients, Action::DrainBridge];
+        let expected = [Action::WarnUnheard, FailClients, FinishBridge];
         assert_eq!(life.ended(false), expected, "{mode:?}");
     }
     let mut exit = life(WrapMode::Exit);
     exit.on(Event::Listening);
     exit.on(IDLE);
-    assert_eq!(exit.ended(true), [Action::DrainBridge]);
+    assert_eq!(exit.ended(true), [FinishBridge]);
     let mut ignore = life(WrapMode::Ignore);
     ignore.on(Event::Listening);
     assert_eq!(ignore.ended(true), [Action::RefuseSessions]);
@@ -322,4 +335,69 @@ fn o5_w9_a_stop_needs_no_program() {
     life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
     life.on(Event::TreeEmpty);
     assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS });
+}
+
+/// O5, O1: neither a sleeping program nor one on its way to that is started in a drain, and its sessions it keeps.
+#[test]
+fn o5_o1_a_drain_starts_nobody_and_takes_nobody_his_program() {
+    for mode in MODES {
+        let [_, (_, policy)] = with_a_drain_and_without(mode);
+        let bridge_ended = Event::BridgeEnded(ExitStatus::SUCCESS);
+        // Asleep: there is nothing to drain.
+        let mut life = Life::begin(policy);
+        assert_eq!(life.on(Event::Stop), [DrainBridge], "{mode:?}");
+        assert_eq!(life.on(WANTED), [], "who came just then");
+        assert_eq!(life.on(bridge_ended), [Terminate]);
+        life.on(Event::TreeEmpty);
+        assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS }, "{mode:?}");
+
+        // With sessions, which last longer than it may be idle.
+        let mut life = Life::begin(policy);
+        life.on(WANTED);
+        life.on(Event::Listening);
+        life.on(SERVED);
+        assert_eq!(life.on(Event::Drain), [DrainBridge], "{mode:?}");
+        assert_eq!(life.due(), Some(600 * SECOND));
+        assert_eq!(life.on(IDLE), []);
+        assert_eq!(life.due(), Some(600 * SECOND), "it is not stopped for that it is idle, too");
+        assert_eq!(life.on(bridge_ended), [Terminate]);
+
+        // With a session that has left before.
+        let mut life = Life::begin(policy);
+        life.on(WANTED);
+        life.on(Event::Listening);
+        life.on(IDLE);
+        assert_eq!(life.on(Event::Drain), [DrainBridge]);
+        assert_eq!(life.due(), Some(600 * SECOND));
+
+        // It is being stopped: nobody has a session, and it is not left running.
+        for is_wanted in [false, true] {
+            let mut life = Life::begin(policy);
+            life.on(WANTED);
+            if mode != WrapMode::Exit {
+                let (status, left) = (ExitStatus::SUCCESS, Left::Idle);
+                life.on(Event::LeaderEnded { status, left, served: false });
+            }
+            life.on(Event::Listening);
+            life.on(IDLE);
+            assert_eq!(life.deadline(), [PauseBridge, TellIdle, Terminate], "{mode:?}");
+            if is_wanted {
+                life.on(WANTED);
+            }
+            assert_eq!(life.on(Event::Stop), [DrainBridge, Terminate]);
+            assert_eq!(life.due(), Some(10 * SECOND), "as without a drain");
+            assert_eq!(life.on(Event::TreeEmpty), []);
+            life.on(bridge_ended);
+            assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS });
+        }
+    }
+}
+
+/// O3: whether a start time is shown.
+#[test]
+fn o5_o3_a_sleeping_program_has_no_instance_and_one_that_is_being_stopped_has() {
+    for (name, state) in own_states(Instant::now()) {
+        let expected = matches!(state, State::Retiring(_));
+        assert_eq!(state.has_instance(), expected, "{name}");
+    }
 }
