@@ -18,6 +18,7 @@
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
 //! | `proxies` | reverse proxies before us, well set up and not (F21, F24, F34), and whom they speak for (A3–A5) |
 //! | `demo` | `contrib/demo`, the one command to begin with |
+//! | `scale_out` | `contrib/scale-out`: several behind HAProxy, and the same in Kubernetes (O4) |
 //! | `readme` | what README.md tells people to type |
 //! | `test_run` | `tests/run`, the other command of the README |
 //! | `admin` | the admin address: health, metrics, sessions and their end (O3) |
@@ -54,6 +55,7 @@ mod promises;
 mod proxies;
 mod readme;
 mod rebind;
+mod scale_out;
 mod service;
 mod support;
 mod test_run;

@@ -24,6 +24,7 @@ xterm:xterm
 xdpyinfo:x11-utils
 /usr/share/novnc/vnc.html:novnc
 redis-server:redis-server
+redis-cli:redis-tools
 nginx:nginx-light
 /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream
 haproxy:haproxy
@@ -50,6 +51,7 @@ zsh:zsh
 groff:groff-base
 lintian:lintian
 promtool:prometheus
+kubernetes-validate:python3-venv
 '
 
 # The servers lie in sbin, which a user's PATH often lacks.
@@ -77,6 +79,15 @@ put_busybox_aside() {
     ) || echo "$0: cannot get busybox-static" >&2
 }
 
+# Puts a checker of Kubernetes's manifests aside, which is no package of Debian's. What needs it is skipped without it.
+put_kubernetes_validate_aside() {
+    echo "$0: installing kubernetes-validate in $aside"
+    mkdir -p "$aside" && python3 -m venv "$aside/kubernetes" &&
+        "$aside/kubernetes/bin/pip" install --quiet kubernetes-validate==1.37.0 &&
+        ln -sf kubernetes/bin/kubernetes-validate "$aside/kubernetes-validate" ||
+        echo "$0: cannot get kubernetes-validate" >&2
+}
+
 # Installs what is missing of a table like those above.
 install() {
     missing=
@@ -93,6 +104,9 @@ install() {
             put_busybox_aside
             ;;
         *) install_packages ;;
+    esac
+    case "$1" in
+        *kubernetes-validate:*) is_there kubernetes-validate || put_kubernetes_validate_aside ;;
     esac
 }
 

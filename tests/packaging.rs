@@ -62,6 +62,22 @@ fn d4_the_units_are_valid() {
     }
 }
 
+/// O5: nor against the example for a user's own manager, whose command line is one that websockify takes.
+#[test]
+fn o5_d4_the_example_on_demand_is_valid() {
+    let units = units();
+    let unit = units.path().join("websockify-vnc-on-demand.service");
+    let text = fs::read_to_string(&unit).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    websockify::command().try_get_matches_from(line.split_whitespace()).unwrap();
+    assert!(line.contains("--start=on-demand"), "{line}");
+    let Some(mut analyze) = systemd_analyze() else { return };
+    analyze.env("XDG_RUNTIME_DIR", units.path());
+    let said = said_by(analyze.args(["verify", "--user", "--man=no"]).arg(unit));
+    let of_ours: Vec<_> = said.lines().filter(|line| line.contains("websockify")).collect();
+    assert_eq!(of_ours, Vec::<&str>::new());
+}
+
 /// D4: what systemd-analyze(1) calls exposure, 0 to 10, stays low.
 #[test]
 fn d4_the_units_are_hardened() {
@@ -139,6 +155,7 @@ fn r5_f63_the_debian_package_has_everything() {
         "usr/lib/systemd/system/websockify.socket",
         "usr/lib/systemd/system/websockify@.service",
         "usr/share/websockify/wstelnet.html",
+        "usr/share/doc/websockify-rs/examples/websockify-vnc-on-demand.service",
         "usr/share/doc/websockify-rs/copyright",
         "usr/share/doc/websockify-rs/changelog.Debian.gz",
         "etc/default/websockify",

@@ -1,6 +1,7 @@
 //! Programs as Debian has them (R6, W13): what they do under websockify, and what is left of them.
 
 mod des;
+mod on_demand;
 mod out_of_reach;
 mod servers;
 mod telnet;

@@ -3,12 +3,14 @@
 mod begin;
 mod calls;
 mod daemon;
+mod drained_on_demand;
 mod end;
 mod engine;
 mod hold;
 mod library;
 mod many;
 mod neighbour;
+mod on_demand;
 mod port;
 mod respawn;
 mod session;

@@ -15,6 +15,7 @@ use std::time::Instant;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
+use crate::demand::Counter;
 use crate::destination::Destination;
 use crate::login::Login;
 use crate::metrics::{Counts, Metrics};
@@ -184,6 +185,7 @@ impl Book {
         sessions.open.insert(entry.id, Open { entry: Arc::clone(&entry), last_seen: None });
         drop(sessions);
         self.changed.notify_one();
+        entry.destination.visitors().into_iter().for_each(Counter::begin);
         Some(Session { entry, book: Arc::clone(self) })
     }
 
@@ -389,6 +391,7 @@ impl Drop for Session {
         self.book.metrics.ended(self.entry.ended.load(Ordering::Relaxed));
         drop(sessions);
         self.book.changed.notify_one();
+        self.entry.destination.visitors().into_iter().for_each(Counter::end);
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::UnixStream;
 
 use crate::client_address::Way;
+use crate::demand::Counter;
 use crate::error_text::error_text;
 use crate::leg::Leg;
 use crate::net::{Lookups, Socket, connect, connect_unix, first};
@@ -95,6 +96,14 @@ impl Destination {
                 address.host.parse::<IpAddr>().is_err()
             }
             Self::Service(Endpoint::Unix(_) | Endpoint::Opened(_)) | Self::Program(_) => false,
+        }
+    }
+
+    /// Counts the sessions that go to the program.
+    pub(crate) fn visitors(&self) -> Option<&Counter> {
+        match self {
+            Self::Program(gate) => Some(gate.visitors()),
+            Self::Service(_) => None,
         }
     }
 

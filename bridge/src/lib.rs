@@ -9,7 +9,7 @@
 //! - `http` answers its requests until one is a handshake, which `ws` reads and `admission` lets in;
 //!   `unadmitted` records who was turned away; `questions` are what a helper outside of the bridge is asked,
 //! - `book` knows it from then on, and `account` is what the log says of it; `session` takes it to its `destination`: `net` connects to a service,
-//!   and `program` holds and lets through those who go to the wrapped program,
+//!   and `program` holds and lets through those who go to the wrapped program; `demand` says whether there are any,
 //! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
 //!   framed by a codec of `ws`, and in `turns` where there is much of them; `standstill` says when
 //!   one that does not move is over,
@@ -29,6 +29,7 @@ mod client_address;
 mod clients;
 mod config;
 mod connection;
+mod demand;
 mod destination;
 mod directory;
 mod error_text;
@@ -81,6 +82,7 @@ pub use admission::guard::{Guard, Unproven};
 pub use client_address::{ClientAddress, ClientTable, ShownAs};
 pub use clients::ClientId;
 pub use config::{Access, Config, Upkeep};
+pub use demand::{Attendance, Counter, Demand};
 pub use destination::{Address, Destination, Endpoint};
 pub use directory::{
     Allowed, Directory, Kind, Pattern, Ports, RedisServer, Rule, Source, SourceError, TokenPlace,

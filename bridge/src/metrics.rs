@@ -83,6 +83,7 @@ names! {
         Connect = "connect",
         Tls = "tls",
         NotListening = "not_listening",
+        NotStarted = "not_started",
         ProgramEnded = "program_ended",
     }
 }
@@ -273,6 +274,7 @@ impl Metrics {
             Unreachable::Connect(..) => TargetFailed::Connect,
             Unreachable::Encrypt(..) => TargetFailed::Tls,
             Unreachable::NotListening(_) => TargetFailed::NotListening,
+            Unreachable::NotStarted => TargetFailed::NotStarted,
             Unreachable::Gone => TargetFailed::ProgramEnded,
             Unreachable::Draining | Unreachable::ShuttingDown => return,
         };

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::client_address::{Taken, Way};
+use crate::demand::Counter;
 use crate::error_text::error_text;
 use crate::leg::Leg;
 use crate::net::Socket;
@@ -58,8 +59,8 @@ pub struct Program {
     pub recheck: Arc<Notify>,
     /// Sessions that the program accepted, since the start.
     pub served: Arc<AtomicU64>,
-    /// Sessions that wait for it now.
-    pub held: Arc<AtomicU64>,
+    /// Counts the sessions that are bound for it, and those of them that wait for it.
+    pub visitors: Counter,
 }
 
 /// Whether the wrapped program can be connected to.
@@ -69,6 +70,8 @@ pub enum Readiness {
     Waiting,
     /// It listens here.
     Ready(SocketAddr),
+    /// It could not be started; that may be tried again. Clients get 1011 at once.
+    Failed,
     /// It has ended and will not come back. Clients get 1011 at once.
     Gone,
 }
@@ -151,8 +154,13 @@ impl Gate {
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match *self.program.readiness.borrow() {
             Readiness::Ready(address) => Some(address),
-            Readiness::Waiting | Readiness::Gone => None,
+            Readiness::Waiting | Readiness::Failed | Readiness::Gone => None,
         }
+    }
+
+    /// Counts sessions.
+    pub(crate) fn visitors(&self) -> &Counter {
+        &self.program.visitors
     }
 
     /// What a client has that comes now.
@@ -174,7 +182,7 @@ impl Gate {
         mut shutdown: ShutdownWatch,
         hold: &mut Hold,
     ) -> Result<(Socket, Trial), Unreachable> {
-        let _held = Held::begin(&self.program.held);
+        let _waiting = self.program.visitors.wait();
         let mut deadline = Instant::now() + hold.left;
         let has_lost = hold.has_lost;
         let connected = {
@@ -252,22 +260,6 @@ impl Gate {
 
     fn last_accept(&self) -> MutexGuard<'_, Option<Instant>> {
         self.last_accept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Counts a client while it waits for the program.
-struct Held<'a>(&'a AtomicU64);
-
-impl<'a> Held<'a> {
-    fn begin(count: &'a AtomicU64) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -360,6 +352,7 @@ async fn ready(
         Readiness::Ready(_) if readiness.has_changed().is_err() => Err(Unreachable::Gone),
         Readiness::Ready(addr) => Ok(addr),
         Readiness::Waiting => Err(Unreachable::NotListening(program.hold)),
+        Readiness::Failed => Err(Unreachable::NotStarted),
         Readiness::Gone => Err(Unreachable::Gone),
     }
 }

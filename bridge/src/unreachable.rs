@@ -19,6 +19,8 @@ pub(crate) enum Unreachable {
     Encrypt(String, TargetFailure),
     #[error("program did not listen within {} s", .0.as_secs_f64())]
     NotListening(Duration),
+    #[error("program cannot be started")]
+    NotStarted,
     #[error("program has ended")]
     Gone,
     #[error("shutting down")]

@@ -3,6 +3,9 @@ complete -c websockify -l unix-listen-mode -d 'Who may connect to it, as chmod h
 complete -c websockify -l wrap-mode -d 'When it exits or daemonizes: exit, ignore or respawn [default: exit]' -r -f -a "exit\t''
 ignore\t''
 respawn\t''"
+complete -c websockify -l start -d 'When it is started: now, or on-demand of a client [default: now]' -r -f -a "now\t''
+on-demand\t'When the first client comes'"
+complete -c websockify -l stop-idle -d 'Stop it after so long without a session [default: never]' -r
 complete -c websockify -l program-port -d 'Port that it binds [default: SOURCE_PORT]' -r
 complete -c websockify -l wrap-timeout -d 'Seconds that a client waits for it to listen [default: 30]' -r
 complete -c websockify -l stop-timeout -d 'Seconds that it may take to end before SIGKILL [default: 10]' -r

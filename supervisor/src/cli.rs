@@ -77,6 +77,25 @@ pub(crate) struct Args {
     )]
     pub(crate) wrap_mode: Option<WrapModeArg>,
 
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        hide_possible_values = true,
+        help = "When it is started: now, or on-demand of a client [default: now]",
+        help_heading = "Wrapping a program"
+    )]
+    pub(crate) start: Option<StartArg>,
+
+    /// Stop it after so long without a session [default: never]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "SECONDS",
+        help_heading = "Wrapping a program"
+    )]
+    pub(crate) stop_idle: Option<String>,
+
     /// Port that it binds [default: SOURCE_PORT]
     #[arg(
         long,
@@ -385,6 +404,14 @@ pub(crate) enum WrapModeArg {
     Exit,
     Ignore,
     Respawn,
+}
+
+/// `--start` as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StartArg {
+    Now,
+    /// When the first client comes.
+    OnDemand,
 }
 
 /// What moves the program's port.

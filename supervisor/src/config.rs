@@ -24,11 +24,11 @@ use std::time::{Duration, Instant};
 use bridge::Upkeep;
 use bridge::tls::Authorities;
 
-use crate::cli::{Args, AuthPlugin, RebindEngine, SslVersion, WrapModeArg};
+use crate::cli::{Args, AuthPlugin, RebindEngine, SslVersion, StartArg, WrapModeArg};
 use crate::host::search_path;
 use crate::log::Requested;
 use crate::log::letters::Legend;
-use crate::program::state::{Policy, WrapMode};
+use crate::program::state::{Policy, Start, WrapMode};
 use crate::usage::{UsageError, invalid};
 use access::Access;
 pub(crate) use admin::{AdminPlace, AdminSpec};
@@ -285,6 +285,8 @@ fn destination(
 /// The options that say how to wrap mean nothing beside a target, but for the one of [`warnings`].
 fn needs_program(args: &Args) -> Result<(), UsageError> {
     let typed = [
+        ("--start", args.start.is_some()),
+        ("--stop-idle", args.stop_idle.is_some()),
         ("--program-port", args.program_port.is_some()),
         ("--wrap-timeout", args.wrap_timeout.is_some()),
         ("--stop-timeout", args.stop_timeout.is_some()),
@@ -357,6 +359,7 @@ fn warnings(args: &Args) -> Vec<String> {
 
 fn program(args: Args, listen: &Listen) -> Result<ProgramSpec, UsageError> {
     let port = program_port(&args, listen)?;
+    let start = start(&args)?;
     let command = args.program.unwrap_or_default();
     let name = match command.first() {
         Some(name) if !name.is_empty() => name.display().to_string(),
@@ -368,12 +371,26 @@ fn program(args: Args, listen: &Listen) -> Result<ProgramSpec, UsageError> {
             Some(WrapModeArg::Ignore) => WrapMode::Ignore,
             Some(WrapModeArg::Respawn) => WrapMode::Respawn,
         },
+        start,
         wrap_timeout: seconds_or(WRAP_TIMEOUT, "--wrap-timeout", args.wrap_timeout.as_deref())?,
         stop_timeout: seconds_or(STOP_TIMEOUT, "--stop-timeout", args.stop_timeout.as_deref())?,
         drain_timeout: seconds("--drain-timeout", &args.drain_timeout)?,
     };
     let rebind_engine = args.rebind_engine.unwrap_or(RebindEngine::Auto);
     Ok(ProgramSpec { command, name, port, rebind_lib: args.rebind_lib, rebind_engine, policy })
+}
+
+fn start(args: &Args) -> Result<Start, UsageError> {
+    match (args.start, &args.stop_idle) {
+        (Some(StartArg::OnDemand), typed) => {
+            let stop_idle = limit("--stop-idle", typed.as_deref().unwrap_or("0"))?;
+            Ok(Start::OnDemand { stop_idle })
+        }
+        (None | Some(StartArg::Now), Some(_)) => {
+            Err(UsageError("option '--stop-idle' needs '--start=on-demand'".into()))
+        }
+        (None | Some(StartArg::Now), None) => Ok(Start::Now),
+    }
 }
 
 /// The port that the program binds. Where clients come to no port, it may stand in the source's place.
@@ -486,6 +503,10 @@ mod tests {
             ("80 --record=x/.. a:1", "'x/..' for '--record'"),
             ("80 --wrap-timeout=5 a:1", "'--wrap-timeout' needs a program"),
             ("80 --stop-timeout=5 a:1", "'--stop-timeout' needs a program"),
+            ("80 --start=on-demand a:1", "'--start' needs a program"),
+            ("80 --stop-idle=5 -- true", "'--stop-idle' needs '--start=on-demand'"),
+            ("80 --start=now --stop-idle=5 -- true", "needs '--start=on-demand'"),
+            ("80 --start=on-demand --stop-idle=x -- true", "'x' for '--stop-idle'"),
             ("80 --rebind-lib=x a:1", "'--rebind-lib' needs a program"),
             ("80 --token-source=x a:1", "'--token-source' needs '--token-plugin'"),
             ("80 --token-source-file=x a:1", "'--token-source-file' needs '--token-plugin'"),

@@ -28,7 +28,7 @@ use crate::host::signals::Signal;
 use crate::relay::{ProgramRelay, RelayEvent};
 pub(crate) use output::log_lines;
 pub(crate) use spawn::undo_ours;
-use state::{Event, State, ended_unheard, step};
+use state::{Event, Start, State, ended_unheard, step};
 use supervisor::Supervisor;
 
 /// Runs the program and its bridge until both are over; the result is websockify's exit status.
@@ -37,12 +37,23 @@ pub(crate) async fn supervise(
     relay: ProgramRelay,
     host: &mut Host<'_>,
 ) -> Result<ExitStatus, Failure> {
-    let (state, actions) = State::begin(Instant::now());
+    if spec.policy.start != Start::Now {
+        // Who mistypes its name learns of it now (W8).
+        spawn::look(&spec.command)?;
+    }
+    let (state, actions) = State::begin(Instant::now(), &spec.policy);
     let mut supervisor = Supervisor::new(spec, relay, host, state)?;
     supervisor.host.progress.status(state.description());
     supervisor.perform(actions);
     loop {
         while let Some(event) = supervisor.events.pop_front() {
+            // Whether a program that has ended is needed again: its sessions have just ended, too. A deadline is what it
+            // was when it came.
+            if event != Event::Deadline
+                && let Some(demand) = supervisor.relay.news()
+            {
+                supervisor.take(Event::Demand(demand));
+            }
             supervisor.take(event);
             if supervisor.events.is_empty() {
                 supervisor.check_empty();
@@ -62,10 +73,10 @@ impl Supervisor<'_, '_> {
     async fn next(&mut self) {
         let unseen = self.state.awaits_listener() && self.monitor.listener().is_none();
         let awaited = unseen || self.daemon.is_unsettled() || self.monitor.is_blind();
-        let unasked = awaited.then_some(self.pace.unasked());
+        let unasked = (awaited && !self.state.is_asleep()).then_some(self.pace.unasked());
         let hinted = self.pace.hinted();
         let deadline = self.state.deadline(&self.spec.policy);
-        let kill = self.signalling.next_kill();
+        let kill = self.signalling.next_kill().filter(|_| self.state.is_killing());
         tokio::select! {
             signal = self.host.signals.next() => match signal {
                 Signal::Child => self.children_ended(),
@@ -82,11 +93,29 @@ impl Supervisor<'_, '_> {
             notice = self.relay.next() => match notice {
                 RelayEvent::Ended(status) => self.events.push_back(Event::BridgeEnded(status)),
                 RelayEvent::Recheck => self.pace.hint(),
+                RelayEvent::Demand(demand) => self.events.push_back(Event::Demand(demand)),
             },
             () = self.host.drain.news() => self.host.drain.tell(self.host.progress),
-            () = until(deadline) => self.events.push_back(Event::Deadline),
+            () = until(deadline) => self.deadline(),
             () = until(unasked) => self.look_unasked(),
             () = until(kill) => self.kill(),
+        }
+    }
+
+    /// What the state waits for has come, unless something has changed meanwhile: then it comes again. If it is that nobody
+    /// comes: whoever does in this moment is held, or seen here, so that nobody is let through to a program that is about
+    /// to be ended.
+    fn deadline(&mut self) {
+        let is_idle = self.state.is_idle_too_long(Instant::now(), &self.spec.policy);
+        if is_idle {
+            self.relay.pause();
+        }
+        let Some(demand) = self.relay.news() else {
+            return self.events.push_back(Event::Deadline);
+        };
+        self.events.push_back(Event::Demand(demand));
+        if is_idle {
+            self.open_bridge();
         }
     }
 

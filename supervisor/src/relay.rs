@@ -1,17 +1,18 @@
 //! The bridge as the supervisor handles it: held, open, paused, ended; and what its end says about our
 //! exit status. Knows nothing of why it is opened or ended.
 
+mod demand;
 mod served;
 mod view;
 
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
-use bridge::{Destination, Outcome, Readiness, Shutdown};
+use bridge::{Demand, Destination, Outcome, Readiness, Shutdown};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -19,8 +20,10 @@ use tracing::{error, info};
 use crate::clock::until;
 use crate::exit::ExitStatus;
 use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
-use crate::program::state::{Policy, WrapMode};
+use crate::program::state::{Policy, Start, WrapMode};
+use demand::Visitors;
 use served::Served;
+use view::ViewedProgram;
 pub(crate) use view::{NotReady, RelayView};
 
 /// A bridge through its life.
@@ -176,8 +179,10 @@ pub(crate) struct ProgramRelay {
     readiness: watch::Sender<Readiness>,
     recheck: Arc<Notify>,
     served: Served,
-    /// The bridge's count of clients that wait for the program.
-    held: Arc<AtomicU64>,
+    /// Who is there.
+    visitors: Visitors,
+    /// Whether the program is started and stopped by that.
+    is_on_demand: bool,
 }
 
 /// What a [`ProgramRelay`] tells of itself.
@@ -187,6 +192,8 @@ pub(crate) enum RelayEvent {
     Ended(ExitStatus),
     /// A connection to the program has failed in a way that says that it may have stopped listening.
     Recheck,
+    /// Whether the program is needed has changed.
+    Demand(Demand),
 }
 
 impl ProgramRelay {
@@ -199,17 +206,23 @@ impl ProgramRelay {
     ) -> Self {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
         let (recheck, served) = (Arc::new(Notify::new()), Served::default());
-        let held = Arc::<AtomicU64>::default();
+        let (counter, visitors) = Visitors::new();
         let program = bridge::Program {
             readiness: seen,
             hold: policy.wrap_timeout,
             respawns: policy.mode == WrapMode::Respawn,
             recheck: Arc::clone(&recheck),
             served: served.count(),
-            held: Arc::clone(&held),
+            visitors: counter,
         };
         let relay = Relay::hold(public, config(program.into()), announcement);
-        Self { relay, readiness, recheck, served, held }
+        let is_on_demand = policy.start != Start::Now;
+        Self { relay, readiness, recheck, served, visitors, is_on_demand }
+    }
+
+    /// Lets clients in, who are held, if that has not been done.
+    pub(crate) fn accept(&mut self) -> Result<()> {
+        self.relay.open()
     }
 
     /// Lets clients through to the program, which listens here: to begin with, or again.
@@ -223,6 +236,11 @@ impl ProgramRelay {
         self.readiness.send_replace(Readiness::Waiting);
     }
 
+    /// Tells clients that the program could not be started.
+    pub(crate) fn fail(&self) {
+        self.readiness.send_replace(Readiness::Failed);
+    }
+
     /// Tells clients that the program is gone for good.
     pub(crate) fn refuse(&self) {
         self.readiness.send_replace(Readiness::Gone);
@@ -230,7 +248,11 @@ impl ProgramRelay {
 
     /// See [`Relay::view`].
     pub(crate) fn view(&self) -> RelayView {
-        RelayView { program: Some(self.readiness.subscribe()), ..self.relay.view() }
+        let program = ViewedProgram {
+            readiness: self.readiness.subscribe(),
+            is_on_demand: self.is_on_demand,
+        };
+        RelayView { program: Some(program), ..self.relay.view() }
     }
 
     /// See [`Relay::end`].
@@ -240,7 +262,7 @@ impl ProgramRelay {
 
     /// How many clients wait for the program.
     pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed).try_into().unwrap_or(usize::MAX)
+        self.visitors.waiting()
     }
 
     /// Waits until there is something to tell. Cancel-safe.
@@ -248,7 +270,13 @@ impl ProgramRelay {
         tokio::select! {
             status = self.relay.ended() => RelayEvent::Ended(status),
             () = self.recheck.notified() => RelayEvent::Recheck,
+            demand = self.visitors.changed(), if self.is_on_demand => RelayEvent::Demand(demand),
         }
+    }
+
+    /// Whether the program is needed, if that has changed, and is what it is started and stopped by.
+    pub(crate) fn news(&mut self) -> Option<Demand> {
+        if self.is_on_demand { self.visitors.news() } else { None }
     }
 
     /// An instance of the program begins.

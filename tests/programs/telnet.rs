@@ -73,7 +73,7 @@ impl Telnet {
 }
 
 /// A login program that lets everybody in, and says who it is.
-const LOGIN: &str = "#!/bin/sh
+pub(super) const LOGIN: &str = "#!/bin/sh
 echo \"session $$ begins\"
 while read -r line; do
     case $line in
@@ -123,7 +123,7 @@ impl Telnetd {
 
 /// A whole telnet session; gives the login's process number. An even one ends with the login, an odd
 /// one with the client.
-fn session(port: u16, number: u32) -> String {
+pub(super) fn session(port: u16, number: u32) -> String {
     let mut client = Client::connect(port);
     client.be_patient(PATIENCE);
     let mut telnet = Telnet::new(client);

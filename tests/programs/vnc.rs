@@ -12,17 +12,17 @@ use crate::support::{Client, DEADLINE, Websockify, display, needs, wait_for_with
 const PASSWORD: &str = "secret12";
 
 /// What an X server leaves in /tmp when it is killed.
-struct Display {
-    number: u16,
-    home: TempDir,
+pub(super) struct Display {
+    pub(super) number: u16,
+    pub(super) home: TempDir,
 }
 
 impl Display {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { number: display(), home: TempDir::new().unwrap() }
     }
 
-    fn port(&self) -> u16 {
+    pub(super) fn port(&self) -> u16 {
         5900 + self.number
     }
 
@@ -80,7 +80,7 @@ fn authenticate(client: &mut Client) -> String {
     String::from_utf8(client.read(length.try_into().unwrap())).unwrap()
 }
 
-fn installed() -> bool {
+pub(super) fn installed() -> bool {
     needs(&["vncserver", "Xtigervnc", "xterm", "xauth"])
 }
 

@@ -180,7 +180,7 @@ pub(crate) fn program(
         respawns,
         recheck: Arc::clone(&recheck),
         served: Arc::clone(&served),
-        held: Arc::default(),
+        visitors: bridge::Counter::new().0,
     };
     (Supervisor { readiness: sender, recheck, served }, program.into())
 }

@@ -20,6 +20,7 @@ impl Supervisor<'_, '_> {
     pub(super) fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
+                Action::AcceptClients => self.accept_clients(),
                 Action::Spawn => self.spawn(),
                 Action::WarnSilent => self.diagnosis.silent(&self.engine, &mut self.monitor),
                 Action::WarnSettled => warn!(
@@ -35,6 +36,7 @@ impl Supervisor<'_, '_> {
                 Action::Daemonized => self.daemonized(),
                 Action::OpenBridge => self.open_bridge(),
                 Action::PauseBridge => self.relay.pause(),
+                Action::FailClients => self.relay.fail(),
                 Action::RefuseSessions => {
                     self.relay.refuse();
                     info!(program = self.spec.name, "program has ended; sessions are refused");
@@ -42,6 +44,9 @@ impl Supervisor<'_, '_> {
                 Action::FinishBridge => drop(self.end_bridge(Shutdown::Finish)),
                 Action::DrainBridge => self.drain_bridge(),
                 Action::StopBridge => drop(self.end_bridge(Shutdown::Now)),
+                Action::TellIdle => {
+                    info!(program = self.spec.name, "program is stopped: no session is left");
+                }
                 Action::Terminate => self.terminate(),
                 Action::Kill => self.kill(),
                 Action::LeaveDaemon => self.leave_daemon(),
@@ -68,7 +73,7 @@ impl Supervisor<'_, '_> {
             }
             Err(failure) => {
                 self.leader.fail();
-                if self.leader.is_first() {
+                if self.state.is_first_start() {
                     self.refusal = Some(failure.reason);
                 } else {
                     error!("{}", failure.reason);
@@ -112,20 +117,35 @@ impl Supervisor<'_, '_> {
         self.watch_daemon();
     }
 
-    fn open_bridge(&mut self) {
+    /// Before there is a program (O5).
+    fn accept_clients(&mut self) {
+        match self.relay.accept() {
+            Ok(()) => {
+                self.host.progress.up(self.host.log);
+                self.accepting();
+            }
+            Err(failure) => self.cannot_accept(&failure),
+        }
+    }
+
+    fn accepting(&mut self) {
+        self.host.certificates.report_off();
+        self.host.progress.accepting();
+    }
+
+    fn cannot_accept(&mut self, failure: &anyhow::Error) {
+        error!("{failure:#}");
+        self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));
+    }
+
+    pub(super) fn open_bridge(&mut self) {
         let Some(address) = self.monitor.listener().map(|listener| listener.address) else {
             return;
         };
         debug!(program = self.spec.name, "program listens on {address}");
         match self.relay.open(address) {
-            Ok(()) => {
-                self.host.certificates.report_off();
-                self.host.progress.accepting();
-            }
-            Err(failure) => {
-                error!("{failure:#}");
-                self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));
-            }
+            Ok(()) => self.accepting(),
+            Err(failure) => self.cannot_accept(&failure),
         }
     }
 

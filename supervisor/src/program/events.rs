@@ -143,6 +143,10 @@ impl Supervisor<'_, '_> {
     pub(super) fn check_empty(&mut self) {
         let empty = match self.state {
             State::Settling { .. } => self.monitor.is_instance_over(),
+            // Its end is told before the next instance begins.
+            State::Retiring(_) => {
+                self.leader.running().is_none() && self.monitor.is_everyone_gone()
+            }
             State::Stopping(stopping) => stopping.awaits_tree() && self.monitor.is_everyone_gone(),
             _ => false,
         };

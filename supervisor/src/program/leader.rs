@@ -43,11 +43,6 @@ impl Leader {
         }
     }
 
-    /// Whether none was ever started.
-    pub(super) fn is_first(&self) -> bool {
-        self.last.is_none()
-    }
-
     pub(super) fn running(&self) -> Option<Pid> {
         self.running
     }

@@ -15,7 +15,7 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{AccessFlags, Pid, access, getpid, getppid};
 
 use super::output::Output;
 use super::terminal::Terminal;
@@ -57,6 +57,15 @@ pub(crate) fn spawn(command: &[OsString], prepared: &Preparation<'_>) -> Result<
         .map_err(|error| explain(name, &error))?;
     let child = child.spawn().map_err(|error| explain(name, &error))?;
     Ok(Pid::from_raw(i32::try_from(child.id()).expect("a pid fits pid_t")))
+}
+
+/// Whether there is such a program, as far as that can be seen without starting it.
+pub(crate) fn look(command: &[OsString]) -> Result<(), Failure> {
+    let name = command.first().expect("config.rs lets no empty command through");
+    let path = std::env::var_os("PATH");
+    let found = search_path::find(name, path.as_deref()).ok_or(Errno::ENOENT);
+    let runs = found.and_then(|found| access(&found, AccessFlags::X_OK));
+    runs.map_err(|errno| explain(name, &errno.into()))
 }
 
 fn streams(child: &mut Command, output: &Output) -> io::Result<()> {

@@ -4,16 +4,26 @@
 //! An *instance* is one run of the program: its leader (the process that we started) and whatever
 //! that forked. What an instance left behind without listening is a *leftover*.
 
+mod on_demand;
 mod step;
 
 use std::time::{Duration, Instant};
 
+use bridge::Demand;
+
 use crate::exit::ExitStatus;
+use on_demand::Retiring;
 pub(crate) use step::{ended_unheard, step};
 
 /// A program that has not listened after this long is warned of, if it has not to have listened before
 /// (W12).
 const SILENCE: Duration = Duration::from_secs(10);
+/// How long SIGKILL may take before those who survived it are named (W9).
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A state that follows, and what is to be done on the way.
+type Next = (State, Vec<Action>);
+
 /// What to do when the program exits or daemonizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WrapMode {
@@ -22,10 +32,23 @@ pub(crate) enum WrapMode {
     Respawn,
 }
 
+/// When the program is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// At once.
+    Now,
+    /// When the first client has come (O5).
+    OnDemand {
+        /// How long it goes on with nobody there; none: for ever.
+        stop_idle: Option<Duration>,
+    },
+}
+
 /// What the caller of websockify decided about the program's life.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Policy {
     pub(crate) mode: WrapMode,
+    pub(crate) start: Start,
     /// How long a program whose leader has ended may take to listen.
     pub(crate) wrap_timeout: Duration,
     /// How long open sessions, and then the program, may take to end.
@@ -44,6 +67,8 @@ impl Policy {
 /// Where the program is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
+    /// On demand: it does not run, and nobody is there.
+    Asleep { failures: u32 },
     /// The leader runs; nobody has listened yet.
     Starting { run: Run, warned: bool },
     /// The leader runs and somebody of the instance has listened.
@@ -52,8 +77,10 @@ pub(crate) enum State {
     Settling { run: Run, until: Instant, warned: bool },
     /// The leader is gone; a process of the instance listens.
     Daemonized { run: Run },
-    /// It failed; the next instance starts at `until`.
-    Backoff { until: Instant, failures: u32 },
+    /// It failed; the next instance starts at `until`, if somebody waits for it then.
+    Backoff { until: Instant, failures: u32, is_wanted: bool },
+    /// On demand: nobody is there, and it is being ended.
+    Retiring(Retiring),
     /// Under `ignore`: it has ended, after it had listened. The bridge says so to its clients.
     Gone,
     /// Under `exit`, and where it never listened: open sessions come to their end.
@@ -77,6 +104,10 @@ pub(crate) struct Run {
     first: bool,
     /// How many instances before it failed in a row.
     failures: u32,
+    /// On demand: since when nobody is there.
+    idle_since: Option<Instant>,
+    /// Whether somebody waits for the program; but on demand, whoever may come does.
+    is_wanted: bool,
 }
 
 /// Who is left of the program while its sessions are drained.
@@ -118,6 +149,8 @@ pub(crate) enum Event {
     DaemonEnded { served: bool },
     /// No process of any instance is left.
     TreeEmpty,
+    /// On demand: whether the program is needed has changed.
+    Demand(Demand),
     /// The bridge has ended: it was told to, or for a reason of its own, with this status.
     BridgeEnded(ExitStatus),
     /// [`State::deadline`] has come.
@@ -141,6 +174,8 @@ pub(crate) enum Left {
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
+    /// Let clients in, to be held.
+    AcceptClients,
     Spawn,
     /// Say that the program has not listened yet, and why that may be.
     WarnSilent,
@@ -158,6 +193,8 @@ pub(crate) enum Action {
     OpenBridge,
     /// Hold the clients that come.
     PauseBridge,
+    /// Tell clients that the program cannot be started.
+    FailClients,
     /// Tell clients that the program is gone for good.
     RefuseSessions,
     /// Accept nobody, let sessions come to their end.
@@ -166,6 +203,8 @@ pub(crate) enum Action {
     DrainBridge,
     /// Accept nobody, close every session.
     StopBridge,
+    /// Say that nobody has been there for long, and that the program is therefore ended.
+    TellIdle,
     /// SIGTERM to every process of every instance.
     Terminate,
     /// SIGKILL to every process of every instance.
@@ -177,15 +216,24 @@ pub(crate) enum Action {
 }
 
 impl State {
-    /// The beginning: the first instance is to be started.
-    pub(crate) fn begin(now: Instant) -> (Self, Vec<Action>) {
-        let run = Run { started: now, first: true, failures: 0 };
+    /// The beginning: the first instance is to be started, or awaits its first client.
+    pub(crate) fn begin(now: Instant, policy: &Policy) -> (Self, Vec<Action>) {
+        if let Start::OnDemand { .. } = policy.start {
+            return (Self::Asleep { failures: 0 }, vec![Action::AcceptClients]);
+        }
+        let run = Run { started: now, first: true, failures: 0, idle_since: None, is_wanted: true };
         (Self::Starting { run, warned: false }, vec![Action::Spawn])
+    }
+
+    /// Another instance, for whoever waits for it.
+    fn start(failures: u32, now: Instant) -> Next {
+        let run = Run { started: now, first: false, failures, idle_since: None, is_wanted: true };
+        (Self::Starting { run, warned: false }, vec![Action::PauseBridge, Action::Spawn])
     }
 
     /// When [`Event::Deadline`] is due.
     pub(crate) fn deadline(&self, policy: &Policy) -> Option<Instant> {
-        match self {
+        let of_state = match self {
             Self::Starting { run, warned: false } => Some(run.started + policy.silence()),
             Self::Settling { run, until, warned: false } => {
                 Some((run.started + policy.silence()).min(*until))
@@ -194,19 +242,23 @@ impl State {
             | Self::Backoff { until, .. }
             | Self::Finishing { until, .. }
             | Self::Draining { until, .. }
+            | Self::Retiring(Retiring { until, .. })
             | Self::Stopping(Stopping { until, .. }) => Some(*until),
             _ => None,
-        }
+        };
+        [of_state, self.idle_until(policy)].into_iter().flatten().min()
     }
 
     /// For the log.
     pub(crate) fn name(&self) -> &'static str {
         match self {
+            Self::Asleep { .. } => "asleep",
             Self::Starting { .. } => "starting",
             Self::Listening { .. } => "listening",
             Self::Settling { .. } => "settling",
             Self::Daemonized { .. } => "daemonized",
             Self::Backoff { .. } => "backoff",
+            Self::Retiring(_) => "retiring",
             Self::Gone => "gone",
             Self::Finishing { .. } => "finishing",
             Self::Draining { .. } => "draining",
@@ -219,11 +271,13 @@ impl State {
     /// For `systemctl status`.
     pub(crate) fn description(&self) -> &'static str {
         match self {
+            Self::Asleep { .. } => "Waiting for a client to start the program for",
             Self::Starting { .. } => "Waiting for the program to listen",
             Self::Settling { .. } => "Waiting for what the program has left to listen",
             Self::Listening { .. } => "Bridging to the program",
             Self::Daemonized { .. } => "Bridging to the daemonized program",
             Self::Backoff { .. } => "Waiting to start the program again: it fails too fast",
+            Self::Retiring(_) => "Stopping the program, which nobody uses",
             Self::Gone => "The program has ended; refusing sessions",
             Self::Finishing { .. } => "The program has ended; finishing its sessions",
             Self::Draining { .. } => "Draining",
@@ -235,12 +289,27 @@ impl State {
     pub(crate) fn has_instance(&self) -> bool {
         !matches!(
             self,
-            Self::Backoff { .. }
+            Self::Asleep { .. }
+                | Self::Backoff { .. }
                 | Self::Gone
                 | Self::Finishing { .. }
                 | Self::Draining { program: Remaining::Nobody, .. }
                 | Self::Ended { .. }
         )
+    }
+
+    /// Whether the program is being started for the first time, before clients can come.
+    pub(crate) fn is_first_start(&self) -> bool {
+        matches!(self, Self::Starting { run: Run { first: true, .. }, .. })
+    }
+
+    /// Whether processes of the program are being killed.
+    pub(crate) fn is_killing(&self) -> bool {
+        match self {
+            Self::Stopping(stopping) => stopping.killed,
+            Self::Retiring(retiring) => retiring.is_killed,
+            _ => false,
+        }
     }
 
     /// Whether it matters who listens.

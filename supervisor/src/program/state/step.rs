@@ -3,7 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Event, Left, Policy, Remaining, Run, State, Stopping, WrapMode};
+use super::on_demand::{attend, nobody_comes, retire};
+use super::{
+    Action, Event, KILL_TIMEOUT, Left, Next, Policy, Remaining, Run, Start, State, Stopping,
+    WrapMode,
+};
 use crate::exit::ExitStatus;
 
 /// A run this long was no failure, whatever it did (W7).
@@ -11,11 +15,6 @@ const LONG_RUN: Duration = Duration::from_secs(10);
 /// The first delay before a failing program is started again, and the longest (W7).
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// How long SIGKILL may take before those who survived it are named (W9).
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A state that follows, and what is to be done on the way.
-type Next = (State, Vec<Action>);
 
 /// What becomes of `state` when `event` happens at `now`, and what is to be done.
 pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) -> Next {
@@ -25,6 +24,11 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
         (State::Leaving, _) => leaving(event),
         (State::Draining { until, status, program }, _) => {
             draining(until, status, program, event, now, policy)
+        }
+        // Nobody has a session; who waits for the next instance is told to come again.
+        (State::Retiring(_), Event::Stop | Event::Drain) if !policy.drain_timeout.is_zero() => {
+            let (state, _) = stop(ExitStatus::SUCCESS, false, now, policy);
+            Some((state, vec![Action::DrainBridge, Action::Terminate]))
         }
         (_, Event::Stop | Event::Drain) if !policy.drain_timeout.is_zero() => {
             Some(drain(state, now, policy))
@@ -38,6 +42,9 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
         (_, Event::Stop | Event::Drain | Event::Interrupted(_) | Event::BridgeEnded(_)) => {
             over(state, event, now, policy)
         }
+        (_, Event::Demand(demand)) => attend(state, demand, now),
+        (State::Retiring(retiring), _) => Some(retiring.step(event, now)),
+        (_, Event::Deadline) if state.is_idle_too_long(now, policy) => retire(state, now, policy),
         (State::Starting { run, warned }, _) => starting(run, warned, event, now, policy),
         (State::Settling { run, until, warned }, _) => {
             settling(run, until, warned, event, now, policy)
@@ -45,12 +52,22 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
         (State::Listening { run } | State::Daemonized { run }, _) => {
             serving(state, run, event, now, policy)
         }
-        (State::Backoff { failures, .. }, Event::Deadline) => Some(start(failures, now)),
+        (State::Backoff { failures, is_wanted: true, .. }, Event::Deadline) => {
+            Some(State::start(failures, now))
+        }
+        (State::Backoff { failures, is_wanted: false, .. }, Event::Deadline) => {
+            Some(nobody_comes(failures))
+        }
         (State::Gone, Event::Listening) => {
-            let run = Run { started: now, first: false, failures: 0 };
+            // Whoever is there now is not known; the next to come and go tells.
+            let run =
+                Run { started: now, first: false, failures: 0, idle_since: None, is_wanted: true };
             Some((State::Daemonized { run }, vec![Action::Daemonized, Action::OpenBridge]))
         }
-        (State::Backoff { .. } | State::Gone | State::Finishing { .. }, _) => None,
+        (
+            State::Asleep { .. } | State::Backoff { .. } | State::Gone | State::Finishing { .. },
+            _,
+        ) => None,
     };
     next.unwrap_or((state, vec![]))
 }
@@ -60,13 +77,22 @@ pub(crate) fn ended_unheard(before: &State, event: Event, after: &State) -> bool
     matches!(before, State::Starting { .. } | State::Settling { .. })
         && matches!(event, Event::LeaderEnded { .. } | Event::TreeEmpty | Event::Deadline)
         && !after.awaits_listener()
+        // That is our doing.
+        && !matches!(after, State::Retiring(_))
 }
 
 /// Nobody has listened yet, and the leader runs.
 fn starting(run: Run, warned: bool, event: Event, now: Instant, policy: &Policy) -> Option<Next> {
     Some(match event {
         Event::SpawnFailed(status) if run.first => stop(status, false, now, policy),
-        Event::SpawnFailed(_) => back_off(run, now),
+        Event::SpawnFailed(_) => {
+            let (state, mut actions) = back_off(run, now);
+            // Whoever waits for it now has nothing to wait for.
+            if policy.start != Start::Now {
+                actions[0] = Action::FailClients;
+            }
+            (state, actions)
+        }
         Event::Listening => (State::Listening { run }, vec![Action::OpenBridge]),
         Event::Deadline if !warned => {
             (State::Starting { run, warned: true }, vec![Action::WarnSilent])
@@ -257,11 +283,6 @@ fn stop(status: ExitStatus, bridge_ended: bool, now: Instant, policy: &Policy) -
     (State::Stopping(stopping), actions)
 }
 
-fn start(failures: u32, now: Instant) -> Next {
-    let run = Run { started: now, first: false, failures };
-    (State::Starting { run, warned: false }, vec![Action::Spawn])
-}
-
 fn finish(status: ExitStatus, now: Instant, policy: &Policy) -> State {
     State::Finishing { until: now + policy.stop_timeout, status }
 }
@@ -282,7 +303,11 @@ fn daemonize(run: Run, now: Instant, policy: &Policy) -> Next {
 fn end_unheard(run: Run, status: ExitStatus, served: bool, now: Instant, policy: &Policy) -> Next {
     match policy.mode {
         WrapMode::Exit | WrapMode::Ignore => {
-            (finish(status, now, policy), vec![Action::WarnUnheard, Action::FinishBridge])
+            let mut actions = vec![Action::WarnUnheard, Action::FinishBridge];
+            if policy.start != Start::Now {
+                actions.insert(1, Action::FailClients);
+            }
+            (finish(status, now, policy), actions)
         }
         WrapMode::Respawn => start_again(run, served, now),
     }
@@ -301,9 +326,10 @@ fn start_again(run: Run, served: bool, now: Instant) -> Next {
     if !served && now - run.started < LONG_RUN {
         return back_off(run, now);
     }
-    let (state, mut actions) = start(0, now);
-    actions.insert(0, Action::PauseBridge);
-    (state, actions)
+    if !run.is_wanted {
+        return nobody_comes(0);
+    }
+    State::start(0, now)
 }
 
 fn back_off(run: Run, now: Instant) -> Next {
@@ -314,7 +340,7 @@ fn back_off(run: Run, now: Instant) -> Next {
     if run.failures == 0 || delay > self::delay(run.failures - 1) {
         actions.push(Action::WarnFast { delay });
     }
-    (State::Backoff { until: now + delay, failures }, actions)
+    (State::Backoff { until: now + delay, failures, is_wanted: run.is_wanted }, actions)
 }
 
 /// How long to wait after so many failures before the last one.

@@ -6,9 +6,10 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 const FAILED: ExitStatus = ExitStatus::FAILURE;
 
-fn policy(mode: WrapMode) -> Policy {
+pub(super) fn policy(mode: WrapMode) -> Policy {
     Policy {
         mode,
+        start: Start::Now,
         wrap_timeout: 30 * SECOND,
         stop_timeout: 10 * SECOND,
         drain_timeout: Duration::ZERO,
@@ -24,9 +25,10 @@ struct Life {
 impl Life {
     fn begin(mode: WrapMode) -> Self {
         let now = Instant::now();
-        let (state, actions) = State::begin(now);
+        let policy = policy(mode);
+        let (state, actions) = State::begin(now, &policy);
         assert_eq!(actions, [Action::Spawn]);
-        Self { state, now, policy: policy(mode) }
+        Self { state, now, policy }
     }
 
     fn on(&mut self, event: Event) -> Vec<Action> {
@@ -66,8 +68,8 @@ use Action::{
 };
 
 /// Every state, in which every event must have a meaning.
-fn every_state(now: Instant) -> Vec<(&'static str, State)> {
-    let run = Run { started: now, first: false, failures: 0 };
+pub(super) fn every_state(now: Instant) -> Vec<(&'static str, State)> {
+    let run = Run { started: now, first: false, failures: 0, idle_since: None, is_wanted: true };
     let until = now + SECOND;
     let stopping = |killed, tree_empty, bridge_ended| {
         let status = ExitStatus::SUCCESS;
@@ -81,7 +83,7 @@ fn every_state(now: Instant) -> Vec<(&'static str, State)> {
         ("listening", State::Listening { run }),
         ("settling", State::Settling { run, until, warned: true }),
         ("daemonized", State::Daemonized { run }),
-        ("backoff", State::Backoff { until, failures: 1 }),
+        ("backoff", State::Backoff { until, failures: 1, is_wanted: true }),
         ("gone", State::Gone),
         ("finishing", State::Finishing { until, status: FAILED }),
         ("draining leader", draining(Remaining::Leader)),
@@ -96,7 +98,7 @@ fn every_state(now: Instant) -> Vec<(&'static str, State)> {
     ]
 }
 
-fn every_event() -> Vec<(&'static str, Event)> {
+pub(super) fn every_event() -> Vec<(&'static str, Event)> {
     vec![
         ("spawn failed", Event::SpawnFailed(ExitStatus::NOT_FOUND)),
         ("listening", Event::Listening),
@@ -177,6 +179,16 @@ const RESPAWN: &str = "
     leaving         | . . . . . . . . . . . . ended . ended .
     ended           | . . . . . . . . . . . . . . . .";
 
+/// As the tables have it.
+pub(super) fn outcome(state: State, event: Event, now: Instant, policy: &Policy) -> &'static str {
+    let (next, actions) = step(state, event, now, policy);
+    match (next == state, actions.is_empty()) {
+        (true, true) => ".",
+        _ if next.name() == state.name() => "=",
+        _ => next.name(),
+    }
+}
+
 /// The whole table, mode by mode: a line a state, a column an event. `.` is "nothing changes and
 /// nothing is done"; `=` is "the same state, but something is done or noted".
 #[test]
@@ -195,12 +207,7 @@ fn every_state_and_event() {
             let events = every_event();
             assert_eq!(cells.len(), events.len(), "{name}");
             for (expected, (event_name, event)) in cells.into_iter().zip(events) {
-                let (next, actions) = step(state, event, now, &policy(mode));
-                let found = match (next == state, actions.is_empty()) {
-                    (true, true) => ".",
-                    _ if next.name() == state.name() => "=",
-                    _ => next.name(),
-                };
+                let found = outcome(state, event, now, &policy(mode));
                 assert_eq!(found, expected, "{mode:?}: {name} on {event_name}");
             }
         }
@@ -352,11 +359,11 @@ fn w7_the_delay_doubles_up_to_half_a_minute_and_is_forgotten_after_a_session() {
         let delay = Duration::from_millis(delay);
         assert_eq!(life.on(ended(FAILED, Left::Nobody)), [PauseBridge, WarnFast { delay }]);
         assert_eq!(life.due(), Some(life.now + delay));
-        assert_eq!(life.deadline(), [Spawn]);
+        assert_eq!(life.deadline(), [PauseBridge, Spawn]);
     }
     assert_eq!(life.on(ended(FAILED, Left::Nobody)), [PauseBridge], "said before");
     assert_eq!(life.due(), Some(life.now + LONGEST_DELAY));
-    assert_eq!(life.deadline(), [Spawn]);
+    assert_eq!(life.deadline(), [PauseBridge, Spawn]);
     assert_eq!(life.on(served(Left::Nobody)), [PauseBridge, Spawn]);
     let delay = Duration::from_millis(100);
     assert_eq!(

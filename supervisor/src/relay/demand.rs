@@ -1,0 +1,45 @@
+//! Who is there for the program (O1, O5). Knows the bridge's count of sessions, and what was told of it.
+
+use std::future::pending;
+
+use bridge::{Attendance, Counter, Demand};
+use tokio::sync::watch;
+
+/// What is known of who is there.
+#[derive(Debug)]
+pub(super) struct Visitors {
+    attendance: watch::Receiver<Attendance>,
+    told: Demand,
+}
+
+impl Visitors {
+    /// And what the bridge counts with.
+    pub(super) fn new() -> (Counter, Self) {
+        let (counter, attendance) = Counter::new();
+        (counter, Self { attendance, told: Demand::Nobody })
+    }
+
+    /// How many wait for a connection to the program.
+    pub(super) fn waiting(&self) -> usize {
+        self.attendance.borrow().waiting()
+    }
+
+    /// Whether the program is needed, if that is not what was told last.
+    pub(super) fn news(&mut self) -> Option<Demand> {
+        let demand = self.attendance.borrow_and_update().demand();
+        let told = std::mem::replace(&mut self.told, demand);
+        (demand != told).then_some(demand)
+    }
+
+    /// The same, waited for. Cancel-safe.
+    pub(super) async fn changed(&mut self) -> Demand {
+        loop {
+            if let Some(demand) = self.news() {
+                return demand;
+            }
+            if self.attendance.changed().await.is_err() {
+                pending::<()>().await;
+            }
+        }
+    }
+}
