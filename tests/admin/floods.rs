@@ -66,6 +66,9 @@ fn o3_a_thousand_connections_keep_nobody_out() {
     let (_service, websockify, port, admin) = echo_bridge("");
     let us = Process::find(websockify.pid()).unwrap();
     let mut client = Client::connect(port);
+    // Its connection to the target is there, too.
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
     let before = us.sockets().len();
     // Some have begun to speak, and some have had their answer and stay.
     let mut idle: Vec<_> = (0..1000).map(|_| connect(admin)).collect();
