@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::destination::Destination;
 use crate::login::Login;
@@ -30,6 +30,8 @@ pub(crate) struct Book {
     /// Whether a session has asked for a look since the last.
     is_look_wanted: AtomicBool,
     changed: Notify,
+    /// Told how many sessions there are. Whoever has had his 101 is counted already.
+    open: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -114,14 +116,22 @@ pub(crate) struct Session {
 }
 
 impl Book {
-    /// For as many sessions in all, each [called upon](Self::each) for its upkeep, or not.
+    /// One that tells nobody.
+    #[cfg(test)]
     pub(crate) fn new(limit: u64, has_upkeep: bool) -> Arc<Self> {
+        Self::telling(limit, has_upkeep, watch::Sender::default())
+    }
+
+    /// For as many sessions in all, each [called upon](Self::each) for its upkeep, or not. `open` is told how many
+    /// there are.
+    pub(crate) fn telling(limit: u64, has_upkeep: bool, open: watch::Sender<usize>) -> Arc<Self> {
         Arc::new(Self {
             limit,
             sessions: Mutex::default(),
             has_upkeep,
             is_look_wanted: AtomicBool::new(false),
             changed: Notify::new(),
+            open,
         })
     }
 
@@ -153,6 +163,8 @@ impl Book {
             task: AtomicWaker::new(),
         });
         sessions.open.insert(entry.id, Open { entry: Arc::clone(&entry), last_seen: None });
+        // Under the lock, as is each of these: in their order.
+        self.open.send_replace(sessions.open.len());
         drop(sessions);
         self.changed.notify_one();
         Some(Session { entry, book: Arc::clone(self) })
@@ -166,11 +178,6 @@ impl Book {
     /// Whether that is so.
     pub(crate) fn is_closed(&self) -> bool {
         self.sessions().is_closed
-    }
-
-    /// How many sessions there are now.
-    pub(crate) fn count(&self) -> usize {
-        self.sessions().open.len()
     }
 
     /// Whether the last session that there may be has begun.
@@ -303,7 +310,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.book.sessions().open.remove(&self.entry.id);
+        let mut sessions = self.book.sessions();
+        sessions.open.remove(&self.entry.id);
+        self.book.open.send_replace(sessions.open.len());
+        drop(sessions);
         self.book.changed.notify_one();
     }
 }
@@ -346,9 +356,9 @@ mod tests {
         let first = begin(&book).unwrap();
         book.close();
         assert!(begin(&book).is_none());
-        assert_eq!(book.count(), 1);
+        assert_eq!(*book.open.borrow(), 1);
         drop(first);
-        assert_eq!(book.count(), 0);
+        assert_eq!(*book.open.borrow(), 0);
     }
 
     #[tokio::test]

@@ -76,7 +76,8 @@ impl Bridge {
         let listeners = listeners.into_iter().map(Accepting::begin).collect::<Result<_, _>>();
         let recordings = config.record.clone().map(Recordings::new).transpose();
         let rounds = Rounds::new(config.upkeep);
-        let book = Book::new(if config.run_once { 1 } else { u64::MAX }, rounds.is_needed());
+        let limit = if config.run_once { 1 } else { u64::MAX };
+        let book = Book::telling(limit, rounds.is_needed(), config.open_sessions.clone());
         let (lookups, now) = (Lookups::new(), Instant::now());
         Ok(Self {
             listeners: listeners.map_err(Error::Listen)?,
@@ -114,7 +115,6 @@ impl Bridge {
         self.obey(*shutdown.borrow_and_update());
         loop {
             if self.listeners.is_empty() && self.connections.is_empty() {
-                self.tell_sessions();
                 return Ok(self.ending.unwrap_or(Outcome::Served));
             }
             let book = Arc::clone(&self.shared.book);
@@ -190,14 +190,7 @@ impl Bridge {
         (self.timeout, self.idle, self.rested) = (None, None, None);
     }
 
-    fn tell_sessions(&self) {
-        let open = self.shared.book.count();
-        let told = &self.shared.config.open_sessions;
-        told.send_if_modified(|before| std::mem::replace(before, open) != open);
-    }
-
     fn count_sessions(&mut self) {
-        self.tell_sessions();
         if self.ending.is_some() {
             return;
         }
