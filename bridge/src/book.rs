@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::demand::Counter;
 use crate::destination::Destination;
@@ -38,6 +38,8 @@ pub(crate) struct Book {
     changed: Notify,
     /// What is counted besides.
     pub(crate) metrics: Metrics,
+    /// Told how many sessions there are. Whoever has had his 101 is counted already.
+    open: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -139,8 +141,15 @@ pub(crate) struct Session {
 }
 
 impl Book {
-    /// For as many sessions in all, each [called upon](Self::each) for its upkeep, or not.
+    /// One that tells nobody.
+    #[cfg(test)]
     pub(crate) fn new(limit: u64, has_upkeep: bool) -> Arc<Self> {
+        Self::telling(limit, has_upkeep, watch::Sender::default())
+    }
+
+    /// For as many sessions in all, each [called upon](Self::each) for its upkeep, or not. `open` is told how many
+    /// there are.
+    pub(crate) fn telling(limit: u64, has_upkeep: bool, open: watch::Sender<usize>) -> Arc<Self> {
         Arc::new(Self {
             limit,
             sessions: Mutex::default(),
@@ -148,6 +157,7 @@ impl Book {
             is_look_wanted: AtomicBool::new(false),
             changed: Notify::new(),
             metrics: Metrics::default(),
+            open,
         })
     }
 
@@ -183,6 +193,8 @@ impl Book {
             task: AtomicWaker::new(),
         });
         sessions.open.insert(entry.id, Open { entry: Arc::clone(&entry), last_seen: None });
+        // Under the lock, as is each of these: in their order.
+        self.open.send_replace(sessions.open.len());
         drop(sessions);
         self.changed.notify_one();
         entry.destination.visitors().into_iter().for_each(Counter::begin);
@@ -197,11 +209,6 @@ impl Book {
     /// Whether that is so.
     pub(crate) fn is_closed(&self) -> bool {
         self.sessions().is_closed
-    }
-
-    /// How many sessions there are now.
-    pub(crate) fn count(&self) -> usize {
-        self.sessions().open.len()
     }
 
     /// Whether the last session that there may be has begun.
@@ -389,6 +396,7 @@ impl Drop for Session {
         sessions.received += self.entry.received();
         sessions.sent += self.entry.sent();
         self.book.metrics.ended(self.entry.ended.load(Ordering::Relaxed));
+        self.book.open.send_replace(sessions.open.len());
         drop(sessions);
         self.book.changed.notify_one();
         self.entry.destination.visitors().into_iter().for_each(Counter::end);
@@ -433,9 +441,9 @@ mod tests {
         let first = begin(&book).unwrap();
         book.close();
         assert!(begin(&book).is_none());
-        assert_eq!(book.count(), 1);
+        assert_eq!(*book.open.borrow(), 1);
         drop(first);
-        assert_eq!(book.count(), 0);
+        assert_eq!(*book.open.borrow(), 0);
     }
 
     #[test]

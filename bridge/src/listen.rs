@@ -78,7 +78,8 @@ impl Bridge {
         let rounds = Rounds::new(config.upkeep);
         // Sessions listen for what somebody else may call them to do, where there is somebody.
         let are_called = rounds.is_needed() || config.observer.is_some();
-        let book = Book::new(if config.run_once { 1 } else { u64::MAX }, are_called);
+        let limit = if config.run_once { 1 } else { u64::MAX };
+        let book = Book::telling(limit, are_called, config.open_sessions.clone());
         if let Some(observer) = &config.observer {
             observer.observe(&book);
         }
@@ -119,7 +120,6 @@ impl Bridge {
         self.obey(*shutdown.borrow_and_update());
         loop {
             if self.listeners.is_empty() && self.connections.is_empty() {
-                self.tell_sessions();
                 return Ok(self.ending.unwrap_or(Outcome::Served));
             }
             let book = Arc::clone(&self.shared.book);
@@ -198,14 +198,7 @@ impl Bridge {
         (self.timeout, self.idle, self.rested) = (None, None, None);
     }
 
-    fn tell_sessions(&self) {
-        let open = self.shared.book.count();
-        let told = &self.shared.config.open_sessions;
-        told.send_if_modified(|before| std::mem::replace(before, open) != open);
-    }
-
     fn count_sessions(&mut self) {
-        self.tell_sessions();
         if self.ending.is_some() {
             return;
         }
