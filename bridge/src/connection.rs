@@ -36,6 +36,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Whom a session is with, and what is kept of the handshake.
+    fn client(&self, Upgraded { ticket, stream, upgrade }: Upgraded) -> Client {
+        self.book.metrics.shook_hands(upgrade.version);
+        let (codec, session) = (upgrade.codec(), ticket.session());
+        session.entry.note_asked(upgrade.version, &redact::path(&upgrade.path));
+        let tap = self.tap(session.entry.id, codec.encoding());
+        Client::new(stream, codec, tap, session)
+    }
+
     /// What watches a session, if anything does.
     fn tap(&self, session: u64, encoding: Encoding) -> Option<Box<Tap>> {
         let recorder = self.recordings.as_ref().map(|all| all.begin(session, encoding));
@@ -51,23 +60,18 @@ pub(crate) async fn attend(
     mut shutdown: ShutdownWatch,
 ) {
     // A session lives long and its handshake does not: what that needs is freed here.
-    let Upgraded { ticket, stream, upgrade } = {
+    let mut client = {
         let mut route = peer.route();
         let received = receive(io, peer, &mut route, Arc::clone(&shared), shutdown.clone());
         match Box::pin(received).await {
-            Ok(upgraded) => upgraded,
+            Ok(upgraded) => shared.client(upgraded),
             Err(why) => {
                 shared.book.metrics.no_session(&why);
                 return unadmitted::ended(&route, &why);
             }
         }
     };
-    shared.book.metrics.shook_hands(upgrade.version);
-    let (codec, mut account, session) = (upgrade.codec(), Account::default(), ticket.session());
-    session.entry.note_asked(upgrade.version, &redact::path(&upgrade.path));
-    drop(upgrade);
-    let tap = shared.tap(session.entry.id, codec.encoding());
-    let mut client = Client::new(stream, codec, tap, session);
+    let mut account = Account::default();
     let Shared { outbound, turns, .. } = &*shared;
     session::bridge(&mut client, &mut account, outbound, turns, &mut shutdown).await;
     let (code, reason) = client.ending();
