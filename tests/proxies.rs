@@ -36,14 +36,23 @@ impl Drop for Proxy {
 
 /// An nginx that passes everything on to `to`, with these directives; and its port.
 fn nginx(directory: &Path, to: u16, directives: &str) -> (Proxy, u16) {
-    let (port, at) = (free_port(), directory.display());
+    let port = free_port();
+    let server = format!(
+        "server {{ listen 127.0.0.1:{port};\n\
+         location / {{ proxy_pass http://127.0.0.1:{to};\n{directives} }} }}\n"
+    );
+    (nginx_of(directory, port, &server), port)
+}
+
+/// An nginx with this in its block `http`, which has it listen on `port`.
+pub(crate) fn nginx_of(directory: &Path, port: u16, http: &str) -> Proxy {
+    let at = directory.display();
     let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"));
     let text = format!(
         "daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log {at}/error;\n\
-         events {{ worker_connections 64; }}\n\
-         http {{ access_log off;\n{}server {{ listen 127.0.0.1:{port};\n\
-         location / {{ proxy_pass http://127.0.0.1:{to};\n{directives} }} }} }}\n",
+         events {{ worker_connections 256; }}\n\
+         http {{ access_log off;\n{}{http} }}\n",
         paths.concat()
     );
     let configuration = directory.join("nginx.conf");
@@ -52,7 +61,7 @@ fn nginx(directory: &Path, to: u16, directives: &str) -> (Proxy, u16) {
     command.arg("-e").arg(directory.join("error")).arg("-c").arg(&configuration);
     let proxy = Proxy::start(&mut command);
     wait_until("nginx listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    (proxy, port)
+    proxy
 }
 
 fn websockify(options: &str) -> (Websockify, u16) {

@@ -10,7 +10,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::{LONG, assert_echoes};
-use crate::proxies::Proxy;
+use crate::proxies::{Proxy, nginx_of};
 use crate::support::{Client, Service, Websockify, echo, free_port, needs, wait_until};
 use nix::sys::signal::Signal;
 
@@ -114,28 +114,16 @@ fn o1_behind_haproxy_nobody_notices() {
 }
 
 fn nginx(directory: &Path, [one, other]: [u16; 2]) -> (Proxy, u16) {
-    let (port, at) = (free_port(), directory.display());
-    let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"));
-    let text = format!(
-        "daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log {at}/error;\n\
-         events {{ worker_connections 256; }}\n\
-         http {{ access_log off;\n{}\
-         upstream bridges {{ server 127.0.0.1:{one}; server 127.0.0.1:{other}; }}\n\
+    let port = free_port();
+    let http = format!(
+        "upstream bridges {{ server 127.0.0.1:{one}; server 127.0.0.1:{other}; }}\n\
          server {{ listen 127.0.0.1:{port};\n\
          location / {{ proxy_pass http://bridges;\n\
          proxy_http_version 1.1;\nproxy_read_timeout 1h;\n\
          proxy_set_header Upgrade $http_upgrade;\nproxy_set_header Connection upgrade;\n\
-         proxy_next_upstream error timeout http_503; }} }} }}\n",
-        paths.concat()
+         proxy_next_upstream error timeout http_503; }} }}\n"
     );
-    let configuration = directory.join("nginx.conf");
-    fs::write(&configuration, text).unwrap();
-    let mut command = Command::new("nginx");
-    command.arg("-e").arg(directory.join("error")).arg("-c").arg(&configuration);
-    let proxy = Proxy::start(&mut command);
-    wait_until("nginx listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    (proxy, port)
+    (nginx_of(directory, port, &http), port)
 }
 
 #[test]

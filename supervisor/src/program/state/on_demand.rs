@@ -36,14 +36,8 @@ impl State {
     }
 
     /// The instance that runs.
-    fn run(&self) -> Option<&Run> {
-        match self {
-            Self::Starting { run, .. }
-            | Self::Listening { run }
-            | Self::Settling { run, .. }
-            | Self::Daemonized { run } => Some(run),
-            _ => None,
-        }
+    fn run(mut self) -> Option<Run> {
+        self.run_mut().copied()
     }
 
     fn run_mut(&mut self) -> Option<&mut Run> {

@@ -16,38 +16,43 @@ pub(super) fn policy(mode: WrapMode) -> Policy {
     }
 }
 
-struct Life {
-    state: State,
-    now: Instant,
+pub(super) struct Life {
+    pub(super) state: State,
+    pub(super) now: Instant,
     policy: Policy,
 }
 
 impl Life {
     fn begin(mode: WrapMode) -> Self {
-        let now = Instant::now();
-        let policy = policy(mode);
-        let (state, actions) = State::begin(now, &policy);
+        let (life, actions) = Self::of(policy(mode));
         assert_eq!(actions, [Action::Spawn]);
-        Self { state, now, policy }
+        life
     }
 
-    fn on(&mut self, event: Event) -> Vec<Action> {
+    /// A life under this policy, and what is to be done at its beginning.
+    pub(super) fn of(policy: Policy) -> (Self, Vec<Action>) {
+        let now = Instant::now();
+        let (state, actions) = State::begin(now, &policy);
+        (Self { state, now, policy }, actions)
+    }
+
+    pub(super) fn on(&mut self, event: Event) -> Vec<Action> {
         let (state, actions) = step(self.state, event, self.now, &self.policy);
         self.state = state;
         actions
     }
 
-    fn after(&mut self, time: Duration, event: Event) -> Vec<Action> {
+    pub(super) fn after(&mut self, time: Duration, event: Event) -> Vec<Action> {
         self.now += time;
         self.on(event)
     }
 
-    fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         self.state.deadline(&self.policy)
     }
 
     /// Goes to the deadline that the state has set.
-    fn deadline(&mut self) -> Vec<Action> {
+    pub(super) fn deadline(&mut self) -> Vec<Action> {
         self.now = self.due().expect("a deadline");
         self.on(Event::Deadline)
     }

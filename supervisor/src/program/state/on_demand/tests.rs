@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::tests::{every_event, every_state, outcome, policy};
+use super::super::tests::{Life, every_event, every_state, outcome, policy};
 use super::super::{Left, WrapMode, ended_unheard, step};
 use super::*;
 use crate::exit::ExitStatus;
@@ -137,40 +137,16 @@ fn o5_nobody_is_asked_who_listens_where_no_program_is_to_serve() {
     }
 }
 
-struct Life {
-    state: State,
-    now: Instant,
-    policy: Policy,
-}
-
 impl Life {
-    fn begin(policy: Policy) -> Self {
-        let now = Instant::now();
-        let (state, actions) = State::begin(now, &policy);
+    fn asleep(policy: Policy) -> Self {
+        let (life, actions) = Self::of(policy);
         assert_eq!(actions, [AcceptClients]);
-        assert!(state.is_asleep());
-        Self { state, now, policy }
+        assert!(life.state.is_asleep());
+        life
     }
 
-    fn on(&mut self, event: Event) -> Vec<Action> {
-        let (state, actions) = step(self.state, event, self.now, &self.policy);
-        self.state = state;
-        actions
-    }
-
-    fn after(&mut self, time: Duration, event: Event) -> Vec<Action> {
-        self.now += time;
-        self.on(event)
-    }
-
-    fn due(&self) -> Option<Duration> {
-        self.state.deadline(&self.policy).map(|due| due - self.now)
-    }
-
-    /// Goes to the deadline that the state has set.
-    fn deadline(&mut self) -> Vec<Action> {
-        self.now += self.due().expect("a deadline");
-        self.on(Event::Deadline)
+    fn due_in(&self) -> Option<Duration> {
+        self.due().map(|due| due - self.now)
     }
 
     fn ended(&mut self, served: bool) -> Vec<Action> {
@@ -182,17 +158,17 @@ impl Life {
 #[test]
 fn o5_it_is_started_for_the_first_and_ended_after_the_last_in_every_mode() {
     for mode in MODES {
-        let mut life = Life::begin(for_a_minute(mode));
+        let mut life = Life::asleep(for_a_minute(mode));
         for _ in 0..3 {
-            assert_eq!(life.due(), None);
+            assert_eq!(life.due_in(), None);
             assert_eq!(life.on(WANTED), [PauseBridge, Spawn]);
             assert_eq!(life.on(Event::Listening), [OpenBridge]);
-            assert_eq!(life.due(), None);
+            assert_eq!(life.due_in(), None);
             life.on(IDLE);
             assert_eq!(life.after(59 * SECOND, WANTED), []);
-            assert_eq!(life.due(), None);
+            assert_eq!(life.due_in(), None);
             life.on(IDLE);
-            assert_eq!(life.due(), Some(60 * SECOND));
+            assert_eq!(life.due_in(), Some(60 * SECOND));
             assert_eq!(life.deadline(), [PauseBridge, TellIdle, Terminate]);
             // An end that is our doing is no exit.
             assert_eq!(life.ended(true), []);
@@ -204,16 +180,16 @@ fn o5_it_is_started_for_the_first_and_ended_after_the_last_in_every_mode() {
 
 #[test]
 fn o5_without_a_time_it_is_never_ended() {
-    let mut life = Life::begin(on_demand(WrapMode::Exit, None));
+    let mut life = Life::asleep(on_demand(WrapMode::Exit, None));
     life.on(WANTED);
     life.on(Event::Listening);
     life.on(IDLE);
-    assert_eq!(life.due(), None);
+    assert_eq!(life.due_in(), None);
 }
 
 #[test]
 fn o5_who_comes_while_it_is_ended_gets_the_next_instance() {
-    let mut life = Life::begin(for_a_minute(WrapMode::Exit));
+    let mut life = Life::asleep(for_a_minute(WrapMode::Exit));
     for is_killed in [false, true] {
         life.on(WANTED);
         life.on(Event::Listening);
@@ -221,9 +197,9 @@ fn o5_who_comes_while_it_is_ended_gets_the_next_instance() {
         life.deadline();
         assert_eq!(life.on(WANTED), []);
         if is_killed {
-            assert_eq!(life.due(), Some(10 * SECOND));
+            assert_eq!(life.due_in(), Some(10 * SECOND));
             assert_eq!(life.deadline(), [Kill]);
-            assert_eq!(life.due(), Some(5 * SECOND));
+            assert_eq!(life.due_in(), Some(5 * SECOND));
             assert_eq!(life.deadline(), [NameSurvivors, PauseBridge, Spawn]);
         } else {
             assert_eq!(life.on(Event::TreeEmpty), [PauseBridge, Spawn]);
@@ -241,12 +217,12 @@ fn o5_who_comes_while_it_is_ended_gets_the_next_instance() {
 
 #[test]
 fn o5_who_leaves_before_it_listens_leaves_an_idle_program() {
-    let mut life = Life::begin(on_demand(WrapMode::Exit, Some(3 * SECOND)));
+    let mut life = Life::asleep(on_demand(WrapMode::Exit, Some(3 * SECOND)));
     life.on(WANTED);
     life.on(IDLE);
-    assert_eq!(life.due(), Some(3 * SECOND));
+    assert_eq!(life.due_in(), Some(3 * SECOND));
     assert_eq!(life.after(SECOND, Event::Listening), [OpenBridge]);
-    assert_eq!(life.due(), Some(2 * SECOND));
+    assert_eq!(life.due_in(), Some(2 * SECOND));
     life.deadline();
     life.on(Event::TreeEmpty);
     // One that never listens is ended too, and is warned of before, if there is time.
@@ -258,7 +234,7 @@ fn o5_who_leaves_before_it_listens_leaves_an_idle_program() {
 
 #[test]
 fn o5_under_respawn_it_is_started_again_only_if_somebody_is_there() {
-    let mut life = Life::begin(for_a_minute(WrapMode::Respawn));
+    let mut life = Life::asleep(for_a_minute(WrapMode::Respawn));
     life.on(WANTED);
     life.on(Event::Listening);
     assert_eq!(life.ended(true), [PauseBridge, Spawn]);
@@ -275,7 +251,7 @@ fn o5_under_respawn_it_is_started_again_only_if_somebody_is_there() {
 
 #[test]
 fn o5_w7_failures_are_counted_while_nobody_is_there() {
-    let mut life = Life::begin(for_a_minute(WrapMode::Respawn));
+    let mut life = Life::asleep(for_a_minute(WrapMode::Respawn));
     for delay in [100, 200, 400] {
         let delay = Duration::from_millis(delay);
         assert_eq!(life.on(WANTED), [PauseBridge, Spawn]);
@@ -289,14 +265,14 @@ fn o5_w7_failures_are_counted_while_nobody_is_there() {
     life.ended(false);
     // Whoever comes during the delay waits for its end.
     assert_eq!(life.on(WANTED), []);
-    assert_eq!(life.due(), Some(Duration::from_millis(800)));
+    assert_eq!(life.due_in(), Some(Duration::from_millis(800)));
     assert_eq!(life.deadline(), [PauseBridge, Spawn]);
 }
 
 #[test]
 fn o5_who_waits_for_a_program_that_cannot_be_started_is_told_in_every_mode() {
     for mode in MODES {
-        let mut life = Life::begin(for_a_minute(mode));
+        let mut life = Life::asleep(for_a_minute(mode));
         life.on(WANTED);
         let failed = Event::SpawnFailed(ExitStatus::NOT_FOUND);
         let delay = Duration::from_millis(100);
@@ -310,7 +286,7 @@ fn o5_who_waits_for_a_program_that_cannot_be_started_is_told_in_every_mode() {
 #[test]
 fn o5_w6_an_end_of_its_own_is_what_the_mode_makes_of_it() {
     let life = |mode| {
-        let mut life = Life::begin(for_a_minute(mode));
+        let mut life = Life::asleep(for_a_minute(mode));
         life.on(WANTED);
         life
     };
@@ -330,7 +306,7 @@ fn o5_w6_an_end_of_its_own_is_what_the_mode_makes_of_it() {
 
 #[test]
 fn o5_w9_a_stop_needs_no_program() {
-    let mut life = Life::begin(for_a_minute(WrapMode::Exit));
+    let mut life = Life::asleep(for_a_minute(WrapMode::Exit));
     assert_eq!(life.on(Event::Stop), [StopBridge, Terminate]);
     life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
     life.on(Event::TreeEmpty);
@@ -344,7 +320,7 @@ fn o5_o1_a_drain_starts_nobody_and_takes_nobody_his_program() {
         let [_, (_, policy)] = with_a_drain_and_without(mode);
         let bridge_ended = Event::BridgeEnded(ExitStatus::SUCCESS);
         // Asleep: there is nothing to drain.
-        let mut life = Life::begin(policy);
+        let mut life = Life::asleep(policy);
         assert_eq!(life.on(Event::Stop), [DrainBridge], "{mode:?}");
         assert_eq!(life.on(WANTED), [], "who came just then");
         assert_eq!(life.on(bridge_ended), [Terminate]);
@@ -352,27 +328,27 @@ fn o5_o1_a_drain_starts_nobody_and_takes_nobody_his_program() {
         assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS }, "{mode:?}");
 
         // With sessions, which last longer than it may be idle.
-        let mut life = Life::begin(policy);
+        let mut life = Life::asleep(policy);
         life.on(WANTED);
         life.on(Event::Listening);
         life.on(SERVED);
         assert_eq!(life.on(Event::Drain), [DrainBridge], "{mode:?}");
-        assert_eq!(life.due(), Some(600 * SECOND));
+        assert_eq!(life.due_in(), Some(600 * SECOND));
         assert_eq!(life.on(IDLE), []);
-        assert_eq!(life.due(), Some(600 * SECOND), "it is not stopped for that it is idle, too");
+        assert_eq!(life.due_in(), Some(600 * SECOND), "it is not stopped for that it is idle, too");
         assert_eq!(life.on(bridge_ended), [Terminate]);
 
         // With a session that has left before.
-        let mut life = Life::begin(policy);
+        let mut life = Life::asleep(policy);
         life.on(WANTED);
         life.on(Event::Listening);
         life.on(IDLE);
         assert_eq!(life.on(Event::Drain), [DrainBridge]);
-        assert_eq!(life.due(), Some(600 * SECOND));
+        assert_eq!(life.due_in(), Some(600 * SECOND));
 
         // It is being stopped: nobody has a session, and it is not left running.
         for is_wanted in [false, true] {
-            let mut life = Life::begin(policy);
+            let mut life = Life::asleep(policy);
             life.on(WANTED);
             if mode != WrapMode::Exit {
                 let (status, left) = (ExitStatus::SUCCESS, Left::Idle);
@@ -385,7 +361,7 @@ fn o5_o1_a_drain_starts_nobody_and_takes_nobody_his_program() {
                 life.on(WANTED);
             }
             assert_eq!(life.on(Event::Stop), [DrainBridge, Terminate]);
-            assert_eq!(life.due(), Some(10 * SECOND), "as without a drain");
+            assert_eq!(life.due_in(), Some(10 * SECOND), "as without a drain");
             assert_eq!(life.on(Event::TreeEmpty), []);
             life.on(bridge_ended);
             assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS });
