@@ -22,7 +22,7 @@ use crate::metrics::{Counts, Metrics};
 use crate::peer::Peer;
 use crate::unreachable::Unreachable;
 
-/// The code of a session that has ended without one, by a panic of ours (RFC 6455, section 7.1.5).
+/// The code of a session that has ended without one, cut off or by a panic of ours (RFC 6455, section 7.1.5).
 const ABNORMAL: u16 = 1006;
 
 /// The sessions of one bridge.

@@ -36,6 +36,9 @@ const REST: Duration = Duration::from_millis(100);
 /// How often sessions in which a peer takes nothing look after themselves.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// How long connections that were accepted before a [drain](Shutdown::Drain) have to ask for what they are refused.
+const LATE: Duration = Duration::from_secs(5);
+
 /// When sessions that were told to close are cut off: theirs is a matter of two seconds.
 const CUT_OFF: Duration = Duration::from_secs(5);
 
@@ -61,6 +64,8 @@ pub(crate) struct Bridge {
     /// Whether it was said that as many connections are open as may be.
     is_full: bool,
     cut_off: Option<Instant>,
+    /// When a drain refuses whoever has not asked yet without a word.
+    late: Option<Instant>,
     /// When sessions look after themselves next, if one has asked for it.
     next_look: Option<Instant>,
     rounds: Rounds,
@@ -96,6 +101,7 @@ impl Bridge {
             is_exhausted: false,
             is_full: false,
             cut_off: None,
+            late: None,
             next_look: None,
             rounds,
             shared: Arc::new(Shared {
@@ -156,7 +162,8 @@ impl Bridge {
 
     /// The next point in time at which there is something to do.
     fn deadline(&self) -> Option<Instant> {
-        [self.timeout, self.idle, self.rested, self.cut_off, self.next_look, self.rounds.next()]
+        let next_round = self.rounds.next();
+        [self.timeout, self.idle, self.rested, self.cut_off, self.late, self.next_look, next_round]
             .into_iter()
             .flatten()
             .min()
@@ -164,7 +171,7 @@ impl Bridge {
 
     fn obey(&mut self, shutdown: Shutdown) {
         match shutdown {
-            Shutdown::Run => {}
+            Shutdown::Run | Shutdown::Late => {}
             // Our own, of a limit that has run out.
             Shutdown::NoMore if self.ending.is_some() => {}
             Shutdown::Drain => self.drain(),
@@ -181,6 +188,7 @@ impl Bridge {
         self.shared.book.close();
         let listeners = std::mem::take(&mut self.listeners);
         self.stop_accepting(Outcome::Shutdown);
+        self.late = Some(Instant::now() + LATE);
         for (io, address) in listeners.into_iter().flat_map(Accepting::close) {
             self.attend(io, address);
         }
@@ -189,7 +197,11 @@ impl Bridge {
     /// A limit of the configuration has run out.
     fn end(&mut self, outcome: Outcome) {
         self.stop_accepting(outcome);
-        self.shutdown.send_modify(|given| *given = Shutdown::NoMore.max(*given));
+        self.tell(Shutdown::NoMore);
+    }
+
+    fn tell(&self, shutdown: Shutdown) {
+        self.shutdown.send_modify(|given| *given = shutdown.max(*given));
     }
 
     fn stop_accepting(&mut self, outcome: Outcome) {
@@ -225,6 +237,10 @@ impl Bridge {
             self.cut_off = None;
             warn!(connections = self.connections.len(), "cutting off what has not closed in time");
             self.connections.abort_all();
+        }
+        if is_due(self.late) {
+            self.late = None;
+            self.tell(Shutdown::Late);
         }
         if is_due(self.next_look) {
             self.next_look = None;

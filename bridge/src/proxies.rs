@@ -29,7 +29,8 @@ pub struct Proxies {
 /// How a proxy says whose a connection or a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Word {
-    /// In each request, by `Forwarded` or `X-Forwarded-For`; one that does not is the proxy's own.
+    /// In each request, by `Forwarded` or `X-Forwarded-For`; one that does not is taken for the
+    /// proxy's own, where that gives it no rights.
     #[default]
     Headers,
     /// Before each connection, by a PROXY header; headers of requests mean nothing.

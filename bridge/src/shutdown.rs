@@ -3,14 +3,7 @@
 //! Each connection watches what the supervisor says, and does not hear it from the accept loop: a target
 //! that is stopped in the same breath could be noticed first, and make another close code of it.
 
-use std::time::Duration;
-
 use tokio::sync::watch;
-use tokio::time::timeout;
-
-/// How long a connection that was accepted before a [drain](Shutdown::Drain) may take to ask for what it is
-/// refused.
-const LATE: Duration = Duration::from_secs(5);
 
 /// How a bridge is told to end. Each value includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +17,8 @@ pub enum Shutdown {
     /// are told to come again (1012); the sessions come to their end. Of a listening socket that is ours alone
     /// nobody is left in the queue.
     Drain,
+    /// The same, when those who had connected have had their time to ask: the bridge's own word.
+    Late,
     /// The program has ended: close the held clients (1011), and let the sessions come to their end.
     Finish,
     /// Close every session (1001).
@@ -40,13 +35,15 @@ impl ShutdownWatch {
         *self.0.borrow() >= shutdown
     }
 
+    /// Whether whoever has connected may still ask, and be answered.
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.0.borrow() == Shutdown::Drain
+    }
+
     /// Waits until whoever has no session is not to be answered any more. That is at once, but in a drain, which
     /// refuses nobody without a word.
     pub(crate) async fn turned_away(&mut self) {
-        self.at_least(Shutdown::NoMore).await;
-        if !self.has_reached(Shutdown::Finish) && self.has_reached(Shutdown::Drain) {
-            let _ = timeout(LATE, self.at_least(Shutdown::Finish)).await;
-        }
+        let _ = self.0.wait_for(|told| !matches!(told, Shutdown::Run | Shutdown::Drain)).await;
     }
 
     /// Waits until it is. When nobody is left to tell it, it is told everything.

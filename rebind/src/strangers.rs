@@ -47,11 +47,17 @@ impl Strangers {
             return Some(sys::EINTR);
         }
         let left = match self.left {
-            None => sys::waiting(self.listener).unwrap_or(ANY_QUEUE),
+            None => self.waiting(),
             Some(0) => return Some(if is_nonblocking { sys::EAGAIN } else { sys::EINTR }),
             Some(left) => left - 1,
         };
         self.left = Some(left);
         None
+    }
+
+    /// How many wait. A kernel that fills in nothing (gVisor) says that nobody does, though somebody is there.
+    fn waiting(&self) -> u32 {
+        let is_said = |waiting: &u32| *waiting > 0 || !sys::is_readable(self.listener);
+        sys::waiting(self.listener).filter(is_said).unwrap_or(ANY_QUEUE)
     }
 }

@@ -137,11 +137,12 @@ impl Server {
         let mut connections = Connections::default();
         let mut is_exhausted = false;
         loop {
-            let has_room = connections.has_room(CONNECTIONS_MAX);
             let accepted = tokio::select! {
                 () = connections.ended() => continue,
-                accepted = self.endpoint.accept(), if has_room => accepted,
+                accepted = self.endpoint.accept() => accepted,
             };
+            // Those before it may be answered only now that they have been polled.
+            connections.room(CONNECTIONS_MAX).await;
             let office = Arc::clone(&self.office);
             match accepted {
                 Ok(Accepted::Tcp(io, address)) => {

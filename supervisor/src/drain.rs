@@ -57,15 +57,6 @@ impl Drain {
         self.time
     }
 
-    /// Whether we drain now.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for whoever must not begin anything else then")
-    )]
-    pub(crate) fn is_under_way(&self) -> bool {
-        self.course.is_some()
-    }
-
     /// When it must be over, if it has begun.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.course.as_ref().map(|course| course.until)
@@ -206,7 +197,7 @@ mod tests {
         let sessions = drain.count();
         sessions.send_replace(3);
         drain.begin(Instant::now() + drain.time(), 1, &mut progress);
-        assert!(drain.is_under_way());
+        assert!(drain.until().is_some());
         for (open, ago, is_news) in
             [(3, EVERY, true), (3, EVERY / 2, false), (2, SOON, true), (2, Duration::ZERO, false)]
         {
@@ -218,6 +209,6 @@ mod tests {
             assert_eq!(news.is_ok(), is_news, "{open} sessions, told {ago:?} ago");
         }
         drain.end(Duration::ZERO, &mut progress);
-        assert!(!drain.is_under_way());
+        assert!(drain.until().is_none());
     }
 }

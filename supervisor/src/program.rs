@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use crate::admin::Deed;
+use crate::admin::{Deed, ProgramEnd};
 use crate::clock::until;
 use crate::config::ProgramSpec;
 use crate::exit::{ExitStatus, Failure};
@@ -134,6 +134,9 @@ impl Supervisor<'_, '_> {
         let is_draining = |state| matches!(state, State::Draining { .. });
         if is_draining(before) && !is_draining(next) {
             self.host.drain.end(self.spec.policy.stop_timeout, self.host.progress);
+        }
+        if matches!((before, next), (State::Daemonized { .. }, State::Retiring(_))) {
+            self.host.admin.standing.program_ended(ProgramEnd::Daemon);
         }
         if !next.has_instance() {
             self.host.admin.standing.program_is_over();

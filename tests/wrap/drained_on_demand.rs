@@ -84,7 +84,7 @@ fn o5_o1_its_sessions_go_on_and_it_with_them_and_it_is_not_started_again() {
 #[test]
 fn o5_o1_o3_who_waits_for_the_next_instance_is_told_to_come_again() {
     for mode in MODES {
-        let options = format!("--stop-idle=0.2 --stop-timeout=4 --wrap-mode={mode}");
+        let options = format!("--stop-idle=0.2 --stop-timeout=10 --wrap-mode={mode}");
         let (mut websockify, port, admin) = start(&options, "ignore-term serve");
         let mut first = Client::connect(port);
         first.read_line();

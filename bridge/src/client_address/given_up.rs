@@ -3,7 +3,8 @@
 //!
 //! A connection that is reset while it waits to be accepted is not known to the kernel by its addresses from then on, and
 //! the program is given it yet. But the kernel says how many wait. So it is over for certain if the kernel does not know
-//! it, or knows that it was accepted, and nobody waits at that port after that.
+//! it, or knows that it was accepted, and nobody waits at that port after that; and a program that has just been given it
+//! has had the time between two looks to read its row. Must not know the table.
 
 use std::mem::{replace, take};
 use std::net::SocketAddr;
@@ -32,6 +33,8 @@ pub(super) struct Last {
     pub(super) ours: SocketAddr,
     pub(super) to: SocketAddr,
     pub(super) over: Instant,
+    /// Whether it was over for certain at the look before.
+    pub(super) was_found_over: bool,
 }
 
 impl GivenUp {
@@ -49,7 +52,7 @@ impl GivenUp {
         !list.is_looked_after
     }
 
-    /// Takes those out that are over for certain.
+    /// Takes those out that are over for certain, and were so at the look before.
     pub(super) async fn take_over(&self, kernel: &Kernel) -> Vec<Last> {
         let mut rows = take(&mut self.list().rows);
         let mut ports: Vec<u16> = rows.iter().map(|last| last.to.port()).collect();
@@ -59,8 +62,14 @@ impl GivenUp {
         for port in ports {
             let (of_port, others) = rows.into_iter().partition(|last| last.to.port() == port);
             let (those, left) = sort(kernel, port, of_port).await;
-            self.list().rows.extend(left);
-            (rows, over) = (others, [over, those].concat());
+            let (again, first): (Vec<_>, Vec<_>) =
+                those.into_iter().partition(|last| last.was_found_over);
+            let found = |is_over| move |last| Last { was_found_over: is_over, ..last };
+            let mut list = self.list();
+            list.rows.extend(left.into_iter().map(found(false)));
+            list.rows.extend(first.into_iter().map(found(true)));
+            drop(list);
+            (rows, over) = (others, [over, again].concat());
         }
         over
     }

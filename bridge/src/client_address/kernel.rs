@@ -38,8 +38,8 @@ impl Kernel {
     }
 
     /// What is known by now.
-    pub(super) async fn answers(&self) -> Answers {
-        if self.answers_each() { Answers::Each } else { Answers::Of(self.readings.last().await) }
+    pub(super) fn answers(&self) -> Answers {
+        if self.answers_each() { Answers::Each } else { Answers::Of(self.readings.last()) }
     }
 
     /// What is known after this time.

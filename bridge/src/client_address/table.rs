@@ -163,7 +163,7 @@ impl ClientTable {
     /// The next row that no connection has.
     async fn take(self: &Arc<Self>, to: SocketAddrV4) -> io::Result<Taken> {
         let began = Instant::now();
-        let mut answers = self.kernel.answers().await;
+        let mut answers = self.kernel.answers();
         loop {
             if let Some(row) = self.search(&answers, to) {
                 return Ok(Taken { table: Some(Arc::clone(self)), row });
@@ -271,7 +271,8 @@ impl Taken {
             drop(connection);
             self.table = None;
             let (row, ours) = (self.row, table.sources.address(self.row).into());
-            let last = given_up::Last { row, ours, to, over: Instant::now() };
+            let last =
+                given_up::Last { row, ours, to, over: Instant::now(), was_found_over: false };
             if table.given_up.add(last) {
                 tokio::spawn(ClientTable::look_after(Arc::downgrade(&table)));
             }
@@ -456,6 +457,8 @@ mod tests {
                 let [(accepted, from), _other] =
                     [(); 2].map(|()| listener.accept().expect("accepted"));
                 assert_eq!(from, ours.into());
+                table.take_back().await;
+                assert_eq!(table.given_up.number(), 1, "its program may not have read its row yet");
                 table.take_back().await;
                 assert_eq!(table.given_up.number(), 0, "it was accepted");
                 let next = connect(&table, row - 1, to).await;

@@ -125,7 +125,7 @@ async fn serve<'r>(
     shutdown: &mut ShutdownWatch,
 ) -> Result<(), NoSession> {
     let activity = reception.activity;
-    let (mut told, mut urged) = (shutdown.clone(), shutdown.clone());
+    let (mut told, mut urged, heard) = (shutdown.clone(), shutdown.clone(), shutdown.clone());
     let mut no_more = pin!(told.at_least(Shutdown::NoMore));
     let mut now = pin!(urged.at_least(Shutdown::Now));
     let mut turned_away = pin!(shutdown.turned_away());
@@ -141,8 +141,10 @@ async fn serve<'r>(
         let is_free = reception.admitted.get().is_none();
         if is_free && !is_last && no_more.as_mut().poll(cx).is_ready() {
             is_last = true;
-            // A page that is being loaded by the client of the last session may be finished.
-            deadline.hurry();
+            // A page that is being loaded by the client of the last session may be finished. A drain has its own end.
+            if !heard.is_draining() {
+                deadline.hurry();
+            }
         }
         if !is_free || !is_last {
             return Poll::Pending;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{self, Arc, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Mutex;
@@ -28,7 +28,10 @@ pub(crate) struct Reading {
 pub(crate) struct Readings {
     /// Our port: what else there is, is not kept.
     port: u16,
-    last: Mutex<Option<Arc<Reading>>>,
+    /// The last one that is whole; nobody waits for it while the next is read.
+    last: sync::Mutex<Option<Arc<Reading>>>,
+    /// Whose turn it is to read.
+    turn: Mutex<()>,
 }
 
 impl Reading {
@@ -73,24 +76,26 @@ impl Reading {
 
 impl Readings {
     pub(crate) fn of(port: u16) -> Self {
-        Self { port, last: Mutex::default() }
+        Self { port, last: sync::Mutex::default(), turn: Mutex::default() }
     }
 
     /// The last one, if there is one.
-    pub(crate) async fn last(&self) -> Option<Arc<Reading>> {
-        self.last.lock().await.clone()
+    pub(crate) fn last(&self) -> Option<Arc<Reading>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// One that was begun after this time; all who wait for one get the same.
     pub(crate) async fn after(&self, time: Instant) -> io::Result<Arc<Reading>> {
-        let mut last = self.last.lock().await;
-        if let Some(reading) = last.as_ref().filter(|reading| reading.is_after(time)) {
-            return Ok(Arc::clone(reading));
+        let _turn = self.turn.lock().await;
+        if let Some(reading) = self.last().filter(|reading| reading.is_after(time)) {
+            return Ok(reading);
         }
         let port = self.port;
         let reading =
             spawn_blocking(move || Reading::of(port)).await.map_err(io::Error::other)??;
-        Ok(Arc::clone(last.insert(Arc::new(reading))))
+        let reading = Arc::new(reading);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&reading));
+        Ok(reading)
     }
 }
 
@@ -107,7 +112,7 @@ mod tests {
         let stream = TcpStream::connect(target).unwrap();
         let ours = stream.local_addr().unwrap();
         let readings = Readings::of(ours.port());
-        assert!(readings.last().await.is_none());
+        assert!(readings.last().is_none());
         let began = Instant::now();
         let (one, other) = tokio::join!(readings.after(began), readings.after(began));
         let (one, other) = (one.unwrap(), other.unwrap());

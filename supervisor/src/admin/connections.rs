@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Those that are open, ended with this.
@@ -14,6 +15,8 @@ pub(super) struct Connections {
     tasks: JoinSet<()>,
     /// In the order in which they have come.
     open: VecDeque<Open>,
+    /// Rung when one has its answer.
+    answered: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -23,21 +26,25 @@ struct Open {
 }
 
 /// Says of a connection whether its request is let through and is being answered.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Mark(Arc<AtomicBool>);
+#[derive(Debug, Clone)]
+pub(super) struct Mark {
+    is_let_through: Arc<AtomicBool>,
+    answered: Arc<Notify>,
+}
 
 impl Mark {
     pub(super) fn let_through(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.is_let_through.store(true, Ordering::Relaxed);
     }
 
     /// It has its answer, and only has to go.
     pub(super) fn answered(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.is_let_through.store(false, Ordering::Relaxed);
+        self.answered.notify_one();
     }
 
     fn is_let_through(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.is_let_through.load(Ordering::Relaxed)
     }
 }
 
@@ -50,12 +57,26 @@ impl Connections {
         }
     }
 
-    /// Whether there is room for one more among so many, or can be made.
-    pub(super) fn has_room(&self, most: usize) -> bool {
+    /// Waits until there is room for one more among so many, or can be made. Cancel-safe.
+    pub(super) async fn room(&mut self, most: usize) {
+        loop {
+            self.open.retain(|open| !open.task.is_finished());
+            if self.has_room(most) {
+                return;
+            }
+            let answered = Arc::clone(&self.answered);
+            tokio::select! {
+                () = self.ended() => {}
+                () = answered.notified() => {}
+            }
+        }
+    }
+
+    fn has_room(&self, most: usize) -> bool {
         self.open.len() < most || self.open.iter().any(|open| !open.mark.is_let_through())
     }
 
-    /// Takes one in, in the place of another if there are that many.
+    /// Takes one in for which there is [room](Self::room), in the place of another if there are that many.
     pub(super) fn begin<T>(&mut self, most: usize, attend: impl FnOnce(Mark) -> T)
     where
         T: Future<Output = ()> + Send + 'static,
@@ -67,7 +88,8 @@ impl Connections {
         {
             oldest.task.abort();
         }
-        let mark = Mark::default();
+        let is_let_through = Arc::default();
+        let mark = Mark { is_let_through, answered: Arc::clone(&self.answered) };
         let task = self.tasks.spawn(attend(mark.clone()));
         self.open.push_back(Open { task, mark });
     }
@@ -77,7 +99,10 @@ impl Connections {
 mod tests {
     use std::future::pending;
 
+    use std::time::Duration;
+
     use tokio::sync::mpsc;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -108,6 +133,27 @@ mod tests {
         connections.ended().await;
         assert_eq!(ended.recv().await, Some(3));
         assert!(!connections.has_room(2), "both are being answered");
+    }
+
+    #[tokio::test]
+    async fn o3_there_is_room_as_soon_as_one_is_answered_and_no_more_than_so_many() {
+        let mut connections = Connections::default();
+        let mut marks = Vec::new();
+        for _ in 0..2 {
+            connections.room(2).await;
+            connections.begin(2, |mark| {
+                mark.let_through();
+                marks.push(mark);
+                pending::<()>()
+            });
+        }
+        let waits = timeout(Duration::from_millis(50), connections.room(2)).await;
+        assert!(waits.is_err(), "both are being answered");
+        let one = marks.remove(0);
+        tokio::spawn(async move { one.answered() });
+        timeout(Duration::from_secs(20), connections.room(2)).await.expect("one is answered");
+        connections.begin(2, |_| pending::<()>());
+        assert_eq!(connections.open.len(), 2);
     }
 
     /// Says when it is dropped.
