@@ -2,6 +2,8 @@
 Knows addresses and how a command is run on a machine; not what runs there."""
 
 import os
+import random
+import socket
 import subprocess
 
 NAMES = ["front", "one", "two", "three", "redis", "targets", "clients"]
@@ -23,7 +25,16 @@ class Loopback:
     kind = "addresses of loopback"
 
     def __init__(self):
-        self.network = f"127.84.{os.getpid() % 254 + 1}"
+        # Whoever has the last address of a network has all of it: numbers of processes are not unique, as containers
+        # may share a network.
+        self.held = socket.socket()
+        for number in random.sample(range(1, 255), 254):
+            self.network = f"127.84.{number}"
+            try:
+                return self.held.bind((f"{self.network}.254", 8080))
+            except OSError as error:
+                taken = error
+        raise taken
 
     def address(self, name):
         return f"{self.network}.{NAMES.index(name) + 1}"
@@ -41,7 +52,7 @@ class Loopback:
         return command
 
     def close(self):
-        pass
+        self.held.close()
 
 
 class Namespaces:
@@ -50,7 +61,7 @@ class Namespaces:
     kind = "network namespaces"
 
     def __init__(self):
-        self.prefix = f"scale{os.getpid()}"
+        self.prefix = f"scale{random.randrange(1 << 24):x}"
         self.made = []
         try:
             self._make("switch")
