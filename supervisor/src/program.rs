@@ -9,6 +9,7 @@ mod leader;
 mod monitor;
 mod output;
 mod pace;
+mod queue;
 mod signalling;
 mod spawn;
 pub(crate) mod state;
@@ -46,14 +47,7 @@ pub(crate) async fn supervise(
     supervisor.host.progress.status(state.description());
     supervisor.perform(actions);
     loop {
-        while let Some(event) = supervisor.events.pop_front() {
-            // Whether a program that has ended is needed again: its sessions have just ended, too. A deadline is what it
-            // was when it came.
-            if event != Event::Deadline
-                && let Some(demand) = supervisor.relay.news()
-            {
-                supervisor.take(Event::Demand(demand));
-            }
+        while let Some(event) = supervisor.events.next(|| supervisor.relay.news()) {
             supervisor.take(event);
             if supervisor.events.is_empty() {
                 supervisor.check_empty();
@@ -80,20 +74,20 @@ impl Supervisor<'_, '_> {
         tokio::select! {
             signal = self.host.signals.next() => match signal {
                 Signal::Child => self.children_ended(),
-                Signal::Stop => self.events.push_back(Event::Stop),
+                Signal::Stop => self.events.push(Event::Stop),
                 Signal::Reload => self.host.reload(),
             },
             deed = self.host.admin.deeds.next() => match deed {
-                Deed::Drain => self.events.push_back(Event::Drain),
+                Deed::Drain => self.events.push(Event::Drain),
                 Deed::Look => self.pace.hint(),
             },
             notices = self.engine.heard() => self.heed(&notices),
             () = until(hinted) => self.look(),
             () = self.daemon.ended() => self.daemon_ended(),
             notice = self.relay.next() => match notice {
-                RelayEvent::Ended(status) => self.events.push_back(Event::BridgeEnded(status)),
+                RelayEvent::Ended(status) => self.events.push(Event::BridgeEnded(status)),
                 RelayEvent::Recheck => self.pace.hint(),
-                RelayEvent::Demand(demand) => self.events.push_back(Event::Demand(demand)),
+                RelayEvent::Demand(demand) => self.events.push(Event::Demand(demand)),
             },
             () = self.host.drain.news() => self.host.drain.tell(self.host.progress),
             () = until(deadline) => self.deadline(),
@@ -111,9 +105,9 @@ impl Supervisor<'_, '_> {
             self.relay.pause();
         }
         let Some(demand) = self.relay.news() else {
-            return self.events.push_back(Event::Deadline);
+            return self.events.push(Event::Deadline);
         };
-        self.events.push_back(Event::Demand(demand));
+        self.events.push(Event::Demand(demand));
         if is_idle {
             self.open_bridge();
         }

@@ -78,7 +78,7 @@ impl Supervisor<'_, '_> {
                 } else {
                     error!("{}", failure.reason);
                 }
-                self.events.push_back(Event::SpawnFailed(failure.status));
+                self.events.push(Event::SpawnFailed(failure.status));
             }
         }
     }
@@ -89,7 +89,7 @@ impl Supervisor<'_, '_> {
         self.engine.begin_instance();
         self.relay.begin_instance();
         self.daemon = Daemon::default();
-        self.events.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
+        self.events.forget_listener();
         while self.readers.try_join_next().is_some() {}
         self.pace.quicken(Instant::now());
     }
@@ -135,7 +135,7 @@ impl Supervisor<'_, '_> {
 
     fn cannot_accept(&mut self, failure: &anyhow::Error) {
         error!("{failure:#}");
-        self.events.push_back(Event::BridgeEnded(ExitStatus::FAILURE));
+        self.events.push(Event::BridgeEnded(ExitStatus::FAILURE));
     }
 
     pub(super) fn open_bridge(&mut self) {
@@ -153,7 +153,7 @@ impl Supervisor<'_, '_> {
         self.host.progress.stopping();
         let ending = self.relay.end(shutdown);
         if ending == Ending::NothingToEnd {
-            self.events.push_back(Event::BridgeEnded(ExitStatus::SUCCESS));
+            self.events.push(Event::BridgeEnded(ExitStatus::SUCCESS));
         }
         ending
     }

@@ -74,7 +74,7 @@ impl Supervisor<'_, '_> {
         let served = self.relay.has_served();
         let is_interrupted = self.leader.is_interrupted(status);
         self.leader.take_terminal_back();
-        self.events.push_back(if is_interrupted {
+        self.events.push(if is_interrupted {
             Event::Interrupted(status)
         } else {
             Event::LeaderEnded { status, left, served }
@@ -109,10 +109,10 @@ impl Supervisor<'_, '_> {
         match self.monitor.look() {
             Some(Change::Appeared) => {
                 self.leader.take_terminal_back();
-                self.events.push_back(Event::Listening);
+                self.events.push(Event::Listening);
             }
             Some(Change::Gone) => {
-                self.events.push_back(Event::ListenerGone);
+                self.events.push(Event::ListenerGone);
                 self.pace.quicken(Instant::now());
             }
             None => {}
@@ -151,7 +151,7 @@ impl Supervisor<'_, '_> {
             _ => false,
         };
         if empty {
-            self.events.push_back(Event::TreeEmpty);
+            self.events.push(Event::TreeEmpty);
         }
     }
 
@@ -164,7 +164,7 @@ impl Supervisor<'_, '_> {
             let served = self.relay.has_served();
             self.daemon.settle();
             self.host.admin.standing.program_ended(ProgramEnd::Daemon);
-            return self.events.push_back(Event::DaemonEnded { served });
+            return self.events.push(Event::DaemonEnded { served });
         };
         self.daemon.watch(&listener.holders);
         self.pace.quicken(Instant::now());

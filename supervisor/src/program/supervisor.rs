@@ -1,6 +1,5 @@
 //! What there is to supervise one program with. Does nothing by itself.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -12,8 +11,9 @@ use super::diagnosis::Diagnosis;
 use super::leader::Leader;
 use super::monitor::Monitor;
 use super::pace::Pace;
+use super::queue::Queue;
 use super::signalling::Signalling;
-use super::state::{Event, State};
+use super::state::State;
 use crate::config::ProgramSpec;
 use crate::engine::Engine;
 use crate::host::Host;
@@ -24,7 +24,7 @@ pub(super) struct Supervisor<'a, 'b> {
     pub(super) spec: &'a ProgramSpec,
     pub(super) host: &'a mut Host<'b>,
     pub(super) state: State,
-    pub(super) events: VecDeque<Event>,
+    pub(super) events: Queue,
     pub(super) engine: Engine,
     pub(super) relay: ProgramRelay,
     pub(super) monitor: Monitor,
@@ -61,7 +61,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             spec,
             host,
             state,
-            events: VecDeque::new(),
+            events: Queue::default(),
             engine,
             relay,
             monitor,

@@ -1,0 +1,84 @@
+//! What has happened and has had no consequences yet, in its order; but whether the program is needed is only ever what it
+//! is now. Knows no consequences.
+
+use std::collections::VecDeque;
+
+use bridge::Demand;
+
+use super::state::Event;
+
+/// Events that wait for their turn.
+#[derive(Debug, Default)]
+pub(super) struct Queue(VecDeque<Event>);
+
+impl Queue {
+    pub(super) fn push(&mut self, event: Event) {
+        self.0.push_back(event);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What was seen of the listener of the last instance is not true of the next.
+    pub(super) fn forget_listener(&mut self) {
+        self.0.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
+    }
+
+    /// The next event. If there is `news` of whether the program is needed, that comes first, as sessions of a program
+    /// that has ended have just ended, too; and what waits here of the same is older, and not so any more. A deadline is
+    /// what it was when it came.
+    pub(super) fn next(&mut self, news: impl FnOnce() -> Option<Demand>) -> Option<Event> {
+        if *self.0.front()? != Event::Deadline
+            && let Some(demand) = news()
+        {
+            self.0.retain(|event| !matches!(event, Event::Demand(_)));
+            return Some(Event::Demand(demand));
+        }
+        self.0.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(events: &[Event]) -> Queue {
+        Queue(events.iter().copied().collect())
+    }
+
+    /// O5: a session that ends while its begin waits here leaves nobody, and the program is stopped.
+    #[test]
+    fn o5_what_is_known_of_visitors_is_never_taken_back() {
+        let (here, gone) = (Event::Demand(Demand::Served), Event::Demand(Demand::Nobody));
+        for events in [&[here][..], &[here, Event::TreeEmpty], &[Event::Listening, here, here]] {
+            let mut queue = queue(events);
+            assert_eq!(queue.next(|| Some(Demand::Nobody)), Some(gone));
+            while let Some(event) = queue.next(|| None) {
+                assert!(!matches!(event, Event::Demand(_)), "{events:?}: {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn o5_without_news_events_come_in_their_order() {
+        let events = [Event::Listening, Event::Demand(Demand::Served), Event::TreeEmpty];
+        let mut queue = queue(&events);
+        assert_eq!(events.map(Some), std::array::from_fn(|_| queue.next(|| None)));
+        assert_eq!(queue.next(|| Some(Demand::Nobody)), None, "it comes by itself");
+    }
+
+    #[test]
+    fn o5_a_deadline_is_before_what_comes_after_it() {
+        let mut queue = queue(&[Event::Deadline]);
+        assert_eq!(queue.next(|| Some(Demand::Waiting)), Some(Event::Deadline));
+    }
+
+    #[test]
+    fn w7_the_listener_of_one_instance_is_not_the_nexts() {
+        let mut queue = queue(&[Event::Listening, Event::ListenerGone, Event::Stop]);
+        queue.forget_listener();
+        assert_eq!(queue.next(|| None), Some(Event::Stop));
+        assert!(queue.is_empty());
+    }
+}
