@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Client, Tools, Websockify, echo_service, free_port, request, root, text_of, wait_for_within,
+    Client, DEADLINE, Tools, Websockify, echo_service, free_port, request, root, text_of, wait_for,
+    wait_for_within,
 };
 
 /// How long a machine may take to build it.
@@ -123,13 +124,11 @@ fn f49_a_port_in_use_is_looked_at_before_the_build() {
 #[test]
 fn f49_without_a_port_the_next_free_one_is_taken() {
     // Somebody else may have it, as another run of this test does for a moment.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let taken = loop {
-        match TcpListener::bind(("127.0.0.1", 2023)) {
-            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-            taken => break taken,
-        }
-    };
+    let began = Instant::now();
+    let taken = wait_for("port 2023, which is ours or somebody's for good", || {
+        let taken = TcpListener::bind(("127.0.0.1", 2023));
+        (taken.is_ok() || began.elapsed() > DEADLINE / 2).then_some(taken)
+    });
     let tools = Tools::of_system(&SHELL);
     for program in ["cargo", "cc"] {
         tools.put(program, "echo cargo 1.99.0 >&2; echo cargo 1.99.0");

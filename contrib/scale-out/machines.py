@@ -30,11 +30,16 @@ class Loopback:
         self.held = socket.socket()
         for number in random.sample(range(1, 255), 254):
             self.network = f"127.84.{number}"
-            try:
-                return self.held.bind((f"{self.network}.254", 8080))
-            except OSError as error:
-                taken = error
-        raise taken
+            if self._hold():
+                return
+        raise OSError("all networks in 127.84.0.0/16 are in use")
+
+    def _hold(self):
+        try:
+            self.held.bind((f"{self.network}.254", 8080))
+        except OSError:
+            return False
+        return True
 
     def address(self, name):
         return f"{self.network}.{NAMES.index(name) + 1}"

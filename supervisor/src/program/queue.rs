@@ -1,5 +1,5 @@
 //! What has happened and has had no consequences yet, in its order; but whether the program is needed is only ever what it
-//! is now. Knows no consequences.
+//! is now. Must not know what follows from any of it.
 
 use std::collections::VecDeque;
 
