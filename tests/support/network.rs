@@ -128,6 +128,8 @@ pub(crate) fn is_refused(address: impl Into<IpAddr>, port: u16) -> bool {
     match TcpStream::connect((address.into(), port)) {
         Ok(_) => false,
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => true,
+        // Whoever listened has closed it while this one came.
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
         Err(error) => panic!("cannot connect: {error}"),
     }
 }
