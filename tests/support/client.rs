@@ -261,13 +261,18 @@ pub(crate) fn request(port: u16, path: &str, headers: &[&str]) -> (Head, TcpStre
 
 /// The same on a connection that there is already.
 pub(crate) fn ask(stream: &mut TcpStream, path: &str, headers: &[&str]) -> Head {
+    try_ask(stream, path, headers).unwrap()
+}
+
+/// The same where the connection may be closed instead.
+pub(crate) fn try_ask(stream: &mut TcpStream, path: &str, headers: &[&str]) -> io::Result<Head> {
     let host = stream.peer_addr().map_or("localhost".to_owned(), |address| address.to_string());
     let headers: String = headers.iter().flat_map(|header| [*header, "\r\n"]).collect();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n")?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
+        stream.read_exact(&mut byte)?;
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).unwrap();
@@ -275,7 +280,7 @@ pub(crate) fn ask(stream: &mut TcpStream, path: &str, headers: &[&str]) -> Head 
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let lines = lines.filter_map(|line| line.split_once(": "));
     let lines = lines.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-    Head { status, lines }
+    Ok(Head { status, lines })
 }
 
 /// Reads to the end of the stream; a reset is an end too.
