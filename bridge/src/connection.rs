@@ -166,6 +166,7 @@ mod tests {
             client_address: crate::client_address::ClientAddress::default(),
             traffic: None,
             observer: None,
+            hand_over: crate::hand_over::HandOver::default(),
         });
         let (book, lookups) = (Book::new(1, false), Lookups::new());
         let shared = Arc::new(Shared {

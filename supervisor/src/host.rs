@@ -22,7 +22,7 @@ pub(crate) mod unix_socket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bridge::{ClientAddress, Directory, Private, Traffic};
+use bridge::{ClientAddress, Directory, HandOver, Private, Traffic};
 
 use crate::admin::Desk;
 use crate::authentication::Authentication;
@@ -66,6 +66,8 @@ pub(crate) struct Host<'a> {
     pub(crate) drain: Drain,
     /// Who asks how we are.
     pub(crate) admin: Desk,
+    /// By which the bridge is asked to stand still (O2).
+    pub(crate) hand_over: HandOver,
 }
 
 impl Host<'_> {
@@ -119,6 +121,7 @@ impl Host<'_> {
             record: self.directories.record.clone(),
             traffic: self.traffic.clone(),
             observer: self.admin.observer.clone(),
+            hand_over: self.hand_over.clone(),
         }
     }
 }

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bridge::Shutdown;
+use bridge::{HandOver, Shutdown};
 use futures_util::future::OptionFuture;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
@@ -280,6 +280,7 @@ fn work(
             traffic,
             drain: Drain::new(config.limits.drain_timeout),
             admin,
+            hand_over: HandOver::default(),
         };
         tokio::select! {
             status = serve(config, public, host) => status,

@@ -189,6 +189,7 @@ mod tests {
             client_address: crate::client_address::ClientAddress::default(),
             traffic: None,
             observer: None,
+            hand_over: crate::hand_over::HandOver::default(),
         };
         Admission::new(&config, Lookups::new(), Book::new(1, false))
     }

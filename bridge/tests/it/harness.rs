@@ -93,6 +93,7 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
         client_address: bridge::ClientAddress::default(),
         traffic: None,
         observer: None,
+        hand_over: bridge::HandOver::default(),
     }
 }
 
