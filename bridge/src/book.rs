@@ -6,6 +6,8 @@
 //! There is one clock for all that, the accept loop's, and no timer per session. Knows numbers; must not
 //! know the bytes of a session, nor when anything is due.
 
+mod saved;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

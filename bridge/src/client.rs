@@ -3,6 +3,8 @@
 //! Lives as long as the session does, while targets may come and go. Knows nothing of targets: the
 //! payload for one is left in [`Client::payload`], where the pump finds it.
 
+mod saved;
+
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -19,10 +21,12 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::book::{Call, Session};
 use crate::buffer::{Lease, SIZE};
+use crate::leg::Leg;
 use crate::net::PeerStatus;
 use crate::stream::Stream;
 use crate::tap::{Tap, To};
 use crate::ws::{Codec, ControlPayload, Event, Violation};
+pub(crate) use saved::SavedClient;
 
 /// How long a peer that was told the end may take to end too; what it still sends is discarded.
 /// Closing a socket with unread bytes resets it, and the reset would eat our last bytes.
@@ -124,6 +128,11 @@ impl Client {
             tap,
             session,
         }
+    }
+
+    /// Its connection.
+    pub(crate) fn leg(&mut self) -> &mut Leg {
+        self.stream.leg()
     }
 
     /// Where it is connected to us, if that is TCP.

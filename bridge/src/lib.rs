@@ -22,6 +22,7 @@
 
 mod account;
 mod admission;
+mod arrival;
 mod book;
 mod buffer;
 mod client;
@@ -73,6 +74,7 @@ mod unreachable;
 mod upkeep;
 pub mod ws;
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -90,7 +92,9 @@ pub use directory::{
     Tokens,
 };
 pub use error_text::error_text;
-pub use hand_over::{BridgeState, Descriptors, Frozen, HandOver, Invalid, NotFrozen, Rest};
+pub use hand_over::{
+    BridgeState, Descriptors, Frozen, HandOver, Invalid, Moment, NotFrozen, Rest,
+};
 pub use metrics::{Counted, Counts, LOOKUP_SECONDS};
 pub use net::{Connection, Listener, zone};
 pub use network::{Network, Networks};
@@ -154,18 +158,20 @@ pub async fn serve(
     listen::Bridge::new(listeners, config, shutdown)?.run().await
 }
 
-/// Goes on with a bridge that has stood still in another image.
+/// Goes on with a bridge that has stood still in another image of this program. What it gives is to be polled to the end, as
+/// [`serve`]; before that nothing has been done but to look, and to take the descriptors.
 ///
 /// # Errors
-/// As [`serve`], and a `state` that cannot be used.
-pub async fn resume(
+/// What it says of itself cannot be.
+pub fn resume(
     frozen: Frozen,
     descriptors: &mut Descriptors,
     config: Arc<Config>,
     shutdown: watch::Sender<Shutdown>,
-) -> Result<Outcome, Error> {
-    let _ = (frozen, descriptors);
-    serve(Vec::new(), config, shutdown).await
+) -> Result<impl Future<Output = Result<Outcome, Error>> + Send, Invalid> {
+    let legs = HashMap::new();
+    let bridge = listen::Bridge::resume(frozen, descriptors, legs, config, shutdown)?;
+    Ok(bridge.run())
 }
 
 /// The same for one client that is there already; the bridge has ended when it has.

@@ -41,6 +41,21 @@ impl Stream {
         }
     }
 
+    /// As it goes on, with bytes that were read already.
+    pub(crate) fn resume(io: Leg, unread: &[u8]) -> Self {
+        Self { unread: Bytes::copy_from_slice(unread), io }
+    }
+
+    /// What was read already and goes first.
+    pub(crate) fn unread_bytes(&self) -> &[u8] {
+        &self.unread
+    }
+
+    /// The connection below.
+    pub(crate) fn leg(&mut self) -> &mut Leg {
+        &mut self.io
+    }
+
     /// How many written bytes the client's kernel has not taken yet.
     pub(crate) fn unsent(&self) -> u64 {
         self.io.unsent()

@@ -29,6 +29,7 @@ use tokio::time::{sleep, timeout};
 use super::given_up::{self, GivenUp, LOOK};
 use super::kernel::{Answers, Kernel};
 use super::row::{LENGTH, ROWS, Row, Sources};
+use crate::hand_over::Invalid;
 use crate::net::{CONNECT, tune};
 
 /// The second byte of our addresses. Whoever else uses it has another port.
@@ -130,6 +131,13 @@ impl ClientTable {
     /// the port.
     pub fn clear(&self) {
         let _ = self.file.write_all_at(&vec![0; ROWS * LENGTH], 0);
+    }
+
+    /// The row that a connection has which was made by another image of this program.
+    pub(crate) fn take_again(self: &Arc<Self>, row: u16) -> Result<Taken, Invalid> {
+        let taken = || Invalid(format!("row {row} of its clients is not there"));
+        let is_taken = self.rows(|rows| rows.used.get(usize::from(row)).is_some_and(|row| row.is_open));
+        is_taken.then(|| Taken { table: Some(Arc::clone(self)), row }).ok_or_else(taken)
     }
 
     /// Connects from a row that says what `shown` says of it.
@@ -264,6 +272,11 @@ impl Rows {
 }
 
 impl Taken {
+    /// Which row it is.
+    pub(crate) fn number(&self) -> u16 {
+        self.row
+    }
+
     /// Keeps a connection that is over until its program has accepted it, or closed its listener; its row too.
     pub(crate) fn keep(mut self, connection: impl Send + 'static, to: SocketAddr) {
         let Some(table) = self.table.clone() else { return };

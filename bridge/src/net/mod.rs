@@ -17,4 +17,4 @@ pub use listener::{Connection, Listener};
 pub(crate) use lookup::Lookups;
 pub(crate) use options::tune;
 pub(crate) use race::first;
-pub(crate) use socket::{PeerStatus, Socket};
+pub(crate) use socket::{PeerStatus, SavedSocket, Socket};

@@ -8,21 +8,26 @@ use std::ops::Range;
 use std::str;
 
 use arrayvec::ArrayVec;
+use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use super::{ControlFrame, ControlPayload, Event, HEADROOM, Violation, base64};
 
+/// The longest payload of a control frame (section 5.5).
+const CONTROL_MAX: u64 = 125;
+
 /// The longest frame header of a client: two bytes, a 64-bit length, the mask.
 const HEADER_MAX: usize = 14;
 
 /// Where in the client's byte stream we are.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Decoder {
     /// The beginning of a frame header that came in pieces.
     partial: ArrayVec<u8, HEADER_MAX>,
     /// What the frame under way is.
+    #[serde(with = "opcode")]
     opcode: OpCode,
     /// How much of its payload is still to come; 0 between frames.
     left: u64,
@@ -59,6 +64,18 @@ impl Decoder {
     /// Whether messages are base64, both ways.
     pub(crate) fn is_base64(&self) -> bool {
         self.base64.is_some()
+    }
+
+    /// Whether it can be what it says.
+    pub(crate) fn is_sound(&self) -> bool {
+        let in_control = match self.opcode {
+            OpCode::Control(_) => self.control.as_ref().map_or(0, |control| control.len()) as u64,
+            OpCode::Data(_) => 0,
+        };
+        let is_control = matches!(self.opcode, OpCode::Control(_));
+        self.base64.as_ref().is_none_or(base64::Decoder::is_sound)
+            && matches!(Header::parse(&self.partial), Ok(None))
+            && (!is_control || in_control.saturating_add(self.left) <= CONTROL_MAX)
     }
 
     /// See [`Codec::is_between_frames`](super::Codec::is_between_frames).
@@ -156,6 +173,26 @@ impl Decoder {
             Control::Close => close_frame(&payload).map(Event::Close),
             Control::Pong | Control::Reserved(_) => Ok(Event::Pong),
         }
+    }
+}
+
+/// An op code as the number that it is on the wire.
+mod opcode {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::OpCode;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(code: &OpCode, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_u8(u8::from(*code))
+    }
+
+    /// The highest has four bits (RFC 6455, section 5.2).
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<OpCode, D::Error> {
+        let code = u8::deserialize(from)?;
+        if code > 0xf {
+            return Err(serde::de::Error::custom("no op code"));
+        }
+        Ok(OpCode::from(code))
     }
 }
 
