@@ -70,10 +70,8 @@ impl Beginning {
 
 impl Arrival {
     pub(crate) fn new(io: &Socket, peer: &Peer, from: &Beginning, pause: Arc<Pause>) -> Arc<Self> {
-        let progress = match from.is_kept_alive {
-            true => Progress::Idle,
-            false => Progress::Begun(from.head.clone()),
-        };
+        let progress =
+            if from.is_kept_alive { Progress::Idle } else { Progress::Begun(from.head.clone()) };
         let known = Known {
             peer: SavedPeer::of(peer),
             is_introduced: from.is_introduced,
@@ -126,7 +124,8 @@ impl Arrival {
     /// may have come behind the last of them. `is_flushed`: nothing waits to be sent.
     pub(crate) fn look(&self, requests: u64, read: u64, behind: u64, sent: u64, is_flushed: bool) {
         let mut known = self.known();
-        let is_first = matches!(&known.progress, Progress::Begun(head) if read <= head.len() as u64);
+        let is_first =
+            matches!(&known.progress, Progress::Begun(head) if read <= head.len() as u64);
         if requests == 0 {
             if !is_first {
                 known.progress = Progress::Busy;

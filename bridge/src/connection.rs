@@ -54,8 +54,20 @@ impl Shared {
     }
 }
 
-/// A session, and how far it is.
-pub(crate) type Ongoing = (Client, Account, Course);
+/// A session, and how far it is. Boxed, it is moved as one pointer, and a task has room for it once.
+pub(crate) struct Ongoing {
+    pub(crate) client: Client,
+    pub(crate) account: Account,
+    pub(crate) course: Course,
+}
+
+impl Ongoing {
+    fn begin(client: Client) -> Box<Self> {
+        let mut account = Account::default();
+        let course = Course::begin(&client.session.entry, &mut account);
+        Box::new(Self { client, account, course })
+    }
+}
 
 /// Attends to a connection until it ends, and records its session if it becomes one (B10).
 pub(crate) async fn attend(
@@ -79,9 +91,7 @@ pub(crate) async fn attend(
             }
         }
     };
-    let mut account = Account::default();
-    let course = Course::begin(&client.session.entry, &mut account);
-    go_on((client, account, course), shared, shutdown).await;
+    go_on(Ongoing::begin(client), shared, shutdown).await;
 }
 
 /// What it comes to, which stands still when it is told to.
@@ -104,12 +114,13 @@ async fn standing_still<T>(
 
 /// Takes a session from there to its end.
 pub(crate) async fn go_on(
-    (mut client, mut account, course): Ongoing,
+    mut ongoing: Box<Ongoing>,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) {
     let Shared { outbound, turns, .. } = &*shared;
-    session::bridge(&mut client, &mut account, course, outbound, turns, &mut shutdown).await;
+    session::bridge(&mut ongoing, outbound, turns, &mut shutdown).await;
+    let Ongoing { client, account, .. } = &mut *ongoing;
     let (code, reason) = client.ending();
     account.ended(&client.session.entry, code, reason);
     client.session.entry.note_end(code);
@@ -128,7 +139,8 @@ async fn receive(
     mut shutdown: ShutdownWatch,
 ) -> Result<Upgraded, NoSession> {
     let Config { head_timeout, access, .. } = &*shared.config;
-    let began = if from.is_kept_alive { from.since + http::IDLE - *head_timeout } else { from.since };
+    let began =
+        if from.is_kept_alive { from.since + http::IDLE - *head_timeout } else { from.since };
     let door = &shared.admission.door;
     let accepted = tokio::select! {
         () = shutdown.turned_away() => return Err(NoSession::NoMore),

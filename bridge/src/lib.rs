@@ -92,9 +92,7 @@ pub use directory::{
     Tokens,
 };
 pub use error_text::error_text;
-pub use hand_over::{
-    BridgeState, Descriptors, Frozen, HandOver, Invalid, Moment, NotFrozen, Rest,
-};
+pub use hand_over::{BridgeState, Descriptors, Frozen, HandOver, Invalid, Moment, NotFrozen, Rest};
 pub use metrics::{Counted, Counts, LOOKUP_SECONDS};
 pub use net::{Connection, Listener, zone};
 pub use network::{Network, Networks};
@@ -168,7 +166,7 @@ pub fn resume(
     descriptors: &mut Descriptors,
     config: Arc<Config>,
     shutdown: watch::Sender<Shutdown>,
-) -> Result<impl Future<Output = Result<Outcome, Error>> + Send, Invalid> {
+) -> Result<impl Future<Output = Result<Outcome, Error>> + Send + use<>, Invalid> {
     let legs = HashMap::new();
     let bridge = listen::Bridge::resume(frozen, descriptors, legs, config, shutdown)?;
     Ok(bridge.run())

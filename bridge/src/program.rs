@@ -150,7 +150,9 @@ impl SavedTrial {
         let row = match (self.row, table) {
             (None, _) => None,
             (Some(row), Some(table)) => Some(table.take_again(row)?),
-            (Some(_), None) => return Err(Invalid("it has rows, and there is no table".to_owned())),
+            (Some(_), None) => {
+                return Err(Invalid("it has rows, and there is no table".to_owned()));
+            }
         };
         let served = (!self.is_served).then(|| Arc::clone(&gate.program.served));
         Ok(Trial { served, is_accepted: self.is_accepted, row })

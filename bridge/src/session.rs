@@ -16,6 +16,7 @@ use crate::account::Account;
 use crate::book::Entry;
 use crate::client::Client;
 use crate::client_address::{Approach, Way};
+use crate::connection::Ongoing;
 use crate::destination::Destination;
 use crate::error_text::error_text;
 use crate::leg::Leg;
@@ -98,34 +99,30 @@ impl Course {
 
 /// Takes the client on from there: connects it to its destination and moves bytes until that is over.
 pub(crate) async fn bridge(
-    client: &mut Client,
-    account: &mut Account,
-    mut course: Course,
+    ongoing: &mut Ongoing,
     outbound: &Outbound,
     turns: &Turns,
     shutdown: &mut ShutdownWatch,
 ) {
     loop {
-        let stage = std::mem::replace(&mut course.stage, Stage::Leaving);
-        let next = match stage {
-            Stage::Connecting => {
-                Box::pin(join(client, account, &mut course, outbound, shutdown)).await
-            }
+        let Ongoing { client, course, .. } = &mut *ongoing;
+        let next = match std::mem::replace(&mut course.stage, Stage::Leaving) {
+            Stage::Connecting => Box::pin(join(ongoing, outbound, shutdown)).await,
             Stage::Joined(joined) => {
                 let mut pump = Pump::new(client, joined, shutdown.clone());
                 match run(&mut pump, turns, shutdown).await {
                     Left::Ended(End::Finished) => return pump.end(),
-                    Left::Ended(End::Lost) => Next::Stage(lost(client, &mut course)),
+                    Left::Ended(End::Lost) => Next::Stage(lost(client, course)),
                     Left::Still => Next::Still(Stage::Joined(pump.halt())),
                 }
             }
             Stage::Leaving => Box::pin(leave(client, shutdown)).await,
         };
         match next {
-            Next::Stage(stage) => course.stage = stage,
+            Next::Stage(stage) => ongoing.course.stage = stage,
             Next::Still(stage) => {
-                course.stage = stage;
-                Box::pin(saved::stand_still(client, account, &mut course, shutdown)).await;
+                ongoing.course.stage = stage;
+                Box::pin(saved::stand_still(ongoing, shutdown)).await;
             }
             Next::Over => return,
         }
@@ -134,9 +131,7 @@ pub(crate) async fn bridge(
 
 /// Gets a connection, and has the log say that the session starts, if it has not said so.
 async fn join(
-    client: &mut Client,
-    account: &mut Account,
-    course: &mut Course,
+    Ongoing { client, account, course }: &mut Ongoing,
     outbound: &Outbound,
     shutdown: &mut ShutdownWatch,
 ) -> Next {

@@ -43,12 +43,8 @@ impl Book {
     pub(crate) fn resume(&self, saved: &SavedBook, open: u64) {
         let mut sessions = self.sessions();
         let SavedBook { begun, received, sent, counts } = saved;
-        *sessions = Sessions {
-            begun: *begun,
-            received: *received,
-            sent: *sent,
-            ..Sessions::default()
-        };
+        *sessions =
+            Sessions { begun: *begun, received: *received, sent: *sent, ..Sessions::default() };
         drop(sessions);
         self.metrics.resume(counts, open);
     }
@@ -64,9 +60,12 @@ impl Book {
             id: saved.id,
             peer,
             destination: saved.destination.resume(directory)?,
-            login: saved.login.as_ref().map(SavedLogin::resume),
+            login: saved.login.as_ref().map(|login| Box::new(login.resume())),
             began: saved.began.instant(),
-            asked: saved.asked.as_deref().map_or_else(OnceLock::new, |asked| Box::<str>::from(asked).into()),
+            asked: saved
+                .asked
+                .as_deref()
+                .map_or_else(OnceLock::new, |asked| Box::<str>::from(asked).into()),
             received: AtomicU64::new(saved.received),
             sent: AtomicU64::new(saved.sent),
             is_heard: AtomicBool::new(saved.is_heard),
@@ -101,7 +100,7 @@ impl Entry {
             destination: SavedDestination::of(&self.destination),
             login: self.login.as_deref().map(SavedLogin::of),
             began: self.began.into(),
-            asked: self.asked.get().map(|asked| asked.to_string()),
+            asked: self.asked.get().map(ToString::to_string),
             received: self.received(),
             sent: self.sent(),
             is_heard: self.is_heard.load(Ordering::Relaxed),
@@ -140,10 +139,10 @@ impl SavedLogin {
         Self { user: owned(&login.user), token: owned(&login.token), expires }
     }
 
-    fn resume(&self) -> Box<Login> {
+    fn resume(&self) -> Login {
         let boxed = |text: &Option<String>| text.as_deref().map(Into::into);
         let expires = self.expires.map(crate::hand_over::Moment::instant);
-        Box::new(Login { user: boxed(&self.user), token: boxed(&self.token), expires })
+        Login { user: boxed(&self.user), token: boxed(&self.token), expires }
     }
 }
 
@@ -171,7 +170,8 @@ impl SavedDestination {
     fn resume(&self, directory: &Directory) -> Result<Arc<Destination>, Invalid> {
         let endpoint = match self {
             Self::Program => {
-                let only = directory.shared().filter(|only| matches!(**only, Destination::Program(_)));
+                let only =
+                    directory.shared().filter(|only| matches!(**only, Destination::Program(_)));
                 let none = || Invalid("a session goes to a program, and there is none".to_owned());
                 return only.ok_or_else(none);
             }

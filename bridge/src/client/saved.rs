@@ -100,7 +100,7 @@ impl SavedClient {
         Ok(Client {
             stream: Stream::resume(leg, self.unread.of(all)?),
             codec: self.codec,
-            input: self.input.resume()?,
+            input: self.input.resume(),
             payload: Lease::with(self.payload.of(all)?)?,
             frame: Lease::with(self.frame.of(all)?)?,
             control: control.to_vec(),
@@ -140,14 +140,14 @@ impl SavedInput {
         }
     }
 
-    fn resume(self) -> Result<Input, Invalid> {
-        Ok(match self {
+    fn resume(self) -> Input {
+        match self {
             Self::Open => Input::Open,
             Self::Closed(frame) => Input::Closed(frame.map(SavedFrame::resume)),
             Self::Ended => Input::Ended,
             Self::Failed(kind) => Input::Failed(kind),
             Self::Violated(violation) => Input::Violated(violation),
-        })
+        }
     }
 }
 

@@ -29,8 +29,9 @@ pub(crate) use rest::KeptLegs;
 pub use rest::Rest;
 pub use saved::BridgeState;
 pub(crate) use saved::{
-    SavedBook, SavedClientId, SavedConnection, SavedCounts, SavedDestination, SavedEntry, SavedHold,
-    SavedLastSeen, SavedListener, SavedLogin, SavedPeer, SavedPenalty, SavedSession, SavedStage,
+    SavedBook, SavedClientId, SavedConnection, SavedCounts, SavedDestination, SavedEntry,
+    SavedHold, SavedLastSeen, SavedListener, SavedLogin, SavedPeer, SavedPenalty, SavedSession,
+    SavedStage,
 };
 
 /// By which a bridge is asked to stand still. It is in the bridge's [`Config`](crate::Config); copies ask the same bridge.
@@ -133,8 +134,13 @@ impl Descriptors {
     /// One more. Returns its number.
     pub(crate) fn add(&mut self, descriptor: OwnedFd) -> RawFd {
         let number = descriptor.as_raw_fd();
-        self.0.insert(number, descriptor);
+        self.insert(number, descriptor);
         number
+    }
+
+    /// One that is called by this number, whatever it is.
+    pub fn insert(&mut self, number: RawFd, descriptor: OwnedFd) {
+        self.0.insert(number, descriptor);
     }
 
     /// The one of this number.

@@ -39,13 +39,15 @@ impl Rest {
         config: Arc<Config>,
         shutdown: watch::Sender<Shutdown>,
     ) -> Result<Outcome, Error> {
-        let (mut state, mut bytes, mut legs) = (BridgeState::default(), Vec::new(), KeptLegs::new());
+        let (mut state, mut bytes, mut legs) =
+            (BridgeState::default(), Vec::new(), KeptLegs::new());
         let mut descriptors = Descriptors::default();
         for stood in self.sessions {
             let StoodSession { mut saved, bytes: its, recording, legs: lent } = stood;
             let Some(lent) = lent else { continue };
             let (mut client, mut target) = lent.keep();
-            let moved = client.move_here().and_then(|()| target.as_mut().map_or(Ok(()), Leg::move_here));
+            let moved =
+                client.move_here().and_then(|()| target.as_mut().map_or(Ok(()), Leg::move_here));
             moved.map_err(Error::Connection)?;
             if let (Some(recording), Some(saved)) = (recording, &mut saved.recording)
                 && let Some(file) = recording.duplicate().map_err(Error::Record)?

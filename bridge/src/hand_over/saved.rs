@@ -99,11 +99,21 @@ pub(crate) struct SavedPeer {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum SavedDestination {
     Program,
-    Tcp { host: String, port: u16 },
-    Resolved { host: String, port: u16, addresses: Vec<SocketAddr> },
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Resolved {
+        host: String,
+        port: u16,
+        addresses: Vec<SocketAddr>,
+    },
     Unix(PathBuf),
     /// One that was opened to be checked: how it is shown, and where it was.
-    Opened { shown: String, path: PathBuf },
+    Opened {
+        shown: String,
+        path: PathBuf,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -216,4 +226,3 @@ impl SavedSession {
         }
     }
 }
-

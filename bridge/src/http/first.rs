@@ -51,7 +51,8 @@ pub(super) async fn receive(
 ) -> Result<First, NoSession> {
     let scheme = if peer.tls.is_some() { Scheme::Wss } else { Scheme::Ws };
     let mut bytes = BytesMut::with_capacity(PIECE);
-    let handshake = timeout_at(deadline, read_handshake(&mut stream, &mut bytes, scheme, arrival)).await;
+    let handshake =
+        timeout_at(deadline, read_handshake(&mut stream, &mut bytes, scheme, arrival)).await;
     let Some((head, challenge, length)) = handshake.unwrap_or(Err(NoSession::TimedOut))? else {
         let head = bytes.freeze();
         if scheme == Scheme::Ws {

@@ -17,6 +17,7 @@ use crate::hand_over::{
 };
 use crate::leg::{Leg, SavedLeg};
 use crate::net::{Accepting, Listener, Socket};
+use crate::record::StoodRecording;
 use crate::session::Resumption;
 use crate::shutdown::Shutdown;
 use crate::tap::Tap;
@@ -103,7 +104,7 @@ impl Bridge {
         for mut session in stood.sessions {
             let saved = &mut session.saved;
             saved.entry.last_seen = self.shared.book.last_seen(saved.entry.id);
-            saved.recording = session.recording.as_ref().map(|recording| recording.saved());
+            saved.recording = session.recording.as_ref().map(StoodRecording::saved);
             if session.legs.is_some() {
                 rest.sessions.push(session);
                 continue;
@@ -155,7 +156,7 @@ impl Bridge {
             sessions.push((!is_busy, ongoing));
         }
         // Those first that have something to write.
-        sessions.sort_by_key(|(is_idle, (client, ..))| (*is_idle, client.session.entry.id));
+        sessions.sort_by_key(|(is_idle, ongoing)| (*is_idle, ongoing.client.session.entry.id));
         let connections = state.connections.into_iter();
         let connections = connections.map(|saved| bridge.shared.begin_anew(saved, descriptors));
         let connections: Vec<_> = connections.collect::<Result<_, _>>()?;
@@ -180,11 +181,14 @@ impl Shared {
         bytes: &[u8],
         descriptors: &mut Descriptors,
         kept: &mut KeptLegs,
-    ) -> Result<Ongoing, Invalid> {
+    ) -> Result<Box<Ongoing>, Invalid> {
         let id = saved.entry.id;
         let legs = match kept.remove(&id) {
             Some(legs) => legs,
-            None => (leg(saved.client.leg, descriptors)?, saved.target().map(|target| leg(target, descriptors)).transpose()?),
+            None => (
+                leg(saved.client.leg, descriptors)?,
+                saved.target().map(|target| leg(target, descriptors)).transpose()?,
+            ),
         };
         let mut peer = saved.entry.peer.clone().resume();
         // Whoever has a session keeps it, however many there are.
@@ -223,7 +227,9 @@ impl Shared {
 fn leg(saved: SavedLeg, descriptors: &mut Descriptors) -> Result<Leg, Invalid> {
     match saved {
         SavedLeg::Plain(socket) => Socket::resume(socket, descriptors).map(Leg::Plain),
-        SavedLeg::Kept => Err(Invalid("it has an encrypted connection, and not its keys".to_owned())),
+        SavedLeg::Kept => {
+            Err(Invalid("it has an encrypted connection, and not its keys".to_owned()))
+        }
     }
 }
 

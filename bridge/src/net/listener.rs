@@ -50,9 +50,10 @@ impl Listener {
     /// One that another image of this program has listened on.
     pub(crate) fn resume(saved: SavedListener, all: &mut Descriptors) -> Result<Self, Invalid> {
         let descriptor = all.take(saved.descriptor)?;
-        let listener = match saved.is_unix {
-            true => Self::Unix(descriptor.into()),
-            false => Self::Tcp(descriptor.into()),
+        let listener = if saved.is_unix {
+            Self::Unix(descriptor.into())
+        } else {
+            Self::Tcp(descriptor.into())
         };
         Ok(if saved.is_lent { Self::Lent(Box::new(listener)) } else { listener })
     }

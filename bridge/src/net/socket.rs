@@ -97,7 +97,8 @@ impl Socket {
         } else {
             TcpStream::from_std(std::net::TcpStream::from(descriptor)).map(Self::Tcp)
         };
-        socket.map_err(|error| Invalid(format!("cannot use socket {number}: {}", error_text(&error))))
+        socket
+            .map_err(|error| Invalid(format!("cannot use socket {number}: {}", error_text(&error))))
     }
 
     /// Moves it into the present runtime from one that is at work no more.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Joined, Phase, Side};
-use crate::hand_over::{Invalid, Moment};
 use crate::client_address::ClientTable;
+use crate::hand_over::{Invalid, Moment};
 use crate::leg::{Leg, SavedLeg};
 use crate::program::{Gate, SavedTrial, Trial};
 use crate::standstill::Standstill;
@@ -45,7 +45,8 @@ impl SavedJoined {
         gate: Option<&Gate>,
         table: Option<&Arc<ClientTable>>,
     ) -> Result<Joined, Invalid> {
-        let no_program = || Invalid("it has a connection to a program, and there is none".to_owned());
+        let no_program =
+            || Invalid("it has a connection to a program, and there is none".to_owned());
         let trial = self
             .trial
             .map(|trial| trial.resume(gate.ok_or_else(no_program)?, table))

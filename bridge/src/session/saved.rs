@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::{Course, Stage};
 use crate::account::Account;
 use crate::book::Session;
-use crate::client::{Client, SavedClient};
+use crate::client::SavedClient;
 use crate::client_address::ClientTable;
+use crate::connection::Ongoing;
 use crate::destination::Destination;
 use crate::hand_over::{Invalid, LentLegs, SavedSession, SavedStage, StoodSession};
 use crate::leg::{Leg, SavedLeg};
@@ -29,9 +30,7 @@ pub(crate) struct Resumption<'a> {
 
 /// Says what the session is, and waits until it may go on.
 pub(super) async fn stand_still(
-    client: &mut Client,
-    account: &Account,
-    course: &mut Course,
+    Ongoing { client, account, course }: &mut Ongoing,
     shutdown: &mut ShutdownWatch,
 ) {
     let mut bytes = Vec::new();
@@ -49,11 +48,12 @@ pub(super) async fn stand_still(
     if saved.is_encrypted() {
         saved.keep_legs();
         let take = |leg: &mut Leg| std::mem::replace(leg, Leg::Away);
-        let (lent, back) =
-            LentLegs::new(take(client.leg()), course.target().map(|target| take(target)));
+        let (lent, back) = LentLegs::new(take(client.leg()), course.target().map(take));
         (legs, returned) = (Some(lent), Some(back));
     }
-    shutdown.pause.stand(|stood| stood.sessions.push(StoodSession { saved, bytes, recording, legs }));
+    shutdown
+        .pause
+        .stand(|stood| stood.sessions.push(StoodSession { saved, bytes, recording, legs }));
     shutdown.goes_on().await;
     let Some(back) = returned else { return };
     // Who has borrowed them gives them back, or this process is gone.
@@ -90,10 +90,7 @@ impl SavedSession {
     }
 
     /// The session, with what there is of it.
-    pub(crate) fn resume(
-        self,
-        with: Resumption<'_>,
-    ) -> Result<(Client, Account, Course), Invalid> {
+    pub(crate) fn resume(self, with: Resumption<'_>) -> Result<Box<Ongoing>, Invalid> {
         let Resumption { session, legs: (leg, target), bytes, tap, table } = with;
         let destination = Arc::clone(&session.entry.destination);
         let gate: Option<&Gate> = match &*destination {
@@ -110,7 +107,6 @@ impl SavedSession {
         };
         let course = Course { stage, hold: hold.map(Hold::from), is_recorded: self.is_recorded };
         let client = self.client.resume(leg, bytes, tap, session)?;
-        Ok((client, Account::resume(self.reached), course))
+        Ok(Box::new(Ongoing { client, account: Account::resume(self.reached), course }))
     }
 }
-

@@ -68,14 +68,13 @@ impl Decoder {
 
     /// Whether it can be what it says.
     pub(crate) fn is_sound(&self) -> bool {
-        let in_control = match self.opcode {
-            OpCode::Control(_) => self.control.as_ref().map_or(0, |control| control.len()) as u64,
-            OpCode::Data(_) => 0,
+        let begun = self.control.as_ref().map_or(0, |control| control.len()) as u64;
+        let fits = match self.opcode {
+            OpCode::Control(_) => begun.saturating_add(self.left) <= CONTROL_MAX,
+            OpCode::Data(_) => true,
         };
-        let is_control = matches!(self.opcode, OpCode::Control(_));
-        self.base64.as_ref().is_none_or(base64::Decoder::is_sound)
+        fits && self.base64.as_ref().is_none_or(base64::Decoder::is_sound)
             && matches!(Header::parse(&self.partial), Ok(None))
-            && (!is_control || in_control.saturating_add(self.left) <= CONTROL_MAX)
     }
 
     /// See [`Codec::is_between_frames`](super::Codec::is_between_frames).

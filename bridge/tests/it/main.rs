@@ -4,6 +4,7 @@
 mod ends;
 #[path = "../../../tests/support/frame.rs"]
 mod frame;
+mod hand_over;
 mod handshake;
 mod harness;
 mod hixie;
