@@ -56,6 +56,8 @@ impl Rest {
             }
             saved.move_by(bytes.len());
             bytes.extend(its);
+            // None begins here.
+            state.book.begun = state.book.begun.max(saved.entry.id);
             legs.insert(saved.entry.id, (client, target));
             state.sessions.push(saved);
         }

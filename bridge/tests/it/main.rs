@@ -14,6 +14,7 @@ mod pings;
 mod program;
 mod records;
 mod respawn;
+mod rest;
 mod session;
 #[path = "../../../tests/support/skip.rs"]
 #[allow(dead_code, reason = "other crates skip for other reasons")]
