@@ -4,13 +4,16 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::net::Listener;
+
 /// By which a bridge is asked to stand still. It is in the bridge's [`Config`](crate::Config); copies ask the same bridge.
 #[derive(Debug, Clone, Default)]
-pub struct HandOver {}
+pub struct HandOver(Arc<Mutex<Option<Vec<Listening>>>>);
 
 /// Why a bridge does not stand still. It goes on as before.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +39,17 @@ pub struct Frozen {
 
 /// What another image needs to go on.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct BridgeState {}
+pub struct BridgeState {
+    listeners: Vec<Listening>,
+}
+
+/// A socket that listens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Listening {
+    descriptor: RawFd,
+    is_unix: bool,
+    is_lent: bool,
+}
 
 /// Encrypted sessions, which live where their keys are.
 #[derive(Debug, Default)]
@@ -58,14 +71,49 @@ impl HandOver {
     /// It goes on, and why.
     pub async fn freeze(&self, within: Duration) -> Result<Frozen, NotFrozen> {
         let _ = within;
-        Err(NotFrozen::Ended)
+        let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = BridgeState { listeners: listeners.ok_or(NotFrozen::Ended)? };
+        Ok(Frozen { state, bytes: Vec::new(), rest: Rest::default() })
+    }
+
+    /// The bridge begins, and listens there.
+    pub(crate) fn begin(&self, listeners: &[Listener]) {
+        let listeners = listeners.iter().map(|listener| Listening::of(listener, false)).collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(listeners);
+    }
+}
+
+impl Listening {
+    fn of(listener: &Listener, is_lent: bool) -> Self {
+        match listener {
+            Listener::Tcp(socket) => {
+                Self { descriptor: socket.as_raw_fd(), is_unix: false, is_lent }
+            }
+            Listener::Unix(socket) => {
+                Self { descriptor: socket.as_raw_fd(), is_unix: true, is_lent }
+            }
+            Listener::Lent(listener) => Self::of(listener, true),
+        }
+    }
+
+    fn take(&self, descriptors: &mut Descriptors) -> Result<Listener, Invalid> {
+        let socket = descriptors.take(self.descriptor)?;
+        let listener = match self.is_unix {
+            true => Listener::Unix(socket.into()),
+            false => Listener::Tcp(socket.into()),
+        };
+        Ok(if self.is_lent { Listener::Lent(Box::new(listener)) } else { listener })
     }
 }
 
 impl BridgeState {
     /// The descriptors that it names, which are to be kept.
     pub fn descriptors(&self) -> Vec<RawFd> {
-        Vec::new()
+        self.listeners.iter().map(|listener| listener.descriptor).collect()
+    }
+
+    pub(crate) fn listeners(&self, from: &mut Descriptors) -> Result<Vec<Listener>, Invalid> {
+        self.listeners.iter().map(|listener| listener.take(from)).collect()
     }
 }
 

@@ -151,6 +151,7 @@ pub async fn serve(
     config: Arc<Config>,
     shutdown: watch::Sender<Shutdown>,
 ) -> Result<Outcome, Error> {
+    config.hand_over.begin(&listeners);
     listen::Bridge::new(listeners, config, shutdown)?.run().await
 }
 
@@ -164,8 +165,9 @@ pub async fn resume(
     config: Arc<Config>,
     shutdown: watch::Sender<Shutdown>,
 ) -> Result<Outcome, Error> {
-    let _ = (frozen, descriptors);
-    serve(Vec::new(), config, shutdown).await
+    let listeners = frozen.state.listeners(descriptors);
+    let listeners = listeners.map_err(|invalid| Error::Listen(io::Error::other(invalid)))?;
+    serve(listeners, config, shutdown).await
 }
 
 /// The same for one client that is there already; the bridge has ended when it has.
