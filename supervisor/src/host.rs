@@ -31,10 +31,12 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::engine::Clients;
 use crate::exit::Failure;
+use crate::hand_over::Succession;
 use crate::log::Log;
 use crate::processes::Aside;
 use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
+use crate::writer::Writer;
 use directories::Directories;
 use open_files::OpenFiles;
 use progress::Progress;
@@ -62,12 +64,16 @@ pub(crate) struct Host<'a> {
     pub(crate) clients: Option<Arc<Clients>>,
     /// Where the traffic letters go.
     pub(crate) traffic: Option<Traffic>,
+    /// What writes them.
+    pub(crate) letters: Option<&'a Writer>,
     /// How our sessions come to their end before we do.
     pub(crate) drain: Drain,
     /// Who asks how we are.
     pub(crate) admin: Desk,
     /// By which the bridge is asked to stand still (O2).
     pub(crate) hand_over: HandOver,
+    /// Who takes our place.
+    pub(crate) succession: Succession,
 }
 
 impl Host<'_> {

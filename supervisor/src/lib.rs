@@ -13,6 +13,7 @@ mod config;
 mod drain;
 mod engine;
 mod exit;
+mod hand_over;
 mod helper;
 mod host;
 mod log;
@@ -42,7 +43,7 @@ use futures_util::future::OptionFuture;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
 
-use admin::{Deed, Desk, Server};
+use admin::{Deed, Desk, Server, Standing};
 use authentication::Authentication;
 use cli::{Args, Refusal};
 use clock::until;
@@ -51,13 +52,15 @@ use drain::{Asked, Drain, Ending};
 use engine::Clients;
 pub use exit::ExitStatus;
 use exit::Failure;
+use hand_over::{Arrival, Arrived, Launch, Parts, Succession, or_back};
 use helper::{Helpers, Surroundings};
 use host::daemon::{self, Caller, Role};
 use host::pid_file::PidFile;
 use host::progress::Progress;
 use host::public::PublicEndpoint;
-use host::signals::{Signal, Signals};
+use host::signals::{self, Signal, Signals};
 use host::{Host, command_line, inetd, systemd};
+use log::letters::Legend;
 use log::{Escaped, Log, Requested, Stderr};
 use processes::Aside;
 use relay::{Announcement, ProgramRelay, Relay};
@@ -88,15 +91,32 @@ pub fn python_options() -> impl Iterator<Item = &'static str> {
 
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
-    let now = Instant::now();
+    signals::hold_back_hand_over();
     let args: Vec<_> = args.into_iter().collect();
+    if hand_over::is_tried(&args) {
+        return hand_over::answer_trial();
+    }
+    let ended = match Arrival::find() {
+        Ok(None) => return begin(args),
+        Ok(Some(arrival)) => resume(arrival),
+        Err(failure) => Err(failure),
+    };
+    ended.unwrap_or_else(|failure| {
+        say(&failure.reason);
+        failure.status
+    })
+}
+
+/// As anybody starts us.
+fn begin(args: Vec<OsString>) -> ExitStatus {
+    let now = Instant::now();
     let is_inetd = cli::names_inetd(&args);
     let config = Args::parse_from_os(args.clone())
         .and_then(|args| Config::new(args, now).map_err(Refusal::Usage));
     match config {
         Ok(mut config) => {
             hide_secrets(&args, &mut config);
-            start(&config).unwrap_or_else(|failure| {
+            start(&config, Launch::new(args, now)).unwrap_or_else(|failure| {
                 say(&failure.reason);
                 failure.status
             })
@@ -145,7 +165,7 @@ fn say_unless_to_client(line: &str, is_inetd: bool) {
 }
 
 /// What must be had, or be refused, while standard error is the caller's; then into the background.
-fn start(config: &Config) -> Result<ExitStatus, Failure> {
+fn start(config: &Config, mut launch: Launch) -> Result<ExitStatus, Failure> {
     let is_inetd = matches!(config.listen, Listen::Inetd);
     let stderr = match config.daemon {
         true => Stderr::Daemons,
@@ -161,6 +181,7 @@ fn start(config: &Config) -> Result<ExitStatus, Failure> {
             log::write_one(&config.log, &failure.reason);
         }
     })?;
+    launch.stderr = stderr;
     let warning = resources.log.warning(&config.log);
     let mut caller = Caller::none();
     if config.daemon {
@@ -182,7 +203,29 @@ fn start(config: &Config) -> Result<ExitStatus, Failure> {
         Err(failure) if progress.failed(&failure) => return Ok(failure.status),
         log => log?,
     };
-    match work(config, resources, &log, &mut progress) {
+    let ended = work(config, resources, (launch, None), &log, &mut progress);
+    conclude(config, ended, &log, &mut progress)
+}
+
+/// In the place of another image of this program, as it has left it (O2).
+fn resume(mut arrival: Arrival) -> Result<ExitStatus, Failure> {
+    let config = or_back(arrival.config())?;
+    let resources = or_back(Resources::resume(&config, &mut arrival))?;
+    let mut progress = Progress::new(Caller::none());
+    let log = or_back(start_log(resources.log.clone(), config.verbose))?;
+    let (launch, arrived) = arrival.taken();
+    let ended = work(&config, resources, (launch, Some(arrived)), &log, &mut progress);
+    conclude(&config, ended, &log, &mut progress)
+}
+
+/// Says why we end, where it can be read.
+fn conclude(
+    config: &Config,
+    ended: Result<ExitStatus, Failure>,
+    log: &Log,
+    progress: &mut Progress,
+) -> Result<ExitStatus, Failure> {
+    match ended {
         // The caller's command says it.
         Err(failure) if progress.failed(&failure) => Ok(failure.status),
         Err(failure) if log.is_on_stderr_alone() => Err(failure),
@@ -197,6 +240,7 @@ fn start(config: &Config) -> Result<ExitStatus, Failure> {
 }
 
 fn start_log(log: log::Sinks, verbose: bool) -> Result<Log, Failure> {
+    signals::hold_back().context("cannot block signals")?;
     // Lines that we log while the terminal is the program's must not stop us (`stty tostop`). Threads
     // take it over.
     let mut unhandled = SigSet::empty();
@@ -209,26 +253,33 @@ fn start_log(log: log::Sinks, verbose: bool) -> Result<Log, Failure> {
 fn work(
     config: &Config,
     mut resources: Resources,
+    (launch, arrived): (Launch, Option<Arrived>),
     log: &Log,
     progress: &mut Progress,
 ) -> Result<ExitStatus, Failure> {
-    resources.pid_file.as_mut().map_or(Ok(()), PidFile::write)?;
-    progress.find_systemd().context("cannot start a thread")?;
+    let is_first = arrived.is_none();
+    if is_first {
+        resources.pid_file.as_mut().map_or(Ok(()), PidFile::write)?;
+    }
+    or_back(progress.find_systemd().context("cannot start a thread").map_err(Failure::from))?;
     let watchdog = progress.watchdog();
     if let Destination::Program(_) = config.destination {
         nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
     }
-    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    resources.certificates.report();
-    resources.target_tls.iter().for_each(TargetTls::report);
-    let letters =
-        config.letters.map(log::letters::start).transpose().context("cannot start a thread")?;
-    resources.warning(config).iter().for_each(|warning| tracing::warn!("{warning}"));
+    if is_first {
+        report(config, &resources);
+    }
+    let held = resources.held();
+    // They are told the meaning of once.
+    let letters = config.letters.map(|legend| if is_first { legend } else { Legend::Left });
+    let letters = letters.map(log::letters::start).transpose().context("cannot start a thread");
+    let letters = or_back(letters.map_err(Failure::from))?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // Sessions in the order in which they became ready; see .cargo/config.toml.
     #[cfg(tokio_unstable)]
     runtime.disable_lifo_slot();
-    let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
+    let runtime = runtime.enable_all().build().context("cannot start the runtime");
+    let runtime = or_back(runtime.map_err(Failure::from))?;
     // block_on stays on this thread, the main one, as program/spawn.rs needs it.
     let status = runtime.block_on(async {
         let Resources {
@@ -245,18 +296,29 @@ fn work(
         } = resources;
         let clients = config.client_address.told.map(Clients::make).transpose()?.map(Arc::new);
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
-        let mut signals = Signals::catch().context("cannot catch signals")?;
+        let signals = Signals::catch().context("cannot catch signals");
+        let mut signals = or_back(signals.map_err(Failure::from))?;
         let aside = Aside::default();
         let surroundings = Surroundings { open_files, aside: aside.clone() };
         let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);
         let lets_in = authentication.as_mut().and_then(Authentication::take_helper);
-        let (server, admin) = match admin.map(|admin| admin.begin(config)).transpose()? {
+        let standing = arrived.as_ref().map_or_else(Standing::default, Arrived::standing);
+        let admin = admin.map(|admin| admin.begin(config, standing.clone())).transpose();
+        let (server, admin) = match or_back(admin.map_err(Failure::from))? {
             Some((server, desk)) => (Some(server), desk),
-            None => (None, Desk::default()),
+            None => (None, Desk::without(standing)),
         };
         let mut administration = pin!(OptionFuture::from(server.map(Server::serve)));
+        let starting = async {
+            if is_first {
+                return Helpers::start(knows_tokens, lets_in, &surroundings).await;
+            }
+            Ok(Helpers::resume(knows_tokens, lets_in, &surroundings))
+        };
         let helpers = tokio::select! {
-            helpers = Helpers::start(knows_tokens, lets_in, &surroundings) => helpers?,
+            // Who arrives waits for nothing, and is stopped as one that is up.
+            biased;
+            helpers = starting => helpers?,
             // A plugin may take its time.
             () = signals.stop() => return Ok(ExitStatus::SUCCESS),
             () = admin.deeds.drain() => return Ok(ExitStatus::SUCCESS),
@@ -278,9 +340,11 @@ fn work(
             open_files,
             clients,
             traffic,
+            letters: letters.as_ref().map(|(_, writer)| writer),
             drain: Drain::new(config.limits.drain_timeout),
             admin,
             hand_over: HandOver::default(),
+            succession: Succession::new(launch, held, arrived),
         };
         tokio::select! {
             status = serve(config, public, host) => status,
@@ -295,6 +359,14 @@ fn work(
     // A name that is being resolved would hold up our end for as long as its resolver likes.
     runtime.shutdown_background();
     status
+}
+
+/// Says what is to be said of what we begin with.
+fn report(config: &Config, resources: &Resources) {
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    resources.certificates.report();
+    resources.target_tls.iter().for_each(TargetTls::report);
+    resources.warning(config).iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 /// Bridges until all is over.
@@ -330,10 +402,14 @@ async fn serve(
 /// The plain bridge, without a program.
 async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitStatus, Failure> {
     host.admin.standing.watch(relay.view());
-    relay.open()?;
-    host.certificates.report_off();
-    host.progress.up(host.log);
-    host.progress.accepting();
+    or_back(relay.open().map_err(Failure::from))?;
+    if host.succession.is_arriving() {
+        host.settle().await;
+    } else {
+        host.certificates.report_off();
+        host.progress.up(host.log);
+        host.progress.accepting();
+    }
     let mut ending = Ending::No;
     loop {
         let asked = tokio::select! {
@@ -348,7 +424,17 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
                     host.reload();
                     None
                 }
+                Signal::HandOver => {
+                    let parts = parts(&relay, ending);
+                    host.begin_hand_over(parts);
+                    None
+                }
             },
+            verdict = host.succession.tried() => {
+                let parts = parts(&relay, ending);
+                host.hand_over(verdict, parts).await;
+                None
+            }
             deed = host.admin.deeds.next() => match deed {
                 Deed::Drain => Some(Asked::Drain),
                 // There is no program.
@@ -368,6 +454,15 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
         if ending == Ending::Over {
             return Ok(ExitStatus::SUCCESS);
         }
+    }
+}
+
+/// What goes along where another program takes our place.
+fn parts(relay: &Relay, ending: Ending) -> Result<Parts, String> {
+    match ending {
+        Ending::No => Ok(Parts { relay: relay.save()?, program: None }),
+        Ending::Draining => Err("websockify is draining".into()),
+        Ending::Stopping | Ending::Over => Err("websockify is ending".into()),
     }
 }
 

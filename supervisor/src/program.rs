@@ -10,6 +10,7 @@ mod monitor;
 mod output;
 mod pace;
 mod queue;
+mod saved;
 mod signalling;
 mod spawn;
 pub(crate) mod state;
@@ -24,11 +25,13 @@ use crate::admin::{Deed, ProgramEnd};
 use crate::clock::until;
 use crate::config::ProgramSpec;
 use crate::exit::{ExitStatus, Failure};
+use crate::hand_over::Parts;
 use crate::host::Host;
 use crate::host::signals::Signal;
 use crate::relay::{ProgramRelay, RelayEvent};
 pub(crate) use output::log_lines;
-pub(crate) use spawn::undo_ours;
+pub(crate) use saved::ProgramState;
+pub(crate) use spawn::{SYSTEMD, undo_ours};
 use state::{Event, Start, State, ended_unheard, step};
 use supervisor::Supervisor;
 
@@ -38,14 +41,11 @@ pub(crate) async fn supervise(
     relay: ProgramRelay,
     host: &mut Host<'_>,
 ) -> Result<ExitStatus, Failure> {
-    if spec.policy.start != Start::Now {
-        // Who mistypes its name learns of it now (W8).
-        spawn::look(&spec.command)?;
-    }
-    let (state, actions) = State::begin(Instant::now(), &spec.policy);
-    let mut supervisor = Supervisor::new(spec, relay, host, state)?;
-    supervisor.host.progress.status(state.description());
-    supervisor.perform(actions);
+    let mut supervisor = match host.succession.take_program() {
+        Some(saved) => Supervisor::resume(spec, relay, host, saved)?,
+        None => begin(spec, relay, host)?,
+    };
+    supervisor.host.settle().await;
     loop {
         while let Some(event) = supervisor.events.next(|| supervisor.relay.news()) {
             supervisor.take(event);
@@ -62,6 +62,22 @@ pub(crate) async fn supervise(
     }
 }
 
+fn begin<'a, 'b>(
+    spec: &'a ProgramSpec,
+    relay: ProgramRelay,
+    host: &'a mut Host<'b>,
+) -> Result<Supervisor<'a, 'b>, Failure> {
+    if spec.policy.start != Start::Now {
+        // Who mistypes its name learns of it now (W8).
+        spawn::look(&spec.command)?;
+    }
+    let (state, actions) = State::begin(Instant::now(), &spec.policy);
+    let mut supervisor = Supervisor::new(spec, relay, host, state)?;
+    supervisor.host.progress.status(state.description());
+    supervisor.perform(actions);
+    Ok(supervisor)
+}
+
 impl Supervisor<'_, '_> {
     /// Waits until something has happened; what it was stands in `events`, unless it was nothing.
     async fn next(&mut self) {
@@ -76,7 +92,15 @@ impl Supervisor<'_, '_> {
                 Signal::Child => self.children_ended(),
                 Signal::Stop => self.events.push(Event::Stop),
                 Signal::Reload => self.host.reload(),
+                Signal::HandOver => {
+                    let parts = self.parts();
+                    self.host.begin_hand_over(parts);
+                }
             },
+            verdict = self.host.succession.tried() => {
+                let parts = self.parts();
+                self.host.hand_over(verdict, parts).await;
+            }
             deed = self.host.admin.deeds.next() => match deed {
                 Deed::Drain => self.events.push(Event::Drain),
                 Deed::Look => self.pace.hint(),
@@ -94,6 +118,11 @@ impl Supervisor<'_, '_> {
             () = until(unasked) => self.look_unasked(),
             () = until(kill) => self.kill(),
         }
+    }
+
+    /// What goes along where another program takes our place (O2).
+    fn parts(&self) -> Result<Parts, String> {
+        Ok(Parts { relay: self.relay.save()?, program: Some(self.save()?) })
     }
 
     /// What the state waits for has come, unless something has changed meanwhile: then it comes again. If it is that nobody

@@ -2,6 +2,7 @@
 //! exit status. Knows nothing of why it is opened or ended.
 
 mod demand;
+mod saved;
 mod served;
 mod view;
 
@@ -22,6 +23,7 @@ use crate::exit::ExitStatus;
 use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
 use crate::program::state::{Policy, Start, WrapMode};
 use demand::Visitors;
+pub(crate) use saved::SavedRelay;
 use served::Served;
 use view::ViewedProgram;
 pub(crate) use view::{NotReady, RelayView};
@@ -57,7 +59,9 @@ enum Stage {
     Open {
         serving: JoinHandle<Result<Outcome, bridge::Error>>,
         /// Where clients find us, if that is a file.
-        _file: Option<SocketFile>,
+        file: Option<SocketFile>,
+        /// Whether one client is served, who was there already.
+        is_one: bool,
     },
     Ended,
 }
@@ -99,17 +103,21 @@ impl Relay {
         let Opened { clients, file } = public.open()?;
         let Announcement { proxying, open_files } = &self.announcement;
         let max_connections = config.max_connections;
-        info!(max_connections, open_files, "{deed}");
-        // Others wait for these words (U2).
-        info!("{proxying}");
+        if let Some(deed) = deed {
+            info!(max_connections, open_files, "{deed}");
+            // Others wait for these words (U2).
+            info!("{proxying}");
+        }
         let (config, shutdown) = (Arc::new(*config), self.shutdown.clone());
+        let is_one = matches!(clients, Clients::One(_));
         let serving = match clients {
             Clients::Of(listeners) => tokio::spawn(bridge::serve(listeners, config, shutdown)),
             Clients::One(client) => {
                 tokio::spawn(bridge::serve_connection(client, config, shutdown))
             }
+            Clients::Before(before) => saved::resume(*before, config, shutdown)?,
         };
-        self.stage = Stage::Open { serving, _file: file };
+        self.stage = Stage::Open { serving, file, is_one };
         self.is_open.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -120,6 +128,23 @@ impl Relay {
             is_open: Arc::clone(&self.is_open),
             shutdown: self.shutdown.subscribe(),
             program: None,
+        }
+    }
+
+    /// What of it goes along where another program takes our place.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing can.
+    pub(crate) fn save(&self) -> Result<SavedRelay, String> {
+        match &self.stage {
+            _ if *self.shutdown.borrow() != Shutdown::Run => Err("websockify is ending".into()),
+            Stage::Held { .. } => Err("websockify is still starting".into()),
+            Stage::Ended => Err("websockify is ending".into()),
+            Stage::Open { is_one: true, .. } => {
+                Err("websockify serves the one connection that inetd has given it".into())
+            }
+            Stage::Open { file, .. } => Ok(SavedRelay::of(file.as_ref())),
         }
     }
 
@@ -258,6 +283,11 @@ impl ProgramRelay {
     /// See [`Relay::end`].
     pub(crate) fn end(&mut self, shutdown: Shutdown) -> Ending {
         self.relay.end(shutdown)
+    }
+
+    /// See [`Relay::save`].
+    pub(crate) fn save(&self) -> Result<SavedRelay, String> {
+        self.relay.save()
     }
 
     /// How many clients wait for the program.

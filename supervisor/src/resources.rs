@@ -12,6 +12,7 @@ use crate::authentication::Authentication;
 use crate::certificates::Certificates;
 use crate::config::{Config, Destination};
 use crate::exit::Failure;
+use crate::hand_over::{Arrival, Held};
 use crate::host::directories::Directories;
 use crate::host::open_files::OpenFiles;
 use crate::host::pid_file::PidFile;
@@ -37,13 +38,25 @@ pub(crate) struct Resources {
     pub(crate) open_files: OpenFiles,
 }
 
-impl Resources {
-    /// `passed` are the sockets that systemd has opened for us.
-    pub(crate) fn acquire(
-        config: &Config,
-        passed: Vec<Socket>,
-        stderr: Stderr,
-    ) -> Result<Self, Failure> {
+/// Those that nobody else can have meanwhile.
+struct Taken {
+    public: PublicEndpoint,
+    admin: Option<Admin>,
+    pid_file: Option<PidFile>,
+    open_files: OpenFiles,
+}
+
+/// Those that are opened anew wherever we begin.
+struct Materials {
+    directories: Directories,
+    certificates: Certificates,
+    authentication: Option<Authentication>,
+    target_tls: Option<TargetTls>,
+    tokens: Option<Tokens>,
+}
+
+impl Materials {
+    fn open(config: &Config) -> Result<Self, Failure> {
         let directories = Directories::look(config)?;
         let certificates = Certificates::load(&config.access)?;
         let authentication = config.access.auth.as_ref().map(Authentication::open).transpose()?;
@@ -52,13 +65,62 @@ impl Resources {
             Destination::Tokens(spec) => Some(Tokens::open(spec)?),
             Destination::Service(_) | Destination::Program(_) => None,
         };
+        Ok(Self { directories, certificates, authentication, target_tls, tokens })
+    }
+
+    fn private(&self, config: &Config) -> Arc<Private> {
+        private::files(config, self.authentication.as_ref(), self.tokens.as_ref())
+    }
+}
+
+impl Resources {
+    /// `passed` are the sockets that systemd has opened for us.
+    pub(crate) fn acquire(
+        config: &Config,
+        passed: Vec<Socket>,
+        stderr: Stderr,
+    ) -> Result<Self, Failure> {
+        let materials = Materials::open(config)?;
         let public = PublicEndpoint::acquire(&config.listen, passed)?;
         let admin = config.admin.as_ref().map(Admin::open).transpose()?;
         let pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let log = log::Sinks::choose(&config.log, stderr)?;
-        let private = private::files(config, authentication.as_ref(), tokens.as_ref());
+        let private = materials.private(config);
         let open_files = OpenFiles::raise().context("cannot raise the limit on open files")?;
-        Ok(Self {
+        Ok(Self::of(materials, private, log, Taken { public, admin, pid_file, open_files }))
+    }
+
+    /// Where another image of this program has taken hold of what clients know: that goes on, and the rest is opened
+    /// anew (O2). What may fail comes first: until then everything is still whole.
+    pub(crate) fn resume(config: &Config, arrival: &mut Arrival) -> Result<Self, Failure> {
+        let materials = Materials::open(config)?;
+        let log = log::Sinks::choose(&config.log, arrival.state.launch.stderr)?;
+        let private = materials.private(config);
+        let held = arrival.state.held.clone();
+        let admin = config.admin.as_ref().zip(held.admin.as_ref());
+        let admin = admin.map(|(spec, saved)| Admin::resume(spec, saved, &mut arrival.descriptors));
+        let pid_file = config.pid_file.as_deref().zip(held.pid_file);
+        let pid_file = pid_file.map(|(path, number)| {
+            let file = arrival.descriptors.take(number).map_err(anyhow::Error::from)?;
+            PidFile::resume(path, file)
+        });
+        let (admin, pid_file) = (admin.transpose()?, pid_file.transpose()?);
+        let public = PublicEndpoint::Taken(Box::new(arrival.public()?));
+        let open_files = held.open_files;
+        Ok(Self::of(materials, private, log, Taken { public, admin, pid_file, open_files }))
+    }
+
+    /// Whether we could begin so, as far as that can be seen without taking hold of anything.
+    pub(crate) fn look(config: &Config, stderr: Stderr) -> Result<(), Failure> {
+        Materials::open(config)?;
+        log::Sinks::choose(&config.log, stderr)?;
+        Ok(())
+    }
+
+    fn of(materials: Materials, private: Arc<Private>, log: log::Sinks, taken: Taken) -> Self {
+        let Materials { directories, certificates, authentication, target_tls, tokens } = materials;
+        let Taken { public, admin, pid_file, open_files } = taken;
+        Self {
             public,
             admin,
             certificates,
@@ -70,7 +132,16 @@ impl Resources {
             pid_file,
             log,
             open_files,
-        })
+        }
+    }
+
+    /// What of it goes along where another program takes our place.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            open_files: self.open_files,
+            pid_file: self.pid_file.as_ref().map(PidFile::descriptor),
+            admin: self.admin.as_ref().map(Admin::save),
+        }
     }
 
     /// What there is less of than was asked for, to be logged.

@@ -126,6 +126,13 @@ impl Writer {
         self.wait(&flush);
     }
 
+    /// The same, but no longer than this.
+    pub(crate) fn flush_within(&self, limit: Duration) {
+        let (flushed, flush) = mpsc::channel();
+        (self.mark)(Mark::Flush(flushed));
+        let _ = flush.recv_timeout(limit);
+    }
+
     /// Waits until the other end is dropped.
     fn wait(&self, end: &Receiver<()>) {
         let pending = || self.backlog.pending.load(Ordering::Relaxed);

@@ -4,15 +4,18 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 
 use anyhow::{Context, Result};
+use bridge::Descriptors;
 use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::AdminPlace;
 use crate::config::address::Source;
 use crate::host::ports::PublicPort;
-use crate::host::unix_socket::{PublicSocket, SocketFile};
+use crate::host::unix_socket::{PublicSocket, SavedFile, SocketFile};
 
 /// Who may connect to the Unix socket, as chmod(2) has it.
 const MODE: u32 = 0o600;
@@ -23,6 +26,23 @@ pub(super) struct Endpoint {
     place: AdminPlace,
     listener: Listener,
     file: Option<SocketFile>,
+    /// Whether it was open in another image of this program.
+    was_open: bool,
+}
+
+/// The address on its way to another image of this program (O2).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SavedAdmin {
+    listener: RawFd,
+    file: Option<SavedFile>,
+}
+
+impl SavedAdmin {
+    /// The descriptors that it names.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + use<> {
+        let file = self.file.as_ref().map(SavedFile::descriptors);
+        file.into_iter().flatten().chain([self.listener])
+    }
 }
 
 #[derive(Debug)]
@@ -56,7 +76,34 @@ impl Endpoint {
     /// Begins to listen.
     pub(super) fn open(place: &AdminPlace) -> Result<Self> {
         let (listener, file) = Self::bind(place).context("cannot open the admin address")?;
-        Ok(Self { place: place.clone(), listener, file })
+        Ok(Self { place: place.clone(), listener, file, was_open: false })
+    }
+
+    /// Goes on to listen.
+    pub(super) fn resume(
+        place: &AdminPlace,
+        saved: &SavedAdmin,
+        descriptors: &mut Descriptors,
+    ) -> Result<Self> {
+        let file = saved.file.as_ref().map(|file| SocketFile::resume(file, descriptors));
+        let listener = descriptors.take(saved.listener)?;
+        let listener = match place {
+            AdminPlace::Port(_) => Listener::Tcp(listener.into()),
+            AdminPlace::Unix(_) => Listener::Unix(listener.into()),
+        };
+        Ok(Self { place: place.clone(), listener, file: file.transpose()?, was_open: true })
+    }
+
+    pub(super) fn save(&self) -> SavedAdmin {
+        let listener = match &self.listener {
+            Listener::Tcp(listener) => listener.as_raw_fd(),
+            Listener::Unix(listener) => listener.as_raw_fd(),
+        };
+        SavedAdmin { listener, file: self.file.as_ref().map(SocketFile::save) }
+    }
+
+    pub(super) fn was_open(&self) -> bool {
+        self.was_open
     }
 
     fn bind(place: &AdminPlace) -> Result<(Listener, Option<SocketFile>)> {

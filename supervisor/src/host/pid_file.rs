@@ -3,6 +3,7 @@
 
 use std::fs::{File, remove_file};
 use std::io::{Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +47,22 @@ impl PidFile {
                 }
             }
         }
+    }
+
+    /// One that another image of this program has locked and written, as this process.
+    pub(crate) fn resume(path: &Path, file: OwnedFd) -> Result<Self> {
+        let path = std::path::absolute(path).context("cannot find the working directory")?;
+        // It is locked already, by the very same open file (flock(2)).
+        let file = Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock);
+        let file = file.map_err(|(_, errno)| std::io::Error::from(errno));
+        let file =
+            file.with_context(|| format!("cannot lock pid file {}", path.display()))?;
+        Ok(Self { path, file, is_written: true })
+    }
+
+    /// Its descriptor.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 
     /// Writes our process id, after the last fork.

@@ -4,15 +4,17 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use bridge::Descriptors;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ports::BACKLOG;
@@ -83,7 +85,39 @@ impl PublicSocket {
     }
 }
 
+/// A [`SocketFile`] on its way to another image of this program.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SavedFile {
+    path: OsString,
+    directory: RawFd,
+    file: RawFd,
+}
+
+impl SavedFile {
+    /// The descriptors that it names.
+    pub(crate) fn descriptors(&self) -> [RawFd; 2] {
+        [self.directory, self.file]
+    }
+}
+
 impl SocketFile {
+    pub(crate) fn save(&self) -> SavedFile {
+        let Place { path, directory, .. } = &self.place;
+        SavedFile {
+            path: path.clone().into(),
+            directory: directory.as_raw_fd(),
+            file: self.file.as_raw_fd(),
+        }
+    }
+
+    pub(crate) fn resume(saved: &SavedFile, descriptors: &mut Descriptors) -> Result<Self> {
+        let path = PathBuf::from(&saved.path);
+        let name = path.file_name().context("a socket has no name")?.to_owned();
+        let directory = descriptors.take(saved.directory)?;
+        let file = descriptors.take(saved.file)?;
+        Ok(Self { place: Place { path, directory, name }, file })
+    }
+
     fn open(place: Place) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&place.directory, &place.name, flags, Mode::empty());

@@ -1,6 +1,6 @@
 //! Children of ours that are none of the program's: helpers. Each leads a process group, which ends with it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -16,12 +16,56 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// Those that have not been waited for; shared by those who start them and those who look at processes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Aside(Arc<Mutex<HashSet<Pid>>>);
+pub(crate) struct Aside(Arc<Mutex<Children>>);
+
+#[derive(Debug, Default)]
+struct Children {
+    running: HashSet<Pid>,
+    /// Those of whom somebody wants to know how they have ended; and how, once they were waited for.
+    asked: HashMap<Pid, Option<WaitStatus>>,
+}
 
 impl Aside {
     /// Notes a child that was started just now, before anybody looks for processes.
     pub(crate) fn add(&self, child: Pid) {
-        self.lock().insert(child);
+        self.lock().running.insert(child);
+    }
+
+    /// The same, of one of which somebody [wants to know](Self::collect) how it ends.
+    pub(crate) fn add_asked(&self, child: Pid) {
+        let mut children = self.lock();
+        children.running.insert(child);
+        children.asked.insert(child, None);
+    }
+
+    /// How a child has ended, whoever has waited for it; one that has not ended is killed, which is no end of its own.
+    #[expect(clippy::disallowed_methods, reason = "this child alone")]
+    pub(crate) fn collect(&self, child: Pid) -> Option<WaitStatus> {
+        let has_ended = super::reap::has_ended(child);
+        if self.lock().running.contains(&child) && has_ended {
+            self.kill_group(child);
+            let status = waitpid(child, Some(WaitPidFlag::WNOHANG)).ok();
+            let mut children = self.lock();
+            children.running.remove(&child);
+            children.asked.remove(&child);
+            return status;
+        }
+        self.end(child);
+        self.lock().asked.remove(&child).flatten()
+    }
+
+    /// Somebody who waits for all has waited for this one.
+    pub(super) fn note(&self, child: Pid, status: WaitStatus) {
+        if let Some(asked) = self.lock().asked.get_mut(&child) {
+            *asked = Some(status);
+        }
+    }
+
+    /// Ends all of them, as at our end.
+    pub(crate) fn end_all(&self) {
+        for child in self.all() {
+            self.end(child);
+        }
     }
 
     /// Kills a child with its group, and waits for it. False: it is still there after a second, because the kernel
@@ -41,14 +85,14 @@ impl Aside {
                 _ => break,
             }
         }
-        self.lock().remove(&child);
+        self.lock().running.remove(&child);
         true
     }
 
     /// Kills a child's group, if it is one of these: until it was waited for, nobody else has its number.
     fn kill_group(&self, child: Pid) -> bool {
         let children = self.lock();
-        let is_one = children.contains(&child);
+        let is_one = children.running.contains(&child);
         if is_one {
             let _ = killpg(child, Signal::SIGKILL);
         }
@@ -58,15 +102,15 @@ impl Aside {
     /// The child has ended, and is about to be waited for by somebody who waits for all: true if it is one of these.
     pub(super) fn let_go(&self, child: Pid) -> bool {
         let is_one = self.kill_group(child);
-        self.lock().remove(&child);
+        self.lock().running.remove(&child);
         is_one
     }
 
     pub(super) fn all(&self) -> Vec<Pid> {
-        self.lock().iter().copied().collect()
+        self.lock().running.iter().copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<Pid>> {
+    fn lock(&self) -> MutexGuard<'_, Children> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -43,7 +43,7 @@ impl Reaper {
         let is_aside =
             if has_ended { self.aside.let_go(pid) } else { self.aside.all().contains(&pid) };
         match waitpid(pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
-            Ok(_) if is_aside => {}
+            Ok(status) if is_aside => self.aside.note(pid, status),
             Ok(WaitStatus::Stopped(pid, _)) => self.stopped.push(pid),
             Ok(status) => {
                 let ended = status.pid().zip(ExitStatus::of_program(status));

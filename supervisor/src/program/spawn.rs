@@ -27,7 +27,7 @@ use crate::host::search_path;
 
 /// Variables by which systemd speaks to websockify and not to the program (sd_notify(3),
 /// sd_listen_fds(3), sd_watchdog_enabled(3)).
-const SYSTEMD: &[&str] = &[
+pub(crate) const SYSTEMD: &[&str] = &[
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
     "LISTEN_PID",

@@ -1,0 +1,179 @@
+//! Our beginning where another image of this program has ended: what it has left is read and looked at as a whole, before
+//! anything of it is believed.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use bridge::{Descriptors, Frozen, Moment};
+
+use super::state::{Launch, State};
+use super::{BACK, VARIABLE, alarm_off, format, marks, memory, way_back};
+use crate::admin::{SavedStanding, Standing};
+use crate::config::Config;
+use crate::exit::{ExitStatus, Failure};
+use crate::host::public::{SocketFile, Taken};
+use crate::program::ProgramState;
+
+/// What was left to us.
+pub(crate) struct Arrival {
+    pub(crate) state: State,
+    bytes: Vec<u8>,
+    pub(crate) descriptors: Descriptors,
+    numbers: Vec<RawFd>,
+    memory: RawFd,
+    program: RawFd,
+    /// Why the program that we had made room for has come back to us.
+    back: Option<String>,
+}
+
+/// What of it is told, or undone, when we have settled.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(super) stopped: Moment,
+    pub(super) is_ready: bool,
+    pub(super) standing: SavedStanding,
+    pub(super) program: Option<ProgramState>,
+    pub(super) back: Option<String>,
+    numbers: Vec<RawFd>,
+    memory: RawFd,
+    old: RawFd,
+}
+
+impl Arrival {
+    /// None: we are started as anybody is. To be called before there is a second thread.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be used, and there is no way back.
+    pub(crate) fn find() -> Result<Option<Self>, Failure> {
+        let Some(told) = take_variable(VARIABLE) else { return Ok(None) };
+        let back = take_variable(BACK);
+        let numbers = told.split_once(',').and_then(|(memory, program)| {
+            Some((memory.parse().ok()?, program.parse().ok()?))
+        });
+        let numbers = numbers.filter(|(memory, _)| *memory > libc::STDERR_FILENO);
+        let bytes = numbers.and_then(|(memory, _)| read(memory));
+        let Some(((memory, program), bytes)) = numbers.zip(bytes) else {
+            return Err(failure(format!(
+                "environment variable {VARIABLE} is set, and there is nothing to take over: it is for websockify's \
+                 own use"
+            )));
+        };
+        alarm_off();
+        if back.is_none() {
+            way_back::open(memory, program)
+                .map_err(|error| failure(bridge::error_text(&error)))?;
+        }
+        let arrival = Self::of(&bytes, memory, program, back.clone());
+        let arrival = arrival.inspect_err(|why| way_back::go(why));
+        arrival.map(Some).map_err(|why| match back {
+            None => failure(format!("cannot take over: {why}")),
+            Some(back) => failure(format!("cannot go on: {why}; the new program had failed: {back}")),
+        })
+    }
+
+    #[allow(unsafe_code)]
+    fn of(
+        bytes: &[u8],
+        memory: RawFd,
+        program: RawFd,
+        back: Option<String>,
+    ) -> Result<Self, String> {
+        let (state, rest) = format::read::<State>(bytes).map_err(|why| why.to_string())?;
+        if state.pid != std::process::id() {
+            return Err(format!("it is the state of process {}", state.pid));
+        }
+        if state.relay.is_none() || state.bridge.is_none() {
+            return Err("it is the state for a trial".into());
+        }
+        let numbers = state.descriptors();
+        let mut seen = HashSet::from([0, 1, 2, memory, program]);
+        if let Some(number) = numbers.iter().find(|number| !seen.insert(**number)) {
+            return Err(format!("descriptor {number} is named twice"));
+        }
+        if let Some(number) = numbers.iter().find(|number| !marks::is_kept(**number)) {
+            return Err(format!("descriptor {number} is not open"));
+        }
+        // SAFETY: each is open, was opened for nobody but us by the image before, and stands in the list once.
+        let owned = numbers.iter().map(|number| unsafe { OwnedFd::from_raw_fd(*number) });
+        let descriptors = owned.collect();
+        // Kernels before 6.14 name us by our descriptor.
+        if let Ok(name) = std::ffi::CString::new(state.launch.name.as_encoded_bytes()) {
+            let _ = nix::sys::prctl::set_name(&name);
+        }
+        Ok(Self { state, bytes: rest.to_vec(), descriptors, numbers, memory, program, back })
+    }
+
+    /// What the command line means to us.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        super::trial::config(&self.state).map_err(failure)
+    }
+
+    /// The bridge as it stands still, and what is open besides what was taken already.
+    pub(crate) fn public(&mut self) -> anyhow::Result<Taken> {
+        let bridge = self.state.bridge.take().unwrap_or_default();
+        let frozen = Frozen::of(bridge, std::mem::take(&mut self.bytes));
+        let saved = self.state.relay.as_ref().and_then(|relay| relay.file.as_ref());
+        let file = saved.map(|file| SocketFile::resume(file, &mut self.descriptors));
+        let descriptors = std::mem::take(&mut self.descriptors);
+        Ok(Taken { frozen, descriptors, file: file.transpose()? })
+    }
+
+    /// What is left of it when everything is taken.
+    pub(crate) fn taken(self) -> (Launch, Arrived) {
+        let Self { state, numbers, memory, program, back, .. } = self;
+        let State { launch, stopped, is_ready, standing, program: saved, .. } = state;
+        let arrived = Arrived {
+            stopped,
+            is_ready,
+            standing,
+            program: saved,
+            back,
+            numbers,
+            memory,
+            old: program,
+        };
+        (launch, arrived)
+    }
+}
+
+impl Arrived {
+    /// How we stand, as it was noted before.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing::resume(&self.standing)
+    }
+
+    /// There is no way back any more.
+    #[allow(unsafe_code)]
+    pub(super) fn settle(&self) {
+        way_back::close();
+        marks::leave(&self.numbers);
+        for number in [self.memory, self.old] {
+            // SAFETY: it was open when we began, and is nobody's but ours to close.
+            drop(unsafe { OwnedFd::from_raw_fd(number) });
+        }
+    }
+}
+
+fn failure(reason: String) -> Failure {
+    Failure { status: ExitStatus::FAILURE, reason }
+}
+
+/// What is in it, if it is what another image has left.
+#[allow(unsafe_code)]
+fn read(number: RawFd) -> Option<Vec<u8>> {
+    // SAFETY: it is not closed here; where nothing is open, reading fails.
+    let memory = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
+    memory::read(&memory).ok().flatten().filter(|bytes| format::is_state(bytes))
+}
+
+/// Nobody else is to have it, no program that we start.
+#[allow(unsafe_code)]
+fn take_variable(name: &str) -> Option<String> {
+    let value = std::env::var_os(name)?;
+    // SAFETY: there is no second thread yet that could read the environment.
+    unsafe { std::env::remove_var(name) };
+    Some(value.to_string_lossy().into_owned())
+}
