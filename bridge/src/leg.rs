@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -65,6 +66,11 @@ impl Leg {
     /// Where both ends of its connection are, if that is TCP.
     pub(crate) fn tcp_ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.socket()?.tcp_ends()
+    }
+
+    /// Its descriptor, if it is here.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.socket().map(|socket| socket.as_fd().as_raw_fd())
     }
 
     /// How another image knows it.

@@ -27,11 +27,12 @@ use std::future::pending;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bridge::Moment;
+use bridge::{Frozen, Moment};
 use tracing::{info, warn};
 
 pub(crate) use arrival::{Arrival, Arrived};
 use image::{Image, environment};
+use rest::{Parted, Writers};
 use state::State;
 pub(crate) use state::{Held, Launch};
 use trial::Trial;
@@ -134,6 +135,7 @@ impl Host<'_> {
             stopped: Moment::from(stopped),
             is_ready: self.progress.is_ready(),
             standing: self.admin.standing.save(),
+            rests: self.aside.rests().into_iter().map(nix::unistd::Pid::as_raw).collect(),
             relay,
             bridge,
             program,
@@ -171,12 +173,42 @@ impl Host<'_> {
             Err(why) => return why.to_string(),
         };
         // Until it is dropped, nothing moves.
-        let mut frozen = match rest::part(frozen) {
-            Ok(frozen) => frozen,
-            Err(why) => return why,
+        let mut frozen = frozen;
+        let bridge = std::mem::take(&mut frozen.state);
+        let mut state = self.state(Some(parts), Some(bridge), stopped);
+        if let Err(thread) = threads::settle().await {
+            return format!("thread {thread} is held up in the kernel");
+        }
+        let parted = match self.part(&mut frozen, &state) {
+            Ok(parted) => parted,
+            Err(error) => {
+                let why = bridge::error_text(&error);
+                return format!("no process can go on with the encrypted sessions: {why}");
+            }
         };
-        let state = self.state(Some(parts), Some(std::mem::take(&mut frozen.state)), stopped);
-        let memory = match format::write(&state, &frozen.bytes) {
+        state.rests.extend(parted.iter().map(|parted| parted.process.as_raw()));
+        let why = self.execute(program, &state, &frozen.bytes);
+        parted.iter().for_each(Parted::call_off);
+        why
+    }
+
+    /// Has a process go on with the sessions that cannot go along, if there are any.
+    fn part(&self, frozen: &mut Frozen, state: &State) -> std::io::Result<Option<Parted>> {
+        if frozen.rest.sessions() == 0 {
+            return Ok(None);
+        }
+        let rest = std::mem::take(&mut frozen.rest);
+        let writers = Writers { log: self.log, letters: self.letters };
+        let (parted, rest) = rest::part(rest, &state.descriptors(), writers)?;
+        // They are given back if nothing comes of it.
+        frozen.rest = rest;
+        self.aside.add_rest(parted.process);
+        Ok(Some(parted))
+    }
+
+    /// Executes the program. Gives why it could not be.
+    fn execute(&self, program: &OwnedFd, state: &State, bytes: &[u8]) -> String {
+        let memory = match format::write(state, bytes) {
             Ok(bytes) => memory::with(&bytes),
             Err(error) => Err(error.into()),
         };
@@ -184,9 +216,6 @@ impl Host<'_> {
             Ok(opened) => opened,
             Err(error) => return bridge::error_text(&error),
         };
-        if let Err(thread) = threads::settle().await {
-            return format!("thread {thread} is held up in the kernel");
-        }
         self.aside.end_all();
         let mut kept = state.descriptors();
         kept.extend([memory.as_raw_fd(), ours.as_raw_fd()]);
@@ -216,12 +245,16 @@ impl Host<'_> {
         arrived.settle();
         let pause = arrived.stopped.elapsed().as_millis();
         let sessions = *self.drain.count().borrow();
-        let number = if sessions == 1 { "1 session".into() } else { format!("{sessions} sessions") };
+        let number =
+            if sessions == 1 { "1 session".into() } else { format!("{sessions} sessions") };
         match &arrived.back {
             None => info!(sessions, "taken over: {number}, pause {pause} ms"),
             Some(why) => {
                 let path = self.succession.path();
-                warn!(sessions, "cannot hand over to {path}: {why}; {number} go on, pause {pause} ms");
+                warn!(
+                    sessions,
+                    "cannot hand over to {path}: {why}; {number} go on, pause {pause} ms"
+                );
             }
         }
         if arrived.is_ready {

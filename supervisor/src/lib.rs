@@ -63,7 +63,7 @@ use host::{Host, command_line, inetd, systemd};
 use log::letters::Legend;
 use log::{Escaped, Log, Requested, Stderr};
 use processes::Aside;
-use relay::{Announcement, ProgramRelay, Relay};
+use relay::{Announcement, ProgramRelay, Relay, Rests};
 use resources::Resources;
 use target_tls::TargetTls;
 use tokens::Tokens;
@@ -299,6 +299,7 @@ fn work(
         let signals = Signals::catch().context("cannot catch signals");
         let mut signals = or_back(signals.map_err(Failure::from))?;
         let aside = Aside::default();
+        arrived.iter().for_each(|arrived| arrived.note_rests(&aside));
         let surroundings = Surroundings { open_files, aside: aside.clone() };
         let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);
         let lets_in = authentication.as_mut().and_then(Authentication::take_helper);
@@ -377,22 +378,23 @@ async fn serve(
 ) -> Result<ExitStatus, Failure> {
     let open_files = host.open_files.hard;
     let announcement = Announcement { proxying: config.proxying.clone(), open_files };
+    let rests = Rests::new(host.aside.clone());
     match &config.destination {
         Destination::Service(endpoint) => {
             host.progress.status(&format!("Bridging to {endpoint}"));
             let bridge = host.for_bridge(config, endpoint.clone().into());
-            bridge_to_service(Relay::hold(public, bridge, announcement), host).await
+            bridge_to_service(Relay::hold(public, bridge, announcement, rests), host).await
         }
         Destination::Tokens(spec) => {
             host.progress.status(&format!("Bridging to targets of {}", spec.plugin.name()));
             let tokens = host.tokens.as_ref().expect("they are opened where they are asked for");
             tokens.prepare();
             let bridge = host.for_bridge(config, tokens.directory());
-            bridge_to_service(Relay::hold(public, bridge, announcement), host).await
+            bridge_to_service(Relay::hold(public, bridge, announcement, rests), host).await
         }
         Destination::Program(spec) => {
             let bridge = |target: bridge::Destination| host.for_bridge(config, target.into());
-            let relay = ProgramRelay::hold(public, &spec.policy, bridge, announcement);
+            let relay = ProgramRelay::hold(public, &spec.policy, bridge, announcement, rests);
             host.admin.standing.watch(relay.view());
             program::supervise(spec, relay, &mut host).await
         }
@@ -419,7 +421,10 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
             }
             signal = host.signals.next() => match signal {
                 Signal::Stop => Some(Asked::Stop),
-                Signal::Child => None,
+                Signal::Child => {
+                    host.aside.reap_rests();
+                    None
+                }
                 Signal::Reload => {
                     host.reload();
                     None

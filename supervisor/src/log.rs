@@ -242,6 +242,19 @@ impl Log {
         self.writers.iter().for_each(|writer| writer.flush_within(limit));
     }
 
+    /// Nothing is written from here on, but kept, until it [goes on](Self::go_on).
+    pub(crate) fn halt(&self, limit: std::time::Duration) {
+        self.writers.iter().for_each(|writer| writer.halt(limit));
+    }
+
+    /// Writes again.
+    pub(crate) fn go_on(&self) {
+        for writer in &self.writers {
+            // Without a thread there is no log to say it in.
+            let _ = writer.go_on();
+        }
+    }
+
     /// Whether what is logged can be read on standard error.
     pub(crate) fn is_on_stderr(&self) -> bool {
         match self.sinks.main {

@@ -2,6 +2,7 @@
 //! exit status. Knows nothing of why it is opened or ended.
 
 mod demand;
+mod rests;
 mod saved;
 mod served;
 mod view;
@@ -23,6 +24,7 @@ use crate::exit::ExitStatus;
 use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
 use crate::program::state::{Policy, Start, WrapMode};
 use demand::Visitors;
+pub(crate) use rests::Rests;
 pub(crate) use saved::SavedRelay;
 use served::Served;
 use view::ViewedProgram;
@@ -37,6 +39,8 @@ pub(crate) struct Relay {
     is_open: Arc<AtomicBool>,
     /// What the log says once it accepts.
     announcement: Announcement,
+    /// Those who end with it.
+    rests: Rests,
 }
 
 /// What the log says of an open bridge.
@@ -63,6 +67,8 @@ enum Stage {
         /// Whether one client is served, who was there already.
         is_one: bool,
     },
+    /// It has ended, and what is left of us before has not. With the status of its end.
+    Parting(ExitStatus),
     Ended,
 }
 
@@ -81,13 +87,14 @@ impl Relay {
         public: PublicEndpoint,
         config: bridge::Config,
         announcement: Announcement,
+        rests: Rests,
     ) -> Self {
         // From the opening on, the bridge counts the time without a session itself.
         let idle = config.idle_timeout.map(|timeout| Instant::now() + timeout);
         let open_by = [config.timeout, idle].into_iter().flatten().min();
         let stage = Stage::Held { public, config: Box::new(config), open_by };
         let shutdown = watch::Sender::new(Shutdown::Run);
-        Self { stage, shutdown, is_open: Arc::default(), announcement }
+        Self { stage, shutdown, is_open: Arc::default(), announcement, rests }
     }
 
     /// Lets clients in, if that has not been done. Needs a runtime.
@@ -140,7 +147,7 @@ impl Relay {
         match &self.stage {
             _ if *self.shutdown.borrow() != Shutdown::Run => Err("websockify is ending".into()),
             Stage::Held { .. } => Err("websockify is still starting".into()),
-            Stage::Ended => Err("websockify is ending".into()),
+            Stage::Parting(_) | Stage::Ended => Err("websockify is ending".into()),
             Stage::Open { is_one: true, .. } => {
                 Err("websockify serves the one connection that inetd has given it".into())
             }
@@ -151,8 +158,11 @@ impl Relay {
     /// Asks the bridge to end.
     pub(crate) fn end(&mut self, shutdown: Shutdown) -> Ending {
         self.shutdown.send_modify(|given| *given = shutdown.max(*given));
+        if shutdown == Shutdown::Now {
+            self.rests.terminate();
+        }
         match self.stage {
-            Stage::Open { .. } => Ending::UnderWay,
+            Stage::Open { .. } | Stage::Parting(_) => Ending::UnderWay,
             Stage::Held { .. } | Stage::Ended => {
                 self.stage = Stage::Ended;
                 Ending::NothingToEnd
@@ -189,10 +199,13 @@ impl Relay {
                     ExitStatus::FAILURE
                 }
             },
+            Stage::Parting(status) => *status,
             Stage::Ended => pending().await,
         };
-        self.stage = Stage::Ended;
         self.is_open.store(false, Ordering::Relaxed);
+        self.stage = Stage::Parting(status);
+        self.rests.ended().await;
+        self.stage = Stage::Ended;
         status
     }
 }
@@ -228,6 +241,7 @@ impl ProgramRelay {
         policy: &Policy,
         config: impl FnOnce(Destination) -> bridge::Config,
         announcement: Announcement,
+        rests: Rests,
     ) -> Self {
         let (readiness, seen) = watch::channel(Readiness::Waiting);
         let (recheck, served) = (Arc::new(Notify::new()), Served::default());
@@ -240,7 +254,7 @@ impl ProgramRelay {
             served: served.count(),
             visitors: counter,
         };
-        let relay = Relay::hold(public, config(program.into()), announcement);
+        let relay = Relay::hold(public, config(program.into()), announcement, rests);
         let is_on_demand = policy.start != Start::Now;
         Self { relay, readiness, recheck, served, visitors, is_on_demand }
     }

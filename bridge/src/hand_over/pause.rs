@@ -4,6 +4,7 @@
 //!
 //! Tasks are woken by the channel that tells them of a shutdown, which each of them has anyway.
 
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -137,6 +138,12 @@ impl LentLegs {
     ) -> (Self, oneshot::Receiver<(Leg, Option<Leg>)>) {
         let (back, returned) = oneshot::channel();
         (Self { legs: Some((client, target)), back: Some(back) }, returned)
+    }
+
+    /// Their descriptors.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let legs = self.legs.iter().flat_map(|(client, target)| [Some(client), target.as_ref()]);
+        legs.flatten().filter_map(Leg::descriptor).collect()
     }
 
     /// For good.

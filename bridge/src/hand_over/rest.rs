@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{BridgeState, Descriptors, Frozen, Invalid, StoodSession};
+use super::{BridgeState, Descriptors, Frozen, Invalid, LentLegs, StoodSession};
 use crate::config::Config;
 use crate::leg::Leg;
 use crate::listen::Bridge;
@@ -18,6 +19,8 @@ use crate::{Error, Outcome};
 #[derive(Debug, Default)]
 pub struct Rest {
     pub(crate) sessions: Vec<StoodSession>,
+    /// The bridge's.
+    pub(crate) config: Option<Arc<Config>>,
 }
 
 /// The connections of sessions that are kept apart, by the session's number.
@@ -29,19 +32,22 @@ impl Rest {
         self.sessions.len()
     }
 
+    /// The descriptors of their connections.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let legs = self.sessions.iter().filter_map(|session| session.legs.as_ref());
+        legs.flat_map(LentLegs::descriptors).collect()
+    }
+
     /// Goes on with them, in a runtime of its own, in a process that was forked from that of the bridge. Ends with the last
     /// of them, or as `shutdown` says.
     ///
     /// # Errors
     /// As [`serve`](crate::serve).
-    pub async fn serve(
-        self,
-        config: Arc<Config>,
-        shutdown: watch::Sender<Shutdown>,
-    ) -> Result<Outcome, Error> {
+    pub async fn serve(self, shutdown: watch::Sender<Shutdown>) -> Result<Outcome, Error> {
         let (mut state, mut bytes, mut legs) =
             (BridgeState::default(), Vec::new(), KeptLegs::new());
         let mut descriptors = Descriptors::default();
+        let Some(config) = self.config else { return Ok(Outcome::Shutdown) };
         for stood in self.sessions {
             let StoodSession { mut saved, bytes: its, recording, legs: lent } = stood;
             let Some(lent) = lent else { continue };

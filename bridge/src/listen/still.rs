@@ -100,6 +100,7 @@ impl Bridge {
     fn collect(&self, stood: Stood) -> (BridgeState, Vec<u8>, Rest) {
         let (mut state, mut bytes, mut rest) =
             (BridgeState::default(), Vec::new(), Rest::default());
+        rest.config = Some(Arc::clone(&self.shared.config));
         state.connections = stood.connections;
         for mut session in stood.sessions {
             let saved = &mut session.saved;

@@ -93,8 +93,7 @@ async fn o2_encrypted_sessions_go_on_in_the_rest_and_end_with_it() {
         let rest = std::mem::take(&mut frozen.rest);
         std::mem::forget(frozen);
         let shutdown = watch::Sender::new(Shutdown::Drain);
-        let config = config(address_of(&target)).into();
-        let serving = tokio::spawn(rest.serve(config, shutdown.clone()));
+        let serving = tokio::spawn(rest.serve(shutdown.clone()));
         for (client, target) in &mut clients {
             exchange(client, target, 9).await;
         }

@@ -7,6 +7,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use bridge::{Descriptors, Frozen, Moment};
+use nix::unistd::Pid;
 
 use super::state::{Launch, State};
 use super::{BACK, VARIABLE, alarm_off, format, marks, memory, way_back};
@@ -14,6 +15,7 @@ use crate::admin::{SavedStanding, Standing};
 use crate::config::Config;
 use crate::exit::{ExitStatus, Failure};
 use crate::host::public::{SocketFile, Taken};
+use crate::processes::Aside;
 use crate::program::ProgramState;
 
 /// What was left to us.
@@ -32,6 +34,7 @@ pub(crate) struct Arrival {
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(super) stopped: Moment,
+    rests: Vec<i32>,
     pub(super) is_ready: bool,
     pub(super) standing: SavedStanding,
     pub(super) program: Option<ProgramState>,
@@ -50,9 +53,9 @@ impl Arrival {
     pub(crate) fn find() -> Result<Option<Self>, Failure> {
         let Some(told) = take_variable(VARIABLE) else { return Ok(None) };
         let back = take_variable(BACK);
-        let numbers = told.split_once(',').and_then(|(memory, program)| {
-            Some((memory.parse().ok()?, program.parse().ok()?))
-        });
+        let numbers = told
+            .split_once(',')
+            .and_then(|(memory, program)| Some((memory.parse().ok()?, program.parse().ok()?)));
         let numbers = numbers.filter(|(memory, _)| *memory > libc::STDERR_FILENO);
         let bytes = numbers.and_then(|(memory, _)| read(memory));
         let Some(((memory, program), bytes)) = numbers.zip(bytes) else {
@@ -63,14 +66,15 @@ impl Arrival {
         };
         alarm_off();
         if back.is_none() {
-            way_back::open(memory, program)
-                .map_err(|error| failure(bridge::error_text(&error)))?;
+            way_back::open(memory, program).map_err(|error| failure(bridge::error_text(&error)))?;
         }
         let arrival = Self::of(&bytes, memory, program, back.clone());
         let arrival = arrival.inspect_err(|why| way_back::go(why));
         arrival.map(Some).map_err(|why| match back {
             None => failure(format!("cannot take over: {why}")),
-            Some(back) => failure(format!("cannot go on: {why}; the new program had failed: {back}")),
+            Some(back) => {
+                failure(format!("cannot go on: {why}; the new program had failed: {back}"))
+            }
         })
     }
 
@@ -124,11 +128,12 @@ impl Arrival {
     /// What is left of it when everything is taken.
     pub(crate) fn taken(self) -> (Launch, Arrived) {
         let Self { state, numbers, memory, program, back, .. } = self;
-        let State { launch, stopped, is_ready, standing, program: saved, .. } = state;
+        let State { launch, stopped, is_ready, standing, rests, program: saved, .. } = state;
         let arrived = Arrived {
             stopped,
             is_ready,
             standing,
+            rests,
             program: saved,
             back,
             numbers,
@@ -140,6 +145,11 @@ impl Arrival {
 }
 
 impl Arrived {
+    /// Notes what is left of us before.
+    pub(crate) fn note_rests(&self, aside: &Aside) {
+        self.rests.iter().for_each(|rest| aside.add_rest(Pid::from_raw(*rest)));
+    }
+
     /// How we stand, as it was noted before.
     pub(crate) fn standing(&self) -> Standing {
         Standing::resume(&self.standing)

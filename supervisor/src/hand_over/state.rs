@@ -28,7 +28,10 @@ pub(crate) struct State {
     /// Whether whoever waits for us has been told that we are up.
     pub(crate) is_ready: bool,
     pub(crate) standing: SavedStanding,
-    /// The rest is there when nothing moves, and not for a trial.
+    /// Our rests, which go on beside us.
+    #[serde(default)]
+    pub(crate) rests: Vec<i32>,
+    /// What follows is there when nothing moves, and not for a trial.
     pub(crate) relay: Option<SavedRelay>,
     pub(crate) bridge: Option<BridgeState>,
     pub(crate) program: Option<ProgramState>,
@@ -85,7 +88,13 @@ impl State {
         let relay = self.relay.iter().flat_map(SavedRelay::descriptors);
         let bridge = self.bridge.iter().flat_map(BridgeState::descriptors);
         let program = self.program.iter().flat_map(ProgramState::descriptors);
-        self.held.pid_file.into_iter().chain(admin).chain(relay).chain(bridge).chain(program).collect()
+        self.held
+            .pid_file
+            .into_iter()
+            .chain(admin)
+            .chain(relay)
+            .chain(bridge)
+            .chain(program)
+            .collect()
     }
 }
-

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -21,8 +21,17 @@ pub(crate) struct Aside(Arc<Mutex<Children>>);
 #[derive(Debug, Default)]
 struct Children {
     running: HashSet<Pid>,
+    /// Those of them that are rests of us, with sessions of their own (O2).
+    rests: HashSet<Pid>,
     /// Those of whom somebody wants to know how they have ended; and how, once they were waited for.
     asked: HashMap<Pid, Option<WaitStatus>>,
+}
+
+impl Children {
+    fn forget(&mut self, child: Pid) {
+        self.running.remove(&child);
+        self.rests.remove(&child);
+    }
 }
 
 impl Aside {
@@ -61,9 +70,42 @@ impl Aside {
         }
     }
 
-    /// Ends all of them, as at our end.
+    /// Notes a rest of us.
+    pub(crate) fn add_rest(&self, child: Pid) {
+        let mut children = self.lock();
+        children.running.insert(child);
+        children.rests.insert(child);
+    }
+
+    /// The rests of us that have not been waited for.
+    pub(crate) fn rests(&self) -> Vec<Pid> {
+        self.lock().rests.iter().copied().collect()
+    }
+
+    /// Waits for those rests that have ended, where nobody waits for all.
+    #[expect(clippy::disallowed_methods, reason = "these children alone")]
+    pub(crate) fn reap_rests(&self) {
+        let mut children = self.lock();
+        let rests: Vec<_> = children.rests.iter().copied().collect();
+        for child in rests {
+            match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+                _ => children.forget(child),
+            }
+        }
+    }
+
+    /// Sends the rests a signal: until they were waited for, nobody else has their numbers.
+    pub(crate) fn signal_rests(&self, signal: Signal) {
+        for child in &self.lock().rests {
+            let _ = kill(*child, signal);
+        }
+    }
+
+    /// Ends all but rests, as at our end.
     pub(crate) fn end_all(&self) {
-        for child in self.all() {
+        let rests = self.rests();
+        for child in self.all().into_iter().filter(|child| !rests.contains(child)) {
             self.end(child);
         }
     }
@@ -85,7 +127,7 @@ impl Aside {
                 _ => break,
             }
         }
-        self.lock().running.remove(&child);
+        self.lock().forget(child);
         true
     }
 
@@ -102,7 +144,7 @@ impl Aside {
     /// The child has ended, and is about to be waited for by somebody who waits for all: true if it is one of these.
     pub(super) fn let_go(&self, child: Pid) -> bool {
         let is_one = self.kill_group(child);
-        self.lock().running.remove(&child);
+        self.lock().forget(child);
         is_one
     }
 
