@@ -13,9 +13,11 @@ mod config;
 mod drain;
 mod engine;
 mod exit;
+mod handed;
 mod helper;
 mod host;
 mod log;
+mod octets;
 mod processes;
 mod program;
 mod relay;
@@ -322,7 +324,7 @@ async fn serve(
             let bridge = |target: bridge::Destination| host.for_bridge(config, target.into());
             let relay = ProgramRelay::hold(public, &spec.policy, bridge, announcement);
             host.admin.standing.watch(relay.view());
-            program::supervise(spec, relay, &mut host).await
+            program::supervise(spec, relay, &mut host, program::Begin::Fresh).await
         }
     }
 }

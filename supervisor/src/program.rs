@@ -10,6 +10,9 @@ mod monitor;
 mod output;
 mod pace;
 mod queue;
+mod readers;
+#[allow(dead_code, reason = "who changes images is built beside this")]
+mod saved;
 mod signalling;
 mod spawn;
 pub(crate) mod state;
@@ -18,6 +21,7 @@ mod terminal;
 
 use std::time::Instant;
 
+use anyhow::Context;
 use tracing::debug;
 
 use crate::admin::{Deed, ProgramEnd};
@@ -27,7 +31,10 @@ use crate::exit::{ExitStatus, Failure};
 use crate::host::Host;
 use crate::host::signals::Signal;
 use crate::relay::{ProgramRelay, RelayEvent};
-pub(crate) use output::log_lines;
+pub(crate) use readers::log_lines;
+pub(crate) use saved::Begin;
+#[allow(unused_imports, reason = "the same")]
+pub(crate) use saved::{ProgramState, Resumption};
 pub(crate) use spawn::undo_ours;
 use state::{Event, Start, State, ended_unheard, step};
 use supervisor::Supervisor;
@@ -37,15 +44,14 @@ pub(crate) async fn supervise(
     spec: &ProgramSpec,
     relay: ProgramRelay,
     host: &mut Host<'_>,
+    begin: Begin<'_>,
 ) -> Result<ExitStatus, Failure> {
-    if spec.policy.start != Start::Now {
-        // Who mistypes its name learns of it now (W8).
-        spawn::look(&spec.command)?;
-    }
-    let (state, actions) = State::begin(Instant::now(), &spec.policy);
-    let mut supervisor = Supervisor::new(spec, relay, host, state)?;
-    supervisor.host.progress.status(state.description());
-    supervisor.perform(actions);
+    let mut supervisor = match begin {
+        Begin::Fresh => Supervisor::begin(spec, relay, host)?,
+        Begin::Resumed(resumption) => {
+            Supervisor::resume(spec, relay, host, *resumption).context("cannot take over")?
+        }
+    };
     loop {
         while let Some(event) = supervisor.events.next(|| supervisor.relay.news()) {
             supervisor.take(event);
@@ -59,6 +65,24 @@ pub(crate) async fn supervise(
         }
         supervisor.next().await;
         supervisor.check_empty();
+    }
+}
+
+impl<'a, 'b> Supervisor<'a, 'b> {
+    fn begin(
+        spec: &'a ProgramSpec,
+        relay: ProgramRelay,
+        host: &'a mut Host<'b>,
+    ) -> Result<Self, Failure> {
+        if spec.policy.start != Start::Now {
+            // Who mistypes its name learns of it now (W8).
+            spawn::look(&spec.command)?;
+        }
+        let (state, actions) = State::begin(Instant::now(), &spec.policy);
+        let mut supervisor = Self::new(spec, relay, host, state)?;
+        supervisor.host.progress.status(state.description());
+        supervisor.perform(actions);
+        Ok(supervisor)
     }
 }
 
@@ -143,7 +167,7 @@ impl Supervisor<'_, '_> {
     async fn finish(mut self, status: ExitStatus) -> Result<ExitStatus, Failure> {
         // Who ended since the last SIGCHLD would be left a zombie to the next parent.
         self.monitor.reap(None);
-        output::finish(self.readers).await;
+        self.readers.finish().await;
         match self.refusal {
             Some(reason) => Err(Failure { status, reason }),
             None => Ok(status),

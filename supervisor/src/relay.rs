@@ -2,6 +2,7 @@
 //! exit status. Knows nothing of why it is opened or ended.
 
 mod demand;
+mod saved;
 mod served;
 mod view;
 
@@ -22,6 +23,7 @@ use crate::exit::ExitStatus;
 use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
 use crate::program::state::{Policy, Start, WrapMode};
 use demand::Visitors;
+pub(crate) use saved::ProgramRelayState;
 use served::Served;
 use view::ViewedProgram;
 pub(crate) use view::{NotReady, RelayView};
@@ -57,7 +59,12 @@ enum Stage {
     Open {
         serving: JoinHandle<Result<Outcome, bridge::Error>>,
         /// Where clients find us, if that is a file.
-        _file: Option<SocketFile>,
+        file: Option<SocketFile>,
+    },
+    /// Another image of us has had it open, and it is about to go on in this one.
+    Still {
+        config: Box<bridge::Config>,
+        file: Option<SocketFile>,
     },
     Ended,
 }
@@ -109,7 +116,7 @@ impl Relay {
                 tokio::spawn(bridge::serve_connection(client, config, shutdown))
             }
         };
-        self.stage = Stage::Open { serving, _file: file };
+        self.stage = Stage::Open { serving, file };
         self.is_open.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -128,7 +135,7 @@ impl Relay {
         self.shutdown.send_modify(|given| *given = shutdown.max(*given));
         match self.stage {
             Stage::Open { .. } => Ending::UnderWay,
-            Stage::Held { .. } | Stage::Ended => {
+            Stage::Held { .. } | Stage::Still { .. } | Stage::Ended => {
                 self.stage = Stage::Ended;
                 Ending::NothingToEnd
             }
@@ -164,7 +171,7 @@ impl Relay {
                     ExitStatus::FAILURE
                 }
             },
-            Stage::Ended => pending().await,
+            Stage::Still { .. } | Stage::Ended => pending().await,
         };
         self.stage = Stage::Ended;
         self.is_open.store(false, Ordering::Relaxed);
@@ -204,8 +211,18 @@ impl ProgramRelay {
         config: impl FnOnce(Destination) -> bridge::Config,
         announcement: Announcement,
     ) -> Self {
-        let (readiness, seen) = watch::channel(Readiness::Waiting);
-        let (recheck, served) = (Arc::new(Notify::new()), Served::default());
+        let (program, around) = Self::parts(policy, Readiness::Waiting, Served::default());
+        around(Relay::hold(public, config(program.into()), announcement))
+    }
+
+    /// What the bridge is told of its program, and what is made of it.
+    fn parts(
+        policy: &Policy,
+        readiness: Readiness,
+        served: Served,
+    ) -> (bridge::Program, impl FnOnce(Relay) -> Self) {
+        let (readiness, seen) = watch::channel(readiness);
+        let recheck = Arc::new(Notify::new());
         let (counter, visitors) = Visitors::new();
         let program = bridge::Program {
             readiness: seen,
@@ -215,9 +232,10 @@ impl ProgramRelay {
             served: served.count(),
             visitors: counter,
         };
-        let relay = Relay::hold(public, config(program.into()), announcement);
         let is_on_demand = policy.start != Start::Now;
-        Self { relay, readiness, recheck, served, visitors, is_on_demand }
+        let around =
+            move |relay| Self { relay, readiness, recheck, served, visitors, is_on_demand };
+        (program, around)
     }
 
     /// Lets clients in, who are held, if that has not been done.

@@ -1,6 +1,8 @@
 //! Where clients connect: held before anybody may use it, whichever kind it is. Knows how each is had and
 //! opened; must not know who connects.
 
+mod saved;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,8 +12,9 @@ use socket2::{Domain, Socket};
 use super::inetd::InetdSocket;
 use super::ports::PublicPort;
 use super::unix_socket::PublicSocket;
-pub(crate) use super::unix_socket::SocketFile;
+pub(crate) use super::unix_socket::{SocketFile, SocketFileState};
 use crate::config::Listen;
+pub(crate) use saved::EndpointState;
 
 /// The public side, not opened yet.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! The Unix socket that clients connect to: made where none is in the way, open to whom its mode says before
 //! anybody can connect, and removed at the end. Knows a path and what lies there; must not know who connects.
 
+mod saved;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
 use std::io;
@@ -16,6 +18,7 @@ use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ports::BACKLOG;
+pub(crate) use saved::{PublicSocketState, SocketFileState};
 
 /// The longest path, bytes: a NUL follows it in `sun_path` (unix(7)).
 const PATH_MAX: usize = 107;
@@ -33,6 +36,8 @@ pub(crate) struct PublicSocket {
 pub(crate) struct SocketFile {
     place: Place,
     file: OwnedFd,
+    /// Another image of us may still need it.
+    is_anothers: bool,
 }
 
 /// Where it lies; the directory is found again wherever it is moved to.
@@ -87,7 +92,7 @@ impl SocketFile {
     fn open(place: Place) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&place.directory, &place.name, flags, Mode::empty());
-        Ok(Self { file: file.map_err(io::Error::from)?, place })
+        Ok(Self { file: file.map_err(io::Error::from)?, place, is_anothers: false })
     }
 
     /// By the open file: what lies at the path may be exchanged.
@@ -105,6 +110,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.is_anothers {
+            return;
+        }
         let Place { directory, name, .. } = &self.place;
         let there = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
         if let (Ok(ours), Ok(there)) = (fstat(&self.file), there)

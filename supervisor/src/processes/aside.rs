@@ -62,7 +62,7 @@ impl Aside {
         is_one
     }
 
-    pub(super) fn all(&self) -> Vec<Pid> {
+    pub(crate) fn all(&self) -> Vec<Pid> {
         self.lock().iter().copied().collect()
     }
 
