@@ -82,7 +82,7 @@ use tokio::sync::watch;
 
 pub use admission::auth::{Auth, Credentials};
 pub use admission::guard::{Guard, Unproven};
-pub use client_address::{ClientAddress, ClientTable, ShownAs};
+pub use client_address::{ClientAddress, ClientTable, ClientTableState, ShownAs};
 pub use clients::ClientId;
 pub use config::{Access, Config, Upkeep};
 pub use demand::{Attendance, Counter, Demand};

@@ -4,6 +4,7 @@
 mod notice;
 mod preload;
 mod relocated;
+mod saved;
 mod seccomp;
 
 use std::ffi::{OsStr, OsString};
@@ -21,8 +22,9 @@ use crate::exit::Failure;
 use crate::host::executable::{self, Executable, MissingInterpreter};
 use crate::processes::Process;
 pub(crate) use notice::{BindRequest, Notices};
-pub(crate) use preload::Clients;
 use preload::Preload;
+pub(crate) use preload::{Clients, ClientsState};
+pub(crate) use saved::EngineState;
 use seccomp::Seccomp;
 
 /// A way to move the port.

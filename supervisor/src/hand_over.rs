@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use bridge::{Frozen, Moment};
 use tracing::{info, warn};
 
-pub(crate) use arrival::{Arrival, Arrived};
+pub(crate) use arrival::{Arrival, Arrived, Estate, Left};
 use image::{Image, environment};
 use rest::{Parted, Writers};
 use state::State;
@@ -41,7 +41,7 @@ pub(crate) use way_back::or_back;
 
 use crate::host::Host;
 use crate::program::ProgramState;
-use crate::relay::SavedRelay;
+use crate::relay::RelayState;
 
 /// By which the next image is told of the memory and of the image before: their descriptors.
 const VARIABLE: &str = "WEBSOCKIFY_HAND_OVER";
@@ -65,8 +65,17 @@ pub(crate) struct Succession {
 
 /// What is bridged to, as it stands still.
 pub(crate) struct Parts {
-    pub(crate) relay: SavedRelay,
+    /// The bridge to a service; that to a program is in its state.
+    pub(crate) relay: Option<RelayState>,
     pub(crate) program: Option<ProgramState>,
+}
+
+impl Parts {
+    /// Whether there is a bridge that has to stand still.
+    fn are_open(&self) -> bool {
+        self.relay.as_ref().is_some_and(RelayState::is_open)
+            || self.program.as_ref().is_some_and(ProgramState::is_open)
+    }
 }
 
 impl Succession {
@@ -77,11 +86,6 @@ impl Succession {
     /// Whether we have begun in another's place, and not settled yet.
     pub(crate) fn is_arriving(&self) -> bool {
         self.arrived.is_some()
-    }
-
-    /// What became of the program in the image before, once.
-    pub(crate) fn take_program(&mut self) -> Option<ProgramState> {
-        self.arrived.as_mut().and_then(|arrived| arrived.program.take())
     }
 
     /// What came of a trial, if one is under way. Cancel-safe.
@@ -99,12 +103,12 @@ impl Succession {
 
 impl Host<'_> {
     /// SIGUSR2: has the program that lies at our path tried, if we could make room for it now.
-    pub(crate) fn begin_hand_over(&mut self, parts: Result<Parts, String>) {
+    pub(crate) fn begin_hand_over(&mut self, can: Result<(), String>) {
         if self.succession.trial.is_some() {
             return warn!("cannot hand over: a hand-over is under way already");
         }
         let path = self.succession.path();
-        if let Err(why) = parts {
+        if let Err(why) = can {
             return warn!("cannot hand over to {path}: {why}");
         }
         self.progress.reloading();
@@ -126,8 +130,7 @@ impl Host<'_> {
         bridge: Option<bridge::BridgeState>,
         stopped: Instant,
     ) -> State {
-        let (relay, program) =
-            parts.map_or((None, None), |parts| (Some(parts.relay), parts.program));
+        let (relay, program) = parts.map_or((None, None), |parts| (parts.relay, parts.program));
         State {
             pid: std::process::id(),
             launch: self.succession.launch.clone(),
@@ -143,14 +146,10 @@ impl Host<'_> {
     }
 
     /// The trial is over. Returns only if the program was not executed: then everything is as before.
-    pub(crate) async fn hand_over(
-        &mut self,
-        verdict: Result<(), String>,
-        parts: Result<Parts, String>,
-    ) {
+    pub(crate) async fn hand_over(&mut self, parts: Result<Parts, String>) {
         let Some(trial) = self.succession.trial.take() else { return };
         let program = trial.program();
-        let why = match verdict.and(parts) {
+        let why = match parts {
             Err(why) => why,
             Ok(_) if !threads::is_main() => "this is not the main thread".into(),
             Ok(parts) => {
@@ -168,18 +167,20 @@ impl Host<'_> {
         info!("handing over to {}", self.succession.path());
         self.flush(FLUSH);
         let stopped = Instant::now();
-        let frozen = match self.hand_over.freeze(FREEZE).await {
-            Ok(frozen) => frozen,
-            Err(why) => return why.to_string(),
-        };
         // Until it is dropped, nothing moves.
-        let mut frozen = frozen;
-        let bridge = std::mem::take(&mut frozen.state);
-        let mut state = self.state(Some(parts), Some(bridge), stopped);
+        let mut frozen = None;
+        if parts.are_open() {
+            match self.hand_over.freeze(FREEZE).await {
+                Ok(still) => frozen = Some(still),
+                Err(why) => return why.to_string(),
+            }
+        }
+        let bridge = frozen.as_mut().map(|frozen| std::mem::take(&mut frozen.state));
+        let mut state = self.state(Some(parts), bridge, stopped);
         if let Err(thread) = threads::settle().await {
             return format!("thread {thread} is held up in the kernel");
         }
-        let parted = match self.part(&mut frozen, &state) {
+        let parted = match self.part(frozen.as_mut(), &state) {
             Ok(parted) => parted,
             Err(error) => {
                 let why = bridge::error_text(&error);
@@ -187,16 +188,17 @@ impl Host<'_> {
             }
         };
         state.rests.extend(parted.iter().map(|parted| parted.process.as_raw()));
-        let why = self.execute(program, &state, &frozen.bytes);
+        let bytes = frozen.as_ref().map_or(&[][..], |frozen| &frozen.bytes);
+        let why = self.execute(program, &state, bytes);
         parted.iter().for_each(Parted::call_off);
         why
     }
 
     /// Has a process go on with the sessions that cannot go along, if there are any.
-    fn part(&self, frozen: &mut Frozen, state: &State) -> std::io::Result<Option<Parted>> {
-        if frozen.rest.sessions() == 0 {
+    fn part(&self, frozen: Option<&mut Frozen>, state: &State) -> std::io::Result<Option<Parted>> {
+        let Some(frozen) = frozen.filter(|frozen| frozen.rest.sessions() > 0) else {
             return Ok(None);
-        }
+        };
         let rest = std::mem::take(&mut frozen.rest);
         let writers = Writers { log: self.log, letters: self.letters };
         let (parted, rest) = rest::part(rest, &state.descriptors(), writers)?;

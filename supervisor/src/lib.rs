@@ -14,9 +14,11 @@ mod drain;
 mod engine;
 mod exit;
 mod hand_over;
+mod handed;
 mod helper;
 mod host;
 mod log;
+mod octets;
 mod processes;
 mod program;
 mod relay;
@@ -47,12 +49,12 @@ use admin::{Deed, Desk, Server, Standing};
 use authentication::Authentication;
 use cli::{Args, Refusal};
 use clock::until;
-use config::{Config, Destination, Listen};
+use config::{Config, Destination, Listen, ProgramSpec};
 use drain::{Asked, Drain, Ending};
 use engine::Clients;
 pub use exit::ExitStatus;
 use exit::Failure;
-use hand_over::{Arrival, Arrived, Launch, Parts, Succession, or_back};
+use hand_over::{Arrival, Arrived, Estate, Launch, Left, Parts, Succession, or_back};
 use helper::{Helpers, Surroundings};
 use host::daemon::{self, Caller, Role};
 use host::pid_file::PidFile;
@@ -63,6 +65,7 @@ use host::{Host, command_line, inetd, systemd};
 use log::letters::Legend;
 use log::{Escaped, Log, Requested, Stderr};
 use processes::Aside;
+use program::{Begin, Resumption};
 use relay::{Announcement, ProgramRelay, Relay, Rests};
 use resources::Resources;
 use target_tls::TargetTls;
@@ -213,8 +216,9 @@ fn resume(mut arrival: Arrival) -> Result<ExitStatus, Failure> {
     let resources = or_back(Resources::resume(&config, &mut arrival))?;
     let mut progress = Progress::new(Caller::none());
     let log = or_back(start_log(resources.log.clone(), config.verbose))?;
-    let (launch, arrived) = arrival.taken();
-    let ended = work(&config, resources, (launch, Some(arrived)), &log, &mut progress);
+    let (launch, arrived, estate) = arrival.taken();
+    let left = Some((arrived, estate));
+    let ended = work(&config, resources, (launch, left), &log, &mut progress);
     conclude(&config, ended, &log, &mut progress)
 }
 
@@ -253,10 +257,11 @@ fn start_log(log: log::Sinks, verbose: bool) -> Result<Log, Failure> {
 fn work(
     config: &Config,
     mut resources: Resources,
-    (launch, arrived): (Launch, Option<Arrived>),
+    (launch, left): (Launch, Option<(Arrived, Estate)>),
     log: &Log,
     progress: &mut Progress,
 ) -> Result<ExitStatus, Failure> {
+    let (arrived, mut estate) = left.unzip();
     let is_first = arrived.is_none();
     if is_first {
         resources.pid_file.as_mut().map_or(Ok(()), PidFile::write)?;
@@ -294,7 +299,13 @@ fn work(
             open_files,
             ..
         } = resources;
-        let clients = config.client_address.told.map(Clients::make).transpose()?.map(Arc::new);
+        let mut left = estate.as_mut().map(Estate::open);
+        let told = config.client_address.told;
+        let clients = match &mut left {
+            Some(left) => or_back(left.clients(told).map_err(Failure::from))?,
+            None => told.map(Clients::make).transpose()?,
+        };
+        let clients = clients.map(Arc::new);
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
         let signals = Signals::catch().context("cannot catch signals");
         let mut signals = or_back(signals.map_err(Failure::from))?;
@@ -348,7 +359,7 @@ fn work(
             succession: Succession::new(launch, held, arrived),
         };
         tokio::select! {
-            status = serve(config, public, host) => status,
+            status = serve(config, (public, left), host) => status,
             never = watchdog => match never {},
             Some(never) = &mut administration => match never {},
             never = renewal => match never {},
@@ -370,44 +381,70 @@ fn report(config: &Config, resources: &Resources) {
     resources.warning(config).iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
-/// Bridges until all is over.
+/// Bridges until all is over: from the public endpoint, or from what another image of us has left.
 async fn serve(
     config: &Config,
-    public: PublicEndpoint,
-    mut host: Host<'_>,
+    (public, left): (Option<PublicEndpoint>, Option<Left<'_>>),
+    host: Host<'_>,
 ) -> Result<ExitStatus, Failure> {
     let open_files = host.open_files.hard;
     let announcement = Announcement { proxying: config.proxying.clone(), open_files };
-    let rests = Rests::new(host.aside.clone());
-    match &config.destination {
+    let around = (announcement, Rests::new(host.aside.clone()));
+    let directory = match &config.destination {
         Destination::Service(endpoint) => {
             host.progress.status(&format!("Bridging to {endpoint}"));
-            let bridge = host.for_bridge(config, endpoint.clone().into());
-            bridge_to_service(Relay::hold(public, bridge, announcement, rests), host).await
+            endpoint.clone().into()
         }
         Destination::Tokens(spec) => {
             host.progress.status(&format!("Bridging to targets of {}", spec.plugin.name()));
             let tokens = host.tokens.as_ref().expect("they are opened where they are asked for");
             tokens.prepare();
-            let bridge = host.for_bridge(config, tokens.directory());
-            bridge_to_service(Relay::hold(public, bridge, announcement, rests), host).await
+            tokens.directory()
         }
         Destination::Program(spec) => {
-            let bridge = |target: bridge::Destination| host.for_bridge(config, target.into());
-            let relay = ProgramRelay::hold(public, &spec.policy, bridge, announcement, rests);
-            host.admin.standing.watch(relay.view());
-            program::supervise(spec, relay, &mut host).await
+            return wrap(config, spec, (public, left), around, host).await;
         }
-    }
+    };
+    let bridge = host.for_bridge(config, directory);
+    let relay = match (public, left) {
+        (Some(public), _) => Relay::hold(public, bridge, around),
+        (None, Some(left)) => {
+            or_back(Relay::take_over(left, bridge, around).map_err(Failure::from))?
+        }
+        (None, None) => unreachable!("either was acquired"),
+    };
+    bridge_to_service(relay, host).await
+}
+
+/// The bridge to a program, which is supervised.
+async fn wrap(
+    config: &Config,
+    spec: &ProgramSpec,
+    (public, left): (Option<PublicEndpoint>, Option<Left<'_>>),
+    around: (Announcement, Rests),
+    mut host: Host<'_>,
+) -> Result<ExitStatus, Failure> {
+    let bridge = |target: bridge::Destination| host.for_bridge(config, target.into());
+    let (relay, begin) = match (public, left) {
+        (Some(public), _) => {
+            (ProgramRelay::hold(public, &spec.policy, bridge, around), Begin::Fresh)
+        }
+        (None, Some(left)) => {
+            or_back(Resumption::of(left, spec, bridge, around).map_err(Failure::from))?
+        }
+        (None, None) => unreachable!("either was acquired"),
+    };
+    host.admin.standing.watch(relay.view());
+    program::supervise(spec, relay, &mut host, begin).await
 }
 
 /// The plain bridge, without a program.
 async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitStatus, Failure> {
     host.admin.standing.watch(relay.view());
-    or_back(relay.open().map_err(Failure::from))?;
     if host.succession.is_arriving() {
         host.settle().await;
     } else {
+        relay.open()?;
         host.certificates.report_off();
         host.progress.up(host.log);
         host.progress.accepting();
@@ -430,14 +467,14 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
                     None
                 }
                 Signal::HandOver => {
-                    let parts = parts(&relay, ending);
-                    host.begin_hand_over(parts);
+                    host.begin_hand_over(can_hand_over(&relay, ending));
                     None
                 }
             },
             verdict = host.succession.tried() => {
-                let parts = parts(&relay, ending);
-                host.hand_over(verdict, parts).await;
+                let parts = verdict.and_then(|()| can_hand_over(&relay, ending));
+                let parts = parts.map(|()| Parts { relay: Some(relay.save()), program: None });
+                host.hand_over(parts).await;
                 None
             }
             deed = host.admin.deeds.next() => match deed {
@@ -462,10 +499,10 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
     }
 }
 
-/// What goes along where another program takes our place.
-fn parts(relay: &Relay, ending: Ending) -> Result<Parts, String> {
+/// Whether another program may take our place now.
+fn can_hand_over(relay: &Relay, ending: Ending) -> Result<(), String> {
     match ending {
-        Ending::No => Ok(Parts { relay: relay.save()?, program: None }),
+        Ending::No => relay.can_hand_over(),
         Ending::Draining => Err("websockify is draining".into()),
         Ending::Stopping | Ending::Over => Err("websockify is ending".into()),
     }

@@ -10,6 +10,7 @@ mod monitor;
 mod output;
 mod pace;
 mod queue;
+mod readers;
 mod saved;
 mod signalling;
 mod spawn;
@@ -19,18 +20,18 @@ mod terminal;
 
 use std::time::Instant;
 
-use tracing::debug;
+use tracing::{debug, error};
 
 use crate::admin::{Deed, ProgramEnd};
 use crate::clock::until;
 use crate::config::ProgramSpec;
 use crate::exit::{ExitStatus, Failure};
-use crate::hand_over::Parts;
+use crate::hand_over::{Parts, or_back};
 use crate::host::Host;
 use crate::host::signals::Signal;
 use crate::relay::{ProgramRelay, RelayEvent};
-pub(crate) use output::log_lines;
-pub(crate) use saved::ProgramState;
+pub(crate) use readers::log_lines;
+pub(crate) use saved::{Begin, ProgramState, Resumption};
 pub(crate) use spawn::{SYSTEMD, undo_ours};
 use state::{Event, Start, State, ended_unheard, step};
 use supervisor::Supervisor;
@@ -40,10 +41,14 @@ pub(crate) async fn supervise(
     spec: &ProgramSpec,
     relay: ProgramRelay,
     host: &mut Host<'_>,
+    begin: Begin<'_>,
 ) -> Result<ExitStatus, Failure> {
-    let mut supervisor = match host.succession.take_program() {
-        Some(saved) => Supervisor::resume(spec, relay, host, saved)?,
-        None => begin(spec, relay, host)?,
+    let mut supervisor = match begin {
+        Begin::Fresh => Supervisor::begin(spec, relay, host)?,
+        Begin::Resumed(resumption) => {
+            let resumed = Supervisor::resume(spec, relay, host, *resumption);
+            or_back(resumed.map_err(Failure::from))?
+        }
     };
     supervisor.host.settle().await;
     loop {
@@ -62,20 +67,22 @@ pub(crate) async fn supervise(
     }
 }
 
-fn begin<'a, 'b>(
-    spec: &'a ProgramSpec,
-    relay: ProgramRelay,
-    host: &'a mut Host<'b>,
-) -> Result<Supervisor<'a, 'b>, Failure> {
-    if spec.policy.start != Start::Now {
-        // Who mistypes its name learns of it now (W8).
-        spawn::look(&spec.command)?;
+impl<'a, 'b> Supervisor<'a, 'b> {
+    fn begin(
+        spec: &'a ProgramSpec,
+        relay: ProgramRelay,
+        host: &'a mut Host<'b>,
+    ) -> Result<Self, Failure> {
+        if spec.policy.start != Start::Now {
+            // Who mistypes its name learns of it now (W8).
+            spawn::look(&spec.command)?;
+        }
+        let (state, actions) = State::begin(Instant::now(), &spec.policy);
+        let mut supervisor = Self::new(spec, relay, host, state)?;
+        supervisor.host.progress.status(state.description());
+        supervisor.perform(actions);
+        Ok(supervisor)
     }
-    let (state, actions) = State::begin(Instant::now(), &spec.policy);
-    let mut supervisor = Supervisor::new(spec, relay, host, state)?;
-    supervisor.host.progress.status(state.description());
-    supervisor.perform(actions);
-    Ok(supervisor)
 }
 
 impl Supervisor<'_, '_> {
@@ -93,14 +100,11 @@ impl Supervisor<'_, '_> {
                 Signal::Stop => self.events.push(Event::Stop),
                 Signal::Reload => self.host.reload(),
                 Signal::HandOver => {
-                    let parts = self.parts();
-                    self.host.begin_hand_over(parts);
+                    let can = self.can_hand_over();
+                    self.host.begin_hand_over(can);
                 }
             },
-            verdict = self.host.succession.tried() => {
-                let parts = self.parts();
-                self.host.hand_over(verdict, parts).await;
-            }
+            verdict = self.host.succession.tried() => self.hand_over(verdict).await,
             deed = self.host.admin.deeds.next() => match deed {
                 Deed::Drain => self.events.push(Event::Drain),
                 Deed::Look => self.pace.hint(),
@@ -120,9 +124,27 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// What goes along where another program takes our place (O2).
-    fn parts(&self) -> Result<Parts, String> {
-        Ok(Parts { relay: self.relay.save()?, program: Some(self.save()?) })
+    /// Whether another program may take our place now (O2).
+    fn can_hand_over(&self) -> Result<(), String> {
+        match self.state {
+            State::Draining { .. } => Err("websockify is draining".into()),
+            State::Finishing { .. } | State::Stopping(_) | State::Ended { .. } => {
+                Err("websockify is ending".into())
+            }
+            _ => self.relay.can_hand_over(),
+        }
+    }
+
+    /// The trial is over. Returns only if nothing has come of it.
+    async fn hand_over(&mut self, verdict: Result<(), String>) {
+        let parts = verdict.and_then(|()| self.can_hand_over()).and_then(|()| {
+            let program = self.still().map_err(|why| format!("{why:#}"))?;
+            Ok(Parts { relay: None, program: Some(program) })
+        });
+        self.host.hand_over(parts).await;
+        if let Err(failure) = self.go_on() {
+            error!("{failure:#}");
+        }
     }
 
     /// What the state waits for has come, unless something has changed meanwhile: then it comes again. If it is that nobody
@@ -172,7 +194,7 @@ impl Supervisor<'_, '_> {
     async fn finish(mut self, status: ExitStatus) -> Result<ExitStatus, Failure> {
         // Who ended since the last SIGCHLD would be left a zombie to the next parent.
         self.monitor.reap(None);
-        output::finish(self.readers).await;
+        self.readers.finish().await;
         match self.refusal {
             Some(reason) => Err(Failure { status, reason }),
             None => Ok(status),

@@ -25,7 +25,7 @@ use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
 use crate::program::state::{Policy, Start, WrapMode};
 use demand::Visitors;
 pub(crate) use rests::Rests;
-pub(crate) use saved::SavedRelay;
+pub(crate) use saved::{ProgramRelayState, RelayState};
 use served::Served;
 use view::ViewedProgram;
 pub(crate) use view::{NotReady, RelayView};
@@ -67,6 +67,11 @@ enum Stage {
         /// Whether one client is served, who was there already.
         is_one: bool,
     },
+    /// Another image of us has had it open, and it is about to go on in this one.
+    Still {
+        config: Box<bridge::Config>,
+        file: Option<SocketFile>,
+    },
     /// It has ended, and what is left of us before has not. With the status of its end.
     Parting(ExitStatus),
     Ended,
@@ -86,8 +91,7 @@ impl Relay {
     pub(crate) fn hold(
         public: PublicEndpoint,
         config: bridge::Config,
-        announcement: Announcement,
-        rests: Rests,
+        (announcement, rests): (Announcement, Rests),
     ) -> Self {
         // From the opening on, the bridge counts the time without a session itself.
         let idle = config.idle_timeout.map(|timeout| Instant::now() + timeout);
@@ -110,11 +114,9 @@ impl Relay {
         let Opened { clients, file } = public.open()?;
         let Announcement { proxying, open_files } = &self.announcement;
         let max_connections = config.max_connections;
-        if let Some(deed) = deed {
-            info!(max_connections, open_files, "{deed}");
-            // Others wait for these words (U2).
-            info!("{proxying}");
-        }
+        info!(max_connections, open_files, "{deed}");
+        // Others wait for these words (U2).
+        info!("{proxying}");
         let (config, shutdown) = (Arc::new(*config), self.shutdown.clone());
         let is_one = matches!(clients, Clients::One(_));
         let serving = match clients {
@@ -122,7 +124,6 @@ impl Relay {
             Clients::One(client) => {
                 tokio::spawn(bridge::serve_connection(client, config, shutdown))
             }
-            Clients::Before(before) => saved::resume(*before, config, shutdown)?,
         };
         self.stage = Stage::Open { serving, file, is_one };
         self.is_open.store(true, Ordering::Relaxed);
@@ -138,20 +139,19 @@ impl Relay {
         }
     }
 
-    /// What of it goes along where another program takes our place.
+    /// Whether another program may take our place now.
     ///
     /// # Errors
-    ///
-    /// Why nothing can.
-    pub(crate) fn save(&self) -> Result<SavedRelay, String> {
+    /// Why not.
+    pub(crate) fn can_hand_over(&self) -> Result<(), String> {
         match &self.stage {
             _ if *self.shutdown.borrow() != Shutdown::Run => Err("websockify is ending".into()),
-            Stage::Held { .. } => Err("websockify is still starting".into()),
+            Stage::Still { .. } => Err("websockify is still starting".into()),
             Stage::Parting(_) | Stage::Ended => Err("websockify is ending".into()),
             Stage::Open { is_one: true, .. } => {
                 Err("websockify serves the one connection that inetd has given it".into())
             }
-            Stage::Open { file, .. } => Ok(SavedRelay::of(file.as_ref())),
+            Stage::Held { .. } | Stage::Open { .. } => Ok(()),
         }
     }
 
@@ -163,7 +163,7 @@ impl Relay {
         }
         match self.stage {
             Stage::Open { .. } | Stage::Parting(_) => Ending::UnderWay,
-            Stage::Held { .. } | Stage::Ended => {
+            Stage::Held { .. } | Stage::Still { .. } | Stage::Ended => {
                 self.stage = Stage::Ended;
                 Ending::NothingToEnd
             }
@@ -200,7 +200,7 @@ impl Relay {
                 }
             },
             Stage::Parting(status) => *status,
-            Stage::Ended => pending().await,
+            Stage::Still { .. } | Stage::Ended => pending().await,
         };
         self.is_open.store(false, Ordering::Relaxed);
         self.stage = Stage::Parting(status);
@@ -240,11 +240,20 @@ impl ProgramRelay {
         public: PublicEndpoint,
         policy: &Policy,
         config: impl FnOnce(Destination) -> bridge::Config,
-        announcement: Announcement,
-        rests: Rests,
+        around: (Announcement, Rests),
     ) -> Self {
-        let (readiness, seen) = watch::channel(Readiness::Waiting);
-        let (recheck, served) = (Arc::new(Notify::new()), Served::default());
+        let (program, made) = Self::parts(policy, Readiness::Waiting, Served::default());
+        made(Relay::hold(public, config(program.into()), around))
+    }
+
+    /// What the bridge is told of its program, and what is made of it.
+    fn parts(
+        policy: &Policy,
+        readiness: Readiness,
+        served: Served,
+    ) -> (bridge::Program, impl FnOnce(Relay) -> Self) {
+        let (readiness, seen) = watch::channel(readiness);
+        let recheck = Arc::new(Notify::new());
         let (counter, visitors) = Visitors::new();
         let program = bridge::Program {
             readiness: seen,
@@ -254,9 +263,10 @@ impl ProgramRelay {
             served: served.count(),
             visitors: counter,
         };
-        let relay = Relay::hold(public, config(program.into()), announcement, rests);
         let is_on_demand = policy.start != Start::Now;
-        Self { relay, readiness, recheck, served, visitors, is_on_demand }
+        let around =
+            move |relay| Self { relay, readiness, recheck, served, visitors, is_on_demand };
+        (program, around)
     }
 
     /// Lets clients in, who are held, if that has not been done.
@@ -285,6 +295,11 @@ impl ProgramRelay {
         self.readiness.send_replace(Readiness::Gone);
     }
 
+    /// See [`Relay::can_hand_over`].
+    pub(crate) fn can_hand_over(&self) -> Result<(), String> {
+        self.relay.can_hand_over()
+    }
+
     /// See [`Relay::view`].
     pub(crate) fn view(&self) -> RelayView {
         let program = ViewedProgram {
@@ -297,11 +312,6 @@ impl ProgramRelay {
     /// See [`Relay::end`].
     pub(crate) fn end(&mut self, shutdown: Shutdown) -> Ending {
         self.relay.end(shutdown)
-    }
-
-    /// See [`Relay::save`].
-    pub(crate) fn save(&self) -> Result<SavedRelay, String> {
-        self.relay.save()
     }
 
     /// How many clients wait for the program.

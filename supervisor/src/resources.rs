@@ -24,7 +24,8 @@ use crate::tokens::Tokens;
 
 /// All of it.
 pub(crate) struct Resources {
-    pub(crate) public: PublicEndpoint,
+    /// None where another image of this program has left us an open one (O2).
+    pub(crate) public: Option<PublicEndpoint>,
     pub(crate) admin: Option<Admin>,
     pub(crate) certificates: Certificates,
     pub(crate) authentication: Option<Authentication>,
@@ -40,7 +41,7 @@ pub(crate) struct Resources {
 
 /// Those that nobody else can have meanwhile.
 struct Taken {
-    public: PublicEndpoint,
+    public: Option<PublicEndpoint>,
     admin: Option<Admin>,
     pid_file: Option<PidFile>,
     open_files: OpenFiles,
@@ -81,7 +82,7 @@ impl Resources {
         stderr: Stderr,
     ) -> Result<Self, Failure> {
         let materials = Materials::open(config)?;
-        let public = PublicEndpoint::acquire(&config.listen, passed)?;
+        let public = Some(PublicEndpoint::acquire(&config.listen, passed)?);
         let admin = config.admin.as_ref().map(Admin::open).transpose()?;
         let pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
         let log = log::Sinks::choose(&config.log, stderr)?;
@@ -105,8 +106,8 @@ impl Resources {
             PidFile::resume(path, file)
         });
         let (admin, pid_file) = (admin.transpose()?, pid_file.transpose()?);
-        let public = PublicEndpoint::Taken(Box::new(arrival.public()?));
         let open_files = held.open_files;
+        let public = None;
         Ok(Self::of(materials, private, log, Taken { public, admin, pid_file, open_files }))
     }
 

@@ -13,10 +13,13 @@
 //! user's be bound there, before, during and after a connection (socket(7)). So no user can have what stands in
 //! a row said of himself.
 
+mod saved;
+
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -31,6 +34,7 @@ use super::kernel::{Answers, Kernel};
 use super::row::{LENGTH, ROWS, Row, Sources};
 use crate::hand_over::Invalid;
 use crate::net::{CONNECT, tune};
+pub use saved::ClientTableState;
 
 /// The second byte of our addresses. Whoever else uses it has another port.
 const SECOND: u8 = 83;
@@ -54,10 +58,12 @@ pub struct ClientTable {
     sources: Sources,
     kernel: Kernel,
     /// Holds the port.
-    _held: Socket,
+    held: Socket,
     rows: Mutex<Rows>,
     kept: Arc<Semaphore>,
     given_up: GivenUp,
+    /// Another image of this program may still need it.
+    is_anothers: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -115,10 +121,11 @@ impl ClientTable {
             file,
             sources: Sources { second: SECOND, port },
             kernel: kernel(port),
-            _held: held,
+            held,
             rows: Mutex::default(),
             kept: Arc::new(Semaphore::new(KEPT)),
             given_up: GivenUp::default(),
+            is_anothers: AtomicBool::new(false),
         }))
     }
 
@@ -319,7 +326,9 @@ impl Drop for Taken {
 
 impl Drop for ClientTable {
     fn drop(&mut self) {
-        self.clear();
+        if !self.is_anothers.load(Ordering::Relaxed) {
+            self.clear();
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::config::AdminPlace;
 use crate::config::address::Source;
 use crate::host::ports::PublicPort;
-use crate::host::unix_socket::{PublicSocket, SavedFile, SocketFile};
+use crate::host::unix_socket::{PublicSocket, SocketFile, SocketFileState};
 
 /// Who may connect to the Unix socket, as chmod(2) has it.
 const MODE: u32 = 0o600;
@@ -34,13 +34,13 @@ pub(super) struct Endpoint {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SavedAdmin {
     listener: RawFd,
-    file: Option<SavedFile>,
+    file: Option<SocketFileState>,
 }
 
 impl SavedAdmin {
     /// The descriptors that it names.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + use<> {
-        let file = self.file.as_ref().map(SavedFile::descriptors);
+        let file = self.file.as_ref().map(SocketFileState::descriptors);
         file.into_iter().flatten().chain([self.listener])
     }
 }
@@ -85,7 +85,7 @@ impl Endpoint {
         saved: &SavedAdmin,
         descriptors: &mut Descriptors,
     ) -> Result<Self> {
-        let file = saved.file.as_ref().map(|file| SocketFile::resume(file, descriptors));
+        let file = saved.file.clone().map(|file| SocketFile::take(file, descriptors));
         let listener = descriptors.take(saved.listener)?;
         let listener = match place {
             AdminPlace::Port(_) => Listener::Tcp(listener.into()),

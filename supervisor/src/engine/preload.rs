@@ -8,6 +8,7 @@ mod library;
 mod names;
 mod notifications;
 mod obstacle;
+mod saved;
 mod stale;
 mod unpacked;
 mod variable;
@@ -25,11 +26,12 @@ use super::notice::{BindRequest, Notices};
 use super::relocated::RelocatedPort;
 use crate::host::executable::Executable;
 use crate::processes::Process;
-pub(crate) use clients::Clients;
+pub(crate) use clients::{Clients, ClientsState};
 use environment::LostEnvironment;
 use library::Library;
 use notifications::Notifications;
 pub(super) use obstacle::{Obstacle, gains_privileges};
+pub(super) use saved::PreloadState;
 
 /// What the program is started with, and what was seen of that.
 #[derive(Debug)]

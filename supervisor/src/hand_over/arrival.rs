@@ -12,11 +12,13 @@ use nix::unistd::Pid;
 use super::state::{Launch, State};
 use super::{BACK, VARIABLE, alarm_off, format, marks, memory, way_back};
 use crate::admin::{SavedStanding, Standing};
-use crate::config::Config;
+use crate::config::{Config, Told};
+use crate::engine::Clients;
 use crate::exit::{ExitStatus, Failure};
-use crate::host::public::{SocketFile, Taken};
+use crate::handed::Handed;
 use crate::processes::Aside;
 use crate::program::ProgramState;
+use crate::relay::RelayState;
 
 /// What was left to us.
 pub(crate) struct Arrival {
@@ -37,11 +39,28 @@ pub(crate) struct Arrived {
     rests: Vec<i32>,
     pub(super) is_ready: bool,
     pub(super) standing: SavedStanding,
-    pub(super) program: Option<ProgramState>,
     pub(super) back: Option<String>,
     numbers: Vec<RawFd>,
     memory: RawFd,
     old: RawFd,
+}
+
+/// What is bridged to, as it stands still, and all that is open for it.
+pub(crate) struct Estate {
+    relay: Option<RelayState>,
+    program: Option<ProgramState>,
+    frozen: Option<Frozen>,
+    descriptors: Descriptors,
+}
+
+/// An [`Estate`] of which pieces are taken.
+pub(crate) struct Left<'a> {
+    /// The bridge to a service; that to a program is in its state.
+    pub(crate) relay: Option<RelayState>,
+    pub(crate) program: Option<ProgramState>,
+    /// None: there was no bridge yet.
+    pub(crate) frozen: Option<Frozen>,
+    pub(crate) handed: Handed<'a>,
 }
 
 impl Arrival {
@@ -89,7 +108,7 @@ impl Arrival {
         if state.pid != std::process::id() {
             return Err(format!("it is the state of process {}", state.pid));
         }
-        if state.relay.is_none() || state.bridge.is_none() {
+        if state.relay.is_none() && state.program.is_none() {
             return Err("it is the state for a trial".into());
         }
         let numbers = state.descriptors();
@@ -115,32 +134,42 @@ impl Arrival {
         super::trial::config(&self.state).map_err(failure)
     }
 
-    /// The bridge as it stands still, and what is open besides what was taken already.
-    pub(crate) fn public(&mut self) -> anyhow::Result<Taken> {
-        let bridge = self.state.bridge.take().unwrap_or_default();
-        let frozen = Frozen::of(bridge, std::mem::take(&mut self.bytes));
-        let saved = self.state.relay.as_ref().and_then(|relay| relay.file.as_ref());
-        let file = saved.map(|file| SocketFile::resume(file, &mut self.descriptors));
-        let descriptors = std::mem::take(&mut self.descriptors);
-        Ok(Taken { frozen, descriptors, file: file.transpose()? })
-    }
-
     /// What is left of it when everything is taken.
-    pub(crate) fn taken(self) -> (Launch, Arrived) {
-        let Self { state, numbers, memory, program, back, .. } = self;
-        let State { launch, stopped, is_ready, standing, rests, program: saved, .. } = state;
-        let arrived = Arrived {
-            stopped,
-            is_ready,
-            standing,
-            rests,
-            program: saved,
-            back,
-            numbers,
-            memory,
-            old: program,
-        };
-        (launch, arrived)
+    pub(crate) fn taken(self) -> (Launch, Arrived, Estate) {
+        let Self { state, bytes, descriptors, numbers, memory, program, back } = self;
+        let State {
+            launch, stopped, is_ready, standing, rests, relay, bridge, program: life, ..
+        } = state;
+        let frozen = bridge.map(|bridge| Frozen::of(bridge, bytes));
+        let arrived =
+            Arrived { stopped, is_ready, standing, rests, back, numbers, memory, old: program };
+        (launch, arrived, Estate { relay, program: life, frozen, descriptors })
+    }
+}
+
+impl Estate {
+    /// As it is looked at and taken, piece by piece.
+    pub(crate) fn open(&mut self) -> Left<'_> {
+        let Self { relay, program, frozen, descriptors } = self;
+        Left {
+            relay: relay.take(),
+            program: program.take(),
+            frozen: frozen.take(),
+            handed: Handed::of(descriptors),
+        }
+    }
+}
+
+impl Left<'_> {
+    /// The file that tells the program who its clients are, if it is `told`.
+    ///
+    /// # Errors
+    /// As [`ProgramState::clients`].
+    pub(crate) fn clients(&mut self, told: Option<Told>) -> anyhow::Result<Option<Clients>> {
+        match &mut self.program {
+            Some(program) => program.clients(told, &mut self.handed),
+            None => Ok(None),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::admin::{SavedAdmin, SavedStanding};
 use crate::host::open_files::OpenFiles;
 use crate::log::Stderr;
 use crate::program::ProgramState;
-use crate::relay::SavedRelay;
+use crate::relay::RelayState;
 
 /// All of it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub(crate) struct State {
     #[serde(default)]
     pub(crate) rests: Vec<i32>,
     /// What follows is there when nothing moves, and not for a trial.
-    pub(crate) relay: Option<SavedRelay>,
+    pub(crate) relay: Option<RelayState>,
     pub(crate) bridge: Option<BridgeState>,
     pub(crate) program: Option<ProgramState>,
 }
@@ -85,7 +85,7 @@ impl State {
     /// The descriptors that it names.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let admin = self.held.admin.iter().flat_map(SavedAdmin::descriptors);
-        let relay = self.relay.iter().flat_map(SavedRelay::descriptors);
+        let relay = self.relay.iter().flat_map(RelayState::descriptors);
         let bridge = self.bridge.iter().flat_map(BridgeState::descriptors);
         let program = self.program.iter().flat_map(ProgramState::descriptors);
         self.held

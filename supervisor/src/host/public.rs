@@ -1,17 +1,20 @@
 //! Where clients connect: held before anybody may use it, whichever kind it is. Knows how each is had and
 //! opened; must not know who connects.
 
+mod saved;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use bridge::{Connection, Descriptors, Frozen, Listener};
+use bridge::{Connection, Listener};
 use socket2::{Domain, Socket};
 
 use super::inetd::InetdSocket;
 use super::ports::PublicPort;
 use super::unix_socket::PublicSocket;
-pub(crate) use super::unix_socket::{SavedFile, SocketFile};
+pub(crate) use super::unix_socket::{SocketFile, SocketFileState};
 use crate::config::Listen;
+pub(crate) use saved::EndpointState;
 
 /// The public side, not opened yet.
 #[derive(Debug)]
@@ -21,16 +24,6 @@ pub(crate) enum PublicEndpoint {
     /// Sockets that systemd opened, which listen: a client waits in their backlog (D4).
     Passed(Vec<Socket>),
     Inetd(InetdSocket),
-    /// Open: a bridge of another image of this program stands still there, and we go on with it (O2).
-    Taken(Box<Taken>),
-}
-
-/// A bridge that stands still, and what is open for it.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    pub(crate) frozen: Frozen,
-    pub(crate) descriptors: Descriptors,
-    pub(crate) file: Option<SocketFile>,
 }
 
 /// The public side, open.
@@ -46,8 +39,6 @@ pub(crate) struct Opened {
 pub(crate) enum Clients {
     Of(Vec<Listener>),
     One(Connection),
-    /// Those of a bridge that stands still.
-    Before(Box<(Frozen, Descriptors)>),
 }
 
 impl PublicEndpoint {
@@ -63,19 +54,18 @@ impl PublicEndpoint {
         }
     }
 
-    /// What is done once it is open, for the log; none: it was logged before.
-    pub(crate) fn deed(&self) -> Option<String> {
+    /// What is done once it is open, for the log.
+    pub(crate) fn deed(&self) -> String {
         let shown: Vec<_> = match self {
             Self::Port(port) => port.addresses().iter().map(ToString::to_string).collect(),
             Self::Unix(socket) => vec![shown_path(socket.path())],
             Self::Passed(sockets) => sockets.iter().map(shown_address).collect(),
             Self::Inetd(InetdSocket::Listening(socket)) => vec![shown_address(socket)],
             Self::Inetd(InetdSocket::Connected(_)) => {
-                return Some("serving the connection on standard input".to_owned());
+                return "serving the connection on standard input".to_owned();
             }
-            Self::Taken(_) => return None,
         };
-        Some(format!("listening on {}", shown.join(" and ")))
+        format!("listening on {}", shown.join(" and "))
     }
 
     /// Begins to listen.
@@ -95,10 +85,6 @@ impl PublicEndpoint {
             Self::Inetd(InetdSocket::Listening(socket)) => (Clients::Of(vec![lent(socket)?]), None),
             Self::Inetd(InetdSocket::Connected(socket)) => {
                 (Clients::One(connection(socket)?), None)
-            }
-            Self::Taken(taken) => {
-                let Taken { frozen, descriptors, file } = *taken;
-                (Clients::Before(Box::new((frozen, descriptors))), file)
             }
         };
         Ok(Opened { clients, file })

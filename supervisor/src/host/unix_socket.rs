@@ -1,23 +1,24 @@
 //! The Unix socket that clients connect to: made where none is in the way, open to whom its mode says before
 //! anybody can connect, and removed at the end. Knows a path and what lies there; must not know who connects.
 
+mod saved;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use bridge::Descriptors;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ports::BACKLOG;
+pub(crate) use saved::{PublicSocketState, SocketFileState};
 
 /// The longest path, bytes: a NUL follows it in `sun_path` (unix(7)).
 const PATH_MAX: usize = 107;
@@ -35,6 +36,8 @@ pub(crate) struct PublicSocket {
 pub(crate) struct SocketFile {
     place: Place,
     file: OwnedFd,
+    /// Another image of us may still need it.
+    is_anothers: bool,
 }
 
 /// Where it lies; the directory is found again wherever it is moved to.
@@ -85,43 +88,11 @@ impl PublicSocket {
     }
 }
 
-/// A [`SocketFile`] on its way to another image of this program.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct SavedFile {
-    path: OsString,
-    directory: RawFd,
-    file: RawFd,
-}
-
-impl SavedFile {
-    /// The descriptors that it names.
-    pub(crate) fn descriptors(&self) -> [RawFd; 2] {
-        [self.directory, self.file]
-    }
-}
-
 impl SocketFile {
-    pub(crate) fn save(&self) -> SavedFile {
-        let Place { path, directory, .. } = &self.place;
-        SavedFile {
-            path: path.clone().into(),
-            directory: directory.as_raw_fd(),
-            file: self.file.as_raw_fd(),
-        }
-    }
-
-    pub(crate) fn resume(saved: &SavedFile, descriptors: &mut Descriptors) -> Result<Self> {
-        let path = PathBuf::from(&saved.path);
-        let name = path.file_name().context("a socket has no name")?.to_owned();
-        let directory = descriptors.take(saved.directory)?;
-        let file = descriptors.take(saved.file)?;
-        Ok(Self { place: Place { path, directory, name }, file })
-    }
-
     fn open(place: Place) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&place.directory, &place.name, flags, Mode::empty());
-        Ok(Self { file: file.map_err(io::Error::from)?, place })
+        Ok(Self { file: file.map_err(io::Error::from)?, place, is_anothers: false })
     }
 
     /// By the open file: what lies at the path may be exchanged.
@@ -139,6 +110,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.is_anothers {
+            return;
+        }
         let Place { directory, name, .. } = &self.place;
         let there = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
         if let (Ok(ours), Ok(there)) = (fstat(&self.file), there)

@@ -148,7 +148,7 @@ impl Aside {
         is_one
     }
 
-    pub(super) fn all(&self) -> Vec<Pid> {
+    pub(crate) fn all(&self) -> Vec<Pid> {
         self.lock().running.iter().copied().collect()
     }
 

@@ -9,17 +9,23 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, geteuid, getpgid, getpgrp, getsid};
 use procfs::process::FDTarget;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
 
+use super::number;
 use super::table::{Seen, is_alive, stat};
 
 /// A process that was alive when we looked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
+    #[serde(with = "number")]
     pub(crate) pid: Pid,
     pub(crate) name: String,
+    #[serde(with = "number")]
     group: Pid,
+    #[serde(with = "number")]
     session: Pid,
     /// As in [`Seen::start`].
+    #[serde(default)]
     start: Option<u64>,
 }
 

@@ -90,7 +90,7 @@ impl Supervisor<'_, '_> {
         self.relay.begin_instance();
         self.daemon = Daemon::default();
         self.events.forget_listener();
-        while self.readers.try_join_next().is_some() {}
+        self.readers.tidy();
         self.pace.quicken(Instant::now());
     }
 

@@ -7,19 +7,30 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal::{SIGCONT, SIGTERM};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
-use crate::processes::Process;
+use crate::clock::maybe_instant;
+use crate::processes::{Process, number};
 
 /// How often the tree is walked again while it is being killed: it may still fork.
 const KILL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What was sent.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Signalling {
     /// Which signals could not be sent to whom, as far as it was said.
-    unsent: HashSet<(&'static str, Pid)>,
+    unsent: HashSet<Unsent>,
+    #[serde(with = "maybe_instant")]
     next_kill: Option<Instant>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Unsent {
+    signal: String,
+    #[serde(with = "number")]
+    to: Pid,
 }
 
 impl Signalling {
@@ -48,14 +59,28 @@ impl Signalling {
     }
 
     /// Says once of each process and signal why it could not be sent.
-    fn note(&mut self, name: &'static str, process: &Process, sent: io::Result<()>) {
+    fn note(&mut self, name: &str, process: &Process, sent: io::Result<()>) {
         match sent {
             Ok(()) => debug!("{name} to {process}"),
             Err(failure) => {
-                if self.unsent.insert((name, process.pid)) {
+                if self.unsent.insert(Unsent { signal: name.to_owned(), to: process.pid }) {
                     warn!("cannot send {name} to {process}: {}", bridge::error_text(&failure));
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o2_who_was_not_reached_is_not_named_again() {
+        let mut old = Signalling { next_kill: Some(Instant::now()), ..Signalling::default() };
+        old.unsent.insert(Unsent { signal: "SIGKILL".to_owned(), to: Pid::from_raw(7) });
+        let json = serde_json::to_string(&old).expect("JSON");
+        assert_eq!(serde_json::from_str::<Signalling>(&json).expect("the same"), old);
+        assert_eq!(serde_json::from_str::<Signalling>("{}").expect("none"), Signalling::default());
     }
 }

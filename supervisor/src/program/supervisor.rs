@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::daemon::Daemon;
@@ -12,6 +11,7 @@ use super::leader::Leader;
 use super::monitor::Monitor;
 use super::pace::Pace;
 use super::queue::Queue;
+use super::readers::Readers;
 use super::signalling::Signalling;
 use super::state::State;
 use crate::config::ProgramSpec;
@@ -34,7 +34,7 @@ pub(super) struct Supervisor<'a, 'b> {
     pub(super) diagnosis: Diagnosis<'a>,
     pub(super) signalling: Signalling,
     /// Those who log what the instances write.
-    pub(super) readers: JoinSet<()>,
+    pub(super) readers: Readers,
     /// Why the first instance could not be started.
     pub(super) refusal: Option<String>,
 }
@@ -70,7 +70,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             daemon: Daemon::default(),
             diagnosis: Diagnosis::of(spec),
             signalling: Signalling::default(),
-            readers: JoinSet::new(),
+            readers: Readers::default(),
             refusal: None,
         })
     }

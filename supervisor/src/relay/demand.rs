@@ -19,6 +19,16 @@ impl Visitors {
         (counter, Self { attendance, told: Demand::Nobody })
     }
 
+    /// What was told last.
+    pub(super) fn told(&self) -> Demand {
+        self.told
+    }
+
+    /// That was told last, by another image of us.
+    pub(super) fn tell(&mut self, told: Demand) {
+        self.told = told;
+    }
+
     /// How many wait for a connection to the program.
     pub(super) fn waiting(&self) -> usize {
         self.attendance.borrow().waiting()
