@@ -178,8 +178,13 @@ test("O1: a restart is waited for; it is cut short or stopped, and the screen st
   };
   const { page } = await open(t, { session });
   await page.clock.install();
-  // A pause that does not end by itself in this test.
-  await page.evaluate(() => (Math.random = () => 600));
+  // A pause that does not end by itself in this test; nor by what ends it otherwise (F55), which may happen to any browser.
+  await page.evaluate(() => {
+    Math.random = () => 600;
+    for (const name of ["online", "visibilitychange"]) {
+      window.addEventListener(name, (event) => event.stopImmediatePropagation(), { capture: true });
+    }
+  });
   await page.click("[name=submit]");
   await seen(page, /^session 1$/);
   await page.keyboard.type("x\n");
