@@ -310,7 +310,9 @@ fn work(
         let signals = Signals::catch().context("cannot catch signals");
         let mut signals = or_back(signals.map_err(Failure::from))?;
         let aside = Aside::default();
-        arrived.iter().for_each(|arrived| arrived.note_rests(&aside));
+        if let Some(arrived) = &arrived {
+            arrived.note_rests(&aside);
+        }
         let surroundings = Surroundings { open_files, aside: aside.clone() };
         let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);
         let lets_in = authentication.as_mut().and_then(Authentication::take_helper);

@@ -48,7 +48,6 @@ impl Aside {
     }
 
     /// How a child has ended, whoever has waited for it; one that has not ended is killed, which is no end of its own.
-    #[expect(clippy::disallowed_methods, reason = "this child alone")]
     pub(crate) fn collect(&self, child: Pid) -> Option<WaitStatus> {
         let has_ended = super::reap::has_ended(child);
         if self.lock().running.contains(&child) && has_ended {
@@ -83,7 +82,6 @@ impl Aside {
     }
 
     /// Waits for those rests that have ended, where nobody waits for all.
-    #[expect(clippy::disallowed_methods, reason = "these children alone")]
     pub(crate) fn reap_rests(&self) {
         let mut children = self.lock();
         let rests: Vec<_> = children.rests.iter().copied().collect();

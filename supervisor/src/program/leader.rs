@@ -136,6 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "waitpid(2) has its end")]
     fn o2_only_a_child_of_ours_is_a_leader_also_when_it_has_ended() {
         let child = Command::new("sleep").arg("1000").spawn().expect("started");
         let pid = Pid::from_raw(child.id().try_into().expect("a pid"));

@@ -117,7 +117,7 @@ impl Relay {
     ) -> Result<Self> {
         let config = Box::new(config);
         let is_open = state.is_open();
-        let stage = match state.stage {
+        let resumed = match state.stage {
             StageState::Held { public, open_by } => {
                 let public = PublicEndpoint::resume(public, handed)?;
                 Stage::Held { public, config, open_by }
@@ -130,7 +130,7 @@ impl Relay {
         };
         let shutdown = watch::Sender::new(state.shutdown);
         let is_open = Arc::new(AtomicBool::new(is_open));
-        Ok(Self { stage, shutdown, is_open, announcement, rests })
+        Ok(Self { stage: resumed, shutdown, is_open, announcement, rests })
     }
 
     /// One to a service, which goes on at once.
