@@ -141,6 +141,15 @@ impl Trial {
 }
 
 impl SavedTrial {
+    /// Whether its row is there.
+    pub(crate) fn look(&self, table: Option<&Arc<ClientTable>>) -> Result<(), Invalid> {
+        match (self.row, table) {
+            (None, _) => Ok(()),
+            (Some(row), Some(table)) => table.look(row),
+            (Some(_), None) => Err(Invalid("it has rows, and there is no table".to_owned())),
+        }
+    }
+
     /// The same, of a connection to the program that this is the way to; its row is of this table.
     pub(crate) fn resume(
         self,

@@ -68,6 +68,11 @@ impl<'a> Handed<'a> {
         Ok(descriptor)
     }
 
+    /// Those that nobody has asked for yet.
+    pub(crate) fn others(&mut self) -> &mut Descriptors {
+        self.all
+    }
+
     /// All has succeeded: the copies do. What nobody has asked for is given back.
     pub(crate) fn settle(mut self) -> Descriptors {
         self.originals.clear();

@@ -167,7 +167,7 @@ impl SavedDestination {
     }
 
     /// The same as the directory's, if that has only this.
-    fn resume(&self, directory: &Directory) -> Result<Arc<Destination>, Invalid> {
+    pub(crate) fn resume(&self, directory: &Directory) -> Result<Arc<Destination>, Invalid> {
         let endpoint = match self {
             Self::Program => {
                 let only =

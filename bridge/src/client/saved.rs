@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Client, Close, Input, PONGS};
 use crate::book::Session;
-use crate::buffer::Lease;
+use crate::buffer::{Lease, SIZE};
 use crate::hand_over::{Invalid, Place, error_kind};
 use crate::leg::{Leg, SavedLeg};
 use crate::stream::Stream;
@@ -84,6 +84,17 @@ impl SavedClient {
         self.payload != Place::default() || self.frame != Place::default()
     }
 
+    /// Whether it can be what it says, before a connection is taken for it.
+    pub(crate) fn look(&self, all: &[u8]) -> Result<(), Invalid> {
+        self.unread.of(all)?;
+        let fits = [self.payload, self.frame].map(|place| Ok(place.of(all)?.len() <= SIZE));
+        let fits = fits.into_iter().collect::<Result<Vec<_>, Invalid>>()?;
+        // A close frame may follow the answers to pings.
+        let is_sound = self.codec.is_sound() && self.control.of(all)?.len() <= PONGS + 127;
+        let possible = is_sound && fits.into_iter().all(|fits| fits);
+        possible.then_some(()).ok_or_else(|| Invalid("it has an impossible client".to_owned()))
+    }
+
     /// The client, over this leg.
     pub(crate) fn resume(
         self,
@@ -92,18 +103,13 @@ impl SavedClient {
         tap: Option<Box<Tap>>,
         session: Session,
     ) -> Result<Client, Invalid> {
-        let control = self.control.of(all)?;
-        // A close frame may follow the answers to pings.
-        if !self.codec.is_sound() || control.len() > PONGS + 127 {
-            return Err(Invalid("it has a client in an impossible state".to_owned()));
-        }
         Ok(Client {
             stream: Stream::resume(leg, self.unread.of(all)?),
             codec: self.codec,
             input: self.input.resume(),
             payload: Lease::with(self.payload.of(all)?)?,
             frame: Lease::with(self.frame.of(all)?)?,
-            control: control.to_vec(),
+            control: self.control.of(all)?.to_vec(),
             close: self.close.resume(),
             is_shut: self.is_shut,
             left_unheard: self.left_unheard,

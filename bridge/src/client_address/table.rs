@@ -142,10 +142,16 @@ impl ClientTable {
 
     /// The row that a connection has which was made by another image of this program.
     pub(crate) fn take_again(self: &Arc<Self>, row: u16) -> Result<Taken, Invalid> {
-        let taken = || Invalid(format!("row {row} of its clients is not there"));
+        self.look(row)?;
+        Ok(Taken { table: Some(Arc::clone(self)), row })
+    }
+
+    /// Whether it is there.
+    pub(crate) fn look(&self, row: u16) -> Result<(), Invalid> {
         let is_taken =
             self.rows(|rows| rows.used.get(usize::from(row)).is_some_and(|row| row.is_open));
-        is_taken.then(|| Taken { table: Some(Arc::clone(self)), row }).ok_or_else(taken)
+        let missing = || Invalid(format!("row {row} of its clients is not there"));
+        is_taken.then_some(()).ok_or_else(missing)
     }
 
     /// Connects from a row that says what `shown` says of it.

@@ -143,6 +143,15 @@ impl Descriptors {
         self.0.insert(number, descriptor);
     }
 
+    /// Whether these are there.
+    ///
+    /// # Errors
+    /// One is not.
+    pub(crate) fn look(&self, numbers: &[RawFd]) -> Result<(), Invalid> {
+        let missing = numbers.iter().find(|number| !self.0.contains_key(number));
+        missing.map_or(Ok(()), |number| Err(Invalid(format!("descriptor {number} is missing"))))
+    }
+
     /// The one of this number.
     ///
     /// # Errors

@@ -136,6 +136,7 @@ impl Bridge {
         config: Arc<Config>,
         shutdown: watch::Sender<Shutdown>,
     ) -> Result<Self, Invalid> {
+        look(&state, &bytes, descriptors, &config)?;
         let listeners = state.listeners.iter().map(|saved| Listener::resume(*saved, descriptors));
         let listeners: Vec<_> = listeners.collect::<Result<_, _>>()?;
         let bridge = Self::new(listeners, config, shutdown);
@@ -223,6 +224,28 @@ impl Shared {
         };
         Ok((io, peer, from))
     }
+}
+
+/// Looks at all that can be looked at, before a descriptor is taken: what was taken cannot be given back to the image before.
+fn look(
+    state: &BridgeState,
+    bytes: &[u8],
+    descriptors: &Descriptors,
+    config: &Config,
+) -> Result<(), Invalid> {
+    descriptors.look(&state.descriptors())?;
+    let table = config.client_address.table.as_ref();
+    for session in &state.sessions {
+        session.look(bytes, &config.directory, table)?;
+    }
+    let mut numbers: Vec<_> = state.sessions.iter().map(|session| session.entry.id).collect();
+    numbers.sort_unstable();
+    let is_twice = numbers.windows(2).any(|pair| pair[0] == pair[1]);
+    let is_early = numbers.last().is_some_and(|last| *last > state.book.begun);
+    if is_twice || is_early {
+        return Err(Invalid("it has an impossible number of a session".to_owned()));
+    }
+    Ok(())
 }
 
 fn leg(saved: SavedLeg, descriptors: &mut Descriptors) -> Result<Leg, Invalid> {

@@ -38,6 +38,21 @@ impl SavedJoined {
         }
     }
 
+    /// Whether it can be gone on with.
+    pub(crate) fn look(
+        &self,
+        has_program: bool,
+        table: Option<&Arc<ClientTable>>,
+    ) -> Result<(), Invalid> {
+        match self.trial {
+            Some(_) if !has_program => {
+                Err(Invalid("it has a connection to a program, and there is none".to_owned()))
+            }
+            Some(trial) => trial.look(table),
+            None => Ok(()),
+        }
+    }
+
     /// The same, over this leg; to the program, if there is a `gate`.
     pub(crate) fn resume(
         self,

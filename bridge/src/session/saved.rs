@@ -10,6 +10,7 @@ use crate::client::SavedClient;
 use crate::client_address::ClientTable;
 use crate::connection::Ongoing;
 use crate::destination::Destination;
+use crate::directory::Directory;
 use crate::hand_over::{Invalid, LentLegs, SavedSession, SavedStage, StoodSession};
 use crate::leg::{Leg, SavedLeg};
 use crate::program::{Gate, Hold};
@@ -87,6 +88,22 @@ impl SavedSession {
     /// Whether a connection of it lives where its keys are.
     fn is_encrypted(&self) -> bool {
         self.client.leg == SavedLeg::Kept || self.target() == Some(SavedLeg::Kept)
+    }
+
+    /// Whether it can be gone on with, before anything is taken for it.
+    pub(crate) fn look(
+        &self,
+        bytes: &[u8],
+        directory: &Directory,
+        table: Option<&Arc<ClientTable>>,
+    ) -> Result<(), Invalid> {
+        self.client.look(bytes)?;
+        let destination = self.entry.destination.resume(directory)?;
+        let has_program = matches!(&*destination, Destination::Program(_));
+        match &self.stage {
+            SavedStage::Joined(joined, _) => joined.look(has_program, table),
+            SavedStage::Waiting(_) | SavedStage::Leaving => Ok(()),
+        }
     }
 
     /// The session, with what there is of it.

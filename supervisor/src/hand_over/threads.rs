@@ -35,7 +35,7 @@ pub(crate) async fn settle() -> Result<(), String> {
 
 fn held_up() -> Option<String> {
     let threads = fs::read_dir("/proc/self/task").ok()?;
-    let stats =
+    let mut stats =
         threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
     stats.find_map(|stat| held_up_by(&stat))
 }

@@ -255,11 +255,12 @@ impl<'a, 'b> Supervisor<'a, 'b> {
     }
 
     /// All has succeeded: from here on it is ours.
-    fn begin_again(&mut self, frozen: Option<Frozen>, handed: Handed<'_>) -> Result<()> {
+    fn begin_again(&mut self, frozen: Option<Frozen>, mut handed: Handed<'_>) -> Result<()> {
         ensure!(frozen.is_some() || !self.relay.is_still(), "the bridge says nothing of itself");
         self.go_on()?;
+        self.relay.go_on(frozen, handed.others())?;
         self.host.clients.iter().for_each(|clients| clients.go_on());
-        self.relay.go_on(frozen, handed.settle())?;
+        handed.settle();
         self.host.progress.status(self.state.description());
         // Of what has happened meanwhile nobody tells us.
         self.pace.quicken(Instant::now());

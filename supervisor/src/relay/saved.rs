@@ -144,7 +144,8 @@ impl Relay {
     ) -> Result<Self> {
         let state = relay.context("it says nothing of the bridge")?;
         let mut relay = Self::resume(state, config, around, &mut handed)?;
-        relay.go_on(frozen, handed.settle())?;
+        relay.go_on(frozen, handed.others())?;
+        handed.settle();
         Ok(relay)
     }
 
@@ -160,13 +161,13 @@ impl Relay {
     pub(crate) fn go_on(
         &mut self,
         frozen: Option<Frozen>,
-        mut descriptors: Descriptors,
+        descriptors: &mut Descriptors,
     ) -> Result<()> {
         match (std::mem::replace(&mut self.stage, Stage::Ended), frozen) {
             (Stage::Still { config, mut file }, Some(frozen)) => {
                 file.iter_mut().for_each(SocketFile::go_on);
                 let (config, shutdown) = (Arc::new(*config), self.shutdown.clone());
-                let resumed = bridge::resume(frozen, &mut descriptors, config, shutdown)?;
+                let resumed = bridge::resume(frozen, descriptors, config, shutdown)?;
                 self.stage = Stage::Open { serving: tokio::spawn(resumed), file, is_one: false };
             }
             (Stage::Held { mut public, config, open_by }, _) => {
@@ -230,7 +231,11 @@ impl ProgramRelay {
     }
 
     /// See [`Relay::go_on`].
-    pub(crate) fn go_on(&mut self, frozen: Option<Frozen>, descriptors: Descriptors) -> Result<()> {
+    pub(crate) fn go_on(
+        &mut self,
+        frozen: Option<Frozen>,
+        descriptors: &mut Descriptors,
+    ) -> Result<()> {
         self.relay.go_on(frozen, descriptors)
     }
 }
