@@ -1,3 +1,4 @@
 //! SIGUSR2: the binary on disk takes over in place, and whatever was goes on (O2).
 
+mod rest;
 mod wrapped;

@@ -40,7 +40,7 @@ pub(crate) use redis::Redis;
 pub(crate) use refuse::{Refusal, refuse};
 pub(crate) use skip::{skip, skip_even_in_ci};
 pub(crate) use thief::{Loot, Thief};
-pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS};
+pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS, TlsConnection};
 pub(crate) use tls_server::{TlsServer, say_the_end};
 pub(crate) use tools::Tools;
 pub(crate) use wait::{DEADLINE, stays, wait_for, wait_for_within, wait_until};
