@@ -95,6 +95,12 @@ impl SavedClient {
         possible.then_some(()).ok_or_else(|| Invalid("it has an impossible client".to_owned()))
     }
 
+    /// How its frames are read.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec.clone()
+    }
+
     /// The client, over this leg.
     pub(crate) fn resume(
         self,

@@ -14,6 +14,7 @@ mod hixie;
 mod jwt;
 mod proxy_header;
 mod redis;
+mod state;
 mod token;
 mod token_api;
 mod web;
@@ -35,6 +36,7 @@ pub use hixie::hixie;
 pub use jwt::jwt;
 pub use proxy_header::proxy_header;
 pub use redis::redis;
+pub use state::state;
 pub use token::token;
 pub use token_api::token_api;
 pub use web::web;
@@ -82,6 +84,14 @@ fn decode(
     }
     decoded.write_out(&mut lease);
     decoded
+}
+
+/// Decodes as much as a buffer takes with a codec that is in the middle of something.
+fn decode_with(mut codec: Codec, input: &[u8]) {
+    let (mut decoded, mut lease) = (Decoded::default(), Lease::take());
+    let length = input.len().min(SIZE);
+    lease.bytes[..length].copy_from_slice(&input[..length]);
+    decoded.take(&mut codec, &mut lease, 0..length);
 }
 
 impl Decoded {
@@ -140,7 +150,7 @@ mod tests {
 
     type Property = fn(&[u8]);
 
-    const PROPERTIES: [(&str, Property); 12] = [
+    const PROPERTIES: [(&str, Property); 13] = [
         ("base64", super::base64),
         ("certificate", super::certificate),
         ("forwarded", super::forwarded),
@@ -150,6 +160,7 @@ mod tests {
         ("jwt", super::jwt),
         ("proxy_header", super::proxy_header),
         ("redis", super::redis),
+        ("state", super::state),
         ("token", super::token),
         ("token_api", super::token_api),
         ("web", super::web),
