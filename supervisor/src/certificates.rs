@@ -107,6 +107,11 @@ impl Certificates {
         }
     }
 
+    /// The image of us before has said it.
+    pub(crate) fn was_reported(&mut self) {
+        self.off = None;
+    }
+
     /// Says what is to be said of them, once there is a log.
     pub(crate) fn report(&self) {
         self.warnings.iter().for_each(|warning| warn!("{warning}"));

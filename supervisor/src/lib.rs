@@ -312,6 +312,9 @@ fn work(
         let aside = Aside::default();
         if let Some(arrived) = &arrived {
             arrived.note_rests(&aside);
+            if arrived.was_open() {
+                certificates.was_reported();
+            }
         }
         let surroundings = Surroundings { open_files, aside: aside.clone() };
         let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);

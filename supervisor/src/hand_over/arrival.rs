@@ -179,6 +179,11 @@ impl Arrived {
         self.rests.iter().for_each(|rest| aside.add_rest(Pid::from_raw(*rest)));
     }
 
+    /// Whether clients were let in by then.
+    pub(crate) fn was_open(&self) -> bool {
+        self.is_ready
+    }
+
     /// How we stand, as it was noted before.
     pub(crate) fn standing(&self) -> Standing {
         Standing::resume(&self.standing)
