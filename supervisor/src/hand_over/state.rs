@@ -98,3 +98,28 @@ impl State {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hand_over::format;
+
+    const STATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/hand_over/states");
+
+    /// Each was written by the first version of its format, at work: what a later one adds has a default, or the format
+    /// another number.
+    #[test]
+    fn o2_what_versions_before_have_written_is_read() {
+        let mut read = 0;
+        for file in std::fs::read_dir(STATES).expect("the states").map(|file| file.expect("one")) {
+            let bytes = std::fs::read(file.path()).expect("read");
+            let state = format::read::<State>(&bytes);
+            let (state, _) = state.unwrap_or_else(|why| panic!("{}: {why}", file.path().display()));
+            assert!(state.relay.is_some() || state.program.is_some());
+            let again = format::write(&state, &[]).expect("written");
+            format::read::<State>(&again).expect("read again");
+            read += 1;
+        }
+        assert!(read >= 4);
+    }
+}
