@@ -16,6 +16,9 @@ mod exit;
 mod helper;
 mod host;
 mod log;
+#[cfg(test)]
+#[path = "../../bridge/src/fuzzing/neighbours.rs"]
+mod neighbours;
 mod processes;
 mod program;
 mod relay;
