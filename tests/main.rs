@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `command_line` | what bad input gets, and what is left behind: nothing (C1–C6, W8) |
 //! | `plain` | the bridge without a program (C2, B, S) |
-//! | `faults` | peers that vanish, counted (L4) |
+//! | `faults` | peers that vanish, counted (L4), and all else that may go wrong: `FAULTS.md` (L6) |
 //! | `kernel` | older kernels, and machines and containers that refuse and hide much (X1, X2, F2–F4, F7, F14) |
 //! | `listening` | Unix sockets in the place of a port, and inetd (U3, U4) |
 //! | `tokens` | one port, many targets, and targets at Unix sockets (K1–K7, U3) |

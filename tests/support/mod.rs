@@ -7,6 +7,9 @@ use std::process::Command;
 mod actor;
 mod blessed;
 mod client;
+mod control_group;
+mod disk;
+mod footprint;
 mod frame;
 mod lan;
 mod network;
@@ -28,6 +31,9 @@ pub(crate) use client::{
     Client, Head, UPGRADE, ask, connect, connect_unix, dial_from, read_to_end, request, try_ask,
     uninterrupted,
 };
+pub(crate) use control_group::MemoryLimit;
+pub(crate) use disk::Disk;
+pub(crate) use footprint::Footprint;
 pub(crate) use frame::frame;
 pub(crate) use lan::Lan;
 pub(crate) use network::{
