@@ -5,6 +5,7 @@
 //! | `command_line` | what bad input gets, and what is left behind: nothing (C1–C6, W8) |
 //! | `plain` | the bridge without a program (C2, B, S) |
 //! | `faults` | peers that vanish, counted (L4), and all else that may go wrong: `FAULTS.md` (L6) |
+//! | `soak` | many clients and a program that crashes, for a while (L7) |
 //! | `kernel` | older kernels, and machines and containers that refuse and hide much (X1, X2, F2–F4, F7, F14) |
 //! | `listening` | Unix sockets in the place of a port, and inetd (U3, U4) |
 //! | `tokens` | one port, many targets, and targets at Unix sockets (K1–K7, U3) |
@@ -47,6 +48,8 @@ mod in_place;
 mod kernel;
 mod listening;
 mod manual;
+#[path = "../bridge/src/fuzzing/numbers.rs"]
+mod numbers;
 mod packaging;
 mod plain;
 mod plugins;
@@ -57,6 +60,7 @@ mod readme;
 mod rebind;
 mod scale_out;
 mod service;
+mod soak;
 mod support;
 mod test_run;
 mod tls;
