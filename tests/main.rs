@@ -21,6 +21,7 @@
 //! | `demo` | `contrib/demo`, the one command to begin with |
 //! | `scale_out` | `contrib/scale-out`: several behind HAProxy, and the same in Kubernetes (O4) |
 //! | `readme` | what README.md tells people to type |
+//! | `security` | the tests that SECURITY.md names (L9) |
 //! | `test_run` | `tests/run`, the other command of the README |
 //! | `admin` | the admin address: health, metrics, sessions and their end (O3) |
 //! | `service` | daemon, log, journald, systemd (D1–D4, W11) |
@@ -59,6 +60,7 @@ mod proxies;
 mod readme;
 mod rebind;
 mod scale_out;
+mod security;
 mod service;
 mod soak;
 mod support;
