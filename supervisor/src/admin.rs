@@ -16,6 +16,8 @@ mod connections;
 mod deeds;
 mod endpoint;
 mod exposition;
+#[cfg(test)]
+mod fuzzing;
 mod gate;
 mod routes;
 mod sessions;

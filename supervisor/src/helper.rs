@@ -7,7 +7,12 @@
 //! - `python` is the helper that asks a class of the user's own (U8).
 
 mod child;
+#[cfg(test)]
+mod fuzzing;
 mod lines;
+#[cfg(test)]
+#[path = "../../bridge/src/fuzzing/numbers.rs"]
+mod numbers;
 mod python;
 
 use std::collections::HashMap;

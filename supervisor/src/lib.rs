@@ -18,6 +18,9 @@ mod handed;
 mod helper;
 mod host;
 mod log;
+#[cfg(test)]
+#[path = "../../bridge/src/fuzzing/neighbours.rs"]
+mod neighbours;
 mod octets;
 mod processes;
 mod program;

@@ -17,8 +17,10 @@ use procfs::{FromReadSI, current_system_info};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use socket2::{SockRef, TcpKeepalive};
 
-use super::{PATIENCE, descriptors, wait_for_the_end};
-use crate::support::{Client, Lan, Service, Websockify, echo, frame, free_port, wait_until};
+use super::{PATIENCE, wait_for_the_end};
+use crate::support::{
+    Client, Footprint, Lan, Service, Websockify, echo, frame, free_port, wait_until,
+};
 
 /// For `tcp_retries2`: given up after some seconds, not after a quarter of an hour.
 const RETRIES: u32 = 3;
@@ -56,15 +58,15 @@ fn read_on(mut stream: TcpStream) {
     while let Ok(1..) = stream.read(&mut [0; 16384]) {}
 }
 
-/// websockify in this network, and how many descriptors it has without a session.
-fn bridge_in(lan: &Lan, target: &Service) -> (Websockify, u16, usize) {
+/// websockify in this network, and what it holds without a session.
+fn bridge_in(lan: &Lan, target: &Service) -> (Websockify, u16, Footprint) {
     lan.here.set("net/ipv4/tcp_retries2", RETRIES);
     let (websockify, port) = lan.here.run(|| {
         let port = free_port();
         (Websockify::start(&format!("{port} {}", target.target())), port)
     });
     websockify.wait_until_open();
-    let before = descriptors(&websockify);
+    let before = Footprint::at_rest(&websockify);
     (websockify, port, before)
 }
 
@@ -123,6 +125,8 @@ fn wait_until_stuck(lan: &Lan, socket: &OwnedFd) {
     });
 }
 
+/// L6, L4, B7: client gone in silence: it is given up: with nothing under way two minutes after its last sign of life, else by
+/// `net.ipv4.tcp_retries2`; a client that is there and does not read never.
 #[test]
 fn l4_b7_blackholed_clients_end_their_sessions() {
     let Some(lan) = Lan::new() else { return };
@@ -144,13 +148,14 @@ fn l4_b7_blackholed_clients_end_their_sessions() {
     wait_until_stuck(&lan, &socket_to(&mut stuck));
     hasten_keepalive(&socket_to(&mut idle));
     lan.swallow();
-    wait_for_the_end(&websockify, 3, before);
+    wait_for_the_end(&websockify, 3, &before);
     for line in websockify.logged(&["session ended"]) {
         assert!(line.contains(" code 1006 ") && line.contains("timed out"), "{line}");
     }
     assert_eq!(websockify.stop(), 0);
 }
 
+/// L6, L4, B7: target gone in silence: the client hears 1011, by the same clocks.
 #[test]
 fn l4_b7_blackholed_targets_end_their_sessions_with_1011() {
     let Some(lan) = Lan::new() else { return };
@@ -183,6 +188,6 @@ fn l4_b7_blackholed_targets_end_their_sessions_with_1011() {
         assert_eq!(closing.code, 1011, "{closing:?}");
         assert!(closing.reason.contains("timed out"), "{closing:?}");
     }
-    wait_for_the_end(&websockify, 4, before);
+    wait_for_the_end(&websockify, 4, &before);
     assert_eq!(websockify.stop(), 0);
 }

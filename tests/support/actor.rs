@@ -38,7 +38,7 @@ pub(crate) fn musl_actor(name: &str, options: &[&str]) -> PathBuf {
 
 /// Compiles a C program. It is renamed into its place when it is complete, for test runs beside each
 /// other.
-pub(super) fn compile(source: &str, name: &str, options: &[&str]) -> PathBuf {
+pub(crate) fn compile(source: &str, name: &str, options: &[&str]) -> PathBuf {
     let options = [&["-Wall", "-Werror", "-O1", "-pthread"], options].concat();
     compile_with("cc", source, name, &options)
 }

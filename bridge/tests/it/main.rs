@@ -9,6 +9,8 @@ mod handshake;
 mod harness;
 mod hixie;
 mod limits;
+#[path = "../../src/fuzzing/numbers.rs"]
+mod numbers;
 mod panic;
 mod pings;
 mod program;
@@ -24,3 +26,4 @@ mod stuck;
 mod turns;
 mod upkeep;
 mod web;
+mod whole;
