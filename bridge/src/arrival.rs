@@ -21,6 +21,8 @@ pub(crate) struct Beginning {
     pub(crate) is_introduced: bool,
     /// Whether it has had an answer before.
     pub(crate) is_kept_alive: bool,
+    /// From another image of this program, it begins when the bridge has gone on more often than this.
+    pub(crate) from_another: Option<u64>,
 }
 
 /// A connection that has arrived.
@@ -59,7 +61,8 @@ impl Beginning {
     /// A new connection's.
     pub(crate) fn new() -> Self {
         let since = Instant::now();
-        Self { since, head: Bytes::new(), is_introduced: false, is_kept_alive: false }
+        let head = Bytes::new();
+        Self { since, head, is_introduced: false, is_kept_alive: false, from_another: None }
     }
 
     /// Whether its first byte was read already.
@@ -144,7 +147,7 @@ impl Arrival {
     }
 
     /// Says how it is to be begun anew, if it can be.
-    pub(crate) fn stand(&self) {
+    pub(crate) fn stand(&self) -> Option<u64> {
         let known = self.known();
         let head = match &known.progress {
             _ if known.is_encrypted => None,
@@ -162,7 +165,7 @@ impl Arrival {
                 since: known.since.into(),
                 is_kept_alive,
             }),
-        });
+        })
     }
 
     fn set_out(&self, known: &mut Known) {

@@ -77,6 +77,7 @@ pub(crate) async fn attend(
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) {
+    shutdown.goes_on(from.from_another).await;
     // A session lives long and its handshake does not: what that needs is freed here.
     let client = {
         let arrival = Arrival::new(&io, &peer, &from, Arc::clone(&shutdown.pause));
@@ -91,7 +92,7 @@ pub(crate) async fn attend(
             }
         }
     };
-    go_on(Ongoing::begin(client), shared, shutdown).await;
+    go_on(Ongoing::begin(client), None, shared, shutdown).await;
 }
 
 /// What it comes to, which stands still when it is told to.
@@ -104,8 +105,8 @@ async fn standing_still<T>(
         tokio::select! {
             biased;
             () = shutdown.still() => {
-                arrival.stand();
-                shutdown.goes_on().await;
+                let stood = arrival.stand();
+                shutdown.goes_on(stood).await;
             }
             received = &mut received => return received,
         }
@@ -115,9 +116,12 @@ async fn standing_still<T>(
 /// Takes a session from there to its end.
 pub(crate) async fn go_on(
     mut ongoing: Box<Ongoing>,
+    from_another: Option<u64>,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) {
+    // Another image of this program may still take it back.
+    shutdown.goes_on(from_another).await;
     let Shared { outbound, turns, .. } = &*shared;
     session::bridge(&mut ongoing, outbound, turns, &mut shutdown).await;
     let Ongoing { client, account, .. } = &mut *ongoing;

@@ -157,7 +157,7 @@ pub async fn serve(
 }
 
 /// Goes on with a bridge that has stood still in another image of this program. What it gives is to be polled to the end, as
-/// [`serve`]; before that nothing has been done but to look, and to take the descriptors.
+/// [`serve`]. Nothing moves before its configuration's [`HandOver`] is [released](HandOver::release).
 ///
 /// # Errors
 /// What it says of itself cannot be.

@@ -23,7 +23,7 @@ use crate::client_address::Approach;
 use crate::config::Config;
 use crate::connection::{Shared, attend};
 use crate::error_text::error_text;
-use crate::hand_over::{Pause, Request};
+use crate::hand_over::{HandOver, Pause, Request};
 use crate::net::{Accepting, Connection, Listener, Lookups, Socket};
 use crate::peer::{Peer, PeerAddress};
 use crate::record::Recordings;
@@ -77,6 +77,8 @@ pub(crate) struct Bridge {
     pause: Arc<Pause>,
     /// That it should; none if somebody else hears that.
     requests: Option<mpsc::Receiver<Request>>,
+    /// What lets it begin, if it goes on where another image has stopped.
+    released_by: Option<HandOver>,
 }
 
 impl Bridge {
@@ -114,6 +116,7 @@ impl Bridge {
             rounds,
             pause: Arc::default(),
             requests: config.hand_over.requests(),
+            released_by: None,
             shared: Arc::new(Shared {
                 admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
                 outbound: Outbound {
@@ -132,6 +135,7 @@ impl Bridge {
     /// Runs until it is told to end, or a limit of its configuration ends it, and no connection is
     /// left.
     pub(crate) async fn run(mut self) -> Result<Outcome, Error> {
+        self.be_released().await;
         let mut shutdown = self.shutdown.subscribe();
         self.obey(*shutdown.borrow_and_update());
         loop {

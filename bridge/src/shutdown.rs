@@ -72,10 +72,10 @@ impl ShutdownWatch {
         }
     }
 
-    /// Waits until it may go on.
-    pub(crate) async fn goes_on(&mut self) {
-        let Self { told, pause } = self;
-        let _ = told.wait_for(|_| !pause.is_still()).await;
+    /// Waits until all [have gone on](Pause::has_gone_on) since they stood still, if they did.
+    pub(crate) async fn goes_on(&mut self, stood: Option<u64>) {
+        let (Self { told, pause }, Some(goings)) = (self, stood) else { return };
+        let _ = told.wait_for(|_| pause.has_gone_on(goings)).await;
     }
 
     /// Whether the bridge is told to end in this way, or in one that includes it.

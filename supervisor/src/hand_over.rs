@@ -245,6 +245,7 @@ impl Host<'_> {
         // The runtime's clock goes, and whoever was to begin has begun.
         tokio::time::sleep(Duration::from_millis(1)).await;
         arrived.settle();
+        self.hand_over.release();
         let pause = arrived.stopped.elapsed().as_millis();
         let sessions = *self.drain.count().borrow();
         let number =

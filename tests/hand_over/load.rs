@@ -63,7 +63,8 @@ fn chatter(port: u16, number: usize, is_over: &AtomicBool) -> usize {
     let mut messages = 0;
     while !is_over.load(Ordering::Relaxed) {
         let length = [1, 126, 4_000, 70_000][messages % 4] + number;
-        let message: Vec<u8> = (0..length).map(|at| u8::try_from((at * 7 + messages) % 251).unwrap()).collect();
+        let message: Vec<u8> =
+            (0..length).map(|at| u8::try_from((at * 7 + messages) % 251).unwrap()).collect();
         exchange(&mut client, &message);
         messages += 1;
     }

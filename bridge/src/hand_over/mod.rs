@@ -19,7 +19,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 pub(crate) use bytes::Place;
@@ -39,6 +39,8 @@ pub(crate) use saved::{
 pub struct HandOver {
     requests: mpsc::Sender<Request>,
     heard: Arc<Mutex<Option<mpsc::Receiver<Request>>>>,
+    /// Rung when one that was resumed may move bytes.
+    released: Arc<Notify>,
 }
 
 /// That it should.
@@ -85,7 +87,7 @@ pub struct Descriptors(HashMap<RawFd, OwnedFd>);
 impl Default for HandOver {
     fn default() -> Self {
         let (requests, heard) = mpsc::channel(1);
-        Self { requests, heard: Arc::new(Mutex::new(Some(heard))) }
+        Self { requests, heard: Arc::new(Mutex::new(Some(heard))), released: Arc::default() }
     }
 }
 
@@ -99,6 +101,16 @@ impl HandOver {
         let request = Request { until: Instant::now() + within, answer };
         self.requests.try_send(request).map_err(|_| NotFrozen::Ended)?;
         answered.await.unwrap_or(Err(NotFrozen::Ended))
+    }
+
+    /// Lets a bridge move bytes that was [resumed](crate::resume): from here on no other image can go on in its place.
+    pub fn release(&self) {
+        self.released.notify_one();
+    }
+
+    /// Waits until it may.
+    pub(crate) async fn released(&self) {
+        self.released.notified().await;
     }
 
     /// What is asked, for the bridge, which is one.

@@ -5,7 +5,7 @@
 //! Tasks are woken by the channel that tells them of a shutdown, which each of them has anyway.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
@@ -22,6 +22,8 @@ const IS_STILL: u8 = 2;
 #[derive(Debug, Default)]
 pub(crate) struct Pause {
     level: AtomicU8,
+    /// How often it has gone on. One that was resumed does so first when it may move bytes.
+    goings: AtomicU64,
     /// How many are under way between two states that can be handed over.
     under_way: AtomicUsize,
     stood: Mutex<Stood>,
@@ -69,8 +71,15 @@ impl Pause {
 
     /// All go on as before, who have said what they are.
     pub(crate) fn go_on(&self) {
+        let mut stood = self.stood();
+        *stood = Stood::default();
         self.level.store(GOES_ON, Ordering::Release);
-        *self.stood() = Stood::default();
+        self.goings.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether it has gone on since it had done so this often.
+    pub(crate) fn has_gone_on(&self, goings: u64) -> bool {
+        self.goings.load(Ordering::Acquire) > goings
     }
 
     pub(crate) fn is_still(&self) -> bool {
@@ -94,10 +103,18 @@ impl Pause {
         }
     }
 
-    /// Says what somebody is who stands still.
-    pub(crate) fn stand(&self, note: impl FnOnce(&mut Stood)) {
-        note(&mut self.stood());
+    /// Says what somebody is who stands still, until it [has gone on](Self::has_gone_on) once more. `None`: it has by now, and
+    /// nothing was said.
+    pub(crate) fn stand(&self, note: impl FnOnce(&mut Stood)) -> Option<u64> {
+        let mut stood = self.stood();
+        if !self.is_still() {
+            return None;
+        }
+        note(&mut stood);
+        let goings = self.goings.load(Ordering::Acquire);
+        drop(stood);
         self.changed.notify_one();
+        Some(goings)
     }
 
     /// How many have said it.

@@ -68,6 +68,7 @@ impl Rest {
             state.sessions.push(saved);
         }
         let frozen = Frozen::of(state, bytes);
+        config.hand_over.release();
         let bridge = Bridge::resume(frozen, &mut descriptors, legs, config, shutdown);
         bridge.map_err(|Invalid(why)| Error::Connection(io::Error::other(why)))?.run().await
     }

@@ -44,6 +44,15 @@ impl Bridge {
         self.wake();
     }
 
+    /// Waits until nobody else can go on in its place any more, if it has been resumed: until then nothing moves.
+    pub(super) async fn be_released(&mut self) {
+        if let Some(hand_over) = self.released_by.take() {
+            hand_over.released().await;
+            self.pause.go_on();
+            self.wake();
+        }
+    }
+
     async fn freeze(
         &mut self,
         until: Instant,
@@ -141,6 +150,7 @@ impl Bridge {
         let listeners: Vec<_> = listeners.collect::<Result<_, _>>()?;
         let bridge = Self::new(listeners, config, shutdown);
         let mut bridge = bridge.map_err(|why| Invalid(why.to_string()))?;
+        bridge.released_by = Some(bridge.shared.config.hand_over.clone());
         bridge.timeout = state.timeout.map(|timeout| timeout.instant().into());
         bridge.idle = state.idle.map(|idle| idle.instant().into());
         bridge.rounds.resume(state.next_beat, state.next_limits);
@@ -163,7 +173,7 @@ impl Bridge {
         let connections = connections.map(|saved| bridge.shared.begin_anew(saved, descriptors));
         let connections: Vec<_> = connections.collect::<Result<_, _>>()?;
         for (_, ongoing) in sessions {
-            let going = go_on(ongoing, Arc::clone(&bridge.shared), bridge.watch());
+            let going = go_on(ongoing, Some(0), Arc::clone(&bridge.shared), bridge.watch());
             bridge.connections.spawn(going);
         }
         for (io, peer, from) in connections {
@@ -214,7 +224,8 @@ impl Shared {
         let SavedConnection { socket, peer, is_introduced, head, since, is_kept_alive } = saved;
         let io = Socket::resume(socket, descriptors)?;
         let since = since.instant().into();
-        let from = Beginning { since, head: head.into(), is_introduced, is_kept_alive };
+        let (head, from_another) = (head.into(), Some(0));
+        let from = Beginning { since, head, is_introduced, is_kept_alive, from_another };
         let door = &self.admission.door;
         let peer = if is_introduced {
             let mut peer = peer.resume();

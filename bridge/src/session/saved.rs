@@ -52,10 +52,9 @@ pub(super) async fn stand_still(
         let (lent, back) = LentLegs::new(take(client.leg()), course.target().map(take));
         (legs, returned) = (Some(lent), Some(back));
     }
-    shutdown
-        .pause
-        .stand(|stood| stood.sessions.push(StoodSession { saved, bytes, recording, legs }));
-    shutdown.goes_on().await;
+    let session = StoodSession { saved, bytes, recording, legs };
+    let stood = shutdown.pause.stand(|stood| stood.sessions.push(session));
+    shutdown.goes_on(stood).await;
     let Some(back) = returned else { return };
     // Who has borrowed them gives them back, or this process is gone.
     if let Ok((leg, target)) = back.await {

@@ -49,6 +49,7 @@ impl Images {
         self.hand_over = config.hand_over.clone();
         let (frozen, shutdown) = (Frozen::of(state, bytes), self.bridge.shutdown.clone());
         let resumed = bridge::resume(frozen, &mut descriptors, config.into(), shutdown);
+        self.hand_over.release();
         self.bridge.serving = tokio::spawn(resumed.unwrap());
     }
 }
@@ -242,6 +243,10 @@ async fn o2_one_that_is_called_off_goes_on_as_before() {
     let images = Images::start(to(&target));
     let mut client = images.bridge.client().await;
     let mut target_end = accept(&target).await;
+    // One after the other, before anybody has moved.
+    for _ in 0..50 {
+        drop(images.freeze().await);
+    }
     for round in 0..3 {
         let frozen = images.freeze().await;
         client.send(BINARY, &[round]).await;
