@@ -5,6 +5,7 @@ use nix::unistd::Pid;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "it is how serde asks")]
 pub(crate) fn serialize<S: Serializer>(pid: &Pid, to: S) -> Result<S::Ok, S::Error> {
     pid.as_raw().serialize(to)
 }
@@ -26,7 +27,7 @@ pub(crate) mod maybe {
     #[serde(transparent)]
     struct Number(#[serde(with = "super")] Pid);
 
-    #[expect(clippy::ref_option, reason = "it is how serde asks")]
+    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
     pub(crate) fn serialize<S: Serializer>(pid: &Option<Pid>, to: S) -> Result<S::Ok, S::Error> {
         pid.map(Number).serialize(to)
     }

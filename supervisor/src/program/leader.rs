@@ -128,16 +128,20 @@ impl Leader {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Child, Command};
 
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 
     use super::*;
 
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("1000").spawn().expect("started")
+    }
+
     #[test]
     fn o2_only_a_child_of_ours_is_a_leader_also_when_it_has_ended() {
-        let child = Command::new("sleep").arg("1000").spawn().expect("started");
+        let child = sleeper();
         let pid = Pid::from_raw(child.id().try_into().expect("a pid"));
         let mut old = Leader::default();
         old.begin(pid);

@@ -109,14 +109,14 @@ impl Relay {
     /// # Errors
     /// A descriptor is missing, or is not what it should be.
     pub(crate) fn resume(
-        state: RelayState,
+        saved: RelayState,
         config: bridge::Config,
         announcement: Announcement,
         handed: &mut Handed<'_>,
     ) -> Result<Self> {
         let config = Box::new(config);
-        let is_open = state.is_open();
-        let stage = match state.stage {
+        let is_open = saved.is_open();
+        let stage = match saved.stage {
             StageState::Held { public, open_by } => {
                 let public = PublicEndpoint::resume(public, handed)?;
                 Stage::Held { public, config, open_by }
@@ -127,7 +127,7 @@ impl Relay {
             }
             StageState::Ended => Stage::Ended,
         };
-        let shutdown = watch::Sender::new(state.shutdown);
+        let shutdown = watch::Sender::new(saved.shutdown);
         Ok(Self { stage, shutdown, is_open: Arc::new(AtomicBool::new(is_open)), announcement })
     }
 
