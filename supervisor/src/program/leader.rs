@@ -128,17 +128,21 @@ impl Leader {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Child, Command};
 
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 
     use super::*;
 
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("1000").spawn().expect("started")
+    }
+
     #[test]
     #[expect(clippy::zombie_processes, reason = "waitpid(2) has its end")]
     fn o2_only_a_child_of_ours_is_a_leader_also_when_it_has_ended() {
-        let child = Command::new("sleep").arg("1000").spawn().expect("started");
+        let child = sleeper();
         let pid = Pid::from_raw(child.id().try_into().expect("a pid"));
         let mut old = Leader::default();
         old.begin(pid);
