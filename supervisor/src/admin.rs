@@ -42,10 +42,10 @@ use crate::authentication::Authentication;
 use crate::config::{AdminSpec, Config};
 use connections::{Connections, Mark};
 pub(crate) use deeds::{Deed, Deeds};
+pub(crate) use endpoint::SavedAdmin;
 use endpoint::{Accepted, Endpoint};
 use gate::Gate;
 use routes::{Answer, Reply};
-pub(crate) use endpoint::SavedAdmin;
 pub(crate) use standing::{ProgramEnd, SavedStanding, Standing};
 
 /// How many connections are open at once.

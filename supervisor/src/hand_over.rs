@@ -217,12 +217,16 @@ impl Host<'_> {
         arrived.settle();
         let pause = arrived.stopped.elapsed().as_millis();
         let sessions = *self.drain.count().borrow();
-        let number = if sessions == 1 { "1 session".into() } else { format!("{sessions} sessions") };
+        let number =
+            if sessions == 1 { "1 session".into() } else { format!("{sessions} sessions") };
         match &arrived.back {
             None => info!(sessions, "taken over: {number}, pause {pause} ms"),
             Some(why) => {
                 let path = self.succession.path();
-                warn!(sessions, "cannot hand over to {path}: {why}; {number} go on, pause {pause} ms");
+                warn!(
+                    sessions,
+                    "cannot hand over to {path}: {why}; {number} go on, pause {pause} ms"
+                );
             }
         }
         if arrived.is_ready {

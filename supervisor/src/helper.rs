@@ -122,9 +122,7 @@ impl Helpers {
         surroundings: &Surroundings,
     ) -> Result<Self, Failure> {
         let start = async |helper: Option<Helper>| match helper {
-            Some(helper) => {
-                helper.start(surroundings.clone()).await.map(Stage::Running).map(Some)
-            }
+            Some(helper) => helper.start(surroundings.clone()).await.map(Stage::Running).map(Some),
             None => Ok(None),
         };
         Ok(Self(start(tokens).await?, start(auth).await?))
@@ -198,7 +196,11 @@ impl Running {
 }
 
 /// Starts one that has failed, later each time.
-async fn begin_again(spec: &HelperSpec, surroundings: &Surroundings, delay: &mut Duration) -> Child {
+async fn begin_again(
+    spec: &HelperSpec,
+    surroundings: &Surroundings,
+    delay: &mut Duration,
+) -> Child {
     loop {
         sleep(*delay).await;
         *delay = (*delay * 2).min(DELAY_MAX);

@@ -51,9 +51,9 @@ impl Arrival {
     pub(crate) fn find() -> Result<Option<Self>, Failure> {
         let Some(told) = take_variable(VARIABLE) else { return Ok(None) };
         let back = take_variable(BACK);
-        let numbers = told.split_once(',').and_then(|(memory, program)| {
-            Some((memory.parse().ok()?, program.parse().ok()?))
-        });
+        let numbers = told
+            .split_once(',')
+            .and_then(|(memory, program)| Some((memory.parse().ok()?, program.parse().ok()?)));
         let numbers = numbers.filter(|(memory, _)| *memory > libc::STDERR_FILENO);
         let bytes = numbers.and_then(|(memory, _)| read(memory));
         let Some(((memory, program), bytes)) = numbers.zip(bytes) else {
@@ -64,14 +64,15 @@ impl Arrival {
         };
         alarm_off();
         if back.is_none() {
-            way_back::open(memory, program)
-                .map_err(|error| failure(bridge::error_text(&error)))?;
+            way_back::open(memory, program).map_err(|error| failure(bridge::error_text(&error)))?;
         }
         let arrival = Self::of(&bytes, memory, program, back.clone());
         let arrival = arrival.inspect_err(|why| way_back::go(why));
         arrival.map(Some).map_err(|why| match back {
             None => failure(format!("cannot take over: {why}")),
-            Some(back) => failure(format!("cannot go on: {why}; the new program had failed: {back}")),
+            Some(back) => {
+                failure(format!("cannot go on: {why}; the new program had failed: {back}"))
+            }
         })
     }
 

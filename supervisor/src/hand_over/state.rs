@@ -9,8 +9,8 @@ use std::time::Instant;
 use bridge::BridgeState;
 use serde::{Deserialize, Serialize};
 
-use super::moment::Moment;
 use super::binary;
+use super::moment::Moment;
 use crate::admin::{SavedAdmin, SavedStanding};
 use crate::host::open_files::OpenFiles;
 use crate::log::Stderr;
@@ -86,7 +86,13 @@ impl State {
         let relay = self.relay.iter().flat_map(SavedRelay::descriptors);
         let bridge = self.bridge.iter().flat_map(BridgeState::descriptors);
         let program = self.program.iter().flat_map(ProgramState::descriptors);
-        self.held.pid_file.into_iter().chain(admin).chain(relay).chain(bridge).chain(program).collect()
+        self.held
+            .pid_file
+            .into_iter()
+            .chain(admin)
+            .chain(relay)
+            .chain(bridge)
+            .chain(program)
+            .collect()
     }
 }
-

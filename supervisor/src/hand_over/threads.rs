@@ -35,8 +35,9 @@ pub(crate) async fn settle() -> Result<(), String> {
 
 fn held_up() -> Option<String> {
     let threads = fs::read_dir("/proc/self/task").ok()?;
-    let stats = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
-    stats.filter_map(|stat| held_up_by(&stat)).next()
+    let mut stats =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+    stats.find_map(|stat| held_up_by(&stat))
 }
 
 /// The name in the second field may have anything in it; the state follows (proc_pid_stat(5)).

@@ -55,8 +55,7 @@ impl PidFile {
         // It is locked already, by the very same open file (flock(2)).
         let file = Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock);
         let file = file.map_err(|(_, errno)| std::io::Error::from(errno));
-        let file =
-            file.with_context(|| format!("cannot lock pid file {}", path.display()))?;
+        let file = file.with_context(|| format!("cannot lock pid file {}", path.display()))?;
         Ok(Self { path, file, is_written: true })
     }
 

@@ -39,7 +39,6 @@ impl Aside {
     }
 
     /// How a child has ended, whoever has waited for it; one that has not ended is killed, which is no end of its own.
-    #[expect(clippy::disallowed_methods, reason = "this child alone")]
     pub(crate) fn collect(&self, child: Pid) -> Option<WaitStatus> {
         let has_ended = super::reap::has_ended(child);
         if self.lock().running.contains(&child) && has_ended {

@@ -39,9 +39,8 @@ pub(super) fn resume(
     config: Arc<bridge::Config>,
     shutdown: watch::Sender<Shutdown>,
 ) -> Result<JoinHandle<Result<Outcome, bridge::Error>>> {
-    let mut serving = Box::pin(async move {
-        bridge::resume(frozen, &mut descriptors, config, shutdown).await
-    });
+    let mut serving =
+        Box::pin(async move { bridge::resume(frozen, &mut descriptors, config, shutdown).await });
     match serving.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Err(error)) => Err(error.into()),
         Poll::Ready(ended) => Ok(tokio::spawn(async { ended })),
