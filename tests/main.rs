@@ -16,7 +16,7 @@
 //! | `client_address` | who the target sees, and whom the program serves (A1, A2, A6) |
 //! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
 //! | `drain` | sessions that end in their own time when we are asked to stop (O1) |
-//! | `hand_over` | another image of websockify takes over in place (O2) |
+//! | `hand_over` | the program on disk takes over in place, or does not (O2) |
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
 //! | `proxies` | reverse proxies before us, well set up and not (F21, F24, F34), and whom they speak for (A3–A5) |
 //! | `demo` | `contrib/demo`, the one command to begin with |

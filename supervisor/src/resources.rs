@@ -114,6 +114,8 @@ impl Resources {
     /// Whether we could begin so, as far as that can be seen without taking hold of anything.
     pub(crate) fn look(config: &Config, stderr: Stderr) -> Result<(), Failure> {
         Materials::open(config)?;
+        let admin = config.admin.as_ref().and_then(|admin| admin.auth.as_ref());
+        admin.map(Authentication::open_for_admin).transpose()?;
         log::Sinks::choose(&config.log, stderr)?;
         Ok(())
     }

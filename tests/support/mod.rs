@@ -25,7 +25,7 @@ mod tools;
 mod wait;
 mod websockify;
 
-pub(crate) use actor::{Actor, compile, musl_actor, static_actor};
+pub(crate) use actor::{Actor, compile, compile_library, musl_actor, static_actor};
 pub(crate) use blessed::blessed;
 pub(crate) use client::{
     Client, Head, UPGRADE, ask, connect, connect_unix, dial_from, read_to_end, request, try_ask,
