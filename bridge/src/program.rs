@@ -142,7 +142,7 @@ impl Trial {
 
 impl SavedTrial {
     /// Whether its row is there.
-    pub(crate) fn look(&self, table: Option<&Arc<ClientTable>>) -> Result<(), Invalid> {
+    pub(crate) fn look(self, table: Option<&Arc<ClientTable>>) -> Result<(), Invalid> {
         match (self.row, table) {
             (None, _) => Ok(()),
             (Some(row), Some(table)) => table.look(row),
