@@ -79,6 +79,8 @@ pub(crate) struct Bridge {
     requests: Option<mpsc::Receiver<Request>>,
     /// What lets it begin, if it goes on where another image has stopped.
     released_by: Option<HandOver>,
+    /// Connections that another image has taken in, and that nobody lets in any more.
+    unwelcome: Vec<Socket>,
 }
 
 impl Bridge {
@@ -117,6 +119,7 @@ impl Bridge {
             pause: Arc::default(),
             requests: config.hand_over.requests(),
             released_by: None,
+            unwelcome: Vec::new(),
             shared: Arc::new(Shared {
                 admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
                 outbound: Outbound {

@@ -88,6 +88,13 @@ impl Succession {
         self.arrived.is_some()
     }
 
+    /// Keeps descriptors until there is no way back.
+    pub(crate) fn keep(&mut self, originals: Vec<OwnedFd>) {
+        if let Some(arrived) = &mut self.arrived {
+            arrived.originals.extend(originals);
+        }
+    }
+
     /// What came of a trial, if one is under way. Cancel-safe.
     pub(crate) async fn tried(&mut self) -> Result<(), String> {
         match &mut self.trial {
@@ -218,12 +225,16 @@ impl Host<'_> {
             Ok(opened) => opened,
             Err(error) => return bridge::error_text(&error),
         };
-        self.aside.end_all();
         let mut kept = state.descriptors();
         kept.extend([memory.as_raw_fd(), ours.as_raw_fd()]);
         let told = (VARIABLE, format!("{},{}", memory.as_raw_fd(), ours.as_raw_fd()));
         let error = Image::new(std::env::args_os(), environment(&[VARIABLE, BACK], [told]))
-            .and_then(|image| marks::keep(&kept).map(|()| image.execute(program.as_raw_fd())));
+            .and_then(|image| {
+                marks::keep(&kept)?;
+                // The other image starts its own.
+                self.aside.end_all();
+                Ok(image.execute(program.as_raw_fd()))
+            });
         marks::leave(&kept);
         bridge::error_text(&error.unwrap_or_else(|error| error))
     }
@@ -241,10 +252,11 @@ impl Host<'_> {
 
     /// Where we have begun in another's place: everything goes on, and there is no way back.
     pub(crate) async fn settle(&mut self) {
-        let Some(arrived) = self.succession.arrived.take() else { return };
         // The runtime's clock goes, and whoever was to begin has begun.
         tokio::time::sleep(Duration::from_millis(1)).await;
+        let Some(mut arrived) = self.succession.arrived.take() else { return };
         arrived.settle();
+        drop(std::mem::take(&mut arrived.originals));
         self.hand_over.release();
         let pause = arrived.stopped.elapsed().as_millis();
         let sessions = *self.drain.count().borrow();

@@ -73,10 +73,9 @@ impl<'a> Handed<'a> {
         self.all
     }
 
-    /// All has succeeded: the copies do. What nobody has asked for is given back.
-    pub(crate) fn settle(mut self) -> Descriptors {
-        self.originals.clear();
-        std::mem::take(self.all)
+    /// All has succeeded: the copies do. What they are copies of is to be closed when there is no way back any more.
+    pub(crate) fn settle(mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.originals)
     }
 }
 

@@ -393,7 +393,7 @@ fn report(config: &Config, resources: &Resources) {
 async fn serve(
     config: &Config,
     (public, left): (Option<PublicEndpoint>, Option<Left<'_>>),
-    host: Host<'_>,
+    mut host: Host<'_>,
 ) -> Result<ExitStatus, Failure> {
     let open_files = host.open_files.hard;
     let announcement = Announcement { proxying: config.proxying.clone(), open_files };
@@ -417,7 +417,10 @@ async fn serve(
     let relay = match (public, left) {
         (Some(public), _) => Relay::hold(public, bridge, around),
         (None, Some(left)) => {
-            or_back(Relay::take_over(left, bridge, around).map_err(Failure::from))?
+            let taken = Relay::take_over(left, bridge, around).map_err(Failure::from);
+            let (relay, originals) = or_back(taken)?;
+            host.succession.keep(originals);
+            relay
         }
         (None, None) => unreachable!("either was acquired"),
     };
@@ -451,6 +454,7 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
     host.admin.standing.watch(relay.view());
     if host.succession.is_arriving() {
         host.settle().await;
+        relay.settle();
     } else {
         relay.open()?;
         host.certificates.report_off();

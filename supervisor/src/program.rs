@@ -50,7 +50,12 @@ pub(crate) async fn supervise(
             or_back(resumed.map_err(Failure::from))?
         }
     };
-    supervisor.host.settle().await;
+    if supervisor.host.succession.is_arriving() {
+        supervisor.host.settle().await;
+        if let Err(failure) = supervisor.begin_again() {
+            error!("{failure:#}");
+        }
+    }
     loop {
         while let Some(event) = supervisor.events.next(|| supervisor.relay.news()) {
             supervisor.take(event);

@@ -15,8 +15,10 @@ use crate::hand_over::{
     BridgeState, Descriptors, Frozen, Invalid, KeptLegs, NotFrozen, Request, Rest, SavedConnection,
     SavedSession, Stood, StoodSession,
 };
+use crate::error_text::error_text;
 use crate::leg::{Leg, SavedLeg};
 use crate::net::{Accepting, Listener, Socket};
+use crate::peer::Peer;
 use crate::record::StoodRecording;
 use crate::session::Resumption;
 use crate::shutdown::Shutdown;
@@ -48,6 +50,9 @@ impl Bridge {
     pub(super) async fn be_released(&mut self) {
         if let Some(hand_over) = self.released_by.take() {
             hand_over.released().await;
+            for _closed in self.unwelcome.drain(..) {
+                self.shared.book.metrics.closed();
+            }
             self.pause.go_on();
             self.wake();
         }
@@ -146,9 +151,7 @@ impl Bridge {
         shutdown: watch::Sender<Shutdown>,
     ) -> Result<Self, Invalid> {
         look(&state, &bytes, descriptors, &config)?;
-        let listeners = state.listeners.iter().map(|saved| Listener::resume(*saved, descriptors));
-        let listeners: Vec<_> = listeners.collect::<Result<_, _>>()?;
-        let bridge = Self::new(listeners, config, shutdown);
+        let bridge = Self::new(Vec::new(), config, shutdown);
         let mut bridge = bridge.map_err(|why| Invalid(why.to_string()))?;
         bridge.released_by = Some(bridge.shared.config.hand_over.clone());
         bridge.timeout = state.timeout.map(|timeout| timeout.instant().into());
@@ -161,29 +164,67 @@ impl Bridge {
         if let Some(recordings) = &bridge.shared.recordings {
             recordings.go_on_from(state.recordings);
         }
-        let mut sessions = Vec::with_capacity(state.sessions.len());
-        for saved in state.sessions {
-            let is_busy = saved.is_busy();
-            let ongoing = bridge.shared.resume(saved, &bytes, descriptors, &mut kept)?;
-            sessions.push((!is_busy, ongoing));
+        let mut taken = Taken::default();
+        if let Err(why) = bridge.take_all(state, &bytes, descriptors, &mut kept, &mut taken) {
+            // They stay open: the image before names them still.
+            std::mem::forget((taken, std::mem::take(&mut bridge.listeners)));
+            return Err(why);
         }
-        // Those first that have something to write.
-        sessions.sort_by_key(|(is_idle, ongoing)| (*is_idle, ongoing.client.session.entry.id));
-        let connections = state.connections.into_iter();
-        let connections = connections.map(|saved| bridge.shared.begin_anew(saved, descriptors));
-        let connections: Vec<_> = connections.collect::<Result<_, _>>()?;
-        for (_, ongoing) in sessions {
-            let going = go_on(ongoing, Some(0), Arc::clone(&bridge.shared), bridge.watch());
-            bridge.connections.spawn(going);
-        }
-        for (io, peer, from) in connections {
-            match peer {
-                Some(peer) => bridge.take_up(io, peer, from),
-                None => bridge.shared.book.metrics.closed(),
-            }
+        bridge.begin(taken);
+        // Without a session from now on, if there is none.
+        if bridge.idle.is_none() {
+            bridge.count_sessions();
         }
         Ok(bridge)
     }
+
+    fn take_all(
+        &mut self,
+        state: BridgeState,
+        bytes: &[u8],
+        descriptors: &mut Descriptors,
+        kept: &mut KeptLegs,
+        taken: &mut Taken,
+    ) -> Result<(), Invalid> {
+        for saved in state.listeners {
+            let listener = Listener::resume(saved, descriptors)?;
+            let accepting = Accepting::begin(listener);
+            let why = |error| Invalid(format!("cannot use listening socket: {}", error_text(&error)));
+            self.listeners.push(accepting.map_err(why)?);
+        }
+        for saved in state.sessions {
+            let is_idle = !saved.is_busy();
+            let ongoing = self.shared.resume(saved, bytes, descriptors, kept)?;
+            taken.sessions.push((is_idle, ongoing));
+        }
+        for saved in state.connections {
+            taken.connections.push(self.shared.begin_anew(saved, descriptors)?);
+        }
+        Ok(())
+    }
+
+    /// Has all of them begin, those first that have something to write, as soon as the bridge is released.
+    fn begin(&mut self, Taken { mut sessions, connections }: Taken) {
+        sessions.sort_by_key(|(is_idle, ongoing)| (*is_idle, ongoing.client.session.entry.id));
+        for (_, ongoing) in sessions {
+            let going = go_on(ongoing, Some(0), Arc::clone(&self.shared), self.watch());
+            self.connections.spawn(going);
+        }
+        for (io, peer, from) in connections {
+            match peer {
+                Some(peer) => self.take_up(io, peer, from),
+                None => self.unwelcome.push(io),
+            }
+        }
+    }
+}
+
+/// What was taken of a state.
+#[derive(Default)]
+struct Taken {
+    /// Each with whether it has nothing to write.
+    sessions: Vec<(bool, Box<Ongoing>)>,
+    connections: Vec<(Socket, Option<Peer>, Beginning)>,
 }
 
 impl Shared {
@@ -220,7 +261,7 @@ impl Shared {
         &self,
         saved: SavedConnection,
         descriptors: &mut Descriptors,
-    ) -> Result<(Socket, Option<crate::peer::Peer>, Beginning), Invalid> {
+    ) -> Result<(Socket, Option<Peer>, Beginning), Invalid> {
         let SavedConnection { socket, peer, is_introduced, head, since, is_kept_alive } = saved;
         let io = Socket::resume(socket, descriptors)?;
         let since = since.instant().into();

@@ -7,7 +7,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use bridge::{Descriptors, Frozen, Moment};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid};
 
 use super::state::{Launch, State};
 use super::{BACK, VARIABLE, alarm_off, format, marks, memory, way_back};
@@ -37,6 +37,8 @@ pub(crate) struct Arrival {
 pub(crate) struct Arrived {
     pub(super) stopped: Moment,
     rests: Vec<i32>,
+    /// Of which there are copies.
+    pub(super) originals: Vec<OwnedFd>,
     pub(super) is_ready: bool,
     pub(super) standing: SavedStanding,
     pub(super) back: Option<String>,
@@ -72,6 +74,7 @@ impl Arrival {
     pub(crate) fn find() -> Result<Option<Self>, Failure> {
         let Some(told) = take_variable(VARIABLE) else { return Ok(None) };
         let back = take_variable(BACK);
+        ensure_own()?;
         let numbers = told
             .split_once(',')
             .and_then(|(memory, program)| Some((memory.parse().ok()?, program.parse().ok()?)));
@@ -142,7 +145,7 @@ impl Arrival {
         } = state;
         let frozen = bridge.map(|bridge| Frozen::of(bridge, bytes));
         let arrived =
-            Arrived { stopped, is_ready, standing, rests, back, numbers, memory, old: program };
+            Arrived { stopped, is_ready, standing, rests, originals: Vec::new(), back, numbers, memory, old: program };
         (launch, arrived, Estate { relay, program: life, frozen, descriptors })
     }
 }
@@ -199,6 +202,14 @@ impl Arrived {
             drop(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }
+}
+
+/// Whoever has started us with more rights than he has must not have us execute what he likes.
+fn ensure_own() -> Result<(), Failure> {
+    if Uid::current() == Uid::effective() && Gid::current() == Gid::effective() {
+        return Ok(());
+    }
+    Err(failure(format!("environment variable {VARIABLE} is set by somebody with other rights")))
 }
 
 fn failure(reason: String) -> Failure {

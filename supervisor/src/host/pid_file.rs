@@ -51,7 +51,8 @@ impl PidFile {
 
     /// One that another image of this program has locked and written, as this process.
     pub(crate) fn resume(path: &Path, file: OwnedFd) -> Result<Self> {
-        let path = std::path::absolute(path).context("cannot find the working directory")?;
+        // Where the working directory has gone, so has the file.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         // It is locked already, by the very same open file (flock(2)).
         let file = Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock);
         let file = file.map_err(|(_, errno)| std::io::Error::from(errno));

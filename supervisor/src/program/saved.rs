@@ -250,23 +250,32 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             engine,
             host,
         };
-        supervisor.begin_again(frozen, handed)?;
+        supervisor.arrive(frozen, handed)?;
         Ok(supervisor)
     }
 
-    /// All has succeeded: from here on it is ours.
-    fn begin_again(&mut self, frozen: Option<Frozen>, mut handed: Handed<'_>) -> Result<()> {
+    /// All is there. The image before can still have it back.
+    fn arrive(&mut self, frozen: Option<Frozen>, mut handed: Handed<'_>) -> Result<()> {
         ensure!(frozen.is_some() || !self.relay.is_still(), "the bridge says nothing of itself");
-        self.go_on()?;
         self.relay.go_on(frozen, handed.others())?;
+        self.host.succession.keep(handed.settle());
+        Ok(())
+    }
+
+    /// There is no way back: from here on it is ours.
+    ///
+    /// # Errors
+    /// As [`go_on`](Self::go_on).
+    pub(super) fn begin_again(&mut self) -> Result<()> {
+        self.relay.settle();
         self.host.clients.iter().for_each(|clients| clients.go_on());
-        handed.settle();
+        let gone_on = self.go_on();
         self.host.progress.status(self.state.description());
         // Of what has happened meanwhile nobody tells us.
         self.pace.quicken(Instant::now());
         self.children_ended();
         self.pace.hint();
-        Ok(())
+        gone_on
     }
 }
 

@@ -1,7 +1,7 @@
 //! The bridge as another image of us goes on with it (O2): how far it is, and what is known of who is there. What the
 //! bridge itself says of its sessions is its own matter, and is frozen and resumed beside this.
 
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -133,7 +133,7 @@ impl Relay {
         Ok(Self { stage: resumed, shutdown, is_open, announcement, rests })
     }
 
-    /// One to a service, which goes on at once.
+    /// One to a service, which is about to go on, and what is to be closed then.
     ///
     /// # Errors
     /// As [`resume`](Self::resume) and [`go_on`](Self::go_on).
@@ -141,12 +141,11 @@ impl Relay {
         Left { relay, frozen, mut handed, .. }: Left<'_>,
         config: bridge::Config,
         around: (Announcement, Rests),
-    ) -> Result<Self> {
+    ) -> Result<(Self, Vec<OwnedFd>)> {
         let state = relay.context("it says nothing of the bridge")?;
         let mut relay = Self::resume(state, config, around, &mut handed)?;
         relay.go_on(frozen, handed.others())?;
-        handed.settle();
-        Ok(relay)
+        Ok((relay, handed.settle()))
     }
 
     /// Whether it waits for what the bridge has said of itself.
@@ -164,19 +163,23 @@ impl Relay {
         descriptors: &mut Descriptors,
     ) -> Result<()> {
         match (std::mem::replace(&mut self.stage, Stage::Ended), frozen) {
-            (Stage::Still { config, mut file }, Some(frozen)) => {
-                file.iter_mut().for_each(SocketFile::go_on);
+            (Stage::Still { config, file }, Some(frozen)) => {
                 let (config, shutdown) = (Arc::new(*config), self.shutdown.clone());
                 let resumed = bridge::resume(frozen, descriptors, config, shutdown)?;
                 self.stage = Stage::Open { serving: tokio::spawn(resumed), file, is_one: false };
             }
-            (Stage::Held { mut public, config, open_by }, _) => {
-                public.go_on();
-                self.stage = Stage::Held { public, config, open_by };
-            }
             (stage, _) => self.stage = stage,
         }
         Ok(())
+    }
+
+    /// There is no way back: what has a name in the file system is ours to remove.
+    pub(crate) fn settle(&mut self) {
+        match &mut self.stage {
+            Stage::Held { public, .. } => public.go_on(),
+            Stage::Open { file, .. } => file.iter_mut().for_each(SocketFile::go_on),
+            Stage::Still { .. } | Stage::Parting(_) | Stage::Ended => {}
+        }
     }
 }
 
@@ -237,6 +240,11 @@ impl ProgramRelay {
         descriptors: &mut Descriptors,
     ) -> Result<()> {
         self.relay.go_on(frozen, descriptors)
+    }
+
+    /// See [`Relay::settle`].
+    pub(crate) fn settle(&mut self) {
+        self.relay.settle();
     }
 }
 
