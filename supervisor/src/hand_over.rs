@@ -32,6 +32,7 @@ use tracing::{info, warn};
 
 pub(crate) use arrival::{Arrival, Arrived, Estate, Left};
 use image::{Image, environment};
+pub(crate) use rest::ASKED as REST_ASKED;
 use rest::{Parted, Writers};
 use state::State;
 pub(crate) use state::{Held, Launch};
@@ -186,6 +187,10 @@ impl Host<'_> {
         let mut state = self.state(Some(parts), bridge, stopped);
         if let Err(thread) = threads::settle().await {
             return format!("thread {thread} is held up in the kernel");
+        }
+        // It was answered, and would be forgotten.
+        if self.admin.standing.drains() {
+            return "websockify is draining".into();
         }
         let parted = match self.part(frozen.as_mut(), &state) {
             Ok(parted) => parted,

@@ -242,9 +242,9 @@ impl Log {
         self.writers.iter().for_each(|writer| writer.flush_within(limit));
     }
 
-    /// Nothing is written from here on, but kept, until it [goes on](Self::go_on).
-    pub(crate) fn halt(&self, limit: std::time::Duration) {
-        self.writers.iter().for_each(|writer| writer.halt(limit));
+    /// Nothing is written from here on, but kept, until it [goes on](Self::go_on). False: it cannot be stopped in time.
+    pub(crate) fn halt(&self, limit: std::time::Duration) -> bool {
+        self.writers.iter().all(|writer| writer.halt(limit))
     }
 
     /// Writes again.

@@ -22,6 +22,7 @@ use tracing::{error, info};
 use crate::clock::until;
 use crate::exit::ExitStatus;
 use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
+use crate::processes::Aside;
 use crate::program::state::{Policy, Start, WrapMode};
 use demand::Visitors;
 pub(crate) use rests::Rests;
@@ -242,7 +243,8 @@ impl ProgramRelay {
         config: impl FnOnce(Destination) -> bridge::Config,
         around: (Announcement, Rests),
     ) -> Self {
-        let (program, made) = Self::parts(policy, Readiness::Waiting, Served::default());
+        let (program, made) =
+            Self::parts(policy, Readiness::Waiting, Served::default(), around.1.aside());
         made(Relay::hold(public, config(program.into()), around))
     }
 
@@ -251,10 +253,11 @@ impl ProgramRelay {
         policy: &Policy,
         readiness: Readiness,
         served: Served,
+        aside: Aside,
     ) -> (bridge::Program, impl FnOnce(Relay) -> Self) {
         let (readiness, seen) = watch::channel(readiness);
         let recheck = Arc::new(Notify::new());
-        let (counter, visitors) = Visitors::new();
+        let (counter, visitors) = Visitors::new(aside);
         let program = bridge::Program {
             readiness: seen,
             hold: policy.wrap_timeout,

@@ -164,12 +164,13 @@ impl Writer {
 
     /// Ends the thread when what is pending is written, but within this time: what is put from then on waits until the
     /// writer [goes on](Self::go_on), be it in a process that was forked meanwhile.
-    pub(crate) fn halt(&self, limit: Duration) {
+    /// False: it goes on.
+    pub(crate) fn halt(&self, limit: Duration) -> bool {
         let (give, given) = mpsc::channel();
         (self.mark)(Mark::Halt(give));
-        if let Ok(work) = given.recv_timeout(limit) {
-            *self.halted.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
-        }
+        let Ok(work) = given.recv_timeout(limit) else { return false };
+        *self.halted.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+        true
     }
 
     /// Writes again.

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use nix::sys::signal::Signal;
+
 use super::Bridge;
-use crate::support::{compile_library, wait_until};
+use crate::support::{Actor, Client, Websockify, compile_library, free_port, wait_until};
 
 static FAULT: LazyLock<PathBuf> = LazyLock::new(|| compile_library("fault"));
 
@@ -35,6 +37,38 @@ fn o2_one_that_crashes_makes_room_again() {
 #[test]
 fn o2_one_whose_thread_crashes_makes_room_again() {
     comes_back_from("thread", ": it was ended by SIGSEGV; 0 sessions go on");
+}
+
+#[test]
+fn o2_one_that_crashes_at_the_last_moment_makes_room_again() {
+    comes_back_from("late", ": it was ended by SIGSEGV; 0 sessions go on");
+}
+
+/// With a program, its session and a Unix socket: all that the other image has looked at is given back.
+#[test]
+fn o2_a_program_and_its_session_are_given_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, port) = (directory.path().join("socket"), free_port());
+    let arguments = format!("--unix-listen={} --program-port={port} -- {Actor}", socket.display());
+    let mut websockify = Websockify::start_with(&arguments, |command| {
+        command.args(["bind", &port.to_string(), "listen", "serve"]);
+        command.env("LD_PRELOAD", &*FAULT).env("FAULT", "late");
+    });
+    websockify.wait_until_open();
+    let leader = websockify.leader();
+    let mut client = Client::at(&socket).unwrap();
+    client.read_line();
+    for nth in 1..=3 {
+        websockify.signal(Signal::SIGUSR2);
+        let backs = || websockify.logged(&["WARN cannot hand over to ", "; 1 session go"]);
+        wait_until("the image before", || backs().len() == nth);
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        assert!(leader.is_alive() && socket.exists());
+    }
+    assert_eq!(client.close().code, 1000);
+    assert_eq!(websockify.stop(), 0);
+    assert!(!leader.is_alive() && !socket.exists());
 }
 
 #[test]

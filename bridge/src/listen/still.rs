@@ -11,11 +11,11 @@ use super::{Bridge, reap};
 use crate::arrival::Beginning;
 use crate::config::Config;
 use crate::connection::{Ongoing, Shared, go_on};
+use crate::error_text::error_text;
 use crate::hand_over::{
     BridgeState, Descriptors, Frozen, Invalid, KeptLegs, NotFrozen, Request, Rest, SavedConnection,
     SavedSession, Stood, StoodSession,
 };
-use crate::error_text::error_text;
 use crate::leg::{Leg, SavedLeg};
 use crate::net::{Accepting, Listener, Socket};
 use crate::peer::Peer;
@@ -189,7 +189,8 @@ impl Bridge {
         for saved in state.listeners {
             let listener = Listener::resume(saved, descriptors)?;
             let accepting = Accepting::begin(listener);
-            let why = |error| Invalid(format!("cannot use listening socket: {}", error_text(&error)));
+            let why =
+                |error| Invalid(format!("cannot use listening socket: {}", error_text(&error)));
             self.listeners.push(accepting.map_err(why)?);
         }
         for saved in state.sessions {

@@ -133,6 +133,11 @@ impl Standing {
         self.0.drains.store(true, Ordering::Relaxed);
     }
 
+    /// Whether somebody has asked us to drain.
+    pub(crate) fn drains(&self) -> bool {
+        self.0.drains.load(Ordering::Relaxed)
+    }
+
     /// Whether a client who comes now is served.
     pub(crate) fn ready(&self) -> Result<(), NotReady> {
         if self.0.drains.load(Ordering::Relaxed) {

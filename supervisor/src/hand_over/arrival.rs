@@ -144,8 +144,17 @@ impl Arrival {
             launch, stopped, is_ready, standing, rests, relay, bridge, program: life, ..
         } = state;
         let frozen = bridge.map(|bridge| Frozen::of(bridge, bytes));
-        let arrived =
-            Arrived { stopped, is_ready, standing, rests, originals: Vec::new(), back, numbers, memory, old: program };
+        let arrived = Arrived {
+            stopped,
+            is_ready,
+            standing,
+            rests,
+            originals: Vec::new(),
+            back,
+            numbers,
+            memory,
+            old: program,
+        };
         (launch, arrived, Estate { relay, program: life, frozen, descriptors })
     }
 }

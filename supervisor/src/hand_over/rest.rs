@@ -21,6 +21,9 @@ use crate::writer::Writer;
 /// How long what is logged may take before the log stands still.
 const HALT: Duration = Duration::from_millis(200);
 
+/// By which it is asked to close its sessions.
+pub(crate) const ASKED: Signal = Signal::SIGUSR1;
+
 /// As many threads carry what is left.
 const WORKERS: usize = 2;
 
@@ -57,9 +60,13 @@ pub(super) fn part(
 ) -> io::Result<(Parted, Rest)> {
     let (told, word) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let us = getpid();
-    writers.halt();
-    // SAFETY: the child has one thread, and locks that others had are locked for ever there. So all sessions stand still, the
-    // threads that write have ended, and the workers of the runtime have nothing to do.
+    if !writers.halt() {
+        writers.go_on();
+        return Err(io::Error::other("the log does not stop in time"));
+    }
+    // SAFETY: the child has one thread, and locks that others had are locked for ever there. So all sessions stand still, and the
+    // threads that write have ended. What is left are the administration and helpers, which share the log's and the book's
+    // locks for a moment each.
     #[allow(unsafe_code)]
     let forked = unsafe { fork() };
     match forked {
@@ -86,9 +93,8 @@ pub(super) fn part(
 }
 
 impl Writers<'_> {
-    fn halt(self) {
-        self.log.halt(HALT);
-        self.letters.iter().for_each(|letters| letters.halt(HALT));
+    fn halt(self) -> bool {
+        self.log.halt(HALT) && self.letters.is_none_or(|letters| letters.halt(HALT))
     }
 
     fn go_on(self) {
@@ -105,7 +111,9 @@ fn live(
     others: &[RawFd],
     writers: Writers<'_>,
 ) -> io::Result<()> {
-    prctl::set_pdeathsig(Signal::SIGTERM)?;
+    // Ours alone: whoever asks all processes of a service to end (SIGTERM) has us decide what becomes of it.
+    asked().thread_block()?;
+    prctl::set_pdeathsig(ASKED)?;
     // Nobody who speaks to our group means it, nor what ends with a helper's group.
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     let _ = prctl::set_name(c"websockify-rest");
@@ -131,10 +139,13 @@ fn live(
     served.unwrap_or_else(|_| Err(io::Error::other("a panic")))
 }
 
+fn asked() -> SigSet {
+    [ASKED].into_iter().collect()
+}
+
 /// Ends the sessions when it is asked for, or our parent has ended; asked again, all.
 fn obey(shutdown: &watch::Sender<Shutdown>) -> Infallible {
-    let mut asked = SigSet::empty();
-    asked.add(Signal::SIGTERM);
+    let asked = asked();
     loop {
         if asked.wait().is_ok() && shutdown.send_replace(Shutdown::Now) == Shutdown::Now {
             exit(1);

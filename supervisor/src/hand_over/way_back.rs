@@ -147,6 +147,9 @@ fn back(signal: i32) {
         // SAFETY: alarm(2) has no memory.
         unsafe { libc::alarm(0) };
         image.map(|image| image.execute(way.program));
+    } else if signal == libc::SIGALRM {
+        // It was on its way when there was one.
+        return;
     }
     // SAFETY: there is no way back: the signal does what it does to a program that does not expect it.
     unsafe {

@@ -49,24 +49,27 @@ impl Aside {
 
     /// How a child has ended, whoever has waited for it; one that has not ended is killed, which is no end of its own.
     pub(crate) fn collect(&self, child: Pid) -> Option<WaitStatus> {
-        let has_ended = super::reap::has_ended(child);
-        if self.lock().running.contains(&child) && has_ended {
-            self.kill_group(child);
-            let status = waitpid(child, Some(WaitPidFlag::WNOHANG)).ok();
-            let mut children = self.lock();
-            children.running.remove(&child);
-            children.asked.remove(&child);
-            return status;
+        // Whoever waits for all does it under the same lock.
+        let status = self.wait_for(child);
+        if status.is_none() {
+            self.end(child);
         }
-        self.end(child);
         self.lock().asked.remove(&child).flatten()
     }
 
-    /// Somebody who waits for all has waited for this one.
-    pub(super) fn note(&self, child: Pid, status: WaitStatus) {
-        if let Some(asked) = self.lock().asked.get_mut(&child) {
+    /// Waits for a child that has ended, if it is one of these; its group ends with it.
+    pub(super) fn wait_for(&self, child: Pid) -> Option<WaitStatus> {
+        let mut children = self.lock();
+        if !children.running.contains(&child) || !super::reap::has_ended(child) {
+            return None;
+        }
+        let _ = killpg(child, Signal::SIGKILL);
+        let status = waitpid(child, Some(WaitPidFlag::WNOHANG)).ok()?;
+        children.forget(child);
+        if let Some(asked) = children.asked.get_mut(&child) {
             *asked = Some(status);
         }
+        Some(status)
     }
 
     /// Notes a rest of us.
@@ -136,13 +139,6 @@ impl Aside {
         if is_one {
             let _ = killpg(child, Signal::SIGKILL);
         }
-        is_one
-    }
-
-    /// The child has ended, and is about to be waited for by somebody who waits for all: true if it is one of these.
-    pub(super) fn let_go(&self, child: Pid) -> bool {
-        let is_one = self.kill_group(child);
-        self.lock().forget(child);
         is_one
     }
 

@@ -75,13 +75,14 @@ impl Reaper {
         self.ended.len() > before
     }
 
-    /// What is set apart is let go before it is waited for: from then on others may get its number.
     fn collect_one(&mut self, pid: Pid, seen: nix::Result<WaitStatus>) {
         let has_ended = !matches!(seen, Ok(WaitStatus::Stopped(..)));
-        let is_aside =
-            if has_ended { self.aside.let_go(pid) } else { self.aside.all().contains(&pid) };
+        if has_ended && self.aside.wait_for(pid).is_some() {
+            return;
+        }
+        let is_aside = self.aside.all().contains(&pid);
         match waitpid(pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
-            Ok(status) if is_aside => self.aside.note(pid, status),
+            Ok(_) if is_aside => {}
             Ok(WaitStatus::Stopped(pid, _)) => self.stopped.push(pid),
             Ok(status) => {
                 let ended = status.pid().zip(ExitStatus::of_program(status));

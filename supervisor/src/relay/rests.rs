@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::clock::until;
+use crate::hand_over::REST_ASKED;
 use crate::processes::{Aside, Exits, Process};
 
 /// How long they may take to close their sessions: what does not close in time they cut off after five seconds.
@@ -24,10 +25,15 @@ impl Rests {
         Self { aside, cut_off: None }
     }
 
+    /// Where they are known.
+    pub(super) fn aside(&self) -> Aside {
+        self.aside.clone()
+    }
+
     /// Asks them to close their sessions, once.
     pub(super) fn terminate(&mut self) {
         if self.cut_off.is_none() {
-            self.aside.signal_rests(Signal::SIGTERM);
+            self.aside.signal_rests(REST_ASKED);
             self.cut_off = Some(Instant::now() + CUT_OFF);
         }
     }

@@ -221,7 +221,7 @@ impl ProgramRelay {
     ) -> Result<Self> {
         let ServedState { count, asked, before } = state.served;
         let served = Served { count: Arc::new(AtomicU64::new(count)), asked, before };
-        let (program, made) = Self::parts(policy, state.readiness, served);
+        let (program, made) = Self::parts(policy, state.readiness, served, around.1.aside());
         let relay = Relay::resume(state.relay, config(program.into()), around, handed)?;
         let mut resumed = made(relay);
         resumed.visitors.tell(state.demand);
