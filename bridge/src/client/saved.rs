@@ -24,6 +24,9 @@ pub(crate) struct SavedClient {
     codec: Codec,
     input: SavedInput,
     payload: Place,
+    /// All of the payload is written, and an encrypted target has still to send what it keeps.
+    #[serde(default)]
+    is_unflushed: bool,
     frame: Place,
     control: Place,
     close: SavedClose,
@@ -63,6 +66,10 @@ impl SavedClient {
             codec: client.codec.clone(),
             input: SavedInput::of(&client.input),
             payload: Place::put(all, &left(&client.payload)),
+            is_unflushed: client
+                .payload
+                .as_ref()
+                .is_some_and(|lease| lease.left_bytes().is_empty()),
             frame: Place::put(all, &left(&client.frame)),
             control: Place::put(all, &client.control),
             close: SavedClose::of(&client.close),
@@ -81,7 +88,7 @@ impl SavedClient {
 
     /// Whether something was read of it that is still to be written: it goes on first.
     pub(crate) fn is_busy(&self) -> bool {
-        self.payload != Place::default() || self.frame != Place::default()
+        self.is_unflushed || self.payload != Place::default() || self.frame != Place::default()
     }
 
     /// Whether it can be what it says, before a connection is taken for it.
@@ -90,7 +97,10 @@ impl SavedClient {
         let fits = [self.payload, self.frame].map(|place| Ok(place.of(all)?.len() <= SIZE));
         let fits = fits.into_iter().collect::<Result<Vec<_>, Invalid>>()?;
         // A close frame may follow the answers to pings.
-        let is_sound = self.codec.is_sound() && self.control.of(all)?.len() <= PONGS + 127;
+        // Frames are read only as long as the client sends.
+        let is_read = matches!(self.input, SavedInput::Open);
+        let is_sound =
+            (!is_read || self.codec.is_sound()) && self.control.of(all)?.len() <= PONGS + 127;
         let possible = is_sound && fits.into_iter().all(|fits| fits);
         possible.then_some(()).ok_or_else(|| Invalid("it has an impossible client".to_owned()))
     }
@@ -113,7 +123,10 @@ impl SavedClient {
             stream: Stream::resume(leg, self.unread.of(all)?),
             codec: self.codec,
             input: self.input.resume(),
-            payload: Lease::with(self.payload.of(all)?)?,
+            payload: match Lease::with(self.payload.of(all)?)? {
+                None if self.is_unflushed => Some(Lease::take()),
+                payload => payload,
+            },
             frame: Lease::with(self.frame.of(all)?)?,
             control: self.control.of(all)?.to_vec(),
             close: self.close.resume(),

@@ -128,8 +128,12 @@ impl Decoder {
         for byte in &buffer[unread.clone()] {
             unread.start += 1;
             self.partial.push(*byte);
-            if let Some((header, _)) = Header::parse(&self.partial)? {
+            let parsed = Header::parse(&self.partial);
+            if !matches!(parsed, Ok(None)) {
+                // Also after a violation: what is kept is always the beginning of a header.
                 self.partial.clear();
+            }
+            if let Some((header, _)) = parsed? {
                 return Ok(Some(header));
             }
         }
