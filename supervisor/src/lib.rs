@@ -15,6 +15,7 @@ mod engine;
 mod exit;
 mod helper;
 mod host;
+mod launcher;
 mod log;
 mod processes;
 mod program;
@@ -58,6 +59,7 @@ use host::progress::Progress;
 use host::public::PublicEndpoint;
 use host::signals::{Signal, Signals};
 use host::{Host, command_line, inetd, systemd};
+use launcher::Apart;
 use log::{Escaped, Log, Requested, Stderr};
 use processes::Aside;
 use relay::{Announcement, ProgramRelay, Relay};
@@ -178,11 +180,14 @@ fn start(config: &Config) -> Result<ExitStatus, Failure> {
         say(&warning);
     }
     let mut progress = Progress::new(caller);
-    let log = match start_log(resources.log.clone(), config.verbose) {
+    let changed = resources.change_user(config);
+    let started =
+        changed.and_then(|apart| Ok((apart, start_log(resources.log.clone(), config.verbose)?)));
+    let (apart, log) = match started {
         Err(failure) if progress.failed(&failure) => return Ok(failure.status),
-        log => log?,
+        started => started?,
     };
-    match work(config, resources, &log, &mut progress) {
+    match work(config, resources, apart, &log, &mut progress) {
         // The caller's command says it.
         Err(failure) if progress.failed(&failure) => Ok(failure.status),
         Err(failure) if log.is_on_stderr_alone() => Err(failure),
@@ -209,6 +214,7 @@ fn start_log(log: log::Sinks, verbose: bool) -> Result<Log, Failure> {
 fn work(
     config: &Config,
     mut resources: Resources,
+    apart: Option<Apart>,
     log: &Log,
     progress: &mut Progress,
 ) -> Result<ExitStatus, Failure> {
@@ -219,6 +225,7 @@ fn work(
         nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
     }
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    resources.losses(config).iter().for_each(|loss| tracing::warn!("{loss}"));
     resources.certificates.report();
     resources.target_tls.iter().for_each(TargetTls::report);
     let letters =
@@ -241,13 +248,15 @@ fn work(
             private,
             directories,
             open_files,
+            users,
             ..
         } = resources;
         let clients = config.client_address.told.map(Clients::make).transpose()?.map(Arc::new);
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
         let mut signals = Signals::catch().context("cannot catch signals")?;
         let aside = Aside::default();
-        let surroundings = Surroundings { open_files, aside: aside.clone() };
+        let user = users.ours().cloned();
+        let surroundings = Surroundings { open_files, aside: aside.clone(), user };
         let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);
         let lets_in = authentication.as_mut().and_then(Authentication::take_helper);
         let (server, admin) = match admin.map(|admin| admin.begin(config)).transpose()? {
@@ -276,6 +285,8 @@ fn work(
             private,
             directories,
             open_files,
+            users,
+            apart,
             clients,
             traffic,
             drain: Drain::new(config.limits.drain_timeout),

@@ -49,11 +49,14 @@ impl Preload {
     pub(super) fn new(
         given: Option<&Path>,
         port: u16,
+        relocated: RelocatedPort,
         clients: Option<Arc<Clients>>,
     ) -> Result<Self> {
-        let relocated = RelocatedPort::hold()?;
         tokio::task::spawn_blocking(library::remove_stale);
         let library = Library::find(given)?;
+        if relocated.is_of_another_user() {
+            library.is_open().context("another user's program cannot load the rebind library")?;
+        }
         if clients.is_some() {
             library.tells()?;
         }

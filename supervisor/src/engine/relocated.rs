@@ -17,7 +17,7 @@ use crate::host::ports::{bind_all, both_families, port_of};
 /// options others set; a socket of ours that never listens is in its way all the time, before the
 /// program listens, after it, and between two instances. `rebind.so` sets the option for the program.
 #[derive(Debug)]
-pub(super) struct RelocatedPort {
+pub(crate) struct RelocatedPort {
     pub(super) port: u16,
     /// Whose sockets may be bound there.
     user: Uid,
@@ -35,6 +35,20 @@ impl RelocatedPort {
             socket.set_reuse_port(true).context("cannot share the relocated port")?;
         }
         Ok(Self { port, user: geteuid(), held })
+    }
+
+    /// The same for a user who is not who we are to be: it is shared among his sockets. As root.
+    pub(crate) fn hold_for(user: Uid) -> Result<Self> {
+        let mut relocated = Self::hold()?;
+        let give = |held| fchown(held, Some(user), None);
+        relocated.held.iter().try_for_each(give).context("cannot hold the relocated port")?;
+        relocated.user = user;
+        Ok(relocated)
+    }
+
+    /// Whether it is shared among another user's sockets than ours.
+    pub(super) fn is_of_another_user(&self) -> bool {
+        self.user != geteuid()
     }
 
     /// Whether a socket is another user's, so that it cannot be bound beside ours.

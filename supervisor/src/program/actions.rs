@@ -98,7 +98,14 @@ impl Supervisor<'_, '_> {
         let terminal = self.leader.lend_terminal();
         self.engine.renew(&self.host.private)?;
         let open_files = self.host.open_files;
-        let prepared = Preparation { engine: &self.engine, open_files, output, terminal };
+        let prepared = Preparation {
+            engine: &self.engine,
+            open_files,
+            output,
+            terminal,
+            users: &self.host.users,
+            launcher: self.launcher.as_deref(),
+        };
         spawn(&self.spec.command, &prepared)
     }
 

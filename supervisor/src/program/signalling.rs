@@ -3,12 +3,14 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal::{SIGCONT, SIGTERM};
+use nix::sys::signal::Signal::{self, SIGCONT, SIGTERM};
 use nix::unistd::Pid;
 use tracing::{debug, warn};
 
+use crate::launcher::Launcher;
 use crate::processes::Process;
 
 /// How often the tree is walked again while it is being killed: it may still fork.
@@ -20,15 +22,21 @@ pub(super) struct Signalling {
     /// Which signals could not be sent to whom, as far as it was said.
     unsent: HashSet<(&'static str, Pid)>,
     next_kill: Option<Instant>,
+    /// Who may where we may not.
+    launcher: Option<Arc<Launcher>>,
 }
 
 impl Signalling {
+    pub(super) fn by(launcher: Option<Arc<Launcher>>) -> Self {
+        Self { launcher, ..Self::default() }
+    }
+
     /// SIGTERM to each.
     pub(super) fn terminate(&mut self, processes: &[Process]) {
         for process in processes {
-            let sent = process.signal(SIGTERM);
+            let sent = self.signal(process, SIGTERM);
             // A stopped process handles no SIGTERM before it is continued.
-            let sent = sent.and_then(|()| process.signal(SIGCONT));
+            let sent = sent.and_then(|()| self.signal(process, SIGCONT));
             self.note("SIGTERM", process, sent);
         }
     }
@@ -37,8 +45,32 @@ impl Signalling {
     pub(super) fn kill(&mut self, processes: &[Process]) {
         self.next_kill = Some(Instant::now() + KILL_INTERVAL);
         for process in processes {
-            let sent = process.kill();
+            let sent = self.end(process);
             self.note("SIGKILL", process, sent);
+        }
+    }
+
+    fn signal(&self, process: &Process, signal: Signal) -> io::Result<()> {
+        let sent = process.signal(signal);
+        self.unless_denied(sent, |launcher| launcher.signal(process, signal))
+    }
+
+    fn end(&self, process: &Process) -> io::Result<()> {
+        let sent = process.kill();
+        self.unless_denied(sent, |launcher| launcher.kill(process))
+    }
+
+    /// Has the launcher do it where we were refused.
+    fn unless_denied(
+        &self,
+        sent: io::Result<()>,
+        instead: impl Fn(&Launcher) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match (sent, &self.launcher) {
+            (Err(refused), Some(launcher)) if refused.kind() == io::ErrorKind::PermissionDenied => {
+                instead(launcher)
+            }
+            (sent, _) => sent,
         }
     }
 

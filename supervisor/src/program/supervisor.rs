@@ -1,5 +1,6 @@
 //! What there is to supervise one program with. Does nothing by itself.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -15,8 +16,9 @@ use super::queue::Queue;
 use super::signalling::Signalling;
 use super::state::State;
 use crate::config::ProgramSpec;
-use crate::engine::Engine;
+use crate::engine::{Asked, Engine};
 use crate::host::Host;
+use crate::launcher::{Apart, Launcher};
 use crate::relay::ProgramRelay;
 
 /// The program, as far as we know of it, and all that it takes to bridge to it.
@@ -26,6 +28,8 @@ pub(super) struct Supervisor<'a, 'b> {
     pub(super) state: State,
     pub(super) events: Queue,
     pub(super) engine: Engine,
+    /// What starts it, where it is another user than we.
+    pub(super) launcher: Option<Arc<Launcher>>,
     pub(super) relay: ProgramRelay,
     pub(super) monitor: Monitor,
     pub(super) pace: Pace,
@@ -46,13 +50,18 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         host: &'a mut Host<'b>,
         state: State,
     ) -> Result<Self> {
-        let engine = Engine::new(
-            spec.rebind_engine,
-            spec.rebind_lib.as_deref(),
-            &spec.command[0],
-            spec.port,
-            host.clients.clone(),
-        )?;
+        let (launcher, relocated) = match host.apart.take() {
+            Some(Apart { launcher, relocated }) => (Some(Arc::new(launcher)), Some(relocated)),
+            None => (None, None),
+        };
+        let asked = Asked {
+            engine: spec.rebind_engine,
+            library: spec.rebind_lib.as_deref(),
+            program: &spec.command[0],
+            port: spec.port,
+            clients: host.clients.clone(),
+        };
+        let engine = Engine::new(asked, relocated)?;
         let (port, moved, name) = (spec.port, engine.port(), engine.name());
         debug!("program's port {port} becomes {moved} on loopback, by --rebind-engine={name}");
         let monitor =
@@ -63,13 +72,14 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             state,
             events: Queue::default(),
             engine,
+            launcher: launcher.clone(),
             relay,
             monitor,
             pace: Pace::new(Instant::now()),
             leader: Leader::default(),
             daemon: Daemon::default(),
             diagnosis: Diagnosis::of(spec),
-            signalling: Signalling::default(),
+            signalling: Signalling::by(launcher),
             readers: JoinSet::new(),
             refusal: None,
         })
