@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 
 use super::{NOBODY, Place, WWW_DATA, assert_stops, greeted, low_port, of_threads, rights};
 use crate::support::{
-    Actor, Client, Process, Websockify, copy_program, free_port, needs_root, run, stays, wait_until,
+    Actor, Client, Process, Websockify, copy_program, free_port, needs_root, run, stays, wait_for,
+    wait_until,
 };
 
 /// What every line here begins with.
@@ -23,7 +24,7 @@ fn place() -> Place {
 
 fn launcher(websockify: &Websockify) -> Process {
     let is_launcher = |process: &Process| process.name == "launcher";
-    websockify.tree().into_iter().find(is_launcher).unwrap()
+    wait_for("the launcher", || websockify.tree().into_iter().find(is_launcher))
 }
 
 #[test]
@@ -62,12 +63,15 @@ fn w16_the_programs_end_is_websockifys_and_its_output_is_logged() {
         return;
     }
     let place = place();
-    let (actor, log) = (place.actor(), place.named("log"));
-    let output =
-        run(&format!("{} {BOTH} --log-file={log} -- {actor} say hello exit 7", free_port()));
+    let log = place.named("log");
+    let line = format!("{} {BOTH} --log-file={log}", free_port());
+    let websockify = Websockify::start_with(&line, |command| {
+        command.args(["--", "sh", "-c", "echo hello; exit 7"]);
+    });
+    let output = websockify.output();
     assert_eq!(output.status, 7, "{output:?}");
     let log = fs::read_to_string(log).unwrap();
-    assert!(log.lines().any(|line| line.contains("actor[") && line.ends_with("hello")), "{log}");
+    assert!(log.lines().any(|line| line.contains("sh[") && line.ends_with("hello")), "{log}");
 }
 
 #[test]
@@ -175,6 +179,26 @@ fn w16_the_launcher_is_not_stopped_before_the_program() {
     let launcher = launcher(&websockify);
     launcher.signal(Signal::SIGTERM);
     stays(Duration::from_millis(200), "the launcher", || launcher.is_alive());
+    assert_stops(websockify);
+}
+
+/// As its program can do it: the two are of one user.
+#[test]
+fn w16_a_launcher_that_was_killed_is_named() {
+    if !needs_root() {
+        return;
+    }
+    let (place, port) = (place(), free_port());
+    let actor = place.actor();
+    let play = format!("bind {port} listen accept greet echo");
+    let line = format!("{port} {BOTH} --wrap-mode=respawn -- {actor} {play}");
+    let websockify = Websockify::start(&line);
+    websockify.leader();
+    let launcher = launcher(&websockify);
+    launcher.signal(Signal::SIGKILL);
+    wait_until("its end", || !launcher.is_alive());
+    greeted(port);
+    websockify.wait_for_log(&["ERROR cannot start program", "the launcher", "has ended"]);
     assert_stops(websockify);
 }
 

@@ -49,11 +49,25 @@ pub(super) fn run(socket: OwnedFd, origin: &Origin<'_>) -> ! {
     let begun = begin(socket, origin);
     if let Ok(socket) = &begun {
         request::say(socket, Ok(0));
-        while let Some((request, output)) = Request::receive(socket) {
-            request::say(socket, carry_out(request, output, origin));
-        }
+        serve(socket, origin);
     }
     exit(i32::from(begun.is_err()))
+}
+
+fn serve(socket: &OwnedFd, origin: &Origin<'_>) {
+    let mut leader = None;
+    while let Some((request, output)) = Request::receive(socket) {
+        let is_start = matches!(request, Request::Start { .. });
+        let done = carry_out(request, output, origin);
+        if let (true, Ok(pid)) = (is_start, &done) {
+            leader = Some(Process::of_leader(Pid::from_raw(*pid)));
+        }
+        request::say(socket, done);
+    }
+    // The kernel asks whether websockify may signal it before it sends the signal of a parent's death, and it may not.
+    if let Some(leader) = leader {
+        let _ = leader.signal(Signal::SIGTERM);
+    }
 }
 
 /// Not by exit(3): what is open in our memory is websockify's to close, or to remove.

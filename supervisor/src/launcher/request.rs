@@ -48,8 +48,11 @@ impl Request {
         if bytes.len() > LONGEST {
             return Err(Errno::E2BIG.into());
         }
-        sendmsg(socket, &[IoSlice::new(&bytes)], &mut rights, SendFlags::NOSIGNAL)?;
-        Ok(())
+        match sendmsg(socket, &[IoSlice::new(&bytes)], &mut rights, SendFlags::NOSIGNAL) {
+            Ok(_) => Ok(()),
+            Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(has_ended()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Waits for one. None: nobody is there any more, or nobody is understood.
@@ -146,13 +149,17 @@ pub(super) fn answer(socket: &OwnedFd) -> io::Result<i32> {
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
             Ok((_, 4)) => break,
-            Ok(_) => return Err(io::Error::other("the process that starts it has ended")),
+            Ok(_) => return Err(has_ended()),
         }
     }
     match i32::from_ne_bytes(bytes) {
         number if number >= 0 => Ok(number),
         number => Err(Errno::from_raw(-number).into()),
     }
+}
+
+fn has_ended() -> io::Error {
+    io::Error::other("the launcher, which is of the program's user, has ended")
 }
 
 #[cfg(test)]
