@@ -143,8 +143,8 @@ pub(crate) struct Args {
     )]
     pub(crate) program_access: Option<ProgramAccess>,
 
-    /// User that it runs as, when we are started as root [default: ours]
-    #[arg(long, value_name = "USER[:GROUP]", help_heading = "Wrapping a program")]
+    /// User[:group] that it runs as, where we are root [default: ours]
+    #[arg(long, value_name = "USER", help_heading = "Wrapping a program")]
     pub(crate) program_user: Option<String>,
 
     /// Library to preload [default: the installed or built-in one]
@@ -373,7 +373,7 @@ pub(crate) struct Args {
     #[arg(short = 'D', long, help_heading = "Service")]
     pub(crate) daemon: bool,
 
-    /// Give up root for this user, once ports are bound [default: stay]
+    /// Give up root for this user after the start [default: never]
     #[arg(long, value_name = "USER[:GROUP]", help_heading = "Service")]
     pub(crate) user: Option<String>,
 

@@ -96,7 +96,9 @@ fn w16_the_program_is_the_user_too_and_is_started_again() {
             }
             greeted(port);
         }
-        of_threads(websockify.pid()).iter().for_each(|thread| thread.assert_of(WWW_DATA, "33"));
+        for thread in of_threads(websockify.pid()) {
+            thread.assert_of(WWW_DATA, "33");
+        }
         assert_stops(websockify);
     }
 }
