@@ -52,8 +52,10 @@ const BACK: &str = "WEBSOCKIFY_HAND_BACK";
 /// How long the bridge may take to stand still.
 const FREEZE: Duration = Duration::from_secs(1);
 
-/// How long what is to be logged may take. What is not written by then is lost.
+/// How long what is to be logged may take, while sessions go on.
 const FLUSH: Duration = Duration::from_millis(500);
+/// The same of what comes until everything stands still. What is not written by then is lost.
+const LAST_FLUSH: Duration = Duration::from_millis(100);
 
 /// What becomes of our place, through our life.
 #[derive(Debug)]
@@ -198,6 +200,7 @@ impl Host<'_> {
         let Departure { program, mut frozen, stopped } = departure;
         let bridge = frozen.as_mut().map(|frozen| std::mem::take(&mut frozen.state));
         let mut state = self.state(Some(parts), bridge, stopped);
+        self.flush(LAST_FLUSH);
         if let Err(thread) = threads::settle().await {
             return format!("thread {thread} is held up in the kernel");
         }
