@@ -100,9 +100,10 @@ mod tests {
     #[test]
     fn o2_a_moment_is_the_same_instant_again() {
         let now = Instant::now();
-        let before = [0, 1, 999_999_999, 3_600_000_000_000].map(Duration::from_nanos);
+        // The machine runs for longer than the last of them.
+        let before = [0, 1, 999_999_999, 1_000_000_001].map(Duration::from_nanos);
         for time in before {
-            for instant in [Some(now + time), now.checked_sub(time)].into_iter().flatten() {
+            for instant in [now + time, now - time] {
                 assert_eq!(Instant::from(Moment::from(instant)), instant);
             }
         }
