@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use crate::book::{Call, Session};
 use crate::buffer::{Lease, SIZE};
 use crate::leg::Leg;
-use crate::net::PeerStatus;
+use crate::net::{Heard, PeerStatus};
 use crate::stream::Stream;
 use crate::tap::{Tap, To};
 use crate::ws::{Codec, ControlPayload, Event, Violation};
@@ -217,8 +217,13 @@ impl Client {
         !takes && self.codec.ping().is_some()
     }
 
+    /// What was heard of it.
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        self.stream.heard()
+    }
+
     /// Its connection has not failed, and it will not be heard of any more.
-    fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.input = Input::Failed(io::ErrorKind::TimedOut);
         self.answer_input();
         self.give_up_sending();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
-use crate::net::{PeerStatus, SavedSocket, Socket};
+use crate::net::{Heard, PeerStatus, SavedSocket, Socket};
 
 /// One leg of a session.
 pub(crate) enum Leg {
@@ -61,6 +61,11 @@ impl Leg {
     /// What the kernel says of the peer.
     pub(crate) fn peer_status(&self, cx: &mut Context<'_>) -> PeerStatus {
         self.socket().map_or(PeerStatus::Unknown, |socket| socket.peer_status(cx))
+    }
+
+    /// What was heard of the peer, if that is asked over TCP.
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        self.socket()?.heard()
     }
 
     /// Where both ends of its connection are, if that is TCP.

@@ -59,6 +59,7 @@ mod redact;
 mod regular;
 mod session;
 mod shutdown;
+mod silence;
 #[cfg(test)]
 #[path = "../../tests/support/skip.rs"]
 #[allow(dead_code, reason = "other crates skip for other reasons")]

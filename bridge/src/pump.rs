@@ -26,6 +26,7 @@ use crate::leg::Leg;
 use crate::net::PeerStatus;
 use crate::program::Trial;
 use crate::shutdown::{Shutdown, ShutdownWatch};
+use crate::silence::Silence;
 use crate::standstill::{Seen, Standstill, Stuck, Verdict};
 use crate::tap::To;
 pub(crate) use saved::SavedJoined;
@@ -98,6 +99,10 @@ pub(crate) struct Joined {
     under_way: Option<u64>,
     /// What was found when an open session was looked after, if it ever was.
     standstill: Option<Box<Standstill>>,
+    /// How many bytes had moved, both ways, when no peer owed an answer.
+    answered: u64,
+    /// The client's and the target's, while one owes an answer.
+    silence: Option<Box<[Silence; 2]>>,
     /// What is still to be seen of the connection, if it is one to the program: then it is
     /// [`End::Lost`] if it carries nothing.
     trial: Option<Trial>,
@@ -123,6 +128,8 @@ impl Joined {
             limit: None,
             under_way: Some(0),
             standstill: None,
+            answered: 0,
+            silence: None,
             trial,
         }
     }
@@ -218,9 +225,14 @@ impl<'a> Pump<'a> {
     }
 
     /// Ready when it is time to look after a peer that is not heard, because the other takes nothing, or
-    /// because it is a program that may not have accepted us.
+    /// because it is a program that may not have accepted us; or to look whether what was sent has an answer.
     fn poll_look(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stuck().is_some() || self.joined.trial.as_ref().is_some_and(Trial::may_be_queued) {
+        let Joined { trial, answered, silence, .. } = &self.joined;
+        if self.moved() != *answered
+            || silence.is_some()
+            || self.stuck().is_some()
+            || trial.as_ref().is_some_and(Trial::may_be_queued)
+        {
             return self.client.session.poll_look(cx);
         }
         self.client.session.forget_look();
@@ -234,6 +246,9 @@ impl<'a> Pump<'a> {
             && trial.is_gone(ends)
         {
             self.joined.input = Side::Failed(io::ErrorKind::ConnectionReset);
+            return;
+        }
+        if self.look_for_answers() {
             return;
         }
         let Some(stuck) = self.stuck() else { return };
@@ -260,6 +275,24 @@ impl<'a> Pump<'a> {
                 self.limit(FLUSH);
             }
         }
+    }
+
+    /// Looks whether the peers answer what is sent to them. True: one is gone.
+    fn look_for_answers(&mut self) -> bool {
+        let (now, moved) = (Instant::now(), self.moved());
+        let heard = [self.client.heard(), self.joined.target.heard()];
+        let [client, target] = &mut **self.joined.silence.get_or_insert_default();
+        let (is_client_gone, is_target_gone) =
+            (client.is_gone(heard[0], now), target.is_gone(heard[1], now));
+        if !client.is_asked() && !target.is_asked() {
+            (self.joined.answered, self.joined.silence) = (moved, None);
+        }
+        if is_client_gone {
+            self.client.give_up();
+        } else if is_target_gone {
+            self.joined.input = Side::Failed(io::ErrorKind::TimedOut);
+        }
+        is_client_gone || is_target_gone
     }
 
     /// One step from the client to the target: a read, unless there is payload already, and the

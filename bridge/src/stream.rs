@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use crate::leg::Leg;
-use crate::net::{PeerStatus, Socket};
+use crate::net::{Heard, PeerStatus, Socket};
 
 /// A client's connection.
 pub(crate) struct Stream {
@@ -69,6 +69,11 @@ impl Stream {
     /// What the kernel says of the client.
     pub(crate) fn peer_status(&self, cx: &mut Context<'_>) -> PeerStatus {
         self.io.peer_status(cx)
+    }
+
+    /// What was heard of the client, if that is asked over TCP.
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        self.io.heard()
     }
 }
 

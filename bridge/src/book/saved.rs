@@ -4,9 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use futures_util::task::AtomicWaker;
-
-use super::{ABNORMAL, Book, Entry, LastSeen, Open, Session, Sessions};
+use super::{ABNORMAL, Bell, Book, Entry, LastSeen, Open, Session, Sessions};
 use crate::demand::Counter;
 use crate::destination::{Address, Destination, Endpoint, OpenedSocket};
 use crate::directory::Directory;
@@ -72,7 +70,7 @@ impl Book {
             is_look_wanted: AtomicBool::new(false),
             calls: AtomicU8::new(saved.calls),
             ended: AtomicU16::new(ABNORMAL),
-            task: AtomicWaker::new(),
+            task: Bell::default(),
         });
         let last_seen = saved.last_seen.as_ref().map(|seen| {
             let (heard, moved_at) = (seen.heard.instant(), seen.moved_at.instant());

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::heard::{Heard, heard};
 use super::unsent::unsent;
 use crate::error_text::error_text;
 use crate::hand_over::{Descriptors, Invalid};
@@ -59,6 +60,14 @@ impl Socket {
     pub(crate) fn unsent(&self) -> u64 {
         let peer = either!(self, io => io.peer_addr().map(drop));
         peer.map_or(0, |()| unsent(self))
+    }
+
+    /// What was heard of its peer, if that is asked over TCP.
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        match self {
+            Self::Tcp(stream) => heard(stream),
+            Self::Unix(_) => None,
+        }
     }
 
     /// Our address and the peer's, if it is a TCP connection that was not reset.

@@ -74,6 +74,8 @@ impl SavedJoined {
             limit: self.limit.map(|limit| limit.instant().into()),
             under_way: self.under_way,
             standstill: self.standstill.map(Box::new),
+            answered: 0,
+            silence: None,
             trial,
         })
     }
