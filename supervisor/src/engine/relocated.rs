@@ -157,6 +157,32 @@ mod tests {
         try_to_bind(new.port, (true, true)).expect("the program, with SO_REUSEPORT");
     }
 
+    /// As root alone can give it to somebody.
+    #[test]
+    fn o2_w16_the_relocated_port_stays_that_of_the_programs_user() {
+        if !geteuid().is_root() {
+            return crate::skip::skip_even_in_ci("only root can do this");
+        }
+        let resumed = |old: RelocatedPort| {
+            let sockets: Vec<_> = old.held.into_iter().map(OwnedFd::from).collect();
+            let numbers: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+            let mut all: Descriptors = sockets.into_iter().collect();
+            RelocatedPort::resume(&numbers, &mut Handed::of(&mut all))
+        };
+        let user = Uid::from_raw(33);
+        let old = RelocatedPort::hold_for(user).expect("a free port");
+        let new = resumed(old).expect("the same port");
+        assert!(new.user == user && new.is_of_another_user());
+        let new = resumed(RelocatedPort::hold().expect("a free port")).expect("the same port");
+        assert!(!new.is_of_another_user());
+        let mixed = RelocatedPort::hold_for(user).expect("a free port");
+        if let [one, _other] = &mixed.held[..] {
+            fchown(one, Some(geteuid()), None).expect("given back");
+            let line = resumed(mixed).expect_err("two users").to_string();
+            assert_eq!(line, "the relocated port is of two users");
+        }
+    }
+
     #[test]
     fn o2_what_does_not_hold_the_relocated_port_is_refused() {
         let refused = |sockets: Vec<OwnedFd>| {

@@ -126,6 +126,6 @@ mod tests {
             format::read::<State>(&again).expect("read again");
             read += 1;
         }
-        assert!(read >= 4);
+        assert!(read >= 5);
     }
 }

@@ -79,7 +79,7 @@ impl Users {
 }
 
 impl User {
-    fn look_up(spec: &UserSpec) -> Result<Self> {
+    pub(crate) fn look_up(spec: &UserSpec) -> Result<Self> {
         let UserSpec { user, group, .. } = spec;
         let cannot = || cannot_run_as(spec);
         let group = group.as_deref().map(group_of).transpose().with_context(cannot)?;

@@ -87,3 +87,92 @@ impl Launcher {
         Ok(Self { process, user: Uid::from_raw(state.user), socket })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use rustix::net::{SocketFlags, socketpair};
+
+    use super::*;
+    use crate::config::UserSpec;
+    use crate::launcher::request;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let kind = SocketType::SEQPACKET;
+        socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).expect("a pair")
+    }
+
+    fn state(process: Option<i32>, socket: &OwnedFd) -> LauncherState {
+        LauncherState { protocol: PROTOCOL, process, user: 33, socket: socket.as_raw_fd() }
+    }
+
+    /// The user of this number, whether there is one or not.
+    fn user(uid: u32) -> User {
+        let group = Some(uid.to_string());
+        User::look_up(&UserSpec { option: "--program-user", user: uid.to_string(), group })
+            .expect("a user")
+    }
+
+    #[test]
+    fn o2_w16_a_launcher_of_another_user_or_another_protocol_is_refused() {
+        let (socket, _theirs) = pair();
+        let good = state(None, &socket);
+        let other = LauncherState { protocol: PROTOCOL + 1, ..good.clone() };
+        let (same, another) = (user(33), user(34));
+        check(None, None).expect("nobody, as is asked for");
+        check(Some(&good), Some(&same)).expect("the same");
+        for (state, user, why) in [
+            (None, Some(&same), "any more"),
+            (Some(&good), None, "is user 33, who is not asked for any more"),
+            (Some(&good), Some(&another), "is user 33, who is not asked for any more"),
+            (Some(&other), Some(&same), "speaks protocol 2, and this program knows protocol 1"),
+        ] {
+            let line = check(state, user).expect_err(why).to_string();
+            assert!(line.ends_with(why), "{line}");
+        }
+    }
+
+    #[test]
+    fn o2_w16_a_launcher_is_asked_by_the_socket_that_was_left() {
+        let (ours, theirs) = pair();
+        let (number, state) = (ours.as_raw_fd(), state(None, &ours));
+        let json = serde_json::to_string(&state).expect("JSON");
+        let state: LauncherState = serde_json::from_str(&json).expect("the same");
+        let mut all: Descriptors = [ours].into_iter().collect();
+        let launcher = Launcher::resume(&state, &mut all).expect("resumed");
+        assert_eq!(launcher.save().descriptor(), number, "it is no copy");
+        request::say(&theirs, Ok(7));
+        assert_eq!(request::answer(&launcher.socket).expect("an answer"), 7);
+    }
+
+    /// Somebody who has its number now is another process, for whom nobody waits.
+    #[test]
+    fn o2_w16_a_launcher_that_is_no_child_of_ours_has_ended() {
+        for process in [Some(1), Some(0), Some(-1), None] {
+            let (ours, theirs) = pair();
+            drop(theirs);
+            let state = state(process, &ours);
+            let mut all: Descriptors = [ours].into_iter().collect();
+            let launcher = Launcher::resume(&state, &mut all).expect("resumed");
+            assert_eq!(launcher.process, None);
+            let command = std::process::Command::new("true");
+            let error = launcher.start(&command, None, false).expect_err("it has ended");
+            assert!(error.to_string().ends_with("has ended"), "{error}");
+        }
+    }
+
+    /// It would take a socket that is closed for our end.
+    #[test]
+    fn o2_w16_what_is_no_launchers_socket_is_refused_and_stays_open() {
+        let (stream, _other) = UnixStream::pair().expect("a pair");
+        let stream = OwnedFd::from(stream);
+        let (number, state) = (stream.as_raw_fd(), state(None, &stream));
+        let mut all: Descriptors = [stream].into_iter().collect();
+        Launcher::resume(&state, &mut all).expect_err("a stream");
+        assert!(std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok());
+        let line = Launcher::resume(&state, &mut all).expect_err("taken before").to_string();
+        assert_eq!(line, format!("descriptor {number} is missing"));
+    }
+}
