@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::hand_over::{Pause, SavedConnection, SavedPeer, UnderWay};
+use crate::hand_over::{Pause, Place, SavedConnection, SavedPeer, StoodConnection, UnderWay};
 use crate::net::{SavedSocket, Socket};
 use crate::peer::Peer;
 
@@ -157,14 +157,17 @@ impl Arrival {
         };
         self.pause.stand(|stood| match head {
             None => stood.others += 1,
-            Some((head, is_kept_alive)) => stood.connections.push(SavedConnection {
-                socket: self.socket,
-                peer: known.peer.clone(),
-                is_introduced: known.is_introduced,
-                head,
-                since: known.since.into(),
-                is_kept_alive,
-            }),
+            Some((head, is_kept_alive)) => {
+                let saved = SavedConnection {
+                    socket: self.socket,
+                    peer: known.peer.clone(),
+                    is_introduced: known.is_introduced,
+                    head: Place::default(),
+                    since: known.since.into(),
+                    is_kept_alive,
+                };
+                stood.connections.push(StoodConnection { saved, head });
+            }
         })
     }
 

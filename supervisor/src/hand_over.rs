@@ -52,8 +52,10 @@ const BACK: &str = "WEBSOCKIFY_HAND_BACK";
 /// How long the bridge may take to stand still.
 const FREEZE: Duration = Duration::from_secs(1);
 
-/// How long what is to be logged may take. What is not written by then is lost.
+/// How long what is to be logged may take, while sessions go on.
 const FLUSH: Duration = Duration::from_millis(500);
+/// The same of what comes until everything stands still. What is not written by then is lost.
+const LAST_FLUSH: Duration = Duration::from_millis(100);
 
 /// What becomes of our place, through our life.
 #[derive(Debug)]
@@ -71,12 +73,14 @@ pub(crate) struct Parts {
     pub(crate) program: Option<ProgramState>,
 }
 
-impl Parts {
-    /// Whether there is a bridge that has to stand still.
-    fn are_open(&self) -> bool {
-        self.relay.as_ref().is_some_and(RelayState::is_open)
-            || self.program.as_ref().is_some_and(ProgramState::is_open)
-    }
+/// Everything stands still, signals too. Must not be dropped, but [left](Host::leave) with.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Departure {
+    program: OwnedFd,
+    /// The bridge, if it is open. Until it is dropped, nothing moves.
+    frozen: Option<Frozen>,
+    stopped: Instant,
 }
 
 impl Succession {
@@ -165,38 +169,50 @@ impl Host<'_> {
         }
     }
 
-    /// The trial is over. Returns only if the program was not executed: then everything is as before.
-    pub(crate) async fn hand_over(&mut self, parts: Result<Parts, String>) {
-        let Some(trial) = self.succession.trial.take() else { return };
-        let program = trial.program();
-        let why = match parts {
-            Err(why) => why,
-            Ok(_) if !threads::is_main() => "this is not the main thread".into(),
-            Ok(parts) => {
+    /// The trial is over. Has everything of ours stand still, and the bridge if it is open: what is said of it from then on
+    /// holds. None if nothing comes of it: then everything is as before.
+    pub(crate) async fn stand_still(
+        &mut self,
+        can: Result<(), String>,
+        is_open: bool,
+    ) -> Option<Departure> {
+        let program = self.succession.trial.take()?.program();
+        let departure = match can {
+            Err(why) => Err(why),
+            Ok(()) if !threads::is_main() => Err("this is not the main thread".into()),
+            Ok(()) => {
                 self.signals.hold().await;
-                let why = self.leave(&program, parts).await;
-                self.signals.release();
-                why
+                self.freeze(program, is_open).await.inspect_err(|_| self.signals.release())
             }
         };
-        self.stay(&why);
+        departure.map_err(|why| self.stay(&why)).ok()
     }
 
-    /// Has everything stand still, and executes the program. Gives why it could not be.
-    async fn leave(&mut self, program: &OwnedFd, parts: Parts) -> String {
+    async fn freeze(&self, program: OwnedFd, is_open: bool) -> Result<Departure, String> {
         info!("handing over to {}", self.succession.path());
         self.flush(FLUSH);
         let stopped = Instant::now();
-        // Until it is dropped, nothing moves.
-        let mut frozen = None;
-        if parts.are_open() {
-            match self.hand_over.freeze(FREEZE).await {
-                Ok(still) => frozen = Some(still),
-                Err(why) => return why.to_string(),
-            }
-        }
+        let frozen = if is_open {
+            Some(self.hand_over.freeze(FREEZE).await.map_err(|why| why.to_string())?)
+        } else {
+            None
+        };
+        Ok(Departure { program, frozen, stopped })
+    }
+
+    /// Executes the program. Returns only if it could not be executed: then everything is as before.
+    pub(crate) async fn leave(&mut self, departure: Departure, parts: Parts) {
+        let why = self.try_to_leave(departure, parts).await;
+        self.signals.release();
+        self.stay(&why);
+    }
+
+    /// Gives why the program could not be executed.
+    async fn try_to_leave(&self, departure: Departure, parts: Parts) -> String {
+        let Departure { program, mut frozen, stopped } = departure;
         let bridge = frozen.as_mut().map(|frozen| std::mem::take(&mut frozen.state));
         let mut state = self.state(Some(parts), bridge, stopped);
+        self.flush(LAST_FLUSH);
         if let Err(thread) = threads::settle().await {
             return format!("thread {thread} is held up in the kernel");
         }
@@ -213,7 +229,7 @@ impl Host<'_> {
         };
         state.rests.extend(parted.iter().map(|parted| parted.process.as_raw()));
         let bytes = frozen.as_ref().map_or(&[][..], |frozen| &frozen.bytes);
-        let why = self.execute(program, &state, bytes);
+        let why = self.execute(&program, &state, bytes);
         parted.iter().for_each(Parted::call_off);
         why
     }

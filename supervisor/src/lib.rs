@@ -493,9 +493,11 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
                 }
             },
             verdict = host.succession.tried() => {
-                let parts = verdict.and_then(|()| can_hand_over(&relay, ending));
-                let parts = parts.map(|()| Parts { relay: Some(relay.save()), program: None });
-                host.hand_over(parts).await;
+                let can = verdict.and_then(|()| can_hand_over(&relay, ending));
+                if let Some(departure) = host.stand_still(can, relay.is_open()).await {
+                    let parts = Parts { relay: Some(relay.save()), program: None };
+                    host.leave(departure, parts).await;
+                }
                 None
             }
             deed = host.admin.deeds.next() => match deed {

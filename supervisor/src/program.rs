@@ -143,11 +143,13 @@ impl Supervisor<'_, '_> {
 
     /// The trial is over. Returns only if nothing has come of it.
     async fn hand_over(&mut self, verdict: Result<(), String>) {
-        let parts = verdict.and_then(|()| self.can_hand_over()).and_then(|()| {
-            let program = self.still().map_err(|why| format!("{why:#}"))?;
-            Ok(Parts { relay: None, program: Some(program) })
-        });
-        self.host.hand_over(parts).await;
+        let can = verdict.and_then(|()| self.can_hand_over());
+        let can = can.and_then(|()| self.still().map_err(|why| format!("{why:#}")));
+        if let Some(departure) = self.host.stand_still(can, self.relay.is_open()).await {
+            // Until here the bridge has let clients through to the program.
+            let parts = Parts { relay: None, program: Some(self.save()) };
+            self.host.leave(departure, parts).await;
+        }
         if let Err(failure) = self.go_on() {
             error!("{failure:#}");
         }

@@ -156,6 +156,11 @@ impl Relay {
         }
     }
 
+    /// Whether clients are let in, and the bridge has to stand still where another program takes our place.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open { .. })
+    }
+
     /// Asks the bridge to end.
     pub(crate) fn end(&mut self, shutdown: Shutdown) -> Ending {
         self.shutdown.send_modify(|given| *given = shutdown.max(*given));
@@ -301,6 +306,11 @@ impl ProgramRelay {
     /// See [`Relay::can_hand_over`].
     pub(crate) fn can_hand_over(&self) -> Result<(), String> {
         self.relay.can_hand_over()
+    }
+
+    /// See [`Relay::is_open`].
+    pub(crate) fn is_open(&self) -> bool {
+        self.relay.is_open()
     }
 
     /// See [`Relay::view`].

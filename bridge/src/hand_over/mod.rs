@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 pub(crate) use bytes::Place;
 pub use moment::Moment;
-pub(crate) use pause::{LentLegs, Pause, Stood, StoodSession, UnderWay};
+pub(crate) use pause::{LentLegs, Pause, Stood, StoodConnection, StoodSession, UnderWay};
 pub(crate) use rest::KeptLegs;
 pub use rest::Rest;
 pub use saved::BridgeState;
@@ -60,6 +60,9 @@ pub enum NotFrozen {
     /// Something of it did not stop in time.
     #[error("{0} did not stop in time")]
     Busy(&'static str),
+    /// What it says of itself is such that nobody could go on with it.
+    #[error("the bridge's own state is not fit: {0}")]
+    Unfit(Invalid),
 }
 
 /// A bridge that stands still. Dropped, it goes on, as if nothing had been.

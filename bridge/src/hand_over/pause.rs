@@ -34,9 +34,17 @@ pub(crate) struct Pause {
 #[derive(Debug, Default)]
 pub(crate) struct Stood {
     pub(crate) sessions: Vec<StoodSession>,
-    pub(crate) connections: Vec<SavedConnection>,
+    pub(crate) connections: Vec<StoodConnection>,
     /// How many say nothing: what they are at cannot be handed over.
     pub(crate) others: usize,
+}
+
+/// A connection without a session that stands still.
+#[derive(Debug)]
+pub(crate) struct StoodConnection {
+    /// Its head has no place yet.
+    pub(crate) saved: SavedConnection,
+    pub(crate) head: Vec<u8>,
 }
 
 /// A session that stands still.

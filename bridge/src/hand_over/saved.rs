@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
+use super::{Moment, Place};
 use crate::client::SavedClient;
 use crate::leg::SavedLeg;
 use crate::net::SavedSocket;
@@ -80,7 +80,8 @@ pub(crate) struct SavedConnection {
     /// Whether a proxy has said whose it is.
     pub(crate) is_introduced: bool,
     /// What was read of it and has no answer yet.
-    pub(crate) head: Vec<u8>,
+    #[serde(default)]
+    pub(crate) head: Place,
     /// When it was accepted, or had its last answer.
     pub(crate) since: Moment,
     /// Whether it has had an answer.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,8 +14,8 @@ use crate::config::Config;
 use crate::connection::{Ongoing, Shared, go_on};
 use crate::error_text::error_text;
 use crate::hand_over::{
-    BridgeState, Descriptors, Frozen, Invalid, KeptLegs, NotFrozen, Request, Rest, SavedConnection,
-    SavedSession, Stood, StoodSession,
+    BridgeState, Descriptors, Frozen, Invalid, KeptLegs, NotFrozen, Place, Request, Rest,
+    SavedConnection, SavedSession, Stood, StoodConnection, StoodSession,
 };
 use crate::leg::{Leg, SavedLeg};
 use crate::net::{Accepting, Listener, Socket};
@@ -75,6 +76,8 @@ impl Bridge {
         recordings.map_err(|_| NotFrozen::Busy("a recording"))?;
         let (mut state, bytes, rest) = self.collect(stood);
         self.save(&mut state);
+        // What the next image would refuse costs nobody more than this hand-over.
+        look(&state, &bytes, &self.shared.config).map_err(NotFrozen::Unfit)?;
         Ok(Frozen::new(state, bytes, rest))
     }
 
@@ -115,7 +118,10 @@ impl Bridge {
         let (mut state, mut bytes, mut rest) =
             (BridgeState::default(), Vec::new(), Rest::default());
         rest.config = Some(Arc::clone(&self.shared.config));
-        state.connections = stood.connections;
+        for StoodConnection { mut saved, head } in stood.connections {
+            saved.head = Place::put(&mut bytes, &head);
+            state.connections.push(saved);
+        }
         for mut session in stood.sessions {
             let saved = &mut session.saved;
             saved.entry.last_seen = self.shared.book.last_seen(saved.entry.id);
@@ -150,7 +156,8 @@ impl Bridge {
         config: Arc<Config>,
         shutdown: watch::Sender<Shutdown>,
     ) -> Result<Self, Invalid> {
-        look(&state, &bytes, descriptors, &config)?;
+        descriptors.look(&state.descriptors())?;
+        look(&state, &bytes, &config)?;
         let bridge = Self::new(Vec::new(), config, shutdown);
         let mut bridge = bridge.map_err(|why| Invalid(why.to_string()))?;
         bridge.released_by = Some(bridge.shared.config.hand_over.clone());
@@ -199,7 +206,7 @@ impl Bridge {
             taken.sessions.push((is_idle, ongoing));
         }
         for saved in state.connections {
-            taken.connections.push(self.shared.begin_anew(saved, descriptors)?);
+            taken.connections.push(self.shared.begin_anew(saved, bytes, descriptors)?);
         }
         Ok(())
     }
@@ -261,12 +268,13 @@ impl Shared {
     fn begin_anew(
         &self,
         saved: SavedConnection,
+        bytes: &[u8],
         descriptors: &mut Descriptors,
     ) -> Result<(Socket, Option<Peer>, Beginning), Invalid> {
         let SavedConnection { socket, peer, is_introduced, head, since, is_kept_alive } = saved;
         let io = Socket::resume(socket, descriptors)?;
         let since = since.instant().into();
-        let (head, from_another) = (head.into(), Some(0));
+        let (head, from_another) = (Bytes::copy_from_slice(head.of(bytes)?), Some(0));
         let from = Beginning { since, head, is_introduced, is_kept_alive, from_another };
         let door = &self.admission.door;
         let peer = if is_introduced {
@@ -279,17 +287,15 @@ impl Shared {
     }
 }
 
-/// Looks at all that can be looked at, before a descriptor is taken: what was taken cannot be given back to the image before.
-fn look(
-    state: &BridgeState,
-    bytes: &[u8],
-    descriptors: &Descriptors,
-    config: &Config,
-) -> Result<(), Invalid> {
-    descriptors.look(&state.descriptors())?;
+/// Looks at all that can be looked at without a descriptor: before one is taken, which cannot be given back to the image
+/// before, and before the state is given away.
+fn look(state: &BridgeState, bytes: &[u8], config: &Config) -> Result<(), Invalid> {
     let table = config.client_address.table.as_ref();
     for session in &state.sessions {
         session.look(bytes, &config.directory, table)?;
+    }
+    for connection in &state.connections {
+        connection.head.of(bytes)?;
     }
     let mut numbers: Vec<_> = state.sessions.iter().map(|session| session.entry.id).collect();
     numbers.sort_unstable();

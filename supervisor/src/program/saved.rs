@@ -83,7 +83,7 @@ pub(crate) enum Begin<'a> {
 pub(crate) struct Resumption<'a> {
     /// Its [relay](ProgramState::relay) and its [clients](ProgramState::clients) were taken out before.
     pub(crate) state: ProgramState,
-    /// If the bridge [is open](ProgramState::is_open): how it was frozen.
+    /// If the bridge is open: how it was frozen.
     pub(crate) frozen: Option<Frozen>,
     pub(crate) handed: Handed<'a>,
 }
@@ -113,11 +113,6 @@ impl ProgramState {
         all.extend(self.clients.iter().flat_map(ClientsState::descriptors));
         all.extend(self.readers.iter().map(ReaderState::descriptor));
         all
-    }
-
-    /// Whether the bridge is open, and has to be frozen with it.
-    pub(crate) fn is_open(&self) -> bool {
-        self.relay.as_ref().is_some_and(ProgramRelayState::is_open)
     }
 
     /// Looks at all that can be looked at without descriptors, in whichever process. The `port` is that of the program which
@@ -175,16 +170,16 @@ impl ProgramState {
 }
 
 impl<'a, 'b> Supervisor<'a, 'b> {
-    /// Has all stand still that goes on by itself, and says how it is. To be called when no event waits. What becomes
-    /// of the bridge meanwhile is to be seen to by others.
+    /// Has all stand still that goes on by itself, but for the bridge, which is to be seen to by others. To be called when
+    /// no event waits.
     ///
     /// # Errors
     /// Something did not stop in time. All goes on.
-    pub(super) fn still(&mut self) -> Result<ProgramState> {
+    pub(super) fn still(&mut self) -> Result<()> {
         ensure!(self.events.is_empty(), "events wait");
         self.engine.still()?;
         self.readers.still();
-        Ok(self.save())
+        Ok(())
     }
 
     /// Nobody has taken over: all goes on.
@@ -196,7 +191,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.engine.go_on()
     }
 
-    fn save(&self) -> ProgramState {
+    /// What it is, once all stands still, the bridge too: that lets clients through until then, who are counted here.
+    pub(super) fn save(&self) -> ProgramState {
         ProgramState {
             supervisor: getpid(),
             port: self.spec.port,
@@ -301,7 +297,7 @@ mod tests {
         state.check(5901).expect("of this program");
         assert_eq!(state.life, State::Gone);
         assert_eq!(state.descriptors(), [9, 12, 10]);
-        assert!(!state.is_open() && state.leader == LeaderState::default());
+        assert_eq!(state.leader, LeaderState::default());
         let state = with(r#""new": {"a": [1]}, "leader": {"running": 8, "newer": 1}"#);
         let leader = r#"{"running":8,"ended":null,"last":null,"has_terminal":false}"#;
         let saved = serde_json::to_string(&state.expect("a state").leader).expect("JSON");
@@ -361,7 +357,6 @@ mod tests {
                         r#"{{"relay":{{"stage":{stage},"shutdown":"{shutdown}"}},"readiness":{readiness},"served":{{"count":3,"asked":2,"before":1}},"demand":"Waiting"}}"#
                     );
                     let state = with(&format!(r#""relay": {json}"#)).expect("a state");
-                    assert_eq!(state.is_open(), stage.contains("Open"));
                     assert_eq!(state.descriptors().contains(&20), stage.contains("20"), "{stage}");
                     let relay = state.relay.as_ref().expect("there is one");
                     assert_eq!(serde_json::to_string(relay).expect("JSON"), json);

@@ -249,11 +249,6 @@ impl ProgramRelay {
 }
 
 impl ProgramRelayState {
-    /// See [`RelayState::is_open`].
-    pub(crate) fn is_open(&self) -> bool {
-        self.relay.is_open()
-    }
-
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         self.relay.descriptors()
     }
