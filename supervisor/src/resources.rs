@@ -48,25 +48,6 @@ pub(crate) struct Resources {
     pub(crate) apart: Option<Apart>,
 }
 
-fn program_of(config: &Config) -> Option<&ProgramSpec> {
-    match &config.destination {
-        Destination::Program(spec) => Some(spec),
-        Destination::Service(_) | Destination::Tokens(_) => None,
-    }
-}
-
-/// What may be gained by whatever we start ourselves: the program, or one that knows tokens or passwords.
-fn gains(
-    config: &Config,
-    users: &Users,
-    (tokens, authentication): (Option<&Tokens>, Option<&Authentication>),
-) -> Gains {
-    let starts_program = program_of(config).is_some() && users.apart().is_none();
-    let asks_helper = tokens.is_some_and(Tokens::is_helper)
-        || authentication.is_some_and(Authentication::is_helper);
-    if starts_program || asks_helper { Gains::Kept } else { Gains::Refused }
-}
-
 /// Those that nobody else can have meanwhile.
 struct Taken {
     public: Option<PublicEndpoint>,
@@ -234,4 +215,23 @@ impl Resources {
             .filter(|asked| *asked > most)
             .map(|_| format!("the limit on open files is {limit}, which allows {most} connections"))
     }
+}
+
+fn program_of(config: &Config) -> Option<&ProgramSpec> {
+    match &config.destination {
+        Destination::Program(spec) => Some(spec),
+        Destination::Service(_) | Destination::Tokens(_) => None,
+    }
+}
+
+/// What may be gained by whatever we start ourselves: the program, or one that knows tokens or passwords.
+fn gains(
+    config: &Config,
+    users: &Users,
+    (tokens, authentication): (Option<&Tokens>, Option<&Authentication>),
+) -> Gains {
+    let starts_program = program_of(config).is_some() && users.apart().is_none();
+    let asks_helper = tokens.is_some_and(Tokens::is_helper)
+        || authentication.is_some_and(Authentication::is_helper);
+    if starts_program || asks_helper { Gains::Kept } else { Gains::Refused }
 }

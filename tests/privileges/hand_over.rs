@@ -81,14 +81,18 @@ impl Stage {
         for thread in of_threads(self.websockify.pid()) {
             thread.assert_of(user, groups);
         }
-        // Who cannot be dumped is root's there (proc(5)).
-        let owner = fs::metadata(format!("/proc/{}/environ", self.websockify.pid())).unwrap();
-        assert_eq!(owner.uid(), 0, "it can be dumped");
+        assert_closed(self.websockify.pid());
     }
 
     fn assert_sealed(&self) {
         of_threads(self.websockify.pid()).iter().for_each(Rights::assert_sealed);
     }
+}
+
+/// That nobody else of its user looks into its memory: who cannot be dumped is root's there (proc(5)).
+fn assert_closed(pid: i32) {
+    let owner = fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid();
+    assert_eq!(owner, 0, "it can be dumped");
 }
 
 /// A session that is held.
@@ -122,24 +126,64 @@ fn open_files(process: &Process) -> Vec<String> {
     links.map(|link| link.to_str().unwrap().to_owned()).collect()
 }
 
+/// One that has a name, and one that has none.
 #[test]
 fn o2_w16_the_user_stays_and_no_right_comes_back() {
     if !needs_root() {
         return;
     }
-    let (service, port) = (echo_service(), low_port());
-    let stage = Stage::start(&format!("--user=nobody {port} {}", service.target()));
-    let mut client = Client::connect_once_open(port);
-    for _ in 0..3 {
-        echo(&mut client);
-        stage.hand_over();
-        echo(&mut client);
-        stage.assert_is(NOBODY, "65534");
-        stage.assert_sealed();
+    for (typed, user, groups) in [("nobody", NOBODY, "65534"), ("4242:4242", 4242, "4242")] {
+        let (service, port) = (echo_service(), low_port());
+        let stage = Stage::start(&format!("--user={typed} {port} {}", service.target()));
+        let mut client = Client::connect_once_open(port);
+        for _ in 0..3 {
+            echo(&mut client);
+            stage.hand_over();
+            echo(&mut client);
+            stage.assert_is(user, groups);
+            stage.assert_sealed();
+        }
+        assert_eq!(client.close().code, 1000);
+        assert_eq!(stage.websockify.warnings(), Vec::<String>::new());
+        assert_stops(stage.websockify);
     }
-    assert_eq!(client.close().code, 1000);
-    assert_eq!(stage.websockify.warnings(), Vec::<String>::new());
-    assert_stops(stage.websockify);
+}
+
+/// What is the user's stays his to open again, and to remove at the end.
+#[test]
+fn o2_w16_files_in_the_users_directory_stay_his() {
+    if !needs_root() {
+        return;
+    }
+    let (service, place) = (echo_service(), place());
+    let run = place.directory_of(NOBODY, "run", 0o755);
+    let at = |name: &str| run.join(name);
+    let mut command = Command::new(place.at("websockify"));
+    command.current_dir(&run).args(["--user=nobody", "--pid-file=pid", "--log-file=log"]);
+    command.args(["--unix-listen=socket", "--admin=unix:admin", &service.target()]);
+    let websockify = Websockify::launch(&mut command);
+    websockify.wait_until_open();
+    let mut client = Client::at(&at("socket")).unwrap();
+    for nth in 1..=2 {
+        websockify.signal(Signal::SIGUSR2);
+        wait_until("another image", || websockify.logged(&["INFO taken over: 1 "]).len() == nth);
+        echo(&mut client);
+        for name in ["pid", "log", "socket", "admin"] {
+            assert_eq!(fs::metadata(at(name)).unwrap().uid(), NOBODY, "{name}");
+        }
+    }
+    fs::rename(at("log"), at("log.1")).unwrap();
+    websockify.signal(Signal::SIGHUP);
+    wait_until("a new log", || at("log").exists());
+    client.close();
+    let mut next = Client::at(&at("socket")).unwrap();
+    echo(&mut next);
+    next.close();
+    assert_eq!(websockify.logged(&[" WARN user nobody "]), Vec::<String>::new());
+    assert_stops(websockify);
+    for name in ["pid", "socket", "admin"] {
+        assert!(!at(name).exists(), "{name}");
+    }
 }
 
 /// Under both engines.
@@ -217,6 +261,7 @@ fn o2_w16_the_launcher_stays_and_starts_the_program_again() {
         client = session(port);
     }
     rights(&launcher).assert_of(WWW_DATA, "33");
+    assert_closed(launcher.pid);
     assert_eq!(launcher.proc().fd_count().unwrap(), 4);
     let ours = Process::find(stage.websockify.pid()).unwrap();
     assert_eq!(sockets_of_packets(&ours), 1);
@@ -266,6 +311,7 @@ fn o2_w16_the_program_is_told_of_our_death_afterwards() {
     wait_until("its descriptors alone", || sockets_of_packets(&rest) == 0);
     rights(&rest).assert_of(NOBODY, "65534");
     rights(&rest).assert_sealed();
+    assert_closed(rest.pid);
     // The greeting, in a frame of less than 126 bytes.
     let mut head = [0; 2];
     encrypted.0.read_exact(&mut head).unwrap();

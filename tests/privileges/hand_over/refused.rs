@@ -1,7 +1,7 @@
 //! What can take over no more since root was given up: one line says why, and the image before goes on.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
@@ -96,12 +96,15 @@ fn o2_w16_what_root_alone_may_read_is_named() {
     let pem = place.at("self.pem");
     fs::write(&pem, SERVERS.issue("localhost").pem()).unwrap();
     set_mode(&pem, 0o600);
-    let line = format!("--user=nobody --cert=self.pem {port} {}", service.target());
+    let line = format!("--user=nobody --cert=self.pem --log-file=log {port} {}", service.target());
     let stage = Stage::start_in(place, &line, |_| {});
     let line = refused(&stage.websockify);
     assert!(line.contains("self.pem: permission denied"), "{line}");
     Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
     set_mode(&pem, 0o644);
+    let line = refused(&stage.websockify);
+    assert!(line.contains("cannot open log file") && line.ends_with("permission denied"), "{line}");
+    chown(stage.place.at("log"), Some(NOBODY), None).unwrap();
     stage.hand_over();
     Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
     assert_stops(stage.websockify);
