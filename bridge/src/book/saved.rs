@@ -70,7 +70,7 @@ impl Book {
             sent: AtomicU64::new(saved.sent),
             is_heard: AtomicBool::new(saved.is_heard),
             is_look_wanted: AtomicBool::new(false),
-            calls: AtomicU8::new(0),
+            calls: AtomicU8::new(saved.calls),
             ended: AtomicU16::new(ABNORMAL),
             task: AtomicWaker::new(),
         });
@@ -105,6 +105,7 @@ impl Entry {
             sent: self.sent(),
             is_heard: self.is_heard.load(Ordering::Relaxed),
             last_seen: None,
+            calls: self.calls.load(Ordering::Acquire),
         }
     }
 }

@@ -70,7 +70,7 @@ pub(crate) struct UnderWay(Arc<Pause>);
 
 impl Pause {
     pub(crate) fn begin_settling(&self) {
-        self.level.store(SETTLES, Ordering::Release);
+        self.level.store(SETTLES, Ordering::SeqCst);
     }
 
     pub(crate) fn be_still(&self) {
@@ -104,7 +104,7 @@ impl Pause {
     pub(crate) async fn settled(&self) {
         loop {
             let changed = self.changed.notified();
-            if self.under_way.load(Ordering::Acquire) == 0 {
+            if self.under_way.load(Ordering::SeqCst) == 0 {
                 return;
             }
             changed.await;
@@ -148,8 +148,9 @@ impl Pause {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let before = self.0.under_way.fetch_sub(1, Ordering::AcqRel);
-        if before == 1 && self.0.level.load(Ordering::Acquire) != GOES_ON {
+        // In one order with who begins to settle and then counts: one of the two sees the other.
+        let before = self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+        if before == 1 && self.0.level.load(Ordering::SeqCst) != GOES_ON {
             self.0.changed.notify_one();
         }
     }

@@ -7,9 +7,11 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::{BridgeState, Descriptors, Frozen, Invalid, LentLegs, StoodSession};
 use crate::config::Config;
+use crate::error_text::error_text;
 use crate::leg::Leg;
 use crate::listen::Bridge;
 use crate::shutdown::Shutdown;
@@ -54,7 +56,11 @@ impl Rest {
             let (mut client, mut target) = lent.keep();
             let moved =
                 client.move_here().and_then(|()| target.as_mut().map_or(Ok(()), Leg::move_here));
-            moved.map_err(Error::Connection)?;
+            if let Err(error) = moved {
+                let (session, why) = (saved.entry.id, error_text(&error));
+                warn!(session, "session {session} cannot go on in a process of its own: {why}");
+                continue;
+            }
             if let (Some(recording), Some(saved)) = (recording, &mut saved.recording)
                 && let Some(file) = recording.duplicate().map_err(Error::Record)?
             {

@@ -144,6 +144,9 @@ pub(crate) struct SavedEntry {
     pub(crate) sent: u64,
     pub(crate) is_heard: bool,
     pub(crate) last_seen: Option<SavedLastSeen>,
+    /// What it was called to do and has not done.
+    #[serde(default)]
+    pub(crate) calls: u8,
 }
 
 /// How far a session is.

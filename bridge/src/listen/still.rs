@@ -118,6 +118,7 @@ impl Bridge {
         let (mut state, mut bytes, mut rest) =
             (BridgeState::default(), Vec::new(), Rest::default());
         rest.config = Some(Arc::clone(&self.shared.config));
+        state.book = self.shared.book.saved();
         for StoodConnection { mut saved, head } in stood.connections {
             saved.head = Place::put(&mut bytes, &head);
             state.connections.push(saved);
@@ -127,6 +128,9 @@ impl Bridge {
             saved.entry.last_seen = self.shared.book.last_seen(saved.entry.id);
             saved.recording = session.recording.as_ref().map(StoodRecording::saved);
             if session.legs.is_some() {
+                // They are none of the next image's, and its counters must not fall.
+                state.book.received += saved.entry.received;
+                state.book.sent += saved.entry.sent;
                 rest.sessions.push(session);
                 continue;
             }
@@ -143,7 +147,6 @@ impl Bridge {
         state.idle = self.idle.map(Into::into);
         (state.next_beat, state.next_limits) = self.rounds.saved();
         (state.is_full, state.is_exhausted) = (self.is_full, self.is_exhausted);
-        state.book = self.shared.book.saved();
         state.recordings = self.shared.recordings.as_ref().map_or(0, |all| all.taken());
         state.penalties = self.shared.admission.saved_penalties();
     }
