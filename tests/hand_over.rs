@@ -8,6 +8,8 @@ mod refused;
 mod rest;
 mod wrapped;
 
+pub(crate) use back::FAULT;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

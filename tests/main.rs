@@ -18,6 +18,7 @@
 //! | `drain` | sessions that end in their own time when we are asked to stop (O1) |
 //! | `hand_over` | the program on disk takes over in place, or does not (O2) |
 //! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
+//! | `privileges` | users whom root becomes, and what is left of its rights (W16) |
 //! | `proxies` | reverse proxies before us, well set up and not (F21, F24, F34), and whom they speak for (A3–A5) |
 //! | `demo` | `contrib/demo`, the one command to begin with |
 //! | `scale_out` | `contrib/scale-out`: several behind HAProxy, and the same in Kubernetes (O4) |
@@ -56,6 +57,7 @@ mod numbers;
 mod packaging;
 mod plain;
 mod plugins;
+mod privileges;
 mod programs;
 mod promises;
 mod proxies;

@@ -42,6 +42,7 @@ use tracing::{debug, info, warn};
 
 use crate::authentication::Authentication;
 use crate::config::{AdminSpec, Config};
+use crate::host::user::User;
 use connections::{Connections, Mark};
 pub(crate) use deeds::{Deed, Deeds};
 pub(crate) use endpoint::SavedAdmin;
@@ -94,9 +95,9 @@ pub(crate) struct Office {
 
 impl Admin {
     /// Opens the address, and reads the password, while the person who asked for them can be told.
-    pub(crate) fn open(spec: &AdminSpec) -> Result<Self> {
+    pub(crate) fn open(spec: &AdminSpec, user: Option<&User>) -> Result<Self> {
         let auth = spec.auth.as_ref().map(Authentication::open_for_admin).transpose()?;
-        let endpoint = Endpoint::open(&spec.place)?;
+        let endpoint = Endpoint::open(&spec.place, user)?;
         Ok(Self { endpoint, auth })
     }
 

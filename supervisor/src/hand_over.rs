@@ -126,12 +126,24 @@ impl Host<'_> {
         self.progress.reloading();
         match self.begin_trial() {
             Ok(trial) => self.succession.trial = Some(trial),
-            Err(why) => self.stay(&bridge::error_text(&why)),
+            Err(error) => self.stay(&self.explain(&error)),
+        }
+    }
+
+    /// What root could, the user may not whom we have become.
+    fn explain(&self, error: &std::io::Error) -> String {
+        let why = bridge::error_text(error);
+        match self.users.ours() {
+            Some(user) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                format!("{why} for user {}", user.name)
+            }
+            _ => why,
         }
     }
 
     fn begin_trial(&self) -> std::io::Result<Trial> {
         let program = binary::at(self.succession.launch.binary())?;
+        binary::check_ours()?;
         let state = memory::with(&format::write(&self.state(None, None, Instant::now()), &[])?)?;
         Trial::begin(program, state, self.open_files, &self.aside)
     }

@@ -11,6 +11,7 @@ pub(crate) mod open_files;
 pub(crate) mod pid_file;
 pub(crate) mod ports;
 pub(crate) mod private;
+pub(crate) mod privileges;
 pub(crate) mod progress;
 pub(crate) mod public;
 pub(crate) mod search_path;
@@ -18,6 +19,7 @@ pub(crate) mod signals;
 pub(crate) mod systemd;
 pub(crate) mod trusted;
 pub(crate) mod unix_socket;
+pub(crate) mod user;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +34,7 @@ use crate::drain::Drain;
 use crate::engine::Clients;
 use crate::exit::Failure;
 use crate::hand_over::Succession;
+use crate::launcher::{Apart, Launcher};
 use crate::log::Log;
 use crate::processes::Aside;
 use crate::target_tls::TargetTls;
@@ -41,6 +44,7 @@ use directories::Directories;
 use open_files::OpenFiles;
 use progress::Progress;
 use signals::Signals;
+use user::Users;
 
 /// How long a client may take over its request head (T6).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,6 +64,10 @@ pub(crate) struct Host<'a> {
     pub(crate) private: Arc<Private>,
     pub(crate) directories: Directories,
     pub(crate) open_files: OpenFiles,
+    /// Who runs what.
+    pub(crate) users: Users,
+    /// What starts the program where it is another user than we.
+    pub(crate) apart: Option<Apart>,
     /// What tells the program who its clients are, if it is told.
     pub(crate) clients: Option<Arc<Clients>>,
     /// Where the traffic letters go.
@@ -77,6 +85,11 @@ pub(crate) struct Host<'a> {
 }
 
 impl Host<'_> {
+    /// What starts the program, and may signal it, where it is another user than we.
+    pub(crate) fn launcher(&self) -> Option<&Launcher> {
+        self.apart.as_ref().map(|apart| &apart.launcher)
+    }
+
     /// SIGHUP: opens anew what may have been replaced.
     pub(crate) fn reload(&mut self) {
         self.certificates.reload();

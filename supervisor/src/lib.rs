@@ -17,6 +17,7 @@ mod hand_over;
 mod handed;
 mod helper;
 mod host;
+mod launcher;
 mod log;
 #[cfg(test)]
 #[path = "../../bridge/src/fuzzing/neighbours.rs"]
@@ -182,7 +183,7 @@ fn start(config: &Config, mut launch: Launch) -> Result<ExitStatus, Failure> {
     if config.daemon {
         daemon::close_inherited(passed.len());
     }
-    let resources = Resources::acquire(config, passed, stderr).inspect_err(|failure| {
+    let mut resources = Resources::acquire(config, passed, stderr).inspect_err(|failure| {
         if stderr == Stderr::Clients {
             log::write_one(&config.log, &failure.reason);
         }
@@ -205,7 +206,9 @@ fn start(config: &Config, mut launch: Launch) -> Result<ExitStatus, Failure> {
         say(&warning);
     }
     let mut progress = Progress::new(caller);
-    let log = match start_log(resources.log.clone(), config.verbose) {
+    let changed = resources.change_user(config);
+    let log = changed.and_then(|()| start_log(resources.log.clone(), config.verbose));
+    let log = match log {
         Err(failure) if progress.failed(&failure) => return Ok(failure.status),
         log => log?,
     };
@@ -300,6 +303,8 @@ fn work(
             private,
             directories,
             open_files,
+            users,
+            apart,
             ..
         } = resources;
         let mut left = estate.as_mut().map(Estate::open);
@@ -319,7 +324,8 @@ fn work(
                 certificates.was_reported();
             }
         }
-        let surroundings = Surroundings { open_files, aside: aside.clone() };
+        let user = users.ours().cloned();
+        let surroundings = Surroundings { open_files, aside: aside.clone(), user };
         let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);
         let lets_in = authentication.as_mut().and_then(Authentication::take_helper);
         let standing = arrived.as_ref().map_or_else(Standing::default, Arrived::standing);
@@ -358,6 +364,8 @@ fn work(
             private,
             directories,
             open_files,
+            users,
+            apart,
             clients,
             traffic,
             letters: letters.as_ref().map(|(_, writer)| writer),
@@ -384,6 +392,7 @@ fn work(
 /// Says what is to be said of what we begin with.
 fn report(config: &Config, resources: &Resources) {
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    resources.losses(config).iter().for_each(|loss| tracing::warn!("{loss}"));
     resources.certificates.report();
     resources.target_tls.iter().for_each(TargetTls::report);
     resources.warning(config).iter().for_each(|warning| tracing::warn!("{warning}"));

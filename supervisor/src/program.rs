@@ -32,9 +32,10 @@ use crate::host::signals::Signal;
 use crate::relay::{ProgramRelay, RelayEvent};
 pub(crate) use readers::log_lines;
 pub(crate) use saved::{Begin, ProgramState, Resumption};
-pub(crate) use spawn::{SYSTEMD, undo_ours};
+pub(crate) use spawn::{Birth, SYSTEMD, undo_ours};
 use state::{Event, Start, State, ended_unheard, step};
 use supervisor::Supervisor;
+pub(crate) use terminal::Terminal;
 
 /// Runs the program and its bridge until both are over; the result is websockify's exit status.
 pub(crate) async fn supervise(

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::Bridge;
 use crate::support::{Actor, Client, Websockify, compile_library, free_port, wait_until};
 
-static FAULT: LazyLock<PathBuf> = LazyLock::new(|| compile_library("fault"));
+pub(crate) static FAULT: LazyLock<PathBuf> = LazyLock::new(|| compile_library("fault"));
 
 /// O2: the image before goes on, as the same process, and can be asked again.
 fn comes_back_from(fault: &str, why: &str) {

@@ -16,6 +16,7 @@ use crate::config::AdminPlace;
 use crate::config::address::Source;
 use crate::host::ports::PublicPort;
 use crate::host::unix_socket::{PublicSocket, SocketFile, SocketFileState};
+use crate::host::user::User;
 
 /// Who may connect to the Unix socket, as chmod(2) has it.
 const MODE: u32 = 0o600;
@@ -74,8 +75,8 @@ pub(super) enum Accepted {
 
 impl Endpoint {
     /// Begins to listen.
-    pub(super) fn open(place: &AdminPlace) -> Result<Self> {
-        let (listener, file) = Self::bind(place).context("cannot open the admin address")?;
+    pub(super) fn open(place: &AdminPlace, user: Option<&User>) -> Result<Self> {
+        let (listener, file) = Self::bind(place, user).context("cannot open the admin address")?;
         Ok(Self { place: place.clone(), listener, file, was_open: false })
     }
 
@@ -106,7 +107,7 @@ impl Endpoint {
         self.was_open
     }
 
-    fn bind(place: &AdminPlace) -> Result<(Listener, Option<SocketFile>)> {
+    fn bind(place: &AdminPlace, user: Option<&User>) -> Result<(Listener, Option<SocketFile>)> {
         match place {
             AdminPlace::Port(address) => {
                 let source = Source {
@@ -119,7 +120,7 @@ impl Endpoint {
                 Ok((Listener::Tcp(listener), None))
             }
             AdminPlace::Unix(path) => {
-                let (listener, file) = PublicSocket::reserve(path, MODE)?.listen()?;
+                let (listener, file) = PublicSocket::reserve(path, MODE, user)?.listen()?;
                 Ok((Listener::Unix(listener), Some(file)))
             }
         }

@@ -51,9 +51,9 @@ impl Preload {
     pub(super) fn new(
         given: Option<&Path>,
         port: u16,
+        relocated: RelocatedPort,
         clients: Option<Arc<Clients>>,
     ) -> Result<Self> {
-        let relocated = RelocatedPort::hold()?;
         tokio::task::spawn_blocking(library::remove_stale);
         let library = Library::find(given)?;
         if clients.is_some() {
@@ -61,7 +61,18 @@ impl Preload {
         }
         let notifications = Notifications::open().context("cannot open notification socket")?;
         let lost = LostEnvironment::default();
-        Ok(Self { port, relocated, library, notifications, lost, clients })
+        let preload = Self { port, relocated, library, notifications, lost, clients };
+        preload.check_open()?;
+        Ok(preload)
+    }
+
+    /// Whether the program can load the library, whoever it is.
+    fn check_open(&self) -> Result<()> {
+        if self.relocated.is_of_another_user() {
+            let open = self.library.is_open();
+            open.context("another user's program cannot load the rebind library")?;
+        }
+        Ok(())
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -70,6 +81,7 @@ impl Preload {
 
     pub(super) fn renew(&mut self, private: &Private) -> Result<()> {
         self.library.renew()?;
+        self.check_open()?;
         if let Ok(metadata) = self.library.path().metadata() {
             private.note(&metadata);
         }

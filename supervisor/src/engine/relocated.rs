@@ -18,7 +18,7 @@ use crate::host::ports::{bind_all, both_families, port_of};
 /// options others set; a socket of ours that never listens is in its way all the time, before the
 /// program listens, after it, and between two instances. `rebind.so` sets the option for the program.
 #[derive(Debug)]
-pub(super) struct RelocatedPort {
+pub(crate) struct RelocatedPort {
     pub(super) port: u16,
     /// Whose sockets may be bound there.
     user: Uid,
@@ -58,7 +58,25 @@ impl RelocatedPort {
             ensure!(port != 0 && is_held, "a socket does not hold the relocated port");
         }
         ensure!(port != 0, "nothing holds the relocated port");
-        Ok(Self { port, user: geteuid(), held })
+        let owners = held.iter().map(|socket| Ok(Uid::from_raw(fstat(socket)?.st_uid)));
+        let owners = owners.collect::<Result<Vec<_>>>()?;
+        let user = owners[0];
+        ensure!(owners.iter().all(|owner| *owner == user), "the relocated port is of two users");
+        Ok(Self { port, user, held })
+    }
+
+    /// The same for a user who is not who we are to be: it is shared among his sockets. As root.
+    pub(crate) fn hold_for(user: Uid) -> Result<Self> {
+        let mut relocated = Self::hold()?;
+        let give = |held| fchown(held, Some(user), None);
+        relocated.held.iter().try_for_each(give).context("cannot hold the relocated port")?;
+        relocated.user = user;
+        Ok(relocated)
+    }
+
+    /// Whether it is shared among another user's sockets than ours.
+    pub(super) fn is_of_another_user(&self) -> bool {
+        self.user != geteuid()
     }
 
     /// Whether a socket is another user's, so that it cannot be bound beside ours.
@@ -137,6 +155,32 @@ mod tests {
         let error = try_to_bind(new.port, (true, false)).expect_err("held");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         try_to_bind(new.port, (true, true)).expect("the program, with SO_REUSEPORT");
+    }
+
+    /// As root alone can give it to somebody.
+    #[test]
+    fn o2_w16_the_relocated_port_stays_that_of_the_programs_user() {
+        if !geteuid().is_root() {
+            return crate::skip::skip_even_in_ci("only root can do this");
+        }
+        let resumed = |old: RelocatedPort| {
+            let sockets: Vec<_> = old.held.into_iter().map(OwnedFd::from).collect();
+            let numbers: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+            let mut all: Descriptors = sockets.into_iter().collect();
+            RelocatedPort::resume(&numbers, &mut Handed::of(&mut all))
+        };
+        let user = Uid::from_raw(33);
+        let old = RelocatedPort::hold_for(user).expect("a free port");
+        let new = resumed(old).expect("the same port");
+        assert!(new.user == user && new.is_of_another_user());
+        let new = resumed(RelocatedPort::hold().expect("a free port")).expect("the same port");
+        assert!(!new.is_of_another_user());
+        let mixed = RelocatedPort::hold_for(user).expect("a free port");
+        if let [one, _other] = &mixed.held[..] {
+            fchown(one, Some(geteuid()), None).expect("given back");
+            let line = resumed(mixed).expect_err("two users").to_string();
+            assert_eq!(line, "the relocated port is of two users");
+        }
     }
 
     #[test]

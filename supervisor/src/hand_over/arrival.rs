@@ -213,9 +213,14 @@ impl Arrived {
     }
 }
 
+/// Whether whoever has started us has our rights.
+pub(super) fn is_own() -> bool {
+    Uid::current() == Uid::effective() && Gid::current() == Gid::effective()
+}
+
 /// Whoever has started us with more rights than he has must not have us execute what he likes.
 fn ensure_own() -> Result<(), Failure> {
-    if Uid::current() == Uid::effective() && Gid::current() == Gid::effective() {
+    if is_own() {
         return Ok(());
     }
     Err(failure(format!("environment variable {VARIABLE} is set by somebody with other rights")))

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, access};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 
 use std::ffi::OsString;
@@ -34,6 +35,15 @@ pub(crate) fn at(path: &Path) -> io::Result<OwnedFd> {
         FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
         _ => Err(io::Error::other("it is no file")),
     }
+}
+
+/// Whether the file that we are could be executed again, by who we are now.
+pub(crate) fn check_ours() -> io::Result<()> {
+    let runs = access(OURS, AccessFlags::X_OK).map_err(io::Error::from);
+    runs.map_err(|error| {
+        let why = format!("there would be no way back: {}", bridge::error_text(&error));
+        io::Error::new(error.kind(), why)
+    })
 }
 
 /// The file that we are.

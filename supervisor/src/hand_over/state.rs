@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::binary;
 use crate::admin::{SavedAdmin, SavedStanding};
 use crate::host::open_files::OpenFiles;
+use crate::launcher::LauncherState;
 use crate::log::Stderr;
 use crate::program::ProgramState;
 use crate::relay::RelayState;
@@ -56,6 +57,9 @@ pub(crate) struct Held {
     pub(crate) open_files: OpenFiles,
     pub(crate) pid_file: Option<RawFd>,
     pub(crate) admin: Option<SavedAdmin>,
+    /// What starts the program where it is another user than we.
+    #[serde(default)]
+    pub(crate) launcher: Option<LauncherState>,
 }
 
 impl Launch {
@@ -85,6 +89,7 @@ impl State {
     /// The descriptors that it names.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let admin = self.held.admin.iter().flat_map(SavedAdmin::descriptors);
+        let launcher = self.held.launcher.iter().map(LauncherState::descriptor);
         let relay = self.relay.iter().flat_map(RelayState::descriptors);
         let bridge = self.bridge.iter().flat_map(BridgeState::descriptors);
         let program = self.program.iter().flat_map(ProgramState::descriptors);
@@ -92,6 +97,7 @@ impl State {
             .pid_file
             .into_iter()
             .chain(admin)
+            .chain(launcher)
             .chain(relay)
             .chain(bridge)
             .chain(program)
@@ -120,6 +126,6 @@ mod tests {
             format::read::<State>(&again).expect("read again");
             read += 1;
         }
-        assert!(read >= 4);
+        assert!(read >= 5);
     }
 }

@@ -20,6 +20,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use super::arrival::is_own;
 use super::format::{self, FORMAT};
 use super::image::{Image, environment};
 use super::state::State;
@@ -29,7 +30,7 @@ use crate::config::Config;
 use crate::exit::{ExitStatus, Failure};
 use crate::host::open_files::OpenFiles;
 use crate::processes::{Aside, Exits, Process};
-use crate::program::{SYSTEMD, undo_ours};
+use crate::program::{Birth, SYSTEMD, undo_ours};
 use crate::resources::Resources;
 use crate::usage::UsageError;
 
@@ -71,7 +72,7 @@ impl Trial {
         let mut child = Command::new(ARGUMENT);
         child.process_group(0).stdin(Stdio::from(state));
         child.stdout(Stdio::from(said.try_clone()?)).stderr(Stdio::from(said));
-        undo_ours(&mut child, open_files, None, Signal::SIGKILL)?;
+        undo_ours(&mut child, Birth::ordinary(open_files, Signal::SIGKILL))?;
         execute(&mut child, image, program.as_raw_fd());
         let child = child.spawn()?;
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits pid_t"));
@@ -163,7 +164,10 @@ fn check() -> Result<(), Failure> {
     let bytes = memory::read(&stdin()).ok().flatten().ok_or_else(none)?;
     let (state, _) = format::read::<State>(&bytes).map_err(|why| failed(why.to_string()))?;
     let config = config(&state).map_err(failed)?;
-    Resources::look(&config, state.launch.stderr)
+    if !is_own() {
+        return Err(failed("whoever executes it gets the rights of another user by that".into()));
+    }
+    Resources::look(&config, state.launch.stderr, &state.held)
 }
 
 #[allow(unsafe_code)]

@@ -54,6 +54,17 @@ impl Process {
         stat(child.as_raw()).map_or_else(|_| hidden(), |stat| Seen::from(stat).into())
     }
 
+    /// The one with this number that began then, if it is still there.
+    pub(crate) fn find(pid: Pid, start: Option<u64>) -> Option<Self> {
+        let seen = Seen::from(stat(pid.as_raw()).ok()?);
+        (seen.start == start).then(|| seen.into())
+    }
+
+    /// When it began, in the kernel's ticks; `None` if /proc does not show it.
+    pub(crate) fn start(&self) -> Option<u64> {
+        self.start
+    }
+
     /// Whether /proc does not show it.
     pub(crate) fn is_hidden(&self) -> bool {
         self.start.is_none()

@@ -73,6 +73,11 @@ impl Output {
         })
     }
 
+    /// Where it writes to, unless that is where we do.
+    pub(super) fn file(&self) -> Option<&File> {
+        self.streams.as_ref()
+    }
+
     /// What JOURNAL_STREAM is to say, if the program writes to a stream of its own.
     pub(super) fn journal_stream(&self) -> Option<&str> {
         self.journal.as_deref()

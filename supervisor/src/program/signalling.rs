@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use std::io;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal::{SIGCONT, SIGTERM};
+use nix::sys::signal::Signal::{self, SIGCONT, SIGTERM};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 use crate::clock::maybe_instant;
+use crate::launcher::Launcher;
 use crate::processes::{Process, number};
 
 /// How often the tree is walked again while it is being killed: it may still fork.
@@ -34,21 +35,21 @@ struct Unsent {
 }
 
 impl Signalling {
-    /// SIGTERM to each.
-    pub(super) fn terminate(&mut self, processes: &[Process]) {
+    /// SIGTERM to each; a launcher may where we may not.
+    pub(super) fn terminate(&mut self, processes: &[Process], launcher: Option<&Launcher>) {
         for process in processes {
-            let sent = process.signal(SIGTERM);
+            let sent = signal(process, SIGTERM, launcher);
             // A stopped process handles no SIGTERM before it is continued.
-            let sent = sent.and_then(|()| process.signal(SIGCONT));
+            let sent = sent.and_then(|()| signal(process, SIGCONT, launcher));
             self.note("SIGTERM", process, sent);
         }
     }
 
     /// SIGKILL to each, and to whoever is left at [`next_kill`](Self::next_kill).
-    pub(super) fn kill(&mut self, processes: &[Process]) {
+    pub(super) fn kill(&mut self, processes: &[Process], launcher: Option<&Launcher>) {
         self.next_kill = Some(Instant::now() + KILL_INTERVAL);
         for process in processes {
-            let sent = process.kill();
+            let sent = unless_denied(process.kill(), launcher, |launcher| launcher.kill(process));
             self.note("SIGKILL", process, sent);
         }
     }
@@ -68,6 +69,24 @@ impl Signalling {
                 }
             }
         }
+    }
+}
+
+fn signal(process: &Process, signal: Signal, launcher: Option<&Launcher>) -> io::Result<()> {
+    unless_denied(process.signal(signal), launcher, |launcher| launcher.signal(process, signal))
+}
+
+/// Has the launcher do it where we were refused.
+fn unless_denied(
+    sent: io::Result<()>,
+    launcher: Option<&Launcher>,
+    instead: impl Fn(&Launcher) -> io::Result<()>,
+) -> io::Result<()> {
+    match (sent, launcher) {
+        (Err(refused), Some(launcher)) if refused.kind() == io::ErrorKind::PermissionDenied => {
+            instead(launcher)
+        }
+        (sent, _) => sent,
     }
 }
 

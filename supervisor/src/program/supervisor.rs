@@ -15,7 +15,7 @@ use super::readers::Readers;
 use super::signalling::Signalling;
 use super::state::State;
 use crate::config::ProgramSpec;
-use crate::engine::Engine;
+use crate::engine::{Asked, Engine};
 use crate::host::Host;
 use crate::relay::ProgramRelay;
 
@@ -46,13 +46,15 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         host: &'a mut Host<'b>,
         state: State,
     ) -> Result<Self> {
-        let engine = Engine::new(
-            spec.rebind_engine,
-            spec.rebind_lib.as_deref(),
-            &spec.command[0],
-            spec.port,
-            host.clients.clone(),
-        )?;
+        let relocated = host.apart.as_mut().and_then(|apart| apart.relocated.take());
+        let asked = Asked {
+            engine: spec.rebind_engine,
+            library: spec.rebind_lib.as_deref(),
+            program: &spec.command[0],
+            port: spec.port,
+            clients: host.clients.clone(),
+        };
+        let engine = Engine::new(asked, relocated)?;
         let (port, moved, name) = (spec.port, engine.port(), engine.name());
         debug!("program's port {port} becomes {moved} on loopback, by --rebind-engine={name}");
         let monitor =

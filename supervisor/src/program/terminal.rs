@@ -27,6 +27,11 @@ impl Terminal {
         Some(Self { ours: getpgrp() })
     }
 
+    /// Ours, for who is not in our group: who may only [give](Self::give_to) it.
+    pub(crate) fn of(ours: Pid) -> Self {
+        Self { ours }
+    }
+
     /// Makes a process group the foreground one. Async-signal-safe.
     #[allow(clippy::unused_self, reason = "only who has a terminal may give it")]
     pub(crate) fn give_to(self, group: Pid) {

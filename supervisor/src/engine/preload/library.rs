@@ -14,7 +14,7 @@ use object::{Object, ObjectSymbol};
 use tracing::warn;
 
 use super::stale;
-use super::unpacked::{EMBEDDED, Unpacked, candidates};
+use super::unpacked::{EMBEDDED, Unpacked, candidates, check_ancestors};
 use super::variable::check_text;
 use crate::exit::Failure;
 pub(super) use saved::LibraryState;
@@ -92,6 +92,12 @@ impl Library {
             }
         }
         Ok(())
+    }
+
+    /// Whether every user can load it.
+    pub(super) fn is_open(&self) -> anyhow::Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        check_ancestors(directory).with_context(|| self.path.display().to_string())
     }
 
     /// Leaves the file where it is: a daemon that is left running needs it when

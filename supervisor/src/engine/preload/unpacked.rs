@@ -238,10 +238,13 @@ fn check_parent(directory: &Path) -> Result<()> {
 pub(super) fn check_open(directory: &Path) -> Result<()> {
     check_writers(directory)?;
     // Only who can change user runs programs as somebody else.
-    if Uid::effective().is_root() {
-        for ancestor in directory.ancestors() {
-            ensure!(ancestor.metadata()?.mode() & 0o001 != 0, "not open to other users");
-        }
+    if Uid::effective().is_root() { check_ancestors(directory) } else { Ok(()) }
+}
+
+/// Whether every user can go there.
+pub(super) fn check_ancestors(directory: &Path) -> Result<()> {
+    for ancestor in directory.ancestors() {
+        ensure!(ancestor.metadata()?.mode() & 0o001 != 0, "not open to other users");
     }
     Ok(())
 }

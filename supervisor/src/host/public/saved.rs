@@ -145,7 +145,7 @@ mod tests {
     fn o2_a_socket_file_is_ours_to_remove_only_when_we_go_on() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("socket");
-        let old = PublicSocket::reserve(&path, 0o600).expect("bound");
+        let old = PublicSocket::reserve(&path, 0o600, None).expect("bound");
         let copies: Vec<_> = old.save().descriptors().into_iter().map(steal).collect();
         let numbers: Vec<_> = copies.iter().map(AsRawFd::as_raw_fd).collect();
         let mut all: Descriptors = copies.into_iter().collect();
