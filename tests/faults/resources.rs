@@ -104,6 +104,8 @@ fn of_somebody(notes: &Notes, arguments: &str) -> Websockify {
     copy_program(WEBSOCKIFY, &websockify);
     let mut command = Command::new(websockify);
     command.args(arguments.split_whitespace()).uid(SOMEBODY).gid(SOMEBODY).current_dir("/");
+    // What a panic prints would need all of what is known of the program for debuggers, in memory that stays.
+    command.env("RUST_BACKTRACE", "0");
     Websockify::launch(&mut command)
 }
 

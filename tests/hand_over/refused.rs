@@ -74,6 +74,7 @@ fn o2_one_that_crashes_or_hangs_when_it_is_tried_is_refused() {
     assert!(bridge.refused(1).ends_with("tried, it ends by SIGABRT"));
     compiled(&bridge, "#include <unistd.h>\nint main(void) { for (;;) pause(); }");
     bridge.ask();
+    wait_until("a trial", || !bridge.websockify.tree().is_empty());
     // Sessions go on meanwhile, and whoever asks again is told that.
     bridge.assert_serves();
     let why = bridge.refused(2);
