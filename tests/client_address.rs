@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 use crate::support::{Client, DEADLINE, Websockify, dial_from, engine, free_port, wait_for_within};
 
 /// A client that comes from this address of the machine's, and where that was.
-fn session_from(source: impl Into<IpAddr>, port: u16) -> (Client, SocketAddr) {
+pub(crate) fn session_from(source: impl Into<IpAddr>, port: u16) -> (Client, SocketAddr) {
     let stream = dial_from(source, port);
     let (from, to) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
     (Client::over(stream, to).unwrap(), from)
 }
 
 /// The nth client's address; none of them is one that we use ourselves.
-fn client(n: u8) -> Ipv4Addr {
+pub(crate) fn client(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 9, 1, n)
 }
 
@@ -31,7 +31,7 @@ fn teller() -> PathBuf {
 }
 
 /// Starts a websockify that wraps a teller, which is told these words.
-fn start_teller(options: &str, words: &str) -> (Websockify, u16) {
+pub(crate) fn start_teller(options: &str, words: &str) -> (Websockify, u16) {
     let port = free_port();
     let program = teller();
     let program = program.display();
@@ -60,7 +60,7 @@ fn engine_for(options: &str) -> &'static str {
 }
 
 /// Who a teller says that it is talking to.
-fn ask(client: &mut Client) -> (String, String) {
+pub(crate) fn ask(client: &mut Client) -> (String, String) {
     let mut line = || client.read_until("\n").trim_end().to_owned();
     (line(), line())
 }

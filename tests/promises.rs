@@ -60,6 +60,11 @@ impl Tree {
         tree
     }
 
+    /// The names of all tests that prove a row.
+    fn names(&self) -> BTreeSet<String> {
+        self.tests.values().flatten().cloned().collect()
+    }
+
     fn add(&mut self, path: &str, text: &str) {
         let extension = Path::new(path).extension().and_then(|extension| extension.to_str());
         let cites = match extension {
@@ -84,6 +89,11 @@ impl Tree {
             }
         }
     }
+}
+
+/// The names of all tests that prove a row, for other documents that name some.
+pub(crate) fn tests() -> BTreeSet<String> {
+    Tree::read().names()
 }
 
 fn whole(line: &str) -> &str {
@@ -122,7 +132,7 @@ fn rows_in(text: &str) -> Vec<String> {
 }
 
 /// The rows that a comment or title begins with: "W9, B8: …".
-fn rows_before(text: &str) -> Vec<String> {
+pub(crate) fn rows_before(text: &str) -> Vec<String> {
     let Some((rows, _)) = text.split_once(": ") else { return Vec::new() };
     let rows: Vec<_> = rows.split(", ").collect();
     if rows.iter().all(|row| is_row(row)) {

@@ -48,6 +48,16 @@ impl Account {
         }
     }
 
+    /// As another image of this program goes on with it.
+    pub(crate) fn resume(reached: Option<SocketAddr>) -> Self {
+        Self { reached: reached.map(Box::new) }
+    }
+
+    /// Where its target was reached first, if that is called something else.
+    pub(crate) fn reached(&self) -> Option<SocketAddr> {
+        self.reached.as_deref().copied()
+    }
+
     /// The session starts.
     pub(crate) fn started(&self, entry: &Entry) {
         let Asked { version, path } = asked(entry);

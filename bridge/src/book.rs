@@ -6,13 +6,14 @@
 //! There is one clock for all that, the accept loop's, and no timer per session. Knows numbers; must not
 //! know the bytes of a session, nor when anything is due.
 
+mod saved;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, watch};
 
 use crate::demand::Counter;
@@ -130,8 +131,12 @@ pub(crate) struct Entry {
     calls: AtomicU8,
     /// The code that it has ended with, if it has.
     ended: AtomicU16,
-    task: AtomicWaker,
+    task: Bell,
 }
+
+/// Wakes the task of a session, always the same, as often as it is rung.
+#[derive(Debug, Default)]
+struct Bell(Mutex<Option<Waker>>);
 
 /// A session, in the book while it lives.
 #[derive(Debug)]
@@ -190,7 +195,7 @@ impl Book {
             is_look_wanted: AtomicBool::new(false),
             calls: AtomicU8::new(0),
             ended: AtomicU16::new(ABNORMAL),
-            task: AtomicWaker::new(),
+            task: Bell::default(),
         });
         sessions.open.insert(entry.id, Open { entry: Arc::clone(&entry), last_seen: None });
         // Under the lock, as is each of these: in their order.
@@ -324,11 +329,38 @@ impl Entry {
 
     fn ring(&self, bit: u8) {
         self.calls.fetch_or(bit, Ordering::Release);
-        self.task.wake();
+        self.task.ring();
+    }
+
+    fn is_called(&self, bit: u8) -> bool {
+        self.calls.load(Ordering::Acquire) & bit != 0
     }
 
     fn take(&self, bit: u8) -> bool {
         self.calls.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+    }
+}
+
+impl Bell {
+    fn listen(&self, cx: &Context<'_>) {
+        let mut task = self.task();
+        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+    }
+
+    fn ring(&self) {
+        let task = self.task().clone();
+        task.iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// The task has ended.
+    fn fall_silent(&self) {
+        drop(self.task().take());
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -359,7 +391,7 @@ impl Session {
             return None;
         }
         let entry = &self.entry;
-        entry.task.register(cx.waker());
+        entry.task.listen(cx);
         if entry.calls.load(Ordering::Acquire) == 0 {
             return None;
         }
@@ -369,7 +401,10 @@ impl Session {
     /// Ready when the book has the session look after itself, which the first call asks for.
     pub(crate) fn poll_look(&self, cx: &mut Context<'_>) -> Poll<()> {
         let entry = &self.entry;
-        entry.task.register(cx.waker());
+        if entry.is_look_wanted.load(Ordering::Acquire) && !entry.is_called(LOOK) {
+            return Poll::Pending;
+        }
+        entry.task.listen(cx);
         if entry.take(LOOK) {
             return Poll::Ready(());
         }
@@ -383,7 +418,7 @@ impl Session {
 
     /// A look that is due is not needed any more: the next one that is asked for has its whole time.
     pub(crate) fn forget_look(&self) {
-        if self.entry.calls.load(Ordering::Relaxed) & LOOK != 0 {
+        if self.entry.is_called(LOOK) {
             self.entry.take(LOOK);
         }
     }
@@ -391,6 +426,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.entry.task.fall_silent();
         let mut sessions = self.book.sessions();
         sessions.open.remove(&self.entry.id);
         sessions.received += self.entry.received();

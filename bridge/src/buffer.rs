@@ -13,6 +13,8 @@ use arrayvec::ArrayVec;
 use memmap2::MmapMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::hand_over::Invalid;
+
 /// The size of a buffer, bytes. Just below two segments of the loopback device (65,483 each): a frame
 /// that is longer than a segment by its header alone wakes its receiver twice, at nearly double the
 /// cost, and a buffer of one segment leaves an end of what was written in 64 KiB for a frame of its own.
@@ -66,6 +68,11 @@ impl Buffer {
     /// How many bytes are left to be written out.
     pub(crate) fn left(&self) -> usize {
         self.pieces.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// What is left to be written out.
+    pub(crate) fn left_bytes(&self) -> Vec<u8> {
+        self.pieces.iter().flat_map(|piece| &self.bytes[piece.clone()]).copied().collect()
     }
 
     /// Whether nothing is left to be written out.
@@ -136,6 +143,22 @@ impl Lease {
             let bytes = MmapMut::map_anon(SIZE).unwrap_or_else(no_memory);
             Box::new(Buffer { bytes, pieces: ArrayVec::new() })
         })))
+    }
+}
+
+impl Lease {
+    /// A buffer with these bytes to be written out, if it has room for them. `None` of none: whoever has nothing to write owns
+    /// no buffer.
+    pub(crate) fn with(bytes: &[u8]) -> Result<Option<Self>, Invalid> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let mut lease = Self::take();
+        let room = lease.bytes.get_mut(..bytes.len());
+        room.ok_or_else(|| Invalid("more bytes wait than a buffer has".to_owned()))?
+            .copy_from_slice(bytes);
+        lease.push(0..bytes.len());
+        Ok(Some(lease))
     }
 }
 

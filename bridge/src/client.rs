@@ -3,6 +3,8 @@
 //! Lives as long as the session does, while targets may come and go. Knows nothing of targets: the
 //! payload for one is left in [`Client::payload`], where the pump finds it.
 
+mod saved;
+
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -19,10 +21,12 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::book::{Call, Session};
 use crate::buffer::{Lease, SIZE};
-use crate::net::PeerStatus;
+use crate::leg::Leg;
+use crate::net::{Heard, PeerStatus};
 use crate::stream::Stream;
 use crate::tap::{Tap, To};
 use crate::ws::{Codec, ControlPayload, Event, Violation};
+pub(crate) use saved::SavedClient;
 
 /// How long a peer that was told the end may take to end too; what it still sends is discarded.
 /// Closing a socket with unread bytes resets it, and the reset would eat our last bytes.
@@ -126,6 +130,11 @@ impl Client {
         }
     }
 
+    /// Its connection.
+    pub(crate) fn leg(&mut self) -> &mut Leg {
+        self.stream.leg()
+    }
+
     /// Where it is connected to us, if that is TCP.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.stream.local_address()
@@ -208,8 +217,13 @@ impl Client {
         !takes && self.codec.ping().is_some()
     }
 
+    /// What was heard of it.
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        self.stream.heard()
+    }
+
     /// Its connection has not failed, and it will not be heard of any more.
-    fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.input = Input::Failed(io::ErrorKind::TimedOut);
         self.answer_input();
         self.give_up_sending();

@@ -29,8 +29,8 @@ use crate::peer::{Peer, PeerAddress};
 use crate::proxy_header::{self, ProxyVersion};
 use addresses::{Addresses, Block};
 use row::{Row, V6_ONLY};
-pub use table::ClientTable;
 pub(crate) use table::Taken;
+pub use table::{ClientTable, ClientTableState};
 
 /// What targets see of clients.
 #[derive(Debug, Clone, Default)]

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use crate::admission::auth::Auth;
 use crate::client_address::ClientAddress;
 use crate::directory::Directory;
+use crate::hand_over::HandOver;
 use crate::network::Networks;
 use crate::observer::Observer;
 use crate::private::Private;
@@ -56,6 +57,8 @@ pub struct Config {
     pub traffic: Option<Traffic>,
     /// Who sees what becomes of it, and may have sessions end.
     pub observer: Option<Observer>,
+    /// By which it is asked to stand still (O2).
+    pub hand_over: HandOver,
 }
 
 /// What is done with each session from time to time; by default, nothing.

@@ -2,12 +2,14 @@
 //!
 //! The order of things is here; how each is done is in the modules it calls.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::time::timeout_at;
 
 use crate::account::Account;
 use crate::admission::{Admission, Door};
+use crate::arrival::{Arrival, Beginning};
 use crate::book::Book;
 use crate::client::Client;
 use crate::config::{Access, Config};
@@ -16,7 +18,7 @@ use crate::net::Socket;
 use crate::peer::{Peer, Route};
 use crate::record::Recordings;
 use crate::redact;
-use crate::session::{self, Outbound};
+use crate::session::{self, Course, Outbound};
 use crate::shutdown::ShutdownWatch;
 use crate::stream::Stream;
 use crate::tap::Tap;
@@ -52,18 +54,37 @@ impl Shared {
     }
 }
 
+/// A session, and how far it is. Boxed, it is moved as one pointer, and a task has room for it once.
+pub(crate) struct Ongoing {
+    pub(crate) client: Client,
+    pub(crate) account: Account,
+    pub(crate) course: Course,
+}
+
+impl Ongoing {
+    fn begin(client: Client) -> Box<Self> {
+        let mut account = Account::default();
+        let course = Course::begin(&client.session.entry, &mut account);
+        Box::new(Self { client, account, course })
+    }
+}
+
 /// Attends to a connection until it ends, and records its session if it becomes one (B10).
 pub(crate) async fn attend(
     io: Socket,
     peer: Peer,
+    from: Beginning,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) {
+    shutdown.goes_on(from.from_another).await;
     // A session lives long and its handshake does not: what that needs is freed here.
-    let mut client = {
+    let client = {
+        let arrival = Arrival::new(&io, &peer, &from, Arc::clone(&shutdown.pause));
         let mut route = peer.route();
-        let received = receive(io, peer, &mut route, Arc::clone(&shared), shutdown.clone());
-        match Box::pin(received).await {
+        let named = (&mut route, &arrival);
+        let received = receive(io, peer, from, named, Arc::clone(&shared), shutdown.clone());
+        match standing_still(Box::pin(received), &arrival, &mut shutdown).await {
             Ok(upgraded) => shared.client(upgraded),
             Err(why) => {
                 shared.book.metrics.no_session(&why);
@@ -71,9 +92,39 @@ pub(crate) async fn attend(
             }
         }
     };
-    let mut account = Account::default();
+    go_on(Ongoing::begin(client), None, shared, shutdown).await;
+}
+
+/// What it comes to, which stands still when it is told to.
+async fn standing_still<T>(
+    mut received: Pin<Box<impl Future<Output = T>>>,
+    arrival: &Arrival,
+    shutdown: &mut ShutdownWatch,
+) -> T {
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.still() => {
+                let stood = arrival.stand();
+                shutdown.goes_on(stood).await;
+            }
+            received = &mut received => return received,
+        }
+    }
+}
+
+/// Takes a session from there to its end.
+pub(crate) async fn go_on(
+    mut ongoing: Box<Ongoing>,
+    from_another: Option<u64>,
+    shared: Arc<Shared>,
+    mut shutdown: ShutdownWatch,
+) {
+    // Another image of this program may still take it back.
+    shutdown.goes_on(from_another).await;
     let Shared { outbound, turns, .. } = &*shared;
-    session::bridge(&mut client, &mut account, outbound, turns, &mut shutdown).await;
+    session::bridge(&mut ongoing, outbound, turns, &mut shutdown).await;
+    let Ongoing { client, account, .. } = &mut *ongoing;
     let (code, reason) = client.ending();
     account.ended(&client.session.entry, code, reason);
     client.session.entry.note_end(code);
@@ -86,18 +137,20 @@ pub(crate) async fn attend(
 async fn receive(
     io: Socket,
     peer: Peer,
-    route: &mut Route,
+    from: Beginning,
+    (route, arrival): (&mut Route, &Arc<Arrival>),
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) -> Result<Upgraded, NoSession> {
-    let began = tokio::time::Instant::now();
     let Config { head_timeout, access, .. } = &*shared.config;
+    let began =
+        if from.is_kept_alive { from.since + http::IDLE - *head_timeout } else { from.since };
     let door = &shared.admission.door;
     let accepted = tokio::select! {
         () = shutdown.turned_away() => return Err(NoSession::NoMore),
         accepted = timeout_at(
             began + *head_timeout,
-            accept(io, peer, route, access, door),
+            accept(io, peer, from, (route, arrival), access, door),
         ) => accepted.map_err(|_| NoSession::TimedOut)?,
     };
     let (stream, peer) = match accepted? {
@@ -114,7 +167,7 @@ async fn receive(
     }
     let peer = Arc::new(peer);
     let Shared { config, admission, .. } = &*shared;
-    match http::receive(stream, &peer, config, admission, began, &mut shutdown).await {
+    match http::receive(stream, &peer, config, admission, began, arrival, &mut shutdown).await {
         Err(NoSession::Io(error)) => {
             Err(Failure::from_read(&error).map_or(NoSession::Io(error), NoSession::NotAccepted))
         }
@@ -126,14 +179,19 @@ async fn receive(
 async fn accept(
     mut io: Socket,
     mut peer: Peer,
-    route: &mut Route,
+    from: Beginning,
+    (route, arrival): (&mut Route, &Arrival),
     access: &Access,
     door: &Door,
 ) -> Result<tls::Accepted, NoSession> {
-    if door.is_to_introduce(&peer) {
+    if !from.is_introduced && !from.is_plain() && door.is_to_introduce(&peer) {
         peer = door.introduced(&mut io, peer, route).await?;
+        arrival.introduced(&peer);
     }
-    Ok(tls::accept(io, peer, access).await)
+    if from.is_plain() {
+        return Ok(Ok((Stream::resume(io.into(), &from.head), peer)));
+    }
+    Ok(tls::accept(io, peer, access, arrival).await)
 }
 
 #[cfg(test)]
@@ -166,6 +224,7 @@ mod tests {
             client_address: crate::client_address::ClientAddress::default(),
             traffic: None,
             observer: None,
+            hand_over: crate::hand_over::HandOver::default(),
         });
         let (book, lookups) = (Book::new(1, false), Lookups::new());
         let shared = Arc::new(Shared {
@@ -185,7 +244,8 @@ mod tests {
         let io = TcpStream::connect(address).await.unwrap();
         let peer = Peer::new(address.into());
         let (_sender, shutdown) = watch::channel(Shutdown::Run);
-        let size = size_of_val(&attend(io.into(), peer, shared, ShutdownWatch(shutdown)));
+        let shutdown = ShutdownWatch::new(shutdown, Arc::default());
+        let size = size_of_val(&attend(io.into(), peer, Beginning::new(), shared, shutdown));
         assert!(size <= 1600, "{size} bytes");
     }
 }

@@ -58,6 +58,16 @@ impl OpenedSocket {
         Self { shown: shown.into(), path, opened: Arc::new(Mutex::new(Some(opened))) }
     }
 
+    /// One that has been connected to, and cannot be again.
+    pub(crate) fn used(path: PathBuf, shown: &str) -> Self {
+        Self { shown: shown.into(), path, opened: Arc::default() }
+    }
+
+    /// How it is shown.
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
+    }
+
     /// Where it was found, without links.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -3,19 +3,31 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
-use crate::net::{PeerStatus, Socket};
+use crate::net::{Heard, PeerStatus, SavedSocket, Socket};
 
 /// One leg of a session.
 pub(crate) enum Leg {
     Plain(Socket),
     /// Boxed: a plain session should not have to make room for it.
     Tls(Box<TlsStream<Socket>>),
+    /// Somebody else has it for the time (O2).
+    Away,
+}
+
+/// One leg for another image of this program, or for a process that has this one's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SavedLeg {
+    Plain(SavedSocket),
+    /// Its keys cannot be taken along: it is kept apart.
+    Kept,
 }
 
 /// Passes a call on to whichever it is.
@@ -30,6 +42,7 @@ macro_rules! either {
                 let $io = Pin::new(&mut **$io);
                 $call
             }
+            Leg::Away => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     };
 }
@@ -42,23 +55,54 @@ impl Leg {
 
     /// How many written bytes the peer's kernel has not taken yet.
     pub(crate) fn unsent(&self) -> u64 {
-        self.socket().unsent()
+        self.socket().map_or(0, Socket::unsent)
     }
 
     /// What the kernel says of the peer.
     pub(crate) fn peer_status(&self, cx: &mut Context<'_>) -> PeerStatus {
-        self.socket().peer_status(cx)
+        self.socket().map_or(PeerStatus::Unknown, |socket| socket.peer_status(cx))
+    }
+
+    /// What was heard of the peer, if that is asked over TCP.
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        self.socket()?.heard()
     }
 
     /// Where both ends of its connection are, if that is TCP.
     pub(crate) fn tcp_ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.socket().tcp_ends()
+        self.socket()?.tcp_ends()
     }
 
-    fn socket(&self) -> &Socket {
+    /// Its descriptor, if it is here.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.socket().map(|socket| socket.as_fd().as_raw_fd())
+    }
+
+    /// How another image knows it.
+    pub(crate) fn saved(&self) -> SavedLeg {
         match self {
-            Self::Plain(io) => io,
-            Self::Tls(io) => io.get_ref().0,
+            Self::Plain(socket) => SavedLeg::Plain(socket.saved()),
+            Self::Tls(_) | Self::Away => SavedLeg::Kept,
+        }
+    }
+
+    /// Moves it into the present runtime from one that is at work no more.
+    pub(crate) fn move_here(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.move_here(),
+            Self::Tls(io) => match &mut **io {
+                TlsStream::Client(io) => io.get_mut().0.move_here(),
+                TlsStream::Server(io) => io.get_mut().0.move_here(),
+            },
+            Self::Away => Ok(()),
+        }
+    }
+
+    fn socket(&self) -> Option<&Socket> {
+        match self {
+            Self::Plain(io) => Some(io),
+            Self::Tls(io) => Some(io.get_ref().0),
+            Self::Away => None,
         }
     }
 }

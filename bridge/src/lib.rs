@@ -22,6 +22,7 @@
 
 mod account;
 mod admission;
+mod arrival;
 mod book;
 mod buffer;
 mod client;
@@ -36,6 +37,7 @@ mod error_text;
 mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod hand_over;
 mod http;
 mod leg;
 mod listen;
@@ -57,6 +59,7 @@ mod redact;
 mod regular;
 mod session;
 mod shutdown;
+mod silence;
 #[cfg(test)]
 #[path = "../../tests/support/skip.rs"]
 #[allow(dead_code, reason = "other crates skip for other reasons")]
@@ -72,6 +75,7 @@ mod unreachable;
 mod upkeep;
 pub mod ws;
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -79,7 +83,7 @@ use tokio::sync::watch;
 
 pub use admission::auth::{Auth, Credentials};
 pub use admission::guard::{Guard, Unproven};
-pub use client_address::{ClientAddress, ClientTable, ShownAs};
+pub use client_address::{ClientAddress, ClientTable, ClientTableState, ShownAs};
 pub use clients::ClientId;
 pub use config::{Access, Config, Upkeep};
 pub use demand::{Attendance, Counter, Demand};
@@ -89,6 +93,7 @@ pub use directory::{
     Tokens,
 };
 pub use error_text::error_text;
+pub use hand_over::{BridgeState, Descriptors, Frozen, HandOver, Invalid, Moment, NotFrozen, Rest};
 pub use metrics::{Counted, Counts, LOOKUP_SECONDS};
 pub use net::{Connection, Listener, zone};
 pub use network::{Network, Networks};
@@ -150,6 +155,22 @@ pub async fn serve(
     shutdown: watch::Sender<Shutdown>,
 ) -> Result<Outcome, Error> {
     listen::Bridge::new(listeners, config, shutdown)?.run().await
+}
+
+/// Goes on with a bridge that has stood still in another image of this program. What it gives is to be polled to the end, as
+/// [`serve`]. Nothing moves before its configuration's [`HandOver`] is [released](HandOver::release).
+///
+/// # Errors
+/// What it says of itself cannot be.
+pub fn resume(
+    frozen: Frozen,
+    descriptors: &mut Descriptors,
+    config: Arc<Config>,
+    shutdown: watch::Sender<Shutdown>,
+) -> Result<impl Future<Output = Result<Outcome, Error>> + Send + use<>, Invalid> {
+    let legs = HashMap::new();
+    let bridge = listen::Bridge::resume(frozen, descriptors, legs, config, shutdown)?;
+    Ok(bridge.run())
 }
 
 /// The same for one client that is there already; the bridge has ended when it has.

@@ -2,6 +2,8 @@
 //!
 //! Knows counts and clocks; what happens on a connection is [`connection`](crate::connection)'s.
 
+mod still;
+
 use std::future::{pending, poll_fn};
 use std::io;
 use std::sync::Arc;
@@ -9,19 +11,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, warn};
 
 use crate::admission::Admission;
+use crate::arrival::Beginning;
 use crate::book::Book;
 use crate::client_address::Approach;
 use crate::config::Config;
 use crate::connection::{Shared, attend};
 use crate::error_text::error_text;
+use crate::hand_over::{HandOver, Pause, Request};
 use crate::net::{Accepting, Connection, Listener, Lookups, Socket};
-use crate::peer::PeerAddress;
+use crate::peer::{Peer, PeerAddress};
 use crate::record::Recordings;
 use crate::session::Outbound;
 use crate::shutdown::{Shutdown, ShutdownWatch};
@@ -69,6 +73,14 @@ pub(crate) struct Bridge {
     /// When sessions look after themselves next, if one has asked for it.
     next_look: Option<Instant>,
     rounds: Rounds,
+    /// How far it is with standing still, as its connections see it.
+    pause: Arc<Pause>,
+    /// That it should; none if somebody else hears that.
+    requests: Option<mpsc::Receiver<Request>>,
+    /// What lets it begin, if it goes on where another image has stopped.
+    released_by: Option<HandOver>,
+    /// Connections that another image has taken in, and that nobody lets in any more.
+    unwelcome: Vec<Socket>,
 }
 
 impl Bridge {
@@ -104,6 +116,10 @@ impl Bridge {
             late: None,
             next_look: None,
             rounds,
+            pause: Arc::default(),
+            requests: config.hand_over.requests(),
+            released_by: None,
+            unwelcome: Vec::new(),
             shared: Arc::new(Shared {
                 admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
                 outbound: Outbound {
@@ -122,6 +138,7 @@ impl Bridge {
     /// Runs until it is told to end, or a limit of its configuration ends it, and no connection is
     /// left.
     pub(crate) async fn run(mut self) -> Result<Outcome, Error> {
+        self.be_released().await;
         let mut shutdown = self.shutdown.subscribe();
         self.obey(*shutdown.borrow_and_update());
         loop {
@@ -146,6 +163,7 @@ impl Bridge {
                     }
                 }
                 () = at(deadline) => self.look_at_clock(Instant::now()),
+                request = asked(&mut self.requests) => self.stand_still(request).await,
                 accepted = accept(&self.listeners, self.next), if accepting => {
                     self.next = self.next.wrapping_add(1);
                     self.take(accepted)?;
@@ -296,8 +314,16 @@ impl Bridge {
                 return unadmitted::ended(&address.into(), &why);
             }
         };
-        let shutdown = ShutdownWatch(self.shutdown.subscribe());
-        self.connections.spawn(attend(io, peer, Arc::clone(&self.shared), shutdown));
+        self.take_up(io, peer, Beginning::new());
+    }
+
+    fn take_up(&mut self, io: Socket, peer: Peer, from: Beginning) {
+        let shutdown = self.watch();
+        self.connections.spawn(attend(io, peer, from, Arc::clone(&self.shared), shutdown));
+    }
+
+    fn watch(&self) -> ShutdownWatch {
+        ShutdownWatch::new(self.shutdown.subscribe(), Arc::clone(&self.pause))
     }
 
     /// L1: says that others wait, once until there is room again for a tenth.
@@ -317,6 +343,17 @@ impl Bridge {
         }
         self.is_exhausted = true;
         self.rested = Some(Instant::now() + REST);
+    }
+}
+
+/// Waits until it is asked to stand still.
+async fn asked(requests: &mut Option<mpsc::Receiver<Request>>) -> Request {
+    match requests {
+        Some(requests) => match requests.recv().await {
+            Some(request) => request,
+            None => pending().await,
+        },
+        None => pending().await,
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::directory::NoDestination;
+use crate::hand_over::SavedCounts;
 use crate::peer::TlsVersion;
 use crate::proxies::Silence;
 use crate::tls::Failure;
@@ -18,6 +19,10 @@ pub type Counted = (&'static str, u64);
 
 /// Up to how many seconds a look-up takes that counts here; longer ones count nowhere but in the whole.
 pub const LOOKUP_SECONDS: [f64; 9] = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// What those times are called, to another image of this program.
+const LOOKUP_NAMES: [&str; LOOKUP_SECONDS.len() + 1] =
+    ["0.0005", "0.001", "0.005", "0.01", "0.05", "0.1", "0.5", "1", "5", "more"];
 
 /// A closed set of names, each with a number from 0.
 macro_rules! names {
@@ -139,6 +144,14 @@ impl<const N: usize> Tally<N> {
 
     fn numbers(&self) -> [u64; N] {
         std::array::from_fn(|at| self.0[at].load(Ordering::Relaxed))
+    }
+
+    fn called(
+        &self,
+        family: &'static str,
+        names: impl Iterator<Item = &'static str>,
+    ) -> Vec<(&'static str, &'static str, &AtomicU64)> {
+        names.zip(&self.0).map(|(name, number)| (family, name, number)).collect()
     }
 
     fn named(&self, names: impl IntoIterator<Item = &'static str>) -> Vec<Counted> {
@@ -298,6 +311,48 @@ impl Metrics {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.lookup_time.fetch_add(nanoseconds, Ordering::Relaxed);
         self.lookups.add(became as usize);
+    }
+
+    /// All numbers, by what they are called.
+    fn numbers(&self) -> Vec<(&'static str, &'static str, &AtomicU64)> {
+        let one = |family, number| vec![(family, "", number)];
+        let codes = || CODES.iter().map(|(name, _)| *name);
+        let times = LOOKUP_NAMES.into_iter();
+        [
+            one("accepted", &self.accepted),
+            one("closed", &self.closed),
+            one("lookup_time", &self.lookup_time),
+            self.refused.called("refused", Refused::NAMES.iter().copied()),
+            self.handshakes.called("handshakes", VERSIONS.into_iter()),
+            self.tls.called("tls", TLS_VERSIONS.into_iter()),
+            self.tls_failed.called("tls_failed", TlsFailed::NAMES.iter().copied()),
+            self.target_failed.called("target_failed", TargetFailed::NAMES.iter().copied()),
+            self.ended.called("ended", codes()),
+            self.lookups.called("lookups", LookedUp::NAMES.iter().copied()),
+            self.lookup_times.called("lookup_times", times),
+        ]
+        .concat()
+    }
+
+    /// What another image of this program counts on from (O2).
+    pub(crate) fn saved(&self) -> SavedCounts {
+        let mut saved = SavedCounts::new();
+        for (family, name, number) in self.numbers() {
+            let number = number.load(Ordering::Relaxed);
+            saved.entry(family.to_owned()).or_default().insert(name.to_owned(), number);
+        }
+        saved
+    }
+
+    /// Counts on from what another image has counted, by what it is called. Of the connections that were accepted so many
+    /// are open.
+    pub(crate) fn resume(&self, saved: &SavedCounts, open: u64) {
+        for (family, name, number) in self.numbers() {
+            let known = saved.get(family).and_then(|family| family.get(name));
+            number.store(known.copied().unwrap_or(0), Ordering::Relaxed);
+        }
+        let accepted = self.accepted.load(Ordering::Relaxed);
+        self.closed.store(accepted.saturating_sub(open), Ordering::Relaxed);
     }
 
     /// All but what the book has of its sessions.

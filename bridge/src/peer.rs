@@ -5,6 +5,8 @@
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6};
 
+use serde::{Deserialize, Serialize};
+
 use crate::clients::{ClientId, Place, Standing};
 
 /// A client, before and after it has a session.
@@ -35,7 +37,7 @@ pub(crate) struct Route {
 }
 
 /// Where a client connects from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PeerAddress {
     /// An IPv4 client of a dual-stack listener has its IPv4 address here. Port 0: a proxy has not said it.
     Internet(SocketAddr),
@@ -44,7 +46,7 @@ pub(crate) enum PeerAddress {
 }
 
 /// A version of TLS that we speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum TlsVersion {
     V1_2,
     V1_3,

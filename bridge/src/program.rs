@@ -11,13 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::client_address::{Taken, Way};
+use crate::client_address::{ClientTable, Taken, Way};
 use crate::demand::Counter;
 use crate::error_text::error_text;
+use crate::hand_over::{Invalid, Moment, Pause, SavedHold};
 use crate::leg::Leg;
 use crate::net::Socket;
 use crate::shutdown::{Shutdown, ShutdownWatch};
@@ -76,6 +78,14 @@ pub enum Readiness {
     Gone,
 }
 
+/// A [`Trial`] for another image of this program.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct SavedTrial {
+    is_served: bool,
+    is_accepted: bool,
+    row: Option<u16>,
+}
+
 /// What is still to be seen of a connection to the program: whether it carries a byte.
 pub(crate) struct Trial {
     /// To be counted up at the first byte, if the session is not counted already.
@@ -95,6 +105,12 @@ impl Trial {
         if self.may_be_queued() && !self.is_gone(ends) && self.may_be_queued() {
             row.keep(connection, ends.1);
         }
+    }
+
+    /// How another image knows it.
+    pub(crate) fn saved(&self) -> SavedTrial {
+        let row = self.row.as_ref().map(Taken::number);
+        SavedTrial { is_served: self.served.is_none(), is_accepted: self.is_accepted, row }
     }
 
     /// The first byte has come, or a later one.
@@ -124,11 +140,56 @@ impl Trial {
     }
 }
 
+impl SavedTrial {
+    /// Whether its row is there.
+    pub(crate) fn look(self, table: Option<&Arc<ClientTable>>) -> Result<(), Invalid> {
+        match (self.row, table) {
+            (None, _) => Ok(()),
+            (Some(row), Some(table)) => table.look(row),
+            (Some(_), None) => Err(Invalid("it has rows, and there is no table".to_owned())),
+        }
+    }
+
+    /// The same, of a connection to the program that this is the way to; its row is of this table.
+    pub(crate) fn resume(
+        self,
+        gate: &Gate,
+        table: Option<&Arc<ClientTable>>,
+    ) -> Result<Trial, Invalid> {
+        let row = match (self.row, table) {
+            (None, _) => None,
+            (Some(row), Some(table)) => Some(table.take_again(row)?),
+            (Some(_), None) => {
+                return Err(Invalid("it has rows, and there is no table".to_owned()));
+            }
+        };
+        let served = (!self.is_served).then(|| Arc::clone(&gate.program.served));
+        Ok(Trial { served, is_accepted: self.is_accepted, row })
+    }
+}
+
 /// What a client has left of the time that it may be held.
 pub(crate) struct Hold {
     left: Duration,
+    /// When that is over, while it waits.
+    until: Option<Instant>,
     /// It had a connection to the program, and lost it.
     has_lost: bool,
+}
+
+impl Hold {
+    /// How another image knows it. The time between counts.
+    pub(crate) fn saved(&self) -> SavedHold {
+        let until = self.until.unwrap_or_else(|| Instant::now() + self.left);
+        SavedHold { until: until.into(), has_lost: self.has_lost }
+    }
+}
+
+impl From<SavedHold> for Hold {
+    fn from(saved: SavedHold) -> Self {
+        let left = saved.until.instant().saturating_duration_since(Moment::now().instant());
+        Self { left, until: None, has_lost: saved.has_lost }
+    }
 }
 
 /// The way to the program, which all its clients take.
@@ -165,7 +226,7 @@ impl Gate {
 
     /// What a client has that comes now.
     pub(crate) fn hold(&self) -> Hold {
-        Hold { left: self.program.hold, has_lost: false }
+        Hold { left: self.program.hold, until: None, has_lost: false }
     }
 
     /// Notes that a connection was lost before it carried a byte.
@@ -183,10 +244,13 @@ impl Gate {
         hold: &mut Hold,
     ) -> Result<(Socket, Trial), Unreachable> {
         let _waiting = self.program.visitors.wait();
-        let mut deadline = Instant::now() + hold.left;
         let has_lost = hold.has_lost;
+        let began = hold.until.unwrap_or_else(|| Instant::now() + hold.left);
+        // It stands there for whoever stops the wait in between (O2).
+        let deadline = hold.until.insert(began);
+        let pause = Arc::clone(&shutdown.pause);
         let connected = {
-            let mut connected = pin!(self.connect_until(way, &mut deadline, has_lost));
+            let mut connected = pin!(self.connect_until(way, deadline, has_lost, &pause));
             tokio::select! {
                 biased;
                 connected = &mut connected => connected,
@@ -198,7 +262,8 @@ impl Gate {
                 }
             }
         };
-        hold.left = deadline.saturating_duration_since(Instant::now());
+        let until = hold.until.take().unwrap_or(began);
+        hold.left = until.saturating_duration_since(Instant::now());
         connected.map(|(stream, trial)| (stream.into(), trial))
     }
 
@@ -207,11 +272,12 @@ impl Gate {
         way: &Way<'_>,
         deadline: &mut Instant,
         has_lost: bool,
+        pause: &Arc<Pause>,
     ) -> Result<(TcpStream, Trial), Unreachable> {
         if self.program.respawns {
-            self.connect_in_turn(way, deadline).await
+            self.connect_in_turn(way, deadline, pause).await
         } else {
-            connect_at_once(&self.program, way, *deadline, has_lost).await
+            connect_at_once(&self.program, way, *deadline, has_lost, pause).await
         }
     }
 
@@ -220,6 +286,7 @@ impl Gate {
         &self,
         way: &Way<'_>,
         deadline: &mut Instant,
+        pause: &Arc<Pause>,
     ) -> Result<(TcpStream, Trial), Unreachable> {
         let program = &self.program;
         let _turn = self.turn(deadline).await?;
@@ -227,12 +294,14 @@ impl Gate {
         let mut readiness = program.readiness.clone();
         loop {
             let addr = ready(&mut readiness, program, deadline).await?;
+            let under_way = pause.set_out();
             if let Ok((stream, row)) = way.to_program(addr).await
                 && let Some(acceptance) = acceptance(&stream, addr).await
             {
                 *self.last_accept() = Some(Instant::now());
                 return Ok((stream, program.trial(acceptance, row)));
             }
+            drop(under_way);
             rest(&mut readiness, program, deadline).await?;
         }
     }
@@ -294,11 +363,13 @@ async fn connect_at_once(
     way: &Way<'_>,
     deadline: Instant,
     mut has_lost: bool,
+    pause: &Arc<Pause>,
 ) -> Result<(TcpStream, Trial), Unreachable> {
     let mut readiness = program.readiness.clone();
     loop {
         let addr = ready(&mut readiness, program, deadline).await?;
         if !std::mem::take(&mut has_lost) {
+            let _under_way = pause.set_out();
             match way.to_program(addr).await {
                 Ok((stream, row)) => return Ok((stream, program.untried(row))),
                 Err(error) if is_absence(&error) => {}

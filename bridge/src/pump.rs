@@ -7,23 +7,29 @@
 //! What the ends of the four streams mean is in [`Pump::settle`], and nowhere else. Must not know how the
 //! client's frames look, nor how its target was found.
 
+mod saved;
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWrite;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
 use crate::client::{Client, DRAIN, Discarded, Input, poll_discard};
+use crate::hand_over::error_kind;
 use crate::leg::Leg;
 use crate::net::PeerStatus;
 use crate::program::Trial;
 use crate::shutdown::{Shutdown, ShutdownWatch};
+use crate::silence::Silence;
 use crate::standstill::{Seen, Standstill, Stuck, Verdict};
 use crate::tap::To;
+pub(crate) use saved::SavedJoined;
 
 /// How long bytes may take to go where they belong once the session is ending, and how long the
 /// client may go on sending after its target has ended. It begins anew while they are going there:
@@ -51,7 +57,7 @@ pub(crate) enum Stop {
 }
 
 /// Where the session stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     /// Bytes flow both ways.
     Open,
@@ -64,12 +70,12 @@ enum Phase {
 }
 
 /// One stream of the target's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Side {
     Open,
     /// Ended in order.
     Ended,
-    Failed(io::ErrorKind),
+    Failed(#[serde(with = "error_kind")] io::ErrorKind),
 }
 
 /// The close reason of whoever is closed because the bridge stops.
@@ -78,54 +84,73 @@ pub(crate) const SHUTTING_DOWN: &str = "shutting down";
 /// The close reason where a target's encrypted connection ends without TLS's close_notify.
 const CUT_OFF: &str = "target ended without closing TLS, its last bytes may be missing";
 
-/// A session that has a target.
-pub(crate) struct Pump<'a> {
-    client: &'a mut Client,
-    target: Leg,
+/// What a client is joined with, and how far they are.
+pub(crate) struct Joined {
+    pub(crate) target: Leg,
     /// What the target sends.
     input: Side,
     /// What the target takes.
     output: Side,
     phase: Phase,
     /// The limit of the phase, where it has one. An open session has none.
-    timer: Option<Pin<Box<Sleep>>>,
+    limit: Option<Instant>,
     /// How many bytes were under way to both peers when a limit ran out last. `None`: no limit is
     /// put off any more.
     under_way: Option<u64>,
     /// What was found when an open session was looked after, if it ever was.
     standstill: Option<Box<Standstill>>,
+    /// How many bytes had moved, both ways, when no peer owed an answer.
+    answered: u64,
+    /// The client's and the target's, while one owes an answer.
+    silence: Option<Box<[Silence; 2]>>,
     /// What is still to be seen of the connection, if it is one to the program: then it is
     /// [`End::Lost`] if it carries nothing.
     trial: Option<Trial>,
+}
+
+/// A session that has a target.
+pub(crate) struct Pump<'a> {
+    client: &'a mut Client,
+    joined: Joined,
+    /// Wakes at the limit.
+    timer: Option<Pin<Box<Sleep>>>,
     shutdown: ShutdownWatch,
 }
 
-impl<'a> Pump<'a> {
-    /// Joins a client, with the payload it may have sent already, and a new connection.
-    pub(crate) fn new(
-        client: &'a mut Client,
-        target: Leg,
-        trial: Option<Trial>,
-        shutdown: ShutdownWatch,
-    ) -> Self {
+impl Joined {
+    /// With a new connection.
+    pub(crate) fn new(target: Leg, trial: Option<Trial>) -> Self {
         Self {
-            client,
             target,
             input: Side::Open,
             output: Side::Open,
             phase: Phase::Open,
-            timer: None,
+            limit: None,
             under_way: Some(0),
             standstill: None,
+            answered: 0,
+            silence: None,
             trial,
-            shutdown,
         }
+    }
+}
+
+impl<'a> Pump<'a> {
+    /// Has a client, with the payload that it may have sent already, go on with what it is joined with.
+    pub(crate) fn new(client: &'a mut Client, joined: Joined, shutdown: ShutdownWatch) -> Self {
+        let timer = joined.limit.map(|limit| Box::pin(sleep_until(limit)));
+        Self { client, joined, timer, shutdown }
+    }
+
+    /// Stops between two bytes.
+    pub(crate) fn halt(self) -> Joined {
+        self.joined
     }
 
     /// The session is over.
     pub(crate) fn end(self) {
-        if let Some(trial) = self.trial {
-            trial.end(self.target);
+        if let Some(trial) = self.joined.trial {
+            trial.end(self.joined.target);
         }
     }
 
@@ -133,28 +158,28 @@ impl<'a> Pump<'a> {
     /// of it, for what is under way as well.
     pub(crate) fn shut_down(&mut self) {
         self.client.close(CloseCode::Away, SHUTTING_DOWN);
-        self.phase = Phase::Closing { all_told: true };
-        self.under_way = None;
+        self.joined.phase = Phase::Closing { all_told: true };
+        self.joined.under_way = None;
         self.limit(DRAIN);
     }
 
     /// Moves bytes until both directions would block, or this turn is over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
         let turn_over = self.moved() + TURN;
-        if self.client.answer_calls(cx) && !matches!(self.phase, Phase::Closing { .. }) {
+        if self.client.answer_calls(cx) && !matches!(self.joined.phase, Phase::Closing { .. }) {
             self.shut_both();
         }
         loop {
-            if let Phase::Closing { all_told } = self.phase {
+            if let Phase::Closing { all_told } = self.joined.phase {
                 return self.poll_closing(cx, all_told);
             }
-            let phase = self.phase;
+            let phase = self.joined.phase;
             let up = self.poll_up(cx);
             let down = self.poll_down(cx);
             if self.settle() {
                 return Poll::Ready(Stop::Ended(End::Lost));
             }
-            if up.is_pending() && down.is_pending() && self.phase == phase {
+            if up.is_pending() && down.is_pending() && self.joined.phase == phase {
                 if phase == Phase::Open {
                     ready!(self.poll_look(cx));
                     self.look(cx);
@@ -176,7 +201,7 @@ impl<'a> Pump<'a> {
 
     /// The limit of a phase has run out.
     fn time_out(&mut self) {
-        match self.phase {
+        match self.joined.phase {
             Phase::Open => {}
             Phase::TargetEnded => {
                 if !self.put_off() {
@@ -185,7 +210,7 @@ impl<'a> Pump<'a> {
             }
             // Nothing more is added to what is under way.
             Phase::ClientEnded | Phase::Closing { .. } => {
-                self.phase = Phase::Closing { all_told: true }
+                self.joined.phase = Phase::Closing { all_told: true }
             }
         }
     }
@@ -200,9 +225,14 @@ impl<'a> Pump<'a> {
     }
 
     /// Ready when it is time to look after a peer that is not heard, because the other takes nothing, or
-    /// because it is a program that may not have accepted us.
+    /// because it is a program that may not have accepted us; or to look whether what was sent has an answer.
     fn poll_look(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stuck().is_some() || self.trial.as_ref().is_some_and(Trial::may_be_queued) {
+        let Joined { trial, answered, silence, .. } = &self.joined;
+        if self.moved() != *answered
+            || silence.is_some()
+            || self.stuck().is_some()
+            || trial.as_ref().is_some_and(Trial::may_be_queued)
+        {
             return self.client.session.poll_look(cx);
         }
         self.client.session.forget_look();
@@ -211,11 +241,14 @@ impl<'a> Pump<'a> {
 
     /// Looks whether the peer that is not heard is still there, and what follows from that.
     fn look(&mut self, cx: &mut Context<'_>) {
-        if let Some(trial) = self.trial.as_mut().filter(|trial| trial.may_be_queued())
-            && let Some(ends) = self.target.tcp_ends()
+        if let Some(trial) = self.joined.trial.as_mut().filter(|trial| trial.may_be_queued())
+            && let Some(ends) = self.joined.target.tcp_ends()
             && trial.is_gone(ends)
         {
-            self.input = Side::Failed(io::ErrorKind::ConnectionReset);
+            self.joined.input = Side::Failed(io::ErrorKind::ConnectionReset);
+            return;
+        }
+        if self.look_for_answers() {
             return;
         }
         let Some(stuck) = self.stuck() else { return };
@@ -229,19 +262,37 @@ impl<'a> Pump<'a> {
         let (to_client, to_target) = self.all_under_way();
         let (left, other, owed) = match stuck {
             Stuck::Target => (to_target, client, to_client),
-            Stuck::Client => (to_client, self.target.peer_status(cx), to_target),
+            Stuck::Client => (to_client, self.joined.target.peer_status(cx), to_target),
         };
         let seen = Seen { stuck, moved, left, other, other_is_owed: owed > 0 };
-        match self.standstill.get_or_insert_default().look(seen) {
+        match self.joined.standstill.get_or_insert_default().look(seen) {
             Verdict::Wait => {}
             Verdict::Probe => self.client.ping(),
             Verdict::Over(reason) => {
                 self.client.end(CloseCode::Abnormal, reason);
-                self.phase = Phase::ClientEnded;
+                self.joined.phase = Phase::ClientEnded;
                 self.put_off();
                 self.limit(FLUSH);
             }
         }
+    }
+
+    /// Looks whether the peers answer what is sent to them. True: one is gone.
+    fn look_for_answers(&mut self) -> bool {
+        let (now, moved) = (Instant::now(), self.moved());
+        let heard = [self.client.heard(), self.joined.target.heard()];
+        let [client, target] = &mut **self.joined.silence.get_or_insert_default();
+        let (is_client_gone, is_target_gone) =
+            (client.is_gone(heard[0], now), target.is_gone(heard[1], now));
+        if !client.is_asked() && !target.is_asked() {
+            (self.joined.answered, self.joined.silence) = (moved, None);
+        }
+        if is_client_gone {
+            self.client.give_up();
+        } else if is_target_gone {
+            self.joined.input = Side::Failed(io::ErrorKind::TimedOut);
+        }
+        is_client_gone || is_target_gone
     }
 
     /// One step from the client to the target: a read, unless there is payload already, and the
@@ -255,7 +306,7 @@ impl<'a> Pump<'a> {
         }
         if self.client.payload.is_some() {
             self.poll_write_payload(cx)
-        } else if self.output == Side::Open {
+        } else if self.joined.output == Side::Open {
             self.poll_shut_target(cx)
         } else {
             Poll::Pending
@@ -266,50 +317,50 @@ impl<'a> Pump<'a> {
     /// of that.
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.client.poll_send(cx));
-        if self.client.is_closing() || self.input != Side::Open {
+        if self.client.is_closing() || self.joined.input != Side::Open {
             return Poll::Pending;
         }
         let mut lease = Lease::take();
-        match ready!(lease.poll_read(cx, &mut self.target, self.client.headroom())) {
-            Ok(0) => self.input = Side::Ended,
+        match ready!(lease.poll_read(cx, &mut self.joined.target, self.client.headroom())) {
+            Ok(0) => self.joined.input = Side::Ended,
             Ok(length) => {
-                if let Some(trial) = &mut self.trial {
+                if let Some(trial) = &mut self.joined.trial {
                     trial.count();
                 }
                 self.client.put_frame(lease, length);
                 return self.client.poll_send(cx);
             }
-            Err(error) => self.input = Side::Failed(error.kind()),
+            Err(error) => self.joined.input = Side::Failed(error.kind()),
         }
         Poll::Ready(())
     }
 
     /// Decides what the ends of streams mean, if any has ended. True: the connection is lost.
     fn settle(&mut self) -> bool {
-        match (&self.client.input, self.phase) {
+        match (&self.client.input, self.joined.phase) {
             // It is gone; what it sent before is read and flushed, but not for ever.
             (Input::Open, Phase::Open) if self.client.is_deaf() => {
-                self.phase = Phase::ClientEnded;
+                self.joined.phase = Phase::ClientEnded;
                 self.limit(FLUSH);
             }
             (Input::Open, _) => {}
             (Input::Ended, Phase::ClientEnded) if !self.client.is_deaf() => {}
             (Input::Ended, Phase::Open) => {
                 self.client.answer_input();
-                self.phase = Phase::ClientEnded;
-                self.limit(if self.output == Side::Open { FLUSH } else { DRAIN });
+                self.joined.phase = Phase::ClientEnded;
+                self.limit(if self.joined.output == Side::Open { FLUSH } else { DRAIN });
             }
             _ => {
                 self.client.answer_input();
                 self.shut_both();
             }
         }
-        match (self.input, self.phase) {
+        match (self.joined.input, self.joined.phase) {
             (Side::Open, _) | (Side::Ended, Phase::TargetEnded) | (_, Phase::Closing { .. }) => {}
             (Side::Ended, phase) => {
                 self.close_for_target();
                 if phase == Phase::Open && self.client.has_close() {
-                    self.phase = Phase::TargetEnded;
+                    self.joined.phase = Phase::TargetEnded;
                     self.limit(FLUSH);
                 } else {
                     self.shut_both();
@@ -317,7 +368,7 @@ impl<'a> Pump<'a> {
             }
             (Side::Failed(_), _) if self.is_lost() => return true,
             (Side::Failed(_), _) => {
-                self.output = self.input;
+                self.joined.output = self.joined.input;
                 self.close_for_target();
                 self.shut_both();
             }
@@ -327,8 +378,8 @@ impl<'a> Pump<'a> {
 
     /// W4: reset before its first byte, while the client has sent none.
     fn is_lost(&self) -> bool {
-        self.trial.is_some()
-            && self.input == Side::Failed(io::ErrorKind::ConnectionReset)
+        self.joined.trial.is_some()
+            && self.joined.input == Side::Failed(io::ErrorKind::ConnectionReset)
             && matches!(self.client.input, Input::Open)
             && self.moved() == 0
     }
@@ -341,7 +392,7 @@ impl<'a> Pump<'a> {
         }
         // A write takes the socket's pending error away, and the next read then reports an orderly
         // end. EPIPE is none: that is said of a target that had ended in order before.
-        let failed = match (self.input, self.output) {
+        let failed = match (self.joined.input, self.joined.output) {
             (Side::Failed(kind), _) => Some(kind),
             (_, Side::Failed(kind)) if kind != io::ErrorKind::BrokenPipe => Some(kind),
             _ => None,
@@ -355,7 +406,7 @@ impl<'a> Pump<'a> {
     }
 
     fn shut_both(&mut self) {
-        self.phase = Phase::Closing { all_told: false };
+        self.joined.phase = Phase::Closing { all_told: false };
         self.limit(FLUSH);
     }
 
@@ -365,7 +416,7 @@ impl<'a> Pump<'a> {
         let client_told = self.client.poll_finish(cx);
         let target_told = self.poll_finish_target(cx);
         if client_told.is_ready() && target_told.is_ready() && !all_told {
-            self.phase = Phase::Closing { all_told: true };
+            self.joined.phase = Phase::Closing { all_told: true };
             self.limit(DRAIN);
         }
         let client = client_told.is_ready().then(|| self.client.poll_discard(cx));
@@ -388,10 +439,10 @@ impl<'a> Pump<'a> {
     /// Puts the limit that has run out off if bytes are under way, and fewer than last time: closing
     /// a socket whose peer still sends resets it, and the peer loses what it has not taken.
     fn put_off(&mut self) -> bool {
-        let Some(before) = self.under_way else { return false };
+        let Some(before) = self.joined.under_way else { return false };
         let (to_client, to_target) = self.all_under_way();
         let now = to_client + to_target;
-        self.under_way = Some(now);
+        self.joined.under_way = Some(now);
         let is_moving = now < before || (before == 0 && now > 0);
         if is_moving {
             self.limit(FLUSH);
@@ -402,23 +453,23 @@ impl<'a> Pump<'a> {
     /// How many bytes are under way to the client and to the target, here or in the kernel.
     fn all_under_way(&self) -> (u64, u64) {
         let payload = self.client.payload.as_ref().map_or(0, |payload| payload.left() as u64);
-        (self.client.under_way(), payload + self.target.unsent())
+        (self.client.under_way(), payload + self.joined.target.unsent())
     }
 
     fn poll_finish_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.client.payload.is_some() {
             ready!(self.poll_write_payload(cx));
         }
-        if self.output == Side::Open { self.poll_shut_target(cx) } else { Poll::Ready(()) }
+        if self.joined.output == Side::Open { self.poll_shut_target(cx) } else { Poll::Ready(()) }
     }
 
     fn poll_discard_target(&mut self, cx: &mut Context<'_>) -> Poll<Discarded> {
-        if self.input != Side::Open {
+        if self.joined.input != Side::Open {
             return Poll::Ready(Discarded::End);
         }
-        let discarded = ready!(poll_discard(&mut self.target, cx));
+        let discarded = ready!(poll_discard(&mut self.joined.target, cx));
         if discarded == Discarded::End {
-            self.input = Side::Ended;
+            self.joined.input = Side::Ended;
         }
         Poll::Ready(discarded)
     }
@@ -426,13 +477,13 @@ impl<'a> Pump<'a> {
     /// Writes the payload to the target, or drops it if the target takes nothing any more.
     fn poll_write_payload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(payload) = &mut self.client.payload
-            && self.output == Side::Open
+            && self.joined.output == Side::Open
             && let Err(error) = ready!(match &self.client.tap {
-                None => payload.poll_write(cx, &mut self.target),
-                Some(tap) => tap.poll_write(To::Target, payload, cx, &mut self.target),
+                None => payload.poll_write(cx, &mut self.joined.target),
+                Some(tap) => tap.poll_write(To::Target, payload, cx, &mut self.joined.target),
             })
         {
-            self.output = Side::Failed(error.kind());
+            self.joined.output = Side::Failed(error.kind());
         }
         self.client.payload = None;
         Poll::Ready(())
@@ -440,18 +491,20 @@ impl<'a> Pump<'a> {
 
     fn poll_shut_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // It fails if the target is gone, which the reading side finds out.
-        let _ = ready!(Pin::new(&mut self.target).poll_shutdown(cx));
-        self.output = Side::Ended;
-        if self.phase == Phase::ClientEnded {
+        let _ = ready!(Pin::new(&mut self.joined.target).poll_shutdown(cx));
+        self.joined.output = Side::Ended;
+        if self.joined.phase == Phase::ClientEnded {
             self.limit(DRAIN);
         }
         Poll::Ready(())
     }
 
     fn limit(&mut self, time: Duration) {
+        let limit = Instant::now() + time;
+        self.joined.limit = Some(limit);
         match &mut self.timer {
-            Some(timer) => timer.as_mut().reset(Instant::now() + time),
-            None => self.timer = Some(Box::pin(sleep(time))),
+            Some(timer) => timer.as_mut().reset(limit),
+            None => self.timer = Some(Box::pin(sleep_until(limit))),
         }
     }
 

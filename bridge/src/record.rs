@@ -6,6 +6,7 @@
 
 mod payload;
 mod recording;
+mod saved;
 mod script;
 mod writers;
 
@@ -25,6 +26,7 @@ use tracing::warn;
 use crate::ws::Encoding;
 use payload::Payload;
 use recording::Recording;
+pub(crate) use saved::{SavedRecording, StoodRecording};
 use script::Entry;
 pub(crate) use script::SentBy;
 use writers::Writers;
@@ -73,6 +75,16 @@ impl Recordings {
             writers.add_thread()?;
         }
         Ok(Arc::new(Self { path, taken, waiting, writers }))
+    }
+
+    /// How many have had a number.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// So many have had one, in another image of this program.
+    pub(crate) fn go_on_from(&self, taken: u64) {
+        self.taken.store(taken, Ordering::Relaxed);
     }
 
     /// Begins a recording. What cannot be done about it is said in the log.

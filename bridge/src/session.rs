@@ -3,6 +3,8 @@
 //! The way to a service is one attempt; the way to the program is its gate's, and may be gone again. Must
 //! not know how a handshake is read, nor how bytes are moved.
 
+mod saved;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,18 +13,21 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::account::Account;
+use crate::book::Entry;
 use crate::client::Client;
 use crate::client_address::{Approach, Way};
+use crate::connection::Ongoing;
 use crate::destination::Destination;
 use crate::error_text::error_text;
 use crate::leg::Leg;
 use crate::net::{Lookups, Socket};
 use crate::program::{Gate, Hold, Trial};
-use crate::pump::{End, Pump, SHUTTING_DOWN};
-use crate::shutdown::{Shutdown, ShutdownWatch};
+use crate::pump::{End, Joined, Pump, SHUTTING_DOWN};
+use crate::shutdown::{Shutdown, ShutdownWatch, Told};
 use crate::tls::Connector;
 use crate::turns::Turns;
 use crate::unreachable::Unreachable;
+pub(crate) use saved::Resumption;
 
 /// How targets are reached.
 pub(crate) struct Outbound {
@@ -41,74 +46,161 @@ enum Wait<T> {
     ClientEnded,
     /// [`Shutdown::Now`] came first.
     Shutdown,
+    /// It is to stand still, without a connection.
+    Still,
 }
 
-/// Connects the client to its destination and moves bytes until that is over. Has the log say that it starts.
+/// How far a session is.
+pub(crate) struct Course {
+    pub(crate) stage: Stage,
+    /// What a client of the program has left of its time, once it has been held.
+    hold: Option<Hold>,
+    /// Whether the log has its beginning.
+    is_recorded: bool,
+}
+
+/// What a session is about.
+pub(crate) enum Stage {
+    /// It gets a connection.
+    Connecting,
+    /// It has one.
+    Joined(Joined),
+    /// It is over but for its last words.
+    Leaving,
+}
+
+/// How moving bytes was left.
+enum Left {
+    Ended(End),
+    /// To stand still.
+    Still,
+}
+
+/// What a session came to.
+enum Next {
+    Stage(Stage),
+    /// The same again, when it may go on.
+    Still(Stage),
+    Over,
+}
+
+impl Course {
+    /// At its beginning. The log learns of a target that has a name when that was reached.
+    pub(crate) fn begin(entry: &Entry, account: &mut Account) -> Self {
+        let destination = &*entry.destination;
+        let is_recorded = !destination.has_name();
+        if is_recorded {
+            account.reach(|| destination.reached(None));
+            account.started(entry);
+        }
+        Self { stage: Stage::Connecting, hold: None, is_recorded }
+    }
+}
+
+/// Takes the client on from there: connects it to its destination and moves bytes until that is over.
 pub(crate) async fn bridge(
-    client: &mut Client,
-    account: &mut Account,
+    ongoing: &mut Ongoing,
     outbound: &Outbound,
     turns: &Turns,
     shutdown: &mut ShutdownWatch,
 ) {
-    let entry = Arc::clone(&client.session.entry);
-    let destination = &*entry.destination;
-    let mut is_recorded = !destination.has_name();
-    if is_recorded {
-        account.reach(|| destination.reached(None));
-        account.started(&entry);
-    }
-    let mut hold = None;
     loop {
-        let connected = connect(client, destination, outbound, shutdown, &mut hold);
-        let connected = Box::pin(connected).await;
-        if let Some((leg, _)) = &connected {
-            account.reach(|| destination.reached(Some(leg)));
-        }
-        if !std::mem::replace(&mut is_recorded, true) {
-            account.started(&entry);
-        }
-        let Some((leg, trial)) = connected else { break };
-        let mut pump = Pump::new(client, leg, trial, shutdown.clone());
-        match run(&mut pump, turns, shutdown).await {
-            End::Finished => return pump.end(),
-            End::Lost => {
-                if let (Destination::Program(gate), Some(hold)) = (destination, &mut hold) {
-                    gate.lost(hold);
+        let Ongoing { client, course, .. } = &mut *ongoing;
+        let next = match std::mem::replace(&mut course.stage, Stage::Leaving) {
+            Stage::Connecting => Box::pin(join(ongoing, outbound, shutdown)).await,
+            Stage::Joined(joined) => {
+                let mut pump = Pump::new(client, joined, shutdown.clone());
+                match run(&mut pump, turns, shutdown).await {
+                    Left::Ended(End::Finished) => return pump.end(),
+                    Left::Ended(End::Lost) => Next::Stage(lost(client, course)),
+                    Left::Still => Next::Still(Stage::Joined(pump.halt())),
                 }
             }
-        }
-        if client.is_over() {
-            break;
+            Stage::Leaving => Box::pin(leave(client, shutdown)).await,
+        };
+        match next {
+            Next::Stage(stage) => ongoing.course.stage = stage,
+            Next::Still(stage) => {
+                ongoing.course.stage = stage;
+                Box::pin(saved::stand_still(ongoing, shutdown)).await;
+            }
+            Next::Over => return,
         }
     }
-    Box::pin(client.farewell()).await;
 }
 
-/// Connects once. `hold` is what a client of the program has left of its time.
+/// Gets a connection, and has the log say that the session starts, if it has not said so.
+async fn join(
+    Ongoing { client, account, course }: &mut Ongoing,
+    outbound: &Outbound,
+    shutdown: &mut ShutdownWatch,
+) -> Next {
+    let entry = Arc::clone(&client.session.entry);
+    let destination = &*entry.destination;
+    let connected = connect(client, destination, outbound, shutdown, &mut course.hold).await;
+    let connected = match connected {
+        Ok(connected) => connected,
+        Err(Waiting) => return Next::Still(Stage::Connecting),
+    };
+    if let Some((leg, _)) = &connected {
+        account.reach(|| destination.reached(Some(leg)));
+    }
+    if !std::mem::replace(&mut course.is_recorded, true) {
+        account.started(&entry);
+    }
+    Next::Stage(match connected {
+        Some((leg, trial)) => Stage::Joined(Joined::new(leg, trial)),
+        None => Stage::Leaving,
+    })
+}
+
+/// The program has dropped the connection: another may still serve this client.
+fn lost(client: &Client, course: &mut Course) -> Stage {
+    if let (Destination::Program(gate), Some(hold)) =
+        (&*client.session.entry.destination, &mut course.hold)
+    {
+        gate.lost(hold);
+    }
+    if client.is_over() { Stage::Leaving } else { Stage::Connecting }
+}
+
+async fn leave(client: &mut Client, shutdown: &mut ShutdownWatch) -> Next {
+    tokio::select! {
+        () = client.farewell() => Next::Over,
+        () = shutdown.still() => Next::Still(Stage::Leaving),
+    }
+}
+
+/// Still without a connection: it is to stand still.
+struct Waiting;
+
+/// Connects once. `hold` is what a client of the program has left of its time. `None`: it is not connected, and has been
+/// told why.
 async fn connect(
     client: &mut Client,
     destination: &Destination,
     outbound: &Outbound,
     shutdown: &mut ShutdownWatch,
     hold: &mut Option<Hold>,
-) -> Option<(Leg, Option<Trial>)> {
+) -> Result<Option<(Leg, Option<Trial>)>, Waiting> {
     let session = &client.session.entry;
     let way = outbound.approach.way(&session.peer, session.id);
     let us = way.introduces().then(|| client.local_address()).flatten();
     match destination {
         Destination::Service(endpoint) => {
+            let _under_way = shutdown.pause.set_out();
             let connected = async {
                 let socket = endpoint.connect(&outbound.lookups, Some(&way)).await?;
                 outbound.greet(socket, destination, &way, us).await
             };
-            wait(client, shutdown, connected).await.map(|leg| (leg, None))
+            let connected = wait(client, shutdown, connected).await?;
+            Ok(connected.map(|leg| (leg, None)))
         }
         Destination::Program(gate) => {
             let hold = hold.get_or_insert_with(|| gate.hold());
             let connected = outbound.pass(gate, destination, (&way, us), shutdown.clone(), hold);
-            let connected = wait(client, shutdown, connected).await;
-            connected.map(|(leg, trial)| (leg, Some(trial)))
+            let connected = wait(client, shutdown, connected).await?;
+            Ok(connected.map(|(leg, trial)| (leg, Some(trial))))
         }
     }
 }
@@ -161,10 +253,13 @@ async fn wait<T>(
     client: &mut Client,
     shutdown: &mut ShutdownWatch,
     connected: impl Future<Output = Result<T, Unreachable>>,
-) -> Option<T> {
+) -> Result<Option<T>, Waiting> {
     let wait = tokio::select! {
         biased;
-        () = shutdown.at_least(Shutdown::Now) => Wait::Shutdown,
+        told = shutdown.told(false) => match told {
+            Told::Shutdown => Wait::Shutdown,
+            Told::Still => Wait::Still,
+        },
         () = poll_fn(|cx| client.poll_hold(cx)) => Wait::ClientEnded,
         connected = connected => match connected {
             Ok(connected) => Wait::Connected(connected),
@@ -172,7 +267,8 @@ async fn wait<T>(
         },
     };
     match wait {
-        Wait::Connected(connected) => return Some(connected),
+        Wait::Connected(connected) => return Ok(Some(connected)),
+        Wait::Still => return Err(Waiting),
         Wait::Unreachable(why) if !shutdown.has_reached(Shutdown::Now) => {
             client.session.count_unreachable(&why);
             client.close(why.code(), &why.tell());
@@ -181,21 +277,24 @@ async fn wait<T>(
         Wait::Unreachable(_) | Wait::Shutdown => client.close(CloseCode::Away, SHUTTING_DOWN),
         Wait::ClientEnded => {}
     }
-    None
+    Ok(None)
 }
 
-async fn run(pump: &mut Pump<'_>, turns: &Turns, shutdown: &mut ShutdownWatch) -> End {
-    let mut is_told = false;
+async fn run(pump: &mut Pump<'_>, turns: &Turns, shutdown: &mut ShutdownWatch) -> Left {
+    let mut knows_end = false;
     loop {
         tokio::select! {
             // Being told to stop comes first: a target that is stopped along with us must not make a 1011 of it.
             biased;
-            () = shutdown.at_least(Shutdown::Now), if !is_told => {
-                is_told = true;
-                pump.shut_down();
-            }
+            told = shutdown.told(knows_end) => match told {
+                Told::Still => return Left::Still,
+                Told::Shutdown => {
+                    knows_end = true;
+                    pump.shut_down();
+                }
+            },
             // Dropped, it loses its place in the queue and nothing else.
-            end = turns.carry(pump) => return end,
+            end = turns.carry(pump) => return Left::Ended(end),
         }
     }
 }

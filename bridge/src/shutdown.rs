@@ -3,7 +3,11 @@
 //! Each connection watches what the supervisor says, and does not hear it from the accept loop: a target
 //! that is stopped in the same breath could be noticed first, and make another close code of it.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
+
+use crate::hand_over::Pause;
 
 /// How a bridge is told to end. Each value includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,27 +31,71 @@ pub enum Shutdown {
 
 /// One connection's view of how its bridge is told to end.
 #[derive(Debug, Clone)]
-pub(crate) struct ShutdownWatch(pub(crate) watch::Receiver<Shutdown>);
+pub(crate) struct ShutdownWatch {
+    told: watch::Receiver<Shutdown>,
+    /// Whether it stands still, which the same channel wakes for.
+    pub(crate) pause: Arc<Pause>,
+}
+
+/// What a session is told while it moves bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// To end, [now](Shutdown::Now).
+    Shutdown,
+    /// To stand still.
+    Still,
+}
 
 impl ShutdownWatch {
+    pub(crate) fn new(told: watch::Receiver<Shutdown>, pause: Arc<Pause>) -> Self {
+        Self { told, pause }
+    }
+
+    /// Waits until a session is to stand still, or to end if it was not told that before. Cancel-safe.
+    pub(crate) async fn told(&mut self, knows_end: bool) -> Told {
+        let Self { told, pause } = self;
+        let is_over = |told: &Shutdown| !knows_end && *told >= Shutdown::Now;
+        let heard = told.wait_for(|told| is_over(told) || pause.is_still()).await;
+        match heard.map(|told| *told) {
+            Ok(told) if !is_over(&told) => Told::Still,
+            Err(_) if knows_end => std::future::pending().await,
+            Ok(_) | Err(_) => Told::Shutdown,
+        }
+    }
+
+    /// Waits until it is to stand still. Cancel-safe.
+    pub(crate) async fn still(&mut self) {
+        let Self { told, pause } = self;
+        let is_told = told.wait_for(|_| pause.is_still()).await.is_ok();
+        if !is_told {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until all [have gone on](Pause::has_gone_on) since they stood still, if they did.
+    pub(crate) async fn goes_on(&mut self, stood: Option<u64>) {
+        let (Self { told, pause }, Some(goings)) = (self, stood) else { return };
+        let _ = told.wait_for(|_| pause.has_gone_on(goings)).await;
+    }
+
     /// Whether the bridge is told to end in this way, or in one that includes it.
     pub(crate) fn has_reached(&self, shutdown: Shutdown) -> bool {
-        *self.0.borrow() >= shutdown
+        *self.told.borrow() >= shutdown
     }
 
     /// Whether whoever has connected may still ask, and be answered.
     pub(crate) fn is_draining(&self) -> bool {
-        *self.0.borrow() == Shutdown::Drain
+        *self.told.borrow() == Shutdown::Drain
     }
 
     /// Waits until whoever has no session is not to be answered any more. That is at once, but in a drain, which
     /// refuses nobody without a word.
     pub(crate) async fn turned_away(&mut self) {
-        let _ = self.0.wait_for(|told| !matches!(told, Shutdown::Run | Shutdown::Drain)).await;
+        let _ = self.told.wait_for(|told| !matches!(told, Shutdown::Run | Shutdown::Drain)).await;
     }
 
     /// Waits until it is. When nobody is left to tell it, it is told everything.
     pub(crate) async fn at_least(&mut self, shutdown: Shutdown) {
-        let _ = self.0.wait_for(|told| *told >= shutdown).await;
+        let _ = self.told.wait_for(|told| *told >= shutdown).await;
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Knows what was seen at each look, and decides; whoever looks, and says when, is the pump.
 
+use serde::{Deserialize, Serialize};
+
 use crate::net::PeerStatus;
 
 /// After so many looks at which nothing had moved, a peer that has ended will not be waited for, and
@@ -10,7 +12,7 @@ use crate::net::PeerStatus;
 const STILL: u32 = 3;
 
 /// Which peer takes nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stuck {
     Client,
     Target,
@@ -42,7 +44,7 @@ pub(crate) enum Verdict {
 }
 
 /// The looks at one session.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Standstill {
     seen: Option<(Stuck, u64, u64)>,
     /// How many looks ago that was.

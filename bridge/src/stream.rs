@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use crate::leg::Leg;
-use crate::net::{PeerStatus, Socket};
+use crate::net::{Heard, PeerStatus, Socket};
 
 /// A client's connection.
 pub(crate) struct Stream {
@@ -41,6 +41,21 @@ impl Stream {
         }
     }
 
+    /// As it goes on, with bytes that were read already.
+    pub(crate) fn resume(io: Leg, unread: &[u8]) -> Self {
+        Self { unread: Bytes::copy_from_slice(unread), io }
+    }
+
+    /// What was read already and goes first.
+    pub(crate) fn unread_bytes(&self) -> &[u8] {
+        &self.unread
+    }
+
+    /// The connection below.
+    pub(crate) fn leg(&mut self) -> &mut Leg {
+        &mut self.io
+    }
+
     /// How many written bytes the client's kernel has not taken yet.
     pub(crate) fn unsent(&self) -> u64 {
         self.io.unsent()
@@ -54,6 +69,11 @@ impl Stream {
     /// What the kernel says of the client.
     pub(crate) fn peer_status(&self, cx: &mut Context<'_>) -> PeerStatus {
         self.io.peer_status(cx)
+    }
+
+    /// What was heard of the client, if that is asked over TCP.
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        self.io.heard()
     }
 }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
 use crate::buffer::Buffer;
-use crate::record::{Recorder, SentBy};
+use crate::record::{Recorder, SentBy, StoodRecording};
 
 /// Says what the letters that a [`Traffic`] gets mean.
 pub const TRAFFIC_LEGEND: &str = "
@@ -63,6 +63,11 @@ impl Tap {
     pub(crate) fn new(traffic: Option<Traffic>, recorder: Option<Recorder>) -> Option<Box<Self>> {
         let is_watched = traffic.is_some() || recorder.is_some();
         is_watched.then(|| Box::new(Self { traffic, recorder }))
+    }
+
+    /// The recording of a session that stands still, if there is one.
+    pub(crate) fn stand(&self) -> Option<StoodRecording> {
+        self.recorder.as_ref().map(Recorder::stand)
     }
 
     /// Payload came from the client; with it its frame ended, or not yet.

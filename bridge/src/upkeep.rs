@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::book::{Book, Call, Entry, LastSeen};
 use crate::config::Upkeep;
+use crate::hand_over::Moment;
 
 /// How often limits are looked at, if the shortest of them is not short itself.
 const LIMITS: Duration = Duration::from_secs(1);
@@ -47,6 +48,18 @@ impl Rounds {
         if let Some(interval) = self.limits_interval() {
             self.next_limits.get_or_insert(now + interval);
         }
+    }
+
+    /// When the next heartbeats are due, and the next look at limits.
+    pub(crate) fn saved(&self) -> (Option<Moment>, Option<Moment>) {
+        (self.next_beat.map(Into::into), self.next_limits.map(Into::into))
+    }
+
+    /// They are due when they were in another image of this program.
+    pub(crate) fn resume(&mut self, beat: Option<Moment>, limits: Option<Moment>) {
+        let at = |moment: Moment| Instant::from_std(moment.instant());
+        self.next_beat = beat.map(at).filter(|_| self.upkeep.heartbeat.is_some());
+        self.next_limits = limits.map(at).filter(|_| self.limits_interval().is_some());
     }
 
     /// When the next round is due.

@@ -14,6 +14,7 @@ preload\t'`rebind.so`, loaded into it'
 seccomp\t'The kernel, which asks us'"
 complete -c websockify -l program-access -d 'Whom it serves: anyone or bridge, us alone [default: anyone]' -r -f -a "anyone\t''
 bridge\t'The bridge\'s alone'"
+complete -c websockify -l program-user -d 'User[:group] that it runs as, where we are root [default: ours]' -r
 complete -c websockify -l rebind-lib -d 'Library to preload [default: the installed or built-in one]' -r -F
 complete -c websockify -l web -d 'Directory to serve files from, on the same port [default: none]' -r -f -a "(__fish_complete_directories)"
 complete -c websockify -l timeout -d 'Exit after so long, once no session is left' -r
@@ -53,6 +54,7 @@ socket\t'The client\'s own, in the wrapped program'
 proxy-v1\t'A header ahead of the bytes'
 proxy-v2\t''"
 complete -c websockify -l target-allow -d 'Where they may lead: CIDR or NAME[:PORTS], unix:DIR [default: all]' -r
+complete -c websockify -l user -d 'Give up root for this user after the start [default: never]' -r
 complete -c websockify -l pid-file -d 'File for our process id, locked while we run [default: none]' -r -F
 complete -c websockify -l log-file -d 'File to append the log to, beside stderr [default: none]' -r -F
 complete -c websockify -l syslog -d 'Log to syslog: /dev/log, or HOST:PORT by UDP [default: none]' -r

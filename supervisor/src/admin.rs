@@ -16,6 +16,8 @@ mod connections;
 mod deeds;
 mod endpoint;
 mod exposition;
+#[cfg(test)]
+mod fuzzing;
 mod gate;
 mod routes;
 mod sessions;
@@ -28,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
-use bridge::{ClientId, Observer};
+use bridge::{ClientId, Descriptors, Observer};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -40,12 +42,14 @@ use tracing::{debug, info, warn};
 
 use crate::authentication::Authentication;
 use crate::config::{AdminSpec, Config};
+use crate::host::user::User;
 use connections::{Connections, Mark};
 pub(crate) use deeds::{Deed, Deeds};
+pub(crate) use endpoint::SavedAdmin;
 use endpoint::{Accepted, Endpoint};
 use gate::Gate;
 use routes::{Answer, Reply};
-pub(crate) use standing::{ProgramEnd, Standing};
+pub(crate) use standing::{ProgramEnd, SavedStanding, Standing};
 
 /// How many connections are open at once.
 const CONNECTIONS_MAX: usize = 16;
@@ -91,16 +95,32 @@ pub(crate) struct Office {
 
 impl Admin {
     /// Opens the address, and reads the password, while the person who asked for them can be told.
-    pub(crate) fn open(spec: &AdminSpec) -> Result<Self> {
+    pub(crate) fn open(spec: &AdminSpec, user: Option<&User>) -> Result<Self> {
         let auth = spec.auth.as_ref().map(Authentication::open_for_admin).transpose()?;
-        let endpoint = Endpoint::open(&spec.place)?;
+        let endpoint = Endpoint::open(&spec.place, user)?;
         Ok(Self { endpoint, auth })
     }
 
+    /// The same where another image of this program has opened it.
+    pub(crate) fn resume(
+        spec: &AdminSpec,
+        saved: &SavedAdmin,
+        descriptors: &mut Descriptors,
+    ) -> Result<Self> {
+        let auth = spec.auth.as_ref().map(Authentication::open_for_admin).transpose()?;
+        let endpoint = Endpoint::resume(&spec.place, saved, descriptors)?;
+        Ok(Self { endpoint, auth })
+    }
+
+    /// What of it goes along where another program takes our place (O2).
+    pub(crate) fn save(&self) -> SavedAdmin {
+        self.endpoint.save()
+    }
+
     /// Begins. Needs a runtime.
-    pub(crate) fn begin(self, config: &Config) -> Result<(Server, Desk)> {
+    pub(crate) fn begin(self, config: &Config, standing: Standing) -> Result<(Server, Desk)> {
         let Self { endpoint, auth } = self;
-        let (observer, standing) = (Observer::default(), Standing::default());
+        let observer = Observer::default();
         let (sender, deeds) = deeds::channel();
         let password = auth.as_ref().and_then(Authentication::of_client);
         let office = Office {
@@ -110,13 +130,20 @@ impl Admin {
             token_source: config.destination.token_source(),
             deeds: sender,
         };
-        info!("administration at {endpoint}");
+        if !endpoint.was_open() {
+            info!("administration at {endpoint}");
+        }
         let server = Server { endpoint: endpoint.listen()?, office: Arc::new(office) };
         Ok((server, Desk { deeds, observer: Some(observer), standing, auth }))
     }
 }
 
 impl Desk {
+    /// Where there is no administration.
+    pub(crate) fn without(standing: Standing) -> Self {
+        Self { standing, ..Self::default() }
+    }
+
     /// SIGHUP: reads the password anew.
     pub(crate) fn reload(&self) {
         if let Some(auth) = &self.auth {

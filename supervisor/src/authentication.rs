@@ -72,6 +72,11 @@ impl Authentication {
         }
     }
 
+    /// Whether a helper is asked.
+    pub(crate) fn is_helper(&self) -> bool {
+        matches!(self.by, By::Helper(..))
+    }
+
     /// Reads the file anew, for the clients to come. One that cannot be used changes nothing; a helper goes on, and
     /// knows itself what is new.
     pub(crate) fn reload(&self) {

@@ -5,6 +5,7 @@
 mod reading;
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,9 +108,22 @@ impl Certificates {
         }
     }
 
+    /// The image of us before has said it.
+    pub(crate) fn was_reported(&mut self) {
+        self.off = None;
+    }
+
     /// Says what is to be said of them, once there is a log.
     pub(crate) fn report(&self) {
         self.warnings.iter().for_each(|warning| warn!("{warning}"));
+    }
+
+    /// The files that are read again, or are awaited.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        match self.off {
+            Some(Off::NoneNamed) => Vec::new(),
+            _ => self.files.paths().cloned().collect(),
+        }
     }
 
     /// Has the files read again.

@@ -143,6 +143,10 @@ pub(crate) struct Args {
     )]
     pub(crate) program_access: Option<ProgramAccess>,
 
+    /// User[:group] that it runs as, where we are root [default: ours]
+    #[arg(long, value_name = "USER", help_heading = "Wrapping a program")]
+    pub(crate) program_user: Option<String>,
+
     /// Library to preload [default: the installed or built-in one]
     #[arg(long, value_name = "FILE", help_heading = "Wrapping a program")]
     pub(crate) rebind_lib: Option<PathBuf>,
@@ -368,6 +372,10 @@ pub(crate) struct Args {
     /// Run in the background, once the bridge is up [default: off]
     #[arg(short = 'D', long, help_heading = "Service")]
     pub(crate) daemon: bool,
+
+    /// Give up root for this user after the start [default: never]
+    #[arg(long, value_name = "USER[:GROUP]", help_heading = "Service")]
+    pub(crate) user: Option<String>,
 
     /// File for our process id, locked while we run [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Service")]

@@ -16,6 +16,7 @@ mod route;
 mod subprotocols;
 mod target_tls;
 mod tokens;
+mod users;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ pub(crate) use clients::Clients;
 pub(crate) use helper::{Class, HelperSpec};
 pub(crate) use listen::Listen;
 pub(crate) use tokens::{TokenKind, TokenSource, TokensSpec, kind as token_kind};
+pub(crate) use users::{UserSpec, UsersSpec};
 
 /// Everything that was asked for. Made once, and never changed.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub(crate) struct Config {
     pub(crate) record: Option<PathBuf>,
     pub(crate) verbose: bool,
     pub(crate) daemon: bool,
+    /// As whom we and the program run.
+    pub(crate) users: UsersSpec,
     pub(crate) pid_file: Option<PathBuf>,
     /// Where the administrator finds us, if anywhere.
     pub(crate) admin: Option<AdminSpec>,
@@ -169,6 +173,7 @@ impl Config {
         let (letters, proxying) = (letters(&args), route::proxying(&args, plugin));
         let lists_directories = !args.file_only;
         let (verbose, daemon, pid_file) = (args.verbose, args.daemon, args.pid_file.clone());
+        let users = users::spec(&args)?;
         let admin = AdminSpec::new(&args)?;
         let (web, mut warnings) = (args.web.clone(), warnings(&args));
         warnings.extend(admin.as_ref().and_then(AdminSpec::warning));
@@ -186,6 +191,7 @@ impl Config {
             record,
             verbose,
             daemon,
+            users,
             pid_file,
             admin,
             log,
@@ -290,6 +296,7 @@ fn needs_program(args: &Args) -> Result<(), UsageError> {
         ("--program-port", args.program_port.is_some()),
         ("--wrap-timeout", args.wrap_timeout.is_some()),
         ("--stop-timeout", args.stop_timeout.is_some()),
+        ("--program-user", args.program_user.is_some()),
         ("--rebind-lib", args.rebind_lib.is_some()),
         ("--rebind-engine", args.rebind_engine.is_some()),
         ("--program-access", args.program_access.is_some()),
@@ -508,6 +515,10 @@ mod tests {
             ("80 --start=now --stop-idle=5 -- true", "needs '--start=on-demand'"),
             ("80 --start=on-demand --stop-idle=x -- true", "'x' for '--stop-idle'"),
             ("80 --rebind-lib=x a:1", "'--rebind-lib' needs a program"),
+            ("80 --program-user=x a:1", "'--program-user' needs a program"),
+            ("80 --user= a:1", "'' for '--user': expected a user, or USER:GROUP"),
+            ("80 --user=a: a:1", "'a:' for '--user'"),
+            ("80 --program-user=:b -- true", "':b' for '--program-user'"),
             ("80 --token-source=x a:1", "'--token-source' needs '--token-plugin'"),
             ("80 --token-source-file=x a:1", "'--token-source-file' needs '--token-plugin'"),
             ("80 --token-source=x --target-config=y", "'--token-source' needs '--token-plugin'"),

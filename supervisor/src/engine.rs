@@ -4,6 +4,7 @@
 mod notice;
 mod preload;
 mod relocated;
+mod saved;
 mod seccomp;
 
 use std::ffi::{OsStr, OsString};
@@ -21,8 +22,10 @@ use crate::exit::Failure;
 use crate::host::executable::{self, Executable, MissingInterpreter};
 use crate::processes::Process;
 pub(crate) use notice::{BindRequest, Notices};
-pub(crate) use preload::Clients;
 use preload::Preload;
+pub(crate) use preload::{Clients, ClientsState};
+pub(crate) use relocated::RelocatedPort;
+pub(crate) use saved::EngineState;
 use seccomp::Seccomp;
 
 /// A way to move the port.
@@ -34,22 +37,35 @@ pub(crate) enum Engine {
     Seccomp(Seccomp),
 }
 
+/// What is asked of it.
+pub(crate) struct Asked<'a> {
+    pub(crate) engine: RebindEngine,
+    /// The library that was given, if one was.
+    pub(crate) library: Option<&'a Path>,
+    pub(crate) program: &'a OsStr,
+    /// The port that is to be moved.
+    pub(crate) port: u16,
+    /// Who tells the program of its clients.
+    pub(crate) clients: Option<Arc<Clients>>,
+}
+
 impl Engine {
-    /// The one that was `asked` for, or that reaches the `program` (W14), to move this `port` of it. The library is
-    /// the one `given`, or our own; `clients` is who it tells the program of. Needs a runtime.
-    pub(crate) fn new(
-        asked: RebindEngine,
-        given: Option<&Path>,
-        program: &OsStr,
-        port: u16,
-        clients: Option<Arc<Clients>>,
-    ) -> Result<Self> {
+    /// The one that was asked for, or that reaches the program (W14). Where the port is held `apart` already, for another
+    /// user than we are, it is the one that can be used then. Needs a runtime.
+    pub(crate) fn new(asked: Asked<'_>, apart: Option<RelocatedPort>) -> Result<Self> {
+        let Asked { engine, library, program, port, clients } = asked;
         if let Some(clients) = &clients {
-            must_be_preloaded(program, clients)?;
+            must_be_preloaded(program, &format!("cannot use {}", clients.option()), BY_ADDRESS)?;
         }
-        let is_told = clients.is_some();
-        let preload = || Preload::new(given, port, clients).map(Box::new).map(Self::Preload);
-        match asked {
+        if apart.is_some() {
+            must_be_preloaded(program, "cannot use --user and --program-user together", BY_ONE)?;
+        }
+        let (is_told, is_apart) = (clients.is_some(), apart.is_some());
+        let preload = || {
+            let relocated = apart.map_or_else(RelocatedPort::hold, Ok)?;
+            Preload::new(library, port, relocated, clients).map(Box::new).map(Self::Preload)
+        };
+        match engine {
             RebindEngine::Preload => preload(),
             RebindEngine::Seccomp => {
                 let seccomp = Seccomp::new(port).context("cannot use --rebind-engine=seccomp")?;
@@ -57,7 +73,7 @@ impl Engine {
                 info!("program {program}: its port is moved by --rebind-engine=seccomp{costs}");
                 Ok(Self::Seccomp(seccomp))
             }
-            RebindEngine::Auto if is_told => preload(),
+            RebindEngine::Auto if is_told || is_apart => preload(),
             RebindEngine::Auto => match Self::seccomp_for(program, port) {
                 Some(seccomp) => Ok(Self::Seccomp(seccomp)),
                 None => preload(),
@@ -196,16 +212,23 @@ impl Engine {
     }
 }
 
-/// What `rebind.so` does beside the port, nobody else does.
-fn must_be_preloaded(program: &OsStr, clients: &Clients) -> Result<()> {
+/// What is left to those who are out of reach.
+const BY_ADDRESS: &str =
+    "it cannot be told who its clients are; --client-address=loopback reaches it";
+const BY_ONE: &str =
+    "only --rebind-engine=seccomp moves its port, which takes one of the two alone";
+
+/// What `rebind.so` does beside the port, or where we are another user than the program, nobody else does.
+fn must_be_preloaded(program: &OsStr, cannot: &str, instead: &str) -> Result<()> {
     let Some(executable) = find(program).ok().flatten() else { return Ok(()) };
     match Preload::obstacle(&executable) {
-        Some(obstacle) if obstacle.is_of_preloading() => anyhow::bail!(
-            "cannot use {}: program {} {}, so it cannot be told who its clients are; --client-address=loopback reaches it",
-            clients.option(),
-            program.display(),
-            obstacle.cause()
-        ),
+        Some(obstacle) if obstacle.is_of_preloading() => {
+            anyhow::bail!(
+                "{cannot}: program {} {}, so {instead}",
+                program.display(),
+                obstacle.cause()
+            )
+        }
         _ => Ok(()),
     }
 }

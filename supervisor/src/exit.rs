@@ -4,9 +4,10 @@
 use std::process::ExitCode;
 
 use nix::sys::wait::WaitStatus;
+use serde::{Deserialize, Serialize};
 
 /// An exit status as a shell shows it, 0–255.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitStatus(u8);
 
 impl ExitStatus {

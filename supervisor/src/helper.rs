@@ -7,7 +7,12 @@
 //! - `python` is the helper that asks a class of the user's own (U8).
 
 mod child;
+#[cfg(test)]
+mod fuzzing;
 mod lines;
+#[cfg(test)]
+#[path = "../../bridge/src/fuzzing/numbers.rs"]
+mod numbers;
 mod python;
 
 use std::collections::HashMap;
@@ -57,7 +62,14 @@ struct Running {
 }
 
 /// All helpers at work: what knows tokens, and what knows who is let in.
-pub(crate) struct Helpers(Option<Running>, Option<Running>);
+pub(crate) struct Helpers(Option<Stage>, Option<Stage>);
+
+/// How far one is.
+enum Stage {
+    /// It is to be started, when everything else goes on.
+    Due(Helper, Surroundings),
+    Running(Running),
+}
 
 /// What it has not answered yet.
 #[derive(Default)]
@@ -93,6 +105,18 @@ impl Helper {
         let child = begin(&self.spec, &surroundings).await?;
         Ok(Running { helper: self, surroundings, child })
     }
+
+    /// The same, until it succeeds.
+    async fn start_again(self, surroundings: Surroundings) -> Running {
+        let child = match begin(&self.spec, &surroundings).await {
+            Ok(child) => child,
+            Err(failure) => {
+                warn!("{}", failure.reason);
+                begin_again(&self.spec, &surroundings, &mut DELAY.clone()).await
+            }
+        };
+        Running { helper: self, surroundings, child }
+    }
 }
 
 impl Helpers {
@@ -103,20 +127,32 @@ impl Helpers {
         surroundings: &Surroundings,
     ) -> Result<Self, Failure> {
         let start = async |helper: Option<Helper>| match helper {
-            Some(helper) => helper.start(surroundings.clone()).await.map(Some),
+            Some(helper) => helper.start(surroundings.clone()).await.map(Stage::Running).map(Some),
             None => Ok(None),
         };
         Ok(Self(start(tokens).await?, start(auth).await?))
     }
 
+    /// Where another image of this program has ended its own (O2): nobody waits for them but who has a question.
+    pub(crate) fn resume(
+        tokens: Option<Helper>,
+        auth: Option<Helper>,
+        surroundings: &Surroundings,
+    ) -> Self {
+        let due = |helper| Stage::Due(helper, surroundings.clone());
+        Self(tokens.map(due), auth.map(due))
+    }
+
     /// Puts all questions to them. Dropped, they are ended. Must be awaited on the main thread, as helpers are to
     /// die with the thread that starts them.
     pub(crate) async fn serve(self) -> Infallible {
-        let serve = async |helper: Option<Running>| -> Infallible {
-            match helper {
-                Some(helper) => helper.serve().await,
+        let serve = async |stage: Option<Stage>| -> Infallible {
+            let running = match stage {
+                Some(Stage::Running(running)) => running,
+                Some(Stage::Due(helper, surroundings)) => helper.start_again(surroundings).await,
                 None => pending().await,
-            }
+            };
+            running.serve().await
         };
         let (never, _) = tokio::join!(serve(self.0), serve(self.1));
         never
@@ -159,14 +195,23 @@ impl Running {
                 delay = DELAY;
             }
             self.child.kill().await;
-            self.child = loop {
-                sleep(delay).await;
-                delay = (delay * 2).min(DELAY_MAX);
-                match begin(&self.helper.spec, &self.surroundings).await {
-                    Ok(child) => break child,
-                    Err(failure) => warn!("{}", failure.reason),
-                }
-            };
+            self.child = begin_again(&self.helper.spec, &self.surroundings, &mut delay).await;
+        }
+    }
+}
+
+/// Starts one that has failed, later each time.
+async fn begin_again(
+    spec: &HelperSpec,
+    surroundings: &Surroundings,
+    delay: &mut Duration,
+) -> Child {
+    loop {
+        sleep(*delay).await;
+        *delay = (*delay * 2).min(DELAY_MAX);
+        match begin(spec, surroundings).await {
+            Ok(child) => return child,
+            Err(failure) => warn!("{}", failure.reason),
         }
     }
 }

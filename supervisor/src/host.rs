@@ -11,6 +11,7 @@ pub(crate) mod open_files;
 pub(crate) mod pid_file;
 pub(crate) mod ports;
 pub(crate) mod private;
+pub(crate) mod privileges;
 pub(crate) mod progress;
 pub(crate) mod public;
 pub(crate) mod search_path;
@@ -18,11 +19,12 @@ pub(crate) mod signals;
 pub(crate) mod systemd;
 pub(crate) mod trusted;
 pub(crate) mod unix_socket;
+pub(crate) mod user;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bridge::{ClientAddress, Directory, Private, Traffic};
+use bridge::{ClientAddress, Directory, HandOver, Private, Traffic};
 
 use crate::admin::Desk;
 use crate::authentication::Authentication;
@@ -31,14 +33,18 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::engine::Clients;
 use crate::exit::Failure;
+use crate::hand_over::Succession;
+use crate::launcher::{Apart, Launcher};
 use crate::log::Log;
 use crate::processes::Aside;
 use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
+use crate::writer::Writer;
 use directories::Directories;
 use open_files::OpenFiles;
 use progress::Progress;
 use signals::Signals;
+use user::Users;
 
 /// How long a client may take over its request head (T6).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,17 +64,32 @@ pub(crate) struct Host<'a> {
     pub(crate) private: Arc<Private>,
     pub(crate) directories: Directories,
     pub(crate) open_files: OpenFiles,
+    /// Who runs what.
+    pub(crate) users: Users,
+    /// What starts the program where it is another user than we.
+    pub(crate) apart: Option<Apart>,
     /// What tells the program who its clients are, if it is told.
     pub(crate) clients: Option<Arc<Clients>>,
     /// Where the traffic letters go.
     pub(crate) traffic: Option<Traffic>,
+    /// What writes them.
+    pub(crate) letters: Option<&'a Writer>,
     /// How our sessions come to their end before we do.
     pub(crate) drain: Drain,
     /// Who asks how we are.
     pub(crate) admin: Desk,
+    /// By which the bridge is asked to stand still (O2).
+    pub(crate) hand_over: HandOver,
+    /// Who takes our place.
+    pub(crate) succession: Succession,
 }
 
 impl Host<'_> {
+    /// What starts the program, and may signal it, where it is another user than we.
+    pub(crate) fn launcher(&self) -> Option<&Launcher> {
+        self.apart.as_ref().map(|apart| &apart.launcher)
+    }
+
     /// SIGHUP: opens anew what may have been replaced.
     pub(crate) fn reload(&mut self) {
         self.certificates.reload();
@@ -119,6 +140,7 @@ impl Host<'_> {
             record: self.directories.record.clone(),
             traffic: self.traffic.clone(),
             observer: self.admin.observer.clone(),
+            hand_over: self.hand_over.clone(),
         }
     }
 }

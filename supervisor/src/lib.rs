@@ -13,9 +13,16 @@ mod config;
 mod drain;
 mod engine;
 mod exit;
+mod hand_over;
+mod handed;
 mod helper;
 mod host;
+mod launcher;
 mod log;
+#[cfg(test)]
+#[path = "../../bridge/src/fuzzing/neighbours.rs"]
+mod neighbours;
+mod octets;
 mod processes;
 mod program;
 mod relay;
@@ -37,30 +44,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bridge::Shutdown;
+use bridge::{HandOver, Shutdown};
 use futures_util::future::OptionFuture;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
 
-use admin::{Deed, Desk, Server};
+use admin::{Deed, Desk, Server, Standing};
 use authentication::Authentication;
 use cli::{Args, Refusal};
 use clock::until;
-use config::{Config, Destination, Listen};
+use config::{Config, Destination, Listen, ProgramSpec};
 use drain::{Asked, Drain, Ending};
 use engine::Clients;
 pub use exit::ExitStatus;
 use exit::Failure;
+use hand_over::{Arrival, Arrived, Estate, Launch, Left, Parts, Succession, or_back};
 use helper::{Helpers, Surroundings};
 use host::daemon::{self, Caller, Role};
 use host::pid_file::PidFile;
 use host::progress::Progress;
 use host::public::PublicEndpoint;
-use host::signals::{Signal, Signals};
+use host::signals::{self, Signal, Signals};
 use host::{Host, command_line, inetd, systemd};
+use log::letters::Legend;
 use log::{Escaped, Log, Requested, Stderr};
 use processes::Aside;
-use relay::{Announcement, ProgramRelay, Relay};
+use program::{Begin, Resumption};
+use relay::{Announcement, ProgramRelay, Relay, Rests};
 use resources::Resources;
 use target_tls::TargetTls;
 use tokens::Tokens;
@@ -88,15 +98,32 @@ pub fn python_options() -> impl Iterator<Item = &'static str> {
 
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
-    let now = Instant::now();
+    signals::hold_back_hand_over();
     let args: Vec<_> = args.into_iter().collect();
+    if hand_over::is_tried(&args) {
+        return hand_over::answer_trial();
+    }
+    let ended = match Arrival::find() {
+        Ok(None) => return begin(args),
+        Ok(Some(arrival)) => resume(arrival),
+        Err(failure) => Err(failure),
+    };
+    ended.unwrap_or_else(|failure| {
+        say(&failure.reason);
+        failure.status
+    })
+}
+
+/// As anybody starts us.
+fn begin(args: Vec<OsString>) -> ExitStatus {
+    let now = Instant::now();
     let is_inetd = cli::names_inetd(&args);
     let config = Args::parse_from_os(args.clone())
         .and_then(|args| Config::new(args, now).map_err(Refusal::Usage));
     match config {
         Ok(mut config) => {
             hide_secrets(&args, &mut config);
-            start(&config).unwrap_or_else(|failure| {
+            start(&config, Launch::new(args, now)).unwrap_or_else(|failure| {
                 say(&failure.reason);
                 failure.status
             })
@@ -145,7 +172,7 @@ fn say_unless_to_client(line: &str, is_inetd: bool) {
 }
 
 /// What must be had, or be refused, while standard error is the caller's; then into the background.
-fn start(config: &Config) -> Result<ExitStatus, Failure> {
+fn start(config: &Config, mut launch: Launch) -> Result<ExitStatus, Failure> {
     let is_inetd = matches!(config.listen, Listen::Inetd);
     let stderr = match config.daemon {
         true => Stderr::Daemons,
@@ -156,11 +183,12 @@ fn start(config: &Config) -> Result<ExitStatus, Failure> {
     if config.daemon {
         daemon::close_inherited(passed.len());
     }
-    let resources = Resources::acquire(config, passed, stderr).inspect_err(|failure| {
+    let mut resources = Resources::acquire(config, passed, stderr).inspect_err(|failure| {
         if stderr == Stderr::Clients {
             log::write_one(&config.log, &failure.reason);
         }
     })?;
+    launch.stderr = stderr;
     let warning = resources.log.warning(&config.log);
     let mut caller = Caller::none();
     if config.daemon {
@@ -178,11 +206,36 @@ fn start(config: &Config) -> Result<ExitStatus, Failure> {
         say(&warning);
     }
     let mut progress = Progress::new(caller);
-    let log = match start_log(resources.log.clone(), config.verbose) {
+    let changed = resources.change_user(config);
+    let log = changed.and_then(|()| start_log(resources.log.clone(), config.verbose));
+    let log = match log {
         Err(failure) if progress.failed(&failure) => return Ok(failure.status),
         log => log?,
     };
-    match work(config, resources, &log, &mut progress) {
+    let ended = work(config, resources, (launch, None), &log, &mut progress);
+    conclude(config, ended, &log, &mut progress)
+}
+
+/// In the place of another image of this program, as it has left it (O2).
+fn resume(mut arrival: Arrival) -> Result<ExitStatus, Failure> {
+    let config = or_back(arrival.config())?;
+    let resources = or_back(Resources::resume(&config, &mut arrival))?;
+    let mut progress = Progress::new(Caller::none());
+    let log = or_back(start_log(resources.log.clone(), config.verbose))?;
+    let (launch, arrived, estate) = arrival.taken();
+    let left = Some((arrived, estate));
+    let ended = work(&config, resources, (launch, left), &log, &mut progress);
+    conclude(&config, ended, &log, &mut progress)
+}
+
+/// Says why we end, where it can be read.
+fn conclude(
+    config: &Config,
+    ended: Result<ExitStatus, Failure>,
+    log: &Log,
+    progress: &mut Progress,
+) -> Result<ExitStatus, Failure> {
+    match ended {
         // The caller's command says it.
         Err(failure) if progress.failed(&failure) => Ok(failure.status),
         Err(failure) if log.is_on_stderr_alone() => Err(failure),
@@ -197,6 +250,7 @@ fn start(config: &Config) -> Result<ExitStatus, Failure> {
 }
 
 fn start_log(log: log::Sinks, verbose: bool) -> Result<Log, Failure> {
+    signals::hold_back().context("cannot block signals")?;
     // Lines that we log while the terminal is the program's must not stop us (`stty tostop`). Threads
     // take it over.
     let mut unhandled = SigSet::empty();
@@ -209,26 +263,34 @@ fn start_log(log: log::Sinks, verbose: bool) -> Result<Log, Failure> {
 fn work(
     config: &Config,
     mut resources: Resources,
+    (launch, left): (Launch, Option<(Arrived, Estate)>),
     log: &Log,
     progress: &mut Progress,
 ) -> Result<ExitStatus, Failure> {
-    resources.pid_file.as_mut().map_or(Ok(()), PidFile::write)?;
-    progress.find_systemd().context("cannot start a thread")?;
+    let (arrived, mut estate) = left.unzip();
+    let is_first = arrived.is_none();
+    if is_first {
+        resources.pid_file.as_mut().map_or(Ok(()), PidFile::write)?;
+    }
+    or_back(progress.find_systemd().context("cannot start a thread").map_err(Failure::from))?;
     let watchdog = progress.watchdog();
     if let Destination::Program(_) = config.destination {
         nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
     }
-    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    resources.certificates.report();
-    resources.target_tls.iter().for_each(TargetTls::report);
-    let letters =
-        config.letters.map(log::letters::start).transpose().context("cannot start a thread")?;
-    resources.warning(config).iter().for_each(|warning| tracing::warn!("{warning}"));
+    if is_first {
+        report(config, &resources);
+    }
+    let held = resources.held();
+    // They are told the meaning of once.
+    let letters = config.letters.map(|legend| if is_first { legend } else { Legend::Left });
+    let letters = letters.map(log::letters::start).transpose().context("cannot start a thread");
+    let letters = or_back(letters.map_err(Failure::from))?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // Sessions in the order in which they became ready; see .cargo/config.toml.
     #[cfg(tokio_unstable)]
     runtime.disable_lifo_slot();
-    let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
+    let runtime = runtime.enable_all().build().context("cannot start the runtime");
+    let runtime = or_back(runtime.map_err(Failure::from))?;
     // block_on stays on this thread, the main one, as program/spawn.rs needs it.
     let status = runtime.block_on(async {
         let Resources {
@@ -241,22 +303,48 @@ fn work(
             private,
             directories,
             open_files,
+            users,
+            apart,
             ..
         } = resources;
-        let clients = config.client_address.told.map(Clients::make).transpose()?.map(Arc::new);
+        let mut left = estate.as_mut().map(Estate::open);
+        let told = config.client_address.told;
+        let clients = match &mut left {
+            Some(left) => or_back(left.clients(told).map_err(Failure::from))?,
+            None => told.map(Clients::make).transpose()?,
+        };
+        let clients = clients.map(Arc::new);
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
-        let mut signals = Signals::catch().context("cannot catch signals")?;
+        let signals = Signals::catch().context("cannot catch signals");
+        let mut signals = or_back(signals.map_err(Failure::from))?;
         let aside = Aside::default();
-        let surroundings = Surroundings { open_files, aside: aside.clone() };
+        if let Some(arrived) = &arrived {
+            arrived.note_rests(&aside);
+            if arrived.was_open() {
+                certificates.was_reported();
+            }
+        }
+        let user = users.ours().cloned();
+        let surroundings = Surroundings { open_files, aside: aside.clone(), user };
         let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);
         let lets_in = authentication.as_mut().and_then(Authentication::take_helper);
-        let (server, admin) = match admin.map(|admin| admin.begin(config)).transpose()? {
+        let standing = arrived.as_ref().map_or_else(Standing::default, Arrived::standing);
+        let admin = admin.map(|admin| admin.begin(config, standing.clone())).transpose();
+        let (server, admin) = match or_back(admin.map_err(Failure::from))? {
             Some((server, desk)) => (Some(server), desk),
-            None => (None, Desk::default()),
+            None => (None, Desk::without(standing)),
         };
         let mut administration = pin!(OptionFuture::from(server.map(Server::serve)));
+        let starting = async {
+            if is_first {
+                return Helpers::start(knows_tokens, lets_in, &surroundings).await;
+            }
+            Ok(Helpers::resume(knows_tokens, lets_in, &surroundings))
+        };
         let helpers = tokio::select! {
-            helpers = Helpers::start(knows_tokens, lets_in, &surroundings) => helpers?,
+            // Who arrives waits for nothing, and is stopped as one that is up.
+            biased;
+            helpers = starting => helpers?,
             // A plugin may take its time.
             () = signals.stop() => return Ok(ExitStatus::SUCCESS),
             () = admin.deeds.drain() => return Ok(ExitStatus::SUCCESS),
@@ -276,13 +364,18 @@ fn work(
             private,
             directories,
             open_files,
+            users,
+            apart,
             clients,
             traffic,
+            letters: letters.as_ref().map(|(_, writer)| writer),
             drain: Drain::new(config.limits.drain_timeout),
             admin,
+            hand_over: HandOver::default(),
+            succession: Succession::new(launch, held, arrived),
         };
         tokio::select! {
-            status = serve(config, public, host) => status,
+            status = serve(config, (public, left), host) => status,
             never = watchdog => match never {},
             Some(never) = &mut administration => match never {},
             never = renewal => match never {},
@@ -296,43 +389,87 @@ fn work(
     status
 }
 
-/// Bridges until all is over.
+/// Says what is to be said of what we begin with.
+fn report(config: &Config, resources: &Resources) {
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    resources.losses(config).iter().for_each(|loss| tracing::warn!("{loss}"));
+    resources.certificates.report();
+    resources.target_tls.iter().for_each(TargetTls::report);
+    resources.warning(config).iter().for_each(|warning| tracing::warn!("{warning}"));
+}
+
+/// Bridges until all is over: from the public endpoint, or from what another image of us has left.
 async fn serve(
     config: &Config,
-    public: PublicEndpoint,
+    (public, left): (Option<PublicEndpoint>, Option<Left<'_>>),
     mut host: Host<'_>,
 ) -> Result<ExitStatus, Failure> {
     let open_files = host.open_files.hard;
     let announcement = Announcement { proxying: config.proxying.clone(), open_files };
-    match &config.destination {
+    let around = (announcement, Rests::new(host.aside.clone()));
+    let directory = match &config.destination {
         Destination::Service(endpoint) => {
             host.progress.status(&format!("Bridging to {endpoint}"));
-            let bridge = host.for_bridge(config, endpoint.clone().into());
-            bridge_to_service(Relay::hold(public, bridge, announcement), host).await
+            endpoint.clone().into()
         }
         Destination::Tokens(spec) => {
             host.progress.status(&format!("Bridging to targets of {}", spec.plugin.name()));
             let tokens = host.tokens.as_ref().expect("they are opened where they are asked for");
             tokens.prepare();
-            let bridge = host.for_bridge(config, tokens.directory());
-            bridge_to_service(Relay::hold(public, bridge, announcement), host).await
+            tokens.directory()
         }
         Destination::Program(spec) => {
-            let bridge = |target: bridge::Destination| host.for_bridge(config, target.into());
-            let relay = ProgramRelay::hold(public, &spec.policy, bridge, announcement);
-            host.admin.standing.watch(relay.view());
-            program::supervise(spec, relay, &mut host).await
+            return wrap(config, spec, (public, left), around, host).await;
         }
-    }
+    };
+    let bridge = host.for_bridge(config, directory);
+    let relay = match (public, left) {
+        (Some(public), _) => Relay::hold(public, bridge, around),
+        (None, Some(left)) => {
+            let taken = Relay::take_over(left, bridge, around).map_err(Failure::from);
+            let (relay, originals) = or_back(taken)?;
+            host.succession.keep(originals);
+            relay
+        }
+        (None, None) => unreachable!("either was acquired"),
+    };
+    bridge_to_service(relay, host).await
+}
+
+/// The bridge to a program, which is supervised.
+async fn wrap(
+    config: &Config,
+    spec: &ProgramSpec,
+    (public, left): (Option<PublicEndpoint>, Option<Left<'_>>),
+    around: (Announcement, Rests),
+    mut host: Host<'_>,
+) -> Result<ExitStatus, Failure> {
+    let bridge = |target: bridge::Destination| host.for_bridge(config, target.into());
+    let (relay, begin) = match (public, left) {
+        (Some(public), _) => {
+            (ProgramRelay::hold(public, &spec.policy, bridge, around), Begin::Fresh)
+        }
+        (None, Some(left)) => {
+            or_back(Resumption::of(left, spec, bridge, around).map_err(Failure::from))?
+        }
+        (None, None) => unreachable!("either was acquired"),
+    };
+    host.admin.standing.watch(relay.view());
+    program::supervise(spec, relay, &mut host, begin).await
 }
 
 /// The plain bridge, without a program.
 async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitStatus, Failure> {
     host.admin.standing.watch(relay.view());
-    relay.open()?;
-    host.certificates.report_off();
-    host.progress.up(host.log);
-    host.progress.accepting();
+    if host.succession.is_arriving() {
+        host.settle().await;
+        relay.settle();
+    } else {
+        relay.open()?;
+        host.certificates.report_off();
+        host.progress.up(host.log);
+        host.progress.accepting();
+    }
     let mut ending = Ending::No;
     loop {
         let asked = tokio::select! {
@@ -342,12 +479,27 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
             }
             signal = host.signals.next() => match signal {
                 Signal::Stop => Some(Asked::Stop),
-                Signal::Child => None,
+                Signal::Child => {
+                    host.aside.reap_rests();
+                    None
+                }
                 Signal::Reload => {
                     host.reload();
                     None
                 }
+                Signal::HandOver => {
+                    host.begin_hand_over(can_hand_over(&relay, ending));
+                    None
+                }
             },
+            verdict = host.succession.tried() => {
+                let can = verdict.and_then(|()| can_hand_over(&relay, ending));
+                if let Some(departure) = host.stand_still(can, relay.is_open()).await {
+                    let parts = Parts { relay: Some(relay.save()), program: None };
+                    host.leave(departure, parts).await;
+                }
+                None
+            }
             deed = host.admin.deeds.next() => match deed {
                 Deed::Drain => Some(Asked::Drain),
                 // There is no program.
@@ -367,6 +519,15 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
         if ending == Ending::Over {
             return Ok(ExitStatus::SUCCESS);
         }
+    }
+}
+
+/// Whether another program may take our place now.
+fn can_hand_over(relay: &Relay, ending: Ending) -> Result<(), String> {
+    match ending {
+        Ending::No => relay.can_hand_over(),
+        Ending::Draining => Err("websockify is draining".into()),
+        Ending::Stopping | Ending::Over => Err("websockify is ending".into()),
     }
 }
 

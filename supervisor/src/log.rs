@@ -18,6 +18,7 @@ use std::os::unix::io::AsFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
 use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
@@ -85,7 +86,7 @@ pub(crate) struct Requested {
 }
 
 /// Whose standard error is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stderr {
     Callers,
     /// A daemon's, which is /dev/null.
@@ -234,6 +235,24 @@ impl Log {
     /// Writes what is pending: somebody is about to look.
     pub(crate) fn flush(&self) {
         self.writers.iter().for_each(Writer::flush);
+    }
+
+    /// The same, each of them within this time or not at all.
+    pub(crate) fn flush_within(&self, limit: std::time::Duration) {
+        self.writers.iter().for_each(|writer| writer.flush_within(limit));
+    }
+
+    /// Nothing is written from here on, but kept, until it [goes on](Self::go_on). False: it cannot be stopped in time.
+    pub(crate) fn halt(&self, limit: std::time::Duration) -> bool {
+        self.writers.iter().all(|writer| writer.halt(limit))
+    }
+
+    /// Writes again.
+    pub(crate) fn go_on(&self) {
+        for writer in &self.writers {
+            // Without a thread there is no log to say it in.
+            let _ = writer.go_on();
+        }
     }
 
     /// Whether what is logged can be read on standard error.

@@ -3,6 +3,7 @@
 
 mod aside;
 mod exits;
+pub(crate) mod number;
 mod process;
 mod reap;
 mod table;
@@ -11,6 +12,6 @@ mod tree;
 pub(crate) use aside::Aside;
 pub(crate) use exits::Exits;
 pub(crate) use process::{Process, list, list_with_sessions};
-pub(crate) use reap::Reaper;
+pub(crate) use reap::{Reaper, ReaperState, is_child};
 pub(crate) use table::is_alive;
-pub(crate) use tree::Tree;
+pub(crate) use tree::{Tree, TreeState};

@@ -10,6 +10,8 @@ mod monitor;
 mod output;
 mod pace;
 mod queue;
+mod readers;
+mod saved;
 mod signalling;
 mod spawn;
 pub(crate) mod state;
@@ -18,34 +20,43 @@ mod terminal;
 
 use std::time::Instant;
 
-use tracing::debug;
+use tracing::{debug, error};
 
 use crate::admin::{Deed, ProgramEnd};
 use crate::clock::until;
 use crate::config::ProgramSpec;
 use crate::exit::{ExitStatus, Failure};
+use crate::hand_over::{Parts, or_back};
 use crate::host::Host;
 use crate::host::signals::Signal;
 use crate::relay::{ProgramRelay, RelayEvent};
-pub(crate) use output::log_lines;
-pub(crate) use spawn::undo_ours;
+pub(crate) use readers::log_lines;
+pub(crate) use saved::{Begin, ProgramState, Resumption};
+pub(crate) use spawn::{Birth, SYSTEMD, undo_ours};
 use state::{Event, Start, State, ended_unheard, step};
 use supervisor::Supervisor;
+pub(crate) use terminal::Terminal;
 
 /// Runs the program and its bridge until both are over; the result is websockify's exit status.
 pub(crate) async fn supervise(
     spec: &ProgramSpec,
     relay: ProgramRelay,
     host: &mut Host<'_>,
+    begin: Begin<'_>,
 ) -> Result<ExitStatus, Failure> {
-    if spec.policy.start != Start::Now {
-        // Who mistypes its name learns of it now (W8).
-        spawn::look(&spec.command)?;
+    let mut supervisor = match begin {
+        Begin::Fresh => Supervisor::begin(spec, relay, host)?,
+        Begin::Resumed(resumption) => {
+            let resumed = Supervisor::resume(spec, relay, host, *resumption);
+            or_back(resumed.map_err(Failure::from))?
+        }
+    };
+    if supervisor.host.succession.is_arriving() {
+        supervisor.host.settle().await;
+        if let Err(failure) = supervisor.begin_again() {
+            error!("{failure:#}");
+        }
     }
-    let (state, actions) = State::begin(Instant::now(), &spec.policy);
-    let mut supervisor = Supervisor::new(spec, relay, host, state)?;
-    supervisor.host.progress.status(state.description());
-    supervisor.perform(actions);
     loop {
         while let Some(event) = supervisor.events.next(|| supervisor.relay.news()) {
             supervisor.take(event);
@@ -59,6 +70,24 @@ pub(crate) async fn supervise(
         }
         supervisor.next().await;
         supervisor.check_empty();
+    }
+}
+
+impl<'a, 'b> Supervisor<'a, 'b> {
+    fn begin(
+        spec: &'a ProgramSpec,
+        relay: ProgramRelay,
+        host: &'a mut Host<'b>,
+    ) -> Result<Self, Failure> {
+        if spec.policy.start != Start::Now {
+            // Who mistypes its name learns of it now (W8).
+            spawn::look(&spec.command)?;
+        }
+        let (state, actions) = State::begin(Instant::now(), &spec.policy);
+        let mut supervisor = Self::new(spec, relay, host, state)?;
+        supervisor.host.progress.status(state.description());
+        supervisor.perform(actions);
+        Ok(supervisor)
     }
 }
 
@@ -76,7 +105,12 @@ impl Supervisor<'_, '_> {
                 Signal::Child => self.children_ended(),
                 Signal::Stop => self.events.push(Event::Stop),
                 Signal::Reload => self.host.reload(),
+                Signal::HandOver => {
+                    let can = self.can_hand_over();
+                    self.host.begin_hand_over(can);
+                }
             },
+            verdict = self.host.succession.tried() => self.hand_over(verdict).await,
             deed = self.host.admin.deeds.next() => match deed {
                 Deed::Drain => self.events.push(Event::Drain),
                 Deed::Look => self.pace.hint(),
@@ -93,6 +127,31 @@ impl Supervisor<'_, '_> {
             () = until(deadline) => self.deadline(),
             () = until(unasked) => self.look_unasked(),
             () = until(kill) => self.kill(),
+        }
+    }
+
+    /// Whether another program may take our place now (O2).
+    fn can_hand_over(&self) -> Result<(), String> {
+        match self.state {
+            State::Draining { .. } => Err("websockify is draining".into()),
+            State::Finishing { .. } | State::Stopping(_) | State::Ended { .. } => {
+                Err("websockify is ending".into())
+            }
+            _ => self.relay.can_hand_over(),
+        }
+    }
+
+    /// The trial is over. Returns only if nothing has come of it.
+    async fn hand_over(&mut self, verdict: Result<(), String>) {
+        let can = verdict.and_then(|()| self.can_hand_over());
+        let can = can.and_then(|()| self.still().map_err(|why| format!("{why:#}")));
+        if let Some(departure) = self.host.stand_still(can, self.relay.is_open()).await {
+            // Until here the bridge has let clients through to the program.
+            let parts = Parts { relay: None, program: Some(self.save()) };
+            self.host.leave(departure, parts).await;
+        }
+        if let Err(failure) = self.go_on() {
+            error!("{failure:#}");
         }
     }
 
@@ -143,7 +202,7 @@ impl Supervisor<'_, '_> {
     async fn finish(mut self, status: ExitStatus) -> Result<ExitStatus, Failure> {
         // Who ended since the last SIGCHLD would be left a zombie to the next parent.
         self.monitor.reap(None);
-        output::finish(self.readers).await;
+        self.readers.finish().await;
         match self.refusal {
             Some(reason) => Err(Failure { status, reason }),
             None => Ok(status),

@@ -2,6 +2,8 @@
 //! exit status. Knows nothing of why it is opened or ended.
 
 mod demand;
+mod rests;
+mod saved;
 mod served;
 mod view;
 
@@ -20,8 +22,11 @@ use tracing::{error, info};
 use crate::clock::until;
 use crate::exit::ExitStatus;
 use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
+use crate::processes::Aside;
 use crate::program::state::{Policy, Start, WrapMode};
 use demand::Visitors;
+pub(crate) use rests::Rests;
+pub(crate) use saved::{ProgramRelayState, RelayState};
 use served::Served;
 use view::ViewedProgram;
 pub(crate) use view::{NotReady, RelayView};
@@ -35,6 +40,8 @@ pub(crate) struct Relay {
     is_open: Arc<AtomicBool>,
     /// What the log says once it accepts.
     announcement: Announcement,
+    /// Those who end with it.
+    rests: Rests,
 }
 
 /// What the log says of an open bridge.
@@ -57,8 +64,17 @@ enum Stage {
     Open {
         serving: JoinHandle<Result<Outcome, bridge::Error>>,
         /// Where clients find us, if that is a file.
-        _file: Option<SocketFile>,
+        file: Option<SocketFile>,
+        /// Whether one client is served, who was there already.
+        is_one: bool,
     },
+    /// Another image of us has had it open, and it is about to go on in this one.
+    Still {
+        config: Box<bridge::Config>,
+        file: Option<SocketFile>,
+    },
+    /// It has ended, and what is left of us before has not. With the status of its end.
+    Parting(ExitStatus),
     Ended,
 }
 
@@ -76,14 +92,14 @@ impl Relay {
     pub(crate) fn hold(
         public: PublicEndpoint,
         config: bridge::Config,
-        announcement: Announcement,
+        (announcement, rests): (Announcement, Rests),
     ) -> Self {
         // From the opening on, the bridge counts the time without a session itself.
         let idle = config.idle_timeout.map(|timeout| Instant::now() + timeout);
         let open_by = [config.timeout, idle].into_iter().flatten().min();
         let stage = Stage::Held { public, config: Box::new(config), open_by };
         let shutdown = watch::Sender::new(Shutdown::Run);
-        Self { stage, shutdown, is_open: Arc::default(), announcement }
+        Self { stage, shutdown, is_open: Arc::default(), announcement, rests }
     }
 
     /// Lets clients in, if that has not been done. Needs a runtime.
@@ -103,13 +119,14 @@ impl Relay {
         // Others wait for these words (U2).
         info!("{proxying}");
         let (config, shutdown) = (Arc::new(*config), self.shutdown.clone());
+        let is_one = matches!(clients, Clients::One(_));
         let serving = match clients {
             Clients::Of(listeners) => tokio::spawn(bridge::serve(listeners, config, shutdown)),
             Clients::One(client) => {
                 tokio::spawn(bridge::serve_connection(client, config, shutdown))
             }
         };
-        self.stage = Stage::Open { serving, _file: file };
+        self.stage = Stage::Open { serving, file, is_one };
         self.is_open.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -123,12 +140,36 @@ impl Relay {
         }
     }
 
+    /// Whether another program may take our place now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn can_hand_over(&self) -> Result<(), String> {
+        match &self.stage {
+            _ if *self.shutdown.borrow() != Shutdown::Run => Err("websockify is ending".into()),
+            Stage::Still { .. } => Err("websockify is still starting".into()),
+            Stage::Parting(_) | Stage::Ended => Err("websockify is ending".into()),
+            Stage::Open { is_one: true, .. } => {
+                Err("websockify serves the one connection that inetd has given it".into())
+            }
+            Stage::Held { .. } | Stage::Open { .. } => Ok(()),
+        }
+    }
+
+    /// Whether clients are let in, and the bridge has to stand still where another program takes our place.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open { .. })
+    }
+
     /// Asks the bridge to end.
     pub(crate) fn end(&mut self, shutdown: Shutdown) -> Ending {
         self.shutdown.send_modify(|given| *given = shutdown.max(*given));
+        if shutdown == Shutdown::Now {
+            self.rests.terminate();
+        }
         match self.stage {
-            Stage::Open { .. } => Ending::UnderWay,
-            Stage::Held { .. } | Stage::Ended => {
+            Stage::Open { .. } | Stage::Parting(_) => Ending::UnderWay,
+            Stage::Held { .. } | Stage::Still { .. } | Stage::Ended => {
                 self.stage = Stage::Ended;
                 Ending::NothingToEnd
             }
@@ -164,10 +205,13 @@ impl Relay {
                     ExitStatus::FAILURE
                 }
             },
-            Stage::Ended => pending().await,
+            Stage::Parting(status) => *status,
+            Stage::Still { .. } | Stage::Ended => pending().await,
         };
-        self.stage = Stage::Ended;
         self.is_open.store(false, Ordering::Relaxed);
+        self.stage = Stage::Parting(status);
+        self.rests.ended().await;
+        self.stage = Stage::Ended;
         status
     }
 }
@@ -202,11 +246,23 @@ impl ProgramRelay {
         public: PublicEndpoint,
         policy: &Policy,
         config: impl FnOnce(Destination) -> bridge::Config,
-        announcement: Announcement,
+        around: (Announcement, Rests),
     ) -> Self {
-        let (readiness, seen) = watch::channel(Readiness::Waiting);
-        let (recheck, served) = (Arc::new(Notify::new()), Served::default());
-        let (counter, visitors) = Visitors::new();
+        let (program, made) =
+            Self::parts(policy, Readiness::Waiting, Served::default(), around.1.aside());
+        made(Relay::hold(public, config(program.into()), around))
+    }
+
+    /// What the bridge is told of its program, and what is made of it.
+    fn parts(
+        policy: &Policy,
+        readiness: Readiness,
+        served: Served,
+        aside: Aside,
+    ) -> (bridge::Program, impl FnOnce(Relay) -> Self) {
+        let (readiness, seen) = watch::channel(readiness);
+        let recheck = Arc::new(Notify::new());
+        let (counter, visitors) = Visitors::new(aside);
         let program = bridge::Program {
             readiness: seen,
             hold: policy.wrap_timeout,
@@ -215,9 +271,10 @@ impl ProgramRelay {
             served: served.count(),
             visitors: counter,
         };
-        let relay = Relay::hold(public, config(program.into()), announcement);
         let is_on_demand = policy.start != Start::Now;
-        Self { relay, readiness, recheck, served, visitors, is_on_demand }
+        let around =
+            move |relay| Self { relay, readiness, recheck, served, visitors, is_on_demand };
+        (program, around)
     }
 
     /// Lets clients in, who are held, if that has not been done.
@@ -244,6 +301,16 @@ impl ProgramRelay {
     /// Tells clients that the program is gone for good.
     pub(crate) fn refuse(&self) {
         self.readiness.send_replace(Readiness::Gone);
+    }
+
+    /// See [`Relay::can_hand_over`].
+    pub(crate) fn can_hand_over(&self) -> Result<(), String> {
+        self.relay.can_hand_over()
+    }
+
+    /// See [`Relay::is_open`].
+    pub(crate) fn is_open(&self) -> bool {
+        self.relay.is_open()
     }
 
     /// See [`Relay::view`].

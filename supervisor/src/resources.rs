@@ -1,5 +1,8 @@
 //! What we take hold of before we begin, or are refused while standard error is the caller's: ports,
-//! files, directories and limits. Knows the order, and nothing of what is done with them.
+//! files, directories and limits; and then, where we are to be somebody else, the change of user. Knows the order, and
+//! nothing of what is done with them.
+
+mod losses;
 
 use std::sync::Arc;
 
@@ -10,20 +13,25 @@ use socket2::Socket;
 use crate::admin::Admin;
 use crate::authentication::Authentication;
 use crate::certificates::Certificates;
-use crate::config::{Config, Destination};
+use crate::config::{Config, Destination, ProgramSpec};
 use crate::exit::Failure;
+use crate::hand_over::{Arrival, Held};
 use crate::host::directories::Directories;
 use crate::host::open_files::OpenFiles;
 use crate::host::pid_file::PidFile;
 use crate::host::private;
+use crate::host::privileges::{self, Gains, as_user, as_user_or_root};
 use crate::host::public::PublicEndpoint;
+use crate::host::user::{User, Users};
+use crate::launcher::{self, Apart, Launcher};
 use crate::log::{self, Stderr};
 use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
 
 /// All of it.
 pub(crate) struct Resources {
-    pub(crate) public: PublicEndpoint,
+    /// None where another image of this program has left us an open one (O2).
+    pub(crate) public: Option<PublicEndpoint>,
     pub(crate) admin: Option<Admin>,
     pub(crate) certificates: Certificates,
     pub(crate) authentication: Option<Authentication>,
@@ -35,6 +43,62 @@ pub(crate) struct Resources {
     pub(crate) pid_file: Option<PidFile>,
     pub(crate) log: log::Sinks,
     pub(crate) open_files: OpenFiles,
+    pub(crate) users: Users,
+    /// What starts the program where it is another user than we.
+    pub(crate) apart: Option<Apart>,
+}
+
+/// Those that nobody else can have meanwhile.
+struct Taken {
+    public: Option<PublicEndpoint>,
+    admin: Option<Admin>,
+    pid_file: Option<PidFile>,
+    open_files: OpenFiles,
+    apart: Option<Apart>,
+}
+
+/// Those that are opened anew wherever we begin.
+struct Materials {
+    users: Users,
+    directories: Directories,
+    certificates: Certificates,
+    authentication: Option<Authentication>,
+    target_tls: Option<TargetTls>,
+    tokens: Option<Tokens>,
+}
+
+impl Materials {
+    /// As who we are; directories as the user for whom they are looked at.
+    fn open(config: &Config, users: Users, user: Option<&User>) -> Result<Self, Failure> {
+        let directories = as_user(user, || Directories::look(config))??;
+        let certificates = Certificates::load(&config.access)?;
+        let authentication = config.access.auth.as_ref().map(Authentication::open).transpose()?;
+        let target_tls = config.target_tls.as_ref().map(TargetTls::load).transpose()?;
+        let tokens = match &config.destination {
+            Destination::Tokens(spec) => Some(Tokens::open(spec)?),
+            Destination::Service(_) | Destination::Program(_) => None,
+        };
+        Ok(Self { users, directories, certificates, authentication, target_tls, tokens })
+    }
+
+    /// The same where another image of this program has become who we are to be: we are that user still, or are refused.
+    fn open_again(config: &Config, held: &Held) -> Result<Self, Failure> {
+        let users = Users::to_remain(&config.users)?;
+        // Before anything is opened with rights that the program's file has given us.
+        users.ours().map_or(Ok(()), privileges::remain)?;
+        let user_of_program = program_of(config).and_then(|_| users.apart());
+        launcher::check(held.launcher.as_ref(), user_of_program)?;
+        let materials = Self::open(config, users, None)?;
+        if let Some(user) = materials.users.ours() {
+            let helpers = (materials.tokens.as_ref(), materials.authentication.as_ref());
+            privileges::check_gains(user, gains(config, &materials.users, helpers))?;
+        }
+        Ok(materials)
+    }
+
+    fn private(&self, config: &Config) -> Arc<Private> {
+        private::files(config, self.authentication.as_ref(), self.tokens.as_ref())
+    }
 }
 
 impl Resources {
@@ -44,21 +108,59 @@ impl Resources {
         passed: Vec<Socket>,
         stderr: Stderr,
     ) -> Result<Self, Failure> {
-        let directories = Directories::look(config)?;
-        let certificates = Certificates::load(&config.access)?;
-        let authentication = config.access.auth.as_ref().map(Authentication::open).transpose()?;
-        let target_tls = config.target_tls.as_ref().map(TargetTls::load).transpose()?;
-        let tokens = match &config.destination {
-            Destination::Tokens(spec) => Some(Tokens::open(spec)?),
-            Destination::Service(_) | Destination::Program(_) => None,
-        };
-        let public = PublicEndpoint::acquire(&config.listen, passed)?;
-        let admin = config.admin.as_ref().map(Admin::open).transpose()?;
-        let pid_file = config.pid_file.as_deref().map(PidFile::lock).transpose()?;
-        let log = log::Sinks::choose(&config.log, stderr)?;
-        let private = private::files(config, authentication.as_ref(), tokens.as_ref());
+        let users = Users::to_become(&config.users)?;
+        // Whose the files are to be that are written.
+        let ours = users.ours().cloned();
+        let user = ours.as_ref();
+        let materials = Materials::open(config, users, user)?;
+        let public = Some(PublicEndpoint::acquire(&config.listen, passed, user)?);
+        let admin = config.admin.as_ref().map(|spec| Admin::open(spec, user)).transpose()?;
+        let pid_file = config.pid_file.as_deref();
+        let pid_file =
+            pid_file.map(|path| as_user_or_root(user, || PidFile::lock(path))).transpose()?;
+        let log = as_user_or_root(user, || log::Sinks::choose(&config.log, stderr))?;
+        let private = materials.private(config);
         let open_files = OpenFiles::raise().context("cannot raise the limit on open files")?;
-        Ok(Self {
+        let taken = Taken { public, admin, pid_file, open_files, apart: None };
+        Ok(Self::of(materials, private, log, taken))
+    }
+
+    /// Where another image of this program has taken hold of what clients know: that goes on, and the rest is opened
+    /// anew (O2). What may fail comes first: until then everything is still whole.
+    pub(crate) fn resume(config: &Config, arrival: &mut Arrival) -> Result<Self, Failure> {
+        let materials = Materials::open_again(config, &arrival.state.held)?;
+        let log = log::Sinks::choose(&config.log, arrival.state.launch.stderr)?;
+        let private = materials.private(config);
+        let held = arrival.state.held.clone();
+        let admin = config.admin.as_ref().zip(held.admin.as_ref());
+        let admin = admin.map(|(spec, saved)| Admin::resume(spec, saved, &mut arrival.descriptors));
+        let pid_file = config.pid_file.as_deref().zip(held.pid_file);
+        let pid_file = pid_file.map(|(path, number)| {
+            let file = arrival.descriptors.take(number).map_err(anyhow::Error::from)?;
+            PidFile::resume(path, file)
+        });
+        let (admin, pid_file) = (admin.transpose()?, pid_file.transpose()?);
+        let launcher = held.launcher;
+        let launcher = launcher.map(|saved| Launcher::resume(&saved, &mut arrival.descriptors));
+        let apart = launcher.transpose()?.map(|launcher| Apart { launcher, relocated: None });
+        let taken = Taken { public: None, admin, pid_file, open_files: held.open_files, apart };
+        Ok(Self::of(materials, private, log, taken))
+    }
+
+    /// Whether we could begin so, as far as that can be seen without taking hold of anything.
+    pub(crate) fn look(config: &Config, stderr: Stderr, held: &Held) -> Result<(), Failure> {
+        Materials::open_again(config, held)?;
+        let admin = config.admin.as_ref().and_then(|admin| admin.auth.as_ref());
+        admin.map(Authentication::open_for_admin).transpose()?;
+        log::Sinks::choose(&config.log, stderr)?;
+        Ok(())
+    }
+
+    fn of(materials: Materials, private: Arc<Private>, log: log::Sinks, taken: Taken) -> Self {
+        let Materials { users, directories, certificates, authentication, target_tls, tokens } =
+            materials;
+        let Taken { public, admin, pid_file, open_files, apart } = taken;
+        Self {
             public,
             admin,
             certificates,
@@ -70,7 +172,37 @@ impl Resources {
             pid_file,
             log,
             open_files,
-        })
+            users,
+            apart,
+        }
+    }
+
+    /// What of it goes along where another program takes our place.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            open_files: self.open_files,
+            pid_file: self.pid_file.as_ref().map(PidFile::descriptor),
+            admin: self.admin.as_ref().map(Admin::save),
+            launcher: self.apart.as_ref().map(|apart| apart.launcher.save()),
+        }
+    }
+
+    /// Becomes who we are to be, for good. After the last fork of ours, and before the first thread.
+    pub(crate) fn change_user(&mut self, config: &Config) -> Result<(), Failure> {
+        let helpers = (self.tokens.as_ref(), self.authentication.as_ref());
+        let gains = gains(config, &self.users, helpers);
+        if let Some((spec, user)) = program_of(config).zip(self.users.apart()) {
+            self.apart = Some(Apart::begin(&spec.command, user, self.open_files)?);
+        }
+        if let Some(user) = self.users.ours() {
+            privileges::give_up(user, gains)?;
+        }
+        Ok(())
+    }
+
+    /// What we cannot do any more since then, to be logged.
+    pub(crate) fn losses(&self, config: &Config) -> Vec<String> {
+        self.users.ours().map(|user| losses::of(self, config, user)).unwrap_or_default()
     }
 
     /// What there is less of than was asked for, to be logged.
@@ -83,4 +215,23 @@ impl Resources {
             .filter(|asked| *asked > most)
             .map(|_| format!("the limit on open files is {limit}, which allows {most} connections"))
     }
+}
+
+fn program_of(config: &Config) -> Option<&ProgramSpec> {
+    match &config.destination {
+        Destination::Program(spec) => Some(spec),
+        Destination::Service(_) | Destination::Tokens(_) => None,
+    }
+}
+
+/// What may be gained by whatever we start ourselves: the program, or one that knows tokens or passwords.
+fn gains(
+    config: &Config,
+    users: &Users,
+    (tokens, authentication): (Option<&Tokens>, Option<&Authentication>),
+) -> Gains {
+    let starts_program = program_of(config).is_some() && users.apart().is_none();
+    let asks_helper = tokens.is_some_and(Tokens::is_helper)
+        || authentication.is_some_and(Authentication::is_helper);
+    if starts_program || asks_helper { Gains::Kept } else { Gains::Refused }
 }

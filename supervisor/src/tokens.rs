@@ -58,6 +58,11 @@ impl Tokens {
         self.helper.take()
     }
 
+    /// Whether a helper is asked for them.
+    pub(crate) fn is_helper(&self) -> bool {
+        self.is_helper
+    }
+
     /// Reads the source, and says what is wrong with it. Needs a runtime.
     pub(crate) fn prepare(&self) {
         let source = Arc::clone(&self.source.borrow());

@@ -5,8 +5,9 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 /// How much waits before the next items are dropped; bytes.
@@ -40,8 +41,13 @@ enum Message<T> {
 enum Mark {
     /// Dropped there.
     Flush(Sender<()>),
+    /// The thread ends, and gives what another one goes on with.
+    Halt(Sender<Work>),
     End,
 }
+
+/// What the thread does.
+type Work = Box<dyn FnOnce() + Send>;
 
 /// What is on its way to the thread.
 #[derive(Debug, Default)]
@@ -54,10 +60,15 @@ struct Backlog {
 
 /// The thread that writes. Dropped, it writes what is pending, but not for ever.
 pub(crate) struct Writer {
+    name: String,
     mark: Box<dyn Fn(Mark) + Send>,
     backlog: Arc<Backlog>,
     /// Its other end is dropped by the thread.
     end: Receiver<()>,
+    /// Whoever is to be woken for a mark.
+    thread: Arc<Mutex<Thread>>,
+    /// What is to be gone on with, while there is no thread.
+    halted: Mutex<Option<Work>>,
 }
 
 /// Starts a thread that calls `write` with each item of the queue, and with how many were dropped
@@ -69,18 +80,36 @@ pub(crate) fn start<T: Send + 'static>(
     let (queue, items) = Queue::new();
     let (ended, end) = mpsc::channel();
     let backlog = Arc::clone(&queue.backlog);
-    let of_writer = Arc::clone(&backlog);
-    let thread = thread::Builder::new().name(name.into()).spawn(move || {
-        write_all(&items, &backlog, write);
-        drop(ended);
-    })?;
-    let sender = queue.sender.clone();
+    let work = work(items, Arc::clone(&backlog), write, ended);
+    let thread = Arc::new(Mutex::new(spawn(name, work)?));
+    let (sender, woken) = (queue.sender.clone(), Arc::clone(&thread));
     let mark = Box::new(move |mark| {
         // If it fails, the thread has ended.
         let _ = sender.send(Message::Mark(mark));
-        thread.thread().unpark();
+        woken.lock().unwrap_or_else(PoisonError::into_inner).unpark();
     });
-    Ok((queue, Writer { mark, backlog: of_writer, end }))
+    let (name, halted) = (name.to_owned(), Mutex::default());
+    Ok((queue, Writer { name, mark, backlog, end, thread, halted }))
+}
+
+fn spawn(name: &str, work: Work) -> io::Result<Thread> {
+    Ok(thread::Builder::new().name(name.into()).spawn(work)?.thread().clone())
+}
+
+/// Writes until the end, or until it is to halt.
+fn work<T: Send + 'static>(
+    items: Receiver<Message<T>>,
+    backlog: Arc<Backlog>,
+    mut write: impl FnMut(T, u64) + Send + 'static,
+    ended: Sender<()>,
+) -> Work {
+    Box::new(move || {
+        let Some(halted) = write_all(&items, &backlog, &mut write) else { return drop(ended) };
+        // Whoever has asked may not wait any more.
+        if let Err(SendError(rest)) = halted.send(work(items, backlog, write, ended)) {
+            rest();
+        }
+    })
 }
 
 impl<T> Queue<T> {
@@ -126,6 +155,37 @@ impl Writer {
         self.wait(&flush);
     }
 
+    /// The same, but no longer than this.
+    pub(crate) fn flush_within(&self, limit: Duration) {
+        let (flushed, flush) = mpsc::channel();
+        (self.mark)(Mark::Flush(flushed));
+        let _ = flush.recv_timeout(limit);
+    }
+
+    /// Ends the thread when what is pending is written, but within this time: what is put from then on waits until the
+    /// writer [goes on](Self::go_on), be it in a process that was forked meanwhile.
+    /// False: it goes on.
+    pub(crate) fn halt(&self, limit: Duration) -> bool {
+        let (give, given) = mpsc::channel();
+        (self.mark)(Mark::Halt(give));
+        let Ok(work) = given.recv_timeout(limit) else { return false };
+        *self.halted.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+        true
+    }
+
+    /// Writes again.
+    ///
+    /// # Errors
+    /// There is no thread; what is put is dropped.
+    pub(crate) fn go_on(&self) -> io::Result<()> {
+        let halted = self.halted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(work) = halted {
+            let thread = spawn(&self.name, work)?;
+            *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = thread;
+        }
+        Ok(())
+    }
+
     /// Waits until the other end is dropped.
     fn wait(&self, end: &Receiver<()>) {
         let pending = || self.backlog.pending.load(Ordering::Relaxed);
@@ -148,7 +208,12 @@ impl Drop for Writer {
     }
 }
 
-fn write_all<T>(items: &Receiver<Message<T>>, backlog: &Backlog, mut write: impl FnMut(T, u64)) {
+/// Returns at the end, or with whoever wants to know that it halts.
+fn write_all<T>(
+    items: &Receiver<Message<T>>,
+    backlog: &Backlog,
+    mut write: impl FnMut(T, u64),
+) -> Option<Sender<Work>> {
     loop {
         let next = items.try_recv().or_else(|_| {
             thread::park_timeout(REST);
@@ -160,7 +225,8 @@ fn write_all<T>(items: &Receiver<Message<T>>, backlog: &Backlog, mut write: impl
                 backlog.pending.fetch_sub(size, Ordering::Relaxed);
             }
             Ok(Message::Mark(Mark::Flush(flushed))) => drop(flushed),
-            Ok(Message::Mark(Mark::End)) | Err(_) => return,
+            Ok(Message::Mark(Mark::Halt(halted))) => return Some(halted),
+            Ok(Message::Mark(Mark::End)) | Err(_) => return None,
         }
     }
 }

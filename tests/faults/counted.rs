@@ -3,15 +3,15 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt::TcpRepair};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{descriptors, wait_for_the_end};
+use super::wait_for_the_end;
 use crate::support::{
-    Client, Service, Websockify, connect, frame, free_port, read_to_end, skip_even_in_ci, wait_for,
-    wait_until,
+    Client, Footprint, Service, Websockify, connect, frame, free_port, read_to_end,
+    skip_even_in_ci, wait_until,
 };
 
 /// How many sessions of each kind there are at once.
@@ -133,6 +133,10 @@ fn look_in(port: u16, deed: Deed) {
     }
 }
 
+/// L6, L4: target gone by RST: its client hears 1011, and why.
+/// L6: target gone by FIN: its client has every byte that it sent, and then 1000.
+/// L6: client gone by RST: its target's stream ends, and nothing more is read of it.
+/// L6: client gone by FIN: its target has every byte that it sent; what comes back is passed on for two seconds.
 #[test]
 fn l4_however_peers_go_sessions_end_and_are_freed() {
     let can_vanish = can_vanish();
@@ -150,7 +154,7 @@ fn l4_however_peers_go_sessions_end_and_are_freed() {
     websockify.wait_until_open();
     visit(port, numbers[0]);
     wait_until("the end of the first", || websockify.logged(&["session ended"]).len() == 1);
-    let before = descriptors_at_rest(&websockify);
+    let before = Footprint::at_rest(&websockify);
     for round in 1..=3 {
         let visits = numbers.iter().flat_map(|number| [*number; EACH]);
         let visits = visits.map(|number| thread::spawn(move || visit(port, number)));
@@ -160,7 +164,7 @@ fn l4_however_peers_go_sessions_end_and_are_freed() {
         for visitor in visitors {
             visitor.join().unwrap();
         }
-        wait_for_the_end(&websockify, 1 + round * sessions, before);
+        wait_for_the_end(&websockify, 1 + round * sessions, &before);
     }
     assert_eq!(websockify.stop(), 0);
 }
@@ -173,16 +177,4 @@ fn can_vanish() -> bool {
         skip_even_in_ci("peers that vanish: only an administrator of the network can do this");
     }
     may
-}
-
-/// When nothing is left of the session that was ended last.
-fn descriptors_at_rest(websockify: &Websockify) -> usize {
-    let mut before = (0, Instant::now());
-    wait_for("the same descriptors for a while", || {
-        let now = descriptors(websockify);
-        if now != before.0 {
-            before = (now, Instant::now());
-        }
-        (before.1.elapsed() > Duration::from_millis(300)).then_some(now)
-    })
 }

@@ -1,8 +1,7 @@
 //! Machines and containers that give little (X2): what was asked for is done there, or one line says at the
 //! start why not. What hides processes is in `hidden`; what refuses sock_diag or pidfds alone, in `refused`.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,8 +9,8 @@ use nix::libc;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Actor, Client, Lan, Refusal, WEBSOCKIFY, Websockify, can_copy_sockets, echo_service, free_port,
-    needs, needs_root, refuse, skip_even_in_ci, wait_until,
+    Actor, Client, Lan, MemoryLimit, Refusal, WEBSOCKIFY, Websockify, can_copy_sockets,
+    echo_service, free_port, needs, needs_root, refuse, skip_even_in_ci,
 };
 use crate::wrap::Notes;
 
@@ -216,57 +215,6 @@ fn x2_with_a_read_only_root_a_program_is_wrapped_or_one_line_says_why_not() {
     // The kernel's engine has no library.
     if can_copy_sockets() {
         assert_wraps(|line| read_only(&format!("--rebind-engine=seccomp {line}"), None));
-    }
-}
-
-/// A control group that may use so much memory; removed when this is dropped.
-struct MemoryLimit(PathBuf);
-
-impl MemoryLimit {
-    /// `None` where there are none that we may make, which is said.
-    fn new(bytes: u64) -> Option<Self> {
-        let unified = [("memory.max", bytes), ("memory.swap.max", 0)];
-        let of_version_1 = [("memory.limit_in_bytes", bytes), ("memory.swappiness", 0)];
-        let name = format!("websockify-test-{}", std::process::id());
-        let made = [("/sys/fs/cgroup", unified), ("/sys/fs/cgroup/memory", of_version_1)]
-            .into_iter()
-            .find_map(|(parent, [limit, swap])| Self::within(parent, &name, limit, swap));
-        if made.is_none() {
-            skip_even_in_ci("no control group with a limit of memory here");
-        }
-        made
-    }
-
-    fn within(parent: &str, name: &str, limit: (&str, u64), swap: (&str, u64)) -> Option<Self> {
-        let group = Path::new(parent).join(name);
-        // Of the second version alone, whose groups have no limits unless that is asked for.
-        let _ = change(&Path::new(parent).join("cgroup.subtree_control"), "+memory");
-        fs::create_dir(&group).ok()?;
-        let group = Self(group);
-        // A kernel without swap has no such setting.
-        let _ = change(&group.0.join(swap.0), &swap.1.to_string());
-        change(&group.0.join(limit.0), &limit.1.to_string()).ok()?;
-        Some(group)
-    }
-
-    /// websockify in it.
-    fn start(&self, arguments: &str) -> Websockify {
-        let script = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", self.0.display());
-        Websockify::launch(&mut by(&["sh", "-c", &script, "sh"], arguments))
-    }
-}
-
-/// Changes a setting, if there is one: the directory may be no control group.
-fn change(setting: &Path, value: &str) -> io::Result<()> {
-    File::options().write(true).open(setting)?.write_all(value.as_bytes())
-}
-
-impl Drop for MemoryLimit {
-    fn drop(&mut self) {
-        // Empty a moment after its last process has been reaped.
-        wait_until("an empty control group", || {
-            fs::remove_dir(&self.0).is_ok() || !self.0.exists()
-        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! What `contrib/release` is made of: its command line, and what it gives to cargo-deb, maturin and container engines.
 //! What it makes takes long to build, and is installed and run by `contrib/release --check`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -140,4 +140,89 @@ fn x3_the_image_has_the_program_alone_and_is_the_same_again() {
     assert_eq!(tar(&["--list", "--file"], &layer), "usr/\nusr/bin/\nusr/bin/websockify\n");
     tar(&["--extract", "--file"], &layer);
     assert_eq!(fs::read(directory.path().join("usr/bin/websockify")).unwrap(), b"a program");
+}
+
+/// The packages that the program is built from on this machine, as cargo says: names and versions.
+fn built_from(directory: &Path) -> BTreeSet<(String, String)> {
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        let output = command.args(arguments).current_dir(root()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", text_of(&output.stderr));
+        text_of(&output.stdout)
+    };
+    let host = cargo(&["-vV"]);
+    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let offline = ["--offline", "--locked"];
+    let metadata = ["metadata", "--format-version", "1", "--filter-platform", host];
+    fs::write(directory.join("metadata"), cargo(&[&metadata[..], &offline].concat())).unwrap();
+    let tree = ["tree", "--package", "websockify", "--edges", "normal,build", "--prefix", "none"];
+    let tree = cargo(&[&tree[..], &offline].concat());
+    fs::write(directory.join("tree"), &tree).unwrap();
+    let package = |line: &str| {
+        let (name, rest) = line.split_once(" v").unwrap();
+        (name.to_owned(), rest.split(' ').next().unwrap().to_owned())
+    };
+    tree.lines().filter(|line| !line.is_empty()).map(package).collect()
+}
+
+/// Whether the licences that the project accepts (deny.toml) are enough for what an expression asks for.
+fn is_accepted(expression: &str, accepted: &str) -> bool {
+    let one = |licence: &str| accepted.contains(&format!("\"{licence}\","));
+    let plain = expression.replace(['(', ')'], "");
+    plain.split(" AND ").all(|part| part.split(" OR ").any(one))
+}
+
+/// X3: what is released says what it is made of: all of it, with its licence, where it is from, and its checksum.
+#[test]
+fn x3_the_bill_of_materials_is_complete_and_well_formed() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let expected = built_from(directory.path());
+    let write = |name: &str| {
+        let file = directory.path().join(name);
+        let mut python = Command::new("python3");
+        python.arg(root().join("contrib/release_bill.py")).arg(root().join("Cargo.lock"));
+        said_by(python.arg(&file).arg(directory.path()).env("SOURCE_DATE_EPOCH", "1700000000"));
+        fs::read(file).unwrap()
+    };
+    let made = write("bill");
+    assert_eq!(made, write("again"));
+    let bill: Value = serde_json::from_slice(&made).unwrap();
+    assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+    assert_eq!(bill["metadata"]["timestamp"], "2023-11-14T22:13:20Z");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let program = &bill["metadata"]["component"];
+    assert_eq!((&program["type"], &program["name"]), (&"application".into(), &"websockify".into()));
+    let components: Vec<_> =
+        bill["components"].as_array().unwrap().iter().chain([program]).collect();
+    let found: BTreeSet<_> =
+        components.iter().map(|one| (text(&one["name"]), text(&one["version"]))).collect();
+    assert_eq!(found, expected);
+    assert_eq!(components.len(), found.len(), "each once");
+
+    let accepted = fs::read_to_string(root().join("deny.toml")).unwrap();
+    for one in &components {
+        let licence = text(&one["licenses"][0]["expression"]);
+        assert!(is_accepted(&licence, &accepted), "{}: {licence}", one["name"]);
+        let is_ours = ["websockify", "bridge"].contains(&one["name"].as_str().unwrap());
+        let checksum = one["hashes"][0]["content"].as_str().unwrap_or_default();
+        assert_eq!(checksum.len(), if is_ours { 0 } else { 64 }, "{}", one["name"]);
+    }
+    // Whoever is there is there because of somebody, and nobody else is spoken of.
+    let mut reached = BTreeSet::from([text(&program["bom-ref"])]);
+    let edges = bill["dependencies"].as_array().unwrap();
+    loop {
+        let before = reached.len();
+        for edge in
+            edges.iter().filter(|edge| reached.contains(&text(&edge["ref"]))).collect::<Vec<_>>()
+        {
+            reached.extend(edge["dependsOn"].as_array().unwrap().iter().map(text));
+        }
+        if reached.len() == before {
+            break;
+        }
+    }
+    assert_eq!(reached, components.iter().map(|one| text(&one["bom-ref"])).collect());
 }

@@ -14,8 +14,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::{
-    Actor, Client, DEADLINE, Process, SERVERS, UPGRADE, WEBSOCKIFY, Websockify, echo_service,
-    frame, free_port, needs, needs_root, request, skip, text_of, wait_for, wait_until,
+    Actor, Client, DEADLINE, Footprint, Process, SERVERS, UPGRADE, WEBSOCKIFY, Websockify,
+    echo_service, frame, free_port, needs, needs_root, request, skip, text_of, wait_for,
+    wait_until,
 };
 
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
@@ -399,8 +400,8 @@ fn d2_a_journald_that_is_restarted_is_found_again() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// W11: a journald that hangs holds up no session and not our end; what had no room is counted, and
-/// the others are not lost.
+/// L6, W11: journald hung: no session is held up, and not our end; what had no room is counted, and the others are not
+/// lost.
 #[test]
 fn w11_a_journald_that_hangs_holds_up_nobody() {
     let Some(journal) = Journal::start() else { return };
@@ -408,6 +409,7 @@ fn w11_a_journald_that_hangs_holds_up_nobody() {
     let arguments = format!("--journald {port} {}", service.target());
     let mut websockify = journal.websockify(&arguments, |_| {});
     journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "listening on");
+    let before = Footprint::at_rest(&websockify);
     journal.signal_journald(Signal::SIGSTOP);
     // Two records each with as much of a path as the log takes: more than waits for journald.
     let sessions = 5000;
@@ -431,6 +433,7 @@ fn w11_a_journald_that_hangs_holds_up_nobody() {
             journal.records(&[&path]).len() + journal.records(&["WEBSOCKIFY_PATH=/"]).len();
         of_sessions + dropped == (sessions + 1) * 2
     });
+    before.wait_until_back(&websockify);
 
     journal.signal_journald(Signal::SIGSTOP);
     for _ in 0..500 {

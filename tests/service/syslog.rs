@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::support::{Client, Websockify, echo_service, free_port, wait_for};
+use crate::support::{
+    Client, Footprint, Websockify, echo_service, free_port, wait_for, wait_until,
+};
 
 /// The first record with this part in it.
 fn heard(receive: impl Fn(&mut [u8]) -> std::io::Result<usize>, part: &str) -> String {
@@ -72,6 +74,36 @@ fn u7_a_syslog_that_is_away_is_said_once_and_holds_up_nobody() {
     client.send("hello");
     assert_eq!(client.read(5), b"hello");
     assert_eq!(websockify.logged(&["cannot reach syslog at", "no such file"]).len(), 1);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// L6, U7: syslog hung: no session is held up, and not our end; what had no room is counted.
+#[test]
+fn u7_a_syslog_that_hangs_holds_up_nobody() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("log");
+    let server = UnixDatagram::bind(&path).unwrap();
+    server.set_nonblocking(true).unwrap();
+    let (service, port) = (echo_service(), free_port());
+    let line = format!("--syslog={} {port} {}", path.display(), service.target());
+    let mut websockify = Websockify::start(&line);
+    let session = || {
+        let mut client = Client::connect_once_open(port);
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        client.close();
+    };
+    session();
+    let before = Footprint::at_rest(&websockify);
+    // The socket has room for a dozen of the thousand records.
+    (0..500).for_each(|_| session());
+    before.wait_until_back(&websockify);
+    // It goes on, and hears what was kept for it.
+    let mut heard = 0;
+    wait_until("the records", || {
+        heard += usize::from(server.recv(&mut [0; 9000]).is_ok());
+        heard > 500
+    });
     assert_eq!(websockify.stop(), 0);
 }
 

@@ -42,6 +42,11 @@ impl Manager {
         })
     }
 
+    /// Has a command know where it listens.
+    pub(crate) fn tell(&self, command: &mut Command) {
+        command.env("NOTIFY_SOCKET", self.directory.path().join("notify"));
+    }
+
     pub(crate) fn next(&self) -> String {
         let mut message = [0; 4096];
         let length = uninterrupted(|| self.socket.recv(&mut message));

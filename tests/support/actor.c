@@ -152,6 +152,16 @@ static void do_flood(void)
     }
 }
 
+/* Takes memory without end, and uses it. */
+static void do_devour(void)
+{
+    for (;;) {
+        char *more = malloc(1 << 20);
+        if (more)
+            memset(more, 'x', 1 << 20);
+    }
+}
+
 static void do_hang_up(void) { close(session); }
 
 /* For ever: a process for each session, which greets and echoes. */
@@ -454,6 +464,7 @@ static const struct {
     {"clear-environment", do_clear_environment},
     {"close-all", close_all},
     {"close-listener", do_close_listener},
+    {"devour", do_devour},
     {"echo", do_echo},
     {"exit", do_exit},
     {"exit-byte", do_exit_byte},

@@ -36,9 +36,15 @@ pub(crate) fn musl_actor(name: &str, options: &[&str]) -> PathBuf {
     compile_with("musl-gcc", SOURCE, name, &options)
 }
 
+/// A library to be preloaded, from the file of this name beside this one.
+pub(crate) fn compile_library(name: &str) -> PathBuf {
+    let source = format!("{}/../tests/support/{name}.c", env!("CARGO_MANIFEST_DIR"));
+    compile(&source, &format!("{name}.so"), &["-shared", "-fPIC", "-ldl"])
+}
+
 /// Compiles a C program. It is renamed into its place when it is complete, for test runs beside each
 /// other.
-pub(super) fn compile(source: &str, name: &str, options: &[&str]) -> PathBuf {
+pub(crate) fn compile(source: &str, name: &str, options: &[&str]) -> PathBuf {
     let options = [&["-Wall", "-Werror", "-O1", "-pthread"], options].concat();
     compile_with("cc", source, name, &options)
 }

@@ -2,6 +2,7 @@
 //! well-behaved client would do.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem::take;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -54,6 +55,11 @@ pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
             done => return done,
         }
     }
+}
+
+/// Whether that is the deadline of reads.
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// How a session ended: with which close frame (1006 is none), and what came before it.
@@ -119,6 +125,33 @@ impl Client {
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let message = Message::Binary(bytes.as_ref().to_vec().into());
         self.socket.send(message).unwrap();
+    }
+
+    /// Sends a binary message, where the session may be over by now; whether it has been sent.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.socket.send(Message::Binary(bytes.to_vec().into())).is_ok()
+    }
+
+    /// The next bytes, as far as they come before the session ends; whether that are so many.
+    pub(crate) fn read_if_it_comes(&mut self, length: usize) -> (Vec<u8>, bool) {
+        while self.received.len() < length {
+            match self.socket.read() {
+                Ok(Message::Binary(bytes)) => self.received.extend_from_slice(&bytes),
+                Err(Error::Io(error)) if is_late(&error) => panic!("nothing comes, and no end"),
+                Ok(Message::Close(_)) | Err(_) => return (take(&mut self.received), false),
+                Ok(_) => {}
+            }
+        }
+        (self.read(length), true)
+    }
+
+    /// [`Self::close`] of a session that may be over by now; the code.
+    pub(crate) fn try_close(mut self) -> u16 {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        match self.socket.close(Some(frame)) {
+            Ok(()) => self.closing().code,
+            Err(_) => 1006,
+        }
     }
 
     /// Waits longer than usual for what comes.
@@ -191,9 +224,7 @@ impl Client {
                     }));
                 }
                 Ok(_) => {}
-                Err(Error::Io(error))
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-                {
+                Err(Error::Io(error)) if is_late(&error) => {
                     panic!("the session goes on after {} bytes", self.received.len());
                 }
                 Err(_) => break,

@@ -7,6 +7,9 @@ use std::process::Command;
 mod actor;
 mod blessed;
 mod client;
+mod control_group;
+mod disk;
+mod footprint;
 mod frame;
 mod lan;
 mod network;
@@ -22,12 +25,15 @@ mod tools;
 mod wait;
 mod websockify;
 
-pub(crate) use actor::{Actor, musl_actor, static_actor};
+pub(crate) use actor::{Actor, compile, compile_library, musl_actor, static_actor};
 pub(crate) use blessed::blessed;
 pub(crate) use client::{
     Client, Head, UPGRADE, ask, connect, connect_unix, dial_from, read_to_end, request, try_ask,
     uninterrupted,
 };
+pub(crate) use control_group::MemoryLimit;
+pub(crate) use disk::Disk;
+pub(crate) use footprint::Footprint;
 pub(crate) use frame::frame;
 pub(crate) use lan::Lan;
 pub(crate) use network::{
@@ -40,7 +46,7 @@ pub(crate) use redis::Redis;
 pub(crate) use refuse::{Refusal, refuse};
 pub(crate) use skip::{skip, skip_even_in_ci};
 pub(crate) use thief::{Loot, Thief};
-pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS};
+pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS, TlsConnection};
 pub(crate) use tls_server::{TlsServer, say_the_end};
 pub(crate) use tools::Tools;
 pub(crate) use wait::{DEADLINE, stays, wait_for, wait_for_within, wait_until};

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::{bridge, by_token, named, refused};
 use crate::support::{
-    Process, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root, root, text_of,
-    wait_until, write_script,
+    Footprint, Process, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root, root,
+    text_of, wait_until, write_script,
 };
 
 /// What every script begins with: `number` and `token` of each question in turn, where it calls `answer`.
@@ -184,7 +184,7 @@ fn u9_a_helper_that_has_become_another_user_does_not_hold_up_the_end() {
     helper.signal(Signal::SIGKILL);
 }
 
-/// Answers come in any order, and one that never comes costs its client 10 seconds, and nobody else any.
+/// L6, U9: helper hung: an answer that never comes costs its client 10 seconds and a 503, and nobody else any.
 #[test]
 fn u9_a_helper_that_hangs_holds_up_its_own_lookups() {
     let directory = TempDir::new().unwrap();
@@ -192,6 +192,8 @@ fn u9_a_helper_that_hangs_holds_up_its_own_lookups() {
         &directory,
         "answer() { [ \"$token\" = hang ] || echo \"{\\\"id\\\":$number}\"; }\nasked\n",
     );
+    assert_eq!(refused(port, "first"), 403);
+    let before = Footprint::at_rest(&websockify);
     let began = Instant::now();
     let hanging = std::thread::spawn(move || refused(port, "hang"));
     while !hanging.is_finished() {
@@ -202,6 +204,7 @@ fn u9_a_helper_that_hangs_holds_up_its_own_lookups() {
     assert_eq!(hanging.join().unwrap(), 503);
     assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
     assert!(helper(&websockify).is_some());
+    before.wait_until_back(&websockify);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::{bridge, by_token, named, named_at, refused};
-use crate::support::{Redis, Service, free_port};
+use crate::support::{Footprint, Redis, Service, free_port};
 
 #[test]
 fn k6_a_redis_says_where_a_token_leads() {
@@ -87,6 +87,8 @@ fn k6_a_password_a_database_and_a_namespace_may_be_typed() {
     }
 }
 
+/// L6, K6: Redis hung: the look-ups that wait for it are 503 after 10 s, nobody else waits, and it is good again when it goes
+/// on.
 #[test]
 fn k6_the_connection_is_kept_and_mends_itself() {
     let number = free_port();
@@ -122,6 +124,7 @@ fn k6_the_connection_is_kept_and_mends_itself() {
     for _ in 0..3 {
         assert_eq!(by_token(port, "a"), Ok("one".into()));
     }
+    let before = Footprint::at_rest(&websockify);
     // One that hangs costs its own look-ups only, and is good again when it goes on.
     redis.signal(Signal::SIGSTOP);
     let late: Vec<_> = (0..5).map(|_| thread::spawn(move || refused(port, "a"))).collect();
@@ -132,6 +135,7 @@ fn k6_the_connection_is_kept_and_mends_itself() {
     websockify.wait_for_log(&["WARN", "in redis://127.0.0.1:", "no answer within 10 s (503"]);
     redis.signal(Signal::SIGCONT);
     assert_eq!(by_token(port, "a"), Ok("one".into()));
+    before.wait_until_back(&websockify);
 }
 
 /// A server of another kind, and one that answers more than it was asked.

@@ -11,7 +11,8 @@ use nix::sys::signal::Signal;
 
 use super::Notes;
 use crate::support::{
-    Actor, Client, WEBSOCKIFY, Websockify, copy_program, free_port, wait_for_within, wait_until,
+    Actor, Client, Footprint, WEBSOCKIFY, Websockify, copy_program, free_port, wait_for_within,
+    wait_until,
 };
 
 /// The library as the build has made it.
@@ -109,7 +110,8 @@ fn respawn(websockify: &Websockify, port: u16, nth: usize) -> PathBuf {
     library
 }
 
-/// F5: whatever has become of the library, the next instance has it.
+/// L6, F5: rebind.so deleted: it is unpacked again before the next start, with one warning, also where it was changed or
+/// made unreadable; and removed at the end.
 #[test]
 fn f5_a_library_that_was_removed_or_changed_is_unpacked_again_with_one_warning() {
     let notes = Notes::new();
@@ -130,6 +132,7 @@ fn f5_a_library_that_was_removed_or_changed_is_unpacked_again_with_one_warning()
         &|| fs::set_permissions(&library, Permissions::from_mode(0o600)).unwrap(),
         &|| fs::set_permissions(directory, Permissions::from_mode(0o700)).unwrap(),
     ];
+    let before = Footprint::at_rest(&websockify);
     for (nth, deed) in deeds.iter().enumerate() {
         deed();
         assert_eq!(respawn(&websockify, port, nth + 1), library, "where a daemon would look");
@@ -143,6 +146,7 @@ fn f5_a_library_that_was_removed_or_changed_is_unpacked_again_with_one_warning()
     assert_ne!(other, library);
     assert_eq!(respawn(&websockify, port, deeds.len() + 2), other);
     assert_eq!(websockify.warnings().len(), deeds.len() + 1);
+    before.wait_until_back(&websockify);
     assert_eq!(websockify.stop(), 0);
     assert!(!other.exists());
     assert_eq!(fs::read_dir(directory).unwrap().count(), 1, "theirs is left");

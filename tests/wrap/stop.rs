@@ -17,6 +17,7 @@ use crate::support::{
 
 const NOBODY: u32 = 65534;
 
+/// L6, W9: program deaf to SIGTERM: it is killed after `--stop-timeout`, and nobody of it is left, and no file.
 #[test]
 fn w9_no_process_survives_whatever_it_forked() {
     for mode in ["exit", "respawn", "ignore"] {
@@ -77,7 +78,7 @@ fn w9_what_is_forked_during_the_stop_does_not_survive() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// W9: a process that is gone before it can be signalled, and never for good.
+/// L6, W9: program that forks faster than it is killed: it is stopped, killed, and looked for until nobody is left.
 #[test]
 fn w9_what_forks_all_the_time_does_not_survive() {
     let notes = Notes::new();
@@ -91,6 +92,7 @@ fn w9_what_forks_all_the_time_does_not_survive() {
     assert_eq!(websockify.stop(), 0);
     let hops = notes.lines("hops").len();
     stays(Duration::from_millis(200), "no hop", || notes.lines("hops").len() == hops);
+    assert_eq!(websockify.remnants(), []);
 }
 
 /// W9, L1: who is out of descriptors cannot look, and must not believe that nobody is there.

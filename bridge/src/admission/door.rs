@@ -102,6 +102,12 @@ impl Door {
         Err(if is_shared { refusal } else { refusal.closing() })
     }
 
+    /// Counts somebody who was let in by another image of this program.
+    pub(crate) fn take_in(&self, peer: &mut Peer) -> Result<(), NoSession> {
+        let is_proxy = peer.via.is_none() && !peer.is_unnamed && self.proxies.trust(peer.address);
+        if is_proxy { Ok(()) } else { self.enter(peer) }
+    }
+
     /// Finds out how a client stands, and counts its connection.
     fn enter(&self, peer: &mut Peer) -> Result<(), NoSession> {
         // Whom a proxy has not named is nobody, though the proxy itself may be allowed: a client can bring that about by

@@ -26,6 +26,7 @@ use crate::book::{Book, Session};
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::directory::{Directory, Meant, NoDestination};
+use crate::hand_over::SavedPenalty;
 use crate::login::Login;
 use crate::net::Lookups;
 use crate::peer::Peer;
@@ -99,6 +100,16 @@ impl Admission {
             self.book.metrics.looked_up(&meant, began.elapsed());
         }
         meant
+    }
+
+    /// Who guesses passwords, and how long they wait.
+    pub(crate) fn saved_penalties(&self) -> Vec<SavedPenalty> {
+        self.penalties.saved()
+    }
+
+    /// They wait on, in another image of this program.
+    pub(crate) fn resume_penalties(&self, saved: &[SavedPenalty]) {
+        self.penalties.resume(saved);
     }
 
     /// Counts a request that is refused.
@@ -189,6 +200,7 @@ mod tests {
             client_address: crate::client_address::ClientAddress::default(),
             traffic: None,
             observer: None,
+            hand_over: crate::hand_over::HandOver::default(),
         };
         Admission::new(&config, Lookups::new(), Book::new(1, false))
     }

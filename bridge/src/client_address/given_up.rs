@@ -6,6 +6,7 @@
 //! it, or knows that it was accepted, and nobody waits at that port after that; and a program that has just been given it
 //! has had the time between two looks to read its row. Must not know the table.
 
+use std::collections::HashSet;
 use std::mem::{replace, take};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,6 +44,11 @@ impl GivenUp {
         let mut list = self.list();
         list.rows.push(one);
         !replace(&mut list.is_looked_after, true)
+    }
+
+    /// Their numbers.
+    pub(super) fn rows(&self) -> HashSet<u16> {
+        self.list().rows.iter().map(|last| last.row).collect()
     }
 
     /// Whether there are none any more, so that nobody has to look after them.

@@ -13,10 +13,13 @@
 //! user's be bound there, before, during and after a connection (socket(7)). So no user can have what stands in
 //! a row said of himself.
 
+mod saved;
+
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -29,7 +32,9 @@ use tokio::time::{sleep, timeout};
 use super::given_up::{self, GivenUp, LOOK};
 use super::kernel::{Answers, Kernel};
 use super::row::{LENGTH, ROWS, Row, Sources};
+use crate::hand_over::Invalid;
 use crate::net::{CONNECT, tune};
+pub use saved::ClientTableState;
 
 /// The second byte of our addresses. Whoever else uses it has another port.
 const SECOND: u8 = 83;
@@ -53,10 +58,12 @@ pub struct ClientTable {
     sources: Sources,
     kernel: Kernel,
     /// Holds the port.
-    _held: Socket,
+    held: Socket,
     rows: Mutex<Rows>,
     kept: Arc<Semaphore>,
     given_up: GivenUp,
+    /// Another image of this program may still need it.
+    is_anothers: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -114,10 +121,11 @@ impl ClientTable {
             file,
             sources: Sources { second: SECOND, port },
             kernel: kernel(port),
-            _held: held,
+            held,
             rows: Mutex::default(),
             kept: Arc::new(Semaphore::new(KEPT)),
             given_up: GivenUp::default(),
+            is_anothers: AtomicBool::new(false),
         }))
     }
 
@@ -130,6 +138,20 @@ impl ClientTable {
     /// the port.
     pub fn clear(&self) {
         let _ = self.file.write_all_at(&vec![0; ROWS * LENGTH], 0);
+    }
+
+    /// The row that a connection has which was made by another image of this program.
+    pub(crate) fn take_again(self: &Arc<Self>, row: u16) -> Result<Taken, Invalid> {
+        self.look(row)?;
+        Ok(Taken { table: Some(Arc::clone(self)), row })
+    }
+
+    /// Whether it is there.
+    pub(crate) fn look(&self, row: u16) -> Result<(), Invalid> {
+        let is_taken =
+            self.rows(|rows| rows.used.get(usize::from(row)).is_some_and(|row| row.is_open));
+        let missing = || Invalid(format!("row {row} of its clients is not there"));
+        is_taken.then_some(()).ok_or_else(missing)
     }
 
     /// Connects from a row that says what `shown` says of it.
@@ -264,6 +286,11 @@ impl Rows {
 }
 
 impl Taken {
+    /// Which row it is.
+    pub(crate) fn number(&self) -> u16 {
+        self.row
+    }
+
     /// Keeps a connection that is over until its program has accepted it, or closed its listener; its row too.
     pub(crate) fn keep(mut self, connection: impl Send + 'static, to: SocketAddr) {
         let Some(table) = self.table.clone() else { return };
@@ -305,7 +332,9 @@ impl Drop for Taken {
 
 impl Drop for ClientTable {
     fn drop(&mut self) {
-        self.clear();
+        if !self.is_anothers.load(Ordering::Relaxed) {
+            self.clear();
+        }
     }
 }
 

@@ -88,6 +88,14 @@ impl Directory {
         }
     }
 
+    /// The same, to be shared.
+    pub(crate) fn shared(&self) -> Option<Arc<Destination>> {
+        match self {
+            Self::One(destination) => Some(Arc::clone(destination)),
+            Self::Tokens(_) => None,
+        }
+    }
+
     /// The destination that a request means.
     pub(crate) async fn destination(
         &self,

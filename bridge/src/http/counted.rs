@@ -9,17 +9,25 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 use super::reply::Body;
+use crate::arrival::Arrival;
 use crate::peer::Peer;
 
 /// A body, dropped when all of it was taken, or nobody wants it any more.
 pub(super) struct Counted {
     body: Body,
     _asker: Arc<Peer>,
+    arrival: Arc<Arrival>,
 }
 
 impl Counted {
-    pub(super) fn new(body: Body, asker: Arc<Peer>) -> Self {
-        Self { body, _asker: asker }
+    pub(super) fn new(body: Body, asker: Arc<Peer>, arrival: Arc<Arrival>) -> Self {
+        Self { body, _asker: asker, arrival }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.arrival.answered();
     }
 }
 

@@ -13,7 +13,7 @@ use super::metered::Activity;
 
 /// How long a kept-alive connection may be idle between two requests (T6), and how long its client may
 /// take nothing of an answer.
-const IDLE: Duration = Duration::from_secs(60);
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
 /// How often the kernel is asked what such a client has taken. It takes more from us only when a third
 /// of its buffer has gone, which may be a megabyte: that is no measure of a slow reader.

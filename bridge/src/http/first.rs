@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{HEAD_MAX, Upgraded};
 use crate::admission::{Admission, Refusal};
+use crate::arrival::Arrival;
 use crate::peer::Peer;
 use crate::stream::Stream;
 use crate::unadmitted::NoSession;
@@ -46,26 +47,37 @@ pub(super) async fn receive(
     peer: &Arc<Peer>,
     admission: &Admission,
     deadline: Instant,
+    arrival: &Arrival,
 ) -> Result<First, NoSession> {
     let scheme = if peer.tls.is_some() { Scheme::Wss } else { Scheme::Ws };
     let mut bytes = BytesMut::with_capacity(PIECE);
-    let handshake = timeout_at(deadline, read_handshake(&mut stream, &mut bytes, scheme)).await;
+    let handshake =
+        timeout_at(deadline, read_handshake(&mut stream, &mut bytes, scheme, arrival)).await;
     let Some((head, challenge, length)) = handshake.unwrap_or(Err(NoSession::TimedOut))? else {
-        stream.unread(bytes.freeze());
+        let head = bytes.freeze();
+        if scheme == Scheme::Ws {
+            arrival.asks(head.clone());
+        }
+        stream.unread(head);
         return Ok(First::Other(stream, None));
     };
+    let bytes = bytes.freeze();
+    if scheme == Scheme::Ws {
+        arrival.asks(bytes.clone());
+    }
     let end = length + challenge.key_length();
     let asker = admission.door.asker(peer, &head.headers);
     let ticket = match admission.admit(&head, &asker).await {
         Ok(ticket) => ticket,
         Err(refusal) => {
-            stream.unread(bytes.freeze());
+            stream.unread(bytes);
             return Ok(First::Other(stream, Some(refusal.closing())));
         }
     };
+    arrival.busy();
     stream.write_all(&challenge.answer(&bytes[length..end])).await?;
     stream.flush().await?;
-    stream.unread(bytes.freeze().slice(end..));
+    stream.unread(bytes.slice(end..));
     Ok(First::Upgraded(Upgraded { stream, upgrade: challenge.upgrade, ticket }))
 }
 
@@ -74,8 +86,9 @@ async fn read_handshake(
     stream: &mut Stream,
     bytes: &mut BytesMut,
     scheme: Scheme,
+    arrival: &Arrival,
 ) -> Result<Option<Handshake>, NoSession> {
-    let length = read_head(stream, bytes).await?;
+    let length = read_head(stream, bytes, arrival).await?;
     let handshake = length.and_then(|length| {
         let head = parse(&bytes[..length])?;
         let challenge = Challenge::from_head(&head, scheme)?;
@@ -83,6 +96,7 @@ async fn read_handshake(
     });
     if let Some((_, challenge, length)) = &handshake {
         while bytes.len() < length + challenge.key_length() {
+            arrival.begun(bytes);
             if stream.read_buf(bytes).await? == 0 {
                 return Err(NoSession::Left);
             }
@@ -93,7 +107,11 @@ async fn read_handshake(
 
 /// Reads on until there is a whole head, and returns its length. `None`: it is too long, or ended
 /// early, or is no GET.
-async fn read_head(stream: &mut Stream, bytes: &mut BytesMut) -> io::Result<Option<usize>> {
+async fn read_head(
+    stream: &mut Stream,
+    bytes: &mut BytesMut,
+    arrival: &Arrival,
+) -> io::Result<Option<usize>> {
     const GET: &[u8] = b"GET ";
     loop {
         let known = bytes.len();
@@ -108,6 +126,7 @@ async fn read_head(stream: &mut Stream, bytes: &mut BytesMut) -> io::Result<Opti
         if let Some(end) = end_of_head(bytes, known) {
             return Ok(Some(end));
         }
+        arrival.begun(bytes);
     }
 }
 

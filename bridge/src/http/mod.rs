@@ -18,6 +18,7 @@ pub(crate) mod url_path;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 
@@ -33,6 +34,7 @@ use tracing::debug;
 use tracing::field::display;
 
 use crate::admission::{Admission, Refusal, Ticket};
+use crate::arrival::Arrival;
 use crate::client::DRAIN;
 use crate::config::Config;
 use crate::peer::Peer;
@@ -44,6 +46,7 @@ use crate::unadmitted::{self, NoSession};
 use crate::ws::{NoUpgrade, Upgrade};
 use counted::Counted;
 use deadline::Deadline;
+pub(crate) use deadline::IDLE;
 use first::First;
 use metered::{Activity, Metered};
 use reply::Reply;
@@ -66,9 +69,10 @@ pub(crate) async fn receive(
     config: &Config,
     admission: &Admission,
     began: Instant,
+    arrival: &Arc<Arrival>,
     shutdown: &mut ShutdownWatch,
 ) -> Result<Upgraded, NoSession> {
-    let first = first::receive(io, peer, admission, began + config.head_timeout);
+    let first = first::receive(io, peer, admission, began + config.head_timeout, arrival);
     let first = tokio::select! {
         biased;
         first = first => first,
@@ -91,6 +95,7 @@ pub(crate) async fn receive(
         refused: Mutex::new(refused),
         admitted: OnceLock::new(),
         activity: &activity,
+        arrival,
     };
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
@@ -134,6 +139,7 @@ async fn serve<'r>(
         if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(served.map_err(NoSession::Http));
         }
+        reception.note_progress();
         if deadline.poll(cx, activity, || activity.under_way()).is_ready() {
             return Poll::Ready(Err(NoSession::TimedOut));
         }
@@ -189,6 +195,7 @@ struct Reception<'a> {
     refused: Mutex<Option<Refusal>>,
     admitted: OnceLock<(Upgrade, Ticket)>,
     activity: &'a Activity,
+    arrival: &'a Arc<Arrival>,
 }
 
 /// An answer under way.
@@ -208,16 +215,27 @@ impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
             if host::is_good(&head) { Upgrade::from_head(&head) } else { Err(NoUpgrade::Host) };
         match upgrade {
             Err(NoUpgrade::WebRequest) => {
-                Box::pin(counted(reception.web_request(head, Arc::clone(&asker)), asker))
+                let answer = reception.web_request(head, Arc::clone(&asker));
+                Box::pin(counted(answer, asker, Arc::clone(reception.arrival)))
             }
             upgrade => {
-                Box::pin(counted(reception.handshake(head, upgrade, Arc::clone(&asker)), asker))
+                let answer = reception.handshake(head, upgrade, Arc::clone(&asker));
+                Box::pin(counted(answer, asker, Arc::clone(reception.arrival)))
             }
         }
     }
 }
 
 impl Reception<'_> {
+    /// Notes how far the connection is, for another image of this program.
+    fn note_progress(&self) {
+        let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let Activity { requests, read, read_at_request, sent, is_stuck, .. } = self.activity;
+        let (read, behind) = (of(read), of(read).saturating_sub(of(read_at_request)));
+        let is_flushed = !is_stuck.load(Ordering::Relaxed);
+        self.arrival.look(of(requests), read, behind, of(sent), is_flushed);
+    }
+
     async fn handshake(
         &self,
         head: Parts,
@@ -296,6 +314,7 @@ impl Reception<'_> {
 async fn counted(
     reply: impl Future<Output = Reply>,
     asker: Arc<Peer>,
+    arrival: Arc<Arrival>,
 ) -> Result<Response<Counted>, Infallible> {
-    Ok(reply.await.map(|body| Counted::new(body, asker)))
+    Ok(reply.await.map(|body| Counted::new(body, asker, arrival)))
 }

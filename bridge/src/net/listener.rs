@@ -2,6 +2,7 @@
 //! has accepted. Knows the kernel; must not know what clients want.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::task::{Context, Poll, ready};
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -10,6 +11,7 @@ use tracing::debug;
 use super::options::{tune, tune_if_early};
 use super::socket::Socket;
 use crate::error_text::error_text;
+use crate::hand_over::{Descriptors, Invalid, SavedListener};
 use crate::peer::PeerAddress;
 
 /// A socket that listens.
@@ -44,7 +46,34 @@ pub(crate) enum Accepting {
 /// (`net.core.somaxconn`); that somebody goes on connecting must not hold us up.
 const MOST_QUEUED: usize = 4096;
 
+impl Listener {
+    /// One that another image of this program has listened on.
+    pub(crate) fn resume(saved: SavedListener, all: &mut Descriptors) -> Result<Self, Invalid> {
+        let descriptor = all.take(saved.descriptor)?;
+        let listener = if saved.is_unix {
+            Self::Unix(descriptor.into())
+        } else {
+            Self::Tcp(descriptor.into())
+        };
+        Ok(if saved.is_lent { Self::Lent(Box::new(listener)) } else { listener })
+    }
+}
+
 impl Accepting {
+    /// How another image knows it.
+    pub(crate) fn saved(&self) -> SavedListener {
+        let of = |io: &dyn AsRawFd, is_unix| SavedListener {
+            descriptor: io.as_raw_fd(),
+            is_unix,
+            is_lent: false,
+        };
+        match self {
+            Self::Tcp(listener) => of(listener, false),
+            Self::Unix(listener) => of(listener, true),
+            Self::Lent(listener) => SavedListener { is_lent: true, ..listener.saved() },
+        }
+    }
+
     pub(crate) fn begin(listener: Listener) -> io::Result<Self> {
         match listener {
             Listener::Tcp(listener) => {

@@ -60,7 +60,8 @@ impl Lookups {
     /// Waits along with those who have asked already, or begins.
     fn join(&self, host: &str) -> watch::Receiver<Option<Answer>> {
         let mut under_way = self.under_way();
-        if let Some(answer) = under_way.get(host) {
+        // Nobody answers any more whose task has failed, as where there is no thread to be had.
+        if let Some(answer) = under_way.get(host).filter(|answer| answer.has_changed().is_ok()) {
             return answer.clone();
         }
         let (teller, answer) = watch::channel(None);
@@ -114,6 +115,17 @@ mod tests {
         // They need not wait for it to the end.
         drop((first, second));
         assert!(lookups.resolve("localhost", 7).await.is_ok());
+    }
+
+    /// L6: a look-up that has failed in the middle takes no later one with it.
+    #[tokio::test]
+    async fn l6_a_look_up_without_a_thread_is_not_the_next_ones() {
+        let lookups = Lookups::new();
+        let (teller, answer) = watch::channel(None);
+        lookups.under_way().insert("localhost".into(), answer);
+        drop(teller);
+        assert!(lookups.resolve("localhost", 7).await.is_ok());
+        assert!(lookups.under_way().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

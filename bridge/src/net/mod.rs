@@ -3,6 +3,7 @@
 //! Knows the kernel and the resolver, and nothing of sessions.
 
 mod connect;
+mod heard;
 mod listener;
 mod lookup;
 mod options;
@@ -12,9 +13,10 @@ mod unsent;
 pub mod zone;
 
 pub(crate) use connect::{CONNECT, connect, connect_from, connect_unix};
+pub(crate) use heard::Heard;
 pub(crate) use listener::Accepting;
 pub use listener::{Connection, Listener};
 pub(crate) use lookup::Lookups;
 pub(crate) use options::tune;
 pub(crate) use race::first;
-pub(crate) use socket::{PeerStatus, Socket};
+pub(crate) use socket::{PeerStatus, SavedSocket, Socket};

@@ -9,20 +9,20 @@ use tokio::net::TcpStream;
 
 /// A silent connection is probed after this time: before the common NAT and firewall tables
 /// forget it (RFC 5382 allows them to after minutes in practice).
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
 /// Then this often.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// And given up after so many probes without an answer: two minutes after the last sign of life.
-const KEEPALIVE_PROBES: u32 = 6;
+/// And given up after so many probes without an answer: a minute after the last sign of life.
+const KEEPALIVE_PROBES: u32 = 3;
 
 /// Sets the options that both legs of a session have (B7). What is accepted from a listening socket
 /// has them from that: Linux copies them, and a system call for each is saved.
 ///
 /// `TCP_USER_TIMEOUT` is left alone on purpose: the kernel applies it to a peer that answers but
 /// keeps its window closed as well, and a reader may stop reading for as long as it likes. A peer
-/// that is gone while bytes are on their way to it is given up by `net.ipv4.tcp_retries2`.
+/// that is gone while bytes are on their way to it is noticed by its [silence](crate::silence).
 pub(crate) fn tune(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     let keepalive = TcpKeepalive::new()

@@ -4,22 +4,33 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::heard::{Heard, heard};
 use super::unsent::unsent;
+use crate::error_text::error_text;
+use crate::hand_over::{Descriptors, Invalid};
 
 /// One leg of a session.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+/// A socket for another image of this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedSocket {
+    pub(crate) descriptor: RawFd,
+    is_unix: bool,
 }
 
 /// What the kernel says of a peer ahead of the bytes that are still to be read from it.
@@ -51,6 +62,14 @@ impl Socket {
         peer.map_or(0, |()| unsent(self))
     }
 
+    /// What was heard of its peer, if that is asked over TCP.
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        match self {
+            Self::Tcp(stream) => heard(stream),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Our address and the peer's, if it is a TCP connection that was not reset.
     pub(crate) fn tcp_ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         match self {
@@ -70,6 +89,36 @@ impl Socket {
             Poll::Ready(Ok(ready)) if ready.is_read_closed() => PeerStatus::Ended,
             _ => PeerStatus::Unknown,
         }
+    }
+
+    /// What another image knows it by, that goes on with it.
+    pub(crate) fn saved(&self) -> SavedSocket {
+        SavedSocket { descriptor: self.as_fd().as_raw_fd(), is_unix: matches!(self, Self::Unix(_)) }
+    }
+
+    /// The socket that another image has had, in this runtime.
+    pub(crate) fn resume(saved: SavedSocket, all: &mut Descriptors) -> Result<Self, Invalid> {
+        let descriptor = all.take(saved.descriptor)?;
+        let number = saved.descriptor;
+        let socket = if saved.is_unix {
+            let io = std::os::unix::net::UnixStream::from(descriptor);
+            UnixStream::from_std(io).map(Self::Unix)
+        } else {
+            TcpStream::from_std(std::net::TcpStream::from(descriptor)).map(Self::Tcp)
+        };
+        socket
+            .map_err(|error| Invalid(format!("cannot use socket {number}: {}", error_text(&error))))
+    }
+
+    /// Moves it into the present runtime from one that is at work no more.
+    pub(crate) fn move_here(&mut self) -> io::Result<()> {
+        // Something must be in its place for a moment.
+        let (place, _) = UnixStream::pair()?;
+        *self = match std::mem::replace(self, Self::Unix(place)) {
+            Self::Tcp(io) => Self::Tcp(TcpStream::from_std(io.into_std()?)?),
+            Self::Unix(io) => Self::Unix(UnixStream::from_std(io.into_std()?)?),
+        };
+        Ok(())
     }
 
     /// Whether there are bytes to be read already, or the end.

@@ -1,5 +1,5 @@
 //! How many bytes written to a socket its peer's kernel has not taken yet: SIOCOUTQ of tcp(7) and
-//! unix(7). The one system call of this crate that no dependency wraps safely.
+//! unix(7).
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;

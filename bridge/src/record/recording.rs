@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
 use super::Recordings;
@@ -29,6 +29,8 @@ pub(super) struct Recording {
     waiting: Mutex<Waiting>,
     /// Locked by the thread that writes, as long as the disk takes.
     written: Mutex<Written>,
+    /// Rung when that has nothing to do.
+    rest: Notify,
 }
 
 /// What the session has given, and the thread has not yet taken.
@@ -58,7 +60,7 @@ enum End {
 }
 
 #[derive(Debug)]
-enum Written {
+pub(super) enum Written {
     Nothing,
     Begun(Script, PathBuf),
     All,
@@ -82,9 +84,65 @@ impl Recording {
             recordings,
             waiting: Mutex::new(waiting),
             written: Mutex::new(Written::Nothing),
+            rest: Notify::new(),
         });
         recording.recordings.writers.put(Arc::clone(&recording));
         (recording, ended)
+    }
+
+    /// Goes on with one of which so much is written.
+    pub(super) fn resume(
+        recordings: Arc<Recordings>,
+        session: u64,
+        number: u64,
+        encoding: Encoding,
+        written: Written,
+    ) -> (Arc<Self>, oneshot::Receiver<()>) {
+        let (done, ended) = oneshot::channel();
+        let is_over = matches!(written, Written::All);
+        let waiting = Waiting {
+            entries: VecDeque::new(),
+            size: 0,
+            is_queued: false,
+            end: if is_over { End::Failed } else { End::Open },
+            done: (!is_over).then_some(done),
+        };
+        let recording = Arc::new(Self {
+            session,
+            number,
+            encoding,
+            recordings,
+            waiting: Mutex::new(waiting),
+            written: Mutex::new(written),
+            rest: Notify::new(),
+        });
+        // Nothing is in the file yet: it is begun, as it would have been.
+        recording.wake(recording.waiting());
+        (recording, ended)
+    }
+
+    /// Waits until a thread has written all that there is.
+    pub(super) async fn rests(&self) {
+        loop {
+            let rests = self.rest.notified();
+            {
+                let waiting = self.waiting();
+                if !waiting.is_queued || waiting.done.is_none() {
+                    return;
+                }
+            }
+            rests.await;
+        }
+    }
+
+    /// The number of its file, and how its payload is written.
+    pub(super) fn kind(&self) -> (u64, Encoding) {
+        (self.number, self.encoding)
+    }
+
+    /// Looks at how far it is.
+    pub(super) fn written<T>(&self, look: impl FnOnce(&Written) -> T) -> T {
+        look(&self.written.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes an entry. False: none is taken any more.
@@ -140,8 +198,10 @@ impl Recording {
         let mut waiting = self.waiting();
         if matches!(*written, Written::All) {
             waiting.done = None;
+            self.rest.notify_one();
         } else if waiting.entries.is_empty() && waiting.end == End::Open {
             waiting.is_queued = false;
+            self.rest.notify_one();
         } else {
             self.recordings.writers.put(Arc::clone(self));
         }

@@ -54,6 +54,20 @@ impl Script {
         Ok(script)
     }
 
+    /// In the middle of the file, of which so much is whole.
+    pub(super) fn resume(file: File, encoding: Encoding, length: u64, has_entries: bool) -> Self {
+        Self { file, encoding, length, has_entries }
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// How much of it is whole.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
     pub(super) fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
         let mut text = Vec::new();
         for entry in entries {

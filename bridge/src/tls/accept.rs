@@ -8,6 +8,7 @@ use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
 use super::certificate::common_name;
 use super::failure::Failure;
 use super::{Acceptor, Tls};
+use crate::arrival::Arrival;
 use crate::clients::Standing;
 use crate::config::Access;
 use crate::net::Socket;
@@ -46,7 +47,12 @@ pub enum Plain {
 pub(crate) type Accepted = Result<(Stream, Peer), (Failure, Option<Socket>)>;
 
 /// Waits for the first byte of a peer's connection, and makes a stream of it.
-pub(crate) async fn accept(mut io: Socket, peer: Peer, access: &Access) -> Accepted {
+pub(crate) async fn accept(
+    mut io: Socket,
+    peer: Peer,
+    access: &Access,
+    arrival: &Arrival,
+) -> Accepted {
     let mut first = [0];
     match io.peek(&mut first).await {
         Ok(1) => {}
@@ -56,6 +62,7 @@ pub(crate) async fn accept(mut io: Socket, peer: Peer, access: &Access) -> Accep
         // Whom no proxy speaks for is not here any more; a handshake is more than this one is worth.
         HANDSHAKE if peer.standing == Standing::Stranger => return Err((Failure::Stranger, None)),
         HANDSHAKE => {
+            arrival.encrypted();
             access.asked.notify_one();
             let tls = access.tls.borrow().clone();
             match tls {
@@ -69,6 +76,7 @@ pub(crate) async fn accept(mut io: Socket, peer: Peer, access: &Access) -> Accep
             Plain::Refused => (Failure::Plain, NO_PLAIN),
         },
     };
+    arrival.busy();
     // Whether the client hears it is not our concern any more.
     let _ = io.write_all(answer).await;
     Err((failure, Some(io)))

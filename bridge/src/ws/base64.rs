@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::Violation;
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -26,7 +28,7 @@ const VALUES: [u8; 256] = {
 };
 
 /// Where in a message we are.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Decoder {
     /// How many characters of the quad under way have come, padding too.
     position: u8,
@@ -65,6 +67,11 @@ impl Decoder {
             self.padded = false;
         }
         Ok(piece.start..to)
+    }
+
+    /// Whether it can be what it says.
+    pub(super) fn is_sound(&self) -> bool {
+        self.position < 4 && self.bits < 64
     }
 
     /// Takes one character, and gives the byte that it completes. Line breaks are skipped, as 0.3.0

@@ -6,13 +6,15 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ControlFrame, Event, Violation, base64};
 
 const BEGIN: u8 = 0x00;
 const END: u8 = 0xff;
 
 /// Which of the two drafts; their frames differ in the close alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Draft {
     /// The connection's end is the only close.
     Hixie75,
@@ -21,14 +23,14 @@ pub enum Draft {
 }
 
 /// Where in the client's byte stream we are.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Decoder {
     pub(super) draft: Draft,
     position: Position,
     base64: base64::Decoder,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Position {
     Between,
     InFrame,
@@ -67,6 +69,11 @@ impl Decoder {
             };
         }
         Ok(None)
+    }
+
+    /// Whether it can be what it says.
+    pub(super) fn is_sound(&self) -> bool {
+        self.base64.is_sound()
     }
 
     /// Whether the last event ended its frame.

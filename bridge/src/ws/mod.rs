@@ -14,6 +14,7 @@ mod violation;
 use std::ops::Range;
 
 use arrayvec::ArrayVec;
+use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 pub(crate) use base64::append as append_base64;
@@ -63,7 +64,7 @@ pub enum Framing {
 }
 
 /// How the payload of frames travels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Encoding {
     /// As it is.
     Binary,
@@ -72,7 +73,7 @@ pub(crate) enum Encoding {
 }
 
 /// The framing of one session, both ways.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(private_interfaces, reason = "what is inside is made by `new` alone")]
 pub enum Codec {
     /// RFC 6455 and the HyBi drafts that share its frames.
@@ -131,6 +132,14 @@ impl Codec {
             Self::Rfc6455(decoder) if !decoder.is_base64() => rfc6455::encode(buffer, payload),
             Self::Rfc6455(_) => rfc6455::encode_base64(buffer, payload),
             Self::Hixie(_) => hixie::encode(buffer, payload),
+        }
+    }
+
+    /// Whether one that was read can be what it says.
+    pub(crate) fn is_sound(&self) -> bool {
+        match self {
+            Self::Rfc6455(decoder) => decoder.is_sound(),
+            Self::Hixie(decoder) => decoder.is_sound(),
         }
     }
 

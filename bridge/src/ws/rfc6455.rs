@@ -8,21 +8,26 @@ use std::ops::Range;
 use std::str;
 
 use arrayvec::ArrayVec;
+use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use super::{ControlFrame, ControlPayload, Event, HEADROOM, Violation, base64};
 
+/// The longest payload of a control frame (section 5.5).
+const CONTROL_MAX: u64 = 125;
+
 /// The longest frame header of a client: two bytes, a 64-bit length, the mask.
 const HEADER_MAX: usize = 14;
 
 /// Where in the client's byte stream we are.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Decoder {
     /// The beginning of a frame header that came in pieces.
     partial: ArrayVec<u8, HEADER_MAX>,
     /// What the frame under way is.
+    #[serde(with = "opcode")]
     opcode: OpCode,
     /// How much of its payload is still to come; 0 between frames.
     left: u64,
@@ -59,6 +64,17 @@ impl Decoder {
     /// Whether messages are base64, both ways.
     pub(crate) fn is_base64(&self) -> bool {
         self.base64.is_some()
+    }
+
+    /// Whether it can be what it says.
+    pub(crate) fn is_sound(&self) -> bool {
+        let begun = self.control.as_ref().map_or(0, |control| control.len()) as u64;
+        let fits = match self.opcode {
+            OpCode::Control(_) => begun.saturating_add(self.left) <= CONTROL_MAX,
+            OpCode::Data(_) => true,
+        };
+        fits && self.base64.as_ref().is_none_or(base64::Decoder::is_sound)
+            && matches!(Header::parse(&self.partial), Ok(None))
     }
 
     /// See [`Codec::is_between_frames`](super::Codec::is_between_frames).
@@ -112,8 +128,12 @@ impl Decoder {
         for byte in &buffer[unread.clone()] {
             unread.start += 1;
             self.partial.push(*byte);
-            if let Some((header, _)) = Header::parse(&self.partial)? {
+            let parsed = Header::parse(&self.partial);
+            if !matches!(parsed, Ok(None)) {
+                // Also after a violation: what is kept is always the beginning of a header.
                 self.partial.clear();
+            }
+            if let Some((header, _)) = parsed? {
                 return Ok(Some(header));
             }
         }
@@ -156,6 +176,26 @@ impl Decoder {
             Control::Close => close_frame(&payload).map(Event::Close),
             Control::Pong | Control::Reserved(_) => Ok(Event::Pong),
         }
+    }
+}
+
+/// An op code as the number that it is on the wire.
+mod opcode {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::OpCode;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(code: &OpCode, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_u8(u8::from(*code))
+    }
+
+    /// The highest has four bits (RFC 6455, section 5.2).
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<OpCode, D::Error> {
+        let code = u8::deserialize(from)?;
+        if code > 0xf {
+            return Err(serde::de::Error::custom("no op code"));
+        }
+        Ok(OpCode::from(code))
     }
 }
 

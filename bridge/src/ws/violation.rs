@@ -1,10 +1,11 @@
 //! How a client can break the protocol, in whichever framing, and with which code its connection is then
 //! failed. The sections are those of RFC 6455.
 
+use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// How a client broke the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Violation {
     /// Section 5.1: a client masks every frame.
     #[error("unmasked frame")]

@@ -93,6 +93,7 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
         client_address: bridge::ClientAddress::default(),
         traffic: None,
         observer: None,
+        hand_over: bridge::HandOver::default(),
     }
 }
 
@@ -215,6 +216,20 @@ pub(crate) async fn read_exact(stream: &mut TcpStream, length: usize) -> Vec<u8>
     bytes
 }
 
+/// The next frame that a server has sent: opcode and payload.
+pub(crate) async fn next_frame(reader: &mut (impl AsyncReadExt + Unpin)) -> (u8, Vec<u8>) {
+    let [first, second] = [reader.read_u8().await.unwrap(), reader.read_u8().await.unwrap()];
+    assert_eq!(first & 0xf0, 0x80, "a final frame, no extension");
+    let length = match second {
+        126 => u64::from(reader.read_u16().await.unwrap()),
+        127 => reader.read_u64().await.unwrap(),
+        length => u64::from(length),
+    };
+    let mut payload = vec![0; usize::try_from(length).unwrap()];
+    reader.read_exact(&mut payload).await.unwrap();
+    (first & 0x0f, payload)
+}
+
 /// A client that builds its frames by hand.
 pub(crate) struct Client(pub(crate) TcpStream);
 
@@ -240,19 +255,7 @@ impl Client {
 
     /// The next frame: opcode and payload.
     pub(crate) async fn receive(&mut self) -> (u8, Vec<u8>) {
-        within(async {
-            let [first, second] =
-                [self.0.read_u8().await.unwrap(), self.0.read_u8().await.unwrap()];
-            assert_eq!(first & 0xf0, 0x80, "a final frame, no extension");
-            let length = match second {
-                126 => u64::from(self.0.read_u16().await.unwrap()),
-                127 => self.0.read_u64().await.unwrap(),
-                length => u64::from(length),
-            };
-            let payload = read_exact(&mut self.0, usize::try_from(length).unwrap()).await;
-            (first & 0x0f, payload)
-        })
-        .await
+        within(next_frame(&mut self.0)).await
     }
 
     /// Payload of data frames until there is so much of it.

@@ -8,20 +8,20 @@ use crate::harness::*;
 const TEXT: u8 = 1;
 
 /// The handshake of draft -76, section 1.2, and the eight bytes behind it.
-const HEAD_76: &str = "GET /demo HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\n\
+pub(crate) const HEAD_76: &str = "GET /demo HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\nSec-WebSocket-Protocol: base64\r\n\
     Upgrade: WebSocket\r\nSec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\n\
     Origin: http://example.com\r\n\r\n";
-const KEY3: &[u8] = b"^n:ds[4U";
-const HEAD_75: &str = "GET /demo HTTP/1.1\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\
+pub(crate) const KEY3: &[u8] = b"^n:ds[4U";
+pub(crate) const HEAD_75: &str = "GET /demo HTTP/1.1\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\
     Host: example.com\r\nOrigin: http://example.com\r\nWebSocket-Protocol: base64\r\n\r\n";
 
 /// What websockify 0.3.0 answers to them.
-const ANSWER_76: &str = "HTTP/1.1 101 Web Socket Protocol Handshake\r\nUpgrade: WebSocket\r\n\
+pub(crate) const ANSWER_76: &str = "HTTP/1.1 101 Web Socket Protocol Handshake\r\nUpgrade: WebSocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Origin: http://example.com\r\n\
     Sec-WebSocket-Location: ws://example.com/demo\r\nSec-WebSocket-Protocol: base64\r\n\r\n\
     8jKS'y:G*Co,Wxa-";
-const ANSWER_75: &str = "HTTP/1.1 101 Web Socket Protocol Handshake\r\nUpgrade: WebSocket\r\n\
+pub(crate) const ANSWER_75: &str = "HTTP/1.1 101 Web Socket Protocol Handshake\r\nUpgrade: WebSocket\r\n\
     Connection: Upgrade\r\nWebSocket-Origin: http://example.com\r\n\
     WebSocket-Location: ws://example.com/demo\r\nWebSocket-Protocol: base64\r\n\r\n";
 

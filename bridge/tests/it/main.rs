@@ -4,15 +4,19 @@
 mod ends;
 #[path = "../../../tests/support/frame.rs"]
 mod frame;
+mod hand_over;
 mod handshake;
 mod harness;
 mod hixie;
 mod limits;
+#[path = "../../src/fuzzing/numbers.rs"]
+mod numbers;
 mod panic;
 mod pings;
 mod program;
 mod records;
 mod respawn;
+mod rest;
 mod session;
 #[path = "../../../tests/support/skip.rs"]
 #[allow(dead_code, reason = "other crates skip for other reasons")]
@@ -22,3 +26,4 @@ mod stuck;
 mod turns;
 mod upkeep;
 mod web;
+mod whole;

@@ -4,15 +4,19 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 
 use anyhow::{Context, Result};
+use bridge::Descriptors;
 use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::AdminPlace;
 use crate::config::address::Source;
 use crate::host::ports::PublicPort;
-use crate::host::unix_socket::{PublicSocket, SocketFile};
+use crate::host::unix_socket::{PublicSocket, SocketFile, SocketFileState};
+use crate::host::user::User;
 
 /// Who may connect to the Unix socket, as chmod(2) has it.
 const MODE: u32 = 0o600;
@@ -23,6 +27,23 @@ pub(super) struct Endpoint {
     place: AdminPlace,
     listener: Listener,
     file: Option<SocketFile>,
+    /// Whether it was open in another image of this program.
+    was_open: bool,
+}
+
+/// The address on its way to another image of this program (O2).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SavedAdmin {
+    listener: RawFd,
+    file: Option<SocketFileState>,
+}
+
+impl SavedAdmin {
+    /// The descriptors that it names.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + use<> {
+        let file = self.file.as_ref().map(SocketFileState::descriptors);
+        file.into_iter().flatten().chain([self.listener])
+    }
 }
 
 #[derive(Debug)]
@@ -54,12 +75,39 @@ pub(super) enum Accepted {
 
 impl Endpoint {
     /// Begins to listen.
-    pub(super) fn open(place: &AdminPlace) -> Result<Self> {
-        let (listener, file) = Self::bind(place).context("cannot open the admin address")?;
-        Ok(Self { place: place.clone(), listener, file })
+    pub(super) fn open(place: &AdminPlace, user: Option<&User>) -> Result<Self> {
+        let (listener, file) = Self::bind(place, user).context("cannot open the admin address")?;
+        Ok(Self { place: place.clone(), listener, file, was_open: false })
     }
 
-    fn bind(place: &AdminPlace) -> Result<(Listener, Option<SocketFile>)> {
+    /// Goes on to listen.
+    pub(super) fn resume(
+        place: &AdminPlace,
+        saved: &SavedAdmin,
+        descriptors: &mut Descriptors,
+    ) -> Result<Self> {
+        let file = saved.file.clone().map(|file| SocketFile::take(file, descriptors));
+        let listener = descriptors.take(saved.listener)?;
+        let listener = match place {
+            AdminPlace::Port(_) => Listener::Tcp(listener.into()),
+            AdminPlace::Unix(_) => Listener::Unix(listener.into()),
+        };
+        Ok(Self { place: place.clone(), listener, file: file.transpose()?, was_open: true })
+    }
+
+    pub(super) fn save(&self) -> SavedAdmin {
+        let listener = match &self.listener {
+            Listener::Tcp(listener) => listener.as_raw_fd(),
+            Listener::Unix(listener) => listener.as_raw_fd(),
+        };
+        SavedAdmin { listener, file: self.file.as_ref().map(SocketFile::save) }
+    }
+
+    pub(super) fn was_open(&self) -> bool {
+        self.was_open
+    }
+
+    fn bind(place: &AdminPlace, user: Option<&User>) -> Result<(Listener, Option<SocketFile>)> {
         match place {
             AdminPlace::Port(address) => {
                 let source = Source {
@@ -72,7 +120,7 @@ impl Endpoint {
                 Ok((Listener::Tcp(listener), None))
             }
             AdminPlace::Unix(path) => {
-                let (listener, file) = PublicSocket::reserve(path, MODE)?.listen()?;
+                let (listener, file) = PublicSocket::reserve(path, MODE, user)?.listen()?;
                 Ok((Listener::Unix(listener), Some(file)))
             }
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -29,6 +30,16 @@ struct Noted {
     /// How often it was looked at, with what came of it.
     looks: watch::Sender<u64>,
     program: ProgramNotes,
+}
+
+/// What is noted for our whole life, on its way to another image of this program (O2).
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedStanding {
+    /// Milliseconds since 1970.
+    began: u64,
+    starts: u64,
+    ends: [u64; ProgramEnd::NAMES.len()],
+    started: u64,
 }
 
 #[derive(Debug, Default)]
@@ -69,18 +80,44 @@ impl ProgramEnd {
 impl Default for Standing {
     /// We begin.
     fn default() -> Self {
-        Self(Arc::new(Noted {
-            began: SystemTime::now(),
-            relay: OnceLock::new(),
-            drains: AtomicBool::new(false),
-            has_looked: AtomicBool::new(false),
-            looks: watch::Sender::new(0),
-            program: ProgramNotes::default(),
-        }))
+        Self::new(SystemTime::now(), ProgramNotes::default())
     }
 }
 
 impl Standing {
+    fn new(began: SystemTime, program: ProgramNotes) -> Self {
+        Self(Arc::new(Noted {
+            began,
+            relay: OnceLock::new(),
+            drains: AtomicBool::new(false),
+            has_looked: AtomicBool::new(false),
+            looks: watch::Sender::new(0),
+            program,
+        }))
+    }
+
+    /// We go on.
+    pub(crate) fn resume(saved: &SavedStanding) -> Self {
+        let program = ProgramNotes {
+            starts: saved.starts.into(),
+            ends: saved.ends.map(AtomicU64::new),
+            started: saved.started.into(),
+        };
+        let began = UNIX_EPOCH.checked_add(Duration::from_millis(saved.began));
+        Self::new(began.unwrap_or(UNIX_EPOCH), program)
+    }
+
+    pub(crate) fn save(&self) -> SavedStanding {
+        let ProgramNotes { starts, ends, started } = &self.0.program;
+        let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        SavedStanding {
+            began: u64::try_from(self.began().as_millis()).unwrap_or(u64::MAX),
+            starts: number(starts),
+            ends: std::array::from_fn(|at| number(&ends[at])),
+            started: number(started),
+        }
+    }
+
     /// When we have begun, since 1970.
     pub(super) fn began(&self) -> Duration {
         self.0.began.duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -94,6 +131,11 @@ impl Standing {
     /// From here on we are not ready.
     pub(super) fn begin_drain(&self) {
         self.0.drains.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody has asked us to drain.
+    pub(crate) fn drains(&self) -> bool {
+        self.0.drains.load(Ordering::Relaxed)
     }
 
     /// Whether a client who comes now is served.

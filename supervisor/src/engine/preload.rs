@@ -8,6 +8,7 @@ mod library;
 mod names;
 mod notifications;
 mod obstacle;
+mod saved;
 mod stale;
 mod unpacked;
 mod variable;
@@ -25,11 +26,12 @@ use super::notice::{BindRequest, Notices};
 use super::relocated::RelocatedPort;
 use crate::host::executable::Executable;
 use crate::processes::Process;
-pub(crate) use clients::Clients;
+pub(crate) use clients::{Clients, ClientsState};
 use environment::LostEnvironment;
 use library::Library;
 use notifications::Notifications;
 pub(super) use obstacle::{Obstacle, gains_privileges};
+pub(super) use saved::PreloadState;
 
 /// What the program is started with, and what was seen of that.
 #[derive(Debug)]
@@ -49,9 +51,9 @@ impl Preload {
     pub(super) fn new(
         given: Option<&Path>,
         port: u16,
+        relocated: RelocatedPort,
         clients: Option<Arc<Clients>>,
     ) -> Result<Self> {
-        let relocated = RelocatedPort::hold()?;
         tokio::task::spawn_blocking(library::remove_stale);
         let library = Library::find(given)?;
         if clients.is_some() {
@@ -59,7 +61,18 @@ impl Preload {
         }
         let notifications = Notifications::open().context("cannot open notification socket")?;
         let lost = LostEnvironment::default();
-        Ok(Self { port, relocated, library, notifications, lost, clients })
+        let preload = Self { port, relocated, library, notifications, lost, clients };
+        preload.check_open()?;
+        Ok(preload)
+    }
+
+    /// Whether the program can load the library, whoever it is.
+    fn check_open(&self) -> Result<()> {
+        if self.relocated.is_of_another_user() {
+            let open = self.library.is_open();
+            open.context("another user's program cannot load the rebind library")?;
+        }
+        Ok(())
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -68,6 +81,7 @@ impl Preload {
 
     pub(super) fn renew(&mut self, private: &Private) -> Result<()> {
         self.library.renew()?;
+        self.check_open()?;
         if let Ok(metadata) = self.library.path().metadata() {
             private.note(&metadata);
         }

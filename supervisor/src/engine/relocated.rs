@@ -3,13 +3,14 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::stat::fstat;
 use nix::unistd::{Uid, fchown, geteuid};
-use socket2::{Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::handed::Handed;
 use crate::host::ports::{bind_all, both_families, port_of};
 
 /// The relocated port, held on every address against everybody but the program. A port whose
@@ -17,7 +18,7 @@ use crate::host::ports::{bind_all, both_families, port_of};
 /// options others set; a socket of ours that never listens is in its way all the time, before the
 /// program listens, after it, and between two instances. `rebind.so` sets the option for the program.
 #[derive(Debug)]
-pub(super) struct RelocatedPort {
+pub(crate) struct RelocatedPort {
     pub(super) port: u16,
     /// Whose sockets may be bound there.
     user: Uid,
@@ -35,6 +36,47 @@ impl RelocatedPort {
             socket.set_reuse_port(true).context("cannot share the relocated port")?;
         }
         Ok(Self { port, user: geteuid(), held })
+    }
+
+    /// What holds it, for another image of us.
+    pub(super) fn descriptors(&self) -> Vec<RawFd> {
+        self.held.iter().map(AsRawFd::as_raw_fd).collect()
+    }
+
+    /// Holds the port that another image of us has held.
+    ///
+    /// # Errors
+    /// These are not its sockets.
+    pub(super) fn resume(numbers: &[RawFd], handed: &mut Handed<'_>) -> Result<Self> {
+        let families = [Domain::IPV4, Domain::IPV6];
+        let held = numbers.iter().map(|number| handed.socket(*number, &families, Type::STREAM));
+        let held = held.collect::<Result<Vec<_>>>()?;
+        let port = held.first().map_or(Ok(0), port_of).context("cannot read the relocated port")?;
+        for socket in &held {
+            let is_held =
+                socket.reuse_port()? && !socket.is_listener()? && port_of(socket)? == port;
+            ensure!(port != 0 && is_held, "a socket does not hold the relocated port");
+        }
+        ensure!(port != 0, "nothing holds the relocated port");
+        let owners = held.iter().map(|socket| Ok(Uid::from_raw(fstat(socket)?.st_uid)));
+        let owners = owners.collect::<Result<Vec<_>>>()?;
+        let user = owners[0];
+        ensure!(owners.iter().all(|owner| *owner == user), "the relocated port is of two users");
+        Ok(Self { port, user, held })
+    }
+
+    /// The same for a user who is not who we are to be: it is shared among his sockets. As root.
+    pub(crate) fn hold_for(user: Uid) -> Result<Self> {
+        let mut relocated = Self::hold()?;
+        let give = |held| fchown(held, Some(user), None);
+        relocated.held.iter().try_for_each(give).context("cannot hold the relocated port")?;
+        relocated.user = user;
+        Ok(relocated)
+    }
+
+    /// Whether it is shared among another user's sockets than ours.
+    pub(super) fn is_of_another_user(&self) -> bool {
+        self.user != geteuid()
     }
 
     /// Whether a socket is another user's, so that it cannot be bound beside ours.
@@ -75,9 +117,10 @@ impl RelocatedPort {
 
 #[cfg(test)]
 mod tests {
-    use socket2::Domain;
+    use bridge::Descriptors;
 
     use super::*;
+    use crate::handed::tests::steal;
 
     /// A socket bound to the port with these options, SO_REUSEADDR and SO_REUSEPORT.
     fn try_to_bind(port: u16, reuse: (bool, bool)) -> io::Result<Socket> {
@@ -96,6 +139,67 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         }
         try_to_bind(relocated.port, (true, true)).expect("the program, with SO_REUSEPORT");
+    }
+
+    #[test]
+    fn o2_the_relocated_port_is_held_on_by_who_takes_over() {
+        let old = RelocatedPort::hold().expect("a free port");
+        let copies: Vec<_> = old.descriptors().into_iter().map(steal).collect();
+        let numbers: Vec<_> = copies.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut all: Descriptors = copies.into_iter().collect();
+        let mut handed = Handed::of(&mut all);
+        let new = RelocatedPort::resume(&numbers, &mut handed).expect("the same port");
+        handed.settle();
+        assert_eq!(new.port, old.port);
+        drop(old);
+        let error = try_to_bind(new.port, (true, false)).expect_err("held");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        try_to_bind(new.port, (true, true)).expect("the program, with SO_REUSEPORT");
+    }
+
+    /// As root alone can give it to somebody.
+    #[test]
+    fn o2_w16_the_relocated_port_stays_that_of_the_programs_user() {
+        if !geteuid().is_root() {
+            return crate::skip::skip_even_in_ci("only root can do this");
+        }
+        let resumed = |old: RelocatedPort| {
+            let sockets: Vec<_> = old.held.into_iter().map(OwnedFd::from).collect();
+            let numbers: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+            let mut all: Descriptors = sockets.into_iter().collect();
+            RelocatedPort::resume(&numbers, &mut Handed::of(&mut all))
+        };
+        let user = Uid::from_raw(33);
+        let old = RelocatedPort::hold_for(user).expect("a free port");
+        let new = resumed(old).expect("the same port");
+        assert!(new.user == user && new.is_of_another_user());
+        let new = resumed(RelocatedPort::hold().expect("a free port")).expect("the same port");
+        assert!(!new.is_of_another_user());
+        let mixed = RelocatedPort::hold_for(user).expect("a free port");
+        if let [one, _other] = &mixed.held[..] {
+            fchown(one, Some(geteuid()), None).expect("given back");
+            let line = resumed(mixed).expect_err("two users").to_string();
+            assert_eq!(line, "the relocated port is of two users");
+        }
+    }
+
+    #[test]
+    fn o2_what_does_not_hold_the_relocated_port_is_refused() {
+        let refused = |sockets: Vec<OwnedFd>| {
+            let numbers: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+            let mut all: Descriptors = sockets.into_iter().collect();
+            let resumed = RelocatedPort::resume(&numbers, &mut Handed::of(&mut all));
+            resumed.expect_err("not held").to_string()
+        };
+        assert_eq!(refused(vec![]), "nothing holds the relocated port");
+        let one = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let holds_not = "a socket does not hold the relocated port";
+        assert_eq!(refused(vec![one().into()]), holds_not, "not bound");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listening");
+        assert_eq!(refused(vec![listener.into()]), holds_not, "it listens");
+        let ports = [(); 2].map(|()| RelocatedPort::hold().expect("a free port"));
+        let sockets = ports.each_ref().map(|port| steal(port.descriptors()[0]));
+        assert_eq!(refused(sockets.into()), holds_not, "two ports");
     }
 
     /// F1: root binds one socket of another user to its port, and nothing else of his.

@@ -6,15 +6,17 @@
 //! - `call` is one that waits, `caller` the thread that waits for it,
 //! - `rules` are those of `rebind.so`, from its own sources,
 //! - `repeats` are binds that a signal has made a thread ask for once more, `unseen` is who cannot be looked into,
-//! - `answers` is the thread that answers.
+//! - `answers` is the thread that answers, which `halt` stops for another image of us, which goes on with what is `saved`.
 
 mod answers;
 mod call;
 mod caller;
 mod filter;
+mod halt;
 mod hand;
 mod repeats;
 mod rules;
+mod saved;
 mod unseen;
 
 use std::collections::VecDeque;
@@ -32,7 +34,9 @@ use super::relocated::RelocatedPort;
 use crate::host::executable::Executable;
 use answers::Answers;
 use filter::NewPrivileges;
+use halt::Halt;
 use repeats::Repeats;
+pub(super) use saved::SeccompState;
 use unseen::Unseen;
 
 /// What the program is started with.
@@ -44,6 +48,7 @@ pub(crate) struct Seccomp {
     unseen: Unseen,
     /// Closed, it ends the thread.
     instances: Arc<hand::Sender>,
+    halt: Halt,
 }
 
 impl Seccomp {
@@ -74,9 +79,9 @@ impl Seccomp {
             repeats: Repeats::new(),
             unseen: unseen.clone(),
         };
-        let thread = std::thread::Builder::new().name("seccomp".to_owned());
-        thread.spawn(|| answers.run()).context("cannot start a thread")?;
-        Ok(Self { relocated, privileges, listens, unseen, instances: Arc::new(instances) })
+        let halt = Halt::new();
+        answers.begin(&halt)?;
+        Ok(Self { relocated, privileges, listens, unseen, instances: Arc::new(instances), halt })
     }
 
     pub(super) fn port(&self) -> u16 {

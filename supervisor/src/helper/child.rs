@@ -20,8 +20,9 @@ use tracing::warn;
 use super::lines::Lines;
 use crate::exit::{ExitStatus, Failure};
 use crate::host::open_files::OpenFiles;
+use crate::host::user::User;
 use crate::processes::{Aside, Exits, Process};
-use crate::program::{log_lines, undo_ours};
+use crate::program::{Birth, log_lines, undo_ours};
 
 /// A helper that runs.
 pub(super) struct Child {
@@ -43,6 +44,8 @@ pub(crate) struct Surroundings {
     pub(crate) open_files: OpenFiles,
     /// Where it is set apart from the program's processes.
     pub(crate) aside: Aside,
+    /// Whom we have become, if we have.
+    pub(crate) user: Option<User>,
 }
 
 impl Child {
@@ -68,7 +71,8 @@ impl Child {
             child.args(args).process_group(0);
             let stdio = |end: OwnedFd| Stdio::from(end);
             child.stdin(stdio(theirs)).stdout(stdio(output)).stderr(stdio(errors));
-            undo_ours(&mut child, surroundings.open_files, None, Signal::SIGKILL)?;
+            child.envs(surroundings.user.iter().flat_map(User::environment));
+            undo_ours(&mut child, Birth::ordinary(surroundings.open_files, Signal::SIGKILL))?;
             let child = child.spawn()?;
             let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits pid_t"));
             aside.add(pid);

@@ -15,6 +15,7 @@ use nix::unistd::read;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
@@ -122,8 +123,14 @@ impl Changes {
         self.last_look = Instant::now();
         let paths = self.paths.clone();
         // A server of files that is away holds up a thread, and not us.
-        let look = tokio::task::spawn_blocking(move || Seen::look(&paths));
-        look.await.unwrap_or_else(|_| self.seen.clone())
+        let (answer, looked) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("certificates".to_owned());
+        // Without a thread for it (pthread_create(3), EAGAIN), the next look may find one.
+        let begun = thread.spawn(move || drop(answer.send(Seen::look(&paths))));
+        if let Err(error) = begun {
+            debug!("cannot look at certificates: {error}");
+        }
+        looked.await.unwrap_or_else(|_| self.seen.clone())
     }
 
     /// Has the kernel tell of the directories that count now.

@@ -1,9 +1,10 @@
 //! The limit on open files, which is raised for us and given back to the program.
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use serde::{Deserialize, Serialize};
 
 /// The limit that we were started with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct OpenFiles {
     soft: rlim_t,
     /// Which is our own limit, once it is raised.

@@ -3,6 +3,7 @@
 
 use std::fs::{File, remove_file};
 use std::io::{Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,22 @@ impl PidFile {
         }
     }
 
+    /// One that another image of this program has locked and written, as this process.
+    pub(crate) fn resume(path: &Path, file: OwnedFd) -> Result<Self> {
+        // Where the working directory has gone, so has the file.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        // It is locked already, by the very same open file (flock(2)).
+        let file = Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock);
+        let file = file.map_err(|(_, errno)| std::io::Error::from(errno));
+        let file = file.with_context(|| format!("cannot lock pid file {}", path.display()))?;
+        Ok(Self { path, file, is_written: true })
+    }
+
+    /// Its descriptor.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
     /// Writes our process id, after the last fork.
     pub(crate) fn write(&mut self) -> Result<()> {
         let write = |mut file: &File| {
@@ -66,7 +83,8 @@ impl Drop for PidFile {
     fn drop(&mut self) {
         let is_ours = !self.is_written || number_in(&self.file) == Some(std::process::id());
         if is_ours && is_still(&self.file, &self.path) {
-            let _ = remove_file(&self.path);
+            // Who has given up root for a user may not: then it says at least that nobody is there.
+            let _ = remove_file(&self.path).or_else(|_| self.file.set_len(0));
         }
     }
 }

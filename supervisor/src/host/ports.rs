@@ -55,6 +55,16 @@ impl PublicPort {
         Ok(Self { sockets })
     }
 
+    /// One that another image of us has held.
+    pub(super) fn of(sockets: Vec<Socket>) -> Self {
+        Self { sockets }
+    }
+
+    /// What holds it.
+    pub(super) fn sockets(&self) -> &[Socket] {
+        &self.sockets
+    }
+
     /// The addresses held.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()

@@ -44,6 +44,28 @@ impl Progress {
         }
     }
 
+    /// Whether that was news already.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Another program takes our place, or tries to.
+    pub(crate) fn reloading(&mut self) {
+        self.systemd.reloading();
+    }
+
+    /// It does not.
+    pub(crate) fn reloaded(&mut self) {
+        if self.ready {
+            self.systemd.ready();
+        }
+    }
+
+    /// Waits until everybody has been told, but no longer than this.
+    pub(crate) fn flush(&self, limit: Duration) {
+        self.systemd.flush(limit);
+    }
+
     /// What we are doing, for `systemctl status`.
     pub(crate) fn status(&mut self, text: &str) {
         self.systemd.status(text);

@@ -1,6 +1,8 @@
 //! Where clients connect: held before anybody may use it, whichever kind it is. Knows how each is had and
 //! opened; must not know who connects.
 
+mod saved;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,8 +12,10 @@ use socket2::{Domain, Socket};
 use super::inetd::InetdSocket;
 use super::ports::PublicPort;
 use super::unix_socket::PublicSocket;
-pub(crate) use super::unix_socket::SocketFile;
+pub(crate) use super::unix_socket::{SocketFile, SocketFileState};
+use super::user::User;
 use crate::config::Listen;
+pub(crate) use saved::EndpointState;
 
 /// The public side, not opened yet.
 #[derive(Debug)]
@@ -39,14 +43,18 @@ pub(crate) enum Clients {
 }
 
 impl PublicEndpoint {
-    /// Takes what the command line asks for; `passed` takes its place.
-    pub(crate) fn acquire(listen: &Listen, passed: Vec<Socket>) -> Result<Self> {
+    /// Takes what the command line asks for, for the user whom we are to be; `passed` takes its place.
+    pub(crate) fn acquire(
+        listen: &Listen,
+        passed: Vec<Socket>,
+        user: Option<&User>,
+    ) -> Result<Self> {
         if !passed.is_empty() {
             return Ok(Self::Passed(passed));
         }
         match listen {
             Listen::Port(source) => PublicPort::reserve(source).map(Self::Port),
-            Listen::Unix { path, mode } => PublicSocket::reserve(path, *mode).map(Self::Unix),
+            Listen::Unix { path, mode } => PublicSocket::reserve(path, *mode, user).map(Self::Unix),
             Listen::Inetd => InetdSocket::take().map(Self::Inetd),
         }
     }

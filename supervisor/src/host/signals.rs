@@ -1,15 +1,22 @@
 //! The signals that we are sent, as what they ask for. Knows nothing of who answers them.
 
 use std::io::{self, IsTerminal};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use nix::sys::signal::{self, SigSet};
+use nix::unistd::getpid;
 use procfs::process::Process;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, SIGXFSZ};
+use tokio::sync::oneshot;
+use tokio::task::unconstrained;
+use tracing::warn;
 
 /// The signals that no longer do what they do by default; but SIGHUP, where it was ignored when we were
 /// started (nohup, `trap '' HUP`), stays so.
-const CAUGHT: [i32; 6] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ];
+const CAUGHT: [i32; 7] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, SIGXFSZ];
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +27,8 @@ pub(crate) enum Signal {
     Stop,
     /// Read again what may have changed.
     Reload,
+    /// Make room for the program that lies at our path now (O2).
+    HandOver,
 }
 
 /// The signals that websockify listens to.
@@ -30,18 +39,95 @@ pub(crate) struct Signals {
     children: signal_hook_tokio::Signals,
     /// SIGHUP from a terminal that closed is a stop: who would see the rest?
     hangup_stops: bool,
+    receiver: Option<Receiver>,
+}
+
+/// The thread that the kernel delivers them to, and no other: nobody else is interrupted by them, and when that one
+/// takes none, none is lost where another program takes our place.
+struct Receiver(mpsc::Sender<Order>);
+
+enum Order {
+    /// Take none from here on, and say so.
+    Hold(oneshot::Sender<()>),
+    Release,
+}
+
+/// Lets them wait until they are [caught](Signals::catch). Before there is a second thread: all have this from the first.
+pub(crate) fn hold_back() -> io::Result<()> {
+    Ok(set(&CAUGHT)?.thread_block()?)
+}
+
+/// The same of SIGUSR2 alone, which would end us before that: whoever sends it wants the contrary.
+pub(crate) fn hold_back_hand_over() {
+    // It is a signal, and a set takes it.
+    let _ = set(&[SIGUSR2]).map(|set| set.thread_block());
+}
+
+fn set(signals: &[i32]) -> nix::Result<SigSet> {
+    signals.iter().map(|signal| signal::Signal::try_from(*signal)).collect()
+}
+
+impl Receiver {
+    fn start() -> io::Result<Self> {
+        let (orders, given) = mpsc::channel();
+        let caught = set(&CAUGHT)?;
+        let receive = move || {
+            // exec(2) keeps the mask: whoever called us may have blocked them, and they would never come.
+            let _ = caught.thread_unblock();
+            for order in given {
+                match order {
+                    Order::Hold(held) => {
+                        let _ = caught.thread_block();
+                        drop(held);
+                    }
+                    Order::Release => drop(caught.thread_unblock()),
+                }
+            }
+            let _ = caught.thread_block();
+        };
+        thread::Builder::new().name("signals".into()).spawn(receive)?;
+        Ok(Self(orders))
+    }
 }
 
 impl Signals {
     /// From here on these signals no longer end the process. Needs a runtime.
-    ///
-    /// exec(2) keeps the mask: whoever called us may have blocked them, and they would never come.
     pub(crate) fn catch() -> io::Result<Self> {
         let ignored = ignores_hangup();
-        let caught = || CAUGHT.into_iter().filter(|signal| *signal != SIGHUP || !ignored);
-        let unblocked = caught().map(signal::Signal::try_from);
-        unblocked.collect::<nix::Result<SigSet>>()?.thread_unblock()?;
-        Self::tell(caught().filter(|signal| *signal != SIGCHLD))
+        let caught = CAUGHT.into_iter().filter(|signal| *signal != SIGHUP || !ignored);
+        let signals = Self::tell(caught.filter(|signal| *signal != SIGCHLD))?;
+        Ok(Self { receiver: Some(Receiver::start()?), ..signals })
+    }
+
+    /// From here on they wait, whatever comes of us; those too that have come and were not told. exec(2) keeps them.
+    pub(crate) async fn hold(&mut self) {
+        let (held, is_held) = oneshot::channel();
+        self.order(Order::Hold(held));
+        // Its end is dropped when that is done.
+        let _ = is_held.await;
+        // The runtime looks for what is on a pipe before it comes to a clock.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        for stream in [&mut self.asked, &mut self.children] {
+            while let Some(Some(signal)) = unconstrained(stream.next()).now_or_never() {
+                if signal == SIGUSR2 {
+                    warn!("cannot hand over: a hand-over is under way already");
+                } else if let Ok(signal) = signal::Signal::try_from(signal) {
+                    let _ = signal::kill(getpid(), signal);
+                }
+            }
+        }
+    }
+
+    /// They come again.
+    pub(crate) fn release(&self) {
+        self.order(Order::Release);
+    }
+
+    fn order(&self, order: Order) {
+        // The thread lives as long as we do.
+        if let Some(Receiver(orders)) = &self.receiver {
+            let _ = orders.send(order);
+        }
     }
 
     fn tell(asked: impl Iterator<Item = i32>) -> io::Result<Self> {
@@ -49,12 +135,19 @@ impl Signals {
             asked: signal_hook_tokio::Signals::new(asked)?,
             children: signal_hook_tokio::Signals::new([SIGCHLD])?,
             hangup_stops: io::stderr().is_terminal(),
+            receiver: None,
         })
     }
 
-    /// Waits until one asks us to stop. Cancel-safe.
+    /// Waits until one asks us to stop, while we begin. Cancel-safe.
     pub(crate) async fn stop(&mut self) {
-        while self.next().await != Signal::Stop {}
+        loop {
+            match self.next().await {
+                Signal::Stop => return,
+                Signal::HandOver => warn!("cannot hand over: websockify is still starting"),
+                Signal::Child | Signal::Reload => {}
+            }
+        }
     }
 
     /// The next signal, what somebody asks for first. Cancel-safe.
@@ -72,6 +165,7 @@ impl Signals {
                 Some(SIGHUP) if !self.hangup_stops => return Signal::Reload,
                 // Caught, so that the write fails instead, and a full recording ends no session.
                 Some(SIGXFSZ) => {}
+                Some(SIGUSR2) => return Signal::HandOver,
                 Some(_) => return Signal::Stop,
                 // A stream ends only when its handle is closed, which nobody does.
                 None => std::future::pending().await,

@@ -22,7 +22,7 @@ use crate::writer::{self, Queue, Writer};
 #[derive(Default)]
 pub(crate) struct Systemd {
     notices: Option<Queue<String>>,
-    _writer: Option<Writer>,
+    writer: Option<Writer>,
 }
 
 impl Systemd {
@@ -38,12 +38,28 @@ impl Systemd {
                 tracing::warn!("cannot notify systemd: {}", bridge::error_text(&error));
             }
         })?;
-        Ok(Self { notices: Some(notices), _writer: Some(writer) })
+        Ok(Self { notices: Some(notices), writer: Some(writer) })
     }
 
     /// READY=1: the bridge accepts.
     pub(crate) fn ready(&self) {
         self.notify(&NotifyState::Ready);
+    }
+
+    /// RELOADING=1, until we are ready again. Both at once, as systemd wants them.
+    pub(crate) fn reloading(&self) {
+        // There is always such a clock.
+        let Ok(now) = NotifyState::monotonic_usec_now() else { return };
+        if let Some(notices) = &self.notices {
+            let notice = format!("{}\n{now}", NotifyState::Reloading);
+            let size = notice.len();
+            notices.put(notice, size);
+        }
+    }
+
+    /// Waits until all is told, but no longer than this.
+    pub(crate) fn flush(&self, limit: Duration) {
+        self.writer.iter().for_each(|writer| writer.flush_within(limit));
     }
 
     /// STATUS=: what `systemctl status` shows.

@@ -1,6 +1,8 @@
 //! The Unix socket that clients connect to: made where none is in the way, open to whom its mode says before
 //! anybody can connect, and removed at the end. Knows a path and what lies there; must not know who connects.
 
+mod saved;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
 use std::io;
@@ -11,11 +13,16 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, chownat, fstat, openat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ports::BACKLOG;
+use super::privileges::as_user_or_root;
+use super::user::User;
+pub(crate) use saved::{PublicSocketState, SocketFileState};
 
 /// The longest path, bytes: a NUL follows it in `sun_path` (unix(7)).
 const PATH_MAX: usize = 107;
@@ -33,6 +40,8 @@ pub(crate) struct PublicSocket {
 pub(crate) struct SocketFile {
     place: Place,
     file: OwnedFd,
+    /// Another image of us may still need it.
+    is_anothers: bool,
 }
 
 /// Where it lies; the directory is found again wherever it is moved to.
@@ -45,10 +54,15 @@ struct Place {
 
 impl PublicSocket {
     /// Binds the socket, in the place of one that nobody has any more. Nobody can connect before it listens, and
-    /// then its mode is set (unix(7): connecting takes the right to write).
-    pub(crate) fn reserve(path: &Path, mode: u32) -> Result<Self> {
-        Self::bind(path, mode)
-            .with_context(|| format!("cannot listen on Unix socket {}", path.display()))
+    /// then its mode is set (unix(7): connecting takes the right to write). The file is the user's whom we are to be, if it
+    /// is to be another one.
+    pub(crate) fn reserve(path: &Path, mode: u32, user: Option<&User>) -> Result<Self> {
+        let bind = || {
+            let socket = as_user_or_root(user, || Self::bind(path, mode))?;
+            user.map_or(Ok(()), |user| socket.file.give_to(user))?;
+            anyhow::Ok(socket)
+        };
+        bind().with_context(|| format!("cannot listen on Unix socket {}", path.display()))
     }
 
     fn bind(path: &Path, mode: u32) -> Result<Self> {
@@ -87,7 +101,7 @@ impl SocketFile {
     fn open(place: Place) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&place.directory, &place.name, flags, Mode::empty());
-        Ok(Self { file: file.map_err(io::Error::from)?, place })
+        Ok(Self { file: file.map_err(io::Error::from)?, place, is_anothers: false })
     }
 
     /// By the open file: what lies at the path may be exchanged.
@@ -103,8 +117,26 @@ impl SocketFile {
     }
 }
 
+impl SocketFile {
+    /// As root, who has made it where the user could not: nobody else but root can have exchanged it there.
+    fn give_to(&self, user: &User) -> Result<()> {
+        let stat = fstat(&self.file).map_err(io::Error::from)?;
+        if stat.st_uid == user.uid.as_raw() {
+            return Ok(());
+        }
+        ensure!(is_socket(&stat) && stat.st_nlink <= 1, "another file was put in its place");
+        let owner = Some(rustix::fs::Uid::from_raw(user.uid.as_raw()));
+        let group = Some(rustix::fs::Gid::from_raw(user.gid.as_raw()));
+        chownat(&self.file, "", owner, group, AtFlags::EMPTY_PATH).map_err(io::Error::from)?;
+        Ok(())
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.is_anothers {
+            return;
+        }
         let Place { directory, name, .. } = &self.place;
         let there = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
         if let (Ok(ours), Ok(there)) = (fstat(&self.file), there)
@@ -189,7 +221,7 @@ mod tests {
     use super::*;
 
     fn refused(path: &Path) -> String {
-        let error = PublicSocket::reserve(path, 0o600).expect_err("refused");
+        let error = PublicSocket::reserve(path, 0o600, None).expect_err("refused");
         format!("{error:#}")
     }
 
@@ -198,7 +230,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("socket");
         for mode in [0o600, 0o666, 0o777, 0o640, 0] {
-            let socket = PublicSocket::reserve(&path, mode).expect("bound");
+            let socket = PublicSocket::reserve(&path, mode, None).expect("bound");
             let metadata = fs::metadata(&path).expect("there");
             assert_eq!(metadata.permissions().mode() & 0o7777, mode);
             // Root may connect whatever the mode.
@@ -220,7 +252,7 @@ mod tests {
         // As one leaves it that has ended. Who is started by another test would keep one that was bound here alive
         // for a moment.
         mknod(&path, SFlag::S_IFSOCK, Mode::S_IRWXU, 0).expect("a socket's file");
-        let held = PublicSocket::reserve(&path, 0o600).expect("the old one is stale");
+        let held = PublicSocket::reserve(&path, 0o600, None).expect("the old one is stale");
         let line = refused(&path);
         assert!(line.ends_with(": another process holds it"), "{line}");
         // By whatever name its directory is called.
@@ -234,7 +266,7 @@ mod tests {
         assert!(line.contains(path.to_str().expect("text")), "{line}");
         drop((listener, file));
         let (listener, file) =
-            PublicSocket::reserve(&path, 0o600).and_then(PublicSocket::listen).expect("free");
+            PublicSocket::reserve(&path, 0o600, None).and_then(PublicSocket::listen).expect("free");
         fs::remove_file(&path).expect("removed");
         let _others = UnixListener::bind(&path).expect("bound");
         drop((listener, file));
@@ -271,7 +303,7 @@ mod tests {
             ("file/socket", "not a directory"),
             (&long, "bytes, and 107 are the most"),
         ] {
-            let error = PublicSocket::reserve(&at(name), 0o600).expect_err(name);
+            let error = PublicSocket::reserve(&at(name), 0o600, None).expect_err(name);
             let line = crate::exit::Failure::from(error).reason;
             assert!(line.ends_with(reason), "{name}: {line}");
             assert!(line.contains(name), "{line}");

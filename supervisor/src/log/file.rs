@@ -38,6 +38,11 @@ impl LogFile {
         Ok(())
     }
 
+    /// Whether it could be opened again, by who we are now.
+    pub(crate) fn check(&self) -> Result<()> {
+        append(&self.path).map(drop)
+    }
+
     /// Another descriptor of it, if it is one that a program may keep when we have ended: a pipe would
     /// break or fill up some day.
     pub(crate) fn to_keep(&self) -> io::Result<Option<File>> {

@@ -1,12 +1,12 @@
 //! Children of ours that are none of the program's: helpers. Each leads a process group, which ends with it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -16,12 +16,99 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// Those that have not been waited for; shared by those who start them and those who look at processes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Aside(Arc<Mutex<HashSet<Pid>>>);
+pub(crate) struct Aside(Arc<Mutex<Children>>);
+
+#[derive(Debug, Default)]
+struct Children {
+    running: HashSet<Pid>,
+    /// Those of them that are rests of us, with sessions of their own (O2).
+    rests: HashSet<Pid>,
+    /// Those of whom somebody wants to know how they have ended; and how, once they were waited for.
+    asked: HashMap<Pid, Option<WaitStatus>>,
+}
+
+impl Children {
+    fn forget(&mut self, child: Pid) {
+        self.running.remove(&child);
+        self.rests.remove(&child);
+    }
+}
 
 impl Aside {
     /// Notes a child that was started just now, before anybody looks for processes.
     pub(crate) fn add(&self, child: Pid) {
-        self.lock().insert(child);
+        self.lock().running.insert(child);
+    }
+
+    /// The same, of one of which somebody [wants to know](Self::collect) how it ends.
+    pub(crate) fn add_asked(&self, child: Pid) {
+        let mut children = self.lock();
+        children.running.insert(child);
+        children.asked.insert(child, None);
+    }
+
+    /// How a child has ended, whoever has waited for it; one that has not ended is killed, which is no end of its own.
+    pub(crate) fn collect(&self, child: Pid) -> Option<WaitStatus> {
+        // Whoever waits for all does it under the same lock.
+        let status = self.wait_for(child);
+        if status.is_none() {
+            self.end(child);
+        }
+        self.lock().asked.remove(&child).flatten()
+    }
+
+    /// Waits for a child that has ended, if it is one of these; its group ends with it.
+    pub(super) fn wait_for(&self, child: Pid) -> Option<WaitStatus> {
+        let mut children = self.lock();
+        if !children.running.contains(&child) || !super::reap::has_ended(child) {
+            return None;
+        }
+        let _ = killpg(child, Signal::SIGKILL);
+        let status = waitpid(child, Some(WaitPidFlag::WNOHANG)).ok()?;
+        children.forget(child);
+        if let Some(asked) = children.asked.get_mut(&child) {
+            *asked = Some(status);
+        }
+        Some(status)
+    }
+
+    /// Notes a rest of us.
+    pub(crate) fn add_rest(&self, child: Pid) {
+        let mut children = self.lock();
+        children.running.insert(child);
+        children.rests.insert(child);
+    }
+
+    /// The rests of us that have not been waited for.
+    pub(crate) fn rests(&self) -> Vec<Pid> {
+        self.lock().rests.iter().copied().collect()
+    }
+
+    /// Waits for those rests that have ended, where nobody waits for all.
+    pub(crate) fn reap_rests(&self) {
+        let mut children = self.lock();
+        let rests: Vec<_> = children.rests.iter().copied().collect();
+        for child in rests {
+            match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+                _ => children.forget(child),
+            }
+        }
+    }
+
+    /// Sends the rests a signal: until they were waited for, nobody else has their numbers.
+    pub(crate) fn signal_rests(&self, signal: Signal) {
+        for child in &self.lock().rests {
+            let _ = kill(*child, signal);
+        }
+    }
+
+    /// Ends all but rests, as at our end.
+    pub(crate) fn end_all(&self) {
+        let rests = self.rests();
+        for child in self.all().into_iter().filter(|child| !rests.contains(child)) {
+            self.end(child);
+        }
     }
 
     /// Kills a child with its group, and waits for it. False: it is still there after a second, because the kernel
@@ -41,32 +128,25 @@ impl Aside {
                 _ => break,
             }
         }
-        self.lock().remove(&child);
+        self.lock().forget(child);
         true
     }
 
     /// Kills a child's group, if it is one of these: until it was waited for, nobody else has its number.
     fn kill_group(&self, child: Pid) -> bool {
         let children = self.lock();
-        let is_one = children.contains(&child);
+        let is_one = children.running.contains(&child);
         if is_one {
             let _ = killpg(child, Signal::SIGKILL);
         }
         is_one
     }
 
-    /// The child has ended, and is about to be waited for by somebody who waits for all: true if it is one of these.
-    pub(super) fn let_go(&self, child: Pid) -> bool {
-        let is_one = self.kill_group(child);
-        self.lock().remove(&child);
-        is_one
+    pub(crate) fn all(&self) -> Vec<Pid> {
+        self.lock().running.iter().copied().collect()
     }
 
-    pub(super) fn all(&self) -> Vec<Pid> {
-        self.lock().iter().copied().collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<Pid>> {
+    fn lock(&self) -> MutexGuard<'_, Children> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

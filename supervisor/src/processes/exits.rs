@@ -37,6 +37,25 @@ impl Exits {
         watched
     }
 
+    /// Watches those whom another image of us has watched: one that has ended meanwhile is told as any other.
+    /// Needs a runtime.
+    pub(crate) fn resume(processes: Vec<Process>) -> Self {
+        let mut watched = Self::default();
+        for process in processes {
+            match register(&process) {
+                Ok(told) => watched.told.push((process, told)),
+                Err(_) => watched.looked_at.push(process),
+            }
+        }
+        watched
+    }
+
+    /// Who is watched.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        let told = self.told.iter().map(|(process, _)| process);
+        told.chain(&self.looked_at).cloned().collect()
+    }
+
     /// Whether nobody is watched.
     pub(crate) fn is_empty(&self) -> bool {
         self.told.is_empty() && self.looked_at.is_empty()
@@ -78,4 +97,46 @@ fn register(process: &Process) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open, and the same, for as long as it is owned.
     let told = unsafe { AsyncFd::register_with_interest(process.pidfd()?, Interest::READABLE) };
     Ok(told?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use nix::sys::signal::Signal;
+    use nix::sys::wait::waitpid;
+    use nix::unistd::Pid;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// One that leads a group, until it is killed.
+    fn sleeper() -> (Process, Child) {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new("sleep");
+        let child = command.arg("1000").process_group(0).stdout(Stdio::null()).spawn();
+        let child = child.expect("started");
+        let pid = Pid::from_raw(child.id().try_into().expect("a pid"));
+        (Process::of_leader(pid), child)
+    }
+
+    /// As its end would be seen by the image that comes: before that, or after.
+    #[tokio::test]
+    async fn o2_who_has_ended_meanwhile_is_told_as_any_other() {
+        let ((one, _first), (other, _second)) = (sleeper(), sleeper());
+        let watched = Exits::of(&[one.clone(), other.clone()]).processes();
+        let end = |process: &Process| {
+            process.signal(Signal::SIGKILL).expect("killed");
+            waitpid(process.pid, None).expect("waited for");
+        };
+        end(&one);
+        let mut watched = Exits::resume(watched);
+        let early = timeout(Duration::from_millis(50), watched.ended()).await;
+        early.expect_err("one lives");
+        end(&other);
+        timeout(Duration::from_secs(20), watched.ended()).await.expect("both have ended");
+        let mut watched = Exits::resume(vec![one, other]);
+        assert!(!watched.is_empty());
+        timeout(Duration::from_secs(20), watched.ended()).await.expect("they had ended before");
+    }
 }

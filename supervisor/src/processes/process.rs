@@ -9,17 +9,23 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, geteuid, getpgid, getpgrp, getsid};
 use procfs::process::FDTarget;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
 
+use super::number;
 use super::table::{Seen, is_alive, stat};
 
 /// A process that was alive when we looked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
+    #[serde(with = "number")]
     pub(crate) pid: Pid,
     pub(crate) name: String,
+    #[serde(with = "number")]
     group: Pid,
+    #[serde(with = "number")]
     session: Pid,
     /// As in [`Seen::start`].
+    #[serde(default)]
     start: Option<u64>,
 }
 
@@ -46,6 +52,17 @@ impl Process {
             start: None,
         };
         stat(child.as_raw()).map_or_else(|_| hidden(), |stat| Seen::from(stat).into())
+    }
+
+    /// The one with this number that began then, if it is still there.
+    pub(crate) fn find(pid: Pid, start: Option<u64>) -> Option<Self> {
+        let seen = Seen::from(stat(pid.as_raw()).ok()?);
+        (seen.start == start).then(|| seen.into())
+    }
+
+    /// When it began, in the kernel's ticks; `None` if /proc does not show it.
+    pub(crate) fn start(&self) -> Option<u64> {
+        self.start
     }
 
     /// Whether /proc does not show it.

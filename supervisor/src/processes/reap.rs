@@ -5,8 +5,10 @@
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use super::aside::Aside;
+use super::number;
 use crate::exit::ExitStatus;
 
 /// Children that have ended, or were stopped, and have not been asked about.
@@ -17,10 +19,46 @@ pub(crate) struct Reaper {
     stopped: Vec<Pid>,
 }
 
+/// What another image of us needs to know of that.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReaperState {
+    #[serde(default)]
+    ended: Vec<Ended>,
+    #[serde(default)]
+    stopped: Vec<Stopped>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Ended {
+    #[serde(with = "number")]
+    pid: Pid,
+    status: ExitStatus,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Stopped {
+    #[serde(with = "number")]
+    pid: Pid,
+}
+
 impl Reaper {
     /// Of those in `aside` it tells nothing.
     pub(crate) fn new(aside: Aside) -> Self {
         Self { aside, ended: vec![], stopped: vec![] }
+    }
+
+    pub(crate) fn save(&self) -> ReaperState {
+        let ended = self.ended.iter().map(|(pid, status)| Ended { pid: *pid, status: *status });
+        let stopped = self.stopped.iter().map(|pid| Stopped { pid: *pid });
+        ReaperState { ended: ended.collect(), stopped: stopped.collect() }
+    }
+
+    pub(crate) fn resume(aside: Aside, state: ReaperState) -> Self {
+        Self {
+            aside,
+            ended: state.ended.into_iter().map(|ended| (ended.pid, ended.status)).collect(),
+            stopped: state.stopped.into_iter().map(|stopped| stopped.pid).collect(),
+        }
     }
 
     /// Collects all children that have ended by now. False: there was none.
@@ -37,11 +75,12 @@ impl Reaper {
         self.ended.len() > before
     }
 
-    /// What is set apart is let go before it is waited for: from then on others may get its number.
     fn collect_one(&mut self, pid: Pid, seen: nix::Result<WaitStatus>) {
         let has_ended = !matches!(seen, Ok(WaitStatus::Stopped(..)));
-        let is_aside =
-            if has_ended { self.aside.let_go(pid) } else { self.aside.all().contains(&pid) };
+        if has_ended && self.aside.wait_for(pid).is_some() {
+            return;
+        }
+        let is_aside = self.aside.all().contains(&pid);
         match waitpid(pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
             Ok(_) if is_aside => {}
             Ok(WaitStatus::Stopped(pid, _)) => self.stopped.push(pid),
@@ -67,6 +106,11 @@ impl Reaper {
     }
 }
 
+/// Whether it is a child of ours that was not waited for.
+pub(crate) fn is_child(pid: Pid) -> bool {
+    peek(Id::Pid(pid), WaitPidFlag::WEXITED).is_ok()
+}
+
 /// Whether this child of ours has ended, or is none of ours any more. Collects nothing.
 pub(super) fn has_ended(child: Pid) -> bool {
     !matches!(peek(Id::Pid(child), WaitPidFlag::WEXITED), Ok(WaitStatus::StillAlive))
@@ -79,4 +123,22 @@ pub(super) fn has_children() -> bool {
 
 fn peek(whom: Id, what: WaitPidFlag) -> nix::Result<WaitStatus> {
     waitid(whom, what | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o2_who_was_collected_is_told_of_in_another_image() {
+        let mut old = Reaper::new(Aside::default());
+        let (one, other) = (Pid::from_raw(7), Pid::from_raw(8));
+        old.ended.push((one, ExitStatus::FAILURE));
+        old.stopped.push(other);
+        let json = serde_json::to_string(&old.save()).expect("JSON");
+        let state = serde_json::from_str(&json).expect("the same");
+        let mut new = Reaper::resume(Aside::default(), state);
+        assert!(new.take_stopped(Some(other)));
+        assert_eq!(new.take(Some(one)), Some(ExitStatus::FAILURE));
+    }
 }

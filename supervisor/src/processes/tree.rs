@@ -11,6 +11,8 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 use super::aside::Aside;
 use super::process::{Process, has_open};
 use super::reap::Reaper;
@@ -29,16 +31,26 @@ pub(crate) struct Tree {
     sessions_apart: HashMap<i32, Relation>,
 }
 
+/// What another image of us needs to know of them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct TreeState {
+    apart: HashMap<i32, Apart>,
+    groups_apart: HashMap<i32, Relation>,
+    sessions_apart: HashMap<i32, Relation>,
+}
+
 /// A process that is set apart.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Apart {
     /// As in [`Seen::start`]: `None` if it was hidden all along.
+    #[serde(default)]
     start: Option<u64>,
     relation: Relation,
 }
 
 /// What a process is to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Relation {
     /// Of the present instance.
     Instance,
@@ -59,21 +71,39 @@ impl Tree {
     ///
     /// /proc does not show who we are, or cannot be read.
     pub(crate) fn new(aside: Aside) -> io::Result<Self> {
+        let mut tree = Self::resume(aside, TreeState::default())?;
+        tree.set_apart(Relation::Inherited)?;
+        Ok(tree)
+    }
+
+    /// Goes on with what another image of us has noted.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn resume(aside: Aside, state: TreeState) -> io::Result<Self> {
         let us = nix::unistd::getpid().as_raw();
         if std::fs::read_link("/proc/self")?.to_str() != Some(&us.to_string()) {
             return Err(io::Error::other("it belongs to another PID namespace"));
         }
-        let mut tree = Self {
+        let TreeState { apart, groups_apart, sessions_apart } = state;
+        Ok(Self {
             us,
             our_session: nix::unistd::getsid(None)?.as_raw(),
             table: ProcessTable::new(us),
             aside,
-            apart: HashMap::new(),
-            groups_apart: HashMap::new(),
-            sessions_apart: HashMap::new(),
-        };
-        tree.set_apart(Relation::Inherited)?;
-        Ok(tree)
+            apart,
+            groups_apart,
+            sessions_apart,
+        })
+    }
+
+    pub(crate) fn save(&self) -> TreeState {
+        TreeState {
+            apart: self.apart.clone(),
+            groups_apart: self.groups_apart.clone(),
+            sessions_apart: self.sessions_apart.clone(),
+        }
     }
 
     /// Notes that an instance begins: whoever is below us now is a leftover.
@@ -198,5 +228,47 @@ impl Apart {
     /// stands in the list of a living parent: nobody can have got its number.
     fn is(&self, seen: &Seen) -> bool {
         self.start.is_none() || seen.start.is_none() || self.start == seen.start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::waitpid;
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    fn sleeper() -> (i32, Child) {
+        use std::os::unix::process::CommandExt;
+        let child = Command::new("sleep").arg("1000").process_group(0).spawn().expect("started");
+        (child.id().try_into().expect("a pid"), child)
+    }
+
+    /// A process is what it was: one that we were born with, a leftover, or the program's.
+    #[test]
+    fn o2_whose_a_process_is_does_not_change_with_the_image() {
+        let (inherited, _one) = sleeper();
+        let mut old = Tree::new(Aside::default()).expect("/proc");
+        let (leftover, _other) = sleeper();
+        old.begin_instance().expect("/proc");
+        let (program, _third) = sleeper();
+        let json = serde_json::to_string(&old.save()).expect("JSON");
+        let state = serde_json::from_str(&json).expect("the same");
+        let mut new = Tree::resume(Aside::default(), state).expect("/proc");
+        let found = |below: Vec<(Seen, Relation)>| {
+            [inherited, leftover, program].map(|pid| {
+                let seen = below.iter().find(|(seen, _)| seen.pid == pid);
+                seen.map(|(_, relation)| *relation)
+            })
+        };
+        let expected = [Relation::Inherited, Relation::Leftover, Relation::Instance].map(Some);
+        assert_eq!(found(new.below().expect("/proc")), expected);
+        for pid in [inherited, leftover, program].map(Pid::from_raw) {
+            kill(pid, Signal::SIGKILL).expect("killed");
+            waitpid(pid, None).expect("waited for");
+        }
     }
 }

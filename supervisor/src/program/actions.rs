@@ -90,7 +90,7 @@ impl Supervisor<'_, '_> {
         self.relay.begin_instance();
         self.daemon = Daemon::default();
         self.events.forget_listener();
-        while self.readers.try_join_next().is_some() {}
+        self.readers.tidy();
         self.pace.quicken(Instant::now());
     }
 
@@ -98,7 +98,14 @@ impl Supervisor<'_, '_> {
         let terminal = self.leader.lend_terminal();
         self.engine.renew(&self.host.private)?;
         let open_files = self.host.open_files;
-        let prepared = Preparation { engine: &self.engine, open_files, output, terminal };
+        let prepared = Preparation {
+            engine: &self.engine,
+            open_files,
+            output,
+            terminal,
+            users: &self.host.users,
+            launcher: self.host.launcher(),
+        };
         spawn(&self.spec.command, &prepared)
     }
 
@@ -171,12 +178,12 @@ impl Supervisor<'_, '_> {
 
     fn terminate(&mut self) {
         self.leader.take_terminal_back();
-        self.signalling.terminate(&self.monitor.everyone());
+        self.signalling.terminate(&self.monitor.everyone(), self.host.launcher());
     }
 
     /// To every process of every instance, and again until nobody is left.
     pub(super) fn kill(&mut self) {
-        self.signalling.kill(&self.monitor.everyone());
+        self.signalling.kill(&self.monitor.everyone(), self.host.launcher());
     }
 
     fn leave_daemon(&mut self) {

@@ -1,6 +1,8 @@
 //! Who holds the listener of a daemonized instance, watched until each has ended. Knows processes; who
 //! listens it is told.
 
+use serde::{Deserialize, Serialize};
+
 use crate::processes::{Exits, Process};
 
 /// The processes that the daemon is.
@@ -12,7 +14,23 @@ pub(super) struct Daemon {
     is_unsettled: bool,
 }
 
+/// What another image of us needs to know of them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct DaemonState {
+    holders: Vec<Process>,
+    is_unsettled: bool,
+}
+
 impl Daemon {
+    pub(super) fn save(&self) -> DaemonState {
+        DaemonState { holders: self.exits.processes(), is_unsettled: self.is_unsettled }
+    }
+
+    pub(super) fn resume(DaemonState { holders, is_unsettled }: DaemonState) -> Self {
+        Self { exits: Exits::resume(holders), is_unsettled }
+    }
+
     /// Watches these, who were seen to hold the listener.
     pub(super) fn watch(&mut self, holders: &[Process]) {
         self.exits = Exits::of(holders);

@@ -20,6 +20,16 @@ impl<'a> Diagnosis<'a> {
         Self { spec, is_said: false }
     }
 
+    /// The same in another image of us, which may have said it.
+    pub(super) fn resume(spec: &'a ProgramSpec, is_said: bool) -> Self {
+        Self { spec, is_said }
+    }
+
+    /// Whether nothing is to be said any more.
+    pub(super) fn is_said(&self) -> bool {
+        self.is_said
+    }
+
     /// An instance was started: what can be seen from outside.
     pub(super) fn started(&mut self, engine: &Engine) {
         if self.is_said {

@@ -50,6 +50,10 @@ impl Supervisor<'_, '_> {
         if self.monitor.has_stopped(self.leader.running()) {
             self.leader.suspend();
         }
+        // A rest of us may have had the last session.
+        if let Some(demand) = self.relay.news() {
+            self.events.push(Event::Demand(demand));
+        }
     }
 
     /// Reaps, and if the leader has ended, tells so and whom it left.

@@ -1,14 +1,17 @@
 //! The first process of an instance, and the terminal that is the program's while it starts. Knows its
 //! number and its end; what else the instance consists of it does not know.
 
+use anyhow::{Result, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use nix::sys::signal::{killpg, raise};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::terminal::Terminal;
 use crate::exit::ExitStatus;
+use crate::processes::{is_child, number};
 
 /// The leader of the present instance.
 #[derive(Debug, Default)]
@@ -23,7 +26,36 @@ pub(super) struct Leader {
     terminal: Option<Terminal>,
 }
 
+/// What another image of us needs to know of it.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LeaderState {
+    #[serde(default, with = "number::maybe")]
+    running: Option<Pid>,
+    #[serde(default)]
+    ended: Option<ExitStatus>,
+    #[serde(default, with = "number::maybe")]
+    last: Option<Pid>,
+    #[serde(default)]
+    has_terminal: bool,
+}
+
 impl Leader {
+    pub(super) fn save(&self) -> LeaderState {
+        let Self { running, ended, last, terminal } = *self;
+        LeaderState { running, ended, last, has_terminal: terminal.is_some() }
+    }
+
+    /// # Errors
+    /// The one that runs is no child of ours.
+    pub(super) fn resume(state: &LeaderState) -> Result<Self> {
+        let LeaderState { running, ended, last, has_terminal } = *state;
+        if let Some(pid) = running {
+            ensure!(is_child(pid), "process {pid} is no child of ours");
+        }
+        let terminal = has_terminal.then(Terminal::lent).flatten();
+        Ok(Self { running, ended, last, terminal })
+    }
+
     /// What it is to be started with, if we have it to lend.
     pub(super) fn lend_terminal(&mut self) -> Option<Terminal> {
         self.terminal = Terminal::in_foreground();
@@ -91,5 +123,53 @@ impl Leader {
                 warn!("cannot continue the program: {}", bridge::error_text(&error.into()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("1000").spawn().expect("started")
+    }
+
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "waitpid(2) has its end")]
+    fn o2_only_a_child_of_ours_is_a_leader_also_when_it_has_ended() {
+        let child = sleeper();
+        let pid = Pid::from_raw(child.id().try_into().expect("a pid"));
+        let mut old = Leader::default();
+        old.begin(pid);
+        let json = serde_json::to_string(&old.save()).expect("JSON");
+        let state: LeaderState = serde_json::from_str(&json).expect("the same");
+        assert_eq!(state, old.save());
+        assert_eq!(Leader::resume(&state).expect("a child").running(), Some(pid));
+        kill(pid, Signal::SIGKILL).expect("killed");
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).expect("its end");
+        Leader::resume(&state).expect("it was not waited for");
+        waitpid(pid, None).expect("waited for");
+        let error = Leader::resume(&state).expect_err("nobody");
+        assert_eq!(error.to_string(), format!("process {pid} is no child of ours"));
+        let other = LeaderState { running: Some(Pid::from_raw(1)), ..LeaderState::default() };
+        assert_eq!(
+            Leader::resume(&other).expect_err("another's").to_string(),
+            "process 1 is no child of ours"
+        );
+    }
+
+    #[test]
+    fn o2_how_it_ended_is_told_later() {
+        let mut old = Leader::default();
+        old.begin(Pid::from_raw(7));
+        old.end(ExitStatus::FAILURE);
+        let new = Leader::resume(&old.save()).expect("nobody runs");
+        assert_eq!((new.running(), new.ended()), (None, Some(ExitStatus::FAILURE)));
+        assert_eq!(new.last, Some(Pid::from_raw(7)));
     }
 }

@@ -5,11 +5,12 @@ use std::io;
 use std::net::SocketAddr;
 
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use super::state::Left;
 use crate::exit::ExitStatus;
-use crate::processes::{Aside, Process, Reaper, Tree};
+use crate::processes::{Aside, Process, Reaper, ReaperState, Tree, TreeState};
 
 /// No socket is bound to it: whoever asks the kernel for it asks for all.
 const ANY_PORT: u16 = 0;
@@ -38,17 +39,31 @@ pub(crate) struct Monitor {
     sharing_named: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Blind {
     processes: bool,
     sockets: bool,
 }
 
 /// Where a process of the instance listens, and who holds that socket.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     pub(crate) holders: Vec<Process>,
+}
+
+/// What another image of us needs to know of that.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct MonitorState {
+    tree: TreeState,
+    reaper: ReaperState,
+    listener: Option<Listener>,
+    instance: Vec<Process>,
+    blind: Blind,
+    hiding_named: bool,
+    sharing_named: bool,
 }
 
 /// What has changed since the last look.
@@ -76,6 +91,34 @@ impl Monitor {
             blind: Blind::default(),
             hiding_named: false,
             sharing_named: false,
+        })
+    }
+
+    pub(crate) fn save(&self) -> MonitorState {
+        MonitorState {
+            tree: self.tree.save(),
+            reaper: self.reaper.save(),
+            listener: self.listener.clone(),
+            instance: self.instance.clone(),
+            blind: self.blind,
+            hiding_named: self.hiding_named,
+            sharing_named: self.sharing_named,
+        }
+    }
+
+    /// # Errors
+    ///
+    /// /proc cannot be used.
+    pub(crate) fn resume(port: u16, aside: Aside, state: MonitorState) -> io::Result<Self> {
+        Ok(Self {
+            tree: Tree::resume(aside.clone(), state.tree)?,
+            reaper: Reaper::resume(aside, state.reaper),
+            port,
+            listener: state.listener,
+            instance: state.instance,
+            blind: state.blind,
+            hiding_named: state.hiding_named,
+            sharing_named: state.sharing_named,
         })
     }
 

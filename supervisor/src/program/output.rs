@@ -11,26 +11,19 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
+use super::readers::Readers;
 use super::state::WrapMode;
 use crate::log::{Sink, Sinks};
 use bridge::error_text;
 
 /// Where systemd-journald takes streams of lines (sd_journal_stream_fd(3)).
 const JOURNAL_STREAMS: &str = "/run/systemd/journal/stdout";
-/// A longer line is logged in pieces; journald's own limit, bytes.
-const LINE_MAX: u64 = 48 * 1024;
-/// How long our end waits for the last of the program's lines.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Standard output and error of one instance.
 pub(super) struct Output {
@@ -80,27 +73,24 @@ impl Output {
         })
     }
 
+    /// Where it writes to, unless that is where we do.
+    pub(super) fn file(&self) -> Option<&File> {
+        self.streams.as_ref()
+    }
+
     /// What JOURNAL_STREAM is to say, if the program writes to a stream of its own.
     pub(super) fn journal_stream(&self) -> Option<&str> {
         self.journal.as_deref()
     }
 
-    /// Logs what the instance writes, tagged with its name and process id, in a task of `readers`.
-    pub(super) fn log(self, command: &OsStr, pid: Pid, readers: &mut JoinSet<()>) {
+    /// Logs what the instance writes, tagged with its name and process id, by one of `readers`.
+    pub(super) fn log(self, command: &OsStr, pid: Pid, readers: &mut Readers) {
         let Some(pipe) = self.reader else { return };
         match Receiver::from_owned_fd(pipe) {
-            Ok(pipe) => {
-                readers.spawn(log_lines(pipe, format!("{}[{pid}]", identifier(command))));
-            }
+            Ok(pipe) => readers.add(pipe, format!("{}[{pid}]", identifier(command))),
             Err(error) => warn!("cannot log the program's output: {}", error_text(&error)),
         }
     }
-}
-
-/// Waits until everything is logged that was written. Processes that are left may go on to write.
-pub(super) async fn finish(mut readers: JoinSet<()>) {
-    let all = async { while readers.join_next().await.is_some() {} };
-    let _ = timeout(LAST_WORDS, all).await;
 }
 
 /// The program's name, without its directory.
@@ -124,24 +114,4 @@ fn journal_stream(command: &OsStr) -> io::Result<Output> {
 fn tagged_lines() -> io::Result<Output> {
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     Ok(Output { streams: Some(writer.into()), journal: None, reader: Some(reader) })
-}
-
-/// Logs each line that comes from `pipe`, tagged, until it ends.
-pub(crate) async fn log_lines(pipe: Receiver, tag: String) {
-    let mut lines = BufReader::new(pipe);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line).await {
-            Ok(0) => return,
-            Ok(_) => {
-                let text = String::from_utf8_lossy(&line);
-                info!("{tag}: {}", text.trim_end_matches(['\n', '\r']));
-                // Lines that are there already cost no waiting: without this, a program that floods
-                // its output would keep the thread that sessions may be waiting for.
-                tokio::task::coop::consume_budget().await;
-            }
-            Err(error) => return warn!("cannot read the output of {tag}: {}", error_text(&error)),
-        }
-    }
 }

@@ -4,6 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use crate::clock::instant;
+
 /// How soon we look unasked: at first, and at most.
 const FIRST: Duration = Duration::from_millis(50);
 const SLOWEST: Duration = Duration::from_secs(1);
@@ -13,11 +17,13 @@ const SHORTEST_REST: Duration = Duration::from_millis(20);
 const REST_FACTOR: u32 = 2;
 
 /// When looks are due.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pace {
+    #[serde(with = "instant")]
     unasked: Instant,
     interval: Duration,
     is_hinted: bool,
+    #[serde(with = "instant")]
     rest_until: Instant,
 }
 
@@ -93,5 +99,14 @@ mod tests {
         }
         pace.begin_look();
         assert_eq!(pace.hinted(), None);
+    }
+
+    #[test]
+    fn o2_the_pace_is_the_same_in_another_image() {
+        let mut pace = Pace::new(Instant::now());
+        pace.slow_down(Instant::now());
+        pace.hint();
+        let json = serde_json::to_string(&pace).expect("JSON");
+        assert_eq!(serde_json::from_str::<Pace>(&json).expect("the same"), pace);
     }
 }

@@ -5,39 +5,51 @@ use std::collections::HashSet;
 use std::io;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal::{SIGCONT, SIGTERM};
+use nix::sys::signal::Signal::{self, SIGCONT, SIGTERM};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
-use crate::processes::Process;
+use crate::clock::maybe_instant;
+use crate::launcher::Launcher;
+use crate::processes::{Process, number};
 
 /// How often the tree is walked again while it is being killed: it may still fork.
 const KILL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What was sent.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Signalling {
     /// Which signals could not be sent to whom, as far as it was said.
-    unsent: HashSet<(&'static str, Pid)>,
+    unsent: HashSet<Unsent>,
+    #[serde(with = "maybe_instant")]
     next_kill: Option<Instant>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Unsent {
+    signal: String,
+    #[serde(with = "number")]
+    to: Pid,
+}
+
 impl Signalling {
-    /// SIGTERM to each.
-    pub(super) fn terminate(&mut self, processes: &[Process]) {
+    /// SIGTERM to each; a launcher may where we may not.
+    pub(super) fn terminate(&mut self, processes: &[Process], launcher: Option<&Launcher>) {
         for process in processes {
-            let sent = process.signal(SIGTERM);
+            let sent = signal(process, SIGTERM, launcher);
             // A stopped process handles no SIGTERM before it is continued.
-            let sent = sent.and_then(|()| process.signal(SIGCONT));
+            let sent = sent.and_then(|()| signal(process, SIGCONT, launcher));
             self.note("SIGTERM", process, sent);
         }
     }
 
     /// SIGKILL to each, and to whoever is left at [`next_kill`](Self::next_kill).
-    pub(super) fn kill(&mut self, processes: &[Process]) {
+    pub(super) fn kill(&mut self, processes: &[Process], launcher: Option<&Launcher>) {
         self.next_kill = Some(Instant::now() + KILL_INTERVAL);
         for process in processes {
-            let sent = process.kill();
+            let sent = unless_denied(process.kill(), launcher, |launcher| launcher.kill(process));
             self.note("SIGKILL", process, sent);
         }
     }
@@ -48,14 +60,46 @@ impl Signalling {
     }
 
     /// Says once of each process and signal why it could not be sent.
-    fn note(&mut self, name: &'static str, process: &Process, sent: io::Result<()>) {
+    fn note(&mut self, name: &str, process: &Process, sent: io::Result<()>) {
         match sent {
             Ok(()) => debug!("{name} to {process}"),
             Err(failure) => {
-                if self.unsent.insert((name, process.pid)) {
+                if self.unsent.insert(Unsent { signal: name.to_owned(), to: process.pid }) {
                     warn!("cannot send {name} to {process}: {}", bridge::error_text(&failure));
                 }
             }
         }
+    }
+}
+
+fn signal(process: &Process, signal: Signal, launcher: Option<&Launcher>) -> io::Result<()> {
+    unless_denied(process.signal(signal), launcher, |launcher| launcher.signal(process, signal))
+}
+
+/// Has the launcher do it where we were refused.
+fn unless_denied(
+    sent: io::Result<()>,
+    launcher: Option<&Launcher>,
+    instead: impl Fn(&Launcher) -> io::Result<()>,
+) -> io::Result<()> {
+    match (sent, launcher) {
+        (Err(refused), Some(launcher)) if refused.kind() == io::ErrorKind::PermissionDenied => {
+            instead(launcher)
+        }
+        (sent, _) => sent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o2_who_was_not_reached_is_not_named_again() {
+        let mut old = Signalling { next_kill: Some(Instant::now()), ..Signalling::default() };
+        old.unsent.insert(Unsent { signal: "SIGKILL".to_owned(), to: Pid::from_raw(7) });
+        let json = serde_json::to_string(&old).expect("JSON");
+        assert_eq!(serde_json::from_str::<Signalling>(&json).expect("the same"), old);
+        assert_eq!(serde_json::from_str::<Signalling>("{}").expect("none"), Signalling::default());
     }
 }

@@ -23,11 +23,14 @@ use crate::engine::Engine;
 use crate::exit::{ExitStatus, Failure};
 use crate::host::executable;
 use crate::host::open_files::OpenFiles;
+use crate::host::privileges;
 use crate::host::search_path;
+use crate::host::user::{User, Users};
+use crate::launcher::Launcher;
 
 /// Variables by which systemd speaks to websockify and not to the program (sd_notify(3),
 /// sd_listen_fds(3), sd_watchdog_enabled(3)).
-const SYSTEMD: &[&str] = &[
+pub(crate) const SYSTEMD: &[&str] = &[
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
     "LISTEN_PID",
@@ -44,6 +47,28 @@ pub(crate) struct Preparation<'a> {
     pub(crate) output: &'a Output,
     /// The terminal whose foreground group the program becomes.
     pub(crate) terminal: Option<Terminal>,
+    pub(crate) users: &'a Users,
+    /// What starts it, where we are another user than it is to be.
+    pub(crate) launcher: Option<&'a Launcher>,
+}
+
+/// How a child of ours begins.
+pub(crate) struct Birth {
+    pub(crate) open_files: OpenFiles,
+    pub(crate) terminal: Option<Terminal>,
+    /// The signal that it gets then.
+    pub(crate) at_our_death: Signal,
+    /// Whom it becomes.
+    pub(crate) user: Option<User>,
+    /// Us, unless another one starts it for us.
+    pub(crate) parent: Pid,
+}
+
+impl Birth {
+    /// As our user, and without a terminal.
+    pub(crate) fn ordinary(open_files: OpenFiles, at_our_death: Signal) -> Self {
+        Self { open_files, terminal: None, at_our_death, user: None, parent: getpid() }
+    }
 }
 
 /// Forks and executes `command`; its name is looked up in `PATH` as execvp(3) does.
@@ -52,10 +77,28 @@ pub(crate) fn spawn(command: &[OsString], prepared: &Preparation<'_>) -> Result<
     let mut child = Command::new(name);
     child.args(args).process_group(0);
     prepared.engine.prepare(&mut child);
-    streams(&mut child, prepared.output).map_err(|error| explain(name, &error))?;
-    undo_ours(&mut child, prepared.open_files, prepared.terminal, Signal::SIGTERM)
-        .map_err(|error| explain(name, &error))?;
-    let child = child.spawn().map_err(|error| explain(name, &error))?;
+    child.envs(prepared.users.of_program().into_iter().flat_map(User::environment));
+    if let Some(stream) = prepared.output.journal_stream() {
+        child.env("JOURNAL_STREAM", stream);
+    }
+    let started = match prepared.launcher {
+        Some(launcher) => {
+            launcher.start(&child, prepared.output.file(), prepared.terminal.is_some())
+        }
+        None => start(child, prepared),
+    };
+    started.map_err(|error| explain(name, &error))
+}
+
+fn start(mut child: Command, prepared: &Preparation<'_>) -> io::Result<Pid> {
+    child.stdout(prepared.output.stdio()?).stderr(prepared.output.stdio()?);
+    let birth = Birth {
+        terminal: prepared.terminal,
+        user: prepared.users.program_changes_to().cloned(),
+        ..Birth::ordinary(prepared.open_files, Signal::SIGTERM)
+    };
+    undo_ours(&mut child, birth)?;
+    let child = child.spawn()?;
     Ok(Pid::from_raw(i32::try_from(child.id()).expect("a pid fits pid_t")))
 }
 
@@ -68,27 +111,14 @@ pub(crate) fn look(command: &[OsString]) -> Result<(), Failure> {
     runs.map_err(|errno| explain(name, &errno.into()))
 }
 
-fn streams(child: &mut Command, output: &Output) -> io::Result<()> {
-    child.stdout(output.stdio()?).stderr(output.stdio()?);
-    if let Some(stream) = output.journal_stream() {
-        child.env("JOURNAL_STREAM", stream);
-    }
-    Ok(())
-}
-
 /// Has a child begin without what we changed about ourselves: signals, limits, descriptors, what systemd has
-/// told us. It gets the signal `at_our_death`.
+/// told us.
 #[allow(unsafe_code)]
-pub(crate) fn undo_ours(
-    child: &mut Command,
-    open_files: OpenFiles,
-    terminal: Option<Terminal>,
-    at_our_death: Signal,
-) -> io::Result<()> {
+pub(crate) fn undo_ours(child: &mut Command, birth: Birth) -> io::Result<()> {
+    let Birth { open_files, terminal, at_our_death, user, parent } = birth;
     for name in SYSTEMD {
         child.env_remove(name);
     }
-    let us = getpid();
     let open = if can_close_range() { vec![] } else { open_descriptors()? };
     let prepare = move || {
         if let Some(terminal) = terminal {
@@ -97,9 +127,11 @@ pub(crate) fn undo_ours(
         default_signals();
         open_files.restore()?;
         leave_only_standard_descriptors(&open);
+        // Before the next call, which a change of user would undo.
+        user.as_ref().map_or(Ok(()), privileges::change)?;
         nix::sys::prctl::set_pdeathsig(at_our_death)?;
         // Our death before the call above sends nothing.
-        if getppid() != us {
+        if getppid() != parent {
             return Err(Errno::ESRCH.into());
         }
         Ok(())

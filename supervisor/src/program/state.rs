@@ -10,7 +10,9 @@ mod step;
 use std::time::{Duration, Instant};
 
 use bridge::Demand;
+use serde::{Deserialize, Serialize};
 
+use crate::clock::{instant, maybe_instant};
 use crate::exit::ExitStatus;
 use on_demand::Retiring;
 pub(crate) use step::{ended_unheard, step};
@@ -65,7 +67,7 @@ impl Policy {
 }
 
 /// Where the program is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum State {
     /// On demand: it does not run, and nobody is there.
     Asleep { failures: u32 },
@@ -74,20 +76,39 @@ pub(crate) enum State {
     /// The leader runs and somebody of the instance has listened.
     Listening { run: Run },
     /// The leader has ended well before anybody listened, and left somebody.
-    Settling { run: Run, until: Instant, warned: bool },
+    Settling {
+        run: Run,
+        #[serde(with = "instant")]
+        until: Instant,
+        warned: bool,
+    },
     /// The leader is gone; a process of the instance listens.
     Daemonized { run: Run },
     /// It failed; the next instance starts at `until`, if somebody waits for it then.
-    Backoff { until: Instant, failures: u32, is_wanted: bool },
+    Backoff {
+        #[serde(with = "instant")]
+        until: Instant,
+        failures: u32,
+        is_wanted: bool,
+    },
     /// On demand: nobody is there, and it is being ended.
     Retiring(Retiring),
     /// Under `ignore`: it has ended, after it had listened. The bridge says so to its clients.
     Gone,
     /// Under `exit`, and where it never listened: open sessions come to their end.
-    Finishing { until: Instant, status: ExitStatus },
+    Finishing {
+        #[serde(with = "instant")]
+        until: Instant,
+        status: ExitStatus,
+    },
     /// We are asked to end, and sessions have until then to come to theirs (O1). The program is not started
     /// again.
-    Draining { until: Instant, status: ExitStatus, program: Remaining },
+    Draining {
+        #[serde(with = "instant")]
+        until: Instant,
+        status: ExitStatus,
+        program: Remaining,
+    },
     /// Everything is being ended.
     Stopping(Stopping),
     /// Under `ignore`: sessions are being closed, the daemon is left running.
@@ -97,21 +118,23 @@ pub(crate) enum State {
 }
 
 /// One instance, as far as its life matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Run {
+    #[serde(with = "instant")]
     started: Instant,
     /// Whether it is the first instance.
     first: bool,
     /// How many instances before it failed in a row.
     failures: u32,
     /// On demand: since when nobody is there.
+    #[serde(default, with = "maybe_instant")]
     idle_since: Option<Instant>,
     /// Whether somebody waits for the program; but on demand, whoever may come does.
     is_wanted: bool,
 }
 
 /// Who is left of the program while its sessions are drained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Remaining {
     /// The leader, or nobody yet.
     Leader,
@@ -122,10 +145,11 @@ pub(crate) enum Remaining {
 }
 
 /// What [`State::Stopping`] waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stopping {
     status: ExitStatus,
     /// When patience ends: with SIGKILL, and after that with giving up.
+    #[serde(with = "instant")]
     until: Instant,
     killed: bool,
     tree_empty: bool,
@@ -336,5 +360,7 @@ impl Stopping {
     }
 }
 
+#[cfg(test)]
+mod handed_over;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::daemon::Daemon;
@@ -12,10 +11,11 @@ use super::leader::Leader;
 use super::monitor::Monitor;
 use super::pace::Pace;
 use super::queue::Queue;
+use super::readers::Readers;
 use super::signalling::Signalling;
 use super::state::State;
 use crate::config::ProgramSpec;
-use crate::engine::Engine;
+use crate::engine::{Asked, Engine};
 use crate::host::Host;
 use crate::relay::ProgramRelay;
 
@@ -34,7 +34,7 @@ pub(super) struct Supervisor<'a, 'b> {
     pub(super) diagnosis: Diagnosis<'a>,
     pub(super) signalling: Signalling,
     /// Those who log what the instances write.
-    pub(super) readers: JoinSet<()>,
+    pub(super) readers: Readers,
     /// Why the first instance could not be started.
     pub(super) refusal: Option<String>,
 }
@@ -46,13 +46,15 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         host: &'a mut Host<'b>,
         state: State,
     ) -> Result<Self> {
-        let engine = Engine::new(
-            spec.rebind_engine,
-            spec.rebind_lib.as_deref(),
-            &spec.command[0],
-            spec.port,
-            host.clients.clone(),
-        )?;
+        let relocated = host.apart.as_mut().and_then(|apart| apart.relocated.take());
+        let asked = Asked {
+            engine: spec.rebind_engine,
+            library: spec.rebind_lib.as_deref(),
+            program: &spec.command[0],
+            port: spec.port,
+            clients: host.clients.clone(),
+        };
+        let engine = Engine::new(asked, relocated)?;
         let (port, moved, name) = (spec.port, engine.port(), engine.name());
         debug!("program's port {port} becomes {moved} on loopback, by --rebind-engine={name}");
         let monitor =
@@ -70,7 +72,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             daemon: Daemon::default(),
             diagnosis: Diagnosis::of(spec),
             signalling: Signalling::default(),
-            readers: JoinSet::new(),
+            readers: Readers::default(),
             refusal: None,
         })
     }

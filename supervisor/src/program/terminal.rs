@@ -21,6 +21,17 @@ impl Terminal {
         (tcgetpgrp(stdin()).ok()? == ours).then_some(Self { ours })
     }
 
+    /// The same, which another image of us has lent: we are not in the foreground now. `None` if it is gone.
+    pub(crate) fn lent() -> Option<Self> {
+        tcgetpgrp(stdin()).ok()?;
+        Some(Self { ours: getpgrp() })
+    }
+
+    /// Ours, for who is not in our group: who may only [give](Self::give_to) it.
+    pub(crate) fn of(ours: Pid) -> Self {
+        Self { ours }
+    }
+
     /// Makes a process group the foreground one. Async-signal-safe.
     #[allow(clippy::unused_self, reason = "only who has a terminal may give it")]
     pub(crate) fn give_to(self, group: Pid) {

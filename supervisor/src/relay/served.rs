@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The bridge's count of sessions, and what of it was seen when.
 #[derive(Debug, Default)]
 pub(super) struct Served {
-    count: Arc<AtomicU64>,
+    pub(super) count: Arc<AtomicU64>,
     /// The count when an instance was asked about last.
-    asked: u64,
+    pub(super) asked: u64,
     /// The same of the instance before the present one.
-    before: u64,
+    pub(super) before: u64,
 }
 
 impl Served {

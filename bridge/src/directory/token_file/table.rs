@@ -90,6 +90,12 @@ impl Seen {
         })
     }
 
+    /// Whether it may change, or have changed, in a way that its stamp does not show. A clock that was put back does not
+    /// count for ever: it would be read each time.
+    fn may_change_unseen(&self) -> bool {
+        self.first.elapsed().max(self.stamp.age()) < TICK
+    }
+
     /// How long it may still be changing. A clock that is wrong does not count for ever.
     pub(super) fn settles_in(&self) -> Duration {
         let age = if self.has_true_times { self.stamp.age() } else { Duration::ZERO };
@@ -134,7 +140,7 @@ impl Table {
             return unusable("it is longer than 256 MiB");
         }
         let seen = Seen::new(Stamp::of(&metadata), before.map(|before| before.seen));
-        let may_have_changed = seen.stamp.age() < TICK;
+        let may_have_changed = seen.may_change_unseen();
         let mut text = Vec::with_capacity(usize::try_from(metadata.size()).unwrap_or_default());
         file.take(LONGEST).read_to_end(&mut text).map_err(failed)?;
         let mut table = Self::parse(&text, place, seen);
@@ -335,9 +341,11 @@ mod tests {
         let seen = Seen::new(Stamp { changed, ..Stamp::of(&metadata) }, None);
         let table = Table::parse(b"a: h:1\nb: h:59", TokenPlace::Query, seen);
         assert!(table.target("a").is_some() && table.target("b").is_none());
+        assert!(seen.may_change_unseen());
         let settled = Seen { first: Instant::now().checked_sub(SETTLING).unwrap(), ..seen };
         let table = Table::parse(b"a: h:1\nb: h:59", TokenPlace::Query, settled);
         assert!(table.target("b").is_some(), "whatever the clock of the files says");
+        assert!(!settled.may_change_unseen(), "nor is it read again each time");
     }
 
     /// What an O_TRUNC looks like half done: shorter, with the times of long ago.

@@ -1,11 +1,14 @@
 //! The file by which `rebind.so` knows who the bridge's connections are from (A1, A6): where it lies, and how
 //! programs are told of it. What stands in it is the bridge's matter.
 
+mod saved;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use bridge::{ClientTable, Private};
@@ -15,6 +18,7 @@ use super::unpacked::{self, CLIENTS, DIRECTORY_MODE, MODE, candidates};
 use crate::cli::ProgramAccess;
 use crate::config::Told;
 use crate::exit::Failure;
+pub(crate) use saved::ClientsState;
 
 /// The longest path that `rebind.so` takes.
 const LONGEST: usize = 255;
@@ -26,6 +30,8 @@ pub(crate) struct Clients {
     told: Told,
     path: PathBuf,
     directory: File,
+    /// Another image of us may still need it.
+    is_anothers: AtomicBool,
 }
 
 impl Clients {
@@ -100,7 +106,7 @@ impl Clients {
             ClientTable::new(file.into()).context("cannot fill it")
         })();
         match made {
-            Ok(table) => Ok(Self { table, told, path, directory }),
+            Ok(table) => Ok(Self { table, told, path, directory, is_anothers: false.into() }),
             Err(reason) => {
                 unpacked::remove(&directory, &path);
                 Err(reason)
@@ -118,6 +124,9 @@ impl Clients {
 
 impl Drop for Clients {
     fn drop(&mut self) {
+        if self.is_anothers.load(Ordering::Relaxed) {
+            return;
+        }
         // Sessions that are just ending may have the table still.
         self.table.clear();
         unpacked::remove(&self.directory, &self.path);

@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::obstacle;
@@ -13,7 +14,8 @@ use crate::host::executable::{self, Executable};
 use crate::processes::Process;
 
 /// What was seen of one instance.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct LostEnvironment {
     /// A process without rebind.so and without the environment that carries it.
     bare: Option<String>,

@@ -2,6 +2,8 @@
 //! loaded by every program, and not how a program is started. Where it is unpacked is `unpacked`'s
 //! matter, what is left of that `stale`'.
 
+mod saved;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,9 +14,10 @@ use object::{Object, ObjectSymbol};
 use tracing::warn;
 
 use super::stale;
-use super::unpacked::{EMBEDDED, Unpacked, candidates};
+use super::unpacked::{EMBEDDED, Unpacked, candidates, check_ancestors};
 use super::variable::check_text;
 use crate::exit::Failure;
+pub(super) use saved::LibraryState;
 
 /// A `rebind.so` that programs can load. One that was unpacked is removed when
 /// this is dropped, so it must outlive every process of the program, and it must
@@ -23,6 +26,8 @@ use crate::exit::Failure;
 pub(super) struct Library {
     path: PathBuf,
     origin: Origin,
+    /// Of other versions of us that ran in our process: whoever they have started may need them.
+    former: Vec<Unpacked>,
 }
 
 /// Where it comes from.
@@ -31,6 +36,8 @@ enum Origin {
     Given,
     Packaged,
     Unpacked(Unpacked),
+    /// By another version of us, for who runs.
+    Outdated(Unpacked),
 }
 
 impl Library {
@@ -43,12 +50,12 @@ impl Library {
     pub(super) fn find(given: Option<&Path>) -> anyhow::Result<Library> {
         if let Some(given) = given {
             let path = std::path::absolute(given).context("cannot find the working directory")?;
-            let library = Library { path, origin: Origin::Given };
+            let library = Library { path, origin: Origin::Given, former: vec![] };
             library.check().with_context(|| cannot_use(given))?;
             return Ok(library);
         }
         match std::env::current_exe().ok().and_then(|executable| packaged(&executable)) {
-            Some(path) => Ok(Library { path, origin: Origin::Packaged }),
+            Some(path) => Ok(Library { path, origin: Origin::Packaged, former: vec![] }),
             None => Self::unpack(&candidates()),
         }
     }
@@ -73,8 +80,9 @@ impl Library {
                 let Err(reason) = self.check() else { return Ok(()) };
                 let reason = Failure::from(reason).reason;
                 warn!("{}: {reason}; using the built-in one", cannot_use(&path));
-                *self = Self::unpack(&candidates())?;
+                self.replace()?;
             }
+            Origin::Outdated(_) => self.replace()?,
             Origin::Unpacked(unpacked) if unpacked.is_whole() => {}
             Origin::Unpacked(unpacked) => {
                 unpacked.mend()?;
@@ -86,17 +94,34 @@ impl Library {
         Ok(())
     }
 
+    /// Whether every user can load it.
+    pub(super) fn is_open(&self) -> anyhow::Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        check_ancestors(directory).with_context(|| self.path.display().to_string())
+    }
+
     /// Leaves the file where it is: a daemon that is left running needs it when
     /// it starts another program.
     pub(super) fn keep(&mut self) {
-        if let Origin::Unpacked(unpacked) = &mut self.origin {
+        if let Origin::Unpacked(unpacked) | Origin::Outdated(unpacked) = &mut self.origin {
             unpacked.keep();
         }
+        self.former.iter_mut().for_each(Unpacked::keep);
+    }
+
+    /// Takes the built-in one from now on; one of another version is left for who has it.
+    fn replace(&mut self) -> anyhow::Result<()> {
+        let Self { path, origin, .. } = Self::unpack(&candidates())?;
+        self.path = path;
+        if let Origin::Outdated(former) = std::mem::replace(&mut self.origin, origin) {
+            self.former.push(former);
+        }
+        Ok(())
     }
 
     fn unpack(parents: &[PathBuf]) -> anyhow::Result<Self> {
         let unpacked = Unpacked::into_one_of(parents)?;
-        Ok(Self { path: unpacked.library(), origin: Origin::Unpacked(unpacked) })
+        Ok(Self { path: unpacked.library(), origin: Origin::Unpacked(unpacked), former: vec![] })
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -148,7 +173,7 @@ fn packaged(executable: &Path) -> Option<PathBuf> {
     if !path.exists() {
         return None;
     }
-    let library = Library { path, origin: Origin::Packaged };
+    let library = Library { path, origin: Origin::Packaged, former: vec![] };
     match library.check() {
         Ok(()) => Some(library.path),
         Err(reason) => {

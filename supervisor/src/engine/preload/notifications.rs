@@ -8,15 +8,18 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdUnixDatagram};
 
+use anyhow::{Context, ensure};
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, setsockopt};
 use nix::unistd::Pid;
-use socket2::{SockFilter, SockRef};
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockFilter, SockRef, Type};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::engine::notice::{BindRequest, Notices};
+use crate::handed::Handed;
 
 /// Messages are taken in handfuls, with a pause between two: anybody may send them without end.
 const HANDFUL: usize = 32;
@@ -35,7 +38,41 @@ pub(super) struct Notifications {
     next: Instant,
 }
 
+/// What another image of us needs to hear on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct NotificationsState {
+    socket: RawFd,
+    name: String,
+    token: String,
+}
+
 impl Notifications {
+    pub(super) fn save(&self) -> NotificationsState {
+        let (name, token) = (self.name.clone(), self.token.clone());
+        NotificationsState { socket: self.socket.as_raw_fd(), name, token }
+    }
+
+    /// What has come meanwhile is there still.
+    ///
+    /// # Errors
+    /// It is another socket.
+    pub(super) fn resume(
+        state: NotificationsState,
+        handed: &mut Handed<'_>,
+    ) -> anyhow::Result<Self> {
+        let NotificationsState { socket, name, token } = state;
+        let socket = StdUnixDatagram::from(OwnedFd::from(handed.socket(
+            socket,
+            &[Domain::UNIX],
+            Type::DGRAM,
+        )?));
+        let address = socket.local_addr().context("cannot read the notification socket's name")?;
+        let is_ours = address.as_abstract_name() == Some(name.as_bytes()) && !token.is_empty();
+        ensure!(is_ours, "the notification socket has another name");
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: UnixDatagram::from_std(socket)?, name, token, next: Instant::now() })
+    }
+
     /// Opens a socket under a name that nobody can guess.
     pub(super) fn open() -> io::Result<Self> {
         let name = format!("websockify-{}", random_hex()?);
@@ -76,6 +113,12 @@ impl Notifications {
             }
         }
         notices
+    }
+}
+
+impl NotificationsState {
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.socket
     }
 }
 
@@ -159,7 +202,10 @@ fn random_hex() -> io::Result<String> {
 mod tests {
     use std::time::Duration;
 
+    use bridge::Descriptors;
+
     use super::*;
+    use crate::handed::tests::steal;
     use crate::skip::skip_even_in_ci;
 
     fn sender(to: &Notifications) -> StdUnixDatagram {
@@ -179,6 +225,38 @@ mod tests {
         sender.send(format!("{} 1", notifications.token).as_bytes()).expect("sent");
         let heard = tokio::time::timeout(Duration::from_secs(5), notifications.heard()).await;
         assert!(heard.expect("heard").listens);
+    }
+
+    #[tokio::test]
+    async fn o2_who_takes_over_hears_on_and_what_was_said_before() {
+        let old = Notifications::open().expect("a socket");
+        let sender = sender(&old);
+        let say = |token: &str| sender.send(format!("{token} 1").as_bytes()).expect("sent");
+        say(&old.token);
+        let copy = steal(old.socket.as_raw_fd());
+        let state = NotificationsState { socket: copy.as_raw_fd(), ..old.save() };
+        let json = serde_json::to_string(&state).expect("JSON");
+        let mut all: Descriptors = [copy].into_iter().collect();
+        let mut handed = Handed::of(&mut all);
+        let state = serde_json::from_str(&json).expect("the same");
+        let mut new = Notifications::resume(state, &mut handed).expect("resumed");
+        handed.settle();
+        drop(old);
+        for _ in 0..2 {
+            let heard = tokio::time::timeout(Duration::from_secs(5), new.heard()).await;
+            assert!(heard.expect("heard").listens);
+            say(&new.token);
+        }
+    }
+
+    #[tokio::test]
+    async fn o2_another_notification_socket_is_refused() {
+        let [one, other] = [(); 2].map(|()| Notifications::open().expect("a socket"));
+        let copy = steal(other.socket.as_raw_fd());
+        let state = NotificationsState { socket: copy.as_raw_fd(), ..one.save() };
+        let mut all: Descriptors = [copy].into_iter().collect();
+        let error = Notifications::resume(state, &mut Handed::of(&mut all)).expect_err("another");
+        assert_eq!(error.to_string(), "the notification socket has another name");
     }
 
     /// F14: what somebody else sends does not even wake us, and takes nobody's place in the queue.

@@ -1,6 +1,8 @@
 //! The directory in which the built-in `rebind.so` lies while programs need it: made, looked at, mended
 //! and removed. A lock says that it is in use; `stale` knows those that nobody uses any more.
 
+mod saved;
+
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -16,6 +18,7 @@ use tracing::{info, warn};
 use super::variable::check_text;
 use crate::exit::Failure;
 use crate::host::trusted::{self, Writers};
+pub(super) use saved::UnpackedState;
 
 /// `rebind.so` as `build.rs` has compiled it.
 pub(super) static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rebind.so"));
@@ -45,6 +48,8 @@ pub(super) struct Unpacked {
     /// Locked, where the file system can.
     directory: File,
     is_kept: bool,
+    /// Another image of us may still need it.
+    is_anothers: bool,
 }
 
 impl Unpacked {
@@ -103,7 +108,7 @@ impl Unpacked {
             check_text(parent)?;
             check_parent(parent)
         })?;
-        let unpacked = Self { path, directory, is_kept: false };
+        let unpacked = Self { path, directory, is_kept: false, is_anothers: false };
         fill(&unpacked.directory)?;
         Ok(unpacked)
     }
@@ -131,7 +136,7 @@ impl Unpacked {
 
 impl Drop for Unpacked {
     fn drop(&mut self) {
-        if !self.is_kept {
+        if !self.is_kept && !self.is_anothers {
             remove(&self.directory, &self.path);
         }
     }
@@ -233,10 +238,13 @@ fn check_parent(directory: &Path) -> Result<()> {
 pub(super) fn check_open(directory: &Path) -> Result<()> {
     check_writers(directory)?;
     // Only who can change user runs programs as somebody else.
-    if Uid::effective().is_root() {
-        for ancestor in directory.ancestors() {
-            ensure!(ancestor.metadata()?.mode() & 0o001 != 0, "not open to other users");
-        }
+    if Uid::effective().is_root() { check_ancestors(directory) } else { Ok(()) }
+}
+
+/// Whether every user can go there.
+pub(super) fn check_ancestors(directory: &Path) -> Result<()> {
+    for ancestor in directory.ancestors() {
+        ensure!(ancestor.metadata()?.mode() & 0o001 != 0, "not open to other users");
     }
     Ok(())
 }

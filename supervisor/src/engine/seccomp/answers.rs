@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
@@ -13,7 +14,10 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use super::call::{Answer, Call, Kind, Listener};
-use super::repeats::{Repeat, Repeats};
+use super::halt::Halt;
+use super::hand::Handed;
+use super::repeats::Repeats;
+use super::saved::Repeat;
 use super::unseen::Unseen;
 use super::{caller, rules};
 use crate::engine::relocated::RelocatedPort;
@@ -37,8 +41,19 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Answers until nobody starts instances any more.
-    pub(super) fn run(mut self) {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub(super) fn begin(self, halt: &Halt) -> Result<()> {
+        let halt = halt.clone();
+        let thread = std::thread::Builder::new().name("seccomp".to_owned());
+        thread.spawn(move || self.run(&halt)).context("cannot start a thread")?;
+        Ok(())
+    }
+
+    /// Answers until nobody starts instances any more, or another image of us is to answer.
+    fn run(mut self, halt: &Halt) {
         // The kernel calls a listener faulty where a signal comes while it looks. They are for other threads.
         let _ = SigSet::all().thread_block();
         while let Ok(ready) = self.wait() {
@@ -55,8 +70,12 @@ impl Answers {
             }
             if !ready[0].is_empty() {
                 match self.instances.take() {
-                    Ok(Some(listener)) => self.add(Listener(listener)),
-                    Ok(None) => {}
+                    Ok(Handed::Listener(listener)) => self.add(Listener(listener)),
+                    Ok(Handed::Call) => match halt.come_by(self) {
+                        Some(answers) => self = answers,
+                        None => return,
+                    },
+                    Ok(Handed::Nothing) => {}
                     Err(_) => return,
                 }
             }

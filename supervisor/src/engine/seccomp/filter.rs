@@ -8,6 +8,9 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use nix::sys::prctl;
 use rustix::io::IoSlice;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde::{Deserialize, Serialize};
+
+use super::hand::LISTENER;
 
 /// What the kernel calls our architecture (linux/audit.h): calls of others have other numbers, and pass.
 #[cfg(target_arch = "x86_64")]
@@ -27,7 +30,7 @@ const WAIT_KILLABLE: libc::c_ulong = libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_REC
 
 /// Whether what the program starts keeps the rights that a file gives (setuid, capabilities). Without
 /// CAP_SYS_ADMIN a filter costs them (PR_SET_NO_NEW_PRIVS).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum NewPrivileges {
     Kept,
     Lost,
@@ -104,7 +107,7 @@ pub(super) fn hand_over(listener: &OwnedFd, to: impl AsFd) -> io::Result<()> {
     let mut rights = SendAncillaryBuffer::new(&mut space);
     let listener = [listener.as_fd()];
     rights.push(SendAncillaryMessage::ScmRights(&listener));
-    sendmsg(to, &[IoSlice::new(b"l")], &mut rights, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+    sendmsg(to, &[IoSlice::new(LISTENER)], &mut rights, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
     Ok(())
 }
 

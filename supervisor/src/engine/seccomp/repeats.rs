@@ -10,6 +10,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 
 use super::filter;
+use super::saved::Repeat;
 
 /// How many are remembered, one of each thread.
 const BINDS_MAX: usize = 256;
@@ -24,7 +25,18 @@ pub(super) struct Repeats {
 
 impl Repeats {
     pub(super) fn new() -> Self {
-        Self { binds: VecDeque::new(), is_certain: is_certain() }
+        Self::of(vec![])
+    }
+
+    /// As another image of us has noted them.
+    pub(super) fn of(mut binds: Vec<Repeat>) -> Self {
+        binds.truncate(BINDS_MAX);
+        Self { binds: binds.into(), is_certain: is_certain() }
+    }
+
+    /// All of them, the oldest first.
+    pub(super) fn all(&self) -> Vec<Repeat> {
+        self.binds.iter().copied().collect()
     }
 
     /// Such a socket was bound for such a thread, and the kernel has taken the answer or not.
@@ -48,14 +60,6 @@ impl Repeats {
         let at = self.binds.iter().position(|bind| bind.thread == thread)?;
         self.binds.remove(at)
     }
-}
-
-/// The bind that a thread has asked for last.
-#[derive(Debug)]
-pub(super) struct Repeat {
-    thread: Pid,
-    /// Of its socket.
-    inode: u64,
 }
 
 impl Repeat {

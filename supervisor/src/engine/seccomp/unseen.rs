@@ -13,6 +13,11 @@ use tracing::debug;
 pub(super) struct Unseen(Arc<Mutex<Option<String>>>);
 
 impl Unseen {
+    /// As another image of us has noted it.
+    pub(super) fn of(first: Option<String>) -> Self {
+        Self(Arc::new(Mutex::new(first)))
+    }
+
     pub(super) fn note(&self, thread: Pid, error: &io::Error) {
         let line = format!(
             "cannot look into process {thread}, so its port is not moved: {}",

@@ -4,13 +4,17 @@
 use std::time::Instant;
 
 use bridge::Demand;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::instant;
 
 use super::{Action, Event, KILL_TIMEOUT, Next, Policy, Run, Start, State};
 
 /// What [`State::Retiring`] waits for: that nobody is left of the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Retiring {
     /// When patience ends: with SIGKILL, and after that with going on without it.
+    #[serde(with = "instant")]
     pub(super) until: Instant,
     pub(super) is_killed: bool,
     /// Somebody waits, who gets the next instance.

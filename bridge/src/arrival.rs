@@ -1,0 +1,183 @@
+//! How far a connection is that has no session: whether another image of this program can begin with it anew (O2), and from
+//! which bytes. Knows what was read and answered; must not know what that means.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::hand_over::{Pause, Place, SavedConnection, SavedPeer, StoodConnection, UnderWay};
+use crate::net::{SavedSocket, Socket};
+use crate::peer::Peer;
+
+/// Where a connection begins: at its first byte, or where another image has left it.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    /// When it was accepted, or had its last answer.
+    pub(crate) since: Instant,
+    /// What was read already, and has no answer.
+    pub(crate) head: Bytes,
+    /// Whether a proxy has said whose it is.
+    pub(crate) is_introduced: bool,
+    /// Whether it has had an answer before.
+    pub(crate) is_kept_alive: bool,
+    /// From another image of this program, it begins when the bridge has gone on more often than this.
+    pub(crate) from_another: Option<u64>,
+}
+
+/// A connection that has arrived.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    socket: SavedSocket,
+    pause: Arc<Pause>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    peer: SavedPeer,
+    is_introduced: bool,
+    is_encrypted: bool,
+    since: Instant,
+    /// Answers that were given whole.
+    answers: u64,
+    progress: Progress,
+    /// It comes through before the bridge stands still.
+    under_way: Option<UnderWay>,
+}
+
+/// How far it is.
+#[derive(Debug)]
+enum Progress {
+    /// So much was read of its first head.
+    Begun(Bytes),
+    /// Its last request was answered, and nothing has come since.
+    Idle,
+    /// In between.
+    Busy,
+}
+
+impl Beginning {
+    /// A new connection's.
+    pub(crate) fn new() -> Self {
+        let since = Instant::now();
+        let head = Bytes::new();
+        Self { since, head, is_introduced: false, is_kept_alive: false, from_another: None }
+    }
+
+    /// Whether its first byte was read already.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_kept_alive || !self.head.is_empty()
+    }
+}
+
+impl Arrival {
+    pub(crate) fn new(io: &Socket, peer: &Peer, from: &Beginning, pause: Arc<Pause>) -> Arc<Self> {
+        let progress =
+            if from.is_kept_alive { Progress::Idle } else { Progress::Begun(from.head.clone()) };
+        let known = Known {
+            peer: SavedPeer::of(peer),
+            is_introduced: from.is_introduced,
+            is_encrypted: false,
+            since: from.since,
+            answers: 0,
+            progress,
+            under_way: None,
+        };
+        Arc::new(Self { socket: io.saved(), pause, known: Mutex::new(known) })
+    }
+
+    /// A proxy has said whose it is.
+    pub(crate) fn introduced(&self, peer: &Peer) {
+        let mut known = self.known();
+        (known.peer, known.is_introduced) = (SavedPeer::of(peer), true);
+    }
+
+    /// It is encrypted, or is about to be.
+    pub(crate) fn encrypted(&self) {
+        self.known().is_encrypted = true;
+        self.busy();
+    }
+
+    /// This was read of its first head, and is not the whole of it.
+    pub(crate) fn begun(&self, head: &[u8]) {
+        self.known().progress = Progress::Begun(Bytes::copy_from_slice(head));
+    }
+
+    /// This is its first head, to be answered.
+    pub(crate) fn asks(&self, head: Bytes) {
+        let mut known = self.known();
+        known.progress = Progress::Begun(head);
+        self.set_out(&mut known);
+    }
+
+    /// It is being answered.
+    pub(crate) fn busy(&self) {
+        let mut known = self.known();
+        known.progress = Progress::Busy;
+        self.set_out(&mut known);
+    }
+
+    /// An answer was given whole.
+    pub(crate) fn answered(&self) {
+        self.known().answers += 1;
+    }
+
+    /// So many requests were read, and this many bytes with them, of which the client has been sent anything or not. More bytes
+    /// may have come behind the last of them. `is_flushed`: nothing waits to be sent.
+    pub(crate) fn look(&self, requests: u64, read: u64, behind: u64, sent: u64, is_flushed: bool) {
+        let mut known = self.known();
+        let is_first =
+            matches!(&known.progress, Progress::Begun(head) if read <= head.len() as u64);
+        if requests == 0 {
+            if !is_first {
+                known.progress = Progress::Busy;
+                known.under_way = None;
+            }
+        } else if known.answers == requests && is_flushed {
+            known.progress = if behind == 0 { Progress::Idle } else { Progress::Busy };
+            known.since = Instant::now();
+            known.under_way = None;
+        } else {
+            if !(is_first && requests == 1 && sent == 0) {
+                known.progress = Progress::Busy;
+            }
+            self.set_out(&mut known);
+        }
+    }
+
+    /// Says how it is to be begun anew, if it can be.
+    pub(crate) fn stand(&self) -> Option<u64> {
+        let known = self.known();
+        let head = match &known.progress {
+            _ if known.is_encrypted => None,
+            Progress::Begun(head) => Some((head.to_vec(), false)),
+            Progress::Idle => Some((Vec::new(), true)),
+            Progress::Busy => None,
+        };
+        self.pause.stand(|stood| match head {
+            None => stood.others += 1,
+            Some((head, is_kept_alive)) => {
+                let saved = SavedConnection {
+                    socket: self.socket,
+                    peer: known.peer.clone(),
+                    is_introduced: known.is_introduced,
+                    head: Place::default(),
+                    since: known.since.into(),
+                    is_kept_alive,
+                };
+                stood.connections.push(StoodConnection { saved, head });
+            }
+        })
+    }
+
+    fn set_out(&self, known: &mut Known) {
+        if known.under_way.is_none() {
+            known.under_way = Some(self.pause.set_out());
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

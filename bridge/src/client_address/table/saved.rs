@@ -1,0 +1,186 @@
+//! The table, as another image of this program goes on with it (O2). Programs have the file mapped: it must stay the very
+//! same. Must not know which sessions have its rows; they take them again.
+
+use std::fs::File;
+use std::net::SocketAddrV4;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use socket2::Socket;
+use tokio::sync::Semaphore;
+
+use super::{ClientTable, KEPT, Kernel, Last, ROWS, Rows, SECOND, Sources, Use, given_up};
+use crate::hand_over::Invalid;
+
+/// What another image needs to know of a [`ClientTable`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClientTableState {
+    file: RawFd,
+    /// What holds the port.
+    held: RawFd,
+    #[serde(default)]
+    last: u16,
+    /// Those that have been used.
+    #[serde(default)]
+    used: Vec<UseState>,
+}
+
+/// A row.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct UseState {
+    row: u16,
+    #[serde(default)]
+    is_open: bool,
+    /// It has no session any more, and its program may meet its last connection.
+    #[serde(default)]
+    is_given_up: bool,
+    #[serde(default)]
+    to: Option<SocketAddrV4>,
+}
+
+impl ClientTable {
+    /// How another image knows it.
+    pub fn save(&self) -> ClientTableState {
+        let given_up = self.given_up.rows();
+        self.rows(|rows| {
+            let used = rows.used.iter().zip(0..).map(|(used, row)| UseState {
+                row,
+                is_open: used.is_open,
+                is_given_up: given_up.contains(&row),
+                to: used.last.map(|last| last.to),
+            });
+            let used = used.filter(|used| used.is_open || used.to.is_some()).collect();
+            let (file, held) = (self.file.as_raw_fd(), self.held.as_raw_fd());
+            ClientTableState { file, held, last: rows.last, used }
+        })
+    }
+
+    /// The same table, by its [descriptors](ClientTableState::descriptors). It is not cleared at its end before it
+    /// [goes on](Self::go_on). The rows that sessions have stay taken. Needs a runtime.
+    ///
+    /// # Errors
+    /// A descriptor is not what it should be.
+    pub fn resume(
+        state: &ClientTableState,
+        [file, held]: [OwnedFd; 2],
+    ) -> Result<Arc<Self>, Invalid> {
+        let invalid = |what: &str| Invalid(format!("the table of clients has {what}"));
+        let file = File::from(file);
+        let is_whole = file.metadata().is_ok_and(|file| file.len() == Self::LENGTH);
+        if !is_whole {
+            return Err(invalid("another length"));
+        }
+        let held = Socket::from(held);
+        let address = held.local_addr().ok().and_then(|address| address.as_socket_ipv4());
+        let port = address.map_or(0, |address| address.port());
+        if port == 0 || !held.reuse_port().unwrap_or(false) {
+            return Err(invalid("no port"));
+        }
+        let table = Arc::new(Self {
+            file,
+            sources: Sources { second: SECOND, port },
+            kernel: Kernel::asked_of(port),
+            held,
+            rows: Mutex::new(Rows { last: state.last, used: state.rows() }),
+            kept: Arc::new(Semaphore::new(KEPT)),
+            given_up: given_up::GivenUp::default(),
+            is_anothers: AtomicBool::new(true),
+        });
+        for used in state.used.iter().filter(|used| used.is_given_up) {
+            table.give_up_again(*used);
+        }
+        Ok(table)
+    }
+
+    /// It is ours to clear.
+    pub fn go_on(&self) {
+        self.is_anothers.store(false, Ordering::Relaxed);
+    }
+
+    fn give_up_again(self: &Arc<Self>, used: UseState) {
+        let (Some(to), row) = (used.to, used.row) else { return };
+        let (ours, to, over) = (self.sources.address(row).into(), to.into(), Instant::now());
+        self.given_up.add(given_up::Last { row, ours, to, over, was_found_over: false });
+        // Somebody looks after them when the next is given up, or now.
+        tokio::spawn(Self::look_after(Arc::downgrade(self)));
+    }
+}
+
+impl ClientTableState {
+    /// The descriptors that it names, which are to be kept.
+    pub fn descriptors(&self) -> [RawFd; 2] {
+        [self.file, self.held]
+    }
+
+    /// What was asked of the kernel before is not known any more: it is asked again, as of now.
+    fn rows(&self) -> Vec<Use> {
+        let mut rows = vec![];
+        let over = Instant::now();
+        for used in self.used.iter().filter(|used| usize::from(used.row) < ROWS) {
+            let at = usize::from(used.row);
+            if rows.len() <= at {
+                rows.resize(at + 1, Use { is_open: false, last: None });
+            }
+            let last = used.to.map(|to| Last { to, over });
+            rows[at] = Use { is_open: used.is_open, last };
+        }
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    fn copies(table: &ClientTable) -> [OwnedFd; 2] {
+        let file = table.file.try_clone().expect("a copy");
+        [file.into(), table.held.try_clone().expect("a copy").into()]
+    }
+
+    #[tokio::test]
+    async fn o2_the_table_stays_the_same_file_with_its_port_and_its_rows() {
+        let file = tempfile::tempfile().expect("a file");
+        let copy = file.try_clone().expect("a copy");
+        let old = ClientTable::new(file).expect("room");
+        let to = "127.0.0.1:1".parse().expect("an address");
+        let taken = [(); 3].map(|()| old.rows(Rows::next).expect("free").0);
+        old.rows(|rows| {
+            rows.of(taken[0]).last = Some(Last { to, over: Instant::now() });
+            rows.of(taken[1]).is_open = false;
+        });
+        old.file.write_all_at(b"row", 0).expect("written");
+        let json = serde_json::to_string(&old.save()).expect("JSON");
+        let state: ClientTableState = serde_json::from_str(&json).expect("the same");
+        let new = ClientTable::resume(&state, copies(&old)).expect("resumed");
+        assert_eq!(new.sources(), old.sources());
+        let is_open = |row| new.rows(|rows| rows.of(row).is_open);
+        assert_eq!(taken.map(is_open), [true, false, true]);
+        assert_eq!(new.rows(Rows::next).expect("free").0, taken[2] + 1);
+        drop(new);
+        let mut bytes = [0; 3];
+        copy.read_exact_at(&mut bytes, 0).expect("read");
+        assert_eq!(&bytes, b"row", "who has not gone on clears nothing");
+        let new = ClientTable::resume(&state, copies(&old)).expect("resumed");
+        new.go_on();
+        drop(new);
+        copy.read_exact_at(&mut bytes, 0).expect("read");
+        assert_eq!(bytes, [0; 3]);
+    }
+
+    #[tokio::test]
+    async fn o2_another_file_or_socket_is_refused() {
+        let table = ClientTable::new(tempfile::tempfile().expect("a file")).expect("room");
+        let state = table.save();
+        let short = OwnedFd::from(tempfile::tempfile().expect("a file"));
+        let [file, held] = copies(&table);
+        let other = OwnedFd::from(std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket"));
+        let refused = |both| ClientTable::resume(&state, both).expect_err("refused").0;
+        assert_eq!(refused([short, held]), "the table of clients has another length");
+        assert_eq!(refused([file, other]), "the table of clients has no port");
+    }
+}

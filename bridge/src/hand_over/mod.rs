@@ -1,0 +1,177 @@
+//! How a bridge is stopped between two bytes, so that another image of this program goes on with it (O2): what it is told
+//! by, and what it says of itself. Sockets are named by their descriptors, which exec(2) keeps.
+//!
+//! - `pause` is how its tasks come to stand still, and go on if nothing comes of it,
+//! - `saved` is what it says of itself, with `bytes`, `moment` and `error_kind` for what has no words otherwise,
+//! - `rest` goes on with sessions that cannot go along.
+//!
+//! Must not know how images are changed, nor how the state is written.
+
+mod bytes;
+pub(crate) mod error_kind;
+mod moment;
+mod pause;
+mod rest;
+mod saved;
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
+
+pub(crate) use bytes::Place;
+pub use moment::Moment;
+pub(crate) use pause::{LentLegs, Pause, Stood, StoodConnection, StoodSession, UnderWay};
+pub(crate) use rest::KeptLegs;
+pub use rest::Rest;
+pub use saved::BridgeState;
+pub(crate) use saved::{
+    SavedBook, SavedClientId, SavedConnection, SavedCounts, SavedDestination, SavedEntry,
+    SavedHold, SavedLastSeen, SavedListener, SavedLogin, SavedPeer, SavedPenalty, SavedSession,
+    SavedStage,
+};
+
+/// By which a bridge is asked to stand still. It is in the bridge's [`Config`](crate::Config); copies ask the same bridge.
+#[derive(Debug, Clone)]
+pub struct HandOver {
+    requests: mpsc::Sender<Request>,
+    heard: Arc<Mutex<Option<mpsc::Receiver<Request>>>>,
+    /// Rung when one that was resumed may move bytes.
+    released: Arc<Notify>,
+}
+
+/// That it should.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// By when at the latest.
+    pub(crate) until: Instant,
+    pub(crate) answer: oneshot::Sender<Result<Frozen, NotFrozen>>,
+}
+
+/// Why a bridge does not stand still. It goes on as before.
+#[derive(Debug, thiserror::Error)]
+pub enum NotFrozen {
+    /// There is none, or it comes to its end.
+    #[error("the bridge is ending")]
+    Ended,
+    /// Something of it did not stop in time.
+    #[error("{0} did not stop in time")]
+    Busy(&'static str),
+    /// What it says of itself is such that nobody could go on with it.
+    #[error("the bridge's own state is not fit: {0}")]
+    Unfit(Invalid),
+}
+
+/// A bridge that stands still. Dropped, it goes on, as if nothing had been.
+#[derive(Debug)]
+pub struct Frozen {
+    /// What another image goes on with.
+    pub state: BridgeState,
+    /// The bytes that the state speaks of, which were read and not written yet.
+    pub bytes: Vec<u8>,
+    /// Those that cannot go along, and go on in a process of their own.
+    pub rest: Rest,
+    /// Dropped when it is to go on.
+    _goes_on: Option<oneshot::Sender<()>>,
+}
+
+/// What is wrong with a state. Nothing was done with it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);
+
+/// Open descriptors by their numbers, each to be taken once.
+#[derive(Debug, Default)]
+pub struct Descriptors(HashMap<RawFd, OwnedFd>);
+
+impl Default for HandOver {
+    fn default() -> Self {
+        let (requests, heard) = mpsc::channel(1);
+        Self { requests, heard: Arc::new(Mutex::new(Some(heard))), released: Arc::default() }
+    }
+}
+
+impl HandOver {
+    /// Stops the bridge, which is done within this time or not at all.
+    ///
+    /// # Errors
+    /// It goes on, and why.
+    pub async fn freeze(&self, within: Duration) -> Result<Frozen, NotFrozen> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { until: Instant::now() + within, answer };
+        self.requests.try_send(request).map_err(|_| NotFrozen::Ended)?;
+        answered.await.unwrap_or(Err(NotFrozen::Ended))
+    }
+
+    /// Lets a bridge move bytes that was [resumed](crate::resume): from here on no other image can go on in its place.
+    pub fn release(&self) {
+        self.released.notify_one();
+    }
+
+    /// Waits until it may.
+    pub(crate) async fn released(&self) {
+        self.released.notified().await;
+    }
+
+    /// What is asked, for the bridge, which is one.
+    pub(crate) fn requests(&self) -> Option<mpsc::Receiver<Request>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Frozen {
+    /// As another image has said it.
+    pub fn of(state: BridgeState, bytes: Vec<u8>) -> Self {
+        Self { state, bytes, rest: Rest::default(), _goes_on: None }
+    }
+
+    /// Of a bridge that goes on when the other end of this hears that it was dropped.
+    pub(crate) fn new(
+        state: BridgeState,
+        bytes: Vec<u8>,
+        rest: Rest,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let (goes_on, told) = oneshot::channel();
+        (Self { state, bytes, rest, _goes_on: Some(goes_on) }, told)
+    }
+}
+
+impl FromIterator<OwnedFd> for Descriptors {
+    fn from_iter<T: IntoIterator<Item = OwnedFd>>(all: T) -> Self {
+        Self(all.into_iter().map(|fd| (fd.as_raw_fd(), fd)).collect())
+    }
+}
+
+impl Descriptors {
+    /// One more. Returns its number.
+    pub(crate) fn add(&mut self, descriptor: OwnedFd) -> RawFd {
+        let number = descriptor.as_raw_fd();
+        self.insert(number, descriptor);
+        number
+    }
+
+    /// One that is called by this number, whatever it is.
+    pub fn insert(&mut self, number: RawFd, descriptor: OwnedFd) {
+        self.0.insert(number, descriptor);
+    }
+
+    /// Whether these are there.
+    ///
+    /// # Errors
+    /// One is not.
+    pub(crate) fn look(&self, numbers: &[RawFd]) -> Result<(), Invalid> {
+        let missing = numbers.iter().find(|number| !self.0.contains_key(number));
+        missing.map_or(Ok(()), |number| Err(Invalid(format!("descriptor {number} is missing"))))
+    }
+
+    /// The one of this number.
+    ///
+    /// # Errors
+    /// It is not there, or was taken.
+    pub fn take(&mut self, number: RawFd) -> Result<OwnedFd, Invalid> {
+        self.0.remove(&number).ok_or_else(|| Invalid(format!("descriptor {number} is missing")))
+    }
+}

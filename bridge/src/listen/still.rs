@@ -1,0 +1,329 @@
+//! A bridge that stands still for another image of this program, and that goes on in it (O2). Knows the order of things; what a
+//! session or a connection says of itself is theirs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Bridge, reap};
+use crate::arrival::Beginning;
+use crate::config::Config;
+use crate::connection::{Ongoing, Shared, go_on};
+use crate::error_text::error_text;
+use crate::hand_over::{
+    BridgeState, Descriptors, Frozen, Invalid, KeptLegs, NotFrozen, Place, Request, Rest,
+    SavedConnection, SavedSession, Stood, StoodConnection, StoodSession,
+};
+use crate::leg::{Leg, SavedLeg};
+use crate::net::{Accepting, Listener, Socket};
+use crate::peer::Peer;
+use crate::record::StoodRecording;
+use crate::session::Resumption;
+use crate::shutdown::Shutdown;
+use crate::tap::Tap;
+
+/// How long those may take who are between two states that can be handed over. Sessions go on meanwhile.
+const SETTLE: Duration = Duration::from_millis(250);
+
+impl Bridge {
+    /// Stands still, if it can, until whoever has asked for it lets it go on.
+    pub(super) async fn stand_still(&mut self, Request { until, answer }: Request) {
+        let told = if self.ending.is_some() || self.shared.book.is_closed() {
+            Err(NotFrozen::Ended)
+        } else {
+            self.freeze(until).await
+        };
+        match told {
+            Ok((frozen, goes_on)) => {
+                let _ = answer.send(Ok(frozen));
+                let _ = goes_on.await;
+            }
+            Err(why) => drop(answer.send(Err(why))),
+        }
+        self.pause.go_on();
+        self.wake();
+    }
+
+    /// Waits until nobody else can go on in its place any more, if it has been resumed: until then nothing moves.
+    pub(super) async fn be_released(&mut self) {
+        if let Some(hand_over) = self.released_by.take() {
+            hand_over.released().await;
+            for _closed in self.unwelcome.drain(..) {
+                self.shared.book.metrics.closed();
+            }
+            self.pause.go_on();
+            self.wake();
+        }
+    }
+
+    async fn freeze(
+        &mut self,
+        until: Instant,
+    ) -> Result<(Frozen, tokio::sync::oneshot::Receiver<()>), NotFrozen> {
+        self.pause.begin_settling();
+        // Who is not through by then is begun anew where that is possible, and else cut off.
+        let settle = until.min(Instant::now() + SETTLE);
+        let _ = timeout_at(settle, self.settled()).await;
+        self.pause.be_still();
+        self.wake();
+        let all = timeout_at(until, self.all_stand()).await;
+        all.map_err(|_| NotFrozen::Busy("a connection"))?;
+        let stood = self.pause.take();
+        let recordings = timeout_at(until, flushed(&stood.sessions)).await;
+        recordings.map_err(|_| NotFrozen::Busy("a recording"))?;
+        let (mut state, bytes, rest) = self.collect(stood);
+        self.save(&mut state);
+        // What the next image would refuse costs nobody more than this hand-over.
+        look(&state, &bytes, &self.shared.config).map_err(NotFrozen::Unfit)?;
+        Ok(Frozen::new(state, bytes, rest))
+    }
+
+    /// Waits until nobody is between two states, and takes leave of those who end meanwhile.
+    async fn settled(&mut self) {
+        let pause = Arc::clone(&self.pause);
+        let mut settled = std::pin::pin!(pause.settled());
+        loop {
+            tokio::select! {
+                () = &mut settled => return,
+                Some(ended) = self.connections.join_next() => self.closed(ended),
+            }
+        }
+    }
+
+    /// Waits until everybody has said what it is.
+    async fn all_stand(&mut self) {
+        while self.pause.standing() < self.connections.len() {
+            tokio::select! {
+                () = self.pause.changed() => {}
+                Some(ended) = self.connections.join_next() => self.closed(ended),
+            }
+        }
+    }
+
+    fn closed(&mut self, ended: Result<(), tokio::task::JoinError>) {
+        self.shared.book.metrics.closed();
+        reap(ended);
+    }
+
+    /// All connections look again how they are told to be.
+    fn wake(&self) {
+        self.shutdown.send_modify(|_| {});
+    }
+
+    /// What those are who stand still: the sessions that go along, with their bytes, and the others.
+    fn collect(&self, stood: Stood) -> (BridgeState, Vec<u8>, Rest) {
+        let (mut state, mut bytes, mut rest) =
+            (BridgeState::default(), Vec::new(), Rest::default());
+        rest.config = Some(Arc::clone(&self.shared.config));
+        state.book = self.shared.book.saved();
+        for StoodConnection { mut saved, head } in stood.connections {
+            saved.head = Place::put(&mut bytes, &head);
+            state.connections.push(saved);
+        }
+        for mut session in stood.sessions {
+            let saved = &mut session.saved;
+            saved.entry.last_seen = self.shared.book.last_seen(saved.entry.id);
+            saved.recording = session.recording.as_ref().map(StoodRecording::saved);
+            if session.legs.is_some() {
+                // They are none of the next image's, and its counters must not fall.
+                state.book.received += saved.entry.received;
+                state.book.sent += saved.entry.sent;
+                rest.sessions.push(session);
+                continue;
+            }
+            saved.move_by(bytes.len());
+            bytes.extend_from_slice(&session.bytes);
+            state.sessions.push(session.saved);
+        }
+        (state, bytes, rest)
+    }
+
+    fn save(&self, state: &mut BridgeState) {
+        state.listeners = self.listeners.iter().map(Accepting::saved).collect();
+        state.timeout = self.timeout.map(Into::into);
+        state.idle = self.idle.map(Into::into);
+        (state.next_beat, state.next_limits) = self.rounds.saved();
+        (state.is_full, state.is_exhausted) = (self.is_full, self.is_exhausted);
+        state.recordings = self.shared.recordings.as_ref().map_or(0, |all| all.taken());
+        state.penalties = self.shared.admission.saved_penalties();
+    }
+
+    /// The bridge that another image has left, with the sessions whose connections were `kept` in this one's memory.
+    pub(crate) fn resume(
+        Frozen { state, bytes, .. }: Frozen,
+        descriptors: &mut Descriptors,
+        mut kept: KeptLegs,
+        config: Arc<Config>,
+        shutdown: watch::Sender<Shutdown>,
+    ) -> Result<Self, Invalid> {
+        descriptors.look(&state.descriptors())?;
+        look(&state, &bytes, &config)?;
+        let bridge = Self::new(Vec::new(), config, shutdown);
+        let mut bridge = bridge.map_err(|why| Invalid(why.to_string()))?;
+        bridge.released_by = Some(bridge.shared.config.hand_over.clone());
+        bridge.timeout = state.timeout.map(|timeout| timeout.instant().into());
+        bridge.idle = state.idle.map(|idle| idle.instant().into());
+        bridge.rounds.resume(state.next_beat, state.next_limits);
+        (bridge.is_full, bridge.is_exhausted) = (state.is_full, state.is_exhausted);
+        let open = state.sessions.len() + state.connections.len();
+        bridge.shared.book.resume(&state.book, open as u64);
+        bridge.shared.admission.resume_penalties(&state.penalties);
+        if let Some(recordings) = &bridge.shared.recordings {
+            recordings.go_on_from(state.recordings);
+        }
+        let mut taken = Taken::default();
+        if let Err(why) = bridge.take_all(state, &bytes, descriptors, &mut kept, &mut taken) {
+            // They stay open: the image before names them still.
+            std::mem::forget((taken, std::mem::take(&mut bridge.listeners)));
+            return Err(why);
+        }
+        bridge.begin(taken);
+        // Without a session from now on, if there is none.
+        if bridge.idle.is_none() {
+            bridge.count_sessions();
+        }
+        Ok(bridge)
+    }
+
+    fn take_all(
+        &mut self,
+        state: BridgeState,
+        bytes: &[u8],
+        descriptors: &mut Descriptors,
+        kept: &mut KeptLegs,
+        taken: &mut Taken,
+    ) -> Result<(), Invalid> {
+        for saved in state.listeners {
+            let listener = Listener::resume(saved, descriptors)?;
+            let accepting = Accepting::begin(listener);
+            let why =
+                |error| Invalid(format!("cannot use listening socket: {}", error_text(&error)));
+            self.listeners.push(accepting.map_err(why)?);
+        }
+        for saved in state.sessions {
+            let is_idle = !saved.is_busy();
+            let ongoing = self.shared.resume(saved, bytes, descriptors, kept)?;
+            taken.sessions.push((is_idle, ongoing));
+        }
+        for saved in state.connections {
+            taken.connections.push(self.shared.begin_anew(saved, bytes, descriptors)?);
+        }
+        Ok(())
+    }
+
+    /// Has all of them begin, those first that have something to write, as soon as the bridge is released.
+    fn begin(&mut self, Taken { mut sessions, connections }: Taken) {
+        sessions.sort_by_key(|(is_idle, ongoing)| (*is_idle, ongoing.client.session.entry.id));
+        for (_, ongoing) in sessions {
+            let going = go_on(ongoing, Some(0), Arc::clone(&self.shared), self.watch());
+            self.connections.spawn(going);
+        }
+        for (io, peer, from) in connections {
+            match peer {
+                Some(peer) => self.take_up(io, peer, from),
+                None => self.unwelcome.push(io),
+            }
+        }
+    }
+}
+
+/// What was taken of a state.
+#[derive(Default)]
+struct Taken {
+    /// Each with whether it has nothing to write.
+    sessions: Vec<(bool, Box<Ongoing>)>,
+    connections: Vec<(Socket, Option<Peer>, Beginning)>,
+}
+
+impl Shared {
+    fn resume(
+        &self,
+        mut saved: SavedSession,
+        bytes: &[u8],
+        descriptors: &mut Descriptors,
+        kept: &mut KeptLegs,
+    ) -> Result<Box<Ongoing>, Invalid> {
+        let id = saved.entry.id;
+        let legs = match kept.remove(&id) {
+            Some(legs) => legs,
+            None => (
+                leg(saved.client.leg, descriptors)?,
+                saved.target().map(|target| leg(target, descriptors)).transpose()?,
+            ),
+        };
+        let mut peer = saved.entry.peer.clone().resume();
+        // Whoever has a session keeps it, however many there are.
+        let _ = self.admission.door.take_in(&mut peer);
+        let session = self.book.go_on(&saved.entry, Arc::new(peer), &self.config.directory)?;
+        let recorder = match (saved.recording.take(), &self.recordings) {
+            (Some(recording), Some(all)) => Some(recording.resume(all, id, descriptors)?),
+            (Some(_), None) | (None, _) => None,
+        };
+        let tap = Tap::new(self.config.traffic.clone(), recorder);
+        let table = self.config.client_address.table.as_ref();
+        saved.resume(Resumption { session, legs, bytes, tap, table })
+    }
+
+    /// A connection that is to be begun anew; without a peer if nobody lets that in any more.
+    fn begin_anew(
+        &self,
+        saved: SavedConnection,
+        bytes: &[u8],
+        descriptors: &mut Descriptors,
+    ) -> Result<(Socket, Option<Peer>, Beginning), Invalid> {
+        let SavedConnection { socket, peer, is_introduced, head, since, is_kept_alive } = saved;
+        let io = Socket::resume(socket, descriptors)?;
+        let since = since.instant().into();
+        let (head, from_another) = (Bytes::copy_from_slice(head.of(bytes)?), Some(0));
+        let from = Beginning { since, head, is_introduced, is_kept_alive, from_another };
+        let door = &self.admission.door;
+        let peer = if is_introduced {
+            let mut peer = peer.resume();
+            door.take_in(&mut peer).is_ok().then_some(peer)
+        } else {
+            door.knock(peer.address).ok()
+        };
+        Ok((io, peer, from))
+    }
+}
+
+/// Looks at all that can be looked at without a descriptor: before one is taken, which cannot be given back to the image
+/// before, and before the state is given away.
+fn look(state: &BridgeState, bytes: &[u8], config: &Config) -> Result<(), Invalid> {
+    let table = config.client_address.table.as_ref();
+    for session in &state.sessions {
+        session.look(bytes, &config.directory, table)?;
+    }
+    for connection in &state.connections {
+        connection.head.of(bytes)?;
+    }
+    let mut numbers: Vec<_> = state.sessions.iter().map(|session| session.entry.id).collect();
+    numbers.sort_unstable();
+    let is_twice = numbers.windows(2).any(|pair| pair[0] == pair[1]);
+    let is_early = numbers.last().is_some_and(|last| *last > state.book.begun);
+    if is_twice || is_early {
+        return Err(Invalid("it has an impossible number of a session".to_owned()));
+    }
+    Ok(())
+}
+
+fn leg(saved: SavedLeg, descriptors: &mut Descriptors) -> Result<Leg, Invalid> {
+    match saved {
+        SavedLeg::Plain(socket) => Socket::resume(socket, descriptors).map(Leg::Plain),
+        SavedLeg::Kept => {
+            Err(Invalid("it has an encrypted connection, and not its keys".to_owned()))
+        }
+    }
+}
+
+/// Waits until what the sessions have given to their recordings is written.
+async fn flushed(sessions: &[StoodSession]) {
+    for session in sessions {
+        if let Some(recording) = &session.recording {
+            recording.flushed().await;
+        }
+    }
+}

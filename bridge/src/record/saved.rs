@@ -1,0 +1,121 @@
+//! A recording as another image of this program goes on with it: in the middle of its file. Must not know how that is
+//! written down.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::recording::{Recording, Written};
+use super::script::Script;
+use super::{Recorder, Recordings};
+use crate::hand_over::{Descriptors, Invalid, Moment};
+use crate::ws::Encoding;
+
+/// A recording.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SavedRecording {
+    number: u64,
+    encoding: Encoding,
+    began: Moment,
+    is_over: bool,
+    file: Option<SavedFile>,
+}
+
+/// Its file, once there is one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct SavedFile {
+    descriptor: RawFd,
+    path: PathBuf,
+    /// How much of it is whole.
+    length: u64,
+    has_entries: bool,
+}
+
+/// The recording of a session that stands still, of which something may still have to be written.
+#[derive(Debug)]
+pub(crate) struct StoodRecording {
+    began: std::time::Instant,
+    is_over: bool,
+    recording: Arc<Recording>,
+}
+
+impl Recorder {
+    /// For whoever sees to it that all is written.
+    pub(crate) fn stand(&self) -> StoodRecording {
+        let recording = Arc::clone(&self.recording);
+        StoodRecording { began: self.began, is_over: self.is_over, recording }
+    }
+}
+
+impl StoodRecording {
+    /// Waits until what the session has given is in the file.
+    pub(crate) async fn flushed(&self) {
+        self.recording.rests().await;
+    }
+
+    /// How another image knows it, once it is [flushed](Self::flushed).
+    pub(crate) fn saved(&self) -> SavedRecording {
+        let (number, encoding) = self.recording.kind();
+        let (file, is_all) = self.recording.written(|written| match written {
+            Written::Nothing => (None, false),
+            Written::Begun(script, path) => (Some(SavedFile::of(script, path.clone())), false),
+            Written::All => (None, true),
+        });
+        let is_over = self.is_over || is_all;
+        SavedRecording { number, encoding, began: self.began.into(), is_over, file }
+    }
+
+    /// For a process that has this one's memory: a descriptor of the file that is its own.
+    pub(crate) fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
+        self.recording.written(|written| match written {
+            Written::Begun(script, _) => script.file().try_clone().map(|file| Some(file.into())),
+            Written::Nothing | Written::All => Ok(None),
+        })
+    }
+}
+
+impl SavedFile {
+    fn of(script: &Script, path: PathBuf) -> Self {
+        let (length, has_entries) = (script.length(), script.has_entries);
+        Self { descriptor: script.file().as_raw_fd(), path, length, has_entries }
+    }
+}
+
+impl SavedRecording {
+    /// Its file's descriptor, if there is one.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.file.as_ref().map(|file| file.descriptor)
+    }
+
+    /// It has that number now.
+    pub(crate) fn renumber(&mut self, descriptor: RawFd) {
+        if let Some(file) = &mut self.file {
+            file.descriptor = descriptor;
+        }
+    }
+
+    /// Goes on with the recording of this session.
+    pub(crate) fn resume(
+        self,
+        recordings: &Arc<Recordings>,
+        session: u64,
+        descriptors: &mut Descriptors,
+    ) -> Result<Recorder, Invalid> {
+        let written = match self.file {
+            Some(SavedFile { descriptor, path, length, has_entries }) => {
+                let file = File::from(descriptors.take(descriptor)?);
+                Written::Begun(Script::resume(file, self.encoding, length, has_entries), path)
+            }
+            None if self.is_over => Written::All,
+            None => Written::Nothing,
+        };
+        let (recordings, number) = (Arc::clone(recordings), self.number);
+        let (recording, ended) =
+            Recording::resume(recordings, session, number, self.encoding, written);
+        Ok(Recorder { began: self.began.instant(), recording, is_over: self.is_over, ended })
+    }
+}

@@ -1,0 +1,108 @@
+//! O2: encrypted sessions go on beside, in what is left of the image that has their keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bridge::tls::{Acceptor, Files, Least, Offer, Sources, Tls};
+use bridge::{Access, Config, Shutdown};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+
+use crate::harness::*;
+
+/// A certificate that the clients here trust, and they.
+fn encrypted(version: &'static SupportedProtocolVersion) -> (Tls, TlsConnector) {
+    let authority = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = params.self_signed(&authority).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let ours = CertificateParams::new(vec!["localhost".into()]).unwrap();
+    let ours = ours.signed_by(&key, &Issuer::new(params, authority)).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ours.pem() + &key.serialize_pem()).unwrap();
+    let certificate = file.path().to_owned();
+    let files = Files { certificate, key: None, password: None, clients: None };
+    let (offer, _) = Offer::new(Least::V1_2, None).unwrap();
+    let (acceptor, _) = Acceptor::load(&files, Sources::Any, &offer).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(root.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_protocol_versions(&[version])
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (Tls::On(acceptor), TlsConnector::from(Arc::new(client)))
+}
+
+/// A session over TLS, in which the client says what it is told, and hears what the target says.
+async fn session(bridge: &Bridge, connector: &TlsConnector) -> TlsStream<TcpStream> {
+    let stream = bridge.connect().await;
+    let name = "localhost".try_into().unwrap();
+    let mut stream = within(connector.connect(name, stream)).await.unwrap();
+    within(stream.write_all(HEAD.as_bytes())).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(within(stream.read_u8()).await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "));
+    stream
+}
+
+async fn exchange(client: &mut TlsStream<TcpStream>, target: &mut TcpStream, byte: u8) {
+    let written = frame(0x80 | BINARY, &[byte; 1000]);
+    within(client.write_all(&written)).await.unwrap();
+    within(client.flush()).await.unwrap();
+    assert_eq!(read_exact(target, 1000).await, [byte; 1000]);
+    within(target.write_all(&[byte; 100])).await.unwrap();
+    let mut frame = [0; 102];
+    within(client.read_exact(&mut frame)).await.unwrap();
+    assert_eq!(frame[..2], [0x82, 100]);
+    assert_eq!(frame[2..], [byte; 100]);
+}
+
+#[tokio::test]
+async fn o2_encrypted_sessions_go_on_in_the_rest_and_end_with_it() {
+    for version in [&TLS13, &TLS12] {
+        let (tls, connector) = encrypted(version);
+        let target = listener().await;
+        let address = address_of(&target);
+        let (_certificates, tls) = watch::channel(tls);
+        let access = Access { tls, ..Access::default() };
+        let first = Config { access, ..config(address) };
+        let hand_over = first.hand_over.clone();
+        let bridge = Bridge::start(first);
+        let mut clients = Vec::new();
+        for byte in 0..5 {
+            let mut client = session(&bridge, &connector).await;
+            let mut target = accept(&target).await;
+            exchange(&mut client, &mut target, byte).await;
+            clients.push((client, target));
+        }
+        // Called off, they are where they were.
+        drop(within(hand_over.freeze(Duration::from_secs(10))).await.unwrap());
+        for (client, target) in &mut clients {
+            exchange(client, target, 7).await;
+        }
+        let mut frozen = within(hand_over.freeze(Duration::from_secs(10))).await.unwrap();
+        assert_eq!((frozen.state.sessions(), frozen.rest.sessions()), (0, 5));
+        let rest = std::mem::take(&mut frozen.rest);
+        std::mem::forget(frozen);
+        let shutdown = watch::Sender::new(Shutdown::Drain);
+        let serving = tokio::spawn(rest.serve(shutdown.clone()));
+        for (client, target) in &mut clients {
+            exchange(client, target, 9).await;
+        }
+        let (mut first, _) = clients.remove(0);
+        shutdown.send_replace(Shutdown::Now);
+        let mut end = Vec::new();
+        within(first.read_to_end(&mut end)).await.unwrap();
+        assert_eq!(end[2..4], 1001_u16.to_be_bytes());
+        drop((first, clients));
+        within(serving).await.unwrap().unwrap();
+    }
+}

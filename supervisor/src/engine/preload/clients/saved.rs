@@ -1,0 +1,56 @@
+//! The file of clients, as another image of us goes on with it (O2): programs have it mapped, so it stays the same.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use bridge::{ClientTable, ClientTableState};
+use serde::{Deserialize, Serialize};
+
+use super::Clients;
+use crate::config::Told;
+use crate::handed::Handed;
+use crate::octets::Octets;
+
+/// What another image needs to know of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ClientsState {
+    path: Octets,
+    directory: RawFd,
+    table: ClientTableState,
+}
+
+impl Clients {
+    pub(crate) fn save(&self) -> ClientsState {
+        ClientsState {
+            path: self.path.as_path().into(),
+            directory: self.directory.as_raw_fd(),
+            table: self.table.save(),
+        }
+    }
+
+    /// It is left as it is until it [goes on](Self::go_on).
+    ///
+    /// # Errors
+    /// A descriptor is not what it should be.
+    pub(crate) fn resume(told: Told, state: ClientsState, handed: &mut Handed<'_>) -> Result<Self> {
+        let directory = handed.directory(state.directory)?;
+        let [file, held] = state.table.descriptors();
+        let both = [handed.copy(file)?, handed.copy(held)?];
+        let table = ClientTable::resume(&state.table, both)?;
+        Ok(Self { table, told, path: state.path.into_path(), directory, is_anothers: true.into() })
+    }
+
+    /// It is ours to remove.
+    pub(crate) fn go_on(&self) {
+        self.table.go_on();
+        self.is_anothers.store(false, Ordering::Relaxed);
+    }
+}
+
+impl ClientsState {
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let [file, held] = self.table.descriptors();
+        vec![file, held, self.directory]
+    }
+}

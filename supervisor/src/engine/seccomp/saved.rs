@@ -1,0 +1,239 @@
+//! What answers the program's calls, as another image of us goes on with it (O2). The calls that come meanwhile wait in the
+//! kernel, at descriptors that go along. Must not know how they are answered.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::answers::Answers;
+use super::call::Listener;
+use super::filter::NewPrivileges;
+use super::halt::Halt;
+use super::repeats::Repeats;
+use super::unseen::Unseen;
+use super::{Seccomp, hand};
+use crate::engine::relocated::RelocatedPort;
+use crate::handed::Handed;
+use crate::processes::number;
+
+/// What /proc calls the descriptor at which calls are told.
+const LISTENER: &str = "anon_inode:seccomp notify";
+
+/// What another image needs to go on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SeccompState {
+    relocated: Vec<RawFd>,
+    privileges: NewPrivileges,
+    listeners: Vec<RawFd>,
+    #[serde(default)]
+    repeats: Vec<Repeat>,
+    #[serde(default)]
+    unseen: Option<String>,
+}
+
+/// A bind whose answer may not have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Repeat {
+    #[serde(with = "number")]
+    pub(super) thread: Pid,
+    /// Of its socket.
+    pub(super) inode: u64,
+}
+
+impl Seccomp {
+    /// Has the thread stop between two calls.
+    pub(in crate::engine) fn still(&self) -> Result<()> {
+        self.halt.stop(&self.instances)
+    }
+
+    pub(in crate::engine) fn go_on(&self) -> Result<()> {
+        self.halt.take().map_or(Ok(()), |answers| answers.begin(&self.halt))
+    }
+
+    /// What is to be said of it while it is still.
+    pub(in crate::engine) fn save(&self) -> SeccompState {
+        let of_thread = |answers: &Answers| {
+            let listeners = answers.listeners.iter().map(|listener| listener.0.as_raw_fd());
+            (listeners.collect(), answers.repeats.all())
+        };
+        let (listeners, repeats) = self.halt.look(of_thread).unwrap_or_default();
+        SeccompState {
+            relocated: self.relocated.descriptors(),
+            privileges: self.privileges,
+            listeners,
+            repeats,
+            unseen: self.unseen.first(),
+        }
+    }
+
+    /// Still yet: the thread begins when it [goes on](Self::go_on).
+    pub(in crate::engine) fn resume(
+        state: SeccompState,
+        port: u16,
+        handed: &mut Handed<'_>,
+    ) -> Result<Self> {
+        let relocated = Arc::new(RelocatedPort::resume(&state.relocated, handed)?);
+        let unseen = Unseen::of(state.unseen);
+        let (instances, taken) = hand::pair().context("cannot make a socket pair")?;
+        let listeners = state.listeners.into_iter().map(|number| listener(number, handed));
+        let answers = Answers {
+            port,
+            relocated: Arc::clone(&relocated),
+            listens: Arc::default(),
+            instances: taken,
+            listeners: listeners.collect::<Result<_>>()?,
+            repeats: Repeats::of(state.repeats),
+            unseen: unseen.clone(),
+        };
+        let listens = Arc::clone(&answers.listens);
+        // What was rung for before is not known any more.
+        listens.notify_one();
+        let halt = Halt::of(answers);
+        let privileges = state.privileges;
+        Ok(Self { relocated, privileges, listens, unseen, instances: Arc::new(instances), halt })
+    }
+}
+
+fn listener(number: RawFd, handed: &mut Handed<'_>) -> Result<Listener> {
+    let descriptor: OwnedFd = handed.of_kernel(number, LISTENER)?;
+    Ok(Listener(descriptor))
+}
+
+impl SeccompState {
+    pub(in crate::engine) fn descriptors(&self) -> Vec<RawFd> {
+        [self.relocated.as_slice(), &self.listeners].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::TcpListener;
+    use std::os::fd::AsFd;
+    use std::sync::mpsc;
+    use std::thread::{self, JoinHandle};
+    use std::time::Duration;
+
+    use bridge::Descriptors;
+
+    use super::super::filter;
+    use super::*;
+    use crate::handed::tests::steal;
+    use crate::skip::skip_even_in_ci;
+
+    /// A program of one thread: binds its port, and listens, whenever it is told, and says on which it does.
+    struct Program {
+        go: mpsc::Sender<()>,
+        bound: mpsc::Receiver<io::Result<u16>>,
+        _thread: JoinHandle<()>,
+    }
+
+    impl Program {
+        fn start(port: u16, seccomp: &Seccomp) -> Self {
+            let ((go, told), (say, bound)) = (mpsc::channel(), mpsc::channel());
+            let (privileges, hand) = (seccomp.privileges, Arc::clone(&seccomp.instances));
+            let thread = thread::spawn(move || {
+                let listener = filter::install(privileges).expect("it was tried out");
+                filter::hand_over(&listener, hand.as_fd()).expect("taken");
+                drop((listener, hand));
+                while told.recv().is_ok() {
+                    let bind = || TcpListener::bind(("127.0.0.1", port))?.local_addr();
+                    if say.send(bind().map(|address| address.port())).is_err() {
+                        return;
+                    }
+                }
+            });
+            Self { go, bound, _thread: thread }
+        }
+
+        fn tell(&self) {
+            self.go.send(()).expect("it runs");
+        }
+
+        fn has_bound(&self) -> u16 {
+            let bound = self.bound.recv_timeout(Duration::from_secs(20)).expect("answered");
+            bound.expect("bound")
+        }
+
+        fn waits(&self) {
+            self.bound.recv_timeout(Duration::from_millis(100)).expect_err("it waits");
+        }
+    }
+
+    fn engine(port: u16) -> Option<Seccomp> {
+        let made = Seccomp::new(port);
+        made.inspect_err(|error| skip_even_in_ci(&format!("{error:#}"))).ok()
+    }
+
+    fn free_port() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("an address").port()
+    }
+
+    #[test]
+    fn o2_a_call_that_waits_is_answered_by_who_takes_over() {
+        let port = free_port();
+        let Some(old) = engine(port) else { return };
+        let program = Program::start(port, &old);
+        program.tell();
+        assert_eq!(program.has_bound(), old.port());
+        old.still().expect("nobody is being answered");
+        program.tell();
+        program.waits();
+        let json = serde_json::to_string(&old.save()).expect("JSON");
+        let mut state: SeccompState = serde_json::from_str(&json).expect("the same");
+        assert_eq!(state.listeners.len(), 1);
+        let mut copies = vec![];
+        for number in state.relocated.iter_mut().chain(&mut state.listeners) {
+            copies.push(steal(*number));
+            *number = copies.last().map_or(-1, AsRawFd::as_raw_fd);
+        }
+        let mut all: Descriptors = copies.into_iter().collect();
+        let mut handed = Handed::of(&mut all);
+        let new = Seccomp::resume(state, port, &mut handed).expect("resumed");
+        handed.settle();
+        program.waits();
+        new.go_on().expect("a thread");
+        assert_eq!(program.has_bound(), old.port());
+        std::mem::forget(old);
+        program.tell();
+        assert_eq!(program.has_bound(), new.port());
+    }
+
+    #[test]
+    fn o2_a_call_is_answered_when_nobody_takes_over() {
+        let port = free_port();
+        let Some(engine) = engine(port) else { return };
+        let program = Program::start(port, &engine);
+        for _ in 0..3 {
+            engine.still().expect("nobody is being answered");
+            engine.still().expect("it is");
+            program.tell();
+            program.waits();
+            engine.go_on().expect("a thread");
+            assert_eq!(program.has_bound(), engine.port());
+        }
+        engine.go_on().expect("it does");
+    }
+
+    #[test]
+    fn o2_what_tells_no_calls_is_refused() {
+        let file = OwnedFd::from(tempfile::tempfile().expect("a file"));
+        let relocated = RelocatedPort::hold().expect("a free port");
+        let held: Vec<_> = relocated.descriptors().into_iter().map(steal).collect();
+        let state = SeccompState {
+            relocated: held.iter().map(AsRawFd::as_raw_fd).collect(),
+            privileges: NewPrivileges::Kept,
+            listeners: vec![file.as_raw_fd()],
+            repeats: vec![],
+            unseen: None,
+        };
+        let line = format!("descriptor {} is no {LISTENER}", file.as_raw_fd());
+        let mut all: Descriptors = held.into_iter().chain([file]).collect();
+        let error = Seccomp::resume(state, 1, &mut Handed::of(&mut all)).expect_err("a file");
+        assert_eq!(error.to_string(), line);
+    }
+}

@@ -1,0 +1,72 @@
+//! What a program is executed with, made before it is, so that executing it takes no more than a system call: between
+//! fork(2) and exec(2), and in a signal's handler, nothing else may be done (signal-safety(7)).
+
+use std::ffi::{CString, OsStr, OsString, c_char};
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStringExt;
+use std::ptr;
+
+/// A command line and an environment.
+pub(crate) struct Image {
+    /// What the others point to.
+    _words: Vec<CString>,
+    args: Vec<*const c_char>,
+    environment: Vec<*const c_char>,
+}
+
+// SAFETY: the pointers are to what it owns itself, which nobody changes.
+#[allow(unsafe_code)]
+unsafe impl Send for Image {}
+// SAFETY: the same.
+#[allow(unsafe_code)]
+unsafe impl Sync for Image {}
+
+impl Image {
+    /// # Errors
+    ///
+    /// A word has a zero byte in it, which no command line and no environment has.
+    pub(crate) fn new(
+        args: impl IntoIterator<Item = OsString>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> io::Result<Self> {
+        let word = |word: OsString| CString::new(word.into_vec()).map_err(io::Error::from);
+        let args = args.into_iter().map(word).collect::<io::Result<Vec<_>>>()?;
+        let variables = environment.into_iter().map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            word(name)
+        });
+        let variables = variables.collect::<io::Result<Vec<_>>>()?;
+        let pointers = |words: &[CString]| {
+            let pointers = words.iter().map(|word| word.as_ptr());
+            pointers.chain([ptr::null()]).collect::<Vec<_>>()
+        };
+        let (args, environment, mut words) = (pointers(&args), pointers(&variables), args);
+        words.extend(variables);
+        Ok(Self { _words: words, args, environment })
+    }
+
+    /// Executes what this descriptor is of: the very file, whatever lies at its path, and never by a shell as execvp(3)
+    /// does where the kernel knows no such program. Returns only if that fails. Async-signal-safe.
+    #[allow(unsafe_code)]
+    pub(crate) fn execute(&self, program: RawFd) -> io::Error {
+        let (args, environment) = (self.args.as_ptr(), self.environment.as_ptr());
+        // SAFETY: both lists end with a null pointer and point to strings that live as long as they do.
+        unsafe {
+            let call = libc::SYS_execveat;
+            libc::syscall(call, program, c"".as_ptr(), args, environment, libc::AT_EMPTY_PATH);
+        }
+        io::Error::last_os_error()
+    }
+}
+
+/// Our environment without these, and with those.
+pub(crate) fn environment(
+    without: &[&str],
+    with: impl IntoIterator<Item = (&'static str, String)>,
+) -> Vec<(OsString, OsString)> {
+    let is_kept = |name: &OsString| !without.iter().any(|other| OsStr::new(other) == name);
+    let kept = std::env::vars_os().filter(|(name, _)| is_kept(name));
+    kept.chain(with.into_iter().map(|(name, value)| (name.into(), value.into()))).collect()
+}

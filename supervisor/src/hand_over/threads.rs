@@ -1,0 +1,66 @@
+//! Our threads, as proc(5) shows them. exec(2) ends them all but one, and waits for each: for one that waits itself in the
+//! kernel, for a disk that does not answer, beyond any signal.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::unistd::{getpid, gettid};
+use tokio::time::sleep;
+
+/// How often is looked, and how long it is rested in between: a moment's wait for a disk is nothing.
+const LOOKS: usize = 20;
+const REST: Duration = Duration::from_millis(5);
+
+/// Whether this is the main thread.
+pub(crate) fn is_main() -> bool {
+    gettid() == getpid()
+}
+
+/// Waits until none of ours is held up in the kernel, but not for ever.
+///
+/// # Errors
+///
+/// The name of one that is.
+pub(crate) async fn settle() -> Result<(), String> {
+    let mut held = held_up();
+    for _ in 1..LOOKS {
+        if held.is_none() {
+            break;
+        }
+        sleep(REST).await;
+        held = held_up();
+    }
+    held.map_or(Ok(()), Err)
+}
+
+fn held_up() -> Option<String> {
+    let threads = fs::read_dir("/proc/self/task").ok()?;
+    let mut stats =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+    stats.find_map(|stat| held_up_by(&stat))
+}
+
+/// The name in the second field may have anything in it; the state follows (proc_pid_stat(5)).
+fn held_up_by(stat: &str) -> Option<String> {
+    let (name, rest) = stat.rsplit_once(')')?;
+    let (_, name) = name.split_once('(')?;
+    rest.trim_start().starts_with('D').then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o2_a_thread_that_is_held_up_is_known_whatever_its_name() {
+        for (stat, held) in [
+            ("7 (log) D 1 7", Some("log")),
+            ("7 (a) R (b) D 1 7", Some("a) R (b")),
+            ("7 (a) D (b) S 1 7", None),
+            ("7 (log) S 1 7", None),
+            ("", None),
+        ] {
+            assert_eq!(held_up_by(stat).as_deref(), held, "{stat}");
+        }
+    }
+}

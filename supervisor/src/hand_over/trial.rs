@@ -1,0 +1,213 @@
+//! The trial of a program before it takes our place: it is started as a child, with all that is known by then, and says
+//! whether it could go on with that. Our sessions go on meanwhile. What it takes to ask stands here, and what it takes to
+//! answer.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{Pid, alarm, pipe2};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use super::arrival::is_own;
+use super::format::{self, FORMAT};
+use super::image::{Image, environment};
+use super::state::State;
+use super::{BACK, VARIABLE, memory};
+use crate::cli::{Args, Refusal};
+use crate::config::Config;
+use crate::exit::{ExitStatus, Failure};
+use crate::host::open_files::OpenFiles;
+use crate::processes::{Aside, Exits, Process};
+use crate::program::{Birth, SYSTEMD, undo_ours};
+use crate::resources::Resources;
+use crate::usage::UsageError;
+
+/// The only argument of a program that is tried; one that does not know it refuses it.
+const ARGUMENT: &str = "--hand-over-trial";
+
+/// How long it may take, seconds. It has itself ended then; we end it a little later.
+const PATIENCE: u32 = 5;
+const OUR_PATIENCE: Duration = Duration::from_secs(6);
+
+/// How much of what it says is read, bytes.
+const ANSWER_MAX: u64 = 4096;
+
+/// One under way. Dropped, it goes on, and nobody hears of it.
+#[derive(Debug)]
+pub(super) struct Trial {
+    verdict: JoinHandle<Result<(), String>>,
+    program: OwnedFd,
+}
+
+impl Trial {
+    /// Begins. On the main thread, as the child is to die with us.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub(super) fn begin(
+        program: OwnedFd,
+        state: File,
+        open_files: OpenFiles,
+        aside: &Aside,
+    ) -> io::Result<Self> {
+        let (answer, said) = pipe2(OFlag::O_CLOEXEC)?;
+        let answer = Receiver::from_owned_fd(answer)?;
+        let name = std::env::args_os().next().unwrap_or_else(|| "websockify".into());
+        let mut without = SYSTEMD.to_vec();
+        without.extend([VARIABLE, BACK]);
+        let image = Image::new([name, ARGUMENT.into()], environment(&without, []))?;
+        let mut child = Command::new(ARGUMENT);
+        child.process_group(0).stdin(Stdio::from(state));
+        child.stdout(Stdio::from(said.try_clone()?)).stderr(Stdio::from(said));
+        undo_ours(&mut child, Birth::ordinary(open_files, Signal::SIGKILL))?;
+        execute(&mut child, image, program.as_raw_fd());
+        let child = child.spawn()?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits pid_t"));
+        aside.add_asked(pid);
+        let verdict = tokio::spawn(verdict(answer, pid, aside.clone()));
+        Ok(Self { verdict, program })
+    }
+
+    /// What came of it; cancel-safe.
+    pub(super) async fn verdict(&mut self) -> Result<(), String> {
+        let failed = |error: tokio::task::JoinError| Err(error.to_string());
+        (&mut self.verdict).await.unwrap_or_else(failed)
+    }
+
+    /// What was tried.
+    pub(super) fn program(self) -> OwnedFd {
+        self.program
+    }
+}
+
+/// Has the child execute this, and no shell if it is no program.
+#[allow(unsafe_code)]
+fn execute(child: &mut Command, image: Image, program: i32) {
+    let execute = move || {
+        // SAFETY: alarm(2) has no memory; exec(2) keeps what it has set.
+        unsafe { libc::alarm(PATIENCE) };
+        Err(image.execute(program))
+    };
+    // SAFETY: between fork and exec it makes two system calls.
+    unsafe { child.pre_exec(execute) };
+}
+
+async fn verdict(answer: Receiver, child: Pid, aside: Aside) -> Result<(), String> {
+    let until = Instant::now() + OUR_PATIENCE;
+    let mut said = Vec::new();
+    let mut answer = answer.take(ANSWER_MAX);
+    // What it has said by then counts.
+    let _ = timeout_at(until, answer.read_to_end(&mut said)).await;
+    let mut end = Exits::of(&[Process::of_leader(child)]);
+    if !end.is_empty() {
+        let _ = timeout_at(until, end.ended()).await;
+    }
+    let status = aside.collect(child);
+    judge(status, &String::from_utf8_lossy(&said))
+}
+
+fn judge(status: Option<WaitStatus>, said: &str) -> Result<(), String> {
+    let line = said.lines().next().unwrap_or_default();
+    match status {
+        Some(WaitStatus::Exited(_, 0)) if line == good() => Ok(()),
+        Some(WaitStatus::Exited(_, code)) if line.is_empty() => {
+            Err(format!("tried, it ends with status {code} and no answer"))
+        }
+        Some(WaitStatus::Exited(_, code)) => {
+            Err(format!("tried, it ends with status {code}: {line}"))
+        }
+        None | Some(WaitStatus::Signaled(_, Signal::SIGALRM | Signal::SIGKILL, _)) => {
+            Err(format!("tried, it gives no answer within {PATIENCE} s"))
+        }
+        Some(WaitStatus::Signaled(_, signal, _)) => Err(format!("tried, it ends by {signal}")),
+        Some(_) => Err("tried, it does not end".into()),
+    }
+}
+
+fn good() -> String {
+    format!("good {FORMAT}")
+}
+
+/// Whether we are tried ourselves.
+pub(crate) fn is_tried(args: &[OsString]) -> bool {
+    matches!(args, [_, argument] if argument == ARGUMENT)
+}
+
+/// Answers, on standard output.
+pub(crate) fn answer() -> ExitStatus {
+    alarm::set(PATIENCE);
+    let (line, status) = match check() {
+        Ok(()) => (good(), ExitStatus::SUCCESS),
+        Err(failure) => (failure.reason, failure.status),
+    };
+    let _ = writeln!(io::stdout(), "{line}");
+    status
+}
+
+/// Whether we could go on with the state that is our standard input.
+fn check() -> Result<(), Failure> {
+    let failed = |reason: String| Failure { status: ExitStatus::FAILURE, reason };
+    let none = || failed("there is nothing to try: this is for websockify's own use".into());
+    let bytes = memory::read(&stdin()).ok().flatten().ok_or_else(none)?;
+    let (state, _) = format::read::<State>(&bytes).map_err(|why| failed(why.to_string()))?;
+    let config = config(&state).map_err(failed)?;
+    if !is_own() {
+        return Err(failed("whoever executes it gets the rights of another user by that".into()));
+    }
+    Resources::look(&config, state.launch.stderr, &state.held)
+}
+
+#[allow(unsafe_code)]
+fn stdin() -> ManuallyDrop<File> {
+    // SAFETY: standard input is open, or /dev/null since main() began; it is not closed here.
+    ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDIN_FILENO) })
+}
+
+/// What the command line means to us.
+pub(super) fn config(state: &State) -> Result<Config, String> {
+    let args = Args::parse_from_os(state.launch.args.clone());
+    let config =
+        args.and_then(|args| Config::new(args, state.launch.began()).map_err(Refusal::Usage));
+    config.map_err(|refusal| match refusal {
+        Refusal::Usage(UsageError(line)) => line,
+        Refusal::Answer(_) => "its command line asks a question".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o2_only_a_good_answer_of_one_that_ends_well_counts() {
+        let pid = Pid::from_raw(1);
+        let exited = |code| Some(WaitStatus::Exited(pid, code));
+        let ended = |signal| Some(WaitStatus::Signaled(pid, signal, false));
+        assert_eq!(judge(exited(0), &format!("good {FORMAT}\n")), Ok(()));
+        for (status, said, why) in [
+            (exited(0), "", "ends with status 0 and no answer"),
+            (exited(0), "good 0\n", "ends with status 0: good 0"),
+            (exited(2), "unexpected argument\nusage", "ends with status 2: unexpected argument"),
+            (exited(1), "good 1", "ends with status 1: good 1"),
+            (ended(Signal::SIGSEGV), "good 1\n", "ends by SIGSEGV"),
+            (ended(Signal::SIGALRM), "", "no answer within 5 s"),
+            (None, "good 1\n", "no answer within 5 s"),
+        ] {
+            let verdict = judge(status, said).unwrap_err();
+            assert!(verdict.contains(why), "{verdict}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The launcher as another image of us goes on with it (O2): it is our child still, and has become who it is; what goes along
+//! is our end of its socket. It does as the version has it that has begun it, so a number says what it is asked, and how.
+
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+
+use anyhow::{Result, bail, ensure};
+use bridge::Descriptors;
+use nix::unistd::{Pid, Uid};
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::{socket_domain, socket_type};
+use serde::{Deserialize, Serialize};
+
+use super::{Launcher, SocketType};
+use crate::host::user::User;
+use crate::processes::is_child;
+
+/// What it is asked, and what it answers. To be raised with whatever a launcher of the version before would take wrongly.
+const PROTOCOL: u32 = 1;
+
+/// What another image needs to know of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LauncherState {
+    protocol: u32,
+    /// None: it has ended.
+    process: Option<i32>,
+    user: u32,
+    socket: RawFd,
+}
+
+/// Whether it is what starts a program as this user, where it is to be another one than we.
+///
+/// # Errors
+///
+/// It is another user's, or there is none, or we do not know how to ask it.
+pub(crate) fn check(state: Option<&LauncherState>, user: Option<&User>) -> Result<()> {
+    match (state, user) {
+        (None, None) => Ok(()),
+        (None, Some(user)) => bail!("nothing starts the program as user {} any more", user.name),
+        (Some(state), user) => {
+            let LauncherState { protocol, user: uid, .. } = state;
+            ensure!(
+                *protocol == PROTOCOL,
+                "what starts the program speaks protocol {protocol}, and this program knows protocol {PROTOCOL}"
+            );
+            let is_same = user.is_some_and(|user| user.uid.as_raw() == *uid);
+            ensure!(
+                is_same,
+                "what starts the program is user {uid}, who is not asked for any more"
+            );
+            Ok(())
+        }
+    }
+}
+
+impl LauncherState {
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.socket
+    }
+}
+
+impl Launcher {
+    pub(crate) fn save(&self) -> LauncherState {
+        LauncherState {
+            protocol: PROTOCOL,
+            process: self.process.map(Pid::as_raw),
+            user: self.user.as_raw(),
+            socket: self.socket.as_raw_fd(),
+        }
+    }
+
+    /// One that was [checked](check).
+    ///
+    /// # Errors
+    ///
+    /// The descriptor is no socket of ours. It stays open: a launcher whose socket is closed ends.
+    pub(crate) fn resume(state: &LauncherState, descriptors: &mut Descriptors) -> Result<Self> {
+        let number = state.socket;
+        let socket = descriptors.take(number)?;
+        let is_pair = socket_domain(&socket) == Ok(AddressFamily::UNIX)
+            && socket_type(&socket) == Ok(SocketType::SEQPACKET);
+        if !is_pair {
+            let _ = socket.into_raw_fd();
+            bail!("descriptor {number} leads to nobody who starts the program");
+        }
+        let process = state.process.filter(|process| *process > 0).map(Pid::from_raw);
+        let process = process.filter(|process| is_child(*process));
+        Ok(Self { process, user: Uid::from_raw(state.user), socket })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use rustix::net::{SocketFlags, socketpair};
+
+    use super::*;
+    use crate::config::UserSpec;
+    use crate::launcher::request;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let kind = SocketType::SEQPACKET;
+        socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).expect("a pair")
+    }
+
+    fn state(process: Option<i32>, socket: &OwnedFd) -> LauncherState {
+        LauncherState { protocol: PROTOCOL, process, user: 33, socket: socket.as_raw_fd() }
+    }
+
+    /// The user of this number, whether there is one or not.
+    fn user(uid: u32) -> User {
+        let group = Some(uid.to_string());
+        User::look_up(&UserSpec { option: "--program-user", user: uid.to_string(), group })
+            .expect("a user")
+    }
+
+    #[test]
+    fn o2_w16_a_launcher_of_another_user_or_another_protocol_is_refused() {
+        let (socket, _theirs) = pair();
+        let good = state(None, &socket);
+        let other = LauncherState { protocol: PROTOCOL + 1, ..good.clone() };
+        let (same, another) = (user(33), user(34));
+        check(None, None).expect("nobody, as is asked for");
+        check(Some(&good), Some(&same)).expect("the same");
+        for (state, user, why) in [
+            (None, Some(&same), "any more"),
+            (Some(&good), None, "is user 33, who is not asked for any more"),
+            (Some(&good), Some(&another), "is user 33, who is not asked for any more"),
+            (Some(&other), Some(&same), "speaks protocol 2, and this program knows protocol 1"),
+        ] {
+            let line = check(state, user).expect_err(why).to_string();
+            assert!(line.ends_with(why), "{line}");
+        }
+    }
+
+    #[test]
+    fn o2_w16_a_launcher_is_asked_by_the_socket_that_was_left() {
+        let (ours, theirs) = pair();
+        let (number, state) = (ours.as_raw_fd(), state(None, &ours));
+        let json = serde_json::to_string(&state).expect("JSON");
+        let state: LauncherState = serde_json::from_str(&json).expect("the same");
+        let mut all: Descriptors = [ours].into_iter().collect();
+        let launcher = Launcher::resume(&state, &mut all).expect("resumed");
+        assert_eq!(launcher.save().descriptor(), number, "it is no copy");
+        request::say(&theirs, Ok(7));
+        assert_eq!(request::answer(&launcher.socket).expect("an answer"), 7);
+    }
+
+    /// Somebody who has its number now is another process, for whom nobody waits.
+    #[test]
+    fn o2_w16_a_launcher_that_is_no_child_of_ours_has_ended() {
+        for process in [Some(1), Some(0), Some(-1), None] {
+            let (ours, theirs) = pair();
+            drop(theirs);
+            let state = state(process, &ours);
+            let mut all: Descriptors = [ours].into_iter().collect();
+            let launcher = Launcher::resume(&state, &mut all).expect("resumed");
+            assert_eq!(launcher.process, None);
+            let command = std::process::Command::new("true");
+            let error = launcher.start(&command, None, false).expect_err("it has ended");
+            assert!(error.to_string().ends_with("has ended"), "{error}");
+        }
+    }
+
+    /// It would take a socket that is closed for our end.
+    #[test]
+    fn o2_w16_what_is_no_launchers_socket_is_refused_and_stays_open() {
+        let (stream, _other) = UnixStream::pair().expect("a pair");
+        let stream = OwnedFd::from(stream);
+        let (number, state) = (stream.as_raw_fd(), state(None, &stream));
+        let mut all: Descriptors = [stream].into_iter().collect();
+        Launcher::resume(&state, &mut all).expect_err("a stream");
+        assert!(std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok());
+        let line = Launcher::resume(&state, &mut all).expect_err("taken before").to_string();
+        assert_eq!(line, format!("descriptor {number} is missing"));
+    }
+}

@@ -1,0 +1,39 @@
+//! Process ids in a state that another image of this program reads (O2); for fields (`#[serde(with = …)]`). One that is
+//! no number of a process would be a signal to many.
+
+use nix::unistd::Pid;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "it is how serde asks")]
+pub(crate) fn serialize<S: Serializer>(pid: &Pid, to: S) -> Result<S::Ok, S::Error> {
+    pid.as_raw().serialize(to)
+}
+
+pub(crate) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Pid, D::Error> {
+    let number = i32::deserialize(from)?;
+    if number < 1 {
+        return Err(Error::custom(format!("{number} is no process id")));
+    }
+    Ok(Pid::from_raw(number))
+}
+
+/// Of those that may be none; they need `#[serde(default)]`, too.
+pub(crate) mod maybe {
+    use nix::unistd::Pid;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Number(#[serde(with = "super")] Pid);
+
+    #[expect(clippy::ref_option, reason = "it is how serde asks")]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the same")]
+    pub(crate) fn serialize<S: Serializer>(pid: &Option<Pid>, to: S) -> Result<S::Ok, S::Error> {
+        pid.map(Number).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Option<Pid>, D::Error> {
+        Ok(Option::<Number>::deserialize(from)?.map(|number| number.0))
+    }
+}

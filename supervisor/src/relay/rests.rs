@@ -1,0 +1,61 @@
+//! The rests of us, each with sessions that it could not hand over (O2): they end with the bridge. Knows processes of ours, and
+//! nothing of their sessions.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::clock::until;
+use crate::hand_over::REST_ASKED;
+use crate::processes::{Aside, Exits, Process};
+
+/// How long they may take to close their sessions: what does not close in time they cut off after five seconds.
+const CUT_OFF: Duration = Duration::from_secs(7);
+
+/// Those there are.
+#[derive(Debug)]
+pub(crate) struct Rests {
+    aside: Aside,
+    /// When they are killed.
+    cut_off: Option<Instant>,
+}
+
+impl Rests {
+    pub(crate) fn new(aside: Aside) -> Self {
+        Self { aside, cut_off: None }
+    }
+
+    /// Where they are known.
+    pub(super) fn aside(&self) -> Aside {
+        self.aside.clone()
+    }
+
+    /// Asks them to close their sessions, once.
+    pub(super) fn terminate(&mut self) {
+        if self.cut_off.is_none() {
+            self.aside.signal_rests(REST_ASKED);
+            self.cut_off = Some(Instant::now() + CUT_OFF);
+        }
+    }
+
+    /// Waits until none is left. Cancel-safe.
+    pub(super) async fn ended(&self) {
+        loop {
+            self.aside.reap_rests();
+            let left: Vec<_> = self.aside.rests().into_iter().map(Process::of_leader).collect();
+            if left.is_empty() {
+                return;
+            }
+            let mut exits = Exits::of(&left);
+            if exits.is_empty() {
+                // They have ended since, and are waited for at once.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                () = exits.ended() => {}
+                () = until(self.cut_off) => return self.aside.signal_rests(Signal::SIGKILL),
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! See `supervisor/src/admin/fuzzing.rs`. By path: the whole supervisor would be built for it.
+#![no_main]
+
+#[path = "../../../supervisor/src/admin/fuzzing.rs"]
+mod fuzzing;
+#[allow(dead_code)]
+#[path = "../../../supervisor/src/admin/gate.rs"]
+mod gate;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzzing::request(bytes));

@@ -1,0 +1,82 @@
+//! The way back: a new image that was good when it was tried, and then is not.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use nix::sys::signal::Signal;
+
+use super::Bridge;
+use crate::support::{Actor, Client, Websockify, compile_library, free_port, wait_until};
+
+pub(crate) static FAULT: LazyLock<PathBuf> = LazyLock::new(|| compile_library("fault"));
+
+/// O2: the image before goes on, as the same process, and can be asked again.
+fn comes_back_from(fault: &str, why: &str) {
+    let mut bridge = Bridge::start_with("--pid-file=pid --admin=unix:admin.sock", |command| {
+        command.env("LD_PRELOAD", &*FAULT).env("FAULT", fault);
+    });
+    let line = bridge.command_line();
+    for nth in 1..=2 {
+        bridge.ask();
+        let backs = || bridge.websockify.logged(&["WARN cannot hand over to ", why]);
+        wait_until("the image before", || backs().len() == nth);
+        bridge.assert_serves();
+        assert_eq!(bridge.command_line(), line);
+    }
+    assert!(bridge.path("pid").exists() && bridge.path("admin.sock").exists());
+    assert_eq!(bridge.websockify.stop(), 0);
+    assert!(!bridge.path("pid").exists() && !bridge.path("admin.sock").exists());
+}
+
+#[test]
+fn o2_one_that_crashes_makes_room_again() {
+    comes_back_from("crash", ": it was ended by SIGSEGV; 0 sessions go on");
+    comes_back_from("abort", ": it was ended by SIGABRT; 0 sessions go on");
+}
+
+#[test]
+fn o2_one_whose_thread_crashes_makes_room_again() {
+    comes_back_from("thread", ": it was ended by SIGSEGV; 0 sessions go on");
+}
+
+#[test]
+fn o2_one_that_crashes_at_the_last_moment_makes_room_again() {
+    comes_back_from("late", ": it was ended by SIGSEGV; 0 sessions go on");
+}
+
+/// With a program, its session and a Unix socket: all that the other image has looked at is given back.
+#[test]
+fn o2_a_program_and_its_session_are_given_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, port) = (directory.path().join("socket"), free_port());
+    let arguments = format!("--unix-listen={} --program-port={port} -- {Actor}", socket.display());
+    let mut websockify = Websockify::start_with(&arguments, |command| {
+        command.args(["bind", &port.to_string(), "listen", "serve"]);
+        command.env("LD_PRELOAD", &*FAULT).env("FAULT", "late");
+    });
+    websockify.wait_until_open();
+    let leader = websockify.leader();
+    let mut client = Client::at(&socket).unwrap();
+    client.read_line();
+    for nth in 1..=3 {
+        websockify.signal(Signal::SIGUSR2);
+        let backs = || websockify.logged(&["WARN cannot hand over to ", "; 1 session go"]);
+        wait_until("the image before", || backs().len() == nth);
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        assert!(leader.is_alive() && socket.exists());
+    }
+    assert_eq!(client.close().code, 1000);
+    assert_eq!(websockify.stop(), 0);
+    assert!(!leader.is_alive() && !socket.exists());
+}
+
+#[test]
+fn o2_one_that_hangs_makes_room_again() {
+    comes_back_from("hang", ": it did not settle within 5 s; 0 sessions go on");
+}
+
+#[test]
+fn o2_one_that_fails_makes_room_again() {
+    comes_back_from("fail", ": cannot start the runtime: invalid argument; 0 sessions go on");
+}

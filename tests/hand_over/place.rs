@@ -1,0 +1,183 @@
+//! What goes on as it was, and what does not change.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use super::Bridge;
+use crate::admin::{get, metric};
+use crate::service::systemd::Manager;
+use crate::support::{
+    Client, Process, WEBSOCKIFY, copy_program, free_port, is_refused, listeners_of, wait_until,
+};
+
+#[test]
+fn o2_the_new_file_takes_over_as_the_same_process_with_the_same_sockets() {
+    let mut bridge = Bridge::start("");
+    let process = Process::find(bridge.websockify.pid()).unwrap();
+    let mut listening = listeners_of(std::slice::from_ref(&process));
+    listening.sort_unstable();
+    bridge.replace(|new| copy_program(WEBSOCKIFY, new));
+    assert!(bridge.executed().to_str().unwrap().ends_with(" (deleted)"));
+    let line = bridge.command_line();
+    bridge.hand_over(1);
+    assert!(process.is_alive(), "it began when it began");
+    assert_eq!(Process::find(process.pid).unwrap().name, "websockify");
+    assert_eq!(bridge.executed(), bridge.binary());
+    assert_eq!(bridge.command_line(), line);
+    let mut now = listeners_of(std::slice::from_ref(&process));
+    now.sort_unstable();
+    assert_eq!(now, listening);
+    bridge.assert_serves();
+    let pause = bridge.websockify.wait_for_log(&["INFO taken over: 0 sessions, pause ", " ms"]);
+    assert!(!pause.contains("WARN"), "{pause}");
+    let handing = format!("INFO handing over to {}", bridge.binary().display());
+    assert_eq!(bridge.websockify.logged(&[&handing]).len(), 1);
+    assert_eq!(bridge.websockify.logged(&["listening on"]).len(), 1, "said once");
+    assert_eq!(bridge.websockify.stop(), 0);
+    assert!(is_refused(Ipv4Addr::LOCALHOST, bridge.port));
+    assert_eq!(bridge.websockify.warnings(), Vec::<String>::new());
+}
+
+/// O2: ten times, also by one that was itself handed over to; nothing is left of any.
+#[test]
+fn o2_ten_times_in_a_row_leave_nothing_behind() {
+    let mut bridge = Bridge::start("");
+    bridge.hand_over(1);
+    bridge.assert_serves();
+    let before = bridge.descriptors();
+    for nth in 2..=10 {
+        bridge.hand_over(nth);
+        bridge.assert_serves();
+    }
+    wait_until("no more descriptors than before", || bridge.descriptors() <= before);
+    assert_eq!(bridge.websockify.tree(), []);
+    assert_eq!(bridge.websockify.stop(), 0);
+}
+
+/// O2: whoever asks again meanwhile is told so, or heard later; nobody is killed.
+#[test]
+fn o2_a_storm_of_requests_is_survived() {
+    let mut bridge = Bridge::start("");
+    for _ in 0..200 {
+        bridge.ask();
+        std::thread::yield_now();
+    }
+    bridge.websockify.wait_for_log(&["INFO taken over: "]);
+    bridge.assert_serves();
+    let process = Process::find(bridge.websockify.pid()).unwrap();
+    assert!(process.is_alive());
+    assert_eq!(bridge.websockify.stop(), 0);
+}
+
+/// O2, D3: the lock, the file and its removal are one instance's through all of its images.
+#[test]
+fn o2_d3_the_pid_file_stays_locked() {
+    let mut bridge = Bridge::start("--pid-file=pid");
+    let path = bridge.path("pid");
+    let inode = fs::metadata(&path).unwrap().ino();
+    let pid = format!("{}\n", bridge.websockify.pid());
+    for nth in 1..=2 {
+        bridge.hand_over(nth);
+        assert_eq!(fs::read_to_string(&path).unwrap(), pid);
+        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+        let other = format!("{} a:1 --pid-file={}", free_port(), path.display());
+        let refused = crate::support::run(&other);
+        assert_eq!(refused.status, 1);
+        assert!(refused.err[0].contains("held by process"), "{:?}", refused.err);
+    }
+    assert_eq!(bridge.websockify.stop(), 0);
+    assert!(!path.exists());
+}
+
+/// O2, C9: a password stays hidden from whoever lists processes, and is still known.
+#[test]
+fn o2_c9_secrets_stay_hidden() {
+    let secret = "--auth-plugin=BasicHTTPAuth --auth-source=me:not-for-everybody";
+    let mut bridge = Bridge::start(secret);
+    let line = bridge.command_line();
+    bridge.hand_over(1);
+    assert_eq!(bridge.command_line(), line);
+    for file in ["cmdline", "environ"] {
+        let shown = fs::read(format!("/proc/{}/{file}", bridge.websockify.pid())).unwrap();
+        assert!(!String::from_utf8_lossy(&shown).contains("not-for-everybody"), "{file}");
+    }
+    let upgrade = crate::support::UPGRADE;
+    assert_eq!(crate::support::request(bridge.port, "/", &upgrade).0.status, 401);
+    let shown = [&upgrade[..], &["Authorization: Basic bWU6bm90LWZvci1ldmVyeWJvZHk="]].concat();
+    assert_eq!(crate::support::request(bridge.port, "/", &shown).0.status, 101);
+    assert_eq!(bridge.websockify.stop(), 0);
+}
+
+/// O2, U3: a Unix socket's file is the same, and goes with us.
+#[test]
+fn o2_u3_a_unix_socket_stays_where_it_is() {
+    let mut bridge = Bridge::start("--admin=unix:admin.sock");
+    let path = bridge.path("admin.sock");
+    let inode = fs::metadata(&path).unwrap().ino();
+    bridge.hand_over(1);
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+    assert!(crate::support::connect_unix(&path).is_ok());
+    assert_eq!(bridge.websockify.stop(), 0);
+    assert!(!path.exists());
+}
+
+/// O2, O3: the admin address goes on, and says that we began when we did.
+#[test]
+fn o2_o3_the_admin_address_goes_on() {
+    let admin = free_port();
+    let mut bridge = Bridge::start(&format!("--admin=127.0.0.1:{admin}"));
+    let began = || metric(&get(admin, "/metrics").body, "websockify_start_time_seconds");
+    let before = began();
+    bridge.hand_over(1);
+    assert_eq!(get(admin, "/readyz").status, 200);
+    assert!((began() - before).abs() < 0.5);
+    assert_eq!(bridge.websockify.logged(&["administration at"]).len(), 1);
+    assert_eq!(bridge.websockify.stop(), 0);
+}
+
+/// O2, D4: systemd sees a reload, and that we are ready again: also where nothing came of it.
+#[test]
+fn o2_d4_systemd_sees_a_reload() {
+    let manager = Manager::new();
+    let mut bridge = Bridge::start_with("", |command| manager.tell(command));
+    manager.until("READY=1");
+    bridge.hand_over(1);
+    let said = manager.until("READY=1");
+    assert!(said[0].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said:?}");
+    bridge.replace(|new| super::write(new, b"", 0o755));
+    bridge.ask();
+    let said = manager.until("READY=1");
+    assert!(said[0].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said:?}");
+    assert_eq!(bridge.websockify.stop(), 0);
+}
+
+/// O2, D1: a daemon does not fork again.
+#[test]
+fn o2_d1_a_daemon_goes_on_as_itself() {
+    let (service, port) = (crate::support::echo_service(), free_port());
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    copy_program(WEBSOCKIFY, file("websockify"));
+    let status = Command::new(file("websockify"))
+        .args(["-D", "--log-file=log", "--pid-file=pid", &port.to_string(), &service.target()])
+        .current_dir(directory.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let pid = fs::read_to_string(file("pid")).unwrap();
+    let process = Process::find(pid.trim().parse().unwrap()).unwrap();
+    process.signal(Signal::SIGUSR2);
+    wait_until("another image", || {
+        fs::read_to_string(file("log")).unwrap().contains("taken over: ")
+    });
+    assert_eq!(fs::read_to_string(file("pid")).unwrap(), pid);
+    assert!(process.is_alive());
+    assert_eq!(Client::connect(port).close().code, 1000);
+    process.signal(Signal::SIGTERM);
+    wait_until("its end", || !process.is_alive());
+    assert!(!file("pid").exists());
+}

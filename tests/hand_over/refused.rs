@@ -1,0 +1,151 @@
+//! What cannot take over, and when nothing can: one line says why, and everything goes on.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use super::{Bridge, write};
+use crate::support::{Client, WEBSOCKIFY, copy_program, run, wait_until};
+
+impl Bridge {
+    /// Asks, and is refused, the nth time.
+    fn refused(&self, nth: usize) -> String {
+        self.ask();
+        let refusals = || self.websockify.logged(&["WARN cannot hand over"]);
+        wait_until("a refusal", || refusals().len() == nth);
+        let line = refusals().pop().unwrap();
+        assert_eq!(self.websockify.logged(&["handing over to"]), Vec::<String>::new());
+        self.assert_serves();
+        let (_, why) = line.split_once("cannot hand over").unwrap();
+        why.to_owned()
+    }
+}
+
+#[test]
+fn o2_a_file_that_is_no_program_for_us_is_refused() {
+    let mut bridge = Bridge::start("");
+    let path = bridge.binary();
+    let original = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let mut nth = 0;
+    let mut refused = |bridge: &Bridge| {
+        nth += 1;
+        bridge.refused(nth)
+    };
+    let why = refused(&bridge);
+    assert_eq!(why, format!(" to {}: no such file or directory", path.display()));
+    for (bytes, mode, reason) in [
+        (&original[..], 0o644, "permission denied"),
+        (b"", 0o755, "exec format error"),
+        (b"hello\n", 0o755, "exec format error"),
+        (b"#!/bin/sh\necho good 1\n", 0o755, "no such file or directory"),
+        (&original[..4096], 0o755, "tried, it ends by SIGSEGV"),
+    ] {
+        bridge.replace(|new| write(new, bytes, mode));
+        let why = refused(&bridge);
+        assert!(why.ends_with(reason), "{why}: {reason}");
+    }
+    bridge.replace(|new| copy_program("/bin/true", new));
+    let why = refused(&bridge);
+    assert!(why.ends_with("tried, it ends with status 0 and no answer"), "{why}");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(refused(&bridge).ends_with("is a directory"));
+    fs::remove_dir(&path).unwrap();
+    // And then one that is good.
+    copy_program(WEBSOCKIFY, &path);
+    bridge.hand_over(1);
+    bridge.assert_serves();
+    assert_eq!(bridge.websockify.stop(), 0);
+}
+
+#[test]
+fn o2_one_that_crashes_or_hangs_when_it_is_tried_is_refused() {
+    let mut bridge = Bridge::start("");
+    let compiled = |bridge: &Bridge, source: &str| {
+        let file = bridge.path("program.c");
+        fs::write(&file, source).unwrap();
+        bridge.replace(|new| {
+            let mut cc = std::process::Command::new("cc");
+            assert!(cc.arg("-o").arg(new).arg(&file).status().unwrap().success());
+        });
+    };
+    compiled(&bridge, "#include <stdlib.h>\nint main(void) { abort(); }");
+    assert!(bridge.refused(1).ends_with("tried, it ends by SIGABRT"));
+    compiled(&bridge, "#include <unistd.h>\nint main(void) { for (;;) pause(); }");
+    bridge.ask();
+    wait_until("a trial", || !bridge.websockify.tree().is_empty());
+    // Sessions go on meanwhile, and whoever asks again is told that.
+    bridge.assert_serves();
+    let why = bridge.refused(2);
+    assert_eq!(why, ": a hand-over is under way already");
+    wait_until("its end", || bridge.websockify.logged(&["WARN cannot hand over"]).len() == 3);
+    let last = bridge.websockify.logged(&["WARN cannot hand over"]).pop().unwrap();
+    assert!(last.ends_with("tried, it gives no answer within 5 s"), "{last}");
+    assert_eq!(bridge.websockify.tree(), [], "what was tried has ended");
+    assert_eq!(bridge.websockify.stop(), 0);
+}
+
+/// O2: one that knows another format of the state: here its name is another one.
+#[test]
+fn o2_one_that_cannot_read_the_state_is_refused() {
+    let mut bridge = Bridge::start("");
+    let mut bytes = fs::read(bridge.binary()).unwrap();
+    let name = b"websockify hand-over ";
+    let all = 0..bytes.len() - name.len();
+    let places: Vec<_> = all.filter(|at| bytes[*at..].starts_with(name)).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at] = b'W';
+    }
+    bridge.replace(|new| write(new, &bytes, 0o755));
+    let why = bridge.refused(1);
+    assert!(why.ends_with("tried, it ends with status 1: it is no state of websockify"), "{why}");
+    assert_eq!(bridge.websockify.stop(), 0);
+}
+
+/// O2, C4: what the new program finds of its files counts as at a start.
+#[test]
+fn o2_one_that_could_not_be_started_any_more_is_refused() {
+    let options = "--auth-plugin=BasicHTTPAuth --auth-source-file=password";
+    let mut bridge = Bridge::start_with(options, |command| {
+        let directory = command.get_current_dir().unwrap();
+        fs::write(directory.join("password"), "me:secret\n").unwrap();
+    });
+    fs::remove_file(bridge.path("password")).unwrap();
+    bridge.ask();
+    let line = bridge.websockify.wait_for_log(&["WARN cannot hand over"]);
+    assert!(line.contains("cannot read password: no such file or directory"), "{line}");
+    assert_eq!(bridge.websockify.stop(), 0);
+}
+
+#[test]
+fn o2_nothing_is_handed_over_in_a_drain() {
+    let mut bridge = Bridge::start("--drain-timeout=1000");
+    let mut client = Client::connect(bridge.port);
+    bridge.websockify.signal(Signal::SIGTERM);
+    bridge.websockify.wait_for_log(&["INFO draining: "]);
+    bridge.ask();
+    let line = bridge.websockify.wait_for_log(&["WARN cannot hand over"]);
+    assert!(line.ends_with("websockify is draining"), "{line}");
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    assert_eq!(client.close().code, 1000);
+    assert_eq!(bridge.websockify.wait(), 0);
+}
+
+/// O2, C4: the ways in that are our own are nobody else's.
+#[test]
+fn o2_what_is_for_our_own_use_is_refused_in_words() {
+    let tried = run("--hand-over-trial");
+    assert_eq!((tried.status, tried.out.len()), (1, 1));
+    assert!(tried.out[0].starts_with("there is nothing to try"), "{:?}", tried.out);
+    for value in ["", "3", "0,1", "9,8", "x,y", "-1,-1", "999999999999,1"] {
+        let websockify = crate::support::Websockify::start_with("0 a:1", |command| {
+            command.env("WEBSOCKIFY_HAND_OVER", value);
+        });
+        let output = websockify.output();
+        assert_eq!((output.status, output.err.len()), (1, 1), "{value}: {:?}", output.err);
+        assert!(output.err[0].contains("there is nothing to take over"), "{:?}", output.err);
+    }
+}

@@ -1,0 +1,149 @@
+//! Encrypted sessions go on in a process of their own, with its keys and nothing else of ours (O2).
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::support::{
+    Caller, Client, Process, SERVERS, Service, TlsConnection, Websockify, echo_service, free_port,
+    is_refused, stays, wait_for, wait_until,
+};
+
+/// Longer than a test.
+const LONG: &str = "--drain-timeout=1000";
+
+/// An encrypted bridge, its port, and all that it needs.
+struct Stage {
+    websockify: Websockify,
+    port: u16,
+    directory: TempDir,
+    _service: Service,
+}
+
+impl Stage {
+    fn new(options: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let pem = SERVERS.issue("localhost").pem();
+        std::fs::write(directory.path().join("self.pem"), pem).unwrap();
+        let (service, port) = (echo_service(), free_port());
+        let websockify = Websockify::start_with("", |command| {
+            command.current_dir(&directory).args(["--cert=self.pem", "--record=session"]);
+            command.args(options.split_whitespace()).arg(format!("127.0.0.1:{port}"));
+            command.arg(service.target());
+        });
+        websockify.wait_until_open();
+        Self { websockify, port, directory, _service: service }
+    }
+
+    fn hand_over(&self, times: usize) {
+        let before = self.websockify.logged(&["taken over"]).len();
+        for nth in 1..=times {
+            self.websockify.signal(Signal::SIGUSR2);
+            wait_until("a hand-over", || {
+                self.websockify.logged(&["taken over"]).len() == before + nth
+            });
+        }
+    }
+
+    fn encrypted(&self) -> TlsConnection {
+        Caller::anonymous().session(self.port, &[]).unwrap()
+    }
+
+    /// The processes that are left of images before.
+    fn rests(&self) -> Vec<Process> {
+        self.websockify.remnants()
+    }
+}
+
+#[test]
+fn o2_encrypted_sessions_go_on_and_each_rest_ends_with_its_last() {
+    let mut stage = Stage::new("");
+    let (mut first, mut old) = (stage.encrypted(), Caller::old().session(stage.port, &[]).unwrap());
+    let mut plain = Client::connect(stage.port);
+    stage.hand_over(3);
+    assert_eq!(stage.rests().len(), 1, "one image had encrypted sessions");
+    let mut second = stage.encrypted();
+    stage.hand_over(1);
+    for session in [&mut first, &mut old, &mut second] {
+        session.exchange(b"hello");
+    }
+    plain.send("hello");
+    assert_eq!(plain.read(5), b"hello");
+    assert_eq!(stage.rests().len(), 2);
+    drop(second);
+    wait_until("the end of a rest", || stage.rests().len() == 1);
+    first.exchange(b"hello");
+    drop((first, old));
+    wait_until("the end of the other", || stage.rests().is_empty());
+    plain.send("hello");
+    assert_eq!(plain.read(5), b"hello");
+    assert_eq!(stage.websockify.stop(), 0);
+    assert_eq!(stage.websockify.logged(&["session ended"]).len(), 4, "each is in the log");
+}
+
+/// S1: what passes after the hand-over stands behind what passed before.
+#[test]
+fn o2_the_recording_of_an_encrypted_session_goes_on() {
+    let stage = Stage::new("");
+    let mut session = stage.encrypted();
+    session.exchange(b"before");
+    stage.hand_over(1);
+    session.exchange(b"behind");
+    drop(session);
+    let file = stage.directory.path().join("session.1");
+    wait_until("the end of the recording", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.ends_with("'EOF'];\n"))
+    });
+    let text = std::fs::read_to_string(&file).unwrap();
+    let position = |text_of: &str| text.find(text_of).unwrap_or_else(|| panic!("{text}"));
+    assert!(position("}before") < position("}behind"), "{text}");
+    assert_eq!(text.matches("VNC_frame_data").count(), 1);
+}
+
+/// W9: what is left of us is told as we are, and leaves nothing.
+#[test]
+fn o2_w9_a_stop_closes_the_sessions_of_a_rest_too() {
+    let mut stage = Stage::new("");
+    let mut session = stage.encrypted();
+    stage.hand_over(1);
+    session.exchange(b"hello");
+    let rests = stage.rests();
+    assert_eq!(stage.websockify.stop(), 0);
+    assert!(rests.iter().all(|rest| !rest.is_alive()));
+    assert_eq!(stage.websockify.logged(&["session ended", "1001"]).len(), 1);
+    assert!(is_refused(std::net::Ipv4Addr::LOCALHOST, stage.port));
+}
+
+/// O1: a drain waits for the sessions of a rest, and a second signal does not.
+#[test]
+fn o2_o1_a_drain_is_one_of_a_rest_too() {
+    for is_cut_short in [false, true] {
+        let mut stage = Stage::new(LONG);
+        let mut session = stage.encrypted();
+        stage.hand_over(1);
+        stage.websockify.signal(Signal::SIGTERM);
+        wait_until("a drain", || is_refused(std::net::Ipv4Addr::LOCALHOST, stage.port));
+        stays(Duration::from_millis(300), "websockify", || stage.websockify.is_running());
+        session.exchange(b"hello");
+        if is_cut_short {
+            stage.websockify.signal(Signal::SIGTERM);
+        } else {
+            drop(session);
+        }
+        assert_eq!(stage.websockify.wait(), 0, "{is_cut_short}");
+    }
+}
+
+/// W10: killed, we leave nobody who goes on.
+#[test]
+fn o2_w10_a_rest_ends_when_we_are_killed() {
+    let mut stage = Stage::new("");
+    let mut session = stage.encrypted();
+    stage.hand_over(1);
+    session.exchange(b"hello");
+    let rest = wait_for("a rest", || stage.rests().pop());
+    stage.websockify.signal(Signal::SIGKILL);
+    stage.websockify.wait();
+    wait_until("the end of the rest", || !rest.is_alive());
+}

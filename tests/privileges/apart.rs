@@ -1,0 +1,220 @@
+//! Both: websockify is one user, and the program another. Nobody is root any more.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::{NOBODY, Place, WWW_DATA, assert_stops, greeted, low_port, of_threads, rights};
+use crate::support::{
+    Actor, Client, Process, Websockify, copy_program, free_port, needs_root, run, stays, wait_for,
+    wait_until,
+};
+
+/// What every line here begins with.
+const BOTH: &str = "--user=nobody --program-user=www-data --rebind-engine=preload";
+
+/// A place where the program's user may write.
+fn place() -> Place {
+    let place = Place::new();
+    place.open_to(0, 0o1777);
+    place
+}
+
+pub(super) fn launcher(websockify: &Websockify) -> Process {
+    let is_launcher = |process: &Process| process.name == "launcher";
+    wait_for("the launcher", || websockify.tree().into_iter().find(is_launcher))
+}
+
+#[test]
+fn w16_each_has_its_own_user_and_nobody_is_root() {
+    if !needs_root() {
+        return;
+    }
+    let (place, port) = (place(), low_port());
+    let actor = place.actor();
+    let play = format!("bind {port} listen accept greet echo");
+    let line = format!("{port} {BOTH} --wrap-mode=respawn -- {actor} {play}");
+    let websockify = Websockify::start(&line);
+    for nth in 1..=4 {
+        let leader = websockify.nth_leader(nth);
+        rights(&leader).assert_of(WWW_DATA, "33");
+        rights(&leader).assert_open();
+        assert_eq!(leader.stat().ppid, websockify.pid(), "it is websockify's child");
+        assert_eq!(leader.variable("HOME"), "/var/www");
+        greeted(port);
+    }
+    for thread in of_threads(websockify.pid()) {
+        thread.assert_of(NOBODY, "65534");
+        thread.assert_sealed();
+    }
+    let launcher = launcher(&websockify);
+    rights(&launcher).assert_of(WWW_DATA, "33");
+    // Its socket, and the standard streams.
+    assert_eq!(launcher.proc().fd_count().unwrap(), 4);
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
+    assert_stops(websockify);
+}
+
+#[test]
+fn w16_the_programs_end_is_websockifys_and_its_output_is_logged() {
+    if !needs_root() {
+        return;
+    }
+    let place = place();
+    let log = place.named("log");
+    let line = format!("{} {BOTH} --log-file={log}", free_port());
+    let websockify = Websockify::start_with(&line, |command| {
+        command.args(["--", "sh", "-c", "echo hello; exit 7"]);
+    });
+    let output = websockify.output();
+    assert_eq!(output.status, 7, "{output:?}");
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.lines().any(|line| line.contains("sh[") && line.ends_with("hello")), "{log}");
+}
+
+#[test]
+fn w16_a_program_that_cannot_be_started_is_named() {
+    if !needs_root() {
+        return;
+    }
+    let place = place();
+    let port = free_port();
+    let output = run(&format!("{port} {BOTH} -- no-such-program"));
+    assert_eq!(output.status, 127, "{output:?}");
+    assert!(output.err[0].contains("no-such-program: not found"), "{output:?}");
+    let private = place.named("private");
+    copy_program(Actor, &private);
+    fs::set_permissions(&private, Permissions::from_mode(0o700)).unwrap();
+    let output = run(&format!("{port} {BOTH} -- {private}"));
+    assert_eq!(output.status, 126, "{output:?}");
+    assert!(output.err[0].ends_with("permission denied"), "{output:?}");
+}
+
+/// W9: SIGTERM, and SIGKILL for who does not heed it, over the border between users.
+#[test]
+fn w16_whoever_does_not_end_is_killed() {
+    if !needs_root() {
+        return;
+    }
+    let (place, port) = (place(), free_port());
+    let (actor, note) = (place.actor(), place.named("told"));
+    let play = format!("on-term {note} bind {port} listen serve");
+    let websockify = Websockify::start(&format!("{port} {BOTH} -- {actor} {play}"));
+    greeted(port);
+    assert_stops(websockify);
+    assert!(!fs::read_to_string(&note).unwrap().is_empty(), "SIGTERM");
+    let play = format!("ignore-term bind {port} listen helper serve");
+    let line = format!("{port} {BOTH} --stop-timeout=0.2 -v -- {actor} {play}");
+    let websockify = Websockify::start(&line);
+    greeted(port);
+    websockify.signal(Signal::SIGTERM);
+    websockify.wait_for_log(&["SIGKILL to"]);
+    assert_eq!(websockify.logged(&["cannot send"]), Vec::<String>::new());
+    assert_stops_already(websockify);
+}
+
+fn assert_stops_already(mut websockify: Websockify) {
+    assert_eq!(websockify.wait(), 0);
+    wait_until("the end of all", || websockify.remnants().is_empty());
+}
+
+/// W10: the program hears of our death, and the launcher does not outlive us.
+#[test]
+fn w16_the_program_is_told_when_websockify_is_killed() {
+    if !needs_root() {
+        return;
+    }
+    let (place, port) = (place(), free_port());
+    let (actor, note) = (place.actor(), place.named("told"));
+    let play = format!("on-term {note} bind {port} listen serve");
+    let mut websockify = Websockify::start(&format!("{port} {BOTH} -- {actor} {play}"));
+    greeted(port);
+    let launcher = launcher(&websockify);
+    websockify.signal(Signal::SIGKILL);
+    assert_eq!(websockify.wait(), 128 + 9);
+    wait_until("the note", || fs::read_to_string(&note).is_ok_and(|note| !note.is_empty()));
+    wait_until("the launcher's end", || !launcher.is_alive());
+}
+
+/// W5: a daemon is followed, though its files cannot be seen.
+#[test]
+fn w16_a_daemon_is_followed() {
+    if !needs_root() {
+        return;
+    }
+    let (place, port) = (place(), free_port());
+    let actor = place.actor();
+    let play = format!("fork-exit 0 setsid fork-exit 0 bind {port} listen serve");
+    let line = format!("{port} {BOTH} --wrap-mode=respawn -- {actor} {play}");
+    let websockify = Websockify::start(&line);
+    for nth in 1..=2 {
+        websockify.nth_start(nth);
+        greeted(port);
+        let is_daemon = |line: &String| line.contains("daemonized");
+        wait_until("daemons", || {
+            websockify.err.lines().iter().filter(|line| is_daemon(line)).count() == nth
+        });
+        let launcher = launcher(&websockify);
+        let daemons = websockify.tree().into_iter().filter(|process| *process != launcher);
+        daemons.for_each(|process| process.signal(Signal::SIGKILL));
+    }
+    assert_stops(websockify);
+}
+
+/// A command's pipe, its signals and its terminal are as they are without: SIGTERM to all of the group, as a service
+/// manager sends it, leaves whom it takes to stop the program.
+#[test]
+fn w16_the_launcher_is_not_stopped_before_the_program() {
+    if !needs_root() {
+        return;
+    }
+    let (place, port) = (place(), free_port());
+    let actor = place.actor();
+    let play = format!("ignore-term bind {port} listen serve");
+    let line = format!("{port} {BOTH} --stop-timeout=0.2 -- {actor} {play}");
+    let websockify = Websockify::start(&line);
+    greeted(port);
+    let launcher = launcher(&websockify);
+    launcher.signal(Signal::SIGTERM);
+    stays(Duration::from_millis(200), "the launcher", || launcher.is_alive());
+    assert_stops(websockify);
+}
+
+/// As its program can do it: the two are of one user.
+#[test]
+fn w16_a_launcher_that_was_killed_is_named() {
+    if !needs_root() {
+        return;
+    }
+    let (place, port) = (place(), free_port());
+    let actor = place.actor();
+    let play = format!("bind {port} listen accept greet echo");
+    let line = format!("{port} {BOTH} --wrap-mode=respawn -- {actor} {play}");
+    let websockify = Websockify::start(&line);
+    websockify.leader();
+    let launcher = launcher(&websockify);
+    launcher.signal(Signal::SIGKILL);
+    wait_until("its end", || !launcher.is_alive());
+    greeted(port);
+    websockify.wait_for_log(&["ERROR cannot start program", "the launcher", "has ended"]);
+    assert_stops(websockify);
+}
+
+/// A1: who the client is, is told over the border, too.
+#[test]
+fn w16_clients_are_told_of() {
+    if !needs_root() {
+        return;
+    }
+    let (place, port) = (place(), free_port());
+    let actor = place.actor();
+    let play = format!("bind {port} listen serve");
+    let line =
+        format!("{port} {BOTH} --client-address=socket --program-access=bridge -- {actor} {play}");
+    let websockify = Websockify::start(&line);
+    greeted(port);
+    assert!(Client::dial((std::net::Ipv4Addr::LOCALHOST, 1)).is_err());
+    assert_stops(websockify);
+}

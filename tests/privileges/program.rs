@@ -1,0 +1,61 @@
+//! `--program-user`: the program is that user, and websockify stays as it is.
+
+use super::{NOBODY, Place, Rights, assert_stops, engines, greeted, low_port, ours, rights};
+use crate::support::{
+    Websockify, can_copy_sockets, copy_program, free_port, needs_root, static_actor,
+};
+
+/// Under both engines, in every mode, and as a daemon.
+#[test]
+fn w16_the_program_alone_is_the_user() {
+    if !needs_root() {
+        return;
+    }
+    for engine in engines() {
+        if engine == "seccomp" && !can_copy_sockets() {
+            continue;
+        }
+        let (place, port) = (Place::new(), low_port());
+        let actor = place.actor();
+        let options = format!("--program-user=nobody --rebind-engine={engine} --wrap-mode=respawn");
+        let play = format!("bind {port} listen accept greet echo");
+        let websockify = Websockify::start(&format!("{port} {options} -- {actor} {play}"));
+        for nth in 1..=3 {
+            let leader = websockify.nth_leader(nth);
+            rights(&leader).assert_of(NOBODY, "65534");
+            // What root has put it under takes nothing from setuid programs.
+            rights(&leader).assert_open();
+            assert_eq!(leader.variable("HOME"), "/nonexistent");
+            greeted(port);
+        }
+        let us = Rights::of(format!("/proc/{}/status", websockify.pid()).as_ref());
+        let (ids, caps) = ("0 0 0 0", ours().is("CapEff").to_owned());
+        assert_eq!((us.is("Uid"), us.is("CapEff")), (ids, &*caps));
+        assert_stops(websockify);
+
+        let port = free_port();
+        let daemon = format!("{actor} bind {port} listen fork-exit 0 serve");
+        let websockify = Websockify::start(&format!("{port} {options} -- {daemon}"));
+        greeted(port);
+        websockify.wait_for_log(&["daemonized"]);
+        websockify.assert_alone_on(port);
+        assert_stops(websockify);
+    }
+}
+
+/// One that nobody else moves, with the engine that is chosen by itself.
+#[test]
+fn w16_a_static_program_is_the_user() {
+    if !needs_root() || !can_copy_sockets() {
+        return;
+    }
+    let (place, port) = (Place::new(), free_port());
+    let program = place.named("static");
+    copy_program(static_actor(), &program);
+    let line = format!("{port} --program-user=www-data -- {program} bind-dual {port} listen serve");
+    let websockify = Websockify::start_auto(&line);
+    greeted(port);
+    rights(&websockify.leader()).assert_of(super::WWW_DATA, "33");
+    websockify.assert_alone_on(port);
+    assert_stops(websockify);
+}

@@ -1,0 +1,215 @@
+//! For a while: two hundred clients that talk, stall, vanish and come again, against a program that crashes at random (L7).
+//! `tests/soak/run` has it last for half an hour.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{Read, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tempfile::TempDir;
+
+use crate::numbers::Numbers;
+use crate::support::{
+    Client, Footprint, Websockify, compile, connect, frame, free_port, text_of, wait_for,
+};
+
+const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/soak/program.c");
+
+const CLIENTS: u64 = 200;
+
+/// Where nobody says otherwise.
+const SECONDS: u64 = 20;
+
+/// What is sent at once, at most.
+const PIECE: usize = 60_000;
+
+/// What has happened.
+#[derive(Default)]
+struct Counts {
+    /// Sessions that were closed in order, with every byte back.
+    whole: AtomicU64,
+    /// Those in which the program crashed.
+    cut: AtomicU64,
+    stalled: AtomicU64,
+    vanished: AtomicU64,
+    /// Those who left within their handshake.
+    looked_in: AtomicU64,
+    bytes: AtomicU64,
+}
+
+fn count(number: &AtomicU64) {
+    number.fetch_add(1, Relaxed);
+}
+
+/// Bytes that no other session has.
+fn bytes(numbers: &mut Numbers, longest: usize) -> Vec<u8> {
+    let length = 1 + numbers.below(longest);
+    (0..length).map(|_| u8::try_from(numbers.below(256)).unwrap()).collect()
+}
+
+/// Sends something, and has it back, unless the session ends: what came back before is right in any case.
+fn echo(client: &mut Client, sent: &[u8], pause: Duration, counts: &Counts) -> Option<()> {
+    let is_sent = sent.chunks(PIECE).all(|piece| client.try_send(piece));
+    sleep(pause);
+    let (received, is_all) = client.read_if_it_comes(sent.len());
+    assert!(sent.starts_with(&received), "a wrong byte among {}", received.len());
+    counts.bytes.fetch_add(received.len() as u64, Relaxed);
+    (is_sent && is_all).then_some(())
+}
+
+/// Some messages, one after the other, and a close in order.
+fn talk(mut client: Client, numbers: &mut Numbers, counts: &Counts) -> Option<()> {
+    for _ in 0..=numbers.below(20) {
+        let longest = [100, 3_000, 40_000][numbers.below(3)];
+        let sent = bytes(numbers, longest);
+        echo(&mut client, &sent, Duration::ZERO, counts)?;
+        sleep(pause(numbers, 30));
+    }
+    // The program may crash in that moment, too.
+    (client.try_close() == 1000).then_some(())
+}
+
+/// Much, of which nothing is read for a while.
+fn stall(mut client: Client, numbers: &mut Numbers, counts: &Counts) -> Option<()> {
+    count(&counts.stalled);
+    let sent = bytes(numbers, 200_000);
+    echo(&mut client, &sent, pause(numbers, 1_000), counts)?;
+    (client.try_close() == 1000).then_some(())
+}
+
+/// In the middle of a frame, with what comes back unread.
+fn vanish(mut client: Client, numbers: &mut Numbers) {
+    let sent = frame(0x82, &bytes(numbers, 20_000));
+    let stream = client.stream();
+    let _ = stream.write_all(&sent[..=numbers.below(sent.len())]);
+    if numbers.below(2) == 0 {
+        SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+fn pause(numbers: &mut Numbers, milliseconds: usize) -> Duration {
+    Duration::from_millis(numbers.below(milliseconds) as u64)
+}
+
+fn visit(port: u16, numbers: &mut Numbers, counts: &Counts) {
+    let kind = numbers.below(10);
+    if kind == 0 {
+        count(&counts.looked_in);
+        let _ = connect(port).write_all(b"GET / HTTP/1.1\r\nHost: h\r\nUpgr");
+        return;
+    }
+    let client = Client::dial((Ipv4Addr::LOCALHOST, port)).expect("the port stays open");
+    let end = match kind {
+        1 => {
+            count(&counts.vanished);
+            return vanish(client, numbers);
+        }
+        2 => stall(client, numbers, counts),
+        _ => talk(client, numbers, counts),
+    };
+    count(if end.is_some() { &counts.whole } else { &counts.cut });
+}
+
+/// Everybody for so long; gives the most memory that was seen.
+fn soak(websockify: &Websockify, port: u16, seed: u64, time: Duration, counts: &Counts) -> u64 {
+    let (is_over, began) = (AtomicBool::new(false), Instant::now());
+    thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let mut numbers = Numbers(seed.wrapping_mul(CLIENTS).wrapping_add(number));
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Relaxed) {
+                    visit(port, &mut numbers, counts);
+                    sleep(pause(&mut numbers, 500));
+                }
+            });
+        }
+        let mut most = 0;
+        while began.elapsed() < time {
+            most = most.max(Footprint::of(websockify).memory);
+            sleep(Duration::from_millis(100));
+        }
+        is_over.store(true, Relaxed);
+        most
+    })
+}
+
+/// The sessions that there are, as the administration has them.
+fn sessions(admin: &std::path::Path) -> String {
+    let mut stream = UnixStream::connect(admin).unwrap();
+    stream.write_all(b"GET /sessions HTTP/1.0\r\n\r\n").unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).unwrap();
+    text_of(&said).split_once("\r\n\r\n").unwrap().1.trim().to_owned()
+}
+
+/// A number that somebody may have asked for.
+fn asked_for(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|number| number.parse().expect("a number"))
+}
+
+#[test]
+fn l7_two_hundred_clients_and_a_program_that_crashes_leave_nothing_behind() {
+    let seconds = asked_for("SOAK_SECONDS").unwrap_or(SECONDS);
+    let seed = asked_for("SEED").unwrap_or_else(|| RandomState::new().hash_one(0) % 1_000_000);
+    let directory = TempDir::new().unwrap();
+    let (crash, admin) = (directory.path().join("crash"), directory.path().join("admin"));
+    let program = compile(PROGRAM, "soak", &[]);
+    let port = free_port();
+    let mut websockify = Websockify::start(&format!(
+        "{port} --admin=unix:{} --wrap-mode=respawn -- {} {port} {seed} {}",
+        admin.display(),
+        program.display(),
+        crash.display()
+    ));
+    websockify.wait_until_open();
+    // When the program runs, everybody has left, and one has been served.
+    let rest = || {
+        let _ = fs::remove_file(&crash);
+        let served = || {
+            let mut client = Client::dial((Ipv4Addr::LOCALHOST, port)).ok()?;
+            echo(&mut client, b"hello", Duration::ZERO, &Counts::default())?;
+            (client.try_close() == 1000).then_some(())
+        };
+        wait_for("a session", served);
+        wait_for("the end of all sessions", || (sessions(&admin) == "[]").then_some(()));
+    };
+    // Whatever is needed once has been needed after a fifth of the time.
+    let (counts, mut most) = (Counts::default(), 0);
+    let mut stretch = |number: u64, time: Duration| {
+        fs::write(&crash, "").unwrap();
+        most = soak(&websockify, port, seed + number, time, &counts).max(most);
+        rest();
+    };
+    let fifth = Duration::from_secs(seconds) / 5;
+    stretch(0, fifth);
+    let before = Footprint::at_rest(&websockify);
+    stretch(1, 4 * fifth);
+    before.wait_until_back(&websockify);
+    let after = Footprint::of(&websockify);
+    let of = |number: &AtomicU64| number.load(Relaxed);
+    let starts = websockify.logged(&["program started"]).len();
+    // Not by a macro: the harness would keep it to itself.
+    let _ = writeln!(
+        std::io::stderr(),
+        "soak: {seconds} s, SEED={seed}: {} sessions whole, {} cut by a crash, {} stalled, {} vanished, {} looked in; \
+         {} MB back, none wrong; the program started {starts} times; memory {} kB at first, {} kB at most, {} kB in the end",
+        of(&counts.whole),
+        of(&counts.cut),
+        of(&counts.stalled),
+        of(&counts.vanished),
+        of(&counts.looked_in),
+        of(&counts.bytes) / 1_000_000,
+        before.memory / 1024,
+        most / 1024,
+        after.memory / 1024,
+    );
+    assert!(of(&counts.whole) > 0 && of(&counts.cut) > 0 && starts > 2, "little has happened");
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.remnants(), []);
+}
