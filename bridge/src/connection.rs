@@ -14,6 +14,7 @@ use crate::book::Book;
 use crate::client::Client;
 use crate::config::{Access, Config};
 use crate::http::{self, Upgraded};
+use crate::lobby::Guest;
 use crate::net::Socket;
 use crate::peer::{Peer, Route};
 use crate::record::Recordings;
@@ -69,18 +70,19 @@ impl Ongoing {
     }
 }
 
-/// Attends to a connection until it ends, and records its session if it becomes one (B10).
+/// Attends to a connection until it ends, and records its session if it becomes one (B10). True: it has
+/// [given way](Guest::has_given_way).
 pub(crate) async fn attend(
     io: Socket,
-    peer: Peer,
+    (peer, guest): (Peer, Guest),
     from: Beginning,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
-) {
+) -> bool {
     shutdown.goes_on(from.from_another).await;
     // A session lives long and its handshake does not: what that needs is freed here.
     let client = {
-        let arrival = Arrival::new(&io, &peer, &from, Arc::clone(&shutdown.pause));
+        let arrival = Arrival::new(&io, &peer, &from, Arc::clone(&shutdown.pause), guest);
         let mut route = peer.route();
         let named = (&mut route, &arrival);
         let received = receive(io, peer, from, named, Arc::clone(&shared), shutdown.clone());
@@ -88,19 +90,21 @@ pub(crate) async fn attend(
             Ok(upgraded) => shared.client(upgraded),
             Err(why) => {
                 shared.book.metrics.no_session(&why);
-                return unadmitted::ended(&route, &why);
+                unadmitted::ended(&route, &why);
+                return arrival.guest.has_given_way();
             }
         }
     };
     go_on(Ongoing::begin(client), None, shared, shutdown).await;
+    false
 }
 
-/// What it comes to, which stands still when it is told to.
+/// What it comes to, which stands still when it is told to, and ends when it gives way.
 async fn standing_still<T>(
-    mut received: Pin<Box<impl Future<Output = T>>>,
+    mut received: Pin<Box<impl Future<Output = Result<T, NoSession>>>>,
     arrival: &Arrival,
     shutdown: &mut ShutdownWatch,
-) -> T {
+) -> Result<T, NoSession> {
     loop {
         tokio::select! {
             biased;
@@ -108,7 +112,9 @@ async fn standing_still<T>(
                 let stood = arrival.stand();
                 shutdown.goes_on(stood).await;
             }
+            // What it has asked for before it was told to give way counts.
             received = &mut received => return received,
+            () = arrival.guest.gives_way() => return Err(NoSession::GaveWay),
         }
     }
 }
@@ -245,7 +251,9 @@ mod tests {
         let peer = Peer::new(address.into());
         let (_sender, shutdown) = watch::channel(Shutdown::Run);
         let shutdown = ShutdownWatch::new(shutdown, Arc::default());
-        let size = size_of_val(&attend(io.into(), peer, Beginning::new(), shared, shutdown));
+        let guest = Arc::<crate::lobby::Lobby>::default().enter(peer.address.client());
+        let size =
+            size_of_val(&attend(io.into(), (peer, guest), Beginning::new(), shared, shutdown));
         assert!(size <= 1600, "{size} bytes");
     }
 }

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::connection::{Shared, attend};
 use crate::error_text::error_text;
 use crate::hand_over::{HandOver, Pause, Request};
+use crate::lobby::Lobby;
 use crate::net::{Accepting, Connection, Listener, Lookups, Socket};
 use crate::peer::{Peer, PeerAddress};
 use crate::record::Recordings;
@@ -36,6 +37,12 @@ use crate::{Error, Outcome};
 
 /// How long accepting rests when the system has no descriptor or memory for one more (L1).
 const REST: Duration = Duration::from_millis(100);
+
+/// How long, where a connection gives way that has what is needed.
+const BREATH: Duration = Duration::from_millis(1);
+
+/// How many connections beyond those that may be open are accepted before as many others have given way.
+const AHEAD: usize = 8;
 
 /// How often sessions in which a peer takes nothing look after themselves.
 const LOOK: Duration = Duration::from_secs(10);
@@ -52,7 +59,10 @@ pub(crate) struct Bridge {
     listeners: Vec<Accepting>,
     /// Which of them is asked first.
     next: usize,
-    connections: JoinSet<()>,
+    /// Each says whether it has given way.
+    connections: JoinSet<bool>,
+    /// Those of them that are no session yet.
+    lobby: Arc<Lobby>,
     shared: Arc<Shared>,
     shutdown: watch::Sender<Shutdown>,
     /// Why it is ending, once it is.
@@ -63,8 +73,10 @@ pub(crate) struct Bridge {
     idle: Option<Instant>,
     /// When accepting goes on, while it rests.
     rested: Option<Instant>,
-    /// Whether accepting has failed for want of resources since it last succeeded.
+    /// Whether it was said that accepting fails for want of resources.
     is_exhausted: bool,
+    /// How many connections were open then.
+    exhausted_at: usize,
     /// Whether it was said that as many connections are open as may be.
     is_full: bool,
     cut_off: Option<Instant>,
@@ -105,12 +117,14 @@ impl Bridge {
             listeners: listeners.map_err(Error::Listen)?,
             next: 0,
             connections: JoinSet::new(),
+            lobby: Arc::default(),
             shutdown,
             ending: None,
             timeout: config.timeout.map(Instant::from_std),
             idle: config.idle_timeout.map(|time| now + time),
             rested: None,
             is_exhausted: false,
+            exhausted_at: 0,
             is_full: false,
             cut_off: None,
             late: None,
@@ -151,11 +165,10 @@ impl Bridge {
             tokio::select! {
                 biased;
                 told = changed(&mut shutdown) => self.obey(told),
-                Some(ended) = self.connections.join_next() => {
-                    book.metrics.closed();
-                    reap(ended);
-                }
+                Some(ended) = self.connections.join_next() => self.closed(ended),
                 () = book.changed() => {
+                    // One of them may have been about to give way.
+                    self.make_room(0);
                     self.count_sessions();
                     self.plan_look();
                     if self.rounds.is_needed() {
@@ -175,7 +188,17 @@ impl Bridge {
     fn is_accepting(&self) -> bool {
         !self.listeners.is_empty()
             && self.rested.is_none()
-            && self.connections.len() < self.shared.config.max_connections
+            && self.connections.len() < self.most_for_now()
+    }
+
+    /// How many connections there may be before another is accepted (L5). Where one gives way to each, that is told so, and
+    /// has ended a moment later: a few may be about to.
+    fn most_for_now(&self) -> usize {
+        let most = self.shared.config.max_connections;
+        if self.connections.len() < most || self.lobby.is_empty() {
+            return most;
+        }
+        most + AHEAD.min(most.div_ceil(4))
     }
 
     /// The next point in time at which there is something to do.
@@ -276,7 +299,8 @@ impl Bridge {
     fn take(&mut self, accepted: io::Result<(Socket, PeerAddress)>) -> Result<(), Error> {
         match accepted {
             Ok((io, address)) => {
-                self.is_exhausted = false;
+                // Not for itself: if nobody can give way any more, it is one more than may be.
+                self.make_room(1);
                 self.attend(io, address);
                 self.tell_if_full();
             }
@@ -289,6 +313,20 @@ impl Bridge {
             },
         }
         Ok(())
+    }
+
+    /// A connection has ended.
+    fn closed(&self, ended: Result<bool, JoinError>) {
+        self.shared.book.metrics.closed();
+        if reap(ended) {
+            self.lobby.has_left();
+        }
+    }
+
+    /// Has as many give way as there will be too many with those who come.
+    fn make_room(&self, come: usize) {
+        let (open, most) = (self.connections.len() + come, self.shared.config.max_connections);
+        while open > most + self.lobby.leaving() && self.lobby.make_room() {}
     }
 
     /// Takes in a client that somebody else has accepted. Nobody comes after it, if nobody listens.
@@ -319,7 +357,8 @@ impl Bridge {
 
     fn take_up(&mut self, io: Socket, peer: Peer, from: Beginning) {
         let shutdown = self.watch();
-        self.connections.spawn(attend(io, peer, from, Arc::clone(&self.shared), shutdown));
+        let guest = self.lobby.enter(peer.address.client());
+        self.connections.spawn(attend(io, (peer, guest), from, Arc::clone(&self.shared), shutdown));
     }
 
     fn watch(&self) -> ShutdownWatch {
@@ -329,20 +368,29 @@ impl Bridge {
     /// L1: says that others wait, once until there is room again for a tenth.
     fn tell_if_full(&mut self) {
         let (open, most) = (self.connections.len(), self.shared.config.max_connections);
-        if open == most && !self.is_full {
-            warn!("{open} connections are open, as many as may be: others wait for their turn");
+        if open >= most && !self.is_full {
+            warn!(
+                "{most} connections are open, as many as may be: others wait for their turn, or have the oldest end that is \
+                 no session"
+            );
             self.is_full = true;
         } else if open <= most - most.div_ceil(10) {
             self.is_full = false;
         }
+        if open <= self.exhausted_at - self.exhausted_at.div_ceil(10) {
+            self.is_exhausted = false;
+        }
     }
 
+    /// L1, L5: there is no descriptor, or no memory, for one more. The oldest that is no session has what that needs.
     fn rest(&mut self, error: &io::Error) {
+        let has_room = self.lobby.make_room();
         if !self.is_exhausted {
             warn!("cannot accept connections for now: {}", error_text(error));
+            self.exhausted_at = self.connections.len();
         }
         self.is_exhausted = true;
-        self.rested = Some(Instant::now() + REST);
+        self.rested = Some(Instant::now() + if has_room { BREATH } else { REST });
     }
 }
 
@@ -381,12 +429,13 @@ fn classify(error: &io::Error) -> AcceptError {
 }
 
 /// A panic ends its own connection and nothing else (L3).
-fn reap(ended: Result<(), JoinError>) {
-    if let Err(failure) = ended
-        && failure.is_panic()
-    {
-        error!(%failure, "connection ended by a panic");
-    }
+fn reap(ended: Result<bool, JoinError>) -> bool {
+    ended.unwrap_or_else(|failure| {
+        if failure.is_panic() {
+            error!(%failure, "connection ended by a panic");
+        }
+        false
+    })
 }
 
 /// Accepts from whichever listener has a connection, beginning with number `first`.
@@ -440,7 +489,7 @@ mod tests {
     async fn l3_a_panic_in_one_connection_is_reaped_like_any_end() {
         let mut connections = JoinSet::new();
         connections.spawn(async { panic!("on purpose") });
-        reap(connections.join_next().await.unwrap());
+        assert!(!reap(connections.join_next().await.unwrap()));
         assert!(connections.is_empty());
     }
 }

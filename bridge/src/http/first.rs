@@ -67,7 +67,7 @@ pub(super) async fn receive(
     }
     let end = length + challenge.key_length();
     let asker = admission.door.asker(peer, &head.headers);
-    let ticket = match admission.admit(&head, &asker).await {
+    let ticket = match admission.admit(&head, &asker, &arrival.guest).await {
         Ok(ticket) => ticket,
         Err(refusal) => {
             stream.unread(bytes);

@@ -264,7 +264,7 @@ impl Reception<'_> {
         }
         let mut upgrade = upgrade?;
         upgrade.prefer(self.subprotocols, &head.headers);
-        let ticket = self.admission.admit(head, asker).await?;
+        let ticket = self.admission.admit(head, asker, &self.arrival.guest).await?;
         if upgrade.protocol.is_none() {
             unadmitted::unknown_protocols(asker, &head.headers);
         }
