@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
+use tempfile::TempDir;
+
 use crate::support::{
-    Client, Service, WEBSOCKIFY, Websockify, connect, echo_service, free_port, read_to_end, stays,
+    Caller, Client, Footprint, SERVERS, Service, WEBSOCKIFY, Websockify, connect, echo_service,
+    free_port, read_to_end, stays,
 };
 
 /// How many slow clients there are, and how many the one opens who comes again and again, where nobody says otherwise.
@@ -75,6 +78,67 @@ fn is_open(stream: &mut TcpStream) -> bool {
     let read = stream.read(&mut [0]);
     stream.set_nonblocking(false).unwrap();
     matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// A websockify with a certificate, and its port.
+fn encrypted() -> (Websockify, u16, TempDir) {
+    let (port, directory) = (free_port(), TempDir::new().unwrap());
+    std::fs::write(directory.path().join("self.pem"), SERVERS.issue("localhost").pem()).unwrap();
+    let websockify = Websockify::start_with(&format!("{port} 127.0.0.1:1"), |command| {
+        command.current_dir(&directory);
+    });
+    websockify.wait_until_open();
+    (websockify, port, directory)
+}
+
+/// How many bytes each of many connections costs that are begun so.
+fn cost<T>(begin: impl Fn(u16) -> T) -> u64 {
+    const MANY: u64 = 400;
+    let (mut websockify, port, _directory) = encrypted();
+    // What is needed once is not theirs.
+    let _first: Vec<_> = (0..40).map(|_| begin(port)).collect();
+    sleep(Duration::from_millis(200));
+    let before = Footprint::of(&websockify).memory;
+    let many: Vec<_> = (0..MANY).map(|_| begin(port)).collect();
+    sleep(Duration::from_millis(300));
+    let after = Footprint::of(&websockify);
+    assert!(after.descriptors as u64 > MANY, "all of them are there");
+    drop(many);
+    assert_eq!(websockify.stop(), 0);
+    after.memory.saturating_sub(before) / MANY
+}
+
+fn say(bytes: Vec<u8>) -> impl Fn(u16) -> TcpStream {
+    move |port| {
+        let mut stream = connect(port);
+        stream.write_all(&bytes).unwrap();
+        stream
+    }
+}
+
+/// L5, T1: what is not whole stays with the kernel.
+#[test]
+fn l5_who_is_not_let_in_yet_costs_little_whatever_he_says() {
+    // The futures of a build for tests are somewhat larger.
+    let bound = if cfg!(debug_assertions) { 6_500 } else { 4_096 };
+    let long = [b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec(), vec![b'a'; 15_800]].concat();
+    let post = [b"POST".to_vec(), long[3..].to_vec()].concat();
+    let hello = [b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03".to_vec(), vec![7; 15_900]];
+    for (what, bytes) in [
+        ("nothing", vec![]),
+        ("little", b"GET /".to_vec()),
+        ("a long head", long),
+        ("another", post),
+        ("a byte of a hello", vec![0x16]),
+        ("a long hello", hello.concat()),
+    ] {
+        let cost = cost(say(bytes));
+        eprintln!("{what}: {cost} bytes");
+        assert!(cost <= bound, "{what}: {cost} bytes");
+    }
+    let cost = cost(|port| Caller::anonymous().call(port).unwrap());
+    eprintln!("a handshake: {cost} bytes");
+    assert!(cost <= 24_576, "a handshake: {cost} bytes");
 }
 
 /// What a crowd does until it is told to stop.

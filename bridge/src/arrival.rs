@@ -111,7 +111,11 @@ impl Arrival {
 
     /// This was read of its first head, and is not the whole of it.
     pub(crate) fn begun(&self, head: &[u8]) {
-        self.known().progress = Progress::Begun(Bytes::copy_from_slice(head));
+        let mut known = self.known();
+        // Which cannot be begun anew.
+        if !known.is_encrypted {
+            known.progress = Progress::Begun(Bytes::copy_from_slice(head));
+        }
     }
 
     /// This is its first head, to be answered.

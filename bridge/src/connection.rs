@@ -5,7 +5,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::account::Account;
 use crate::admission::{Admission, Door};
@@ -152,14 +152,40 @@ async fn receive(
     let began =
         if from.is_kept_alive { from.since + http::IDLE - *head_timeout } else { from.since };
     let door = &shared.admission.door;
-    let accepted = tokio::select! {
+    let opening = tokio::select! {
         () = shutdown.turned_away() => return Err(NoSession::NoMore),
-        accepted = timeout_at(
+        opening = timeout_at(
             began + *head_timeout,
-            accept(io, peer, from, (route, arrival), access, door),
-        ) => accepted.map_err(|_| NoSession::TimedOut)?,
+            begin(io, peer, from, (route, arrival), access, door),
+        ) => opening.map_err(|_| NoSession::TimedOut)?,
     };
-    let (stream, peer) = match accepted? {
+    // Whoever says nothing, or not enough, needs no room for what is next (L5).
+    Box::pin(received(opening?, began, arrival, shared, shutdown)).await
+}
+
+/// What is next when a connection's first message is there.
+async fn received(
+    opening: tls::Accepted<Opening>,
+    began: Instant,
+    arrival: &Arc<Arrival>,
+    shared: Arc<Shared>,
+    mut shutdown: ShutdownWatch,
+) -> Result<Upgraded, NoSession> {
+    let accepted = match opening {
+        Ok(Opening::Plain(stream, peer)) => Ok((stream, peer)),
+        Ok(Opening::Hello(acceptor, io, peer)) => {
+            // The handshake's state is freed with its result.
+            let shaken = Box::pin(tls::shake_hands(acceptor, io, peer));
+            tokio::select! {
+                () = shutdown.turned_away() => return Err(NoSession::NoMore),
+                shaken = timeout_at(began + shared.config.head_timeout, shaken) => {
+                    shaken.map_err(|_| NoSession::TimedOut)?
+                }
+            }
+        }
+        Err(why) => Err(why),
+    };
+    let (stream, peer) = match accepted {
         Ok(accepted) => accepted,
         Err((why, io)) => {
             if let Some(io) = io {
@@ -181,23 +207,38 @@ async fn receive(
     }
 }
 
-/// What goes before the first request: a trusted proxy says whose the connection is, and TLS.
-async fn accept(
+/// What a connection begins with, when that is there.
+enum Opening {
+    /// A request, or what else is unencrypted.
+    Plain(Stream, Peer),
+    /// A TLS client's hello.
+    Hello(tls::Acceptor, Socket, Peer),
+}
+
+/// What goes before all else: a trusted proxy says whose the connection is, and the first message comes.
+async fn begin(
     mut io: Socket,
     mut peer: Peer,
     from: Beginning,
     (route, arrival): (&mut Route, &Arrival),
     access: &Access,
     door: &Door,
-) -> Result<tls::Accepted, NoSession> {
+) -> Result<tls::Accepted<Opening>, NoSession> {
     if !from.is_introduced && !from.is_plain() && door.is_to_introduce(&peer) {
         peer = door.introduced(&mut io, peer, route).await?;
         arrival.introduced(&peer);
     }
     if from.is_plain() {
-        return Ok(Ok((Stream::resume(io.into(), &from.head), peer)));
+        return Ok(Ok(Opening::Plain(Stream::resume(io.into(), &from.head), peer)));
     }
-    Ok(tls::accept(io, peer, access, arrival).await)
+    Ok(match tls::first(io, peer, access, arrival).await {
+        Ok(tls::First::Plain(io, peer)) => {
+            http::first::is_there(&io).await?;
+            Ok(Opening::Plain(Stream::new(io.into_inner()), peer))
+        }
+        Ok(tls::First::Hello(acceptor, io, peer)) => Ok(Opening::Hello(acceptor, io, peer)),
+        Err(why) => Err(why),
+    })
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ mod leg;
 mod listen;
 mod lobby;
 mod login;
+mod memory;
 mod metrics;
 mod net;
 mod network;

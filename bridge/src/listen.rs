@@ -25,6 +25,7 @@ use crate::connection::{Shared, attend};
 use crate::error_text::error_text;
 use crate::hand_over::{HandOver, Pause, Request};
 use crate::lobby::Lobby;
+use crate::memory;
 use crate::net::{Accepting, Connection, Listener, Lookups, Socket};
 use crate::peer::{Peer, PeerAddress};
 use crate::record::Recordings;
@@ -43,6 +44,10 @@ const BREATH: Duration = Duration::from_millis(1);
 
 /// How many connections beyond those that may be open are accepted before as many others have given way.
 const AHEAD: usize = 8;
+
+/// How long after many connections have gone memory is given back, and how many are many.
+const TIDY: Duration = Duration::from_secs(20);
+const MANY: usize = 100;
 
 /// How often sessions in which a peer takes nothing look after themselves.
 const LOOK: Duration = Duration::from_secs(10);
@@ -85,6 +90,10 @@ pub(crate) struct Bridge {
     /// When sessions look after themselves next, if one has asked for it.
     next_look: Option<Instant>,
     rounds: Rounds,
+    /// The most connections that were open since memory was given back, and when it is again: some time after most of them
+    /// have gone.
+    peak: usize,
+    tidy: Option<Instant>,
     /// How far it is with standing still, as its connections see it.
     pause: Arc<Pause>,
     /// That it should; none if somebody else hears that.
@@ -130,6 +139,8 @@ impl Bridge {
             late: None,
             next_look: None,
             rounds,
+            peak: 0,
+            tidy: None,
             pause: Arc::default(),
             requests: config.hand_over.requests(),
             released_by: None,
@@ -204,10 +215,19 @@ impl Bridge {
     /// The next point in time at which there is something to do.
     fn deadline(&self) -> Option<Instant> {
         let next_round = self.rounds.next();
-        [self.timeout, self.idle, self.rested, self.cut_off, self.late, self.next_look, next_round]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.timeout,
+            self.idle,
+            self.rested,
+            self.cut_off,
+            self.late,
+            self.next_look,
+            self.tidy,
+            next_round,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn obey(&mut self, shutdown: Shutdown) {
@@ -287,6 +307,10 @@ impl Bridge {
             self.next_look = None;
             self.shared.book.look();
         }
+        if is_due(self.tidy) {
+            (self.tidy, self.peak) = (None, self.connections.len());
+            tokio::task::spawn_blocking(memory::give_back);
+        }
         self.rounds.make(&self.shared.book, now);
         if is_due(self.timeout) {
             self.end(Outcome::Timeout);
@@ -316,8 +340,11 @@ impl Bridge {
     }
 
     /// A connection has ended.
-    fn closed(&self, ended: Result<bool, JoinError>) {
+    fn closed(&mut self, ended: Result<bool, JoinError>) {
         self.shared.book.metrics.closed();
+        if self.peak >= MANY && self.connections.len() < self.peak / 2 {
+            self.tidy.get_or_insert_with(|| Instant::now() + TIDY);
+        }
         if reap(ended) {
             self.lobby.has_left();
         }
@@ -357,6 +384,7 @@ impl Bridge {
 
     fn take_up(&mut self, io: Socket, peer: Peer, from: Beginning) {
         let shutdown = self.watch();
+        self.peak = self.peak.max(self.connections.len() + 1);
         let guest = self.lobby.enter(peer.address.client());
         self.connections.spawn(attend(io, (peer, guest), from, Arc::clone(&self.shared), shutdown));
     }

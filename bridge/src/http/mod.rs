@@ -82,6 +82,22 @@ pub(crate) async fn receive(
         First::Upgraded(upgraded) => return Ok(upgraded),
         First::Other(io, refused) => (io, refused),
     };
+    // Whoever takes his time with his first head needs no room for what is next.
+    Box::pin(answer(io, refused, peer, config, admission, began, arrival, shutdown)).await
+}
+
+/// Has requests answered, the first of which is there, or refused already.
+#[expect(clippy::too_many_arguments, reason = "it is the second half of one function")]
+async fn answer(
+    io: Stream,
+    refused: Option<Refusal>,
+    peer: &Arc<Peer>,
+    config: &Config,
+    admission: &Admission,
+    began: Instant,
+    arrival: &Arc<Arrival>,
+    shutdown: &mut ShutdownWatch,
+) -> Result<Upgraded, NoSession> {
     let activity = Activity::default();
     let reception = Reception {
         peer,

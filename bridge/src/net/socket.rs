@@ -82,9 +82,14 @@ impl Socket {
         }
     }
 
+    /// Whether it is no TCP connection.
+    pub(crate) fn is_unix(&self) -> bool {
+        matches!(self, Self::Unix(_))
+    }
+
     /// What another image knows it by, that goes on with it.
     pub(crate) fn saved(&self) -> SavedSocket {
-        SavedSocket { descriptor: self.as_fd().as_raw_fd(), is_unix: matches!(self, Self::Unix(_)) }
+        SavedSocket { descriptor: self.as_fd().as_raw_fd(), is_unix: self.is_unix() }
     }
 
     /// The socket that another image has had, in this runtime.
