@@ -11,6 +11,7 @@ use crate::account::Account;
 use crate::admission::{Admission, Door};
 use crate::arrival::{Arrival, Beginning};
 use crate::book::Book;
+use crate::budget::Budget;
 use crate::client::Client;
 use crate::config::{Access, Config};
 use crate::http::{self, Upgraded};
@@ -156,7 +157,7 @@ async fn receive(
         () = shutdown.turned_away() => return Err(NoSession::NoMore),
         opening = timeout_at(
             began + *head_timeout,
-            begin(io, peer, from, (route, arrival), access, door),
+            begin(io, peer, from, (route, arrival), access, (door, &shared.book.budget)),
         ) => opening.map_err(|_| NoSession::TimedOut)?,
     };
     // Whoever says nothing, or not enough, needs no room for what is next (L5).
@@ -222,7 +223,7 @@ async fn begin(
     from: Beginning,
     (route, arrival): (&mut Route, &Arrival),
     access: &Access,
-    door: &Door,
+    (door, budget): (&Door, &Arc<Budget>),
 ) -> Result<tls::Accepted<Opening>, NoSession> {
     if !from.is_introduced && !from.is_plain() && door.is_to_introduce(&peer) {
         peer = door.introduced(&mut io, peer, route).await?;
@@ -233,7 +234,7 @@ async fn begin(
     }
     Ok(match tls::first(io, peer, access, arrival).await {
         Ok(tls::First::Plain(io, peer)) => {
-            http::first::is_there(&io).await?;
+            http::first::is_there(&io, arrival, budget).await?;
             Ok(Opening::Plain(Stream::new(io.into_inner()), peer))
         }
         Ok(tls::First::Hello(acceptor, io, peer)) => Ok(Opening::Hello(acceptor, io, peer)),
@@ -256,6 +257,7 @@ mod tests {
         let config = Arc::new(Config {
             directory: Address { host: String::new(), port: 0 }.into(),
             max_connections: 1,
+            memory: 1 << 30,
             head_timeout: Duration::ZERO,
             web: None,
             lists_directories: true,

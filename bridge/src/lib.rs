@@ -24,6 +24,7 @@ mod account;
 mod admission;
 mod arrival;
 mod book;
+mod budget;
 mod buffer;
 mod client;
 mod client_address;

@@ -19,6 +19,7 @@ use tracing::{debug, error, warn};
 use crate::admission::Admission;
 use crate::arrival::Beginning;
 use crate::book::Book;
+use crate::budget::Budget;
 use crate::client_address::Approach;
 use crate::config::Config;
 use crate::connection::{Shared, attend};
@@ -112,12 +113,15 @@ impl Bridge {
         shutdown: watch::Sender<Shutdown>,
     ) -> Result<Self, Error> {
         let listeners = listeners.into_iter().map(Accepting::begin).collect::<Result<_, _>>();
-        let recordings = config.record.clone().map(Recordings::new).transpose();
+        let budget = Budget::new(config.memory);
+        let recordings = config.record.clone();
+        let recordings =
+            recordings.map(|path| Recordings::new(path, Arc::clone(&budget))).transpose();
         let rounds = Rounds::new(config.upkeep);
         // Sessions listen for what somebody else may call them to do, where there is somebody.
         let are_called = rounds.is_needed() || config.observer.is_some();
         let limit = if config.run_once { 1 } else { u64::MAX };
-        let book = Book::telling(limit, are_called, config.open_sessions.clone());
+        let book = Book::telling(limit, are_called, config.open_sessions.clone(), budget);
         if let Some(observer) = &config.observer {
             observer.observe(&book);
         }

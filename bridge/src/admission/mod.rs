@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::book::{Book, Session};
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::directory::{Directory, Meant, NoDestination};
@@ -86,6 +87,9 @@ impl Admission {
         if self.book.is_closed() {
             return Err(Refusal::draining());
         }
+        if self.budget().is_spent() {
+            return Err(Refusal::no_memory());
+        }
         self.authenticate(head, peer)?;
         let meant = self.look_up(head).await?;
         self.judge(head, peer, Some(&meant.destination)).await?;
@@ -97,6 +101,11 @@ impl Admission {
             let is_closed = self.book.is_closed();
             if is_closed { Refusal::draining() } else { Refusal::no_more_sessions() }
         })
+    }
+
+    /// What clients may make us keep.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.book.budget
     }
 
     /// Which destination a request means.
@@ -192,6 +201,7 @@ mod tests {
         let config = Config {
             directory: Address { host: String::new(), port: 0 }.into(),
             max_connections: 1,
+            memory: 1 << 30,
             head_timeout: std::time::Duration::ZERO,
             web: None,
             lists_directories: true,

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{HEAD_MAX, Upgraded};
 use crate::admission::{Admission, Refusal};
 use crate::arrival::Arrival;
+use crate::budget::{Budget, Held};
 use crate::net::Socket;
 use crate::peer::Peer;
 use crate::stream::Stream;
@@ -46,16 +47,27 @@ type Handshake = (Parts, Challenge, usize);
 
 /// Waits until a connection's first head is whole, or it is clear that none comes of what is there. The bytes stay with the
 /// kernel until then: there is no buffer for whoever takes his time (L5).
-pub(crate) async fn is_there(io: &Socket) -> io::Result<()> {
+pub(crate) async fn is_there(
+    io: &Socket,
+    arrival: &Arrival,
+    budget: &Arc<Budget>,
+) -> io::Result<()> {
     if io.is_unix() {
         // There, each write of a byte takes a kilobyte of room: it might never be whole.
         return Ok(());
     }
-    let mut known = 0;
+    let (mut known, mut held) = (0, Held::new(budget));
     io.peek_until(|seen, is_last| {
         let is_clear =
             is_last || seen.len() > HEAD_MAX || !may_be_head(seen) || has_end(seen, known);
         known = seen.len();
+        if !is_clear && known > PIECE {
+            // Theirs is about as much again.
+            held.resize(2 * known);
+            if budget.is_spent() {
+                arrival.guest.make_room();
+            }
+        }
         is_clear.then_some(())
     })
     .await

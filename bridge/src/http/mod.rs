@@ -118,11 +118,14 @@ async fn answer(
         .header_read_timeout(None)
         // A client may shut down its sending side after its request, and still reads.
         .half_close(true)
-        .serve_connection(TokioIo::new(Metered::new(io, &activity)), &reception);
+        .serve_connection(
+            TokioIo::new(Metered::new(io, &activity, admission.budget())),
+            &reception,
+        );
     let deadline = Deadline::new(began, config.head_timeout);
     let served = serve(&mut connection, &reception, deadline, shutdown).await;
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
-    let mut stream = io.into_inner().io;
+    let mut stream = io.into_inner().into_stream();
     match (reception.admitted.into_inner(), served) {
         (Some((upgrade, ticket)), Ok(())) => {
             stream.unread(read_buf);
@@ -299,6 +302,13 @@ impl Reception<'_> {
         }
         let (method, uri) = (head.method.clone(), head.uri.clone());
         let (client, via) = (asker.address.client(), asker.via.as_deref().map(display));
+        if self.admission.budget().is_tight() {
+            // Those who have waited longest for theirs make room, this one among them.
+            self.arrival.guest.make_room();
+        }
+        if self.web.is_some() && self.admission.budget().is_spent() {
+            return self.refuse(&head, Refusal::no_memory(), &asker).await;
+        }
         let reply = match self.web {
             Some(root) => files::answer(root, self.private, head).await,
             None => reply::refusal(NoUpgrade::WebRequest.into()),

@@ -82,6 +82,14 @@ impl Socket {
         }
     }
 
+    /// Has the kernel take nothing more while it has something to send, where memory is scarce; else as much as usual, which
+    /// may be megabytes that nobody takes. Where it cannot, a Unix socket for one, it is as before.
+    pub(crate) fn be_thrifty(&self, is_scarce: bool) {
+        if let Self::Tcp(io) = self {
+            let _ = socket2::SockRef::from(io).set_tcp_notsent_lowat(u32::from(is_scarce));
+        }
+    }
+
     /// Whether it is no TCP connection.
     pub(crate) fn is_unix(&self) -> bool {
         matches!(self, Self::Unix(_))
