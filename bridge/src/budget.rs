@@ -1,5 +1,5 @@
 //! One budget for what clients make us keep (L5): heads that are not whole, sessions whose peer takes nothing, downloads and
-//! recordings that wait. Where half of it is used, each of them gets less at a time; where all of it is, nobody else gets any.
+//! recordings that wait. Where a quarter of it is used, each of them gets less at a time; where all of it is, nobody else gets any.
 //! Counted is what is kept for long, here and in the kernel, when it begins to be: never a frame that passes. Knows bytes.
 
 use std::sync::Arc;
@@ -24,9 +24,9 @@ impl Budget {
         Arc::new(Self { most, used: AtomicUsize::new(0) })
     }
 
-    /// Whether each should get less at a time.
+    /// Whether each should get less at a time. Early: those who were not known to be slow until now have megabytes already.
     pub(crate) fn is_tight(&self) -> bool {
-        self.used.load(Ordering::Relaxed) > self.most / 2
+        self.used.load(Ordering::Relaxed) > self.most / 4
     }
 
     /// Whether there is nothing left.
@@ -85,7 +85,7 @@ mod tests {
         let state = || (budget.is_tight(), budget.is_spent());
         let mut held = Held::new(&budget);
         assert!(held.is_none());
-        held.resize(50);
+        held.resize(25);
         assert_eq!(state(), (false, false));
         held.resize(51);
         assert_eq!(state(), (true, false));
@@ -94,8 +94,9 @@ mod tests {
         let mut other = Held::new(&budget);
         other.resize(7);
         drop((held, other));
-        assert_eq!(state(), (false, false));
+        assert_eq!(state(), (true, false));
         budget.release(49);
+        assert_eq!(state(), (false, false));
         assert!(budget.reserve(100) && !budget.reserve(1));
     }
 }
