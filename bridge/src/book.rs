@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
+use crate::budget::Budget;
 use crate::demand::Counter;
 use crate::destination::Destination;
 use crate::login::Login;
@@ -37,6 +38,8 @@ pub(crate) struct Book {
     /// Whether a session has asked for a look since the last.
     is_look_wanted: AtomicBool,
     changed: Notify,
+    /// What clients may make us keep.
+    pub(crate) budget: Arc<Budget>,
     /// What is counted besides.
     pub(crate) metrics: Metrics,
     /// Told how many sessions there are. Whoever has had his 101 is counted already.
@@ -149,18 +152,24 @@ impl Book {
     /// One that tells nobody.
     #[cfg(test)]
     pub(crate) fn new(limit: u64, has_upkeep: bool) -> Arc<Self> {
-        Self::telling(limit, has_upkeep, watch::Sender::default())
+        Self::telling(limit, has_upkeep, watch::Sender::default(), Budget::new(usize::MAX))
     }
 
     /// For as many sessions in all, each [called upon](Self::each) for its upkeep, or not. `open` is told how many
     /// there are.
-    pub(crate) fn telling(limit: u64, has_upkeep: bool, open: watch::Sender<usize>) -> Arc<Self> {
+    pub(crate) fn telling(
+        limit: u64,
+        has_upkeep: bool,
+        open: watch::Sender<usize>,
+        budget: Arc<Budget>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             limit,
             sessions: Mutex::default(),
             has_upkeep,
             is_look_wanted: AtomicBool::new(false),
             changed: Notify::new(),
+            budget,
             metrics: Metrics::default(),
             open,
         })
@@ -414,6 +423,11 @@ impl Session {
             self.book.changed.notify_one();
         }
         Poll::Pending
+    }
+
+    /// What sessions and others may make us keep.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.book.budget
     }
 
     /// A look that is due is not needed any more: the next one that is asked for has its whole time.

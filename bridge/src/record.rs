@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::budget::Budget;
 use crate::ws::Encoding;
 use payload::Payload;
 use recording::Recording;
@@ -50,6 +51,8 @@ pub(crate) struct Recordings {
     taken: AtomicU64,
     /// What waits, bytes.
     waiting: AtomicUsize,
+    /// What that is a part of.
+    budget: Arc<Budget>,
     writers: Writers,
 }
 
@@ -64,17 +67,17 @@ pub(crate) struct Recorder {
 
 impl Recordings {
     /// Recordings beside each other, their names beginning with `path`.
-    pub(crate) fn new(path: PathBuf) -> io::Result<Arc<Self>> {
-        Self::with_threads(path, THREADS)
+    pub(crate) fn new(path: PathBuf, budget: Arc<Budget>) -> io::Result<Arc<Self>> {
+        Self::with_threads(path, budget, THREADS)
     }
 
-    fn with_threads(path: PathBuf, threads: usize) -> io::Result<Arc<Self>> {
+    fn with_threads(path: PathBuf, budget: Arc<Budget>, threads: usize) -> io::Result<Arc<Self>> {
         let (taken, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
         let writers = Writers::new();
         for _ in 0..threads {
             writers.add_thread()?;
         }
-        Ok(Arc::new(Self { path, taken, waiting, writers }))
+        Ok(Arc::new(Self { path, taken, waiting, budget, writers }))
     }
 
     /// How many have had a number.
@@ -114,14 +117,16 @@ impl Recordings {
     /// Whether so much more may wait.
     fn reserve(&self, size: usize) -> bool {
         let is_room = self.waiting.fetch_add(size, Ordering::Relaxed) + size <= WAITING_MAX;
-        if !is_room {
-            self.release(size);
+        let is_reserved = is_room && self.budget.reserve(size);
+        if !is_reserved {
+            self.waiting.fetch_sub(size, Ordering::Relaxed);
         }
-        is_room
+        is_reserved
     }
 
     fn release(&self, size: usize) {
         self.waiting.fetch_sub(size, Ordering::Relaxed);
+        self.budget.release(size);
     }
 }
 
@@ -172,7 +177,8 @@ mod tests {
     const PIECE: usize = 65_000;
 
     fn recordings(directory: &TempDir, threads: usize) -> Arc<Recordings> {
-        Recordings::with_threads(directory.path().join("session"), threads).unwrap()
+        Recordings::with_threads(directory.path().join("session"), Budget::new(1 << 30), threads)
+            .unwrap()
     }
 
     #[tokio::test]
@@ -200,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn s2_a_recording_that_cannot_be_is_none() {
-        let recordings = Recordings::new("/dev/null/x".into()).unwrap();
+        let recordings = Recordings::new("/dev/null/x".into(), Budget::new(1 << 30)).unwrap();
         let mut recorder = recordings.begin(1, Encoding::Binary);
         for _ in 0..3 {
             recorder.record(SentBy::Target, b"x");

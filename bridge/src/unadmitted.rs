@@ -26,6 +26,8 @@ pub(crate) enum NoSession {
     NoMore,
     #[error("no request in time")]
     TimedOut,
+    #[error("gave way to others")]
+    GaveWay,
     #[error("{0}")]
     Http(#[from] hyper::Error),
     #[error("none of those who may connect")]

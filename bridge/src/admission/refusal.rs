@@ -78,6 +78,13 @@ impl Refusal {
             .closing()
     }
 
+    /// Where others keep all the memory that they may (L5).
+    pub(crate) fn no_memory() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too much is under way: try again")
+            .with(RETRY_AFTER, HeaderValue::from(RETRY))
+            .closing()
+    }
+
     /// To a client that is none of those who may connect (A4).
     pub(super) fn stranger() -> Self {
         Self { reason: Reason::Stranger, ..Self::new(StatusCode::FORBIDDEN, "forbidden") }

@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use ::http::Request;
 use ::http::request::Parts;
-use bytes::BytesMut;
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::{HEAD_MAX, Upgraded};
 use crate::admission::{Admission, Refusal};
 use crate::arrival::Arrival;
+use crate::budget::{Budget, Held};
+use crate::net::Socket;
 use crate::peer::Peer;
 use crate::stream::Stream;
 use crate::unadmitted::NoSession;
@@ -27,6 +29,9 @@ const PIECE: usize = 1024;
 
 /// How many headers hyper takes, and so do we.
 const HEADERS_MAX: usize = 100;
+
+/// The longest method that a head may begin with and be waited for.
+const METHOD_MAX: usize = 20;
 
 /// What a connection began with.
 pub(super) enum First {
@@ -40,6 +45,51 @@ pub(super) enum First {
 /// A handshake of the old drafts: its head, what it asks for, and where its head ends.
 type Handshake = (Parts, Challenge, usize);
 
+/// Waits until a connection's first head is whole, or it is clear that none comes of what is there. The bytes stay with the
+/// kernel until then: there is no buffer for whoever takes his time (L5).
+pub(crate) async fn is_there(
+    io: &Socket,
+    arrival: &Arrival,
+    budget: &Arc<Budget>,
+) -> io::Result<()> {
+    if io.is_unix() {
+        // There, each write of a byte takes a kilobyte of room: it might never be whole.
+        return Ok(());
+    }
+    let (mut known, mut held) = (0, Held::new(budget));
+    io.peek_until(|seen, is_last| {
+        let is_clear =
+            is_last || seen.len() > HEAD_MAX || !may_be_head(seen) || has_end(seen, known);
+        known = seen.len();
+        if !is_clear && known > PIECE {
+            // Theirs is about as much again.
+            held.resize(2 * known);
+            if budget.is_spent() {
+                arrival.guest.make_room();
+            }
+        }
+        is_clear.then_some(())
+    })
+    .await
+}
+
+/// Whether a request may come of these bytes. Empty lines before it are none (RFC 9112, section 2.2).
+fn may_be_head(bytes: &[u8]) -> bool {
+    let bytes = &bytes[blank(bytes)..];
+    let method = bytes.iter().position(|byte| *byte == b' ').unwrap_or(bytes.len());
+    method <= METHOD_MAX && bytes[..method].iter().all(u8::is_ascii_uppercase)
+}
+
+fn has_end(bytes: &[u8], known: usize) -> bool {
+    let blank = blank(bytes);
+    end_of_head(&bytes[blank..], known.saturating_sub(blank)).is_some()
+}
+
+/// How many bytes of empty lines there are before the first that is not.
+fn blank(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(bytes.len())
+}
+
 /// Reads a connection's first head, and answers it if it is an old handshake that is admitted. All of it must be
 /// there by `deadline`; to decide on it may take longer.
 pub(super) async fn receive(
@@ -50,24 +100,24 @@ pub(super) async fn receive(
     arrival: &Arrival,
 ) -> Result<First, NoSession> {
     let scheme = if peer.tls.is_some() { Scheme::Wss } else { Scheme::Ws };
-    let mut bytes = BytesMut::with_capacity(PIECE);
+    let mut bytes = Vec::new();
     let handshake =
         timeout_at(deadline, read_handshake(&mut stream, &mut bytes, scheme, arrival)).await;
     let Some((head, challenge, length)) = handshake.unwrap_or(Err(NoSession::TimedOut))? else {
-        let head = bytes.freeze();
+        let head = Bytes::from(bytes);
         if scheme == Scheme::Ws {
             arrival.asks(head.clone());
         }
         stream.unread(head);
         return Ok(First::Other(stream, None));
     };
-    let bytes = bytes.freeze();
+    let bytes = Bytes::from(bytes);
     if scheme == Scheme::Ws {
         arrival.asks(bytes.clone());
     }
     let end = length + challenge.key_length();
     let asker = admission.door.asker(peer, &head.headers);
-    let ticket = match admission.admit(&head, &asker).await {
+    let ticket = match admission.admit(&head, &asker, &arrival.guest).await {
         Ok(ticket) => ticket,
         Err(refusal) => {
             stream.unread(bytes);
@@ -84,7 +134,7 @@ pub(super) async fn receive(
 /// Reads a head, and if it is an old handshake the bytes of its key, too.
 async fn read_handshake(
     stream: &mut Stream,
-    bytes: &mut BytesMut,
+    bytes: &mut Vec<u8>,
     scheme: Scheme,
     arrival: &Arrival,
 ) -> Result<Option<Handshake>, NoSession> {
@@ -109,14 +159,18 @@ async fn read_handshake(
 /// early, or is no GET.
 async fn read_head(
     stream: &mut Stream,
-    bytes: &mut BytesMut,
+    bytes: &mut Vec<u8>,
     arrival: &Arrival,
 ) -> io::Result<Option<usize>> {
     const GET: &[u8] = b"GET ";
     loop {
         let known = bytes.len();
-        bytes.reserve(PIECE);
-        if stream.read_buf(bytes).await? == 0 {
+        // What many hold who take their time should not have room for twice as much.
+        bytes.reserve_exact(PIECE);
+        bytes.resize(known + PIECE, 0);
+        let there = stream.read_now(&mut bytes[known..]);
+        bytes.truncate(known + there);
+        if there == 0 && stream.read_buf(bytes).await? == 0 {
             return Ok(None);
         }
         let compared = bytes.len().min(GET.len());

@@ -4,13 +4,18 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::budget::{Budget, Held};
 use crate::stream::Stream;
+
+/// What we keep ourselves of an answer that is not taken: pieces of a file, in three places.
+const ANSWER: usize = 64 * 1024;
 
 /// What has passed over a connection.
 #[derive(Debug, Default)]
@@ -45,17 +50,38 @@ impl Activity {
 /// A connection whose activity is counted. What comes behind a head is read when it is asked for
 /// again, so that a next request counts as begun, and not as an idle connection (T6).
 pub(super) struct Metered<'a> {
-    pub(super) io: Stream,
+    io: Stream,
     pub(super) activity: &'a Activity,
     heads: Heads,
+    /// What it has of the budget: something while the client does not take its answer.
+    held: Held,
+    is_thrifty: bool,
 }
 
 impl<'a> Metered<'a> {
-    pub(super) fn new(io: Stream, activity: &'a Activity) -> Self {
-        Self { io, activity, heads: Heads::default() }
+    pub(super) fn new(io: Stream, activity: &'a Activity, budget: &Arc<Budget>) -> Self {
+        let (heads, held) = (Heads::default(), Held::new(budget));
+        Self { io, activity, heads, held, is_thrifty: false }
     }
 
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// The connection as it was.
+    pub(super) fn into_stream(mut self) -> Stream {
+        if self.is_thrifty {
+            self.io.leg().be_thrifty(false);
+        }
+        self.io
+    }
+
+    /// Where memory is scarce, the kernel keeps less.
+    fn spare(&mut self) {
+        let is_scarce = self.held.budget().is_tight();
+        if is_scarce != self.is_thrifty {
+            self.is_thrifty = is_scarce;
+            self.io.leg().be_thrifty(is_scarce);
+        }
+    }
+
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(length)) => {
                 self.activity.sent.fetch_add(*length as u64, Ordering::Relaxed);
@@ -63,7 +89,11 @@ impl<'a> Metered<'a> {
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
                 self.activity.is_stuck.store(true, Ordering::Relaxed);
-                self.activity.unsent.store(self.io.unsent(), Ordering::Relaxed);
+                let unsent = self.io.unsent();
+                self.activity.unsent.store(unsent, Ordering::Relaxed);
+                if self.held.is_none() {
+                    self.held.resize(ANSWER + usize::try_from(unsent).unwrap_or(usize::MAX / 4));
+                }
             }
         }
         written
@@ -95,6 +125,7 @@ impl AsyncWrite for Metered<'_> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.spare();
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.count(written)
     }
@@ -104,6 +135,7 @@ impl AsyncWrite for Metered<'_> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.spare();
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         self.count(written)
     }
@@ -115,6 +147,9 @@ impl AsyncWrite for Metered<'_> {
     /// hyper flushes when it has handed over all that it had.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.activity.is_stuck.store(false, Ordering::Relaxed);
+        if !self.held.is_none() {
+            self.held.resize(0);
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

@@ -82,6 +82,22 @@ pub(crate) async fn receive(
         First::Upgraded(upgraded) => return Ok(upgraded),
         First::Other(io, refused) => (io, refused),
     };
+    // Whoever takes his time with his first head needs no room for what is next.
+    Box::pin(answer(io, refused, peer, config, admission, began, arrival, shutdown)).await
+}
+
+/// Has requests answered, the first of which is there, or refused already.
+#[expect(clippy::too_many_arguments, reason = "it is the second half of one function")]
+async fn answer(
+    io: Stream,
+    refused: Option<Refusal>,
+    peer: &Arc<Peer>,
+    config: &Config,
+    admission: &Admission,
+    began: Instant,
+    arrival: &Arc<Arrival>,
+    shutdown: &mut ShutdownWatch,
+) -> Result<Upgraded, NoSession> {
     let activity = Activity::default();
     let reception = Reception {
         peer,
@@ -102,11 +118,14 @@ pub(crate) async fn receive(
         .header_read_timeout(None)
         // A client may shut down its sending side after its request, and still reads.
         .half_close(true)
-        .serve_connection(TokioIo::new(Metered::new(io, &activity)), &reception);
+        .serve_connection(
+            TokioIo::new(Metered::new(io, &activity, admission.budget())),
+            &reception,
+        );
     let deadline = Deadline::new(began, config.head_timeout);
     let served = serve(&mut connection, &reception, deadline, shutdown).await;
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
-    let mut stream = io.into_inner().io;
+    let mut stream = io.into_inner().into_stream();
     match (reception.admitted.into_inner(), served) {
         (Some((upgrade, ticket)), Ok(())) => {
             stream.unread(read_buf);
@@ -264,7 +283,7 @@ impl Reception<'_> {
         }
         let mut upgrade = upgrade?;
         upgrade.prefer(self.subprotocols, &head.headers);
-        let ticket = self.admission.admit(head, asker).await?;
+        let ticket = self.admission.admit(head, asker, &self.arrival.guest).await?;
         if upgrade.protocol.is_none() {
             unadmitted::unknown_protocols(asker, &head.headers);
         }
@@ -283,6 +302,13 @@ impl Reception<'_> {
         }
         let (method, uri) = (head.method.clone(), head.uri.clone());
         let (client, via) = (asker.address.client(), asker.via.as_deref().map(display));
+        if self.admission.budget().is_tight() {
+            // Those who have waited longest for theirs make room, this one among them.
+            self.arrival.guest.make_room();
+        }
+        if self.web.is_some() && self.admission.budget().is_spent() {
+            return self.refuse(&head, Refusal::no_memory(), &asker).await;
+        }
         let reply = match self.web {
             Some(root) => files::answer(root, self.private, head).await,
             None => reply::refusal(NoUpgrade::WebRequest.into()),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Bridge, reap};
+use super::Bridge;
 use crate::arrival::Beginning;
 use crate::config::Config;
 use crate::connection::{Ongoing, Shared, go_on};
@@ -101,11 +101,6 @@ impl Bridge {
                 Some(ended) = self.connections.join_next() => self.closed(ended),
             }
         }
-    }
-
-    fn closed(&mut self, ended: Result<(), tokio::task::JoinError>) {
-        self.shared.book.metrics.closed();
-        reap(ended);
     }
 
     /// All connections look again how they are told to be.
@@ -219,7 +214,10 @@ impl Bridge {
         sessions.sort_by_key(|(is_idle, ongoing)| (*is_idle, ongoing.client.session.entry.id));
         for (_, ongoing) in sessions {
             let going = go_on(ongoing, Some(0), Arc::clone(&self.shared), self.watch());
-            self.connections.spawn(going);
+            self.connections.spawn(async {
+                going.await;
+                false
+            });
         }
         for (io, peer, from) in connections {
             match peer {
