@@ -4,6 +4,7 @@
 mod apart;
 mod files;
 mod hand_over;
+mod kept;
 mod ours;
 mod program;
 mod refused;
