@@ -15,7 +15,7 @@ use crate::authentication::Authentication;
 use crate::certificates::Certificates;
 use crate::config::{Config, Destination, ProgramSpec};
 use crate::exit::Failure;
-use crate::hand_over::{Arrival, Held};
+use crate::hand_over::{Arrival, Held, open_memory};
 use crate::host::directories::Directories;
 use crate::host::open_files::OpenFiles;
 use crate::host::pid_file::PidFile;
@@ -87,7 +87,10 @@ impl Materials {
     fn open_again(config: &Config, held: &Held) -> Result<Self, Failure> {
         let users = Users::to_remain(&config.users)?;
         // Before anything is opened with rights that the program's file has given us.
-        users.ours().map_or(Ok(()), privileges::remain)?;
+        match users.ours() {
+            Some(user) => privileges::remain(user)?,
+            None => open_memory(),
+        }
         let user_of_program = program_of(config).and_then(|_| users.apart());
         launcher::check(held.launcher.as_ref(), user_of_program)?;
         let materials = Self::open(config, users, None)?;
