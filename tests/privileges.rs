@@ -3,7 +3,10 @@
 
 mod apart;
 mod files;
+mod groups;
 mod hand_over;
+mod hidden;
+mod kept;
 mod ours;
 mod program;
 mod refused;
