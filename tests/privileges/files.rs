@@ -84,6 +84,7 @@ fn w16_in_the_users_directory_files_are_his() {
     let mut client = Client::at(&at("socket")).unwrap();
     client.send("hello");
     assert_eq!(client.read(5), b"hello");
+    wait_until("a recording", || at("record.1").exists());
     for name in ["pid", "log", "socket", "admin", "record.1"] {
         let metadata = fs::metadata(at(name)).unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), (NOBODY, NOBODY), "{name}");
