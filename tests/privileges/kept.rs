@@ -1,6 +1,6 @@
 //! What a process keeps whoever it becomes: the terminal of whoever has started it, and a keyring.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::Place;
 use crate::support::{WEBSOCKIFY, Websockify, free_port, needs, needs_root};
@@ -8,6 +8,9 @@ use crate::support::{WEBSOCKIFY, Websockify, free_port, needs, needs_root};
 /// Each way to be another user.
 const WAYS: [&[&str]; 3] =
     [&["--user=nobody"], &["--program-user=nobody"], &["--user=nobody", "--program-user=www-data"]];
+
+/// What is said of the terminal.
+const OPEN: &str = "user nobody may type into the terminal that websockify was started from";
 
 /// Runs a program that is a script of Python's, each way, and has it exit with this status. `before` is the command that
 /// starts websockify, if it is another.
@@ -41,6 +44,24 @@ others = [errno_of(request) for request in [0x5401, 0x5413]]
 os._exit(42 if refused == [errno.EPERM] * 4 and others == [errno.ENOTTY] * 2 else 43)
 ";
     assert_exits(script, 42, &[]);
+}
+
+/// As in a container: root without CAP_SYS_ADMIN, who gives no filter to a program that may have more rights one day.
+#[test]
+fn w16_where_the_kernel_takes_no_filter_that_is_said() {
+    if !needs_root() || !needs(&["script", "setpriv"]) {
+        return;
+    }
+    let said = |before: &str| {
+        let line = format!("{before} {WEBSOCKIFY} --program-user=nobody {} -- true", free_port());
+        let mut command = Command::new("script");
+        let output = command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let without = said("setpriv --bounding-set=-sys_admin");
+    assert_eq!(without.matches(OPEN).count(), 1, "{without}");
+    let with = said("");
+    assert!(with.contains("program started") && !with.contains(OPEN), "{with}");
 }
 
 #[test]
