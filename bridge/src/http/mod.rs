@@ -302,10 +302,6 @@ impl Reception<'_> {
         }
         let (method, uri) = (head.method.clone(), head.uri.clone());
         let (client, via) = (asker.address.client(), asker.via.as_deref().map(display));
-        if self.admission.budget().is_tight() {
-            // Those who have waited longest for theirs make room, this one among them.
-            self.arrival.guest.make_room();
-        }
         if self.web.is_some() && self.admission.budget().is_spent() {
             return self.refuse(&head, Refusal::no_memory(), &asker).await;
         }

@@ -138,6 +138,28 @@ async fn l2_connections_over_the_limit_wait_for_their_turn() {
     drop(second);
 }
 
+/// L5: nobody is sent away for a web request, least of all who has made it.
+#[tokio::test]
+async fn l5_a_web_request_is_answered_where_memory_is_scarce() {
+    let listener = listener().await;
+    let bridge = Bridge::start(Config { memory: 100_000, ..to(&listener) });
+    let mut oldest = bridge.connect().await;
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    within(oldest.write_all(request)).await.unwrap();
+    let answer = read_head(&mut oldest).await;
+    let body = answer.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    read_exact(&mut oldest, body.parse().unwrap()).await;
+    // Which is more than a quarter of it.
+    let mut long = bridge.connect().await;
+    let head = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(15_000));
+    within(long.write_all(head.as_bytes())).await.unwrap();
+    tokio::time::sleep(SECOND / 5).await;
+    within(oldest.write_all(request)).await.unwrap();
+    assert!(read_head(&mut oldest).await.starts_with("HTTP/1.1 405 "));
+    within(long.write_all(b"\r\n\r\n")).await.unwrap();
+    assert!(read_head(&mut long).await.starts_with("HTTP/1.1 400 "), "it has no host");
+}
+
 #[tokio::test]
 async fn w9_shutdown_closes_handshakes_at_once() {
     let listener = listener().await;
