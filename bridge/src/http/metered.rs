@@ -91,9 +91,8 @@ impl<'a> Metered<'a> {
                 self.activity.is_stuck.store(true, Ordering::Relaxed);
                 let unsent = self.io.unsent();
                 self.activity.unsent.store(unsent, Ordering::Relaxed);
-                if self.held.is_none() {
-                    self.held.resize(ANSWER + usize::try_from(unsent).unwrap_or(usize::MAX / 4));
-                }
+                // A slow reader has taken some of it since: what is asked here is no more than the kernel's has.
+                self.held.resize(ANSWER + usize::try_from(unsent).unwrap_or(usize::MAX / 4));
             }
         }
         written
