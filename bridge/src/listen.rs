@@ -409,14 +409,17 @@ impl Bridge {
         } else if open <= most - most.div_ceil(10) {
             self.is_full = false;
         }
-        if open <= self.exhausted_at - self.exhausted_at.div_ceil(10) {
+        if has_room_again(open, self.exhausted_at) {
             self.is_exhausted = false;
         }
     }
 
-    /// L1, L5: there is no descriptor, or no memory, for one more. The oldest that is no session has what that needs.
+    /// L1, L5: there is no descriptor, or no memory, for one more. The oldest that is no session has a descriptor.
     fn rest(&mut self, error: &io::Error) {
-        let has_room = self.lobby.make_room();
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        let is_of_descriptors = matches!(errno, Some(Errno::EMFILE | Errno::ENFILE));
+        // One at a time: it may take longer than a breath to end.
+        let has_room = is_of_descriptors && (self.lobby.leaving() > 0 || self.lobby.make_room());
         if !self.is_exhausted {
             warn!("cannot accept connections for now: {}", error_text(error));
             self.exhausted_at = self.connections.len();
@@ -424,6 +427,12 @@ impl Bridge {
         self.is_exhausted = true;
         self.rested = Some(Instant::now() + if has_room { BREATH } else { REST });
     }
+}
+
+/// Whether so few connections are open that it is worth saying again when accepting fails, which it did at so many.
+fn has_room_again(open: usize, exhausted_at: usize) -> bool {
+    // The one that was just accepted is open.
+    open <= (exhausted_at - exhausted_at.div_ceil(10)).max(1)
 }
 
 /// Waits until it is asked to stand still.
@@ -514,6 +523,14 @@ mod tests {
             (Errno::EINVAL, AcceptError::Listener),
         ] {
             assert_eq!(classify(&errno.into()), kind, "{errno}");
+        }
+    }
+
+    #[test]
+    fn l1_there_is_room_again_when_a_tenth_has_gone_and_at_last_with_one() {
+        assert!(has_room_again(90, 100) && !has_room_again(91, 100));
+        for exhausted_at in [0, 1, 2] {
+            assert!(has_room_again(1, exhausted_at) && !has_room_again(2, exhausted_at));
         }
     }
 
