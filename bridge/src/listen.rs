@@ -18,7 +18,7 @@ use tracing::{debug, error, warn};
 
 use crate::admission::Admission;
 use crate::arrival::Beginning;
-use crate::book::Book;
+use crate::book::{Book, Limits};
 use crate::budget::Budget;
 use crate::client_address::Approach;
 use crate::config::Config;
@@ -120,8 +120,9 @@ impl Bridge {
         let rounds = Rounds::new(config.upkeep);
         // Sessions listen for what somebody else may call them to do, where there is somebody.
         let are_called = rounds.is_needed() || config.observer.is_some();
-        let limit = if config.run_once { 1 } else { u64::MAX };
-        let book = Book::telling(limit, are_called, config.open_sessions.clone(), budget);
+        let in_all = if config.run_once { 1 } else { u64::MAX };
+        let limits = Limits { in_all, at_once: config.max_connections };
+        let book = Book::telling(limits, are_called, config.open_sessions.clone(), budget);
         if let Some(observer) = &config.observer {
             observer.observe(&book);
         }
