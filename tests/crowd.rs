@@ -83,10 +83,10 @@ fn is_open(stream: &mut TcpStream) -> bool {
 }
 
 /// A websockify with a certificate, and its port.
-fn encrypted() -> (Websockify, u16, TempDir) {
+fn encrypted(options: &str) -> (Websockify, u16, TempDir) {
     let (port, directory) = (free_port(), TempDir::new().unwrap());
     std::fs::write(directory.path().join("self.pem"), SERVERS.issue("localhost").pem()).unwrap();
-    let websockify = Websockify::start_with(&format!("{port} 127.0.0.1:1"), |command| {
+    let websockify = Websockify::start_with(&format!("{port} 127.0.0.1:1 {options}"), |command| {
         command.current_dir(&directory);
     });
     websockify.wait_until_open();
@@ -96,7 +96,7 @@ fn encrypted() -> (Websockify, u16, TempDir) {
 /// How many bytes each of many connections costs that are begun so.
 fn cost<T>(begin: impl Fn(u16) -> T) -> u64 {
     const MANY: u64 = 400;
-    let (mut websockify, port, _directory) = encrypted();
+    let (mut websockify, port, _directory) = encrypted("");
     // What is needed once is not theirs.
     let _first: Vec<_> = (0..40).map(|_| begin(port)).collect();
     sleep(Duration::from_millis(200));

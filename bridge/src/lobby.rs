@@ -186,11 +186,6 @@ impl Guest {
         self.lobby.guests().take(client, self.number);
     }
 
-    /// Has the first whose turn it is give way, which may be this.
-    pub(crate) fn make_room(&self) {
-        self.lobby.make_room();
-    }
-
     /// Waits until it is to give way.
     pub(crate) async fn gives_way(&self) {
         poll_fn(|cx| {

@@ -13,6 +13,7 @@ mod host;
 mod listing;
 mod metered;
 pub(crate) mod reply;
+mod unread;
 pub(crate) mod url_path;
 
 use std::convert::Infallible;
@@ -50,6 +51,7 @@ pub(crate) use deadline::IDLE;
 use first::First;
 use metered::{Activity, Metered};
 use reply::Reply;
+pub(crate) use unread::turn_away;
 
 /// The longest request head, bytes (L2).
 const HEAD_MAX: usize = 16 * 1024;
@@ -81,6 +83,7 @@ pub(crate) async fn receive(
     let (io, refused) = match first? {
         First::Upgraded(upgraded) => return Ok(upgraded),
         First::Other(io, refused) => (io, refused),
+        First::None(io, why) => return Err(Box::pin(turn_away(io, why, shutdown)).await),
     };
     // Whoever takes his time with his first head needs no room for what is next.
     Box::pin(answer(io, refused, peer, config, admission, began, arrival, shutdown)).await
@@ -194,7 +197,8 @@ async fn serve<'r>(
 pub(crate) async fn linger(mut stream: Stream, shutdown: &mut ShutdownWatch) {
     let drain = async {
         let _ = stream.shutdown().await;
-        let mut discarded = [0; 4096];
+        // None of those has room for it that may come to this.
+        let mut discarded = vec![0; 4096];
         while let Ok(1..) = stream.read(&mut discarded).await {}
     };
     tokio::select! {
