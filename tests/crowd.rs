@@ -74,6 +74,58 @@ fn l5_the_oldest_without_a_session_ends_for_others_and_no_session_does() {
     assert_eq!(websockify.stop(), 0);
 }
 
+/// L5: whoever takes his answer has all of it, and others wait; whoever takes nothing of his gives way.
+#[test]
+fn l5_an_answer_that_is_taken_is_whole_and_one_that_is_not_gives_way() {
+    let directory = TempDir::new().unwrap();
+    let length = 12 << 20;
+    std::fs::write(directory.path().join("big"), vec![1; length]).unwrap();
+    let service = echo_service();
+    let web = directory.path().display();
+    let (mut websockify, port) = bridge_to(&service, &format!("--max-connections=2 --web={web}"));
+    let get = || {
+        let mut stream = connect(port);
+        socket2::SockRef::from(&stream).set_recv_buffer_size(65_536).unwrap();
+        stream.write_all(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 9]).unwrap();
+        stream
+    };
+    let mut reader = get();
+    let mut oldest = begun(port);
+    let mut session = Client::connect(port);
+    exchange(&mut session);
+    assert_eq!(read_to_end(&mut oldest), b"", "it has come later, and is not being answered");
+    let (sender, waiting) = std::sync::mpsc::channel();
+    let next = thread::spawn(move || {
+        let mut client = Client::connect(port);
+        exchange(&mut client);
+        sender.send(()).unwrap();
+        client
+    });
+    // For longer than one may take nothing, however fast the machine is.
+    let (mut read, mut piece, began) = (0, vec![0; 131_072], Instant::now());
+    while read < length {
+        if began.elapsed() < Duration::from_secs(14) {
+            assert!(waiting.try_recv().is_err(), "it waits");
+            sleep(Duration::from_millis(250));
+        }
+        match reader.read(&mut piece).unwrap() {
+            0 => panic!("{read} bytes came, and then the end"),
+            length => read += length,
+        }
+    }
+    let next = next.join().unwrap();
+    assert_eq!(next.close().code, 1000);
+    let _stuck = get();
+    // What its kernel takes at first is seen ten seconds later.
+    sleep(Duration::from_secs(8));
+    let late = thread::spawn(move || exchange(&mut Client::connect(port)));
+    stays(Duration::from_secs(2), "it waits", || !late.is_finished());
+    late.join().unwrap();
+    exchange(&mut session);
+    assert_eq!(websockify.stop(), 0);
+}
+
 /// Whether a connection that is sent nothing goes on.
 fn is_open(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();

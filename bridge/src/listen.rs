@@ -175,7 +175,7 @@ impl Bridge {
             if self.listeners.is_empty() && self.connections.is_empty() {
                 return Ok(self.ending.unwrap_or(Outcome::Served));
             }
-            let book = Arc::clone(&self.shared.book);
+            let (book, lobby) = (Arc::clone(&self.shared.book), Arc::clone(&self.lobby));
             let accepting = self.is_accepting();
             let deadline = self.deadline();
             tokio::select! {
@@ -191,6 +191,7 @@ impl Bridge {
                         self.rounds.plan(book.any(), Instant::now());
                     }
                 }
+                () = lobby.changed() => self.make_room(0),
                 () = at(deadline) => self.look_at_clock(Instant::now()),
                 request = asked(&mut self.requests) => self.stand_still(request).await,
                 accepted = accept(&self.listeners, self.next), if accepting => {
@@ -211,7 +212,7 @@ impl Bridge {
     /// has ended a moment later: a few may be about to.
     fn most_for_now(&self) -> usize {
         let most = self.shared.config.max_connections;
-        if self.connections.len() < most || self.lobby.is_empty() {
+        if self.connections.len() < most || !self.lobby.has_any() {
             return most;
         }
         most + AHEAD.min(most.div_ceil(4))
@@ -220,6 +221,10 @@ impl Bridge {
     /// The next point in time at which there is something to do.
     fn deadline(&self) -> Option<Instant> {
         let next_round = self.rounds.next();
+        // Until then whoever comes waits.
+        let is_full = self.connections.len() >= self.shared.config.max_connections;
+        let next_guest =
+            if is_full && self.ending.is_none() { self.lobby.next_look() } else { None };
         [
             self.timeout,
             self.idle,
@@ -229,6 +234,7 @@ impl Bridge {
             self.next_look,
             self.tidy,
             next_round,
+            next_guest,
         ]
         .into_iter()
         .flatten()
@@ -316,6 +322,7 @@ impl Bridge {
             (self.tidy, self.peak) = (None, self.connections.len());
             tokio::task::spawn_blocking(memory::give_back);
         }
+        self.make_room(0);
         self.rounds.make(&self.shared.book, now);
         if is_due(self.timeout) {
             self.end(Outcome::Timeout);

@@ -131,6 +131,7 @@ pub(super) async fn receive(
     }
     let end = length + challenge.key_length();
     let asker = admission.door.asker(peer, &head.headers);
+    arrival.guest.is_answered(0);
     let ticket = match admission.admit(&head, &asker, &arrival.guest).await {
         Ok(ticket) => ticket,
         Err(refusal) => {

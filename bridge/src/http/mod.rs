@@ -232,6 +232,7 @@ impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
     fn call(&self, request: Request<Incoming>) -> Answer<'r> {
         let reception = *self;
         reception.activity.count_request();
+        reception.arrival.guest.is_answered(reception.activity.sent.load(Ordering::Relaxed));
         let (head, _body) = request.into_parts();
         let asker = reception.admission.door.asker(reception.peer, &head.headers);
         let upgrade =
@@ -250,13 +251,18 @@ impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
 }
 
 impl Reception<'_> {
-    /// Notes how far the connection is, for another image of this program.
+    /// Notes how far the connection is, for another image of this program, and for who gives way first.
     fn note_progress(&self) {
         let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let Activity { requests, read, read_at_request, sent, is_stuck, .. } = self.activity;
         let (read, behind) = (of(read), of(read).saturating_sub(of(read_at_request)));
-        let is_flushed = !is_stuck.load(Ordering::Relaxed);
-        self.arrival.look(of(requests), read, behind, of(sent), is_flushed);
+        let (is_flushed, sent) = (!is_stuck.load(Ordering::Relaxed), of(sent));
+        if self.arrival.look(of(requests), read, behind, sent, is_flushed) {
+            let waiting = if is_flushed { 0 } else { self.activity.under_way() };
+            self.arrival.guest.is_answered(sent.saturating_sub(waiting));
+        } else {
+            self.arrival.guest.waits();
+        }
     }
 
     async fn handshake(
