@@ -138,8 +138,15 @@ impl Arrival {
     }
 
     /// So many requests were read, and this many bytes with them, of which the client has been sent anything or not. More bytes
-    /// may have come behind the last of them. `is_flushed`: nothing waits to be sent.
-    pub(crate) fn look(&self, requests: u64, read: u64, behind: u64, sent: u64, is_flushed: bool) {
+    /// may have come behind the last of them. `is_flushed`: nothing waits to be sent. True: an answer is under way.
+    pub(crate) fn look(
+        &self,
+        requests: u64,
+        read: u64,
+        behind: u64,
+        sent: u64,
+        is_flushed: bool,
+    ) -> bool {
         let mut known = self.known();
         let is_first =
             matches!(&known.progress, Progress::Begun(head) if read <= head.len() as u64);
@@ -148,15 +155,18 @@ impl Arrival {
                 known.progress = Progress::Busy;
                 known.under_way = None;
             }
+            false
         } else if known.answers == requests && is_flushed {
             known.progress = if behind == 0 { Progress::Idle } else { Progress::Busy };
             known.since = Instant::now();
             known.under_way = None;
+            false
         } else {
             if !(is_first && requests == 1 && sent == 0) {
                 known.progress = Progress::Busy;
             }
             self.set_out(&mut known);
+            true
         }
     }
 

@@ -34,13 +34,9 @@ impl Budget {
         self.used.load(Ordering::Relaxed) >= self.most
     }
 
-    /// So much more, if there is so much left.
-    pub(crate) fn reserve(&self, bytes: usize) -> bool {
-        let is_left = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.most;
-        if !is_left {
-            self.release(bytes);
-        }
-        is_left
+    /// So much more is kept, also where there was less left.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn release(&self, bytes: usize) {
@@ -60,7 +56,7 @@ impl Held {
 
     /// So much is kept now, also where there was less left: it is kept already.
     pub(crate) fn resize(&mut self, bytes: usize) {
-        self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.add(bytes);
         self.budget.release(std::mem::replace(&mut self.bytes, bytes));
     }
 
@@ -89,7 +85,7 @@ mod tests {
         assert_eq!(state(), (false, false));
         held.resize(51);
         assert_eq!(state(), (true, false));
-        assert!(!budget.reserve(50) && budget.reserve(49));
+        budget.add(49);
         assert_eq!(state(), (true, true));
         let mut other = Held::new(&budget);
         other.resize(7);
@@ -97,6 +93,5 @@ mod tests {
         assert_eq!(state(), (true, false));
         budget.release(49);
         assert_eq!(state(), (false, false));
-        assert!(budget.reserve(100) && !budget.reserve(1));
     }
 }

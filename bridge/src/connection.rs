@@ -174,6 +174,10 @@ async fn received(
 ) -> Result<Upgraded, NoSession> {
     let accepted = match opening {
         Ok(Opening::Plain(stream, peer)) => Ok((stream, peer)),
+        Ok(Opening::None(io, why)) => {
+            arrival.busy();
+            return Err(Box::pin(http::turn_away(Stream::new(io), why, &mut shutdown)).await);
+        }
         Ok(Opening::Hello(acceptor, io, peer)) => {
             // The handshake's state is freed with its result.
             let shaken = Box::pin(tls::shake_hands(acceptor, io, peer));
@@ -214,6 +218,8 @@ enum Opening {
     Plain(Stream, Peer),
     /// A TLS client's hello.
     Hello(tls::Acceptor, Socket, Peer),
+    /// Nothing that is gone on with.
+    None(Socket, NoSession),
 }
 
 /// What goes before all else: a trusted proxy says whose the connection is, and the first message comes.
@@ -234,8 +240,12 @@ async fn begin(
     }
     Ok(match tls::first(io, peer, access, arrival).await {
         Ok(tls::First::Plain(io, peer)) => {
-            http::first::is_there(&io, arrival, budget).await?;
-            Ok(Opening::Plain(Stream::new(io.into_inner()), peer))
+            let whether = http::first::is_there(&io, budget).await;
+            let io = io.into_inner();
+            Ok(match whether {
+                Ok(()) => Opening::Plain(Stream::new(io), peer),
+                Err(why) => Opening::None(io, why),
+            })
         }
         Ok(tls::First::Hello(acceptor, io, peer)) => Ok(Opening::Hello(acceptor, io, peer)),
         Err(why) => Err(why),

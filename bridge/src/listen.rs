@@ -18,7 +18,7 @@ use tracing::{debug, error, warn};
 
 use crate::admission::Admission;
 use crate::arrival::Beginning;
-use crate::book::Book;
+use crate::book::{Book, Limits};
 use crate::budget::Budget;
 use crate::client_address::Approach;
 use crate::config::Config;
@@ -120,8 +120,9 @@ impl Bridge {
         let rounds = Rounds::new(config.upkeep);
         // Sessions listen for what somebody else may call them to do, where there is somebody.
         let are_called = rounds.is_needed() || config.observer.is_some();
-        let limit = if config.run_once { 1 } else { u64::MAX };
-        let book = Book::telling(limit, are_called, config.open_sessions.clone(), budget);
+        let in_all = if config.run_once { 1 } else { u64::MAX };
+        let limits = Limits { in_all, at_once: config.max_connections };
+        let book = Book::telling(limits, are_called, config.open_sessions.clone(), budget);
         if let Some(observer) = &config.observer {
             observer.observe(&book);
         }
@@ -174,7 +175,7 @@ impl Bridge {
             if self.listeners.is_empty() && self.connections.is_empty() {
                 return Ok(self.ending.unwrap_or(Outcome::Served));
             }
-            let book = Arc::clone(&self.shared.book);
+            let (book, lobby) = (Arc::clone(&self.shared.book), Arc::clone(&self.lobby));
             let accepting = self.is_accepting();
             let deadline = self.deadline();
             tokio::select! {
@@ -190,6 +191,7 @@ impl Bridge {
                         self.rounds.plan(book.any(), Instant::now());
                     }
                 }
+                () = lobby.changed() => self.make_room(0),
                 () = at(deadline) => self.look_at_clock(Instant::now()),
                 request = asked(&mut self.requests) => self.stand_still(request).await,
                 accepted = accept(&self.listeners, self.next), if accepting => {
@@ -210,7 +212,7 @@ impl Bridge {
     /// has ended a moment later: a few may be about to.
     fn most_for_now(&self) -> usize {
         let most = self.shared.config.max_connections;
-        if self.connections.len() < most || self.lobby.is_empty() {
+        if self.connections.len() < most || !self.lobby.has_any() {
             return most;
         }
         most + AHEAD.min(most.div_ceil(4))
@@ -219,6 +221,10 @@ impl Bridge {
     /// The next point in time at which there is something to do.
     fn deadline(&self) -> Option<Instant> {
         let next_round = self.rounds.next();
+        // Until then whoever comes waits.
+        let is_full = self.connections.len() >= self.shared.config.max_connections;
+        let next_guest =
+            if is_full && self.ending.is_none() { self.lobby.next_look() } else { None };
         [
             self.timeout,
             self.idle,
@@ -228,6 +234,7 @@ impl Bridge {
             self.next_look,
             self.tidy,
             next_round,
+            next_guest,
         ]
         .into_iter()
         .flatten()
@@ -315,6 +322,7 @@ impl Bridge {
             (self.tidy, self.peak) = (None, self.connections.len());
             tokio::task::spawn_blocking(memory::give_back);
         }
+        self.make_room(0);
         self.rounds.make(&self.shared.book, now);
         if is_due(self.timeout) {
             self.end(Outcome::Timeout);
@@ -409,14 +417,17 @@ impl Bridge {
         } else if open <= most - most.div_ceil(10) {
             self.is_full = false;
         }
-        if open <= self.exhausted_at - self.exhausted_at.div_ceil(10) {
+        if has_room_again(open, self.exhausted_at) {
             self.is_exhausted = false;
         }
     }
 
-    /// L1, L5: there is no descriptor, or no memory, for one more. The oldest that is no session has what that needs.
+    /// L1, L5: there is no descriptor, or no memory, for one more. The oldest that is no session has a descriptor.
     fn rest(&mut self, error: &io::Error) {
-        let has_room = self.lobby.make_room();
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        let is_of_descriptors = matches!(errno, Some(Errno::EMFILE | Errno::ENFILE));
+        // One at a time: it may take longer than a breath to end.
+        let has_room = is_of_descriptors && (self.lobby.leaving() > 0 || self.lobby.make_room());
         if !self.is_exhausted {
             warn!("cannot accept connections for now: {}", error_text(error));
             self.exhausted_at = self.connections.len();
@@ -424,6 +435,12 @@ impl Bridge {
         self.is_exhausted = true;
         self.rested = Some(Instant::now() + if has_room { BREATH } else { REST });
     }
+}
+
+/// Whether so few connections are open that it is worth saying again when accepting fails, which it did at so many.
+fn has_room_again(open: usize, exhausted_at: usize) -> bool {
+    // The one that was just accepted is open.
+    open <= (exhausted_at - exhausted_at.div_ceil(10)).max(1)
 }
 
 /// Waits until it is asked to stand still.
@@ -514,6 +531,14 @@ mod tests {
             (Errno::EINVAL, AcceptError::Listener),
         ] {
             assert_eq!(classify(&errno.into()), kind, "{errno}");
+        }
+    }
+
+    #[test]
+    fn l1_there_is_room_again_when_a_tenth_has_gone_and_at_last_with_one() {
+        assert!(has_room_again(90, 100) && !has_room_again(91, 100));
+        for exhausted_at in [0, 1, 2] {
+            assert!(has_room_again(1, exhausted_at) && !has_room_again(2, exhausted_at));
         }
     }
 

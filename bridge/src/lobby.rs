@@ -1,6 +1,7 @@
 //! Connections that are no session yet, and which of them gives way where there is room for no more (L5): the oldest, but
 //! those of a client first that has many of them. So whoever opens connections again and again is in his own way, and a
-//! good client of another address is not. Knows who came when; must not know what anybody says.
+//! good client of another address is not. One whose request is being answered goes last, and only if it takes nothing of the
+//! answer. Knows who came when; must not know what anybody says.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -8,13 +9,23 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::clients::ClientId;
 
 /// So many connections of one client are not many: a browser that loads a page has six, and some people share an address.
 const FEW: usize = 16;
+
+/// How long nothing may have been taken of an answer before its connection gives way. Every ten seconds it is asked how much the
+/// kernel of a slow client has taken.
+const QUIET: Duration = Duration::from_secs(12);
+
+/// How often at most all of those are looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 const WAITS: u8 = 0;
 const GIVES_WAY: u8 = 1;
@@ -27,6 +38,8 @@ pub(crate) struct Lobby {
     guests: Mutex<Guests>,
     /// How many are about to give way.
     leaving: AtomicUsize,
+    /// Rung when there is somebody who could, and was nobody, or the other way round.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +50,10 @@ struct Guests {
     waiting: HashMap<ClientId, BTreeMap<u64, Arc<Stay>>>,
     /// Which client gives way; the last is the first to do so.
     order: BTreeMap<Rank, ClientId>,
+    /// Those who are being answered, by their numbers.
+    answered: BTreeMap<u64, Arc<Stay>>,
+    /// Before this none of them gives way.
+    look: Option<Instant>,
 }
 
 /// How many connections a client has, beyond [a few](FEW), and the number of the oldest of them.
@@ -47,6 +64,16 @@ type Rank = (usize, Reverse<u64>);
 struct Stay {
     state: AtomicU8,
     task: AtomicWaker,
+    answer: Mutex<Option<Answer>>,
+}
+
+/// An answer under way.
+#[derive(Debug)]
+struct Answer {
+    /// How many bytes the client has taken on its connection.
+    taken: u64,
+    /// When that was new.
+    since: Instant,
 }
 
 /// A connection in the lobby, until it is dropped.
@@ -71,8 +98,25 @@ impl Lobby {
     }
 
     /// Whether there is anybody who could give way.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.guests().order.is_empty()
+    pub(crate) fn has_any(&self) -> bool {
+        let mut guests = self.guests();
+        !guests.order.is_empty() || guests.quiet(Instant::now()).is_some()
+    }
+
+    /// When there may be somebody who can give way, if there is nobody now.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        if self.has_any() { None } else { self.guests().look }
+    }
+
+    /// Waits until there is somebody who could give way, where there was nobody, or the other way round.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn tell_if(&self, has_changed: bool) {
+        if has_changed {
+            self.changed.notify_one();
+        }
     }
 
     /// How many have been told to give way, and have not ended yet.
@@ -87,8 +131,12 @@ impl Lobby {
 
     /// Has one of them give way. False: there is none.
     pub(crate) fn make_room(&self) -> bool {
+        self.make_room_at(Instant::now())
+    }
+
+    fn make_room_at(&self, now: Instant) -> bool {
         let mut guests = self.guests();
-        while let Some(stay) = guests.first() {
+        while let Some(stay) = guests.first(now) {
             self.leaving.fetch_add(1, Ordering::AcqRel);
             // Else it becomes a session just now.
             if stay.changes(WAITS, GIVES_WAY) {
@@ -134,10 +182,28 @@ impl Guests {
     }
 
     /// Takes out whose turn it is.
-    fn first(&mut self) -> Option<Arc<Stay>> {
-        let ((_, Reverse(number)), client) = self.order.last_key_value()?;
+    fn first(&mut self, now: Instant) -> Option<Arc<Stay>> {
+        let Some(((_, Reverse(number)), client)) = self.order.last_key_value() else {
+            let quiet = self.quiet(now)?;
+            return self.answered.remove(&quiet);
+        };
         let (number, client) = (*number, *client);
         self.take(client, number)
+    }
+
+    /// The oldest that takes nothing of its answer.
+    fn quiet(&mut self, now: Instant) -> Option<u64> {
+        if self.look.is_none_or(|look| now < look) {
+            return None;
+        }
+        let is_quiet = |stay: &Stay| stay.is_quiet_at().is_none_or(|quiet| quiet <= now);
+        let found = self.answered.iter().find(|(_, stay)| is_quiet(stay));
+        if let Some((number, _)) = found {
+            return Some(*number);
+        }
+        let next = self.answered.values().filter_map(|stay| stay.is_quiet_at()).min();
+        self.look = next.map(|next| next.max(now + LOOK));
+        None
     }
 }
 
@@ -149,6 +215,15 @@ fn rank(of_client: &BTreeMap<u64, Arc<Stay>>) -> Option<Rank> {
 impl Stay {
     fn changes(&self, from: u8, to: u8) -> bool {
         self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn answer(&self) -> MutexGuard<'_, Option<Answer>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When it gives way, if nothing more is taken of its answer until then.
+    fn is_quiet_at(&self) -> Option<Instant> {
+        self.answer().as_ref().map(|answer| answer.since + QUIET)
     }
 }
 
@@ -167,6 +242,40 @@ impl Guest {
         }
     }
 
+    /// Its request is being answered, and the client has taken so many bytes by now.
+    pub(crate) fn is_answered(&self, taken: u64) {
+        let since = Instant::now();
+        let before = match &mut *self.stay.answer() {
+            Some(answer) if answer.taken == taken => return,
+            answer => answer.replace(Answer { taken, since }),
+        };
+        if before.is_none() {
+            let mut guests = self.lobby.guests();
+            // Else it gives way already, or is a session.
+            if let Some(stay) = guests.take(self.client(), self.number) {
+                guests.answered.insert(self.number, stay);
+                guests.look.get_or_insert(since + QUIET);
+                self.lobby.tell_if(guests.order.is_empty());
+            }
+        }
+    }
+
+    /// It has its answer, and waits with its next request.
+    pub(crate) fn waits(&self) {
+        if self.stay.answer().take().is_none() {
+            return;
+        }
+        let mut guests = self.lobby.guests();
+        if let Some(stay) = guests.answered.remove(&self.number) {
+            self.lobby.tell_if(guests.order.is_empty());
+            guests.put(self.client(), self.number, stay);
+        }
+    }
+
+    fn client(&self) -> ClientId {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// It becomes a session, and gives way to nobody from now on: also where it was told to just now, as what it asks for
     /// had come before that. Somebody else is to give way then.
     pub(crate) fn admit(&self) {
@@ -182,13 +291,11 @@ impl Guest {
     }
 
     fn leave(&self) {
-        let client = *self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        self.lobby.guests().take(client, self.number);
-    }
-
-    /// Has the first whose turn it is give way, which may be this.
-    pub(crate) fn make_room(&self) {
-        self.lobby.make_room();
+        let client = self.client();
+        let mut guests = self.lobby.guests();
+        if guests.take(client, self.number).is_none() {
+            guests.answered.remove(&self.number);
+        }
     }
 
     /// Waits until it is to give way.
@@ -242,7 +349,7 @@ mod tests {
         drop(left);
         assert!(lobby.make_room() && lobby.make_room());
         assert!(guests.all(|guest| gives_way(&guest)));
-        assert!(!lobby.make_room() && lobby.is_empty());
+        assert!(!lobby.make_room() && !lobby.has_any());
     }
 
     #[test]
@@ -293,6 +400,41 @@ mod tests {
         drop((others, guest));
         let guests = lobby.guests();
         assert!(guests.waiting.is_empty() && guests.order.is_empty());
+    }
+
+    #[test]
+    fn l5_whoever_takes_an_answer_goes_after_all_others_and_only_when_he_takes_nothing() {
+        let lobby = Arc::<Lobby>::default();
+        let [takes, stops, idle, begun] = [1, 1, 2, 1].map(|number| lobby.enter(client(number)));
+        takes.is_answered(0);
+        stops.is_answered(0);
+        idle.is_answered(5);
+        idle.waits();
+        assert!(lobby.make_room() && gives_way(&idle));
+        assert!(lobby.make_room() && gives_way(&begun));
+        assert!(!lobby.make_room() && !lobby.has_any());
+        let later = Instant::now() + QUIET;
+        assert!(lobby.next_look().unwrap() <= later);
+        takes.stay.answer().as_mut().unwrap().since += QUIET / 2;
+        assert!(lobby.make_room_at(later) && gives_way(&stops) && !gives_way(&takes));
+        assert!(!lobby.make_room_at(later));
+        assert!(lobby.make_room_at(later + QUIET) && gives_way(&takes));
+        drop((takes, stops, idle, begun));
+        assert!(lobby.guests().answered.is_empty() && lobby.leaving() == 0);
+    }
+
+    #[test]
+    fn l5_a_session_does_not_come_back_with_its_last_answer() {
+        let lobby = Arc::<Lobby>::default();
+        let [session, other] = [1, 2].map(|number| lobby.enter(client(number)));
+        session.is_answered(0);
+        session.admit();
+        session.is_answered(7);
+        session.waits();
+        other.is_answered(0);
+        drop(other);
+        let guests = lobby.guests();
+        assert!(guests.answered.is_empty() && guests.order.is_empty());
     }
 
     #[test]

@@ -238,6 +238,8 @@ impl Metrics {
             NoSession::Silence(Silence::Malformed(_)) => Refused::ProxyHeader,
             NoSession::TimedOut => Refused::Timeout,
             NoSession::GaveWay => Refused::GaveWay,
+            NoSession::NoRequest => Refused::Head,
+            NoSession::NoMemory => Refused::SessionLimit,
             NoSession::Http(error) if error.is_parse() => Refused::Head,
             NoSession::NotAccepted(failure) => return self.not_accepted(failure),
             // It has left, or we have.

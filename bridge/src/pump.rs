@@ -202,14 +202,21 @@ impl<'a> Pump<'a> {
     /// Has what is kept while a peer takes nothing count, from when it begins to do so until it has taken it.
     fn account(&mut self) {
         let is_stuck = self.stuck().is_some();
-        if is_stuck && self.client.held.is_none() {
+        if is_stuck && (self.is_scarce() || self.client.held.is_none()) {
             let (to_client, to_target) = self.all_under_way();
-            let kernels = usize::try_from(to_client + to_target).unwrap_or(usize::MAX / 4);
-            let kept = self.client.kept() + kernels;
-            self.client.held.resize(kept);
+            self.hold(to_client + to_target);
+            // By its own part, perhaps.
+            self.is_scarce();
         } else if !is_stuck && !self.client.held.is_none() {
             self.client.held.resize(0);
         }
+    }
+
+    /// So many bytes are under way now, which a slow peer may have taken a part of.
+    fn hold(&mut self, under_way: u64) {
+        let kernels = usize::try_from(under_way).unwrap_or(usize::MAX / 4);
+        let kept = self.client.kept() + kernels;
+        self.client.held.resize(kept);
     }
 
     /// Whether memory is scarce; the kernel keeps less for the session then.
@@ -290,6 +297,7 @@ impl<'a> Pump<'a> {
         }
         let moved = self.moved();
         let (to_client, to_target) = self.all_under_way();
+        self.hold(to_client + to_target);
         let (left, other, owed) = match stuck {
             Stuck::Target => (to_target, client, to_client),
             Stuck::Client => (to_client, self.joined.target.peer_status(cx), to_target),
@@ -474,6 +482,9 @@ impl<'a> Pump<'a> {
         let (to_client, to_target) = self.all_under_way();
         let now = to_client + to_target;
         self.joined.under_way = Some(now);
+        if !self.client.held.is_none() {
+            self.hold(now);
+        }
         let is_moving = now < before || (before == 0 && now > 0);
         if is_moving {
             self.limit(FLUSH);

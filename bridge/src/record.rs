@@ -117,11 +117,13 @@ impl Recordings {
     /// Whether so much more may wait.
     fn reserve(&self, size: usize) -> bool {
         let is_room = self.waiting.fetch_add(size, Ordering::Relaxed) + size <= WAITING_MAX;
-        let is_reserved = is_room && self.budget.reserve(size);
-        if !is_reserved {
+        if is_room {
+            // It counts for others. A recording ends for good, and what they keep may be gone in a moment.
+            self.budget.add(size);
+        } else {
             self.waiting.fetch_sub(size, Ordering::Relaxed);
         }
-        is_reserved
+        is_room
     }
 
     fn release(&self, size: usize) {
@@ -266,6 +268,25 @@ mod tests {
         assert_eq!(written.matches("',\n").count(), fitting);
         let end = std::str::from_utf8(END).unwrap();
         assert!(written.ends_with(end), "what there is can be loaded");
+    }
+
+    /// L5: what waits counts for all, and where others have used up what there is, recordings go on.
+    #[tokio::test]
+    async fn l5_a_recording_goes_on_where_memory_is_scarce() {
+        let directory = TempDir::new().unwrap();
+        let budget = Budget::new(1000);
+        let path = directory.path().join("session");
+        let recordings = Recordings::with_threads(path, Arc::clone(&budget), 0).unwrap();
+        let mut recorder = recordings.begin(1, Encoding::Binary);
+        for _ in 0..3 {
+            recorder.record(SentBy::Target, &[b'x'; 900]);
+        }
+        assert!(!recorder.is_over && budget.is_spent());
+        recordings.writers.add_thread().unwrap();
+        recorder.finish().await;
+        let written = std::fs::read_to_string(directory.path().join("session.1")).unwrap();
+        assert_eq!(written.matches("',\n").count(), 3);
+        assert!(!budget.is_tight(), "it is given back");
     }
 
     /// F8: a disk that hangs costs so much in all, and nothing when the sessions have ended.

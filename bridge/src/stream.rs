@@ -49,6 +49,11 @@ impl Stream {
         }
     }
 
+    /// Whether TLS ends here.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self.io, Leg::Tls(_))
+    }
+
     /// As it goes on, with bytes that were read already.
     pub(crate) fn resume(io: Leg, unread: &[u8]) -> Self {
         Self { unread: Bytes::copy_from_slice(unread), io }

@@ -26,6 +26,10 @@ pub(crate) enum NoSession {
     NoMore,
     #[error("no request in time")]
     TimedOut,
+    #[error("what it sends begins no request")]
+    NoRequest,
+    #[error("no memory for a request that is not whole")]
+    NoMemory,
     #[error("gave way to others")]
     GaveWay,
     #[error("{0}")]

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Over, bridge_to, exchange, say};
+use super::{Over, bridge_to, encrypted, exchange, say};
 use crate::support::{
-    Client, MemoryLimit, UPGRADE, Websockify, echo_service, frame, free_port, request, try_ask,
-    wait_until,
+    Caller, Client, MemoryLimit, UPGRADE, Websockify, echo_service, frame, free_port, request,
+    try_ask, wait_until,
 };
 
 /// A service that sends all of its clients as much as they take, but for those who have sent an `e`: these get it back.
@@ -78,6 +78,20 @@ fn l5_where_memory_is_scarce_sessions_go_on_and_others_are_refused() {
     wait_until("room", || refused().status == 101);
     exchange(&mut session);
     assert_eq!(session.close().code, 1000);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// L5: what TLS keeps for whoever says nothing counts, too.
+#[test]
+fn l5_encrypted_connections_count_before_they_ask_for_anything() {
+    let (mut websockify, port, _directory) = encrypted("--max-memory=1");
+    let caller = Caller::anonymous();
+    let refused = || caller.session(port, &[]).err();
+    assert_eq!(refused(), None);
+    let crowd: Vec<_> = (0..80).map(|_| caller.call(port).unwrap()).collect();
+    wait_until("a refusal", || refused().as_deref() == Some("503"));
+    drop(crowd);
+    wait_until("room", || refused().is_none());
     assert_eq!(websockify.stop(), 0);
 }
 

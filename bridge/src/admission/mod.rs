@@ -93,14 +93,20 @@ impl Admission {
         self.authenticate(head, peer)?;
         let meant = self.look_up(head).await?;
         self.judge(head, peer, Some(&meant.destination)).await?;
-        guest.admit();
         let login = Login::new(self.user(head), meant.token);
         let session = self.book.begin(Arc::clone(peer), meant.destination, login, meant.expires);
-        session.map(Ticket).ok_or_else(|| {
+        let Some(session) = session else {
             // It may have been closed while we asked.
-            let is_closed = self.book.is_closed();
-            if is_closed { Refusal::draining() } else { Refusal::no_more_sessions() }
-        })
+            return Err(if self.book.is_closed() {
+                Refusal::draining()
+            } else if self.book.is_exhausted() {
+                Refusal::no_more_sessions()
+            } else {
+                Refusal::full()
+            });
+        };
+        guest.admit();
+        Ok(Ticket(session))
     }
 
     /// What clients may make us keep.

@@ -5,7 +5,6 @@
 //! and whether it is such a handshake; must not know who is admitted, nor how other requests are
 //! answered.
 
-use std::io;
 use std::sync::Arc;
 
 use ::http::Request;
@@ -30,8 +29,8 @@ const PIECE: usize = 1024;
 /// How many headers hyper takes, and so do we.
 const HEADERS_MAX: usize = 100;
 
-/// The longest method that a head may begin with and be waited for.
-const METHOD_MAX: usize = 20;
+/// What is kept for an encrypted connection besides, bytes: rustls's state and its buffers.
+pub(super) const ENCRYPTED: usize = 14 * 1024;
 
 /// What a connection began with.
 pub(super) enum First {
@@ -40,49 +39,57 @@ pub(super) enum First {
     /// Something else, to be read again from the beginning; or such a handshake, and what it is to be
     /// answered.
     Other(Stream, Option<Refusal>),
+    /// Nothing that is read on, to be [turned away](super::turn_away).
+    None(Stream, NoSession),
 }
 
 /// A handshake of the old drafts: its head, what it asks for, and where its head ends.
 type Handshake = (Parts, Challenge, usize);
 
-/// Waits until a connection's first head is whole, or it is clear that none comes of what is there. The bytes stay with the
-/// kernel until then: there is no buffer for whoever takes his time (L5).
-pub(crate) async fn is_there(
-    io: &Socket,
-    arrival: &Arrival,
-    budget: &Arc<Budget>,
-) -> io::Result<()> {
+/// Waits until a connection's first head is whole, or cannot be any more. The bytes stay with the kernel until then: there is
+/// no buffer for whoever takes his time (L5). Where there is no memory for the rest, it is this one that has to go, and nobody
+/// else.
+pub(crate) async fn is_there(io: &Socket, budget: &Arc<Budget>) -> Result<(), NoSession> {
     if io.is_unix() {
         // There, each write of a byte takes a kilobyte of room: it might never be whole.
         return Ok(());
     }
     let (mut known, mut held) = (0, Held::new(budget));
     io.peek_until(|seen, is_last| {
-        let is_clear =
-            is_last || seen.len() > HEAD_MAX || !may_be_head(seen) || has_end(seen, known);
+        if !may_be_head(seen) {
+            return Some(Err(NoSession::NoRequest));
+        }
+        if is_last || seen.len() > HEAD_MAX || end(seen, known).is_some() {
+            return Some(Ok(()));
+        }
         known = seen.len();
-        if !is_clear && known > PIECE {
-            // Theirs is about as much again.
+        if known > PIECE {
+            // The kernel keeps about as much again.
             held.resize(2 * known);
             if budget.is_spent() {
-                arrival.guest.make_room();
+                return Some(Err(NoSession::NoMemory));
             }
         }
-        is_clear.then_some(())
+        None
     })
-    .await
+    .await?
 }
 
-/// Whether a request may come of these bytes. Empty lines before it are none (RFC 9112, section 2.2).
+/// Whether a request may come of these bytes: they begin with a method, which is a token (RFC 9110, sections 9.1 and 5.6.2), of
+/// whatever length. Empty lines before it are none (RFC 9112, section 2.2).
 fn may_be_head(bytes: &[u8]) -> bool {
     let bytes = &bytes[blank(bytes)..];
-    let method = bytes.iter().position(|byte| *byte == b' ').unwrap_or(bytes.len());
-    method <= METHOD_MAX && bytes[..method].iter().all(u8::is_ascii_uppercase)
+    let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    match bytes.iter().position(|byte| !is_of_token(byte)) {
+        Some(method) => method > 0 && bytes[method] == b' ',
+        None => true,
+    }
 }
 
-fn has_end(bytes: &[u8], known: usize) -> bool {
+/// Where the head ends, behind empty lines, if it ends behind the first `known` bytes.
+fn end(bytes: &[u8], known: usize) -> Option<usize> {
     let blank = blank(bytes);
-    end_of_head(&bytes[blank..], known.saturating_sub(blank)).is_some()
+    end_of_head(&bytes[blank..], known.saturating_sub(blank)).map(|end| blank + end)
 }
 
 /// How many bytes of empty lines there are before the first that is not.
@@ -101,9 +108,16 @@ pub(super) async fn receive(
 ) -> Result<First, NoSession> {
     let scheme = if peer.tls.is_some() { Scheme::Wss } else { Scheme::Ws };
     let mut bytes = Vec::new();
-    let handshake =
-        timeout_at(deadline, read_handshake(&mut stream, &mut bytes, scheme, arrival)).await;
-    let Some((head, challenge, length)) = handshake.unwrap_or(Err(NoSession::TimedOut))? else {
+    let budget = admission.budget();
+    let read = read_handshake(&mut stream, &mut bytes, scheme, arrival, budget);
+    let handshake = match timeout_at(deadline, read).await.unwrap_or(Err(NoSession::TimedOut)) {
+        Err(why @ (NoSession::NoRequest | NoSession::NoMemory)) => {
+            arrival.busy();
+            return Ok(First::None(stream, why));
+        }
+        handshake => handshake?,
+    };
+    let Some((head, challenge, length)) = handshake else {
         let head = Bytes::from(bytes);
         if scheme == Scheme::Ws {
             arrival.asks(head.clone());
@@ -117,6 +131,7 @@ pub(super) async fn receive(
     }
     let end = length + challenge.key_length();
     let asker = admission.door.asker(peer, &head.headers);
+    arrival.guest.is_answered(0);
     let ticket = match admission.admit(&head, &asker, &arrival.guest).await {
         Ok(ticket) => ticket,
         Err(refusal) => {
@@ -137,8 +152,9 @@ async fn read_handshake(
     bytes: &mut Vec<u8>,
     scheme: Scheme,
     arrival: &Arrival,
+    budget: &Arc<Budget>,
 ) -> Result<Option<Handshake>, NoSession> {
-    let length = read_head(stream, bytes, arrival).await?;
+    let length = read_head(stream, bytes, arrival, budget).await?;
     let handshake = length.and_then(|length| {
         let head = parse(&bytes[..length])?;
         let challenge = Challenge::from_head(&head, scheme)?;
@@ -156,13 +172,16 @@ async fn read_handshake(
 }
 
 /// Reads on until there is a whole head, and returns its length. `None`: it is too long, or ended
-/// early, or is no GET.
+/// early, or is no GET. What was read counts for the budget until then.
 async fn read_head(
     stream: &mut Stream,
     bytes: &mut Vec<u8>,
     arrival: &Arrival,
-) -> io::Result<Option<usize>> {
-    const GET: &[u8] = b"GET ";
+    budget: &Arc<Budget>,
+) -> Result<Option<usize>, NoSession> {
+    let besides = if stream.is_encrypted() { ENCRYPTED } else { 0 };
+    let mut held = Held::new(budget);
+    held.resize(besides);
     loop {
         let known = bytes.len();
         // What many hold who take their time should not have room for twice as much.
@@ -173,12 +192,19 @@ async fn read_head(
         if there == 0 && stream.read_buf(bytes).await? == 0 {
             return Ok(None);
         }
-        let compared = bytes.len().min(GET.len());
-        if bytes[..compared] != GET[..compared] || bytes.len() > HEAD_MAX {
+        if !may_be_head(bytes) {
+            return Err(NoSession::NoRequest);
+        }
+        if bytes.len() > HEAD_MAX {
             return Ok(None);
         }
-        if let Some(end) = end_of_head(bytes, known) {
-            return Ok(Some(end));
+        if let Some(end) = end(bytes, known) {
+            return Ok(bytes.starts_with(b"GET ").then_some(end));
+        }
+        // Another image may need them, too.
+        held.resize(besides + 2 * bytes.len());
+        if budget.is_spent() {
+            return Err(NoSession::NoMemory);
         }
         arrival.begun(bytes);
     }
@@ -225,6 +251,18 @@ mod tests {
                     assert_eq!(end_of_head(&bytes[..length], known), expected, "{length} {known}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn l5_a_head_begins_with_a_token_and_nothing_else_does() {
+        let long = "A".repeat(30);
+        for begun in ["", "\r\n", "G", "GET ", "get /", "\r\nGET / H", "a!#$%&'*+-.^_`|~1 x", &long]
+        {
+            assert!(may_be_head(begun.as_bytes()), "{begun:?}");
+        }
+        for other in ["\0", "(", " GET", "GET\r\n", "GET\t/", "GE:T /", "\r\n/", "\u{e4}"] {
+            assert!(!may_be_head(other.as_bytes()), "{other:?}");
         }
     }
 

@@ -11,11 +11,16 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::HEAD_MAX;
+use super::first::ENCRYPTED;
 use crate::budget::{Budget, Held};
 use crate::stream::Stream;
 
 /// What we keep ourselves of an answer that is not taken: pieces of a file, in three places.
 const ANSWER: usize = 64 * 1024;
+
+/// What hyper keeps where a head has begun, besides what it has read of it.
+const BEGUN: usize = 16 * 1024;
 
 /// What has passed over a connection.
 #[derive(Debug, Default)]
@@ -53,15 +58,30 @@ pub(super) struct Metered<'a> {
     io: Stream,
     pub(super) activity: &'a Activity,
     heads: Heads,
-    /// What it has of the budget: something while the client does not take its answer.
+    /// What it has of the budget: something while a head is not whole, or the client does not take its answer.
     held: Held,
+    /// What waits of that answer, here and in the kernel.
+    answer: usize,
     is_thrifty: bool,
 }
 
 impl<'a> Metered<'a> {
     pub(super) fn new(io: Stream, activity: &'a Activity, budget: &Arc<Budget>) -> Self {
         let (heads, held) = (Heads::default(), Held::new(budget));
-        Self { io, activity, heads, held, is_thrifty: false }
+        let mut metered = Self { io, activity, heads, held, answer: 0, is_thrifty: false };
+        metered.hold();
+        metered
+    }
+
+    /// So much is kept now.
+    fn hold(&mut self) {
+        let encrypted = if self.io.is_encrypted() { ENCRYPTED } else { 0 };
+        // It reads no more of one.
+        let head = match self.heads.length.min(HEAD_MAX) {
+            0 => 0,
+            length => BEGUN + length,
+        };
+        self.held.resize(encrypted + head + self.answer);
     }
 
     /// The connection as it was.
@@ -91,9 +111,9 @@ impl<'a> Metered<'a> {
                 self.activity.is_stuck.store(true, Ordering::Relaxed);
                 let unsent = self.io.unsent();
                 self.activity.unsent.store(unsent, Ordering::Relaxed);
-                if self.held.is_none() {
-                    self.held.resize(ANSWER + usize::try_from(unsent).unwrap_or(usize::MAX / 4));
-                }
+                // A slow reader has taken some of it since: what is asked here is no more than the kernel's has.
+                self.answer = ANSWER + usize::try_from(unsent).unwrap_or(usize::MAX / 4);
+                self.hold();
             }
         }
         written
@@ -115,6 +135,9 @@ impl AsyncRead for Metered<'_> {
         }
         let length = room.filled().len() - before;
         self.activity.read.fetch_add(length as u64, Ordering::Relaxed);
+        if length > 0 {
+            self.hold();
+        }
         read
     }
 }
@@ -147,8 +170,8 @@ impl AsyncWrite for Metered<'_> {
     /// hyper flushes when it has handed over all that it had.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.activity.is_stuck.store(false, Ordering::Relaxed);
-        if !self.held.is_none() {
-            self.held.resize(0);
+        if std::mem::take(&mut self.answer) > 0 {
+            self.hold();
         }
         Pin::new(&mut self.io).poll_flush(cx)
     }
@@ -166,12 +189,15 @@ struct Heads {
     is_in_line: bool,
     /// Whether there was such a line before, so that an empty one is the end.
     is_in_head: bool,
+    /// How much was read since a head has ended last.
+    length: usize,
 }
 
 impl Heads {
     /// Where in `bytes` a head ends that has something behind it.
     fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         for (at, byte) in bytes.iter().enumerate() {
+            self.length += 1;
             match byte {
                 b'\n' if self.is_in_line => {
                     self.is_in_line = false;
@@ -179,6 +205,7 @@ impl Heads {
                 }
                 b'\n' if self.is_in_head => {
                     self.is_in_head = false;
+                    self.length = 0;
                     if at + 1 < bytes.len() {
                         return Some(at + 1);
                     }
@@ -202,6 +229,8 @@ mod tests {
             for split in 0..both.len() {
                 let (mut heads, mut found) = (Heads::default(), None);
                 for (start, piece) in [(0, &both[..split]), (split, &both[split..])] {
+                    let begun = if start < head.len() { start } else { 0 };
+                    assert_eq!(heads.length, begun, "what is not whole is counted");
                     found = found.or(heads.end(piece.as_bytes()).map(|end| start + end));
                 }
                 let expected = (split != head.len()).then_some(head.len());

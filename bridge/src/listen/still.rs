@@ -164,6 +164,7 @@ impl Bridge {
         bridge.rounds.resume(state.next_beat, state.next_limits);
         (bridge.is_full, bridge.is_exhausted) = (state.is_full, state.is_exhausted);
         let open = state.sessions.len() + state.connections.len();
+        bridge.exhausted_at = open;
         bridge.shared.book.resume(&state.book, open as u64);
         bridge.shared.admission.resume_penalties(&state.penalties);
         if let Some(recordings) = &bridge.shared.recordings {

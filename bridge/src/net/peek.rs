@@ -48,7 +48,12 @@ impl Drop for Unread {
     fn drop(&mut self) {
         if let Some(io) = self.0.take() {
             // A thread that is ending has no room any more.
-            let _ = ROOM.try_with(|room| io.read_now(&mut room.borrow_mut()));
+            let _ = ROOM.try_with(|room| {
+                let mut room = room.borrow_mut();
+                // It may be another thread that has looked.
+                room.resize(SEEN_MAX, 0);
+                io.read_now(&mut room)
+            });
         }
     }
 }
@@ -162,6 +167,24 @@ mod tests {
             theirs.write_all(b"e").await.unwrap();
             let read = timeout(Duration::from_secs(20), ours.read(&mut room)).await;
             assert_eq!(read.unwrap().unwrap(), 1);
+        }
+    }
+
+    /// L5: what nobody reads is taken from the kernel by whichever thread drops it: the peer sees an end and no reset.
+    #[tokio::test]
+    async fn l5_what_was_looked_at_is_taken_by_a_thread_that_has_looked_at_nothing() {
+        for (ours, mut theirs) in pairs().await {
+            theirs.write_all(b"abc").await.unwrap();
+            let ours = Unread::new(ours);
+            assert_eq!(ours.peek_until(|seen, _| Some(seen.len())).await.unwrap(), 3);
+            let runtime = tokio::runtime::Handle::current();
+            let thread = std::thread::spawn(move || {
+                let _runtime = runtime.enter();
+                drop(ours);
+            });
+            thread.join().unwrap();
+            let read = timeout(Duration::from_secs(20), theirs.read(&mut [0; 9])).await.unwrap();
+            assert_eq!(read.unwrap(), 0);
         }
     }
 
