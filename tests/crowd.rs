@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     Caller, Client, Footprint, SERVERS, Service, WEBSOCKIFY, Websockify, connect, echo_service,
-    free_port, read_to_end, stays,
+    free_port, read_to_end, stays, wait_until,
 };
 
 /// How many slow clients there are, and how many the one opens who comes again and again, where nobody says otherwise.
@@ -154,9 +154,9 @@ fn cost<T>(begin: impl Fn(u16) -> T) -> u64 {
     sleep(Duration::from_millis(200));
     let before = Footprint::of(&websockify).memory;
     let many: Vec<_> = (0..MANY).map(|_| begin(port)).collect();
+    wait_until("all of them", || Footprint::of(&websockify).descriptors as u64 > MANY);
     sleep(Duration::from_millis(300));
     let after = Footprint::of(&websockify);
-    assert!(after.descriptors as u64 > MANY, "all of them are there");
     drop(many);
     assert_eq!(websockify.stop(), 0);
     after.memory.saturating_sub(before) / MANY
