@@ -320,7 +320,7 @@ impl Bridge {
         }
         if is_due(self.tidy) {
             (self.tidy, self.peak) = (None, self.connections.len());
-            tokio::task::spawn_blocking(memory::give_back);
+            memory::give_back();
         }
         self.make_room(0);
         self.rounds.make(&self.shared.book, now);
