@@ -364,6 +364,10 @@ impl Bridge {
 
     /// Has as many give way as there will be too many with those who come.
     fn make_room(&self, come: usize) {
+        // Nobody comes any more, and whoever is there is answered.
+        if self.ending.is_some() {
+            return;
+        }
         let (open, most) = (self.connections.len() + come, self.shared.config.max_connections);
         while open > most + self.lobby.leaving() && self.lobby.make_room() {}
     }

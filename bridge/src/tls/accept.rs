@@ -73,7 +73,10 @@ pub(crate) async fn first(
         // Whom no proxy speaks for is not here any more; a handshake is more than this one is worth.
         HANDSHAKE if peer.standing == Standing::Stranger => return Err((Failure::Stranger, None)),
         HANDSHAKE => {
-            let is_too_long = is_too_long(&io).await.map_err(|_| (Failure::Closed, None))?;
+            // Where there is no certificate nothing is waited for.
+            let is_off = matches!(*access.tls.borrow(), Tls::Off(_));
+            let is_too_long =
+                !is_off && is_too_long(&io).await.map_err(|_| (Failure::Closed, None))?;
             arrival.encrypted();
             access.asked.notify_one();
             let tls = access.tls.borrow().clone();
