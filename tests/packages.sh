@@ -40,6 +40,7 @@ socat:socat
 busybox:busybox
 busybox-static:busybox-static
 setsid:util-linux
+script:bsdutils
 ip:iproute2
 openssl:openssl
 curl:curl

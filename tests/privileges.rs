@@ -3,7 +3,10 @@
 
 mod apart;
 mod files;
+mod groups;
 mod hand_over;
+mod hidden;
+mod kept;
 mod ours;
 mod program;
 mod refused;
@@ -13,6 +16,7 @@ use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use tempfile::TempDir;
 
@@ -120,10 +124,11 @@ impl Place {
 
 /// A port below 1024 that nobody has.
 fn low_port() -> u16 {
-    let free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
-    // Other tests look for one at the same time.
-    let first = u16::try_from(std::process::id() % 200).unwrap() + 600;
-    (first..1024).find(free).unwrap()
+    // Other tests look for one at the same time, in this process and in others.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 200).unwrap();
+    let mut ports = std::iter::repeat_with(|| 600 + (first + NEXT.fetch_add(1, Relaxed)) % 424);
+    ports.find(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok()).unwrap()
 }
 
 /// A session with the actor.

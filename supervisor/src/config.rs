@@ -39,7 +39,7 @@ pub(crate) use clients::Clients;
 pub(crate) use helper::{Class, HelperSpec};
 pub(crate) use listen::Listen;
 pub(crate) use tokens::{TokenKind, TokenSource, TokensSpec, kind as token_kind};
-pub(crate) use users::{UserSpec, UsersSpec};
+pub(crate) use users::{UserSpec, UsersSpec, one_user};
 
 /// Everything that was asked for. Made once, and never changed.
 #[derive(Debug)]

@@ -7,12 +7,13 @@
 //!   cannot go along,
 //! - `binary` is the file, `image` what it is executed with,
 //! - `arrival` is the other side: our beginning in another's place; `way_back` leads to the program before, until we have
-//!   settled.
+//!   settled; `closed` keeps others out of our memory meanwhile.
 //!
 //! Whatever fails before exec(2) is one line in the log, and everything goes on.
 
 mod arrival;
 mod binary;
+mod closed;
 mod format;
 mod image;
 mod marks;
@@ -31,6 +32,7 @@ use bridge::{Frozen, Moment};
 use tracing::{info, warn};
 
 pub(crate) use arrival::{Arrival, Arrived, Estate, Left};
+pub(crate) use closed::{close_memory, open_memory};
 use image::{Image, environment};
 pub(crate) use rest::ASKED as REST_ASKED;
 use rest::{Parted, Writers};

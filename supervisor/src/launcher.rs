@@ -24,7 +24,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, Uid, fork, getpid};
-use rustix::net::sockopt::set_socket_timeout;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use crate::engine::RelocatedPort;
@@ -37,6 +37,9 @@ pub(crate) use saved::{LauncherState, check};
 
 /// How long its answer may take: a program may lie on a slow file system.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same of a signal, which waits for nothing: the program, being the same user, may have stopped it.
+const PATIENCE_FOR_SIGNALS: Duration = Duration::from_secs(1);
 
 /// How long its end may take, and how often is looked.
 const ENDING: Duration = Duration::from_secs(1);
@@ -75,7 +78,7 @@ impl Launcher {
     fn begin(command: &[OsString], user: &User, open_files: OpenFiles) -> io::Result<Self> {
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
         let origin = Origin { command, user, open_files, parent: getpid() };
         // SAFETY: there is one thread, so the child may do whatever we may (fork(2)).
         let process = match unsafe { fork() }? {
@@ -103,16 +106,36 @@ impl Launcher {
         self.ask(&start, output).map(Pid::from_raw)
     }
 
+    /// That it has ended is no error.
     pub(crate) fn signal(&self, process: &Process, signal: Signal) -> io::Result<()> {
-        self.ask(&Request::signal(process, Some(signal)), None).map(drop)
+        self.send(process, Some(signal))
     }
 
     /// With its process group, as [`Process::kill`].
     pub(crate) fn kill(&self, process: &Process) -> io::Result<()> {
-        self.ask(&Request::signal(process, None), None).map(drop)
+        self.send(process, (!process.has_group_alone()).then_some(Signal::SIGKILL))
+    }
+
+    fn send(&self, process: &Process, signal: Option<Signal>) -> io::Result<()> {
+        match self.ask(&Request::signal(process, signal), None) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) && !process.is_there() => {
+                Ok(())
+            }
+            sent => sent.map(drop),
+        }
+    }
+
+    /// Its number, unless it had ended when another image of us left it to us.
+    pub(crate) fn process(&self) -> Option<Pid> {
+        self.process
     }
 
     fn ask(&self, request: &Request, output: Option<&File>) -> io::Result<i32> {
+        let patience = match request {
+            Request::Start { .. } => PATIENCE,
+            Request::Signal { .. } => PATIENCE_FOR_SIGNALS,
+        };
+        set_socket_timeout(&self.socket, Timeout::Recv, Some(patience))?;
         request.send(&self.socket, output.map(AsFd::as_fd))?;
         let answer = request::answer(&self.socket);
         if answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {

@@ -98,8 +98,9 @@ pub fn python_options() -> impl Iterator<Item = &'static str> {
 
 /// Runs websockify with these arguments, its own name first, and returns its exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
-    signals::hold_back_hand_over();
     let args: Vec<_> = args.into_iter().collect();
+    hand_over::close_memory(&args);
+    signals::hold_back_hand_over();
     if hand_over::is_tried(&args) {
         return hand_over::answer_trial();
     }

@@ -15,7 +15,7 @@ use crate::authentication::Authentication;
 use crate::certificates::Certificates;
 use crate::config::{Config, Destination, ProgramSpec};
 use crate::exit::Failure;
-use crate::hand_over::{Arrival, Held};
+use crate::hand_over::{Arrival, Held, open_memory};
 use crate::host::directories::Directories;
 use crate::host::open_files::OpenFiles;
 use crate::host::pid_file::PidFile;
@@ -46,6 +46,8 @@ pub(crate) struct Resources {
     pub(crate) users: Users,
     /// What starts the program where it is another user than we.
     pub(crate) apart: Option<Apart>,
+    /// Whom we have given another user may type into our terminal.
+    is_open_to_typing: bool,
 }
 
 /// Those that nobody else can have meanwhile.
@@ -85,7 +87,10 @@ impl Materials {
     fn open_again(config: &Config, held: &Held) -> Result<Self, Failure> {
         let users = Users::to_remain(&config.users)?;
         // Before anything is opened with rights that the program's file has given us.
-        users.ours().map_or(Ok(()), privileges::remain)?;
+        match users.ours() {
+            Some(user) => privileges::remain(user)?,
+            None => open_memory(),
+        }
         let user_of_program = program_of(config).and_then(|_| users.apart());
         launcher::check(held.launcher.as_ref(), user_of_program)?;
         let materials = Self::open(config, users, None)?;
@@ -174,6 +179,7 @@ impl Resources {
             open_files,
             users,
             apart,
+            is_open_to_typing: false,
         }
     }
 
@@ -191,6 +197,11 @@ impl Resources {
     pub(crate) fn change_user(&mut self, config: &Config) -> Result<(), Failure> {
         let helpers = (self.tokens.as_ref(), self.authentication.as_ref());
         let gains = gains(config, &self.users, helpers);
+        let (ours, of_program) =
+            (self.users.ours(), program_of(config).and(self.users.of_program()));
+        let is_sealed = of_program.is_none() && gains == Gains::Refused;
+        self.is_open_to_typing =
+            ours.or(of_program).is_some() && privileges::is_open_to_typing(is_sealed);
         if let Some((spec, user)) = program_of(config).zip(self.users.apart()) {
             self.apart = Some(Apart::begin(&spec.command, user, self.open_files)?);
         }
@@ -202,7 +213,16 @@ impl Resources {
 
     /// What we cannot do any more since then, to be logged.
     pub(crate) fn losses(&self, config: &Config) -> Vec<String> {
-        self.users.ours().map(|user| losses::of(self, config, user)).unwrap_or_default()
+        let ours = self.users.ours();
+        let mut lines = ours.map(|user| losses::of(self, config, user)).unwrap_or_default();
+        if self.is_open_to_typing {
+            let user = self.users.of_program().map(|user| &*user.name).unwrap_or_default();
+            lines.push(format!(
+                "user {user} may type into the terminal that websockify was started from, as the kernel takes no filter \
+                 (seccomp(2), with CAP_SYS_ADMIN)"
+            ));
+        }
+        lines
     }
 
     /// What there is less of than was asked for, to be logged.

@@ -94,6 +94,11 @@ impl Tokens {
         own.into_iter().chain(source).chain(helper).collect()
     }
 
+    /// The directory that they stand in, if it is one.
+    pub(crate) fn path_of_directory(&self) -> Option<PathBuf> {
+        self.source.borrow().path().filter(|path| path.is_dir()).map(Path::to_owned)
+    }
+
     /// What the bridge asks.
     pub(crate) fn directory(&self) -> Directory {
         Directory::Tokens(bridge::Tokens {

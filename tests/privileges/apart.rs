@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -13,10 +13,10 @@ use crate::support::{
 };
 
 /// What every line here begins with.
-const BOTH: &str = "--user=nobody --program-user=www-data --rebind-engine=preload";
+pub(super) const BOTH: &str = "--user=nobody --program-user=www-data --rebind-engine=preload";
 
 /// A place where the program's user may write.
-fn place() -> Place {
+pub(super) fn place() -> Place {
     let place = Place::new();
     place.open_to(0, 0o1777);
     place
@@ -200,6 +200,28 @@ fn w16_a_launcher_that_was_killed_is_named() {
     greeted(port);
     websockify.wait_for_log(&["ERROR cannot start program", "the launcher", "has ended"]);
     assert_stops(websockify);
+}
+
+/// The program may stop it, being the same user: a signal is not waited for as long as a start.
+#[test]
+fn w16_a_launcher_that_was_stopped_holds_up_nobody() {
+    if !needs_root() {
+        return;
+    }
+    let (place, port) = (place(), free_port());
+    let actor = place.actor();
+    let line = format!("{port} {BOTH} -- {actor} bind {port} listen serve");
+    let websockify = Websockify::start(&line);
+    greeted(port);
+    let launcher = launcher(&websockify);
+    launcher.signal(Signal::SIGSTOP);
+    let begun = Instant::now();
+    websockify.signal(Signal::SIGTERM);
+    websockify.wait_for_log(&["cannot send SIGTERM to", "timed out"]);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // It finds that nobody asks any more, and ends the program.
+    launcher.signal(Signal::SIGCONT);
+    assert_stops_already(websockify);
 }
 
 /// A1: who the client is, is told over the border, too.

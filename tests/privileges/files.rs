@@ -1,7 +1,7 @@
 //! Files under `--user`: what root opened, what the user can do with it, and what is said where he cannot.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 use nix::sys::signal::Signal;
 
@@ -84,6 +84,7 @@ fn w16_in_the_users_directory_files_are_his() {
     let mut client = Client::at(&at("socket")).unwrap();
     client.send("hello");
     assert_eq!(client.read(5), b"hello");
+    wait_until("a recording", || at("record.1").exists());
     for name in ["pid", "log", "socket", "admin", "record.1"] {
         let metadata = fs::metadata(at(name)).unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), (NOBODY, NOBODY), "{name}");
@@ -154,8 +155,12 @@ fn w16_directories_are_looked_at_as_the_user() {
     let (service, place) = (echo_service(), Place::new());
     let private = place.directory_of(0, "private", 0o700);
     let private = private.display();
+    // It may be listed, and nothing in it be opened.
+    let locked = place.directory_of(0, "locked", 0o744);
+    let locked = locked.display();
     for (option, deed) in [
         (format!("--web={private}/pages"), "cannot serve files from"),
+        (format!("--web={locked}"), "cannot serve files from"),
         (format!("--record={private}/record"), "cannot record to"),
         (format!("--record={}", place.named("record")), "cannot record to"),
     ] {
@@ -166,4 +171,74 @@ fn w16_directories_are_looked_at_as_the_user() {
         assert!(output.err[0].contains(deed), "{output:?}");
         assert!(output.err[0].ends_with("permission denied"), "{output:?}");
     }
+}
+
+/// T5: root sees that there is a directory of tokens, and the user is to find them there.
+#[test]
+fn w16_a_directory_of_tokens_that_cannot_be_entered_is_named() {
+    if !needs_root() {
+        return;
+    }
+    let (service, place) = (echo_service(), Place::new());
+    let tokens = place.directory_of(0, "tokens", 0o744);
+    fs::write(tokens.join("one"), service.target()).unwrap();
+    let tokens = tokens.display();
+    let line = format!(
+        "--user=nobody --token-plugin=TokenFileName --token-source={tokens} {}",
+        free_port()
+    );
+    let websockify = Websockify::start(&line);
+    websockify.wait_until_open();
+    let said = losses(&websockify);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains(&format!("cannot read {tokens}: permission denied")), "{said:?}");
+    assert_stops(websockify);
+}
+
+/// Root makes a socket where the user may not, and nowhere that the user has chosen.
+#[test]
+fn w16_root_follows_no_link_of_the_users_to_a_sockets_place() {
+    if !needs_root() {
+        return;
+    }
+    let (service, place) = (echo_service(), Place::new());
+    let (home, private) =
+        (place.directory_of(NOBODY, "home", 0o755), place.directory_of(0, "private", 0o755));
+    symlink(&private, home.join("run")).unwrap();
+    let socket = home.join("run/socket");
+    let (socket, service) = (socket.display(), service.target());
+    for options in [
+        format!("--unix-listen={socket} {service}"),
+        format!("--admin=unix:{socket} {} {service}", free_port()),
+    ] {
+        let output = run(&format!("--user=nobody {options}"));
+        assert_eq!(output.status, 1, "{options}: {output:?}");
+        assert_eq!(output.err.len(), 1, "{options}: {output:?}");
+        assert!(output.err[0].ends_with("home belongs to user 65534"), "{output:?}");
+        assert!(fs::read_dir(&private).unwrap().next().is_none(), "{options}");
+    }
+}
+
+#[test]
+fn w16_why_tokens_are_not_read_again_is_said_once() {
+    if !needs_root() {
+        return;
+    }
+    let (service, place) = (echo_service(), Place::new());
+    let (tokens, source) = (place.named("tokens"), place.named("source"));
+    fs::write(&tokens, format!("one: {}\n", service.target())).unwrap();
+    fs::write(&source, &tokens).unwrap();
+    let websockify = Websockify::start(&format!(
+        "--user=nobody --token-plugin=TokenFile --token-source-file={source} {}",
+        free_port()
+    ));
+    websockify.wait_until_open();
+    fs::set_permissions(&tokens, Permissions::from_mode(0o600)).unwrap();
+    websockify.signal(Signal::SIGHUP);
+    let said = websockify.wait_for_log(&["WARN the old tokens stay in use"]);
+    assert!(
+        said.ends_with(&format!("in use: cannot read tokens from {tokens}: permission denied")),
+        "{said}"
+    );
+    assert_stops(websockify);
 }

@@ -4,20 +4,21 @@
 mod refused;
 
 use std::fs::{self, Permissions};
-use std::io::Read;
+use std::io::{Read, pipe};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use rustix::fs::{XattrFlags, setxattr};
+use rustix::fs::{OFlags, XattrFlags, fcntl_setfl, setxattr};
 
 use super::apart::launcher;
 use super::{NOBODY, Place, Rights, WWW_DATA, assert_stops, engines, low_port, of_threads, rights};
 use crate::hand_over::FAULT;
 use crate::support::{
     Caller, Client, Process, SERVERS, WEBSOCKIFY, Websockify, can_copy_sockets, compile,
-    copy_program, echo_service, free_port, needs_root, skip_even_in_ci, wait_for, wait_until,
+    copy_program, echo_service, free_port, needs, needs_root, skip_even_in_ci, wait_for,
+    wait_until,
 };
 
 const BOTH: &str = "--user=nobody --program-user=www-data --rebind-engine=preload";
@@ -91,8 +92,46 @@ impl Stage {
 
 /// That nobody else of its user looks into its memory: who cannot be dumped is root's there (proc(5)).
 fn assert_closed(pid: i32) {
-    let owner = fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid();
-    assert_eq!(owner, 0, "it can be dumped");
+    assert_eq!(owner(pid), 0, "it can be dumped");
+}
+
+fn owner(pid: i32) -> u32 {
+    fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid()
+}
+
+/// From its first moment, and while it waits for what it is told: it may be looked into by the program if that is the same
+/// user. Where nobody was root, it is as it was.
+#[test]
+fn o2_w16_another_image_is_closed_before_it_has_anything() {
+    if !needs_root() || !needs(&["setpriv"]) {
+        return;
+    }
+    let place = place();
+    let as_user = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=33", "--regid=33", "--clear-groups", &place.named("websockify")]);
+        command.args(arguments).current_dir(place.0.path());
+        command
+    };
+    // Its answer waits until somebody reads the pipe.
+    let (answer, said) = pipe().unwrap();
+    fcntl_setfl(&said, OFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&said, &[0; 4096]).is_ok() {}
+    fcntl_setfl(&said, OFlags::empty()).unwrap();
+    let mut tried = as_user(&["--hand-over-trial"]).stdout(said).spawn().unwrap();
+    let pid = i32::try_from(tried.id()).unwrap();
+    wait_until("its beginning", || Process::find(pid).is_some_and(|it| it.name == "websockify"));
+    wait_until("its memory is closed", || owner(pid) == 0);
+    drop(answer);
+    tried.wait().unwrap();
+    let (service, port) = (echo_service(), free_port());
+    let websockify = Websockify::launch(&mut as_user(&[&port.to_string(), &service.target()]));
+    websockify.wait_until_open();
+    assert_eq!(owner(websockify.pid()), WWW_DATA);
+    websockify.signal(Signal::SIGUSR2);
+    websockify.wait_for_log(&["INFO taken over: "]);
+    assert_eq!(owner(websockify.pid()), WWW_DATA);
+    assert_stops(websockify);
 }
 
 /// A session that is held.

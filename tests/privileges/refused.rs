@@ -27,13 +27,27 @@ fn w16_a_user_that_is_none_is_named() {
         ("4242", &["no user has this number", "4242:4242"]),
         ("root", &["cannot run as user root", "keep every right"]),
         ("0:0", &["keep every right"]),
-        ("4294967295:1", &["cannot run as user 4294967295"]),
+        ("4294967295:1", &["cannot run as user 4294967295", "is no number of a user"]),
+        ("nobody:4294967295", &["cannot run as user nobody", "4294967295 is no number"]),
     ] {
         let parts = [parts, &["(--user)"]].concat();
         assert_refused(&format!("--user={value} {port} localhost:9"), 1, &parts);
         let parts: Vec<_> = parts.into_iter().filter(|part| *part != "(--user)").collect();
         let parts = [&*parts, &["(--program-user)"]].concat();
         assert_refused(&format!("--program-user={value} {port} -- true"), 1, &parts);
+    }
+}
+
+/// By whatever name: he can do to websockify what he likes, so the group would protect nothing.
+#[test]
+fn w16_one_user_with_two_groups_is_refused() {
+    let port = free_port();
+    let parts = ["'--user' and '--program-user' name one user, nobody, with two groups"];
+    let line = format!("--user=nobody --program-user=nobody:www-data {port} -- true");
+    assert_refused(&line, 2, &parts);
+    if needs_root() {
+        let line = format!("--user=nobody --program-user=65534:33 {port} -- true");
+        assert_refused(&line, 1, &parts);
     }
 }
 

@@ -45,7 +45,7 @@ impl NoDestination {
 pub enum SourceError {
     /// A file or directory of it cannot be read.
     #[error("cannot read tokens from {}: {}", .0.display(), error_text(.1))]
-    Read(PathBuf, #[source] io::Error),
+    Read(PathBuf, io::Error),
     /// A file of it is not what it should be.
     #[error("cannot read tokens from {}: {}", .0.display(), .1)]
     Unusable(PathBuf, &'static str),

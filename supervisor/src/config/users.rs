@@ -32,6 +32,11 @@ pub(super) fn spec(args: &Args) -> Result<UsersSpec, UsageError> {
         (&ours.user, &ours.group) == (&program.user, &program.group)
     });
     let program = program.filter(|_| !is_same);
+    if let Some((ours, program)) = ours.as_ref().zip(program.as_ref())
+        && ours.user == program.user
+    {
+        return Err(one_user(&ours.user));
+    }
     if ours.is_some() && program.is_some() && args.rebind_engine == Some(RebindEngine::Seccomp) {
         return Err(UsageError(
             "options '--user' and '--program-user' together exclude '--rebind-engine=seccomp': one user's process \
@@ -40,6 +45,14 @@ pub(super) fn spec(args: &Args) -> Result<UsersSpec, UsageError> {
         ));
     }
     Ok(UsersSpec { ours, program })
+}
+
+/// Whoever has the same user may do to us what he likes, whatever his group.
+pub(crate) fn one_user(user: &str) -> UsageError {
+    UsageError(format!(
+        "options '--user' and '--program-user' name one user, {user}, with two groups: the group must be the same, or the \
+         user another"
+    ))
 }
 
 fn user(option: &'static str, typed: &str) -> Result<UserSpec, UsageError> {
@@ -85,8 +98,10 @@ mod tests {
     fn w16_the_same_user_twice_is_one() {
         let both = users("--user=a --program-user=a 80 -- true").expect("good");
         assert!(both.ours.is_some() && both.program.is_none());
-        let both = users("--user=a --program-user=a:b 80 -- true").expect("good");
+        let both = users("--user=a --program-user=b 80 -- true").expect("good");
         assert!(both.ours.is_some() && both.program.is_some());
+        let error = users("--user=a --program-user=a:b 80 -- true").expect_err("no protection");
+        assert!(error.contains("name one user, a, with two groups"), "{error}");
         let seccomp = "--program-user=b --rebind-engine=seccomp 80 -- true";
         assert!(users(seccomp).is_ok());
         let error = users(&format!("--user=a {seccomp}")).expect_err("excluded");

@@ -23,18 +23,20 @@ pub(crate) struct Directories {
 
 impl Directories {
     pub(crate) fn look(config: &Config) -> Result<Self> {
-        let web = config.web.as_deref().map(to_serve).transpose()?;
+        let is_users = config.users.ours.is_some();
+        let web = config.web.as_deref().map(|typed| to_serve(typed, is_users)).transpose()?;
         let record = config.record.as_deref().map(to_record).transpose()?;
         Ok(Self { web, record })
     }
 }
 
-/// A link in it stays one: it may be made to point elsewhere while we
-/// serve.
-fn to_serve(typed: &Path) -> Result<PathBuf> {
+/// A link in it stays one: it may be made to point elsewhere while we serve. As the user whom we are to be, if there is one: what
+/// root has asked for by his name is to be had by him.
+fn to_serve(typed: &Path, is_users: bool) -> Result<PathBuf> {
     let path = std::path::absolute(typed).context("cannot find the working directory")?;
     // With a slash at its end, so that anything else is "not a directory" (path_resolution(7)).
     fs::metadata(path.join(""))
+        .and_then(|_| if is_users { may(&path, AccessFlags::X_OK) } else { Ok(()) })
         .with_context(|| format!("cannot serve files from {}", path.display()))?;
     Ok(path)
 }
@@ -48,12 +50,16 @@ fn to_record(typed: &Path) -> Result<PathBuf> {
 
 fn check_recording(directory: &Path) -> Result<()> {
     trusted::directory(directory)?;
-    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    Ok(may(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
+}
+
+/// Whether we may, as whoever we are at the moment.
+fn may(directory: &Path, wanted: AccessFlags) -> io::Result<()> {
     match faccessat(AT_FDCWD, directory, wanted, AtFlags::AT_EACCESS) {
         // The C library asks by faccessat2(2), which old containers' filters answer so. The older call asks for
         // whom we really are, who is somebody else only where we are setuid.
         Err(Errno::EPERM) => access(directory, wanted),
         answer => answer,
     }
-    .map_err(|errno| io::Error::from(errno).into())
+    .map_err(io::Error::from)
 }

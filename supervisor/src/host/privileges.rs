@@ -1,9 +1,13 @@
 //! Rights given up: for a moment, or for good. Knows ids and capabilities; must not know what they are needed for.
+//! `terminal` is what a user may not do at the terminal of whoever has started us.
+
+mod terminal;
 
 use std::io;
 use std::iter;
 
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::unistd::{
     Gid, Uid, getegid, geteuid, getgroups, getresgid, getresuid, setegid, seteuid, setgroups,
@@ -15,6 +19,7 @@ use rustix::thread::{
 };
 
 use super::user::User;
+pub(crate) use terminal::is_open_to_typing;
 
 /// What the programs that we start may gain by their files (setuid, capabilities), as a telnetd's login does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +45,10 @@ pub(crate) fn give_up(user: &User, gains: Gains) -> Result<()> {
     let cannot = || format!("cannot become user {}", user.name);
     if gains == Gains::Refused {
         empty_bounding_set();
-    }
-    change(user).with_context(cannot)?;
-    if gains == Gains::Refused {
+        // Before the change, as the kernel takes a filter then from whoever may do nothing else.
         set_no_new_privs(true).map_err(io::Error::from).with_context(cannot)?;
     }
+    change(user).with_context(cannot)?;
     check(user).with_context(cannot)
 }
 
@@ -77,13 +81,33 @@ pub(crate) fn check_gains(user: &User, gains: Gains) -> Result<()> {
 /// As [`give_up`], between fork and exec: allocates nothing. The bounding set stays, and whoever is born here gets rights by
 /// setuid programs as ever.
 pub(crate) fn change(user: &User) -> io::Result<()> {
+    // While we are root. Where it cannot be had, that was said.
+    let _ = terminal::refuse_typing();
+    // For a user who has no room for a keyring any more.
+    leave_keyring()?;
     setgroups(&user.groups)?;
     setresgid(user.gid, user.gid, user.gid)?;
     setresuid(user.uid, user.uid, user.uid)?;
     // The kernel has taken them from who is root no more, but for those that exec(2) would pass on, and
     // for whoever has asked it not to (SECBIT_NO_SETUID_FIXUP).
     lay_down()?;
-    Ok(())
+    leave_keyring()
+}
+
+/// Whoever has the session's keyring has what root has put there (keyrings(7)): begins with an empty one.
+#[allow(unsafe_code)]
+fn leave_keyring() -> io::Result<()> {
+    // SAFETY: it takes no name, so that nothing of our memory is read.
+    let joined =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, 0_usize) };
+    if joined >= 0 {
+        return Ok(());
+    }
+    match Errno::last() {
+        // There are none here, or a container lets nobody have one; or the user has no room.
+        Errno::ENOSYS | Errno::EPERM | Errno::EDQUOT => Ok(()),
+        errno => Err(errno.into()),
+    }
 }
 
 /// Without a permitted capability there is no ambient one either (capabilities(7)).

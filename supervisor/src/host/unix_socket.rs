@@ -13,6 +13,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::geteuid;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, Stat, chownat, fstat, openat, statat, unlinkat,
 };
@@ -21,6 +22,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ports::BACKLOG;
 use super::privileges::as_user_or_root;
+use super::trusted;
 use super::user::User;
 pub(crate) use saved::{PublicSocketState, SocketFileState};
 
@@ -58,7 +60,12 @@ impl PublicSocket {
     /// is to be another one.
     pub(crate) fn reserve(path: &Path, mode: u32, user: Option<&User>) -> Result<Self> {
         let bind = || {
-            let socket = as_user_or_root(user, || Self::bind(path, mode))?;
+            let socket = as_user_or_root(user, || {
+                if user.is_some() && geteuid().is_root() {
+                    check_way(path)?;
+                }
+                Self::bind(path, mode)
+            })?;
             user.map_or(Ok(()), |user| socket.file.give_to(user))?;
             anyhow::Ok(socket)
         };
@@ -185,6 +192,13 @@ impl Place {
             Err(error) => Err(error).context("cannot find out whether somebody listens there"),
         }
     }
+}
+
+/// Where the user could not make it, and root is to: nobody else decides where that is.
+fn check_way(path: &Path) -> Result<()> {
+    let path = std::path::absolute(path).context("cannot find the working directory")?;
+    let directory = path.parent().expect("config.rs lets no path without a file name through");
+    trusted::directory(directory).map(drop)
 }
 
 /// Whether a process has the socket of this file and does not listen yet, as we do while the program starts.

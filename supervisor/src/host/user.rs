@@ -6,7 +6,7 @@ use std::ffi::{CString, OsString};
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::{Gid, Group, Uid, geteuid, getgrouplist};
 
-use crate::config::{UserSpec, UsersSpec};
+use crate::config::{UserSpec, UsersSpec, one_user};
 
 /// Somebody to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,11 @@ impl Users {
         let ours = spec.ours.as_ref().map(User::look_up).transpose()?;
         let program = spec.program.as_ref().map(User::look_up).transpose()?;
         let program = program.filter(|program| ours.as_ref() != Some(program));
+        if let Some((ours, program)) = ours.as_ref().zip(program.as_ref())
+            && ours.uid == program.uid
+        {
+            bail!(one_user(&ours.name).0);
+        }
         Ok(Self { ours, program })
     }
 
@@ -101,7 +106,12 @@ impl User {
         };
         ensure!(!user.uid.is_root(), "{}: it would keep every right", cannot());
         // What setresuid(2) takes for "unchanged".
-        ensure!(user.uid.as_raw() != u32::MAX && user.gid.as_raw() != u32::MAX, "{}", cannot());
+        ensure!(
+            user.uid.as_raw() != u32::MAX && user.gid.as_raw() != u32::MAX,
+            "{}: {} is no number of a user or a group",
+            cannot(),
+            u32::MAX
+        );
         Ok(user)
     }
 

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -133,11 +134,11 @@ fn carry_out(request: Request, output: Option<OwnedFd>, origin: &Origin<'_>) -> 
             start(&mut child)
         }
         Request::Signal { process, start, signal } => {
-            // Who is not found has ended.
-            let Some(process) = Process::find(process, start) else { return Ok(0) };
+            // Who is not found has ended, as far as we can see.
+            let process = Process::find(process, start).ok_or(Errno::ESRCH)?;
             match signal {
                 Some(signal) => process.signal(signal)?,
-                None => process.kill()?,
+                None => process.kill_group()?,
             }
             Ok(0)
         }

@@ -1,6 +1,7 @@
 //! One process of the program: what it has open, and how it is signalled, whatever the kernel or a
 //! container refuses us. Knows nothing of whose it is.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -27,6 +28,9 @@ pub(crate) struct Process {
     /// As in [`Seen::start`].
     #[serde(default)]
     start: Option<u64>,
+    /// Whether everybody in its process group was seen to be the program's, too.
+    #[serde(skip)]
+    has_group_alone: bool,
 }
 
 impl From<Seen> for Process {
@@ -37,6 +41,7 @@ impl From<Seen> for Process {
             group: Pid::from_raw(seen.group),
             session: Pid::from_raw(seen.session),
             start: seen.start,
+            has_group_alone: false,
         }
     }
 }
@@ -44,20 +49,34 @@ impl From<Seen> for Process {
 impl Process {
     /// A child of ours that leads its process group, and has not been waited for.
     pub(crate) fn of_leader(child: Pid) -> Self {
-        let hidden = || Self {
-            pid: child,
-            name: "hidden".to_owned(),
-            group: child,
-            session: getsid(Some(child)).unwrap_or(child),
-            start: None,
-        };
+        let hidden = || Self::hidden(child, child);
         stat(child.as_raw()).map_or_else(|_| hidden(), |stat| Seen::from(stat).into())
     }
 
-    /// The one with this number that began then, if it is still there.
+    /// The one with this number that began then, if it is still there. Whoever has the number, where /proc does not show to
+    /// us when it began, or has not shown it to whoever asks for it.
     pub(crate) fn find(pid: Pid, start: Option<u64>) -> Option<Self> {
-        let seen = Seen::from(stat(pid.as_raw()).ok()?);
-        (seen.start == start).then(|| seen.into())
+        let Ok(shown) = stat(pid.as_raw()) else {
+            return Some(Self::hidden(pid, getpgid(Some(pid)).ok()?));
+        };
+        let seen = Seen::from(shown);
+        (start.is_none() || seen.start == start).then(|| seen.into())
+    }
+
+    fn hidden(pid: Pid, group: Pid) -> Self {
+        let session = getsid(Some(pid)).unwrap_or(group);
+        let name = "hidden".to_owned();
+        Self { pid, name, group, session, start: None, has_group_alone: false }
+    }
+
+    /// Notes whether others than the program's are in its process group.
+    pub(super) fn among(self, others: &HashSet<i32>) -> Self {
+        Self { has_group_alone: !others.contains(&self.group.as_raw()), ..self }
+    }
+
+    /// Whether its process group may be ended with it.
+    pub(crate) fn has_group_alone(&self) -> bool {
+        self.has_group_alone
     }
 
     /// When it began, in the kernel's ticks; `None` if /proc does not show it.
@@ -107,8 +126,14 @@ impl Process {
     }
 
     /// Ends it, and whoever it has forked into its process group since we looked: of those that
-    /// fork for ever, the one that we saw is gone before we get to it.
+    /// fork for ever, the one that we saw is gone before we get to it. A process may have put itself into a group of
+    /// somebody else's (setpgid(2)): that one stays.
     pub(crate) fn kill(&self) -> io::Result<()> {
+        if self.has_group_alone { self.kill_group() } else { self.signal(Signal::SIGKILL) }
+    }
+
+    /// The same where it is known that the group is the program's.
+    pub(crate) fn kill_group(&self) -> io::Result<()> {
         let killed = self.signal(Signal::SIGKILL);
         if self.group == getpgrp() {
             return killed;

@@ -6,11 +6,12 @@
 //! children before we began (`helper & exec websockify`), and *leftovers* of earlier
 //! instances. Helpers, whenever they were started, are as those inherited. Their process groups are set apart with them: an orphan of theirs shows its group
 //! where its parent is forgotten, and an instance begins with a group of its own. So are their sessions, but for ours, which an
-//! instance begins in.
+//! instance begins in. The launcher is set apart alone.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::aside::Aside;
@@ -29,6 +30,10 @@ pub(crate) struct Tree {
     apart: HashMap<i32, Apart>,
     groups_apart: HashMap<i32, Relation>,
     sessions_apart: HashMap<i32, Relation>,
+    /// A child of ours that is known by its number alone: it is of the program's user, who may enter its group.
+    launcher: Option<i32>,
+    /// The groups of those who are not below us, as of the last look.
+    groups_of_others: HashSet<i32>,
 }
 
 /// What another image of us needs to know of them.
@@ -70,8 +75,8 @@ impl Tree {
     /// # Errors
     ///
     /// /proc does not show who we are, or cannot be read.
-    pub(crate) fn new(aside: Aside) -> io::Result<Self> {
-        let mut tree = Self::resume(aside, TreeState::default())?;
+    pub(crate) fn new(aside: Aside, launcher: Option<Pid>) -> io::Result<Self> {
+        let mut tree = Self::resume(aside, launcher, TreeState::default())?;
         tree.set_apart(Relation::Inherited)?;
         Ok(tree)
     }
@@ -81,12 +86,19 @@ impl Tree {
     /// # Errors
     ///
     /// As [`new`](Self::new).
-    pub(crate) fn resume(aside: Aside, state: TreeState) -> io::Result<Self> {
+    pub(crate) fn resume(
+        aside: Aside,
+        launcher: Option<Pid>,
+        state: TreeState,
+    ) -> io::Result<Self> {
         let us = nix::unistd::getpid().as_raw();
         if std::fs::read_link("/proc/self")?.to_str() != Some(&us.to_string()) {
             return Err(io::Error::other("it belongs to another PID namespace"));
         }
-        let TreeState { apart, groups_apart, sessions_apart } = state;
+        let TreeState { apart, mut groups_apart, sessions_apart } = state;
+        let launcher = launcher.map(Pid::as_raw);
+        // Another version may have set the group apart, too, which the launcher leads.
+        launcher.map(|launcher| groups_apart.remove(&launcher));
         Ok(Self {
             us,
             our_session: nix::unistd::getsid(None)?.as_raw(),
@@ -95,6 +107,8 @@ impl Tree {
             apart,
             groups_apart,
             sessions_apart,
+            launcher,
+            groups_of_others: HashSet::new(),
         })
     }
 
@@ -133,6 +147,9 @@ impl Tree {
     fn note_apart(&mut self, seen: &Seen, relation: Relation) {
         let known = self.apart.get(&seen.pid).and_then(|apart| apart.start);
         self.apart.insert(seen.pid, Apart { start: seen.start.or(known), relation });
+        if self.launcher == Some(seen.pid) {
+            return;
+        }
         self.groups_apart.insert(seen.group, relation);
         if seen.session != self.our_session {
             self.sessions_apart.insert(seen.session, relation);
@@ -149,10 +166,12 @@ impl Tree {
     ) -> io::Result<Vec<Process>> {
         loop {
             let alive = self.below()?.into_iter().filter(|(seen, _)| seen.alive);
-            let wanted: Vec<_> = alive
-                .filter(|(_, relation)| wanted(*relation))
-                .map(|(seen, _)| Process::from(seen))
-                .collect();
+            let (those, others): (Vec<_>, Vec<_>) =
+                alive.partition(|(_, relation)| wanted(*relation));
+            let others = others.iter().map(|(seen, _)| seen.group);
+            let others = others.chain(self.groups_of_others.iter().copied()).collect();
+            let wanted: Vec<_> =
+                those.into_iter().map(|(seen, _)| Process::from(seen).among(&others)).collect();
             if !wanted.is_empty() || !reaper.collect() {
                 return Ok(wanted);
             }
@@ -168,11 +187,17 @@ impl Tree {
         for helper in helpers.iter().filter_map(|helper| all.get(&helper.as_raw())) {
             self.note_apart(helper, Relation::Inherited);
         }
-        let found: Vec<_> = all
-            .values()
-            .map(|seen| (seen.clone(), self.relation(seen, &all)))
-            .filter(|(_, relation)| !matches!(relation, Relation::Unrelated | Relation::Unknown))
-            .collect();
+        let mut found = Vec::new();
+        self.groups_of_others.clear();
+        for seen in all.values() {
+            match self.relation(seen, &all) {
+                Relation::Unrelated if seen.alive => {
+                    self.groups_of_others.insert(seen.group);
+                }
+                Relation::Unrelated | Relation::Unknown => {}
+                relation => found.push((seen.clone(), relation)),
+            }
+        }
         if found.is_empty() {
             self.table.check_for_nameless()?;
         }
@@ -235,11 +260,9 @@ impl Apart {
 mod tests {
     use std::process::{Child, Command};
 
+    use super::*;
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::waitpid;
-    use nix::unistd::Pid;
-
-    use super::*;
 
     fn sleeper() -> (i32, Child) {
         use std::os::unix::process::CommandExt;
@@ -251,13 +274,13 @@ mod tests {
     #[test]
     fn o2_whose_a_process_is_does_not_change_with_the_image() {
         let (inherited, _one) = sleeper();
-        let mut old = Tree::new(Aside::default()).expect("/proc");
+        let mut old = Tree::new(Aside::default(), None).expect("/proc");
         let (leftover, _other) = sleeper();
         old.begin_instance().expect("/proc");
         let (program, _third) = sleeper();
         let json = serde_json::to_string(&old.save()).expect("JSON");
         let state = serde_json::from_str(&json).expect("the same");
-        let mut new = Tree::resume(Aside::default(), state).expect("/proc");
+        let mut new = Tree::resume(Aside::default(), None, state).expect("/proc");
         let found = |below: Vec<(Seen, Relation)>| {
             [inherited, leftover, program].map(|pid| {
                 let seen = below.iter().find(|(seen, _)| seen.pid == pid);

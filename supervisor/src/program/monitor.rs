@@ -75,13 +75,14 @@ pub(crate) enum Change {
 }
 
 impl Monitor {
-    /// Whoever is our child now is none of the program's, nor is who comes to be in `aside`.
+    /// Whoever is our child now is none of the program's, nor is who comes to be in `aside`; the launcher alone, without its
+    /// process group.
     ///
     /// # Errors
     ///
     /// /proc cannot be used.
-    pub(crate) fn new(port: u16, aside: Aside) -> io::Result<Self> {
-        let tree = Tree::new(aside.clone())?;
+    pub(crate) fn new(port: u16, aside: Aside, launcher: Option<Pid>) -> io::Result<Self> {
+        let tree = Tree::new(aside.clone(), launcher)?;
         Ok(Self {
             tree,
             reaper: Reaper::new(aside),
@@ -109,9 +110,14 @@ impl Monitor {
     /// # Errors
     ///
     /// /proc cannot be used.
-    pub(crate) fn resume(port: u16, aside: Aside, state: MonitorState) -> io::Result<Self> {
+    pub(crate) fn resume(
+        port: u16,
+        aside: Aside,
+        launcher: Option<Pid>,
+        state: MonitorState,
+    ) -> io::Result<Self> {
         Ok(Self {
-            tree: Tree::resume(aside.clone(), state.tree)?,
+            tree: Tree::resume(aside.clone(), launcher, state.tree)?,
             reaper: Reaper::resume(aside, state.reaper),
             port,
             listener: state.listener,

@@ -26,6 +26,7 @@ use crate::engine::{Clients, ClientsState, Engine, EngineState};
 use crate::hand_over::Left;
 use crate::handed::Handed;
 use crate::host::Host;
+use crate::launcher::Launcher;
 use crate::processes::{Aside, is_child, number};
 use crate::relay::{Announcement, ProgramRelay, ProgramRelayState, Rests};
 
@@ -229,7 +230,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         state.add_helpers(&host.aside);
         let clients = host.clients.clone();
         let engine = Engine::resume(state.engine, spec.port, clients, &mut handed)?;
-        let monitor = Monitor::resume(engine.port(), host.aside.clone(), state.monitor);
+        let launcher = host.launcher().and_then(Launcher::process);
+        let monitor = Monitor::resume(engine.port(), host.aside.clone(), launcher, state.monitor);
         let mut supervisor = Self {
             spec,
             state: state.life,

@@ -17,6 +17,7 @@ use super::state::State;
 use crate::config::ProgramSpec;
 use crate::engine::{Asked, Engine};
 use crate::host::Host;
+use crate::launcher::Launcher;
 use crate::relay::ProgramRelay;
 
 /// The program, as far as we know of it, and all that it takes to bridge to it.
@@ -57,8 +58,9 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         let engine = Engine::new(asked, relocated)?;
         let (port, moved, name) = (spec.port, engine.port(), engine.name());
         debug!("program's port {port} becomes {moved} on loopback, by --rebind-engine={name}");
-        let monitor =
-            Monitor::new(engine.port(), host.aside.clone()).context("cannot use /proc")?;
+        let launcher = host.launcher().and_then(Launcher::process);
+        let monitor = Monitor::new(engine.port(), host.aside.clone(), launcher);
+        let monitor = monitor.context("cannot use /proc")?;
         Ok(Self {
             spec,
             host,

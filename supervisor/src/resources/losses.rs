@@ -14,6 +14,7 @@ use super::Resources;
 use crate::config::{AdminPlace, AuthSpec, Config, Destination, Listen, TokenSource};
 use crate::exit::Failure;
 use crate::host::user::User;
+use crate::tokens::Tokens;
 
 /// Of what was taken by root for this user.
 pub(super) fn of(resources: &Resources, config: &Config, user: &User) -> Vec<String> {
@@ -26,7 +27,9 @@ pub(super) fn of(resources: &Resources, config: &Config, user: &User) -> Vec<Str
         lines.push(format!("user {name} goes on with the log file as it is on SIGHUP: {reason}"));
     }
     for (path, what) in files(resources, config) {
-        if let Err(errno) = access(&path, AccessFlags::R_OK)
+        // What is in a directory is opened by its name.
+        let wanted = if path.is_dir() { AccessFlags::X_OK } else { AccessFlags::R_OK };
+        if let Err(errno) = access(&path, wanted)
             && errno == Errno::EACCES
         {
             let (path, reason) = (path.display(), error_text(&io::Error::from(errno)));
@@ -66,6 +69,9 @@ fn files(resources: &Resources, config: &Config) -> Vec<(PathBuf, &'static str)>
     };
     let values = [auth, admin.cloned(), tokens].into_iter().flatten();
     files.extend(values.map(|path| (path, "it cannot be read again on SIGHUP")));
+    // Files of tokens are read by the user from the beginning, who says what is wrong with them.
+    let tokens = resources.tokens.as_ref().and_then(Tokens::path_of_directory);
+    files.extend(tokens.map(|path| (path, "no token is found there")));
     files
 }
 
