@@ -20,7 +20,6 @@ pub(crate) struct Handed<'a> {
 }
 
 impl<'a> Handed<'a> {
-    #[allow(dead_code, reason = "who changes images is built beside this")]
     pub(crate) fn of(all: &'a mut Descriptors) -> Self {
         Self { all, originals: vec![] }
     }
