@@ -213,7 +213,12 @@ impl Host<'_> {
     async fn try_to_leave(&self, departure: Departure, parts: Parts) -> String {
         let Departure { program, mut frozen, stopped } = departure;
         let bridge = frozen.as_mut().map(|frozen| std::mem::take(&mut frozen.state));
-        let mut state = self.state(Some(parts), bridge, stopped);
+        let mut state = self.state(Some(parts), None, stopped);
+        // The bridge has looked at its own.
+        if let Err(why) = format::check(&state) {
+            return why;
+        }
+        state.bridge = bridge;
         self.flush(LAST_FLUSH);
         if let Err(thread) = threads::settle().await {
             return format!("thread {thread} is held up in the kernel");

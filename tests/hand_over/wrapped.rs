@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::client_address::{ask, client, session_from, start_teller};
 use crate::support::{
     Actor, Client, Process, WEBSOCKIFY, Websockify, connect_unix, free_port, is_refused, needs,
-    stays, wait_for, wait_until,
+    needs_root, skip_even_in_ci, stays, wait_for, wait_until,
 };
 use crate::wrap::Notes;
 
@@ -463,4 +463,37 @@ fn o2_the_program_sees_its_clients_afterwards() {
         hand_over(&websockify);
     }
     assert_eq!(websockify.warnings(), Vec::<String>::new());
+}
+
+/// O2: entered by nsenter(1) or made by unshare(1), a PID namespace knows no number of the session and the group that we
+/// and the program are in.
+#[test]
+fn o2_in_a_session_from_outside_the_pid_namespace() {
+    let enter = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+    if !needs_root() || !needs(&["unshare"]) {
+        return;
+    }
+    if !Command::new("unshare").args(enter).arg("true").status().unwrap().success() {
+        skip_even_in_ci("no PID namespace of our own here");
+        return;
+    }
+    let port = free_port();
+    let mut command = Command::new("unshare");
+    command.args(enter).arg(WEBSOCKIFY);
+    let line = format!("{port} --wrap-mode=respawn -- {Actor} bind {port} listen serve");
+    let mut unshare = Websockify::launch(command.args(line.split(' ')));
+    unshare.wait_until_open();
+    let tree = unshare.tree();
+    let websockify = tree.iter().find(|below| below.stat().ppid == unshare.pid()).unwrap();
+    session(port);
+    for nth in 1..=2 {
+        websockify.signal(Signal::SIGUSR2);
+        wait_until("taken over", || unshare.logged(&["INFO taken over: "]).len() == nth);
+        session(port);
+    }
+    assert_eq!(unshare.logged(&["program started"]).len(), 1);
+    websockify.signal(Signal::SIGTERM);
+    assert_eq!(unshare.wait(), 0);
+    assert_eq!(unshare.remnants(), []);
+    assert_eq!(unshare.warnings(), Vec::<String>::new());
 }

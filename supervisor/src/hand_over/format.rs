@@ -52,6 +52,15 @@ pub(crate) fn write(document: &impl Serialize, bytes: &[u8]) -> serde_json::Resu
     Ok(state)
 }
 
+/// Whether it would be read again: where it would not, the next image and we could both not go on with it.
+///
+/// # Errors
+/// Why it would not.
+pub(crate) fn check<T: Serialize + DeserializeOwned>(document: &T) -> Result<(), String> {
+    let state = write(document, &[]).map_err(|error| error.to_string())?;
+    read::<T>(&state).map(drop).map_err(|why| why.to_string())
+}
+
 /// Whether this is a state of some format, whole or not.
 pub(crate) fn is_state(bytes: &[u8]) -> bool {
     bytes.starts_with(NAME.as_bytes())
@@ -96,6 +105,26 @@ mod tests {
         assert_eq!(document, [("a".into(), 1), ("\u{e9}\n".into(), u64::MAX)]);
         assert_eq!(bytes, b"\0bytes\n");
         assert!(is_state(&state));
+    }
+
+    #[test]
+    fn o2_what_would_not_be_read_again_is_found_before_it_is_left() {
+        use crate::processes::number;
+        #[derive(Serialize, serde::Deserialize)]
+        struct Numbers {
+            #[serde(with = "number")]
+            process: nix::unistd::Pid,
+            #[serde(with = "number::group")]
+            group: nix::unistd::Pid,
+        }
+        let checked = |process, group| {
+            let [process, group] = [process, group].map(nix::unistd::Pid::from_raw);
+            check(&Numbers { process, group })
+        };
+        assert_eq!(checked(1, 1), Ok(()));
+        assert_eq!(checked(1, 0), Ok(()));
+        assert!(checked(0, 1).unwrap_err().contains("0 is no process id"));
+        assert!(checked(1, -1).unwrap_err().contains("-1 is no process group or session"));
     }
 
     #[test]

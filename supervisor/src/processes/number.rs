@@ -11,11 +11,28 @@ pub(crate) fn serialize<S: Serializer>(pid: &Pid, to: S) -> Result<S::Ok, S::Err
 }
 
 pub(crate) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Pid, D::Error> {
+    at_least(1, from, "process id")
+}
+
+fn at_least<'a, D: Deserializer<'a>>(least: i32, from: D, what: &str) -> Result<Pid, D::Error> {
     let number = i32::deserialize(from)?;
-    if number < 1 {
-        return Err(Error::custom(format!("{number} is no process id")));
+    if number < least {
+        return Err(Error::custom(format!("{number} is no {what}")));
     }
     Ok(Pid::from_raw(number))
+}
+
+/// Of process groups and sessions: one that began outside our PID namespace is 0 (pid_namespaces(7)), as ours is where
+/// somebody entered a container with nsenter(1), or made one with unshare(1).
+pub(crate) mod group {
+    use nix::unistd::Pid;
+    use serde::Deserializer;
+
+    pub(crate) use super::serialize;
+
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Pid, D::Error> {
+        super::at_least(0, from, "process group or session")
+    }
 }
 
 /// Of those that may be none; they need `#[serde(default)]`, too.

@@ -21,9 +21,9 @@ pub(crate) struct Process {
     #[serde(with = "number")]
     pub(crate) pid: Pid,
     pub(crate) name: String,
-    #[serde(with = "number")]
+    #[serde(with = "number::group")]
     group: Pid,
-    #[serde(with = "number")]
+    #[serde(with = "number::group")]
     session: Pid,
     /// As in [`Seen::start`].
     #[serde(default)]
@@ -135,7 +135,8 @@ impl Process {
     /// The same where it is known that the group is the program's.
     pub(crate) fn kill_group(&self) -> io::Result<()> {
         let killed = self.signal(Signal::SIGKILL);
-        if self.group == getpgrp() {
+        // To killpg(3), 0 is the caller's; to who is told it of a process, one that is outside our PID namespace.
+        if self.group == getpgrp() || self.group.as_raw() == 0 {
             return killed;
         }
         match killpg(self.group, Signal::SIGKILL) {
