@@ -5,6 +5,7 @@
 //! | `command_line` | what bad input gets, and what is left behind: nothing (C1–C6, W8) |
 //! | `plain` | the bridge without a program (C2, B, S) |
 //! | `faults` | peers that vanish, counted (L4), and all else that may go wrong: `FAULTS.md` (L6) |
+//! | `crowd` | many who have no session, before a few who do (L5) |
 //! | `soak` | many clients and a program that crashes, for a while (L7) |
 //! | `kernel` | older kernels, and machines and containers that refuse and hide much (X1, X2, F2–F4, F7, F14) |
 //! | `listening` | Unix sockets in the place of a port, and inetd (U3, U4) |
@@ -44,6 +45,7 @@
 mod admin;
 mod client_address;
 mod command_line;
+mod crowd;
 mod demo;
 mod drain;
 mod faults;

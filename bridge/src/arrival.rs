@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::hand_over::{Pause, Place, SavedConnection, SavedPeer, StoodConnection, UnderWay};
+use crate::lobby::Guest;
 use crate::net::{SavedSocket, Socket};
 use crate::peer::Peer;
 
@@ -30,6 +31,8 @@ pub(crate) struct Beginning {
 pub(crate) struct Arrival {
     socket: SavedSocket,
     pause: Arc<Pause>,
+    /// Its place among those who have no session.
+    pub(crate) guest: Guest,
     known: Mutex<Known>,
 }
 
@@ -72,7 +75,13 @@ impl Beginning {
 }
 
 impl Arrival {
-    pub(crate) fn new(io: &Socket, peer: &Peer, from: &Beginning, pause: Arc<Pause>) -> Arc<Self> {
+    pub(crate) fn new(
+        io: &Socket,
+        peer: &Peer,
+        from: &Beginning,
+        pause: Arc<Pause>,
+        guest: Guest,
+    ) -> Arc<Self> {
         let progress =
             if from.is_kept_alive { Progress::Idle } else { Progress::Begun(from.head.clone()) };
         let known = Known {
@@ -84,11 +93,12 @@ impl Arrival {
             progress,
             under_way: None,
         };
-        Arc::new(Self { socket: io.saved(), pause, known: Mutex::new(known) })
+        Arc::new(Self { socket: io.saved(), pause, guest, known: Mutex::new(known) })
     }
 
     /// A proxy has said whose it is.
     pub(crate) fn introduced(&self, peer: &Peer) {
+        self.guest.is_of(peer.address.client());
         let mut known = self.known();
         (known.peer, known.is_introduced) = (SavedPeer::of(peer), true);
     }
@@ -101,7 +111,11 @@ impl Arrival {
 
     /// This was read of its first head, and is not the whole of it.
     pub(crate) fn begun(&self, head: &[u8]) {
-        self.known().progress = Progress::Begun(Bytes::copy_from_slice(head));
+        let mut known = self.known();
+        // Which cannot be begun anew.
+        if !known.is_encrypted {
+            known.progress = Progress::Begun(Bytes::copy_from_slice(head));
+        }
     }
 
     /// This is its first head, to be answered.
@@ -124,8 +138,15 @@ impl Arrival {
     }
 
     /// So many requests were read, and this many bytes with them, of which the client has been sent anything or not. More bytes
-    /// may have come behind the last of them. `is_flushed`: nothing waits to be sent.
-    pub(crate) fn look(&self, requests: u64, read: u64, behind: u64, sent: u64, is_flushed: bool) {
+    /// may have come behind the last of them. `is_flushed`: nothing waits to be sent. True: an answer is under way.
+    pub(crate) fn look(
+        &self,
+        requests: u64,
+        read: u64,
+        behind: u64,
+        sent: u64,
+        is_flushed: bool,
+    ) -> bool {
         let mut known = self.known();
         let is_first =
             matches!(&known.progress, Progress::Begun(head) if read <= head.len() as u64);
@@ -134,15 +155,18 @@ impl Arrival {
                 known.progress = Progress::Busy;
                 known.under_way = None;
             }
+            false
         } else if known.answers == requests && is_flushed {
             known.progress = if behind == 0 { Progress::Idle } else { Progress::Busy };
             known.since = Instant::now();
             known.under_way = None;
+            false
         } else {
             if !(is_first && requests == 1 && sent == 0) {
                 known.progress = Progress::Busy;
             }
             self.set_out(&mut known);
+            true
         }
     }
 

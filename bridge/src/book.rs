@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
+use crate::budget::Budget;
 use crate::demand::Counter;
 use crate::destination::Destination;
 use crate::login::Login;
@@ -29,18 +30,28 @@ const ABNORMAL: u16 = 1006;
 /// The sessions of one bridge.
 #[derive(Debug)]
 pub(crate) struct Book {
-    /// How many there may be in all (B8).
-    limit: u64,
+    limits: Limits,
     sessions: Mutex<Sessions>,
     /// Whether sessions listen to [calls](Call) other than the looks that they ask for.
     has_upkeep: bool,
     /// Whether a session has asked for a look since the last.
     is_look_wanted: AtomicBool,
     changed: Notify,
+    /// What clients may make us keep.
+    pub(crate) budget: Arc<Budget>,
     /// What is counted besides.
     pub(crate) metrics: Metrics,
     /// Told how many sessions there are. Whoever has had his 101 is counted already.
     open: watch::Sender<usize>,
+}
+
+/// How many sessions there may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// From the beginning to the end (B8).
+    pub(crate) in_all: u64,
+    /// At once (L2).
+    pub(crate) at_once: usize,
 }
 
 #[derive(Debug, Default)]
@@ -148,19 +159,26 @@ pub(crate) struct Session {
 impl Book {
     /// One that tells nobody.
     #[cfg(test)]
-    pub(crate) fn new(limit: u64, has_upkeep: bool) -> Arc<Self> {
-        Self::telling(limit, has_upkeep, watch::Sender::default())
+    pub(crate) fn new(in_all: u64, has_upkeep: bool) -> Arc<Self> {
+        let limits = Limits { in_all, at_once: usize::MAX };
+        Self::telling(limits, has_upkeep, watch::Sender::default(), Budget::new(usize::MAX))
     }
 
-    /// For as many sessions in all, each [called upon](Self::each) for its upkeep, or not. `open` is told how many
+    /// For as many sessions, each [called upon](Self::each) for its upkeep, or not. `open` is told how many
     /// there are.
-    pub(crate) fn telling(limit: u64, has_upkeep: bool, open: watch::Sender<usize>) -> Arc<Self> {
+    pub(crate) fn telling(
+        limits: Limits,
+        has_upkeep: bool,
+        open: watch::Sender<usize>,
+        budget: Arc<Budget>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            limit,
+            limits,
             sessions: Mutex::default(),
             has_upkeep,
             is_look_wanted: AtomicBool::new(false),
             changed: Notify::new(),
+            budget,
             metrics: Metrics::default(),
             open,
         })
@@ -178,7 +196,8 @@ impl Book {
             login.get_or_insert_default().expires = expires;
         }
         let mut sessions = self.sessions();
-        if sessions.begun == self.limit || sessions.is_closed {
+        let Limits { in_all, at_once } = self.limits;
+        if sessions.begun == in_all || sessions.is_closed || sessions.open.len() >= at_once {
             return None;
         }
         sessions.begun += 1;
@@ -218,7 +237,7 @@ impl Book {
 
     /// Whether the last session that there may be has begun.
     pub(crate) fn is_exhausted(&self) -> bool {
-        self.sessions().begun == self.limit
+        self.sessions().begun == self.limits.in_all
     }
 
     /// Whether there is a session now.
@@ -416,6 +435,11 @@ impl Session {
         Poll::Pending
     }
 
+    /// What sessions and others may make us keep.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.book.budget
+    }
+
     /// A look that is due is not needed any more: the next one that is asked for has its whole time.
     pub(crate) fn forget_look(&self) {
         if self.entry.is_called(LOOK) {
@@ -469,6 +493,17 @@ mod tests {
         assert_eq!(begin(&book).unwrap().entry.id, 2);
         assert!(book.is_exhausted());
         assert!(begin(&book).is_none());
+    }
+
+    #[test]
+    fn l2_no_more_sessions_are_open_at_once_than_may_be() {
+        let limits = Limits { in_all: 9, at_once: 2 };
+        let book = Book::telling(limits, false, watch::Sender::default(), Budget::new(1));
+        let sessions = [begin(&book), begin(&book)];
+        assert!(sessions.iter().all(Option::is_some) && begin(&book).is_none());
+        assert!(!book.is_exhausted());
+        drop(sessions);
+        assert_eq!(begin(&book).unwrap().entry.id, 3, "who was refused is not counted");
     }
 
     #[test]

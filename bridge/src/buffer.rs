@@ -20,6 +20,9 @@ use crate::hand_over::Invalid;
 /// cost, and a buffer of one segment leaves an end of what was written in 64 KiB for a frame of its own.
 pub(crate) const SIZE: usize = 130_900;
 
+/// The size of one where memory is scarce.
+pub(crate) const SMALL_SIZE: usize = 8 * 1024;
+
 /// How many ranges of a buffer are written by one `writev(2)`.
 const PIECES: usize = 16;
 
@@ -44,6 +47,17 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
+    fn new(size: usize) -> Box<Self> {
+        let no_memory = |_| handle_alloc_error(Layout::new::<[u8; SIZE]>());
+        let bytes = MmapMut::map_anon(size).unwrap_or_else(no_memory);
+        Box::new(Self { bytes, pieces: ArrayVec::new() })
+    }
+
+    /// How many bytes it has room for.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Marks a range behind those marked before to be written out. A small one, or one too many,
     /// is moved to the end of its predecessor.
     pub(crate) fn push(&mut self, piece: Range<usize>) {
@@ -138,11 +152,12 @@ impl Lease {
     /// A buffer with nothing marked; what its memory holds is undefined.
     pub(crate) fn take() -> Self {
         let pooled = POOL.with_borrow_mut(Vec::pop);
-        Self(Some(pooled.unwrap_or_else(|| {
-            let no_memory = |_| handle_alloc_error(Layout::new::<[u8; SIZE]>());
-            let bytes = MmapMut::map_anon(SIZE).unwrap_or_else(no_memory);
-            Box::new(Buffer { bytes, pieces: ArrayVec::new() })
-        })))
+        Self(Some(pooled.unwrap_or_else(|| Buffer::new(SIZE))))
+    }
+
+    /// A small one where memory is scarce, which is given back to the system.
+    pub(crate) fn take_as(is_scarce: bool) -> Self {
+        if is_scarce { Self(Some(Buffer::new(SMALL_SIZE))) } else { Self::take() }
     }
 }
 
@@ -179,6 +194,9 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(mut buffer) = self.0.take() else { return };
+        if buffer.size() < SIZE {
+            return;
+        }
         buffer.pieces.clear();
         // A thread that is ending has no pool any more; the buffer is freed then.
         let _ = POOL.try_with(|pool| {

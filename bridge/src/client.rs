@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::book::{Call, Session};
+use crate::budget::Held;
 use crate::buffer::{Lease, SIZE};
 use crate::leg::Leg;
 use crate::net::{Heard, PeerStatus};
@@ -103,6 +104,10 @@ pub(crate) struct Client {
     ending: Option<(CloseCode, Box<str>)>,
     /// Who watches, if anybody does.
     pub(crate) tap: Option<Box<Tap>>,
+    /// What the session has of the budget: something while a peer takes nothing.
+    pub(crate) held: Held,
+    /// Whether memory is scarce, as it was seen last.
+    pub(crate) is_thrifty: bool,
     pub(crate) session: Session,
 }
 
@@ -114,6 +119,7 @@ impl Client {
         tap: Option<Box<Tap>>,
         session: Session,
     ) -> Self {
+        let held = Held::new(session.budget());
         Self {
             stream,
             codec,
@@ -126,6 +132,8 @@ impl Client {
             left_unheard: u64::MAX,
             ending: None,
             tap,
+            held,
+            is_thrifty: false,
             session,
         }
     }
@@ -276,11 +284,13 @@ impl Client {
     /// Reads once, behind the payload that is still there, and decodes all of it. Pending also
     /// when there is no room: whoever waits for the payload to leave is woken by that.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let start = self.payload.as_ref().map_or(0, |payload| payload.end());
-        if start == SIZE {
+        let is_scarce = self.session.budget().is_tight();
+        let mut lease = self.payload.take().unwrap_or_else(|| Lease::take_as(is_scarce));
+        let start = lease.end();
+        if start == lease.size() {
+            self.payload = Some(lease);
             return Poll::Pending;
         }
-        let mut lease = self.payload.take().unwrap_or_else(Lease::take);
         let read = lease.poll_read(cx, &mut self.stream, start);
         match read {
             Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => {}
@@ -341,8 +351,18 @@ impl Client {
     }
 
     /// Where in a buffer the payload of the next frame must begin.
-    pub(crate) fn headroom(&self) -> usize {
-        self.codec.headroom(SIZE)
+    pub(crate) fn headroom(&self, lease: &Lease) -> usize {
+        self.codec.headroom(lease.size())
+    }
+
+    /// How much memory of ours is kept for what waits.
+    pub(crate) fn kept(&self) -> usize {
+        [&self.payload, &self.frame].into_iter().flatten().map(|lease| lease.size()).sum()
+    }
+
+    /// Has the kernel keep less for it, or as much as usual.
+    pub(crate) fn be_thrifty(&mut self, is_scarce: bool) {
+        self.stream.leg().be_thrifty(is_scarce);
     }
 
     /// Whether the client can be told of the end while its own bytes still come.
@@ -354,7 +374,7 @@ impl Client {
     /// next frame. The frame before it must be out.
     pub(crate) fn put_frame(&mut self, mut lease: Lease, length: usize) {
         debug_assert!(self.frame.is_none() && !self.is_closing());
-        let start = self.headroom();
+        let start = self.headroom(&lease);
         if let Some(tap) = &mut self.tap {
             tap.target_sent(&lease.bytes[start..start + length]);
         }

@@ -25,6 +25,9 @@ pub struct Config {
     pub directory: Directory,
     /// How many client connections may be open at once, sessions and handshakes together.
     pub max_connections: usize,
+    /// How much memory clients may make us keep, in bytes: heads, downloads, recordings, and sessions whose peer takes
+    /// nothing.
+    pub memory: usize,
     /// How long a client may take from its accept to the end of its first request head, and from
     /// the first byte of each later one to its end.
     pub head_timeout: Duration,

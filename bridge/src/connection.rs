@@ -5,15 +5,17 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::account::Account;
 use crate::admission::{Admission, Door};
 use crate::arrival::{Arrival, Beginning};
 use crate::book::Book;
+use crate::budget::Budget;
 use crate::client::Client;
 use crate::config::{Access, Config};
 use crate::http::{self, Upgraded};
+use crate::lobby::Guest;
 use crate::net::Socket;
 use crate::peer::{Peer, Route};
 use crate::record::Recordings;
@@ -69,18 +71,19 @@ impl Ongoing {
     }
 }
 
-/// Attends to a connection until it ends, and records its session if it becomes one (B10).
+/// Attends to a connection until it ends, and records its session if it becomes one (B10). True: it has
+/// [given way](Guest::has_given_way).
 pub(crate) async fn attend(
     io: Socket,
-    peer: Peer,
+    (peer, guest): (Peer, Guest),
     from: Beginning,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
-) {
+) -> bool {
     shutdown.goes_on(from.from_another).await;
     // A session lives long and its handshake does not: what that needs is freed here.
     let client = {
-        let arrival = Arrival::new(&io, &peer, &from, Arc::clone(&shutdown.pause));
+        let arrival = Arrival::new(&io, &peer, &from, Arc::clone(&shutdown.pause), guest);
         let mut route = peer.route();
         let named = (&mut route, &arrival);
         let received = receive(io, peer, from, named, Arc::clone(&shared), shutdown.clone());
@@ -88,19 +91,21 @@ pub(crate) async fn attend(
             Ok(upgraded) => shared.client(upgraded),
             Err(why) => {
                 shared.book.metrics.no_session(&why);
-                return unadmitted::ended(&route, &why);
+                unadmitted::ended(&route, &why);
+                return arrival.guest.has_given_way();
             }
         }
     };
     go_on(Ongoing::begin(client), None, shared, shutdown).await;
+    false
 }
 
-/// What it comes to, which stands still when it is told to.
+/// What it comes to, which stands still when it is told to, and ends when it gives way.
 async fn standing_still<T>(
-    mut received: Pin<Box<impl Future<Output = T>>>,
+    mut received: Pin<Box<impl Future<Output = Result<T, NoSession>>>>,
     arrival: &Arrival,
     shutdown: &mut ShutdownWatch,
-) -> T {
+) -> Result<T, NoSession> {
     loop {
         tokio::select! {
             biased;
@@ -108,7 +113,9 @@ async fn standing_still<T>(
                 let stood = arrival.stand();
                 shutdown.goes_on(stood).await;
             }
+            // What it has asked for before it was told to give way counts.
             received = &mut received => return received,
+            () = arrival.guest.gives_way() => return Err(NoSession::GaveWay),
         }
     }
 }
@@ -146,14 +153,44 @@ async fn receive(
     let began =
         if from.is_kept_alive { from.since + http::IDLE - *head_timeout } else { from.since };
     let door = &shared.admission.door;
-    let accepted = tokio::select! {
+    let opening = tokio::select! {
         () = shutdown.turned_away() => return Err(NoSession::NoMore),
-        accepted = timeout_at(
+        opening = timeout_at(
             began + *head_timeout,
-            accept(io, peer, from, (route, arrival), access, door),
-        ) => accepted.map_err(|_| NoSession::TimedOut)?,
+            begin(io, peer, from, (route, arrival), access, (door, &shared.book.budget)),
+        ) => opening.map_err(|_| NoSession::TimedOut)?,
     };
-    let (stream, peer) = match accepted? {
+    // Whoever says nothing, or not enough, needs no room for what is next (L5).
+    Box::pin(received(opening?, began, arrival, shared, shutdown)).await
+}
+
+/// What is next when a connection's first message is there.
+async fn received(
+    opening: tls::Accepted<Opening>,
+    began: Instant,
+    arrival: &Arc<Arrival>,
+    shared: Arc<Shared>,
+    mut shutdown: ShutdownWatch,
+) -> Result<Upgraded, NoSession> {
+    let accepted = match opening {
+        Ok(Opening::Plain(stream, peer)) => Ok((stream, peer)),
+        Ok(Opening::None(io, why)) => {
+            arrival.busy();
+            return Err(Box::pin(http::turn_away(Stream::new(io), why, &mut shutdown)).await);
+        }
+        Ok(Opening::Hello(acceptor, io, peer)) => {
+            // The handshake's state is freed with its result.
+            let shaken = Box::pin(tls::shake_hands(acceptor, io, peer));
+            tokio::select! {
+                () = shutdown.turned_away() => return Err(NoSession::NoMore),
+                shaken = timeout_at(began + shared.config.head_timeout, shaken) => {
+                    shaken.map_err(|_| NoSession::TimedOut)?
+                }
+            }
+        }
+        Err(why) => Err(why),
+    };
+    let (stream, peer) = match accepted {
         Ok(accepted) => accepted,
         Err((why, io)) => {
             if let Some(io) = io {
@@ -175,23 +212,44 @@ async fn receive(
     }
 }
 
-/// What goes before the first request: a trusted proxy says whose the connection is, and TLS.
-async fn accept(
+/// What a connection begins with, when that is there.
+enum Opening {
+    /// A request, or what else is unencrypted.
+    Plain(Stream, Peer),
+    /// A TLS client's hello.
+    Hello(tls::Acceptor, Socket, Peer),
+    /// Nothing that is gone on with.
+    None(Socket, NoSession),
+}
+
+/// What goes before all else: a trusted proxy says whose the connection is, and the first message comes.
+async fn begin(
     mut io: Socket,
     mut peer: Peer,
     from: Beginning,
     (route, arrival): (&mut Route, &Arrival),
     access: &Access,
-    door: &Door,
-) -> Result<tls::Accepted, NoSession> {
+    (door, budget): (&Door, &Arc<Budget>),
+) -> Result<tls::Accepted<Opening>, NoSession> {
     if !from.is_introduced && !from.is_plain() && door.is_to_introduce(&peer) {
         peer = door.introduced(&mut io, peer, route).await?;
         arrival.introduced(&peer);
     }
     if from.is_plain() {
-        return Ok(Ok((Stream::resume(io.into(), &from.head), peer)));
+        return Ok(Ok(Opening::Plain(Stream::resume(io.into(), &from.head), peer)));
     }
-    Ok(tls::accept(io, peer, access, arrival).await)
+    Ok(match tls::first(io, peer, access, arrival).await {
+        Ok(tls::First::Plain(io, peer)) => {
+            let whether = http::first::is_there(&io, budget).await;
+            let io = io.into_inner();
+            Ok(match whether {
+                Ok(()) => Opening::Plain(Stream::new(io), peer),
+                Err(why) => Opening::None(io, why),
+            })
+        }
+        Ok(tls::First::Hello(acceptor, io, peer)) => Ok(Opening::Hello(acceptor, io, peer)),
+        Err(why) => Err(why),
+    })
 }
 
 #[cfg(test)]
@@ -209,6 +267,7 @@ mod tests {
         let config = Arc::new(Config {
             directory: Address { host: String::new(), port: 0 }.into(),
             max_connections: 1,
+            memory: 1 << 30,
             head_timeout: Duration::ZERO,
             web: None,
             lists_directories: true,
@@ -245,7 +304,9 @@ mod tests {
         let peer = Peer::new(address.into());
         let (_sender, shutdown) = watch::channel(Shutdown::Run);
         let shutdown = ShutdownWatch::new(shutdown, Arc::default());
-        let size = size_of_val(&attend(io.into(), peer, Beginning::new(), shared, shutdown));
-        assert!(size <= 1600, "{size} bytes");
+        let guest = Arc::<crate::lobby::Lobby>::default().enter(peer.address.client());
+        let size =
+            size_of_val(&attend(io.into(), (peer, guest), Beginning::new(), shared, shutdown));
+        assert!(size <= 1664, "{size} bytes");
     }
 }

@@ -58,6 +58,13 @@ impl Leg {
         self.socket().map_or(0, Socket::unsent)
     }
 
+    /// Has the kernel keep less for it of what was written, or as much as usual.
+    pub(crate) fn be_thrifty(&self, is_scarce: bool) {
+        if let Some(socket) = self.socket() {
+            socket.be_thrifty(is_scarce);
+        }
+    }
+
     /// What the kernel says of the peer.
     pub(crate) fn peer_status(&self, cx: &mut Context<'_>) -> PeerStatus {
         self.socket().map_or(PeerStatus::Unknown, |socket| socket.peer_status(cx))

@@ -2,7 +2,7 @@
 //!
 //! A session goes through these modules, in this order:
 //!
-//! - `listen` accepts the connection and knows when the bridge is done,
+//! - `listen` accepts the connection and knows when the bridge is done; in the `lobby` it gives way where room is scarce,
 //! - `connection` has the way of one connection on one screen; `peer` says who it is, `proxies` whom a proxy
 //!   speaks for, by a `proxy_header` or as the request is `forwarded`; `network` is a block of addresses,
 //! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
@@ -24,6 +24,7 @@ mod account;
 mod admission;
 mod arrival;
 mod book;
+mod budget;
 mod buffer;
 mod client;
 mod client_address;
@@ -41,7 +42,9 @@ mod hand_over;
 mod http;
 mod leg;
 mod listen;
+mod lobby;
 mod login;
+mod memory;
 mod metrics;
 mod net;
 mod network;

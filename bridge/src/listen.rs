@@ -18,12 +18,15 @@ use tracing::{debug, error, warn};
 
 use crate::admission::Admission;
 use crate::arrival::Beginning;
-use crate::book::Book;
+use crate::book::{Book, Limits};
+use crate::budget::Budget;
 use crate::client_address::Approach;
 use crate::config::Config;
 use crate::connection::{Shared, attend};
 use crate::error_text::error_text;
 use crate::hand_over::{HandOver, Pause, Request};
+use crate::lobby::Lobby;
+use crate::memory;
 use crate::net::{Accepting, Connection, Listener, Lookups, Socket};
 use crate::peer::{Peer, PeerAddress};
 use crate::record::Recordings;
@@ -36,6 +39,16 @@ use crate::{Error, Outcome};
 
 /// How long accepting rests when the system has no descriptor or memory for one more (L1).
 const REST: Duration = Duration::from_millis(100);
+
+/// How long, where a connection gives way that has what is needed.
+const BREATH: Duration = Duration::from_millis(1);
+
+/// How many connections beyond those that may be open are accepted before as many others have given way.
+const AHEAD: usize = 8;
+
+/// How long after many connections have gone memory is given back, and how many are many.
+const TIDY: Duration = Duration::from_secs(20);
+const MANY: usize = 100;
 
 /// How often sessions in which a peer takes nothing look after themselves.
 const LOOK: Duration = Duration::from_secs(10);
@@ -52,7 +65,10 @@ pub(crate) struct Bridge {
     listeners: Vec<Accepting>,
     /// Which of them is asked first.
     next: usize,
-    connections: JoinSet<()>,
+    /// Each says whether it has given way.
+    connections: JoinSet<bool>,
+    /// Those of them that are no session yet.
+    lobby: Arc<Lobby>,
     shared: Arc<Shared>,
     shutdown: watch::Sender<Shutdown>,
     /// Why it is ending, once it is.
@@ -63,8 +79,10 @@ pub(crate) struct Bridge {
     idle: Option<Instant>,
     /// When accepting goes on, while it rests.
     rested: Option<Instant>,
-    /// Whether accepting has failed for want of resources since it last succeeded.
+    /// Whether it was said that accepting fails for want of resources.
     is_exhausted: bool,
+    /// How many connections were open then.
+    exhausted_at: usize,
     /// Whether it was said that as many connections are open as may be.
     is_full: bool,
     cut_off: Option<Instant>,
@@ -73,6 +91,10 @@ pub(crate) struct Bridge {
     /// When sessions look after themselves next, if one has asked for it.
     next_look: Option<Instant>,
     rounds: Rounds,
+    /// The most connections that were open since memory was given back, and when it is again: some time after most of them
+    /// have gone.
+    peak: usize,
+    tidy: Option<Instant>,
     /// How far it is with standing still, as its connections see it.
     pause: Arc<Pause>,
     /// That it should; none if somebody else hears that.
@@ -91,12 +113,16 @@ impl Bridge {
         shutdown: watch::Sender<Shutdown>,
     ) -> Result<Self, Error> {
         let listeners = listeners.into_iter().map(Accepting::begin).collect::<Result<_, _>>();
-        let recordings = config.record.clone().map(Recordings::new).transpose();
+        let budget = Budget::new(config.memory);
+        let recordings = config.record.clone();
+        let recordings =
+            recordings.map(|path| Recordings::new(path, Arc::clone(&budget))).transpose();
         let rounds = Rounds::new(config.upkeep);
         // Sessions listen for what somebody else may call them to do, where there is somebody.
         let are_called = rounds.is_needed() || config.observer.is_some();
-        let limit = if config.run_once { 1 } else { u64::MAX };
-        let book = Book::telling(limit, are_called, config.open_sessions.clone());
+        let in_all = if config.run_once { 1 } else { u64::MAX };
+        let limits = Limits { in_all, at_once: config.max_connections };
+        let book = Book::telling(limits, are_called, config.open_sessions.clone(), budget);
         if let Some(observer) = &config.observer {
             observer.observe(&book);
         }
@@ -105,17 +131,21 @@ impl Bridge {
             listeners: listeners.map_err(Error::Listen)?,
             next: 0,
             connections: JoinSet::new(),
+            lobby: Arc::default(),
             shutdown,
             ending: None,
             timeout: config.timeout.map(Instant::from_std),
             idle: config.idle_timeout.map(|time| now + time),
             rested: None,
             is_exhausted: false,
+            exhausted_at: 0,
             is_full: false,
             cut_off: None,
             late: None,
             next_look: None,
             rounds,
+            peak: 0,
+            tidy: None,
             pause: Arc::default(),
             requests: config.hand_over.requests(),
             released_by: None,
@@ -145,23 +175,23 @@ impl Bridge {
             if self.listeners.is_empty() && self.connections.is_empty() {
                 return Ok(self.ending.unwrap_or(Outcome::Served));
             }
-            let book = Arc::clone(&self.shared.book);
+            let (book, lobby) = (Arc::clone(&self.shared.book), Arc::clone(&self.lobby));
             let accepting = self.is_accepting();
             let deadline = self.deadline();
             tokio::select! {
                 biased;
                 told = changed(&mut shutdown) => self.obey(told),
-                Some(ended) = self.connections.join_next() => {
-                    book.metrics.closed();
-                    reap(ended);
-                }
+                Some(ended) = self.connections.join_next() => self.closed(ended),
                 () = book.changed() => {
+                    // One of them may have been about to give way.
+                    self.make_room(0);
                     self.count_sessions();
                     self.plan_look();
                     if self.rounds.is_needed() {
                         self.rounds.plan(book.any(), Instant::now());
                     }
                 }
+                () = lobby.changed() => self.make_room(0),
                 () = at(deadline) => self.look_at_clock(Instant::now()),
                 request = asked(&mut self.requests) => self.stand_still(request).await,
                 accepted = accept(&self.listeners, self.next), if accepting => {
@@ -175,16 +205,40 @@ impl Bridge {
     fn is_accepting(&self) -> bool {
         !self.listeners.is_empty()
             && self.rested.is_none()
-            && self.connections.len() < self.shared.config.max_connections
+            && self.connections.len() < self.most_for_now()
+    }
+
+    /// How many connections there may be before another is accepted (L5). Where one gives way to each, that is told so, and
+    /// has ended a moment later: a few may be about to.
+    fn most_for_now(&self) -> usize {
+        let most = self.shared.config.max_connections;
+        if self.connections.len() < most || !self.lobby.has_any() {
+            return most;
+        }
+        most + AHEAD.min(most.div_ceil(4))
     }
 
     /// The next point in time at which there is something to do.
     fn deadline(&self) -> Option<Instant> {
         let next_round = self.rounds.next();
-        [self.timeout, self.idle, self.rested, self.cut_off, self.late, self.next_look, next_round]
-            .into_iter()
-            .flatten()
-            .min()
+        // Until then whoever comes waits.
+        let is_full = self.connections.len() >= self.shared.config.max_connections;
+        let next_guest =
+            if is_full && self.ending.is_none() { self.lobby.next_look() } else { None };
+        [
+            self.timeout,
+            self.idle,
+            self.rested,
+            self.cut_off,
+            self.late,
+            self.next_look,
+            self.tidy,
+            next_round,
+            next_guest,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn obey(&mut self, shutdown: Shutdown) {
@@ -264,6 +318,11 @@ impl Bridge {
             self.next_look = None;
             self.shared.book.look();
         }
+        if is_due(self.tidy) {
+            (self.tidy, self.peak) = (None, self.connections.len());
+            memory::give_back();
+        }
+        self.make_room(0);
         self.rounds.make(&self.shared.book, now);
         if is_due(self.timeout) {
             self.end(Outcome::Timeout);
@@ -276,7 +335,8 @@ impl Bridge {
     fn take(&mut self, accepted: io::Result<(Socket, PeerAddress)>) -> Result<(), Error> {
         match accepted {
             Ok((io, address)) => {
-                self.is_exhausted = false;
+                // Not for itself: if nobody can give way any more, it is one more than may be.
+                self.make_room(1);
                 self.attend(io, address);
                 self.tell_if_full();
             }
@@ -289,6 +349,27 @@ impl Bridge {
             },
         }
         Ok(())
+    }
+
+    /// A connection has ended.
+    fn closed(&mut self, ended: Result<bool, JoinError>) {
+        self.shared.book.metrics.closed();
+        if self.peak >= MANY && self.connections.len() < self.peak / 2 {
+            self.tidy.get_or_insert_with(|| Instant::now() + TIDY);
+        }
+        if reap(ended) {
+            self.lobby.has_left();
+        }
+    }
+
+    /// Has as many give way as there will be too many with those who come.
+    fn make_room(&self, come: usize) {
+        // Nobody comes any more, and whoever is there is answered.
+        if self.ending.is_some() {
+            return;
+        }
+        let (open, most) = (self.connections.len() + come, self.shared.config.max_connections);
+        while open > most + self.lobby.leaving() && self.lobby.make_room() {}
     }
 
     /// Takes in a client that somebody else has accepted. Nobody comes after it, if nobody listens.
@@ -319,7 +400,9 @@ impl Bridge {
 
     fn take_up(&mut self, io: Socket, peer: Peer, from: Beginning) {
         let shutdown = self.watch();
-        self.connections.spawn(attend(io, peer, from, Arc::clone(&self.shared), shutdown));
+        self.peak = self.peak.max(self.connections.len() + 1);
+        let guest = self.lobby.enter(peer.address.client());
+        self.connections.spawn(attend(io, (peer, guest), from, Arc::clone(&self.shared), shutdown));
     }
 
     fn watch(&self) -> ShutdownWatch {
@@ -329,21 +412,39 @@ impl Bridge {
     /// L1: says that others wait, once until there is room again for a tenth.
     fn tell_if_full(&mut self) {
         let (open, most) = (self.connections.len(), self.shared.config.max_connections);
-        if open == most && !self.is_full {
-            warn!("{open} connections are open, as many as may be: others wait for their turn");
+        if open >= most && !self.is_full {
+            warn!(
+                "{most} connections are open, as many as may be: others wait for their turn, or have the oldest end that is \
+                 no session"
+            );
             self.is_full = true;
         } else if open <= most - most.div_ceil(10) {
             self.is_full = false;
         }
+        if has_room_again(open, self.exhausted_at) {
+            self.is_exhausted = false;
+        }
     }
 
+    /// L1, L5: there is no descriptor, or no memory, for one more. The oldest that is no session has a descriptor.
     fn rest(&mut self, error: &io::Error) {
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        let is_of_descriptors = matches!(errno, Some(Errno::EMFILE | Errno::ENFILE));
+        // One at a time: it may take longer than a breath to end.
+        let has_room = is_of_descriptors && (self.lobby.leaving() > 0 || self.lobby.make_room());
         if !self.is_exhausted {
             warn!("cannot accept connections for now: {}", error_text(error));
+            self.exhausted_at = self.connections.len();
         }
         self.is_exhausted = true;
-        self.rested = Some(Instant::now() + REST);
+        self.rested = Some(Instant::now() + if has_room { BREATH } else { REST });
     }
+}
+
+/// Whether so few connections are open that it is worth saying again when accepting fails, which it did at so many.
+fn has_room_again(open: usize, exhausted_at: usize) -> bool {
+    // The one that was just accepted is open.
+    open <= (exhausted_at - exhausted_at.div_ceil(10)).max(1)
 }
 
 /// Waits until it is asked to stand still.
@@ -381,12 +482,13 @@ fn classify(error: &io::Error) -> AcceptError {
 }
 
 /// A panic ends its own connection and nothing else (L3).
-fn reap(ended: Result<(), JoinError>) {
-    if let Err(failure) = ended
-        && failure.is_panic()
-    {
-        error!(%failure, "connection ended by a panic");
-    }
+fn reap(ended: Result<bool, JoinError>) -> bool {
+    ended.unwrap_or_else(|failure| {
+        if failure.is_panic() {
+            error!(%failure, "connection ended by a panic");
+        }
+        false
+    })
 }
 
 /// Accepts from whichever listener has a connection, beginning with number `first`.
@@ -436,11 +538,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn l1_there_is_room_again_when_a_tenth_has_gone_and_at_last_with_one() {
+        assert!(has_room_again(90, 100) && !has_room_again(91, 100));
+        for exhausted_at in [0, 1, 2] {
+            assert!(has_room_again(1, exhausted_at) && !has_room_again(2, exhausted_at));
+        }
+    }
+
     #[tokio::test]
     async fn l3_a_panic_in_one_connection_is_reaped_like_any_end() {
         let mut connections = JoinSet::new();
         connections.spawn(async { panic!("on purpose") });
-        reap(connections.join_next().await.unwrap());
+        assert!(!reap(connections.join_next().await.unwrap()));
         assert!(connections.is_empty());
     }
 }

@@ -67,6 +67,8 @@ names! {
         /// It is not encrypted, and has to be.
         Unencrypted = "unencrypted",
         Timeout = "timeout",
+        /// It had no session yet, and there was no room for others.
+        GaveWay = "gave_way",
     }
 }
 
@@ -235,6 +237,9 @@ impl Metrics {
             NoSession::FarTooMany => Refused::ClientLimit,
             NoSession::Silence(Silence::Malformed(_)) => Refused::ProxyHeader,
             NoSession::TimedOut => Refused::Timeout,
+            NoSession::GaveWay => Refused::GaveWay,
+            NoSession::NoRequest => Refused::Head,
+            NoSession::NoMemory => Refused::SessionLimit,
             NoSession::Http(error) if error.is_parse() => Refused::Head,
             NoSession::NotAccepted(failure) => return self.not_accepted(failure),
             // It has left, or we have.

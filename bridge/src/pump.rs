@@ -144,6 +144,11 @@ impl<'a> Pump<'a> {
 
     /// Stops between two bytes.
     pub(crate) fn halt(self) -> Joined {
+        // Whoever goes on with it begins as with a new one.
+        if std::mem::take(&mut self.client.is_thrifty) {
+            self.client.be_thrifty(false);
+            self.joined.target.be_thrifty(false);
+        }
         self.joined
     }
 
@@ -180,6 +185,7 @@ impl<'a> Pump<'a> {
                 return Poll::Ready(Stop::Ended(End::Lost));
             }
             if up.is_pending() && down.is_pending() && self.joined.phase == phase {
+                self.account();
                 if phase == Phase::Open {
                     ready!(self.poll_look(cx));
                     self.look(cx);
@@ -191,6 +197,37 @@ impl<'a> Pump<'a> {
                 return Poll::Ready(Stop::TurnOver);
             }
         }
+    }
+
+    /// Has what is kept while a peer takes nothing count, from when it begins to do so until it has taken it.
+    fn account(&mut self) {
+        let is_stuck = self.stuck().is_some();
+        if is_stuck && (self.is_scarce() || self.client.held.is_none()) {
+            let (to_client, to_target) = self.all_under_way();
+            self.hold(to_client + to_target);
+            // By its own part, perhaps.
+            self.is_scarce();
+        } else if !is_stuck && !self.client.held.is_none() {
+            self.client.held.resize(0);
+        }
+    }
+
+    /// So many bytes are under way now, which a slow peer may have taken a part of.
+    fn hold(&mut self, under_way: u64) {
+        let kernels = usize::try_from(under_way).unwrap_or(usize::MAX / 4);
+        let kept = self.client.kept() + kernels;
+        self.client.held.resize(kept);
+    }
+
+    /// Whether memory is scarce; the kernel keeps less for the session then.
+    fn is_scarce(&mut self) -> bool {
+        let is_scarce = self.client.held.budget().is_tight();
+        if is_scarce != self.client.is_thrifty {
+            self.client.is_thrifty = is_scarce;
+            self.client.be_thrifty(is_scarce);
+            self.joined.target.be_thrifty(is_scarce);
+        }
+        is_scarce
     }
 
     /// Payload bytes, both ways.
@@ -260,6 +297,7 @@ impl<'a> Pump<'a> {
         }
         let moved = self.moved();
         let (to_client, to_target) = self.all_under_way();
+        self.hold(to_client + to_target);
         let (left, other, owed) = match stuck {
             Stuck::Target => (to_target, client, to_client),
             Stuck::Client => (to_client, self.joined.target.peer_status(cx), to_target),
@@ -320,8 +358,9 @@ impl<'a> Pump<'a> {
         if self.client.is_closing() || self.joined.input != Side::Open {
             return Poll::Pending;
         }
-        let mut lease = Lease::take();
-        match ready!(lease.poll_read(cx, &mut self.joined.target, self.client.headroom())) {
+        let mut lease = Lease::take_as(self.is_scarce());
+        let headroom = self.client.headroom(&lease);
+        match ready!(lease.poll_read(cx, &mut self.joined.target, headroom)) {
             Ok(0) => self.joined.input = Side::Ended,
             Ok(length) => {
                 if let Some(trial) = &mut self.joined.trial {
@@ -443,6 +482,9 @@ impl<'a> Pump<'a> {
         let (to_client, to_target) = self.all_under_way();
         let now = to_client + to_target;
         self.joined.under_way = Some(now);
+        if !self.client.held.is_none() {
+            self.hold(now);
+        }
         let is_moving = now < before || (before == 0 && now > 0);
         if is_moving {
             self.limit(FLUSH);

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::budget::Budget;
 use crate::ws::Encoding;
 use payload::Payload;
 use recording::Recording;
@@ -50,6 +51,8 @@ pub(crate) struct Recordings {
     taken: AtomicU64,
     /// What waits, bytes.
     waiting: AtomicUsize,
+    /// What that is a part of.
+    budget: Arc<Budget>,
     writers: Writers,
 }
 
@@ -64,17 +67,17 @@ pub(crate) struct Recorder {
 
 impl Recordings {
     /// Recordings beside each other, their names beginning with `path`.
-    pub(crate) fn new(path: PathBuf) -> io::Result<Arc<Self>> {
-        Self::with_threads(path, THREADS)
+    pub(crate) fn new(path: PathBuf, budget: Arc<Budget>) -> io::Result<Arc<Self>> {
+        Self::with_threads(path, budget, THREADS)
     }
 
-    fn with_threads(path: PathBuf, threads: usize) -> io::Result<Arc<Self>> {
+    fn with_threads(path: PathBuf, budget: Arc<Budget>, threads: usize) -> io::Result<Arc<Self>> {
         let (taken, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
         let writers = Writers::new();
         for _ in 0..threads {
             writers.add_thread()?;
         }
-        Ok(Arc::new(Self { path, taken, waiting, writers }))
+        Ok(Arc::new(Self { path, taken, waiting, budget, writers }))
     }
 
     /// How many have had a number.
@@ -114,14 +117,18 @@ impl Recordings {
     /// Whether so much more may wait.
     fn reserve(&self, size: usize) -> bool {
         let is_room = self.waiting.fetch_add(size, Ordering::Relaxed) + size <= WAITING_MAX;
-        if !is_room {
-            self.release(size);
+        if is_room {
+            // It counts for others. A recording ends for good, and what they keep may be gone in a moment.
+            self.budget.add(size);
+        } else {
+            self.waiting.fetch_sub(size, Ordering::Relaxed);
         }
         is_room
     }
 
     fn release(&self, size: usize) {
         self.waiting.fetch_sub(size, Ordering::Relaxed);
+        self.budget.release(size);
     }
 }
 
@@ -172,7 +179,8 @@ mod tests {
     const PIECE: usize = 65_000;
 
     fn recordings(directory: &TempDir, threads: usize) -> Arc<Recordings> {
-        Recordings::with_threads(directory.path().join("session"), threads).unwrap()
+        Recordings::with_threads(directory.path().join("session"), Budget::new(1 << 30), threads)
+            .unwrap()
     }
 
     #[tokio::test]
@@ -200,7 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn s2_a_recording_that_cannot_be_is_none() {
-        let recordings = Recordings::new("/dev/null/x".into()).unwrap();
+        let recordings = Recordings::new("/dev/null/x".into(), Budget::new(1 << 30)).unwrap();
         let mut recorder = recordings.begin(1, Encoding::Binary);
         for _ in 0..3 {
             recorder.record(SentBy::Target, b"x");
@@ -260,6 +268,25 @@ mod tests {
         assert_eq!(written.matches("',\n").count(), fitting);
         let end = std::str::from_utf8(END).unwrap();
         assert!(written.ends_with(end), "what there is can be loaded");
+    }
+
+    /// L5: what waits counts for all, and where others have used up what there is, recordings go on.
+    #[tokio::test]
+    async fn l5_a_recording_goes_on_where_memory_is_scarce() {
+        let directory = TempDir::new().unwrap();
+        let budget = Budget::new(1000);
+        let path = directory.path().join("session");
+        let recordings = Recordings::with_threads(path, Arc::clone(&budget), 0).unwrap();
+        let mut recorder = recordings.begin(1, Encoding::Binary);
+        for _ in 0..3 {
+            recorder.record(SentBy::Target, &[b'x'; 900]);
+        }
+        assert!(!recorder.is_over && budget.is_spent());
+        recordings.writers.add_thread().unwrap();
+        recorder.finish().await;
+        let written = std::fs::read_to_string(directory.path().join("session.1")).unwrap();
+        assert_eq!(written.matches("',\n").count(), 3);
+        assert!(!budget.is_tight(), "it is given back");
     }
 
     /// F8: a disk that hangs costs so much in all, and nothing when the sessions have ended.

@@ -41,6 +41,19 @@ impl Stream {
         }
     }
 
+    /// Reads what is there already of an unencrypted connection, without waiting. Returns how much that is, if anything.
+    pub(crate) fn read_now(&mut self, room: &mut [u8]) -> usize {
+        match &self.io {
+            Leg::Plain(socket) if self.unread.is_empty() => socket.read_now(room).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Whether TLS ends here.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self.io, Leg::Tls(_))
+    }
+
     /// As it goes on, with bytes that were read already.
     pub(crate) fn resume(io: Leg, unread: &[u8]) -> Self {
         Self { unread: Bytes::copy_from_slice(unread), io }

@@ -26,6 +26,12 @@ pub(crate) enum NoSession {
     NoMore,
     #[error("no request in time")]
     TimedOut,
+    #[error("what it sends begins no request")]
+    NoRequest,
+    #[error("no memory for a request that is not whole")]
+    NoMemory,
+    #[error("gave way to others")]
+    GaveWay,
     #[error("{0}")]
     Http(#[from] hyper::Error),
     #[error("none of those who may connect")]

@@ -58,6 +58,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
     let config = Config {
         directory: Address { host: "127.0.0.1".into(), port }.into(),
         max_connections: 100,
+        memory: 1 << 30,
         head_timeout: Duration::from_secs(20),
         web: None,
         lists_directories: true,

@@ -23,7 +23,7 @@ _websockify() {
 
     case "${cmd}" in
         websockify)
-            opts="-v -6 -D -h -V --verbose --traffic --prefer-ipv6 --libserver --unix-listen --unix-listen-mode --inetd --wrap-mode --start --stop-idle --program-port --wrap-timeout --stop-timeout --rebind-engine --program-access --program-user --rebind-lib --web --file-only --run-once --timeout --idle-timeout --drain-timeout --heartbeat --session-timeout --session-idle-timeout --session-expires --subprotocol --record --max-connections --trusted-proxy --proxy-protocol --allow-from --max-connections-per-client --cert --key --key-password --key-password-file --ssl-only --ssl-version --ssl-ciphers --verify-client --cafile --auth-plugin --auth-source --auth-source-file --web-auth --unix-target --ssl-target --target-cafile --token-plugin --token-source --token-source-file --target-config --host-token --client-address --target-allow --daemon --user --pid-file --log-file --syslog --legacy-syslog --journald --admin --admin-auth-source-file --help --version"
+            opts="-v -6 -D -h -V --verbose --traffic --prefer-ipv6 --libserver --unix-listen --unix-listen-mode --inetd --wrap-mode --start --stop-idle --program-port --wrap-timeout --stop-timeout --rebind-engine --program-access --program-user --rebind-lib --web --file-only --run-once --timeout --idle-timeout --drain-timeout --heartbeat --session-timeout --session-idle-timeout --session-expires --subprotocol --record --max-connections --max-memory --trusted-proxy --proxy-protocol --allow-from --max-connections-per-client --cert --key --key-password --key-password-file --ssl-only --ssl-version --ssl-ciphers --verify-client --cafile --auth-plugin --auth-source --auth-source-file --web-auth --unix-target --ssl-target --target-cafile --token-plugin --token-source --token-source-file --target-config --host-token --client-address --target-allow --daemon --user --pid-file --log-file --syslog --legacy-syslog --journald --admin --admin-auth-source-file --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -117,6 +117,10 @@ _websockify() {
                     return 0
                     ;;
                 --max-connections)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-memory)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -26,6 +26,7 @@ complete -c websockify -l session-idle-timeout -d 'End a session idle for so man
 complete -c websockify -l subprotocol -d 'Sub-protocols to confirm before binary [default: none]' -r
 complete -c websockify -l record -d 'Record each session to FILE.N [default: off]' -r -F
 complete -c websockify -l max-connections -d 'Client connections open at once [default: 20000]' -r
+complete -c websockify -l max-memory -d 'MiB kept for clients in all [default: a quarter of ours]' -r
 complete -c websockify -l trusted-proxy -d 'Where trusted proxies come from: CIDR, unix [default: none]' -r
 complete -c websockify -l allow-from -d 'Where clients may come from: CIDR, unix [default: anywhere]' -r
 complete -c websockify -l max-connections-per-client -d 'Connections of one client open at once [default: any number]' -r

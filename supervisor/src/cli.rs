@@ -239,6 +239,10 @@ pub(crate) struct Args {
     #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Sessions")]
     pub(crate) max_connections: Option<String>,
 
+    /// MiB kept for clients in all [default: a quarter of ours]
+    #[arg(long, allow_negative_numbers = true, value_name = "MIB", help_heading = "Sessions")]
+    pub(crate) max_memory: Option<String>,
+
     /// Where trusted proxies come from: CIDR, unix [default: none]
     #[arg(long, value_name = "LIST", help_heading = "Clients and proxies")]
     pub(crate) trusted_proxy: Option<String>,

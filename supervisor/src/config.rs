@@ -26,7 +26,7 @@ use bridge::Upkeep;
 use bridge::tls::Authorities;
 
 use crate::cli::{Args, AuthPlugin, RebindEngine, SslVersion, StartArg, WrapModeArg};
-use crate::host::search_path;
+use crate::host::{memory, search_path};
 use crate::log::Requested;
 use crate::log::letters::Legend;
 use crate::program::state::{Policy, Start, WrapMode};
@@ -114,9 +114,17 @@ pub(crate) struct Limits {
     pub(crate) upkeep: Upkeep,
     /// How many client connections may be open at once, if somebody says.
     pub(crate) max_connections: Option<usize>,
+    /// How much memory clients may have us keep in all, MiB, if somebody says.
+    pub(crate) max_memory: Option<usize>,
 }
 
 impl Limits {
+    /// How much memory clients may have us keep in all, bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let typed = self.max_memory.map(|mebibytes| mebibytes.saturating_mul(1 << 20));
+        typed.unwrap_or_else(memory::for_clients)
+    }
+
     /// How many client connections may be open at once under this limit on open files. A connection
     /// needs two; some are left to ourselves: who cannot look at the program's processes cannot keep
     /// its word about them.
@@ -159,6 +167,11 @@ impl Config {
                 .max_connections
                 .as_deref()
                 .map(|typed| number("--max-connections", typed))
+                .transpose()?,
+            max_memory: args
+                .max_memory
+                .as_deref()
+                .map(|typed| number("--max-memory", typed))
                 .transpose()?,
         };
         let record = args.record.as_deref().map(record).transpose()?;
@@ -609,6 +622,7 @@ mod tests {
         let whole = [
             ("--max-connections", "a whole number from 1 to 4294967295"),
             ("--max-connections-per-client", "a whole number from 1 to 4294967295"),
+            ("--max-memory", "a whole number from 1 to 4294967295"),
             ("--program-port", "a port number from 1 to 65535"),
         ];
         for (option, expected) in seconds.into_iter().chain(whole) {

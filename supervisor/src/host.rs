@@ -7,6 +7,7 @@ pub(crate) mod daemon;
 pub(crate) mod directories;
 pub(crate) mod executable;
 pub(crate) mod inetd;
+pub(crate) mod memory;
 pub(crate) mod open_files;
 pub(crate) mod pid_file;
 pub(crate) mod ports;
@@ -111,6 +112,7 @@ impl Host<'_> {
         bridge::Config {
             directory,
             max_connections: config.limits.connections(self.open_files.hard),
+            memory: config.limits.memory(),
             head_timeout: HEAD_TIMEOUT,
             web: self.directories.web.clone(),
             lists_directories: config.lists_directories,

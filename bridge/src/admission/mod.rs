@@ -23,10 +23,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::book::{Book, Session};
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::directory::{Directory, Meant, NoDestination};
 use crate::hand_over::SavedPenalty;
+use crate::lobby::Guest;
 use crate::login::Login;
 use crate::net::Lookups;
 use crate::peer::Peer;
@@ -75,21 +77,41 @@ impl Admission {
     /// Decides on a handshake that is good as such. Who may ask for nothing is not heard. What a client must show is asked for first, so that
     /// nobody else learns which destinations there are; then where it goes; a helper, which is told that, comes
     /// behind it; the limits come last, so that a session is counted for none who is refused.
-    pub(crate) async fn admit(&self, head: &Parts, peer: &Arc<Peer>) -> Result<Ticket, Refusal> {
+    pub(crate) async fn admit(
+        &self,
+        head: &Parts,
+        peer: &Arc<Peer>,
+        guest: &Guest,
+    ) -> Result<Ticket, Refusal> {
         self.door.welcome(peer)?;
         if self.book.is_closed() {
             return Err(Refusal::draining());
+        }
+        if self.budget().is_spent() {
+            return Err(Refusal::no_memory());
         }
         self.authenticate(head, peer)?;
         let meant = self.look_up(head).await?;
         self.judge(head, peer, Some(&meant.destination)).await?;
         let login = Login::new(self.user(head), meant.token);
         let session = self.book.begin(Arc::clone(peer), meant.destination, login, meant.expires);
-        session.map(Ticket).ok_or_else(|| {
+        let Some(session) = session else {
             // It may have been closed while we asked.
-            let is_closed = self.book.is_closed();
-            if is_closed { Refusal::draining() } else { Refusal::no_more_sessions() }
-        })
+            return Err(if self.book.is_closed() {
+                Refusal::draining()
+            } else if self.book.is_exhausted() {
+                Refusal::no_more_sessions()
+            } else {
+                Refusal::full()
+            });
+        };
+        guest.admit();
+        Ok(Ticket(session))
+    }
+
+    /// What clients may make us keep.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.book.budget
     }
 
     /// Which destination a request means.
@@ -185,6 +207,7 @@ mod tests {
         let config = Config {
             directory: Address { host: String::new(), port: 0 }.into(),
             max_connections: 1,
+            memory: 1 << 30,
             head_timeout: std::time::Duration::ZERO,
             web: None,
             lists_directories: true,
@@ -210,6 +233,10 @@ mod tests {
         Arc::new(Peer::new(address))
     }
 
+    fn guest() -> Guest {
+        Arc::<crate::lobby::Lobby>::default().enter(crate::clients::ClientId::User(1))
+    }
+
     fn head(method: Method, credentials: &str) -> Parts {
         let request = Request::builder().method(method).header("Authorization", credentials);
         request.body(()).unwrap().into_parts().0
@@ -219,7 +246,7 @@ mod tests {
     async fn b8_t4_only_who_has_shown_what_is_asked_for_takes_a_session() {
         let (admission, peer) = (admission(false), peer());
         let admit = async |credentials| {
-            let admitted = admission.admit(&head(Method::GET, credentials), &peer).await;
+            let admitted = admission.admit(&head(Method::GET, credentials), &peer, &guest()).await;
             admitted.map(|ticket| ticket.session().entry.id).map_err(|refusal| refusal.status)
         };
         assert_eq!(admit("Basic YTpj").await, Err(StatusCode::UNAUTHORIZED));
@@ -247,7 +274,7 @@ mod tests {
         let (admission, peer) = (admission(false), peer());
         let began = Instant::now();
         for seconds in [1, 3] {
-            let refusal = admission.admit(&head(Method::GET, "Basic YTpj"), &peer).await;
+            let refusal = admission.admit(&head(Method::GET, "Basic YTpj"), &peer, &guest()).await;
             let refusal = refusal.err().unwrap();
             assert_eq!(refusal.due.map(|due| (due - began).as_secs()), Some(seconds));
             let close = |(name, value): &(_, _)| name == "connection" && value == "close";

@@ -70,11 +70,25 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no more sessions").closing()
     }
 
+    /// To a handshake where as many sessions are open as may be (L2): others have become some meanwhile.
+    pub(super) fn full() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many sessions: try again")
+            .with(RETRY_AFTER, HeaderValue::from(RETRY))
+            .closing()
+    }
+
     /// To a handshake that has come to one of us who is about to end: another takes the next (O1).
     pub(super) fn draining() -> Self {
         let text = "shutting down: try again";
         Self { reason: Reason::Draining, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text) }
             .with(RETRY_AFTER, HeaderValue::from(RETRY_ELSEWHERE))
+            .closing()
+    }
+
+    /// Where others keep all the memory that they may (L5).
+    pub(crate) fn no_memory() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too much is under way: try again")
+            .with(RETRY_AFTER, HeaderValue::from(RETRY))
             .closing()
     }
 

@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Client, Close, Input, PONGS};
 use crate::book::Session;
+use crate::budget::Held;
 use crate::buffer::{Lease, SIZE};
 use crate::hand_over::{Invalid, Place, error_kind};
 use crate::leg::{Leg, SavedLeg};
@@ -134,6 +135,8 @@ impl SavedClient {
             left_unheard: self.left_unheard,
             ending: self.ending.map(|SavedFrame(code, reason)| (code.into(), reason.into())),
             tap,
+            held: Held::new(session.budget()),
+            is_thrifty: false,
             session,
         })
     }

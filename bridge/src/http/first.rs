@@ -5,18 +5,19 @@
 //! and whether it is such a handshake; must not know who is admitted, nor how other requests are
 //! answered.
 
-use std::io;
 use std::sync::Arc;
 
 use ::http::Request;
 use ::http::request::Parts;
-use bytes::BytesMut;
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::{HEAD_MAX, Upgraded};
 use crate::admission::{Admission, Refusal};
 use crate::arrival::Arrival;
+use crate::budget::{Budget, Held};
+use crate::net::Socket;
 use crate::peer::Peer;
 use crate::stream::Stream;
 use crate::unadmitted::NoSession;
@@ -28,6 +29,9 @@ const PIECE: usize = 1024;
 /// How many headers hyper takes, and so do we.
 const HEADERS_MAX: usize = 100;
 
+/// What is kept for an encrypted connection besides, bytes: rustls's state and its buffers.
+pub(super) const ENCRYPTED: usize = 14 * 1024;
+
 /// What a connection began with.
 pub(super) enum First {
     /// A handshake of the old drafts, which has its answer.
@@ -35,10 +39,63 @@ pub(super) enum First {
     /// Something else, to be read again from the beginning; or such a handshake, and what it is to be
     /// answered.
     Other(Stream, Option<Refusal>),
+    /// Nothing that is read on, to be [turned away](super::turn_away).
+    None(Stream, NoSession),
 }
 
 /// A handshake of the old drafts: its head, what it asks for, and where its head ends.
 type Handshake = (Parts, Challenge, usize);
+
+/// Waits until a connection's first head is whole, or cannot be any more. The bytes stay with the kernel until then: there is
+/// no buffer for whoever takes his time (L5). Where there is no memory for the rest, it is this one that has to go, and nobody
+/// else.
+pub(crate) async fn is_there(io: &Socket, budget: &Arc<Budget>) -> Result<(), NoSession> {
+    if io.is_unix() {
+        // There, each write of a byte takes a kilobyte of room: it might never be whole.
+        return Ok(());
+    }
+    let (mut known, mut held) = (0, Held::new(budget));
+    io.peek_until(|seen, is_last| {
+        if !may_be_head(seen) {
+            return Some(Err(NoSession::NoRequest));
+        }
+        if is_last || seen.len() > HEAD_MAX || end(seen, known).is_some() {
+            return Some(Ok(()));
+        }
+        known = seen.len();
+        if known > PIECE {
+            // The kernel keeps about as much again.
+            held.resize(2 * known);
+            if budget.is_spent() {
+                return Some(Err(NoSession::NoMemory));
+            }
+        }
+        None
+    })
+    .await?
+}
+
+/// Whether a request may come of these bytes: they begin with a method, which is a token (RFC 9110, sections 9.1 and 5.6.2), of
+/// whatever length. Empty lines before it are none (RFC 9112, section 2.2).
+fn may_be_head(bytes: &[u8]) -> bool {
+    let bytes = &bytes[blank(bytes)..];
+    let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    match bytes.iter().position(|byte| !is_of_token(byte)) {
+        Some(method) => method > 0 && bytes[method] == b' ',
+        None => true,
+    }
+}
+
+/// Where the head ends, behind empty lines, if it ends behind the first `known` bytes.
+fn end(bytes: &[u8], known: usize) -> Option<usize> {
+    let blank = blank(bytes);
+    end_of_head(&bytes[blank..], known.saturating_sub(blank)).map(|end| blank + end)
+}
+
+/// How many bytes of empty lines there are before the first that is not.
+fn blank(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(bytes.len())
+}
 
 /// Reads a connection's first head, and answers it if it is an old handshake that is admitted. All of it must be
 /// there by `deadline`; to decide on it may take longer.
@@ -50,24 +107,32 @@ pub(super) async fn receive(
     arrival: &Arrival,
 ) -> Result<First, NoSession> {
     let scheme = if peer.tls.is_some() { Scheme::Wss } else { Scheme::Ws };
-    let mut bytes = BytesMut::with_capacity(PIECE);
-    let handshake =
-        timeout_at(deadline, read_handshake(&mut stream, &mut bytes, scheme, arrival)).await;
-    let Some((head, challenge, length)) = handshake.unwrap_or(Err(NoSession::TimedOut))? else {
-        let head = bytes.freeze();
+    let mut bytes = Vec::new();
+    let budget = admission.budget();
+    let read = read_handshake(&mut stream, &mut bytes, scheme, arrival, budget);
+    let handshake = match timeout_at(deadline, read).await.unwrap_or(Err(NoSession::TimedOut)) {
+        Err(why @ (NoSession::NoRequest | NoSession::NoMemory)) => {
+            arrival.busy();
+            return Ok(First::None(stream, why));
+        }
+        handshake => handshake?,
+    };
+    let Some((head, challenge, length)) = handshake else {
+        let head = Bytes::from(bytes);
         if scheme == Scheme::Ws {
             arrival.asks(head.clone());
         }
         stream.unread(head);
         return Ok(First::Other(stream, None));
     };
-    let bytes = bytes.freeze();
+    let bytes = Bytes::from(bytes);
     if scheme == Scheme::Ws {
         arrival.asks(bytes.clone());
     }
     let end = length + challenge.key_length();
     let asker = admission.door.asker(peer, &head.headers);
-    let ticket = match admission.admit(&head, &asker).await {
+    arrival.guest.is_answered(0);
+    let ticket = match admission.admit(&head, &asker, &arrival.guest).await {
         Ok(ticket) => ticket,
         Err(refusal) => {
             stream.unread(bytes);
@@ -84,11 +149,12 @@ pub(super) async fn receive(
 /// Reads a head, and if it is an old handshake the bytes of its key, too.
 async fn read_handshake(
     stream: &mut Stream,
-    bytes: &mut BytesMut,
+    bytes: &mut Vec<u8>,
     scheme: Scheme,
     arrival: &Arrival,
+    budget: &Arc<Budget>,
 ) -> Result<Option<Handshake>, NoSession> {
-    let length = read_head(stream, bytes, arrival).await?;
+    let length = read_head(stream, bytes, arrival, budget).await?;
     let handshake = length.and_then(|length| {
         let head = parse(&bytes[..length])?;
         let challenge = Challenge::from_head(&head, scheme)?;
@@ -106,25 +172,39 @@ async fn read_handshake(
 }
 
 /// Reads on until there is a whole head, and returns its length. `None`: it is too long, or ended
-/// early, or is no GET.
+/// early, or is no GET. What was read counts for the budget until then.
 async fn read_head(
     stream: &mut Stream,
-    bytes: &mut BytesMut,
+    bytes: &mut Vec<u8>,
     arrival: &Arrival,
-) -> io::Result<Option<usize>> {
-    const GET: &[u8] = b"GET ";
+    budget: &Arc<Budget>,
+) -> Result<Option<usize>, NoSession> {
+    let besides = if stream.is_encrypted() { ENCRYPTED } else { 0 };
+    let mut held = Held::new(budget);
+    held.resize(besides);
     loop {
         let known = bytes.len();
-        bytes.reserve(PIECE);
-        if stream.read_buf(bytes).await? == 0 {
+        // What many hold who take their time should not have room for twice as much.
+        bytes.reserve_exact(PIECE);
+        bytes.resize(known + PIECE, 0);
+        let there = stream.read_now(&mut bytes[known..]);
+        bytes.truncate(known + there);
+        if there == 0 && stream.read_buf(bytes).await? == 0 {
             return Ok(None);
         }
-        let compared = bytes.len().min(GET.len());
-        if bytes[..compared] != GET[..compared] || bytes.len() > HEAD_MAX {
+        if !may_be_head(bytes) {
+            return Err(NoSession::NoRequest);
+        }
+        if bytes.len() > HEAD_MAX {
             return Ok(None);
         }
-        if let Some(end) = end_of_head(bytes, known) {
-            return Ok(Some(end));
+        if let Some(end) = end(bytes, known) {
+            return Ok(bytes.starts_with(b"GET ").then_some(end));
+        }
+        // Another image may need them, too.
+        held.resize(besides + 2 * bytes.len());
+        if budget.is_spent() {
+            return Err(NoSession::NoMemory);
         }
         arrival.begun(bytes);
     }
@@ -171,6 +251,18 @@ mod tests {
                     assert_eq!(end_of_head(&bytes[..length], known), expected, "{length} {known}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn l5_a_head_begins_with_a_token_and_nothing_else_does() {
+        let long = "A".repeat(30);
+        for begun in ["", "\r\n", "G", "GET ", "get /", "\r\nGET / H", "a!#$%&'*+-.^_`|~1 x", &long]
+        {
+            assert!(may_be_head(begun.as_bytes()), "{begun:?}");
+        }
+        for other in ["\0", "(", " GET", "GET\r\n", "GET\t/", "GE:T /", "\r\n/", "\u{e4}"] {
+            assert!(!may_be_head(other.as_bytes()), "{other:?}");
         }
     }
 

@@ -4,13 +4,23 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::HEAD_MAX;
+use super::first::ENCRYPTED;
+use crate::budget::{Budget, Held};
 use crate::stream::Stream;
+
+/// What we keep ourselves of an answer that is not taken: pieces of a file, in three places.
+const ANSWER: usize = 64 * 1024;
+
+/// What hyper keeps where a head has begun, besides what it has read of it.
+const BEGUN: usize = 16 * 1024;
 
 /// What has passed over a connection.
 #[derive(Debug, Default)]
@@ -45,17 +55,53 @@ impl Activity {
 /// A connection whose activity is counted. What comes behind a head is read when it is asked for
 /// again, so that a next request counts as begun, and not as an idle connection (T6).
 pub(super) struct Metered<'a> {
-    pub(super) io: Stream,
+    io: Stream,
     pub(super) activity: &'a Activity,
     heads: Heads,
+    /// What it has of the budget: something while a head is not whole, or the client does not take its answer.
+    held: Held,
+    /// What waits of that answer, here and in the kernel.
+    answer: usize,
+    is_thrifty: bool,
 }
 
 impl<'a> Metered<'a> {
-    pub(super) fn new(io: Stream, activity: &'a Activity) -> Self {
-        Self { io, activity, heads: Heads::default() }
+    pub(super) fn new(io: Stream, activity: &'a Activity, budget: &Arc<Budget>) -> Self {
+        let (heads, held) = (Heads::default(), Held::new(budget));
+        let mut metered = Self { io, activity, heads, held, answer: 0, is_thrifty: false };
+        metered.hold();
+        metered
     }
 
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// So much is kept now.
+    fn hold(&mut self) {
+        let encrypted = if self.io.is_encrypted() { ENCRYPTED } else { 0 };
+        // It reads no more of one.
+        let head = match self.heads.length.min(HEAD_MAX) {
+            0 => 0,
+            length => BEGUN + length,
+        };
+        self.held.resize(encrypted + head + self.answer);
+    }
+
+    /// The connection as it was.
+    pub(super) fn into_stream(mut self) -> Stream {
+        if self.is_thrifty {
+            self.io.leg().be_thrifty(false);
+        }
+        self.io
+    }
+
+    /// Where memory is scarce, the kernel keeps less.
+    fn spare(&mut self) {
+        let is_scarce = self.held.budget().is_tight();
+        if is_scarce != self.is_thrifty {
+            self.is_thrifty = is_scarce;
+            self.io.leg().be_thrifty(is_scarce);
+        }
+    }
+
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(length)) => {
                 self.activity.sent.fetch_add(*length as u64, Ordering::Relaxed);
@@ -63,7 +109,11 @@ impl<'a> Metered<'a> {
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
                 self.activity.is_stuck.store(true, Ordering::Relaxed);
-                self.activity.unsent.store(self.io.unsent(), Ordering::Relaxed);
+                let unsent = self.io.unsent();
+                self.activity.unsent.store(unsent, Ordering::Relaxed);
+                // A slow reader has taken some of it since: what is asked here is no more than the kernel's has.
+                self.answer = ANSWER + usize::try_from(unsent).unwrap_or(usize::MAX / 4);
+                self.hold();
             }
         }
         written
@@ -85,6 +135,9 @@ impl AsyncRead for Metered<'_> {
         }
         let length = room.filled().len() - before;
         self.activity.read.fetch_add(length as u64, Ordering::Relaxed);
+        if length > 0 {
+            self.hold();
+        }
         read
     }
 }
@@ -95,6 +148,7 @@ impl AsyncWrite for Metered<'_> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.spare();
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.count(written)
     }
@@ -104,6 +158,7 @@ impl AsyncWrite for Metered<'_> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.spare();
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         self.count(written)
     }
@@ -115,6 +170,9 @@ impl AsyncWrite for Metered<'_> {
     /// hyper flushes when it has handed over all that it had.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.activity.is_stuck.store(false, Ordering::Relaxed);
+        if std::mem::take(&mut self.answer) > 0 {
+            self.hold();
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -131,12 +189,15 @@ struct Heads {
     is_in_line: bool,
     /// Whether there was such a line before, so that an empty one is the end.
     is_in_head: bool,
+    /// How much was read since a head has ended last.
+    length: usize,
 }
 
 impl Heads {
     /// Where in `bytes` a head ends that has something behind it.
     fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         for (at, byte) in bytes.iter().enumerate() {
+            self.length += 1;
             match byte {
                 b'\n' if self.is_in_line => {
                     self.is_in_line = false;
@@ -144,6 +205,7 @@ impl Heads {
                 }
                 b'\n' if self.is_in_head => {
                     self.is_in_head = false;
+                    self.length = 0;
                     if at + 1 < bytes.len() {
                         return Some(at + 1);
                     }
@@ -167,6 +229,8 @@ mod tests {
             for split in 0..both.len() {
                 let (mut heads, mut found) = (Heads::default(), None);
                 for (start, piece) in [(0, &both[..split]), (split, &both[split..])] {
+                    let begun = if start < head.len() { start } else { 0 };
+                    assert_eq!(heads.length, begun, "what is not whole is counted");
                     found = found.or(heads.end(piece.as_bytes()).map(|end| start + end));
                 }
                 let expected = (split != head.len()).then_some(head.len());

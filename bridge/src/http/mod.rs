@@ -13,6 +13,7 @@ mod host;
 mod listing;
 mod metered;
 pub(crate) mod reply;
+mod unread;
 pub(crate) mod url_path;
 
 use std::convert::Infallible;
@@ -50,6 +51,7 @@ pub(crate) use deadline::IDLE;
 use first::First;
 use metered::{Activity, Metered};
 use reply::Reply;
+pub(crate) use unread::turn_away;
 
 /// The longest request head, bytes (L2).
 const HEAD_MAX: usize = 16 * 1024;
@@ -81,7 +83,24 @@ pub(crate) async fn receive(
     let (io, refused) = match first? {
         First::Upgraded(upgraded) => return Ok(upgraded),
         First::Other(io, refused) => (io, refused),
+        First::None(io, why) => return Err(Box::pin(turn_away(io, why, shutdown)).await),
     };
+    // Whoever takes his time with his first head needs no room for what is next.
+    Box::pin(answer(io, refused, peer, config, admission, began, arrival, shutdown)).await
+}
+
+/// Has requests answered, the first of which is there, or refused already.
+#[expect(clippy::too_many_arguments, reason = "it is the second half of one function")]
+async fn answer(
+    io: Stream,
+    refused: Option<Refusal>,
+    peer: &Arc<Peer>,
+    config: &Config,
+    admission: &Admission,
+    began: Instant,
+    arrival: &Arc<Arrival>,
+    shutdown: &mut ShutdownWatch,
+) -> Result<Upgraded, NoSession> {
     let activity = Activity::default();
     let reception = Reception {
         peer,
@@ -102,11 +121,14 @@ pub(crate) async fn receive(
         .header_read_timeout(None)
         // A client may shut down its sending side after its request, and still reads.
         .half_close(true)
-        .serve_connection(TokioIo::new(Metered::new(io, &activity)), &reception);
+        .serve_connection(
+            TokioIo::new(Metered::new(io, &activity, admission.budget())),
+            &reception,
+        );
     let deadline = Deadline::new(began, config.head_timeout);
     let served = serve(&mut connection, &reception, deadline, shutdown).await;
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
-    let mut stream = io.into_inner().io;
+    let mut stream = io.into_inner().into_stream();
     match (reception.admitted.into_inner(), served) {
         (Some((upgrade, ticket)), Ok(())) => {
             stream.unread(read_buf);
@@ -175,7 +197,8 @@ async fn serve<'r>(
 pub(crate) async fn linger(mut stream: Stream, shutdown: &mut ShutdownWatch) {
     let drain = async {
         let _ = stream.shutdown().await;
-        let mut discarded = [0; 4096];
+        // None of those has room for it that may come to this.
+        let mut discarded = vec![0; 4096];
         while let Ok(1..) = stream.read(&mut discarded).await {}
     };
     tokio::select! {
@@ -209,6 +232,7 @@ impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
     fn call(&self, request: Request<Incoming>) -> Answer<'r> {
         let reception = *self;
         reception.activity.count_request();
+        reception.arrival.guest.is_answered(reception.activity.sent.load(Ordering::Relaxed));
         let (head, _body) = request.into_parts();
         let asker = reception.admission.door.asker(reception.peer, &head.headers);
         let upgrade =
@@ -227,13 +251,18 @@ impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
 }
 
 impl Reception<'_> {
-    /// Notes how far the connection is, for another image of this program.
+    /// Notes how far the connection is, for another image of this program, and for who gives way first.
     fn note_progress(&self) {
         let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let Activity { requests, read, read_at_request, sent, is_stuck, .. } = self.activity;
         let (read, behind) = (of(read), of(read).saturating_sub(of(read_at_request)));
-        let is_flushed = !is_stuck.load(Ordering::Relaxed);
-        self.arrival.look(of(requests), read, behind, of(sent), is_flushed);
+        let (is_flushed, sent) = (!is_stuck.load(Ordering::Relaxed), of(sent));
+        if self.arrival.look(of(requests), read, behind, sent, is_flushed) {
+            let waiting = if is_flushed { 0 } else { self.activity.under_way() };
+            self.arrival.guest.is_answered(sent.saturating_sub(waiting));
+        } else {
+            self.arrival.guest.waits();
+        }
     }
 
     async fn handshake(
@@ -264,7 +293,7 @@ impl Reception<'_> {
         }
         let mut upgrade = upgrade?;
         upgrade.prefer(self.subprotocols, &head.headers);
-        let ticket = self.admission.admit(head, asker).await?;
+        let ticket = self.admission.admit(head, asker, &self.arrival.guest).await?;
         if upgrade.protocol.is_none() {
             unadmitted::unknown_protocols(asker, &head.headers);
         }
@@ -283,6 +312,9 @@ impl Reception<'_> {
         }
         let (method, uri) = (head.method.clone(), head.uri.clone());
         let (client, via) = (asker.address.client(), asker.via.as_deref().map(display));
+        if self.web.is_some() && self.admission.budget().is_spent() {
+            return self.refuse(&head, Refusal::no_memory(), &asker).await;
+        }
         let reply = match self.web {
             Some(root) => files::answer(root, self.private, head).await,
             None => reply::refusal(NoUpgrade::WebRequest.into()),

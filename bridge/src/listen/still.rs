@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Bridge, reap};
+use super::Bridge;
 use crate::arrival::Beginning;
 use crate::config::Config;
 use crate::connection::{Ongoing, Shared, go_on};
@@ -103,11 +103,6 @@ impl Bridge {
         }
     }
 
-    fn closed(&mut self, ended: Result<(), tokio::task::JoinError>) {
-        self.shared.book.metrics.closed();
-        reap(ended);
-    }
-
     /// All connections look again how they are told to be.
     fn wake(&self) {
         self.shutdown.send_modify(|_| {});
@@ -169,6 +164,7 @@ impl Bridge {
         bridge.rounds.resume(state.next_beat, state.next_limits);
         (bridge.is_full, bridge.is_exhausted) = (state.is_full, state.is_exhausted);
         let open = state.sessions.len() + state.connections.len();
+        bridge.exhausted_at = open;
         bridge.shared.book.resume(&state.book, open as u64);
         bridge.shared.admission.resume_penalties(&state.penalties);
         if let Some(recordings) = &bridge.shared.recordings {
@@ -219,7 +215,10 @@ impl Bridge {
         sessions.sort_by_key(|(is_idle, ongoing)| (*is_idle, ongoing.client.session.entry.id));
         for (_, ongoing) in sessions {
             let going = go_on(ongoing, Some(0), Arc::clone(&self.shared), self.watch());
-            self.connections.spawn(going);
+            self.connections.spawn(async {
+                going.await;
+                false
+            });
         }
         for (io, peer, from) in connections {
             match peer {

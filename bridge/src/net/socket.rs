@@ -91,9 +91,22 @@ impl Socket {
         }
     }
 
+    /// Has the kernel take nothing more while it has something to send, where memory is scarce; else as much as usual, which
+    /// may be megabytes that nobody takes. Where it cannot, a Unix socket for one, it is as before.
+    pub(crate) fn be_thrifty(&self, is_scarce: bool) {
+        if let Self::Tcp(io) = self {
+            let _ = socket2::SockRef::from(io).set_tcp_notsent_lowat(u32::from(is_scarce));
+        }
+    }
+
+    /// Whether it is no TCP connection.
+    pub(crate) fn is_unix(&self) -> bool {
+        matches!(self, Self::Unix(_))
+    }
+
     /// What another image knows it by, that goes on with it.
     pub(crate) fn saved(&self) -> SavedSocket {
-        SavedSocket { descriptor: self.as_fd().as_raw_fd(), is_unix: matches!(self, Self::Unix(_)) }
+        SavedSocket { descriptor: self.as_fd().as_raw_fd(), is_unix: self.is_unix() }
     }
 
     /// The socket that another image has had, in this runtime.

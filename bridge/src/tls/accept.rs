@@ -1,4 +1,5 @@
-//! From a new connection to a [`Stream`] and its [`Peer`]: the first byte tells plain from TLS. Knows connections and
+//! From a new connection to a [`Stream`] and its [`Peer`]: the first byte tells plain from TLS, and there is no state of
+//! TLS before the client's first message is whole (L5). Knows connections and
 //! handshakes; must not know where certificates come from, nor what is said over the stream, but for one refusal.
 
 use tokio::io::AsyncWriteExt;
@@ -7,11 +8,12 @@ use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
 
 use super::certificate::common_name;
 use super::failure::Failure;
+use super::hello::{Hello, hello};
 use super::{Acceptor, Tls};
 use crate::arrival::Arrival;
 use crate::clients::Standing;
 use crate::config::Access;
-use crate::net::Socket;
+use crate::net::{SEEN_MAX, Socket, Unread};
 use crate::peer::{Peer, TlsVersion};
 use crate::stream::Stream;
 
@@ -23,6 +25,9 @@ const SSLV2: u8 = 0x80;
 
 /// A fatal `handshake_failure`, as a record (RFC 8446, section 6): we have no certificate.
 const NO_CERTIFICATE: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 40];
+
+/// A fatal `record_overflow`: of what a client begins with, there is too much.
+const TOO_LONG: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 22];
 
 /// A fatal `protocol_version`. A client that says an SSLv2 hello for compatibility understands it.
 const NO_SSLV2: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 70];
@@ -44,45 +49,80 @@ pub enum Plain {
 
 /// What an accepted connection has become, or why not, and the connection if it is still to be closed in
 /// order: its client has been told.
-pub(crate) type Accepted = Result<(Stream, Peer), (Failure, Option<Socket>)>;
+pub(crate) type Accepted<T> = Result<T, (Failure, Option<Socket>)>;
 
-/// Waits for the first byte of a peer's connection, and makes a stream of it.
-pub(crate) async fn accept(
-    mut io: Socket,
+/// What a connection begins with.
+pub(crate) enum First {
+    /// Something unencrypted.
+    Plain(Unread, Peer),
+    /// The whole first message of a TLS handshake, to be gone on with.
+    Hello(Acceptor, Socket, Peer),
+}
+
+/// Waits for the first byte of a peer's connection, or the message that it begins. Nothing is read of it.
+pub(crate) async fn first(
+    io: Socket,
     peer: Peer,
     access: &Access,
     arrival: &Arrival,
-) -> Accepted {
-    let mut first = [0];
-    match io.peek(&mut first).await {
-        Ok(1) => {}
-        Ok(_) | Err(_) => return Err((Failure::Closed, None)),
-    }
-    let (failure, answer) = match first[0] {
+) -> Accepted<First> {
+    let io = Unread::new(io);
+    let begun = io.peek_until(|seen, _| Some(seen.first().copied())).await;
+    let Ok(Some(first)) = begun else { return Err((Failure::Closed, None)) };
+    let (failure, answer) = match first {
         // Whom no proxy speaks for is not here any more; a handshake is more than this one is worth.
         HANDSHAKE if peer.standing == Standing::Stranger => return Err((Failure::Stranger, None)),
         HANDSHAKE => {
+            // Where there is no certificate nothing is waited for.
+            let is_off = matches!(*access.tls.borrow(), Tls::Off(_));
+            let is_too_long =
+                !is_off && is_too_long(&io).await.map_err(|_| (Failure::Closed, None))?;
             arrival.encrypted();
             access.asked.notify_one();
             let tls = access.tls.borrow().clone();
             match tls {
-                Tls::On(acceptor) => return shake_hands(acceptor, io, peer).await,
+                Tls::On(_) if is_too_long => {
+                    let why = "the client's first message is longer than 16 KiB";
+                    (Failure::Handshake(why.into()), &TOO_LONG[..])
+                }
+                Tls::On(acceptor) => return Ok(First::Hello(acceptor, io.into_inner(), peer)),
                 Tls::Off(reason) => (Failure::Off(reason), &NO_CERTIFICATE[..]),
             }
         }
         SSLV2 => (Failure::Sslv2, &NO_SSLV2[..]),
         _ => match access.plain {
-            Plain::Served => return Ok((Stream::new(io), peer)),
+            Plain::Served => return Ok(First::Plain(io, peer)),
             Plain::Refused => (Failure::Plain, NO_PLAIN),
         },
     };
     arrival.busy();
+    let mut io = io.into_inner();
     // Whether the client hears it is not our concern any more.
     let _ = io.write_all(answer).await;
     Err((failure, Some(io)))
 }
 
-async fn shake_hands(Acceptor(config): Acceptor, io: Socket, peer: Peer) -> Accepted {
+/// Waits until a client's first message is whole, or something else is clear; whether it is too long.
+async fn is_too_long(io: &Socket) -> std::io::Result<bool> {
+    if io.is_unix() {
+        // There, each write of a byte takes a kilobyte of room: it might never be whole.
+        return Ok(false);
+    }
+    io.peek_until(|seen, is_last| match hello(seen) {
+        Hello::Begun if is_last => Some(false),
+        Hello::Begun => (seen.len() == SEEN_MAX).then_some(true),
+        Hello::TooLong => Some(true),
+        Hello::Whole | Hello::Other => Some(false),
+    })
+    .await
+}
+
+/// Makes a stream of a connection whose client has said hello.
+pub(crate) async fn shake_hands(
+    Acceptor(config): Acceptor,
+    io: Socket,
+    peer: Peer,
+) -> Accepted<(Stream, Peer)> {
     match TlsAcceptor::from(config).accept(io).into_fallible().await {
         Ok(stream) => {
             let (_, tls) = stream.get_ref();

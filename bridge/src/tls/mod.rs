@@ -7,7 +7,7 @@
 //! - `ciphers` says which versions and cipher suites are offered,
 //! - `authorities` decides which client certificates are good,
 //! - `certificate` reads what stands in one,
-//! - `accept` looks at a client's first byte and does the handshake,
+//! - `accept` looks at a client's first byte and does the handshake; `hello` says how far the message is that begins it,
 //! - `failure` says what one that has failed means,
 //! - `connector` is the other end: how targets are spoken to.
 //!
@@ -20,6 +20,7 @@ mod ciphers;
 mod connector;
 mod failure;
 mod file;
+mod hello;
 mod identity;
 mod password;
 
@@ -32,7 +33,7 @@ use tokio_rustls::rustls::server::{NoServerSessionStorage, ServerConfig};
 use tokio_rustls::rustls::{self, ConfigBuilder, WantsVerifier};
 
 pub use accept::Plain;
-pub(crate) use accept::{Accepted, accept};
+pub(crate) use accept::{Accepted, First, first, shake_hands};
 #[cfg(any(test, fuzzing))]
 pub(crate) use authorities::ClientVerifier;
 #[cfg(any(test, fuzzing))]

@@ -78,6 +78,7 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
     Config {
         directory: destination.into().into(),
         max_connections: 100,
+        memory: 1 << 30,
         head_timeout: DEADLINE,
         web: None,
         lists_directories: true,

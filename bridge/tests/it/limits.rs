@@ -138,6 +138,107 @@ async fn l2_connections_over_the_limit_wait_for_their_turn() {
     drop(second);
 }
 
+/// L5: nobody is sent away for a web request, least of all who has made it.
+#[tokio::test]
+async fn l5_a_web_request_is_answered_where_memory_is_scarce() {
+    let listener = listener().await;
+    let bridge = Bridge::start(Config { memory: 100_000, ..to(&listener) });
+    let mut oldest = bridge.connect().await;
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    within(oldest.write_all(request)).await.unwrap();
+    let answer = read_head(&mut oldest).await;
+    let body = answer.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    read_exact(&mut oldest, body.parse().unwrap()).await;
+    // Which is more than a quarter of it.
+    let mut long = bridge.connect().await;
+    let head = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(15_000));
+    within(long.write_all(head.as_bytes())).await.unwrap();
+    tokio::time::sleep(SECOND / 5).await;
+    within(oldest.write_all(request)).await.unwrap();
+    assert!(read_head(&mut oldest).await.starts_with("HTTP/1.1 405 "));
+    within(long.write_all(b"\r\n\r\n")).await.unwrap();
+    assert!(read_head(&mut long).await.starts_with("HTTP/1.1 400 "), "it has no host");
+}
+
+/// What comes back at once, to the end, when that was sent.
+async fn answer_to(bridge: &Bridge, bytes: &[u8]) -> String {
+    let mut stream = bridge.connect().await;
+    within(stream.write_all(bytes)).await.unwrap();
+    String::from_utf8(read_to_end(&mut stream).await).unwrap()
+}
+
+#[tokio::test]
+async fn l5_what_begins_no_request_is_refused_at_once() {
+    let listener = listener().await;
+    let bridge = Bridge::to(&listener);
+    for bytes in [&b"(GET"[..], b"GET\t/", b"\0", b"\r\n/ ", "\u{e4}".as_bytes()] {
+        let answer = answer_to(&bridge, bytes).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{bytes:?}: {answer}");
+    }
+    // Any token is a method (RFC 9110, section 9.1).
+    for method in ["get", "M-SEARCH", "a!#$%&'*+.^_`|~1", &"A".repeat(40)] {
+        let mut stream = bridge.connect().await;
+        within(stream.write_all(method.as_bytes())).await.unwrap();
+        tokio::time::sleep(SECOND / 20).await;
+        within(stream.write_all(b" / HTTP/1.1\r\nHost: x\r\n\r\n")).await.unwrap();
+        let answer = read_head(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{method}: {answer}");
+    }
+}
+
+/// L5: where there is no memory for the rest of a head, that connection ends, and no other.
+#[tokio::test]
+async fn l5_a_head_for_which_there_is_no_memory_is_refused_and_no_other() {
+    let listener = listener().await;
+    let bridge = Bridge::start(Config { memory: 100_000, ..to(&listener) });
+    let head = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(15_000));
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        let mut stream = bridge.connect().await;
+        within(stream.write_all(head.as_bytes())).await.unwrap();
+        others.push(stream);
+    }
+    tokio::time::sleep(SECOND / 5).await;
+    for _ in 0..3 {
+        let answer = answer_to(&bridge, head.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+    for mut stream in others {
+        within(stream.write_all(b"\r\nHost: x\r\n\r\n")).await.unwrap();
+        assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 405 "));
+    }
+}
+
+/// L5: also that of a connection which has had an answer.
+#[tokio::test]
+async fn l5_a_later_head_that_is_not_whole_counts() {
+    let listener = listener().await;
+    let bridge = Bridge::start(Config { memory: 20_000, ..to(&listener) });
+    let mut stream = bridge.connect().await;
+    let [begun, end] = [&b"GET / HTTP/1.1\r\nX: "[..], b"\r\nHost: x\r\n\r\n"];
+    within(stream.write_all(&[begun, end].concat())).await.unwrap();
+    let answered = async |stream: &mut tokio::net::TcpStream| {
+        let head = read_head(stream).await;
+        assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
+        let body = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        read_exact(stream, body.parse().unwrap()).await;
+    };
+    answered(&mut stream).await;
+    within(stream.write_all(&[begun, &[b'a'; 5000]].concat())).await.unwrap();
+    let status = async || {
+        let mut other = bridge.connect().await;
+        within(other.write_all(HEAD.as_bytes())).await.unwrap();
+        read_head(&mut other).await[9..12].to_owned()
+    };
+    let becomes = async |expected: &str| {
+        within(async { while status().await != expected {} }).await;
+    };
+    becomes("503").await;
+    within(stream.write_all(end)).await.unwrap();
+    answered(&mut stream).await;
+    becomes("101").await;
+}
+
 #[tokio::test]
 async fn w9_shutdown_closes_handshakes_at_once() {
     let listener = listener().await;

@@ -201,3 +201,38 @@ async fn l4_a_client_that_is_reset_while_its_target_is_stuck_is_noticed() {
     let outcome = timeout(2 * DEADLINE, bridge.serving).await.expect("it is noticed");
     assert_eq!(outcome.unwrap().unwrap(), Outcome::RunOnce);
 }
+
+/// L5: what counts is what waits now, not what has waited when the client began to be slow.
+#[tokio::test]
+async fn l5_what_a_slow_reader_has_taken_counts_no_more() {
+    let listener = listener().await;
+    let config = config(address_of(&listener));
+    let bridge = Bridge::start(Config { memory: 1 << 20, ..config });
+    let mut client = narrow_client(&bridge).await;
+    let mut target = accept(&listener).await;
+    let piece = vec![7; 65_536];
+    let flood = tokio::spawn(async move { while target.write_all(&piece).await.is_ok() {} });
+    let status = async || {
+        let mut stream = bridge.connect().await;
+        within(stream.write_all(HEAD.as_bytes())).await.unwrap();
+        read_head(&mut stream).await[9..12].to_owned()
+    };
+    let becomes = async |expected: &str| {
+        within(async {
+            while status().await != expected {
+                tokio::time::sleep(TICK).await;
+            }
+        })
+        .await;
+    };
+    becomes("503").await;
+    let address = client.0.local_addr().unwrap();
+    let waiting = || unsent_at(bridge.addr, address);
+    while waiting() > 600_000 {
+        read_exact(&mut client.0, 32_768).await;
+    }
+    becomes("101").await;
+    assert!(waiting() > 100_000, "it is still stuck");
+    drop(client);
+    within(flood).await.unwrap();
+}

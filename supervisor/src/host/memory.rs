@@ -1,0 +1,89 @@
+//! How much memory there is for us: the machine's, or less where a control group has a limit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::sysinfo::sysinfo;
+
+/// Where control groups are, of the second version and of the first.
+const UNIFIED: &str = "/sys/fs/cgroup";
+const OF_MEMORY: &str = "/sys/fs/cgroup/memory";
+
+/// What clients may have us keep is this part of it: the kernel keeps about as much again, and we need some ourselves.
+const PART: u64 = 4;
+
+/// Whatever the limit, some of them can be served.
+const LEAST: u64 = 4 << 20;
+
+/// What a machine has that does not say.
+const USUAL: u64 = 1 << 30;
+
+/// How much memory clients may have us keep, in bytes, if nobody says.
+pub(crate) fn for_clients() -> usize {
+    // /proc/meminfo is hidden from a service that sees only processes there.
+    let machine = sysinfo().map_or(USUAL, |machine| machine.ram_total());
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = settings(&groups).into_iter().filter_map(|path| limit(&path));
+    let all = limits.fold(machine, u64::min);
+    usize::try_from((all / PART).max(LEAST)).unwrap_or(usize::MAX)
+}
+
+/// The files that may have a limit, of our group and of those above it.
+fn settings(groups: &str) -> Vec<PathBuf> {
+    let of_line = |line: &str| {
+        let (_, line) = line.split_once(':')?;
+        let (controllers, group) = line.split_once(':')?;
+        let is_of_memory = controllers.split(',').any(|controller| controller == "memory");
+        let (root, file) = match controllers {
+            "" => (UNIFIED, "memory.max"),
+            _ if is_of_memory => (OF_MEMORY, "memory.limit_in_bytes"),
+            _ => return None,
+        };
+        let group = Path::new(group.trim_start_matches('/'));
+        // Within a container our group may be the root of what is mounted.
+        let above = group.ancestors().map(|group| Path::new(root).join(group).join(file));
+        Some(above.collect::<Vec<_>>())
+    };
+    groups.lines().filter_map(of_line).flatten().collect()
+}
+
+/// None where there is none: no file, or the word that says so.
+fn limit(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l5_the_limit_is_looked_for_in_our_control_group_and_all_above() {
+        let groups = "9:name=systemd:/x\n4:cpu,memory:/a/b\n1:cpu:/\n0::/c\n";
+        let found: Vec<_> =
+            settings(groups).iter().map(|path| path.display().to_string()).collect();
+        assert_eq!(
+            found,
+            [
+                "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "/sys/fs/cgroup/c/memory.max",
+                "/sys/fs/cgroup/memory.max",
+            ]
+        );
+        assert!(settings("").is_empty() && settings("garbage\n:\n::").len() == 1);
+    }
+
+    #[test]
+    fn l5_a_limit_is_a_number_and_there_is_always_something() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let file = directory.path().join("memory.max");
+        for (text, said) in [("67108864\n", Some(67_108_864)), ("max\n", None), ("", None)] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(limit(&file), said);
+        }
+        assert_eq!(limit(&directory.path().join("none")), None);
+        let most = (sysinfo().unwrap().ram_total() / PART).max(LEAST);
+        assert!((LEAST..=most).contains(&(for_clients() as u64)));
+    }
+}

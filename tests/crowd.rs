@@ -1,0 +1,300 @@
+//! Many who have no session, and may never want one, before a few who do (L5). `tests/crowd/run` has the crowd as large
+//! as it is on the open internet.
+
+mod memory;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
+
+use tempfile::TempDir;
+
+use crate::support::{
+    Caller, Client, Footprint, SERVERS, Service, WEBSOCKIFY, Websockify, connect, echo_service,
+    free_port, read_to_end, stays, wait_until,
+};
+
+/// How many slow clients there are, and how many the one opens who comes again and again, where nobody says otherwise.
+const SLOW: u64 = 400;
+
+/// How long a good client may wait where the machine has much else to do; with a crowd that stays, it is ten seconds.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+fn exchange(client: &mut Client) {
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+}
+
+fn bridge_to(service: &Service, options: &str) -> (Websockify, u16) {
+    let port = free_port();
+    let websockify = Websockify::start(&format!("{port} {} {options}", service.target()));
+    websockify.wait_until_open();
+    (websockify, port)
+}
+
+/// A connection that has begun a request.
+fn begun(port: u16) -> TcpStream {
+    let mut stream = connect(port);
+    stream.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    stream
+}
+
+#[test]
+fn l5_the_oldest_without_a_session_ends_for_others_and_no_session_does() {
+    let service = echo_service();
+    let (mut websockify, port) = bridge_to(&service, "--max-connections=4");
+    let mut sessions = [Client::connect(port), Client::connect(port)];
+    sessions.iter_mut().for_each(exchange);
+    let mut oldest = begun(port);
+    // Neither gives way before it has come.
+    stays(Duration::from_millis(100), "it waits", || is_open(&mut oldest));
+    let mut older = begun(port);
+    stays(Duration::from_millis(100), "both wait", || is_open(&mut oldest) && is_open(&mut older));
+    websockify.wait_for_log(&[" WARN ", "4 connections are open, as many as may be"]);
+    let mut third = Client::connect(port);
+    exchange(&mut third);
+    assert_eq!(read_to_end(&mut oldest), b"");
+    assert!(is_open(&mut older));
+    let mut fourth = Client::connect(port);
+    exchange(&mut fourth);
+    assert_eq!(read_to_end(&mut older), b"");
+    // Now all have a session, and whoever comes waits.
+    let waiting = thread::spawn(move || exchange(&mut Client::connect(port)));
+    stays(Duration::from_millis(300), "it waits", || !waiting.is_finished());
+    sessions.iter_mut().chain([&mut third, &mut fourth]).for_each(exchange);
+    assert_eq!(third.close().code, 1000);
+    waiting.join().unwrap();
+    sessions.iter_mut().for_each(exchange);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// L5: whoever takes his answer has all of it, and others wait; whoever takes nothing of his gives way.
+#[test]
+fn l5_an_answer_that_is_taken_is_whole_and_one_that_is_not_gives_way() {
+    let directory = TempDir::new().unwrap();
+    let length = 12 << 20;
+    std::fs::write(directory.path().join("big"), vec![1; length]).unwrap();
+    let service = echo_service();
+    let web = directory.path().display();
+    let (mut websockify, port) = bridge_to(&service, &format!("--max-connections=2 --web={web}"));
+    let get = || {
+        let mut stream = connect(port);
+        socket2::SockRef::from(&stream).set_recv_buffer_size(65_536).unwrap();
+        stream.write_all(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 9]).unwrap();
+        stream
+    };
+    let mut reader = get();
+    let mut oldest = begun(port);
+    let mut session = Client::connect(port);
+    exchange(&mut session);
+    assert_eq!(read_to_end(&mut oldest), b"", "it has come later, and is not being answered");
+    let (sender, waiting) = std::sync::mpsc::channel();
+    let next = thread::spawn(move || {
+        let mut client = Client::connect(port);
+        exchange(&mut client);
+        sender.send(()).unwrap();
+        client
+    });
+    // For longer than one may take nothing, however fast the machine is.
+    let (mut read, mut piece, began) = (0, vec![0; 131_072], Instant::now());
+    while read < length {
+        if began.elapsed() < Duration::from_secs(14) {
+            assert!(waiting.try_recv().is_err(), "it waits");
+            sleep(Duration::from_millis(250));
+        }
+        match reader.read(&mut piece).unwrap() {
+            0 => panic!("{read} bytes came, and then the end"),
+            length => read += length,
+        }
+    }
+    let next = next.join().unwrap();
+    assert_eq!(next.close().code, 1000);
+    let _stuck = get();
+    // What its kernel takes at first is seen ten seconds later.
+    sleep(Duration::from_secs(8));
+    let late = thread::spawn(move || exchange(&mut Client::connect(port)));
+    stays(Duration::from_secs(2), "it waits", || !late.is_finished());
+    late.join().unwrap();
+    exchange(&mut session);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// Whether a connection that is sent nothing goes on.
+fn is_open(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let read = stream.read(&mut [0]);
+    stream.set_nonblocking(false).unwrap();
+    matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// A websockify with a certificate, and its port.
+fn encrypted(options: &str) -> (Websockify, u16, TempDir) {
+    let (port, directory) = (free_port(), TempDir::new().unwrap());
+    std::fs::write(directory.path().join("self.pem"), SERVERS.issue("localhost").pem()).unwrap();
+    let websockify = Websockify::start_with(&format!("{port} 127.0.0.1:1 {options}"), |command| {
+        command.current_dir(&directory);
+    });
+    websockify.wait_until_open();
+    (websockify, port, directory)
+}
+
+/// How many bytes each of many connections costs that are begun so.
+fn cost<T>(begin: impl Fn(u16) -> T) -> u64 {
+    const MANY: u64 = 400;
+    let (mut websockify, port, _directory) = encrypted("");
+    // What is needed once is not theirs.
+    let _first: Vec<_> = (0..40).map(|_| begin(port)).collect();
+    sleep(Duration::from_millis(200));
+    let before = Footprint::of(&websockify).memory;
+    let many: Vec<_> = (0..MANY).map(|_| begin(port)).collect();
+    wait_until("all of them", || Footprint::of(&websockify).descriptors as u64 > MANY);
+    sleep(Duration::from_millis(300));
+    let after = Footprint::of(&websockify);
+    drop(many);
+    assert_eq!(websockify.stop(), 0);
+    after.memory.saturating_sub(before) / MANY
+}
+
+fn say(bytes: Vec<u8>) -> impl Fn(u16) -> TcpStream {
+    move |port| {
+        let mut stream = connect(port);
+        // It may have been sent away by now.
+        let _ = stream.write_all(&bytes);
+        stream
+    }
+}
+
+/// L5, T1: what is not whole stays with the kernel.
+#[test]
+fn l5_who_is_not_let_in_yet_costs_little_whatever_he_says() {
+    // The futures of a build for tests are somewhat larger.
+    let bound = if cfg!(debug_assertions) { 6_500 } else { 5_120 };
+    let long = [b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec(), vec![b'a'; 15_800]].concat();
+    let post = [b"POST".to_vec(), long[3..].to_vec()].concat();
+    let hello = [b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03".to_vec(), vec![7; 15_900]];
+    for (what, bytes) in [
+        ("nothing", vec![]),
+        ("little", b"GET /".to_vec()),
+        ("a long head", long),
+        ("another", post),
+        ("a byte of a hello", vec![0x16]),
+        ("a long hello", hello.concat()),
+    ] {
+        let cost = cost(say(bytes));
+        eprintln!("{what}: {cost} bytes");
+        assert!(cost <= bound, "{what}: {cost} bytes");
+    }
+    let cost = cost(|port| Caller::anonymous().call(port).unwrap());
+    eprintln!("a handshake: {cost} bytes");
+    assert!(cost <= 24_576, "a handshake: {cost} bytes");
+}
+
+/// What a crowd does until it is told to stop.
+struct Crowd<'a> {
+    port: u16,
+    is_over: &'a AtomicBool,
+    /// How many connections were begun.
+    begun: &'a AtomicU64,
+}
+
+impl Crowd<'_> {
+    /// One more of its connections, that nobody waits for.
+    fn dial(&self) -> Option<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).ok()?;
+        let _ = socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).into());
+        self.begun.fetch_add(1, Relaxed);
+        Some(socket)
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.is_over.load(Relaxed)
+    }
+
+    /// Says a letter from time to time, and comes again where it was sent away.
+    fn is_slow(&self, clients: u64) {
+        let mut held: Vec<_> = (0..clients).map(|_| self.dial()).collect();
+        while self.goes_on() {
+            sleep(Duration::from_millis(200));
+            for client in &mut held {
+                let is_there = client.as_ref().is_some_and(|client| match client.send(b"G") {
+                    Ok(_) => true,
+                    Err(error) => error.kind() == ErrorKind::WouldBlock,
+                });
+                if !is_there {
+                    *client = self.dial();
+                }
+            }
+        }
+    }
+
+    /// Comes with so many at once, again and again.
+    fn comes_again(&self, clients: u64) {
+        while self.goes_on() {
+            let held: Vec<_> = (0..clients).map(|_| self.dial()).collect();
+            // Some of them are taken in.
+            sleep(Duration::from_millis(5));
+            drop(held);
+        }
+    }
+}
+
+/// Ends the crowd, also where an assertion has failed.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// L5, T6: and what they all cost is bounded by the limit on open files.
+#[test]
+fn l5_slow_clients_and_one_that_comes_again_and_again_keep_nobody_out() {
+    let large: Option<u64> = std::env::var("CROWD").ok().map(|number| number.parse().unwrap());
+    let (slow, at_once) = large.map_or((SLOW, SLOW / 4), |slow| (slow, 1000));
+    let (files, patience) = large.map_or((256, PATIENCE), |_| (1024, Duration::from_secs(1)));
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let service = echo_service();
+    let port = free_port();
+    let mut command = Command::new("prlimit");
+    command.args([&format!("--nofile={files}:{files}"), WEBSOCKIFY]);
+    let mut websockify = Websockify::launch(command.args([&port.to_string(), &service.target()]));
+    websockify.wait_until_open();
+    let mut session = Client::connect(port);
+    exchange(&mut session);
+    let (is_over, dials) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let over = Over(&is_over);
+        let crowd = || Crowd { port, is_over: &is_over, begun: &dials };
+        let (patient, restless) = (crowd(), crowd());
+        scope.spawn(move || patient.is_slow(slow));
+        scope.spawn(move || restless.comes_again(at_once));
+        websockify.wait_for_log(&["connections are open, as many as may be"]);
+        let times: Vec<_> = (0..20)
+            .map(|_| {
+                let began = Instant::now();
+                let mut good = Client::connect(port);
+                exchange(&mut good);
+                let time = began.elapsed();
+                good.close();
+                sleep(Duration::from_millis(20));
+                time
+            })
+            .collect();
+        eprintln!("{} connections of the crowd; served after {times:.1?}", dials.load(Relaxed));
+        assert!(times.iter().all(|time| *time < patience), "{times:?}");
+        assert!(dials.load(Relaxed) > slow + at_once);
+        drop(over);
+    });
+    exchange(&mut session);
+    assert_eq!(session.close().code, 1000);
+    assert_eq!(websockify.stop(), 0);
+}

@@ -1,0 +1,154 @@
+//! What clients may have us keep in all (L5).
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{Over, bridge_to, encrypted, exchange, say};
+use crate::support::{
+    Caller, Client, MemoryLimit, UPGRADE, Websockify, echo_service, frame, free_port, request,
+    try_ask, wait_until,
+};
+
+/// A service that sends all of its clients as much as they take, but for those who have sent an `e`: these get it back.
+fn flood(is_over: &AtomicBool, listener: &TcpListener) {
+    listener.set_nonblocking(true).unwrap();
+    let (mut clients, piece) = (Vec::new(), vec![0; 65_536]);
+    while !is_over.load(Relaxed) {
+        while let Ok((client, _)) = listener.accept() {
+            client.set_nonblocking(true).unwrap();
+            clients.push(client);
+        }
+        clients.retain_mut(|client: &mut TcpStream| {
+            let mut asked = [0];
+            match client.read(&mut asked) {
+                Ok(1) if asked == *b"e" => return client.write_all(b"e").is_err(),
+                Ok(0) => return false,
+                _ => {}
+            }
+            while client.write(&piece).is_ok() {}
+            true
+        });
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// A client that has a session, or is refused one, and reads nothing of it.
+fn reader(port: u16) -> TcpStream {
+    let mut stream = super::connect(port);
+    let _ = socket2::SockRef::from(&stream).set_recv_buffer_size(4096);
+    if try_ask(&mut stream, "/", &UPGRADE).is_ok_and(|head| head.status == 101) {
+        let _ = stream.write_all(&frame(0x82, b"g"));
+    }
+    stream
+}
+
+/// L5, B4: whoever has a session keeps it, and it goes on, in small pieces; and all is as before when there is room again.
+#[test]
+fn l5_where_memory_is_scarce_sessions_go_on_and_others_are_refused() {
+    let service = echo_service();
+    let (mut websockify, port) = bridge_to(&service, "--max-memory=1");
+    let mut session = Client::connect(port);
+    exchange(&mut session);
+    // More than a megabyte waits for one that takes nothing.
+    let mut stuck = Client::connect(port);
+    let mut sender = stuck.stream().try_clone().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    let message = frame(0x82, &[7; 100]).repeat(1000);
+    let refused = || request(port, "/", &UPGRADE).0;
+    wait_until("a refusal", || {
+        // Half a frame is as good as one for this.
+        let _ = sender.write(&message);
+        let head = refused();
+        let is_refused = head.status == 503;
+        assert!(!is_refused || head.header("retry-after").is_some());
+        is_refused
+    });
+    let sent: Vec<u8> = (0..400_000_u32).map(|number| number.to_le_bytes()[1]).collect();
+    for piece in sent.chunks(50_000) {
+        session.send(piece);
+        assert_eq!(session.read(piece.len()), piece);
+    }
+    websockify.wait_for_log(&["refused a handshake", "too much is under way"]);
+    drop((stuck, sender));
+    wait_until("room", || refused().status == 101);
+    exchange(&mut session);
+    assert_eq!(session.close().code, 1000);
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// L5: what TLS keeps for whoever says nothing counts, too.
+#[test]
+fn l5_encrypted_connections_count_before_they_ask_for_anything() {
+    let (mut websockify, port, _directory) = encrypted("--max-memory=1");
+    let caller = Caller::anonymous();
+    let refused = || caller.session(port, &[]).err();
+    assert_eq!(refused(), None);
+    let crowd: Vec<_> = (0..80).map(|_| caller.call(port).unwrap()).collect();
+    wait_until("a refusal", || refused().as_deref() == Some("503"));
+    drop(crowd);
+    wait_until("room", || refused().is_none());
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// A websockify in a control group, with a file to be loaded, and what the crowd does to it.
+fn survives(megabytes: u64, begin: impl Fn(u16) -> TcpStream, many: usize) {
+    let Some(group) = MemoryLimit::new(megabytes << 20) else { return };
+    let (directory, port) = (TempDir::new().unwrap(), free_port());
+    std::fs::write(directory.path().join("big"), vec![1; 8 << 20]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let over = Over(&is_over);
+        scope.spawn(|| flood(&is_over, &listener));
+        let web = directory.path().display();
+        let mut websockify: Websockify = group.start(&format!("{port} {target} --web={web}"));
+        websockify.wait_until_open();
+        let crowd: Vec<_> = (0..many).map(|_| begin(port)).collect();
+        // Whoever is let in gets what is asked for.
+        let head = request(port, "/", &UPGRADE).0;
+        assert!([101, 503].contains(&head.status), "{}", head.status);
+        sleep(Duration::from_millis(500));
+        assert!(websockify.is_running(), "it was killed");
+        drop(crowd);
+        wait_until("a client that is served", || {
+            let (head, mut stream) = request(port, "/", &UPGRADE);
+            let mut answer = [0; 3];
+            head.status == 101
+                && stream.write_all(&frame(0x82, b"e")).is_ok()
+                && stream.read_exact(&mut answer).is_ok()
+        });
+        assert_eq!(websockify.stop(), 0);
+        drop(over);
+    });
+}
+
+/// How many megabytes there are, and how many of three crowds.
+fn size() -> (u64, [usize; 3]) {
+    let is_large = std::env::var_os("CROWD").is_some();
+    if is_large { (64, [3000, 1000, 1000]) } else { (36, [1500, 400, 400]) }
+}
+
+#[test]
+fn l5_many_long_heads_kill_nobody_where_memory_is_limited() {
+    let (megabytes, [heads, ..]) = size();
+    let head = [b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec(), vec![b'a'; 15_800]].concat();
+    survives(megabytes, say(head), heads);
+}
+
+#[test]
+fn l5_many_slow_readers_kill_nobody_where_memory_is_limited() {
+    let (megabytes, [_, readers, _]) = size();
+    survives(megabytes, reader, readers);
+}
+
+#[test]
+fn l5_many_slow_downloads_kill_nobody_where_memory_is_limited() {
+    let (megabytes, [.., downloads]) = size();
+    survives(megabytes, say(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()), downloads);
+}
