@@ -4,6 +4,7 @@
 
 mod still;
 
+use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
 use std::io;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ const REST: Duration = Duration::from_millis(100);
 /// How long, where a connection gives way that has what is needed.
 const BREATH: Duration = Duration::from_millis(1);
 
-/// How many connections beyond those that may be open are accepted before as many others have given way.
+/// How many connections beyond those that may be open are accepted while others give way to them.
 const AHEAD: usize = 8;
 
 /// How long after many connections have gone memory is given back, and how many are many.
@@ -69,6 +70,9 @@ pub(crate) struct Bridge {
     connections: JoinSet<bool>,
     /// Those of them that are no session yet.
     lobby: Arc<Lobby>,
+    /// Those that were accepted while there was no room for them, as others give way; until those have, they wait as in the
+    /// kernel's queue.
+    ahead: VecDeque<(Socket, PeerAddress)>,
     shared: Arc<Shared>,
     shutdown: watch::Sender<Shutdown>,
     /// Why it is ending, once it is.
@@ -132,6 +136,7 @@ impl Bridge {
             next: 0,
             connections: JoinSet::new(),
             lobby: Arc::default(),
+            ahead: VecDeque::new(),
             shutdown,
             ending: None,
             timeout: config.timeout.map(Instant::from_std),
@@ -184,14 +189,14 @@ impl Bridge {
                 Some(ended) = self.connections.join_next() => self.closed(ended),
                 () = book.changed() => {
                     // One of them may have been about to give way.
-                    self.make_room(0);
+                    self.make_room();
                     self.count_sessions();
                     self.plan_look();
                     if self.rounds.is_needed() {
                         self.rounds.plan(book.any(), Instant::now());
                     }
                 }
-                () = lobby.changed() => self.make_room(0),
+                () = lobby.changed() => self.make_room(),
                 () = at(deadline) => self.look_at_clock(Instant::now()),
                 request = asked(&mut self.requests) => self.stand_still(request).await,
                 accepted = accept(&self.listeners, self.next), if accepting => {
@@ -205,26 +210,19 @@ impl Bridge {
     fn is_accepting(&self) -> bool {
         !self.listeners.is_empty()
             && self.rested.is_none()
-            && self.connections.len() < self.most_for_now()
+            && (self.has_room() || (self.ahead.len() < AHEAD && self.lobby.has_any()))
     }
 
-    /// How many connections there may be before another is accepted (L5). Where one gives way to each, that is told so, and
-    /// has ended a moment later: a few may be about to.
-    fn most_for_now(&self) -> usize {
-        let most = self.shared.config.max_connections;
-        if self.connections.len() < most || !self.lobby.has_any() {
-            return most;
-        }
-        most + AHEAD.min(most.div_ceil(4))
+    fn has_room(&self) -> bool {
+        self.connections.len() < self.shared.config.max_connections
     }
 
     /// The next point in time at which there is something to do.
     fn deadline(&self) -> Option<Instant> {
         let next_round = self.rounds.next();
         // Until then whoever comes waits.
-        let is_full = self.connections.len() >= self.shared.config.max_connections;
-        let next_guest =
-            if is_full && self.ending.is_none() { self.lobby.next_look() } else { None };
+        let is_waited_for = !self.has_room() && self.ending.is_none();
+        let next_guest = if is_waited_for { self.lobby.next_look() } else { None };
         [
             self.timeout,
             self.idle,
@@ -259,6 +257,7 @@ impl Bridge {
     fn drain(&mut self) {
         self.shared.book.close();
         let listeners = std::mem::take(&mut self.listeners);
+        self.attend_all_ahead();
         self.stop_accepting(Outcome::Shutdown);
         self.late = Some(Instant::now() + LATE);
         for (io, address) in listeners.into_iter().flat_map(Accepting::close) {
@@ -279,6 +278,7 @@ impl Bridge {
     fn stop_accepting(&mut self, outcome: Outcome) {
         self.ending = Some(outcome);
         self.listeners.clear();
+        self.ahead.clear();
         (self.timeout, self.idle, self.rested) = (None, None, None);
     }
 
@@ -322,7 +322,7 @@ impl Bridge {
             (self.tidy, self.peak) = (None, self.connections.len());
             memory::give_back();
         }
-        self.make_room(0);
+        self.make_room();
         self.rounds.make(&self.shared.book, now);
         if is_due(self.timeout) {
             self.end(Outcome::Timeout);
@@ -335,9 +335,12 @@ impl Bridge {
     fn take(&mut self, accepted: io::Result<(Socket, PeerAddress)>) -> Result<(), Error> {
         match accepted {
             Ok((io, address)) => {
-                // Not for itself: if nobody can give way any more, it is one more than may be.
-                self.make_room(1);
-                self.attend(io, address);
+                if self.has_room() {
+                    self.attend(io, address);
+                } else {
+                    self.ahead.push_back((io, address));
+                    self.make_room();
+                }
                 self.tell_if_full();
             }
             Err(error) => match classify(&error) {
@@ -360,16 +363,23 @@ impl Bridge {
         if reap(ended) {
             self.lobby.has_left();
         }
+        while self.has_room()
+            && let Some((io, address)) = self.ahead.pop_front()
+        {
+            self.attend(io, address);
+        }
     }
 
-    /// Has as many give way as there will be too many with those who come.
-    fn make_room(&self, come: usize) {
-        // Nobody comes any more, and whoever is there is answered.
-        if self.ending.is_some() {
-            return;
+    /// Has as many give way as wait for that (L5).
+    fn make_room(&self) {
+        while self.ahead.len() > self.lobby.leaving() && self.lobby.make_room() {}
+    }
+
+    /// Room or not.
+    fn attend_all_ahead(&mut self) {
+        for (io, address) in std::mem::take(&mut self.ahead) {
+            self.attend(io, address);
         }
-        let (open, most) = (self.connections.len() + come, self.shared.config.max_connections);
-        while open > most + self.lobby.leaving() && self.lobby.make_room() {}
     }
 
     /// Takes in a client that somebody else has accepted. Nobody comes after it, if nobody listens.

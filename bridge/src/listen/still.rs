@@ -63,6 +63,8 @@ impl Bridge {
         &mut self,
         until: Instant,
     ) -> Result<(Frozen, tokio::sync::oneshot::Receiver<()>), NotFrozen> {
+        // What stands still is a connection; the next image has the kernel's queue, and none of its own.
+        self.attend_all_ahead();
         self.pause.begin_settling();
         // Who is not through by then is begun anew where that is possible, and else cut off.
         let settle = until.min(Instant::now() + SETTLE);
