@@ -6,11 +6,11 @@ use std::path::{Component, Path};
 
 use ::http::header::{HeaderValue, SEC_WEBSOCKET_VERSION};
 use ::http::request::Parts;
-use httparse::{EMPTY_HEADER, Response};
+use httparse::{EMPTY_HEADER, Request, Response};
 
 use crate::admission::Refusal;
 use crate::admission::auth::{Auth, Credentials};
-use crate::http::first::{end_of_head, parse};
+use crate::http::first::{end, end_of_head, may_be_head, parse};
 use crate::http::reply;
 use crate::http::url_path::{UrlPath, reference};
 use crate::peer::Peer;
@@ -23,12 +23,15 @@ const ORIGIN: &str = "https://page.example";
 
 /// The bytes are a head and what follows it.
 pub fn head(bytes: &[u8]) {
-    let end = end_of_head(bytes, 0);
+    first(bytes);
+    let end_of_first = end_of_head(bytes, 0);
     for known in 0..bytes.len().min(64) {
         // Wherever reading paused before the end, the end is found in the same place.
-        assert!(end_of_head(&bytes[..known], 0).is_some() || end_of_head(bytes, known) == end);
+        assert!(
+            end_of_head(&bytes[..known], 0).is_some() || end_of_head(bytes, known) == end_of_first
+        );
     }
-    let Some(end) = end else { return };
+    let Some(end) = end_of_first else { return };
     let Some(head) = parse(&bytes[..end]) else { return };
     for scheme in [Scheme::Ws, Scheme::Wss] {
         if let Some(challenge) = Challenge::from_head(&head, scheme) {
@@ -41,6 +44,23 @@ pub fn head(bytes: &[u8]) {
     }
     authentication(&head, &bytes[..end]);
     url_path(head.uri.path());
+}
+
+/// What a whole head is to who answers it, is one to who waits for it, and as soon as it is whole.
+fn first(bytes: &[u8]) {
+    let mut headers = [EMPTY_HEADER; 100];
+    if let Ok(httparse::Status::Complete(length)) = Request::new(&mut headers).parse(bytes) {
+        assert!(may_be_head(bytes));
+        assert!(end(&bytes[..length], 0).is_some());
+    }
+    if !may_be_head(bytes) {
+        let mut headers = [EMPTY_HEADER; 100];
+        let more = [bytes, b"GET / HTTP/1.1\r\n\r\n"].concat();
+        assert!(!matches!(
+            Request::new(&mut headers).parse(&more),
+            Ok(httparse::Status::Complete(_))
+        ));
+    }
 }
 
 fn old_handshake(challenge: &Challenge) {

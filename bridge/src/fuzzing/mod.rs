@@ -10,6 +10,7 @@ mod certificate;
 mod forwarded;
 mod frames;
 mod head;
+mod hello;
 mod hixie;
 mod jwt;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use certificate::certificate;
 pub use forwarded::forwarded;
 pub use frames::frames;
 pub use head::head;
+pub use hello::hello;
 pub use hixie::hixie;
 pub use jwt::jwt;
 pub(crate) use numbers::Numbers;
@@ -143,12 +145,13 @@ mod tests {
 
     type Property = fn(&[u8]);
 
-    const PROPERTIES: [(&str, Property); 13] = [
+    const PROPERTIES: [(&str, Property); 14] = [
         ("base64", super::base64),
         ("certificate", super::certificate),
         ("forwarded", super::forwarded),
         ("frames", super::frames),
         ("head", super::head),
+        ("hello", super::hello),
         ("hixie", super::hixie),
         ("jwt", super::jwt),
         ("proxy_header", super::proxy_header),

@@ -77,7 +77,7 @@ pub(crate) async fn is_there(io: &Socket, budget: &Arc<Budget>) -> Result<(), No
 
 /// Whether a request may come of these bytes: they begin with a method, which is a token (RFC 9110, sections 9.1 and 5.6.2), of
 /// whatever length. Empty lines before it are none (RFC 9112, section 2.2).
-fn may_be_head(bytes: &[u8]) -> bool {
+pub(crate) fn may_be_head(bytes: &[u8]) -> bool {
     let bytes = &bytes[blank(bytes)..];
     let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     match bytes.iter().position(|byte| !is_of_token(byte)) {
@@ -87,7 +87,7 @@ fn may_be_head(bytes: &[u8]) -> bool {
 }
 
 /// Where the head ends, behind empty lines, if it ends behind the first `known` bytes.
-fn end(bytes: &[u8], known: usize) -> Option<usize> {
+pub(crate) fn end(bytes: &[u8], known: usize) -> Option<usize> {
     let blank = blank(bytes);
     end_of_head(&bytes[blank..], known.saturating_sub(blank)).map(|end| blank + end)
 }

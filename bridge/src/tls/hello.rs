@@ -55,7 +55,8 @@ pub(crate) fn hello(mut bytes: &[u8]) -> Hello {
             if whole > LONGEST {
                 return Hello::TooLong;
             }
-            if length >= whole {
+            // TLS reads whole records.
+            if length >= whole && there.len() == said {
                 return Hello::Whole;
             }
         }

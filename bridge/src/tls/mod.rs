@@ -43,6 +43,8 @@ pub use connector::Connector;
 pub(crate) use connector::TargetFailure;
 pub(crate) use failure::Failure;
 pub use file::{Sources, whole};
+#[cfg(any(test, fuzzing))]
+pub(crate) use hello::{Hello, hello};
 pub use password::KeyPassword;
 
 /// Where certificates are.
