@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::hand_over::{Pause, Place, SavedConnection, SavedPeer, StoodConnection, UnderWay};
 use crate::lobby::Guest;
 use crate::net::{SavedSocket, Socket};
-use crate::peer::Peer;
+use crate::peer::{Peer, Route};
 
 /// Where a connection begins: at its first byte, or where another image has left it.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub(crate) struct Arrival {
 #[derive(Debug)]
 struct Known {
     peer: SavedPeer,
+    route: Route,
     is_introduced: bool,
     is_encrypted: bool,
     since: Instant,
@@ -68,6 +69,11 @@ impl Beginning {
         Self { since, head, is_introduced: false, is_kept_alive: false, from_another: None }
     }
 
+    /// The same for one that has waited for its turn until now: its time begins.
+    pub(crate) fn again(self) -> Self {
+        Self { since: Instant::now(), ..self }
+    }
+
     /// Whether its first byte was read already.
     pub(crate) fn is_plain(&self) -> bool {
         self.is_kept_alive || !self.head.is_empty()
@@ -86,6 +92,7 @@ impl Arrival {
             if from.is_kept_alive { Progress::Idle } else { Progress::Begun(from.head.clone()) };
         let known = Known {
             peer: SavedPeer::of(peer),
+            route: peer.route(),
             is_introduced: from.is_introduced,
             is_encrypted: false,
             since: from.since,
@@ -101,6 +108,16 @@ impl Arrival {
         self.guest.is_of(peer.address.client());
         let mut known = self.known();
         (known.peer, known.is_introduced) = (SavedPeer::of(peer), true);
+    }
+
+    /// Whose it is, for the records.
+    pub(crate) fn route(&self) -> Route {
+        self.known().route.clone()
+    }
+
+    /// A proxy has said so, whether that client is let in or not.
+    pub(crate) fn comes_from(&self, route: Route) {
+        self.known().route = route;
     }
 
     /// It is encrypted, or is about to be.

@@ -34,6 +34,11 @@ impl Budget {
         self.used.load(Ordering::Relaxed) >= self.most
     }
 
+    /// Whether there will be something left when so much of what is used is given back.
+    pub(crate) fn has_any_besides(&self, freeing: usize) -> bool {
+        self.used.load(Ordering::Relaxed).saturating_sub(freeing) < self.most
+    }
+
     /// So much more is kept, also where there was less left.
     pub(crate) fn add(&self, bytes: usize) {
         self.used.fetch_add(bytes, Ordering::Relaxed);

@@ -43,10 +43,18 @@ pub(crate) struct Place {
 impl ClientId {
     /// The client as limits count it: of IPv6, whoever has an address has the 2^64 beside it.
     pub(crate) fn counted(self) -> Self {
+        self.of_ipv6(|[a, b, c, d, ..]| Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+    }
+
+    /// Whoever has one contract with a provider: he may have the 256 networks of a /56 (RFC 6177, section 2).
+    pub(crate) fn subscriber(self) -> Self {
+        self.of_ipv6(|[a, b, c, d, ..]| Ipv6Addr::new(a, b, c, d & 0xff00, 0, 0, 0, 0))
+    }
+
+    fn of_ipv6(self, network: impl Fn([u16; 8]) -> Ipv6Addr) -> Self {
         match self {
             Self::Address(IpAddr::V6(address)) if address.to_ipv4_mapped().is_none() => {
-                let [a, b, c, d, ..] = address.segments();
-                Self::Address(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
+                Self::Address(network(address.segments()).into())
             }
             Self::Address(address) => Self::Address(address.to_canonical()),
             user @ Self::User(_) => user,
@@ -146,6 +154,14 @@ mod tests {
         assert_eq!(standing(&clients, address("2001:db8:0:2::1")).unwrap().1, Standing::Welcome);
         let _held = standing(&clients, address("::ffff:192.0.2.1")).unwrap();
         assert_eq!(standing(&clients, address("192.0.2.1")).unwrap().1, Standing::OneTooMany);
+    }
+
+    #[test]
+    fn l5_an_ipv6_network_of_56_bits_is_one_subscriber() {
+        let subscriber = |text: &str| address(text).subscriber();
+        assert_eq!(subscriber("2001:db8:0:1::1"), subscriber("2001:db8:0:ff:1::"));
+        assert_ne!(subscriber("2001:db8:0:1::1"), subscriber("2001:db8:0:101::1"));
+        assert_eq!(subscriber("::ffff:192.0.2.1"), subscriber("192.0.2.1"));
     }
 
     #[test]

@@ -8,16 +8,15 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::account::Account;
-use crate::admission::{Admission, Door};
+use crate::admission::Admission;
 use crate::arrival::{Arrival, Beginning};
 use crate::book::Book;
-use crate::budget::Budget;
 use crate::client::Client;
-use crate::config::{Access, Config};
+use crate::config::Config;
 use crate::http::{self, Upgraded};
 use crate::lobby::Guest;
 use crate::net::Socket;
-use crate::peer::{Peer, Route};
+use crate::peer::Peer;
 use crate::record::Recordings;
 use crate::redact;
 use crate::session::{self, Course, Outbound};
@@ -71,33 +70,31 @@ impl Ongoing {
     }
 }
 
-/// Attends to a connection until it ends, and records its session if it becomes one (B10). True: it has
-/// [given way](Guest::has_given_way).
-pub(crate) async fn attend(
+/// Attends to a connection until it ends, and records its session if it becomes one (B10). What it needs before that is freed
+/// then, and has no room in the task: a session lives long. No `async fn`, which would keep its arguments twice.
+pub(crate) fn attend(
     io: Socket,
     (peer, guest): (Peer, Guest),
     from: Beginning,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
-) -> bool {
-    shutdown.goes_on(from.from_another).await;
-    // A session lives long and its handshake does not: what that needs is freed here.
-    let client = {
-        let arrival = Arrival::new(&io, &peer, &from, Arc::clone(&shutdown.pause), guest);
-        let mut route = peer.route();
-        let named = (&mut route, &arrival);
-        let received = receive(io, peer, from, named, Arc::clone(&shared), shutdown.clone());
-        match standing_still(Box::pin(received), &arrival, &mut shutdown).await {
+) -> impl Future<Output = ()> {
+    let from_another = from.from_another;
+    let arrival = Arrival::new(&io, &peer, &from, Arc::clone(&shutdown.pause), guest);
+    let (shared_with_it, told) = (Arc::clone(&shared), shutdown.clone());
+    let received = Box::pin(receive(io, peer, from, Arc::clone(&arrival), shared_with_it, told));
+    async move {
+        shutdown.goes_on(from_another).await;
+        let client = match standing_still(received, &arrival, &mut shutdown).await {
             Ok(upgraded) => shared.client(upgraded),
             Err(why) => {
                 shared.book.metrics.no_session(&why);
-                unadmitted::ended(&route, &why);
-                return arrival.guest.has_given_way();
+                return unadmitted::ended(&arrival.route(), &why);
             }
-        }
-    };
-    go_on(Ongoing::begin(client), None, shared, shutdown).await;
-    false
+        };
+        drop(arrival);
+        go_on(Ongoing::begin(client), None, shared, shutdown).await;
+    }
 }
 
 /// What it comes to, which stands still when it is told to, and ends when it gives way.
@@ -140,28 +137,28 @@ pub(crate) async fn go_on(
     }
 }
 
-/// `route` becomes the client's, if a proxy says that it is another.
-async fn receive(
+/// What a connection comes to before it is a session. No `async fn`, as above.
+fn receive(
     io: Socket,
     peer: Peer,
     from: Beginning,
-    (route, arrival): (&mut Route, &Arc<Arrival>),
+    arrival: Arc<Arrival>,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
-) -> Result<Upgraded, NoSession> {
-    let Config { head_timeout, access, .. } = &*shared.config;
+) -> impl Future<Output = Result<Upgraded, NoSession>> {
+    let head_timeout = shared.config.head_timeout;
     let began =
-        if from.is_kept_alive { from.since + http::IDLE - *head_timeout } else { from.since };
-    let door = &shared.admission.door;
-    let opening = tokio::select! {
-        () = shutdown.turned_away() => return Err(NoSession::NoMore),
-        opening = timeout_at(
-            began + *head_timeout,
-            begin(io, peer, from, (route, arrival), access, (door, &shared.book.budget)),
-        ) => opening.map_err(|_| NoSession::TimedOut)?,
-    };
+        if from.is_kept_alive { from.since + http::IDLE - head_timeout } else { from.since };
+    let opening = begin(io, peer, from, Arc::clone(&arrival), Arc::clone(&shared));
     // Whoever says nothing, or not enough, needs no room for what is next (L5).
-    Box::pin(received(opening?, began, arrival, shared, shutdown)).await
+    let opening = Box::pin(timeout_at(began + head_timeout, opening));
+    async move {
+        let opening = tokio::select! {
+            () = shutdown.turned_away() => return Err(NoSession::NoMore),
+            opening = opening => opening.map_err(|_| NoSession::TimedOut)?,
+        };
+        Box::pin(received(opening?, began, &arrival, shared, shutdown)).await
+    }
 }
 
 /// What is next when a connection's first message is there.
@@ -179,6 +176,9 @@ async fn received(
             return Err(Box::pin(http::turn_away(Stream::new(io), why, &mut shutdown)).await);
         }
         Ok(Opening::Hello(acceptor, io, peer)) => {
+            if !arrival.guest.keeps(http::first::ENCRYPTED) {
+                return Err(NoSession::NoMemory);
+            }
             // The handshake's state is freed with its result.
             let shaken = Box::pin(tls::shake_hands(acceptor, io, peer));
             tokio::select! {
@@ -222,25 +222,31 @@ enum Opening {
     None(Socket, NoSession),
 }
 
-/// What goes before all else: a trusted proxy says whose the connection is, and the first message comes.
+/// What goes before all else: a trusted proxy says whose the connection is, and the first message comes. All that a
+/// silent connection needs is here.
 async fn begin(
     mut io: Socket,
     mut peer: Peer,
     from: Beginning,
-    (route, arrival): (&mut Route, &Arrival),
-    access: &Access,
-    (door, budget): (&Door, &Arc<Budget>),
+    arrival: Arc<Arrival>,
+    shared: Arc<Shared>,
 ) -> Result<tls::Accepted<Opening>, NoSession> {
+    let (door, access) = (&shared.admission.door, &shared.config.access);
     if !from.is_introduced && !from.is_plain() && door.is_to_introduce(&peer) {
-        peer = door.introduced(&mut io, peer, route).await?;
+        let mut route = peer.route();
+        // It is over at once, mostly.
+        let introduced = Box::pin(door.introduced(&mut io, peer, &mut route)).await;
+        arrival.comes_from(route);
+        peer = introduced?;
         arrival.introduced(&peer);
     }
     if from.is_plain() {
         return Ok(Ok(Opening::Plain(Stream::resume(io.into(), &from.head), peer)));
     }
-    Ok(match tls::first(io, peer, access, arrival).await {
+    drop(from);
+    Ok(match tls::first(io, peer, access, &arrival).await {
         Ok(tls::First::Plain(io, peer)) => {
-            let whether = http::first::is_there(&io, budget).await;
+            let whether = http::first::is_there(&io, &arrival.guest).await;
             let io = io.into_inner();
             Ok(match whether {
                 Ok(()) => Opening::Plain(Stream::new(io), peer),
@@ -304,9 +310,10 @@ mod tests {
         let peer = Peer::new(address.into());
         let (_sender, shutdown) = watch::channel(Shutdown::Run);
         let shutdown = ShutdownWatch::new(shutdown, Arc::default());
-        let guest = Arc::<crate::lobby::Lobby>::default().enter(peer.address.client());
+        let lobby = crate::lobby::Lobby::new(Arc::clone(&shared.book.budget));
+        let guest = lobby.enter(Some(peer.address.client()));
         let size =
             size_of_val(&attend(io.into(), (peer, guest), Beginning::new(), shared, shutdown));
-        assert!(size <= 1664, "{size} bytes");
+        assert!(size <= 1280, "{size} bytes");
     }
 }

@@ -66,13 +66,12 @@ pub(crate) struct Bridge {
     listeners: Vec<Accepting>,
     /// Which of them is asked first.
     next: usize,
-    /// Each says whether it has given way.
-    connections: JoinSet<bool>,
+    connections: JoinSet<()>,
     /// Those of them that are no session yet.
     lobby: Arc<Lobby>,
     /// Those that were accepted while there was no room for them, as others give way; until those have, they wait as in the
-    /// kernel's queue.
-    ahead: VecDeque<(Socket, PeerAddress)>,
+    /// kernel's queue. Some have begun, in another image of this program.
+    ahead: VecDeque<(Socket, Peer, Beginning)>,
     shared: Arc<Shared>,
     shutdown: watch::Sender<Shutdown>,
     /// Why it is ending, once it is.
@@ -126,6 +125,7 @@ impl Bridge {
         let are_called = rounds.is_needed() || config.observer.is_some();
         let in_all = if config.run_once { 1 } else { u64::MAX };
         let limits = Limits { in_all, at_once: config.max_connections };
+        let lobby = Lobby::new(Arc::clone(&budget));
         let book = Book::telling(limits, are_called, config.open_sessions.clone(), budget);
         if let Some(observer) = &config.observer {
             observer.observe(&book);
@@ -135,7 +135,7 @@ impl Bridge {
             listeners: listeners.map_err(Error::Listen)?,
             next: 0,
             connections: JoinSet::new(),
-            lobby: Arc::default(),
+            lobby,
             ahead: VecDeque::new(),
             shutdown,
             ending: None,
@@ -257,11 +257,15 @@ impl Bridge {
     fn drain(&mut self) {
         self.shared.book.close();
         let listeners = std::mem::take(&mut self.listeners);
-        self.attend_all_ahead();
+        for (io, peer, from) in std::mem::take(&mut self.ahead) {
+            self.take_up(io, peer, from.again());
+        }
         self.stop_accepting(Outcome::Shutdown);
         self.late = Some(Instant::now() + LATE);
         for (io, address) in listeners.into_iter().flat_map(Accepting::close) {
-            self.attend(io, address);
+            if let Some(peer) = self.knock(address) {
+                self.take_up(io, peer, Beginning::new());
+            }
         }
     }
 
@@ -278,7 +282,7 @@ impl Bridge {
     fn stop_accepting(&mut self, outcome: Outcome) {
         self.ending = Some(outcome);
         self.listeners.clear();
-        self.ahead.clear();
+        self.ahead.drain(..).for_each(|_closed| self.shared.book.metrics.closed());
         (self.timeout, self.idle, self.rested) = (None, None, None);
     }
 
@@ -335,10 +339,8 @@ impl Bridge {
     fn take(&mut self, accepted: io::Result<(Socket, PeerAddress)>) -> Result<(), Error> {
         match accepted {
             Ok((io, address)) => {
-                if self.has_room() {
-                    self.attend(io, address);
-                } else {
-                    self.ahead.push_back((io, address));
+                if let Some(peer) = self.knock(address) {
+                    self.attend(io, peer, Beginning::new());
                     self.make_room();
                 }
                 self.tell_if_full();
@@ -355,18 +357,16 @@ impl Bridge {
     }
 
     /// A connection has ended.
-    fn closed(&mut self, ended: Result<bool, JoinError>) {
+    fn closed(&mut self, ended: Result<(), JoinError>) {
         self.shared.book.metrics.closed();
         if self.peak >= MANY && self.connections.len() < self.peak / 2 {
             self.tidy.get_or_insert_with(|| Instant::now() + TIDY);
         }
-        if reap(ended) {
-            self.lobby.has_left();
-        }
+        reap(ended);
         while self.has_room()
-            && let Some((io, address)) = self.ahead.pop_front()
+            && let Some((io, peer, from)) = self.ahead.pop_front()
         {
-            self.attend(io, address);
+            self.take_up(io, peer, from.again());
         }
     }
 
@@ -375,17 +375,14 @@ impl Bridge {
         while self.ahead.len() > self.lobby.leaving() && self.lobby.make_room() {}
     }
 
-    /// Room or not.
-    fn attend_all_ahead(&mut self) {
-        for (io, address) in std::mem::take(&mut self.ahead) {
-            self.attend(io, address);
-        }
-    }
-
     /// Takes in a client that somebody else has accepted. Nobody comes after it, if nobody listens.
     pub(crate) fn take_one(&mut self, connection: Connection) -> Result<(), Error> {
         match connection.begin() {
-            Ok((io, address)) => self.attend(io, address),
+            Ok((io, address)) => {
+                if let Some(peer) = self.knock(address) {
+                    self.take_up(io, peer, Beginning::new());
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {
                 debug!("the connection was gone before it was served");
             }
@@ -394,24 +391,34 @@ impl Bridge {
         Ok(())
     }
 
-    fn attend(&mut self, io: Socket, address: PeerAddress) {
+    /// Whose a connection is, if it is let in at all.
+    fn knock(&self, address: PeerAddress) -> Option<Peer> {
         let metrics = &self.shared.book.metrics;
         metrics.accepted();
-        let peer = match self.shared.admission.door.knock(address) {
-            Ok(peer) => peer,
-            Err(why) => {
-                metrics.no_session(&why);
-                metrics.closed();
-                return unadmitted::ended(&address.into(), &why);
-            }
-        };
-        self.take_up(io, peer, Beginning::new());
+        let known = self.shared.admission.door.knock(address);
+        let refused = known.as_ref().err();
+        if let Some(why) = refused {
+            metrics.no_session(why);
+            metrics.closed();
+            unadmitted::ended(&address.into(), why);
+        }
+        known.ok()
+    }
+
+    /// Attends to a connection, as soon as there is room for it.
+    fn attend(&mut self, io: Socket, peer: Peer, from: Beginning) {
+        if self.has_room() {
+            self.take_up(io, peer, from);
+        } else {
+            self.ahead.push_back((io, peer, from));
+        }
     }
 
     fn take_up(&mut self, io: Socket, peer: Peer, from: Beginning) {
         let shutdown = self.watch();
         self.peak = self.peak.max(self.connections.len() + 1);
-        let guest = self.lobby.enter(peer.address.client());
+        let is_of_many = self.shared.admission.door.speaks_for_many(&peer);
+        let guest = self.lobby.enter((!is_of_many).then(|| peer.address.client()));
         self.connections.spawn(attend(io, (peer, guest), from, Arc::clone(&self.shared), shutdown));
     }
 
@@ -439,9 +446,9 @@ impl Bridge {
     /// L1, L5: there is no descriptor, or no memory, for one more. The oldest that is no session has a descriptor.
     fn rest(&mut self, error: &io::Error) {
         let errno = error.raw_os_error().map(Errno::from_raw);
-        let is_of_descriptors = matches!(errno, Some(Errno::EMFILE | Errno::ENFILE));
-        // One at a time: it may take longer than a breath to end.
-        let has_room = is_of_descriptors && (self.lobby.leaving() > 0 || self.lobby.make_room());
+        // One at a time: it may take longer than a breath to end. What the system is short of (ENFILE), others would get.
+        let has_room =
+            errno == Some(Errno::EMFILE) && (self.lobby.leaving() > 0 || self.lobby.make_room());
         if !self.is_exhausted {
             warn!("cannot accept connections for now: {}", error_text(error));
             self.exhausted_at = self.connections.len();
@@ -492,13 +499,11 @@ fn classify(error: &io::Error) -> AcceptError {
 }
 
 /// A panic ends its own connection and nothing else (L3).
-fn reap(ended: Result<bool, JoinError>) -> bool {
-    ended.unwrap_or_else(|failure| {
-        if failure.is_panic() {
-            error!(%failure, "connection ended by a panic");
-        }
-        false
-    })
+fn reap(ended: Result<(), JoinError>) {
+    match ended {
+        Err(failure) if failure.is_panic() => error!(%failure, "connection ended by a panic"),
+        _ => {}
+    }
 }
 
 /// Accepts from whichever listener has a connection, beginning with number `first`.
@@ -560,7 +565,7 @@ mod tests {
     async fn l3_a_panic_in_one_connection_is_reaped_like_any_end() {
         let mut connections = JoinSet::new();
         connections.spawn(async { panic!("on purpose") });
-        assert!(!reap(connections.join_next().await.unwrap()));
+        reap(connections.join_next().await.unwrap());
         assert!(connections.is_empty());
     }
 }

@@ -1,10 +1,11 @@
-//! Connections that are no session yet, and which of them gives way where there is room for no more (L5): the oldest, but
-//! those of a client first that has many of them. So whoever opens connections again and again is in his own way, and a
-//! good client of another address is not. One whose request is being answered goes last, and only if it takes nothing of the
-//! answer. Knows who came when; must not know what anybody says.
+//! Connections that are no session yet, and which of them gives way where there is room for no more, or no memory (L5): the
+//! oldest, but those of a client first that has many of them. So whoever opens connections again and again is in his own way,
+//! and a good client of another address is not. One whose request is being answered goes last, and only if it takes nothing of
+//! the answer, or its client has many answers under way. Knows who came when, and what is kept for him; must not know what
+//! anybody says.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+mod line;
+
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +16,9 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::budget::Budget;
 use crate::clients::ClientId;
-
-/// So many connections of one client are not many: a browser that loads a page has six, and some people share an address.
-const FEW: usize = 16;
+use line::{FEW, Line, Whose};
 
 /// How long nothing may have been taken of an answer before its connection gives way. Every ten seconds it is asked how much the
 /// kernel of a slow client has taken.
@@ -30,15 +30,16 @@ const LOOK: Duration = Duration::from_millis(100);
 const WAITS: u8 = 0;
 const GIVES_WAY: u8 = 1;
 const IS_ADMITTED: u8 = 2;
-const HAS_GONE: u8 = 3;
 
-/// Those who wait.
-#[derive(Debug, Default)]
+/// Those who have no session yet.
+#[derive(Debug)]
 pub(crate) struct Lobby {
     guests: Mutex<Guests>,
-    /// How many are about to give way.
+    budget: Arc<Budget>,
+    /// How many are about to give way, and how many bytes they have of the budget.
     leaving: AtomicUsize,
-    /// Rung when there is somebody who could, and was nobody, or the other way round.
+    freeing: AtomicUsize,
+    /// Rung when it may have changed who can give way.
     changed: Notify,
 }
 
@@ -46,24 +47,23 @@ pub(crate) struct Lobby {
 struct Guests {
     /// How many have come.
     come: u64,
-    /// By their clients, each by its number.
-    waiting: HashMap<ClientId, BTreeMap<u64, Arc<Stay>>>,
-    /// Which client gives way; the last is the first to do so.
-    order: BTreeMap<Rank, ClientId>,
-    /// Those who are being answered, by their numbers.
-    answered: BTreeMap<u64, Arc<Stay>>,
-    /// Before this none of them gives way.
+    /// Those for whom nothing is kept.
+    waiting: Line<Arc<Stay>>,
+    /// Those for whom something is.
+    keeping: Line<Arc<Stay>>,
+    /// Those who are being answered.
+    answered: Line<Arc<Stay>>,
+    /// Before this none of them is taken to be quiet.
     look: Option<Instant>,
 }
-
-/// How many connections a client has, beyond [a few](FEW), and the number of the oldest of them.
-type Rank = (usize, Reverse<u64>);
 
 /// How it is with one of them.
 #[derive(Debug, Default)]
 struct Stay {
     state: AtomicU8,
     task: AtomicWaker,
+    /// How much it has of the budget, bytes.
+    kept: AtomicUsize,
     answer: Mutex<Option<Answer>>,
 }
 
@@ -80,53 +80,53 @@ struct Answer {
 #[derive(Debug)]
 pub(crate) struct Guest {
     lobby: Arc<Lobby>,
-    client: Mutex<ClientId>,
+    whose: Mutex<Whose>,
     number: u64,
     stay: Arc<Stay>,
 }
 
 impl Lobby {
-    /// Somebody has come, as a connection of this client's.
-    pub(crate) fn enter(self: &Arc<Self>, client: ClientId) -> Guest {
-        let (client, stay) = (client.counted(), Arc::<Stay>::default());
+    pub(crate) fn new(budget: Arc<Budget>) -> Arc<Self> {
+        Arc::new(Self {
+            guests: Mutex::default(),
+            budget,
+            leaving: AtomicUsize::new(0),
+            freeing: AtomicUsize::new(0),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Somebody has come, as a connection of this client's. None: of many clients' who cannot be told apart yet.
+    pub(crate) fn enter(self: &Arc<Self>, client: Option<ClientId>) -> Guest {
+        let stay = Arc::<Stay>::default();
         let mut guests = self.guests();
         guests.come += 1;
         let number = guests.come;
-        guests.put(client, number, Arc::clone(&stay));
+        let whose = Whose::of(client, number);
+        guests.waiting.put(whose, number, Arc::clone(&stay));
         drop(guests);
-        Guest { lobby: Arc::clone(self), client: Mutex::new(client), number, stay }
+        Guest { lobby: Arc::clone(self), whose: Mutex::new(whose), number, stay }
     }
 
     /// Whether there is anybody who could give way.
     pub(crate) fn has_any(&self) -> bool {
-        let mut guests = self.guests();
-        !guests.order.is_empty() || guests.quiet(Instant::now()).is_some()
+        self.guests().has_any(Instant::now())
     }
 
     /// When there may be somebody who can give way, if there is nobody now.
     pub(crate) fn next_look(&self) -> Option<Instant> {
-        if self.has_any() { None } else { self.guests().look }
+        let mut guests = self.guests();
+        if guests.has_any(Instant::now()) { None } else { guests.look }
     }
 
-    /// Waits until there is somebody who could give way, where there was nobody, or the other way round.
+    /// Waits until it may have changed who can give way.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
-    }
-
-    fn tell_if(&self, has_changed: bool) {
-        if has_changed {
-            self.changed.notify_one();
-        }
     }
 
     /// How many have been told to give way, and have not ended yet.
     pub(crate) fn leaving(&self) -> usize {
         self.leaving.load(Ordering::Acquire)
-    }
-
-    /// One of them has ended that has [given way](Guest::has_given_way).
-    pub(crate) fn has_left(&self) {
-        self.leaving.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Has one of them give way. False: there is none.
@@ -135,18 +135,46 @@ impl Lobby {
     }
 
     fn make_room_at(&self, now: Instant) -> bool {
+        self.send_away(|guests| guests.first(now))
+    }
+
+    /// Has those give way for whom something is kept, until there is memory for more. False: there is none, as those
+    /// have it who have a session, or the next one is this one itself.
+    fn free_memory(&self, own: u64) -> bool {
+        let now = Instant::now();
+        loop {
+            let freeing = self.freeing.load(Ordering::Acquire);
+            if self.budget.has_any_besides(freeing) {
+                return true;
+            }
+            let is_found = self.send_away(|guests| guests.first_with_memory(now, own));
+            if !is_found {
+                return false;
+            }
+        }
+    }
+
+    /// Tells whoever is chosen to give way.
+    fn send_away(&self, mut choose: impl FnMut(&mut Guests) -> Option<Arc<Stay>>) -> bool {
         let mut guests = self.guests();
-        while let Some(stay) = guests.first(now) {
+        while let Some(stay) = choose(&mut guests) {
             self.leaving.fetch_add(1, Ordering::AcqRel);
+            self.freeing.fetch_add(stay.kept.load(Ordering::Acquire), Ordering::AcqRel);
             // Else it becomes a session just now.
             if stay.changes(WAITS, GIVES_WAY) {
                 drop(guests);
                 stay.task.wake();
                 return true;
             }
-            self.has_left();
+            self.has_left(&stay);
         }
         false
+    }
+
+    /// One of them has ended, or gives way no more.
+    fn has_left(&self, stay: &Stay) {
+        self.leaving.fetch_sub(1, Ordering::AcqRel);
+        self.freeing.fetch_sub(stay.kept.load(Ordering::Acquire), Ordering::AcqRel);
     }
 
     fn guests(&self) -> MutexGuard<'_, Guests> {
@@ -155,61 +183,73 @@ impl Lobby {
 }
 
 impl Guests {
-    fn put(&mut self, client: ClientId, number: u64, stay: Arc<Stay>) {
-        let of_client = self.waiting.entry(client).or_default();
-        if let Some(rank) = rank(of_client) {
-            self.order.remove(&rank);
-        }
-        of_client.insert(number, stay);
-        self.order.extend(rank(of_client).map(|rank| (rank, client)));
+    fn has_any(&mut self, now: Instant) -> bool {
+        !self.waiting.is_empty()
+            || !self.keeping.is_empty()
+            || self.answered.most() > FEW
+            || self.quiet(now).is_some()
     }
 
-    fn take(&mut self, client: ClientId, number: u64) -> Option<Arc<Stay>> {
-        let of_client = self.waiting.get_mut(&client)?;
-        let before = rank(of_client)?;
-        let stay = of_client.remove(&number)?;
-        self.order.remove(&before);
-        match rank(of_client) {
-            Some(rank) => drop(self.order.insert(rank, client)),
-            None => drop(self.waiting.remove(&client)),
-        }
-        // What many have needed is given back.
-        if self.waiting.capacity() > 64 && self.waiting.len() < self.waiting.capacity() / 8 {
-            let needed = self.waiting.len() * 2;
-            self.waiting.shrink_to(needed);
-        }
-        Some(stay)
-    }
-
-    /// Takes out whose turn it is.
+    /// Takes out of its line whose turn it is.
     fn first(&mut self, now: Instant) -> Option<Arc<Stay>> {
-        let Some(((_, Reverse(number)), client)) = self.order.last_key_value() else {
-            let quiet = self.quiet(now)?;
-            return self.answered.remove(&quiet);
+        let line = if self.waiting.first_rank() >= self.keeping.first_rank() {
+            &mut self.waiting
+        } else {
+            &mut self.keeping
         };
-        let (number, client) = (*number, *client);
-        self.take(client, number)
+        line.take_first().or_else(|| self.first_answered(now))
+    }
+
+    /// The same of those for whom something is kept, unless this one itself is next.
+    fn first_with_memory(&mut self, now: Instant, own: u64) -> Option<Arc<Stay>> {
+        match self.keeping.first_number() {
+            Some(number) if number == own => None,
+            Some(_) => self.keeping.take_first(),
+            None => self.first_answered(now),
+        }
+    }
+
+    fn first_answered(&mut self, now: Instant) -> Option<Arc<Stay>> {
+        match self.quiet(now) {
+            Some((whose, number)) => self.answered.take(whose, number),
+            None if self.answered.most() > FEW => self.answered.take_first(),
+            None => None,
+        }
     }
 
     /// The oldest that takes nothing of its answer.
-    fn quiet(&mut self, now: Instant) -> Option<u64> {
+    fn quiet(&mut self, now: Instant) -> Option<(Whose, u64)> {
         if self.look.is_none_or(|look| now < look) {
             return None;
         }
-        let is_quiet = |stay: &Stay| stay.is_quiet_at().is_none_or(|quiet| quiet <= now);
-        let found = self.answered.iter().find(|(_, stay)| is_quiet(stay));
-        if let Some((number, _)) = found {
-            return Some(*number);
+        let when = |stay: &Stay| stay.is_quiet_at().unwrap_or(now);
+        let quiet = self.answered.all().filter(|(_, _, stay)| when(stay) <= now);
+        let quiet = quiet.min_by_key(|(_, number, _)| *number);
+        if let Some((whose, number, _)) = quiet {
+            return Some((whose, number));
         }
-        let next = self.answered.values().filter_map(|stay| stay.is_quiet_at()).min();
+        let next = self.answered.all().filter_map(|(_, _, stay)| stay.is_quiet_at()).min();
         self.look = next.map(|next| next.max(now + LOOK));
         None
     }
-}
 
-fn rank(of_client: &BTreeMap<u64, Arc<Stay>>) -> Option<Rank> {
-    let (oldest, _) = of_client.first_key_value()?;
-    Some((of_client.len().max(FEW), Reverse(*oldest)))
+    /// Takes one out of whichever line it is in.
+    fn take(&mut self, whose: Whose, number: u64) -> Option<Arc<Stay>> {
+        let Self { waiting, keeping, answered, .. } = self;
+        [waiting, keeping, answered].into_iter().find_map(|line| line.take(whose, number))
+    }
+
+    /// Puts one where it belongs.
+    fn put(&mut self, whose: Whose, number: u64, stay: Arc<Stay>) {
+        let line = if stay.answer().is_some() {
+            &mut self.answered
+        } else if stay.kept.load(Ordering::Acquire) > 0 {
+            &mut self.keeping
+        } else {
+            &mut self.waiting
+        };
+        line.put(whose, number, stay);
+    }
 }
 
 impl Stay {
@@ -230,16 +270,54 @@ impl Stay {
 impl Guest {
     /// It is another client's than it seemed: a proxy has said whose.
     pub(crate) fn is_of(&self, client: ClientId) {
-        let client = client.counted();
+        let whose = Whose::of(Some(client), self.number);
         let mut guests = self.lobby.guests();
         let before = std::mem::replace(
-            &mut *self.client.lock().unwrap_or_else(PoisonError::into_inner),
-            client,
+            &mut *self.whose.lock().unwrap_or_else(PoisonError::into_inner),
+            whose,
         );
         // Else it gives way already.
         if let Some(stay) = guests.take(before, self.number) {
-            guests.put(client, self.number, stay);
+            guests.put(whose, self.number, stay);
         }
+    }
+
+    /// So many bytes of the budget are kept for it now. False: that is more than there is, and nobody else can give way for it.
+    pub(crate) fn keeps(&self, bytes: usize) -> bool {
+        let before = self.stay.kept.load(Ordering::Acquire);
+        if bytes == before {
+            return true;
+        }
+        self.note_kept(bytes);
+        bytes < before || self.has_memory()
+    }
+
+    fn note_kept(&self, bytes: usize) {
+        let mut guests = self.lobby.guests();
+        let stay = guests.take(self.whose(), self.number);
+        let before = self.stay.kept.swap(bytes, Ordering::AcqRel);
+        match stay {
+            Some(stay) => guests.put(self.whose(), self.number, stay),
+            // What it was told to free is another amount now.
+            None if self.stay.state.load(Ordering::Acquire) == GIVES_WAY => {
+                self.lobby.freeing.fetch_add(bytes, Ordering::AcqRel);
+                self.lobby.freeing.fetch_sub(before, Ordering::AcqRel);
+            }
+            None => {}
+        }
+        drop(guests);
+        self.lobby.budget.add(bytes);
+        self.lobby.budget.release(before);
+    }
+
+    /// Whether there is memory for more, if need be as others give way.
+    pub(crate) fn has_memory(&self) -> bool {
+        !self.lobby.budget.is_spent() || self.lobby.free_memory(self.number)
+    }
+
+    /// Whether each should get less at a time.
+    pub(crate) fn is_memory_tight(&self) -> bool {
+        self.lobby.budget.is_tight()
     }
 
     /// Its request is being answered, and the client has taken so many bytes by now.
@@ -249,13 +327,18 @@ impl Guest {
             Some(answer) if answer.taken == taken => return,
             answer => answer.replace(Answer { taken, since }),
         };
-        if before.is_none() {
-            let mut guests = self.lobby.guests();
-            // Else it gives way already, or is a session.
-            if let Some(stay) = guests.take(self.client(), self.number) {
-                guests.answered.insert(self.number, stay);
-                guests.look.get_or_insert(since + QUIET);
-                self.lobby.tell_if(guests.order.is_empty());
+        if before.is_some() {
+            return;
+        }
+        let mut guests = self.lobby.guests();
+        // Else it gives way already, or is a session.
+        if let Some(stay) = guests.take(self.whose(), self.number) {
+            guests.put(self.whose(), self.number, stay);
+            guests.look.get_or_insert(since + QUIET);
+            let nobody_waits = guests.waiting.is_empty() && guests.keeping.is_empty();
+            drop(guests);
+            if nobody_waits {
+                self.lobby.changed.notify_one();
             }
         }
     }
@@ -266,36 +349,34 @@ impl Guest {
             return;
         }
         let mut guests = self.lobby.guests();
-        if let Some(stay) = guests.answered.remove(&self.number) {
-            self.lobby.tell_if(guests.order.is_empty());
-            guests.put(self.client(), self.number, stay);
+        if let Some(stay) = guests.take(self.whose(), self.number) {
+            let nobody_waits = guests.waiting.is_empty() && guests.keeping.is_empty();
+            guests.put(self.whose(), self.number, stay);
+            drop(guests);
+            if nobody_waits {
+                self.lobby.changed.notify_one();
+            }
         }
     }
 
-    fn client(&self) -> ClientId {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    fn whose(&self) -> Whose {
+        *self.whose.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It becomes a session, and gives way to nobody from now on: also where it was told to just now, as what it asks for
     /// had come before that. Somebody else is to give way then.
     pub(crate) fn admit(&self) {
-        if !self.stay.changes(WAITS, IS_ADMITTED) && self.stay.changes(GIVES_WAY, IS_ADMITTED) {
-            self.lobby.has_left();
+        let before = self.stay.state.swap(IS_ADMITTED, Ordering::AcqRel);
+        if before == GIVES_WAY {
+            self.lobby.has_left(&self.stay);
+            self.lobby.changed.notify_one();
         }
         self.leave();
     }
 
-    /// Whether it ends as one that was told to give way: when it has, the lobby is [told](Lobby::has_left).
-    pub(crate) fn has_given_way(&self) -> bool {
-        self.stay.changes(GIVES_WAY, HAS_GONE)
-    }
-
     fn leave(&self) {
-        let client = self.client();
-        let mut guests = self.lobby.guests();
-        if guests.take(client, self.number).is_none() {
-            guests.answered.remove(&self.number);
-        }
+        let whose = self.whose();
+        self.lobby.guests().take(whose, self.number);
     }
 
     /// Waits until it is to give way.
@@ -314,10 +395,11 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         self.leave();
-        // It ends by a panic, or is cut off.
-        if self.has_given_way() {
-            self.lobby.has_left();
+        // Nobody tells it any more.
+        if self.stay.state.load(Ordering::Acquire) == GIVES_WAY {
+            self.lobby.has_left(&self.stay);
         }
+        self.lobby.budget.release(self.stay.kept.load(Ordering::Acquire));
     }
 }
 
@@ -325,8 +407,16 @@ impl Drop for Guest {
 mod tests {
     use super::*;
 
-    fn client(number: u32) -> ClientId {
-        ClientId::User(number)
+    /// What the budget has, bytes.
+    const BUDGET: usize = 100;
+
+    fn lobby() -> Arc<Lobby> {
+        Lobby::new(Budget::new(BUDGET))
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as it is asked for")]
+    fn client(number: u32) -> Option<ClientId> {
+        Some(ClientId::User(number))
     }
 
     fn gives_way(guest: &Guest) -> bool {
@@ -335,7 +425,7 @@ mod tests {
 
     #[test]
     fn l5_the_oldest_gives_way_and_no_session_does() {
-        let lobby = Arc::<Lobby>::default();
+        let lobby = lobby();
         assert!(!lobby.make_room());
         let guests: Vec<_> = (0..5).map(|number| lobby.enter(client(number))).collect();
         guests[0].admit();
@@ -354,7 +444,7 @@ mod tests {
 
     #[test]
     fn l5_who_has_asked_in_time_is_admitted_and_another_gives_way() {
-        let lobby = Arc::<Lobby>::default();
+        let lobby = lobby();
         let [asks, waits] = [1, 2].map(|number| lobby.enter(client(number)));
         assert!(lobby.make_room());
         assert_eq!(lobby.leaving(), 1);
@@ -363,10 +453,8 @@ mod tests {
         assert!(lobby.make_room() && gives_way(&waits) && !gives_way(&asks));
         drop(asks);
         assert_eq!(lobby.leaving(), 1);
-        assert!(waits.has_given_way());
         drop(waits);
-        assert_eq!(lobby.leaving(), 1, "its connection is still to end");
-        lobby.has_left();
+        assert_eq!(lobby.leaving(), 0);
         let panics = lobby.enter(client(3));
         assert!(lobby.make_room());
         drop(panics);
@@ -375,8 +463,8 @@ mod tests {
 
     #[test]
     fn l5_who_has_many_connections_is_in_his_own_way() {
-        let lobby = Arc::<Lobby>::default();
-        let good: Vec<_> = (0..6).map(|_| lobby.enter(client(1))).collect();
+        let lobby = lobby();
+        let good: Vec<_> = (0..FEW).map(|_| lobby.enter(client(1))).collect();
         let other = lobby.enter(client(2));
         let many: Vec<_> = (0..2 * FEW).map(|_| lobby.enter(client(3))).collect();
         for _ in 0..FEW {
@@ -391,20 +479,20 @@ mod tests {
 
     #[test]
     fn l5_a_connection_is_that_clients_of_whom_a_proxy_says_so() {
-        let lobby = Arc::<Lobby>::default();
+        let lobby = lobby();
         let others: Vec<_> = (0..FEW).map(|_| lobby.enter(client(1))).collect();
         let guest = lobby.enter(client(2));
-        guest.is_of(client(1));
+        guest.is_of(ClientId::User(1));
         assert!(lobby.make_room());
         assert!(gives_way(&others[0]));
         drop((others, guest));
         let guests = lobby.guests();
-        assert!(guests.waiting.is_empty() && guests.order.is_empty());
+        assert!(guests.waiting.is_empty() && guests.keeping.is_empty());
     }
 
     #[test]
     fn l5_whoever_takes_an_answer_goes_after_all_others_and_only_when_he_takes_nothing() {
-        let lobby = Arc::<Lobby>::default();
+        let lobby = lobby();
         let [takes, stops, idle, begun] = [1, 1, 2, 1].map(|number| lobby.enter(client(number)));
         takes.is_answered(0);
         stops.is_answered(0);
@@ -425,7 +513,7 @@ mod tests {
 
     #[test]
     fn l5_a_session_does_not_come_back_with_its_last_answer() {
-        let lobby = Arc::<Lobby>::default();
+        let lobby = lobby();
         let [session, other] = [1, 2].map(|number| lobby.enter(client(number)));
         session.is_answered(0);
         session.admit();
@@ -434,15 +522,61 @@ mod tests {
         other.is_answered(0);
         drop(other);
         let guests = lobby.guests();
-        assert!(guests.answered.is_empty() && guests.order.is_empty());
+        assert!(guests.answered.is_empty() && guests.waiting.is_empty());
+    }
+
+    /// One by whom many come is not in his own way: each of them is one.
+    #[test]
+    fn l5_who_cannot_be_told_apart_waits_like_anybody_else() {
+        let lobby = lobby();
+        let old = lobby.enter(client(1));
+        let behind: Vec<_> = (0..3 * FEW).map(|_| lobby.enter(None)).collect();
+        assert!(lobby.make_room() && gives_way(&old));
+        assert!(lobby.make_room() && gives_way(&behind[0]) && !gives_way(&behind[1]));
     }
 
     #[test]
-    fn l5_many_clients_leave_nothing_behind() {
-        let lobby = Arc::<Lobby>::default();
-        let guests: Vec<_> = (0..10_000).map(|number| lobby.enter(client(number))).collect();
-        drop(guests);
-        let guests = lobby.guests();
-        assert!(guests.waiting.capacity() <= 64, "{}", guests.waiting.capacity());
+    fn l5_who_has_many_answers_under_way_is_in_his_own_way() {
+        let lobby = lobby();
+        let answered = |number| {
+            let guest = lobby.enter(client(number));
+            guest.is_answered(0);
+            guest
+        };
+        let good: Vec<_> = (0..FEW).map(|_| answered(1)).collect();
+        assert!(!lobby.has_any() && !lobby.make_room());
+        let many: Vec<_> = (0..FEW + 2).map(|_| answered(2)).collect();
+        assert!(lobby.has_any());
+        assert!(lobby.make_room() && lobby.make_room() && !lobby.make_room());
+        assert!(many[..2].iter().all(gives_way) && !many[2..].iter().any(gives_way));
+        assert!(!good.iter().any(gives_way));
+    }
+
+    #[test]
+    fn l5_where_memory_runs_out_those_give_way_for_whom_it_is_kept_and_no_more_than_needed() {
+        let lobby = lobby();
+        let silent = lobby.enter(client(1));
+        let [old, young] = [2, 3].map(|number| lobby.enter(client(number)));
+        assert!(old.keeps(60) && young.keeps(30));
+        let asks = lobby.enter(client(4));
+        assert!(asks.has_memory() && asks.keeps(9));
+        assert!(asks.keeps(10), "the oldest is to give what he has");
+        assert!(gives_way(&old) && !gives_way(&young) && !gives_way(&silent));
+        assert!(asks.has_memory(), "it will be there");
+        old.keeps(0);
+        drop(old);
+        assert_eq!((lobby.leaving(), lobby.freeing.load(Ordering::Acquire)), (0, 0));
+        assert!(asks.keeps(69) && !gives_way(&young));
+        assert!(asks.keeps(70) && gives_way(&young));
+        drop(young);
+        assert!(!asks.keeps(100), "he is the next himself");
+        assert!(!gives_way(&asks) && !gives_way(&silent));
+        // A session's memory is nobody's in the lobby.
+        asks.admit();
+        assert!(!silent.has_memory() && !gives_way(&silent));
+        drop(asks);
+        assert!(silent.has_memory());
+        drop(silent);
+        assert!(!lobby.budget.is_tight());
     }
 }

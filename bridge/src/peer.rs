@@ -30,7 +30,7 @@ pub(crate) struct Peer {
 pub(crate) struct Whence<'a>(&'a Peer);
 
 /// The same, for the records of a connection whose peer is gone, or was never made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Route {
     pub(crate) address: PeerAddress,
     pub(crate) via: Option<Box<PeerAddress>>,

@@ -1,6 +1,6 @@
 //! What clients may have us keep in all (L5).
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, sleep};
@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::{Over, bridge_to, encrypted, exchange, say};
 use crate::support::{
-    Caller, Client, MemoryLimit, UPGRADE, Websockify, echo_service, frame, free_port, request,
-    try_ask, wait_until,
+    Caller, Client, Footprint, MemoryLimit, UPGRADE, Websockify, echo_service, frame, free_port,
+    request, try_ask, wait_for_within, wait_until,
 };
 
 /// A service that sends all of its clients as much as they take, but for those who have sent an `e`: these get it back.
@@ -81,17 +81,44 @@ fn l5_where_memory_is_scarce_sessions_go_on_and_others_are_refused() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L5: what TLS keeps for whoever says nothing counts, too.
+/// L5: what TLS keeps for whoever says nothing counts, too, from the handshake on: the oldest gives way.
 #[test]
 fn l5_encrypted_connections_count_before_they_ask_for_anything() {
     let (mut websockify, port, _directory) = encrypted("--max-memory=1");
     let caller = Caller::anonymous();
-    let refused = || caller.session(port, &[]).err();
-    assert_eq!(refused(), None);
-    let crowd: Vec<_> = (0..80).map(|_| caller.call(port).unwrap()).collect();
-    wait_until("a refusal", || refused().as_deref() == Some("503"));
-    drop(crowd);
-    wait_until("room", || refused().is_none());
+    let mut crowd: Vec<_> = (0..80).map(|_| caller.call(port).unwrap()).collect();
+    assert_eq!(caller.session(port, &[]).err(), None, "nobody is refused");
+    let mut ended = 0;
+    for connection in &mut crowd {
+        connection.0.sock.set_nonblocking(true).unwrap();
+        // Its end comes with or without a last word of TLS.
+        let read = connection.0.read(&mut [0]);
+        ended += usize::from(!read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+    }
+    assert!((40..75).contains(&ended), "{ended}");
+    let last = crowd.last_mut().unwrap();
+    last.0.sock.set_nonblocking(false).unwrap();
+    assert_eq!(last.upgrade(13, &[]), Ok(101));
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// L5: a crowd that goes does not leave its memory with us.
+#[test]
+fn l5_the_memory_of_a_crowd_is_given_back_within_a_minute() {
+    let (mut websockify, port, _directory) = encrypted("");
+    let caller = Caller::anonymous();
+    let crowd = || (0..1000).map(|_| caller.call(port).unwrap()).collect::<Vec<_>>();
+    // What is needed once is not theirs.
+    drop((0..20).map(|_| caller.call(port).unwrap()).collect::<Vec<_>>());
+    let memory = || Footprint::of(&websockify).memory;
+    let before = memory();
+    let there = crowd();
+    let peak = memory() - before;
+    assert!(peak > 8 << 20, "{peak}");
+    drop(there);
+    wait_for_within(Duration::from_secs(60), "half of it at most", || {
+        (memory().saturating_sub(before) < peak / 2).then_some(())
+    });
     assert_eq!(websockify.stop(), 0);
 }
 

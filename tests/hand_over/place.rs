@@ -73,6 +73,36 @@ fn o2_a_storm_of_requests_is_survived() {
     assert_eq!(bridge.websockify.stop(), 0);
 }
 
+/// O2, L2: whoever waits as there are as many connections as may be waits on, and is refused nothing for that.
+#[test]
+fn o2_l2_who_waits_for_a_place_waits_on() {
+    let mut bridge = Bridge::start("--max-connections=2");
+    let mut session = Client::connect(bridge.port);
+    session.send("x");
+    assert_eq!(session.read(1), b"x");
+    // Some of these are accepted while it is not known yet who gets the place, others are not.
+    let port = bridge.port;
+    let waiting: Vec<_> = (0..6)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut client = Client::connect(port);
+                client.send("y");
+                assert_eq!(client.read(1), b"y");
+                assert_eq!(client.close().code, 1000);
+            })
+        })
+        .collect();
+    bridge.hand_over(1);
+    for waits in waiting {
+        waits.join().unwrap();
+    }
+    session.send("x");
+    assert_eq!(session.read(1), b"x");
+    assert_eq!(session.close().code, 1000);
+    assert_eq!(bridge.websockify.stop(), 0);
+    assert_eq!(bridge.websockify.logged(&["refused a handshake"]), Vec::<String>::new());
+}
+
 /// O2, D3: the lock, the file and its removal are one instance's through all of its images.
 #[test]
 fn o2_d3_the_pid_file_stays_locked() {

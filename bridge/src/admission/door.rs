@@ -50,6 +50,12 @@ impl Door {
         self.proxies.word == Word::ProxyHeader && self.proxies.trust(peer.address)
     }
 
+    /// Whether its connections are those of many clients: of a proxy, or of whatever connects to a Unix socket here.
+    pub(crate) fn speaks_for_many(&self, peer: &Peer) -> bool {
+        matches!(peer.address, PeerAddress::Unix { .. })
+            || peer.via.is_none() && self.proxies.trust(peer.address)
+    }
+
     /// Has a trusted proxy say whose its connection is.
     /// `route` becomes the client's.
     pub(crate) async fn introduced(

@@ -23,7 +23,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::book::{Book, Session};
-use crate::budget::Budget;
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::directory::{Directory, Meant, NoDestination};
@@ -87,7 +86,7 @@ impl Admission {
         if self.book.is_closed() {
             return Err(Refusal::draining());
         }
-        if self.budget().is_spent() {
+        if !guest.has_memory() {
             return Err(Refusal::no_memory());
         }
         self.authenticate(head, peer)?;
@@ -107,11 +106,6 @@ impl Admission {
         };
         guest.admit();
         Ok(Ticket(session))
-    }
-
-    /// What clients may make us keep.
-    pub(crate) fn budget(&self) -> &Arc<Budget> {
-        &self.book.budget
     }
 
     /// Which destination a request means.
@@ -234,7 +228,7 @@ mod tests {
     }
 
     fn guest() -> Guest {
-        Arc::<crate::lobby::Lobby>::default().enter(crate::clients::ClientId::User(1))
+        crate::lobby::Lobby::new(crate::budget::Budget::new(1)).enter(None)
     }
 
     fn head(method: Method, credentials: &str) -> Parts {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{HEAD_MAX, Upgraded};
 use crate::admission::{Admission, Refusal};
 use crate::arrival::Arrival;
-use crate::budget::{Budget, Held};
+use crate::lobby::Guest;
 use crate::net::Socket;
 use crate::peer::Peer;
 use crate::stream::Stream;
@@ -29,8 +29,9 @@ const PIECE: usize = 1024;
 /// How many headers hyper takes, and so do we.
 const HEADERS_MAX: usize = 100;
 
-/// What is kept for an encrypted connection besides, bytes: rustls's state and its buffers.
-pub(super) const ENCRYPTED: usize = 14 * 1024;
+/// What is kept for an encrypted connection besides, bytes: rustls's state and its buffers, and about half of what it keeps
+/// while a record is not whole.
+pub(crate) const ENCRYPTED: usize = 32 * 1024;
 
 /// What a connection began with.
 pub(super) enum First {
@@ -47,14 +48,13 @@ pub(super) enum First {
 type Handshake = (Parts, Challenge, usize);
 
 /// Waits until a connection's first head is whole, or cannot be any more. The bytes stay with the kernel until then: there is
-/// no buffer for whoever takes his time (L5). Where there is no memory for the rest, it is this one that has to go, and nobody
-/// else.
-pub(crate) async fn is_there(io: &Socket, budget: &Arc<Budget>) -> Result<(), NoSession> {
+/// no buffer for whoever takes his time (L5).
+pub(crate) async fn is_there(io: &Socket, guest: &Guest) -> Result<(), NoSession> {
     if io.is_unix() {
         // There, each write of a byte takes a kilobyte of room: it might never be whole.
         return Ok(());
     }
-    let (mut known, mut held) = (0, Held::new(budget));
+    let mut known = 0;
     io.peek_until(|seen, is_last| {
         if !may_be_head(seen) {
             return Some(Err(NoSession::NoRequest));
@@ -65,8 +65,7 @@ pub(crate) async fn is_there(io: &Socket, budget: &Arc<Budget>) -> Result<(), No
         known = seen.len();
         if known > PIECE {
             // The kernel keeps about as much again.
-            held.resize(2 * known);
-            if budget.is_spent() {
+            if !guest.keeps(2 * known) {
                 return Some(Err(NoSession::NoMemory));
             }
         }
@@ -108,8 +107,7 @@ pub(super) async fn receive(
 ) -> Result<First, NoSession> {
     let scheme = if peer.tls.is_some() { Scheme::Wss } else { Scheme::Ws };
     let mut bytes = Vec::new();
-    let budget = admission.budget();
-    let read = read_handshake(&mut stream, &mut bytes, scheme, arrival, budget);
+    let read = read_handshake(&mut stream, &mut bytes, scheme, arrival);
     let handshake = match timeout_at(deadline, read).await.unwrap_or(Err(NoSession::TimedOut)) {
         Err(why @ (NoSession::NoRequest | NoSession::NoMemory)) => {
             arrival.busy();
@@ -152,9 +150,8 @@ async fn read_handshake(
     bytes: &mut Vec<u8>,
     scheme: Scheme,
     arrival: &Arrival,
-    budget: &Arc<Budget>,
 ) -> Result<Option<Handshake>, NoSession> {
-    let length = read_head(stream, bytes, arrival, budget).await?;
+    let length = read_head(stream, bytes, arrival).await?;
     let handshake = length.and_then(|length| {
         let head = parse(&bytes[..length])?;
         let challenge = Challenge::from_head(&head, scheme)?;
@@ -177,11 +174,8 @@ async fn read_head(
     stream: &mut Stream,
     bytes: &mut Vec<u8>,
     arrival: &Arrival,
-    budget: &Arc<Budget>,
 ) -> Result<Option<usize>, NoSession> {
     let besides = if stream.is_encrypted() { ENCRYPTED } else { 0 };
-    let mut held = Held::new(budget);
-    held.resize(besides);
     loop {
         let known = bytes.len();
         // What many hold who take their time should not have room for twice as much.
@@ -202,8 +196,7 @@ async fn read_head(
             return Ok(bytes.starts_with(b"GET ").then_some(end));
         }
         // Another image may need them, too.
-        held.resize(besides + 2 * bytes.len());
-        if budget.is_spent() {
+        if !arrival.guest.keeps(besides + 2 * bytes.len()) {
             return Err(NoSession::NoMemory);
         }
         arrival.begun(bytes);

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
@@ -13,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::HEAD_MAX;
 use super::first::ENCRYPTED;
-use crate::budget::{Budget, Held};
+use crate::lobby::Guest;
 use crate::stream::Stream;
 
 /// What we keep ourselves of an answer that is not taken: pieces of a file, in three places.
@@ -21,6 +20,9 @@ const ANSWER: usize = 64 * 1024;
 
 /// What hyper keeps where a head has begun, besides what it has read of it.
 const BEGUN: usize = 16 * 1024;
+
+/// How much the kernel may have to send behind an answer that is not counted: it is not worth asking for less.
+const LITTLE: u64 = 64 * 1024;
 
 /// What has passed over a connection.
 #[derive(Debug, Default)]
@@ -58,30 +60,33 @@ pub(super) struct Metered<'a> {
     io: Stream,
     pub(super) activity: &'a Activity,
     heads: Heads,
-    /// What it has of the budget: something while a head is not whole, or the client does not take its answer.
-    held: Held,
+    /// For whom memory is kept: while a head is not whole, or the client does not take its answer.
+    guest: &'a Guest,
     /// What waits of that answer, here and in the kernel.
     answer: usize,
+    /// How much was sent when the answer before was whole.
+    sent_before: u64,
     is_thrifty: bool,
 }
 
 impl<'a> Metered<'a> {
-    pub(super) fn new(io: Stream, activity: &'a Activity, budget: &Arc<Budget>) -> Self {
-        let (heads, held) = (Heads::default(), Held::new(budget));
-        let mut metered = Self { io, activity, heads, held, answer: 0, is_thrifty: false };
+    pub(super) fn new(io: Stream, activity: &'a Activity, guest: &'a Guest) -> Self {
+        let heads = Heads::default();
+        let metered =
+            Self { io, activity, heads, guest, answer: 0, sent_before: 0, is_thrifty: false };
         metered.hold();
         metered
     }
 
-    /// So much is kept now.
-    fn hold(&mut self) {
+    /// So much is kept now. False: there was no memory for that.
+    fn hold(&self) -> bool {
         let encrypted = if self.io.is_encrypted() { ENCRYPTED } else { 0 };
         // It reads no more of one.
         let head = match self.heads.length.min(HEAD_MAX) {
             0 => 0,
             length => BEGUN + length,
         };
-        self.held.resize(encrypted + head + self.answer);
+        self.guest.keeps(encrypted + head + self.answer)
     }
 
     /// The connection as it was.
@@ -94,7 +99,7 @@ impl<'a> Metered<'a> {
 
     /// Where memory is scarce, the kernel keeps less.
     fn spare(&mut self) {
-        let is_scarce = self.held.budget().is_tight();
+        let is_scarce = self.guest.is_memory_tight();
         if is_scarce != self.is_thrifty {
             self.is_thrifty = is_scarce;
             self.io.leg().be_thrifty(is_scarce);
@@ -112,12 +117,16 @@ impl<'a> Metered<'a> {
                 let unsent = self.io.unsent();
                 self.activity.unsent.store(unsent, Ordering::Relaxed);
                 // A slow reader has taken some of it since: what is asked here is no more than the kernel's has.
-                self.answer = ANSWER + usize::try_from(unsent).unwrap_or(usize::MAX / 4);
+                self.answer = ANSWER + bytes(unsent);
                 self.hold();
             }
         }
         written
     }
+}
+
+fn bytes(length: u64) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX / 4)
 }
 
 impl AsyncRead for Metered<'_> {
@@ -136,7 +145,12 @@ impl AsyncRead for Metered<'_> {
         let length = room.filled().len() - before;
         self.activity.read.fetch_add(length as u64, Ordering::Relaxed);
         if length > 0 {
-            self.hold();
+            if self.answer > 0 {
+                self.answer = bytes(self.io.unsent());
+            }
+            if !self.hold() && self.heads.length > 0 {
+                return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+            }
         }
         read
     }
@@ -170,7 +184,12 @@ impl AsyncWrite for Metered<'_> {
     /// hyper flushes when it has handed over all that it had.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.activity.is_stuck.store(false, Ordering::Relaxed);
-        if std::mem::take(&mut self.answer) > 0 {
+        let sent = self.activity.sent.load(Ordering::Relaxed);
+        let answer = sent - std::mem::replace(&mut self.sent_before, sent);
+        // The kernel keeps megabytes of it, until the client takes them.
+        let kept = if answer > LITTLE { bytes(self.io.unsent()) } else { 0 };
+        if kept != self.answer && (kept > 0 || answer > 0) {
+            self.answer = kept;
             self.hold();
         }
         Pin::new(&mut self.io).poll_flush(cx)

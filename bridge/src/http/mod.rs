@@ -121,10 +121,7 @@ async fn answer(
         .header_read_timeout(None)
         // A client may shut down its sending side after its request, and still reads.
         .half_close(true)
-        .serve_connection(
-            TokioIo::new(Metered::new(io, &activity, admission.budget())),
-            &reception,
-        );
+        .serve_connection(TokioIo::new(Metered::new(io, &activity, &arrival.guest)), &reception);
     let deadline = Deadline::new(began, config.head_timeout);
     let served = serve(&mut connection, &reception, deadline, shutdown).await;
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
@@ -312,7 +309,7 @@ impl Reception<'_> {
         }
         let (method, uri) = (head.method.clone(), head.uri.clone());
         let (client, via) = (asker.address.client(), asker.via.as_deref().map(display));
-        if self.web.is_some() && self.admission.budget().is_spent() {
+        if self.web.is_some() && !self.arrival.guest.has_memory() {
             return self.refuse(&head, Refusal::no_memory(), &asker).await;
         }
         let reply = match self.web {

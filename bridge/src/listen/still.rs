@@ -15,7 +15,7 @@ use crate::connection::{Ongoing, Shared, go_on};
 use crate::error_text::error_text;
 use crate::hand_over::{
     BridgeState, Descriptors, Frozen, Invalid, KeptLegs, NotFrozen, Place, Request, Rest,
-    SavedConnection, SavedSession, Stood, StoodConnection, StoodSession,
+    SavedConnection, SavedPeer, SavedSession, Stood, StoodConnection, StoodSession,
 };
 use crate::leg::{Leg, SavedLeg};
 use crate::net::{Accepting, Listener, Socket};
@@ -63,8 +63,6 @@ impl Bridge {
         &mut self,
         until: Instant,
     ) -> Result<(Frozen, tokio::sync::oneshot::Receiver<()>), NotFrozen> {
-        // What stands still is a connection; the next image has the kernel's queue, and none of its own.
-        self.attend_all_ahead();
         self.pause.begin_settling();
         // Who is not through by then is begun anew where that is possible, and else cut off.
         let settle = until.min(Instant::now() + SETTLE);
@@ -120,6 +118,15 @@ impl Bridge {
             saved.head = Place::put(&mut bytes, &head);
             state.connections.push(saved);
         }
+        // Behind those, they wait in the next image, too.
+        state.connections.extend(self.ahead.iter().map(|(io, peer, from)| SavedConnection {
+            socket: io.saved(),
+            peer: SavedPeer::of(peer),
+            is_introduced: from.is_introduced,
+            head: Place::put(&mut bytes, &from.head),
+            since: from.since.into(),
+            is_kept_alive: from.is_kept_alive,
+        }));
         for mut session in stood.sessions {
             let saved = &mut session.saved;
             saved.entry.last_seen = self.shared.book.last_seen(saved.entry.id);
@@ -217,14 +224,11 @@ impl Bridge {
         sessions.sort_by_key(|(is_idle, ongoing)| (*is_idle, ongoing.client.session.entry.id));
         for (_, ongoing) in sessions {
             let going = go_on(ongoing, Some(0), Arc::clone(&self.shared), self.watch());
-            self.connections.spawn(async {
-                going.await;
-                false
-            });
+            self.connections.spawn(going);
         }
         for (io, peer, from) in connections {
             match peer {
-                Some(peer) => self.take_up(io, peer, from),
+                Some(peer) => self.attend(io, peer, from),
                 None => self.unwelcome.push(io),
             }
         }

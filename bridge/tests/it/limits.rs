@@ -186,57 +186,69 @@ async fn l5_what_begins_no_request_is_refused_at_once() {
     }
 }
 
-/// L5: where there is no memory for the rest of a head, that connection ends, and no other.
+/// L5: where there is no memory for the rest of a head, the oldest gives way that has memory without a session.
 #[tokio::test]
-async fn l5_a_head_for_which_there_is_no_memory_is_refused_and_no_other() {
+async fn l5_where_heads_use_up_the_memory_the_oldest_of_them_gives_way() {
     let listener = listener().await;
     let bridge = Bridge::start(Config { memory: 100_000, ..to(&listener) });
     let head = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(15_000));
-    let mut others = Vec::new();
-    for _ in 0..3 {
+    let mut silent = bridge.connect().await;
+    let mut begun = Vec::new();
+    for _ in 0..6 {
         let mut stream = bridge.connect().await;
         within(stream.write_all(head.as_bytes())).await.unwrap();
-        others.push(stream);
+        tokio::time::sleep(SECOND / 20).await;
+        begun.push(stream);
     }
-    tokio::time::sleep(SECOND / 5).await;
-    for _ in 0..3 {
-        let answer = answer_to(&bridge, head.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    let young = begun.split_off(3);
+    for mut stream in begun {
+        assert_eq!(read_to_end(&mut stream).await, b"");
     }
-    for mut stream in others {
+    for mut stream in young {
         within(stream.write_all(b"\r\nHost: x\r\n\r\n")).await.unwrap();
         assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 405 "));
     }
+    within(silent.write_all(HEAD.as_bytes())).await.unwrap();
+    assert!(read_head(&mut silent).await.starts_with("HTTP/1.1 101 "), "nothing was kept for it");
+}
+
+/// L5: where nobody else has it, it is the one that asks for more that is refused.
+#[tokio::test]
+async fn l5_a_head_that_is_more_than_all_the_memory_is_refused() {
+    let listener = listener().await;
+    let bridge = Bridge::start(Config { memory: 20_000, ..to(&listener) });
+    let head = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(15_000));
+    let answer = answer_to(&bridge, head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("Retry-After: "), "{answer}");
 }
 
 /// L5: also that of a connection which has had an answer.
 #[tokio::test]
 async fn l5_a_later_head_that_is_not_whole_counts() {
     let listener = listener().await;
-    let bridge = Bridge::start(Config { memory: 20_000, ..to(&listener) });
-    let mut stream = bridge.connect().await;
+    let bridge = Bridge::start(Config { memory: 40_000, ..to(&listener) });
     let [begun, end] = [&b"GET / HTTP/1.1\r\nX: "[..], b"\r\nHost: x\r\n\r\n"];
-    within(stream.write_all(&[begun, end].concat())).await.unwrap();
     let answered = async |stream: &mut tokio::net::TcpStream| {
         let head = read_head(stream).await;
         assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
         let body = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
         read_exact(stream, body.parse().unwrap()).await;
     };
-    answered(&mut stream).await;
-    within(stream.write_all(&[begun, &[b'a'; 5000]].concat())).await.unwrap();
-    let status = async || {
-        let mut other = bridge.connect().await;
-        within(other.write_all(HEAD.as_bytes())).await.unwrap();
-        read_head(&mut other).await[9..12].to_owned()
-    };
-    let becomes = async |expected: &str| {
-        within(async { while status().await != expected {} }).await;
-    };
-    becomes("503").await;
-    within(stream.write_all(end)).await.unwrap();
-    answered(&mut stream).await;
-    becomes("101").await;
+    let mut both = Vec::new();
+    for _ in 0..2 {
+        let mut stream = bridge.connect().await;
+        within(stream.write_all(&[begun, end].concat())).await.unwrap();
+        answered(&mut stream).await;
+        both.push(stream);
+    }
+    for stream in &mut both {
+        within(stream.write_all(&[begun, &[b'a'; 5000]].concat())).await.unwrap();
+        tokio::time::sleep(SECOND / 20).await;
+    }
+    assert_eq!(read_to_end(&mut both[0]).await, b"", "the older one");
+    within(both[1].write_all(end)).await.unwrap();
+    answered(&mut both[1]).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,129 @@
+//! Connections in the order in which they give way: the oldest first, but those of a client before all others that has more
+//! than a few. Knows numbers, which are the higher the later somebody has come.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use crate::clients::ClientId;
+
+/// So many connections of one client are not many: a browser that loads a page has six.
+pub(super) const FEW: usize = 6;
+
+/// By whom connections are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Whose {
+    /// All that one subscriber may have.
+    Client(ClientId),
+    /// One of those that come from many clients, by a proxy or a Unix socket: each for itself.
+    Itself(u64),
+}
+
+/// How many connections a client has, beyond [a few](FEW), and the number of the oldest of them.
+type Rank = (usize, Reverse<u64>);
+
+/// A line of them.
+#[derive(Debug)]
+pub(super) struct Line<T> {
+    by_client: HashMap<Whose, BTreeMap<u64, T>>,
+    /// Which client gives way; the last is the first to do so.
+    order: BTreeMap<Rank, Whose>,
+}
+
+impl Whose {
+    /// Of the client, or of nobody who is known.
+    pub(super) fn of(client: Option<ClientId>, number: u64) -> Self {
+        client.map_or(Self::Itself(number), |client| Self::Client(client.subscriber()))
+    }
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self { by_client: HashMap::new(), order: BTreeMap::new() }
+    }
+}
+
+impl<T> Line<T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// How many the client has that has most, if that is more than a few.
+    pub(super) fn most(&self) -> usize {
+        self.first_rank().map_or(0, |(most, _)| most)
+    }
+
+    /// That of whoever is first to give way.
+    pub(super) fn first_rank(&self) -> Option<Rank> {
+        self.order.last_key_value().map(|(rank, _)| *rank)
+    }
+
+    pub(super) fn first_number(&self) -> Option<u64> {
+        self.first_rank().map(|(_, Reverse(number))| number)
+    }
+
+    /// All of them, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Whose, u64, &T)> {
+        let of = |(whose, of_client): (&Whose, _)| (*whose, of_client);
+        self.by_client.iter().map(of).flat_map(|(whose, of_client): (_, &BTreeMap<_, _>)| {
+            of_client.iter().map(move |(number, one)| (whose, *number, one))
+        })
+    }
+
+    pub(super) fn put(&mut self, whose: Whose, number: u64, one: T) {
+        let of_client = self.by_client.entry(whose).or_default();
+        if let Some(rank) = rank(of_client) {
+            self.order.remove(&rank);
+        }
+        of_client.insert(number, one);
+        self.order.extend(rank(of_client).map(|rank| (rank, whose)));
+    }
+
+    pub(super) fn take(&mut self, whose: Whose, number: u64) -> Option<T> {
+        let of_client = self.by_client.get_mut(&whose)?;
+        let before = rank(of_client)?;
+        let one = of_client.remove(&number)?;
+        self.order.remove(&before);
+        match rank(of_client) {
+            Some(rank) => drop(self.order.insert(rank, whose)),
+            None => drop(self.by_client.remove(&whose)),
+        }
+        // What many have needed is given back.
+        if self.by_client.capacity() > 64 && self.by_client.len() < self.by_client.capacity() / 8 {
+            let needed = self.by_client.len() * 2;
+            self.by_client.shrink_to(needed);
+        }
+        Some(one)
+    }
+
+    pub(super) fn take_first(&mut self) -> Option<T> {
+        let ((_, Reverse(number)), whose) = self.order.last_key_value()?;
+        let (number, whose) = (*number, *whose);
+        self.take(whose, number)
+    }
+}
+
+fn rank<T>(of_client: &BTreeMap<u64, T>) -> Option<Rank> {
+    let (oldest, _) = of_client.first_key_value()?;
+    Some((of_client.len().max(FEW), Reverse(*oldest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l5_many_clients_leave_nothing_behind() {
+        let mut line = Line::default();
+        let all: Vec<_> = (0..10_000).map(|n| (Whose::of(Some(ClientId::User(n)), 0), n)).collect();
+        for (whose, number) in &all {
+            line.put(*whose, (*number).into(), ());
+        }
+        assert_eq!(line.all().count(), all.len());
+        for (whose, number) in all {
+            assert_eq!(line.take(whose, number.into()), Some(()));
+            assert_eq!(line.take(whose, number.into()), None);
+        }
+        assert!(line.is_empty() && line.first_rank().is_none());
+        assert!(line.by_client.capacity() <= 64, "{}", line.by_client.capacity());
+    }
+}
