@@ -58,6 +58,13 @@ impl Leg {
         self.socket().map_or(0, Socket::unsent)
     }
 
+    /// See [`Socket::reset_on_close`].
+    pub(crate) fn reset_on_close(&self) {
+        if let Some(socket) = self.socket() {
+            socket.reset_on_close();
+        }
+    }
+
     /// Has the kernel keep less for it of what was written, or as much as usual.
     pub(crate) fn be_thrifty(&self, is_scarce: bool) {
         if let Some(socket) = self.socket() {

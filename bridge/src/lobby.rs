@@ -379,14 +379,16 @@ impl Guest {
         self.lobby.guests().take(whose, self.number);
     }
 
-    /// Waits until it is to give way.
+    /// Whether it is to give way.
+    pub(crate) fn is_to_give_way(&self) -> bool {
+        self.stay.state.load(Ordering::Acquire) == GIVES_WAY
+    }
+
+    /// Waits until it is.
     pub(crate) async fn gives_way(&self) {
         poll_fn(|cx| {
             self.stay.task.register(cx.waker());
-            match self.stay.state.load(Ordering::Acquire) {
-                GIVES_WAY => Poll::Ready(()),
-                _ => Poll::Pending,
-            }
+            if self.is_to_give_way() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -396,7 +398,7 @@ impl Drop for Guest {
     fn drop(&mut self) {
         self.leave();
         // Nobody tells it any more.
-        if self.stay.state.load(Ordering::Acquire) == GIVES_WAY {
+        if self.is_to_give_way() {
             self.lobby.has_left(&self.stay);
         }
         self.lobby.budget.release(self.stay.kept.load(Ordering::Acquire));

@@ -74,6 +74,11 @@ impl Stream {
         self.io.unsent()
     }
 
+    /// See [`Leg::reset_on_close`].
+    pub(crate) fn reset_on_close(&self) {
+        self.io.reset_on_close();
+    }
+
     /// Where the client is connected to us, if that is TCP.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.io.tcp_ends().map(|(ours, _)| ours)

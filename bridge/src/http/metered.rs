@@ -64,7 +64,7 @@ pub(super) struct Metered<'a> {
     guest: &'a Guest,
     /// What waits of that answer, here and in the kernel.
     answer: usize,
-    /// How much was sent when the answer before was whole.
+    /// How much was sent when the kernel was asked last.
     sent_before: u64,
     is_thrifty: bool,
 }
@@ -185,11 +185,10 @@ impl AsyncWrite for Metered<'_> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.activity.is_stuck.store(false, Ordering::Relaxed);
         let sent = self.activity.sent.load(Ordering::Relaxed);
-        let answer = sent - std::mem::replace(&mut self.sent_before, sent);
         // The kernel keeps megabytes of it, until the client takes them.
-        let kept = if answer > LITTLE { bytes(self.io.unsent()) } else { 0 };
-        if kept != self.answer && (kept > 0 || answer > 0) {
-            self.answer = kept;
+        if self.answer > 0 || sent - self.sent_before > LITTLE {
+            self.sent_before = sent;
+            self.answer = bytes(self.io.unsent());
             self.hold();
         }
         Pin::new(&mut self.io).poll_flush(cx)

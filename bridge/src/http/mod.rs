@@ -133,8 +133,11 @@ async fn answer(
         }
         (_, served) => {
             let why = served.err().unwrap_or(NoSession::Left);
-            if !matches!(why, NoSession::NoMore) {
-                linger(stream, shutdown).await;
+            match why {
+                NoSession::NoMore => {}
+                // The memory is needed.
+                NoSession::GaveWay => stream.reset_on_close(),
+                _ => linger(stream, shutdown).await,
             }
             Err(why)
         }
@@ -157,6 +160,9 @@ async fn serve<'r>(
     poll_fn(|cx| {
         if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(served.map_err(NoSession::Http));
+        }
+        if reception.arrival.guest.is_to_give_way() {
+            return Poll::Ready(Err(NoSession::GaveWay));
         }
         reception.note_progress();
         if deadline.poll(cx, activity, || activity.under_way()).is_ready() {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
@@ -96,6 +97,16 @@ impl Socket {
     pub(crate) fn be_thrifty(&self, is_scarce: bool) {
         if let Self::Tcp(io) = self {
             let _ = socket2::SockRef::from(io).set_tcp_notsent_lowat(u32::from(is_scarce));
+        }
+    }
+
+    /// Has its close throw away what its peer has not taken, by a reset: the kernel would keep it for minutes (socket(7),
+    /// SO_LINGER).
+    pub(crate) fn reset_on_close(&self) {
+        if let Self::Tcp(io) = self
+            && self.unsent() > 0
+        {
+            let _ = socket2::SockRef::from(io).set_linger(Some(Duration::ZERO));
         }
     }
 

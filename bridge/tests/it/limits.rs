@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bridge::{Config, Outcome, Shutdown};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::harness::*;
@@ -221,6 +221,34 @@ async fn l5_a_head_that_is_more_than_all_the_memory_is_refused() {
     let answer = answer_to(&bridge, head.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(answer.contains("Retry-After: "), "{answer}");
+}
+
+/// L5: an answer that the kernel holds, as its client does not read, counts: it is thrown away where others need the room.
+#[tokio::test]
+async fn l5_answers_that_nobody_reads_give_way() {
+    let (listener, directory) = (listener().await, tempfile::tempdir().unwrap());
+    std::fs::write(directory.path().join("page"), vec![1; 600_000]).unwrap();
+    let web = Some(directory.path().to_owned());
+    let bridge = Bridge::start(Config { memory: 2_000_000, web, ..to(&listener) });
+    let get = async || {
+        let mut stream = bridge.connect().await;
+        within(stream.write_all(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n")).await.unwrap();
+        within(stream.read_exact(&mut [0; 64])).await.unwrap();
+        tokio::time::sleep(SECOND / 20).await;
+        stream
+    };
+    let mut first = get().await;
+    let mut others = Vec::new();
+    for _ in 0..60 {
+        others.push(get().await);
+    }
+    let mut session = bridge.connect().await;
+    within(session.write_all(HEAD.as_bytes())).await.unwrap();
+    assert!(read_head(&mut session).await.starts_with("HTTP/1.1 101 "));
+    let read = within(first.read_to_end(&mut Vec::new())).await;
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    let mut last = others.pop().unwrap();
+    within(last.read_exact(&mut vec![0; 600_000])).await.unwrap();
 }
 
 /// L5: also that of a connection which has had an answer.
