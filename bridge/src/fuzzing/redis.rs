@@ -26,7 +26,10 @@ pub fn redis(bytes: &[u8]) {
             Endpoint::Unix(path) => format!("unix_socket:{}", path.display()),
             Endpoint::Resolved(..) | Endpoint::Opened(_) => panic!("not of a value"),
         };
-        assert_eq!(read(written.as_bytes()), Ok(endpoint), "{written:?}");
+        // What begins so is an object, and there is no such host.
+        if !written.starts_with('{') {
+            assert_eq!(read(written.as_bytes()), Ok(endpoint), "{written:?}");
+        }
     }
     if let Some(text) = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('"'))
         && let Ok(server) = RedisServer::parse(text)
