@@ -120,6 +120,8 @@ fn l5_an_answer_that_is_taken_is_whole_and_one_that_is_not_gives_way() {
             assert!(waiting.try_recv().is_err(), "it waits");
             sleep(Duration::from_millis(250));
         }
+        // At its end, all that is left is in the kernel.
+        sleep(Duration::from_millis(50));
         match reader.read(&mut piece).unwrap() {
             0 => panic!("{read} bytes came, and then the end"),
             length => read += length,

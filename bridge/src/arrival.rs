@@ -103,9 +103,9 @@ impl Arrival {
         Arc::new(Self { socket: io.saved(), pause, guest, known: Mutex::new(known) })
     }
 
-    /// A proxy has said whose it is.
-    pub(crate) fn introduced(&self, peer: &Peer) {
-        self.guest.is_of(peer.address.client());
+    /// A proxy has said whose it is, or that it is one of many.
+    pub(crate) fn introduced(&self, peer: &Peer, is_of_many: bool) {
+        self.guest.is_of((!is_of_many).then(|| peer.address.client()));
         let mut known = self.known();
         (known.peer, known.is_introduced) = (SavedPeer::of(peer), true);
     }

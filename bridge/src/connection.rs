@@ -71,14 +71,15 @@ impl Ongoing {
 }
 
 /// Attends to a connection until it ends, and records its session if it becomes one (B10). What it needs before that is freed
-/// then, and has no room in the task: a session lives long. No `async fn`, which would keep its arguments twice.
+/// then, and has no room in the task: a session lives long. No `async fn`, which would keep its arguments twice. True: it has
+/// [given way](Guest::has_given_way).
 pub(crate) fn attend(
     io: Socket,
     (peer, guest): (Peer, Guest),
     from: Beginning,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
-) -> impl Future<Output = ()> {
+) -> impl Future<Output = bool> {
     let from_another = from.from_another;
     let arrival = Arrival::new(&io, &peer, &from, Arc::clone(&shutdown.pause), guest);
     let (shared_with_it, told) = (Arc::clone(&shared), shutdown.clone());
@@ -89,11 +90,13 @@ pub(crate) fn attend(
             Ok(upgraded) => shared.client(upgraded),
             Err(why) => {
                 shared.book.metrics.no_session(&why);
-                return unadmitted::ended(&arrival.route(), &why);
+                unadmitted::ended(&arrival.route(), &why);
+                return arrival.guest.has_given_way();
             }
         };
         drop(arrival);
         go_on(Ongoing::begin(client), None, shared, shutdown).await;
+        false
     }
 }
 
@@ -177,7 +180,7 @@ async fn received(
         }
         Ok(Opening::Hello(acceptor, io, peer)) => {
             if !arrival.guest.keeps(http::first::ENCRYPTED) {
-                return Err(NoSession::NoMemory);
+                return Err(Box::pin(http::refuse_encrypted(io, &mut shutdown)).await);
             }
             // The handshake's state is freed with its result.
             let shaken = Box::pin(tls::shake_hands(acceptor, io, peer));
@@ -238,7 +241,7 @@ async fn begin(
         let introduced = Box::pin(door.introduced(&mut io, peer, &mut route)).await;
         arrival.comes_from(route);
         peer = introduced?;
-        arrival.introduced(&peer);
+        arrival.introduced(&peer, door.speaks_for_many(&peer));
     }
     if from.is_plain() {
         return Ok(Ok(Opening::Plain(Stream::resume(io.into(), &from.head), peer)));

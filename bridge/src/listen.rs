@@ -66,7 +66,8 @@ pub(crate) struct Bridge {
     listeners: Vec<Accepting>,
     /// Which of them is asked first.
     next: usize,
-    connections: JoinSet<()>,
+    /// Each says whether it has given way.
+    connections: JoinSet<bool>,
     /// Those of them that are no session yet.
     lobby: Arc<Lobby>,
     /// Those that were accepted while there was no room for them, as others give way; until those have, they wait as in the
@@ -357,17 +358,20 @@ impl Bridge {
     }
 
     /// A connection has ended.
-    fn closed(&mut self, ended: Result<(), JoinError>) {
+    fn closed(&mut self, ended: Result<bool, JoinError>) {
         self.shared.book.metrics.closed();
         if self.peak >= MANY && self.connections.len() < self.peak / 2 {
             self.tidy.get_or_insert_with(|| Instant::now() + TIDY);
         }
-        reap(ended);
+        if reap(ended) {
+            self.lobby.has_gone();
+        }
         while self.has_room()
             && let Some((io, peer, from)) = self.ahead.pop_front()
         {
             self.take_up(io, peer, from.again());
         }
+        self.make_room();
     }
 
     /// Has as many give way as wait for that (L5).
@@ -499,11 +503,13 @@ fn classify(error: &io::Error) -> AcceptError {
 }
 
 /// A panic ends its own connection and nothing else (L3).
-fn reap(ended: Result<(), JoinError>) {
-    match ended {
-        Err(failure) if failure.is_panic() => error!(%failure, "connection ended by a panic"),
-        _ => {}
-    }
+fn reap(ended: Result<bool, JoinError>) -> bool {
+    ended.unwrap_or_else(|failure| {
+        if failure.is_panic() {
+            error!(%failure, "connection ended by a panic");
+        }
+        false
+    })
 }
 
 /// Accepts from whichever listener has a connection, beginning with number `first`.
@@ -565,7 +571,7 @@ mod tests {
     async fn l3_a_panic_in_one_connection_is_reaped_like_any_end() {
         let mut connections = JoinSet::new();
         connections.spawn(async { panic!("on purpose") });
-        reap(connections.join_next().await.unwrap());
+        assert!(!reap(connections.join_next().await.unwrap()));
         assert!(connections.is_empty());
     }
 }

@@ -6,6 +6,7 @@
 
 mod line;
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const WAITS: u8 = 0;
 const GIVES_WAY: u8 = 1;
 const IS_ADMITTED: u8 = 2;
+const HAS_GONE: u8 = 3;
 
 /// Those who have no session yet.
 #[derive(Debug)]
@@ -53,8 +55,12 @@ struct Guests {
     keeping: Line<Arc<Stay>>,
     /// Those who are being answered.
     answered: Line<Arc<Stay>>,
-    /// Before this none of them is taken to be quiet.
+    /// Those of them that were found to take nothing, the oldest first.
+    quiet: VecDeque<(Whose, u64)>,
+    /// Before this none else of them is taken to be quiet.
     look: Option<Instant>,
+    /// How much is kept for all of them, bytes.
+    kept: usize,
 }
 
 /// How it is with one of them.
@@ -129,6 +135,11 @@ impl Lobby {
         self.leaving.load(Ordering::Acquire)
     }
 
+    /// The connection has ended of one that has [given way](Guest::has_given_way).
+    pub(crate) fn has_gone(&self) {
+        self.leaving.fetch_sub(1, Ordering::AcqRel);
+    }
+
     /// Has one of them give way. False: there is none.
     pub(crate) fn make_room(&self) -> bool {
         self.make_room_at(Instant::now())
@@ -146,6 +157,11 @@ impl Lobby {
             let freeing = self.freeing.load(Ordering::Acquire);
             if self.budget.has_any_besides(freeing) {
                 return true;
+            }
+            // Not all of them together would do.
+            let kept = self.guests().kept;
+            if !self.budget.has_any_besides(freeing.saturating_add(kept)) {
+                return false;
             }
             let is_found = self.send_away(|guests| guests.first_with_memory(now, own));
             if !is_found {
@@ -171,9 +187,13 @@ impl Lobby {
         false
     }
 
-    /// One of them has ended, or gives way no more.
+    /// One of them gives way no more.
     fn has_left(&self, stay: &Stay) {
-        self.leaving.fetch_sub(1, Ordering::AcqRel);
+        self.has_gone();
+        self.has_freed(stay);
+    }
+
+    fn has_freed(&self, stay: &Stay) {
         self.freeing.fetch_sub(stay.kept.load(Ordering::Acquire), Ordering::AcqRel);
     }
 
@@ -197,50 +217,67 @@ impl Guests {
         } else {
             &mut self.keeping
         };
-        line.take_first().or_else(|| self.first_answered(now))
+        let first = line.take_first().map(|stay| self.taken(stay));
+        first.or_else(|| self.first_answered(now))
     }
 
     /// The same of those for whom something is kept, unless this one itself is next.
     fn first_with_memory(&mut self, now: Instant, own: u64) -> Option<Arc<Stay>> {
         match self.keeping.first_number() {
             Some(number) if number == own => None,
-            Some(_) => self.keeping.take_first(),
+            Some(_) => self.keeping.take_first().map(|stay| self.taken(stay)),
+            None if self.answered.first_number() == Some(own) => None,
             None => self.first_answered(now),
         }
     }
 
     fn first_answered(&mut self, now: Instant) -> Option<Arc<Stay>> {
-        match self.quiet(now) {
+        let stay = match self.quiet(now) {
             Some((whose, number)) => self.answered.take(whose, number),
             None if self.answered.most() > FEW => self.answered.take_first(),
             None => None,
-        }
+        };
+        stay.map(|stay| self.taken(stay))
     }
 
-    /// The oldest that takes nothing of its answer.
+    /// The oldest that takes nothing of its answer. All are looked at now and then, and not for each that comes.
     fn quiet(&mut self, now: Instant) -> Option<(Whose, u64)> {
+        let is_quiet = |stay: &Stay| stay.is_quiet_at().is_some_and(|quiet| quiet <= now);
+        while let Some((whose, number)) = self.quiet.front() {
+            if self.answered.get(*whose, *number).is_some_and(|stay| is_quiet(stay)) {
+                return Some((*whose, *number));
+            }
+            self.quiet.pop_front();
+        }
         if self.look.is_none_or(|look| now < look) {
             return None;
         }
-        let when = |stay: &Stay| stay.is_quiet_at().unwrap_or(now);
-        let quiet = self.answered.all().filter(|(_, _, stay)| when(stay) <= now);
-        let quiet = quiet.min_by_key(|(_, number, _)| *number);
-        if let Some((whose, number, _)) = quiet {
-            return Some((whose, number));
-        }
+        let quiet = self.answered.all().filter(|(_, _, stay)| is_quiet(stay));
+        let mut quiet: Vec<_> = quiet.map(|(whose, number, _)| (whose, number)).collect();
+        quiet.sort_unstable_by_key(|(_, number)| *number);
+        self.quiet = quiet.into();
         let next = self.answered.all().filter_map(|(_, _, stay)| stay.is_quiet_at()).min();
         self.look = next.map(|next| next.max(now + LOOK));
-        None
+        self.quiet.front().copied()
+    }
+
+    /// One is in no line any more.
+    fn taken(&mut self, stay: Arc<Stay>) -> Arc<Stay> {
+        self.kept -= stay.kept.load(Ordering::Acquire);
+        stay
     }
 
     /// Takes one out of whichever line it is in.
     fn take(&mut self, whose: Whose, number: u64) -> Option<Arc<Stay>> {
         let Self { waiting, keeping, answered, .. } = self;
-        [waiting, keeping, answered].into_iter().find_map(|line| line.take(whose, number))
+        let lines = [waiting, keeping, answered];
+        let stay = lines.into_iter().find_map(|line| line.take(whose, number));
+        stay.map(|stay| self.taken(stay))
     }
 
     /// Puts one where it belongs.
     fn put(&mut self, whose: Whose, number: u64, stay: Arc<Stay>) {
+        self.kept += stay.kept.load(Ordering::Acquire);
         let line = if stay.answer().is_some() {
             &mut self.answered
         } else if stay.kept.load(Ordering::Acquire) > 0 {
@@ -268,9 +305,9 @@ impl Stay {
 }
 
 impl Guest {
-    /// It is another client's than it seemed: a proxy has said whose.
-    pub(crate) fn is_of(&self, client: ClientId) {
-        let whose = Whose::of(Some(client), self.number);
+    /// It is another client's than it seemed, a proxy has said whose; or one of many (None).
+    pub(crate) fn is_of(&self, client: Option<ClientId>) {
+        let whose = Whose::of(client, self.number);
         let mut guests = self.lobby.guests();
         let before = std::mem::replace(
             &mut *self.whose.lock().unwrap_or_else(PoisonError::into_inner),
@@ -379,6 +416,11 @@ impl Guest {
         self.lobby.guests().take(whose, self.number);
     }
 
+    /// Whether it ends as one that was told to give way: when its connection has ended, the lobby is [told](Lobby::has_gone).
+    pub(crate) fn has_given_way(&self) -> bool {
+        self.stay.changes(GIVES_WAY, HAS_GONE)
+    }
+
     /// Whether it is to give way.
     pub(crate) fn is_to_give_way(&self) -> bool {
         self.stay.state.load(Ordering::Acquire) == GIVES_WAY
@@ -397,11 +439,14 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         self.leave();
-        // Nobody tells it any more.
-        if self.is_to_give_way() {
-            self.lobby.has_left(&self.stay);
-        }
         self.lobby.budget.release(self.stay.kept.load(Ordering::Acquire));
+        // Nobody tells it any more.
+        match self.stay.state.load(Ordering::Acquire) {
+            // It ends by a panic, or is cut off.
+            GIVES_WAY => self.lobby.has_left(&self.stay),
+            HAS_GONE => self.lobby.has_freed(&self.stay),
+            _ => {}
+        }
     }
 }
 
@@ -455,8 +500,10 @@ mod tests {
         assert!(lobby.make_room() && gives_way(&waits) && !gives_way(&asks));
         drop(asks);
         assert_eq!(lobby.leaving(), 1);
+        assert!(waits.has_given_way());
         drop(waits);
-        assert_eq!(lobby.leaving(), 0);
+        assert_eq!(lobby.leaving(), 1, "its connection is still to end");
+        lobby.has_gone();
         let panics = lobby.enter(client(3));
         assert!(lobby.make_room());
         drop(panics);
@@ -484,7 +531,7 @@ mod tests {
         let lobby = lobby();
         let others: Vec<_> = (0..FEW).map(|_| lobby.enter(client(1))).collect();
         let guest = lobby.enter(client(2));
-        guest.is_of(ClientId::User(1));
+        guest.is_of(client(1));
         assert!(lobby.make_room());
         assert!(gives_way(&others[0]));
         drop((others, guest));
@@ -527,6 +574,18 @@ mod tests {
         assert!(guests.answered.is_empty() && guests.waiting.is_empty());
     }
 
+    #[test]
+    fn l5_nobody_gives_way_for_memory_where_that_would_not_do() {
+        let lobby = lobby();
+        let [session, keeps, silent, asks] = [1, 2, 3, 4].map(|number| lobby.enter(client(number)));
+        assert!(!session.keeps(BUDGET));
+        session.admit();
+        assert!(!keeps.keeps(10) && !asks.has_memory() && !silent.has_memory());
+        assert!(![&keeps, &silent, &asks].into_iter().any(gives_way));
+        drop(session);
+        assert!(asks.has_memory());
+    }
+
     /// One by whom many come is not in his own way: each of them is one.
     #[test]
     fn l5_who_cannot_be_told_apart_waits_like_anybody_else() {
@@ -565,8 +624,9 @@ mod tests {
         assert!(asks.keeps(10), "the oldest is to give what he has");
         assert!(gives_way(&old) && !gives_way(&young) && !gives_way(&silent));
         assert!(asks.has_memory(), "it will be there");
-        old.keeps(0);
+        assert!(old.has_given_way());
         drop(old);
+        lobby.has_gone();
         assert_eq!((lobby.leaving(), lobby.freeing.load(Ordering::Acquire)), (0, 0));
         assert!(asks.keeps(69) && !gives_way(&young));
         assert!(asks.keeps(70) && gives_way(&young));

@@ -19,6 +19,9 @@ pub(crate) const IDLE: Duration = Duration::from_secs(60);
 /// of its buffer has gone, which may be a megabyte: that is no measure of a slow reader.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// How often the kernel is asked where it has a whole answer: an ordinary client has taken it by then.
+const SOON: Duration = Duration::from_secs(1);
+
 /// When a connection must have gone on.
 pub(super) struct Deadline {
     head_timeout: Duration,
@@ -84,8 +87,8 @@ impl Deadline {
             }
             ready!(self.sleep.as_mut().poll(cx));
             let now = Instant::now();
-            if activity.is_stuck.load(Ordering::Relaxed) {
-                self.look(now, &mut under_way);
+            if let Some(every) = look_every(activity) {
+                self.look(now, every, &mut under_way);
             }
             if self.end() <= now {
                 return Poll::Ready(());
@@ -116,9 +119,9 @@ impl Deadline {
     }
 
     /// Whether the client has taken something since the last look, and so has time again.
-    fn look(&mut self, now: Instant, under_way: &mut impl FnMut() -> u64) {
+    fn look(&mut self, now: Instant, every: Duration, under_way: &mut impl FnMut() -> u64) {
         let Phase::Answer { sent, taken, looked, since, .. } = &mut self.phase else { return };
-        if now < *looked + LOOK {
+        if now < *looked + every {
             return;
         }
         let before = taken.replace(sent.saturating_sub(under_way()));
@@ -130,10 +133,8 @@ impl Deadline {
 
     /// When there is something to do.
     fn due(&self, activity: &Activity) -> Instant {
-        match self.phase {
-            Phase::Answer { looked, .. } if activity.is_stuck.load(Ordering::Relaxed) => {
-                self.end().min(looked + LOOK)
-            }
+        match (&self.phase, look_every(activity)) {
+            (Phase::Answer { looked, .. }, Some(every)) => self.end().min(*looked + every),
             _ => self.end(),
         }
     }
@@ -146,6 +147,14 @@ impl Deadline {
         };
         self.last.map_or(end, |last| end.min(last))
     }
+}
+
+/// How often it is looked at what the client has taken, if it has something to take.
+fn look_every(activity: &Activity) -> Option<Duration> {
+    if activity.is_stuck.load(Ordering::Relaxed) {
+        return Some(LOOK);
+    }
+    activity.is_untaken.load(Ordering::Relaxed).then_some(SOON)
 }
 
 #[cfg(test)]

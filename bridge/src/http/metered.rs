@@ -33,6 +33,10 @@ pub(super) struct Activity {
     pub(super) sent: AtomicU64,
     /// Whether there are more to send than it takes now.
     pub(super) is_stuck: AtomicBool,
+    /// Whether it has a whole answer, of which the client has not taken much yet.
+    pub(super) is_untaken: AtomicBool,
+    /// Whether there was no memory for what is read.
+    pub(super) lacks_memory: AtomicBool,
     /// Requests that were read and are or will be answered.
     pub(super) requests: AtomicU64,
     /// Bytes that had been read when the last of them was.
@@ -97,6 +101,15 @@ impl<'a> Metered<'a> {
         self.io
     }
 
+    /// How much of what was sent the kernel keeps, as the client has not taken it.
+    fn ask_kernel(&mut self) {
+        let unsent = self.io.unsent();
+        self.activity.unsent.store(unsent, Ordering::Relaxed);
+        self.activity.is_untaken.store(unsent > LITTLE, Ordering::Relaxed);
+        self.answer = if unsent > LITTLE { bytes(unsent) } else { 0 };
+        self.hold();
+    }
+
     /// Where memory is scarce, the kernel keeps less.
     fn spare(&mut self) {
         let is_scarce = self.guest.is_memory_tight();
@@ -137,6 +150,9 @@ impl AsyncRead for Metered<'_> {
     ) -> Poll<io::Result<()>> {
         let before = room.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, room);
+        if self.answer > 0 && !self.activity.is_stuck.load(Ordering::Relaxed) {
+            self.ask_kernel();
+        }
         if let Some(end) = self.heads.end(&room.filled()[before..]) {
             let behind = Bytes::copy_from_slice(&room.filled()[before + end..]);
             self.io.unread(behind);
@@ -144,13 +160,9 @@ impl AsyncRead for Metered<'_> {
         }
         let length = room.filled().len() - before;
         self.activity.read.fetch_add(length as u64, Ordering::Relaxed);
-        if length > 0 {
-            if self.answer > 0 {
-                self.answer = bytes(self.io.unsent());
-            }
-            if !self.hold() && self.heads.length > 0 {
-                return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
-            }
+        if length > 0 && !self.hold() && self.heads.length > 0 {
+            self.activity.lacks_memory.store(true, Ordering::Relaxed);
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
         read
     }
@@ -188,8 +200,7 @@ impl AsyncWrite for Metered<'_> {
         // The kernel keeps megabytes of it, until the client takes them.
         if self.answer > 0 || sent - self.sent_before > LITTLE {
             self.sent_before = sent;
-            self.answer = bytes(self.io.unsent());
-            self.hold();
+            self.ask_kernel();
         }
         Pin::new(&mut self.io).poll_flush(cx)
     }

@@ -51,7 +51,7 @@ pub(crate) use deadline::IDLE;
 use first::First;
 use metered::{Activity, Metered};
 use reply::Reply;
-pub(crate) use unread::turn_away;
+pub(crate) use unread::{refuse_encrypted, turn_away};
 
 /// The longest request head, bytes (L2).
 const HEAD_MAX: usize = 16 * 1024;
@@ -133,10 +133,20 @@ async fn answer(
         }
         (_, served) => {
             let why = served.err().unwrap_or(NoSession::Left);
+            if activity.lacks_memory.load(Ordering::Relaxed) {
+                return Err(turn_away(stream, NoSession::NoMemory, shutdown).await);
+            }
+            let [is_stuck, is_untaken] = [&activity.is_stuck, &activity.is_untaken];
             match why {
                 NoSession::NoMore => {}
-                // The memory is needed.
-                NoSession::GaveWay => stream.reset_on_close(),
+                // It has taken nothing for long, or has others like it: closed, it would keep its memory.
+                NoSession::GaveWay
+                    if is_stuck.load(Ordering::Relaxed) || is_untaken.load(Ordering::Relaxed) =>
+                {
+                    stream.reset_on_close();
+                }
+                // The kernel sends the little that is left.
+                NoSession::GaveWay => {}
                 _ => linger(stream, shutdown).await,
             }
             Err(why)
@@ -185,8 +195,10 @@ async fn serve<'r>(
         if is_over || now.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(NoSession::NoMore));
         }
-        // It would close a connection whose first request is yet to be answered, or refused.
-        if !is_in_head && !std::mem::replace(&mut is_graceful, true) {
+        // It would close a connection whose first request is yet to be answered, or refused; and one whose answer is yet to
+        // be written, without that.
+        let is_stuck = activity.is_stuck.load(Ordering::Relaxed);
+        if !is_in_head && !is_stuck && !std::mem::replace(&mut is_graceful, true) {
             Pin::new(&mut *connection).graceful_shutdown();
             cx.waker().wake_by_ref();
         }
@@ -260,8 +272,10 @@ impl Reception<'_> {
         let Activity { requests, read, read_at_request, sent, is_stuck, .. } = self.activity;
         let (read, behind) = (of(read), of(read).saturating_sub(of(read_at_request)));
         let (is_flushed, sent) = (!is_stuck.load(Ordering::Relaxed), of(sent));
-        if self.arrival.look(of(requests), read, behind, sent, is_flushed) {
-            let waiting = if is_flushed { 0 } else { self.activity.under_way() };
+        let is_untaken = self.activity.is_untaken.load(Ordering::Relaxed);
+        let is_answering = self.arrival.look(of(requests), read, behind, sent, is_flushed);
+        if is_answering || is_untaken {
+            let waiting = if is_flushed && !is_untaken { 0 } else { self.activity.under_way() };
             self.arrival.guest.is_answered(sent.saturating_sub(waiting));
         } else {
             self.arrival.guest.waits();

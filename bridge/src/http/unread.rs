@@ -4,6 +4,7 @@
 use tokio::io::AsyncWriteExt;
 
 use super::linger;
+use crate::net::Socket;
 use crate::shutdown::ShutdownWatch;
 use crate::stream::Stream;
 use crate::unadmitted::NoSession;
@@ -15,6 +16,17 @@ const NO_MEMORY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 10\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 33\r\n\r\n\
     too much is under way: try again\n";
+
+/// A fatal `internal_error`, as a record of TLS (RFC 8446, section 6).
+const NO_MEMORY_FOR_TLS: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
+
+/// Refuses a TLS client whose hello is there, as there is no memory for its handshake. Returns why.
+pub(crate) async fn refuse_encrypted(io: Socket, shutdown: &mut ShutdownWatch) -> NoSession {
+    let mut stream = Stream::new(io);
+    let _ = stream.write_all(&NO_MEMORY_FOR_TLS).await;
+    linger(stream, shutdown).await;
+    NoSession::NoMemory
+}
 
 /// Answers, and ends the connection in order. Returns why.
 pub(crate) async fn turn_away(

@@ -224,7 +224,10 @@ impl Bridge {
         sessions.sort_by_key(|(is_idle, ongoing)| (*is_idle, ongoing.client.session.entry.id));
         for (_, ongoing) in sessions {
             let going = go_on(ongoing, Some(0), Arc::clone(&self.shared), self.watch());
-            self.connections.spawn(going);
+            self.connections.spawn(async {
+                going.await;
+                false
+            });
         }
         for (io, peer, from) in connections {
             match peer {
@@ -232,6 +235,7 @@ impl Bridge {
                 None => self.unwelcome.push(io),
             }
         }
+        self.make_room();
     }
 }
 

@@ -61,6 +61,10 @@ impl<T> Line<T> {
         self.first_rank().map(|(_, Reverse(number))| number)
     }
 
+    pub(super) fn get(&self, whose: Whose, number: u64) -> Option<&T> {
+        self.by_client.get(&whose)?.get(&number)
+    }
+
     /// All of them, in no order.
     pub(super) fn all(&self) -> impl Iterator<Item = (Whose, u64, &T)> {
         let of = |(whose, of_client): (&Whose, _)| (*whose, of_client);
