@@ -4,34 +4,21 @@
 //! the answer, or its client has many answers under way. Knows who came when, and what is kept for him; must not know what
 //! anybody says.
 
+mod guests;
 mod line;
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::budget::Budget;
 use crate::clients::ClientId;
-use line::{FEW, Line, Whose};
-
-/// How long nothing may have been taken of an answer before its connection gives way. Every ten seconds it is asked how much the
-/// kernel of a slow client has taken.
-const QUIET: Duration = Duration::from_secs(12);
-
-/// How often at most all of those are looked at.
-const LOOK: Duration = Duration::from_millis(100);
-
-const WAITS: u8 = 0;
-const GIVES_WAY: u8 = 1;
-const IS_ADMITTED: u8 = 2;
-const HAS_GONE: u8 = 3;
+use guests::{Answer, GIVES_WAY, Guests, HAS_GONE, IS_ADMITTED, QUIET, Stay, WAITS};
+use line::Whose;
 
 /// Those who have no session yet.
 #[derive(Debug)]
@@ -43,43 +30,6 @@ pub(crate) struct Lobby {
     freeing: AtomicUsize,
     /// Rung when it may have changed who can give way.
     changed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Guests {
-    /// How many have come.
-    come: u64,
-    /// Those for whom nothing is kept.
-    waiting: Line<Arc<Stay>>,
-    /// Those for whom something is.
-    keeping: Line<Arc<Stay>>,
-    /// Those who are being answered.
-    answered: Line<Arc<Stay>>,
-    /// Those of them that were found to take nothing, the oldest first.
-    quiet: VecDeque<(Whose, u64)>,
-    /// Before this none else of them is taken to be quiet.
-    look: Option<Instant>,
-    /// How much is kept for all of them, bytes.
-    kept: usize,
-}
-
-/// How it is with one of them.
-#[derive(Debug, Default)]
-struct Stay {
-    state: AtomicU8,
-    task: AtomicWaker,
-    /// How much it has of the budget, bytes.
-    kept: AtomicUsize,
-    answer: Mutex<Option<Answer>>,
-}
-
-/// An answer under way.
-#[derive(Debug)]
-struct Answer {
-    /// How many bytes the client has taken on its connection.
-    taken: u64,
-    /// When that was new.
-    since: Instant,
 }
 
 /// A connection in the lobby, until it is dropped.
@@ -199,108 +149,6 @@ impl Lobby {
 
     fn guests(&self) -> MutexGuard<'_, Guests> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Guests {
-    fn has_any(&mut self, now: Instant) -> bool {
-        !self.waiting.is_empty()
-            || !self.keeping.is_empty()
-            || self.answered.most() > FEW
-            || self.quiet(now).is_some()
-    }
-
-    /// Takes out of its line whose turn it is.
-    fn first(&mut self, now: Instant) -> Option<Arc<Stay>> {
-        let line = if self.waiting.first_rank() >= self.keeping.first_rank() {
-            &mut self.waiting
-        } else {
-            &mut self.keeping
-        };
-        let first = line.take_first().map(|stay| self.taken(stay));
-        first.or_else(|| self.first_answered(now))
-    }
-
-    /// The same of those for whom something is kept, unless this one itself is next.
-    fn first_with_memory(&mut self, now: Instant, own: u64) -> Option<Arc<Stay>> {
-        match self.keeping.first_number() {
-            Some(number) if number == own => None,
-            Some(_) => self.keeping.take_first().map(|stay| self.taken(stay)),
-            None if self.answered.first_number() == Some(own) => None,
-            None => self.first_answered(now),
-        }
-    }
-
-    fn first_answered(&mut self, now: Instant) -> Option<Arc<Stay>> {
-        let stay = match self.quiet(now) {
-            Some((whose, number)) => self.answered.take(whose, number),
-            None if self.answered.most() > FEW => self.answered.take_first(),
-            None => None,
-        };
-        stay.map(|stay| self.taken(stay))
-    }
-
-    /// The oldest that takes nothing of its answer. All are looked at now and then, and not for each that comes.
-    fn quiet(&mut self, now: Instant) -> Option<(Whose, u64)> {
-        let is_quiet = |stay: &Stay| stay.is_quiet_at().is_some_and(|quiet| quiet <= now);
-        while let Some((whose, number)) = self.quiet.front() {
-            if self.answered.get(*whose, *number).is_some_and(|stay| is_quiet(stay)) {
-                return Some((*whose, *number));
-            }
-            self.quiet.pop_front();
-        }
-        if self.look.is_none_or(|look| now < look) {
-            return None;
-        }
-        let quiet = self.answered.all().filter(|(_, _, stay)| is_quiet(stay));
-        let mut quiet: Vec<_> = quiet.map(|(whose, number, _)| (whose, number)).collect();
-        quiet.sort_unstable_by_key(|(_, number)| *number);
-        self.quiet = quiet.into();
-        let next = self.answered.all().filter_map(|(_, _, stay)| stay.is_quiet_at()).min();
-        self.look = next.map(|next| next.max(now + LOOK));
-        self.quiet.front().copied()
-    }
-
-    /// One is in no line any more.
-    fn taken(&mut self, stay: Arc<Stay>) -> Arc<Stay> {
-        self.kept -= stay.kept.load(Ordering::Acquire);
-        stay
-    }
-
-    /// Takes one out of whichever line it is in.
-    fn take(&mut self, whose: Whose, number: u64) -> Option<Arc<Stay>> {
-        let Self { waiting, keeping, answered, .. } = self;
-        let lines = [waiting, keeping, answered];
-        let stay = lines.into_iter().find_map(|line| line.take(whose, number));
-        stay.map(|stay| self.taken(stay))
-    }
-
-    /// Puts one where it belongs.
-    fn put(&mut self, whose: Whose, number: u64, stay: Arc<Stay>) {
-        self.kept += stay.kept.load(Ordering::Acquire);
-        let line = if stay.answer().is_some() {
-            &mut self.answered
-        } else if stay.kept.load(Ordering::Acquire) > 0 {
-            &mut self.keeping
-        } else {
-            &mut self.waiting
-        };
-        line.put(whose, number, stay);
-    }
-}
-
-impl Stay {
-    fn changes(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    fn answer(&self) -> MutexGuard<'_, Option<Answer>> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// When it gives way, if nothing more is taken of its answer until then.
-    fn is_quiet_at(&self) -> Option<Instant> {
-        self.answer().as_ref().map(|answer| answer.since + QUIET)
     }
 }
 
@@ -452,6 +300,7 @@ impl Drop for Guest {
 
 #[cfg(test)]
 mod tests {
+    use super::line::FEW;
     use super::*;
 
     /// What the budget has, bytes.
