@@ -432,6 +432,9 @@ static void do_leave_first_thread(void)
 
 static void do_stop(void) { raise(SIGSTOP); }
 
+/* For as long as anybody may take to see that a session has ended. */
+static void do_nap(void) { sleep(1); }
+
 static void do_raise(void)
 {
     raise(atoi(argument()));
@@ -480,6 +483,7 @@ static const struct {
     {"listen", do_listen},
     {"listen-without-end", do_listen_without_end},
     {"mptcp", do_mptcp},
+    {"nap", do_nap},
     {"nobody", do_nobody},
     {"note", do_note},
     {"on-term", do_on_term},

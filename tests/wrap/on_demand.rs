@@ -255,7 +255,8 @@ fn o5_w6_after_an_exit_of_its_own_sessions_are_refused_under_ignore() {
 #[test]
 fn o5_w6_under_respawn_it_is_started_again_when_somebody_is_there() {
     let port = free_port();
-    let play = "accept close-listener greet echo exit 1";
+    // It ends when it is known that nobody is there any more.
+    let play = "accept close-listener greet echo nap exit 1";
     let mut websockify = start(port, "--wrap-mode=respawn", play);
     for time in 1..=3 {
         session(port);
