@@ -54,7 +54,7 @@ impl Lobby {
 
     /// Somebody has come, as a connection of this client's. None: of many clients' who cannot be told apart yet.
     pub(crate) fn enter(self: &Arc<Self>, client: Option<ClientId>) -> Guest {
-        let stay = Arc::<Stay>::default();
+        let stay = Arc::new(Stay::new());
         let mut guests = self.guests();
         guests.come += 1;
         let number = guests.come;
@@ -71,8 +71,8 @@ impl Lobby {
 
     /// When there may be somebody who can give way, if there is nobody now.
     pub(crate) fn next_look(&self) -> Option<Instant> {
-        let mut guests = self.guests();
-        if guests.has_any(Instant::now()) { None } else { guests.look }
+        let (mut guests, now) = (self.guests(), Instant::now());
+        if guests.has_any(now) { None } else { guests.next_look(now) }
     }
 
     /// Waits until it may have changed who can give way.
@@ -300,6 +300,7 @@ impl Drop for Guest {
 
 #[cfg(test)]
 mod tests {
+    use super::guests::GRACE;
     use super::line::FEW;
     use super::*;
 
@@ -315,6 +316,11 @@ mod tests {
         Some(ClientId::User(number))
     }
 
+    /// When everybody has had his time.
+    fn make_room(lobby: &Lobby) -> bool {
+        lobby.make_room_at(Instant::now() + GRACE)
+    }
+
     fn gives_way(guest: &Guest) -> bool {
         guest.stay.state.load(Ordering::Acquire) == GIVES_WAY
     }
@@ -322,10 +328,10 @@ mod tests {
     #[test]
     fn l5_the_oldest_gives_way_and_no_session_does() {
         let lobby = lobby();
-        assert!(!lobby.make_room());
+        assert!(!make_room(&lobby));
         let guests: Vec<_> = (0..5).map(|number| lobby.enter(client(number))).collect();
         guests[0].admit();
-        assert!(lobby.make_room());
+        assert!(make_room(&lobby));
         assert_eq!(
             guests.iter().map(gives_way).collect::<Vec<_>>(),
             [false, true, false, false, false]
@@ -333,20 +339,20 @@ mod tests {
         let mut guests = guests.into_iter();
         let (_session, _sent_away, left) = (guests.next(), guests.next(), guests.next());
         drop(left);
-        assert!(lobby.make_room() && lobby.make_room());
+        assert!(make_room(&lobby) && make_room(&lobby));
         assert!(guests.all(|guest| gives_way(&guest)));
-        assert!(!lobby.make_room() && !lobby.has_any());
+        assert!(!make_room(&lobby) && !lobby.has_any());
     }
 
     #[test]
     fn l5_who_has_asked_in_time_is_admitted_and_another_gives_way() {
         let lobby = lobby();
         let [asks, waits] = [1, 2].map(|number| lobby.enter(client(number)));
-        assert!(lobby.make_room());
+        assert!(make_room(&lobby));
         assert_eq!(lobby.leaving(), 1);
         asks.admit();
         assert_eq!(lobby.leaving(), 0);
-        assert!(lobby.make_room() && gives_way(&waits) && !gives_way(&asks));
+        assert!(make_room(&lobby) && gives_way(&waits) && !gives_way(&asks));
         drop(asks);
         assert_eq!(lobby.leaving(), 1);
         assert!(waits.has_given_way());
@@ -354,7 +360,7 @@ mod tests {
         assert_eq!(lobby.leaving(), 1, "its connection is still to end");
         lobby.has_gone();
         let panics = lobby.enter(client(3));
-        assert!(lobby.make_room());
+        assert!(make_room(&lobby));
         drop(panics);
         assert_eq!(lobby.leaving(), 0);
     }
@@ -365,13 +371,16 @@ mod tests {
         let good: Vec<_> = (0..FEW).map(|_| lobby.enter(client(1))).collect();
         let other = lobby.enter(client(2));
         let many: Vec<_> = (0..2 * FEW).map(|_| lobby.enter(client(3))).collect();
+        // There is no time for these.
         for _ in 0..FEW {
-            assert!(lobby.make_room());
+            assert!(lobby.has_any() && lobby.make_room());
         }
+        assert!(!lobby.has_any() && !lobby.make_room());
+        assert!(lobby.next_look().unwrap() <= Instant::now() + GRACE);
         assert!(many[..FEW].iter().all(gives_way) && !many[FEW..].iter().any(gives_way));
         assert!(!good.iter().any(gives_way) && !gives_way(&other));
         // Nobody has many any more.
-        assert!(lobby.make_room());
+        assert!(make_room(&lobby));
         assert!(gives_way(&good[0]));
     }
 
@@ -381,7 +390,7 @@ mod tests {
         let others: Vec<_> = (0..FEW).map(|_| lobby.enter(client(1))).collect();
         let guest = lobby.enter(client(2));
         guest.is_of(client(1));
-        assert!(lobby.make_room());
+        assert!(make_room(&lobby));
         assert!(gives_way(&others[0]));
         drop((others, guest));
         let guests = lobby.guests();
@@ -396,9 +405,9 @@ mod tests {
         stops.is_answered(0);
         idle.is_answered(5);
         idle.waits();
-        assert!(lobby.make_room() && gives_way(&idle));
-        assert!(lobby.make_room() && gives_way(&begun));
-        assert!(!lobby.make_room() && !lobby.has_any());
+        assert!(make_room(&lobby) && gives_way(&idle));
+        assert!(make_room(&lobby) && gives_way(&begun));
+        assert!(!make_room(&lobby) && !lobby.has_any());
         let later = Instant::now() + QUIET;
         assert!(lobby.next_look().unwrap() <= later);
         takes.stay.answer().as_mut().unwrap().since += QUIET / 2;
@@ -441,8 +450,8 @@ mod tests {
         let lobby = lobby();
         let old = lobby.enter(client(1));
         let behind: Vec<_> = (0..3 * FEW).map(|_| lobby.enter(None)).collect();
-        assert!(lobby.make_room() && gives_way(&old));
-        assert!(lobby.make_room() && gives_way(&behind[0]) && !gives_way(&behind[1]));
+        assert!(make_room(&lobby) && gives_way(&old));
+        assert!(make_room(&lobby) && gives_way(&behind[0]) && !gives_way(&behind[1]));
     }
 
     #[test]
@@ -454,7 +463,7 @@ mod tests {
             guest
         };
         let good: Vec<_> = (0..FEW).map(|_| answered(1)).collect();
-        assert!(!lobby.has_any() && !lobby.make_room());
+        assert!(!lobby.has_any() && !make_room(&lobby));
         let many: Vec<_> = (0..FEW + 2).map(|_| answered(2)).collect();
         assert!(lobby.has_any());
         assert!(lobby.make_room() && lobby.make_room() && !lobby.make_room());

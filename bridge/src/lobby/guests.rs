@@ -14,6 +14,10 @@ use super::line::{FEW, Line, Whose};
 /// kernel of a slow client has taken.
 pub(super) const QUIET: Duration = Duration::from_secs(12);
 
+/// How long whoever has come has before he gives way to others, unless his client has many connections: for a hello, a handshake
+/// of TLS and a request, over two round trips.
+pub(super) const GRACE: Duration = Duration::from_millis(500);
+
 /// How often at most all of those are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -22,6 +26,7 @@ pub(super) const GIVES_WAY: u8 = 1;
 pub(super) const IS_ADMITTED: u8 = 2;
 pub(super) const HAS_GONE: u8 = 3;
 
+/// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Guests {
     /// How many have come.
@@ -41,8 +46,9 @@ pub(super) struct Guests {
 }
 
 /// How it is with one of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stay {
+    came: Instant,
     pub(super) state: AtomicU8,
     pub(super) task: AtomicWaker,
     /// How much it has of the budget, bytes.
@@ -60,22 +66,40 @@ pub(super) struct Answer {
 }
 
 impl Guests {
+    /// Whether there is anybody who could give way now.
     pub(super) fn has_any(&mut self, now: Instant) -> bool {
-        !self.waiting.is_empty()
-            || !self.keeping.is_empty()
+        self.next(now).is_some_and(|next| next <= now)
             || self.answered.most() > FEW
             || self.quiet(now).is_some()
     }
 
-    /// Takes out of its line whose turn it is.
-    pub(super) fn first(&mut self, now: Instant) -> Option<Arc<Stay>> {
-        let line = if self.waiting.first_rank() >= self.keeping.first_rank() {
+    /// When there may be somebody, as far as that is known.
+    pub(super) fn next_look(&mut self, now: Instant) -> Option<Instant> {
+        self.next(now).into_iter().chain(self.look).min()
+    }
+
+    /// When the first of those gives way who are not being answered.
+    fn next(&mut self, now: Instant) -> Option<Instant> {
+        let (most, _) = self.first_line().first_rank()?;
+        if most > FEW {
+            return Some(now);
+        }
+        self.first_line().first().map(|stay| stay.came + GRACE)
+    }
+
+    fn first_line(&mut self) -> &mut Line<Arc<Stay>> {
+        if self.waiting.first_rank() >= self.keeping.first_rank() {
             &mut self.waiting
         } else {
             &mut self.keeping
-        };
-        let first = line.take_first().map(|stay| self.taken(stay));
-        first.or_else(|| self.first_answered(now))
+        }
+    }
+
+    /// Takes out of its line whose turn it is.
+    pub(super) fn first(&mut self, now: Instant) -> Option<Arc<Stay>> {
+        let is_time = self.next(now).is_some_and(|next| next <= now);
+        let first = if is_time { self.first_line().take_first() } else { None };
+        first.map(|stay| self.taken(stay)).or_else(|| self.first_answered(now))
     }
 
     /// The same of those for whom something is kept, unless this one itself is next.
@@ -147,6 +171,16 @@ impl Guests {
 }
 
 impl Stay {
+    pub(super) fn new() -> Self {
+        Self {
+            came: Instant::now(),
+            state: AtomicU8::new(WAITS),
+            task: AtomicWaker::new(),
+            kept: AtomicUsize::new(0),
+            answer: Mutex::default(),
+        }
+    }
+
     pub(super) fn changes(&self, from: u8, to: u8) -> bool {
         self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }

@@ -57,6 +57,12 @@ impl<T> Line<T> {
         self.order.last_key_value().map(|(rank, _)| *rank)
     }
 
+    /// Whoever that is.
+    pub(super) fn first(&self) -> Option<&T> {
+        let ((_, Reverse(number)), whose) = self.order.last_key_value()?;
+        self.get(*whose, *number)
+    }
+
     pub(super) fn first_number(&self) -> Option<u64> {
         self.first_rank().map(|(_, Reverse(number))| number)
     }
