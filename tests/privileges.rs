@@ -32,7 +32,10 @@ struct Rights(BTreeMap<String, String>);
 
 impl Rights {
     fn of(status: &Path) -> Self {
-        let text = fs::read_to_string(status).unwrap();
+        Self::in_text(&fs::read_to_string(status).unwrap())
+    }
+
+    fn in_text(text: &str) -> Self {
         let words = |value: &str| value.split_whitespace().collect::<Vec<_>>().join(" ");
         let lines = text.lines().filter_map(|line| line.split_once(':'));
         Self(lines.map(|(name, value)| (name.to_owned(), words(value))).collect())
@@ -73,10 +76,11 @@ fn rights(process: &Process) -> Rights {
     Rights::of(Path::new(&format!("/proc/{}/status", process.pid)))
 }
 
-/// Those of each thread of websockify's.
+/// Those of each thread of websockify's, but of one that ends meanwhile.
 fn of_threads(pid: i32) -> Vec<Rights> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    threads.map(|thread| Rights::of(&thread.unwrap().path().join("status"))).collect()
+    let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok();
+    threads.filter_map(|thread| Some(Rights::in_text(&status(thread.unwrap())?))).collect()
 }
 
 /// A directory that everybody can look into, and what is in it.
