@@ -93,7 +93,7 @@ fn c3_what_changes_nothing_is_said_once() {
     let websockify = Websockify::start(&line);
     Client::connect_once_open(port).close();
     websockify.wait_for_log(&["session ended"]);
-    assert_eq!(websockify.logged(&["WARN", "'--libserver' changes nothing"]).len(), 1);
+    websockify.assert_logged(&["WARN", "'--libserver' changes nothing"], 1);
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn a6_strangers_get_nothing_and_clients_notice_nothing() {
         assert!(knocks > 20);
         assert_eq!(bytes, 0, "{how}: nothing for strangers, of whom there were {knocks}");
         assert!(websockify.is_running(), "{how}");
-        assert_eq!(websockify.logged(&["program started"]).len(), 1, "{how}");
+        websockify.assert_logged(&["program started"], 1);
     }
 }
 
@@ -159,5 +159,5 @@ fn a6_a_plain_server_lives_while_strangers_knock() {
     assert!(knocks > 20);
     assert_eq!(bytes, 0, "nothing for strangers");
     assert!(websockify.is_running());
-    assert_eq!(websockify.logged(&["program started"]).len(), 1, "{}", websockify.err.text());
+    websockify.assert_logged(&["program started"], 1);
 }

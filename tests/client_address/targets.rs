@@ -221,5 +221,5 @@ fn a1_with_loopback_a_target_at_a_unix_socket_is_named() {
     }
     let warning = format!("target unix:{} is at no IPv4 address of this machine", path.display());
     websockify.wait_for_log(&[&warning]);
-    assert_eq!(websockify.logged(&["is at no IPv4 address"]).len(), 1);
+    websockify.assert_logged(&["is at no IPv4 address"], 1);
 }

@@ -229,7 +229,7 @@ fn a1_with_socket_a_respawned_program_sees_its_own_clients() {
         let expected = format!("{} {}", from.ip(), from.port());
         assert_eq!(ask(&mut one), (expected.clone(), expected));
     }
-    assert_eq!(websockify.logged(&["program started"]).len(), 2);
+    websockify.assert_logged(&["program started"], 2);
 }
 
 /// A1, W14: the other engine is no advice where the options exclude it.

@@ -40,7 +40,7 @@ fn o1_the_program_goes_on_with_its_sessions_and_is_ended_after_them() {
         assert_eq!(websockify.wait(), 0, "{mode}");
         assert_eq!(websockify.remnants(), []);
         assert_eq!(end_of_drain(&websockify), "1 session has ended by itself, 0 closed");
-        assert_eq!(websockify.logged(&["program started"]).len(), 1);
+        websockify.assert_logged(&["program started"], 1);
     }
 }
 
@@ -98,7 +98,7 @@ fn o1_held_clients_are_told_to_come_again_and_no_instance_is_started() {
     assert_echoes(&mut client);
     assert_eq!(client.close().code, 1000);
     assert_eq!(websockify.wait(), 0);
-    assert_eq!(websockify.logged(&["program started"]).len(), 1);
+    websockify.assert_logged(&["program started"], 1);
     assert_eq!(end_of_drain(&websockify), "1 session has ended by itself, 0 closed");
 }
 
@@ -117,7 +117,7 @@ fn o1_a_program_that_ends_in_the_drain_ends_it() {
         leader.signal(Signal::SIGKILL);
         client.closing();
         assert_eq!(websockify.wait(), 0, "{mode}: it was us whom somebody ended");
-        assert_eq!(websockify.logged(&["program started"]).len(), 1);
+        websockify.assert_logged(&["program started"], 1);
     }
 }
 
@@ -201,7 +201,7 @@ fn o1_sessions_of_an_instance_before_are_drained_with_the_others() {
     assert_eq!(client.close().code, 1000);
     assert_eq!(websockify.wait(), 0);
     assert_eq!(websockify.remnants(), []);
-    assert_eq!(websockify.logged(&["program started"]).len(), 2);
+    websockify.assert_logged(&["program started"], 2);
 }
 
 /// O1: nor is one tried again that fails too fast, and held clients need not wait until then.

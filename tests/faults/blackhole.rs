@@ -161,7 +161,7 @@ fn l4_b7_blackholed_clients_end_their_sessions() {
     for line in websockify.logged(&["session ended", "timed out"]) {
         assert!(line.contains(" code 1006 "), "{line}");
     }
-    assert_eq!(websockify.logged(&["session ended", "timed out"]).len(), 3);
+    websockify.assert_logged(&["session ended", "timed out"], 3);
     assert_eq!(websockify.stop(), 0);
 }
 

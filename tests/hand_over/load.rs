@@ -48,7 +48,7 @@ fn o2_hand_overs_in_a_row_under_load_lose_and_double_no_byte() {
     for client in &mut idle {
         exchange(client, b"idle");
     }
-    assert_eq!(websockify.logged(&["session started"]).len(), IDLE + BUSY + hand_overs);
+    websockify.assert_logged(&["session started"], IDLE + BUSY + hand_overs);
     assert_eq!(websockify.stop(), 0);
 }
 

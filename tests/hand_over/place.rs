@@ -35,8 +35,8 @@ fn o2_the_new_file_takes_over_as_the_same_process_with_the_same_sockets() {
     let pause = bridge.websockify.wait_for_log(&["INFO taken over: 0 sessions, pause ", " ms"]);
     assert!(!pause.contains("WARN"), "{pause}");
     let handing = format!("INFO handing over to {}", bridge.binary().display());
-    assert_eq!(bridge.websockify.logged(&[&handing]).len(), 1);
-    assert_eq!(bridge.websockify.logged(&["listening on"]).len(), 1, "said once");
+    bridge.websockify.assert_logged(&[&handing], 1);
+    bridge.websockify.assert_logged(&["listening on"], 1);
     assert_eq!(bridge.websockify.stop(), 0);
     assert!(is_refused(Ipv4Addr::LOCALHOST, bridge.port));
     assert_eq!(bridge.websockify.warnings(), Vec::<String>::new());
@@ -165,7 +165,7 @@ fn o2_o3_the_admin_address_goes_on() {
     bridge.hand_over(1);
     assert_eq!(get(admin, "/readyz").status, 200);
     assert!((began() - before).abs() < 0.5);
-    assert_eq!(bridge.websockify.logged(&["administration at"]).len(), 1);
+    bridge.websockify.assert_logged(&["administration at"], 1);
     assert_eq!(bridge.websockify.stop(), 0);
 }
 

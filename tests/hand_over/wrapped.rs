@@ -67,7 +67,7 @@ fn o2_the_program_lives_on_and_is_served_before_and_after() {
             websockify.assert_alone_on(port);
             assert!(leader.is_alive() && leader.stat().ppid == websockify.pid());
         }
-        assert_eq!(websockify.logged(&["program started"]).len(), 1, "{mode}");
+        websockify.assert_logged(&["program started"], 1);
         assert_eq!(websockify.logged(&["first process has ended"]), Vec::<String>::new());
         assert_eq!(websockify.warnings(), Vec::<String>::new());
         assert_eq!(websockify.stop(), 0, "{mode}");
@@ -166,7 +166,7 @@ fn o2_a_daemon_stays_a_daemon_and_is_watched() {
         hand_over(&websockify);
         session(port);
         websockify.assert_one_instance_for(WHILE);
-        assert_eq!(websockify.logged(&["has daemonized"]).len(), 1, "it is not said again");
+        websockify.assert_logged(&["has daemonized"], 1);
         daemon.signal(Signal::SIGKILL);
         if mode == "respawn" {
             websockify.nth_start(2);
@@ -321,7 +321,7 @@ fn o2_on_demand_it_sleeps_on_and_is_started_and_stopped() {
             let stopped = "program is stopped: no session is left";
             wait_until("its end", || websockify.logged(&[stopped]).len() == time);
             wait_until("no process", || websockify.tree().is_empty());
-            assert_eq!(websockify.logged(&["program started"]).len(), time, "{mode}");
+            websockify.assert_logged(&["program started"], time);
         }
         assert_eq!(websockify.stop(), 0, "{mode}");
         assert_eq!(websockify.remnants(), []);
@@ -491,7 +491,7 @@ fn o2_in_a_session_from_outside_the_pid_namespace() {
         wait_until("taken over", || unshare.logged(&["INFO taken over: "]).len() == nth);
         session(port);
     }
-    assert_eq!(unshare.logged(&["program started"]).len(), 1);
+    unshare.assert_logged(&["program started"], 1);
     websockify.signal(Signal::SIGTERM);
     assert_eq!(unshare.wait(), 0);
     assert_eq!(unshare.remnants(), []);

@@ -106,7 +106,7 @@ fn f2_a_daemon_is_watched_where_pidfds_are_refused() {
         wait_until("two listening processes", || holders().len() == 2);
         Client::connect_once_open(port).read_line();
         wait_until_at_rest(&websockify);
-        assert_eq!(websockify.logged(&["program started"]).len(), 1);
+        websockify.assert_logged(&["program started"], 1);
         for process in holders() {
             process.signal(Signal::SIGKILL);
         }

@@ -308,7 +308,7 @@ fn u4_systemd_may_be_the_inetd() {
     wait_until("the ends of both", || {
         websockify.tree().iter().all(|process| process.name != "websockify")
     });
-    assert_eq!(websockify.logged(&["serving the connection on standard input"]).len(), 2);
+    websockify.assert_logged(&["serving the connection on standard input"], 2);
 }
 
 #[test]

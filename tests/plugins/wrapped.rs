@@ -77,7 +77,7 @@ fn u9_a_helper_that_ends_is_not_the_program() {
         begun(&websockify);
         assert!(program.is_alive(), "{mode}");
         assert_eq!(websockify.logged(&["program's first process has ended"]).len(), 0, "{mode}");
-        assert_eq!(websockify.logged(&["started again: it has ended"]).len(), 3, "{mode}");
+        websockify.assert_logged(&["started again: it has ended"], 3);
         let mut other = Client::connect(port);
         other.read_line();
         assert_eq!(websockify.stop(), 0, "{mode}");

@@ -60,7 +60,7 @@ fn comes_and_goes(command: &dyn Fn(u16) -> String, visit: fn(&mut Client)) {
             let mut clients: Vec<_> = clients.into_iter().map(|it| it.join().unwrap()).collect();
             clients.iter_mut().skip(1).for_each(visit);
             websockify.assert_alone_on(port);
-            assert_eq!(started(&websockify), time, "{mode}");
+            websockify.assert_logged(&["program started"], time);
             visit(&mut clients[0]);
             for client in clients {
                 client.close();
@@ -166,7 +166,7 @@ fn o5_a_desktop_of_vncserver_comes_and_goes() {
             client.close();
             wait_for_stop(&websockify, time);
         }
-        assert_eq!(started(&websockify), 2, "{mode}");
+        websockify.assert_logged(&["program started"], 2);
         assert_eq!(websockify.stop(), 0, "{mode}");
         assert_eq!(websockify.remnants(), [], "{mode}");
     }
@@ -198,7 +198,7 @@ fn o5_d4_systemd_opens_the_port_and_hears_how_it_stands() {
     assert_asleep(&websockify);
     for time in 1..=2 {
         assert!(get(&mut Client::connect(public)).contains(" 200 "));
-        assert_eq!(started(&websockify), time);
+        websockify.assert_logged(&["program started"], time);
         wait_for_stop(&websockify, time);
         let mut messages = vec![];
         while messages.last().is_none_or(|last| last != asleep) {

@@ -78,7 +78,7 @@ impl Program<'_> {
             websockify.assert_alone_on(port);
         }
         let cause = if way.engine == "auto" { self.cause } else { "" };
-        assert_eq!(websockify.logged(&[MOVED, cause]).len(), 1, "{way:?}");
+        websockify.assert_logged(&[MOVED, cause], 1);
         if self.place == Place::Background && way.mode == "ignore" {
             websockify.wait_for_log(&["has daemonized"]);
             let daemons = listening(&websockify);
@@ -356,7 +356,7 @@ fn w14_a_go_server_is_wrapped_in_a_root_directory_with_nothing_else() {
         kill(&websockify);
         websockify.nth_start(2);
         visit_web(Client::connect_once_open(port));
-        assert_eq!(websockify.logged(&[MOVED, "is a Go program"]).len(), 1, "{who}");
+        websockify.assert_logged(&[MOVED, "is a Go program"], 1);
         assert_eq!(websockify.warnings(), Vec::<String>::new(), "{who}");
         assert_eq!(websockify.stop(), 0, "{who}");
         assert_eq!(websockify.remnants(), [], "{who}");

@@ -116,8 +116,8 @@ fn w13_vncserver_is_gone_after_a_stop_under_respawn() {
     let display = Display::new();
     let mut websockify = display.start("respawn", "");
     authenticate(&mut Client::connect(display.port()));
-    let daemon = websockify.wait_for_log(&["has daemonized as"]);
-    assert_eq!(websockify.logged(&["program started"]).len(), 1, "{daemon}");
+    websockify.wait_for_log(&["has daemonized as"]);
+    websockify.assert_logged(&["program started"], 1);
     websockify.tree();
     assert_eq!(websockify.stop(), 0);
     assert_eq!(websockify.remnants(), []);

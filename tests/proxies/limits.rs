@@ -39,7 +39,7 @@ fn a4_a_stranger_is_closed_before_tls() {
     let mut stream = dial_from([127, 0, 0, 9], port);
     let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.7\r\n\r\n");
     assert_eq!(read_to_end(&mut stream), b"");
-    assert_eq!(websockify.logged(&["session started"]).len(), 1);
+    websockify.assert_logged(&["session started"], 1);
     assert_eq!(websockify.logged(&["TLS handshake failed"]), Vec::<String>::new());
 }
 
@@ -239,7 +239,7 @@ fn a4_a_client_that_is_held_counts() {
     assert_eq!(upgraded(&mut held, &[]), 101);
     assert_eq!(upgraded(&mut dial_from([127, 0, 0, 7], port), &[]), 429);
     assert_eq!(upgraded(&mut dial_from([127, 0, 0, 8], port), &[]), 101, "another is held too");
-    assert_eq!(websockify.logged(&["program started"]).len(), 1);
+    websockify.assert_logged(&["program started"], 1);
     drop(held);
     wait_until("a place again", || upgraded(&mut dial_from([127, 0, 0, 7], port), &[]) == 101);
 }

@@ -53,7 +53,7 @@ fn d3_a_log_file_is_appended_to_and_opened_again_on_sighup() {
     assert_eq!(websockify.stop(), 0);
     // Standard error has had all of it, the second file's part too.
     for part in ["listening on", "session started", "session ended", "cannot open log file"] {
-        assert_eq!(websockify.logged(&[part]).len(), 1, "{part}");
+        websockify.assert_logged(&[part], 1);
     }
 }
 

@@ -73,7 +73,7 @@ fn u7_a_syslog_that_is_away_is_said_once_and_holds_up_nobody() {
     let mut client = Client::connect_once_open(port);
     client.send("hello");
     assert_eq!(client.read(5), b"hello");
-    assert_eq!(websockify.logged(&["cannot reach syslog at", "no such file"]).len(), 1);
+    websockify.assert_logged(&["cannot reach syslog at", "no such file"], 1);
     assert_eq!(websockify.stop(), 0);
 }
 
@@ -116,7 +116,7 @@ fn u7_a_syslog_whose_host_has_no_address_is_said_once_in_the_log() {
     websockify.wait_for_log(&["WARN cannot reach syslog at nowhere.invalid:514"]);
     websockify.wait_for_log(&["proxying from"]);
     assert_eq!(websockify.stop(), 0);
-    assert_eq!(websockify.logged(&["cannot reach syslog"]).len(), 1);
+    websockify.assert_logged(&["cannot reach syslog"], 1);
 }
 
 #[test]

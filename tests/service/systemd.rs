@@ -170,7 +170,7 @@ fn d4_a_notify_socket_that_is_dead_is_one_warning() {
         client.send("hello");
         assert_eq!(client.read(5), b"hello");
         assert_eq!(websockify.stop(), 0);
-        assert_eq!(websockify.logged(&["cannot notify systemd"]).len(), 1);
+        websockify.assert_logged(&["cannot notify systemd"], 1);
     }
 }
 

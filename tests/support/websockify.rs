@@ -170,6 +170,16 @@ impl Websockify {
         self.err.lines().into_iter().filter(has_all).collect()
     }
 
+    /// Fails if its log does not get `count` lines with all of `parts`, or has more. A line may come later than what
+    /// it tells of: a thread writes the log.
+    #[track_caller]
+    pub(crate) fn assert_logged(&self, parts: &[&str], count: usize) {
+        wait_until(&format!("{count} times {parts:?} in the log"), || {
+            self.logged(parts).len() >= count
+        });
+        assert_eq!(self.logged(parts).len(), count, "{parts:?}");
+    }
+
     /// Fails if another instance of the program is started within `window`. The log of the first may come
     /// after the port is open.
     pub(crate) fn assert_one_instance_for(&self, window: Duration) {

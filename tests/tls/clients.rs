@@ -99,7 +99,7 @@ fn t3_dates_count_all_along_the_chain() {
     );
     let file = [root.pem(), old_root.pem(), early_root.pem()];
     let (websockify, port) = asking(&directory, &service, &file);
-    assert_eq!(websockify.logged(&["WARN", "old root", "has expired"]).len(), 1);
+    websockify.assert_logged(&["WARN", "old root", "has expired"], 1);
     Caller::with(&root.issue("Joe"), &[]).session(port, &[]).unwrap().exchange(b"hello");
     for (dates, words) in [(Dates::Past, "has expired"), (Dates::Future, "not valid yet")] {
         let own = root.issue_for("Joe", dates, &[]);

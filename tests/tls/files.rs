@@ -279,7 +279,7 @@ fn t2_a_certificate_that_was_named_may_come_later() {
     write(&directory, "certs/live/key.pem", &identity.key.serialize_pem());
     websockify.wait_for_log(&["INFO TLS is on"]);
     Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
-    assert_eq!(websockify.logged(&["TLS is off until"]).len(), 1);
+    websockify.assert_logged(&["TLS is off until"], 1);
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn t2_an_expired_certificate_is_served_with_a_warning() {
         let server = SERVERS.issue_for("localhost", dates, &[]);
         write(&directory, "self.pem", &server.pem());
         let (websockify, port) = bridge_in(&directory, &service, &[]);
-        assert_eq!(websockify.logged(&["WARN", "self.pem", words]).len(), 1);
+        websockify.assert_logged(&["WARN", "self.pem", words], 1);
         let error = Caller::anonymous().call(port).err().unwrap();
         assert!(error.contains("certificate"), "the client decides: {error}");
     }
@@ -336,7 +336,7 @@ fn f61_a_default_certificate_that_cannot_be_used_is_warned_of() {
         write(&directory, "self.pem", text);
         let (mut websockify, port) = bridge_in(&directory, &service, &[]);
         websockify.wait_for_log(&["WARN TLS is off: certificate self.pem", part]);
-        assert_eq!(websockify.logged(&["TLS is off"]).len(), 1);
+        websockify.assert_logged(&["TLS is off"], 1);
         assert_eq!(request(port, "/", &[]).0.status, 405);
         websockify.signal(nix::sys::signal::Signal::SIGHUP);
         websockify.wait_for_log(&["WARN TLS stays off: certificate self.pem", part]);

@@ -139,7 +139,7 @@ fn w6_respawn_has_exactly_one_daemon() {
     let daemon = daemon(&websockify);
     // A second one would come with the first delay, after 0.1 s.
     stays(Duration::from_secs(3), "one daemon", || websockify.tree() == [daemon.clone()]);
-    assert_eq!(websockify.logged(&["program started"]).len(), 1);
+    websockify.assert_logged(&["program started"], 1);
 }
 
 /// W5: the leader of a good telnet session ends with 1; so may that of a daemon.
@@ -237,7 +237,7 @@ fn w5_a_daemon_that_is_still_forking_is_recognized() {
         ));
         Client::connect_once_open(port).read_line();
         websockify.wait_for_log(&["has daemonized"]);
-        assert_eq!(websockify.logged(&["program started"]).len(), 1);
+        websockify.assert_logged(&["program started"], 1);
         assert_eq!(websockify.stop(), 0);
     }
 }

@@ -64,7 +64,7 @@ fn w14_auto_wraps_what_cannot_be_preloaded_in_every_mode() {
                 let mut websockify = Websockify::start_auto(&line);
                 greeted(port);
                 websockify.assert_alone_on(port);
-                assert_eq!(websockify.logged(&[MOVED, cause, program]).len(), 1, "{mode} {bind}");
+                websockify.assert_logged(&[MOVED, cause, program], 1);
                 assert_eq!(websockify.warnings(), Vec::<String>::new(), "{mode} {bind}");
                 assert_eq!(websockify.stop(), 0, "{mode} {bind}");
             }
@@ -86,7 +86,7 @@ fn w14_what_cannot_be_preloaded_is_started_again_and_daemonizes() {
             greeted(port);
         }
         assert!(websockify.nth_start(5) > 0);
-        assert_eq!(websockify.logged(&[MOVED]).len(), 1);
+        websockify.assert_logged(&[MOVED], 1);
         for daemon in [
             "bind {port} listen fork-exit 0 serve",
             "fork-exit 0 setsid fork-exit 0 bind {port} listen serve",
@@ -126,7 +126,7 @@ fn w14_r6_a_program_of_musl_is_moved_by_either_engine() {
         greeted(port);
         websockify.assert_alone_on(port);
         let moved = usize::from(engine == "seccomp");
-        assert_eq!(websockify.logged(&[MOVED]).len(), moved, "{engine}");
+        websockify.assert_logged(&[MOVED], moved);
         assert_eq!(websockify.stop(), 0, "{engine}");
     }
 }

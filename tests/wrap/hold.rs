@@ -89,7 +89,7 @@ fn w4_many_sessions_of_one_instance_run_beside_each_other() {
     for client in clients {
         assert_eq!(client.close().code, 1000);
     }
-    assert_eq!(websockify.logged(&["program started"]).len(), 1);
+    websockify.assert_logged(&["program started"], 1);
 }
 
 /// Runs sessions beside each other, each of which must end with 1000; gives what `act` found.
@@ -226,7 +226,7 @@ fn f35_clients_between_two_listeners_are_held_while_the_program_lives() {
             client.read_line();
             assert_eq!(client.close().code, 1000);
         }
-        assert_eq!(websockify.logged(&["program started"]).len(), 1);
+        websockify.assert_logged(&["program started"], 1);
         assert_eq!(websockify.logged(&["code 1011"]), Vec::<String>::new());
         assert_eq!(websockify.stop(), 0);
     }

@@ -136,7 +136,7 @@ fn f5_a_library_that_was_removed_or_changed_is_unpacked_again_with_one_warning()
     for (nth, deed) in deeds.iter().enumerate() {
         deed();
         assert_eq!(respawn(&websockify, port, nth + 1), library, "where a daemon would look");
-        assert_eq!(websockify.logged(&["WARN", "rebind library"]).len(), nth + 1);
+        websockify.assert_logged(&["WARN", "rebind library"], nth + 1);
     }
     // The name is somebody else's now.
     fs::remove_dir_all(directory).unwrap();
@@ -163,7 +163,7 @@ fn f5_a_given_library_that_has_gone_is_named_at_each_start() {
     websockify.leader().signal(Signal::SIGKILL);
     let parts = ["ERROR", "cannot use rebind library", &library, "no such file"];
     wait_until("two starts that failed", || websockify.logged(&parts).len() >= 2);
-    assert_eq!(websockify.logged(&["program started"]).len(), 1, "none without it");
+    websockify.assert_logged(&["program started"], 1);
     fs::copy(REBIND, &library).unwrap();
     websockify.nth_leader(2);
     Client::connect(port).read_line();

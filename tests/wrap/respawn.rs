@@ -59,7 +59,7 @@ fn w7_after_a_session_the_respawn_is_immediate_and_failures_are_forgotten() {
         command.args(["sh", "-c", &program]);
     });
     websockify.wait_until_open();
-    assert_eq!(websockify.logged(&["respawning too fast"]).len(), 2);
+    websockify.assert_logged(&["respawning too fast"], 2);
     for _ in 0..5 {
         let mut client = Client::connect(port);
         // Of a program that has ended by then, the bridge might learn too late that it had served.
@@ -67,7 +67,7 @@ fn w7_after_a_session_the_respawn_is_immediate_and_failures_are_forgotten() {
         assert_eq!(client.close().code, 1000);
     }
     websockify.nth_start(8);
-    assert_eq!(websockify.logged(&["respawning too fast"]).len(), 2);
+    websockify.assert_logged(&["respawning too fast"], 2);
 }
 
 #[test]

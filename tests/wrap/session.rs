@@ -44,7 +44,7 @@ fn w15_an_orphan_in_a_session_of_an_earlier_instance_is_none_of_the_next() {
     // If the orphan were the second instance's, it would be waited for until it listens.
     second.signal(Signal::SIGKILL);
     websockify.nth_start(3);
-    assert_eq!(websockify.logged(&["it has left"]).len(), 1, "of the first, and not of the second");
+    websockify.assert_logged(&["it has left"], 1);
 }
 
 /// Whoever has daemonized, or is left, is named with its session.

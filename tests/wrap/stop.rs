@@ -124,7 +124,7 @@ fn t5_sighup_is_no_stop() {
     assert_eq!(client.read(5), b"hello");
     Client::connect(port).read_line();
     assert!(websockify.is_running());
-    assert_eq!(websockify.logged(&["program started"]).len(), 1);
+    websockify.assert_logged(&["program started"], 1);
     assert_eq!(websockify.stop(), 0);
 }
 
@@ -196,7 +196,7 @@ fn w9_who_cannot_be_ended_is_named_and_the_status_is_1() {
     websockify.wait_for_log(&["setuid"]);
     for signal in ["SIGTERM", "SIGKILL"] {
         let unsent = format!("cannot send {signal} to {} (program)", program.pid);
-        assert_eq!(websockify.logged(&[&unsent, "operation not permitted"]).len(), 1);
+        websockify.assert_logged(&[&unsent, "operation not permitted"], 1);
         assert_eq!(websockify.logged(&[&format!("DEBUG {signal} to")]), Vec::<String>::new());
     }
 }

@@ -40,7 +40,7 @@ fn w1_interrupting_the_program_at_the_terminal_stops_websockify() {
         keyboard.write_all(INTERRUPT).unwrap();
         let status = websockify.wait();
         assert!([0, 130].contains(&status), "{mode}: {status}");
-        assert_eq!(websockify.logged(&["program started"]).len(), 1);
+        websockify.assert_logged(&["program started"], 1);
         assert_eq!(websockify.remnants(), []);
     }
 }

@@ -67,7 +67,7 @@ fn w12_a_warning_is_given_once_not_at_each_respawn() {
         static_actor()
     ));
     websockify.nth_start(3);
-    assert_eq!(websockify.logged(&["statically linked"]).len(), 1);
+    websockify.assert_logged(&["statically linked"], 1);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn f26_what_clears_the_environment_is_named_when_the_program_ends_at_once() {
         } else {
             assert_eq!(websockify.wait(), 99);
         }
-        assert_eq!(websockify.logged(&[CLEARED]).len(), 1);
+        websockify.assert_logged(&[CLEARED], 1);
     }
     if needs_root() && needs(&["su"]) {
         let mut su = free_port().to_string();

@@ -12,8 +12,15 @@ use super::state::Event;
 pub(super) struct Queue(VecDeque<Event>);
 
 impl Queue {
+    /// Whether the program is needed comes before all else: a program may have ended with its last session, and is not
+    /// started again for nobody.
     pub(super) fn push(&mut self, event: Event) {
-        self.0.push_back(event);
+        if matches!(event, Event::Demand(_)) {
+            self.forget_demand();
+            self.0.push_front(event);
+        } else {
+            self.0.push_back(event);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -25,17 +32,20 @@ impl Queue {
         self.0.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
     }
 
-    /// The next event. If there is `news` of whether the program is needed, that comes first, as sessions of a program
-    /// that has ended have just ended, too; and what waits here of the same is older, and not so any more. A deadline is
-    /// what it was when it came.
+    /// The next event. If there is `news` of whether the program is needed, that comes first; and what waits here of the
+    /// same is older, and not so any more. A deadline is what it was when it came.
     pub(super) fn next(&mut self, news: impl FnOnce() -> Option<Demand>) -> Option<Event> {
         if *self.0.front()? != Event::Deadline
             && let Some(demand) = news()
         {
-            self.0.retain(|event| !matches!(event, Event::Demand(_)));
+            self.forget_demand();
             return Some(Event::Demand(demand));
         }
         self.0.pop_front()
+    }
+
+    fn forget_demand(&mut self) {
+        self.0.retain(|event| !matches!(event, Event::Demand(_)));
     }
 }
 
@@ -44,7 +54,11 @@ mod tests {
     use super::*;
 
     fn queue(events: &[Event]) -> Queue {
-        Queue(events.iter().copied().collect())
+        let mut queue = Queue::default();
+        for event in events {
+            queue.push(*event);
+        }
+        queue
     }
 
     /// O5: a session that ends while its begin waits here leaves nobody, and the program is stopped.
@@ -62,10 +76,21 @@ mod tests {
 
     #[test]
     fn o5_without_news_events_come_in_their_order() {
-        let events = [Event::Listening, Event::Demand(Demand::Served), Event::TreeEmpty];
+        let events = [Event::Listening, Event::ListenerGone, Event::TreeEmpty];
         let mut queue = queue(&events);
         assert_eq!(events.map(Some), std::array::from_fn(|_| queue.next(|| None)));
         assert_eq!(queue.next(|| Some(Demand::Nobody)), None, "it comes by itself");
+    }
+
+    /// O5: whoever has had the last session of a program that has ended does not have it started again.
+    #[test]
+    fn o5_who_has_gone_is_known_before_the_program_has_ended() {
+        let [waiting, served, nobody] =
+            [Demand::Waiting, Demand::Served, Demand::Nobody].map(Event::Demand);
+        let mut queue = queue(&[waiting, Event::TreeEmpty, served, Event::ListenerGone, nobody]);
+        let found = std::array::from_fn(|_| queue.next(|| None));
+        assert_eq!(found, [nobody, Event::TreeEmpty, Event::ListenerGone].map(Some));
+        assert!(queue.is_empty());
     }
 
     #[test]
