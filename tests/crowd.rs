@@ -247,9 +247,61 @@ fn l5_who_is_not_let_in_yet_costs_little_whatever_he_says() {
         eprintln!("{what}: {cost} bytes");
         assert!(cost <= bound, "{what}: {cost} bytes");
     }
-    let cost = cost(|port| Caller::anonymous().call(port).unwrap());
-    eprintln!("a handshake: {cost} bytes");
-    assert!(cost <= 24_576, "a handshake: {cost} bytes");
+}
+
+/// The beginning of a head, of so many bytes.
+fn head(length: usize) -> Vec<u8> {
+    let mut head = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ".to_vec();
+    head.resize(length, b'a');
+    head
+}
+
+/// The same behind a handshake of TLS: neither a record nor a head need ever be whole.
+#[test]
+fn l5_t1_who_is_not_let_in_yet_costs_little_behind_a_handshake_too() {
+    for (what, begun, of_record) in [
+        ("a handshake", 0, 0),
+        ("a record that is not whole", 0, 16_300),
+        ("a head that is not whole", 7_000, 0),
+        ("neither is whole", 7_000, 16_300),
+    ] {
+        for caller in [Caller::anonymous(), Caller::old()] {
+            let cost = cost(|port| {
+                let mut connection = caller.call(port).unwrap();
+                for piece in head(begun).chunks(500) {
+                    connection.send_but(piece, 0);
+                }
+                if of_record > 0 {
+                    connection.send_but(&head(of_record), 1);
+                }
+                connection
+            });
+            eprintln!("{what}: {cost} bytes");
+            assert!(cost <= 24_576, "{what}: {cost} bytes");
+        }
+    }
+}
+
+/// L5, T1: there is room for a few long heads that are not whole, and for one more that soon is.
+#[test]
+fn l5_t1_long_heads_behind_a_handshake_have_room_for_a_few_at_a_time() {
+    const ROOM: usize = 64;
+    let (mut websockify, port, _directory) = encrypted("");
+    let before = Footprint::of(&websockify);
+    let caller = Caller::anonymous();
+    let begin = |from| {
+        let mut connection = caller.call_over(connect_from(from, port)).unwrap();
+        connection.send_but(&head(15_800), 0);
+        connection
+    };
+    let mut many: Vec<_> = (0..2 * ROOM).map(|_| begin("127.0.0.1")).collect();
+    let mut good = begin("127.0.0.2");
+    many.extend((0..10).map(|_| begin("127.0.0.1")));
+    wait_until("the others' end", || {
+        Footprint::of(&websockify).descriptors <= before.descriptors + ROOM
+    });
+    assert_eq!(good.request("\r\n\r\n"), Ok(405));
+    assert_eq!(websockify.stop(), 0);
 }
 
 /// What a crowd does until it is told to stop.

@@ -40,7 +40,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Whom a session is with, and what is kept of the handshake.
-    fn client(&self, Upgraded { ticket, stream, upgrade }: Upgraded) -> Client {
+    fn client(&self, Upgraded { ticket, mut stream, upgrade }: Upgraded) -> Client {
+        stream.has_session();
         self.book.metrics.shook_hands(upgrade.version);
         let (codec, session) = (upgrade.codec(), ticket.session());
         session.entry.note_asked(upgrade.version, &redact::path(&upgrade.path));

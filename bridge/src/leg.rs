@@ -12,12 +12,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
 use crate::net::{Heard, PeerStatus, SavedSocket, Socket};
+use crate::tls::Records;
 
 /// One leg of a session.
 pub(crate) enum Leg {
     Plain(Socket),
     /// Boxed: a plain session should not have to make room for it.
-    Tls(Box<TlsStream<Socket>>),
+    Tls(Box<TlsStream<Records>>),
     /// Somebody else has it for the time (O2).
     Away,
 }
@@ -49,8 +50,15 @@ macro_rules! either {
 
 impl Leg {
     /// After a TLS handshake.
-    pub(crate) fn encrypted(io: impl Into<TlsStream<Socket>>) -> Self {
+    pub(crate) fn encrypted(io: impl Into<TlsStream<Records>>) -> Self {
         Self::Tls(Box::new(io.into()))
+    }
+
+    /// See [`Records::has_session`].
+    pub(crate) fn has_session(&mut self) {
+        if let Self::Tls(io) = self {
+            records(io).has_session();
+        }
     }
 
     /// How many written bytes the peer's kernel has not taken yet.
@@ -104,10 +112,7 @@ impl Leg {
     pub(crate) fn move_here(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.move_here(),
-            Self::Tls(io) => match &mut **io {
-                TlsStream::Client(io) => io.get_mut().0.move_here(),
-                TlsStream::Server(io) => io.get_mut().0.move_here(),
-            },
+            Self::Tls(io) => records(io).move_here(),
             Self::Away => Ok(()),
         }
     }
@@ -118,6 +123,14 @@ impl Leg {
             Self::Tls(io) => Some(io.get_ref().0),
             Self::Away => None,
         }
+    }
+}
+
+/// What is below TLS.
+fn records(io: &mut TlsStream<Records>) -> &mut Records {
+    match io {
+        TlsStream::Client(io) => io.get_mut().0,
+        TlsStream::Server(io) => io.get_mut().0,
     }
 }
 

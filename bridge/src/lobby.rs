@@ -165,6 +165,20 @@ impl Guest {
         if let Some(stay) = guests.take(before, self.number) {
             guests.put(whose, self.number, stay);
         }
+        if guests.has_no_long_head(before, self.number) {
+            guests.has_long_head(whose, self.number);
+        }
+    }
+
+    /// So much has come of its head, which is not whole, that there is room for that of a few only: where they are too many,
+    /// one of them gives way.
+    pub(crate) fn has_long_head(&self) {
+        self.lobby.send_away(|guests| guests.has_long_head(self.whose(), self.number));
+    }
+
+    /// Its head is whole.
+    pub(crate) fn has_head(&self) {
+        self.lobby.guests().has_no_long_head(self.whose(), self.number);
     }
 
     /// So many bytes of the budget are kept for it now. False: that is more than there is, and nobody else can give way for it.
@@ -260,8 +274,9 @@ impl Guest {
     }
 
     fn leave(&self) {
-        let whose = self.whose();
-        self.lobby.guests().take(whose, self.number);
+        let (mut guests, whose) = (self.lobby.guests(), self.whose());
+        guests.take(whose, self.number);
+        guests.has_no_long_head(whose, self.number);
     }
 
     /// Whether it ends as one that was told to give way: when its connection has ended, the lobby is [told](Lobby::has_gone).
@@ -300,7 +315,7 @@ impl Drop for Guest {
 
 #[cfg(test)]
 mod tests {
-    use super::guests::GRACE;
+    use super::guests::{GRACE, LONG_HEADS};
     use super::line::FEW;
     use super::*;
 
@@ -382,6 +397,35 @@ mod tests {
         // Nobody has many any more.
         assert!(make_room(&lobby));
         assert!(gives_way(&good[0]));
+    }
+
+    #[test]
+    fn l5_there_is_room_for_few_long_heads_that_are_not_whole() {
+        let lobby = lobby();
+        let all: Vec<_> =
+            (0..LONG_HEADS).map(|n| lobby.enter(client(u32::try_from(n).unwrap()))).collect();
+        let many: Vec<_> = (0..=FEW).map(|_| lobby.enter(client(1000))).collect();
+        for guest in &all {
+            // Again, when more of it comes.
+            guest.has_long_head();
+            guest.has_long_head();
+        }
+        assert!(!all.iter().any(gives_way));
+        all[1].has_head();
+        all[2].admit();
+        many[..2].iter().for_each(Guest::has_long_head);
+        assert!(!all.iter().chain(&many).any(gives_way));
+        many[2].has_long_head();
+        assert!(gives_way(&all[0]));
+        assert_eq!(all.iter().chain(&many).filter(|guest| gives_way(guest)).count(), 1);
+        // Whoever has many is in his own way, and whoever has gone in nobody's.
+        for guest in &many[3..] {
+            guest.has_long_head();
+        }
+        assert!(gives_way(&many[0]) && !gives_way(&all[all.len() - 1]));
+        drop((all, many));
+        let guests = lobby.guests();
+        assert!(guests.waiting.is_empty() && guests.keeping.is_empty() && guests.long.is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::leg::Leg;
 use crate::net::{Heard, PeerStatus, Socket};
+use crate::tls::Records;
 
 /// A client's connection.
 pub(crate) struct Stream {
@@ -27,7 +28,7 @@ impl Stream {
     }
 
     /// A connection after its TLS handshake.
-    pub(crate) fn encrypted(io: TlsStream<Socket>) -> Self {
+    pub(crate) fn encrypted(io: TlsStream<Records>) -> Self {
         Self { unread: Bytes::new(), io: Leg::encrypted(io) }
     }
 
@@ -67,6 +68,11 @@ impl Stream {
     /// The connection below.
     pub(crate) fn leg(&mut self) -> &mut Leg {
         &mut self.io
+    }
+
+    /// It has a session from now on.
+    pub(crate) fn has_session(&mut self) {
+        self.io.has_session();
     }
 
     /// How many written bytes the client's kernel has not taken yet.

@@ -230,6 +230,18 @@ impl TlsConnection {
         Ok(answer.split(' ').nth(1).unwrap().parse().unwrap())
     }
 
+    /// Sends bytes as records, but the last of these.
+    pub(crate) fn send_but(&mut self, bytes: &[u8], last: usize) {
+        let TlsConnection(StreamOwned { conn, sock }) = self;
+        conn.writer().write_all(bytes).unwrap();
+        let mut records = Vec::new();
+        while conn.wants_write() {
+            conn.write_tls(&mut records).unwrap();
+        }
+        // It may have been sent away by now.
+        let _ = sock.write_all(&records[..records.len() - last]);
+    }
+
     /// Sends a message of less than 126 bytes and checks that it comes back.
     pub(crate) fn exchange(&mut self, message: &[u8]) {
         self.0.write_all(&frame(0x82, message)).unwrap();

@@ -1,11 +1,12 @@
-//! How far a TLS client's first message is, against what rustls says of the same bytes.
+//! How far a TLS client's first message is, against what rustls says of the same bytes; and where records end.
 
 use tokio_rustls::rustls::server::Acceptor;
 
-use crate::tls::{Hello, hello as said_of};
+use crate::tls::{Hello, hello as said_of, whole_records};
 
 /// The bytes are what a client begins with.
 pub fn hello(bytes: &[u8]) {
+    records(bytes);
     let mut before = Hello::Begun;
     for length in (0..=bytes.len()).step_by(1 + bytes.len() / 64).chain([bytes.len()]) {
         let now = said_of(&bytes[..length]);
@@ -15,9 +16,25 @@ pub fn hello(bytes: &[u8]) {
     match said_of(bytes) {
         // rustls waits for more, or finds something wrong with it already.
         Hello::Begun => assert!(!is_accepted(bytes), "it is whole"),
-        // What is waited for would never come: the bytes are not looked at again before they are read.
+        // rustls is given the bytes now, and must not wait for more of them.
         Hello::Whole => assert!(!is_waiting(bytes), "it is not whole"),
         Hello::TooLong | Hello::Other => {}
+    }
+}
+
+/// Records that are whole stay so when more bytes come, and whatever is behind them is not whole.
+fn records(bytes: &[u8]) {
+    let Some(end) = whole_records(bytes) else { return };
+    assert!((5..=bytes.len()).contains(&end), "a record has a header");
+    for length in end..bytes.len() {
+        assert_eq!(whole_records(&bytes[..length]), Some(end), "the same at {length}");
+    }
+    let before = whole_records(&bytes[..end - 1]);
+    assert!(before.is_none_or(|before| before < end), "the last byte is needed");
+    // A record that is too long is given by its header alone.
+    let may_be_too_long = bytes[end - 2] >= 0x48;
+    if !may_be_too_long {
+        assert_eq!(whole_records(&bytes[end..]), None, "there is no other");
     }
 }
 

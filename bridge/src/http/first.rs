@@ -26,11 +26,15 @@ use crate::ws::{Challenge, Scheme};
 /// How much is read at once: most heads are shorter.
 const PIECE: usize = 1024;
 
+/// What is longer of a head that is not whole has room for some connections at a time only: all of them may have this much
+/// besides rustls's state (L5).
+const LONG: usize = 7 * 1024;
+
 /// How many headers hyper takes, and so do we.
 const HEADERS_MAX: usize = 100;
 
-/// What is kept for an encrypted connection besides, bytes: rustls's state and its buffers, and about half of what it keeps
-/// while a record is not whole.
+/// What is kept for an encrypted connection besides, bytes: rustls's state and its buffers, and what the kernel has of a record
+/// that is not whole.
 pub(crate) const ENCRYPTED: usize = 32 * 1024;
 
 /// What a connection began with.
@@ -190,10 +194,17 @@ async fn read_head(
             return Err(NoSession::NoRequest);
         }
         if bytes.len() > HEAD_MAX {
+            arrival.guest.has_head();
             return Ok(None);
         }
         if let Some(end) = end(bytes, known) {
+            if known > LONG {
+                arrival.guest.has_head();
+            }
             return Ok(bytes.starts_with(b"GET ").then_some(end));
+        }
+        if bytes.len() > LONG {
+            arrival.guest.has_long_head();
         }
         // Another image may need them, too.
         if !arrival.guest.keeps(besides + 2 * bytes.len()) {

@@ -18,6 +18,9 @@ pub(super) const QUIET: Duration = Duration::from_secs(12);
 /// of TLS and a request, over two round trips.
 pub(super) const GRACE: Duration = Duration::from_millis(500);
 
+/// How many may have a long head at a time that is not whole, as of TLS clients: it stands in our memory.
+pub(super) const LONG_HEADS: usize = 64;
+
 /// How often at most all of those are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -41,6 +44,8 @@ pub(super) struct Guests {
     quiet: VecDeque<(Whose, u64)>,
     /// Before this none else of them is taken to be quiet.
     pub(super) look: Option<Instant>,
+    /// Those who have a long head that is not whole, whichever line they are in besides.
+    pub(super) long: Line<()>,
     /// How much is kept for all of them, bytes.
     pub(super) kept: usize,
 }
@@ -140,6 +145,26 @@ impl Guests {
         let next = self.answered.all().filter_map(|(_, _, stay)| stay.is_quiet_at()).min();
         self.look = next.map(|next| next.max(now + LOOK));
         self.quiet.front().copied()
+    }
+
+    /// One has a long head that is not whole. Gives who is to give way for it, if those are too many now.
+    pub(super) fn has_long_head(&mut self, whose: Whose, number: u64) -> Option<Arc<Stay>> {
+        self.long.put(whose, number, ());
+        while self.long.len() > LONG_HEADS
+            && let Some((whose, number)) = self.long.first_of_all()
+        {
+            self.long.take(whose, number);
+            // Else it gives way already.
+            if let Some(stay) = self.take(whose, number) {
+                return Some(stay);
+            }
+        }
+        None
+    }
+
+    /// It has none any more. Whether it had one.
+    pub(super) fn has_no_long_head(&mut self, whose: Whose, number: u64) -> bool {
+        self.long.take(whose, number).is_some()
     }
 
     /// One is in no line any more.

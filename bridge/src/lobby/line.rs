@@ -27,6 +27,7 @@ pub(super) struct Line<T> {
     by_client: HashMap<Whose, BTreeMap<u64, T>>,
     /// Which client gives way; the last is the first to do so.
     order: BTreeMap<Rank, Whose>,
+    length: usize,
 }
 
 impl Whose {
@@ -38,13 +39,18 @@ impl Whose {
 
 impl<T> Default for Line<T> {
     fn default() -> Self {
-        Self { by_client: HashMap::new(), order: BTreeMap::new() }
+        Self { by_client: HashMap::new(), order: BTreeMap::new(), length: 0 }
     }
 }
 
 impl<T> Line<T> {
     pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.length == 0
+    }
+
+    /// How many are in it.
+    pub(super) fn len(&self) -> usize {
+        self.length
     }
 
     /// How many the client has that has most, if that is more than a few.
@@ -59,8 +65,8 @@ impl<T> Line<T> {
 
     /// Whoever that is.
     pub(super) fn first(&self) -> Option<&T> {
-        let ((_, Reverse(number)), whose) = self.order.last_key_value()?;
-        self.get(*whose, *number)
+        let (whose, number) = self.first_of_all()?;
+        self.get(whose, number)
     }
 
     pub(super) fn first_number(&self) -> Option<u64> {
@@ -84,7 +90,9 @@ impl<T> Line<T> {
         if let Some(rank) = rank(of_client) {
             self.order.remove(&rank);
         }
-        of_client.insert(number, one);
+        if of_client.insert(number, one).is_none() {
+            self.length += 1;
+        }
         self.order.extend(rank(of_client).map(|rank| (rank, whose)));
     }
 
@@ -92,6 +100,7 @@ impl<T> Line<T> {
         let of_client = self.by_client.get_mut(&whose)?;
         let before = rank(of_client)?;
         let one = of_client.remove(&number)?;
+        self.length -= 1;
         self.order.remove(&before);
         match rank(of_client) {
             Some(rank) => drop(self.order.insert(rank, whose)),
@@ -106,9 +115,14 @@ impl<T> Line<T> {
     }
 
     pub(super) fn take_first(&mut self) -> Option<T> {
-        let ((_, Reverse(number)), whose) = self.order.last_key_value()?;
-        let (number, whose) = (*number, *whose);
+        let (whose, number) = self.first_of_all()?;
         self.take(whose, number)
+    }
+
+    /// Who gives way first.
+    pub(super) fn first_of_all(&self) -> Option<(Whose, u64)> {
+        let ((_, Reverse(number)), whose) = self.order.last_key_value()?;
+        Some((*whose, *number))
     }
 }
 
@@ -128,7 +142,7 @@ mod tests {
         for (whose, number) in &all {
             line.put(*whose, (*number).into(), ());
         }
-        assert_eq!(line.all().count(), all.len());
+        assert_eq!((line.all().count(), line.len()), (all.len(), all.len()));
         for (whose, number) in all {
             assert_eq!(line.take(whose, number.into()), Some(()));
             assert_eq!(line.take(whose, number.into()), None);

@@ -6,15 +6,16 @@ use std::cell::RefCell;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd};
+use std::task::{Context, Poll, ready};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::Interest;
 
-use super::socket::Socket;
+use super::socket::{PeerStatus, Socket};
 
-/// How much can be looked at: a head of 16 KiB, or a record of TLS, and what is behind either.
-pub(crate) const SEEN_MAX: usize = 17 * 1024;
+/// How much can be looked at: a head of 16 KiB and what is behind it, or the longest record of TLS.
+pub(crate) const SEEN_MAX: usize = 19 * 1024;
 
 thread_local! {
     static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -71,15 +72,27 @@ impl Socket {
         }
         loop {
             let is_last = self.readable().await?;
-            // Whatever comes after this look is heard of.
-            let look = || self.look(is_last, &mut judge)?.ok_or(io::ErrorKind::WouldBlock.into());
-            let judged = match self {
-                Self::Tcp(io) => io.try_io(Interest::READABLE, look),
-                Self::Unix(io) => io.try_io(Interest::READABLE, look),
-            };
-            match judged {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                judged => return judged,
+            if let Some(judged) = self.look_when_readable(is_last, &mut judge)? {
+                return Ok(judged);
+            }
+        }
+    }
+
+    /// The same for whoever reads the connection, to be polled, but that nothing is looked at before the runtime has heard of
+    /// it.
+    pub(crate) fn poll_peek<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut judge: impl FnMut(&[u8], bool) -> Option<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            ready!(match self {
+                Self::Tcp(io) => io.poll_read_ready(cx),
+                Self::Unix(io) => io.poll_read_ready(cx),
+            })?;
+            let is_last = self.peer_status(cx) != PeerStatus::Unknown;
+            if let Some(judged) = self.look_when_readable(is_last, &mut judge)? {
+                return Poll::Ready(Ok(judged));
             }
         }
     }
@@ -101,6 +114,23 @@ impl Socket {
             Self::Unix(io) => io.ready(Interest::READABLE).await,
         };
         Ok(ready?.is_read_closed())
+    }
+
+    /// Looks at what is there. Whatever comes after this look is heard of.
+    fn look_when_readable<T>(
+        &self,
+        is_last: bool,
+        judge: &mut impl FnMut(&[u8], bool) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        let look = || self.look(is_last, judge)?.ok_or(io::ErrorKind::WouldBlock.into());
+        let judged = match self {
+            Self::Tcp(io) => io.try_io(Interest::READABLE, look),
+            Self::Unix(io) => io.try_io(Interest::READABLE, look),
+        };
+        match judged {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            judged => judged.map(Some),
+        }
     }
 
     fn look<T>(

@@ -9,6 +9,7 @@ use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
 use super::certificate::common_name;
 use super::failure::Failure;
 use super::hello::{Hello, hello};
+use super::records::{CERTIFICATES, FLIGHT, Records};
 use super::{Acceptor, Tls};
 use crate::arrival::Arrival;
 use crate::clients::Standing;
@@ -119,18 +120,20 @@ async fn is_too_long(io: &Socket) -> std::io::Result<bool> {
 
 /// Makes a stream of a connection whose client has said hello.
 pub(crate) async fn shake_hands(
-    Acceptor(config): Acceptor,
+    Acceptor { config, asks_clients }: Acceptor,
     io: Socket,
     peer: Peer,
 ) -> Accepted<(Stream, Peer)> {
+    let io = Records::whole(io, if asks_clients { CERTIFICATES } else { FLIGHT });
     match TlsAcceptor::from(config).accept(io).into_fallible().await {
-        Ok(stream) => {
-            let (_, tls) = stream.get_ref();
+        Ok(mut stream) => {
+            let (io, tls) = stream.get_mut();
+            io.is_shaken();
             let peer = Peer { tls: version(tls), certificate: name(tls), ..peer };
             Ok((Stream::encrypted(stream), peer))
         }
         // rustls has sent the alert.
-        Err((error, io)) => Err((Failure::from_handshake(&error), Some(io))),
+        Err((error, io)) => Err((Failure::from_handshake(&error), Some(io.into_inner()))),
     }
 }
 

@@ -8,6 +8,7 @@
 //! - `authorities` decides which client certificates are good,
 //! - `certificate` reads what stands in one,
 //! - `accept` looks at a client's first byte and does the handshake; `hello` says how far the message is that begins it,
+//! - `records` leaves what is not whole with the kernel,
 //! - `failure` says what one that has failed means,
 //! - `connector` is the other end: how targets are spoken to.
 //!
@@ -23,6 +24,7 @@ mod file;
 mod hello;
 mod identity;
 mod password;
+mod records;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,6 +48,9 @@ pub use file::{Sources, whole};
 #[cfg(any(test, fuzzing))]
 pub(crate) use hello::{Hello, hello};
 pub use password::KeyPassword;
+pub(crate) use records::Records;
+#[cfg(any(test, fuzzing))]
+pub(crate) use records::whole as whole_records;
 
 /// Where certificates are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +100,11 @@ pub enum Tls {
 
 /// What a TLS handshake needs.
 #[derive(Debug, Clone)]
-pub struct Acceptor(Arc<ServerConfig>);
+pub struct Acceptor {
+    config: Arc<ServerConfig>,
+    /// Whether a client says its certificates in the handshake.
+    asks_clients: bool,
+}
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -171,7 +180,7 @@ impl Acceptor {
         }
         config.ignore_client_order = offer.is_ordered();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok((Self(Arc::new(config)), warnings))
+        Ok((Self { config: Arc::new(config), asks_clients: files.clients.is_some() }, warnings))
     }
 }
 

@@ -18,6 +18,7 @@ use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::records::Records;
 use super::{Authorities, Provider, Sources, Unusable};
 use crate::leg::Leg;
 use crate::net::{CONNECT, Socket, zone};
@@ -48,7 +49,7 @@ impl Connector {
     pub(crate) async fn encrypt(&self, socket: Socket, name: &str) -> Result<Leg, TargetFailure> {
         let name = server_name(name).ok_or_else(TargetFailure::no_name)?;
         let connector = TlsConnector::from(Arc::clone(&self.0));
-        match timeout(CONNECT, connector.connect(name, socket)).await {
+        match timeout(CONNECT, connector.connect(name, Records::at_will(socket))).await {
             Ok(Ok(stream)) => Ok(Leg::encrypted(stream)),
             Ok(Err(error)) => Err(TargetFailure::from_handshake(&error)),
             Err(_) => Err(TargetFailure::late()),
