@@ -182,6 +182,7 @@ impl Bridge {
                 return Ok(self.ending.unwrap_or(Outcome::Served));
             }
             let (book, lobby) = (Arc::clone(&self.shared.book), Arc::clone(&self.lobby));
+            lobby.waits_for_room(!self.has_room());
             let accepting = self.is_accepting();
             let deadline = self.deadline();
             tokio::select! {

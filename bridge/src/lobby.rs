@@ -8,7 +8,7 @@ mod guests;
 mod line;
 
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
@@ -28,8 +28,9 @@ pub(crate) struct Lobby {
     /// How many are about to give way, and how many bytes they have of the budget.
     leaving: AtomicUsize,
     freeing: AtomicUsize,
-    /// Rung when it may have changed who can give way.
+    /// Rung when it may have changed who can give way, where somebody [waits](Lobby::waits_for_room) for that.
     changed: Notify,
+    is_waited_for: AtomicBool,
 }
 
 /// A connection in the lobby, until it is dropped.
@@ -49,6 +50,7 @@ impl Lobby {
             leaving: AtomicUsize::new(0),
             freeing: AtomicUsize::new(0),
             changed: Notify::new(),
+            is_waited_for: AtomicBool::new(false),
         })
     }
 
@@ -73,6 +75,19 @@ impl Lobby {
     pub(crate) fn next_look(&self) -> Option<Instant> {
         let (mut guests, now) = (self.guests(), Instant::now());
         if guests.has_any(now) { None } else { guests.next_look(now) }
+    }
+
+    /// Whether somebody waits for one of them to give way. To be said before one asks whether there is any: whoever changes
+    /// that afterwards rings.
+    pub(crate) fn waits_for_room(&self, is_waited_for: bool) {
+        self.is_waited_for.store(is_waited_for, Ordering::Release);
+    }
+
+    /// Rings, as one of them has changed its line: nobody could give way before, or nobody can now.
+    fn has_changed(&self) {
+        if self.is_waited_for.load(Ordering::Acquire) {
+            self.changed.notify_one();
+        }
     }
 
     /// Waits until it may have changed who can give way.
@@ -234,10 +249,10 @@ impl Guest {
         if let Some(stay) = guests.take(self.whose(), self.number) {
             guests.put(self.whose(), self.number, stay);
             guests.look.get_or_insert(since + QUIET);
-            let nobody_waits = guests.waiting.is_empty() && guests.keeping.is_empty();
+            let nobody_waits = guests.nobody_waits();
             drop(guests);
             if nobody_waits {
-                self.lobby.changed.notify_one();
+                self.lobby.has_changed();
             }
         }
     }
@@ -249,11 +264,11 @@ impl Guest {
         }
         let mut guests = self.lobby.guests();
         if let Some(stay) = guests.take(self.whose(), self.number) {
-            let nobody_waits = guests.waiting.is_empty() && guests.keeping.is_empty();
+            let nobody_waited = guests.nobody_waits();
             guests.put(self.whose(), self.number, stay);
             drop(guests);
-            if nobody_waits {
-                self.lobby.changed.notify_one();
+            if nobody_waited {
+                self.lobby.has_changed();
             }
         }
     }

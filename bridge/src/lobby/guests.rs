@@ -71,6 +71,11 @@ pub(super) struct Answer {
 }
 
 impl Guests {
+    /// Whether there is nobody who is not being answered.
+    pub(super) fn nobody_waits(&self) -> bool {
+        self.waiting.is_empty() && self.keeping.is_empty()
+    }
+
     /// Whether there is anybody who could give way now.
     pub(super) fn has_any(&mut self, now: Instant) -> bool {
         self.next(now).is_some_and(|next| next <= now)
