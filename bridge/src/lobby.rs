@@ -170,16 +170,11 @@ impl Lobby {
 impl Guest {
     /// It is another client's than it seemed, a proxy has said whose; or one of many (None).
     pub(crate) fn is_of(&self, client: Option<ClientId>) {
-        let whose = Whose::of(client, self.number);
+        let (whose, before) = (Whose::of(client, self.number), self.whose());
         let mut guests = self.lobby.guests();
-        let before = std::mem::replace(
-            &mut *self.whose.lock().unwrap_or_else(PoisonError::into_inner),
-            whose,
-        );
-        // Else it gives way already.
-        if let Some(stay) = guests.take(before, self.number) {
-            guests.put(whose, self.number, stay);
-        }
+        self.moves(&mut guests, || {
+            *self.whose.lock().unwrap_or_else(PoisonError::into_inner) = whose;
+        });
         if guests.has_no_long_head(before, self.number) {
             guests.has_long_head(whose, self.number);
         }
@@ -208,16 +203,14 @@ impl Guest {
 
     fn note_kept(&self, bytes: usize) {
         let mut guests = self.lobby.guests();
-        let stay = guests.take(self.whose(), self.number);
-        let before = self.stay.kept.swap(bytes, Ordering::AcqRel);
-        match stay {
-            Some(stay) => guests.put(self.whose(), self.number, stay),
-            // What it was told to free is another amount now.
-            None if self.stay.state.load(Ordering::Acquire) == GIVES_WAY => {
-                self.lobby.freeing.fetch_add(bytes, Ordering::AcqRel);
-                self.lobby.freeing.fetch_sub(before, Ordering::AcqRel);
-            }
-            None => {}
+        let mut before = 0;
+        let waits = self.moves(&mut guests, || {
+            before = self.stay.kept.swap(bytes, Ordering::AcqRel);
+        });
+        // What it was told to free is another amount now.
+        if !waits && self.is_to_give_way() {
+            self.lobby.freeing.fetch_add(bytes, Ordering::AcqRel);
+            self.lobby.freeing.fetch_sub(before, Ordering::AcqRel);
         }
         drop(guests);
         self.lobby.budget.add(bytes);
@@ -245,15 +238,14 @@ impl Guest {
             return;
         }
         let mut guests = self.lobby.guests();
-        // Else it gives way already, or is a session.
-        if let Some(stay) = guests.take(self.whose(), self.number) {
-            guests.put(self.whose(), self.number, stay);
-            guests.look.get_or_insert(since + QUIET);
-            let nobody_waits = guests.nobody_waits();
-            drop(guests);
-            if nobody_waits {
-                self.lobby.has_changed();
-            }
+        if !self.moves(&mut guests, || {}) {
+            return;
+        }
+        guests.look.get_or_insert(since + QUIET);
+        let nobody_waits = guests.nobody_waits();
+        drop(guests);
+        if nobody_waits {
+            self.lobby.has_changed();
         }
     }
 
@@ -263,14 +255,23 @@ impl Guest {
             return;
         }
         let mut guests = self.lobby.guests();
-        if let Some(stay) = guests.take(self.whose(), self.number) {
-            let nobody_waited = guests.nobody_waits();
-            guests.put(self.whose(), self.number, stay);
-            drop(guests);
-            if nobody_waited {
-                self.lobby.has_changed();
-            }
+        let nobody_waited = guests.nobody_waits();
+        let waits = self.moves(&mut guests, || {});
+        drop(guests);
+        if waits && nobody_waited {
+            self.lobby.has_changed();
         }
+    }
+
+    /// Goes where it belongs in the lines after this. False: it is in none, as it gives way already, or is a session.
+    fn moves(&self, guests: &mut Guests, change: impl FnOnce()) -> bool {
+        let stay = guests.take(self.whose(), self.number);
+        change();
+        let waits = stay.is_some();
+        if let Some(stay) = stay {
+            guests.put(self.whose(), self.number, stay);
+        }
+        waits
     }
 
     fn whose(&self) -> Whose {
