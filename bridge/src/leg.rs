@@ -146,7 +146,18 @@ impl AsyncRead for Leg {
         cx: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        either!(self, io => io.poll_read(cx, room))
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_read(cx, room),
+            Self::Tls(io) => {
+                let before = room.filled().len();
+                let read = Pin::new(&mut **io).poll_read(cx, room);
+                if room.filled().len() > before {
+                    records(io).is_heard();
+                }
+                read
+            }
+            Self::Away => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
     }
 }
 

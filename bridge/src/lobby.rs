@@ -439,6 +439,12 @@ mod tests {
             guest.has_long_head();
         }
         assert!(gives_way(&many[0]) && !gives_way(&all[all.len() - 1]));
+        // Whoever gives way already makes nobody else do so.
+        let before = all.iter().chain(&many).filter(|guest| gives_way(guest)).count();
+        for guest in all.iter().chain(&many).filter(|guest| gives_way(guest)) {
+            guest.has_long_head();
+        }
+        assert_eq!(all.iter().chain(&many).filter(|guest| gives_way(guest)).count(), before);
         drop((all, many));
         let guests = lobby.guests();
         assert!(guests.waiting.is_empty() && guests.keeping.is_empty() && guests.long.is_empty());

@@ -179,6 +179,31 @@ impl Caller {
         Ok(TlsConnection(StreamOwned::new(connection, socket)))
     }
 
+    /// Does the handshake, and sends a head together with its last message.
+    pub(crate) fn call_with(&self, port: u16, head: &[u8]) -> TlsConnection {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let name = "localhost".try_into().unwrap();
+        let mut connection = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
+        let mut said = Vec::new();
+        while connection.is_handshaking() {
+            while connection.wants_write() {
+                connection.write_tls(&mut said).unwrap();
+            }
+            socket.write_all(&std::mem::take(&mut said)).unwrap();
+            if connection.wants_read() {
+                uninterrupted(|| connection.read_tls(&mut socket)).unwrap();
+                connection.process_new_packets().unwrap();
+            }
+        }
+        connection.writer().write_all(head).unwrap();
+        while connection.wants_write() {
+            connection.write_tls(&mut said).unwrap();
+        }
+        socket.write_all(&said).unwrap();
+        TlsConnection(StreamOwned::new(connection, socket))
+    }
+
     /// A WebSocket session over TLS, or the status or error instead.
     pub(crate) fn session(&self, port: u16, headers: &[&str]) -> Result<TlsConnection, String> {
         let mut connection = self.call(port)?;
@@ -220,6 +245,12 @@ impl TlsConnection {
     pub(crate) fn request(&mut self, head: &str) -> Result<u16, String> {
         let words = |error: std::io::Error| error.to_string();
         self.0.write_all(head.as_bytes()).map_err(words)?;
+        self.status()
+    }
+
+    /// The status of the answer, of which nothing but the head is read.
+    pub(crate) fn status(&mut self) -> Result<u16, String> {
+        let words = |error: std::io::Error| error.to_string();
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
             let mut byte = [0];

@@ -296,3 +296,42 @@ fn t3_an_x509_v1_certificate_gets_a_precise_message() {
     let jane = signed("jane", &named("Joe"), &joe.key);
     Caller::with(&jane, &[]).session(port, &[]).unwrap().exchange(b"hello");
 }
+
+/// T3, L5: a long chain is no crowd, and a request may come with the last message of the handshake.
+#[test]
+fn l5_t3_a_request_may_come_with_the_end_of_the_handshake_behind_a_long_chain() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let root = Authority::new("root");
+    let (_websockify, port) = asking(&directory, &service, &[root.pem()]);
+    let between: Vec<_> =
+        (0..24).map(|n| root.intermediate(&format!("no. {n}"), Dates::Now)).collect();
+    let joe = between[0].issue("Joe");
+    let chain = Caller::with(&joe, &between.iter().collect::<Vec<_>>());
+    for caller in [Caller::with(&joe, &[&between[0]]), chain] {
+        for length in [200, 6_500, 16_000] {
+            let head = head_of(length);
+            assert_eq!(caller.call_with(port, head.as_bytes()).status(), Ok(405), "{length}");
+        }
+    }
+}
+
+/// A request of so many bytes.
+fn head_of(length: usize) -> String {
+    let begin = "GET / HTTP/1.1\r\nHost: localhost\r\nX: ";
+    format!("{begin}{}\r\n\r\n", "a".repeat(length - begin.len() - 4))
+}
+
+/// T1, L5: the same without certificates.
+#[test]
+fn l5_t1_a_request_may_come_with_the_end_of_the_handshake() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (_websockify, port) = bridge_in(&directory, &service, &[]);
+    for caller in [Caller::anonymous(), Caller::old()] {
+        for length in [200, 6_500, 16_000] {
+            let head = head_of(length);
+            assert_eq!(caller.call_with(port, head.as_bytes()).status(), Ok(405), "{length}");
+        }
+    }
+}

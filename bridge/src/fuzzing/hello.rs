@@ -22,20 +22,20 @@ pub fn hello(bytes: &[u8]) {
     }
 }
 
-/// Records that are whole stay so when more bytes come, and whatever is behind them is not whole.
+/// Records that are whole stay so when more bytes come, and each of their bytes is needed.
 fn records(bytes: &[u8]) {
     let Some(end) = whole_records(bytes) else { return };
     assert!((5..=bytes.len()).contains(&end), "a record has a header");
-    for length in end..bytes.len() {
-        assert_eq!(whole_records(&bytes[..length]), Some(end), "the same at {length}");
-    }
     let before = whole_records(&bytes[..end - 1]);
     assert!(before.is_none_or(|before| before < end), "the last byte is needed");
-    // A record that is too long is given by its header alone.
-    let may_be_too_long = bytes[end - 2] >= 0x48;
-    if !may_be_too_long {
-        assert_eq!(whole_records(&bytes[end..]), None, "there is no other");
+    assert_eq!(whole_records(&bytes[..end]), Some(end), "what is behind them changes nothing");
+    // Read one by one, they end there too.
+    let (mut rest, mut read) = (&bytes[..end], 0);
+    while let [_, _, _, high, low, behind @ ..] = rest {
+        rest = behind.get(usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default();
+        read += 1;
     }
+    assert!(rest.is_empty() && read <= 16, "{read} records");
 }
 
 /// What rustls makes of the bytes: `None`, it waits for more; whether they are a hello.

@@ -5,7 +5,11 @@
 //! and whether it is such a handshake; must not know who is admitted, nor how other requests are
 //! answered.
 
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use ::http::Request;
 use ::http::request::Parts;
@@ -26,9 +30,9 @@ use crate::ws::{Challenge, Scheme};
 /// How much is read at once: most heads are shorter.
 const PIECE: usize = 1024;
 
-/// What is longer of a head that is not whole has room for some connections at a time only: all of them may have this much
-/// besides rustls's state (L5).
-const LONG: usize = 7 * 1024;
+/// What is longer of a head that is not whole, and stands in our memory, has room for some connections at a time only: each may have
+/// this much besides rustls's state (L5).
+pub(super) const LONG: usize = 7 * 1024;
 
 /// How many headers hyper takes, and so do we.
 const HEADERS_MAX: usize = 100;
@@ -54,8 +58,8 @@ type Handshake = (Parts, Challenge, usize);
 /// Waits until a connection's first head is whole, or cannot be any more. The bytes stay with the kernel until then: there is
 /// no buffer for whoever takes his time (L5).
 pub(crate) async fn is_there(io: &Socket, guest: &Guest) -> Result<(), NoSession> {
-    if io.is_unix() {
-        // There, each write of a byte takes a kilobyte of room: it might never be whole.
+    if io.has_little_room() {
+        // It might never be whole.
         return Ok(());
     }
     let mut known = 0;
@@ -63,15 +67,17 @@ pub(crate) async fn is_there(io: &Socket, guest: &Guest) -> Result<(), NoSession
         if !may_be_head(seen) {
             return Some(Err(NoSession::NoRequest));
         }
-        if is_last || seen.len() > HEAD_MAX || end(seen, known).is_some() {
+        if is_last || seen.len() > HEAD_MAX {
             return Some(Ok(()));
         }
-        known = seen.len();
-        if known > PIECE {
-            // The kernel keeps about as much again.
-            if !guest.keeps(2 * known) {
-                return Some(Err(NoSession::NoMemory));
-            }
+        match end(seen, known) {
+            Some(end) if seen.len() >= end + key_length(&seen[..end]) => return Some(Ok(())),
+            Some(_) => {}
+            None => known = seen.len(),
+        }
+        // The kernel keeps about as much again.
+        if seen.len() > PIECE && !guest.keeps(2 * seen.len()) {
+            return Some(Err(NoSession::NoMemory));
         }
         None
     })
@@ -155,21 +161,29 @@ async fn read_handshake(
     scheme: Scheme,
     arrival: &Arrival,
 ) -> Result<Option<Handshake>, NoSession> {
-    let length = read_head(stream, bytes, arrival).await?;
-    let handshake = length.and_then(|length| {
-        let head = parse(&bytes[..length])?;
-        let challenge = Challenge::from_head(&head, scheme)?;
-        Some((head, challenge, length))
-    });
-    if let Some((_, challenge, length)) = &handshake {
-        while bytes.len() < length + challenge.key_length() {
-            arrival.begun(bytes);
-            if stream.read_buf(bytes).await? == 0 {
-                return Err(NoSession::Left);
-            }
+    let Some(length) = read_head(stream, bytes, arrival).await? else { return Ok(None) };
+    let needed = length + key_length(&bytes[..length]);
+    while bytes.len() < needed {
+        arrival.begun(bytes);
+        if stream.read_buf(bytes).await? == 0 {
+            return Err(NoSession::Left);
         }
     }
-    Ok(handshake)
+    if bytes.len() > LONG {
+        arrival.guest.has_head();
+    }
+    let Some(head) = parse(&bytes[..length]) else { return Ok(None) };
+    Ok(Challenge::from_head(&head, scheme).map(|challenge| (head, challenge, length)))
+}
+
+/// How many bytes follow a head that it does not announce.
+fn key_length(head: &[u8]) -> usize {
+    const KEY: &[u8] = b"sec-websocket-key1";
+    if !head.windows(KEY.len()).any(|name| name.eq_ignore_ascii_case(KEY)) {
+        return 0;
+    }
+    let challenge = parse(head).and_then(|head| Challenge::from_head(&head, Scheme::Ws));
+    challenge.map_or(0, |challenge| challenge.key_length())
 }
 
 /// Reads on until there is a whole head, and returns its length. `None`: it is too long, or ended
@@ -187,7 +201,7 @@ async fn read_head(
         bytes.resize(known + PIECE, 0);
         let there = stream.read_now(&mut bytes[known..]);
         bytes.truncate(known + there);
-        if there == 0 && stream.read_buf(bytes).await? == 0 {
+        if there == 0 && read_or_wait(stream, bytes, arrival).await? == 0 {
             return Ok(None);
         }
         if !may_be_head(bytes) {
@@ -198,19 +212,32 @@ async fn read_head(
             return Ok(None);
         }
         if let Some(end) = end(bytes, known) {
-            if known > LONG {
-                arrival.guest.has_head();
-            }
             return Ok(bytes.starts_with(b"GET ").then_some(end));
-        }
-        if bytes.len() > LONG {
-            arrival.guest.has_long_head();
         }
         // Another image may need them, too.
         if !arrival.guest.keeps(besides + 2 * bytes.len()) {
             return Err(NoSession::NoMemory);
         }
         arrival.begun(bytes);
+    }
+}
+
+/// Reads what is there, or waits for it, where room for a long head is for a few.
+async fn read_or_wait(
+    stream: &mut Stream,
+    bytes: &mut Vec<u8>,
+    arrival: &Arrival,
+) -> io::Result<usize> {
+    let is_long = bytes.len() > LONG;
+    let mut read = pin!(stream.read_buf(bytes));
+    match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+        Poll::Ready(read) => read,
+        Poll::Pending => {
+            if is_long {
+                arrival.guest.has_long_head();
+            }
+            read.await
+        }
     }
 }
 

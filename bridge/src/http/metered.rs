@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::HEAD_MAX;
-use super::first::ENCRYPTED;
+use super::first::{ENCRYPTED, LONG};
 use crate::lobby::Guest;
 use crate::stream::Stream;
 
@@ -71,13 +71,23 @@ pub(super) struct Metered<'a> {
     /// How much was sent when the kernel was asked last.
     sent_before: u64,
     is_thrifty: bool,
+    /// Whether a long head is not whole.
+    is_long: bool,
 }
 
 impl<'a> Metered<'a> {
     pub(super) fn new(io: Stream, activity: &'a Activity, guest: &'a Guest) -> Self {
         let heads = Heads::default();
-        let metered =
-            Self { io, activity, heads, guest, answer: 0, sent_before: 0, is_thrifty: false };
+        let metered = Self {
+            io,
+            activity,
+            heads,
+            guest,
+            answer: 0,
+            sent_before: 0,
+            is_thrifty: false,
+            is_long: false,
+        };
         metered.hold();
         metered
     }
@@ -91,6 +101,17 @@ impl<'a> Metered<'a> {
             length => BEGUN + length,
         };
         self.guest.keeps(encrypted + head + self.answer)
+    }
+
+    /// Tells where a head is long and not whole.
+    fn note_length(&mut self) {
+        let is_long = self.heads.length > LONG;
+        if is_long {
+            self.guest.has_long_head();
+        } else if self.is_long {
+            self.guest.has_head();
+        }
+        self.is_long = is_long;
     }
 
     /// The connection as it was.
@@ -160,6 +181,7 @@ impl AsyncRead for Metered<'_> {
         }
         let length = room.filled().len() - before;
         self.activity.read.fetch_add(length as u64, Ordering::Relaxed);
+        self.note_length();
         if length > 0 && !self.hold() && self.heads.length > 0 {
             self.activity.lacks_memory.store(true, Ordering::Relaxed);
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));

@@ -154,6 +154,11 @@ impl Guests {
 
     /// One has a long head that is not whole. Gives who is to give way for it, if those are too many now.
     pub(super) fn has_long_head(&mut self, whose: Whose, number: u64) -> Option<Arc<Stay>> {
+        let lines = [&self.waiting, &self.keeping, &self.answered];
+        if !lines.into_iter().any(|line| line.get(whose, number).is_some()) {
+            // It gives way already.
+            return None;
+        }
         self.long.put(whose, number, ());
         while self.long.len() > LONG_HEADS
             && let Some((whose, number)) = self.long.first_of_all()

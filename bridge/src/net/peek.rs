@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
+use socket2::SockRef;
 use tokio::io::Interest;
 
 use super::socket::{PeerStatus, Socket};
@@ -20,6 +21,10 @@ pub(crate) const SEEN_MAX: usize = 19 * 1024;
 thread_local! {
     static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
+
+/// How much room the kernel must have for what comes, so that as much as can be looked at can be waited for; bytes as it counts
+/// them (socket(7), SO_RCVBUF), which is twice what comes in or more.
+const ROOM_MIN: usize = 48 * 1024;
 
 /// A connection whose bytes were looked at and are still to be read. If nobody does, they are thrown away: closed with
 /// unread bytes, it would be reset, and not ended.
@@ -48,18 +53,29 @@ impl Deref for Unread {
 impl Drop for Unread {
     fn drop(&mut self) {
         if let Some(io) = self.0.take() {
-            // A thread that is ending has no room any more.
-            let _ = ROOM.try_with(|room| {
-                let mut room = room.borrow_mut();
-                // It may be another thread that has looked.
-                room.resize(SEEN_MAX, 0);
-                io.read_now(&mut room)
-            });
+            io.discard();
         }
     }
 }
 
 impl Socket {
+    /// Whether what is not whole might have no room in the kernel, and so never be whole there. At a Unix socket each write of a
+    /// byte takes a kilobyte of room; and an administrator may have made that of TCP small (tcp(7), `tcp_rmem`).
+    pub(crate) fn has_little_room(&self) -> bool {
+        self.is_unix() || SockRef::from(self).recv_buffer_size().is_ok_and(|room| room < ROOM_MIN)
+    }
+
+    /// Throws away what has come and was not read.
+    pub(crate) fn discard(&self) {
+        // A thread that is ending has no room any more.
+        let _ = ROOM.try_with(|room| {
+            let mut room = room.borrow_mut();
+            // It may be another thread that has looked.
+            room.resize(SEEN_MAX, 0);
+            self.read_now(&mut room)
+        });
+    }
+
     /// Waits until `judge` can say what the first bytes are, and leaves them to be read. It is shown all that there are, up to
     /// [`SEEN_MAX`], each time there are more, and whether these are the last; then it must judge. Cancel-safe.
     pub(crate) async fn peek_until<T>(

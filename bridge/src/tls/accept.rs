@@ -9,7 +9,7 @@ use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
 use super::certificate::common_name;
 use super::failure::Failure;
 use super::hello::{Hello, hello};
-use super::records::{CERTIFICATES, FLIGHT, Records};
+use super::records::Records;
 use super::{Acceptor, Tls};
 use crate::arrival::Arrival;
 use crate::clients::Standing;
@@ -105,8 +105,8 @@ pub(crate) async fn first(
 
 /// Waits until a client's first message is whole, or something else is clear; whether it is too long.
 async fn is_too_long(io: &Socket) -> std::io::Result<bool> {
-    if io.is_unix() {
-        // There, each write of a byte takes a kilobyte of room: it might never be whole.
+    if io.has_little_room() {
+        // It might never be whole.
         return Ok(false);
     }
     io.peek_until(|seen, is_last| match hello(seen) {
@@ -124,7 +124,7 @@ pub(crate) async fn shake_hands(
     io: Socket,
     peer: Peer,
 ) -> Accepted<(Stream, Peer)> {
-    let io = Records::whole(io, if asks_clients { CERTIFICATES } else { FLIGHT });
+    let io = Records::whole(io, asks_clients);
     match TlsAcceptor::from(config).accept(io).into_fallible().await {
         Ok(mut stream) => {
             let (io, tls) = stream.get_mut();

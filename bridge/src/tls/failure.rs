@@ -13,10 +13,10 @@ const NO_VERSION: &str = "the client speaks no version of TLS that we do, 1.2 an
 
 const NO_CIPHER: &str = "the client has no cipher, group or signature that we have";
 
-/// What the client says is more than any handshake needs.
+/// The client has said much that nothing has come of.
 #[derive(Debug, thiserror::Error)]
-#[error("what the client says before it is over is longer than any handshake")]
-pub(super) struct HandshakeTooLong;
+#[error("what the client says is too long for what TLS would make of it")]
+pub(super) struct TooMuch;
 
 /// Why a connection was not accepted, in words for a log.
 #[derive(Debug, thiserror::Error)]

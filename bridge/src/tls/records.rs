@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::failure::HandshakeTooLong;
-use crate::net::{SEEN_MAX, Socket};
+use super::failure::TooMuch;
+use crate::net::Socket;
 
 /// How long a record's header is.
 const HEADER: usize = 5;
@@ -18,17 +18,20 @@ const HEADER: usize = 5;
 /// The longest that rustls reads (RFC 5246, section 6.2.3), without its header.
 const LONGEST: usize = (1 << 14) + (1 << 11);
 
-/// How much a client says of a handshake in answer to us, where it has no certificates to say: at most its hello again. rustls
-/// keeps it until it is understood.
-pub(super) const FLIGHT: usize = 6 * 1024;
+/// How many of them rustls is given at a time: it keeps a little for each until what was in it is read.
+const MANY: usize = 16;
 
-/// How much, where it has.
-pub(super) const CERTIFICATES: usize = SEEN_MAX;
+/// How much of what rustls has taken may have come to nothing yet before it waits for more: the parts of a message that it joins.
+const UNHEARD: usize = 2 * 1024;
+
+/// How much in a handshake in which a client says its certificates.
+const CERTIFICATES: usize = 32 * 1024;
 
 /// A connection below TLS.
 #[derive(Debug)]
 pub(crate) struct Records {
-    io: Socket,
+    /// None only in the end.
+    io: Option<Socket>,
     pace: Pace,
 }
 
@@ -41,32 +44,38 @@ enum Pace {
     Whole {
         /// How many bytes of such are there.
         there: usize,
-        /// In a handshake: how many may still be read before we say something, and how many after that.
-        handshake: Option<(usize, usize)>,
+        /// How many it has taken since we said something in the handshake, or since something came of them.
+        unheard: usize,
+        /// How many that may be.
+        most: usize,
+        /// It asks for more though those were too many.
+        is_too_much: bool,
     },
 }
 
 impl Records {
     /// As rustls asks for it.
     pub(crate) fn at_will(io: Socket) -> Self {
-        Self { io, pace: Pace::AtWill }
+        Self { io: Some(io), pace: Pace::AtWill }
     }
 
-    /// Whole records: of a handshake at first, whose first message is there, and in which so many bytes are an answer to us
-    /// at most.
-    pub(super) fn whole(io: Socket, answer: usize) -> Self {
-        if io.is_unix() {
-            // There, each write of a byte takes a kilobyte of room: it might never be whole.
+    /// Whole records: of a handshake at first, in which the client may have to say its certificates.
+    pub(super) fn whole(io: Socket, asks_clients: bool) -> Self {
+        if io.has_little_room() {
+            // It might never be whole.
             return Self::at_will(io);
         }
-        Self { io, pace: Pace::Whole { there: 0, handshake: Some((SEEN_MAX, answer)) } }
+        let most = if asks_clients { CERTIFICATES } else { UNHEARD };
+        let pace = Pace::Whole { there: 0, unheard: 0, most, is_too_much: false };
+        Self { io: Some(io), pace }
     }
 
     /// The handshake is over.
     pub(super) fn is_shaken(&mut self) {
-        if let Pace::Whole { handshake, .. } = &mut self.pace {
-            *handshake = None;
+        if let Pace::Whole { most, .. } = &mut self.pace {
+            *most = UNHEARD;
         }
+        self.is_heard();
     }
 
     /// It has a session now, in which each look would cost time. What is there of a record is read when more of it comes.
@@ -74,23 +83,29 @@ impl Records {
         self.pace = Pace::AtWill;
     }
 
-    /// Something is said to the client, who may say something again.
-    fn answers(&mut self) {
-        if let Pace::Whole { handshake: Some((left, answer)), .. } = &mut self.pace {
-            *left = *answer;
+    /// Something has come of what rustls has taken: an answer to it, or what the client has said.
+    pub(crate) fn is_heard(&mut self) {
+        if let Pace::Whole { unheard, is_too_much, .. } = &mut self.pace {
+            (*unheard, *is_too_much) = (0, false);
         }
     }
 
     /// What is below.
-    pub(super) fn into_inner(self) -> Socket {
-        self.io
+    pub(super) fn into_inner(mut self) -> Socket {
+        self.io.take().expect("only this takes it")
+    }
+
+    fn io(&mut self) -> Pin<&mut Socket> {
+        Pin::new(&mut **self)
     }
 }
 
-/// How many bytes of records there are that are whole, or too long to become so; none if that is still to be seen.
+/// How many bytes of records there are that are whole, or too long to become so, and no more than [a few](MANY); none if that is
+/// still to be seen.
 pub(crate) fn whole(bytes: &[u8]) -> Option<usize> {
     let mut end = 0;
-    while let Some(&[_, _, _, high, low]) = bytes[end..].first_chunk::<HEADER>() {
+    for _ in 0..MANY {
+        let Some(&[_, _, _, high, low]) = bytes[end..].first_chunk::<HEADER>() else { break };
         let length = usize::from(u16::from_be_bytes([high, low]));
         if length > LONGEST {
             // rustls refuses it by its header.
@@ -110,35 +125,41 @@ impl AsyncRead for Records {
         cx: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { io, pace } = &mut *self;
-        if let Pace::Whole { there: there @ 0, .. } = pace {
-            let seen = io.poll_peek(cx, |seen, is_last| match whole(seen) {
+        let mut pace = self.pace;
+        if let Pace::Whole { there: there @ 0, unheard, most, is_too_much } = &mut pace {
+            if *unheard > *most {
+                if *is_too_much {
+                    return Poll::Ready(Err(io::Error::other(TooMuch)));
+                }
+                // A handshake may be over by what rustls has taken: it says so, or asks again.
+                *is_too_much = true;
+                self.pace = pace;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let seen = self.poll_peek(cx, |seen, is_last| match whole(seen) {
                 Some(length) => Some(Some(length)),
                 None => is_last.then_some(None),
             });
             match ready!(seen)? {
                 Some(length) => *there = length,
                 // What an end has left is no record.
-                None => *pace = Pace::AtWill,
+                None => pace = Pace::AtWill,
             }
         }
-        let Pace::Whole { there, handshake } = pace else {
-            return Pin::new(io).poll_read(cx, room);
+        let Pace::Whole { there, unheard, .. } = &mut pace else {
+            self.pace = pace;
+            return self.io().poll_read(cx, room);
         };
-        let left = handshake.as_mut().map(|(left, _)| left);
-        let most = (*there).min(left.as_ref().map_or(usize::MAX, |left| **left));
-        if most == 0 {
-            return Poll::Ready(Err(io::Error::other(HandshakeTooLong)));
-        }
-        let mut part = ReadBuf::new(room.initialize_unfilled_to(most.min(room.remaining())));
-        ready!(Pin::new(io).poll_read(cx, &mut part))?;
+        let most = room.remaining().min(*there);
+        let mut part = ReadBuf::new(room.initialize_unfilled_to(most));
+        let read = self.io().poll_read(cx, &mut part);
         let length = part.filled().len();
         room.advance(length);
         *there -= length;
-        if let Some(left) = left {
-            *left -= length;
-        }
-        Poll::Ready(Ok(()))
+        *unheard += length;
+        self.pace = pace;
+        read
     }
 }
 
@@ -148,8 +169,8 @@ impl AsyncWrite for Records {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.answers();
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        self.is_heard();
+        self.io().poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -157,20 +178,20 @@ impl AsyncWrite for Records {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.answers();
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        self.is_heard();
+        self.io().poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        (**self).is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.io().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.io().poll_shutdown(cx)
     }
 }
 
@@ -178,13 +199,22 @@ impl Deref for Records {
     type Target = Socket;
 
     fn deref(&self) -> &Socket {
-        &self.io
+        self.io.as_ref().expect("nobody has it who has taken it")
     }
 }
 
 impl DerefMut for Records {
     fn deref_mut(&mut self) -> &mut Socket {
-        &mut self.io
+        self.io.as_mut().expect("nobody has it who has taken it")
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        if let (Some(io), Pace::Whole { .. }) = (&self.io, self.pace) {
+            // With bytes unread, its end would be a reset.
+            io.discard();
+        }
     }
 }
 
@@ -228,6 +258,8 @@ mod tests {
         let too_long = [0x17, 3, 3, high, low];
         assert_eq!(whole(&too_long), Some(HEADER));
         assert_eq!(whole(&[&record(9)[..], &too_long].concat()), Some(14 + HEADER));
+        let many = record(1).repeat(MANY + 1);
+        assert_eq!(whole(&many), Some(many.len() - 6));
     }
 
     async fn pair() -> (Socket, TcpStream) {
@@ -239,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn l5_what_is_not_whole_stays_with_the_kernel() {
         let (ours, mut theirs) = pair().await;
-        let mut ours = Records::whole(ours, FLIGHT);
+        let mut ours = Records::whole(ours, false);
         let longest = record(u16::try_from(LONGEST).unwrap());
         let (last, begun) = longest.split_last().unwrap();
         let mut room = vec![0; longest.len()];
@@ -251,6 +283,7 @@ mod tests {
         let read = timeout(Duration::from_secs(20), ours.read_exact(&mut room)).await;
         read.expect("in time").unwrap();
         assert_eq!(room, longest);
+        ours.is_heard();
         let none = timeout(Duration::from_millis(100), ours.read(&mut room)).await;
         assert!(none.is_err(), "{none:?}");
         ours.has_session();
@@ -266,7 +299,7 @@ mod tests {
         let all = [record(20), record(0), record(5), record(300)[..50].to_vec()].concat();
         for cut in [1, 3, 7, 24, 25, 26, all.len()] {
             let (ours, mut theirs) = pair().await;
-            let mut ours = Records::whole(ours, FLIGHT);
+            let mut ours = Records::whole(ours, false);
             let send = async {
                 for piece in all.chunks(cut) {
                     theirs.write_all(piece).await.unwrap();
@@ -284,34 +317,56 @@ mod tests {
         }
     }
 
+    async fn is_too_much(ours: &mut Records) -> bool {
+        let mut room = [0; 100];
+        let read = timeout(Duration::from_secs(20), ours.read(&mut room));
+        let error = read.await.expect("in time").unwrap_err();
+        error.get_ref().unwrap().is::<TooMuch>()
+    }
+
+    /// What comes to nothing has its end, in a handshake and after it, and a long first message of a client has not.
     #[tokio::test]
-    async fn l5_what_a_client_says_of_a_handshake_has_its_end() {
-        for answer in [FLIGHT, CERTIFICATES] {
+    async fn l5_rustls_does_not_join_for_long() {
+        for (asks_clients, most) in [(false, UNHEARD), (true, CERTIFICATES)] {
             let (ours, mut theirs) = pair().await;
-            let mut ours = Records::whole(ours, answer);
-            let piece = record(4_000);
-            let mut room = [0; 4_005];
-            for most in [SEEN_MAX, answer, answer] {
+            let mut ours = Records::whole(ours, asks_clients);
+            let piece = record(1_000);
+            let mut room = [0; 1_005];
+            for most in [most, most, UNHEARD] {
                 for _ in 0..most / piece.len() {
                     theirs.write_all(&piece).await.unwrap();
                     ours.read_exact(&mut room).await.unwrap();
                 }
                 ours.write_all(b"an answer").await.unwrap();
             }
-            for _ in 0..=answer / piece.len() {
-                theirs.write_all(&piece).await.unwrap();
+            for long in [record(16_000), record(10_000)] {
+                theirs.write_all(&long).await.unwrap();
+                ours.read_exact(&mut vec![0; long.len()]).await.unwrap();
+                ours.is_heard();
             }
-            let mut left = answer;
-            let error = loop {
-                match ours.read(&mut room).await {
-                    Ok(length) => left -= length,
-                    Err(error) => break error,
-                }
-            };
-            assert!(error.get_ref().unwrap().is::<HandshakeTooLong>(), "{error}");
-            assert_eq!(left, 0);
+            for _ in 0..=most / piece.len() {
+                theirs.write_all(&piece).await.unwrap();
+                ours.read_exact(&mut room).await.unwrap();
+            }
+            assert!(is_too_much(&mut ours).await && is_too_much(&mut ours).await);
             ours.is_shaken();
-            ours.read_exact(&mut room[..piece.len() - answer % piece.len()]).await.unwrap();
+            for _ in 0..=UNHEARD / piece.len() {
+                theirs.write_all(&piece).await.unwrap();
+                ours.read_exact(&mut room).await.unwrap();
+            }
+            assert!(is_too_much(&mut ours).await);
         }
+    }
+
+    /// A peer that has said too little sees an end.
+    #[tokio::test]
+    async fn l5_what_is_not_whole_is_thrown_away_in_the_end() {
+        let (ours, mut theirs) = pair().await;
+        let mut ours = Records::whole(ours, false);
+        theirs.write_all(&record(9)[..5]).await.unwrap();
+        let none = timeout(Duration::from_millis(100), ours.read(&mut [0; 9])).await;
+        assert!(none.is_err(), "{none:?}");
+        drop(ours);
+        assert_eq!(theirs.read(&mut [0; 9]).await.unwrap(), 0);
     }
 }
