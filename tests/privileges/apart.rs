@@ -52,7 +52,7 @@ fn w16_each_has_its_own_user_and_nobody_is_root() {
     let launcher = launcher(&websockify);
     rights(&launcher).assert_of(WWW_DATA, "33");
     // Its socket, and the standard streams; for a moment more, while it starts the program again.
-    wait_until("its descriptors alone", || launcher.proc().fd_count().unwrap() == 4);
+    wait_until("its descriptors alone", || launcher.proc().fd().unwrap().count() == 4);
     assert_eq!(websockify.warnings(), Vec::<String>::new());
     assert_stops(websockify);
 }

@@ -301,7 +301,7 @@ fn o2_w16_the_launcher_stays_and_starts_the_program_again() {
     }
     rights(&launcher).assert_of(WWW_DATA, "33");
     assert_closed(launcher.pid);
-    assert_eq!(launcher.proc().fd_count().unwrap(), 4);
+    assert_eq!(launcher.proc().fd().unwrap().count(), 4);
     let ours = Process::find(stage.websockify.pid()).unwrap();
     assert_eq!(sockets_of_packets(&ours), 1);
     assert_eq!(stage.websockify.warnings(), Vec::<String>::new());

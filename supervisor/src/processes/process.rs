@@ -179,13 +179,12 @@ pub(crate) fn list(processes: &[Process]) -> String {
 
 /// For the log, with the session and the process group of each: a daemon has its own, a job its shell's (W15).
 pub(crate) fn list_with_sessions(processes: &[Process]) -> String {
-    let placed = |process: &Process| match process {
-        Process { session, group, .. } if session == group => {
-            format!("{process} in session {session}")
-        }
-        Process { session, group, .. } => {
-            format!("{process} in session {session}, group {group}")
-        }
+    let placed = |process: &Process| {
+        // It may have left since it was seen.
+        let session = getsid(Some(process.pid)).unwrap_or(process.session);
+        let group = getpgid(Some(process.pid)).unwrap_or(process.group);
+        let apart = if group == session { String::new() } else { format!(", group {group}") };
+        format!("{process} in session {session}{apart}")
     };
     processes.iter().map(placed).collect::<Vec<_>>().join("; ")
 }
