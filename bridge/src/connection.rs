@@ -248,11 +248,12 @@ async fn begin(
         return Ok(Ok(Opening::Plain(Stream::resume(io.into(), &from.head), peer)));
     }
     drop(from);
-    Ok(match tls::first(io, peer, access, &arrival).await {
-        Ok(tls::First::Plain(io, peer)) => {
-            let whether = http::first::is_there(&io, &arrival.guest).await;
+    let mut head = http::first::Judge::new(&arrival.guest);
+    let judge = |seen: &[u8], is_last| head.judge(seen, is_last);
+    Ok(match tls::first(io, peer, access, &arrival, judge).await {
+        Ok(tls::First::Plain(io, peer, judged)) => {
             let io = io.into_inner();
-            Ok(match whether {
+            Ok(match judged.unwrap_or(Ok(())) {
                 Ok(()) => Opening::Plain(Stream::new(io), peer),
                 Err(why) => Opening::None(io, why),
             })

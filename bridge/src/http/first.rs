@@ -21,7 +21,6 @@ use super::{HEAD_MAX, Upgraded};
 use crate::admission::{Admission, Refusal};
 use crate::arrival::Arrival;
 use crate::lobby::Guest;
-use crate::net::Socket;
 use crate::peer::Peer;
 use crate::stream::Stream;
 use crate::unadmitted::NoSession;
@@ -55,33 +54,38 @@ pub(super) enum First {
 /// A handshake of the old drafts: its head, what it asks for, and where its head ends.
 type Handshake = (Parts, Challenge, usize);
 
-/// Waits until a connection's first head is whole, or cannot be any more. The bytes stay with the kernel until then: there is
-/// no buffer for whoever takes his time (L5).
-pub(crate) async fn is_there(io: &Socket, guest: &Guest) -> Result<(), NoSession> {
-    if io.has_little_room() {
-        // It might never be whole.
-        return Ok(());
+/// Says whether a connection's first head is whole, or cannot be any more. The bytes stay with the kernel until then: there is no
+/// buffer for whoever takes his time (L5).
+pub(crate) struct Judge<'a> {
+    guest: &'a Guest,
+    /// Behind so many bytes it may end.
+    known: usize,
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(guest: &'a Guest) -> Self {
+        Self { guest, known: 0 }
     }
-    let mut known = 0;
-    io.peek_until(|seen, is_last| {
+
+    /// What comes of these bytes, which are all that there are, or will be. None: more of them.
+    pub(crate) fn judge(&mut self, seen: &[u8], is_last: bool) -> Option<Result<(), NoSession>> {
         if !may_be_head(seen) {
             return Some(Err(NoSession::NoRequest));
         }
         if is_last || seen.len() > HEAD_MAX {
             return Some(Ok(()));
         }
-        match end(seen, known) {
+        match end(seen, self.known) {
             Some(end) if seen.len() >= end + key_length(&seen[..end]) => return Some(Ok(())),
             Some(_) => {}
-            None => known = seen.len(),
+            None => self.known = seen.len(),
         }
         // The kernel keeps about as much again.
-        if seen.len() > PIECE && !guest.keeps(2 * seen.len()) {
+        if seen.len() > PIECE && !self.guest.keeps(2 * seen.len()) {
             return Some(Err(NoSession::NoMemory));
         }
         None
-    })
-    .await?
+    }
 }
 
 /// Whether a request may come of these bytes: they begin with a method, which is a token (RFC 9110, sections 9.1 and 5.6.2), of

@@ -53,27 +53,52 @@ pub enum Plain {
 pub(crate) type Accepted<T> = Result<T, (Failure, Option<Socket>)>;
 
 /// What a connection begins with.
-pub(crate) enum First {
-    /// Something unencrypted.
-    Plain(Unread, Peer),
+pub(crate) enum First<T> {
+    /// Something unencrypted, and what was said of it; none, if it had to be let through.
+    Plain(Unread, Peer, Option<T>),
     /// The whole first message of a TLS handshake, to be gone on with.
     Hello(Acceptor, Socket, Peer),
 }
 
-/// Waits for the first byte of a peer's connection, or the message that it begins. Nothing is read of it.
-pub(crate) async fn first(
+/// What the first byte begins.
+enum Begun<T> {
+    /// The client has ended instead.
+    Nothing,
+    Hello,
+    Sslv2,
+    /// Something unencrypted, that nobody is to judge, or what was said of it.
+    Plain(Option<T>),
+}
+
+/// Waits for what a peer's connection begins with: the first byte tells which it is, `judge` when something unencrypted is there as
+/// far as it has to be, from all that there is of it and whether that is the last. Nothing is read of it.
+pub(crate) async fn first<T>(
     io: Socket,
     peer: Peer,
     access: &Access,
     arrival: &Arrival,
-) -> Accepted<First> {
+    mut judge: impl FnMut(&[u8], bool) -> Option<T>,
+) -> Accepted<First<T>> {
     let io = Unread::new(io);
-    let begun = io.peek_until(|seen, _| Some(seen.first().copied())).await;
-    let Ok(Some(first)) = begun else { return Err((Failure::Closed, None)) };
-    let (failure, answer) = match first {
+    let mut has_room = None;
+    let begun = io.peek_until(|seen, is_last| match seen.first() {
+        None => Some(Begun::Nothing),
+        Some(&HANDSHAKE) => Some(Begun::Hello),
+        Some(&SSLV2) => Some(Begun::Sslv2),
+        Some(_) if access.plain == Plain::Refused => Some(Begun::Plain(None)),
+        Some(_) => match judge(seen, is_last) {
+            None if *has_room.get_or_insert_with(|| !io.has_little_room()) => None,
+            // It might never be there.
+            judged => Some(Begun::Plain(judged)),
+        },
+    });
+    let (failure, answer) = match begun.await.unwrap_or(Begun::Nothing) {
+        Begun::Nothing => return Err((Failure::Closed, None)),
         // Whom no proxy speaks for is not here any more; a handshake is more than this one is worth.
-        HANDSHAKE if peer.standing == Standing::Stranger => return Err((Failure::Stranger, None)),
-        HANDSHAKE => {
+        Begun::Hello if peer.standing == Standing::Stranger => {
+            return Err((Failure::Stranger, None));
+        }
+        Begun::Hello => {
             // Where there is no certificate nothing is waited for.
             let is_off = matches!(*access.tls.borrow(), Tls::Off(_));
             let is_too_long =
@@ -90,9 +115,9 @@ pub(crate) async fn first(
                 Tls::Off(reason) => (Failure::Off(reason), &NO_CERTIFICATE[..]),
             }
         }
-        SSLV2 => (Failure::Sslv2, &NO_SSLV2[..]),
-        _ => match access.plain {
-            Plain::Served => return Ok(First::Plain(io, peer)),
+        Begun::Sslv2 => (Failure::Sslv2, &NO_SSLV2[..]),
+        Begun::Plain(judged) => match access.plain {
+            Plain::Served => return Ok(First::Plain(io, peer, judged)),
             Plain::Refused => (Failure::Plain, NO_PLAIN),
         },
     };
