@@ -103,15 +103,16 @@ impl<'a> Metered<'a> {
         self.guest.keeps(encrypted + head + self.answer)
     }
 
-    /// Tells where a head is long and not whole.
-    fn note_length(&mut self) {
-        let is_long = self.heads.length > LONG;
-        if is_long {
+    /// Tells where a head is long and not whole, and the rest is waited for.
+    fn note_length(&mut self, waits: bool) {
+        if self.heads.length <= LONG {
+            if std::mem::take(&mut self.is_long) {
+                self.guest.has_head();
+            }
+        } else if waits {
+            self.is_long = true;
             self.guest.has_long_head();
-        } else if self.is_long {
-            self.guest.has_head();
         }
-        self.is_long = is_long;
     }
 
     /// The connection as it was.
@@ -181,7 +182,7 @@ impl AsyncRead for Metered<'_> {
         }
         let length = room.filled().len() - before;
         self.activity.read.fetch_add(length as u64, Ordering::Relaxed);
-        self.note_length();
+        self.note_length(read.is_pending());
         if length > 0 && !self.hold() && self.heads.length > 0 {
             self.activity.lacks_memory.store(true, Ordering::Relaxed);
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
