@@ -169,7 +169,7 @@ async fn read_handshake(
     let needed = length + key_length(&bytes[..length]);
     while bytes.len() < needed {
         arrival.begun(bytes);
-        if stream.read_buf(bytes).await? == 0 {
+        if read_or_wait(stream, bytes, arrival).await? == 0 {
             return Err(NoSession::Left);
         }
     }
