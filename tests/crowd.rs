@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     Caller, Client, Footprint, SERVERS, Service, WEBSOCKIFY, Websockify, connect, echo_service,
-    free_port, read_to_end, stays, wait_until,
+    free_port, read_to_end, stays, wait_for_within, wait_until,
 };
 
 /// How many slow clients there are, and how many the one opens who comes again and again, where nobody says otherwise.
@@ -292,23 +292,24 @@ fn l5_t1_long_heads_behind_a_handshake_have_room_for_a_few_at_a_time() {
     have_room_for_a_few(&[&head(15_000)[..], old].concat());
 }
 
-fn have_room_for_a_few(begun: &[u8]) {
+fn have_room_for_a_few(said: &[u8]) {
     const ROOM: usize = 64;
     let (mut websockify, port, _directory) = encrypted("");
     let before = Footprint::of(&websockify);
     let caller = Caller::anonymous();
     let begin = |from| {
         let mut connection = caller.call_over(connect_from(from, port)).unwrap();
-        connection.send_but(begun, 0);
+        connection.send_but(said, 0);
         connection
     };
     let mut many: Vec<_> = (0..2 * ROOM).map(|_| begin("127.0.0.1")).collect();
     let mut good = begin("127.0.0.2");
     many.extend((0..10).map(|_| begin("127.0.0.1")));
-    wait_until("the others' end", || {
-        Footprint::of(&websockify).descriptors <= before.descriptors + ROOM
+    // Before their time is over.
+    wait_for_within(Duration::from_secs(7), "the others' end", || {
+        (Footprint::of(&websockify).descriptors <= before.descriptors + ROOM).then_some(())
     });
-    let is_whole = begun.ends_with(b"\r\n\r\n");
+    let is_whole = said.ends_with(b"\r\n\r\n");
     let (rest, status) = if is_whole { ("^n:ds[4U", 101) } else { ("\r\n\r\n", 405) };
     assert_eq!(good.request(rest), Ok(status));
     assert_eq!(websockify.stop(), 0);
