@@ -16,8 +16,8 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::support::{
-    Caller, Client, Footprint, SERVERS, Service, WEBSOCKIFY, Websockify, connect, echo_service,
-    free_port, read_to_end, stays, wait_for_within, wait_until,
+    Authority, Caller, Client, Footprint, Identity, SERVERS, Service, TlsConnection, WEBSOCKIFY,
+    Websockify, connect, echo_service, free_port, read_to_end, stays, wait_for_within, wait_until,
 };
 
 /// How many slow clients there are, and how many the one opens who comes again and again, where nobody says otherwise.
@@ -191,8 +191,16 @@ fn is_open(stream: &mut TcpStream) -> bool {
 }
 
 /// A websockify with a certificate, and its port.
-fn encrypted(options: &str) -> (Websockify, u16, TempDir) {
+type Encrypted = (Websockify, u16, TempDir);
+
+fn encrypted(options: &str) -> Encrypted {
+    encrypted_with(options, "")
+}
+
+/// The same, with certificates of authorities beside it.
+fn encrypted_with(options: &str, authorities: &str) -> Encrypted {
     let (port, directory) = (free_port(), TempDir::new().unwrap());
+    std::fs::write(directory.path().join("ca.pem"), authorities).unwrap();
     std::fs::write(directory.path().join("self.pem"), SERVERS.issue("localhost").pem()).unwrap();
     let websockify = Websockify::start_with(&format!("{port} 127.0.0.1:1 {options}"), |command| {
         command.current_dir(&directory);
@@ -203,8 +211,12 @@ fn encrypted(options: &str) -> (Websockify, u16, TempDir) {
 
 /// How many bytes each of many connections costs that are begun so.
 fn cost<T>(begin: impl Fn(u16) -> T) -> u64 {
+    cost_with(encrypted(""), begin)
+}
+
+fn cost_with<T>(server: Encrypted, begin: impl Fn(u16) -> T) -> u64 {
     const MANY: u64 = 400;
-    let (mut websockify, port, _directory) = encrypted("");
+    let (mut websockify, port, _directory) = server;
     // What is needed once is not theirs.
     let _first: Vec<_> = (0..40).map(|_| begin(port)).collect();
     sleep(Duration::from_millis(200));
@@ -312,6 +324,60 @@ fn have_room_for_a_few(said: &[u8]) {
     let is_whole = said.ends_with(b"\r\n\r\n");
     let (rest, status) = if is_whole { ("^n:ds[4U", 101) } else { ("\r\n\r\n", 405) };
     assert_eq!(good.request(rest), Ok(status));
+    assert_eq!(websockify.stop(), 0);
+}
+
+/// One that asks its clients for certificates, and two who have some.
+fn asking() -> (Encrypted, [Identity; 2]) {
+    let authority = Authority::new("authority");
+    let server = encrypted_with("--verify-client --cafile=ca.pem", &authority.pem());
+    (server, ["Joe", "Jane"].map(|name| authority.issue(name)))
+}
+
+/// The first of them begins to say certificates of so many bytes, and keeps back the last bytes of what it has to say.
+fn says_certificates(
+    socket: TcpStream,
+    [joe, jane]: &[Identity; 2],
+    length: usize,
+    kept_back: usize,
+) -> (TlsConnection, Vec<u8>) {
+    let mut chain = vec![joe.certificate.der().clone()];
+    chain.resize(length / chain[0].len(), jane.certificate.der().clone());
+    let caller = Caller::showing(chain, &joe.key).in_records_of(1_000);
+    let mut connection = caller.call_without_last_flight(socket);
+    let rest = connection.send_but(b"", kept_back);
+    (connection, rest)
+}
+
+/// L5, T3: where a client says certificates, too.
+#[test]
+fn l5_t3_who_has_not_said_its_certificates_yet_costs_little() {
+    let (server, clients) = asking();
+    let cost = cost_with(server, |port| says_certificates(connect(port), &clients, 6_500, 1_500));
+    eprintln!("{cost} bytes");
+    assert!(cost <= 24_576, "{cost} bytes");
+}
+
+/// L5, T3: certificates that are longer than most are a long head, too.
+#[test]
+fn l5_t3_long_chains_of_certificates_have_room_for_a_few_at_a_time() {
+    const ROOM: usize = 64;
+    let ((mut websockify, port, _directory), clients) = asking();
+    let begin = |from, length| says_certificates(connect_from(from, port), &clients, length, 1);
+    let before = Footprint::of(&websockify);
+    let usual: Vec<_> = (0..10).map(|_| begin("127.0.0.1", 4_000)).collect();
+    let many: Vec<_> = (0..ROOM + 20).map(|_| begin("127.0.0.1", 19_000)).collect();
+    let good: Vec<_> = (0..2).map(|_| begin("127.0.0.2", 19_000)).collect();
+    // Before their time is over.
+    wait_for_within(Duration::from_secs(7), "the others' end", || {
+        let open = before.descriptors + usual.len() + ROOM;
+        (Footprint::of(&websockify).descriptors == open).then_some(())
+    });
+    for (mut connection, rest) in usual.into_iter().chain(good) {
+        connection.0.sock.write_all(&rest).unwrap();
+        assert_eq!(connection.request("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), Ok(405));
+    }
+    drop(many);
     assert_eq!(websockify.stop(), 0);
 }
 

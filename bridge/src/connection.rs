@@ -184,7 +184,7 @@ async fn received(
                 return Err(Box::pin(http::refuse_encrypted(io, &mut shutdown)).await);
             }
             // The handshake's state is freed with its result.
-            let shaken = Box::pin(tls::shake_hands(acceptor, io, peer));
+            let shaken = Box::pin(tls::shake_hands(acceptor, io, peer, arrival));
             tokio::select! {
                 () = shutdown.turned_away() => return Err(NoSession::NoMore),
                 shaken = timeout_at(began + shared.config.head_timeout, shaken) => {

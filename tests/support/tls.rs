@@ -161,6 +161,13 @@ impl Caller {
         Self(Arc::new(builder(latest).with_client_auth_cert(chain, key).unwrap()))
     }
 
+    /// That says what it says in records of so many bytes at most.
+    pub(crate) fn in_records_of(self, length: usize) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.max_fragment_size = Some(length);
+        Self(Arc::new(config))
+    }
+
     /// Connects to a port of 127.0.0.1 and does the handshake. What the server thinks of the
     /// client's certificate shows later, in TLS 1.3.
     pub(crate) fn call(&self, port: u16) -> Result<TlsConnection, String> {
@@ -181,7 +188,14 @@ impl Caller {
 
     /// Does the handshake, and sends a head together with its last message.
     pub(crate) fn call_with(&self, port: u16, head: &[u8]) -> TlsConnection {
-        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let mut connection = self.call_without_last_flight(socket);
+        connection.send_but(head, 0);
+        connection
+    }
+
+    /// Does the handshake in TLS 1.3 but for what is last in it, the client's certificates among this: that is still to be sent.
+    pub(crate) fn call_without_last_flight(&self, mut socket: TcpStream) -> TlsConnection {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         let name = "localhost".try_into().unwrap();
         let mut connection = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
@@ -196,11 +210,6 @@ impl Caller {
                 connection.process_new_packets().unwrap();
             }
         }
-        connection.writer().write_all(head).unwrap();
-        while connection.wants_write() {
-            connection.write_tls(&mut said).unwrap();
-        }
-        socket.write_all(&said).unwrap();
         TlsConnection(StreamOwned::new(connection, socket))
     }
 
@@ -261,8 +270,8 @@ impl TlsConnection {
         Ok(answer.split(' ').nth(1).unwrap().parse().unwrap())
     }
 
-    /// Sends bytes as records, but the last of these.
-    pub(crate) fn send_but(&mut self, bytes: &[u8], last: usize) {
+    /// Sends bytes as records, but the last of these, which it gives.
+    pub(crate) fn send_but(&mut self, bytes: &[u8], last: usize) -> Vec<u8> {
         let TlsConnection(StreamOwned { conn, sock }) = self;
         conn.writer().write_all(bytes).unwrap();
         let mut records = Vec::new();
@@ -270,7 +279,9 @@ impl TlsConnection {
             conn.write_tls(&mut records).unwrap();
         }
         // It may have been sent away by now.
-        let _ = sock.write_all(&records[..records.len() - last]);
+        let rest = records.split_off(records.len() - last);
+        let _ = sock.write_all(&records);
+        rest
     }
 
     /// Sends a message of less than 126 bytes and checks that it comes back.

@@ -127,12 +127,8 @@ fn f1_nobody_takes_the_port_before_or_after_the_program() {
                     "await {gate} bind {port} listen {daemonizes} accept greet echo exit 0"
                 );
                 let mut websockify = stage.start(user, port, mode, &play);
-                let thief = Thief::start(
-                    stage.notes.path(),
-                    THIEF,
-                    websockify.relocated_port(),
-                    CROWD / 8,
-                );
+                let thief =
+                    Thief::start(stage.notes.path(), THIEF, websockify.relocated_port(), CROWD / 8);
                 std::fs::write(&gate, "").unwrap();
                 session(port);
                 let case = format!("{mode} {daemonizes} as {user}");

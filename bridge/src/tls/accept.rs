@@ -2,6 +2,8 @@
 //! TLS before the client's first message is whole (L5). Knows connections and
 //! handshakes; must not know where certificates come from, nor what is said over the stream, but for one refusal.
 
+use std::sync::Arc;
+
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{ProtocolVersion, ServerConnection};
@@ -148,12 +150,17 @@ pub(crate) async fn shake_hands(
     Acceptor { config, asks_clients }: Acceptor,
     io: Socket,
     peer: Peer,
+    arrival: &Arc<Arrival>,
 ) -> Accepted<(Stream, Peer)> {
-    let io = Records::whole(io, asks_clients);
+    let asked = asks_clients.then(|| Arc::clone(arrival));
+    let io = Records::whole(io, asked);
     match TlsAcceptor::from(config).accept(io).into_fallible().await {
         Ok(mut stream) => {
             let (io, tls) = stream.get_mut();
             io.is_shaken();
+            if asks_clients {
+                arrival.guest.has_head();
+            }
             let peer = Peer { tls: version(tls), certificate: name(tls), ..peer };
             Ok((Stream::encrypted(stream), peer))
         }

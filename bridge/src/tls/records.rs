@@ -5,11 +5,13 @@
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::failure::TooMuch;
+use crate::arrival::Arrival;
 use crate::net::Socket;
 
 /// How long a record's header is.
@@ -27,12 +29,17 @@ const UNHEARD: usize = 2 * 1024;
 /// How much in a handshake in which a client says its certificates.
 const CERTIFICATES: usize = 32 * 1024;
 
+/// How much of them each client may say before it is one of the few that have a [long head](crate::lobby::Guest::has_long_head).
+const FEW_CERTIFICATES: usize = 5 * 1024;
+
 /// A connection below TLS.
 #[derive(Debug)]
 pub(crate) struct Records {
     /// None only in the end.
     io: Option<Socket>,
     pace: Pace,
+    /// Whose client may say its certificates, and has not said many yet.
+    arrival: Option<Arc<Arrival>>,
 }
 
 /// What rustls is given to read.
@@ -56,22 +63,23 @@ enum Pace {
 impl Records {
     /// As rustls asks for it.
     pub(crate) fn at_will(io: Socket) -> Self {
-        Self { io: Some(io), pace: Pace::AtWill }
+        Self { io: Some(io), pace: Pace::AtWill, arrival: None }
     }
 
-    /// Whole records: of a handshake at first, in which the client may have to say its certificates.
-    pub(super) fn whole(io: Socket, asks_clients: bool) -> Self {
+    /// Whole records: of a handshake at first, in which this one's client may have to say its certificates.
+    pub(super) fn whole(io: Socket, asked: Option<Arc<Arrival>>) -> Self {
         if io.has_little_room() {
             // It might never be whole.
             return Self::at_will(io);
         }
-        let most = if asks_clients { CERTIFICATES } else { UNHEARD };
+        let most = if asked.is_some() { CERTIFICATES } else { UNHEARD };
         let pace = Pace::Whole { there: 0, unheard: 0, most, is_too_much: false };
-        Self { io: Some(io), pace }
+        Self { io: Some(io), pace, arrival: asked }
     }
 
     /// The handshake is over.
     pub(super) fn is_shaken(&mut self) {
+        self.arrival = None;
         if let Pace::Whole { most, .. } = &mut self.pace {
             *most = UNHEARD;
         }
@@ -158,6 +166,11 @@ impl AsyncRead for Records {
         room.advance(length);
         *there -= length;
         *unheard += length;
+        if *unheard > FEW_CERTIFICATES
+            && let Some(arrival) = self.arrival.take()
+        {
+            arrival.guest.has_long_head();
+        }
         self.pace = pace;
         read
     }
@@ -227,6 +240,10 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
+    use crate::arrival::Beginning;
+    use crate::budget::Budget;
+    use crate::lobby::Lobby;
+    use crate::peer::Peer;
 
     /// A record of so many bytes.
     fn record(length: u16) -> Vec<u8> {
@@ -271,7 +288,7 @@ mod tests {
     #[tokio::test]
     async fn l5_what_is_not_whole_stays_with_the_kernel() {
         let (ours, mut theirs) = pair().await;
-        let mut ours = Records::whole(ours, false);
+        let mut ours = Records::whole(ours, None);
         let longest = record(u16::try_from(LONGEST).unwrap());
         let (last, begun) = longest.split_last().unwrap();
         let mut room = vec![0; longest.len()];
@@ -299,7 +316,7 @@ mod tests {
         let all = [record(20), record(0), record(5), record(300)[..50].to_vec()].concat();
         for cut in [1, 3, 7, 24, 25, 26, all.len()] {
             let (ours, mut theirs) = pair().await;
-            let mut ours = Records::whole(ours, false);
+            let mut ours = Records::whole(ours, None);
             let send = async {
                 for piece in all.chunks(cut) {
                     theirs.write_all(piece).await.unwrap();
@@ -317,6 +334,12 @@ mod tests {
         }
     }
 
+    fn arrival(io: &Socket, from: &TcpStream) -> Arc<Arrival> {
+        let peer = Peer::new(from.local_addr().unwrap().into());
+        let guest = Lobby::new(Budget::new(1 << 20)).enter(None);
+        Arrival::new(io, &peer, &Beginning::new(), Arc::default(), guest)
+    }
+
     async fn is_too_much(ours: &mut Records) -> bool {
         let mut room = [0; 100];
         let read = timeout(Duration::from_secs(20), ours.read(&mut room));
@@ -329,7 +352,8 @@ mod tests {
     async fn l5_rustls_does_not_join_for_long() {
         for (asks_clients, most) in [(false, UNHEARD), (true, CERTIFICATES)] {
             let (ours, mut theirs) = pair().await;
-            let mut ours = Records::whole(ours, asks_clients);
+            let asked = asks_clients.then(|| arrival(&ours, &theirs));
+            let mut ours = Records::whole(ours, asked);
             let piece = record(1_000);
             let mut room = [0; 1_005];
             for most in [most, most, UNHEARD] {
@@ -362,7 +386,7 @@ mod tests {
     #[tokio::test]
     async fn l5_what_is_not_whole_is_thrown_away_in_the_end() {
         let (ours, mut theirs) = pair().await;
-        let mut ours = Records::whole(ours, false);
+        let mut ours = Records::whole(ours, None);
         theirs.write_all(&record(9)[..5]).await.unwrap();
         let none = timeout(Duration::from_millis(100), ours.read(&mut [0; 9])).await;
         assert!(none.is_err(), "{none:?}");
