@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::account::Account;
 use crate::admission::Admission;
 use crate::arrival::{Arrival, Beginning};
 use crate::book::Book;
@@ -19,7 +18,7 @@ use crate::net::Socket;
 use crate::peer::Peer;
 use crate::record::Recordings;
 use crate::redact;
-use crate::session::{self, Course, Outbound};
+use crate::session::{self, Ongoing, Outbound};
 use crate::shutdown::ShutdownWatch;
 use crate::stream::Stream;
 use crate::tap::Tap;
@@ -56,21 +55,6 @@ impl Shared {
     }
 }
 
-/// A session, and how far it is. Boxed, it is moved as one pointer, and a task has room for it once.
-pub(crate) struct Ongoing {
-    pub(crate) client: Client,
-    pub(crate) account: Account,
-    pub(crate) course: Course,
-}
-
-impl Ongoing {
-    fn begin(client: Client) -> Box<Self> {
-        let mut account = Account::default();
-        let course = Course::begin(&client.session.entry, &mut account);
-        Box::new(Self { client, account, course })
-    }
-}
-
 /// Attends to a connection until it ends, and records its session if it becomes one (B10). What it needs before that is freed
 /// then, and has no room in the task: a session lives long. No `async fn`, which would keep its arguments twice. True: it has
 /// [given way](Guest::has_given_way).
@@ -96,7 +80,7 @@ pub(crate) fn attend(
             }
         };
         drop(arrival);
-        go_on(Ongoing::begin(client), None, shared, shutdown).await;
+        go_on(Ongoing::begin(client), shared, shutdown).await;
         false
     }
 }
@@ -122,22 +106,22 @@ async fn standing_still<T>(
 }
 
 /// Takes a session from there to its end.
-pub(crate) async fn go_on(
+#[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
+pub(crate) fn go_on(
     mut ongoing: Box<Ongoing>,
-    from_another: Option<u64>,
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
-) {
-    // Another image of this program may still take it back.
-    shutdown.goes_on(from_another).await;
-    let Shared { outbound, turns, .. } = &*shared;
-    session::bridge(&mut ongoing, outbound, turns, &mut shutdown).await;
-    let Ongoing { client, account, .. } = &mut *ongoing;
-    let (code, reason) = client.ending();
-    account.ended(&client.session.entry, code, reason);
-    client.session.entry.note_end(code);
-    if let Some(tap) = client.tap.take() {
-        Box::pin(tap.finish()).await;
+) -> impl Future<Output = ()> {
+    async move {
+        let Shared { outbound, turns, .. } = &*shared;
+        session::bridge(&mut ongoing, outbound, turns, &mut shutdown).await;
+        let Ongoing { client, account, .. } = &mut *ongoing;
+        let (code, reason) = client.ending();
+        account.ended(&client.session.entry, code, reason);
+        client.session.entry.note_end(code);
+        if let Some(tap) = client.tap.take() {
+            Box::pin(tap.finish()).await;
+        }
     }
 }
 
@@ -319,6 +303,6 @@ mod tests {
         let guest = lobby.enter(Some(peer.address.client()));
         let size =
             size_of_val(&attend(io.into(), (peer, guest), Beginning::new(), shared, shutdown));
-        assert!(size <= 1280, "{size} bytes");
+        assert!(size <= 576, "{size} bytes");
     }
 }

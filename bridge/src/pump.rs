@@ -111,7 +111,7 @@ pub(crate) struct Joined {
 /// A session that has a target.
 pub(crate) struct Pump<'a> {
     client: &'a mut Client,
-    joined: Joined,
+    joined: &'a mut Joined,
     /// Wakes at the limit.
     timer: Option<Pin<Box<Sleep>>>,
     shutdown: ShutdownWatch,
@@ -133,29 +133,32 @@ impl Joined {
             trial,
         }
     }
+
+    /// The session is over.
+    pub(crate) fn end(self) {
+        if let Some(trial) = self.trial {
+            trial.end(self.target);
+        }
+    }
 }
 
 impl<'a> Pump<'a> {
     /// Has a client, with the payload that it may have sent already, go on with what it is joined with.
-    pub(crate) fn new(client: &'a mut Client, joined: Joined, shutdown: ShutdownWatch) -> Self {
+    pub(crate) fn new(
+        client: &'a mut Client,
+        joined: &'a mut Joined,
+        shutdown: ShutdownWatch,
+    ) -> Self {
         let timer = joined.limit.map(|limit| Box::pin(sleep_until(limit)));
         Self { client, joined, timer, shutdown }
     }
 
     /// Stops between two bytes.
-    pub(crate) fn halt(self) -> Joined {
+    pub(crate) fn halt(self) {
         // Whoever goes on with it begins as with a new one.
         if std::mem::take(&mut self.client.is_thrifty) {
             self.client.be_thrifty(false);
             self.joined.target.be_thrifty(false);
-        }
-        self.joined
-    }
-
-    /// The session is over.
-    pub(crate) fn end(self) {
-        if let Some(trial) = self.joined.trial {
-            trial.end(self.joined.target);
         }
     }
 

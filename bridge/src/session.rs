@@ -16,7 +16,6 @@ use crate::account::Account;
 use crate::book::Entry;
 use crate::client::Client;
 use crate::client_address::{Approach, Way};
-use crate::connection::Ongoing;
 use crate::destination::Destination;
 use crate::error_text::error_text;
 use crate::leg::Leg;
@@ -76,17 +75,33 @@ enum Left {
     Still,
 }
 
-/// What a session came to.
+/// What is next for a session.
 enum Next {
-    Stage(Stage),
-    /// The same again, when it may go on.
-    Still(Stage),
+    /// Its stage.
+    Stage,
+    /// The same, when it may go on.
+    Still,
     Over,
+}
+
+/// A session, and how far it is. Boxed, it is moved as one pointer, and a task has room for it once.
+pub(crate) struct Ongoing {
+    pub(crate) client: Client,
+    pub(crate) account: Account,
+    pub(crate) course: Course,
+}
+
+impl Ongoing {
+    pub(crate) fn begin(client: Client) -> Box<Self> {
+        let mut account = Account::default();
+        let course = Course::begin(&client.session.entry, &mut account);
+        Box::new(Self { client, account, course })
+    }
 }
 
 impl Course {
     /// At its beginning. The log learns of a target that has a name when that was reached.
-    pub(crate) fn begin(entry: &Entry, account: &mut Account) -> Self {
+    fn begin(entry: &Entry, account: &mut Account) -> Self {
         let destination = &*entry.destination;
         let is_recorded = !destination.has_name();
         if is_recorded {
@@ -97,34 +112,39 @@ impl Course {
     }
 }
 
-/// Takes the client on from there: connects it to its destination and moves bytes until that is over.
-pub(crate) async fn bridge(
+/// Takes the client on from there: connects it to its destination and moves bytes until that is over. While they are moved,
+/// nothing else is kept here: there are many sessions, and most are idle.
+#[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
+pub(crate) fn bridge(
     ongoing: &mut Ongoing,
     outbound: &Outbound,
     turns: &Turns,
     shutdown: &mut ShutdownWatch,
-) {
-    loop {
-        let Ongoing { client, course, .. } = &mut *ongoing;
-        let next = match std::mem::replace(&mut course.stage, Stage::Leaving) {
-            Stage::Connecting => Box::pin(join(ongoing, outbound, shutdown)).await,
-            Stage::Joined(joined) => {
-                let mut pump = Pump::new(client, joined, shutdown.clone());
-                match run(&mut pump, turns, shutdown).await {
-                    Left::Ended(End::Finished) => return pump.end(),
-                    Left::Ended(End::Lost) => Next::Stage(lost(client, course)),
-                    Left::Still => Next::Still(Stage::Joined(pump.halt())),
+) -> impl Future<Output = ()> {
+    async move {
+        loop {
+            let next = match &mut ongoing.course.stage {
+                Stage::Connecting => Box::pin(join(ongoing, outbound, shutdown)).await,
+                Stage::Joined(joined) => {
+                    let mut pump = Pump::new(&mut ongoing.client, joined, shutdown.clone());
+                    match run(&mut pump, turns, shutdown).await {
+                        Left::Ended(end) => {
+                            drop(pump);
+                            ongoing.course.ended(end, &ongoing.client)
+                        }
+                        Left::Still => {
+                            pump.halt();
+                            Next::Still
+                        }
+                    }
                 }
+                Stage::Leaving => Box::pin(leave(&mut ongoing.client, shutdown)).await,
+            };
+            match next {
+                Next::Stage => {}
+                Next::Still => Box::pin(saved::stand_still(ongoing, shutdown)).await,
+                Next::Over => return,
             }
-            Stage::Leaving => Box::pin(leave(client, shutdown)).await,
-        };
-        match next {
-            Next::Stage(stage) => ongoing.course.stage = stage,
-            Next::Still(stage) => {
-                ongoing.course.stage = stage;
-                Box::pin(saved::stand_still(ongoing, shutdown)).await;
-            }
-            Next::Over => return,
         }
     }
 }
@@ -138,36 +158,49 @@ async fn join(
     let entry = Arc::clone(&client.session.entry);
     let destination = &*entry.destination;
     let connected = connect(client, destination, outbound, shutdown, &mut course.hold).await;
-    let connected = match connected {
-        Ok(connected) => connected,
-        Err(Waiting) => return Next::Still(Stage::Connecting),
-    };
+    let Ok(connected) = connected else { return Next::Still };
     if let Some((leg, _)) = &connected {
         account.reach(|| destination.reached(Some(leg)));
     }
     if !std::mem::replace(&mut course.is_recorded, true) {
         account.started(&entry);
     }
-    Next::Stage(match connected {
+    course.stage = match connected {
         Some((leg, trial)) => Stage::Joined(Joined::new(leg, trial)),
         None => Stage::Leaving,
-    })
+    };
+    Next::Stage
 }
 
-/// The program has dropped the connection: another may still serve this client.
-fn lost(client: &Client, course: &mut Course) -> Stage {
-    if let (Destination::Program(gate), Some(hold)) =
-        (&*client.session.entry.destination, &mut course.hold)
-    {
-        gate.lost(hold);
+impl Course {
+    /// No bytes are moved any more.
+    fn ended(&mut self, end: End, client: &Client) -> Next {
+        match (end, std::mem::replace(&mut self.stage, Stage::Leaving)) {
+            (End::Finished, Stage::Joined(joined)) => joined.end(),
+            (End::Finished, _) => {}
+            (End::Lost, _joined) => {
+                self.lost(client);
+                return Next::Stage;
+            }
+        }
+        Next::Over
     }
-    if client.is_over() { Stage::Leaving } else { Stage::Connecting }
+
+    /// The program has dropped the connection: another may still serve this client.
+    fn lost(&mut self, client: &Client) {
+        if let (Destination::Program(gate), Some(hold)) =
+            (&*client.session.entry.destination, &mut self.hold)
+        {
+            gate.lost(hold);
+        }
+        self.stage = if client.is_over() { Stage::Leaving } else { Stage::Connecting };
+    }
 }
 
 async fn leave(client: &mut Client, shutdown: &mut ShutdownWatch) -> Next {
     tokio::select! {
         () = client.farewell() => Next::Over,
-        () = shutdown.still() => Next::Still(Stage::Leaving),
+        () = shutdown.still() => Next::Still,
     }
 }
 
@@ -280,6 +313,7 @@ async fn wait<T>(
     Ok(None)
 }
 
+/// Moves bytes, until that is over, or it is to stand still.
 async fn run(pump: &mut Pump<'_>, turns: &Turns, shutdown: &mut ShutdownWatch) -> Left {
     let mut knows_end = false;
     loop {

@@ -53,29 +53,42 @@ impl ShutdownWatch {
 
     /// Waits until a session is to stand still, or to end if it was not told that before. Cancel-safe.
     pub(crate) async fn told(&mut self, knows_end: bool) -> Told {
-        let Self { told, pause } = self;
-        let is_over = |told: &Shutdown| !knows_end && *told >= Shutdown::Now;
-        let heard = told.wait_for(|told| is_over(told) || pause.is_still()).await;
-        match heard.map(|told| *told) {
-            Ok(told) if !is_over(&told) => Told::Still,
-            Err(_) if knows_end => std::future::pending().await,
-            Ok(_) | Err(_) => Told::Shutdown,
+        let told = self.until(|told, pause| {
+            if !knows_end && told >= Shutdown::Now {
+                return Some(Told::Shutdown);
+            }
+            pause.is_still().then_some(Told::Still)
+        });
+        match told.await {
+            None if knows_end => std::future::pending().await,
+            told => told.unwrap_or(Told::Shutdown),
         }
     }
 
     /// Waits until it is to stand still. Cancel-safe.
     pub(crate) async fn still(&mut self) {
-        let Self { told, pause } = self;
-        let is_told = told.wait_for(|_| pause.is_still()).await.is_ok();
-        if !is_told {
+        let still = self.until(|_, pause| pause.is_still().then_some(()));
+        if still.await.is_none() {
             std::future::pending::<()>().await;
         }
     }
 
     /// Waits until all [have gone on](Pause::has_gone_on) since they stood still, if they did.
     pub(crate) async fn goes_on(&mut self, stood: Option<u64>) {
-        let (Self { told, pause }, Some(goings)) = (self, stood) else { return };
-        let _ = told.wait_for(|_| pause.has_gone_on(goings)).await;
+        let Some(goings) = stood else { return };
+        self.until(|_, pause| pause.has_gone_on(goings).then_some(())).await;
+    }
+
+    /// Waits for something that is said here. None: nobody is left to say it. Smaller than [`watch::Receiver::wait_for`], as each
+    /// session is in one of these all the time.
+    async fn until<T>(&mut self, mut is: impl FnMut(Shutdown, &Pause) -> Option<T>) -> Option<T> {
+        loop {
+            let told = *self.told.borrow_and_update();
+            if let Some(is) = is(told, &self.pause) {
+                return Some(is);
+            }
+            self.told.changed().await.ok()?;
+        }
     }
 
     /// Whether the bridge is told to end in this way, or in one that includes it.

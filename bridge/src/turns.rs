@@ -35,7 +35,11 @@ impl Turns {
             match stop.await {
                 Stop::Ended(end) => return end,
                 Stop::TurnOver => {
-                    turn = self.0.acquire().await.ok();
+                    turn = match self.0.try_acquire() {
+                        Ok(turn) => Some(turn),
+                        // Boxed: most sessions never wait for one.
+                        Err(_) => Box::pin(self.0.acquire()).await.ok(),
+                    };
                     // The worker asks the kernel who else is ready before it comes back here.
                     yield_now().await;
                 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Bridge;
 use crate::arrival::Beginning;
 use crate::config::Config;
-use crate::connection::{Ongoing, Shared, go_on};
+use crate::connection::{Shared, go_on};
 use crate::error_text::error_text;
 use crate::hand_over::{
     BridgeState, Descriptors, Frozen, Invalid, KeptLegs, NotFrozen, Place, Request, Rest,
@@ -21,7 +21,7 @@ use crate::leg::{Leg, SavedLeg};
 use crate::net::{Accepting, Listener, Socket};
 use crate::peer::Peer;
 use crate::record::StoodRecording;
-use crate::session::Resumption;
+use crate::session::{Ongoing, Resumption};
 use crate::shutdown::Shutdown;
 use crate::tap::Tap;
 
@@ -223,9 +223,11 @@ impl Bridge {
     fn begin(&mut self, Taken { mut sessions, connections }: Taken) {
         sessions.sort_by_key(|(is_idle, ongoing)| (*is_idle, ongoing.client.session.entry.id));
         for (_, ongoing) in sessions {
-            let going = go_on(ongoing, Some(0), Arc::clone(&self.shared), self.watch());
-            self.connections.spawn(async {
-                going.await;
+            let (shared, mut shutdown) = (Arc::clone(&self.shared), self.watch());
+            self.connections.spawn(async move {
+                // The image of this program that has sent it may still take it back.
+                shutdown.goes_on(Some(0)).await;
+                go_on(ongoing, shared, shutdown).await;
                 false
             });
         }

@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{Course, Stage};
+use super::{Course, Ongoing, Stage};
 use crate::account::Account;
 use crate::book::Session;
 use crate::client::SavedClient;
 use crate::client_address::ClientTable;
-use crate::connection::Ongoing;
 use crate::destination::Destination;
 use crate::directory::Directory;
 use crate::hand_over::{Invalid, LentLegs, SavedSession, SavedStage, StoodSession};
