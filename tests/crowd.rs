@@ -327,6 +327,33 @@ fn have_room_for_a_few(said: &[u8]) {
     assert_eq!(websockify.stop(), 0);
 }
 
+/// L5: whoever has had an answer to a long head has none any more, whatever was asked.
+#[test]
+fn l5_t1_who_has_had_an_answer_gives_way_to_no_long_head() {
+    const ROOM: usize = 64;
+    let (mut websockify, port, _directory) = encrypted("--web=.");
+    let caller = Caller::anonymous();
+    let before = Footprint::of(&websockify);
+    let mut oldest = caller.call(port).unwrap();
+    oldest.send_but(&[b"HEAD", &head(8_000)[3..]].concat(), 0);
+    // It is waited for.
+    sleep(Duration::from_millis(200));
+    assert_eq!(oldest.request("\r\n\r\n"), Ok(200));
+    let long = |_| {
+        let mut connection = caller.call(port).unwrap();
+        connection.send_but(&head(8_000), 0);
+        connection
+    };
+    let _many: Vec<_> = (0..ROOM + 10).map(long).collect();
+    // Before their time is over.
+    wait_for_within(Duration::from_secs(7), "the others' end", || {
+        let open = before.descriptors + 1 + ROOM;
+        (Footprint::of(&websockify).descriptors <= open).then_some(())
+    });
+    assert_eq!(oldest.request("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n"), Ok(200));
+    assert_eq!(websockify.stop(), 0);
+}
+
 /// One that asks its clients for certificates, and two who have some.
 fn asking() -> (Encrypted, [Identity; 2]) {
     let authority = Authority::new("authority");

@@ -224,7 +224,14 @@ impl Bridge {
         let next_round = self.rounds.next();
         // Until then whoever comes waits.
         let is_waited_for = !self.has_room() && self.ending.is_none();
-        let next_guest = if is_waited_for { self.lobby.next_look() } else { None };
+        let next_guest = if !is_waited_for {
+            None
+        } else if self.ahead.len() > self.lobby.leaving() && self.lobby.has_any() {
+            // Whose time has come since that was asked last.
+            Some(Instant::now())
+        } else {
+            self.lobby.next_look()
+        };
         [
             self.timeout,
             self.idle,

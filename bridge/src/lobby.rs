@@ -33,6 +33,9 @@ pub(crate) struct Lobby {
     is_waited_for: AtomicBool,
 }
 
+/// So much of what a connection begins with is not worth counting, bytes.
+const LITTLE: usize = 1024;
+
 /// A connection in the lobby, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -175,20 +178,20 @@ impl Guest {
         self.moves(&mut guests, || {
             *self.whose.lock().unwrap_or_else(PoisonError::into_inner) = whose;
         });
-        if guests.has_no_long_head(before, self.number) {
-            guests.has_long_head(whose, self.number);
+        if guests.remove_long_head(before, self.number) {
+            guests.add_long_head(whose, self.number);
         }
     }
 
     /// So much has come of its head, which is not whole, that there is room for that of a few only: where they are too many,
     /// one of them gives way.
-    pub(crate) fn has_long_head(&self) {
-        self.lobby.send_away(|guests| guests.has_long_head(self.whose(), self.number));
+    pub(crate) fn begins_long_head(&self) {
+        self.lobby.send_away(|guests| guests.add_long_head(self.whose(), self.number));
     }
 
-    /// Its head is whole.
-    pub(crate) fn has_head(&self) {
-        self.lobby.guests().has_no_long_head(self.whose(), self.number);
+    /// That head is whole, or is read no more.
+    pub(crate) fn ends_long_head(&self) {
+        self.lobby.guests().remove_long_head(self.whose(), self.number);
     }
 
     /// So many bytes of the budget are kept for it now. False: that is more than there is, and nobody else can give way for it.
@@ -199,6 +202,11 @@ impl Guest {
         }
         self.note_kept(bytes);
         bytes < before || self.has_memory()
+    }
+
+    /// The same for what it begins with, which stays with the kernel until it is whole: that keeps as much again, or more.
+    pub(crate) fn leaves_unread(&self, bytes: usize) -> bool {
+        bytes <= LITTLE || self.keeps(2 * bytes)
     }
 
     fn note_kept(&self, bytes: usize) {
@@ -292,7 +300,7 @@ impl Guest {
     fn leave(&self) {
         let (mut guests, whose) = (self.lobby.guests(), self.whose());
         guests.take(whose, self.number);
-        guests.has_no_long_head(whose, self.number);
+        guests.remove_long_head(whose, self.number);
     }
 
     /// Whether it ends as one that was told to give way: when its connection has ended, the lobby is [told](Lobby::has_gone).
@@ -423,26 +431,26 @@ mod tests {
         let many: Vec<_> = (0..=FEW).map(|_| lobby.enter(client(1000))).collect();
         for guest in &all {
             // Again, when more of it comes.
-            guest.has_long_head();
-            guest.has_long_head();
+            guest.begins_long_head();
+            guest.begins_long_head();
         }
         assert!(!all.iter().any(gives_way));
-        all[1].has_head();
+        all[1].ends_long_head();
         all[2].admit();
-        many[..2].iter().for_each(Guest::has_long_head);
+        many[..2].iter().for_each(Guest::begins_long_head);
         assert!(!all.iter().chain(&many).any(gives_way));
-        many[2].has_long_head();
+        many[2].begins_long_head();
         assert!(gives_way(&all[0]));
         assert_eq!(all.iter().chain(&many).filter(|guest| gives_way(guest)).count(), 1);
         // Whoever has many is in his own way, and whoever has gone in nobody's.
         for guest in &many[3..] {
-            guest.has_long_head();
+            guest.begins_long_head();
         }
         assert!(gives_way(&many[0]) && !gives_way(&all[all.len() - 1]));
         // Whoever gives way already makes nobody else do so.
         let before = all.iter().chain(&many).filter(|guest| gives_way(guest)).count();
         for guest in all.iter().chain(&many).filter(|guest| gives_way(guest)) {
-            guest.has_long_head();
+            guest.begins_long_head();
         }
         assert_eq!(all.iter().chain(&many).filter(|guest| gives_way(guest)).count(), before);
         drop((all, many));

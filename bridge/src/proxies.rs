@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::error_text::error_text;
 use crate::forwarded::{self, Doubt};
-use crate::net::Socket;
+use crate::net::{SEEN_MAX, Socket};
 use crate::network::Networks;
 use crate::peer::PeerAddress;
 use crate::proxy_header::{Header, Malformed, Progress, Reader};
@@ -60,8 +60,16 @@ impl Proxies {
     }
 }
 
-/// Reads the PROXY header of a connection, and not a byte more.
+/// Reads the PROXY header of a connection, and not a byte more. Until it is whole nothing is read: another image of this program
+/// may have to begin with it (O2).
 pub(crate) async fn read_header(io: &mut Socket) -> Result<Header, Silence> {
+    if !io.has_little_room() {
+        let whole = io.peek_until(|seen, is_last| match Reader::default().read(seen) {
+            Ok(Progress::More) if !is_last && seen.len() < SEEN_MAX => None,
+            _ => Some(()),
+        });
+        whole.await?;
+    }
     let (mut reader, mut piece) = (Reader::default(), [0; PIECE]);
     loop {
         let length = io.peek(&mut piece).await?;

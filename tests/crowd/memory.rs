@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Over, bridge_to, encrypted, exchange, say};
+use super::{Over, bridge_to, encrypted, exchange, is_open, say};
 use crate::support::{
     Caller, Client, Footprint, MemoryLimit, UPGRADE, Websockify, echo_service, frame, free_port,
     request, try_ask, wait_for_within, wait_until,
@@ -100,6 +100,30 @@ fn l5_encrypted_connections_count_before_they_ask_for_anything() {
     last.0.sock.set_nonblocking(false).unwrap();
     assert_eq!(last.upgrade(13, &[]), Ok(101));
     assert_eq!(websockify.stop(), 0);
+}
+
+/// L5: so does what is kept between two requests, and what the kernel has of a hello that is not whole.
+#[test]
+fn l5_what_idle_connections_and_half_a_hello_cost_counts() {
+    let hello = [b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03".to_vec(), vec![7; 15_000]];
+    let answered = |port| {
+        let mut stream = say(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec())(port);
+        let mut head = [0; 1024];
+        assert!(stream.read(&mut head).unwrap() > 0);
+        stream
+    };
+    let begun = say(hello.concat());
+    for begin in [&answered as &dyn Fn(u16) -> TcpStream, &begun] {
+        let (mut websockify, port, _directory) = encrypted("--max-memory=1 --web=.");
+        let mut crowd: Vec<_> = (0..200).map(|_| begin(port)).collect();
+        wait_for_within(Duration::from_secs(7), "few of them", || {
+            let open = crowd.iter_mut().map(is_open).filter(|is_open| *is_open).count();
+            (20..60).contains(&open).then_some(())
+        });
+        assert_eq!(Caller::anonymous().session(port, &[]).err(), None, "nobody is refused");
+        drop(crowd);
+        assert_eq!(websockify.stop(), 0);
+    }
 }
 
 /// L5: a crowd that goes does not leave its memory with us.

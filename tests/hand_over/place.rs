@@ -1,9 +1,12 @@
 //! What goes on as it was, and what does not change.
 
 use std::fs;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -11,7 +14,8 @@ use super::Bridge;
 use crate::admin::{get, metric};
 use crate::service::systemd::Manager;
 use crate::support::{
-    Client, Process, WEBSOCKIFY, copy_program, free_port, is_refused, listeners_of, wait_until,
+    Client, Process, UPGRADE, WEBSOCKIFY, ask, connect, copy_program, free_port, is_refused,
+    listeners_of, wait_until,
 };
 
 #[test]
@@ -101,6 +105,21 @@ fn o2_l2_who_waits_for_a_place_waits_on() {
     assert_eq!(session.close().code, 1000);
     assert_eq!(bridge.websockify.stop(), 0);
     assert_eq!(bridge.websockify.logged(&["refused a handshake"]), Vec::<String>::new());
+}
+
+/// O2, A3: what has come of a proxy's header is not lost.
+#[test]
+fn o2_a3_a_proxys_header_of_which_a_part_has_come_counts() {
+    let mut bridge = Bridge::start("--trusted-proxy=127.0.0.1 --proxy-protocol");
+    let mut stream = connect(bridge.port);
+    stream.write_all(b"PROXY TCP4 198.51.100").unwrap();
+    // It is looked at.
+    sleep(Duration::from_millis(200));
+    bridge.hand_over(1);
+    stream.write_all(b".7 127.0.0.1 1 2\r\n").unwrap();
+    assert_eq!(ask(&mut stream, "/", &UPGRADE).status, 101);
+    bridge.websockify.wait_for_log(&["started", "198.51.100.7"]);
+    assert_eq!(bridge.websockify.stop(), 0);
 }
 
 /// O2, D3: the lock, the file and its removal are one instance's through all of its images.

@@ -161,6 +161,14 @@ impl Caller {
         Self(Arc::new(builder(latest).with_client_auth_cert(chain, key).unwrap()))
     }
 
+    /// That offers so many protocols that nobody knows, beside the one that is meant.
+    pub(crate) fn offering(self, many: u8) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        let unknown = (0..many).map(|which| vec![which; 240]);
+        config.alpn_protocols = unknown.chain([b"http/1.1".to_vec()]).collect();
+        Self(Arc::new(config))
+    }
+
     /// That says what it says in records of so many bytes at most.
     pub(crate) fn in_records_of(self, length: usize) -> Self {
         let mut config = ClientConfig::clone(&self.0);

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::{bridge_in, directory};
-use crate::support::{Websockify, echo_service, free_port, needs};
+use crate::support::{Caller, Websockify, echo_service, free_port, needs};
 
 /// What openssl negotiates with these options, version and cipher suite; `None`: nothing.
 fn negotiated(port: u16, options: &str) -> Option<String> {
@@ -91,5 +91,17 @@ fn u6_a_list_that_leaves_none_ends_the_start() {
         assert_eq!(status, 1, "{said}");
         assert!(said.contains("no cipher suite is left of") && said.contains(list), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+/// L5: however it is cut into records.
+#[test]
+fn l5_u6_a_hello_of_many_records_is_understood() {
+    let service = echo_service();
+    let (directory, _) = directory();
+    let (_websockify, port) = bridge_in(&directory, &service, &[]);
+    for caller in [Caller::anonymous(), Caller::old()] {
+        let caller = caller.in_records_of(512).offering(40);
+        caller.session(port, &[]).unwrap().exchange(b"hello");
     }
 }

@@ -80,11 +80,7 @@ impl<'a> Judge<'a> {
             Some(_) => {}
             None => self.known = seen.len(),
         }
-        // The kernel keeps about as much again.
-        if seen.len() > PIECE && !self.guest.keeps(2 * seen.len()) {
-            return Some(Err(NoSession::NoMemory));
-        }
-        None
+        (!self.guest.leaves_unread(seen.len())).then_some(Err(NoSession::NoMemory))
     }
 }
 
@@ -122,7 +118,12 @@ pub(super) async fn receive(
     let scheme = if peer.tls.is_some() { Scheme::Wss } else { Scheme::Ws };
     let mut bytes = Vec::new();
     let read = read_handshake(&mut stream, &mut bytes, scheme, arrival);
-    let handshake = match timeout_at(deadline, read).await.unwrap_or(Err(NoSession::TimedOut)) {
+    let read = timeout_at(deadline, read).await.unwrap_or(Err(NoSession::TimedOut));
+    if bytes.len() > LONG {
+        // It is whole, or not ours.
+        arrival.guest.ends_long_head();
+    }
+    let handshake = match read {
         Err(why @ (NoSession::NoRequest | NoSession::NoMemory)) => {
             arrival.busy();
             return Ok(First::None(stream, why));
@@ -173,9 +174,6 @@ async fn read_handshake(
             return Err(NoSession::Left);
         }
     }
-    if bytes.len() > LONG {
-        arrival.guest.has_head();
-    }
     let Some(head) = parse(&bytes[..length]) else { return Ok(None) };
     Ok(Challenge::from_head(&head, scheme).map(|challenge| (head, challenge, length)))
 }
@@ -212,7 +210,6 @@ async fn read_head(
             return Err(NoSession::NoRequest);
         }
         if bytes.len() > HEAD_MAX {
-            arrival.guest.has_head();
             return Ok(None);
         }
         if let Some(end) = end(bytes, known) {
@@ -238,7 +235,7 @@ async fn read_or_wait(
         Poll::Ready(read) => read,
         Poll::Pending => {
             if is_long {
-                arrival.guest.has_long_head();
+                arrival.guest.begins_long_head();
             }
             read.await
         }

@@ -18,8 +18,8 @@ use crate::stream::Stream;
 /// What we keep ourselves of an answer that is not taken: pieces of a file, in three places.
 const ANSWER: usize = 64 * 1024;
 
-/// What hyper keeps where a head has begun, besides what it has read of it.
-const BEGUN: usize = 16 * 1024;
+/// What hyper keeps for a connection, besides what it has read of a head.
+const KEPT: usize = 20 * 1024;
 
 /// How much the kernel may have to send behind an answer that is not counted: it is not worth asking for less.
 const LITTLE: u64 = 64 * 1024;
@@ -96,22 +96,19 @@ impl<'a> Metered<'a> {
     fn hold(&self) -> bool {
         let encrypted = if self.io.is_encrypted() { ENCRYPTED } else { 0 };
         // It reads no more of one.
-        let head = match self.heads.length.min(HEAD_MAX) {
-            0 => 0,
-            length => BEGUN + length,
-        };
-        self.guest.keeps(encrypted + head + self.answer)
+        let head = self.heads.length.min(HEAD_MAX);
+        self.guest.keeps(encrypted + KEPT + head + self.answer)
     }
 
     /// Tells where a head is long and not whole, and the rest is waited for.
     fn note_length(&mut self, waits: bool) {
         if self.heads.length <= LONG {
             if std::mem::take(&mut self.is_long) {
-                self.guest.has_head();
+                self.guest.ends_long_head();
             }
         } else if waits {
             self.is_long = true;
-            self.guest.has_long_head();
+            self.guest.begins_long_head();
         }
     }
 

@@ -153,7 +153,7 @@ impl Guests {
     }
 
     /// One has a long head that is not whole. Gives who is to give way for it, if those are too many now.
-    pub(super) fn has_long_head(&mut self, whose: Whose, number: u64) -> Option<Arc<Stay>> {
+    pub(super) fn add_long_head(&mut self, whose: Whose, number: u64) -> Option<Arc<Stay>> {
         let lines = [&self.waiting, &self.keeping, &self.answered];
         if !lines.into_iter().any(|line| line.get(whose, number).is_some()) {
             // It gives way already.
@@ -172,8 +172,8 @@ impl Guests {
         None
     }
 
-    /// It has none any more. Whether it had one.
-    pub(super) fn has_no_long_head(&mut self, whose: Whose, number: u64) -> bool {
+    /// It has none any more. True: it had one.
+    pub(super) fn remove_long_head(&mut self, whose: Whose, number: u64) -> bool {
         self.long.take(whose, number).is_some()
     }
 

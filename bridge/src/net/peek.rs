@@ -26,6 +26,11 @@ thread_local! {
 /// them (socket(7), SO_RCVBUF), which is twice what comes in or more.
 const ROOM_MIN: usize = 48 * 1024;
 
+/// A peer has sent an urgent byte before it was let in, as no protocol of ours knows any.
+#[derive(Debug, thiserror::Error)]
+#[error("it sends urgent data")]
+struct Urgent;
+
 /// A connection whose bytes were looked at and are still to be read. If nobody does, they are thrown away: closed with
 /// unread bytes, it would be reset, and not ended.
 #[derive(Debug)]
@@ -77,7 +82,8 @@ impl Socket {
     }
 
     /// Waits until `judge` can say what the first bytes are, and leaves them to be read. It is shown all that there are, up to
-    /// [`SEEN_MAX`], each time there are more, and whether these are the last; then it must judge. Cancel-safe.
+    /// [`SEEN_MAX`], each time there are more, and whether these are the last; then it must judge. Cancel-safe. An error, where
+    /// more of them is [urgent](Urgent).
     pub(crate) async fn peek_until<T>(
         &self,
         mut judge: impl FnMut(&[u8], bool) -> Option<T>,
@@ -149,6 +155,13 @@ impl Socket {
         }
     }
 
+    /// Whether an urgent byte has come (tcp(7), `MSG_OOB`): what is behind it is not seen, however much the kernel keeps.
+    fn has_urgent_byte(&self) -> bool {
+        let flags = MsgFlags::MSG_OOB | MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let urgent = || recv(self.as_fd().as_raw_fd(), &mut [0], flags);
+        matches!(self, Self::Tcp(_)) && urgent() != Err(Errno::EINVAL)
+    }
+
     fn look<T>(
         &self,
         is_last: bool,
@@ -159,7 +172,13 @@ impl Socket {
             let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
             loop {
                 match recv(self.as_fd().as_raw_fd(), room, flags) {
-                    Ok(length) => return Ok(judge(&room[..length], is_last || length == 0)),
+                    Ok(length) => {
+                        let seen = &room[..length];
+                        return match judge(seen, is_last || length == 0) {
+                            None if self.has_urgent_byte() => Err(io::Error::other(Urgent)),
+                            judged => Ok(judged),
+                        };
+                    }
                     Err(Errno::EINTR) => {}
                     Err(Errno::EAGAIN) => return Ok(None),
                     Err(error) => return Err(error.into()),
@@ -214,6 +233,21 @@ mod tests {
             let read = timeout(Duration::from_secs(20), ours.read(&mut room)).await;
             assert_eq!(read.unwrap().unwrap(), 1);
         }
+    }
+
+    /// L5: what is behind it would be kept by the kernel, and counted by nobody.
+    #[tokio::test]
+    async fn l5_nothing_is_waited_for_behind_an_urgent_byte() {
+        let [(ours, mut theirs), _] = pairs().await;
+        theirs.write_all(b"ab").await.unwrap();
+        let send = async {
+            sleep(Duration::from_millis(20)).await;
+            SockRef::from(&theirs).send_out_of_band(b"!").unwrap();
+        };
+        let wait = ours.peek_until(|_, is_last| is_last.then_some(()));
+        let (waited, ()) = tokio::join!(timeout(Duration::from_secs(20), wait), send);
+        let error = waited.expect("in time").unwrap_err();
+        assert!(error.get_ref().unwrap().is::<Urgent>(), "{error}");
     }
 
     /// L5: what nobody reads is taken from the kernel by whichever thread drops it: the peer sees an end and no reset.

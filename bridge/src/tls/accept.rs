@@ -16,6 +16,7 @@ use super::{Acceptor, Tls};
 use crate::arrival::Arrival;
 use crate::clients::Standing;
 use crate::config::Access;
+use crate::lobby::Guest;
 use crate::net::{SEEN_MAX, Socket, Unread};
 use crate::peer::{Peer, TlsVersion};
 use crate::stream::Stream;
@@ -103,8 +104,8 @@ pub(crate) async fn first<T>(
         Begun::Hello => {
             // Where there is no certificate nothing is waited for.
             let is_off = matches!(*access.tls.borrow(), Tls::Off(_));
-            let is_too_long =
-                !is_off && is_too_long(&io).await.map_err(|_| (Failure::Closed, None))?;
+            let is_too_long = !is_off
+                && is_too_long(&io, &arrival.guest).await.map_err(|_| (Failure::Closed, None))?;
             arrival.encrypted();
             access.asked.notify_one();
             let tls = access.tls.borrow().clone();
@@ -131,13 +132,14 @@ pub(crate) async fn first<T>(
 }
 
 /// Waits until a client's first message is whole, or something else is clear; whether it is too long.
-async fn is_too_long(io: &Socket) -> std::io::Result<bool> {
+async fn is_too_long(io: &Socket, guest: &Guest) -> std::io::Result<bool> {
     if io.has_little_room() {
         // It might never be whole.
         return Ok(false);
     }
     io.peek_until(|seen, is_last| match hello(seen) {
-        Hello::Begun if is_last => Some(false),
+        // Where there is no memory for it, there is none for a handshake, either.
+        Hello::Begun if is_last || !guest.leaves_unread(seen.len()) => Some(false),
         Hello::Begun => (seen.len() == SEEN_MAX).then_some(true),
         Hello::TooLong => Some(true),
         Hello::Whole | Hello::Other => Some(false),
@@ -147,20 +149,16 @@ async fn is_too_long(io: &Socket) -> std::io::Result<bool> {
 
 /// Makes a stream of a connection whose client has said hello.
 pub(crate) async fn shake_hands(
-    Acceptor { config, asks_clients }: Acceptor,
+    Acceptor { config }: Acceptor,
     io: Socket,
     peer: Peer,
     arrival: &Arc<Arrival>,
 ) -> Accepted<(Stream, Peer)> {
-    let asked = asks_clients.then(|| Arc::clone(arrival));
-    let io = Records::whole(io, asked);
+    let io = Records::whole(io, Arc::clone(arrival));
     match TlsAcceptor::from(config).accept(io).into_fallible().await {
         Ok(mut stream) => {
             let (io, tls) = stream.get_mut();
             io.is_shaken();
-            if asks_clients {
-                arrival.guest.has_head();
-            }
             let peer = Peer { tls: version(tls), certificate: name(tls), ..peer };
             Ok((Stream::encrypted(stream), peer))
         }

@@ -102,8 +102,6 @@ pub enum Tls {
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
-    /// Whether a client says its certificates in the handshake.
-    asks_clients: bool,
 }
 
 /// Why certificates cannot be used.
@@ -180,7 +178,7 @@ impl Acceptor {
         }
         config.ignore_client_order = offer.is_ordered();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok((Self { config: Arc::new(config), asks_clients: files.clients.is_some() }, warnings))
+        Ok((Self { config: Arc::new(config) }, warnings))
     }
 }
 

@@ -26,11 +26,13 @@ const MANY: usize = 16;
 /// How much of what rustls has taken may have come to nothing yet before it waits for more: the parts of a message that it joins.
 const UNHEARD: usize = 2 * 1024;
 
-/// How much in a handshake in which a client says its certificates.
-const CERTIFICATES: usize = 32 * 1024;
+/// How much in a handshake, where a hello may be in many records, a client may say long certificates, or have sent early what is
+/// not read.
+const HANDSHAKE: usize = 32 * 1024;
 
-/// How much of them each client may say before it is one of the few that have a [long head](crate::lobby::Guest::has_long_head).
-const FEW_CERTIFICATES: usize = 5 * 1024;
+/// How much of that each client may say before it is one of the few that have a
+/// [long head](crate::lobby::Guest::begins_long_head).
+const LONG: usize = 5 * 1024;
 
 /// A connection below TLS.
 #[derive(Debug)]
@@ -38,8 +40,14 @@ pub(crate) struct Records {
     /// None only in the end.
     io: Option<Socket>,
     pace: Pace,
-    /// Whose client may say its certificates, and has not said many yet.
-    arrival: Option<Arc<Arrival>>,
+    handshake: Option<Handshake>,
+}
+
+/// A handshake under way.
+#[derive(Debug)]
+struct Handshake {
+    arrival: Arc<Arrival>,
+    is_long: bool,
 }
 
 /// What rustls is given to read.
@@ -63,23 +71,25 @@ enum Pace {
 impl Records {
     /// As rustls asks for it.
     pub(crate) fn at_will(io: Socket) -> Self {
-        Self { io: Some(io), pace: Pace::AtWill, arrival: None }
+        Self { io: Some(io), pace: Pace::AtWill, handshake: None }
     }
 
-    /// Whole records: of a handshake at first, in which this one's client may have to say its certificates.
-    pub(super) fn whole(io: Socket, asked: Option<Arc<Arrival>>) -> Self {
+    /// Whole records: of this one's handshake at first.
+    pub(super) fn whole(io: Socket, arrival: Arc<Arrival>) -> Self {
         if io.has_little_room() {
             // It might never be whole.
             return Self::at_will(io);
         }
-        let most = if asked.is_some() { CERTIFICATES } else { UNHEARD };
-        let pace = Pace::Whole { there: 0, unheard: 0, most, is_too_much: false };
-        Self { io: Some(io), pace, arrival: asked }
+        let pace = Pace::Whole { there: 0, unheard: 0, most: HANDSHAKE, is_too_much: false };
+        let handshake = Some(Handshake { arrival, is_long: false });
+        Self { io: Some(io), pace, handshake }
     }
 
     /// The handshake is over.
     pub(super) fn is_shaken(&mut self) {
-        self.arrival = None;
+        if let Some(Handshake { arrival, is_long: true }) = self.handshake.take() {
+            arrival.guest.ends_long_head();
+        }
         if let Pace::Whole { most, .. } = &mut self.pace {
             *most = UNHEARD;
         }
@@ -166,10 +176,11 @@ impl AsyncRead for Records {
         room.advance(length);
         *there -= length;
         *unheard += length;
-        if *unheard > FEW_CERTIFICATES
-            && let Some(arrival) = self.arrival.take()
+        if *unheard > LONG
+            && let Some(handshake) = &mut self.handshake
+            && !std::mem::replace(&mut handshake.is_long, true)
         {
-            arrival.guest.has_long_head();
+            handshake.arrival.guest.begins_long_head();
         }
         self.pace = pace;
         read
@@ -288,7 +299,8 @@ mod tests {
     #[tokio::test]
     async fn l5_what_is_not_whole_stays_with_the_kernel() {
         let (ours, mut theirs) = pair().await;
-        let mut ours = Records::whole(ours, None);
+        let arrival = arrival(&ours, &theirs);
+        let mut ours = Records::whole(ours, arrival);
         let longest = record(u16::try_from(LONGEST).unwrap());
         let (last, begun) = longest.split_last().unwrap();
         let mut room = vec![0; longest.len()];
@@ -316,7 +328,8 @@ mod tests {
         let all = [record(20), record(0), record(5), record(300)[..50].to_vec()].concat();
         for cut in [1, 3, 7, 24, 25, 26, all.len()] {
             let (ours, mut theirs) = pair().await;
-            let mut ours = Records::whole(ours, None);
+            let arrival = arrival(&ours, &theirs);
+            let mut ours = Records::whole(ours, arrival);
             let send = async {
                 for piece in all.chunks(cut) {
                     theirs.write_all(piece).await.unwrap();
@@ -350,43 +363,42 @@ mod tests {
     /// What comes to nothing has its end, in a handshake and after it, and a long first message of a client has not.
     #[tokio::test]
     async fn l5_rustls_does_not_join_for_long() {
-        for (asks_clients, most) in [(false, UNHEARD), (true, CERTIFICATES)] {
-            let (ours, mut theirs) = pair().await;
-            let asked = asks_clients.then(|| arrival(&ours, &theirs));
-            let mut ours = Records::whole(ours, asked);
-            let piece = record(1_000);
-            let mut room = [0; 1_005];
-            for most in [most, most, UNHEARD] {
-                for _ in 0..most / piece.len() {
-                    theirs.write_all(&piece).await.unwrap();
-                    ours.read_exact(&mut room).await.unwrap();
-                }
-                ours.write_all(b"an answer").await.unwrap();
-            }
-            for long in [record(16_000), record(10_000)] {
-                theirs.write_all(&long).await.unwrap();
-                ours.read_exact(&mut vec![0; long.len()]).await.unwrap();
-                ours.is_heard();
-            }
-            for _ in 0..=most / piece.len() {
+        let (ours, mut theirs) = pair().await;
+        let arrival = arrival(&ours, &theirs);
+        let mut ours = Records::whole(ours, arrival);
+        let piece = record(1_000);
+        let mut room = [0; 1_005];
+        for most in [HANDSHAKE, HANDSHAKE, UNHEARD] {
+            for _ in 0..most / piece.len() {
                 theirs.write_all(&piece).await.unwrap();
                 ours.read_exact(&mut room).await.unwrap();
             }
-            assert!(is_too_much(&mut ours).await && is_too_much(&mut ours).await);
-            ours.is_shaken();
-            for _ in 0..=UNHEARD / piece.len() {
-                theirs.write_all(&piece).await.unwrap();
-                ours.read_exact(&mut room).await.unwrap();
-            }
-            assert!(is_too_much(&mut ours).await);
+            ours.write_all(b"an answer").await.unwrap();
         }
+        for long in [record(16_000), record(10_000)] {
+            theirs.write_all(&long).await.unwrap();
+            ours.read_exact(&mut vec![0; long.len()]).await.unwrap();
+            ours.is_heard();
+        }
+        for _ in 0..=HANDSHAKE / piece.len() {
+            theirs.write_all(&piece).await.unwrap();
+            ours.read_exact(&mut room).await.unwrap();
+        }
+        assert!(is_too_much(&mut ours).await && is_too_much(&mut ours).await);
+        ours.is_shaken();
+        for _ in 0..=UNHEARD / piece.len() {
+            theirs.write_all(&piece).await.unwrap();
+            ours.read_exact(&mut room).await.unwrap();
+        }
+        assert!(is_too_much(&mut ours).await);
     }
 
     /// A peer that has said too little sees an end.
     #[tokio::test]
     async fn l5_what_is_not_whole_is_thrown_away_in_the_end() {
         let (ours, mut theirs) = pair().await;
-        let mut ours = Records::whole(ours, None);
+        let arrival = arrival(&ours, &theirs);
+        let mut ours = Records::whole(ours, arrival);
         theirs.write_all(&record(9)[..5]).await.unwrap();
         let none = timeout(Duration::from_millis(100), ours.read(&mut [0; 9])).await;
         assert!(none.is_err(), "{none:?}");
