@@ -22,8 +22,8 @@ pub(crate) struct Beginning {
     pub(crate) is_introduced: bool,
     /// Whether it has had an answer before.
     pub(crate) is_kept_alive: bool,
-    /// From another image of this program, it begins when the bridge has gone on more often than this.
-    pub(crate) from_another: Option<u64>,
+    /// From another image of this program, it begins when the bridge has gone on.
+    pub(crate) is_from_another: bool,
 }
 
 /// A connection that has arrived.
@@ -66,7 +66,7 @@ impl Beginning {
     pub(crate) fn new() -> Self {
         let since = Instant::now();
         let head = Bytes::new();
-        Self { since, head, is_introduced: false, is_kept_alive: false, from_another: None }
+        Self { since, head, is_introduced: false, is_kept_alive: false, is_from_another: false }
     }
 
     /// The same for one that has waited for its turn until now: its time begins.

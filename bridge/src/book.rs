@@ -32,8 +32,7 @@ const ABNORMAL: u16 = 1006;
 pub(crate) struct Book {
     limits: Limits,
     sessions: Mutex<Sessions>,
-    /// Whether sessions listen to [calls](Call) other than the looks that they ask for.
-    has_upkeep: bool,
+    followed: Followed,
     /// Whether a session has asked for a look since the last.
     is_look_wanted: AtomicBool,
     changed: Notify,
@@ -52,6 +51,15 @@ pub(crate) struct Limits {
     pub(crate) in_all: u64,
     /// At once (L2).
     pub(crate) at_once: usize,
+}
+
+/// What is done about sessions as they come and go, if anything is: each time, that wakes somebody.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Followed {
+    /// They listen to [calls](Call) other than the looks that they ask for.
+    pub(crate) are_called: bool,
+    /// It is [told](Book::changed) when one begins or ends.
+    pub(crate) are_counted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -159,23 +167,23 @@ pub(crate) struct Session {
 impl Book {
     /// One that tells nobody.
     #[cfg(test)]
-    pub(crate) fn new(in_all: u64, has_upkeep: bool) -> Arc<Self> {
+    pub(crate) fn new(in_all: u64, are_called: bool) -> Arc<Self> {
         let limits = Limits { in_all, at_once: usize::MAX };
-        Self::telling(limits, has_upkeep, watch::Sender::default(), Budget::new(usize::MAX))
+        let followed = Followed { are_called, are_counted: true };
+        Self::telling(limits, followed, watch::Sender::default(), Budget::new(usize::MAX))
     }
 
-    /// For as many sessions, each [called upon](Self::each) for its upkeep, or not. `open` is told how many
-    /// there are.
+    /// For as many sessions. `open` is told how many there are.
     pub(crate) fn telling(
         limits: Limits,
-        has_upkeep: bool,
+        followed: Followed,
         open: watch::Sender<usize>,
         budget: Arc<Budget>,
     ) -> Arc<Self> {
         Arc::new(Self {
             limits,
             sessions: Mutex::default(),
-            has_upkeep,
+            followed,
             is_look_wanted: AtomicBool::new(false),
             changed: Notify::new(),
             budget,
@@ -220,7 +228,7 @@ impl Book {
         // Under the lock, as is each of these: in their order.
         self.open.send_replace(sessions.open.len());
         drop(sessions);
-        self.changed.notify_one();
+        self.has_counted();
         entry.destination.visitors().into_iter().for_each(Counter::begin);
         Some(Session { entry, book: Arc::clone(self) })
     }
@@ -245,7 +253,13 @@ impl Book {
         !self.sessions().open.is_empty()
     }
 
-    /// Waits until a session begins or ends, or asks for a look. Changes while nobody waits are
+    fn has_counted(&self) {
+        if self.followed.are_counted {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until a session begins or ends, where they [are counted](Followed), or asks for a look. Changes while nobody waits are
     /// remembered.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
@@ -406,7 +420,7 @@ impl Session {
 
     /// What the session is called to do for its upkeep. The task is woken when there is something.
     pub(crate) fn take_call(&self, cx: &mut Context<'_>) -> Option<Call> {
-        if !self.book.has_upkeep {
+        if !self.book.followed.are_called {
             return None;
         }
         let entry = &self.entry;
@@ -458,7 +472,7 @@ impl Drop for Session {
         self.book.metrics.ended(self.entry.ended.load(Ordering::Relaxed));
         self.book.open.send_replace(sessions.open.len());
         drop(sessions);
-        self.book.changed.notify_one();
+        self.book.has_counted();
         self.entry.destination.visitors().into_iter().for_each(Counter::end);
     }
 }
@@ -498,7 +512,8 @@ mod tests {
     #[test]
     fn l2_no_more_sessions_are_open_at_once_than_may_be() {
         let limits = Limits { in_all: 9, at_once: 2 };
-        let book = Book::telling(limits, false, watch::Sender::default(), Budget::new(1));
+        let followed = Followed { are_called: false, are_counted: false };
+        let book = Book::telling(limits, followed, watch::Sender::default(), Budget::new(1));
         let sessions = [begin(&book), begin(&book)];
         assert!(sessions.iter().all(Option::is_some) && begin(&book).is_none());
         assert!(!book.is_exhausted());

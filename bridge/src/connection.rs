@@ -65,12 +65,12 @@ pub(crate) fn attend(
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) -> impl Future<Output = bool> {
-    let from_another = from.from_another;
+    let is_from_another = from.is_from_another;
     let arrival = Arrival::new(&io, &peer, &from, Arc::clone(&shutdown.pause), guest);
     let (shared_with_it, told) = (Arc::clone(&shared), shutdown.clone());
     let received = Box::pin(receive(io, peer, from, Arc::clone(&arrival), shared_with_it, told));
     async move {
-        shutdown.goes_on(from_another).await;
+        shutdown.goes_on(is_from_another.then_some(0)).await;
         let client = match standing_still(received, &arrival, &mut shutdown).await {
             Ok(upgraded) => shared.client(upgraded),
             Err(why) => {
@@ -303,6 +303,6 @@ mod tests {
         let guest = lobby.enter(Some(peer.address.client()));
         let size =
             size_of_val(&attend(io.into(), (peer, guest), Beginning::new(), shared, shutdown));
-        assert!(size <= 576, "{size} bytes");
+        assert!(size <= 528, "{size} bytes");
     }
 }

@@ -19,7 +19,7 @@ use tracing::{debug, error, warn};
 
 use crate::admission::Admission;
 use crate::arrival::Beginning;
-use crate::book::{Book, Limits};
+use crate::book::{Book, Followed, Limits};
 use crate::budget::Budget;
 use crate::client_address::Approach;
 use crate::config::Config;
@@ -122,12 +122,15 @@ impl Bridge {
         let recordings =
             recordings.map(|path| Recordings::new(path, Arc::clone(&budget))).transpose();
         let rounds = Rounds::new(config.upkeep);
-        // Sessions listen for what somebody else may call them to do, where there is somebody.
-        let are_called = rounds.is_needed() || config.observer.is_some();
+        let followed = Followed {
+            // By whoever may call them to do something.
+            are_called: rounds.is_needed() || config.observer.is_some(),
+            are_counted: rounds.is_needed() || config.run_once || config.idle_timeout.is_some(),
+        };
         let in_all = if config.run_once { 1 } else { u64::MAX };
         let limits = Limits { in_all, at_once: config.max_connections };
         let lobby = Lobby::new(Arc::clone(&budget));
-        let book = Book::telling(limits, are_called, config.open_sessions.clone(), budget);
+        let book = Book::telling(limits, followed, config.open_sessions.clone(), budget);
         if let Some(observer) = &config.observer {
             observer.observe(&book);
         }
@@ -190,8 +193,6 @@ impl Bridge {
                 told = changed(&mut shutdown) => self.obey(told),
                 Some(ended) = self.connections.join_next() => self.closed(ended),
                 () = book.changed() => {
-                    // One of them may have been about to give way.
-                    self.make_room();
                     self.count_sessions();
                     self.plan_look();
                     if self.rounds.is_needed() {

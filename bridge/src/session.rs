@@ -110,6 +110,29 @@ impl Course {
         }
         Self { stage: Stage::Connecting, hold: None, is_recorded }
     }
+
+    /// No bytes are moved any more.
+    fn ended(&mut self, end: End, client: &Client) -> Next {
+        match (end, std::mem::replace(&mut self.stage, Stage::Leaving)) {
+            (End::Finished, Stage::Joined(joined)) => joined.end(),
+            (End::Finished, _) => {}
+            (End::Lost, _joined) => {
+                self.lost(client);
+                return Next::Stage;
+            }
+        }
+        Next::Over
+    }
+
+    /// The program has dropped the connection: another may still serve this client.
+    fn lost(&mut self, client: &Client) {
+        if let (Destination::Program(gate), Some(hold)) =
+            (&*client.session.entry.destination, &mut self.hold)
+        {
+            gate.lost(hold);
+        }
+        self.stage = if client.is_over() { Stage::Leaving } else { Stage::Connecting };
+    }
 }
 
 /// Takes the client on from there: connects it to its destination and moves bytes until that is over. While they are moved,
@@ -170,31 +193,6 @@ async fn join(
         None => Stage::Leaving,
     };
     Next::Stage
-}
-
-impl Course {
-    /// No bytes are moved any more.
-    fn ended(&mut self, end: End, client: &Client) -> Next {
-        match (end, std::mem::replace(&mut self.stage, Stage::Leaving)) {
-            (End::Finished, Stage::Joined(joined)) => joined.end(),
-            (End::Finished, _) => {}
-            (End::Lost, _joined) => {
-                self.lost(client);
-                return Next::Stage;
-            }
-        }
-        Next::Over
-    }
-
-    /// The program has dropped the connection: another may still serve this client.
-    fn lost(&mut self, client: &Client) {
-        if let (Destination::Program(gate), Some(hold)) =
-            (&*client.session.entry.destination, &mut self.hold)
-        {
-            gate.lost(hold);
-        }
-        self.stage = if client.is_over() { Stage::Leaving } else { Stage::Connecting };
-    }
 }
 
 async fn leave(client: &mut Client, shutdown: &mut ShutdownWatch) -> Next {

@@ -288,8 +288,8 @@ impl Shared {
         let SavedConnection { socket, peer, is_introduced, head, since, is_kept_alive } = saved;
         let io = Socket::resume(socket, descriptors)?;
         let since = since.instant().into();
-        let (head, from_another) = (Bytes::copy_from_slice(head.of(bytes)?), Some(0));
-        let from = Beginning { since, head, is_introduced, is_kept_alive, from_another };
+        let head = Bytes::copy_from_slice(head.of(bytes)?);
+        let from = Beginning { since, head, is_introduced, is_kept_alive, is_from_another: true };
         let door = &self.admission.door;
         let peer = if is_introduced {
             let mut peer = peer.resume();
