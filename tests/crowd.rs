@@ -206,6 +206,14 @@ fn encrypted_with(options: &str, authorities: &str) -> Encrypted {
         command.current_dir(&directory);
     });
     websockify.wait_until_open();
+    // It watches the certificate, too, so no other descriptor is still to come.
+    let descriptors = format!("/proc/{}/fd", websockify.pid());
+    wait_until("the certificate's watch", || {
+        let mut all = std::fs::read_dir(&descriptors).unwrap().flatten();
+        all.any(|one| {
+            std::fs::read_link(one.path()).is_ok_and(|what| what.ends_with("anon_inode:inotify"))
+        })
+    });
     (websockify, port, directory)
 }
 

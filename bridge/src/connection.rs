@@ -164,7 +164,8 @@ async fn received(
             return Err(Box::pin(http::turn_away(Stream::new(io), why, &mut shutdown)).await);
         }
         Ok(Opening::Hello(acceptor, io, peer)) => {
-            if !arrival.guest.keeps(http::first::ENCRYPTED) {
+            // What the kernel has of a long hello may have counted for more.
+            if !(arrival.guest.keeps(http::first::ENCRYPTED) && arrival.guest.has_memory()) {
                 return Err(Box::pin(http::refuse_encrypted(io, &mut shutdown)).await);
             }
             // The handshake's state is freed with its result.

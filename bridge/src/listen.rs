@@ -186,8 +186,11 @@ impl Bridge {
             }
             let (book, lobby) = (Arc::clone(&self.shared.book), Arc::clone(&self.lobby));
             lobby.waits_for_room(!self.has_room());
-            let accepting = self.is_accepting();
-            let deadline = self.deadline();
+            // Both are asked for the same point in time: whoever is not there yet for the one is still to come for the other.
+            let now = Instant::now();
+            self.make_room();
+            let accepting = self.is_accepting(now);
+            let deadline = self.deadline(now);
             tokio::select! {
                 biased;
                 told = changed(&mut shutdown) => self.obey(told),
@@ -210,10 +213,10 @@ impl Bridge {
         }
     }
 
-    fn is_accepting(&self) -> bool {
+    fn is_accepting(&self, now: Instant) -> bool {
         !self.listeners.is_empty()
             && self.rested.is_none()
-            && (self.has_room() || (self.ahead.len() < AHEAD && self.lobby.has_any()))
+            && (self.has_room() || (self.ahead.len() < AHEAD && self.lobby.has_any(now)))
     }
 
     fn has_room(&self) -> bool {
@@ -221,18 +224,11 @@ impl Bridge {
     }
 
     /// The next point in time at which there is something to do.
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self, now: Instant) -> Option<Instant> {
         let next_round = self.rounds.next();
         // Until then whoever comes waits.
         let is_waited_for = !self.has_room() && self.ending.is_none();
-        let next_guest = if !is_waited_for {
-            None
-        } else if self.ahead.len() > self.lobby.leaving() && self.lobby.has_any() {
-            // Whose time has come since that was asked last.
-            Some(Instant::now())
-        } else {
-            self.lobby.next_look()
-        };
+        let next_guest = if is_waited_for { self.lobby.next_look(now) } else { None };
         [
             self.timeout,
             self.idle,

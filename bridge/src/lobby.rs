@@ -69,14 +69,14 @@ impl Lobby {
         Guest { lobby: Arc::clone(self), whose: Mutex::new(whose), number, stay }
     }
 
-    /// Whether there is anybody who could give way.
-    pub(crate) fn has_any(&self) -> bool {
-        self.guests().has_any(Instant::now())
+    /// Whether there is anybody who could give way now.
+    pub(crate) fn has_any(&self, now: Instant) -> bool {
+        self.guests().has_any(now)
     }
 
     /// When there may be somebody who can give way, if there is nobody now.
-    pub(crate) fn next_look(&self) -> Option<Instant> {
-        let (mut guests, now) = (self.guests(), Instant::now());
+    pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
+        let mut guests = self.guests();
         if guests.has_any(now) { None } else { guests.next_look(now) }
     }
 
@@ -380,7 +380,7 @@ mod tests {
         drop(left);
         assert!(make_room(&lobby) && make_room(&lobby));
         assert!(guests.all(|guest| gives_way(&guest)));
-        assert!(!make_room(&lobby) && !lobby.has_any());
+        assert!(!make_room(&lobby) && !lobby.has_any(Instant::now()));
     }
 
     #[test]
@@ -412,10 +412,10 @@ mod tests {
         let many: Vec<_> = (0..2 * FEW).map(|_| lobby.enter(client(3))).collect();
         // There is no time for these.
         for _ in 0..FEW {
-            assert!(lobby.has_any() && lobby.make_room());
+            assert!(lobby.has_any(Instant::now()) && lobby.make_room());
         }
-        assert!(!lobby.has_any() && !lobby.make_room());
-        assert!(lobby.next_look().unwrap() <= Instant::now() + GRACE);
+        assert!(!lobby.has_any(Instant::now()) && !lobby.make_room());
+        assert!(lobby.next_look(Instant::now()).unwrap() <= Instant::now() + GRACE);
         assert!(many[..FEW].iter().all(gives_way) && !many[FEW..].iter().any(gives_way));
         assert!(!good.iter().any(gives_way) && !gives_way(&other));
         // Nobody has many any more.
@@ -481,9 +481,9 @@ mod tests {
         idle.waits();
         assert!(make_room(&lobby) && gives_way(&idle));
         assert!(make_room(&lobby) && gives_way(&begun));
-        assert!(!make_room(&lobby) && !lobby.has_any());
+        assert!(!make_room(&lobby) && !lobby.has_any(Instant::now()));
         let later = Instant::now() + QUIET;
-        assert!(lobby.next_look().unwrap() <= later);
+        assert!(lobby.next_look(Instant::now()).unwrap() <= later);
         takes.stay.answer().as_mut().unwrap().since += QUIET / 2;
         assert!(lobby.make_room_at(later) && gives_way(&stops) && !gives_way(&takes));
         assert!(!lobby.make_room_at(later));
@@ -537,9 +537,9 @@ mod tests {
             guest
         };
         let good: Vec<_> = (0..FEW).map(|_| answered(1)).collect();
-        assert!(!lobby.has_any() && !make_room(&lobby));
+        assert!(!lobby.has_any(Instant::now()) && !make_room(&lobby));
         let many: Vec<_> = (0..FEW + 2).map(|_| answered(2)).collect();
-        assert!(lobby.has_any());
+        assert!(lobby.has_any(Instant::now()));
         assert!(lobby.make_room() && lobby.make_room() && !lobby.make_room());
         assert!(many[..2].iter().all(gives_way) && !many[2..].iter().any(gives_way));
         assert!(!good.iter().any(gives_way));

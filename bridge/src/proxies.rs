@@ -60,8 +60,8 @@ impl Proxies {
     }
 }
 
-/// Reads the PROXY header of a connection, and not a byte more. Until it is whole nothing is read: another image of this program
-/// may have to begin with it (O2).
+/// Reads the PROXY header of a connection, and not a byte more. Until it is whole nothing is read, where the kernel has
+/// room for it: another image of this program may have to begin with it (O2).
 pub(crate) async fn read_header(io: &mut Socket) -> Result<Header, Silence> {
     if !io.has_little_room() {
         let whole = io.peek_until(|seen, is_last| match Reader::default().read(seen) {

@@ -64,7 +64,7 @@ pub(super) struct Metered<'a> {
     io: Stream,
     pub(super) activity: &'a Activity,
     heads: Heads,
-    /// For whom memory is kept: while a head is not whole, or the client does not take its answer.
+    /// For whom memory is kept: more while a head is not whole, or the client does not take its answer.
     guest: &'a Guest,
     /// What waits of that answer, here and in the kernel.
     answer: usize,
@@ -116,6 +116,9 @@ impl<'a> Metered<'a> {
     pub(super) fn into_stream(mut self) -> Stream {
         if self.is_thrifty {
             self.io.leg().be_thrifty(false);
+        }
+        if self.is_long {
+            self.guest.ends_long_head();
         }
         self.io
     }

@@ -169,7 +169,8 @@ impl Bridge {
         let mut bridge = bridge.map_err(|why| Invalid(why.to_string()))?;
         bridge.released_by = Some(bridge.shared.config.hand_over.clone());
         bridge.timeout = state.timeout.map(|timeout| timeout.instant().into());
-        bridge.idle = state.idle.map(|idle| idle.instant().into());
+        let idle = state.idle.filter(|_| bridge.shared.config.idle_timeout.is_some());
+        bridge.idle = idle.map(|idle| idle.instant().into());
         bridge.rounds.resume(state.next_beat, state.next_limits);
         (bridge.is_full, bridge.is_exhausted) = (state.is_full, state.is_exhausted);
         let open = state.sessions.len() + state.connections.len();

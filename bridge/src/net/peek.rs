@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::task::{Context, Poll, ready};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -32,7 +33,7 @@ const ROOM_MIN: usize = 48 * 1024;
 struct Urgent;
 
 /// A connection whose bytes were looked at and are still to be read. If nobody does, they are thrown away: closed with
-/// unread bytes, it would be reset, and not ended.
+/// unread bytes, it would be reset, and not ended, as is who sends [urgent](Urgent) ones.
 #[derive(Debug)]
 pub(crate) struct Unread(Option<Socket>);
 
@@ -155,11 +156,11 @@ impl Socket {
         }
     }
 
-    /// Whether an urgent byte has come (tcp(7), `MSG_OOB`): what is behind it is not seen, however much the kernel keeps.
+    /// Whether an urgent byte has come (tcp(7), poll(2)): what is behind it is not seen, however much the kernel keeps.
     fn has_urgent_byte(&self) -> bool {
-        let flags = MsgFlags::MSG_OOB | MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let urgent = || recv(self.as_fd().as_raw_fd(), &mut [0], flags);
-        matches!(self, Self::Tcp(_)) && urgent() != Err(Errno::EINVAL)
+        let mut urgent = [PollFd::new(self.as_fd(), PollFlags::POLLPRI)];
+        poll(&mut urgent, PollTimeout::ZERO).is_ok()
+            && urgent[0].revents().is_some_and(|events| events.contains(PollFlags::POLLPRI))
     }
 
     fn look<T>(

@@ -154,7 +154,7 @@ pub(crate) async fn shake_hands(
     peer: Peer,
     arrival: &Arc<Arrival>,
 ) -> Accepted<(Stream, Peer)> {
-    let io = Records::whole(io, Arc::clone(arrival));
+    let io = Records::counted(io, Arc::clone(arrival));
     match TlsAcceptor::from(config).accept(io).into_fallible().await {
         Ok(mut stream) => {
             let (io, tls) = stream.get_mut();

@@ -50,14 +50,32 @@ struct Handshake {
     is_long: bool,
 }
 
+impl Handshake {
+    /// Whether much has come of it, and more is waited for.
+    fn is_long(&mut self, is_long: bool) {
+        if std::mem::replace(&mut self.is_long, is_long) == is_long {
+            return;
+        }
+        let guest = &self.arrival.guest;
+        if is_long { guest.begins_long_head() } else { guest.ends_long_head() }
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.is_long(false);
+    }
+}
+
 /// What rustls is given to read.
 #[derive(Debug, Clone, Copy)]
 enum Pace {
     /// Whatever is there.
     AtWill,
-    /// Whole records.
-    Whole {
-        /// How many bytes of such are there.
+    /// Not much that comes to nothing, and whole records alone where the kernel has room for one that is not.
+    Counted {
+        is_whole: bool,
+        /// How many bytes of such records are there.
         there: usize,
         /// How many it has taken since we said something in the handshake, or since something came of them.
         unheard: usize,
@@ -74,24 +92,22 @@ impl Records {
         Self { io: Some(io), pace: Pace::AtWill, handshake: None }
     }
 
-    /// Whole records: of this one's handshake at first.
-    pub(super) fn whole(io: Socket, arrival: Arc<Arrival>) -> Self {
-        if io.has_little_room() {
-            // It might never be whole.
-            return Self::at_will(io);
-        }
-        let pace = Pace::Whole { there: 0, unheard: 0, most: HANDSHAKE, is_too_much: false };
+    /// Counted, and whole where that can be: of this one's handshake at first.
+    pub(super) fn counted(io: Socket, arrival: Arc<Arrival>) -> Self {
+        // Else it might never be whole.
+        let is_whole = !io.has_little_room();
+        let pace =
+            Pace::Counted { is_whole, there: 0, unheard: 0, most: HANDSHAKE, is_too_much: false };
         let handshake = Some(Handshake { arrival, is_long: false });
         Self { io: Some(io), pace, handshake }
     }
 
     /// The handshake is over.
     pub(super) fn is_shaken(&mut self) {
-        if let Some(Handshake { arrival, is_long: true }) = self.handshake.take() {
-            arrival.guest.ends_long_head();
-        }
-        if let Pace::Whole { most, .. } = &mut self.pace {
-            *most = UNHEARD;
+        self.handshake = None;
+        if let Pace::Counted { is_whole, most, .. } = &mut self.pace {
+            // One that is not whole has come to nothing, too.
+            *most = if *is_whole { UNHEARD } else { HEADER + LONGEST + UNHEARD };
         }
         self.is_heard();
     }
@@ -103,8 +119,20 @@ impl Records {
 
     /// Something has come of what rustls has taken: an answer to it, or what the client has said.
     pub(crate) fn is_heard(&mut self) {
-        if let Pace::Whole { unheard, is_too_much, .. } = &mut self.pace {
+        if let Pace::Counted { unheard, is_too_much, .. } = &mut self.pace {
             (*unheard, *is_too_much) = (0, false);
+        }
+        if let Some(handshake) = &mut self.handshake {
+            handshake.is_long(false);
+        }
+    }
+
+    /// More is waited for, while so much has come to nothing yet.
+    fn waits(&mut self, unheard: usize) {
+        if unheard > LONG
+            && let Some(handshake) = &mut self.handshake
+        {
+            handshake.is_long(true);
         }
     }
 
@@ -144,7 +172,8 @@ impl AsyncRead for Records {
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut pace = self.pace;
-        if let Pace::Whole { there: there @ 0, unheard, most, is_too_much } = &mut pace {
+        if let Pace::Counted { is_whole, there: there @ 0, unheard, most, is_too_much } = &mut pace
+        {
             if *unheard > *most {
                 if *is_too_much {
                     return Poll::Ready(Err(io::Error::other(TooMuch)));
@@ -155,32 +184,34 @@ impl AsyncRead for Records {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let seen = self.poll_peek(cx, |seen, is_last| match whole(seen) {
-                Some(length) => Some(Some(length)),
-                None => is_last.then_some(None),
-            });
-            match ready!(seen)? {
-                Some(length) => *there = length,
-                // What an end has left is no record.
-                None => pace = Pace::AtWill,
+            if *is_whole {
+                let seen = self.poll_peek(cx, |seen, is_last| match whole(seen) {
+                    Some(length) => Some(Some(length)),
+                    None => is_last.then_some(None),
+                });
+                if seen.is_pending() {
+                    self.waits(*unheard);
+                }
+                match ready!(seen)? {
+                    Some(length) => *there = length,
+                    // What an end has left is no record.
+                    None => pace = Pace::AtWill,
+                }
             }
         }
-        let Pace::Whole { there, unheard, .. } = &mut pace else {
+        let Pace::Counted { is_whole, there, unheard, .. } = &mut pace else {
             self.pace = pace;
             return self.io().poll_read(cx, room);
         };
-        let most = room.remaining().min(*there);
-        let mut part = ReadBuf::new(room.initialize_unfilled_to(most));
+        let most = if *is_whole { *there } else { usize::MAX };
+        let mut part = ReadBuf::new(room.initialize_unfilled_to(most.min(room.remaining())));
         let read = self.io().poll_read(cx, &mut part);
         let length = part.filled().len();
         room.advance(length);
-        *there -= length;
+        *there = there.saturating_sub(length);
         *unheard += length;
-        if *unheard > LONG
-            && let Some(handshake) = &mut self.handshake
-            && !std::mem::replace(&mut handshake.is_long, true)
-        {
-            handshake.arrival.guest.begins_long_head();
+        if read.is_pending() {
+            self.waits(*unheard);
         }
         self.pace = pace;
         read
@@ -235,7 +266,7 @@ impl DerefMut for Records {
 
 impl Drop for Records {
     fn drop(&mut self) {
-        if let (Some(io), Pace::Whole { .. }) = (&self.io, self.pace) {
+        if let (Some(io), Pace::Counted { .. }) = (&self.io, self.pace) {
             // With bytes unread, its end would be a reset.
             io.discard();
         }
@@ -300,7 +331,7 @@ mod tests {
     async fn l5_what_is_not_whole_stays_with_the_kernel() {
         let (ours, mut theirs) = pair().await;
         let arrival = arrival(&ours, &theirs);
-        let mut ours = Records::whole(ours, arrival);
+        let mut ours = Records::counted(ours, arrival);
         let longest = record(u16::try_from(LONGEST).unwrap());
         let (last, begun) = longest.split_last().unwrap();
         let mut room = vec![0; longest.len()];
@@ -329,7 +360,7 @@ mod tests {
         for cut in [1, 3, 7, 24, 25, 26, all.len()] {
             let (ours, mut theirs) = pair().await;
             let arrival = arrival(&ours, &theirs);
-            let mut ours = Records::whole(ours, arrival);
+            let mut ours = Records::counted(ours, arrival);
             let send = async {
                 for piece in all.chunks(cut) {
                     theirs.write_all(piece).await.unwrap();
@@ -365,7 +396,7 @@ mod tests {
     async fn l5_rustls_does_not_join_for_long() {
         let (ours, mut theirs) = pair().await;
         let arrival = arrival(&ours, &theirs);
-        let mut ours = Records::whole(ours, arrival);
+        let mut ours = Records::counted(ours, arrival);
         let piece = record(1_000);
         let mut room = [0; 1_005];
         for most in [HANDSHAKE, HANDSHAKE, UNHEARD] {
@@ -393,12 +424,37 @@ mod tests {
         assert!(is_too_much(&mut ours).await);
     }
 
+    /// Nor where a record has no room to become whole.
+    #[tokio::test]
+    async fn l5_what_comes_to_nothing_at_a_unix_socket_has_its_end() {
+        let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
+        let (_, from) = pair().await;
+        let ours = Socket::Unix(ours);
+        let arrival = arrival(&ours, &from);
+        let mut ours = Records::counted(ours, arrival);
+        let (piece, mut room) = (record(1_000), [0; 1_005]);
+        for most in [HANDSHAKE, HEADER + LONGEST + UNHEARD] {
+            for _ in 0..=most / piece.len() {
+                // In parts, as they come.
+                for part in piece.chunks(600) {
+                    theirs.write_all(part).await.unwrap();
+                }
+                ours.read_exact(&mut room).await.unwrap();
+            }
+            assert!(is_too_much(&mut ours).await);
+            ours.is_shaken();
+        }
+        ours.has_session();
+        theirs.write_all(&piece[..3]).await.unwrap();
+        ours.read_exact(&mut room[..3]).await.unwrap();
+    }
+
     /// A peer that has said too little sees an end.
     #[tokio::test]
     async fn l5_what_is_not_whole_is_thrown_away_in_the_end() {
         let (ours, mut theirs) = pair().await;
         let arrival = arrival(&ours, &theirs);
-        let mut ours = Records::whole(ours, arrival);
+        let mut ours = Records::counted(ours, arrival);
         theirs.write_all(&record(9)[..5]).await.unwrap();
         let none = timeout(Duration::from_millis(100), ours.read(&mut [0; 9])).await;
         assert!(none.is_err(), "{none:?}");

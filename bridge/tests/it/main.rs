@@ -1,6 +1,7 @@
 //! The bridge over real sockets, with tungstenite's client and with hand-made ones.
 #![expect(clippy::unwrap_used, reason = "all of it is a test")]
 
+mod alive;
 mod ends;
 #[path = "../../../tests/support/frame.rs"]
 mod frame;
@@ -24,6 +25,5 @@ mod skip;
 mod slow;
 mod stuck;
 mod turns;
-mod upkeep;
 mod web;
 mod whole;
