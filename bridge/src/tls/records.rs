@@ -1,6 +1,6 @@
-//! A connection below TLS, whose records stay with the kernel until they are whole, for as long as its client has no session:
-//! rustls would keep room for 18 KiB of one that never is (L5). Knows where records end (RFC 8446, section 5.1); what is in
-//! them is rustls's to say.
+//! A connection below TLS, which is counted for as long as its client has no session: how much of what rustls has taken has come to
+//! nothing yet (L5). Its records stay with the kernel until they are whole, where that has room; rustls would keep 18 KiB of one that
+//! never is. Knows where records end (RFC 8446, section 5.1) and that a handshake is under way; what is in them is rustls's to say.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -40,6 +40,7 @@ pub(crate) struct Records {
     /// None only in the end.
     io: Option<Socket>,
     pace: Pace,
+    /// Until it is over.
     handshake: Option<Handshake>,
 }
 
