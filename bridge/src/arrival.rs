@@ -1,15 +1,19 @@
 //! How far a connection is that has no session: whether another image of this program can begin with it anew (O2), and from
 //! which bytes. Knows what was read and answered; must not know what that means.
 
+mod saved;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::hand_over::{Pause, Place, SavedConnection, SavedPeer, StoodConnection, UnderWay};
 use crate::lobby::Guest;
 use crate::net::{SavedSocket, Socket};
-use crate::peer::{Peer, Route};
+use crate::pause::{Pause, Said, UnderWay};
+use crate::peer::{Peer, Route, SavedPeer};
+use crate::saved::Place;
+pub(crate) use saved::{SavedConnection, StoodConnection};
 
 /// Where a connection begins: at its first byte, or where another image has left it.
 #[derive(Debug)]
@@ -187,8 +191,8 @@ impl Arrival {
         }
     }
 
-    /// Says how it is to be begun anew, if it can be.
-    pub(crate) fn stand(&self) -> Option<u64> {
+    /// Says how it is to be begun anew, if it can be: some say nothing, as what they are at cannot be handed over.
+    pub(crate) fn stand(&self, said: &Said<StoodConnection>) -> Option<u64> {
         let known = self.known();
         let head = match &known.progress {
             _ if known.is_encrypted => None,
@@ -196,9 +200,8 @@ impl Arrival {
             Progress::Idle => Some((Vec::new(), true)),
             Progress::Busy => None,
         };
-        self.pause.stand(|stood| match head {
-            None => stood.others += 1,
-            Some((head, is_kept_alive)) => {
+        self.pause.stand(|| {
+            if let Some((head, is_kept_alive)) = head {
                 let saved = SavedConnection {
                     socket: self.socket,
                     peer: known.peer.clone(),
@@ -207,7 +210,7 @@ impl Arrival {
                     since: known.since.into(),
                     is_kept_alive,
                 };
-                stood.connections.push(StoodConnection { saved, head });
+                said.add(StoodConnection { saved, head });
             }
         })
     }

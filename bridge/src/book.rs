@@ -23,6 +23,7 @@ use crate::login::Login;
 use crate::metrics::{Counts, Metrics};
 use crate::peer::Peer;
 use crate::unreachable::Unreachable;
+pub(crate) use saved::{SavedBook, SavedEntry};
 
 /// The code of a session that has ended without one, cut off or by a panic of ours (RFC 6455, section 7.1.5).
 const ABNORMAL: u16 = 1006;

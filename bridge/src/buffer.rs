@@ -13,7 +13,7 @@ use arrayvec::ArrayVec;
 use memmap2::MmapMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::hand_over::Invalid;
+use crate::saved::Invalid;
 
 /// The size of a buffer, bytes. Just below two segments of the loopback device (65,483 each): a frame
 /// that is longer than a segment by its header alone wakes its receiver twice, at nearly double the

@@ -9,14 +9,13 @@ use tokio::sync::{Notify, watch};
 use crate::admission::auth::Auth;
 use crate::client_address::ClientAddress;
 use crate::directory::Directory;
-use crate::hand_over::HandOver;
 use crate::network::Networks;
 use crate::observer::Observer;
 use crate::private::Private;
 use crate::proxies::Proxies;
 use crate::questions::Asked;
 use crate::tap::Traffic;
-use crate::tls::{Connector, Plain, Tls};
+use crate::tls::{Connector, Tls};
 
 /// Everything [`serve`](crate::serve) needs to know besides its listeners.
 #[derive(Debug)]
@@ -60,8 +59,6 @@ pub struct Config {
     pub traffic: Option<Traffic>,
     /// Who sees what becomes of it, and may have sessions end.
     pub observer: Option<Observer>,
-    /// By which it is asked to stand still (O2).
-    pub hand_over: HandOver,
 }
 
 /// What is done with each session from time to time; by default, nothing.
@@ -101,6 +98,15 @@ pub struct Access {
     pub web_auth: bool,
     /// Files that no web request is answered with, wherever they lie.
     pub private: Arc<Private>,
+}
+
+/// What becomes of unencrypted clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plain {
+    /// They are served.
+    Served,
+    /// They are told that the connection must be encrypted.
+    Refused,
 }
 
 impl Default for Access {

@@ -8,22 +8,22 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::admission::Admission;
-use crate::arrival::{Arrival, Beginning};
+use crate::arrival::{Arrival, Beginning, StoodConnection};
 use crate::book::Book;
 use crate::client::Client;
 use crate::config::Config;
 use crate::http::{self, Upgraded};
 use crate::lobby::Guest;
 use crate::net::Socket;
+use crate::pause::Said;
 use crate::peer::Peer;
 use crate::record::Recordings;
 use crate::redact;
-use crate::session::{self, Ongoing, Outbound};
+use crate::session::{self, Ongoing};
 use crate::shutdown::ShutdownWatch;
 use crate::stream::Stream;
 use crate::tap::Tap;
 use crate::tls::{self, Failure};
-use crate::turns::Turns;
 use crate::unadmitted::{self, NoSession};
 use crate::ws::Encoding;
 
@@ -32,8 +32,9 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) admission: Admission,
     pub(crate) book: Arc<Book>,
-    pub(crate) outbound: Outbound,
-    pub(crate) turns: Turns,
+    pub(crate) sessions: session::Shared,
+    /// What those say of themselves that have no session and stand still.
+    pub(crate) stood: Said<StoodConnection>,
     pub(crate) recordings: Option<Arc<Recordings>>,
 }
 
@@ -71,7 +72,7 @@ pub(crate) fn attend(
     let received = Box::pin(receive(io, peer, from, Arc::clone(&arrival), shared_with_it, told));
     async move {
         shutdown.goes_on(is_from_another.then_some(0)).await;
-        let client = match standing_still(received, &arrival, &mut shutdown).await {
+        let client = match standing_still(received, &arrival, &shared.stood, &mut shutdown).await {
             Ok(upgraded) => shared.client(upgraded),
             Err(why) => {
                 shared.book.metrics.no_session(&why);
@@ -89,14 +90,15 @@ pub(crate) fn attend(
 async fn standing_still<T>(
     mut received: Pin<Box<impl Future<Output = Result<T, NoSession>>>>,
     arrival: &Arrival,
+    stood: &Said<StoodConnection>,
     shutdown: &mut ShutdownWatch,
 ) -> Result<T, NoSession> {
     loop {
         tokio::select! {
             biased;
             () = shutdown.still() => {
-                let stood = arrival.stand();
-                shutdown.goes_on(stood).await;
+                let stands = arrival.stand(stood);
+                shutdown.goes_on(stands).await;
             }
             // What it has asked for before it was told to give way counts.
             received = &mut received => return received,
@@ -113,8 +115,7 @@ pub(crate) fn go_on(
     mut shutdown: ShutdownWatch,
 ) -> impl Future<Output = ()> {
     async move {
-        let Shared { outbound, turns, .. } = &*shared;
-        session::bridge(&mut ongoing, outbound, turns, &mut shutdown).await;
+        session::bridge(&mut ongoing, &shared.sessions, &mut shutdown).await;
         let Ongoing { client, account, .. } = &mut *ongoing;
         let (code, reason) = client.ending();
         account.ended(&client.session.entry, code, reason);
@@ -279,18 +280,21 @@ mod tests {
             client_address: crate::client_address::ClientAddress::default(),
             traffic: None,
             observer: None,
-            hand_over: crate::hand_over::HandOver::default(),
         });
         let (book, lookups) = (Book::new(1, false), Lookups::new());
         let shared = Arc::new(Shared {
             admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
             book,
-            outbound: Outbound {
-                lookups,
-                tls: None,
-                approach: crate::client_address::Approach::new(config.client_address.clone()),
+            sessions: session::Shared {
+                outbound: session::Outbound {
+                    lookups,
+                    tls: None,
+                    approach: crate::client_address::Approach::new(config.client_address.clone()),
+                },
+                turns: crate::turns::Turns::new(),
+                stood: Said::default(),
             },
-            turns: Turns::new(),
+            stood: Said::default(),
             recordings: None,
             config,
         });

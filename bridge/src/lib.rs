@@ -34,6 +34,7 @@ mod connection;
 mod demand;
 mod destination;
 mod directory;
+mod ending;
 mod error_text;
 mod forwarded;
 #[cfg(any(test, fuzzing))]
@@ -50,6 +51,8 @@ mod net;
 mod network;
 mod observer;
 mod opened;
+mod orders;
+mod pause;
 mod peer;
 mod private;
 mod program;
@@ -60,6 +63,7 @@ mod questions;
 mod record;
 mod redact;
 mod regular;
+mod saved;
 mod session;
 mod shutdown;
 mod silence;
@@ -79,68 +83,36 @@ mod upkeep;
 pub mod ws;
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
-
-use tokio::sync::watch;
 
 pub use admission::auth::{Auth, Credentials};
 pub use admission::guard::{Guard, Unproven};
 pub use client_address::{ClientAddress, ClientTable, ClientTableState, ShownAs};
 pub use clients::ClientId;
-pub use config::{Access, Config, Upkeep};
+pub use config::{Access, Config, Plain, Upkeep};
 pub use demand::{Attendance, Counter, Demand};
 pub use destination::{Address, Destination, Endpoint};
 pub use directory::{
     Allowed, Directory, Kind, Pattern, Ports, RedisServer, Rule, Source, SourceError, TokenPlace,
     Tokens,
 };
+pub use ending::{Error, Outcome};
 pub use error_text::error_text;
-pub use hand_over::{BridgeState, Descriptors, Frozen, HandOver, Invalid, Moment, NotFrozen, Rest};
+pub use hand_over::{BridgeState, Frozen, HandOver, NotFrozen, Rest};
 pub use metrics::{Counted, Counts, LOOKUP_SECONDS};
 pub use net::{Connection, Listener, zone};
 pub use network::{Network, Networks};
 pub use observer::{Observer, SessionView};
+pub use orders::Orders;
 pub use private::Private;
 pub use program::{Gate, Program, Readiness};
 pub use proxies::{Proxies, Word};
 pub use proxy_header::ProxyVersion;
 pub use questions::{Asked, NoAnswer, Question, Questions, Rejection, Reply, Shown, Verdict};
+pub use saved::{Descriptors, Invalid, Moment};
 pub use shutdown::Shutdown;
 pub use tap::{TRAFFIC_LEGEND, Traffic};
 pub use unadmitted::UNADMITTED;
-
-/// Why a bridge ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was told to; no session is left.
-    Shutdown,
-    /// Its one session has ended.
-    RunOnce,
-    /// `timeout` has run out and the last session has ended.
-    Timeout,
-    /// `idle_timeout` has run out.
-    IdleTimeout,
-    /// The one connection that there was has ended.
-    Served,
-}
-
-/// Why a bridge cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A listening socket cannot be used.
-    #[error("cannot use listening socket: {}", error_text(.0))]
-    Listen(#[source] io::Error),
-    /// The connection cannot be used.
-    #[error("cannot use connection: {}", error_text(.0))]
-    Connection(#[source] io::Error),
-    /// There are no threads for recordings.
-    #[error("cannot record sessions: {}", error_text(.0))]
-    Record(#[source] io::Error),
-    /// A listening socket does not accept any more, for a reason that time will not mend.
-    #[error("cannot accept connections: {}", error_text(.0))]
-    Accept(#[source] io::Error),
-}
 
 /// Bridges sessions from `listeners` to the target until told to stop or done by its
 /// configuration, and every connection has ended.
@@ -155,13 +127,13 @@ pub enum Error {
 pub async fn serve(
     listeners: Vec<Listener>,
     config: Arc<Config>,
-    shutdown: watch::Sender<Shutdown>,
+    orders: impl Into<Orders>,
 ) -> Result<Outcome, Error> {
-    listen::Bridge::new(listeners, config, shutdown)?.run().await
+    listen::Bridge::new(listeners, config, orders.into())?.run().await
 }
 
 /// Goes on with a bridge that has stood still in another image of this program. What it gives is to be polled to the end, as
-/// [`serve`]. Nothing moves before its configuration's [`HandOver`] is [released](HandOver::release).
+/// [`serve`]. Nothing moves before the [`HandOver`] of its orders is [released](HandOver::release).
 ///
 /// # Errors
 /// What it says of itself cannot be.
@@ -169,10 +141,10 @@ pub fn resume(
     frozen: Frozen,
     descriptors: &mut Descriptors,
     config: Arc<Config>,
-    shutdown: watch::Sender<Shutdown>,
+    orders: Orders,
 ) -> Result<impl Future<Output = Result<Outcome, Error>> + Send + use<>, Invalid> {
     let legs = HashMap::new();
-    let bridge = listen::Bridge::resume(frozen, descriptors, legs, config, shutdown)?;
+    let bridge = listen::Bridge::resume(frozen, descriptors, legs, config, orders)?;
     Ok(bridge.run())
 }
 
@@ -183,9 +155,9 @@ pub fn resume(
 pub async fn serve_connection(
     connection: Connection,
     config: Arc<Config>,
-    shutdown: watch::Sender<Shutdown>,
+    orders: impl Into<Orders>,
 ) -> Result<Outcome, Error> {
-    let mut bridge = listen::Bridge::new(Vec::new(), config, shutdown)?;
+    let mut bridge = listen::Bridge::new(Vec::new(), config, orders.into())?;
     bridge.take_one(connection)?;
     bridge.run().await
 }

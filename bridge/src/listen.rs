@@ -2,6 +2,7 @@
 //!
 //! Knows counts and clocks; what happens on a connection is [`connection`](crate::connection)'s.
 
+mod rest;
 mod still;
 
 use std::collections::VecDeque;
@@ -24,19 +25,21 @@ use crate::budget::Budget;
 use crate::client_address::Approach;
 use crate::config::Config;
 use crate::connection::{Shared, attend};
+use crate::ending::{Error, Outcome};
 use crate::error_text::error_text;
-use crate::hand_over::{HandOver, Pause, Request};
+use crate::hand_over::{HandOver, Request};
 use crate::lobby::Lobby;
 use crate::memory;
 use crate::net::{Accepting, Connection, Listener, Lookups, Socket};
+use crate::orders::Orders;
+use crate::pause::{Pause, Said};
 use crate::peer::{Peer, PeerAddress};
 use crate::record::Recordings;
-use crate::session::Outbound;
+use crate::session::{self, Outbound};
 use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::turns::Turns;
 use crate::unadmitted;
 use crate::upkeep::Rounds;
-use crate::{Error, Outcome};
 
 /// How long accepting rests when the system has no descriptor or memory for one more (L1).
 const REST: Duration = Duration::from_millis(100);
@@ -114,7 +117,7 @@ impl Bridge {
     pub(crate) fn new(
         listeners: Vec<Listener>,
         config: Arc<Config>,
-        shutdown: watch::Sender<Shutdown>,
+        Orders { shutdown, hand_over }: Orders,
     ) -> Result<Self, Error> {
         let listeners = listeners.into_iter().map(Accepting::begin).collect::<Result<_, _>>();
         let budget = Budget::new(config.memory);
@@ -156,18 +159,22 @@ impl Bridge {
             peak: 0,
             tidy: None,
             pause: Arc::default(),
-            requests: config.hand_over.requests(),
+            requests: hand_over.requests(),
             released_by: None,
             unwelcome: Vec::new(),
             shared: Arc::new(Shared {
                 admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
-                outbound: Outbound {
-                    lookups,
-                    tls: config.target_tls.clone(),
-                    approach: Approach::new(config.client_address.clone()),
+                sessions: session::Shared {
+                    outbound: Outbound {
+                        lookups,
+                        tls: config.target_tls.clone(),
+                        approach: Approach::new(config.client_address.clone()),
+                    },
+                    turns: Turns::new(),
+                    stood: Said::default(),
                 },
+                stood: Said::default(),
                 book,
-                turns: Turns::new(),
                 recordings: recordings.map_err(Error::Record)?,
                 config,
             }),

@@ -1,6 +1,10 @@
 //! As whom a client was let in, as the log may have it. Knows no secret whole.
 
+mod saved;
+
 use std::time::Instant;
+
+pub(crate) use saved::SavedLogin;
 
 /// By what a client was let in.
 #[derive(Debug, Default)]

@@ -3,16 +3,19 @@
 //! these begins or ends, never for a frame: the bytes of open sessions stand in the [book](crate::book). Knows numbers
 //! and what they are called; must not know who reads them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::directory::NoDestination;
-use crate::hand_over::SavedCounts;
 use crate::peer::TlsVersion;
 use crate::proxies::Silence;
 use crate::tls::Failure;
 use crate::unadmitted::NoSession;
 use crate::unreachable::Unreachable;
+
+/// What was counted, for another image of this program: by family and name.
+pub(crate) type SavedCounts = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// How often something has happened, by what it is called.
 pub type Counted = (&'static str, u64);

@@ -2,12 +2,15 @@
 //! done, and the same for whatever it asks for, unless that is a proxy which says at each request whose it is.
 //! Knows no socket and no request.
 
+mod saved;
+
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV6};
 
 use serde::{Deserialize, Serialize};
 
 use crate::clients::{ClientId, Place, Standing};
+pub(crate) use saved::SavedPeer;
 
 /// A client, before and after it has a session.
 #[derive(Debug)]

@@ -3,6 +3,8 @@
 //!
 //! Knows what it takes until a session has its connection, and nothing of clients.
 
+mod saved;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -11,20 +13,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::client_address::{ClientTable, Taken, Way};
+use crate::client_address::{Taken, Way};
 use crate::demand::Counter;
 use crate::error_text::error_text;
-use crate::hand_over::{Invalid, Moment, Pause, SavedHold};
 use crate::leg::Leg;
 use crate::net::Socket;
+use crate::pause::Pause;
 use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::sock_diag;
 use crate::unreachable::Unreachable;
+pub(crate) use saved::{SavedHold, SavedTrial};
 
 /// How long a connection may still take when held clients are closed: the program may have accepted it
 /// before its end, and we have not heard yet.
@@ -78,14 +80,6 @@ pub enum Readiness {
     Gone,
 }
 
-/// A [`Trial`] for another image of this program.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct SavedTrial {
-    is_served: bool,
-    is_accepted: bool,
-    row: Option<u16>,
-}
-
 /// What is still to be seen of a connection to the program: whether it carries a byte.
 pub(crate) struct Trial {
     /// To be counted up at the first byte, if the session is not counted already.
@@ -105,12 +99,6 @@ impl Trial {
         if self.may_be_queued() && !self.is_gone(ends) && self.may_be_queued() {
             row.keep(connection, ends.1);
         }
-    }
-
-    /// How another image knows it.
-    pub(crate) fn saved(&self) -> SavedTrial {
-        let row = self.row.as_ref().map(Taken::number);
-        SavedTrial { is_served: self.served.is_none(), is_accepted: self.is_accepted, row }
     }
 
     /// The first byte has come, or a later one.
@@ -140,34 +128,6 @@ impl Trial {
     }
 }
 
-impl SavedTrial {
-    /// Whether its row is there.
-    pub(crate) fn look(self, table: Option<&Arc<ClientTable>>) -> Result<(), Invalid> {
-        match (self.row, table) {
-            (None, _) => Ok(()),
-            (Some(row), Some(table)) => table.look(row),
-            (Some(_), None) => Err(Invalid("it has rows, and there is no table".to_owned())),
-        }
-    }
-
-    /// The same, of a connection to the program that this is the way to; its row is of this table.
-    pub(crate) fn resume(
-        self,
-        gate: &Gate,
-        table: Option<&Arc<ClientTable>>,
-    ) -> Result<Trial, Invalid> {
-        let row = match (self.row, table) {
-            (None, _) => None,
-            (Some(row), Some(table)) => Some(table.take_again(row)?),
-            (Some(_), None) => {
-                return Err(Invalid("it has rows, and there is no table".to_owned()));
-            }
-        };
-        let served = (!self.is_served).then(|| Arc::clone(&gate.program.served));
-        Ok(Trial { served, is_accepted: self.is_accepted, row })
-    }
-}
-
 /// What a client has left of the time that it may be held.
 pub(crate) struct Hold {
     left: Duration,
@@ -175,21 +135,6 @@ pub(crate) struct Hold {
     until: Option<Instant>,
     /// It had a connection to the program, and lost it.
     has_lost: bool,
-}
-
-impl Hold {
-    /// How another image knows it. The time between counts.
-    pub(crate) fn saved(&self) -> SavedHold {
-        let until = self.until.unwrap_or_else(|| Instant::now() + self.left);
-        SavedHold { until: until.into(), has_lost: self.has_lost }
-    }
-}
-
-impl From<SavedHold> for Hold {
-    fn from(saved: SavedHold) -> Self {
-        let left = saved.until.instant().saturating_duration_since(Moment::now().instant());
-        Self { left, until: None, has_lost: saved.has_lost }
-    }
 }
 
 /// The way to the program, which all its clients take.

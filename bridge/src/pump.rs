@@ -21,10 +21,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
 use crate::client::{Client, DRAIN, Discarded, Input, poll_discard};
-use crate::hand_over::error_kind;
 use crate::leg::Leg;
 use crate::net::PeerStatus;
 use crate::program::Trial;
+use crate::saved::error_kind;
 use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::silence::Silence;
 use crate::standstill::{Seen, Standstill, Stuck, Verdict};

@@ -4,6 +4,7 @@
 //! not know how a handshake is read, nor how bytes are moved.
 
 mod saved;
+mod stood;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -20,13 +21,23 @@ use crate::destination::Destination;
 use crate::error_text::error_text;
 use crate::leg::Leg;
 use crate::net::{Lookups, Socket};
+use crate::pause::Said;
 use crate::program::{Gate, Hold, Trial};
 use crate::pump::{End, Joined, Pump, SHUTTING_DOWN};
 use crate::shutdown::{Shutdown, ShutdownWatch, Told};
 use crate::tls::Connector;
 use crate::turns::Turns;
 use crate::unreachable::Unreachable;
-pub(crate) use saved::Resumption;
+pub(crate) use saved::{Resumption, SavedSession};
+pub(crate) use stood::{LentLegs, StoodSession};
+
+/// What all sessions of a bridge share.
+pub(crate) struct Shared {
+    pub(crate) outbound: Outbound,
+    pub(crate) turns: Turns,
+    /// What those say of themselves that stand still.
+    pub(crate) stood: Said<StoodSession>,
+}
 
 /// How targets are reached.
 pub(crate) struct Outbound {
@@ -111,6 +122,13 @@ impl Course {
         Self { stage: Stage::Connecting, hold: None, is_recorded }
     }
 
+    fn target(&mut self) -> Option<&mut Leg> {
+        match &mut self.stage {
+            Stage::Joined(joined) => Some(&mut joined.target),
+            Stage::Connecting | Stage::Leaving => None,
+        }
+    }
+
     /// No bytes are moved any more.
     fn ended(&mut self, end: End, client: &Client) -> Next {
         match (end, std::mem::replace(&mut self.stage, Stage::Leaving)) {
@@ -140,17 +158,16 @@ impl Course {
 #[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
 pub(crate) fn bridge(
     ongoing: &mut Ongoing,
-    outbound: &Outbound,
-    turns: &Turns,
+    shared: &Shared,
     shutdown: &mut ShutdownWatch,
 ) -> impl Future<Output = ()> {
     async move {
         loop {
             let next = match &mut ongoing.course.stage {
-                Stage::Connecting => Box::pin(join(ongoing, outbound, shutdown)).await,
+                Stage::Connecting => Box::pin(join(ongoing, &shared.outbound, shutdown)).await,
                 Stage::Joined(joined) => {
                     let mut pump = Pump::new(&mut ongoing.client, joined, shutdown.clone());
-                    match run(&mut pump, turns, shutdown).await {
+                    match run(&mut pump, &shared.turns, shutdown).await {
                         Left::Ended(end) => {
                             drop(pump);
                             ongoing.course.ended(end, &ongoing.client)
@@ -165,7 +182,7 @@ pub(crate) fn bridge(
             };
             match next {
                 Next::Stage => {}
-                Next::Still => Box::pin(saved::stand_still(ongoing, shutdown)).await,
+                Next::Still => Box::pin(stand_still(ongoing, &shared.stood, shutdown)).await,
                 Next::Over => return,
             }
         }
@@ -199,6 +216,36 @@ async fn leave(client: &mut Client, shutdown: &mut ShutdownWatch) -> Next {
     tokio::select! {
         () = client.farewell() => Next::Over,
         () = shutdown.still() => Next::Still,
+    }
+}
+
+/// Says what the session is, and waits until it may go on.
+async fn stand_still(
+    ongoing: &mut Ongoing,
+    stood: &Said<StoodSession>,
+    shutdown: &mut ShutdownWatch,
+) {
+    let mut bytes = Vec::new();
+    let mut saved = ongoing.saved(&mut bytes);
+    let Ongoing { client, course, .. } = ongoing;
+    let recording = client.tap.as_ref().and_then(|tap| tap.stand());
+    let (mut legs, mut returned) = (None, None);
+    if saved.is_encrypted() {
+        saved.keep_legs();
+        let take = |leg: &mut Leg| std::mem::replace(leg, Leg::Away);
+        let (lent, back) = LentLegs::new(take(client.leg()), course.target().map(take));
+        (legs, returned) = (Some(lent), Some(back));
+    }
+    let session = StoodSession { saved, bytes, recording, legs };
+    let stands = shutdown.pause.stand(|| stood.add(session));
+    shutdown.goes_on(stands).await;
+    let Some(back) = returned else { return };
+    // Who has borrowed them gives them back, or this process is gone.
+    if let Ok((leg, target)) = back.await {
+        *client.leg() = leg;
+        if let (Some(place), Some(target)) = (course.target(), target) {
+            *place = target;
+        }
     }
 }
 

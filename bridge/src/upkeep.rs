@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::book::{Book, Call, Entry, LastSeen};
 use crate::config::Upkeep;
-use crate::hand_over::Moment;
+use crate::saved::Moment;
 
 /// How often limits are looked at, if the shortest of them is not short itself.
 const LIMITS: Duration = Duration::from_secs(1);

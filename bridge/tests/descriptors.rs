@@ -74,7 +74,6 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         client_address: bridge::ClientAddress::default(),
         traffic: None,
         observer: None,
-        hand_over: bridge::HandOver::default(),
     };
     let shutdown = watch::Sender::new(Shutdown::Run);
     let serving =

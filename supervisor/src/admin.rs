@@ -42,7 +42,7 @@ use tracing::{debug, info, warn};
 
 use crate::authentication::Authentication;
 use crate::config::{AdminSpec, Config};
-use crate::host::user::User;
+use crate::machine::user::User;
 use connections::{Connections, Mark};
 pub(crate) use deeds::{Deed, Deeds};
 pub(crate) use endpoint::SavedAdmin;

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::config::access::{Access, Need};
 use crate::exit::Failure;
-use crate::host::changes::Changes;
+use crate::machine::changes::Changes;
 use reading::Reading;
 
 /// How long reading them again may take before others are told.

@@ -26,9 +26,9 @@ use bridge::Upkeep;
 use bridge::tls::Authorities;
 
 use crate::cli::{Args, AuthPlugin, RebindEngine, SslVersion, StartArg, WrapModeArg};
-use crate::host::{memory, search_path};
 use crate::log::Requested;
 use crate::log::letters::Legend;
+use crate::machine::{memory, search_path};
 use crate::program::state::{Policy, Start, WrapMode};
 use crate::usage::{UsageError, invalid};
 use access::Access;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::info;
 
-use crate::host::progress::Progress;
+use crate::machine::progress::Progress;
 
 /// How often systemd is told that we are still at it, and for how long it is to bear with us each time: a machine
 /// that hangs for a moment must not make it kill us.
@@ -168,7 +168,7 @@ impl Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::daemon::Caller;
+    use crate::machine::daemon::Caller;
 
     /// O1, W9: every way that a bridge without a program has to its end.
     #[test]

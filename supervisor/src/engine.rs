@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::cli::RebindEngine;
 use crate::exit::Failure;
-use crate::host::executable::{self, Executable, MissingInterpreter};
+use crate::machine::executable::{self, Executable, MissingInterpreter};
 use crate::processes::Process;
 pub(crate) use notice::{BindRequest, Notices};
 use preload::Preload;

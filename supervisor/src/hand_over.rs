@@ -1,55 +1,60 @@
 //! Our place is taken by the program that lies at our path now (O2), by exec(2): the process stays, with its children,
 //! its descriptors and its sessions.
 //!
-//! - `trial` has the new program say beforehand whether it could, as a child,
-//! - `state` is what it needs, `format` how that looks in `memory`,
+//! - `trial` has the new program say beforehand whether it could, as a child, and `answer` is what that says,
+//! - `succession` is how far we are with that; `launch` is how we were started, `held` what we have taken hold of, for our whole
+//!   life,
+//! - `state` is what the new program needs, `format` how that looks in `memory`,
 //! - `marks` says which descriptors go along, `threads` whether ours may be ended, `rest` what becomes of sessions that
 //!   cannot go along,
 //! - `binary` is the file, `image` what it is executed with,
-//! - `arrival` is the other side: our beginning in another's place; `way_back` leads to the program before, until we have
+//! - `arrival` is the other side: our beginning in another's place, and `arrived` what is left of that until we have settled;
+//!   `way_back` leads to the program before, until we have
 //!   settled; `closed` keeps others out of our memory meanwhile.
 //!
 //! Whatever fails before exec(2) is one line in the log, and everything goes on.
 
+mod answer;
 mod arrival;
+mod arrived;
 mod binary;
 mod closed;
 mod format;
+mod held;
 mod image;
+mod launch;
 mod marks;
 mod memory;
 mod rest;
 mod state;
+pub(crate) mod succession;
 mod threads;
 mod trial;
 mod way_back;
 
-use std::future::pending;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bridge::{Frozen, Moment};
 use tracing::{info, warn};
 
-pub(crate) use arrival::{Arrival, Arrived, Estate, Left};
+pub(crate) use answer::answer as answer_trial;
+pub(crate) use arrival::{Arrival, Estate, Left};
+pub(crate) use arrived::Arrived;
 pub(crate) use closed::{close_memory, open_memory};
-use image::{Image, environment};
-pub(crate) use rest::ASKED as REST_ASKED;
+pub(crate) use held::Held;
+use image::{BACK, Image, VARIABLE, environment};
+pub(crate) use launch::Launch;
 use rest::{Parted, Writers};
 use state::State;
-pub(crate) use state::{Held, Launch};
+pub(crate) use succession::Succession;
 use trial::Trial;
-pub(crate) use trial::{answer as answer_trial, is_tried};
+pub(crate) use trial::is_tried;
 pub(crate) use way_back::or_back;
 
 use crate::host::Host;
-use crate::program::ProgramState;
+use crate::program::saved::ProgramState;
 use crate::relay::RelayState;
-
-/// By which the next image is told of the memory and of the image before: their descriptors.
-const VARIABLE: &str = "WEBSOCKIFY_HAND_OVER";
-/// By which the image before is told why it is executed again.
-const BACK: &str = "WEBSOCKIFY_HAND_BACK";
 
 /// How long the bridge may take to stand still.
 const FREEZE: Duration = Duration::from_secs(1);
@@ -58,15 +63,6 @@ const FREEZE: Duration = Duration::from_secs(1);
 const FLUSH: Duration = Duration::from_millis(500);
 /// The same of what comes until everything stands still. What is not written by then is lost.
 const LAST_FLUSH: Duration = Duration::from_millis(100);
-
-/// What becomes of our place, through our life.
-#[derive(Debug)]
-pub(crate) struct Succession {
-    launch: Launch,
-    held: Held,
-    trial: Option<Trial>,
-    arrived: Option<Arrived>,
-}
 
 /// What is bridged to, as it stands still.
 pub(crate) struct Parts {
@@ -83,36 +79,6 @@ pub(crate) struct Departure {
     /// The bridge, if it is open. Until it is dropped, nothing moves.
     frozen: Option<Frozen>,
     stopped: Instant,
-}
-
-impl Succession {
-    pub(crate) fn new(launch: Launch, held: Held, arrived: Option<Arrived>) -> Self {
-        Self { launch, held, trial: None, arrived }
-    }
-
-    /// Whether we have begun in another's place, and not settled yet.
-    pub(crate) fn is_arriving(&self) -> bool {
-        self.arrived.is_some()
-    }
-
-    /// Keeps descriptors until there is no way back.
-    pub(crate) fn keep(&mut self, originals: Vec<OwnedFd>) {
-        if let Some(arrived) = &mut self.arrived {
-            arrived.originals.extend(originals);
-        }
-    }
-
-    /// What came of a trial, if one is under way. Cancel-safe.
-    pub(crate) async fn tried(&mut self) -> Result<(), String> {
-        match &mut self.trial {
-            Some(trial) => trial.verdict().await,
-            None => pending().await,
-        }
-    }
-
-    fn path(&self) -> String {
-        self.launch.binary().display().to_string()
-    }
 }
 
 impl Host<'_> {
@@ -316,9 +282,4 @@ impl Host<'_> {
             self.progress.accepting();
         }
     }
-}
-
-/// What the image before may have set, so that it is not waited for us for ever.
-fn alarm_off() {
-    nix::unistd::alarm::cancel();
 }

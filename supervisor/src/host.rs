@@ -1,26 +1,5 @@
-//! Our own process and its machine: who tells us what to do, who is told how we are, and what we hold,
-//! whatever we bridge to; and what the bridge is told of both. Knows nothing of the program's life.
-
-pub(crate) mod changes;
-pub(crate) mod command_line;
-pub(crate) mod daemon;
-pub(crate) mod directories;
-pub(crate) mod executable;
-pub(crate) mod inetd;
-pub(crate) mod memory;
-pub(crate) mod open_files;
-pub(crate) mod pid_file;
-pub(crate) mod ports;
-pub(crate) mod private;
-pub(crate) mod privileges;
-pub(crate) mod progress;
-pub(crate) mod public;
-pub(crate) mod search_path;
-pub(crate) mod signals;
-pub(crate) mod systemd;
-pub(crate) mod trusted;
-pub(crate) mod unix_socket;
-pub(crate) mod user;
+//! What there is of us whatever we bridge to: who tells us what to do, who is told how we are, what we hold; and what the bridge
+//! is told of that. Knows nothing of the program's life.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,18 +13,18 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::engine::Clients;
 use crate::exit::Failure;
-use crate::hand_over::Succession;
+use crate::hand_over::succession::Succession;
 use crate::launcher::{Apart, Launcher};
 use crate::log::Log;
+use crate::machine::directories::Directories;
+use crate::machine::open_files::OpenFiles;
+use crate::machine::progress::Progress;
+use crate::machine::signals::Signals;
+use crate::machine::user::Users;
 use crate::processes::Aside;
 use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
 use crate::writer::Writer;
-use directories::Directories;
-use open_files::OpenFiles;
-use progress::Progress;
-use signals::Signals;
-use user::Users;
 
 /// How long a client may take over its request head (T6).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -142,7 +121,6 @@ impl Host<'_> {
             record: self.directories.record.clone(),
             traffic: self.traffic.clone(),
             observer: self.admin.observer.clone(),
-            hand_over: self.hand_over.clone(),
         }
     }
 }

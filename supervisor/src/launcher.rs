@@ -28,8 +28,8 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use crate::engine::RelocatedPort;
-use crate::host::open_files::OpenFiles;
-use crate::host::user::User;
+use crate::machine::open_files::OpenFiles;
+use crate::machine::user::User;
 use crate::processes::Process;
 use process::Origin;
 use request::Request;

@@ -19,10 +19,12 @@ mod helper;
 mod host;
 mod launcher;
 mod log;
+mod machine;
 #[cfg(test)]
 #[path = "../../bridge/src/fuzzing/neighbours.rs"]
 mod neighbours;
 mod octets;
+mod private;
 mod processes;
 mod program;
 mod relay;
@@ -60,17 +62,18 @@ pub use exit::ExitStatus;
 use exit::Failure;
 use hand_over::{Arrival, Arrived, Estate, Launch, Left, Parts, Succession, or_back};
 use helper::{Helpers, Surroundings};
-use host::daemon::{self, Caller, Role};
-use host::pid_file::PidFile;
-use host::progress::Progress;
-use host::public::PublicEndpoint;
-use host::signals::{self, Signal, Signals};
-use host::{Host, command_line, inetd, systemd};
+use host::Host;
 use log::letters::Legend;
 use log::{Escaped, Log, Requested, Stderr};
+use machine::daemon::{self, Caller, Role};
+use machine::pid_file::PidFile;
+use machine::progress::Progress;
+use machine::public::PublicEndpoint;
+use machine::signals::{self, Signal, Signals};
+use machine::{command_line, inetd, systemd};
 use processes::Aside;
-use program::{Begin, Resumption};
-use relay::{Announcement, ProgramRelay, Relay, Rests};
+use program::saved::{Begin, Resumption};
+use relay::{Announcement, Around, ProgramRelay, Relay, Rests};
 use resources::Resources;
 use target_tls::TargetTls;
 use tokens::Tokens;
@@ -407,7 +410,8 @@ async fn serve(
 ) -> Result<ExitStatus, Failure> {
     let open_files = host.open_files.hard;
     let announcement = Announcement { proxying: config.proxying.clone(), open_files };
-    let around = (announcement, Rests::new(host.aside.clone()));
+    let (rests, hand_over) = (Rests::new(host.aside.clone()), host.hand_over.clone());
+    let around = Around { announcement, rests, hand_over };
     let directory = match &config.destination {
         Destination::Service(endpoint) => {
             host.progress.status(&format!("Bridging to {endpoint}"));
@@ -427,8 +431,11 @@ async fn serve(
     let relay = match (public, left) {
         (Some(public), _) => Relay::hold(public, bridge, around),
         (None, Some(left)) => {
-            let taken = Relay::take_over(left, bridge, around).map_err(Failure::from);
-            let (relay, originals) = or_back(taken)?;
+            let Left { relay, frozen, handed, .. } = left;
+            let state =
+                or_back(relay.context("it says nothing of the bridge").map_err(Failure::from))?;
+            let taken = Relay::take_over((state, frozen, handed), bridge, around);
+            let (relay, originals) = or_back(taken.map_err(Failure::from))?;
             host.succession.keep(originals);
             relay
         }
@@ -442,7 +449,7 @@ async fn wrap(
     config: &Config,
     spec: &ProgramSpec,
     (public, left): (Option<PublicEndpoint>, Option<Left<'_>>),
-    around: (Announcement, Rests),
+    around: Around,
     mut host: Host<'_>,
 ) -> Result<ExitStatus, Failure> {
     let bridge = |target: bridge::Destination| host.for_bridge(config, target.into());
@@ -451,7 +458,11 @@ async fn wrap(
             (ProgramRelay::hold(public, &spec.policy, bridge, around), Begin::Fresh)
         }
         (None, Some(left)) => {
-            or_back(Resumption::of(left, spec, bridge, around).map_err(Failure::from))?
+            let Left { program, frozen, handed, .. } = left;
+            let state =
+                or_back(program.context("it says nothing of the program").map_err(Failure::from))?;
+            let resumed = Resumption::of((state, frozen, handed), spec, bridge, around);
+            or_back(resumed.map_err(Failure::from))?
         }
         (None, None) => unreachable!("either was acquired"),
     };

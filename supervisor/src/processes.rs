@@ -2,6 +2,8 @@
 //! is for, and asks no socket.
 
 mod aside;
+pub(crate) mod birth;
+mod children;
 mod exits;
 pub(crate) mod number;
 mod process;
@@ -10,8 +12,9 @@ mod table;
 mod tree;
 
 pub(crate) use aside::Aside;
+pub(crate) use children::is_child;
 pub(crate) use exits::Exits;
 pub(crate) use process::{Process, list, list_with_sessions};
-pub(crate) use reap::{Reaper, ReaperState, is_child};
+pub(crate) use reap::{Reaper, ReaperState};
 pub(crate) use table::is_alive;
 pub(crate) use tree::{Tree, TreeState};

@@ -10,13 +10,12 @@ mod monitor;
 mod output;
 mod pace;
 mod queue;
-mod readers;
-mod saved;
+pub(crate) mod readers;
+pub(crate) mod saved;
 mod signalling;
 mod spawn;
 pub(crate) mod state;
 mod supervisor;
-mod terminal;
 
 use std::time::Instant;
 
@@ -28,14 +27,11 @@ use crate::config::ProgramSpec;
 use crate::exit::{ExitStatus, Failure};
 use crate::hand_over::{Parts, or_back};
 use crate::host::Host;
-use crate::host::signals::Signal;
+use crate::machine::signals::Signal;
 use crate::relay::{ProgramRelay, RelayEvent};
-pub(crate) use readers::log_lines;
-pub(crate) use saved::{Begin, ProgramState, Resumption};
-pub(crate) use spawn::{Birth, SYSTEMD, undo_ours};
+use saved::Begin;
 use state::{Event, Start, State, ended_unheard, step};
 use supervisor::Supervisor;
-pub(crate) use terminal::Terminal;
 
 /// Runs the program and its bridge until both are over; the result is websockify's exit status.
 pub(crate) async fn supervise(

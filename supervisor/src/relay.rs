@@ -14,18 +14,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
-use bridge::{Demand, Destination, Outcome, Readiness, Shutdown};
+use bridge::{Demand, Destination, HandOver, Orders, Outcome, Readiness, Shutdown};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
 use crate::clock::until;
 use crate::exit::ExitStatus;
-use crate::host::public::{Clients, Opened, PublicEndpoint, SocketFile};
+use crate::machine::public::{Clients, Opened, PublicEndpoint, SocketFile};
 use crate::processes::Aside;
 use crate::program::state::{Policy, Start, WrapMode};
 use demand::Visitors;
-pub(crate) use rests::Rests;
+pub(crate) use rests::{REST_ASKED, Rests};
 pub(crate) use saved::{ProgramRelayState, RelayState};
 use served::Served;
 use view::ViewedProgram;
@@ -42,6 +42,16 @@ pub(crate) struct Relay {
     announcement: Announcement,
     /// Those who end with it.
     rests: Rests,
+    /// By which the bridge is asked to stand still (O2).
+    hand_over: HandOver,
+}
+
+/// What it has, whatever it bridges to.
+#[derive(Debug)]
+pub(crate) struct Around {
+    pub(crate) announcement: Announcement,
+    pub(crate) rests: Rests,
+    pub(crate) hand_over: HandOver,
 }
 
 /// What the log says of an open bridge.
@@ -92,14 +102,14 @@ impl Relay {
     pub(crate) fn hold(
         public: PublicEndpoint,
         config: bridge::Config,
-        (announcement, rests): (Announcement, Rests),
+        Around { announcement, rests, hand_over }: Around,
     ) -> Self {
         // From the opening on, the bridge counts the time without a session itself.
         let idle = config.idle_timeout.map(|timeout| Instant::now() + timeout);
         let open_by = [config.timeout, idle].into_iter().flatten().min();
         let stage = Stage::Held { public, config: Box::new(config), open_by };
         let shutdown = watch::Sender::new(Shutdown::Run);
-        Self { stage, shutdown, is_open: Arc::default(), announcement, rests }
+        Self { stage, shutdown, is_open: Arc::default(), announcement, rests, hand_over }
     }
 
     /// Lets clients in, if that has not been done. Needs a runtime.
@@ -118,17 +128,20 @@ impl Relay {
         info!(max_connections, open_files, "{deed}");
         // Others wait for these words (U2).
         info!("{proxying}");
-        let (config, shutdown) = (Arc::new(*config), self.shutdown.clone());
+        let (config, orders) = (Arc::new(*config), self.orders());
         let is_one = matches!(clients, Clients::One(_));
         let serving = match clients {
-            Clients::Of(listeners) => tokio::spawn(bridge::serve(listeners, config, shutdown)),
-            Clients::One(client) => {
-                tokio::spawn(bridge::serve_connection(client, config, shutdown))
-            }
+            Clients::Of(listeners) => tokio::spawn(bridge::serve(listeners, config, orders)),
+            Clients::One(client) => tokio::spawn(bridge::serve_connection(client, config, orders)),
         };
         self.stage = Stage::Open { serving, file, is_one };
         self.is_open.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// What the bridge is told by, once it is at work.
+    fn orders(&self) -> Orders {
+        Orders { shutdown: self.shutdown.clone(), hand_over: self.hand_over.clone() }
     }
 
     /// What others see of it.
@@ -246,10 +259,10 @@ impl ProgramRelay {
         public: PublicEndpoint,
         policy: &Policy,
         config: impl FnOnce(Destination) -> bridge::Config,
-        around: (Announcement, Rests),
+        around: Around,
     ) -> Self {
         let (program, made) =
-            Self::parts(policy, Readiness::Waiting, Served::default(), around.1.aside());
+            Self::parts(policy, Readiness::Waiting, Served::default(), around.rests.aside());
         made(Relay::hold(public, config(program.into()), around))
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::exit::Failure;
-use crate::host::changes::Changes;
+use crate::machine::changes::Changes;
 
 /// The authorities, as they were read last.
 #[derive(Debug)]

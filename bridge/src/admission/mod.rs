@@ -26,7 +26,6 @@ use crate::book::{Book, Session};
 use crate::config::Config;
 use crate::destination::Destination;
 use crate::directory::{Directory, Meant, NoDestination};
-use crate::hand_over::SavedPenalty;
 use crate::lobby::Guest;
 use crate::login::Login;
 use crate::net::Lookups;
@@ -36,6 +35,7 @@ use crate::redact;
 use auth::{Auth, Denial};
 pub(crate) use door::Door;
 use penalty::Penalties;
+pub(crate) use penalty::SavedPenalty;
 pub(crate) use refusal::Refusal;
 
 /// Admits the clients of one bridge.
@@ -217,7 +217,6 @@ mod tests {
             client_address: crate::client_address::ClientAddress::default(),
             traffic: None,
             observer: None,
-            hand_over: crate::hand_over::HandOver::default(),
         };
         Admission::new(&config, Lookups::new(), Book::new(1, false))
     }

@@ -11,6 +11,8 @@
 //!
 //! Knows who clients are, and clocks, no passwords.
 
+mod saved;
+
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clients::ClientId;
-use crate::hand_over::{SavedClientId, SavedPenalty};
+pub(crate) use saved::SavedPenalty;
 
 /// What the first wrong password costs. Each further one costs twice as much as the one before.
 const FIRST: Duration = Duration::from_secs(1);
@@ -50,33 +52,6 @@ struct Penalty {
 }
 
 impl Penalties {
-    /// For another image of this program.
-    pub(crate) fn saved(&self) -> Vec<SavedPenalty> {
-        let by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        let saved = |(client, penalty): (&ClientId, &Penalty)| SavedPenalty {
-            client: match *client {
-                ClientId::Address(address) => SavedClientId::Address(address),
-                ClientId::User(user) => SavedClientId::User(user),
-            },
-            count: penalty.count,
-            end: penalty.end.into(),
-        };
-        by_client.iter().map(saved).collect()
-    }
-
-    /// As another image has left them.
-    pub(crate) fn resume(&self, saved: &[SavedPenalty]) {
-        let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        by_client.extend(saved.iter().take(CLIENTS_MAX).map(|penalty| {
-            let client = match penalty.client {
-                SavedClientId::Address(address) => ClientId::Address(address),
-                SavedClientId::User(user) => ClientId::User(user),
-            };
-            let end = Instant::from_std(penalty.end.instant());
-            (client, Penalty { count: penalty.count, end })
-        }));
-    }
-
     /// How long a client's passwords are not looked at.
     pub(crate) fn closed_for(&self, client: ClientId, now: Instant) -> Option<Duration> {
         let by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);

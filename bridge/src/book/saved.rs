@@ -4,15 +4,52 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use serde::{Deserialize, Serialize};
+
 use super::{ABNORMAL, Bell, Book, Entry, LastSeen, Open, Session, Sessions};
 use crate::demand::Counter;
-use crate::destination::{Address, Destination, Endpoint, OpenedSocket};
-use crate::directory::Directory;
-use crate::hand_over::{
-    Invalid, SavedBook, SavedDestination, SavedEntry, SavedLastSeen, SavedLogin, SavedPeer,
-};
-use crate::login::Login;
-use crate::peer::Peer;
+use crate::directory::{Directory, SavedDestination};
+use crate::login::SavedLogin;
+use crate::metrics::SavedCounts;
+use crate::peer::{Peer, SavedPeer};
+use crate::saved::{Invalid, Moment};
+
+/// What the book counts.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct SavedBook {
+    pub(crate) begun: u64,
+    /// The payload bytes of sessions that have ended.
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) counts: SavedCounts,
+}
+
+/// What the book has of a session.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedEntry {
+    pub(crate) id: u64,
+    pub(crate) peer: SavedPeer,
+    pub(crate) destination: SavedDestination,
+    pub(crate) login: Option<SavedLogin>,
+    pub(crate) began: Moment,
+    pub(crate) asked: Option<String>,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) is_heard: bool,
+    pub(crate) last_seen: Option<SavedLastSeen>,
+    /// What it was called to do and has not done.
+    #[serde(default)]
+    pub(crate) calls: u8,
+}
+
+/// What its upkeep has seen of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedLastSeen {
+    pub(crate) heard: Moment,
+    pub(crate) moved: u64,
+    pub(crate) moved_at: Moment,
+}
 
 impl Book {
     /// Its numbers.
@@ -105,86 +142,5 @@ impl Entry {
             last_seen: None,
             calls: self.calls.load(Ordering::Acquire),
         }
-    }
-}
-
-impl SavedPeer {
-    pub(crate) fn of(peer: &Peer) -> Self {
-        Self {
-            address: peer.address,
-            via: peer.via.as_deref().copied(),
-            is_unnamed: peer.is_unnamed,
-            tls: peer.tls,
-            certificate: peer.certificate.as_deref().map(str::to_owned),
-        }
-    }
-
-    /// Whom nobody has looked at yet: where it has a place among its connections is the door's to say.
-    pub(crate) fn resume(self) -> Peer {
-        Peer {
-            via: self.via.map(Box::new),
-            is_unnamed: self.is_unnamed,
-            tls: self.tls,
-            certificate: self.certificate.map(String::into_boxed_str),
-            ..Peer::new(self.address)
-        }
-    }
-}
-
-impl SavedLogin {
-    fn of(login: &Login) -> Self {
-        let owned = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
-        let expires = login.expires.map(Into::into);
-        Self { user: owned(&login.user), token: owned(&login.token), expires }
-    }
-
-    fn resume(&self) -> Login {
-        let boxed = |text: &Option<String>| text.as_deref().map(Into::into);
-        let expires = self.expires.map(crate::hand_over::Moment::instant);
-        Login { user: boxed(&self.user), token: boxed(&self.token), expires }
-    }
-}
-
-impl SavedDestination {
-    fn of(destination: &Destination) -> Self {
-        let named = |address: &Address| (address.host.clone(), address.port);
-        match destination {
-            Destination::Program(_) => Self::Program,
-            Destination::Service(Endpoint::Tcp(address)) => {
-                let (host, port) = named(address);
-                Self::Tcp { host, port }
-            }
-            Destination::Service(Endpoint::Resolved(address, addresses)) => {
-                let ((host, port), addresses) = (named(address), addresses.clone());
-                Self::Resolved { host, port, addresses }
-            }
-            Destination::Service(Endpoint::Unix(path)) => Self::Unix(path.clone()),
-            Destination::Service(Endpoint::Opened(socket)) => {
-                Self::Opened { shown: socket.shown().to_owned(), path: socket.path().to_owned() }
-            }
-        }
-    }
-
-    /// The same as the directory's, if that has only this.
-    pub(crate) fn resume(&self, directory: &Directory) -> Result<Arc<Destination>, Invalid> {
-        let endpoint = match self {
-            Self::Program => {
-                let only =
-                    directory.shared().filter(|only| matches!(**only, Destination::Program(_)));
-                let none = || Invalid("a session goes to a program, and there is none".to_owned());
-                return only.ok_or_else(none);
-            }
-            Self::Tcp { host, port } => Endpoint::Tcp(Address { host: host.clone(), port: *port }),
-            Self::Resolved { host, port, addresses } => {
-                Endpoint::Resolved(Address { host: host.clone(), port: *port }, addresses.clone())
-            }
-            Self::Unix(path) => Endpoint::Unix(path.clone()),
-            Self::Opened { shown, path } => {
-                Endpoint::Opened(OpenedSocket::used(path.clone(), shown.as_str()))
-            }
-        };
-        let is_same = |only: &Arc<Destination>| matches!(&**only, Destination::Service(other) if *other == endpoint);
-        let shared = directory.shared().filter(is_same);
-        Ok(shared.unwrap_or_else(|| Arc::new(Destination::Service(endpoint))))
     }
 }

@@ -32,8 +32,8 @@ use tokio::time::{sleep, timeout};
 use super::given_up::{self, GivenUp, LOOK};
 use super::kernel::{Answers, Kernel};
 use super::row::{LENGTH, ROWS, Row, Sources};
-use crate::hand_over::Invalid;
 use crate::net::{CONNECT, tune};
+use crate::saved::Invalid;
 pub use saved::ClientTableState;
 
 /// The second byte of our addresses. Whoever else uses it has another port.

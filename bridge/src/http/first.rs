@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::{HEAD_MAX, Upgraded};
+use super::upgraded::Upgraded;
 use crate::admission::{Admission, Refusal};
 use crate::arrival::Arrival;
 use crate::lobby::Guest;
@@ -25,6 +25,9 @@ use crate::peer::Peer;
 use crate::stream::Stream;
 use crate::unadmitted::NoSession;
 use crate::ws::{Challenge, Scheme};
+
+/// The longest request head, bytes (L2).
+pub(super) const HEAD_MAX: usize = 16 * 1024;
 
 /// How much is read at once: most heads are shorter.
 const PIECE: usize = 1024;

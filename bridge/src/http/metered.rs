@@ -10,8 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::HEAD_MAX;
-use super::first::{ENCRYPTED, LONG};
+use super::first::{ENCRYPTED, HEAD_MAX, LONG};
 use crate::lobby::Guest;
 use crate::stream::Stream;
 

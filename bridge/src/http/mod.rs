@@ -14,6 +14,7 @@ mod listing;
 mod metered;
 pub(crate) mod reply;
 mod unread;
+mod upgraded;
 pub(crate) mod url_path;
 
 use std::convert::Infallible;
@@ -48,20 +49,11 @@ use crate::ws::{NoUpgrade, Upgrade};
 use counted::Counted;
 use deadline::Deadline;
 pub(crate) use deadline::IDLE;
-use first::First;
+use first::{First, HEAD_MAX};
 use metered::{Activity, Metered};
 use reply::Reply;
 pub(crate) use unread::{refuse_encrypted, turn_away};
-
-/// The longest request head, bytes (L2).
-const HEAD_MAX: usize = 16 * 1024;
-
-/// A connection that was answered with 101.
-pub(crate) struct Upgraded {
-    pub(crate) stream: Stream,
-    pub(crate) upgrade: Upgrade,
-    pub(crate) ticket: Ticket,
-}
+pub(crate) use upgraded::Upgraded;
 
 /// Answers the requests of a new connection until one is a handshake. The first head must be there
 /// `head_timeout` after `began`.

@@ -5,24 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::Bridge;
-use crate::arrival::Beginning;
+use super::rest::KeptLegs;
+use crate::arrival::{Beginning, SavedConnection, StoodConnection};
 use crate::config::Config;
 use crate::connection::{Shared, go_on};
 use crate::error_text::error_text;
-use crate::hand_over::{
-    BridgeState, Descriptors, Frozen, Invalid, KeptLegs, NotFrozen, Place, Request, Rest,
-    SavedConnection, SavedPeer, SavedSession, Stood, StoodConnection, StoodSession,
-};
+use crate::hand_over::{BridgeState, Frozen, NotFrozen, Request, Rest};
 use crate::leg::{Leg, SavedLeg};
 use crate::net::{Accepting, Listener, Socket};
-use crate::peer::Peer;
+use crate::orders::Orders;
+use crate::peer::{Peer, SavedPeer};
 use crate::record::StoodRecording;
-use crate::session::{Ongoing, Resumption};
-use crate::shutdown::Shutdown;
+use crate::saved::{Descriptors, Invalid, Place};
+use crate::session::{Ongoing, Resumption, SavedSession, StoodSession};
 use crate::tap::Tap;
 
 /// How long those may take who are between two states that can be handed over. Sessions go on meanwhile.
@@ -43,7 +41,13 @@ impl Bridge {
             }
             Err(why) => drop(answer.send(Err(why))),
         }
+        self.go_on();
+    }
+
+    /// All go on as before. Whose connections were lent has them back.
+    fn go_on(&self) {
         self.pause.go_on();
+        drop((self.shared.stood.take(), self.shared.sessions.stood.take()));
         self.wake();
     }
 
@@ -54,8 +58,7 @@ impl Bridge {
             for _closed in self.unwelcome.drain(..) {
                 self.shared.book.metrics.closed();
             }
-            self.pause.go_on();
-            self.wake();
+            self.go_on();
         }
     }
 
@@ -71,10 +74,10 @@ impl Bridge {
         self.wake();
         let all = timeout_at(until, self.all_stand()).await;
         all.map_err(|_| NotFrozen::Busy("a connection"))?;
-        let stood = self.pause.take();
-        let recordings = timeout_at(until, flushed(&stood.sessions)).await;
+        let sessions = self.shared.sessions.stood.take();
+        let recordings = timeout_at(until, flushed(&sessions)).await;
         recordings.map_err(|_| NotFrozen::Busy("a recording"))?;
-        let (mut state, bytes, rest) = self.collect(stood);
+        let (mut state, bytes, rest) = self.collect(self.shared.stood.take(), sessions);
         self.save(&mut state);
         // What the next image would refuse costs nobody more than this hand-over.
         look(&state, &bytes, &self.shared.config).map_err(NotFrozen::Unfit)?;
@@ -109,12 +112,16 @@ impl Bridge {
     }
 
     /// What those are who stand still: the sessions that go along, with their bytes, and the others.
-    fn collect(&self, stood: Stood) -> (BridgeState, Vec<u8>, Rest) {
+    fn collect(
+        &self,
+        connections: Vec<StoodConnection>,
+        sessions: Vec<StoodSession>,
+    ) -> (BridgeState, Vec<u8>, Rest) {
         let (mut state, mut bytes, mut rest) =
             (BridgeState::default(), Vec::new(), Rest::default());
         rest.config = Some(Arc::clone(&self.shared.config));
         state.book = self.shared.book.saved();
-        for StoodConnection { mut saved, head } in stood.connections {
+        for StoodConnection { mut saved, head } in connections {
             saved.head = Place::put(&mut bytes, &head);
             state.connections.push(saved);
         }
@@ -127,7 +134,7 @@ impl Bridge {
             since: from.since.into(),
             is_kept_alive: from.is_kept_alive,
         }));
-        for mut session in stood.sessions {
+        for mut session in sessions {
             let saved = &mut session.saved;
             saved.entry.last_seen = self.shared.book.last_seen(saved.entry.id);
             saved.recording = session.recording.as_ref().map(StoodRecording::saved);
@@ -161,13 +168,14 @@ impl Bridge {
         descriptors: &mut Descriptors,
         mut kept: KeptLegs,
         config: Arc<Config>,
-        shutdown: watch::Sender<Shutdown>,
+        orders: Orders,
     ) -> Result<Self, Invalid> {
         descriptors.look(&state.descriptors())?;
         look(&state, &bytes, &config)?;
-        let bridge = Self::new(Vec::new(), config, shutdown);
+        let hand_over = orders.hand_over.clone();
+        let bridge = Self::new(Vec::new(), config, orders);
         let mut bridge = bridge.map_err(|why| Invalid(why.to_string()))?;
-        bridge.released_by = Some(bridge.shared.config.hand_over.clone());
+        bridge.released_by = Some(hand_over);
         bridge.timeout = state.timeout.map(|timeout| timeout.instant().into());
         let idle = state.idle.filter(|_| bridge.shared.config.idle_timeout.is_some());
         bridge.idle = idle.map(|idle| idle.instant().into());

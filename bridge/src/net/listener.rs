@@ -2,17 +2,18 @@
 //! has accepted. Knows the kernel; must not know what clients want.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll, ready};
 
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tracing::debug;
 
 use super::options::{tune, tune_if_early};
 use super::socket::Socket;
 use crate::error_text::error_text;
-use crate::hand_over::{Descriptors, Invalid, SavedListener};
 use crate::peer::PeerAddress;
+use crate::saved::{Descriptors, Invalid};
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -40,6 +41,15 @@ pub(crate) enum Accepting {
     Tcp(TcpListener),
     Unix(UnixListener),
     Lent(Box<Self>),
+}
+
+/// A listening socket, for another image of this program.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct SavedListener {
+    pub(crate) descriptor: RawFd,
+    pub(crate) is_unix: bool,
+    /// Whether somebody else has it open, too.
+    pub(crate) is_lent: bool,
 }
 
 /// How many connections are taken out of a queue that is closed, at most. No queue is longer, as Linux is set up

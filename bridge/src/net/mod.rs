@@ -16,6 +16,7 @@ pub mod zone;
 pub(crate) use connect::{CONNECT, connect, connect_from, connect_unix};
 pub(crate) use heard::Heard;
 pub(crate) use listener::Accepting;
+pub(crate) use listener::SavedListener;
 pub use listener::{Connection, Listener};
 pub(crate) use lookup::Lookups;
 pub(crate) use options::tune;

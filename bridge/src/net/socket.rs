@@ -18,7 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::heard::{Heard, heard};
 use super::unsent::unsent;
 use crate::error_text::error_text;
-use crate::hand_over::{Descriptors, Invalid};
+use crate::saved::{Descriptors, Invalid};
 
 /// One leg of a session.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Joined, Phase, Side};
 use crate::client_address::ClientTable;
-use crate::hand_over::{Invalid, Moment};
 use crate::leg::{Leg, SavedLeg};
 use crate::program::{Gate, SavedTrial, Trial};
+use crate::saved::{Invalid, Moment};
 use crate::standstill::Standstill;
 
 /// What a client is joined with.

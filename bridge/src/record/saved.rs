@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::recording::{Recording, Written};
 use super::script::Script;
 use super::{Recorder, Recordings};
-use crate::hand_over::{Descriptors, Invalid, Moment};
+use crate::saved::{Descriptors, Invalid, Moment};
 use crate::ws::Encoding;
 
 /// A recording.

@@ -1,21 +1,49 @@
 //! A session that stands still, and as another image of this program goes on with it. Must not know how that is written
 //! down, nor when.
 
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::{Course, Ongoing, Stage};
 use crate::account::Account;
-use crate::book::Session;
+use crate::book::{SavedEntry, Session};
 use crate::client::SavedClient;
 use crate::client_address::ClientTable;
 use crate::destination::Destination;
 use crate::directory::Directory;
-use crate::hand_over::{Invalid, LentLegs, SavedSession, SavedStage, StoodSession};
 use crate::leg::{Leg, SavedLeg};
-use crate::program::{Gate, Hold};
+use crate::program::{Gate, Hold, SavedHold};
 use crate::pump::SavedJoined;
-use crate::shutdown::ShutdownWatch;
+use crate::record::SavedRecording;
+use crate::saved::Invalid;
 use crate::tap::Tap;
+
+/// How far a session is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum SavedStage {
+    /// It has no connection yet, or none any more.
+    Waiting(Option<SavedHold>),
+    /// It has one, and what is left of its time, if it loses that.
+    Joined(SavedJoined, Option<SavedHold>),
+    /// It is over but for its last words.
+    Leaving,
+}
+
+/// A session, for another image of this program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedSession {
+    pub(crate) entry: SavedEntry,
+    pub(crate) client: SavedClient,
+    pub(crate) stage: SavedStage,
+    /// Whether the log has its beginning.
+    pub(crate) is_recorded: bool,
+    /// Where its target was reached first.
+    pub(crate) reached: Option<SocketAddr>,
+    pub(crate) recording: Option<SavedRecording>,
+}
 
 /// What there is to go on with a session.
 pub(crate) struct Resumption<'a> {
@@ -28,38 +56,18 @@ pub(crate) struct Resumption<'a> {
     pub(crate) table: Option<&'a Arc<ClientTable>>,
 }
 
-/// Says what the session is, and waits until it may go on.
-pub(super) async fn stand_still(
-    Ongoing { client, account, course }: &mut Ongoing,
-    shutdown: &mut ShutdownWatch,
-) {
-    let mut bytes = Vec::new();
-    let mut saved = SavedSession {
-        entry: client.session.entry.saved(),
-        client: SavedClient::of(client, &mut bytes),
-        stage: course.saved(),
-        is_recorded: course.is_recorded,
-        reached: account.reached(),
-        // It is known when it is written.
-        recording: None,
-    };
-    let recording = client.tap.as_ref().and_then(|tap| tap.stand());
-    let (mut legs, mut returned) = (None, None);
-    if saved.is_encrypted() {
-        saved.keep_legs();
-        let take = |leg: &mut Leg| std::mem::replace(leg, Leg::Away);
-        let (lent, back) = LentLegs::new(take(client.leg()), course.target().map(take));
-        (legs, returned) = (Some(lent), Some(back));
-    }
-    let session = StoodSession { saved, bytes, recording, legs };
-    let stood = shutdown.pause.stand(|stood| stood.sessions.push(session));
-    shutdown.goes_on(stood).await;
-    let Some(back) = returned else { return };
-    // Who has borrowed them gives them back, or this process is gone.
-    if let Ok((leg, target)) = back.await {
-        *client.leg() = leg;
-        if let (Some(place), Some(target)) = (course.target(), target) {
-            *place = target;
+impl Ongoing {
+    /// What it says of itself. The bytes that it speaks of are put behind those that are there.
+    pub(super) fn saved(&mut self, bytes: &mut Vec<u8>) -> SavedSession {
+        let Self { client, account, course } = self;
+        SavedSession {
+            entry: client.session.entry.saved(),
+            client: SavedClient::of(client, bytes),
+            stage: course.saved(),
+            is_recorded: course.is_recorded,
+            reached: account.reached(),
+            // It is known when it is written.
+            recording: None,
         }
     }
 }
@@ -73,18 +81,47 @@ impl Course {
             Stage::Leaving => SavedStage::Leaving,
         }
     }
-
-    fn target(&mut self) -> Option<&mut Leg> {
-        match &mut self.stage {
-            Stage::Joined(joined) => Some(&mut joined.target),
-            Stage::Connecting | Stage::Leaving => None,
-        }
-    }
 }
 
 impl SavedSession {
+    /// The descriptors that it names.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let sockets = [Some(self.client.leg), self.target()].into_iter().flatten();
+        let sockets = sockets.filter_map(|leg| match leg {
+            SavedLeg::Plain(socket) => Some(socket.descriptor),
+            SavedLeg::Kept => None,
+        });
+        sockets.chain(self.recording.as_ref().and_then(SavedRecording::descriptor))
+    }
+
+    /// As `Place::move_by`.
+    pub(crate) fn move_by(&mut self, base: usize) {
+        self.client.move_by(base);
+    }
+
+    /// The target's connection, if it has one.
+    pub(crate) fn target(&self) -> Option<SavedLeg> {
+        match &self.stage {
+            SavedStage::Joined(joined, _) => Some(joined.target),
+            SavedStage::Waiting(_) | SavedStage::Leaving => None,
+        }
+    }
+
+    /// Whether it has bytes that are still to be written.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.client.is_busy()
+    }
+
+    /// Its connections stay where their keys are.
+    pub(crate) fn keep_legs(&mut self) {
+        self.client.leg = SavedLeg::Kept;
+        if let SavedStage::Joined(joined, _) = &mut self.stage {
+            joined.target = SavedLeg::Kept;
+        }
+    }
+
     /// Whether a connection of it lives where its keys are.
-    fn is_encrypted(&self) -> bool {
+    pub(super) fn is_encrypted(&self) -> bool {
         self.client.leg == SavedLeg::Kept || self.target() == Some(SavedLeg::Kept)
     }
 

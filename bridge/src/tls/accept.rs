@@ -15,7 +15,7 @@ use super::records::Records;
 use super::{Acceptor, Tls};
 use crate::arrival::Arrival;
 use crate::clients::Standing;
-use crate::config::Access;
+use crate::config::{Access, Plain};
 use crate::lobby::Guest;
 use crate::net::{SEEN_MAX, Socket, Unread};
 use crate::peer::{Peer, TlsVersion};
@@ -41,15 +41,6 @@ const NO_SSLV2: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 70];
 const NO_PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 47\r\n\r\n\
     encrypted connections only: use https: or wss:\n";
-
-/// What becomes of unencrypted clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plain {
-    /// They are served.
-    Served,
-    /// They are told that the connection must be encrypted.
-    Refused,
-}
 
 /// What an accepted connection has become, or why not, and the connection if it is still to be closed in
 /// order: its client has been told.

@@ -34,7 +34,6 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, ServerConfig};
 use tokio_rustls::rustls::{self, ConfigBuilder, WantsVerifier};
 
-pub use accept::Plain;
 pub(crate) use accept::{Accepted, First, first, shake_hands};
 #[cfg(any(test, fuzzing))]
 pub(crate) use authorities::ClientVerifier;

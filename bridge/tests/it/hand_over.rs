@@ -4,7 +4,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use bridge::{BridgeState, Config, Descriptors, Frozen, HandOver, Readiness, Upkeep};
+use bridge::{BridgeState, Config, Descriptors, Frozen, Orders, Readiness, Upkeep};
 use data_encoding::BASE64;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -19,20 +19,17 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// A bridge that is handed over again and again.
 struct Images {
     bridge: Bridge,
-    hand_over: HandOver,
     /// The same for each image.
     config: Box<dyn Fn() -> Config>,
 }
 
 impl Images {
     fn start(config: impl Fn() -> Config + 'static) -> Self {
-        let first = config();
-        let hand_over = first.hand_over.clone();
-        Self { bridge: Bridge::start(first), hand_over, config: Box::new(config) }
+        Self { bridge: Bridge::start(config()), config: Box::new(config) }
     }
 
     async fn freeze(&self) -> Frozen {
-        within(self.hand_over.freeze(WITHIN)).await.unwrap()
+        within(self.bridge.hand_over.freeze(WITHIN)).await.unwrap()
     }
 
     /// Another image goes on.
@@ -46,10 +43,11 @@ impl Images {
         std::mem::forget(frozen);
         let state: BridgeState = serde_json::from_str(&state).unwrap();
         let config = (self.config)();
-        self.hand_over = config.hand_over.clone();
-        let (frozen, shutdown) = (Frozen::of(state, bytes), self.bridge.shutdown.clone());
-        let resumed = bridge::resume(frozen, &mut descriptors, config.into(), shutdown);
-        self.hand_over.release();
+        let orders = Orders::from(self.bridge.shutdown.clone());
+        self.bridge.hand_over = orders.hand_over.clone();
+        let frozen = Frozen::of(state, bytes);
+        let resumed = bridge::resume(frozen, &mut descriptors, config.into(), orders);
+        self.bridge.hand_over.release();
         self.bridge.serving = tokio::spawn(resumed.unwrap());
     }
 }
@@ -439,7 +437,7 @@ async fn o2_l3_a_state_that_cannot_be_is_an_error() {
             (tokio::sync::watch::Sender::new(bridge::Shutdown::Run), (images.config)());
         let mut descriptors = kept(&frozen.state);
         let frozen = Frozen::of(state, frozen.bytes.clone());
-        match bridge::resume(frozen, &mut descriptors, config.into(), sender) {
+        match bridge::resume(frozen, &mut descriptors, config.into(), sender.into()) {
             Ok(_) => taken += 1,
             Err(_) => refused += 1,
         }
@@ -451,7 +449,7 @@ async fn o2_l3_a_state_that_cannot_be_is_an_error() {
             Frozen::of(serde_json::from_str(&good).unwrap(), Vec::new()),
             &mut Descriptors::default(),
             (images.config)().into(),
-            tokio::sync::watch::Sender::new(bridge::Shutdown::Run),
+            tokio::sync::watch::Sender::new(bridge::Shutdown::Run).into(),
         )
         .is_err()
     );

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bridge::{Access, Address, Config, Destination, Error, Outcome, Program, Readiness, Shutdown};
+use bridge::{
+    Access, Address, Config, Destination, Error, HandOver, Orders, Outcome, Program, Readiness,
+    Shutdown,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -32,6 +35,7 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
 pub(crate) struct Bridge {
     pub(crate) addr: SocketAddr,
     pub(crate) shutdown: watch::Sender<Shutdown>,
+    pub(crate) hand_over: HandOver,
     pub(crate) serving: JoinHandle<Result<Outcome, Error>>,
 }
 
@@ -39,10 +43,10 @@ impl Bridge {
     pub(crate) fn start(config: Config) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let shutdown = watch::Sender::new(Shutdown::Run);
-        let serving =
-            tokio::spawn(bridge::serve(vec![listener.into()], Arc::new(config), shutdown.clone()));
-        Self { addr, shutdown, serving }
+        let (shutdown, hand_over) = (watch::Sender::new(Shutdown::Run), HandOver::default());
+        let orders = Orders { shutdown: shutdown.clone(), hand_over: hand_over.clone() };
+        let serving = tokio::spawn(bridge::serve(vec![listener.into()], Arc::new(config), orders));
+        Self { addr, shutdown, hand_over, serving }
     }
 
     /// To a listener of ours.
@@ -94,7 +98,6 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
         client_address: bridge::ClientAddress::default(),
         traffic: None,
         observer: None,
-        hand_over: bridge::HandOver::default(),
     }
 }
 

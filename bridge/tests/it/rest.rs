@@ -73,9 +73,7 @@ async fn o2_encrypted_sessions_go_on_in_the_rest_and_end_with_it() {
         let address = address_of(&target);
         let (_certificates, tls) = watch::channel(tls);
         let access = Access { tls, ..Access::default() };
-        let first = Config { access, ..config(address) };
-        let hand_over = first.hand_over.clone();
-        let bridge = Bridge::start(first);
+        let bridge = Bridge::start(Config { access, ..config(address) });
         let mut clients = Vec::new();
         for byte in 0..5 {
             let mut client = session(&bridge, &connector).await;
@@ -84,11 +82,11 @@ async fn o2_encrypted_sessions_go_on_in_the_rest_and_end_with_it() {
             clients.push((client, target));
         }
         // Called off, they are where they were.
-        drop(within(hand_over.freeze(Duration::from_secs(10))).await.unwrap());
+        drop(within(bridge.hand_over.freeze(Duration::from_secs(10))).await.unwrap());
         for (client, target) in &mut clients {
             exchange(client, target, 7).await;
         }
-        let mut frozen = within(hand_over.freeze(Duration::from_secs(10))).await.unwrap();
+        let mut frozen = within(bridge.hand_over.freeze(Duration::from_secs(10))).await.unwrap();
         assert_eq!((frozen.state.sessions(), frozen.rest.sessions()), (0, 5));
         let rest = std::mem::take(&mut frozen.rest);
         std::mem::forget(frozen);

@@ -14,9 +14,9 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::AdminPlace;
 use crate::config::address::Source;
-use crate::host::ports::PublicPort;
-use crate::host::unix_socket::{PublicSocket, SocketFile, SocketFileState};
-use crate::host::user::User;
+use crate::machine::ports::PublicPort;
+use crate::machine::unix_socket::{PublicSocket, SocketFile, SocketFileState};
+use crate::machine::user::User;
 
 /// Who may connect to the Unix socket, as chmod(2) has it.
 const MODE: u32 = 0o600;

@@ -9,7 +9,7 @@ use clap::{Arg, Command, CommandFactory, Parser};
 use super::secrets::{may_be_secret, option, takes_value};
 use super::{Args, NOT_OURS, Refusal};
 use crate::config::address;
-use crate::host::search_path;
+use crate::machine::search_path;
 use crate::usage::UsageError;
 
 /// Where a person finds what may be typed.

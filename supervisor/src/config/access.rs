@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use bridge::tls::{Authorities, Files, KeyPassword, Least, Plain};
+use bridge::Plain;
+use bridge::tls::{Authorities, Files, KeyPassword, Least};
 
 use super::auth::{self, AuthSpec};
 use crate::cli::{Args, SslVersion};

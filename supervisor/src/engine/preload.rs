@@ -24,7 +24,7 @@ use bridge::Private;
 
 use super::notice::{BindRequest, Notices};
 use super::relocated::RelocatedPort;
-use crate::host::executable::Executable;
+use crate::machine::executable::Executable;
 use crate::processes::Process;
 pub(crate) use clients::{Clients, ClientsState};
 use environment::LostEnvironment;

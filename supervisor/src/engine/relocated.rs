@@ -11,7 +11,7 @@ use nix::unistd::{Uid, fchown, geteuid};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::handed::Handed;
-use crate::host::ports::{bind_all, both_families, port_of};
+use crate::machine::ports::{bind_all, both_families, port_of};
 
 /// The relocated port, held on every address against everybody but the program. A port whose
 /// sockets all have SO_REUSEPORT is shared among those of one user id alone (socket(7)), whatever

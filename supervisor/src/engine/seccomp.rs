@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 
 use super::notice::Notices;
 use super::relocated::RelocatedPort;
-use crate::host::executable::Executable;
+use crate::machine::executable::Executable;
 use answers::Answers;
 use filter::NewPrivileges;
 use halt::Halt;
@@ -48,7 +48,7 @@ pub(crate) struct Seccomp {
     unseen: Unseen,
     /// Closed, it ends the thread.
     instances: Arc<hand::Sender>,
-    halt: Halt,
+    halt: Halt<Answers>,
 }
 
 impl Seccomp {

@@ -6,18 +6,19 @@ use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use bridge::{Descriptors, Frozen, Moment};
-use nix::unistd::{Gid, Pid, Uid};
+use bridge::{Descriptors, Frozen};
+use nix::unistd::{Gid, Uid, alarm};
 
-use super::state::{Launch, State};
-use super::{BACK, VARIABLE, alarm_off, format, marks, memory, way_back};
-use crate::admin::{SavedStanding, Standing};
+use super::arrived::Arrived;
+use super::image::{BACK, VARIABLE};
+use super::launch::Launch;
+use super::state::State;
+use super::{format, marks, memory, way_back};
 use crate::config::{Config, Told};
 use crate::engine::Clients;
 use crate::exit::{ExitStatus, Failure};
 use crate::handed::Handed;
-use crate::processes::Aside;
-use crate::program::ProgramState;
+use crate::program::saved::ProgramState;
 use crate::relay::RelayState;
 
 /// What was left to us.
@@ -30,21 +31,6 @@ pub(crate) struct Arrival {
     program: RawFd,
     /// Why the program that we had made room for has come back to us.
     back: Option<String>,
-}
-
-/// What of it is told, or undone, when we have settled.
-#[derive(Debug)]
-pub(crate) struct Arrived {
-    pub(super) stopped: Moment,
-    rests: Vec<i32>,
-    /// Of which there are copies.
-    pub(super) originals: Vec<OwnedFd>,
-    pub(super) is_ready: bool,
-    pub(super) standing: SavedStanding,
-    pub(super) back: Option<String>,
-    numbers: Vec<RawFd>,
-    memory: RawFd,
-    old: RawFd,
 }
 
 /// What is bridged to, as it stands still, and all that is open for it.
@@ -86,7 +72,8 @@ impl Arrival {
                  own use"
             )));
         };
-        alarm_off();
+        // What the image before may have set, so that it is not waited for us for ever.
+        alarm::cancel();
         if back.is_none() {
             way_back::open(memory, program).map_err(|error| failure(bridge::error_text(&error)))?;
         }
@@ -134,7 +121,7 @@ impl Arrival {
 
     /// What the command line means to us.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
-        super::trial::config(&self.state).map_err(failure)
+        self.state.launch.config().map_err(failure)
     }
 
     /// What is left of it when everything is taken.
@@ -181,34 +168,6 @@ impl Left<'_> {
         match &mut self.program {
             Some(program) => program.clients(told, &mut self.handed),
             None => Ok(None),
-        }
-    }
-}
-
-impl Arrived {
-    /// Notes what is left of us before.
-    pub(crate) fn note_rests(&self, aside: &Aside) {
-        self.rests.iter().for_each(|rest| aside.add_rest(Pid::from_raw(*rest)));
-    }
-
-    /// Whether clients were let in by then.
-    pub(crate) fn was_open(&self) -> bool {
-        self.is_ready
-    }
-
-    /// How we stand, as it was noted before.
-    pub(crate) fn standing(&self) -> Standing {
-        Standing::resume(&self.standing)
-    }
-
-    /// There is no way back any more.
-    #[allow(unsafe_code)]
-    pub(super) fn settle(&self) {
-        way_back::close();
-        marks::leave(&self.numbers);
-        for number in [self.memory, self.old] {
-            // SAFETY: it was open when we began, and is nobody's but ours to close.
-            drop(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }
 }

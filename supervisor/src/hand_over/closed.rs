@@ -8,7 +8,8 @@ use nix::sys::prctl::{get_dumpable, set_dumpable};
 use nix::unistd::geteuid;
 use tracing::debug;
 
-use super::{VARIABLE, is_tried};
+use super::image::VARIABLE;
+use super::trial::is_tried;
 
 /// Whether we have closed it.
 static CLOSED: AtomicBool = AtomicBool::new(false);

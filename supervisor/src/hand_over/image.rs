@@ -7,6 +7,11 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::ptr;
 
+/// By which the next image is told of the memory and of the image before: their descriptors.
+pub(super) const VARIABLE: &str = "WEBSOCKIFY_HAND_OVER";
+/// By which the image before is told why it is executed again.
+pub(super) const BACK: &str = "WEBSOCKIFY_HAND_BACK";
+
 /// A command line and an environment.
 pub(crate) struct Image {
     /// What the others point to.

@@ -10,19 +10,17 @@ use std::time::Duration;
 
 use bridge::{Rest, Shutdown};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2, setpgid, write};
 use socket2::{SockRef, Type};
 use tokio::sync::watch;
 
 use crate::log::Log;
+use crate::relay::REST_ASKED;
 use crate::writer::Writer;
 
 /// How long what is logged may take before the log stands still.
 const HALT: Duration = Duration::from_millis(200);
-
-/// By which it is asked to close its sessions.
-pub(crate) const ASKED: Signal = Signal::SIGUSR1;
 
 /// As many threads carry what is left.
 const WORKERS: usize = 2;
@@ -113,7 +111,7 @@ fn live(
 ) -> io::Result<()> {
     // Ours alone: whoever asks all processes of a service to end (SIGTERM) has us decide what becomes of it.
     asked().thread_block()?;
-    prctl::set_pdeathsig(ASKED)?;
+    prctl::set_pdeathsig(REST_ASKED)?;
     // Nobody who speaks to our group means it, nor what ends with a helper's group.
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     let _ = prctl::set_name(c"websockify-rest");
@@ -140,7 +138,7 @@ fn live(
 }
 
 fn asked() -> SigSet {
-    [ASKED].into_iter().collect()
+    [REST_ASKED].into_iter().collect()
 }
 
 /// Ends the sessions when it is asked for, or our parent has ended; asked again, all.

@@ -1,12 +1,10 @@
 //! The trial of a program before it takes our place: it is started as a child, with all that is known by then, and says
-//! whether it could go on with that. Our sessions go on meanwhile. What it takes to ask stands here, and what it takes to
-//! answer.
+//! whether it could go on with that. Our sessions go on meanwhile. Must not know what it answers [by](super::answer).
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write};
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,31 +12,23 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
-use nix::unistd::{Pid, alarm, pipe2};
+use nix::unistd::{Pid, pipe2};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::arrival::is_own;
-use super::format::{self, FORMAT};
-use super::image::{Image, environment};
-use super::state::State;
-use super::{BACK, VARIABLE, memory};
-use crate::cli::{Args, Refusal};
-use crate::config::Config;
-use crate::exit::{ExitStatus, Failure};
-use crate::host::open_files::OpenFiles;
+use super::format::FORMAT;
+use super::image::{BACK, Image, VARIABLE, environment};
+use crate::machine::open_files::OpenFiles;
+use crate::processes::birth::{Birth, SYSTEMD, undo_ours};
 use crate::processes::{Aside, Exits, Process};
-use crate::program::{Birth, SYSTEMD, undo_ours};
-use crate::resources::Resources;
-use crate::usage::UsageError;
 
 /// The only argument of a program that is tried; one that does not know it refuses it.
 const ARGUMENT: &str = "--hand-over-trial";
 
 /// How long it may take, seconds. It has itself ended then; we end it a little later.
-const PATIENCE: u32 = 5;
+pub(super) const PATIENCE: u32 = 5;
 const OUR_PATIENCE: Duration = Duration::from_secs(6);
 
 /// How much of what it says is read, bytes.
@@ -137,54 +127,14 @@ fn judge(status: Option<WaitStatus>, said: &str) -> Result<(), String> {
     }
 }
 
-fn good() -> String {
+/// What it says if it could.
+pub(super) fn good() -> String {
     format!("good {FORMAT}")
 }
 
 /// Whether we are tried ourselves.
 pub(crate) fn is_tried(args: &[OsString]) -> bool {
     matches!(args, [_, argument] if argument == ARGUMENT)
-}
-
-/// Answers, on standard output.
-pub(crate) fn answer() -> ExitStatus {
-    alarm::set(PATIENCE);
-    let (line, status) = match check() {
-        Ok(()) => (good(), ExitStatus::SUCCESS),
-        Err(failure) => (failure.reason, failure.status),
-    };
-    let _ = writeln!(io::stdout(), "{line}");
-    status
-}
-
-/// Whether we could go on with the state that is our standard input.
-fn check() -> Result<(), Failure> {
-    let failed = |reason: String| Failure { status: ExitStatus::FAILURE, reason };
-    let none = || failed("there is nothing to try: this is for websockify's own use".into());
-    let bytes = memory::read(&stdin()).ok().flatten().ok_or_else(none)?;
-    let (state, _) = format::read::<State>(&bytes).map_err(|why| failed(why.to_string()))?;
-    let config = config(&state).map_err(failed)?;
-    if !is_own() {
-        return Err(failed("whoever executes it gets the rights of another user by that".into()));
-    }
-    Resources::look(&config, state.launch.stderr, &state.held)
-}
-
-#[allow(unsafe_code)]
-fn stdin() -> ManuallyDrop<File> {
-    // SAFETY: standard input is open, or /dev/null since main() began; it is not closed here.
-    ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDIN_FILENO) })
-}
-
-/// What the command line means to us.
-pub(super) fn config(state: &State) -> Result<Config, String> {
-    let args = Args::parse_from_os(state.launch.args.clone());
-    let config =
-        args.and_then(|args| Config::new(args, state.launch.began()).map_err(Refusal::Usage));
-    config.map_err(|refusal| match refusal {
-        Refusal::Usage(UsageError(line)) => line,
-        Refusal::Answer(_) => "its command line asks a question".into(),
-    })
 }
 
 #[cfg(test)]

@@ -12,9 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::alarm;
 
-use super::image::{Image, environment};
+use super::image::{BACK, Image, VARIABLE, environment};
 use super::threads::is_main;
-use super::{BACK, VARIABLE};
 use crate::exit::Failure;
 
 /// How long we may take to settle, seconds.

@@ -19,10 +19,11 @@ use tracing::warn;
 
 use super::lines::Lines;
 use crate::exit::{ExitStatus, Failure};
-use crate::host::open_files::OpenFiles;
-use crate::host::user::User;
+use crate::machine::open_files::OpenFiles;
+use crate::machine::user::User;
+use crate::processes::birth::{Birth, undo_ours};
 use crate::processes::{Aside, Exits, Process};
-use crate::program::{Birth, log_lines, undo_ours};
+use crate::program::readers::log_lines;
 
 /// A helper that runs.
 pub(super) struct Child {

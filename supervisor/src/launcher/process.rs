@@ -16,12 +16,13 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Pid, pipe2, setpgid};
 
 use super::request::{self, Request};
-use crate::host::daemon::close_inherited;
-use crate::host::open_files::OpenFiles;
-use crate::host::privileges;
-use crate::host::user::User;
+use crate::machine::daemon::close_inherited;
+use crate::machine::open_files::OpenFiles;
+use crate::machine::privileges;
+use crate::machine::terminal::Terminal;
+use crate::machine::user::User;
 use crate::processes::Process;
-use crate::program::{Birth, Terminal, undo_ours};
+use crate::processes::birth::{Birth, undo_ours};
 
 /// The descriptor that stays open, the first after the standard ones.
 const SOCKET: i32 = 3;

@@ -11,7 +11,7 @@ use rustix::net::sockopt::{socket_domain, socket_type};
 use serde::{Deserialize, Serialize};
 
 use super::{Launcher, SocketType};
-use crate::host::user::User;
+use crate::machine::user::User;
 use crate::processes::is_child;
 
 /// What it is asked, and what it answers. To be raised with whatever a launcher of the version before would take wrongly.

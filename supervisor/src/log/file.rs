@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rustix::fs::{Mode, OFlags};
 
 use super::lines::Lines;
-use crate::host::trusted;
+use crate::machine::trusted;
 use crate::writer::{self, Queue, Writer};
 
 /// A log file that can be opened anew.

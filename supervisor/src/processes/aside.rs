@@ -10,6 +10,8 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::children::has_ended;
+
 /// How long one is waited for that was killed, and how often is looked.
 const ENDING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(1);
@@ -60,7 +62,7 @@ impl Aside {
     /// Waits for a child that has ended, if it is one of these; its group ends with it.
     pub(super) fn wait_for(&self, child: Pid) -> Option<WaitStatus> {
         let mut children = self.lock();
-        if !children.running.contains(&child) || !super::reap::has_ended(child) {
+        if !children.running.contains(&child) || !has_ended(child) {
             return None;
         }
         let _ = killpg(child, Signal::SIGKILL);

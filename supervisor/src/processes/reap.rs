@@ -3,11 +3,12 @@
 //! knows, is waited for by whoever comes first.
 
 use nix::errno::Errno;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::aside::Aside;
+use super::children::peek;
 use super::number;
 use crate::exit::ExitStatus;
 
@@ -104,25 +105,6 @@ impl Reaper {
         let stopped = std::mem::take(&mut self.stopped);
         stopped.into_iter().any(|stopped| Some(stopped) == pid)
     }
-}
-
-/// Whether it is a child of ours that was not waited for.
-pub(crate) fn is_child(pid: Pid) -> bool {
-    peek(Id::Pid(pid), WaitPidFlag::WEXITED).is_ok()
-}
-
-/// Whether this child of ours has ended, or is none of ours any more. Collects nothing.
-pub(super) fn has_ended(child: Pid) -> bool {
-    !matches!(peek(Id::Pid(child), WaitPidFlag::WEXITED), Ok(WaitStatus::StillAlive))
-}
-
-/// Whether we have children at all, seen or not: what /proc hides is still ours to wait for.
-pub(super) fn has_children() -> bool {
-    peek(Id::All, WaitPidFlag::WEXITED).is_ok()
-}
-
-fn peek(whom: Id, what: WaitPidFlag) -> nix::Result<WaitStatus> {
-    waitid(whom, what | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
 }
 
 #[cfg(test)]

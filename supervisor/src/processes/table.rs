@@ -11,7 +11,7 @@ use nix::unistd::{Pid, getpgid, getsid};
 use procfs::ProcError;
 use procfs::process::Stat;
 
-use super::reap;
+use super::children;
 
 /// A process as it was seen when we looked.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ impl ProcessTable {
             name: "hidden".to_owned(),
             start: None,
             // Only its parent is told.
-            alive: parent != self.us || !reap::has_ended(Pid::from_raw(pid)),
+            alive: parent != self.us || !children::has_ended(Pid::from_raw(pid)),
         })
     }
 
@@ -95,7 +95,7 @@ impl ProcessTable {
     /// this kernel has no lists of children.
     pub(super) fn check_for_nameless(&self) -> io::Result<()> {
         let lists = format!("/proc/self/task/{}/children", self.us);
-        if std::fs::exists(lists).unwrap_or(true) || !reap::has_children() {
+        if std::fs::exists(lists).unwrap_or(true) || !children::has_children() {
             return Ok(());
         }
         Err(io::Error::other("it hides our own children"))

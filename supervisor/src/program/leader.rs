@@ -9,8 +9,8 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::terminal::Terminal;
 use crate::exit::ExitStatus;
+use crate::machine::terminal::Terminal;
 use crate::processes::{is_child, number};
 
 /// The leader of the present instance.

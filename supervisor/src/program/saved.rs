@@ -23,12 +23,11 @@ use super::state::State;
 use super::supervisor::Supervisor;
 use crate::config::{ProgramSpec, Told};
 use crate::engine::{Clients, ClientsState, Engine, EngineState};
-use crate::hand_over::Left;
 use crate::handed::Handed;
 use crate::host::Host;
 use crate::launcher::Launcher;
 use crate::processes::{Aside, is_child, number};
-use crate::relay::{Announcement, ProgramRelay, ProgramRelayState, Rests};
+use crate::relay::{Around, ProgramRelay, ProgramRelayState};
 
 /// What another image needs to go on with a program.
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,12 +94,11 @@ impl<'a> Resumption<'a> {
     /// # Errors
     /// As [`ProgramState::relay`].
     pub(crate) fn of(
-        Left { program, frozen, mut handed, .. }: Left<'a>,
+        (mut state, frozen, mut handed): (ProgramState, Option<Frozen>, Handed<'a>),
         spec: &ProgramSpec,
         config: impl FnOnce(Destination) -> bridge::Config,
-        around: (Announcement, Rests),
+        around: Around,
     ) -> Result<(ProgramRelay, Begin<'a>)> {
-        let mut state = program.context("it says nothing of the program")?;
         let relay = state.relay(spec, config, around, &mut handed)?;
         Ok((relay, Begin::Resumed(Box::new(Self { state, frozen, handed }))))
     }
@@ -162,7 +160,7 @@ impl ProgramState {
         &mut self,
         spec: &ProgramSpec,
         config: impl FnOnce(Destination) -> bridge::Config,
-        around: (Announcement, Rests),
+        around: Around,
         handed: &mut Handed<'_>,
     ) -> Result<ProgramRelay> {
         let state = self.relay.take().context("it says nothing of the bridge")?;

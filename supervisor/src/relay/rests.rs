@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::clock::until;
-use crate::hand_over::REST_ASKED;
 use crate::processes::{Aside, Exits, Process};
+
+/// By which one is asked to close its sessions.
+pub(crate) const REST_ASKED: Signal = Signal::SIGUSR1;
 
 /// How long they may take to close their sessions: what does not close in time they cut off after five seconds.
 const CUT_OFF: Duration = Duration::from_secs(7);

@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bridge::{Demand, Descriptors, Destination, Frozen, Readiness, Shutdown};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::served::Served;
-use super::{Announcement, ProgramRelay, Relay, Rests, Stage};
+use super::{Around, ProgramRelay, Relay, Stage};
 use crate::clock::maybe_instant;
-use crate::hand_over::Left;
 use crate::handed::Handed;
-use crate::host::public::{EndpointState, PublicEndpoint, SocketFile, SocketFileState};
+use crate::machine::public::{EndpointState, PublicEndpoint, SocketFile, SocketFileState};
 use crate::program::state::Policy;
 
 /// What another image needs to go on with a bridge.
@@ -112,7 +111,7 @@ impl Relay {
     pub(crate) fn resume(
         state: RelayState,
         config: bridge::Config,
-        (announcement, rests): (Announcement, Rests),
+        Around { announcement, rests, hand_over }: Around,
         handed: &mut Handed<'_>,
     ) -> Result<Self> {
         let config = Box::new(config);
@@ -130,7 +129,7 @@ impl Relay {
         };
         let shutdown = watch::Sender::new(state.shutdown);
         let is_open = Arc::new(AtomicBool::new(is_open));
-        Ok(Self { stage: resumed, shutdown, is_open, announcement, rests })
+        Ok(Self { stage: resumed, shutdown, is_open, announcement, rests, hand_over })
     }
 
     /// One to a service, which is about to go on, and what is to be closed then.
@@ -138,11 +137,10 @@ impl Relay {
     /// # Errors
     /// As [`resume`](Self::resume) and [`go_on`](Self::go_on).
     pub(crate) fn take_over(
-        Left { relay, frozen, mut handed, .. }: Left<'_>,
+        (state, frozen, mut handed): (RelayState, Option<Frozen>, Handed<'_>),
         config: bridge::Config,
-        around: (Announcement, Rests),
+        around: Around,
     ) -> Result<(Self, Vec<OwnedFd>)> {
-        let state = relay.context("it says nothing of the bridge")?;
         let mut relay = Self::resume(state, config, around, &mut handed)?;
         relay.go_on(frozen, handed.others())?;
         Ok((relay, handed.settle()))
@@ -164,8 +162,8 @@ impl Relay {
     ) -> Result<()> {
         match (std::mem::replace(&mut self.stage, Stage::Ended), frozen) {
             (Stage::Still { config, file }, Some(frozen)) => {
-                let (config, shutdown) = (Arc::new(*config), self.shutdown.clone());
-                let resumed = bridge::resume(frozen, descriptors, config, shutdown)?;
+                let resumed =
+                    bridge::resume(frozen, descriptors, Arc::new(*config), self.orders())?;
                 self.stage = Stage::Open { serving: tokio::spawn(resumed), file, is_one: false };
             }
             (stage, _) => self.stage = stage,
@@ -216,12 +214,12 @@ impl ProgramRelay {
         state: ProgramRelayState,
         policy: &Policy,
         config: impl FnOnce(Destination) -> bridge::Config,
-        around: (Announcement, Rests),
+        around: Around,
         handed: &mut Handed<'_>,
     ) -> Result<Self> {
         let ServedState { count, asked, before } = state.served;
         let served = Served { count: Arc::new(AtomicU64::new(count)), asked, before };
-        let (program, made) = Self::parts(policy, state.readiness, served, around.1.aside());
+        let (program, made) = Self::parts(policy, state.readiness, served, around.rests.aside());
         let relay = Relay::resume(state.relay, config(program.into()), around, handed)?;
         let mut resumed = made(relay);
         resumed.visitors.tell(state.demand);

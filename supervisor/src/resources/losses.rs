@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, access};
 use super::Resources;
 use crate::config::{AdminPlace, AuthSpec, Config, Destination, Listen, TokenSource};
 use crate::exit::Failure;
-use crate::host::user::User;
+use crate::machine::user::User;
 use crate::tokens::Tokens;
 
 /// Of what was taken by root for this user.

@@ -13,7 +13,7 @@ use socket2::Socket;
 use tokio::sync::Semaphore;
 
 use super::{ClientTable, KEPT, Kernel, Last, ROWS, Rows, SECOND, Sources, Use, given_up};
-use crate::hand_over::Invalid;
+use crate::saved::Invalid;
 
 /// What another image needs to know of a [`ClientTable`].
 #[derive(Debug, Clone, Serialize, Deserialize)]

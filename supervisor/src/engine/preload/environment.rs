@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::obstacle;
-use crate::host::executable::{self, Executable};
+use crate::machine::executable::{self, Executable};
 use crate::processes::Process;
 
 /// What was seen of one instance.

@@ -11,7 +11,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, getgid, getuid};
 
 use super::unpacked::EMBEDDED;
-use crate::host::executable::{self, Executable, Image};
+use crate::machine::executable::{self, Executable, Image};
 
 /// What stands between a program and `rebind.so`. Displayed behind the program's
 /// name, it makes one line that says what to do.
@@ -152,8 +152,8 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::host::executable::find;
-    use crate::host::executable::tests::Programs;
+    use crate::machine::executable::find;
+    use crate::machine::executable::tests::Programs;
     use crate::skip::skip_even_in_ci;
 
     fn diagnose(program: &OsStr, path_env: Option<&OsStr>) -> Option<Obstacle> {

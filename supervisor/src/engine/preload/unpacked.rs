@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::variable::check_text;
 use crate::exit::Failure;
-use crate::host::trusted::{self, Writers};
+use crate::machine::trusted::{self, Writers};
 pub(super) use saved::UnpackedState;
 
 /// `rebind.so` as `build.rs` has compiled it.

@@ -16,8 +16,7 @@ use tracing::{debug, warn};
 use super::call::{Answer, Call, Kind, Listener};
 use super::halt::Halt;
 use super::hand::Handed;
-use super::repeats::Repeats;
-use super::saved::Repeat;
+use super::repeats::{Repeat, Repeats};
 use super::unseen::Unseen;
 use super::{caller, rules};
 use crate::engine::relocated::RelocatedPort;
@@ -45,7 +44,7 @@ impl Answers {
     ///
     /// # Errors
     /// There is none to be had.
-    pub(super) fn begin(self, halt: &Halt) -> Result<()> {
+    pub(super) fn begin(self, halt: &Halt<Self>) -> Result<()> {
         let halt = halt.clone();
         let thread = std::thread::Builder::new().name("seccomp".to_owned());
         thread.spawn(move || self.run(&halt)).context("cannot start a thread")?;
@@ -53,7 +52,7 @@ impl Answers {
     }
 
     /// Answers until nobody starts instances any more, or another image of us is to answer.
-    fn run(mut self, halt: &Halt) {
+    fn run(mut self, halt: &Halt<Self>) {
         // The kernel calls a listener faulty where a signal comes while it looks. They are for other threads.
         let _ = SigSet::all().thread_block();
         while let Ok(ready) = self.wait() {

@@ -6,43 +6,48 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::answers::Answers;
 use super::hand;
 
 /// How long a call may take that is being answered.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Shared with the thread.
-#[derive(Debug, Clone)]
-pub(super) struct Halt(Arc<Shared>);
+/// Shared with the thread, which works with `W`.
+#[derive(Debug)]
+pub(super) struct Halt<W>(Arc<Shared<W>>);
 
 #[derive(Debug)]
-struct Shared {
-    course: Mutex<Course>,
+struct Shared<W> {
+    course: Mutex<Course<W>>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
-enum Course {
+enum Course<W> {
     Runs,
     /// It is to stop as soon as it comes by.
     Wanted,
     /// There is no thread.
-    Still(Box<Answers>),
+    Still(Box<W>),
 }
 
-impl Halt {
+impl<W> Clone for Halt<W> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<W> Halt<W> {
     /// Of a thread that runs, or will.
     pub(super) fn new() -> Self {
         Self::with(Course::Runs)
     }
 
     /// Of one that has not begun.
-    pub(super) fn of(answers: Answers) -> Self {
-        Self::with(Course::Still(Box::new(answers)))
+    pub(super) fn of(work: W) -> Self {
+        Self::with(Course::Still(Box::new(work)))
     }
 
-    fn with(course: Course) -> Self {
+    fn with(course: Course<W>) -> Self {
         Self(Arc::new(Shared { course: Mutex::new(course), changed: Condvar::new() }))
     }
 
@@ -59,7 +64,7 @@ impl Halt {
         drop(course);
         // What it has been given before comes first. Where it is full, it comes by as well.
         let _ = hand.call();
-        let is_wanted = |course: &mut Course| matches!(course, Course::Wanted);
+        let is_wanted = |course: &mut Course<W>| matches!(course, Course::Wanted);
         let course = self.course();
         let waited = self.0.changed.wait_timeout_while(course, PATIENCE, is_wanted);
         let (mut course, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -72,29 +77,29 @@ impl Halt {
     }
 
     /// The thread has come by: gives what it works with back, if it is to go on.
-    pub(super) fn come_by(&self, answers: Answers) -> Option<Answers> {
+    pub(super) fn come_by(&self, work: W) -> Option<W> {
         let mut course = self.course();
         if !matches!(*course, Course::Wanted) {
-            return Some(answers);
+            return Some(work);
         }
-        *course = Course::Still(Box::new(answers));
+        *course = Course::Still(Box::new(work));
         self.0.changed.notify_all();
         None
     }
 
     /// What the thread works with, while there is none.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Answers) -> T) -> Option<T> {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&W) -> T) -> Option<T> {
         match &*self.course() {
-            Course::Still(answers) => Some(look(answers)),
+            Course::Still(work) => Some(look(work)),
             Course::Runs | Course::Wanted => None,
         }
     }
 
     /// The same, for another thread.
-    pub(super) fn take(&self) -> Option<Answers> {
+    pub(super) fn take(&self) -> Option<W> {
         let mut course = self.course();
         match std::mem::replace(&mut *course, Course::Runs) {
-            Course::Still(answers) => Some(*answers),
+            Course::Still(work) => Some(*work),
             running => {
                 *course = running;
                 None
@@ -102,7 +107,7 @@ impl Halt {
         }
     }
 
-    fn course(&self) -> MutexGuard<'_, Course> {
+    fn course(&self) -> MutexGuard<'_, Course<W>> {
         self.0.course.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,12 +8,22 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::stat::fstat;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use super::filter;
-use super::saved::Repeat;
+use crate::processes::number;
 
 /// How many are remembered, one of each thread.
 const BINDS_MAX: usize = 256;
+
+/// A bind whose answer may not have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Repeat {
+    #[serde(with = "number")]
+    pub(super) thread: Pid,
+    /// Of its socket.
+    pub(super) inode: u64,
+}
 
 /// The binds whose answer may not have come.
 #[derive(Debug)]

@@ -5,19 +5,17 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::answers::Answers;
 use super::call::Listener;
 use super::filter::NewPrivileges;
 use super::halt::Halt;
-use super::repeats::Repeats;
+use super::repeats::{Repeat, Repeats};
 use super::unseen::Unseen;
 use super::{Seccomp, hand};
 use crate::engine::relocated::RelocatedPort;
 use crate::handed::Handed;
-use crate::processes::number;
 
 /// What /proc calls the descriptor at which calls are told.
 const LISTENER: &str = "anon_inode:seccomp notify";
@@ -32,15 +30,6 @@ pub(crate) struct SeccompState {
     repeats: Vec<Repeat>,
     #[serde(default)]
     unseen: Option<String>,
-}
-
-/// A bind whose answer may not have come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Repeat {
-    #[serde(with = "number")]
-    pub(super) thread: Pid,
-    /// Of its socket.
-    pub(super) inode: u64,
 }
 
 impl Seccomp {

@@ -11,7 +11,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, access, faccessat};
 
 use crate::config::Config;
-use crate::host::trusted;
+use crate::machine::trusted;
 
 /// Both, as absolute paths.
 #[derive(Debug)]

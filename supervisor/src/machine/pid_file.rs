@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use rustix::fs::{Mode, OFlags};
 
-use crate::host::trusted;
+use crate::machine::trusted;
 
 /// A locked pid file, removed when this is dropped, if it is still ours: somebody may have removed it and
 /// made room for another instance's.

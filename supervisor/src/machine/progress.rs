@@ -5,9 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use crate::exit::Failure;
-use crate::host::daemon::Caller;
-use crate::host::systemd::Systemd;
 use crate::log::Log;
+use crate::machine::daemon::Caller;
+use crate::machine::systemd::Systemd;
 
 /// Everybody who waits.
 pub(crate) struct Progress {

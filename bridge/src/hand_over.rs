@@ -1,40 +1,26 @@
 //! How a bridge is stopped between two bytes, so that another image of this program goes on with it (O2): what it is told
 //! by, and what it says of itself. Sockets are named by their descriptors, which exec(2) keeps.
 //!
-//! - `pause` is how its tasks come to stand still, and go on if nothing comes of it,
-//! - `saved` is what it says of itself, with `bytes`, `moment` and `error_kind` for what has no words otherwise,
-//! - `rest` goes on with sessions that cannot go along.
+//! - `state` is what it says of itself,
+//! - `rest` are sessions that cannot go along.
 //!
-//! Must not know how images are changed, nor how the state is written.
+//! How its tasks come to stand still is in [`pause`](crate::pause), and the order of it all in `listen`. Must not know how images
+//! are changed, nor how the state is written.
 
-mod bytes;
-pub(crate) mod error_kind;
-mod moment;
-mod pause;
 mod rest;
-mod saved;
+mod state;
 
-use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-pub(crate) use bytes::Place;
-pub use moment::Moment;
-pub(crate) use pause::{LentLegs, Pause, Stood, StoodConnection, StoodSession, UnderWay};
-pub(crate) use rest::KeptLegs;
+use crate::saved::Invalid;
 pub use rest::Rest;
-pub use saved::BridgeState;
-pub(crate) use saved::{
-    SavedBook, SavedClientId, SavedConnection, SavedCounts, SavedDestination, SavedEntry,
-    SavedHold, SavedLastSeen, SavedListener, SavedLogin, SavedPeer, SavedPenalty, SavedSession,
-    SavedStage,
-};
+pub use state::BridgeState;
 
-/// By which a bridge is asked to stand still. It is in the bridge's [`Config`](crate::Config); copies ask the same bridge.
+/// By which a bridge is asked to stand still, that was [told of it](crate::Orders); copies ask the same bridge.
 #[derive(Debug, Clone)]
 pub struct HandOver {
     requests: mpsc::Sender<Request>,
@@ -77,15 +63,6 @@ pub struct Frozen {
     /// Dropped when it is to go on.
     _goes_on: Option<oneshot::Sender<()>>,
 }
-
-/// What is wrong with a state. Nothing was done with it.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Invalid(pub String);
-
-/// Open descriptors by their numbers, each to be taken once.
-#[derive(Debug, Default)]
-pub struct Descriptors(HashMap<RawFd, OwnedFd>);
 
 impl Default for HandOver {
     fn default() -> Self {
@@ -136,42 +113,5 @@ impl Frozen {
     ) -> (Self, oneshot::Receiver<()>) {
         let (goes_on, told) = oneshot::channel();
         (Self { state, bytes, rest, _goes_on: Some(goes_on) }, told)
-    }
-}
-
-impl FromIterator<OwnedFd> for Descriptors {
-    fn from_iter<T: IntoIterator<Item = OwnedFd>>(all: T) -> Self {
-        Self(all.into_iter().map(|fd| (fd.as_raw_fd(), fd)).collect())
-    }
-}
-
-impl Descriptors {
-    /// One more. Returns its number.
-    pub(crate) fn add(&mut self, descriptor: OwnedFd) -> RawFd {
-        let number = descriptor.as_raw_fd();
-        self.insert(number, descriptor);
-        number
-    }
-
-    /// One that is called by this number, whatever it is.
-    pub fn insert(&mut self, number: RawFd, descriptor: OwnedFd) {
-        self.0.insert(number, descriptor);
-    }
-
-    /// Whether these are there.
-    ///
-    /// # Errors
-    /// One is not.
-    pub(crate) fn look(&self, numbers: &[RawFd]) -> Result<(), Invalid> {
-        let missing = numbers.iter().find(|number| !self.0.contains_key(number));
-        missing.map_or(Ok(()), |number| Err(Invalid(format!("descriptor {number} is missing"))))
-    }
-
-    /// The one of this number.
-    ///
-    /// # Errors
-    /// It is not there, or was taken.
-    pub fn take(&mut self, number: RawFd) -> Result<OwnedFd, Invalid> {
-        self.0.remove(&number).ok_or_else(|| Invalid(format!("descriptor {number} is missing")))
     }
 }

@@ -8,9 +8,9 @@ use socket2::{Domain, Socket, Type};
 
 use super::PublicEndpoint;
 use crate::handed::Handed;
-use crate::host::inetd::InetdSocket;
-use crate::host::ports::PublicPort;
-use crate::host::unix_socket::{PublicSocket, PublicSocketState};
+use crate::machine::inetd::InetdSocket;
+use crate::machine::ports::PublicPort;
+use crate::machine::unix_socket::{PublicSocket, PublicSocketState};
 
 /// All that a stream socket of clients' can be.
 const ANY: [Domain; 3] = [Domain::IPV4, Domain::IPV6, Domain::UNIX];
@@ -75,7 +75,7 @@ fn port(numbers: Vec<RawFd>, handed: &mut Handed<'_>) -> Result<PublicPort> {
     ensure!(!numbers.is_empty(), "there is no public socket");
     let held = |number| {
         let socket = handed.socket(number, &[Domain::IPV4, Domain::IPV6], Type::STREAM)?;
-        let is_held = !socket.is_listener()? && crate::host::ports::port_of(&socket)? != 0;
+        let is_held = !socket.is_listener()? && crate::machine::ports::port_of(&socket)? != 0;
         ensure!(is_held, "descriptor {number} does not hold the public port");
         Ok(socket)
     };

@@ -1,0 +1,12 @@
+//! What comes of a connection that asks for a session, and gets one, whichever way its head was read.
+
+use crate::admission::Ticket;
+use crate::stream::Stream;
+use crate::ws::Upgrade;
+
+/// A connection that was answered with 101.
+pub(crate) struct Upgraded {
+    pub(crate) stream: Stream,
+    pub(crate) upgrade: Upgrade,
+    pub(crate) ticket: Ticket,
+}

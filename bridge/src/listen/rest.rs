@@ -1,0 +1,63 @@
+//! Goes on with sessions that could not go along to another image, in a process that has this one's memory (O2). Must not know
+//! how that process is made.
+
+use std::collections::HashMap;
+use std::io;
+
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::Bridge;
+use crate::ending::{Error, Outcome};
+use crate::error_text::error_text;
+use crate::hand_over::{BridgeState, Frozen, Rest};
+use crate::leg::Leg;
+use crate::orders::Orders;
+use crate::saved::{Descriptors, Invalid};
+use crate::session::StoodSession;
+use crate::shutdown::Shutdown;
+
+/// The connections of sessions that are kept apart, by the session's number.
+pub(crate) type KeptLegs = HashMap<u64, (Leg, Option<Leg>)>;
+
+impl Rest {
+    /// Goes on with them, in a runtime of its own, in a process that was forked from that of the bridge. Ends with the last
+    /// of them, or as `shutdown` says.
+    ///
+    /// # Errors
+    /// As [`serve`](crate::serve).
+    pub async fn serve(self, shutdown: watch::Sender<Shutdown>) -> Result<Outcome, Error> {
+        let (mut state, mut bytes, mut legs) =
+            (BridgeState::default(), Vec::new(), KeptLegs::new());
+        let mut descriptors = Descriptors::default();
+        let Some(config) = self.config else { return Ok(Outcome::Shutdown) };
+        for stood in self.sessions {
+            let StoodSession { mut saved, bytes: its, recording, legs: lent } = stood;
+            let Some(lent) = lent else { continue };
+            let (mut client, mut target) = lent.keep();
+            let moved =
+                client.move_here().and_then(|()| target.as_mut().map_or(Ok(()), Leg::move_here));
+            if let Err(error) = moved {
+                let (session, why) = (saved.entry.id, error_text(&error));
+                warn!(session, "session {session} cannot go on in a process of its own: {why}");
+                continue;
+            }
+            if let (Some(recording), Some(saved)) = (recording, &mut saved.recording)
+                && let Some(file) = recording.duplicate().map_err(Error::Record)?
+            {
+                saved.renumber(descriptors.add(file));
+            }
+            saved.move_by(bytes.len());
+            bytes.extend(its);
+            // None begins here.
+            state.book.begun = state.book.begun.max(saved.entry.id);
+            legs.insert(saved.entry.id, (client, target));
+            state.sessions.push(saved);
+        }
+        let frozen = Frozen::of(state, bytes);
+        let orders = Orders::from(shutdown);
+        orders.hand_over.release();
+        let bridge = Bridge::resume(frozen, &mut descriptors, legs, config, orders);
+        bridge.map_err(|Invalid(why)| Error::Connection(io::Error::other(why)))?.run().await
+    }
+}

@@ -1,0 +1,6 @@
+//! Why nobody goes on with what somebody has said.
+
+/// What is wrong with a state. Nothing was done with it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);

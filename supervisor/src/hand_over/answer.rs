@@ -1,0 +1,46 @@
+//! What we say where we are tried ourselves: whether we could take the place of another image of this program. Takes hold of
+//! nothing.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
+
+use nix::unistd::alarm;
+
+use super::arrival::is_own;
+use super::state::State;
+use super::trial::{PATIENCE, good};
+use super::{format, memory};
+use crate::exit::{ExitStatus, Failure};
+use crate::resources::Resources;
+
+/// Answers, on standard output.
+pub(crate) fn answer() -> ExitStatus {
+    alarm::set(PATIENCE);
+    let (line, status) = match check() {
+        Ok(()) => (good(), ExitStatus::SUCCESS),
+        Err(failure) => (failure.reason, failure.status),
+    };
+    let _ = writeln!(io::stdout(), "{line}");
+    status
+}
+
+/// Whether we could go on with the state that is our standard input.
+fn check() -> Result<(), Failure> {
+    let failed = |reason: String| Failure { status: ExitStatus::FAILURE, reason };
+    let none = || failed("there is nothing to try: this is for websockify's own use".into());
+    let bytes = memory::read(&stdin()).ok().flatten().ok_or_else(none)?;
+    let (state, _) = format::read::<State>(&bytes).map_err(|why| failed(why.to_string()))?;
+    let config = state.launch.config().map_err(failed)?;
+    if !is_own() {
+        return Err(failed("whoever executes it gets the rights of another user by that".into()));
+    }
+    Resources::look(&config, state.launch.stderr, &state.held)
+}
+
+#[allow(unsafe_code)]
+fn stdin() -> ManuallyDrop<File> {
+    // SAFETY: standard input is open, or /dev/null since main() began; it is not closed here.
+    ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDIN_FILENO) })
+}

@@ -1,0 +1,60 @@
+//! How we were started, in the first place: it is the same in whichever image of us. Must not know what came of it.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Instant;
+
+use bridge::Moment;
+use serde::{Deserialize, Serialize};
+
+use super::binary;
+use crate::cli::{Args, Refusal};
+use crate::config::Config;
+use crate::log::Stderr;
+use crate::usage::UsageError;
+
+/// How that was.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Launch {
+    /// The real command line, which ps does not show where there is a secret in it.
+    pub(crate) args: Vec<OsString>,
+    began: Moment,
+    /// Where our program lay.
+    binary: OsString,
+    /// What ps shows as our name; some kernels make another one of it.
+    pub(crate) name: OsString,
+    pub(crate) stderr: Stderr,
+}
+
+impl Launch {
+    /// We are started now.
+    pub(crate) fn new(args: Vec<OsString>, now: Instant) -> Self {
+        let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+        Self {
+            args,
+            began: now.into(),
+            binary: binary::path().into(),
+            name: name.trim_end_matches('\n').into(),
+            stderr: Stderr::Callers,
+        }
+    }
+
+    /// When we were.
+    pub(crate) fn began(&self) -> Instant {
+        self.began.instant()
+    }
+
+    pub(crate) fn binary(&self) -> &Path {
+        Path::new(&self.binary)
+    }
+
+    /// What the command line means to us.
+    pub(super) fn config(&self) -> Result<Config, String> {
+        let args = Args::parse_from_os(self.args.clone());
+        let config = args.and_then(|args| Config::new(args, self.began()).map_err(Refusal::Usage));
+        config.map_err(|refusal| match refusal {
+            Refusal::Usage(UsageError(line)) => line,
+            Refusal::Answer(_) => "its command line asks a question".into(),
+        })
+    }
+}
