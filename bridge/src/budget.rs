@@ -1,6 +1,7 @@
-//! One budget for what clients make us keep (L5): heads that are not whole, sessions whose peer takes nothing, downloads and
-//! recordings that wait. Where a quarter of it is used, each of them gets less at a time; where all of it is, nobody else gets any.
-//! Counted is what is kept for long, here and in the kernel, when it begins to be: never a frame that passes. Knows bytes.
+//! One budget for what clients make us keep (L5): heads and hellos that are not whole, TLS before there is a session, connections
+//! between two requests, sessions whose peer takes nothing, downloads and recordings that wait. Where a quarter of it is used, each
+//! of them gets less at a time; where all of it is, nobody else gets any. Counted is what is kept for long, here and in the kernel,
+//! when it begins to be: never a frame that passes. Knows bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -165,8 +165,9 @@ async fn received(
             return Err(Box::pin(http::turn_away(Stream::new(io), why, &mut shutdown)).await);
         }
         Ok(Opening::Hello(acceptor, io, peer)) => {
-            // What the kernel has of a long hello may have counted for more.
+            // What the kernel has of a long hello may have counted for as much, and be let pass by that.
             if !(arrival.guest.keeps(http::first::ENCRYPTED) && arrival.guest.has_memory()) {
+                arrival.guest.keeps(0);
                 return Err(Box::pin(http::refuse_encrypted(io, &mut shutdown)).await);
             }
             // The handshake's state is freed with its result.
@@ -184,7 +185,7 @@ async fn received(
         Ok(accepted) => accepted,
         Err((why, io)) => {
             if let Some(io) = io {
-                http::linger(Stream::new(io), &mut shutdown).await;
+                http::linger(Stream::new(io), &[], &mut shutdown).await;
             }
             return Err(why.into());
         }

@@ -28,7 +28,7 @@ use crate::connection::{Shared, attend};
 use crate::ending::{Error, Outcome};
 use crate::error_text::error_text;
 use crate::hand_over::{HandOver, Request};
-use crate::lobby::Lobby;
+use crate::lobby::{Lobby, Prospect};
 use crate::memory;
 use crate::net::{Accepting, Connection, Listener, Lookups, Socket};
 use crate::orders::Orders;
@@ -193,11 +193,12 @@ impl Bridge {
             }
             let (book, lobby) = (Arc::clone(&self.shared.book), Arc::clone(&self.lobby));
             lobby.waits_for_room(!self.has_room());
-            // Both are asked for the same point in time: whoever is not there yet for the one is still to come for the other.
             let now = Instant::now();
-            self.make_room();
-            let accepting = self.is_accepting(now);
-            let deadline = self.deadline(now);
+            self.make_room(now);
+            // Asked once, as it changes meanwhile.
+            let prospect = if self.has_room() { Prospect::Unknown } else { lobby.prospect(now) };
+            let accepting = self.is_accepting(prospect);
+            let deadline = self.deadline(prospect, now);
             tokio::select! {
                 biased;
                 told = changed(&mut shutdown) => self.obey(told),
@@ -209,7 +210,7 @@ impl Bridge {
                         self.rounds.plan(book.any(), Instant::now());
                     }
                 }
-                () = lobby.changed() => self.make_room(),
+                () = lobby.changed() => {}
                 () = at(deadline) => self.look_at_clock(Instant::now()),
                 request = asked(&mut self.requests) => self.stand_still(request).await,
                 accepted = accept(&self.listeners, self.next), if accepting => {
@@ -220,10 +221,10 @@ impl Bridge {
         }
     }
 
-    fn is_accepting(&self, now: Instant) -> bool {
+    fn is_accepting(&self, prospect: Prospect) -> bool {
         !self.listeners.is_empty()
             && self.rested.is_none()
-            && (self.has_room() || (self.ahead.len() < AHEAD && self.lobby.has_any(now)))
+            && (self.has_room() || (self.ahead.len() < AHEAD && prospect == Prospect::Now))
     }
 
     fn has_room(&self) -> bool {
@@ -231,11 +232,16 @@ impl Bridge {
     }
 
     /// The next point in time at which there is something to do.
-    fn deadline(&self, now: Instant) -> Option<Instant> {
+    fn deadline(&self, prospect: Prospect, now: Instant) -> Option<Instant> {
         let next_round = self.rounds.next();
-        // Until then whoever comes waits.
-        let is_waited_for = !self.has_room() && self.ending.is_none();
-        let next_guest = if is_waited_for { self.lobby.next_look(now) } else { None };
+        let next_guest = match prospect {
+            _ if self.ending.is_some() => None,
+            // Until then whoever comes waits.
+            Prospect::Later(next) => Some(next),
+            // Since room was made for those who wait.
+            Prospect::Now if self.ahead.len() > self.lobby.leaving() => Some(now),
+            Prospect::Now | Prospect::Unknown => None,
+        };
         [
             self.timeout,
             self.idle,
@@ -339,7 +345,6 @@ impl Bridge {
             (self.tidy, self.peak) = (None, self.connections.len());
             memory::give_back();
         }
-        self.make_room();
         self.rounds.make(&self.shared.book, now);
         if is_due(self.timeout) {
             self.end(Outcome::Timeout);
@@ -354,7 +359,6 @@ impl Bridge {
             Ok((io, address)) => {
                 if let Some(peer) = self.knock(address) {
                     self.attend(io, peer, Beginning::new());
-                    self.make_room();
                 }
                 self.tell_if_full();
             }
@@ -383,12 +387,11 @@ impl Bridge {
         {
             self.take_up(io, peer, from.again());
         }
-        self.make_room();
     }
 
     /// Has as many give way as wait for that (L5).
-    fn make_room(&self) {
-        while self.ahead.len() > self.lobby.leaving() && self.lobby.make_room() {}
+    fn make_room(&self, now: Instant) {
+        while self.ahead.len() > self.lobby.leaving() && self.lobby.make_room(now) {}
     }
 
     /// Takes in a client that somebody else has accepted. Nobody comes after it, if nobody listens.
@@ -463,8 +466,8 @@ impl Bridge {
     fn rest(&mut self, error: &io::Error) {
         let errno = error.raw_os_error().map(Errno::from_raw);
         // One at a time: it may take longer than a breath to end. What the system is short of (ENFILE), others would get.
-        let has_room =
-            errno == Some(Errno::EMFILE) && (self.lobby.leaving() > 0 || self.lobby.make_room());
+        let has_room = errno == Some(Errno::EMFILE)
+            && (self.lobby.leaving() > 0 || self.lobby.make_room(Instant::now()));
         if !self.is_exhausted {
             warn!("cannot accept connections for now: {}", error_text(error));
             self.exhausted_at = self.connections.len();

@@ -33,6 +33,16 @@ pub(crate) struct Lobby {
     is_waited_for: AtomicBool,
 }
 
+/// When one of them could give way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prospect {
+    Now,
+    /// Then, or later.
+    Later(Instant),
+    /// There is nobody. Whoever changes that [rings](Lobby::changed).
+    Unknown,
+}
+
 /// So much of what a connection begins with is not worth counting, bytes.
 const LITTLE: usize = 1024;
 
@@ -69,15 +79,13 @@ impl Lobby {
         Guest { lobby: Arc::clone(self), whose: Mutex::new(whose), number, stay }
     }
 
-    /// Whether there is anybody who could give way now.
-    pub(crate) fn has_any(&self, now: Instant) -> bool {
-        self.guests().has_any(now)
-    }
-
-    /// When there may be somebody who can give way, if there is nobody now.
-    pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
+    /// When somebody could give way.
+    pub(crate) fn prospect(&self, now: Instant) -> Prospect {
         let mut guests = self.guests();
-        if guests.has_any(now) { None } else { guests.next_look(now) }
+        if guests.has_any(now) {
+            return Prospect::Now;
+        }
+        guests.next_look(now).map_or(Prospect::Unknown, Prospect::Later)
     }
 
     /// Whether somebody waits for one of them to give way. To be said before one asks whether there is any: whoever changes
@@ -108,12 +116,8 @@ impl Lobby {
         self.leaving.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Has one of them give way. False: there is none.
-    pub(crate) fn make_room(&self) -> bool {
-        self.make_room_at(Instant::now())
-    }
-
-    fn make_room_at(&self, now: Instant) -> bool {
+    /// Has one of them give way who could by `now`. False: there is none.
+    pub(crate) fn make_room(&self, now: Instant) -> bool {
         self.send_away(|guests| guests.first(now))
     }
 
@@ -357,7 +361,20 @@ mod tests {
 
     /// When everybody has had his time.
     fn make_room(lobby: &Lobby) -> bool {
-        lobby.make_room_at(Instant::now() + GRACE)
+        lobby.make_room(Instant::now() + GRACE)
+    }
+
+    fn has_any(lobby: &Lobby) -> bool {
+        lobby.prospect(Instant::now()) == Prospect::Now
+    }
+
+    /// Before they have had it.
+    fn make_room_now(lobby: &Lobby) -> bool {
+        lobby.make_room(Instant::now())
+    }
+
+    fn is_by(lobby: &Lobby, time: Instant) -> bool {
+        matches!(lobby.prospect(Instant::now()), Prospect::Later(next) if next <= time)
     }
 
     fn gives_way(guest: &Guest) -> bool {
@@ -380,7 +397,7 @@ mod tests {
         drop(left);
         assert!(make_room(&lobby) && make_room(&lobby));
         assert!(guests.all(|guest| gives_way(&guest)));
-        assert!(!make_room(&lobby) && !lobby.has_any(Instant::now()));
+        assert!(!make_room(&lobby) && !has_any(&lobby));
     }
 
     #[test]
@@ -412,10 +429,10 @@ mod tests {
         let many: Vec<_> = (0..2 * FEW).map(|_| lobby.enter(client(3))).collect();
         // There is no time for these.
         for _ in 0..FEW {
-            assert!(lobby.has_any(Instant::now()) && lobby.make_room());
+            assert!(has_any(&lobby) && make_room_now(&lobby));
         }
-        assert!(!lobby.has_any(Instant::now()) && !lobby.make_room());
-        assert!(lobby.next_look(Instant::now()).unwrap() <= Instant::now() + GRACE);
+        assert!(!has_any(&lobby) && !make_room_now(&lobby));
+        assert!(is_by(&lobby, Instant::now() + GRACE));
         assert!(many[..FEW].iter().all(gives_way) && !many[FEW..].iter().any(gives_way));
         assert!(!good.iter().any(gives_way) && !gives_way(&other));
         // Nobody has many any more.
@@ -481,13 +498,13 @@ mod tests {
         idle.waits();
         assert!(make_room(&lobby) && gives_way(&idle));
         assert!(make_room(&lobby) && gives_way(&begun));
-        assert!(!make_room(&lobby) && !lobby.has_any(Instant::now()));
+        assert!(!make_room(&lobby) && !has_any(&lobby));
         let later = Instant::now() + QUIET;
-        assert!(lobby.next_look(Instant::now()).unwrap() <= later);
+        assert!(is_by(&lobby, later));
         takes.stay.answer().as_mut().unwrap().since += QUIET / 2;
-        assert!(lobby.make_room_at(later) && gives_way(&stops) && !gives_way(&takes));
-        assert!(!lobby.make_room_at(later));
-        assert!(lobby.make_room_at(later + QUIET) && gives_way(&takes));
+        assert!(lobby.make_room(later) && gives_way(&stops) && !gives_way(&takes));
+        assert!(!lobby.make_room(later));
+        assert!(lobby.make_room(later + QUIET) && gives_way(&takes));
         drop((takes, stops, idle, begun));
         assert!(lobby.guests().answered.is_empty() && lobby.leaving() == 0);
     }
@@ -537,10 +554,10 @@ mod tests {
             guest
         };
         let good: Vec<_> = (0..FEW).map(|_| answered(1)).collect();
-        assert!(!lobby.has_any(Instant::now()) && !make_room(&lobby));
+        assert!(!has_any(&lobby) && !make_room(&lobby));
         let many: Vec<_> = (0..FEW + 2).map(|_| answered(2)).collect();
-        assert!(lobby.has_any(Instant::now()));
-        assert!(lobby.make_room() && lobby.make_room() && !lobby.make_room());
+        assert!(has_any(&lobby));
+        assert!(make_room_now(&lobby) && make_room_now(&lobby) && !make_room_now(&lobby));
         assert!(many[..2].iter().all(gives_way) && !many[2..].iter().any(gives_way));
         assert!(!good.iter().any(gives_way));
     }

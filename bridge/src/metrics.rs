@@ -257,7 +257,7 @@ impl Metrics {
 
     fn not_accepted(&self, failure: &Failure) {
         let failed = match failure {
-            Failure::Closed => return,
+            Failure::Closed | Failure::Unreadable(_) => return,
             Failure::Plain => return self.refused(Refused::Unencrypted),
             Failure::Stranger => return self.refused(Refused::Address),
             Failure::Off(_) => TlsFailed::Off,

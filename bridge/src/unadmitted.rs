@@ -88,7 +88,7 @@ pub(crate) fn ended(route: &Route, why: &NoSession) {
         NoSession::NotAccepted(why @ Failure::Handshake(_)) => {
             info!(target: UNADMITTED, %client, port, via, "{why}: {client}");
         }
-        NoSession::NotAccepted(why) if !matches!(why, Failure::Closed) => {
+        NoSession::NotAccepted(why) if !matches!(why, Failure::Closed | Failure::Unreadable(_)) => {
             warn!(target: UNADMITTED, %client, port, via, "{why}: {client}");
         }
         why => debug!(%client, port, via, "connection ended without a session: {client}: {why}"),

@@ -139,7 +139,7 @@ async fn answer(
                 }
                 // The kernel sends the little that is left.
                 NoSession::GaveWay => {}
-                _ => linger(stream, shutdown).await,
+                _ => linger(stream, &[], shutdown).await,
             }
             Err(why)
         }
@@ -199,18 +199,22 @@ async fn serve<'r>(
     .await
 }
 
-/// Ends a connection so that its last answer arrives: closing a socket with unread bytes resets
-/// it.
-pub(crate) async fn linger(mut stream: Stream, shutdown: &mut ShutdownWatch) {
+/// Ends a connection, with these bytes behind what it was sent, so that all of it arrives: closing a socket with unread bytes
+/// resets it.
+pub(crate) async fn linger(mut stream: Stream, last: &[u8], shutdown: &mut ShutdownWatch) {
     let drain = async {
+        // Whether the client takes them is not our concern.
+        let _ = stream.write_all(last).await;
         let _ = stream.shutdown().await;
         // None of those has room for it that may come to this.
         let mut discarded = vec![0; 4096];
         while let Ok(1..) = stream.read(&mut discarded).await {}
     };
     tokio::select! {
-        () = shutdown.turned_away() => {}
+        // They are sent however the bridge is told to end.
+        biased;
         _ = timeout(DRAIN, drain) => {}
+        () = shutdown.turned_away() => {}
     }
 }
 

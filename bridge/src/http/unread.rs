@@ -1,8 +1,6 @@
 //! The answers to those of whom no request is read: what they have sent begins none, or there is no memory for more of it
 //! (L5). They are fixed, so that nobody of them has buffers of hyper's.
 
-use tokio::io::AsyncWriteExt;
-
 use super::linger;
 use crate::net::Socket;
 use crate::shutdown::ShutdownWatch;
@@ -22,28 +20,48 @@ const NO_MEMORY_FOR_TLS: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
 
 /// Refuses a TLS client whose hello is there, as there is no memory for its handshake. Returns why.
 pub(crate) async fn refuse_encrypted(io: Socket, shutdown: &mut ShutdownWatch) -> NoSession {
-    let mut stream = Stream::new(io);
-    let _ = stream.write_all(&NO_MEMORY_FOR_TLS).await;
-    linger(stream, shutdown).await;
+    linger(Stream::new(io), &NO_MEMORY_FOR_TLS, shutdown).await;
     NoSession::NoMemory
 }
 
 /// Answers, and ends the connection in order. Returns why.
 pub(crate) async fn turn_away(
-    mut stream: Stream,
+    stream: Stream,
     why: NoSession,
     shutdown: &mut ShutdownWatch,
 ) -> NoSession {
     let answer = if matches!(why, NoSession::NoMemory) { NO_MEMORY } else { NO_REQUEST };
-    // Whether the client hears it is not our concern. Nothing was sent before: there is room for it.
-    let _ = stream.write_all(answer).await;
-    linger(stream, shutdown).await;
+    linger(stream, answer, shutdown).await;
     why
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::watch;
+    use tokio::time::timeout;
+
     use super::*;
+    use crate::shutdown::Shutdown;
+
+    /// T6: nor has one who has taken nothing of what he was sent before.
+    #[tokio::test]
+    async fn t6_who_takes_no_refusal_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let _theirs = listener.accept().await.unwrap();
+        while timeout(Duration::from_millis(200), ours.writable()).await.is_ok() {
+            let _ = ours.try_write(&[0; 1 << 14]);
+        }
+        let (_told, told) = watch::channel(Shutdown::Run);
+        let mut shutdown = ShutdownWatch::new(told, Arc::default());
+        let away = turn_away(Stream::new(ours.into()), NoSession::NoMemory, &mut shutdown);
+        let why = timeout(Duration::from_secs(20), away).await.expect("in time");
+        assert!(matches!(why, NoSession::NoMemory));
+    }
 
     #[test]
     fn l5_answers_without_a_request_are_well_formed() {

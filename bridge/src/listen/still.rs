@@ -246,7 +246,6 @@ impl Bridge {
                 None => self.unwelcome.push(io),
             }
         }
-        self.make_room();
     }
 }
 

@@ -33,7 +33,7 @@ const ROOM_MIN: usize = 48 * 1024;
 struct Urgent;
 
 /// A connection whose bytes were looked at and are still to be read. If nobody does, they are thrown away: closed with
-/// unread bytes, it would be reset, and not ended, as is who sends [urgent](Urgent) ones.
+/// unread bytes, it would be reset, and not ended. Only who has sent [urgent](Urgent) ones is reset.
 #[derive(Debug)]
 pub(crate) struct Unread(Option<Socket>);
 

@@ -2,6 +2,7 @@
 //! TLS before the client's first message is whole (L5). Knows connections and
 //! handshakes; must not know where certificates come from, nor what is said over the stream, but for one refusal.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
@@ -86,7 +87,7 @@ pub(crate) async fn first<T>(
             judged => Some(Begun::Plain(judged)),
         },
     });
-    let (failure, answer) = match begun.await.unwrap_or(Begun::Nothing) {
+    let (failure, answer) = match begun.await.map_err(unreadable)? {
         Begun::Nothing => return Err((Failure::Closed, None)),
         // Whom no proxy speaks for is not here any more; a handshake is more than this one is worth.
         Begun::Hello if peer.standing == Standing::Stranger => {
@@ -95,8 +96,8 @@ pub(crate) async fn first<T>(
         Begun::Hello => {
             // Where there is no certificate nothing is waited for.
             let is_off = matches!(*access.tls.borrow(), Tls::Off(_));
-            let is_too_long = !is_off
-                && is_too_long(&io, &arrival.guest).await.map_err(|_| (Failure::Closed, None))?;
+            let is_too_long =
+                !is_off && is_too_long(&io, &arrival.guest).await.map_err(unreadable)?;
             arrival.encrypted();
             access.asked.notify_one();
             let tls = access.tls.borrow().clone();
@@ -122,8 +123,13 @@ pub(crate) async fn first<T>(
     Err((failure, Some(io)))
 }
 
+/// There is nobody to be told.
+fn unreadable<T>(error: io::Error) -> (Failure, Option<T>) {
+    (Failure::Unreadable(error), None)
+}
+
 /// Waits until a client's first message is whole, or something else is clear; whether it is too long.
-async fn is_too_long(io: &Socket, guest: &Guest) -> std::io::Result<bool> {
+async fn is_too_long(io: &Socket, guest: &Guest) -> io::Result<bool> {
     if io.has_little_room() {
         // It might never be whole.
         return Ok(false);
@@ -153,7 +159,7 @@ pub(crate) async fn shake_hands(
             let peer = Peer { tls: version(tls), certificate: name(tls), ..peer };
             Ok((Stream::encrypted(stream), peer))
         }
-        // rustls has sent the alert.
+        // rustls has sent the alert, where it knows one.
         Err((error, io)) => Err((Failure::from_handshake(&error), Some(io.into_inner()))),
     }
 }

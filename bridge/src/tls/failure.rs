@@ -15,7 +15,7 @@ const NO_CIPHER: &str = "the client has no cipher, group or signature that we ha
 
 /// The client has said much that nothing has come of.
 #[derive(Debug, thiserror::Error)]
-#[error("what the client says is too long for what TLS would make of it")]
+#[error("the client sends more than TLS can make anything of")]
 pub(super) struct TooMuch;
 
 /// Why a connection was not accepted, in words for a log.
@@ -23,6 +23,8 @@ pub(super) struct TooMuch;
 pub(crate) enum Failure {
     #[error("closed by the client")]
     Closed,
+    #[error("{}", error_text(.0))]
+    Unreadable(io::Error),
     #[error("refused a TLS client, TLS is off: {0}")]
     Off(String),
     #[error("refused an SSLv2 client: it must say the hello of SSLv3 or TLS")]

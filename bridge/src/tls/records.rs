@@ -20,6 +20,9 @@ const HEADER: usize = 5;
 /// The longest that rustls reads (RFC 5246, section 6.2.3), without its header.
 const LONGEST: usize = (1 << 14) + (1 << 11);
 
+/// How much rustls reads at a time in a handshake.
+const PIECE: usize = 4096;
+
 /// How many of them rustls is given at a time: it keeps a little for each until what was in it is read.
 const MANY: usize = 16;
 
@@ -52,8 +55,8 @@ struct Handshake {
 }
 
 impl Handshake {
-    /// Whether much has come of it, and more is waited for.
-    fn is_long(&mut self, is_long: bool) {
+    /// Notes whether much has come of it, and more is waited for.
+    fn set_long(&mut self, is_long: bool) {
         if std::mem::replace(&mut self.is_long, is_long) == is_long {
             return;
         }
@@ -64,7 +67,7 @@ impl Handshake {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.is_long(false);
+        self.set_long(false);
     }
 }
 
@@ -120,11 +123,14 @@ impl Records {
 
     /// Something has come of what rustls has taken: an answer to it, or what the client has said.
     pub(crate) fn is_heard(&mut self) {
-        if let Pace::Counted { unheard, is_too_much, .. } = &mut self.pace {
-            (*unheard, *is_too_much) = (0, false);
+        if let Pace::Counted { there, unheard, is_too_much, .. } = &mut self.pace {
+            // What it has taken last may end within a record of which nothing has come.
+            let is_cut = *there > 0 && self.handshake.is_some();
+            *unheard = if is_cut { PIECE.min(*unheard) } else { 0 };
+            *is_too_much = false;
         }
         if let Some(handshake) = &mut self.handshake {
-            handshake.is_long(false);
+            handshake.set_long(false);
         }
     }
 
@@ -133,7 +139,7 @@ impl Records {
         if unheard > LONG
             && let Some(handshake) = &mut self.handshake
         {
-            handshake.is_long(true);
+            handshake.set_long(true);
         }
     }
 
@@ -423,6 +429,22 @@ mod tests {
             ours.read_exact(&mut room).await.unwrap();
         }
         assert!(is_too_much(&mut ours).await);
+    }
+
+    /// An answer says nothing of a record that rustls has the beginning of.
+    #[tokio::test]
+    async fn l5_what_rustls_has_of_a_record_counts_behind_an_answer() {
+        let (ours, mut theirs) = pair().await;
+        let arrival = arrival(&ours, &theirs);
+        let mut ours = Records::counted(ours, arrival);
+        let both = [record(200), record(9_000)].concat();
+        theirs.write_all(&both).await.unwrap();
+        ours.read_exact(&mut [0; PIECE]).await.unwrap();
+        ours.write_all(b"an answer").await.unwrap();
+        ours.read_exact(&mut vec![0; both.len() - PIECE]).await.unwrap();
+        let none = timeout(Duration::from_millis(100), ours.read(&mut [0; 9])).await;
+        assert!(none.is_err(), "{none:?}");
+        assert!(both.len() - PIECE < LONG && ours.handshake.as_ref().unwrap().is_long);
     }
 
     /// Nor where a record has no room to become whole.
