@@ -22,11 +22,29 @@ const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/soak/progra
 
 const CLIENTS: u64 = 200;
 
-/// Where nobody says otherwise.
-const SECONDS: u64 = 20;
+/// For so long where nobody says otherwise, beside all other tests: so they take their time then.
+const SECONDS: u64 = 120;
+const LEISURE: Pace = Pace { message: 300, visit: 2_000 };
+
+/// Where somebody does, they take none.
+const HASTE: Pace = Pace { message: 30, visit: 500 };
 
 /// What is sent at once, at most.
 const PIECE: usize = 60_000;
+
+/// Where they go, and how they are.
+#[derive(Clone, Copy)]
+struct Crowd {
+    port: u16,
+    pace: Pace,
+}
+
+/// How long one pauses at most, behind a message and behind a visit, milliseconds.
+#[derive(Clone, Copy)]
+struct Pace {
+    message: usize,
+    visit: usize,
+}
 
 /// What has happened.
 #[derive(Default)]
@@ -63,12 +81,12 @@ fn echo(client: &mut Client, sent: &[u8], pause: Duration, counts: &Counts) -> O
 }
 
 /// Some messages, one after the other, and a close in order.
-fn talk(mut client: Client, numbers: &mut Numbers, counts: &Counts) -> Option<()> {
+fn talk(mut client: Client, pace: Pace, numbers: &mut Numbers, counts: &Counts) -> Option<()> {
     for _ in 0..=numbers.below(20) {
         let longest = [100, 3_000, 40_000][numbers.below(3)];
         let sent = bytes(numbers, longest);
         echo(&mut client, &sent, Duration::ZERO, counts)?;
-        sleep(pause(numbers, 30));
+        sleep(pause(numbers, pace.message));
     }
     // The program may crash in that moment, too.
     (client.try_close() == 1000).then_some(())
@@ -96,7 +114,7 @@ fn pause(numbers: &mut Numbers, milliseconds: usize) -> Duration {
     Duration::from_millis(numbers.below(milliseconds) as u64)
 }
 
-fn visit(port: u16, numbers: &mut Numbers, counts: &Counts) {
+fn visit(Crowd { port, pace }: Crowd, numbers: &mut Numbers, counts: &Counts) {
     let kind = numbers.below(10);
     if kind == 0 {
         count(&counts.looked_in);
@@ -110,13 +128,13 @@ fn visit(port: u16, numbers: &mut Numbers, counts: &Counts) {
             return vanish(client, numbers);
         }
         2 => stall(client, numbers, counts),
-        _ => talk(client, numbers, counts),
+        _ => talk(client, pace, numbers, counts),
     };
     count(if end.is_some() { &counts.whole } else { &counts.cut });
 }
 
 /// Everybody for so long; gives the most memory that was seen.
-fn soak(websockify: &Websockify, port: u16, seed: u64, time: Duration, counts: &Counts) -> u64 {
+fn soak(websockify: &Websockify, crowd: Crowd, seed: u64, time: Duration, counts: &Counts) -> u64 {
     let (is_over, began) = (AtomicBool::new(false), Instant::now());
     thread::scope(|scope| {
         for number in 0..CLIENTS {
@@ -124,8 +142,8 @@ fn soak(websockify: &Websockify, port: u16, seed: u64, time: Duration, counts: &
             let is_over = &is_over;
             scope.spawn(move || {
                 while !is_over.load(Relaxed) {
-                    visit(port, &mut numbers, counts);
-                    sleep(pause(&mut numbers, 500));
+                    visit(crowd, &mut numbers, counts);
+                    sleep(pause(&mut numbers, crowd.pace.visit));
                 }
             });
         }
@@ -155,7 +173,8 @@ fn asked_for(name: &str) -> Option<u64> {
 
 #[test]
 fn l7_two_hundred_clients_and_a_program_that_crashes_leave_nothing_behind() {
-    let seconds = asked_for("SOAK_SECONDS").unwrap_or(SECONDS);
+    let asked = asked_for("SOAK_SECONDS");
+    let (seconds, pace) = asked.map_or((SECONDS, LEISURE), |seconds| (seconds, HASTE));
     let seed = asked_for("SEED").unwrap_or_else(|| RandomState::new().hash_one(0) % 1_000_000);
     let directory = TempDir::new().unwrap();
     let (crash, admin) = (directory.path().join("crash"), directory.path().join("admin"));
@@ -180,10 +199,10 @@ fn l7_two_hundred_clients_and_a_program_that_crashes_leave_nothing_behind() {
         wait_for("the end of all sessions", || (sessions(&admin) == "[]").then_some(()));
     };
     // Whatever is needed once has been needed after a fifth of the time.
-    let (counts, mut most) = (Counts::default(), 0);
+    let (counts, mut most, crowd) = (Counts::default(), 0, Crowd { port, pace });
     let mut stretch = |number: u64, time: Duration| {
         fs::write(&crash, "").unwrap();
-        most = soak(&websockify, port, seed + number, time, &counts).max(most);
+        most = soak(&websockify, crowd, seed + number, time, &counts).max(most);
         rest();
     };
     let fifth = Duration::from_secs(seconds) / 5;
