@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "all of it is a test")]
 
 mod alive;
+mod certified;
+mod early_data;
 mod ends;
 #[path = "../../../tests/support/frame.rs"]
 mod frame;

@@ -3,40 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bridge::tls::{Acceptor, Files, Least, Offer, Sources, Tls};
+use bridge::tls::Tls;
 use bridge::{Access, Config, Shutdown};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::SupportedProtocolVersion;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
+use crate::certified::Certified;
 use crate::harness::*;
 
 /// A certificate that the clients here trust, and they.
 fn encrypted(version: &'static SupportedProtocolVersion) -> (Tls, TlsConnector) {
-    let authority = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let root = params.self_signed(&authority).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let ours = CertificateParams::new(vec!["localhost".into()]).unwrap();
-    let ours = ours.signed_by(&key, &Issuer::new(params, authority)).unwrap();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), ours.pem() + &key.serialize_pem()).unwrap();
-    let certificate = file.path().to_owned();
-    let files = Files { certificate, key: None, password: None, clients: None };
-    let (offer, _) = Offer::new(Least::V1_2, None).unwrap();
-    let (acceptor, _) = Acceptor::load(&files, Sources::Any, &offer).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(root.der().clone()).unwrap();
-    let client = ClientConfig::builder_with_protocol_versions(&[version])
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (Tls::On(acceptor), TlsConnector::from(Arc::new(client)))
+    let certified = Certified::new();
+    let client = certified.client(version);
+    (certified.bridge(), TlsConnector::from(Arc::new(client)))
 }
 
 /// A session over TLS, in which the client says what it is told, and hears what the target says.
