@@ -26,7 +26,7 @@ const CLIENTS: u64 = 200;
 const SECONDS: u64 = 120;
 const LEISURE: Pace = Pace { message: 300, visit: 2_000 };
 
-/// Where somebody does, they take none.
+/// Where somebody does, they hardly pause.
 const HASTE: Pace = Pace { message: 30, visit: 500 };
 
 /// What is sent at once, at most.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::saved::Invalid;
 pub use rest::Rest;
@@ -64,6 +64,9 @@ pub struct Frozen {
     _goes_on: Option<oneshot::Sender<()>>,
 }
 
+/// How long a bridge may take to say that it did not stop in time.
+const SLACK: Duration = Duration::from_secs(1);
+
 impl Default for HandOver {
     fn default() -> Self {
         let (requests, heard) = mpsc::channel(1);
@@ -80,7 +83,9 @@ impl HandOver {
         let (answer, answered) = oneshot::channel();
         let request = Request { until: Instant::now() + within, answer };
         self.requests.try_send(request).map_err(|_| NotFrozen::Ended)?;
-        answered.await.unwrap_or(Err(NotFrozen::Ended))
+        // One that has failed before it heard of anything answers nobody.
+        let answered = timeout(within + SLACK, answered).await;
+        answered.ok().and_then(Result::ok).unwrap_or(Err(NotFrozen::Ended))
     }
 
     /// Lets a bridge move bytes that was [resumed](crate::resume): from here on no other image can go on in its place.

@@ -9,8 +9,7 @@
 //!   cannot go along,
 //! - `binary` is the file, `image` what it is executed with,
 //! - `arrival` is the other side: our beginning in another's place, and `arrived` what is left of that until we have settled;
-//!   `way_back` leads to the program before, until we have
-//!   settled; `closed` keeps others out of our memory meanwhile.
+//!   until then, `way_back` leads to the program before, and `closed` keeps others out of our memory.
 //!
 //! Whatever fails before exec(2) is one line in the log, and everything goes on.
 

@@ -285,9 +285,8 @@ impl ProgramRelay {
             visitors: counter,
         };
         let is_on_demand = policy.start != Start::Now;
-        let around =
-            move |relay| Self { relay, readiness, recheck, served, visitors, is_on_demand };
-        (program, around)
+        let made = move |relay| Self { relay, readiness, recheck, served, visitors, is_on_demand };
+        (program, made)
     }
 
     /// Lets clients in, who are held, if that has not been done.

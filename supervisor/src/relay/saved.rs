@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bridge::{Demand, Descriptors, Destination, Frozen, Readiness, Shutdown};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -142,6 +142,7 @@ impl Relay {
         around: Around,
     ) -> Result<(Self, Vec<OwnedFd>)> {
         let mut relay = Self::resume(state, config, around, &mut handed)?;
+        ensure!(frozen.is_some() || !relay.is_still(), "the bridge says nothing of itself");
         relay.go_on(frozen, handed.others())?;
         Ok((relay, handed.settle()))
     }
