@@ -201,8 +201,9 @@ fn start(config: &Config, mut launch: Launch) -> Result<ExitStatus, Failure> {
                 // The pid file is the daemon's now, to be removed by it.
                 std::mem::forget(resources);
                 // A failure is one line.
-                warning.filter(|_| report.is_ok()).iter().for_each(|warning| say(warning));
-                return report;
+                let of_daemon = report?;
+                warning.iter().chain(&of_daemon).for_each(|warning| say(warning));
+                return Ok(ExitStatus::SUCCESS);
             }
             Role::Daemon(waiting) => caller = waiting,
         }

@@ -95,6 +95,7 @@ impl Supervisor<'_, '_> {
         let unasked = (awaited && !self.state.is_asleep()).then_some(self.pace.unasked());
         let hinted = self.pace.hinted();
         let deadline = self.state.deadline(&self.spec.policy);
+        let patience = self.host.progress.patience();
         let kill = self.signalling.next_kill().filter(|_| self.state.is_killing());
         tokio::select! {
             signal = self.host.signals.next() => match signal {
@@ -123,6 +124,7 @@ impl Supervisor<'_, '_> {
             () = until(deadline) => self.deadline(),
             () = until(unasked) => self.look_unasked(),
             () = until(kill) => self.kill(),
+            () = until(patience) => self.release_caller(),
         }
     }
 
@@ -132,6 +134,9 @@ impl Supervisor<'_, '_> {
             State::Draining { .. } => Err("websockify is draining".into()),
             State::Finishing { .. } | State::Stopping(_) | State::Ended { .. } => {
                 Err("websockify is ending".into())
+            }
+            _ if self.host.progress.patience().is_some() => {
+                Err("whoever has started websockify still waits for the program to listen".into())
             }
             _ => self.relay.can_hand_over(),
         }
@@ -198,10 +203,28 @@ impl Supervisor<'_, '_> {
     async fn finish(mut self, status: ExitStatus) -> Result<ExitStatus, Failure> {
         // Who ended since the last SIGCHLD would be left a zombie to the next parent.
         self.monitor.reap(None);
+        // The caller of `-D` still waits (D1).
+        let unheard = self.host.progress.patience().map(|_| self.unheard(status));
         self.readers.finish().await;
         match self.refusal {
             Some(reason) => Err(Failure { status, reason }),
-            None => Ok(status),
+            None => unheard.map_or(Ok(status), Err),
         }
+    }
+
+    /// What is said to who has waited for the program to listen, and waits in vain. Its own status is no success here.
+    fn unheard(&self, status: ExitStatus) -> Failure {
+        let (name, port) = (&self.spec.name, self.spec.port);
+        if status == ExitStatus::SUCCESS {
+            let reason = format!(
+                "program {name} has ended, or was stopped, before it listened on port {port}"
+            );
+            return Failure { status: ExitStatus::FAILURE, reason };
+        }
+        let code = status.code();
+        let reason = format!(
+            "program {name} has ended with status {code} before it listened on port {port}"
+        );
+        Failure { status, reason }
     }
 }

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -19,6 +21,16 @@ fn call(directory: &Path, arguments: &str) -> (Websockify, i32) {
     let mut websockify = Websockify::start_with(arguments, |command| {
         command.current_dir(directory);
     });
+    let status = websockify.wait();
+    (websockify, status)
+}
+
+/// The same in the background, with a program that the shell is told.
+fn call_program(directory: &Path, mode: &str, port: u16, script: &str) -> (Websockify, i32) {
+    let mut command = Command::new(WEBSOCKIFY);
+    command.args(["-D", "--log-file=log", &format!("--wrap-mode={mode}"), &port.to_string()]);
+    command.args(["--", "sh", "-c", script]).current_dir(directory);
+    let mut websockify = Websockify::launch(&mut command);
     let status = websockify.wait();
     (websockify, status)
 }
@@ -123,6 +135,55 @@ fn d1_the_caller_gets_the_reason_when_it_cannot_work() {
         }
     }
     assert!(is_refused(Ipv4Addr::LOCALHOST, port));
+}
+
+/// D1: with a program, the bridge is up when that listens; one that has ended before is a failure with its status.
+#[test]
+fn d1_the_command_returns_when_the_program_listens_or_has_ended() {
+    let directory = TempDir::new().unwrap();
+    let port = free_port();
+    let started = Instant::now();
+    let script = format!("sleep 1; exec {Actor} bind {port} listen serve");
+    let (websockify, status) = call_program(directory.path(), "exit", port, &script);
+    assert_eq!(status, 0, "{:?}", websockify.err.lines());
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    Client::connect(port).read_line();
+    daemon(&websockify).signal(Signal::SIGTERM);
+    wait_until("the end of all", || websockify.remnants().is_empty());
+
+    for (mode, script, expected, parts) in [
+        ("exit", "exit 3", 3, ["status 3", "before it listened"]),
+        ("ignore", "exit 3", 3, ["status 3", "before it listened"]),
+        ("exit", "kill -KILL $$", 137, ["status 137", "before it listened"]),
+        // Nothing is served.
+        ("exit", "exit 0", 1, ["program sh", "before it listened"]),
+    ] {
+        let (websockify, status) = call_program(directory.path(), mode, port, script);
+        let said = websockify.output().err;
+        assert_eq!((status, said.len()), (expected, 1), "{mode} {script}: {said:?}");
+        assert!(parts.iter().all(|part| said[0].contains(part)), "{mode} {script}: {said:?}");
+        assert!(is_refused(Ipv4Addr::LOCALHOST, port));
+    }
+}
+
+/// D1: nor does it wait for ever: under respawn a program that ends is started again, and one that says nothing may be slow.
+#[test]
+fn d1_w12_the_command_returns_after_ten_seconds_with_a_warning() {
+    thread::scope(|scope| {
+        for (mode, script) in [("exit", "exec sleep 60"), ("respawn", "exit 3")] {
+            scope.spawn(move || {
+                let (directory, port) = (TempDir::new().unwrap(), free_port());
+                let started = Instant::now();
+                let (websockify, status) = call_program(directory.path(), mode, port, script);
+                assert_eq!(status, 0, "{script}: {:?}", websockify.err.lines());
+                websockify.wait_for_log(&["listen", &format!("on port {port}")]);
+                assert_eq!(websockify.err.lines().len(), 1, "{script}");
+                assert!(started.elapsed() >= Duration::from_secs(10), "{script}");
+                daemon(&websockify).signal(Signal::SIGTERM);
+                wait_until("the end of all", || websockify.remnants().is_empty());
+            });
+        }
+    });
 }
 
 /// D1: a daemon that crashes says nothing, and the caller hears of it all the same.

@@ -14,8 +14,8 @@ use crate::exit::{ExitStatus, Failure};
 
 /// Who we are after the fork.
 pub(crate) enum Role {
-    /// The caller's command, with what the daemon has reported.
-    Caller(Result<ExitStatus, Failure>),
+    /// The caller's command, with what the daemon has reported: it is up, and what is to be said of that, or it is not.
+    Caller(Result<Option<String>, Failure>),
     /// The daemon, with the way to report.
     Daemon(Caller),
 }
@@ -77,11 +77,13 @@ impl Caller {
         self.pipe.is_some()
     }
 
-    /// Lets the caller's command end well. Only the first report counts.
-    pub(crate) fn up(&mut self) {
+    /// Lets the caller's command end well, and say something, if there is something to be said. Only the first report counts.
+    pub(crate) fn up(&mut self, warning: Option<&str>) {
         if let Some(mut pipe) = self.pipe.take() {
+            let mut report = vec![0];
+            report.extend(warning.unwrap_or_default().as_bytes());
             // A caller that was interrupted no longer reads.
-            let _ = pipe.write_all(&[0]);
+            let _ = pipe.write_all(&report);
         }
     }
 
@@ -99,15 +101,16 @@ impl Caller {
 }
 
 /// A daemon that ends without a word has crashed.
-fn await_report(pipe: OwnedFd) -> Result<ExitStatus, Failure> {
+fn await_report(pipe: OwnedFd) -> Result<Option<String>, Failure> {
     let mut report = Vec::new();
     let read = File::from(pipe).read_to_end(&mut report);
+    let text = |said: &[u8]| String::from_utf8_lossy(said).into_owned();
     match (read, report.split_first()) {
-        (Ok(_), Some((0, _))) => Ok(ExitStatus::SUCCESS),
-        (Ok(_), Some((status, reason))) => Err(Failure {
-            status: ExitStatus::from(*status),
-            reason: String::from_utf8_lossy(reason).into_owned(),
-        }),
+        (Ok(_), Some((0, []))) => Ok(None),
+        (Ok(_), Some((0, warning))) => Ok(Some(text(warning))),
+        (Ok(_), Some((status, reason))) => {
+            Err(Failure { status: ExitStatus::from(*status), reason: text(reason) })
+        }
         _ => Err(Failure {
             status: ExitStatus::FAILURE,
             reason: "the daemon ended before it was up".into(),

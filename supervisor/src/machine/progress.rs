@@ -2,16 +2,21 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::exit::Failure;
 use crate::log::Log;
 use crate::machine::daemon::Caller;
 use crate::machine::systemd::Systemd;
 
+/// How long the caller waits for a program to listen (D1).
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Everybody who waits.
 pub(crate) struct Progress {
     caller: Caller,
+    /// When the caller has waited long enough.
+    patience: Instant,
     systemd: Systemd,
     /// systemd has been told that we are ready.
     ready: bool,
@@ -19,7 +24,8 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(caller: Caller) -> Self {
-        Self { caller, systemd: Systemd::default(), ready: false }
+        let patience = Instant::now() + PATIENCE;
+        Self { caller, patience, systemd: Systemd::default(), ready: false }
     }
 
     /// Finds systemd. Once there is a log, for what it may warn of.
@@ -28,13 +34,26 @@ impl Progress {
         Ok(())
     }
 
-    /// What was asked for is under way: the target's bridge is open, or the program is started (D1).
-    /// Whoever called us may read the log next.
+    /// Until when the caller waits for what was asked for, if he does.
+    pub(crate) fn patience(&self) -> Option<Instant> {
+        self.caller.is_waiting().then_some(self.patience)
+    }
+
+    /// What was asked for is there: the bridge accepts (D1). Whoever called us may read the log next.
     pub(crate) fn up(&mut self, log: &Log) {
+        self.release(log, None);
+    }
+
+    /// The caller has waited long enough, and hears why it took longer.
+    pub(crate) fn waits_no_more(&mut self, log: &Log, warning: &str) {
+        self.release(log, Some(warning));
+    }
+
+    fn release(&mut self, log: &Log, warning: Option<&str>) {
         if self.caller.is_waiting() {
             log.flush();
         }
-        self.caller.up();
+        self.caller.up(warning);
     }
 
     /// The bridge accepts (D4). Only the first time is news.

@@ -67,7 +67,6 @@ impl Supervisor<'_, '_> {
                 info!(program = name, pid = pid.as_raw(), "program started: {name}[{pid}]");
                 self.host.admin.standing.program_started();
                 output.log(&command[0], pid, &mut self.readers);
-                self.host.progress.up(self.host.log);
                 self.leader.begin(pid);
                 self.diagnosis.started(&self.engine);
             }
@@ -127,22 +126,28 @@ impl Supervisor<'_, '_> {
     /// Before there is a program (O5).
     fn accept_clients(&mut self) {
         match self.relay.accept() {
-            Ok(()) => {
-                self.host.progress.up(self.host.log);
-                self.accepting();
-            }
+            Ok(()) => self.accepting(),
             Err(failure) => self.cannot_accept(&failure),
         }
     }
 
     fn accepting(&mut self) {
         self.host.certificates.report_off();
+        self.host.progress.up(self.host.log);
         self.host.progress.accepting();
     }
 
     fn cannot_accept(&mut self, failure: &anyhow::Error) {
-        error!("{failure:#}");
+        let reason = format!("{failure:#}");
+        error!("{reason}");
+        self.host.progress.failed(&Failure { status: ExitStatus::FAILURE, reason });
         self.events.push(Event::BridgeEnded(ExitStatus::FAILURE));
+    }
+
+    /// The caller of `-D` has waited long enough for the program to listen (D1).
+    pub(super) fn release_caller(&mut self) {
+        self.diagnosis.silent(&self.engine, &mut self.monitor);
+        self.host.progress.waits_no_more(self.host.log, self.diagnosis.said());
     }
 
     pub(super) fn open_bridge(&mut self) {
