@@ -42,6 +42,8 @@ pub struct Config {
     pub timeout: Option<Instant>,
     /// End when there was no session for this long.
     pub idle_timeout: Option<Duration>,
+    /// Whether sessions of ours go on in another process: it is not idle then (O2).
+    pub is_busy_elsewhere: watch::Receiver<bool>,
     /// Told how many sessions there are, whenever that changes.
     pub open_sessions: watch::Sender<usize>,
     /// What is done with each session from time to time.

@@ -273,6 +273,7 @@ mod tests {
             run_once: false,
             timeout: None,
             idle_timeout: None,
+            is_busy_elsewhere: watch::channel(false).1,
             open_sessions: watch::Sender::default(),
             upkeep: crate::config::Upkeep::default(),
             access: crate::config::Access::default(),

@@ -187,6 +187,7 @@ impl Bridge {
         self.be_released().await;
         let mut shutdown = self.shutdown.subscribe();
         self.obey(*shutdown.borrow_and_update());
+        let mut elsewhere = self.shared.config.is_busy_elsewhere.clone();
         loop {
             if self.listeners.is_empty() && self.connections.is_empty() {
                 return Ok(self.ending.unwrap_or(Outcome::Served));
@@ -211,6 +212,7 @@ impl Bridge {
                     }
                 }
                 () = lobby.changed() => {}
+                Ok(()) = elsewhere.changed() => self.count_sessions(),
                 () = at(deadline) => self.look_at_clock(Instant::now()),
                 request = asked(&mut self.requests) => self.stand_still(request).await,
                 accepted = accept(&self.listeners, self.next), if accepting => {
@@ -313,8 +315,13 @@ impl Bridge {
         if book.is_exhausted() {
             return self.end(Outcome::RunOnce);
         }
-        let idle_timeout = self.shared.config.idle_timeout.filter(|_| !book.any());
+        let idle_timeout = self.shared.config.idle_timeout.filter(|_| self.is_idle());
         self.idle = idle_timeout.map(|time| Instant::now() + time);
+    }
+
+    /// Whether there is no session, here or elsewhere.
+    fn is_idle(&self) -> bool {
+        !self.shared.book.any() && !*self.shared.config.is_busy_elsewhere.borrow()
     }
 
     fn plan_look(&mut self) {
@@ -348,7 +355,7 @@ impl Bridge {
         self.rounds.make(&self.shared.book, now);
         if is_due(self.timeout) {
             self.end(Outcome::Timeout);
-        } else if is_due(self.idle) && !self.shared.book.any() {
+        } else if is_due(self.idle) && self.is_idle() {
             self.end(Outcome::IdleTimeout);
         }
     }

@@ -66,6 +66,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
         run_once: false,
         timeout: None,
         idle_timeout: None,
+        is_busy_elsewhere: watch::channel(false).1,
         open_sessions: watch::Sender::default(),
         upkeep: bridge::Upkeep::default(),
         access: bridge::Access::default(),

@@ -99,6 +99,7 @@ impl Host<'_> {
             run_once: config.limits.run_once,
             timeout: config.limits.timeout,
             idle_timeout: config.limits.idle_timeout,
+            is_busy_elsewhere: self.aside.has_rests(),
             open_sessions: self.drain.count(),
             upkeep: config.limits.upkeep,
             access: bridge::Access {

@@ -101,6 +101,23 @@ fn o2_the_recording_of_an_encrypted_session_goes_on() {
     assert_eq!(text.matches("VNC_frame_data").count(), 1);
 }
 
+/// B8: we are not idle while an image before has sessions.
+#[test]
+fn o2_b8_an_idle_timeout_waits_for_the_sessions_of_a_rest() {
+    let mut stage = Stage::new("--idle-timeout=2");
+    let mut session = stage.encrypted();
+    stage.hand_over(1);
+    stays(Duration::from_secs(4), "websockify", || stage.websockify.is_running());
+    let mut other = stage.encrypted();
+    other.exchange(b"hello");
+    drop(other);
+    session.exchange(b"hello");
+    drop(session);
+    assert_eq!(stage.websockify.wait(), 0);
+    stage.websockify.assert_logged(&["--idle-timeout reached"], 1);
+    assert!(stage.rests().is_empty());
+}
+
 /// W9: what is left of us is told as we are, and leaves nothing.
 #[test]
 fn o2_w9_a_stop_closes_the_sessions_of_a_rest_too() {

@@ -209,6 +209,7 @@ mod tests {
             run_once: true,
             timeout: None,
             idle_timeout: None,
+            is_busy_elsewhere: watch::channel(false).1,
             open_sessions: watch::Sender::default(),
             upkeep: crate::config::Upkeep::default(),
             access: Access { auth, web_auth, ..Access::default() },

@@ -90,6 +90,7 @@ pub(crate) fn config(destination: impl Into<Destination>) -> Config {
         run_once: false,
         timeout: None,
         idle_timeout: None,
+        is_busy_elsewhere: watch::channel(false).1,
         open_sessions: watch::Sender::default(),
         upkeep: bridge::Upkeep::default(),
         access: Access::default(),

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use tokio::sync::watch;
 
 use super::children::has_ended;
 
@@ -25,6 +26,8 @@ struct Children {
     running: HashSet<Pid>,
     /// Those of them that are rests of us, with sessions of their own (O2).
     rests: HashSet<Pid>,
+    /// Told whether there are any.
+    has_rests: watch::Sender<bool>,
     /// Those of whom somebody wants to know how they have ended; and how, once they were waited for.
     asked: HashMap<Pid, Option<WaitStatus>>,
 }
@@ -33,6 +36,12 @@ impl Children {
     fn forget(&mut self, child: Pid) {
         self.running.remove(&child);
         self.rests.remove(&child);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let has_rests = !self.rests.is_empty();
+        self.has_rests.send_if_modified(|told| std::mem::replace(told, has_rests) != has_rests);
     }
 }
 
@@ -79,6 +88,12 @@ impl Aside {
         let mut children = self.lock();
         children.running.insert(child);
         children.rests.insert(child);
+        children.tell();
+    }
+
+    /// Whether there are rests, and when that changes.
+    pub(crate) fn has_rests(&self) -> watch::Receiver<bool> {
+        self.lock().has_rests.subscribe()
     }
 
     /// The rests of us that have not been waited for.
