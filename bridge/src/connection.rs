@@ -45,12 +45,12 @@ impl Shared {
         self.book.metrics.shook_hands(upgrade.version);
         let (codec, session) = (upgrade.codec(), ticket.session());
         session.entry.note_asked(upgrade.version, &redact::path(&upgrade.path));
-        let tap = self.tap(session.entry.id, codec.encoding());
+        let tap = self.tap((session.entry.id, &session.entry.peer), codec.encoding());
         Client::new(stream, codec, tap, session)
     }
 
     /// What watches a session, if anything does.
-    fn tap(&self, session: u64, encoding: Encoding) -> Option<Box<Tap>> {
+    fn tap(&self, session: (u64, &Peer), encoding: Encoding) -> Option<Box<Tap>> {
         let recorder = self.recordings.as_ref().map(|all| all.begin(session, encoding));
         Tap::new(self.config.traffic.clone(), recorder)
     }

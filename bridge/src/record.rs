@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::budget::Budget;
+use crate::peer::Peer;
 use crate::ws::Encoding;
 use payload::Payload;
 use recording::Recording;
@@ -90,8 +91,8 @@ impl Recordings {
         self.taken.store(taken, Ordering::Relaxed);
     }
 
-    /// Begins a recording. What cannot be done about it is said in the log.
-    pub(crate) fn begin(self: &Arc<Self>, session: u64, encoding: Encoding) -> Recorder {
+    /// Begins a recording of this session, which is with this peer. What cannot be done about it is said in the log.
+    pub(crate) fn begin(self: &Arc<Self>, session: (u64, &Peer), encoding: Encoding) -> Recorder {
         let (recording, ended) = Recording::new(Arc::clone(self), session, encoding);
         Recorder { began: Instant::now(), recording, is_over: false, ended }
     }
@@ -183,6 +184,11 @@ mod tests {
             .unwrap()
     }
 
+    fn begin(recordings: &Arc<Recordings>, session: u64) -> Recorder {
+        let peer = Peer::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into());
+        recordings.begin((session, &peer), Encoding::Binary)
+    }
+
     #[tokio::test]
     async fn s2_no_file_is_overwritten_and_none_is_anybodys() {
         use std::os::unix::fs::PermissionsExt;
@@ -192,7 +198,7 @@ mod tests {
         std::fs::write(file(3), "mine").unwrap();
         let recordings = recordings(&directory, 1);
         for _ in 0..2 {
-            let mut recorder = recordings.begin(1, Encoding::Binary);
+            let mut recorder = begin(&recordings, 1);
             recorder.record(SentBy::Target, b"x");
             recorder.finish().await;
         }
@@ -209,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn s2_a_recording_that_cannot_be_is_none() {
         let recordings = Recordings::new("/dev/null/x".into(), Budget::new(1 << 30)).unwrap();
-        let mut recorder = recordings.begin(1, Encoding::Binary);
+        let mut recorder = begin(&recordings, 1);
         for _ in 0..3 {
             recorder.record(SentBy::Target, b"x");
             tokio::task::yield_now().await;
@@ -223,8 +229,7 @@ mod tests {
     async fn s2_every_piece_is_written_in_its_turn() {
         let directory = TempDir::new().unwrap();
         let recordings = recordings(&directory, THREADS);
-        let mut recorders: Vec<_> =
-            (0..20).map(|session| recordings.begin(session, Encoding::Binary)).collect();
+        let mut recorders: Vec<_> = (0..20).map(|session| begin(&recordings, session)).collect();
         for number in 0..500 {
             for recorder in &mut recorders {
                 recorder.record(SentBy::Client, format!("{number};").as_bytes());
@@ -252,7 +257,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let recordings = recordings(&directory, 0);
         let (waiting, threads) = (&recordings.waiting, &recordings.writers);
-        let mut recorder = recordings.begin(1, Encoding::Binary);
+        let mut recorder = begin(&recordings, 1);
         let piece = vec![b'x'; PIECE];
         let mut fitting = 0;
         while !recorder.is_over {
@@ -277,7 +282,7 @@ mod tests {
         let budget = Budget::new(1000);
         let path = directory.path().join("session");
         let recordings = Recordings::with_threads(path, Arc::clone(&budget), 0).unwrap();
-        let mut recorder = recordings.begin(1, Encoding::Binary);
+        let mut recorder = begin(&recordings, 1);
         for _ in 0..3 {
             recorder.record(SentBy::Target, &[b'x'; 900]);
         }
@@ -294,8 +299,7 @@ mod tests {
     async fn f8_what_waits_in_all_is_bounded_and_given_back_with_its_sessions() {
         let directory = TempDir::new().unwrap();
         let recordings = recordings(&directory, 0);
-        let mut recorders: Vec<_> =
-            (0..100).map(|session| recordings.begin(session, Encoding::Binary)).collect();
+        let mut recorders: Vec<_> = (0..100).map(|session| begin(&recordings, session)).collect();
         let piece = vec![b'x'; PIECE];
         for _ in 0..50 {
             for recorder in &mut recorders {
