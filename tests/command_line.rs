@@ -24,6 +24,8 @@ fn refused(arguments: &str, status: i32, parts: &[&str]) {
     fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
     let websockify = Websockify::start_with(arguments, |command| {
         command.current_dir(&directory).env("TMPDIR", directory.path());
+        // C4: no backtrace, whatever the environment asks for.
+        command.env("RUST_BACKTRACE", "1");
     });
     let output = websockify.output();
     let said = output.err.join("\n");

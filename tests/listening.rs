@@ -9,13 +9,14 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    Actor, Caller, Client, SERVERS, WEBSOCKIFY, Websockify, ask, connect_unix, echo_service,
-    free_port, needs, needs_root, read_to_end, wait_for, wait_until,
+    Actor, Caller, Client, SERVERS, UPGRADE, WEBSOCKIFY, Websockify, ask, connect_unix,
+    echo_service, free_port, needs, needs_root, read_to_end, wait_for, wait_until,
 };
 
 /// A websockify in this directory.
@@ -100,6 +101,25 @@ fn u3_encryption_authentication_and_tokens_are_as_on_a_port() {
     websockify.wait_for_log(&["asked a client for credentials", &format!("{user} (401")]);
     assert_eq!(ask_tls(&path, "/?token=a", "Authorization: Basic YTpj\r\n").0, 401);
     websockify.wait_for_log(&["denied a client", &user, "wrong credentials"]);
+}
+
+/// U3, A4, T6: a user has so many connections, and each its time.
+#[test]
+fn u3_limits_are_as_on_a_port() {
+    let (service, directory) = (echo_service(), TempDir::new().unwrap());
+    let path = directory.path().join("socket");
+    let options = "--unix-listen=socket --max-connections-per-client=1";
+    let websockify = start_in(&directory, &format!("{options} {}", service.target()));
+    websockify.wait_until_open();
+    let began = Instant::now();
+    let mut staller = connect_unix(&path).unwrap();
+    staller.write_all(b"GET / HTTP/1.1\r\nHost:").unwrap();
+    let head = ask(&mut connect_unix(&path).unwrap(), "/", &UPGRADE);
+    assert_eq!((head.status, head.header("retry-after")), (429, Some("10")));
+    assert_eq!(read_to_end(&mut staller), b"");
+    let time = began.elapsed();
+    assert!((Duration::from_secs(9)..Duration::from_secs(14)).contains(&time), "{time:?}");
+    assert_echoes(&path);
 }
 
 /// U3, F11: other users of this machine are not who the socket is for, unless its mode says so.

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 use crate::numbers::Numbers;
 use crate::support::{
     Client, Footprint, Websockify, compile, connect, frame, free_port, text_of, wait_for,
+    wait_until,
 };
 
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/soak/program.c");
@@ -28,6 +30,9 @@ const LEISURE: Pace = Pace { message: 300, visit: 2_000 };
 
 /// Where somebody does, they hardly pause.
 const HASTE: Pace = Pace { message: 30, visit: 500 };
+
+/// How much more memory all of them may need at any time, bytes, than nobody does.
+const BUSY: u64 = 16 << 20;
 
 /// What is sent at once, at most.
 const PIECE: usize = 60_000;
@@ -157,10 +162,10 @@ fn soak(websockify: &Websockify, crowd: Crowd, seed: u64, time: Duration, counts
     })
 }
 
-/// The sessions that there are, as the administration has them.
-fn sessions(admin: &std::path::Path) -> String {
+/// What the administration has at this path.
+fn said(admin: &Path, path: &str) -> String {
     let mut stream = UnixStream::connect(admin).unwrap();
-    stream.write_all(b"GET /sessions HTTP/1.0\r\n\r\n").unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
     let mut said = Vec::new();
     stream.read_to_end(&mut said).unwrap();
     text_of(&said).split_once("\r\n\r\n").unwrap().1.trim().to_owned()
@@ -196,7 +201,10 @@ fn l7_two_hundred_clients_and_a_program_that_crashes_leave_nothing_behind() {
             (client.try_close() == 1000).then_some(())
         };
         wait_for("a session", served);
-        wait_for("the end of all sessions", || (sessions(&admin) == "[]").then_some(()));
+        wait_until("the end of all sessions", || said(&admin, "/sessions") == "[]");
+        wait_until("the end of all connections", || {
+            said(&admin, "/metrics").contains("\nwebsockify_open_connections 0\n")
+        });
     };
     // Whatever is needed once has been needed after a fifth of the time.
     let (counts, mut most, crowd) = (Counts::default(), 0, Crowd { port, pace });
@@ -228,6 +236,7 @@ fn l7_two_hundred_clients_and_a_program_that_crashes_leave_nothing_behind() {
         most / 1024,
         after.memory / 1024,
     );
+    assert!(most <= before.memory + BUSY, "memory is not flat");
     assert!(of(&counts.whole) > 0 && of(&counts.cut) > 0 && starts > 2, "little has happened");
     assert_eq!(websockify.stop(), 0);
     assert_eq!(websockify.remnants(), []);

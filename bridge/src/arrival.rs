@@ -18,7 +18,7 @@ pub(crate) use saved::{SavedConnection, StoodConnection};
 /// Where a connection begins: at its first byte, or where another image has left it.
 #[derive(Debug)]
 pub(crate) struct Beginning {
-    /// When it was accepted, or had its last answer.
+    /// When it was accepted, or had its last answer, or its next head began.
     pub(crate) since: Instant,
     /// What was read already, and has no answer.
     pub(crate) head: Bytes,
@@ -46,6 +46,7 @@ struct Known {
     route: Route,
     is_introduced: bool,
     is_encrypted: bool,
+    /// When it was accepted, had its last answer, or began its first head here, where it had one before.
     since: Instant,
     /// Answers that were given whole.
     answers: u64,
@@ -128,6 +129,11 @@ impl Arrival {
     pub(crate) fn encrypted(&self) {
         self.known().is_encrypted = true;
         self.busy();
+    }
+
+    /// Kept alive by another image, it sends something at last.
+    pub(crate) fn wakes(&self, now: Instant) {
+        self.known().since = now;
     }
 
     /// This was read of its first head, and is not the whole of it.

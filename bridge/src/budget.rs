@@ -25,6 +25,11 @@ impl Budget {
         Arc::new(Self { most, used: AtomicUsize::new(0) })
     }
 
+    /// All of it, bytes.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
     /// Whether each should get less at a time. Early: those who were not known to be slow until now have megabytes already.
     pub(crate) fn is_tight(&self) -> bool {
         self.used.load(Ordering::Relaxed) > self.most / 4

@@ -45,12 +45,12 @@ impl Shared {
         self.book.metrics.shook_hands(upgrade.version);
         let (codec, session) = (upgrade.codec(), ticket.session());
         session.entry.note_asked(upgrade.version, &redact::path(&upgrade.path));
-        let tap = self.tap(session.entry.id, codec.encoding());
+        let tap = self.tap((session.entry.id, &session.entry.peer), codec.encoding());
         Client::new(stream, codec, tap, session)
     }
 
     /// What watches a session, if anything does.
-    fn tap(&self, session: u64, encoding: Encoding) -> Option<Box<Tap>> {
+    fn tap(&self, session: (u64, &Peer), encoding: Encoding) -> Option<Box<Tap>> {
         let recorder = self.recordings.as_ref().map(|all| all.begin(session, encoding));
         Tap::new(self.config.traffic.clone(), recorder)
     }
@@ -135,17 +135,17 @@ fn receive(
     shared: Arc<Shared>,
     mut shutdown: ShutdownWatch,
 ) -> impl Future<Output = Result<Upgraded, NoSession>> {
-    let head_timeout = shared.config.head_timeout;
-    let began =
-        if from.is_kept_alive { from.since + http::IDLE - head_timeout } else { from.since };
+    let (since, is_kept_alive) = (from.since, from.is_kept_alive);
+    let most = if is_kept_alive { http::IDLE } else { shared.config.head_timeout };
     let opening = begin(io, peer, from, Arc::clone(&arrival), Arc::clone(&shared));
     // Whoever says nothing, or not enough, needs no room for what is next (L5).
-    let opening = Box::pin(timeout_at(began + head_timeout, opening));
+    let opening = Box::pin(timeout_at(since + most, opening));
     async move {
         let opening = tokio::select! {
             () = shutdown.turned_away() => return Err(NoSession::NoMore),
             opening = opening => opening.map_err(|_| NoSession::TimedOut)?,
         };
+        let began = if is_kept_alive { Instant::now() } else { since };
         Box::pin(received(opening?, began, &arrival, shared, shutdown)).await
     }
 }
@@ -231,6 +231,11 @@ async fn begin(
         peer = introduced?;
         arrival.introduced(&peer, door.speaks_for_many(&peer));
     }
+    if from.is_kept_alive {
+        // Only with its next head does that head's time begin (T6). If this is its end, whoever reads finds that, too.
+        io.peek_until(|_, _| Some(())).await?;
+        arrival.wakes(Instant::now());
+    }
     if from.is_plain() {
         return Ok(Ok(Opening::Plain(Stream::resume(io.into(), &from.head), peer)));
     }
@@ -255,18 +260,20 @@ mod tests {
     use super::*;
     use crate::destination::Address;
     use crate::net::Lookups;
+    use crate::pause::Pause;
     use crate::shutdown::Shutdown;
     use std::time::Duration;
+    use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::watch;
+    use tokio::time::{interval, sleep};
 
-    #[tokio::test]
-    async fn p6_a_connections_task_is_small() {
+    fn shared(head_timeout: Duration) -> Arc<Shared> {
         let config = Arc::new(Config {
             directory: Address { host: String::new(), port: 0 }.into(),
             max_connections: 1,
             memory: 1 << 30,
-            head_timeout: Duration::ZERO,
+            head_timeout,
             web: None,
             lists_directories: true,
             subprotocols: vec![],
@@ -284,7 +291,7 @@ mod tests {
             observer: None,
         });
         let (book, lookups) = (Book::new(1, false), Lookups::new());
-        let shared = Arc::new(Shared {
+        Arc::new(Shared {
             admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
             book,
             sessions: session::Shared {
@@ -299,17 +306,74 @@ mod tests {
             stood: Said::default(),
             recordings: None,
             config,
-        });
+        })
+    }
+
+    /// A client, and our end of its connection.
+    async fn connection() -> (TcpStream, Socket) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let io = TcpStream::connect(address).await.unwrap();
-        let peer = Peer::new(address.into());
-        let (_sender, shutdown) = watch::channel(Shutdown::Run);
-        let shutdown = ShutdownWatch::new(shutdown, Arc::default());
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0.into())
+    }
+
+    fn someone(io: &TcpStream, shared: &Shared) -> (Peer, Guest) {
+        let peer = Peer::new(io.local_addr().unwrap().into());
         let lobby = crate::lobby::Lobby::new(Arc::clone(&shared.book.budget));
         let guest = lobby.enter(Some(peer.address.client()));
-        let size =
-            size_of_val(&attend(io.into(), (peer, guest), Beginning::new(), shared, shutdown));
+        (peer, guest)
+    }
+
+    #[tokio::test]
+    async fn p6_a_connections_task_is_small() {
+        let shared = shared(Duration::ZERO);
+        let (client, io) = connection().await;
+        let (peer, guest) = someone(&client, &shared);
+        let (_sender, shutdown) = watch::channel(Shutdown::Run);
+        let shutdown = ShutdownWatch::new(shutdown, Arc::default());
+        let size = size_of_val(&attend(io, (peer, guest), Beginning::new(), shared, shutdown));
         assert!(size <= 528, "{size} bytes");
+    }
+
+    /// T6: begun anew by another image, a kept-alive connection is idle for 60 s at most, and has 10 s for its head from then on.
+    #[tokio::test(start_paused = true)]
+    async fn t6_a_kept_alive_connection_begun_anew_has_ten_seconds_for_its_head() {
+        // So that the clock, which runs when nothing else does, does not go far beyond what has happened at a socket.
+        tokio::spawn(async {
+            let mut often = interval(Duration::from_millis(50));
+            loop {
+                often.tick().await;
+            }
+        });
+        for (first_byte, seconds) in [(None, 60), (Some(1), 11), (Some(30), 40), (Some(55), 65)] {
+            let shared = shared(Duration::from_secs(10));
+            let (mut client, io) = connection().await;
+            let (peer, guest) = someone(&client, &shared);
+            let from = Beginning { is_kept_alive: true, ..Beginning::new() };
+            let pause = Arc::new(Pause::default());
+            let arrival = Arrival::new(&io, &peer, &from, Arc::clone(&pause), guest);
+            let (_sender, shutdown) = watch::channel(Shutdown::Run);
+            let shutdown = ShutdownWatch::new(shutdown, Arc::default());
+            let began = Instant::now();
+            let received = receive(io, peer, from, Arc::clone(&arrival), shared, shutdown);
+            let speaks = async {
+                if let Some(first_byte) = first_byte {
+                    sleep(Duration::from_secs(first_byte)).await;
+                    client.write_all(b"G").await.unwrap();
+                }
+            };
+            let (received, ()) = tokio::join!(received, speaks);
+            assert!(matches!(received, Err(NoSession::TimedOut)), "{first_byte:?}");
+            let took = began.elapsed().as_secs_f64();
+            assert!((took - f64::from(seconds)).abs() < 0.5, "{first_byte:?}: {took} s");
+            // And in yet another image it has what is left of that.
+            let said = Said::default();
+            pause.be_still();
+            arrival.stand(&said);
+            let [StoodConnection { saved, head }] = &*said.take() else { panic!("one") };
+            let since = Instant::from(saved.since.instant()) - began;
+            let expected = Duration::from_secs(first_byte.unwrap_or(0));
+            assert!(since.abs_diff(expected) < Duration::from_millis(500), "{since:?}");
+            assert_eq!(head.is_empty(), first_byte.is_none());
+        }
     }
 }

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::budget::Budget;
+use crate::peer::Peer;
 use crate::ws::Encoding;
 use payload::Payload;
 use recording::Recording;
@@ -35,7 +36,8 @@ use writers::Writers;
 /// How many threads write: one disk is no faster with more.
 const THREADS: usize = 4;
 
-/// How much of all recordings may wait for the disk, bytes. Whatever would exceed it ends its recording.
+/// How much of all recordings may wait for the disk, bytes, where the budget has as much. Whatever would exceed it ends its
+/// recording.
 const WAITING_MAX: usize = 64 * 1024 * 1024;
 
 /// How long the end of a session waits for the end of its recording: so long, if nothing of it is written
@@ -51,6 +53,8 @@ pub(crate) struct Recordings {
     taken: AtomicU64,
     /// What waits, bytes.
     waiting: AtomicUsize,
+    /// How much may.
+    waiting_max: usize,
     /// What that is a part of.
     budget: Arc<Budget>,
     writers: Writers,
@@ -73,11 +77,12 @@ impl Recordings {
 
     fn with_threads(path: PathBuf, budget: Arc<Budget>, threads: usize) -> io::Result<Arc<Self>> {
         let (taken, waiting) = (AtomicU64::new(0), AtomicUsize::new(0));
+        let waiting_max = WAITING_MAX.min(budget.most());
         let writers = Writers::new();
         for _ in 0..threads {
             writers.add_thread()?;
         }
-        Ok(Arc::new(Self { path, taken, waiting, budget, writers }))
+        Ok(Arc::new(Self { path, taken, waiting, waiting_max, budget, writers }))
     }
 
     /// How many have had a number.
@@ -90,8 +95,8 @@ impl Recordings {
         self.taken.store(taken, Ordering::Relaxed);
     }
 
-    /// Begins a recording. What cannot be done about it is said in the log.
-    pub(crate) fn begin(self: &Arc<Self>, session: u64, encoding: Encoding) -> Recorder {
+    /// Begins a recording of this session, which is with this peer. What cannot be done about it is said in the log.
+    pub(crate) fn begin(self: &Arc<Self>, session: (u64, &Peer), encoding: Encoding) -> Recorder {
         let (recording, ended) = Recording::new(Arc::clone(self), session, encoding);
         Recorder { began: Instant::now(), recording, is_over: false, ended }
     }
@@ -116,9 +121,10 @@ impl Recordings {
 
     /// Whether so much more may wait.
     fn reserve(&self, size: usize) -> bool {
-        let is_room = self.waiting.fetch_add(size, Ordering::Relaxed) + size <= WAITING_MAX;
+        let is_room = self.waiting.fetch_add(size, Ordering::Relaxed) + size <= self.waiting_max;
         if is_room {
-            // It counts for others. A recording ends for good, and what they keep may be gone in a moment.
+            // It counts for others, and what they keep does not for it: a recording ends for good, and that may be gone in a
+            // moment.
             self.budget.add(size);
         } else {
             self.waiting.fetch_sub(size, Ordering::Relaxed);
@@ -183,6 +189,11 @@ mod tests {
             .unwrap()
     }
 
+    fn begin(recordings: &Arc<Recordings>, session: u64) -> Recorder {
+        let peer = Peer::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into());
+        recordings.begin((session, &peer), Encoding::Binary)
+    }
+
     #[tokio::test]
     async fn s2_no_file_is_overwritten_and_none_is_anybodys() {
         use std::os::unix::fs::PermissionsExt;
@@ -192,7 +203,7 @@ mod tests {
         std::fs::write(file(3), "mine").unwrap();
         let recordings = recordings(&directory, 1);
         for _ in 0..2 {
-            let mut recorder = recordings.begin(1, Encoding::Binary);
+            let mut recorder = begin(&recordings, 1);
             recorder.record(SentBy::Target, b"x");
             recorder.finish().await;
         }
@@ -209,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn s2_a_recording_that_cannot_be_is_none() {
         let recordings = Recordings::new("/dev/null/x".into(), Budget::new(1 << 30)).unwrap();
-        let mut recorder = recordings.begin(1, Encoding::Binary);
+        let mut recorder = begin(&recordings, 1);
         for _ in 0..3 {
             recorder.record(SentBy::Target, b"x");
             tokio::task::yield_now().await;
@@ -223,8 +234,7 @@ mod tests {
     async fn s2_every_piece_is_written_in_its_turn() {
         let directory = TempDir::new().unwrap();
         let recordings = recordings(&directory, THREADS);
-        let mut recorders: Vec<_> =
-            (0..20).map(|session| recordings.begin(session, Encoding::Binary)).collect();
+        let mut recorders: Vec<_> = (0..20).map(|session| begin(&recordings, session)).collect();
         for number in 0..500 {
             for recorder in &mut recorders {
                 recorder.record(SentBy::Client, format!("{number};").as_bytes());
@@ -252,7 +262,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let recordings = recordings(&directory, 0);
         let (waiting, threads) = (&recordings.waiting, &recordings.writers);
-        let mut recorder = recordings.begin(1, Encoding::Binary);
+        let mut recorder = begin(&recordings, 1);
         let piece = vec![b'x'; PIECE];
         let mut fitting = 0;
         while !recorder.is_over {
@@ -274,10 +284,11 @@ mod tests {
     #[tokio::test]
     async fn l5_a_recording_goes_on_where_memory_is_scarce() {
         let directory = TempDir::new().unwrap();
-        let budget = Budget::new(1000);
+        let budget = Budget::new(3000);
+        budget.add(1000);
         let path = directory.path().join("session");
         let recordings = Recordings::with_threads(path, Arc::clone(&budget), 0).unwrap();
-        let mut recorder = recordings.begin(1, Encoding::Binary);
+        let mut recorder = begin(&recordings, 1);
         for _ in 0..3 {
             recorder.record(SentBy::Target, &[b'x'; 900]);
         }
@@ -286,6 +297,36 @@ mod tests {
         recorder.finish().await;
         let written = std::fs::read_to_string(directory.path().join("session.1")).unwrap();
         assert_eq!(written.matches("',\n").count(), 3);
+        budget.release(1000);
+        assert!(!budget.is_tight(), "it is given back");
+    }
+
+    /// L5: a disk that takes nothing costs no more than clients may have us keep in all.
+    #[tokio::test]
+    async fn l5_recordings_together_wait_with_no_more_than_the_budget() {
+        let directory = TempDir::new().unwrap();
+        let budget = Budget::new(10 * PIECE);
+        let path = directory.path().join("session");
+        let recordings = Recordings::with_threads(path, Arc::clone(&budget), 0).unwrap();
+        let mut recorders: Vec<_> = (0..3).map(|session| begin(&recordings, session)).collect();
+        let piece = vec![b'x'; PIECE];
+        for _ in 0..10 {
+            for recorder in &mut recorders {
+                recorder.record(SentBy::Target, &piece);
+            }
+        }
+        let waiting = recordings.waiting.load(Ordering::Relaxed);
+        assert!((8 * PIECE..=10 * PIECE).contains(&waiting), "{waiting}");
+        assert!(recorders.iter().all(|recorder| recorder.is_over));
+        recordings.writers.add_thread().unwrap();
+        for recorder in recorders {
+            recorder.finish().await;
+        }
+        let end = std::str::from_utf8(END).unwrap();
+        for number in 1..=3 {
+            let path = directory.path().join(format!("session.{number}"));
+            assert!(std::fs::read_to_string(path).unwrap().ends_with(end), "it can be loaded");
+        }
         assert!(!budget.is_tight(), "it is given back");
     }
 
@@ -294,8 +335,7 @@ mod tests {
     async fn f8_what_waits_in_all_is_bounded_and_given_back_with_its_sessions() {
         let directory = TempDir::new().unwrap();
         let recordings = recordings(&directory, 0);
-        let mut recorders: Vec<_> =
-            (0..100).map(|session| recordings.begin(session, Encoding::Binary)).collect();
+        let mut recorders: Vec<_> = (0..100).map(|session| begin(&recordings, session)).collect();
         let piece = vec![b'x'; PIECE];
         for _ in 0..50 {
             for recorder in &mut recorders {

@@ -13,6 +13,9 @@ use crate::saved::Moment;
 /// How often limits are looked at, if the shortest of them is not short itself.
 const LIMITS: Duration = Duration::from_secs(1);
 
+/// How long after a look the next one is at the earliest: sessions that end each at a time of its own cost no more looks.
+const LOOKS_APART: Duration = Duration::from_millis(20);
+
 /// For how many heartbeats, and how long, a client may send nothing.
 const SILENT_BEATS: u32 = 3;
 const SILENCE: Duration = Duration::from_secs(60);
@@ -77,8 +80,14 @@ impl Rounds {
             book.each(|session, last_seen| beat(session, last_seen, heartbeat, now));
         }
         if is_due(self.next_limits) {
-            self.next_limits = self.limits_interval().map(|interval| now + interval);
-            book.each(|session, last_seen| self.upkeep.limit(session, last_seen, now));
+            let mut ends: Option<Instant> = None;
+            book.each(|session, last_seen| {
+                let end = self.upkeep.limit(session, last_seen, now);
+                ends = ends.into_iter().chain(end).min();
+            });
+            let next = self.limits_interval().map(|interval| now + interval);
+            let ends = ends.map(|end| end.max(now + LOOKS_APART));
+            self.next_limits = next.into_iter().chain(ends).min();
         }
     }
 
@@ -102,23 +111,28 @@ fn beat(session: &Entry, last_seen: &mut LastSeen, heartbeat: Duration, now: Ins
 }
 
 impl Upkeep {
-    /// Has a session end that has lasted too long.
-    fn limit(&self, session: &Entry, last_seen: &mut LastSeen, now: Instant) {
+    /// Has a session end that has lasted too long, or says when it will have.
+    fn limit(&self, session: &Entry, last_seen: &mut LastSeen, now: Instant) -> Option<Instant> {
         let now = now.into_std();
         let moved = session.received() + session.sent();
         if moved != last_seen.moved {
             (last_seen.moved, last_seen.moved_at) = (moved, now);
         }
-        let is_over = |limit: Option<Duration>, since: std::time::Instant| {
-            limit.is_some_and(|limit| now.duration_since(since) >= limit)
-        };
-        if is_over(self.timeout, session.began) {
+        // No limit that is longer than clocks can say ever ends.
+        let too_long = self.timeout.and_then(|limit| session.began.checked_add(limit));
+        let expired = if self.expires { session.expires() } else { None };
+        let too_quiet = self.idle_timeout.and_then(|limit| last_seen.moved_at.checked_add(limit));
+        let is_over = |end: Option<std::time::Instant>| end.is_some_and(|end| end <= now);
+        if is_over(too_long) {
             session.call(Call::TooLong);
-        } else if self.expires && session.expires().is_some_and(|expires| expires <= now) {
+        } else if is_over(expired) {
             session.call(Call::Expired);
-        } else if is_over(self.idle_timeout, last_seen.moved_at) {
+        } else if is_over(too_quiet) {
             session.call(Call::TooQuiet);
+        } else {
+            return [too_long, expired, too_quiet].into_iter().flatten().min().map(Into::into);
         }
+        None
     }
 }
 
@@ -203,6 +217,31 @@ mod tests {
                 assert_eq!(calls(&sessions[1]), [Call::Expired][..usize::from(is_over)]);
             }
         }
+    }
+
+    /// B13: and no longer than looks have to be apart; sessions that begin later are seen before their time.
+    #[test]
+    fn b13_a_session_ends_when_its_time_is_over_and_not_at_some_look_after() {
+        let timeout = Some(10 * SECOND);
+        let mut rounds = Rounds::new(Upkeep { timeout, ..Upkeep::default() });
+        let book = Book::new(2, true);
+        let sessions = [session(&book), session(&book)];
+        let began = Instant::from_std(sessions[1].entry.began);
+        // Whenever the first look is.
+        rounds.plan(true, began + SECOND / 3);
+        let mut looks = 0;
+        let ended = loop {
+            let now = rounds.next().unwrap();
+            rounds.make(&book, now);
+            looks += 1;
+            if calls(&sessions[1]) == [Call::TooLong] {
+                break now;
+            }
+        };
+        assert_eq!(calls(&sessions[0]), [Call::TooLong]);
+        let lasted = ended - began;
+        assert!((10 * SECOND..=10 * SECOND + LOOKS_APART).contains(&lasted), "{lasted:?}");
+        assert!(looks < 15, "{looks} looks");
     }
 
     #[test]

@@ -470,6 +470,17 @@ mod tests {
         }
     }
 
+    /// W4, W9: how long clients are held, and how long a program may take to end.
+    #[test]
+    fn w4_w9_the_times_of_a_program_where_nobody_says_otherwise() {
+        let Destination::Program(program) = config("80 -- true").unwrap().destination else {
+            panic!("a program")
+        };
+        let Policy { wrap_timeout, stop_timeout, drain_timeout, .. } = program.policy;
+        let times = [wrap_timeout, stop_timeout, drain_timeout].map(|time| time.as_millis());
+        assert_eq!(times, [30_000, 10_000, 0]);
+    }
+
     #[test]
     fn c4_rules_between_options() {
         for (line, part) in [

@@ -207,13 +207,18 @@ async fn begin_again(
     delay: &mut Duration,
 ) -> Child {
     loop {
-        sleep(*delay).await;
-        *delay = (*delay * 2).min(DELAY_MAX);
+        sleep(next_delay(delay)).await;
         match begin(spec, surroundings).await {
             Ok(child) => return child,
             Err(failure) => warn!("{}", failure.reason),
         }
     }
+}
+
+/// The delay before this start; the next one has to wait longer.
+fn next_delay(delay: &mut Duration) -> Duration {
+    let longer = (*delay * 2).min(DELAY_MAX);
+    std::mem::replace(delay, longer)
 }
 
 /// Puts questions to this one until it can be used no more; the result is why. Those that it has not answered
@@ -312,6 +317,13 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn u8_a_helper_that_fails_is_started_again_later_each_time() {
+        let mut delay = DELAY;
+        let milliseconds: Vec<_> = (0..8).map(|_| next_delay(&mut delay).as_millis()).collect();
+        assert_eq!(milliseconds, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    }
 
     /// Who waits no longer takes nobody's place, but for so many.
     #[test]

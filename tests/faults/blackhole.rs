@@ -152,7 +152,8 @@ fn l4_b7_blackholed_clients_end_their_sessions() {
     wait_for_within(2 * PATIENCE, "the end of those who are gone", || {
         (websockify.logged(&["session ended"]).len() == 3).then_some(())
     });
-    // Looks are ten seconds apart, and so are the kernel's questions.
+    // Looks are ten seconds apart, and so are the kernel's questions: noticed after a minute, the session has ten seconds more for
+    // what was sent before.
     let time = cut_at.elapsed();
     assert!((Duration::from_secs(40)..Duration::from_secs(90)).contains(&time), "{time:?}");
     assert_eq!(lazy.read(10_000), [b'x'; 10_000], "it is there");

@@ -5,14 +5,16 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 
 use tempfile::TempDir;
 
 use super::bridge_to;
 use super::old::{ANSWER_76, HIXIE_76, base64_session, expect};
 use crate::support::{
-    Client, Disk, Footprint, Websockify, echo_service, frame, free_port, needs, read_to_end,
-    request, root, wait_until,
+    Client, Disk, Footprint, Service, Websockify, echo_service, frame, free_port, needs,
+    read_to_end, request, root, wait_until,
 };
 
 /// Base64 of the bytes 0 to 255, from the alphabet's own definition.
@@ -92,6 +94,37 @@ fn b9_traffic_is_the_letters_alone_in_lines_of_80() {
     let lines = websockify.out.lines();
     assert_eq!(lines, ["}>{<".repeat(20), "}>{<".repeat(5)]);
     assert_eq!(websockify.logged(&["DEBUG"]), Vec::<String>::new());
+}
+
+/// B9: a client that reads nothing for a while takes a part of a frame, and a target a part of what came.
+#[test]
+fn b9_what_goes_on_in_parts_has_a_dot() {
+    let service = Service::new(|mut stream| {
+        stream.write_all(&vec![b'x'; 32 << 20]).unwrap();
+        read_to_end(&mut stream);
+    });
+    let (websockify, port) = bridge_to(&service, "--traffic");
+    let mut client = Client::connect(port);
+    wait_until("a part for the client", || websockify.out.text().contains("<."));
+    assert!(client.read(32 << 20).iter().all(|byte| *byte == b'x'));
+    client.close();
+
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Arc::new(Mutex::new(gate));
+    let service = Service::new(move |mut stream| {
+        let _ = gate.lock().unwrap().recv();
+        read_to_end(&mut stream);
+    });
+    let (websockify, port) = bridge_to(&service, "--traffic");
+    let mut client = Client::connect(port);
+    let mut sending = client.stream().try_clone().unwrap();
+    let sender = thread::spawn(move || {
+        sending.write_all(&frame(0x82, &vec![b'x'; 32 << 20])).unwrap();
+    });
+    wait_until("a part for the target", || websockify.out.text().contains(">."));
+    drop(go);
+    sender.join().unwrap();
+    client.close();
 }
 
 #[test]

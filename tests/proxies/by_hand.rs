@@ -36,6 +36,19 @@ fn a3_what_a_stranger_says_of_himself_changes_nothing() {
     websockify.wait_for_log(&["session started: 2, 127.0.0.9:1 via 127.0.0.9:"]);
 }
 
+/// A3: whom a recording is of.
+#[test]
+fn a3_the_record_of_a_recording_names_the_client() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("session");
+    let options = format!("--trusted-proxy=127.0.0.9 --record={}", path.display());
+    let (websockify, port) = websockify(&options);
+    let mut stream = dial_from([127, 0, 0, 9], port);
+    assert_eq!(upgraded(&mut stream, &["X-Forwarded-For: 198.51.100.1"]), 101);
+    let file = format!(" to {}.1", path.display());
+    websockify.wait_for_log(&["recording session 1 of 198.51.100.1 via 127.0.0.9:", &file]);
+}
+
 /// A3: what a trusted proxy passes on may be of somebody who wants to be another.
 #[test]
 fn a3_headers_that_are_repeated_folded_or_malformed_change_nothing() {

@@ -1,6 +1,6 @@
 //! Certificates of our own making, and clients that speak TLS. Blocks, with a deadline on reads.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
@@ -276,6 +276,20 @@ impl TlsConnection {
         }
         let answer = String::from_utf8(answer).unwrap();
         Ok(answer.split(' ').nth(1).unwrap().parse().unwrap())
+    }
+
+    /// Waits until the server ends the connection, and gives what came before that. Fails if it does not, or resets it.
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
+        let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+        loop {
+            match uninterrupted(|| self.0.read(&mut piece)) {
+                Ok(0) => return bytes,
+                Ok(length) => bytes.extend_from_slice(&piece[..length]),
+                // Without TLS's own word for it.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return bytes,
+                Err(error) => panic!("{error} after {} bytes", bytes.len()),
+            }
+        }
     }
 
     /// Sends bytes as records, but the last of these, which it gives.

@@ -46,7 +46,10 @@ fn t4_certificates_of_the_listed_names_get_a_session() {
     for name in ["jane@example.com", "Joe", "User9824510"] {
         let identity = authority.issue(name);
         Caller::with(&identity, &[]).session(port, &[]).unwrap().exchange(b"hello");
-        websockify.wait_for_log(&["session started", name]);
+        // A5: both records name it.
+        for record in ["session started", "session ended"] {
+            websockify.wait_for_log(&[record, &format!(", name {name:?}")]);
+        }
     }
     for name in ["joe", "Jo", "Joe ", "jane@example.com Joe User9824510", ""] {
         let caller = Caller::with(&authority.issue(name), &[]);

@@ -13,7 +13,7 @@ use crate::support::{
     free_port, needs, read_to_end, request, skip_even_in_ci, wait_until,
 };
 
-fn openssl(directory: &TempDir, line: &str) {
+pub(super) fn openssl(directory: &TempDir, line: &str) {
     let output = Command::new("openssl")
         .current_dir(directory)
         .args(line.split(' '))

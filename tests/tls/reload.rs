@@ -9,8 +9,11 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
+use super::files::openssl;
 use super::{bridge_in, directory, write};
-use crate::support::{Authority, Caller, Identity, SERVERS, Websockify, echo_service, wait_until};
+use crate::support::{
+    Authority, Caller, Identity, SERVERS, Websockify, echo_service, needs, wait_until,
+};
 
 #[test]
 fn t5_a_new_certificate_is_for_the_clients_to_come() {
@@ -48,6 +51,40 @@ fn t5_files_that_cannot_be_used_change_nothing() {
     fs::remove_file(directory.path().join("self.pem")).unwrap();
     websockify.signal(Signal::SIGHUP);
     websockify.wait_for_log(&["the old certificates stay in use", "no such file"]);
+    early.exchange(b"still here");
+}
+
+/// C9, T5: the password of a new key stands where that of the old one stood.
+#[test]
+fn c9_the_password_of_the_key_is_read_again_with_a_new_key() {
+    if !needs(&["openssl"]) {
+        return;
+    }
+    let service = echo_service();
+    let directory = TempDir::new().unwrap();
+    let put = |password: &str| {
+        let new = SERVERS.issue("localhost");
+        write(&directory, "plain.pem", &new.key.serialize_pem());
+        openssl(
+            &directory,
+            &format!(
+                "pkcs8 -topk8 -in plain.pem -v2 aes-256-cbc -passout pass:{password} -out key.pem"
+            ),
+        );
+        write(&directory, "cert.pem", &new.certificate.pem());
+        write(&directory, "password", password);
+        new
+    };
+    put("first");
+    let options = ["--cert=cert.pem", "--key=key.pem", "--key-password-file=password"];
+    let (websockify, port) = bridge_in(&directory, &service, &options);
+    let mut early = Caller::anonymous().session(port, &[]).unwrap();
+    let new = put("second");
+    websockify.signal(Signal::SIGHUP);
+    wait_until("the new certificate", || {
+        let client = Caller::anonymous().session(port, &[]).unwrap();
+        client.certificate() == *new.certificate.der()
+    });
     early.exchange(b"still here");
 }
 

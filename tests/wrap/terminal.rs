@@ -2,9 +2,12 @@
 
 use std::io::Write;
 
+use tempfile::TempDir;
+
 use crate::support::{Actor, Client, Websockify, free_port, wait_until};
 
 const INTERRUPT: &[u8] = b"\x03";
+const QUIT: &[u8] = b"\x1c";
 
 /// The foreground process group of its terminal.
 fn foreground(websockify: &Websockify) -> i32 {
@@ -31,15 +34,24 @@ fn w1_the_program_may_read_the_terminal_until_it_listens() {
 
 #[test]
 fn w1_interrupting_the_program_at_the_terminal_stops_websockify() {
-    for mode in ["exit", "respawn"] {
+    // For what the kernel may write of a process that is told to quit.
+    let directory = TempDir::new().unwrap();
+    for (mode, key, of_signal) in [
+        ("exit", INTERRUPT, 130),
+        ("respawn", INTERRUPT, 130),
+        ("exit", QUIT, 131),
+        ("respawn", QUIT, 131),
+    ] {
         let port = free_port();
-        let (mut websockify, mut keyboard) =
-            Websockify::at_terminal(&format!("{port} --wrap-mode={mode} -- {Actor} ask"), |_| {});
+        let line = format!("{port} --wrap-mode={mode} -- {Actor} ask");
+        let (mut websockify, mut keyboard) = Websockify::at_terminal(&line, |command| {
+            command.current_dir(&directory);
+        });
         let program = websockify.leader();
         wait_until("the program in the foreground", || foreground(&websockify) == program.pid);
-        keyboard.write_all(INTERRUPT).unwrap();
+        keyboard.write_all(key).unwrap();
         let status = websockify.wait();
-        assert!([0, 130].contains(&status), "{mode}: {status}");
+        assert!([0, of_signal].contains(&status), "{mode}: {status}");
         websockify.assert_logged(&["program started"], 1);
         assert_eq!(websockify.remnants(), []);
     }

@@ -16,7 +16,7 @@ pub(crate) struct SavedConnection {
     /// What was read of it and has no answer yet.
     #[serde(default)]
     pub(crate) head: Place,
-    /// When it was accepted, or had its last answer.
+    /// When it was accepted, or had its last answer, or its next head began.
     pub(crate) since: Moment,
     /// Whether it has had an answer.
     pub(crate) is_kept_alive: bool,

@@ -276,9 +276,12 @@ impl Shared {
         let mut peer = saved.entry.peer.clone().resume();
         // Whoever has a session keeps it, however many there are.
         let _ = self.admission.door.take_in(&mut peer);
-        let session = self.book.go_on(&saved.entry, Arc::new(peer), &self.config.directory)?;
+        let peer = Arc::new(peer);
+        let session = self.book.go_on(&saved.entry, Arc::clone(&peer), &self.config.directory)?;
         let recorder = match (saved.recording.take(), &self.recordings) {
-            (Some(recording), Some(all)) => Some(recording.resume(all, id, descriptors)?),
+            (Some(recording), Some(all)) => {
+                Some(recording.resume(all, (id, &peer), descriptors)?)
+            }
             (Some(_), None) | (None, _) => None,
         };
         let tap = Tap::new(self.config.traffic.clone(), recorder);

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::Recordings;
 use super::script::{Entry, Script, WRITE};
 use crate::error_text::error_text;
+use crate::peer::Peer;
 use crate::ws::Encoding;
 
 /// How much of one recording may wait for the disk, bytes.
@@ -23,6 +24,8 @@ const OVERHEAD: usize = 64;
 #[derive(Debug)]
 pub(super) struct Recording {
     pub(super) session: u64,
+    /// Whom that is with, for people.
+    client: Box<str>,
     number: u64,
     encoding: Encoding,
     recordings: Arc<Recordings>,
@@ -70,7 +73,7 @@ impl Recording {
     /// Begins it; what it gives hears of its end.
     pub(super) fn new(
         recordings: Arc<Recordings>,
-        session: u64,
+        (session, peer): (u64, &Peer),
         encoding: Encoding,
     ) -> (Arc<Self>, oneshot::Receiver<()>) {
         let (done, ended) = oneshot::channel();
@@ -79,6 +82,7 @@ impl Recording {
         let waiting = Waiting { entries, size, is_queued: true, end: End::Open, done };
         let recording = Arc::new(Self {
             session,
+            client: peer.whence().to_string().into(),
             number: recordings.number(),
             encoding,
             recordings,
@@ -93,7 +97,7 @@ impl Recording {
     /// Goes on with one of which so much is written.
     pub(super) fn resume(
         recordings: Arc<Recordings>,
-        session: u64,
+        (session, peer): (u64, &Peer),
         number: u64,
         encoding: Encoding,
         written: Written,
@@ -109,6 +113,7 @@ impl Recording {
         };
         let recording = Arc::new(Self {
             session,
+            client: peer.whence().to_string().into(),
             number,
             encoding,
             recordings,
@@ -234,8 +239,8 @@ impl Recording {
         let (file, path): (File, _) = self.recordings.create(self.number)?;
         match Script::begin(file, self.encoding) {
             Ok(script) => {
-                let session = self.session;
-                info!(session, "recording session {session} to {}", path.display());
+                let (session, client) = (self.session, &self.client);
+                info!(session, "recording session {session} of {client} to {}", path.display());
                 Ok(Written::Begun(script, path))
             }
             Err(error) => {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::recording::{Recording, Written};
 use super::script::Script;
 use super::{Recorder, Recordings};
+use crate::peer::Peer;
 use crate::saved::{Descriptors, Invalid, Moment};
 use crate::ws::Encoding;
 
@@ -98,11 +99,11 @@ impl SavedRecording {
         }
     }
 
-    /// Goes on with the recording of this session.
+    /// Goes on with the recording of this session, which is with this peer.
     pub(crate) fn resume(
         self,
         recordings: &Arc<Recordings>,
-        session: u64,
+        session: (u64, &Peer),
         descriptors: &mut Descriptors,
     ) -> Result<Recorder, Invalid> {
         let written = match self.file {

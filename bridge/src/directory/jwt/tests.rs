@@ -8,17 +8,24 @@ use serde_json::{Value, json};
 use super::*;
 use crate::destination::{Address, Endpoint};
 
-/// The keys, as files have them, and the tokens. All claims are the same.
+/// The keys, as files have them, and the tokens. All claims are the same. Some tokens have `refused`: the library reads them, and
+/// we must not.
 const VECTORS: &str = include_str!("vectors.json");
 
 const NOW: Duration = Duration::from_secs(2_000_000_000);
 
 const SECRET: &[u8] = b"thirty-two bytes of a test's key";
 
+/// Name, key and token of those that are taken.
 fn vectors() -> Vec<(String, String, String)> {
+    vectors_that(false)
+}
+
+fn vectors_that(are_refused: bool) -> Vec<(String, String, String)> {
     let vectors: Vec<Value> = serde_json::from_str(VECTORS).unwrap();
     let text = |vector: &Value, name: &str| vector[name].as_str().unwrap().to_owned();
-    vectors.iter().map(|it| (text(it, "name"), text(it, "key"), text(it, "token"))).collect()
+    let wanted = vectors.iter().filter(|vector| vector.get("refused").is_some() == are_refused);
+    wanted.map(|it| (text(it, "name"), text(it, "key"), text(it, "token"))).collect()
 }
 
 fn desk() -> Endpoint {
@@ -54,6 +61,24 @@ fn k5_tokens_of_another_library_are_read() {
     assert!(vectors.len() > 30);
     for (name, file, token) in &vectors {
         assert_eq!(endpoint(token, &key(file)), Ok(desk()), "{name}");
+    }
+}
+
+/// Anybody can encrypt with a public key: nobody has vouched for what is in such a token, if it is not signed as well.
+#[test]
+fn k5_what_is_encrypted_for_a_public_key_and_not_signed_is_refused() {
+    let vectors = vectors_that(true);
+    for algorithm in ["RSA-OAEP A", "RSA-OAEP-256 A"] {
+        assert!(vectors.iter().any(|(name, ..)| name.starts_with(algorithm)), "{algorithm}");
+    }
+    for (name, file, token) in &vectors {
+        let key = key(file);
+        // The key opens it, and its claims are good.
+        let Ok(Parts::Encrypted(encrypted)) = compact::parts(token) else { panic!("{name}") };
+        let text = encrypted.decrypted(&key).unwrap();
+        assert_eq!(claims::read(&text, NOW).map(|claims| claims.endpoint), Ok(desk()), "{name}");
+        let why = "it is encrypted with a public key, and not signed";
+        assert_eq!(endpoint(token, &key), Err(why), "{name}");
     }
 }
 

@@ -295,7 +295,8 @@ async fn k2_what_cannot_be_read_is_named() {
     assert!(error.contains("longer than 256 MiB"), "{error}");
 }
 
-/// What a look-up takes is printed: no test asserts time. Reading does not stall the runtime, which has one thread.
+/// Reading does not stall the runtime, which has one thread, and a look-up stays under a millisecond: half of them, as the
+/// machine may be busy.
 #[tokio::test]
 async fn k2_reading_a_million_lines_stalls_nobody() {
     use std::fmt::Write;
@@ -317,10 +318,15 @@ async fn k2_reading_a_million_lines_stalls_nobody() {
     prepared.await.unwrap();
     assert_eq!(port(&source, "token-999999").await, Some(40_000));
     assert_eq!(port(&source, "token-1000000").await, None);
-    let began = Instant::now();
+    let mut times = Vec::new();
     for number in (0..1_000_000_u32).step_by(1000) {
         let expected = u16::try_from(number % 60_000 + 1).unwrap();
+        let began = Instant::now();
         assert_eq!(port(&source, &format!("token-{number}")).await, Some(expected));
+        times.push(began.elapsed());
     }
-    println!("a look-up takes {:?}", began.elapsed() / 1000);
+    times.sort();
+    let median = times[times.len() / 2];
+    println!("a look-up takes {median:?}");
+    assert!(median < Duration::from_millis(1), "{median:?}");
 }
