@@ -111,6 +111,26 @@ fn c7_an_ipv6_address_needs_no_brackets_and_a_target_no_host() {
     assert_eq!(client.read(5), b"hello");
 }
 
+/// C8: as with optparse, whatever the value looks like.
+#[test]
+fn c8_a_value_that_begins_with_a_hyphen_may_be_the_next_word() {
+    let (directory, service, port) = (TempDir::new().unwrap(), echo_service(), free_port());
+    fs::create_dir(directory.path().join("-x")).unwrap();
+    let line = format!("--record -D --web -x --key-password -abc {port} {}", service.target());
+    let mut websockify = Websockify::start_with(&line, |command| {
+        command.current_dir(&directory);
+    });
+    let mut client = Client::connect_once_open(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    client.close();
+    assert_eq!(websockify.stop(), 0);
+    assert!(directory.path().join("-D.1").exists());
+    // Behind an option that only we have, it is an option whose value is forgotten.
+    refused(&format!("--pid-file --web=x {port} a:1"), 2, &["--pid-file"]);
+    refused(&format!("--cert -- {port} a:1"), 2, &["--cert"]);
+}
+
 #[test]
 fn c4_a_usage_error_is_one_line_that_names_option_and_value() {
     for (arguments, parts) in [

@@ -123,6 +123,8 @@ pub(super) const SHAPES: &[Shape] = &[
     // Older engines' options.
     shape("supervisord", "--libserver --web DIR/web PORT TARGET", &[Session(NOVNC)])
         .fails_upstream("its other server has no unix_listen"),
+    // Values that begin with a hyphen.
+    shape("script", "--key-password -x --log-file -D PORT TARGET", &[Session(NOVNC)]),
     // Empty values.
     shape(
         "container, without its certificate",
