@@ -89,11 +89,12 @@ fn c3_an_option_of_later_websockifys_is_told_so() {
 #[test]
 fn c3_what_changes_nothing_is_said_once() {
     let (service, port) = (echo_service(), free_port());
-    let line = format!("--libserver --prefer-ipv6 {port} {}", service.target());
+    let line = format!("--libserver --auto-pong --prefer-ipv6 {port} {}", service.target());
     let websockify = Websockify::start(&line);
     Client::connect_once_open(port).close();
     websockify.wait_for_log(&["session ended"]);
     websockify.assert_logged(&["WARN", "'--libserver' changes nothing"], 1);
+    websockify.assert_logged(&["WARN", "'--auto-pong' changes nothing"], 1);
 }
 
 #[test]

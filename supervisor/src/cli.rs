@@ -56,6 +56,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) libserver: bool,
 
+    /// Taken for older command lines; changes nothing [default: off]
+    #[arg(long)]
+    pub(crate) auto_pong: bool,
+
     /// Unix socket to listen on instead of a port [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Listening")]
     pub(crate) unix_listen: Option<PathBuf>,
@@ -541,8 +545,8 @@ impl TokenPlugin {
     }
 }
 
-/// Options of later websockifys, and of the manual page, that this one does not have.
-const NOT_OURS: &[&str] = &["--auto-pong", "--listen-fd", "--no-parent", "--strict"];
+/// Options of other websockifys that this one does not have.
+const NOT_OURS: &[&str] = &["--listen-fd", "--no-parent", "--strict"];
 
 /// What clap has to say that is not `Args`.
 pub(crate) enum Refusal {

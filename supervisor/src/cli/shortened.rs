@@ -8,10 +8,12 @@ use clap::{Arg, Command, CommandFactory};
 
 use super::Args;
 
-/// All that the Python websockify 0.13 has; earlier ones have no others.
+/// All that the Python websockify has, or had in any version from 0.3.0 to 0.13.0: `auto-pong` is 0.7.0's and 0.8.0's
+/// alone.
 pub(crate) const UPSTREAM: &[&str] = &[
     "auth-plugin",
     "auth-source",
+    "auto-pong",
     "cafile",
     "cert",
     "daemon",
