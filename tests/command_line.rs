@@ -112,6 +112,23 @@ fn c7_an_ipv6_address_needs_no_brackets_and_a_target_no_host() {
     assert_eq!(client.read(5), b"hello");
 }
 
+/// C7: the loopback addresses are no name, which a root directory of a container's may know nothing of.
+#[test]
+fn c7_a_target_without_a_host_is_looked_up_nowhere() {
+    if !crate::support::needs_root() {
+        return;
+    }
+    let (service, port) = (echo_service(), free_port());
+    let script = r#"mount -t tmpfs none /etc && exec "$1" "$2" "$3""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]);
+    command.args([WEBSOCKIFY, &port.to_string(), &format!(":{}", service.address.port())]);
+    let _websockify = Websockify::launch(&mut command);
+    let mut client = Client::connect_once_open(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+}
+
 /// C8: as with optparse, whatever the value looks like.
 #[test]
 fn c8_a_value_that_begins_with_a_hyphen_may_be_the_next_word() {

@@ -300,8 +300,8 @@ fn destination(
     }
     match (&args.target, &args.unix_target, tokens) {
         (Some(target), ..) => {
-            let address = address::target(target).map_err(|error| maybe_program(target, error))?;
-            Ok(Destination::Service(bridge::Endpoint::Tcp(address)))
+            let endpoint = address::service(target);
+            endpoint.map(Destination::Service).map_err(|error| maybe_program(target, error))
         }
         (None, Some(path), _) => {
             let path = std::path::absolute(path);
