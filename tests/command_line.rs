@@ -91,11 +91,12 @@ fn c3_an_option_of_later_websockifys_is_told_so() {
 #[test]
 fn c3_what_changes_nothing_is_said_once() {
     let (service, port) = (echo_service(), free_port());
-    let line = format!("--libserver --prefer-ipv6 {port} {}", service.target());
+    let line = format!("--libserver --auto-pong --prefer-ipv6 {port} {}", service.target());
     let websockify = Websockify::start(&line);
     Client::connect_once_open(port).close();
     websockify.wait_for_log(&["session ended"]);
     websockify.assert_logged(&["WARN", "'--libserver' changes nothing"], 1);
+    websockify.assert_logged(&["WARN", "'--auto-pong' changes nothing"], 1);
 }
 
 #[test]
@@ -111,6 +112,43 @@ fn c7_an_ipv6_address_needs_no_brackets_and_a_target_no_host() {
     });
     client.send("hello");
     assert_eq!(client.read(5), b"hello");
+}
+
+/// C7: the loopback addresses are no name, which a root directory of a container's may know nothing of.
+#[test]
+fn c7_a_target_without_a_host_is_looked_up_nowhere() {
+    if !crate::support::needs_root() {
+        return;
+    }
+    let (service, port) = (echo_service(), free_port());
+    let script = r#"mount -t tmpfs none /etc && exec "$1" "$2" "$3""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]);
+    command.args([WEBSOCKIFY, &port.to_string(), &format!(":{}", service.address.port())]);
+    let _websockify = Websockify::launch(&mut command);
+    let mut client = Client::connect_once_open(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+}
+
+/// C8: as with optparse, whatever the value looks like.
+#[test]
+fn c8_a_value_that_begins_with_a_hyphen_may_be_the_next_word() {
+    let (directory, service, port) = (TempDir::new().unwrap(), echo_service(), free_port());
+    fs::create_dir(directory.path().join("-x")).unwrap();
+    let line = format!("--record -D --web -x --key-password -abc {port} {}", service.target());
+    let mut websockify = Websockify::start_with(&line, |command| {
+        command.current_dir(&directory);
+    });
+    let mut client = Client::connect_once_open(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    client.close();
+    assert_eq!(websockify.stop(), 0);
+    assert!(directory.path().join("-D.1").exists());
+    // Behind an option that only we have, it is an option whose value is forgotten.
+    refused(&format!("--pid-file --web=x {port} a:1"), 2, &["--pid-file"]);
+    refused(&format!("--cert -- {port} a:1"), 2, &["--cert"]);
 }
 
 #[test]

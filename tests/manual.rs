@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use tempfile::TempDir;
 
-use crate::support::{blessed, needs, root, text_of};
+use crate::support::{blessed, free_port, needs, root, run, text_of};
 
 const NAME: &str = "websockify";
 /// The sections of our own words, in `man/sections`; the options stand between the two lists.
@@ -136,6 +136,47 @@ fn u1_the_page_compares_every_option_of_the_python_websockify() {
         let verdict = words.split_whitespace().next().unwrap();
         assert!(["Same.", "Better:", "Differs:"].contains(&verdict), "--{name}: {verdict}");
         assert_eq!(verdict == "Same.", words.trim() == "Same.", "--{name}: {words}");
+    }
+}
+
+/// U1: what the Python websockify takes and ours refuses is named there, and is refused.
+#[test]
+fn u1_the_page_names_what_is_refused_here_alone() {
+    let section = fs::read_to_string(root().join("man/sections/python.roff")).unwrap();
+    let section = section.replace("\\-", "-").replace("\\ ", " ");
+    let plain = section.lines().map(|line| match line.split_once(' ') {
+        Some((".B" | ".BR" | ".RB", words)) => words,
+        _ => line,
+    });
+    let words = plain.collect::<Vec<_>>().join(" ");
+    for (line, status, named) in [
+        ("--inetd -D a:1", 2, "together with -D it is a usage error"),
+        ("--unix-listen=x --unix-listen-mode=1777 a:1", 2, "a mode above 777 is a usage error"),
+        ("80 --unix-target=x -- true", 2, "together with a program it is a usage error"),
+        ("80 --target-config=x -- true", 2, "Tokens together with a program are a usage error"),
+        (
+            "80 --target-config=x --unix-target=y",
+            2,
+            "Tokens together with --unix-target are a usage error",
+        ),
+        ("80 a:1 --verify-client", 1, "without a certificate of our own the start ends with 1"),
+        ("80 a:1 --auth-plugin=BasicHTTPAuth", 2, "without --auth-source"),
+        ("80 a:1 --auth-plugin=BasicHTTPAuth --auth-source=x", 2, "one that has no colon"),
+        (
+            "80 a:1 --auth-plugin=ClientCertCNAuth --auth-source=x",
+            2,
+            "ClientCertCNAuth without --verify-client",
+        ),
+        (
+            "80 a:1 --auth-plugin=ExpectOrigin --auth-source=desk.example",
+            2,
+            "ExpectOrigin with a bare host",
+        ),
+        ("80 a:1 --web --", 2, "A value that is --"),
+    ] {
+        let output = run(&line.replace("80 ", &format!("{} ", free_port())));
+        assert_eq!((output.status, output.err.len()), (status, 1), "{line}: {:?}", output.err);
+        assert!(words.contains(named), "{named}");
     }
 }
 

@@ -208,16 +208,39 @@ fn k1_who_has_not_shown_what_is_asked_for_asks_for_no_token() {
     ]);
 }
 
+/// K1, U1: the Python websockify took it until 0.8.0, and did not look at the target.
 #[test]
-fn k1_the_target_is_not_given_beside_a_plugin_and_what_is_wrong_is_named() {
+fn k1_u1_a_target_beside_tokens_or_a_unix_target_is_not_used() {
+    let (directory, one, other) = (TempDir::new().unwrap(), named("one"), named("other"));
+    named_at(&directory.path().join("socket"), "one");
+    std::fs::write(directory.path().join("tokens"), format!("vm1: {}\n", one.target())).unwrap();
+    for option in ["--target-config=tokens", "--unix-target=socket"] {
+        for target in [other.target().as_str(), "desktop"] {
+            let (websockify, port) = bridge(&directory, &[option, target]);
+            assert_eq!(by_token(port, "vm1").as_deref(), Ok("one"), "{option} {target}");
+            let name = option.split('=').next().unwrap();
+            let said = format!("target '{target}' is not used: option '{name}'");
+            websockify.assert_logged(&["WARN", &said], 1);
+        }
+    }
+}
+
+#[test]
+fn k1_what_is_wrong_is_named() {
     let run = |line: &str| crate::support::run(line);
     for (line, part) in [
-        ("1 a:1 --target-config=x", "target 'a:1' and option '--target-config' exclude each other"),
+        (
+            "1 a:1 --target-config=x -- true",
+            "target 'a:1' and option '--target-config' exclude each other",
+        ),
         (
             "1 --target-config=x -- true",
             "option '--target-config' and a program after '--' exclude",
         ),
-        ("1 a:1 --unix-target=x", "target 'a:1' and option '--unix-target' exclude each other"),
+        (
+            "1 --target-config=x --unix-target=y",
+            "option '--unix-target' and option '--target-config' exclude each other",
+        ),
         ("1 --token-plugin=Magic --token-source=x", "invalid value 'Magic' for '--token-plugin'"),
         ("1 --token-plugin=TokenFile", "'--token-plugin' needs '--token-source'"),
     ] {

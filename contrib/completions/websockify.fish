@@ -65,6 +65,7 @@ complete -c websockify -s v -l verbose -d 'Say more: debug messages and traffic 
 complete -c websockify -l traffic -d 'Say which way each frame goes, by a letter [default: off]'
 complete -c websockify -s 6 -l prefer-ipv6 -d 'IPv6 addresses of SOURCE_ADDR before its others [default: off]'
 complete -c websockify -l libserver -d 'Taken for older command lines; changes nothing [default: off]'
+complete -c websockify -l auto-pong -d 'Taken for older command lines; changes nothing [default: off]'
 complete -c websockify -l inetd -d 'Serve what inetd passes as standard input [default: off]'
 complete -c websockify -l file-only -d 'List no directories [default: off]'
 complete -c websockify -l run-once -d 'Serve a single session and exit [default: off]'

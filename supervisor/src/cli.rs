@@ -2,6 +2,7 @@
 //! together is settled in `config.rs`.
 
 mod empty;
+mod hyphens;
 mod refusal;
 pub(crate) mod secrets;
 pub(crate) mod shortened;
@@ -54,6 +55,10 @@ pub(crate) struct Args {
     /// Taken for older command lines; changes nothing [default: off]
     #[arg(long)]
     pub(crate) libserver: bool,
+
+    /// Taken for older command lines; changes nothing [default: off]
+    #[arg(long)]
+    pub(crate) auto_pong: bool,
 
     /// Unix socket to listen on instead of a port [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Listening")]
@@ -540,8 +545,8 @@ impl TokenPlugin {
     }
 }
 
-/// Options of later websockifys, and of the manual page, that this one does not have.
-const NOT_OURS: &[&str] = &["--auto-pong", "--listen-fd", "--no-parent", "--strict"];
+/// Options of other websockifys that this one does not have.
+const NOT_OURS: &[&str] = &["--listen-fd", "--no-parent", "--strict"];
 
 /// What clap has to say that is not `Args`.
 pub(crate) enum Refusal {
@@ -554,13 +559,14 @@ impl Args {
     /// Parses a command line, program name first.
     pub(crate) fn parse_from_os(args: impl IntoIterator<Item = OsString>) -> Result<Self, Refusal> {
         let args: Vec<_> = args.into_iter().collect();
-        Self::try_parse_from(empty::left_out(shortened::written_out(args.clone())))
-            .map_err(|error| refusal::of(&error, &args))
+        let meant = hyphens::joined(shortened::written_out(args.clone()));
+        Self::try_parse_from(empty::left_out(meant)).map_err(|error| refusal::of(&error, &args))
     }
 }
 
 /// Whether `--inetd` is among these, whatever else is wrong with them.
 pub(crate) fn names_inetd(args: &[OsString]) -> bool {
+    let args = hyphens::joined(shortened::written_out(args.to_vec()));
     let mut ours = args.iter().take_while(|arg| *arg != "--").filter_map(|arg| arg.to_str());
     ours.any(|arg| arg.len() > "--i".len() && "--inetd".starts_with(arg))
 }
@@ -637,6 +643,33 @@ mod tests {
         assert!(args.daemon && args.prefer_ipv6 && args.libserver);
         let error = parse("websockify --ve 1 a:2").expect_err("ambiguous there too");
         assert!(error.contains("'--ve'") && error.contains("'--verbose'"), "{error}");
+    }
+
+    /// As optparse has it: the word behind an option that takes a value is that value.
+    #[test]
+    fn c8_a_value_may_begin_with_a_hyphen_as_the_next_word() {
+        let args =
+            parse("websockify --key-password -abc --auth-so -x:y --web -x 1 a:2").expect("taken");
+        assert_eq!(
+            (args.key_password.as_deref(), args.auth_source.as_deref()),
+            (Some("-abc"), Some("-x:y"))
+        );
+        assert_eq!((args.web, args.source.as_deref()), (Some("-x".into()), Some("1")));
+        let args = parse("websockify --record -D 1 --auth-plugin --cert= --key --web-a a:2")
+            .expect("taken");
+        assert_eq!((args.record, args.daemon), (Some("-D".into()), false));
+        assert_eq!(
+            (args.auth_plugin.as_deref(), args.key),
+            (Some("--cert="), Some("--web-a".into()))
+        );
+        assert_eq!(args.target.as_deref(), Some("a:2"));
+        // Neither is `--`, nor what stands behind an option of ours alone.
+        for line in ["--web -- sh", "1 --pid-file -x a:2", "1 a:2 --web"] {
+            parse(&format!("websockify {line}")).expect_err(line);
+        }
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        assert!(names_inetd(&words("websockify --ine a:2")));
+        assert!(!names_inetd(&words("websockify --auth-source --inetd 1 a:2")));
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl Config {
     /// What `args` mean, typed at the time of `start`.
     pub(crate) fn new(mut args: Args, start: Instant) -> Result<Self, UsageError> {
         let listen = listen::read(&mut args)?;
+        let unused_target = unused_target(&mut args, &listen);
         let limits = Limits {
             run_once: args.run_once,
             timeout: limit("--timeout", &args.timeout)?.map(|timeout| start + timeout),
@@ -189,6 +190,7 @@ impl Config {
         let users = users::spec(&args)?;
         let admin = AdminSpec::new(&args)?;
         let (web, mut warnings) = (args.web.clone(), warnings(&args));
+        warnings.extend(unused_target);
         warnings.extend(admin.as_ref().and_then(AdminSpec::warning));
         let destination = destination(args, tokens, &listen)?;
         Ok(Self {
@@ -263,6 +265,18 @@ fn record(typed: &Path) -> Result<PathBuf, UsageError> {
         .ok_or_else(|| invalid("--record", &typed.to_string_lossy(), "the name of a file"))
 }
 
+/// Takes away a target beside an option that says where to go, and says so. Upstream took that until 0.8.0, without a
+/// look at the target, but behind a source port only.
+fn unused_target(args: &mut Args, listen: &Listen) -> Option<String> {
+    let unix_target = args.unix_target.as_ref().map(|_| "--unix-target");
+    let option = unix_target.or(tokens::option(args))?;
+    if args.program.is_some() || !matches!(listen, Listen::Port(_)) {
+        return None;
+    }
+    let target = args.target.take()?;
+    Some(format!("target '{target}' is not used: option '{option}' says where clients go"))
+}
+
 fn destination(
     args: Args,
     tokens: Option<TokensSpec>,
@@ -286,8 +300,8 @@ fn destination(
     }
     match (&args.target, &args.unix_target, tokens) {
         (Some(target), ..) => {
-            let address = address::target(target).map_err(|error| maybe_program(target, error))?;
-            Ok(Destination::Service(bridge::Endpoint::Tcp(address)))
+            let endpoint = address::service(target);
+            endpoint.map(Destination::Service).map_err(|error| maybe_program(target, error))
         }
         (None, Some(path), _) => {
             let path = std::path::absolute(path);
@@ -353,6 +367,7 @@ fn warnings(args: &Args) -> Vec<String> {
             "option '--rebind-lib' changes nothing under '--rebind-engine=seccomp'",
         ),
         (args.libserver, "option '--libserver' changes nothing: there is one server"),
+        (args.auto_pong, "option '--auto-pong' changes nothing: a ping is always answered"),
         (
             args.traffic && args.daemon,
             "option '--traffic' changes nothing under '--daemon', which has no standard output",
@@ -364,6 +379,10 @@ fn warnings(args: &Args) -> Vec<String> {
         (
             args.unix_listen_mode.is_some() && args.unix_listen.is_none(),
             "option '--unix-listen-mode' changes nothing without '--unix-listen'",
+        ),
+        (
+            args.cafile.is_some() && !args.verify_client,
+            "option '--cafile' changes nothing without '--verify-client'",
         ),
         (
             args.ssl_version == Some(SslVersion::Tlsv1_1),
@@ -503,7 +522,6 @@ mod tests {
             ("80 --trusted-proxy=a.example a:1", "'a.example' for '--trusted-proxy'"),
             ("80 --trusted-proxy= a:1", "no address in the value of '--trusted-proxy'"),
             ("80 --allow-from=10.0.0.0/40 a:1", "'10.0.0.0/40' for '--allow-from'"),
-            ("80 --cafile=x a:1", "'--cafile' needs '--verify-client'"),
             ("80 --key-password=x --key-password-file=y a:1", "exclude each other"),
             ("80 --session-expires a:1", "'--session-expires' needs '--token-plugin=JWTTokenApi'"),
             (
@@ -572,13 +590,20 @@ mod tests {
                 "'Magic' for '--token-plugin': expected TokenFile, ",
             ),
             ("80 --target-config=x --target-allow=a:x", "'a:x' for '--target-allow'"),
-            ("80 a:1 --target-config=x", "target 'a:1' and option '--target-config' exclude"),
+            (
+                "80 a:1 --target-config=x -- true",
+                "target 'a:1' and option '--target-config' exclude",
+            ),
+            (
+                "80 a:1 --target-config=x --unix-target=y",
+                "option '--unix-target' and option '--target-config' exclude",
+            ),
             ("80 --target-config=x -- true", "'--target-config' and a program after '--' exclude"),
             (
                 "80 --target-config=x --unix-target=y",
                 "'--unix-target' and option '--target-config'",
             ),
-            ("80 a:1 --unix-target=y", "target 'a:1' and option '--unix-target' exclude"),
+            ("80 a:1 --unix-target=y -- true", "target 'a:1' and option '--unix-target' exclude"),
             ("80 --unix-target=y -- true", "'--unix-target' and a program after '--' exclude"),
             ("--unix-listen=x", "neither a target"),
             ("--unix-listen=x 80 a:1", "unexpected argument 'a:1': with '--unix-listen'"),
@@ -679,6 +704,45 @@ mod tests {
                 other => panic!("{line}: {other:?}"),
             }
         }
+    }
+
+    fn is_tokens(destination: &Destination) -> bool {
+        matches!(destination, Destination::Tokens(_))
+    }
+
+    #[test]
+    fn u1_a_target_beside_an_option_that_says_where_to_go_is_not_used() {
+        for (option, is_meant) in [
+            ("--target-config=x", is_tokens as fn(&Destination) -> bool),
+            ("--token-plugin=TokenFile --token-source=x", is_tokens),
+            ("--unix-target=/x", |destination| {
+                matches!(destination, Destination::Service(bridge::Endpoint::Unix(_)))
+            }),
+        ] {
+            for target in ["a:1", "anything"] {
+                let config = config(&format!("80 {target} {option}")).expect(option);
+                assert!(is_meant(&config.destination), "{option}");
+                assert!(!config.proxying.contains(target), "{}", config.proxying);
+                let name = option.split('=').next().unwrap();
+                let said = [format!(
+                    "target '{target}' is not used: option '{name}' says where clients go"
+                )];
+                assert_eq!(config.warnings, said, "{option}");
+            }
+        }
+    }
+
+    #[test]
+    fn u1_what_changes_nothing_is_warned_of() {
+        for (option, said) in [
+            ("--auto-pong", "option '--auto-pong' changes nothing: a ping is always answered"),
+            ("--cafile=x", "option '--cafile' changes nothing without '--verify-client'"),
+        ] {
+            assert_eq!(config(&format!("80 {option} a:1")).expect(option).warnings, [said]);
+        }
+        let config = config("80 --cafile=x --verify-client a:1").expect("a good command line");
+        assert_eq!(config.warnings, [""; 0]);
+        assert!(config.access.files.clients.is_some());
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub fn token_plugins() -> impl Iterator<Item = &'static str> {
     cli::TokenPlugin::ALL.into_iter().map(cli::TokenPlugin::name)
 }
 
-/// The long options of the Python websockify 0.13, for a look whether the page explains each.
+/// The long options of the Python websockify, 0.3.0 to 0.13.0, for a look whether the page explains each.
 pub fn python_options() -> impl Iterator<Item = &'static str> {
     cli::shortened::UPSTREAM.iter().copied()
 }

@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::{bridge_in, directory, write};
 use crate::support::{
-    Authority, Caller, Client, Head, connect, echo_service, read_to_end, request, run, text_of,
-    wait_until,
+    Authority, Caller, Client, Head, Websockify, connect, echo_service, free_port, read_to_end,
+    request, run, text_of, wait_until,
 };
 
 /// An upgrade request in the clear, with these headers.
@@ -288,6 +288,17 @@ fn t4_a_page_may_ask_why_its_handshake_failed() {
     }
 }
 
+/// T3, U1: the Python websockify takes it so, and reads no such file either.
+#[test]
+fn t3_u1_authorities_without_a_demand_for_certificates_change_nothing() {
+    let (service, port) = (echo_service(), free_port());
+    let websockify = Websockify::start(&format!("--cafile=nope.pem {port} {}", service.target()));
+    let mut client = Client::connect_once_open(port);
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    websockify.assert_logged(&["WARN", "'--cafile' changes nothing without '--verify-client'"], 1);
+}
+
 #[test]
 fn t4_what_does_not_fit_together_is_a_usage_error() {
     for (options, part) in [
@@ -299,7 +310,6 @@ fn t4_what_does_not_fit_together_is_a_usage_error() {
             "BasicHTTPAuth, ClientCertCNAuth, ExpectOrigin or Helper",
         ),
         ("--auth-plugin=BasicHTTPAuth --auth-source=nocolon", "user:password"),
-        ("--cafile=x", "--verify-client"),
         ("--web-auth", "--auth-plugin"),
     ] {
         let output = run(&format!("1 127.0.0.1:1 {options}"));

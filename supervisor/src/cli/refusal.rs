@@ -6,7 +6,8 @@ use std::ffi::{OsStr, OsString};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, CommandFactory, Parser};
 
-use super::secrets::{may_be_secret, option, takes_value};
+use super::secrets::may_be_secret;
+use super::shortened::{option, takes_value};
 use super::{Args, NOT_OURS, Refusal};
 use crate::config::address;
 use crate::machine::search_path;

@@ -4,9 +4,10 @@
 use std::ffi::OsString;
 use std::ops::Range;
 
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, CommandFactory};
 
-use super::{Args, shortened};
+use super::Args;
+use super::shortened::{option, takes_value, written_out};
 
 /// A value of the command line.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub(crate) fn values(args: &[OsString]) -> Vec<Value> {
     let mut command = Args::command();
     command.build();
     let mut values = Vec::new();
-    let whole = shortened::written_out(args.to_vec());
+    let whole = written_out(args.to_vec());
     let mut words = whole.iter().enumerate().skip(1).take_while(|(_, word)| *word != "--");
     while let Some((at, word)) = words.next() {
         // The value may be bytes of any kind.
@@ -51,28 +52,10 @@ pub(crate) fn values(args: &[OsString]) -> Vec<Value> {
     values
 }
 
-/// The option that a name, perhaps shortened, stands for: what the Python websockify takes it for, or what only one
-/// of ours begins with.
-pub(super) fn option<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
-    let name = |arg: &Arg| arg.get_long().map(str::to_owned);
-    let exact = |long| command.get_arguments().find(|arg| arg.get_long() == Some(long));
-    let python = || {
-        let mut alike = shortened::UPSTREAM.iter().filter(|name| name.starts_with(long));
-        alike.next().filter(|_| alike.next().is_none()).and_then(|name| exact(name))
-    };
-    let mut alike =
-        command.get_arguments().filter(|arg| name(arg).is_some_and(|name| name.starts_with(long)));
-    exact(long).or_else(python).or_else(|| alike.next().filter(|_| alike.next().is_none()))
-}
-
 /// Whether a password may stand in its value.
 pub(super) fn may_be_secret(option: &Arg) -> bool {
     let secrets = ["auth_source", "key_password", "token_source"];
     secrets.iter().any(|secret| option.get_id() == secret)
-}
-
-pub(super) fn takes_value(option: &Arg) -> bool {
-    option.get_action().takes_values()
 }
 
 #[cfg(test)]
@@ -93,6 +76,9 @@ mod tests {
             ),
             ("websockify --token-s=cache:1:0:secret 80", "cache:1:0:secret"),
             ("websockify 80 --auth-source --key-password=x a:1", "--key-password=x"),
+            ("websockify 80 --auth-source --key-pass=x a:1", "--key-pass=x"),
+            ("websockify 80 --key-password --rec a:1", "--rec"),
+            ("websockify 80 --auth-source -x:y a:1", "-x:y"),
         ] {
             let args: Vec<_> = line.split(' ').map(OsString::from).collect();
             let found = values(&args);

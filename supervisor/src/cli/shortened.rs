@@ -1,17 +1,19 @@
 //! Long options that are shortened as the Python websockify takes them (C8): what is unambiguous among its
-//! options means the same here, though options of ours alone begin alike. Knows names, and no values;
-//! whatever else is shortened is clap's affair.
+//! options means the same here, though options of ours alone begin alike. Knows names, and of values only where
+//! they stand; whatever else is shortened is clap's affair.
 
 use std::ffi::OsString;
 
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 
 use super::Args;
 
-/// All that the Python websockify 0.13 has; earlier ones have no others.
+/// All that the Python websockify has, or had in any version from 0.3.0 to 0.13.0: `auto-pong` is 0.7.0's and 0.8.0's
+/// alone.
 pub(crate) const UPSTREAM: &[&str] = &[
     "auth-plugin",
     "auth-source",
+    "auto-pong",
     "cafile",
     "cert",
     "daemon",
@@ -49,16 +51,44 @@ pub(crate) const UPSTREAM: &[&str] = &[
     "wrap-mode",
 ];
 
-/// The command line with such options written out; what stands behind `--` is the program's.
+/// The command line with such options written out, in as many words. A value that is a word of its own stays as it is,
+/// whatever it looks like; what stands behind `--` is the program's.
 pub(super) fn written_out(args: Vec<OsString>) -> Vec<OsString> {
     let command = Args::command();
-    let mut is_ours = true;
-    let write_out = |arg: OsString| {
-        is_ours &= arg != "--";
-        let typed = arg.to_str().filter(|_| is_ours);
-        typed.and_then(|typed| full(typed, &command)).unwrap_or(arg)
+    let mut written = Vec::with_capacity(args.len());
+    let mut args = args.into_iter().peekable();
+    while let Some(typed) = args.next_if(|word| word != "--") {
+        let word = typed.to_str().and_then(|typed| full(typed, &command)).unwrap_or(typed);
+        let takes_next = followed(&word, &command).is_some();
+        written.push(word);
+        written.extend(args.next_if(|next| takes_next && next != "--"));
+    }
+    written.extend(args);
+    written
+}
+
+/// The option whose value is the next word, if this word is such an option's.
+pub(super) fn followed<'a>(word: &OsString, command: &'a Command) -> Option<&'a Arg> {
+    let long = word.to_str()?.strip_prefix("--").filter(|long| !long.contains('='))?;
+    option(command, long).filter(|option| takes_value(option))
+}
+
+/// The option that a name, perhaps shortened, stands for: what the Python websockify takes it for, or what only one
+/// of ours begins with.
+pub(super) fn option<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
+    let name = |arg: &Arg| arg.get_long().map(str::to_owned);
+    let exact = |long| command.get_arguments().find(|arg| arg.get_long() == Some(long));
+    let python = || {
+        let mut alike = UPSTREAM.iter().filter(|name| name.starts_with(long));
+        alike.next().filter(|_| alike.next().is_none()).and_then(|name| exact(name))
     };
-    args.into_iter().map(write_out).collect()
+    let mut alike =
+        command.get_arguments().filter(|arg| name(arg).is_some_and(|name| name.starts_with(long)));
+    exact(long).or_else(python).or_else(|| alike.next().filter(|_| alike.next().is_none()))
+}
+
+pub(super) fn takes_value(option: &Arg) -> bool {
+    option.get_action().takes_values()
 }
 
 /// The word with its option's whole name, if only one of upstream's begins so.
@@ -101,5 +131,16 @@ mod tests {
         // Whole names stay, and so does the program's part.
         let typed = ["websockify", "--web", ".", "--key=k", "1", "--", "sh", "--wrap"];
         assert_eq!(line(&typed), typed);
+    }
+
+    /// A password may look like an option.
+    #[test]
+    fn c8_a_value_is_not_written_out() {
+        for typed in [["--auth-source", "--rec"], ["--key-password", "--wrap=x"]] {
+            assert_eq!(line(&typed), typed);
+        }
+        let typed = ["--key-passw", "--", "--rec"];
+        assert_eq!(line(&typed), ["--key-password", "--", "--rec"]);
+        assert_eq!(line(&["--web", "--rec", "--rec"]), ["--web", "--rec", "--record"]);
     }
 }

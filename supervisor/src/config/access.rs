@@ -7,7 +7,7 @@ use bridge::tls::{Authorities, Files, KeyPassword, Least};
 
 use super::auth::{self, AuthSpec};
 use crate::cli::{Args, SslVersion};
-use crate::usage::{UsageError, needs};
+use crate::usage::UsageError;
 
 /// The certificate that is tried if none is given, as upstream does.
 const DEFAULT_CERTIFICATE: &str = "self.pem";
@@ -42,8 +42,7 @@ impl Access {
         let clients = match (&args.cafile, args.verify_client) {
             (Some(path), true) => Some(Authorities::File(path.clone())),
             (None, true) => Some(Authorities::System),
-            (None, false) => None,
-            (Some(_), false) => return Err(needs("--cafile", "--verify-client")),
+            (_, false) => None,
         };
         let files = Files {
             certificate: args.cert.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CERTIFICATE)),

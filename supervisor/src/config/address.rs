@@ -1,7 +1,9 @@
 //! Addresses as they are typed: `[HOST:]PORT` to listen on, `HOST:PORT` to bridge to. Knows what is
 //! often typed in their place; looks no name up.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use bridge::Endpoint;
 
 use crate::usage::{UsageError, invalid};
 
@@ -26,7 +28,19 @@ pub(super) fn source(typed: &str, prefer_ipv6: bool) -> Result<Source, UsageErro
     Ok(Source { host: host.map(str::to_owned), port, prefer_ipv6 })
 }
 
-/// `host:port`, as [`source`] has it, but of one machine: without a host, this one.
+/// Where a target is. One without a host is at this machine's loopback addresses, which are looked up nowhere: there may
+/// be nobody to ask (C7). Upstream takes the IPv4 one.
+pub(super) fn service(typed: &str) -> Result<Endpoint, UsageError> {
+    let address = target(typed)?;
+    if !typed.starts_with(':') {
+        return Ok(Endpoint::Tcp(address));
+    }
+    let port = address.port;
+    let loopback = vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+    Ok(Endpoint::Resolved(address, loopback))
+}
+
+/// `host:port`, as [`source`] has it, but of one machine: without a host, this one, which is shown as `localhost`.
 pub(crate) fn target(typed: &str) -> Result<bridge::Address, UsageError> {
     let wrong = |expected: &str| invalid("TARGET_ADDR:TARGET_PORT", typed, expected);
     if let Some(meant) = of_url(typed, "HOST:PORT") {
@@ -154,8 +168,12 @@ mod tests {
 
     #[test]
     fn c7_a_target_without_a_host_is_this_machine() {
-        let expected = bridge::Address { host: "localhost".into(), port: 80 };
-        assert_eq!(target(":80"), Ok(expected));
+        let address = bridge::Address { host: "localhost".into(), port: 80 };
+        assert_eq!(target(":80"), Ok(address.clone()));
+        assert_eq!(service("localhost:80"), Ok(Endpoint::Tcp(address.clone())));
+        let loopback = ["127.0.0.1:80", "[::1]:80"].map(|addr| addr.parse().unwrap());
+        assert_eq!(service(":80"), Ok(Endpoint::Resolved(address, loopback.into())));
+        assert_eq!(service(":80").unwrap().to_string(), "localhost:80");
     }
 
     #[test]
