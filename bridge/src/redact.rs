@@ -9,16 +9,16 @@ use ::http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
 
 /// How many characters of what a client said a record has at most.
-const LONGEST: usize = 200;
+pub(crate) const LONGEST: usize = 200;
 
 /// How much of a secret tells its owner which one it is, and nobody else what it is.
-const OF_SECRET: usize = 4;
+pub(crate) const OF_SECRET: usize = 4;
 
 /// How often a query is decoded at most, where it has been encoded more than once.
-const ENCODED_MAX: usize = 4;
+pub(crate) const ENCODED_MAX: usize = 4;
 
 /// What the names of secrets in a query have in them.
-const SECRETS: [&str; 7] = ["token", "pass", "pwd", "secret", "auth", "jwt", "key"];
+pub(crate) const SECRETS: [&str; 7] = ["token", "pass", "pwd", "secret", "auth", "jwt", "key"];
 
 /// The path and query of a request.
 pub(crate) fn head(head: &Parts) -> Cow<'_, str> {

@@ -73,36 +73,13 @@ impl Engine {
                 info!("program {program}: its port is moved by --rebind-engine=seccomp{costs}");
                 Ok(Self::Seccomp(seccomp))
             }
-            RebindEngine::Auto if is_told || is_apart => preload(),
-            RebindEngine::Auto => match Self::seccomp_for(program, port) {
-                Some(seccomp) => Ok(Self::Seccomp(seccomp)),
-                None => preload(),
-            },
-        }
-    }
-
-    /// Where the program is seen to be out of the other's reach, and not out of this one's.
-    fn seccomp_for(program: &OsStr, port: u16) -> Option<Seccomp> {
-        let executable = find(program).ok()??;
-        let obstacle = Preload::obstacle(&executable)?;
-        if !obstacle.is_of_preloading() {
-            return None;
-        }
-        let program = program.display();
-        match Seccomp::new(port) {
-            // What it is started for is worth more.
-            Ok(seccomp) if seccomp.obstacle(&executable).is_some() => None,
-            Ok(seccomp) => {
-                let (cause, costs) = (obstacle.cause(), seccomp.costs());
-                info!(
-                    "program {program} {cause}: its port is moved by --rebind-engine=seccomp{costs}"
-                );
-                Some(seccomp)
-            }
-            Err(failure) => {
-                let reason = Failure::from(failure).reason;
-                warn!("cannot use --rebind-engine=seccomp for program {program}: {reason}");
-                None
+            RebindEngine::Auto => {
+                // Where it has to be the library, nothing is in its way, as was seen.
+                let seccomp = if is_told || is_apart { None } else { seccomp_for(program, port) };
+                match seccomp {
+                    Some(seccomp) => Ok(Self::Seccomp(seccomp)),
+                    None => preload().inspect(|_| say_preloaded(program)),
+                }
             }
         }
     }
@@ -217,6 +194,41 @@ const BY_ADDRESS: &str =
     "it cannot be told who its clients are; --client-address=loopback reaches it";
 const BY_ONE: &str =
     "only --rebind-engine=seccomp moves its port, which takes one of the two alone";
+
+/// The kernel's way, where the program is seen to be out of the other's reach, and not out of this one's.
+fn seccomp_for(program: &OsStr, port: u16) -> Option<Seccomp> {
+    let executable = find(program).ok()??;
+    let obstacle = Preload::obstacle(&executable)?;
+    if !obstacle.is_of_preloading() {
+        return None;
+    }
+    let program = program.display();
+    match Seccomp::new(port) {
+        // What it is started for is worth more.
+        Ok(seccomp) if seccomp.obstacle(&executable).is_some() => None,
+        Ok(seccomp) => {
+            let (cause, costs) = (obstacle.cause(), seccomp.costs());
+            info!("program {program} {cause}: its port is moved by --rebind-engine=seccomp{costs}");
+            Some(seccomp)
+        }
+        Err(failure) => {
+            let reason = Failure::from(failure).reason;
+            warn!("cannot use --rebind-engine=seccomp for program {program}: {reason}");
+            None
+        }
+    }
+}
+
+/// Says which way was chosen, and why. What is in its way, or that there is no such program, is said elsewhere.
+fn say_preloaded(program: &OsStr) {
+    let Ok(Some(executable)) = find(program) else { return };
+    if Preload::obstacle(&executable).is_none() {
+        let program = program.display();
+        info!(
+            "program {program}: its port is moved by rebind.so, as nothing is seen that keeps that out"
+        );
+    }
+}
 
 /// What `rebind.so` does beside the port, or where we are another user than the program, nobody else does.
 fn must_be_preloaded(program: &OsStr, cannot: &str, instead: &str) -> Result<()> {

@@ -125,6 +125,21 @@ fn a1_with_loopback_the_wrapped_program_sees_it_too() {
     assert!(seen.iter().all(|line| line.starts_with("127.") && line != "127.0.0.1"), "{seen:?}");
 }
 
+/// A program of IPv6 alone is at `::1`, the only address there that is loopback: all clients have it, which is said.
+#[test]
+fn a1_with_loopback_a_wrapped_program_of_ipv6_alone_is_warned_of() {
+    if !needs(&["python3"]) || !has_ipv6() {
+        return;
+    }
+    let (websockify, port) = start_teller("--client-address=loopback", "v6");
+    for n in [1, 2] {
+        let (accepted, _) = ask(&mut session_from(client(n), port).0);
+        assert!(accepted.starts_with("::1 "), "{accepted}");
+    }
+    websockify
+        .assert_logged(&["WARN", "target [::1]:", "is at no IPv4 address of this machine"], 1);
+}
+
 #[test]
 fn a1_the_proxy_header_goes_first() {
     let (_websockify, port, target) = bridging("--client-address=proxy-v1");

@@ -169,6 +169,28 @@ fn built_from(directory: &Path) -> BTreeSet<(String, String)> {
     tree.lines().filter(|line| !line.is_empty()).map(package).collect()
 }
 
+/// What is in the artifacts beside packages of Cargo's: the crate that the program carries, what comes with compilers, and the
+/// page with what its build bundles.
+fn from_elsewhere(directory: &Path) -> BTreeSet<(String, String)> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
+    let rustc = said_by(Command::new(rustc).arg("-vV"));
+    fs::write(directory.join("rustc"), &rustc).unwrap();
+    fs::write(directory.join("musl"), "1.2.5\n").unwrap();
+    let release = rustc.lines().find_map(|line| line.strip_prefix("release: ")).unwrap();
+    let read = |file: &str| fs::read_to_string(root().join("contrib/wstelnet").join(file)).unwrap();
+    let locked: Value = serde_json::from_str(&read("package-lock.json")).unwrap();
+    let build = read("build.mjs");
+    let (_, bundled) = build.split_once("const shipped = [").unwrap();
+    let bundled = bundled.split(']').next().unwrap().split(", ").map(|name| name.trim_matches('"'));
+    let bundled = bundled.map(|name| {
+        let version = &locked["packages"][format!("node_modules/{name}")]["version"];
+        (name.to_owned(), version.as_str().unwrap().to_owned())
+    });
+    let ours = env!("CARGO_PKG_VERSION");
+    let others = [("rebind", ours), ("wstelnet", ours), ("rust-std", release), ("musl", "1.2.5")];
+    bundled.chain(others.map(|(name, version)| (name.to_owned(), version.to_owned()))).collect()
+}
+
 /// Whether the licences that the project accepts (deny.toml) are enough for what an expression asks for.
 fn is_accepted(expression: &str, accepted: &str) -> bool {
     let one = |licence: &str| accepted.contains(&format!("\"{licence}\","));
@@ -183,7 +205,8 @@ fn x3_the_bill_of_materials_is_complete_and_well_formed() {
         return;
     }
     let directory = TempDir::new().unwrap();
-    let expected = built_from(directory.path());
+    let of_cargo = built_from(directory.path());
+    let others = from_elsewhere(directory.path());
     let write = |name: &str| {
         let file = directory.path().join(name);
         let mut python = Command::new("python3");
@@ -201,18 +224,29 @@ fn x3_the_bill_of_materials_is_complete_and_well_formed() {
     assert_eq!((&program["type"], &program["name"]), (&"application".into(), &"websockify".into()));
     let components: Vec<_> =
         bill["components"].as_array().unwrap().iter().chain([program]).collect();
+    let name = |one: &Value| match &one["group"] {
+        Value::String(group) => format!("{group}/{}", text(&one["name"])),
+        _ => text(&one["name"]),
+    };
     let found: BTreeSet<_> =
-        components.iter().map(|one| (text(&one["name"]), text(&one["version"]))).collect();
-    assert_eq!(found, expected);
+        components.iter().map(|one| (name(one), text(&one["version"]))).collect();
+    assert_eq!(found, &of_cargo | &others);
     assert_eq!(components.len(), found.len(), "each once");
 
     let accepted = fs::read_to_string(root().join("deny.toml")).unwrap();
     for one in &components {
         let licence = text(&one["licenses"][0]["expression"]);
         assert!(is_accepted(&licence, &accepted), "{}: {licence}", one["name"]);
-        let is_ours = ["websockify", "bridge"].contains(&one["name"].as_str().unwrap());
+        let is_checked = !["websockify", "bridge", "rebind", "wstelnet", "rust-std", "musl"]
+            .contains(&one["name"].as_str().unwrap());
         let checksum = one["hashes"][0]["content"].as_str().unwrap_or_default();
-        assert_eq!(checksum.len(), if is_ours { 0 } else { 64 }, "{}", one["name"]);
+        let length = match (is_checked, one["group"].is_null()) {
+            (false, _) => 0,
+            (true, true) => 64,
+            // npm's.
+            (true, false) => 128,
+        };
+        assert_eq!(checksum.len(), length, "{}", one["name"]);
     }
     // Whoever is there is there because of somebody, and nobody else is spoken of.
     let mut reached = BTreeSet::from([text(&program["bom-ref"])]);

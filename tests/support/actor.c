@@ -89,10 +89,29 @@ static void do_bind(void) { bind_to(AF_INET, 0, "0.0.0.0", atoi(argument())); }
 static void do_bind_dual(void) { bind_to(AF_INET6, 0, "::", atoi(argument())); }
 static void do_bind_v6(void) { bind_to(AF_INET6, 1, "::", atoi(argument())); }
 
+static void do_listen(void) { check(listen(listener, 128), "listen"); }
+
+/* To this address of IPv4. */
+static void do_bind_at(void)
+{
+    const char *host = argument();
+    bind_to(AF_INET, 0, host, atoi(argument()));
+}
+
+/* A second listener, of IPv6, at the port that the first one is said to have. Nobody is accepted there. */
+static void do_listen_beside(void)
+{
+    struct sockaddr_in said;
+    socklen_t length = sizeof said;
+    int first = listener;
+    check(getsockname(first, (struct sockaddr *)&said, &length), "getsockname");
+    bind_to(AF_INET6, 1, "::", ntohs(said.sin_port));
+    do_listen();
+    listener = first;
+}
+
 /* What is bound from here on is of MPTCP. */
 static void do_mptcp(void) { protocol = 262; }
-
-static void do_listen(void) { check(listen(listener, 128), "listen"); }
 
 static void do_listen_without_end(void)
 {
@@ -462,6 +481,7 @@ static const struct {
     {"become", do_become},
     {"become-root", do_become_root},
     {"bind", do_bind},
+    {"bind-at", do_bind_at},
     {"bind-dual", do_bind_dual},
     {"bind-v6", do_bind_v6},
     {"clear-environment", do_clear_environment},
@@ -481,6 +501,7 @@ static const struct {
     {"leave-first-thread", do_leave_first_thread},
     {"ledger", do_ledger},
     {"listen", do_listen},
+    {"listen-beside", do_listen_beside},
     {"listen-without-end", do_listen_without_end},
     {"mptcp", do_mptcp},
     {"nap", do_nap},

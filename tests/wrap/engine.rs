@@ -1,4 +1,4 @@
-//! Programs that `rebind.so` cannot reach, moved by the kernel's filter (W14). All other tests of W and R pass under
+//! Programs that `rebind.so` cannot reach, moved by the kernel's filter (W14). All other tests here pass under
 //! it too: `tests/run` has them run twice.
 
 use std::fs::{self, Permissions};
@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use super::Notes;
 use crate::support::{
     Actor, Client, Process, Refusal, WEBSOCKIFY, Websockify, can_copy_sockets, copy_program,
-    free_port, has_ipv6, musl_actor, needs, needs_copied_sockets, needs_root, refuse,
+    free_port, has_ipv6, musl_actor, needs, needs_copied_sockets, needs_root, refuse, run,
     skip_even_in_ci, static_actor, write_script,
 };
 
@@ -70,6 +70,27 @@ fn w14_auto_wraps_what_cannot_be_preloaded_in_every_mode() {
             }
         }
     }
+}
+
+/// W14: so it is where the library will do: neither the next instance nor another image of us says it again.
+#[test]
+fn w14_auto_says_once_that_the_library_will_do() {
+    const SAID: [&str; 2] = ["INFO program", "its port is moved by rebind.so, as nothing is seen"];
+    let port = free_port();
+    let play = format!("{Actor} bind {port} listen accept greet echo");
+    let websockify = Websockify::start_auto(&format!("{port} --wrap-mode=respawn -- {play}"));
+    for _ in 0..2 {
+        greeted(port);
+    }
+    websockify.nth_start(3);
+    websockify.signal(Signal::SIGUSR2);
+    websockify.wait_for_log(&["taken over: 0 sessions"]);
+    greeted(port);
+    websockify.assert_logged(&SAID, 1);
+    // Who has asked for it need not be told.
+    let other = free_port();
+    let output = run(&format!("{other} --rebind-engine=preload -- {Actor} exit 0"));
+    assert!(!output.err.iter().any(|line| line.contains(SAID[1])), "{:?}", output.err);
 }
 
 #[test]

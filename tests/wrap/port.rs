@@ -67,6 +67,50 @@ fn w2_a_program_is_moved_to_loopback_and_nothing_of_it_stays_public() {
     }
 }
 
+/// R2, W14: the rules for addresses are one file, which both engines ask: each IPv4 address becomes one of 127/8, also one that
+/// would be 127.0.0.1.
+#[test]
+fn r2_w14_an_address_of_ipv4_becomes_one_of_loopback_under_either_engine() {
+    for (wanted, expected) in
+        [("192.0.2.7", "127.0.2.7"), ("10.0.0.1", "127.136.55.1"), ("127.0.0.9", "127.0.0.9")]
+    {
+        let port = free_port();
+        let mut websockify = Websockify::start(&format!(
+            "{port} -v -- {Actor} bind-at {wanted} {port} listen serve"
+        ));
+        let mut client = Client::connect_once_open(port);
+        client.read_line();
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello", "{wanted}");
+        let moved = listening(websockify.relocated_port());
+        let expected: IpAddr = expected.parse().unwrap();
+        assert_eq!(moved.iter().map(SocketAddr::ip).collect::<Vec<_>>(), [expected], "{wanted}");
+        websockify.assert_alone_on(port);
+        assert_eq!(websockify.stop(), 0);
+    }
+}
+
+/// R2, W14: a program that asks which port it has, and binds the other family to that, is public with neither.
+#[test]
+fn r2_w14_both_families_are_moved_under_either_engine_where_the_second_has_the_firsts_port() {
+    if !has_ipv6() {
+        return;
+    }
+    let port = free_port();
+    let mut websockify =
+        Websockify::start(&format!("{port} -v -- {Actor} bind {port} listen listen-beside serve"));
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello");
+    let moved = websockify.relocated_port();
+    let mut found: Vec<_> = listening(moved).iter().map(SocketAddr::ip).collect();
+    found.sort_unstable();
+    assert_eq!(found, [V4, V6]);
+    websockify.assert_alone_on(port);
+    assert_eq!(websockify.stop(), 0);
+}
+
 #[test]
 fn w2_the_relocated_port_is_held_while_the_program_lives() {
     let notes = Notes::new();

@@ -17,6 +17,7 @@ mod jwt;
 mod neighbours;
 mod numbers;
 mod proxy_header;
+mod redact;
 mod redis;
 mod state;
 mod token;

@@ -1,9 +1,11 @@
-//! Tokens as requests have them, and lines of token files, beside what they mean when they are written again.
+//! Tokens as requests have them, and lines of token files, beside what they mean when they are written again; and what a record
+//! has of them.
 
 use std::path::{Component, Path};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::redact;
 use crate::destination::Endpoint;
 use crate::directory::below::{Entry, name};
 use crate::directory::token::{of_host, of_query};
@@ -14,6 +16,7 @@ pub fn token(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         query(text);
         host(text);
+        redact::query(text);
     }
     if let Ok(Some((token, endpoint))) = line::read(bytes) {
         let written = match &endpoint {

@@ -1,14 +1,16 @@
-//! Web requests, answered with files that are known: the seeds.
+//! Web requests, answered with files that are known: the seeds; and what a record has of them.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use ::http::header::{CONTENT_RANGE, HeaderMap, LOCATION};
+use ::http::uri::PathAndQuery;
 use ::http::{Method, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::runtime::{Builder, Runtime};
 
+use super::redact;
 use crate::http::files;
 use crate::http::first::{end_of_head, parse};
 use crate::http::url_path::UrlPath;
@@ -21,6 +23,7 @@ static RUNTIME: LazyLock<Runtime> =
 /// The bytes are a head.
 pub fn web(bytes: &[u8]) {
     let Some(head) = end_of_head(bytes, 0).and_then(|end| parse(&bytes[..end])) else { return };
+    redact::request(head.uri.path_and_query().map_or("/", PathAndQuery::as_str));
     let url_path = UrlPath::parse(head.uri.path());
     let is_get = head.method == Method::GET;
     let root = files::Root { path: Path::new(SEEDS), is_listed: true };
