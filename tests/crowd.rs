@@ -437,11 +437,11 @@ impl Crowd<'_> {
         !self.is_over.load(Relaxed)
     }
 
-    /// Says a letter from time to time, and comes again where it was sent away.
-    fn is_slow(&self, clients: u64) {
+    /// Says a letter each time so much has passed, and comes again where it was sent away.
+    fn is_slow(&self, clients: u64, pause: Duration) {
         let mut held: Vec<_> = (0..clients).map(|_| self.dial()).collect();
         while self.goes_on() {
-            sleep(Duration::from_millis(200));
+            sleep(pause);
             for client in &mut held {
                 let is_there = client.as_ref().is_some_and(|client| match client.send(b"G") {
                     Ok(_) => true,
@@ -474,6 +474,48 @@ impl Drop for Over<'_> {
     }
 }
 
+/// Good clients, one after the other: how long each has waited until its first word came back.
+fn good_clients(port: u16, pause: Duration) -> Vec<Duration> {
+    let visit = || {
+        let began = Instant::now();
+        let mut good = Client::connect(port);
+        exchange(&mut good);
+        let time = began.elapsed();
+        good.close();
+        sleep(pause);
+        time
+    };
+    (0..20).map(|_| visit()).collect()
+}
+
+/// L5: nor do thousands for whom there is room, each with a byte every five seconds.
+#[test]
+fn l5_slow_clients_who_are_all_held_keep_nobody_out() {
+    let large: Option<u64> = std::env::var("CROWD").ok().map(|number| number.parse().unwrap());
+    let slow = large.unwrap_or(SLOW);
+    let (beat, pause, patience) = if large.is_some() {
+        (Duration::from_secs(5), Duration::from_secs(1), Duration::from_secs(1))
+    } else {
+        (Duration::from_millis(500), Duration::from_millis(50), PATIENCE)
+    };
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let service = echo_service();
+    let (mut websockify, port) = bridge_to(&service, &format!("--max-connections={}", slow + 100));
+    let (is_over, dials) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let over = Over(&is_over);
+        let crowd = Crowd { port, is_over: &is_over, begun: &dials };
+        scope.spawn(move || crowd.is_slow(slow, beat));
+        wait_until("all of them", || dials.load(Relaxed) >= slow);
+        let times = good_clients(port, pause);
+        eprintln!("{} connections of the crowd; served after {times:.1?}", dials.load(Relaxed));
+        assert!(times.iter().all(|time| *time < patience), "{times:?}");
+        drop(over);
+    });
+    assert_eq!(websockify.stop(), 0);
+}
+
 /// L5, T6: and what they all cost is bounded by the limit on open files.
 #[test]
 fn l5_slow_clients_and_one_that_comes_again_and_again_keep_nobody_out() {
@@ -495,20 +537,10 @@ fn l5_slow_clients_and_one_that_comes_again_and_again_keep_nobody_out() {
         let over = Over(&is_over);
         let crowd = || Crowd { port, is_over: &is_over, begun: &dials };
         let (patient, restless) = (crowd(), crowd());
-        scope.spawn(move || patient.is_slow(slow));
+        scope.spawn(move || patient.is_slow(slow, Duration::from_millis(200)));
         scope.spawn(move || restless.comes_again(at_once));
         websockify.wait_for_log(&["connections are open, as many as may be"]);
-        let times: Vec<_> = (0..20)
-            .map(|_| {
-                let began = Instant::now();
-                let mut good = Client::connect(port);
-                exchange(&mut good);
-                let time = began.elapsed();
-                good.close();
-                sleep(Duration::from_millis(20));
-                time
-            })
-            .collect();
+        let times = good_clients(port, Duration::from_millis(20));
         eprintln!("{} connections of the crowd; served after {times:.1?}", dials.load(Relaxed));
         assert!(times.iter().all(|time| *time < patience), "{times:?}");
         assert!(dials.load(Relaxed) > slow + at_once);
