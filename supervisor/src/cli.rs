@@ -566,9 +566,12 @@ impl Args {
 
 /// Whether `--inetd` is among these, whatever else is wrong with them.
 pub(crate) fn names_inetd(args: &[OsString]) -> bool {
-    let args = hyphens::joined(shortened::written_out(args.to_vec()));
-    let mut ours = args.iter().take_while(|arg| *arg != "--").filter_map(|arg| arg.to_str());
-    ours.any(|arg| arg.len() > "--i".len() && "--inetd".starts_with(arg))
+    let is_in = |args: &[OsString]| {
+        let mut ours = args.iter().take_while(|arg| *arg != "--").filter_map(|arg| arg.to_str());
+        ours.any(|arg| arg.len() > "--i".len() && "--inetd".starts_with(arg))
+    };
+    // It may be the value of another option.
+    is_in(args) && is_in(&hyphens::joined(shortened::written_out(args.to_vec())))
 }
 
 #[cfg(test)]

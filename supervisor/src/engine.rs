@@ -22,8 +22,8 @@ use crate::exit::Failure;
 use crate::machine::executable::{self, Executable, MissingInterpreter};
 use crate::processes::Process;
 pub(crate) use notice::{BindRequest, Notices};
-use preload::Preload;
 pub(crate) use preload::{Clients, ClientsState};
+use preload::{Obstacle, Preload};
 pub(crate) use relocated::RelocatedPort;
 pub(crate) use saved::EngineState;
 use seccomp::Seccomp;
@@ -74,11 +74,18 @@ impl Engine {
                 Ok(Self::Seccomp(seccomp))
             }
             RebindEngine::Auto => {
-                // Where it has to be the library, nothing is in its way, as was seen.
-                let seccomp = if is_told || is_apart { None } else { seccomp_for(program, port) };
-                match seccomp {
-                    Some(seccomp) => Ok(Self::Seccomp(seccomp)),
-                    None => preload().inspect(|_| say_preloaded(program)),
+                let Ok(Some(executable)) = find(program) else { return preload() };
+                match Preload::obstacle(&executable) {
+                    None => preload().inspect(|_| {
+                        let program = program.display();
+                        info!(
+                            "program {program}: its port is moved by rebind.so, as nothing is seen that keeps that out"
+                        );
+                    }),
+                    // It has to be the library.
+                    Some(_) if is_told || is_apart => preload(),
+                    Some(obstacle) => seccomp_for(&executable, &obstacle, (program, port))
+                        .map_or_else(preload, |seccomp| Ok(Self::Seccomp(seccomp))),
                 }
             }
         }
@@ -195,17 +202,19 @@ const BY_ADDRESS: &str =
 const BY_ONE: &str =
     "only --rebind-engine=seccomp moves its port, which takes one of the two alone";
 
-/// The kernel's way, where the program is seen to be out of the other's reach, and not out of this one's.
-fn seccomp_for(program: &OsStr, port: u16) -> Option<Seccomp> {
-    let executable = find(program).ok()??;
-    let obstacle = Preload::obstacle(&executable)?;
+/// The kernel's way, where it is better for a program that is seen to be out of the library's reach.
+fn seccomp_for(
+    executable: &Executable,
+    obstacle: &Obstacle,
+    (program, port): (&OsStr, u16),
+) -> Option<Seccomp> {
     if !obstacle.is_of_preloading() {
         return None;
     }
     let program = program.display();
     match Seccomp::new(port) {
         // What it is started for is worth more.
-        Ok(seccomp) if seccomp.obstacle(&executable).is_some() => None,
+        Ok(seccomp) if seccomp.obstacle(executable).is_some() => None,
         Ok(seccomp) => {
             let (cause, costs) = (obstacle.cause(), seccomp.costs());
             info!("program {program} {cause}: its port is moved by --rebind-engine=seccomp{costs}");
@@ -216,17 +225,6 @@ fn seccomp_for(program: &OsStr, port: u16) -> Option<Seccomp> {
             warn!("cannot use --rebind-engine=seccomp for program {program}: {reason}");
             None
         }
-    }
-}
-
-/// Says which way was chosen, and why. What is in its way, or that there is no such program, is said elsewhere.
-fn say_preloaded(program: &OsStr) {
-    let Ok(Some(executable)) = find(program) else { return };
-    if Preload::obstacle(&executable).is_none() {
-        let program = program.display();
-        info!(
-            "program {program}: its port is moved by rebind.so, as nothing is seen that keeps that out"
-        );
     }
 }
 

@@ -44,6 +44,21 @@ fn w2_a_program_that_changed_its_user_counts_where_its_descriptors_are_hidden() 
     assert_eq!(client.read(5), b"hello");
 }
 
+/// A program that is served, and has nothing public: the addresses to which it was moved.
+fn moved_by(what_binds: &str, port: u16) -> Vec<IpAddr> {
+    let mut websockify = Websockify::start(&format!("{port} -v -- {Actor} {what_binds} serve"));
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+    client.send("hello");
+    assert_eq!(client.read(5), b"hello", "{what_binds}");
+    let mut moved: Vec<_> =
+        listening(websockify.relocated_port()).iter().map(SocketAddr::ip).collect();
+    moved.sort_unstable();
+    websockify.assert_alone_on(port);
+    assert_eq!(websockify.stop(), 0);
+    moved
+}
+
 #[test]
 fn w2_a_program_is_moved_to_loopback_and_nothing_of_it_stays_public() {
     for (bind, expected) in
@@ -53,17 +68,8 @@ fn w2_a_program_is_moved_to_loopback_and_nothing_of_it_stays_public() {
             continue;
         }
         let port = free_port();
-        let mut websockify =
-            Websockify::start(&format!("{port} -v -- {Actor} {bind} {port} listen serve"));
-        let mut client = Client::connect_once_open(port);
-        client.read_line();
-        client.send("hello");
-        assert_eq!(client.read(5), b"hello", "{bind}");
-        let moved = listening(websockify.relocated_port());
-        let expected: IpAddr = expected.parse().unwrap();
-        assert_eq!(moved.iter().map(SocketAddr::ip).collect::<Vec<_>>(), [expected]);
-        websockify.assert_alone_on(port);
-        assert_eq!(websockify.stop(), 0);
+        let moved = moved_by(&format!("{bind} {port} listen"), port);
+        assert_eq!(moved, [expected.parse::<IpAddr>().unwrap()], "{bind}");
     }
 }
 
@@ -75,18 +81,8 @@ fn r2_w14_an_address_of_ipv4_becomes_one_of_loopback_under_either_engine() {
         [("192.0.2.7", "127.0.2.7"), ("10.0.0.1", "127.136.55.1"), ("127.0.0.9", "127.0.0.9")]
     {
         let port = free_port();
-        let mut websockify = Websockify::start(&format!(
-            "{port} -v -- {Actor} bind-at {wanted} {port} listen serve"
-        ));
-        let mut client = Client::connect_once_open(port);
-        client.read_line();
-        client.send("hello");
-        assert_eq!(client.read(5), b"hello", "{wanted}");
-        let moved = listening(websockify.relocated_port());
-        let expected: IpAddr = expected.parse().unwrap();
-        assert_eq!(moved.iter().map(SocketAddr::ip).collect::<Vec<_>>(), [expected], "{wanted}");
-        websockify.assert_alone_on(port);
-        assert_eq!(websockify.stop(), 0);
+        let moved = moved_by(&format!("bind-at {wanted} {port} listen"), port);
+        assert_eq!(moved, [expected.parse::<IpAddr>().unwrap()], "{wanted}");
     }
 }
 
@@ -97,18 +93,7 @@ fn r2_w14_both_families_are_moved_under_either_engine_where_the_second_has_the_f
         return;
     }
     let port = free_port();
-    let mut websockify =
-        Websockify::start(&format!("{port} -v -- {Actor} bind {port} listen listen-beside serve"));
-    let mut client = Client::connect_once_open(port);
-    client.read_line();
-    client.send("hello");
-    assert_eq!(client.read(5), b"hello");
-    let moved = websockify.relocated_port();
-    let mut found: Vec<_> = listening(moved).iter().map(SocketAddr::ip).collect();
-    found.sort_unstable();
-    assert_eq!(found, [V4, V6]);
-    websockify.assert_alone_on(port);
-    assert_eq!(websockify.stop(), 0);
+    assert_eq!(moved_by(&format!("bind {port} listen listen-beside"), port), [V4, V6]);
 }
 
 #[test]
