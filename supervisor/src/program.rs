@@ -82,6 +82,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         let (state, actions) = State::begin(Instant::now(), &spec.policy);
         let mut supervisor = Self::new(spec, relay, host, state)?;
         supervisor.host.progress.status(state.description());
+        supervisor.host.progress.awaits_program();
         supervisor.perform(actions);
         Ok(supervisor)
     }
@@ -95,7 +96,8 @@ impl Supervisor<'_, '_> {
         let unasked = (awaited && !self.state.is_asleep()).then_some(self.pace.unasked());
         let hinted = self.pace.hinted();
         let deadline = self.state.deadline(&self.spec.policy);
-        let patience = self.host.progress.patience();
+        // Of an end the caller is told when it has come.
+        let patience = self.host.progress.patience().filter(|_| !self.state.is_ending());
         let kill = self.signalling.next_kill().filter(|_| self.state.is_killing());
         tokio::select! {
             signal = self.host.signals.next() => match signal {
@@ -179,6 +181,9 @@ impl Supervisor<'_, '_> {
         if ended_unheard(&before, event, &next) {
             self.diagnosis.ended(&self.engine);
         }
+        if self.state.awaits_listener() && next.is_ending() {
+            self.unheard = self.ended_with(event);
+        }
         if next != before {
             debug!("{} on {event:?}: {}", before.name(), next.name());
         }
@@ -204,27 +209,36 @@ impl Supervisor<'_, '_> {
         // Who ended since the last SIGCHLD would be left a zombie to the next parent.
         self.monitor.reap(None);
         // The caller of `-D` still waits (D1).
-        let unheard = self.host.progress.patience().map(|_| self.unheard(status));
+        let in_vain = self.host.progress.patience().map(|_| self.in_vain(status));
         self.readers.finish().await;
         match self.refusal {
             Some(reason) => Err(Failure { status, reason }),
-            None => unheard.map_or(Ok(status), Err),
+            None => in_vain.map_or(Ok(status), Err),
         }
     }
 
-    /// What is said to who has waited for the program to listen, and waits in vain. Its own status is no success here.
-    fn unheard(&self, status: ExitStatus) -> Failure {
+    /// The program's own end, for who waits until it listens.
+    fn ended_with(&self, event: Event) -> Option<String> {
+        let status = match event {
+            Event::LeaderEnded { status, .. } | Event::Interrupted(status) => status,
+            Event::TreeEmpty | Event::Deadline => ExitStatus::SUCCESS,
+            _ => return None,
+        };
         let (name, port) = (&self.spec.name, self.spec.port);
-        if status == ExitStatus::SUCCESS {
-            let reason = format!(
-                "program {name} has ended, or was stopped, before it listened on port {port}"
-            );
-            return Failure { status: ExitStatus::FAILURE, reason };
-        }
-        let code = status.code();
-        let reason = format!(
-            "program {name} has ended with status {code} before it listened on port {port}"
-        );
+        let with = match status.code() {
+            0 => String::new(),
+            code => format!(" with status {code}"),
+        };
+        Some(format!("program {name} has ended{with} before it listened on port {port}"))
+    }
+
+    /// What is said to who has waited for the program to listen, and waits in vain: its own status, which is no success here.
+    fn in_vain(&mut self, status: ExitStatus) -> Failure {
+        let (name, port) = (&self.spec.name, self.spec.port);
+        let reason = self.unheard.take().unwrap_or_else(|| {
+            format!("websockify was stopped before program {name} listened on port {port}")
+        });
+        let status = if status == ExitStatus::SUCCESS { ExitStatus::FAILURE } else { status };
         Failure { status, reason }
     }
 }

@@ -151,12 +151,16 @@ fn d1_the_command_returns_when_the_program_listens_or_has_ended() {
     daemon(&websockify).signal(Signal::SIGTERM);
     wait_until("the end of all", || websockify.remnants().is_empty());
 
+    let daemon = format!("(sleep 0.5; exec {Actor} bind {port} listen serve) & exit 0");
     for (mode, script, expected, parts) in [
+        ("exit", &*daemon, 1, ["has daemonized", "--wrap-mode=ignore"]),
         ("exit", "exit 3", 3, ["status 3", "before it listened"]),
         ("ignore", "exit 3", 3, ["status 3", "before it listened"]),
         ("exit", "kill -KILL $$", 137, ["status 137", "before it listened"]),
         // Nothing is served.
         ("exit", "exit 0", 1, ["program sh", "before it listened"]),
+        // Whom it has left is deaf to SIGTERM until it is killed, which is later than the warning would be.
+        ("exit", "trap '' TERM; sleep 60 & exit 3", 3, ["status 3", "before it listened"]),
     ] {
         let (websockify, status) = call_program(directory.path(), mode, port, script);
         let said = websockify.output().err;

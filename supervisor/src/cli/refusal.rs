@@ -33,10 +33,15 @@ pub(super) fn of(error: &clap::Error, args: &[OsString]) -> Refusal {
 
 /// Only the program and file names may be bytes of any kind.
 fn not_text(args: &[OsString]) -> String {
-    let culprit = args.iter().find(|arg| arg.to_str().is_none());
-    let culprit = culprit.unwrap_or(&args[0]).as_encoded_bytes();
+    let at = args.iter().position(|arg| arg.to_str().is_none()).unwrap_or(0);
+    let culprit = args[at].as_encoded_bytes();
     // What stands behind an option may be a password.
     let name = culprit.split(|byte| *byte == b'=').next().filter(|_| culprit.starts_with(b"--"));
+    let before = args[..at].last().and_then(|arg| arg.to_str()?.strip_prefix("--"));
+    let secret = before.filter(|long| option(&built(), long).is_some_and(may_be_secret));
+    if let (None, Some(long)) = (name, secret) {
+        return format!("the value of '--{long}' is not text in UTF-8");
+    }
     let shown = name.unwrap_or(culprit).escape_ascii();
     format!("argument '{shown}' is not text in UTF-8")
 }
@@ -212,4 +217,34 @@ fn quoted(word: &str) -> String {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn c9_a_password_that_is_not_text_is_not_shown() {
+        let said = |words: &[&[u8]]| {
+            let args =
+                [b"websockify"].into_iter().map(|name| &name[..]).chain(words.iter().copied());
+            match Args::parse_from_os(args.map(|word| OsString::from_vec(word.to_vec()))) {
+                Err(Refusal::Usage(UsageError(text))) => text,
+                _ => panic!("taken: {words:?}"),
+            }
+        };
+        for (words, line) in [
+            (
+                &[&b"--key-password"[..], b"\xffse"][..],
+                "the value of '--key-password' is not text in UTF-8",
+            ),
+            (&[b"--key-p", b"-\xffse"], "the value of '--key-p' is not text in UTF-8"),
+            (&[b"--auth-source=\xffse"], "argument '--auth-source' is not text in UTF-8"),
+            (&[b"80", b"h\xff:1"], r"argument 'h\xff:1' is not text in UTF-8"),
+        ] {
+            assert_eq!(said(words), line);
+        }
+    }
 }

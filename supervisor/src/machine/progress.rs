@@ -15,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Everybody who waits.
 pub(crate) struct Progress {
     caller: Caller,
-    /// When the caller has waited long enough.
-    patience: Instant,
+    /// When the caller has waited long enough for a program, if there is one.
+    patience: Option<Instant>,
     systemd: Systemd,
     /// systemd has been told that we are ready.
     ready: bool,
@@ -24,8 +24,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(caller: Caller) -> Self {
-        let patience = Instant::now() + PATIENCE;
-        Self { caller, patience, systemd: Systemd::default(), ready: false }
+        Self { caller, patience: None, systemd: Systemd::default(), ready: false }
     }
 
     /// Finds systemd. Once there is a log, for what it may warn of.
@@ -34,9 +33,14 @@ impl Progress {
         Ok(())
     }
 
-    /// Until when the caller waits for what was asked for, if he does.
+    /// From now on the caller waits for a program, which is about to be started.
+    pub(crate) fn awaits_program(&mut self) {
+        self.patience = Some(Instant::now() + PATIENCE);
+    }
+
+    /// Until when the caller waits for the program, if he does.
     pub(crate) fn patience(&self) -> Option<Instant> {
-        self.caller.is_waiting().then_some(self.patience)
+        self.patience.filter(|_| self.caller.is_waiting())
     }
 
     /// What was asked for is there: the bridge accepts (D1). Whoever called us may read the log next.

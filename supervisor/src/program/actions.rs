@@ -112,10 +112,13 @@ impl Supervisor<'_, '_> {
         let daemon =
             self.monitor.listener().map_or_else(String::new, |at| list_with_sessions(&at.holders));
         match self.spec.policy.mode {
-            WrapMode::Exit => warn!(
-                program = self.spec.name,
-                "program has daemonized as {daemon} and is stopped; --wrap-mode=ignore would keep it"
-            ),
+            WrapMode::Exit => {
+                let line = format!(
+                    "program has daemonized as {daemon} and is stopped; --wrap-mode=ignore would keep it"
+                );
+                warn!(program = self.spec.name, "{line}");
+                self.unheard = Some(line);
+            }
             WrapMode::Ignore | WrapMode::Respawn => {
                 info!(program = self.spec.name, "program has daemonized as {daemon}");
             }

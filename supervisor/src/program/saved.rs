@@ -243,6 +243,8 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             signalling: state.signalling,
             readers: Readers::resume(state.readers, &mut handed)?,
             refusal: state.refusal,
+            // There is no hand-over while somebody waits to hear it.
+            unheard: None,
             engine,
             host,
         };

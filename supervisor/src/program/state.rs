@@ -327,6 +327,18 @@ impl State {
         matches!(self, Self::Starting { run: Run { first: true, .. }, .. })
     }
 
+    /// Whether all that can follow is our end.
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(
+            self,
+            Self::Finishing { .. }
+                | Self::Draining { .. }
+                | Self::Stopping(_)
+                | Self::Leaving
+                | Self::Ended { .. }
+        )
+    }
+
     /// Whether processes of the program are being killed.
     pub(crate) fn is_killing(&self) -> bool {
         match self {

@@ -38,6 +38,8 @@ pub(super) struct Supervisor<'a, 'b> {
     pub(super) readers: Readers,
     /// Why the first instance could not be started.
     pub(super) refusal: Option<String>,
+    /// Why nobody was let through to the program, for the caller of `-D` (D1).
+    pub(super) unheard: Option<String>,
 }
 
 impl<'a, 'b> Supervisor<'a, 'b> {
@@ -76,6 +78,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             signalling: Signalling::default(),
             readers: Readers::default(),
             refusal: None,
+            unheard: None,
         })
     }
 }
