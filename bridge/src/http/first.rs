@@ -15,8 +15,9 @@ use ::http::Request;
 use ::http::request::Parts;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::deadline::IDLE;
 use super::upgraded::Upgraded;
 use crate::admission::{Admission, Refusal};
 use crate::arrival::Arrival;
@@ -156,8 +157,12 @@ pub(super) async fn receive(
         }
     };
     arrival.busy();
-    stream.write_all(&challenge.answer(&bytes[length..end])).await?;
-    stream.flush().await?;
+    let answer = challenge.answer(&bytes[length..end]);
+    let sent = async {
+        stream.write_all(&answer).await?;
+        stream.flush().await
+    };
+    timeout(IDLE, sent).await.map_err(|_| NoSession::TimedOut)??;
     stream.unread(bytes.slice(end..));
     Ok(First::Upgraded(Upgraded { stream, upgrade: challenge.upgrade, ticket }))
 }

@@ -15,9 +15,6 @@ use crate::error_text::error_text;
 use crate::peer::Peer;
 use crate::ws::Encoding;
 
-/// How much of one recording may wait for the disk, bytes.
-pub(super) const WAITING_MAX: usize = 16 * 1024 * 1024;
-
 /// What an entry costs besides its payload.
 const OVERHEAD: usize = 64;
 
@@ -157,7 +154,7 @@ impl Recording {
             return false;
         }
         let size = cost(&entry);
-        if waiting.size + size > WAITING_MAX || !self.recordings.reserve(size) {
+        if waiting.size + size > self.recordings.share() || !self.recordings.reserve(size) {
             let session = self.session;
             warn!(session, "recording ended early: the disk is too slow for session {session}");
             self.end_with(waiting, End::Due);
