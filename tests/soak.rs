@@ -26,7 +26,7 @@ const CLIENTS: u64 = 200;
 
 /// For so long where nobody says otherwise, beside all other tests: so they take their time then.
 const SECONDS: u64 = 120;
-const LEISURE: Pace = Pace { message: 300, visit: 2_000 };
+const LEISURE: Pace = Pace { message: 400, visit: 4_000 };
 
 /// Where somebody does, they hardly pause.
 const HASTE: Pace = Pace { message: 30, visit: 500 };
@@ -72,7 +72,12 @@ fn count(number: &AtomicU64) {
 /// Bytes that no other session has.
 fn bytes(numbers: &mut Numbers, longest: usize) -> Vec<u8> {
     let length = 1 + numbers.below(longest);
-    (0..length).map(|_| u8::try_from(numbers.below(256)).unwrap()).collect()
+    let mut bytes = Vec::with_capacity(length + 3);
+    while bytes.len() < length {
+        bytes.extend(&numbers.below(1 << 24).to_le_bytes()[..3]);
+    }
+    bytes.truncate(length);
+    bytes
 }
 
 /// Sends something, and has it back, unless the session ends: what came back before is right in any case.

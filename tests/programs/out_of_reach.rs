@@ -4,8 +4,9 @@
 use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use nix::unistd::geteuid;
 
@@ -146,19 +147,31 @@ func main() {
 }
 "#;
 
-/// The servers, built; none where there is no Go.
+/// The servers, built once for all tests, with a cache for the next time: Go compiles its library as well.
+static GO_SERVER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let notes = Notes::new();
+    let source = notes.note("server.go");
+    fs::write(&source, GO).unwrap();
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let unfinished = directory.join(format!("go-server-{}", std::process::id()));
+    let mut build = Command::new("go");
+    build.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&unfinished).arg(&source);
+    build.env("CGO_ENABLED", "0").env("GO111MODULE", "off");
+    build.env("GOCACHE", directory.join("go-cache")).env("HOME", notes.note("home"));
+    let output = build.output().unwrap();
+    assert!(output.status.success(), "{}", text_of(&output.stderr));
+    let finished = directory.join("go-server");
+    fs::rename(unfinished, &finished).unwrap();
+    finished
+});
+
+/// A copy of them that every user can execute; none where there is no Go.
 fn go_server(notes: &Notes) -> Option<String> {
     if !needs(&["go"]) {
         return None;
     }
-    let (source, program) = (notes.note("server.go"), notes.note("server"));
-    fs::write(&source, GO).unwrap();
-    let mut build = Command::new("go");
-    build.args(["build", "-trimpath", "-ldflags=-s -w", "-o", &program, &source]);
-    build.env("CGO_ENABLED", "0").env("GO111MODULE", "off");
-    build.env("GOCACHE", notes.note("cache")).env("HOME", notes.note("home"));
-    let output = build.output().unwrap();
-    assert!(output.status.success(), "{}", text_of(&output.stderr));
+    let program = notes.note("server");
+    copy_program(&*GO_SERVER, &program);
     Some(program)
 }
 

@@ -16,7 +16,7 @@ const THIEF: u32 = 61_235;
 /// The one that the program changes to (`actor nobody`).
 const NOBODY: u32 = 65_534;
 /// So many idle processes of the thief's make a walk through /proc slow.
-const CROWD: usize = 1500;
+const CROWD: usize = 400;
 /// He tries tens of thousands of times a second, so that a gap in any of these is found.
 const RESTARTS: usize = 32;
 /// In the modes that restart nothing the whole service is started so often.
@@ -128,7 +128,7 @@ fn f1_nobody_takes_the_port_before_or_after_the_program() {
                 );
                 let mut websockify = stage.start(user, port, mode, &play);
                 let thief =
-                    Thief::start(stage.notes.path(), THIEF, websockify.relocated_port(), CROWD / 8);
+                    Thief::start(stage.notes.path(), THIEF, websockify.relocated_port(), CROWD / 2);
                 std::fs::write(&gate, "").unwrap();
                 session(port);
                 let case = format!("{mode} {daemonizes} as {user}");
