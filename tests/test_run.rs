@@ -70,6 +70,27 @@ fn f52_a_name_that_no_test_has_is_an_error() {
     }
 }
 
+/// The pages' tests run beside the others, are heard of behind them, and count as much; who ends the one ends the other.
+#[test]
+fn f52_all_tests_are_those_of_rust_and_of_the_pages() {
+    let whole = |npm: &str| {
+        let tools = tools("");
+        tools.put("npm", npm);
+        // Whatever else is missing is of a package.
+        tools.put("busybox-static", "");
+        tools.put("kubernetes-validate", "");
+        let output = run(&tools, &[]);
+        (tests_run(&tools), output)
+    };
+    let (runs, output) = whole("echo of the pages");
+    assert!(output.status.success(), "{output:?}");
+    let of = |name: &str| runs.iter().filter(|run| run.starts_with(name)).count();
+    assert_eq!((of("cargo test"), of("npm ci"), of("npm test")), (2, 2, 2), "{runs:?}");
+    assert_eq!(text_of(&output.stdout).matches("of the pages\n").count(), 4, "{output:?}");
+    let (_, output) = whole("exit 3");
+    assert_eq!(output.status.code(), Some(3));
+}
+
 #[test]
 fn f52_a_failure_is_one() {
     let tools = tools("exit 101");

@@ -15,8 +15,9 @@ const DEADLINE_MS = 30_000;
 // By this variable processes are found that have left the tree.
 const MARK = "WEBSOCKIFY_TEST";
 
-/** A port of loopback that is free: `wanted`, if it is. */
-export async function freePort(wanted = 0) {
+/** A port of loopback that is free: `wanted`, if it is. Below those that the kernel takes for outgoing connections, and those
+ * that the other tests take, which may run beside these. */
+export async function freePort(wanted = 10_100 + Math.floor(Math.random() * 1_900)) {
   const server = createServer().listen(wanted, "127.0.0.1");
   try {
     await once(server, "listening");
