@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{ask, echo_bridge, exchange, get, head, metric};
 use crate::support::{
     Actor, Client, Process, WEBSOCKIFY, Websockify, connect, echo_service, free_port, is_refused,
-    listeners_of, stays, wait_until,
+    listeners_of, listening, stays, wait_until,
 };
 use crate::wrap::Notes;
 
@@ -245,6 +245,8 @@ fn o3_the_address_is_opened_while_the_caller_can_be_told() {
         assert_eq!((output.status, output.err), (1, vec![expected]), "{option}");
     }
     drop(taken);
+    // A process that another test is just starting may have a copy for a moment.
+    wait_until("the free port", || listening(admin).is_empty());
     let mut daemon = start("-D");
     assert_eq!(daemon.wait(), 0);
     assert_eq!(get(admin, "/readyz").status, 200);
