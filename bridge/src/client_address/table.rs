@@ -1,26 +1,27 @@
-//! The rows that tell `rebind.so`, in the wrapped program, who each of our connections is from (A1, A6): the file,
-//! and where the connections come from that have a row. Knows the kernel's rules for that; must not know who
-//! is shown as whom.
+//! The table of rows that tells `rebind.so`, in the wrapped program, which client each of our connections is from (A1,
+//! A6): the file, and the addresses that connections with a row come from. Knows the kernel's rules for these; must not
+//! know who is shown as whom.
 //!
-//! A row must never show one client while the program can still meet another's connection under it. So it
-//! is written before its connection is made, and next when the kernel knows of no connection from there any
-//! more, be it one that waits to be accepted, or one that the program has not closed. Rows are taken in
-//! turns, so that the question comes late. What the program has not accepted when its session is over is
-//! kept open: the kernel gives an orphan up after a time, resets it, and knows nothing of it from then on,
-//! while the program can still accept it and read its bytes. `given_up` has the rows of those that are too many for that.
+//! A row must never show one client while the program can still meet another client's connection from the row's
+//! address, that is, can still accept that connection or has it open. So a row is written before its connection is
+//! made, and written again only when the kernel knows of no connection from there any more, be it one that waits to be
+//! accepted, or one that the program has not closed. Rows are taken in turns, so that this is asked late. A connection
+//! that the program has not accepted when its session is over is kept open: otherwise the kernel gives it up after a
+//! time as an orphan, resets it, and knows nothing of it from then on, while the program can still accept it and read
+//! its bytes. `given_up` has the rows of the connections that are too many for that.
 //!
-//! The port is held as that of the program is: our sockets have `SO_REUSEPORT`, and the kernel lets no other
-//! user's be bound there, before, during and after a connection (socket(7)). So no user can have what stands in
-//! a row said of himself.
+//! The port is held as the program's port is: our sockets have `SO_REUSEPORT`, and the kernel lets no other user's socket be
+//! bound there, before, during and after a connection (socket(7)). So no other user can be taken for the client that a row shows.
 
 mod saved;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::posix_fallocate;
@@ -36,41 +37,44 @@ use crate::net::{CONNECT, tune};
 use crate::saved::Invalid;
 pub use saved::ClientTableState;
 
-/// The second byte of our addresses. Whoever else uses it has another port.
+/// The second byte of the addresses that we connect from. Other processes that use such an address have another port.
 const SECOND: u8 = 83;
 
-/// How many connections are kept that their program has not accepted. Beyond that, the row of one is given up for a
-/// time.
+/// How many connections are kept open that the program has not accepted. Beyond that, a connection is closed, and its
+/// row is given up for a time.
 const KEPT: usize = 1024;
 
 /// How often the kernel is asked whether a kept connection has been accepted: soon, then ever later.
 const SOON: Duration = Duration::from_millis(10);
 const LATE: Duration = Duration::from_secs(2);
 
-/// How many rows are tried for one connection: those that the program has still, and those whose last connection is
-/// in TIME_WAIT on our side.
+/// How many rows are tried for one connection: the program may still have the last connection of a row, or that is in
+/// TIME_WAIT on our side.
 const TRIES: usize = 1024;
 
-/// The file, and our end of the connections that have a row.
+/// The file of rows, and the addresses of our connections that have one.
 #[derive(Debug)]
 pub struct ClientTable {
     file: File,
     sources: Sources,
     kernel: Kernel,
-    /// Holds the port.
+    /// A socket that holds the port.
     held: Socket,
     rows: Mutex<Rows>,
     kept: Arc<Semaphore>,
     given_up: GivenUp,
-    /// Another image of this program may still need it.
+    /// The rows that were taken in the old binary, and that no session of this one has taken again; each with where its
+    /// connection leads.
+    unclaimed: Mutex<HashMap<u16, SocketAddrV4>>,
+    /// Whether the old binary may still need the file: then it is not cleared when this is dropped.
     is_anothers: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Rows {
-    /// The one before that which is tried next.
+    /// The row that was tried last.
     last: u16,
-    /// Of those that have been used.
+    /// The rows that have been used.
     used: Vec<Use>,
 }
 
@@ -84,7 +88,7 @@ struct Use {
 #[derive(Debug, Clone, Copy)]
 struct Last {
     to: SocketAddrV4,
-    /// When it was over, at our end.
+    /// When our end of it was closed.
     over: Instant,
 }
 
@@ -100,7 +104,7 @@ impl ClientTable {
     /// How long the file is, in bytes.
     pub const LENGTH: u64 = (ROWS * LENGTH) as u64;
 
-    /// In a new file, which programs can read.
+    /// A table in a new file, which programs can read.
     ///
     /// # Errors
     /// There is no room for the file, all of which is taken at once: a program that reads a page for which there
@@ -114,7 +118,7 @@ impl ClientTable {
         posix_fallocate(&file, 0, length)?;
         let held = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         held.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
-        // After bind(): where it is set before, the kernel lets whoever has it bind unexamined.
+        // After bind(2): if it is set before, the kernel lets other sockets that have it be bound there unexamined.
         held.set_reuse_port(true)?;
         let port = held.local_addr()?.as_socket().map_or(0, |address| address.port());
         Ok(Arc::new(Self {
@@ -125,6 +129,7 @@ impl ClientTable {
             rows: Mutex::default(),
             kept: Arc::new(Semaphore::new(KEPT)),
             given_up: GivenUp::default(),
+            unclaimed: Mutex::default(),
             is_anothers: AtomicBool::new(false),
         }))
     }
@@ -134,19 +139,20 @@ impl ClientTable {
         (self.sources.second, self.sources.port)
     }
 
-    /// Clears all rows, at our end: whoever is left running takes nobody for a client of ours then, who can have
-    /// the port.
+    /// Clears all rows when we end: then a program that is left running takes nobody for a client of ours, though other
+    /// processes can have the port.
     pub fn clear(&self) {
         let _ = self.file.write_all_at(&vec![0; ROWS * LENGTH], 0);
     }
 
-    /// The row that a connection has which was made by another image of this program.
+    /// The row of a connection that the old binary has made.
     pub(crate) fn take_again(self: &Arc<Self>, row: u16) -> Result<Taken, Invalid> {
         self.look(row)?;
+        self.unclaimed().remove(&row);
         Ok(Taken { table: Some(Arc::clone(self)), row })
     }
 
-    /// Whether it is there.
+    /// Whether this row is taken.
     pub(crate) fn look(&self, row: u16) -> Result<(), Invalid> {
         let is_taken =
             self.rows(|rows| rows.used.get(usize::from(row)).is_some_and(|row| row.is_open));
@@ -154,7 +160,7 @@ impl ClientTable {
         is_taken.then_some(()).ok_or_else(missing)
     }
 
-    /// Connects from a row that says what `shown` says of it.
+    /// Takes a row, writes what `shown` says into it, and connects from its address.
     pub(crate) async fn connect(
         self: &Arc<Self>,
         to: SocketAddrV4,
@@ -165,7 +171,7 @@ impl ClientTable {
             let row = taken.row;
             self.write(row, shown(row))?;
             match self.connect_from(row, to).await {
-                // Its last connection is still in TIME_WAIT, or somebody has its address.
+                // The row's last connection is still in TIME_WAIT, or another socket has its address.
                 Err(error) if is_taken(&error) => {}
                 connected => return Ok((connected?, taken)),
             }
@@ -197,7 +203,8 @@ impl ClientTable {
         }
     }
 
-    /// Takes the next row that is known to be free, if there is one among so many, for a connection to there.
+    /// Takes the next row that is known to be free, for a connection to `to`, if there is one among the first [`TRIES`]
+    /// that are asked about.
     fn search(&self, answers: &Answers, to: SocketAddrV4) -> Option<u16> {
         let mut asked = 0;
         for _ in 0..ROWS {
@@ -226,13 +233,27 @@ impl ClientTable {
         self.file.write_all_at(&bytes, (usize::from(row) * LENGTH) as u64)
     }
 
-    /// This row, which was over then, may be another's, if the program cannot meet its last connection any more.
+    /// Gives a row back whose connection was closed at `over`. Another connection gets it when the program cannot meet
+    /// that one any more.
     fn free(&self, row: u16, over: Instant) {
         self.rows(|rows| {
             let row = rows.of(row);
             row.is_open = false;
             row.last.iter_mut().for_each(|last| last.over = over);
         });
+    }
+
+    /// Keeps a row from other connections until the program can certainly not meet its last one, which led to `to` and
+    /// which we do not have open any more.
+    fn give_up(self: &Arc<Self>, row: u16, to: SocketAddr) {
+        let (ours, over) = (self.sources.address(row).into(), Instant::now());
+        if self.given_up.add(given_up::Last { row, ours, to, over, was_found_over: false }) {
+            tokio::spawn(Self::look_after(Arc::downgrade(self)));
+        }
+    }
+
+    fn unclaimed(&self) -> MutexGuard<'_, HashMap<u16, SocketAddrV4>> {
+        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks about the rows that are given up for as long as there are any.
@@ -263,8 +284,8 @@ fn is_taken(error: &io::Error) -> bool {
 }
 
 impl Rows {
-    /// Takes the next one, if it is free here; and its last connection. The port that a client is
-    /// shown with may be the row's number: so there is no row 0.
+    /// Takes the next row, if no connection of ours has it; gives its last connection, too. There is no row 0, as a
+    /// client may be shown with the row's number as its port.
     fn next(&mut self) -> Option<(u16, Option<Last>)> {
         self.last = self.last.checked_add(1).unwrap_or(1);
         let at = usize::from(self.last);
@@ -279,7 +300,7 @@ impl Rows {
         Some((self.last, row.last))
     }
 
-    /// One that has been used.
+    /// A row that has been used.
     fn of(&mut self, row: u16) -> &mut Use {
         &mut self.used[usize::from(row)]
     }
@@ -291,19 +312,14 @@ impl Taken {
         self.row
     }
 
-    /// Keeps a connection that is over until its program has accepted it, or closed its listener; its row too.
+    /// Keeps a connection open, and its row taken, when its session is over: until the program has accepted it, or
+    /// closed its listener. If too many are kept already, closes it, and gives its row up.
     pub(crate) fn keep(mut self, connection: impl Send + 'static, to: SocketAddr) {
         let Some(table) = self.table.clone() else { return };
         let Ok(permit) = Arc::clone(&table.kept).try_acquire_owned() else {
             drop(connection);
             self.table = None;
-            let (row, ours) = (self.row, table.sources.address(self.row).into());
-            let last =
-                given_up::Last { row, ours, to, over: Instant::now(), was_found_over: false };
-            if table.given_up.add(last) {
-                tokio::spawn(ClientTable::look_after(Arc::downgrade(&table)));
-            }
-            return;
+            return table.give_up(self.row, to);
         };
         tokio::spawn(async move {
             let ours = table.sources.address(self.row).into();
@@ -359,7 +375,7 @@ mod tests {
         (table.expect("room"), file)
     }
 
-    /// Whichever way the kernel is asked.
+    /// The two ways in which the kernel is asked.
     const WAYS: [fn(u16) -> Kernel; 2] = [Kernel::asked_of, Kernel::read_of];
 
     fn program() -> (TcpListener, SocketAddrV4) {
@@ -380,7 +396,7 @@ mod tests {
         table.connect(to, shown).await.expect("connected")
     }
 
-    /// Who a connection is from for the program.
+    /// The row of a connection, as the program finds it.
     fn row_of(table: &ClientTable, accepted: &Connection) -> Option<u16> {
         match accepted.peer_addr() {
             Ok(SocketAddr::V4(address)) => table.sources.row(address),
@@ -397,7 +413,7 @@ mod tests {
             let (_, second) = connect(&table, 0, to).await;
             assert_eq!(second.row, 2, "the first is open");
             drop(second);
-            // Over, and in the queue.
+            // Closed at our end, and still in the accept queue.
             drop((stream, first));
             let (_kept, third) = connect(&table, 0, to).await;
             assert_eq!(third.row, 3, "the first two are queued");
@@ -408,7 +424,7 @@ mod tests {
             assert_eq!(fourth.row, 4, "the program has them open");
             drop((first, second));
             let deadline = std::time::Instant::now() + Duration::from_secs(20);
-            // Nobody has to ask anew while there are other rows.
+            // The kernel is asked anew here, as the table itself does not ask while other rows are free.
             while table.kernel.answers_after(Instant::now()).await.is_err()
                 || connect(&table, 0, to).await.1.row != 1
             {
@@ -417,7 +433,7 @@ mod tests {
         }
     }
 
-    /// At a thousand connections a second most rows are in TIME_WAIT, where the kernel has them alone.
+    /// At a thousand connections a second most rows are in TIME_WAIT, where the kernel alone has the connection.
     #[tokio::test]
     async fn a1_a_row_is_free_as_soon_as_both_have_closed() {
         let ((table, _file), (listener, to)) = (table(), program());
@@ -461,8 +477,8 @@ mod tests {
         timeout(Duration::from_secs(20), is_free).await.expect("let go");
     }
 
-    /// Beyond what is kept a row is given up: nobody else is shown there before the program has accepted what waits,
-    /// though the kernel has forgotten that.
+    /// Beyond [`KEPT`] connections a row is given up: no other client is shown there before the program has accepted
+    /// the connection that waits, though the kernel does not know that any more.
     #[tokio::test]
     async fn a1_who_is_not_kept_has_its_row_until_the_program_cannot_meet_it() {
         for kernel in WAYS {
@@ -482,7 +498,7 @@ mod tests {
                 table.take_back().await;
                 assert_eq!(table.given_up.number(), 1, "it waits");
                 assert_ne!(connect(&table, row - 1, to).await.1.row, row);
-                // That, and the other which has come in its place.
+                // That connection, and the one that was made after it.
                 let [(accepted, from), _other] =
                     [(); 2].map(|()| listener.accept().expect("accepted"));
                 assert_eq!(from, ours.into());
@@ -501,7 +517,7 @@ mod tests {
         }
     }
 
-    /// Its daemon ends, and with it what waits.
+    /// The program ends, and with it the connections that wait.
     #[tokio::test]
     async fn a1_who_is_given_up_is_free_when_nobody_listens() {
         let ((table, _file), (listener, to)) = (table(), program());
@@ -533,7 +549,8 @@ mod tests {
         assert_eq!((row, Row::decode(&words, row)), (taken.row, Some(shown(row))));
     }
 
-    /// A hole that is read where the disk is full kills who reads it. Who survives us takes nobody for a client.
+    /// A program that reads a hole of the file while the disk is full is killed by SIGBUS. A program that outlives us
+    /// finds no client in the file.
     #[tokio::test]
     async fn a1_the_file_is_whole_from_the_beginning_and_empty_in_the_end() {
         let ((table, file), (_listener, to)) = (table(), program());
@@ -547,8 +564,8 @@ mod tests {
         assert!(bytes.iter().all(|byte| *byte == 0));
     }
 
-    /// Before, during and after a connection, whatever options he sets (by root alone, who can have
-    /// another user's socket).
+    /// Before, during and after a connection, whatever options the other user sets. Only root can run this, as it needs
+    /// a socket of another user.
     #[tokio::test]
     async fn a1_no_other_user_can_come_from_there() {
         if !geteuid().is_root() {

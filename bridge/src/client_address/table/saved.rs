@@ -1,7 +1,9 @@
-//! The table, as another image of this program goes on with it (O2). Programs have the file mapped: it must stay the very
-//! same. Must not know which sessions have its rows; they take them again.
+//! The table, as saved for the new binary in a hand-over and resumed there (O2). Programs have the file mapped, so it
+//! must stay the same file. Must not know which sessions have its rows: these take their rows again.
 
+use std::collections::HashMap;
 use std::fs::File;
+use std::mem::take;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,18 +14,18 @@ use serde::{Deserialize, Serialize};
 use socket2::Socket;
 use tokio::sync::Semaphore;
 
-use super::{ClientTable, KEPT, Kernel, Last, ROWS, Rows, SECOND, Sources, Use, given_up};
+use super::{ClientTable, GivenUp, KEPT, Kernel, Last, ROWS, Rows, SECOND, Sources, Use};
 use crate::saved::Invalid;
 
-/// What another image needs to know of a [`ClientTable`].
+/// What the new binary needs to know of a [`ClientTable`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ClientTableState {
     file: RawFd,
-    /// What holds the port.
+    /// The socket that holds the port.
     held: RawFd,
     #[serde(default)]
     last: u16,
-    /// Those that have been used.
+    /// The rows that have been used.
     #[serde(default)]
     used: Vec<UseState>,
 }
@@ -34,7 +36,7 @@ struct UseState {
     row: u16,
     #[serde(default)]
     is_open: bool,
-    /// It has no session any more, and its program may meet its last connection.
+    /// Its session is over, and the program may still accept its last connection.
     #[serde(default)]
     is_given_up: bool,
     #[serde(default)]
@@ -42,7 +44,7 @@ struct UseState {
 }
 
 impl ClientTable {
-    /// How another image knows it.
+    /// The state of the table, for the new binary.
     pub fn save(&self) -> ClientTableState {
         let given_up = self.given_up.rows();
         self.rows(|rows| {
@@ -58,8 +60,8 @@ impl ClientTable {
         })
     }
 
-    /// The same table, by its [descriptors](ClientTableState::descriptors). It is not cleared at its end before it
-    /// [goes on](Self::go_on). The rows that sessions have stay taken. Needs a runtime.
+    /// The same table, by its [descriptors](ClientTableState::descriptors). When it is dropped before [`Self::go_on`],
+    /// its file is not cleared. The rows that sessions have stay taken. Needs a runtime.
     ///
     /// # Errors
     /// A descriptor is not what it should be.
@@ -86,36 +88,45 @@ impl ClientTable {
             held,
             rows: Mutex::new(Rows { last: state.last, used: state.rows() }),
             kept: Arc::new(Semaphore::new(KEPT)),
-            given_up: given_up::GivenUp::default(),
+            given_up: GivenUp::default(),
+            unclaimed: Mutex::new(state.unclaimed()),
             is_anothers: AtomicBool::new(true),
         });
         for used in state.used.iter().filter(|used| used.is_given_up) {
-            table.give_up_again(*used);
+            if let Some(to) = used.to {
+                table.give_up(used.row, to.into());
+            }
         }
         Ok(table)
     }
 
-    /// It is ours to clear.
-    pub fn go_on(&self) {
+    /// From now on the file is cleared when this is dropped: the old binary does not need it any more. Rows that no session
+    /// has taken again are given up: the connections of some were kept open by the old binary until the program accepts
+    /// them, and the sessions of others go on in the rest of the old process. Needs a runtime.
+    pub fn go_on(self: &Arc<Self>) {
         self.is_anothers.store(false, Ordering::Relaxed);
-    }
-
-    fn give_up_again(self: &Arc<Self>, used: UseState) {
-        let (Some(to), row) = (used.to, used.row) else { return };
-        let (ours, to, over) = (self.sources.address(row).into(), to.into(), Instant::now());
-        self.given_up.add(given_up::Last { row, ours, to, over, was_found_over: false });
-        // Somebody looks after them when the next is given up, or now.
-        tokio::spawn(Self::look_after(Arc::downgrade(self)));
+        let unclaimed = take(&mut *self.unclaimed());
+        for (row, to) in unclaimed {
+            self.give_up(row, to.into());
+        }
     }
 }
 
 impl ClientTableState {
-    /// The descriptors that it names, which are to be kept.
+    /// The file descriptors that it names, which must stay open over exec(2).
     pub fn descriptors(&self) -> [RawFd; 2] {
         [self.file, self.held]
     }
 
-    /// What was asked of the kernel before is not known any more: it is asked again, as of now.
+    /// The rows that sessions have, or whose connections are kept open, and where these lead.
+    fn unclaimed(&self) -> HashMap<u16, SocketAddrV4> {
+        let open = self.used.iter().filter(|used| used.is_open && !used.is_given_up);
+        let open = open.filter(|used| usize::from(used.row) < ROWS);
+        open.filter_map(|used| Some((used.row, used.to?))).collect()
+    }
+
+    /// The rows. When their last connections were closed is not saved: they count as closed now, so that the kernel is
+    /// asked about them again.
     fn rows(&self) -> Vec<Use> {
         let mut rows = vec![];
         let over = Instant::now();
@@ -170,6 +181,26 @@ mod tests {
         drop(new);
         copy.read_exact_at(&mut bytes, 0).expect("read");
         assert_eq!(bytes, [0; 3]);
+    }
+
+    /// A row whose connection was kept open, or whose session goes on in the rest of the old process, is free again when
+    /// the program cannot meet that connection any more; one that a session has taken again stays taken.
+    #[tokio::test]
+    async fn o2_a_row_that_no_session_takes_again_is_not_lost() {
+        let old = ClientTable::new(tempfile::tempfile().expect("a file")).expect("room");
+        let to = "127.0.0.1:1".parse().expect("an address");
+        let rows = [(); 2].map(|()| old.rows(Rows::next).expect("free").0);
+        for row in rows {
+            old.rows(|rows| rows.of(row).last = Some(Last { to, over: Instant::now() }));
+        }
+        let new = ClientTable::resume(&old.save(), copies(&old)).expect("resumed");
+        let _session = new.take_again(rows[1]).expect("it is there");
+        new.go_on();
+        assert_eq!(new.given_up.rows(), [rows[0]].into());
+        for _ in 0..2 {
+            new.take_back().await;
+        }
+        assert_eq!(rows.map(|row| new.rows(|rows| rows.of(row).is_open)), [false, true]);
     }
 
     #[tokio::test]
