@@ -30,7 +30,7 @@ use crate::error_text::error_text;
 use crate::hand_over::{HandOver, Request};
 use crate::lobby::{Lobby, Prospect};
 use crate::memory;
-use crate::net::{Accepting, Connection, Listener, Lookups, Socket};
+use crate::net::{AcceptError, Accepting, Connection, Listener, Lookups, Socket};
 use crate::orders::Orders;
 use crate::pause::{Pause, Said};
 use crate::peer::{Peer, PeerAddress};
@@ -41,74 +41,74 @@ use crate::turns::Turns;
 use crate::unadmitted;
 use crate::upkeep::Rounds;
 
-/// How long accepting rests when the system has no descriptor or memory for one more (L1).
+/// How long accepting pauses when the system has no file descriptor or memory for another connection (L1).
 const REST: Duration = Duration::from_millis(100);
 
-/// How long, where a connection gives way that has what is needed.
+/// How long it pauses where a connection that is being closed has the missing descriptor.
 const BREATH: Duration = Duration::from_millis(1);
 
-/// How many connections beyond those that may be open are accepted while others give way to them.
+/// How many connections are accepted beyond `max_connections` while others are closed to make room for them.
 const AHEAD: usize = 8;
 
-/// How long after many connections have gone memory is given back, and how many are many.
+/// How long after many connections have ended free memory is returned to the system, and how many connections are many.
 const TIDY: Duration = Duration::from_secs(20);
 const MANY: usize = 100;
 
-/// How often sessions in which a peer takes nothing look after themselves.
+/// How often sessions in which a peer takes nothing check whether they are over.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// How long connections that were accepted before a [drain](Shutdown::Drain) have to ask for what they are refused.
+/// How long connections that were accepted before a [drain](Shutdown::Drain) have to send the request that is then answered.
 const LATE: Duration = Duration::from_secs(5);
 
-/// When sessions that were told to close are cut off: theirs is a matter of two seconds.
+/// How long after [`Shutdown::Now`] connections that are still open are cut off: sessions need no more than two seconds to close.
 const CUT_OFF: Duration = Duration::from_secs(5);
 
 /// A bridge at work.
 pub(crate) struct Bridge {
-    /// None any more once it stops accepting.
+    /// The listening sockets; none any more once the bridge stops accepting.
     listeners: Vec<Accepting>,
-    /// Which of them is asked first.
+    /// Which listener is asked first next time.
     next: usize,
-    /// Each says whether it has given way.
+    /// The task of each connection. It returns whether the connection was closed to make room for another.
     connections: JoinSet<bool>,
-    /// Those of them that are no session yet.
+    /// The connections without a session.
     lobby: Arc<Lobby>,
-    /// Those that were accepted while there was no room for them, as others give way; until those have, they wait as in the
-    /// kernel's queue. Some have begun, in another image of this program.
+    /// Connections that were accepted while there was no room for them, as others are being closed; until those have ended, these
+    /// wait as in the kernel's queue. Some of them were begun by the old binary of a hand-over.
     ahead: VecDeque<(Socket, Peer, Beginning)>,
     shared: Arc<Shared>,
     shutdown: watch::Sender<Shutdown>,
-    /// Why it is ending, once it is.
+    /// Why the bridge is ending, once it is.
     ending: Option<Outcome>,
     /// [`Config::timeout`].
     timeout: Option<Instant>,
     /// When there will have been no session for [`Config::idle_timeout`].
     idle: Option<Instant>,
-    /// When accepting goes on, while it rests.
+    /// When accepting goes on, while it is paused.
     rested: Option<Instant>,
-    /// Whether it was said that accepting fails for want of resources.
+    /// Whether the log was told that accepting fails for lack of file descriptors or memory.
     is_exhausted: bool,
     /// How many connections were open then.
     exhausted_at: usize,
-    /// Whether it was said that as many connections are open as may be.
+    /// Whether the log was told that as many connections are open as may be.
     is_full: bool,
     cut_off: Option<Instant>,
-    /// When a drain refuses whoever has not asked yet without a word.
+    /// When a drain closes, without an answer, connections that have sent no request yet.
     late: Option<Instant>,
-    /// When sessions look after themselves next, if one has asked for it.
+    /// When sessions in which a peer takes nothing check next whether they are over, if one has asked for it.
     next_look: Option<Instant>,
     rounds: Rounds,
-    /// The most connections that were open since memory was given back, and when it is again: some time after most of them
-    /// have gone.
+    /// The most connections that were open since free memory was last returned, and when it is returned next: some time after
+    /// most of them have ended.
     peak: usize,
     tidy: Option<Instant>,
-    /// How far it is with standing still, as its connections see it.
+    /// How far the bridge is with standing still for a hand-over, as its connections see it.
     pause: Arc<Pause>,
-    /// That it should; none if somebody else hears that.
+    /// Requests to stand still; none if another bridge receives them.
     requests: Option<mpsc::Receiver<Request>>,
-    /// What lets it begin, if it goes on where another image has stopped.
+    /// What releases the bridge, if it goes on from the state of the old binary.
     released_by: Option<HandOver>,
-    /// Connections that another image has taken in, and that nobody lets in any more.
+    /// Connections that the old binary has accepted, and whose clients may not connect any more.
     unwelcome: Vec<Socket>,
 }
 
@@ -126,7 +126,7 @@ impl Bridge {
             recordings.map(|path| Recordings::new(path, Arc::clone(&budget))).transpose();
         let rounds = Rounds::new(config.upkeep);
         let followed = Followed {
-            // By whoever may call them to do something.
+            // Upkeep and an observer may call sessions to do something.
             are_called: rounds.is_needed() || config.observer.is_some(),
             are_counted: rounds.is_needed() || config.run_once || config.idle_timeout.is_some(),
         };
@@ -181,8 +181,7 @@ impl Bridge {
         })
     }
 
-    /// Runs until it is told to end, or a limit of its configuration ends it, and no connection is
-    /// left.
+    /// Runs until the bridge is told to end, or a limit of its configuration ends it, and no connection is left.
     pub(crate) async fn run(mut self) -> Result<Outcome, Error> {
         self.be_released().await;
         let mut shutdown = self.shutdown.subscribe();
@@ -196,7 +195,7 @@ impl Bridge {
             lobby.waits_for_room(!self.has_room());
             let now = Instant::now();
             self.make_room(now);
-            // Asked once, as it changes meanwhile.
+            // Asked once for both uses below, as the answer may change between them.
             let prospect = if self.has_room() { Prospect::Unknown } else { lobby.prospect(now) };
             let accepting = self.is_accepting(prospect);
             let deadline = self.deadline(prospect, now);
@@ -238,9 +237,9 @@ impl Bridge {
         let next_round = self.rounds.next();
         let next_guest = match prospect {
             _ if self.ending.is_some() => None,
-            // Until then whoever comes waits.
+            // Until then new connections wait in the kernel's queue.
             Prospect::Later(next) => Some(next),
-            // Since room was made for those who wait.
+            // Since `make_room` above, a connection that can be closed has appeared: `make_room` is called again at once.
             Prospect::Now if self.ahead.len() > self.lobby.leaving() => Some(now),
             Prospect::Now | Prospect::Unknown => None,
         };
@@ -263,7 +262,7 @@ impl Bridge {
     fn obey(&mut self, shutdown: Shutdown) {
         match shutdown {
             Shutdown::Run | Shutdown::Late => {}
-            // Our own, of a limit that has run out.
+            // The bridge itself has sent this, as a limit has run out.
             Shutdown::NoMore if self.ending.is_some() => {}
             Shutdown::Drain => self.drain(),
             Shutdown::NoMore | Shutdown::Finish => self.stop_accepting(Outcome::Shutdown),
@@ -274,7 +273,8 @@ impl Bridge {
         }
     }
 
-    /// Whoever comes from now on is refused by the kernel, and whoever has come is told so.
+    /// From now on the kernel refuses new connections. Those that wait in a queue of ours or of a listener are taken up, and get
+    /// an answer.
     fn drain(&mut self) {
         self.shared.book.close();
         let listeners = std::mem::take(&mut self.listeners);
@@ -319,7 +319,7 @@ impl Bridge {
         self.idle = idle_timeout.map(|time| Instant::now() + time);
     }
 
-    /// Whether there is no session, here or elsewhere.
+    /// Whether there is no session, in this process or in another that carries sessions of ours to their end.
     fn is_idle(&self) -> bool {
         !self.shared.book.any() && !*self.shared.config.is_busy_elsewhere.borrow()
     }
@@ -360,7 +360,7 @@ impl Bridge {
         }
     }
 
-    /// Takes a new connection in, or finds out why there is none.
+    /// Takes in a connection that `accept(2)` has returned, or finds out why it failed.
     fn take(&mut self, accepted: io::Result<(Socket, PeerAddress)>) -> Result<(), Error> {
         match accepted {
             Ok((io, address)) => {
@@ -369,7 +369,7 @@ impl Bridge {
                 }
                 self.tell_if_full();
             }
-            Err(error) => match classify(&error) {
+            Err(error) => match AcceptError::of(&error) {
                 AcceptError::Connection => {
                     debug!("a connection was gone before its accept: {}", error_text(&error));
                 }
@@ -396,12 +396,12 @@ impl Bridge {
         }
     }
 
-    /// Has as many give way as wait for that (L5).
+    /// Has as many connections without a session closed as accepted connections wait for room (L5).
     fn make_room(&self, now: Instant) {
         while self.ahead.len() > self.lobby.leaving() && self.lobby.make_room(now) {}
     }
 
-    /// Takes in a client that somebody else has accepted. Nobody comes after it, if nobody listens.
+    /// Takes in a connection that somebody else has accepted. If there is no listener, no other comes after it.
     pub(crate) fn take_one(&mut self, connection: Connection) -> Result<(), Error> {
         match connection.begin() {
             Ok((io, address)) => {
@@ -417,7 +417,7 @@ impl Bridge {
         Ok(())
     }
 
-    /// Whose a connection is, if it is let in at all.
+    /// The peer of a new connection, if it may connect at all.
     fn knock(&self, address: PeerAddress) -> Option<Peer> {
         let metrics = &self.shared.book.metrics;
         metrics.accepted();
@@ -452,7 +452,7 @@ impl Bridge {
         ShutdownWatch::new(self.shutdown.subscribe(), Arc::clone(&self.pause))
     }
 
-    /// L1: says that others wait, once until there is room again for a tenth.
+    /// L1: logs that new connections wait, once until there is room again for a tenth of `max_connections`.
     fn tell_if_full(&mut self) {
         let (open, most) = (self.connections.len(), self.shared.config.max_connections);
         if open >= most && !self.is_full {
@@ -469,10 +469,12 @@ impl Bridge {
         }
     }
 
-    /// L1, L5: there is no descriptor, or no memory, for one more. The oldest that is no session has a descriptor.
+    /// L1, L5: pauses accepting, as there is no file descriptor or memory for another connection. To free a descriptor, the
+    /// oldest connection without a session is closed.
     fn rest(&mut self, error: &io::Error) {
         let errno = error.raw_os_error().map(Errno::from_raw);
-        // One at a time: it may take longer than a breath to end. What the system is short of (ENFILE), others would get.
+        // One at a time: closing it may take longer than `BREATH`. Where the whole system has none left (ENFILE), other processes
+        // would get the descriptor.
         let has_room = errno == Some(Errno::EMFILE)
             && (self.lobby.leaving() > 0 || self.lobby.make_room(Instant::now()));
         if !self.is_exhausted {
@@ -484,13 +486,14 @@ impl Bridge {
     }
 }
 
-/// Whether so few connections are open that it is worth saying again when accepting fails, which it did at so many.
+/// Whether so few connections are open that the next failure of accepting is worth a log line again. The last one came when
+/// `exhausted_at` were open.
 fn has_room_again(open: usize, exhausted_at: usize) -> bool {
-    // The one that was just accepted is open.
+    // The connection that was just accepted is one of the open ones.
     open <= (exhausted_at - exhausted_at.div_ceil(10)).max(1)
 }
 
-/// Waits until it is asked to stand still.
+/// Waits for a request to stand still.
 async fn asked(requests: &mut Option<mpsc::Receiver<Request>>) -> Request {
     match requests {
         Some(requests) => match requests.recv().await {
@@ -498,29 +501,6 @@ async fn asked(requests: &mut Option<mpsc::Receiver<Request>>) -> Request {
             None => pending().await,
         },
         None => pending().await,
-    }
-}
-
-/// Whose fault a failed `accept(2)` is.
-#[derive(Debug, PartialEq, Eq)]
-enum AcceptError {
-    /// That connection: the next one may be fine (accept(2), "Error handling").
-    Connection,
-    /// The system, which may have more later.
-    Resources,
-    /// The socket itself.
-    Listener,
-}
-
-fn classify(error: &io::Error) -> AcceptError {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-            AcceptError::Resources
-        }
-        Some(Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP) | None => {
-            AcceptError::Listener
-        }
-        Some(_) => AcceptError::Connection,
     }
 }
 
@@ -548,7 +528,7 @@ async fn accept(listeners: &[Accepting], first: usize) -> io::Result<(Socket, Pe
     .await
 }
 
-/// Waits until the bridge is told otherwise than before how to end.
+/// Waits until what the bridge is told of its end changes.
 async fn changed(shutdown: &mut watch::Receiver<Shutdown>) -> Shutdown {
     shutdown.changed().await.expect("the bridge has a sender itself");
     *shutdown.borrow_and_update()
@@ -564,22 +544,6 @@ async fn at(deadline: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn l1_accept_errors_are_classified() {
-        for (errno, kind) in [
-            (Errno::EMFILE, AcceptError::Resources),
-            (Errno::ENFILE, AcceptError::Resources),
-            (Errno::ENOMEM, AcceptError::Resources),
-            (Errno::ECONNABORTED, AcceptError::Connection),
-            (Errno::EPROTO, AcceptError::Connection),
-            (Errno::EPERM, AcceptError::Connection),
-            (Errno::EHOSTUNREACH, AcceptError::Connection),
-            (Errno::EINVAL, AcceptError::Listener),
-        ] {
-            assert_eq!(classify(&errno.into()), kind, "{errno}");
-        }
-    }
 
     #[test]
     fn l1_there_is_room_again_when_a_tenth_has_gone_and_at_last_with_one() {

@@ -12,13 +12,13 @@ use tokio::time::{sleep, timeout};
 
 use super::tune;
 
-/// How long one address may take to be connected to, and whoever is there to shake hands.
+/// How long one connection attempt may take, and the TLS handshake with a target after it.
 pub(crate) const CONNECT: Duration = Duration::from_secs(10);
 
-/// How often it is tried where a Unix socket has no room for one more.
+/// How long to wait before the next attempt if the accept queue of a Unix socket is full.
 const ROOM: Duration = Duration::from_millis(20);
 
-/// Over TCP, with the options that both legs of a session have.
+/// Connects over TCP, and sets the options that both legs of a session have.
 pub(crate) async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     let stream = timeout(CONNECT, TcpStream::connect(addr)).await??;
     // Where nobody listens on a local port of the ephemeral range, the kernel may choose that same
@@ -30,8 +30,9 @@ pub(crate) async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The same from this address of ours, and any port. The kernel chooses that for this connection alone: one that
-/// was chosen before would be nobody's else on this machine, of which there are not enough.
+/// Connects like [`connect`], but from the local address `ours` and any port. The kernel chooses the port in connect(2)
+/// (`IP_BIND_ADDRESS_NO_PORT`), so that connections to different targets can share it. A port chosen in bind(2) could
+/// be shared with no other connection of this machine, and there are too few ports.
 pub(crate) async fn connect_from(ours: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     setsockopt(&socket, IpBindAddressNoPort, &true)?;
@@ -41,8 +42,8 @@ pub(crate) async fn connect_from(ours: Ipv4Addr, to: SocketAddrV4) -> io::Result
     Ok(stream)
 }
 
-/// To a Unix socket. Where as many have connected as it takes before they are accepted (of QEMU's one), the kernel makes
-/// nobody wait who would not block: so we try until there is room.
+/// Connects to a Unix socket. If its accept queue is full (that of QEMU has room for one connection), connect(2) does
+/// not wait on a non-blocking socket, but fails with EAGAIN: so we try again until there is room.
 pub(crate) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     let connected = async {
         loop {

@@ -10,13 +10,14 @@ use nix::libc;
 /// What was heard of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Heard {
-    /// Whether it owes an answer: to bytes that were sent, or to the question whether it has room again.
+    /// Whether the peer owes an acknowledgement: of bytes that were sent, or of a probe whether its window is open
+    /// again.
     pub(crate) is_asked: bool,
-    /// How long ago it has answered last.
+    /// How long ago the last acknowledgement of the peer came.
     pub(crate) ago: Duration,
 }
 
-/// Of the peer of a TCP connection; `None` if the kernel does not say.
+/// What was heard of the peer of a TCP connection; `None` if the kernel does not say.
 pub(super) fn heard(socket: &impl AsFd) -> Option<Heard> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
@@ -31,7 +32,7 @@ pub(super) fn heard(socket: &impl AsFd) -> Option<Heard> {
             &raw mut length,
         )
     };
-    // SAFETY: it is of integers alone, which were zero where the kernel has not written.
+    // SAFETY: `tcp_info` consists of integers alone, and those that the kernel has not written are zero.
     let info = (said == 0).then(|| unsafe { info.assume_init() })?;
     Some(Heard {
         is_asked: info.tcpi_unacked > 0 || info.tcpi_probes > 0,

@@ -1,5 +1,5 @@
-//! Where clients come from: sockets that listen, whichever their family, and a connection that somebody else
-//! has accepted. Knows the kernel; must not know what clients want.
+//! Where clients come from: listening sockets, TCP or Unix, and a connection that another process has accepted (inetd).
+//! Knows the kernel; must not know what clients ask for.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tracing::debug;
 
+use super::accept_error::AcceptError;
 use super::options::{tune, tune_if_early};
 use super::socket::Socket;
 use crate::error_text::error_text;
@@ -22,11 +23,12 @@ pub enum Listener {
     Tcp(std::net::TcpListener),
     /// At a path.
     Unix(std::os::unix::net::UnixListener),
-    /// Either, kept open by whoever has lent it to us: who waits there when we stop is served after us.
+    /// Either kind, passed to us by a process that keeps the socket open (systemd, inetd): a client that is still in
+    /// the accept queue when we stop is served later.
     Lent(Box<Self>),
 }
 
-/// A client that is there already.
+/// A client's connection that is accepted already.
 #[derive(Debug)]
 pub enum Connection {
     /// From an internet address.
@@ -43,21 +45,22 @@ pub(crate) enum Accepting {
     Lent(Box<Self>),
 }
 
-/// A listening socket, for another image of this program.
+/// A listening socket in the state of a hand-over.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct SavedListener {
     pub(crate) descriptor: RawFd,
     pub(crate) is_unix: bool,
-    /// Whether somebody else has it open, too.
+    /// Whether another process has the socket open, too.
     pub(crate) is_lent: bool,
 }
 
-/// How many connections are taken out of a queue that is closed, at most. No queue is longer, as Linux is set up
-/// (`net.core.somaxconn`); that somebody goes on connecting must not hold us up.
+/// The most connections that are accepted from a listening socket before it is closed. It is Linux's default limit for
+/// an accept queue (`net.core.somaxconn`). Without a limit, clients that go on connecting could keep us from closing
+/// the socket.
 const MOST_QUEUED: usize = 4096;
 
 impl Listener {
-    /// One that another image of this program has listened on.
+    /// The listener that the old binary has listened on.
     pub(crate) fn resume(saved: SavedListener, all: &mut Descriptors) -> Result<Self, Invalid> {
         let descriptor = all.take(saved.descriptor)?;
         let listener = if saved.is_unix {
@@ -70,7 +73,7 @@ impl Listener {
 }
 
 impl Accepting {
-    /// How another image knows it.
+    /// What the new binary needs to go on with the listener.
     pub(crate) fn saved(&self) -> SavedListener {
         let of = |io: &dyn AsRawFd, is_unix| SavedListener {
             descriptor: io.as_raw_fd(),
@@ -99,11 +102,12 @@ impl Accepting {
         }
     }
 
-    /// Listens no more, and gives what waited in the queue, which the kernel would reset. A connection that
-    /// comes between the last look and the close is lost.
+    /// Closes the listening socket, and returns the connections in its accept queue, which the kernel would reset
+    /// otherwise. A connection that arrives between the last accept(2) and the close is lost. The queue of a lent
+    /// socket is left alone.
     pub(crate) fn close(self) -> Vec<(Socket, PeerAddress)> {
         let mut queued = Vec::new();
-        // What tokio knows of the queue may be old; accept(2) knows.
+        // Tokio's readiness may be out of date, so accept(2) itself is asked.
         let closed = match self {
             Self::Tcp(listener) => listener.into_std().and_then(|listener| {
                 take_out(&mut queued, || Ok(Connection::Tcp(listener.accept()?.0)))
@@ -140,16 +144,16 @@ impl Accepting {
     }
 }
 
-/// Accepts until nobody waits. One that is gone already is left out.
+/// Accepts until the queue is empty. A connection that cannot be accepted, such as one whose client is gone, is left out.
 fn take_out(
     queued: &mut Vec<(Socket, PeerAddress)>,
-    accept: impl Fn() -> io::Result<Connection>,
+    mut accept: impl FnMut() -> io::Result<Connection>,
 ) -> io::Result<()> {
     for _ in 0..MOST_QUEUED {
         match accept() {
             Ok(connection) => queued.extend(connection.begin().ok()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) if AcceptError::of(&error) == AcceptError::Connection => {}
             Err(error) => return Err(error),
         }
     }
@@ -192,10 +196,12 @@ impl From<std::net::TcpListener> for Listener {
 mod tests {
     use std::future::poll_fn;
 
+    use nix::errno::Errno;
+
     use super::*;
 
-    /// O1: whoever waits is there to be answered, and whoever comes then is refused; of a socket that is another's
-    /// nobody is taken.
+    /// O1: closing a socket returns the clients in its queue, and later clients are refused; the queue of a lent socket
+    /// is left alone.
     #[tokio::test]
     async fn o1_a_queue_is_taken_out_when_its_socket_is_closed() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -213,7 +219,23 @@ mod tests {
         assert!(std::net::TcpStream::connect(address).is_err());
     }
 
-    /// U3: who connects cannot say that somebody else does.
+    /// O1: an error of one connection in the queue (accept(2), "Error handling") loses none behind it.
+    #[tokio::test]
+    async fn o1_a_connection_that_fails_does_not_lose_those_behind_it() {
+        let (ours, _client) = std::os::unix::net::UnixStream::pair().unwrap();
+        let network = |errno: Errno| Err(errno.into());
+        let mut answers = vec![
+            network(Errno::EWOULDBLOCK),
+            Ok(Connection::Unix(ours)),
+            network(Errno::EHOSTUNREACH),
+            network(Errno::ECONNABORTED),
+        ];
+        let mut queued = Vec::new();
+        take_out(&mut queued, || answers.pop().unwrap()).unwrap();
+        assert_eq!(queued.len(), 1);
+    }
+
+    /// U3: the kernel says which user and process has connected, so a client cannot claim to be another.
     #[tokio::test]
     async fn u3_a_unix_client_is_its_user_and_process() {
         let directory = tempfile::tempdir().unwrap();

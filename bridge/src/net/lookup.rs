@@ -1,8 +1,9 @@
-//! The addresses of a name, as the system's resolver says.
+//! The look-up of host names, by the system's resolver.
 //!
-//! It blocks a thread for as long as it likes (getaddrinfo(3)), and cannot be called off. So a name is
-//! looked up once at a time, for all who ask meanwhile, and few names are at once: who asks for files
-//! waits for the same threads. Nothing is kept: who asks after the answer is there asks anew (C2).
+//! getaddrinfo(3) blocks a thread for an unlimited time and cannot be cancelled. So a name is looked up once at a time,
+//! and all callers that ask for it meanwhile share the answer. Few names are looked up at once, since requests for
+//! files need the same threads. Answers are not cached: a caller that asks after the answer has come begins a new
+//! look-up (C2).
 
 use std::collections::HashMap;
 use std::io;
@@ -20,7 +21,7 @@ use crate::error_text::error_text;
 /// How many names are looked up at a time. The runtime has 512 threads for all that blocks.
 const AT_ONCE: usize = 16;
 
-/// How long somebody waits for an answer.
+/// How long a caller waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The addresses, or in words why there are none.
@@ -38,7 +39,7 @@ impl Lookups {
         Self { under_way: Arc::default(), permits: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// The addresses of `host`, which may be one itself, with this port.
+    /// The addresses of `host`, each with this port. `host` may be an address itself.
     pub(crate) async fn resolve(&self, host: &str, port: u16) -> Answer {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
@@ -57,16 +58,17 @@ impl Lookups {
         Ok(addresses)
     }
 
-    /// Waits along with those who have asked already, or begins.
+    /// Joins the look-up of this name that is under way, or begins one.
     fn join(&self, host: &str) -> watch::Receiver<Option<Answer>> {
         let mut under_way = self.under_way();
-        // Nobody answers any more whose task has failed, as where there is no thread to be had.
+        // A look-up whose task has failed (no thread could be started, for one) gives no answer any more: its sender is
+        // dropped.
         if let Some(answer) = under_way.get(host).filter(|answer| answer.has_changed().is_ok()) {
             return answer.clone();
         }
         let (teller, answer) = watch::channel(None);
         under_way.insert(host.to_owned(), answer.clone());
-        // A task of its own: whoever asked first may leave.
+        // It has a task of its own: the first caller may be dropped while others still wait.
         tokio::spawn(self.clone().look_up(host.to_owned(), teller));
         answer
     }
@@ -112,12 +114,12 @@ mod tests {
         assert!(first.same_channel(&second));
         assert!(!first.same_channel(&lookups.join("another")));
         assert_eq!(lookups.under_way().len(), 2);
-        // They need not wait for it to the end.
+        // The callers need not wait to the end of the look-up.
         drop((first, second));
         assert!(lookups.resolve("localhost", 7).await.is_ok());
     }
 
-    /// L6: a look-up that has failed in the middle takes no later one with it.
+    /// L6: after a look-up that failed without an answer, the next one begins anew.
     #[tokio::test]
     async fn l6_a_look_up_without_a_thread_is_not_the_next_ones() {
         let lookups = Lookups::new();

@@ -2,6 +2,7 @@
 //!
 //! Knows the kernel and the resolver, and nothing of sessions.
 
+mod accept_error;
 mod connect;
 mod heard;
 mod listener;
@@ -13,6 +14,7 @@ mod socket;
 mod unsent;
 pub mod zone;
 
+pub(crate) use accept_error::AcceptError;
 pub(crate) use connect::{CONNECT, connect, connect_from, connect_unix};
 pub(crate) use heard::Heard;
 pub(crate) use listener::Accepting;

@@ -11,31 +11,31 @@ use tokio::net::TcpStream;
 /// forget it (RFC 5382 allows them to after minutes in practice).
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
-/// Then this often.
+/// After that it is probed at this interval.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// And given up after so many probes without an answer: a minute after the last sign of life.
+/// It is given up after this many probes without an answer: a minute after the last sign of life.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// Sets the options that both legs of a session have (B7). What is accepted from a listening socket
-/// has them from that: Linux copies them, and a system call for each is saved.
+/// Sets the options that both legs of a session have (B7). A connection that is accepted from a listening socket has
+/// the options of that socket: Linux copies them, which saves a system call for each option.
 ///
-/// `TCP_USER_TIMEOUT` is left alone on purpose: the kernel applies it to a peer that answers but
-/// keeps its window closed as well, and a reader may stop reading for as long as it likes. A peer
-/// that is gone while bytes are on their way to it is noticed by its [silence](crate::silence).
+/// `TCP_USER_TIMEOUT` is not set on purpose: the kernel also applies it to a peer that answers but keeps its window
+/// closed, and a reader may stop reading for as long as it likes. A peer that is gone while bytes are on their way to
+/// it is noticed by its [silence](crate::silence).
 pub(crate) fn tune(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
-    // Key strokes must not wait for the acknowledgement of the last ones.
+    // Key strokes must not wait for the acknowledgement of earlier ones.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// The same for a client that came before its listener had them, as the first one does where systemd
-/// passes the socket. The option that is set last tells, by one system call.
+/// Sets the options of a client that connected before its listening socket had them, as the first client does where
+/// systemd passes the socket. One system call tells: it asks for the option that `tune` sets last.
 pub(crate) fn tune_if_early(client: &TcpStream) -> io::Result<()> {
     if SockRef::from(client).tcp_keepalive_retries()? == KEEPALIVE_PROBES {
         return Ok(());
@@ -58,7 +58,7 @@ mod tests {
         assert_tuned(&[target, client]);
     }
 
-    /// B7, D4: a client that was in the backlog before.
+    /// B7, D4: a client that was in the accept queue before the listening socket had the options.
     #[tokio::test]
     async fn b7_a_client_that_came_before_the_bridge_is_no_exception() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,6 +1,6 @@
-//! Waiting for something that is whole, and leaving it with the kernel until it is: whoever has no session yet, and says
-//! little or nothing, then costs no buffer of ours (L5). The memory that is looked at is the thread's, for as long as the look
-//! takes.
+//! Waits until a message is whole, and leaves its bytes in the kernel's buffer until then: a connection without a
+//! session that sends little or nothing costs no buffer of ours (L5). The bytes are peeked at in memory that belongs to
+//! the thread and is used only during the look. Must not know what the bytes mean: the caller judges that.
 
 use std::cell::RefCell;
 use std::io;
@@ -16,24 +16,25 @@ use tokio::io::Interest;
 
 use super::socket::{PeerStatus, Socket};
 
-/// How much can be looked at: a head of 16 KiB and what is behind it, or the longest record of TLS.
+/// The most bytes that can be peeked at: a request head of 16 KiB and what follows it, or the longest TLS record.
 pub(crate) const SEEN_MAX: usize = 19 * 1024;
 
 thread_local! {
     static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How much room the kernel must have for what comes, so that as much as can be looked at can be waited for; bytes as it counts
-/// them (socket(7), SO_RCVBUF), which is twice what comes in or more.
+/// How large the kernel's receive buffer must be, so that [`SEEN_MAX`] bytes fit in. In bytes as the kernel counts them
+/// (socket(7), SO_RCVBUF), which is at least twice the payload.
 const ROOM_MIN: usize = 48 * 1024;
 
-/// A peer has sent an urgent byte before it was let in, as no protocol of ours knows any.
+/// The peer has sent an urgent byte before it was let in. No protocol here uses urgent data.
 #[derive(Debug, thiserror::Error)]
 #[error("it sends urgent data")]
 struct Urgent;
 
-/// A connection whose bytes were looked at and are still to be read. If nobody does, they are thrown away: closed with
-/// unread bytes, it would be reset, and not ended. Only who has sent [urgent](Urgent) ones is reset.
+/// A connection whose bytes were peeked at and are still to be read. If it is dropped, those bytes are read and thrown
+/// away: closed with unread bytes, the connection would be reset instead of ended. Only a peer that has sent
+/// [urgent](Urgent) data is reset.
 #[derive(Debug)]
 pub(crate) struct Unread(Option<Socket>);
 
@@ -42,7 +43,7 @@ impl Unread {
         Self(Some(io))
     }
 
-    /// To be read.
+    /// The connection, to be read from.
     pub(crate) fn into_inner(mut self) -> Socket {
         self.0.take().expect("only this and drop() take it")
     }
@@ -65,31 +66,32 @@ impl Drop for Unread {
 }
 
 impl Socket {
-    /// Whether what is not whole might have no room in the kernel, and so never be whole there. At a Unix socket each write of a
-    /// byte takes a kilobyte of room; and an administrator may have made that of TCP small (tcp(7), `tcp_rmem`).
+    /// Whether a message that is not whole may find no room in the kernel's buffer, and so never become whole there. At
+    /// a Unix socket each write of one byte takes a kilobyte of that buffer; and an administrator may have made the
+    /// buffers of TCP small (tcp(7), `tcp_rmem`).
     pub(crate) fn has_little_room(&self) -> bool {
         self.is_unix() || SockRef::from(self).recv_buffer_size().is_ok_and(|room| room < ROOM_MIN)
     }
 
     /// Throws away what has come and was not read.
     pub(crate) fn discard(&self) {
-        // A thread that is ending has no room any more.
+        // A thread that is ending has no such memory any more.
         let _ = ROOM.try_with(|room| {
             let mut room = room.borrow_mut();
-            // It may be another thread that has looked.
+            // If another thread has peeked, the memory of this one may not have its size yet.
             room.resize(SEEN_MAX, 0);
             self.read_now(&mut room)
         });
     }
 
-    /// Waits until `judge` can say what the first bytes are, and leaves them to be read. It is shown all that there are, up to
-    /// [`SEEN_MAX`], each time there are more, and whether these are the last; then it must judge. Cancel-safe. An error, where
-    /// more of them is [urgent](Urgent).
+    /// Waits until `judge` returns a verdict on the first bytes, and leaves those bytes to be read. Each time more
+    /// bytes come, `judge` is shown all of them, up to [`SEEN_MAX`], and told whether they are the last; then it must
+    /// return a verdict. Cancel-safe. An error if `judge` needs more bytes and there is [urgent](Urgent) data.
     pub(crate) async fn peek_until<T>(
         &self,
         mut judge: impl FnMut(&[u8], bool) -> Option<T>,
     ) -> io::Result<T> {
-        // What came with the connection is there before the runtime has heard of it.
+        // Bytes that came with the connection are there before the runtime has reported them.
         if let Some(judged) = self.look(false, &mut judge)? {
             return Ok(judged);
         }
@@ -101,8 +103,8 @@ impl Socket {
         }
     }
 
-    /// The same for whoever reads the connection, to be polled, but that nothing is looked at before the runtime has heard of
-    /// it.
+    /// The same as [`peek_until`](Self::peek_until), for a task that polls the connection; but it looks at nothing
+    /// before the runtime has reported bytes.
     pub(crate) fn poll_peek<T>(
         &self,
         cx: &mut Context<'_>,
@@ -130,7 +132,7 @@ impl Socket {
         }
     }
 
-    /// Waits until there are bytes, or there is an end; whether that is behind them.
+    /// Waits for bytes or for the end of the stream. Returns whether the end is known, perhaps behind bytes.
     async fn readable(&self) -> io::Result<bool> {
         let ready = match self {
             Self::Tcp(io) => io.ready(Interest::READABLE).await,
@@ -139,7 +141,8 @@ impl Socket {
         Ok(ready?.is_read_closed())
     }
 
-    /// Looks at what is there. Whatever comes after this look is heard of.
+    /// Peeks at what is there. If that is not enough, the readiness is cleared, so that the runtime reports what comes
+    /// after this look.
     fn look_when_readable<T>(
         &self,
         is_last: bool,
@@ -156,7 +159,8 @@ impl Socket {
         }
     }
 
-    /// Whether an urgent byte has come (tcp(7), poll(2)): what is behind it is not seen, however much the kernel keeps.
+    /// Whether an urgent byte has come (tcp(7), poll(2)): the bytes behind it cannot be peeked at, however many the
+    /// kernel keeps.
     fn has_urgent_byte(&self) -> bool {
         let mut urgent = [PollFd::new(self.as_fd(), PollFlags::POLLPRI)];
         poll(&mut urgent, PollTimeout::ZERO).is_ok()
@@ -229,14 +233,14 @@ mod tests {
             let mut room = [0; 9];
             assert_eq!(ours.read_now(&mut room).unwrap(), 4);
             assert_eq!(ours.read_now(&mut room).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-            // The runtime hears of what comes afterwards.
+            // The runtime reports what comes afterwards.
             theirs.write_all(b"e").await.unwrap();
             let read = timeout(Duration::from_secs(20), ours.read(&mut room)).await;
             assert_eq!(read.unwrap().unwrap(), 1);
         }
     }
 
-    /// L5: what is behind it would be kept by the kernel, and counted by nobody.
+    /// L5: bytes behind an urgent byte would be kept by the kernel, and counted nowhere.
     #[tokio::test]
     async fn l5_nothing_is_waited_for_behind_an_urgent_byte() {
         let [(ours, mut theirs), _] = pairs().await;
@@ -251,7 +255,7 @@ mod tests {
         assert!(error.get_ref().unwrap().is::<Urgent>(), "{error}");
     }
 
-    /// L5: what nobody reads is taken from the kernel by whichever thread drops it: the peer sees an end and no reset.
+    /// L5: unread bytes are thrown away by whichever thread drops the connection: the peer sees an end and no reset.
     #[tokio::test]
     async fn l5_what_was_looked_at_is_taken_by_a_thread_that_has_looked_at_nothing() {
         for (ours, mut theirs) in pairs().await {

@@ -1,6 +1,7 @@
-//! Which of several addresses is used: the first that answers, as RFC 8305 has it ("Happy Eyeballs").
+//! The race between the addresses of a target: the first one that can be connected to is used ("Happy Eyeballs",
+//! RFC 8305).
 //!
-//! Knows an order and a delay; how one is connected to is the caller's.
+//! Knows the order of the attempts and the delay between them; how an address is connected to is the caller's.
 
 use std::future::poll_fn;
 use std::io;
@@ -11,11 +12,11 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// How long an address has before the next one is tried beside it (RFC 8305, section 8).
+/// How long an attempt may take before the next address is tried in parallel (RFC 8305, section 8).
 const DELAY: Duration = Duration::from_millis(250);
 
-/// Tries the addresses, the next one when one has failed or is late, and gives what the first success
-/// gives; the attempts that are still under way are dropped. The last failure, if all fail.
+/// Tries the addresses in their order. The next attempt begins when one has failed, or after `DELAY`. Returns the first
+/// success and drops the attempts that are still under way; returns the last failure if all attempts fail.
 pub(crate) async fn first<T, F: Future<Output = io::Result<T>>>(
     addrs: &[SocketAddr],
     attempt: impl Fn(SocketAddr) -> F,
@@ -39,7 +40,7 @@ pub(crate) async fn first<T, F: Future<Output = io::Result<T>>>(
     }
 }
 
-/// Waits for one of them to end, and takes it out.
+/// Waits until one of the attempts ends, and removes that attempt.
 async fn any<F: Future>(attempts: &mut Vec<Pin<Box<F>>>) -> F::Output {
     poll_fn(|cx| {
         for at in 0..attempts.len() {
@@ -53,8 +54,8 @@ async fn any<F: Future>(attempts: &mut Vec<Pin<Box<F>>>) -> F::Output {
     .await
 }
 
-/// The families in turns, beginning with that of the first, each in the order that the resolver gave
-/// it (section 4): where one family leads nowhere, all its addresses do.
+/// Puts IPv4 and IPv6 addresses in turns, beginning with the family of the first address. Within a family the order is
+/// the resolver's (RFC 8305, section 4). Where one family has no route, all addresses of that family fail.
 fn alternating(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
     let is_preferred =
         |addr: &&SocketAddr| addrs.first().is_some_and(|one| one.is_ipv6() == addr.is_ipv6());
@@ -80,7 +81,7 @@ mod tests {
         list.split(' ').map(|addr| addr.parse().unwrap()).collect()
     }
 
-    /// What comes of an address, by its port: 1 connects, 2 refuses, 3 never answers, 4 refuses late.
+    /// The result of an attempt, by the port: 1 connects, 2 is refused, 3 never answers, others fail after a second.
     async fn act(addr: SocketAddr) -> io::Result<SocketAddr> {
         match addr.port() {
             1 => Ok(addr),

@@ -1,5 +1,5 @@
-//! A connected stream socket, whichever its family: the bytes, and what the kernel says of the peer. Must
-//! not know which leg of a session it is, nor what the bytes mean.
+//! A connected stream socket, TCP or Unix: the bytes, and what the kernel says of the peer. Must not know which leg of
+//! a session it is, nor what the bytes mean.
 
 use std::future::Future;
 use std::io;
@@ -20,32 +20,32 @@ use super::unsent::unsent;
 use crate::error_text::error_text;
 use crate::saved::{Descriptors, Invalid};
 
-/// One leg of a session.
+/// A connected stream socket of either family.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-/// A socket for another image of this program.
+/// A socket in the state of a hand-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedSocket {
     pub(crate) descriptor: RawFd,
     is_unix: bool,
 }
 
-/// What the kernel says of a peer ahead of the bytes that are still to be read from it.
+/// What the kernel says of a peer before all bytes from the peer are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerStatus {
-    /// Nothing: it may be there.
+    /// Nothing: the peer may be there.
     Unknown,
-    /// It sends no more.
+    /// The peer sends no more.
     Ended,
-    /// Its connection was reset or given up.
+    /// The connection was reset, or given up by the kernel.
     Failed,
 }
 
-/// Passes a call on to whichever it is.
+/// Passes a call on to the TCP stream or the Unix stream.
 macro_rules! either {
     ($socket:expr, $io:ident => $call:expr) => {
         match $socket {
@@ -56,14 +56,15 @@ macro_rules! either {
 }
 
 impl Socket {
-    /// How many bytes written to it its peer's kernel has not taken yet. None once the connection was reset:
-    /// what it still counts then will not be taken.
+    /// How many bytes written to the socket the peer's kernel has not taken yet. 0 after a reset: the bytes that the
+    /// kernel still counts then will never be taken.
     pub(crate) fn unsent(&self) -> u64 {
         let peer = either!(self, io => io.peer_addr().map(drop));
         peer.map_or(0, |()| unsent(self))
     }
 
-    /// What was heard of its peer, if that is asked over TCP.
+    /// What the kernel has heard of the peer of a TCP connection; `None` for a Unix socket, or if the kernel does not
+    /// say.
     pub(crate) fn heard(&self) -> Option<Heard> {
         match self {
             Self::Tcp(stream) => heard(stream),
@@ -79,11 +80,11 @@ impl Socket {
         }
     }
 
-    /// What is known of the peer without reading. The kernel says nothing of an end that is behind bytes
-    /// for which it has no room.
+    /// What is known of the peer without reading. The kernel does not report the end of a stream as long as its buffer
+    /// has no room for the bytes before that end.
     pub(crate) fn peer_status(&self, cx: &mut Context<'_>) -> PeerStatus {
         let asked = Interest::READABLE | Interest::ERROR;
-        // A question only: dropped, it wakes nobody.
+        // The future is polled once and dropped, so it does not wake the task later.
         let ready = either!(self, io => pin!(io.ready(asked)).poll(cx));
         match ready {
             Poll::Ready(Ok(ready)) if ready.is_error() => PeerStatus::Failed,
@@ -92,16 +93,17 @@ impl Socket {
         }
     }
 
-    /// Has the kernel take nothing more while it has something to send, where memory is scarce; else as much as usual, which
-    /// may be megabytes that nobody takes. Where it cannot, a Unix socket for one, it is as before.
+    /// If memory is scarce: the kernel takes no more bytes from us while it has unsent bytes (`TCP_NOTSENT_LOWAT`).
+    /// Else it takes as many as usual, which may be megabytes for a peer that reads nothing. Where the option cannot be
+    /// set, as on a Unix socket, nothing changes.
     pub(crate) fn be_thrifty(&self, is_scarce: bool) {
         if let Self::Tcp(io) = self {
             let _ = socket2::SockRef::from(io).set_tcp_notsent_lowat(u32::from(is_scarce));
         }
     }
 
-    /// Has its close throw away what its peer has not taken, by a reset: the kernel would keep it for minutes (socket(7),
-    /// SO_LINGER).
+    /// If the peer has not taken all bytes: makes the close of the socket throw them away by a reset. Otherwise the
+    /// kernel would keep them for minutes (socket(7), SO_LINGER).
     pub(crate) fn reset_on_close(&self) {
         if let Self::Tcp(io) = self
             && self.unsent() > 0
@@ -110,17 +112,17 @@ impl Socket {
         }
     }
 
-    /// Whether it is no TCP connection.
+    /// Whether it is a Unix socket.
     pub(crate) fn is_unix(&self) -> bool {
         matches!(self, Self::Unix(_))
     }
 
-    /// What another image knows it by, that goes on with it.
+    /// What the new binary needs to go on with the socket.
     pub(crate) fn saved(&self) -> SavedSocket {
         SavedSocket { descriptor: self.as_fd().as_raw_fd(), is_unix: self.is_unix() }
     }
 
-    /// The socket that another image has had, in this runtime.
+    /// The socket that the old binary has had, in this runtime.
     pub(crate) fn resume(saved: SavedSocket, all: &mut Descriptors) -> Result<Self, Invalid> {
         let descriptor = all.take(saved.descriptor)?;
         let number = saved.descriptor;
@@ -134,9 +136,9 @@ impl Socket {
             .map_err(|error| Invalid(format!("cannot use socket {number}: {}", error_text(&error))))
     }
 
-    /// Moves it into the present runtime from one that is at work no more.
+    /// Moves the socket from a runtime that no longer runs into the current one.
     pub(crate) fn move_here(&mut self) -> io::Result<()> {
-        // Something must be in its place for a moment.
+        // `self` must hold some socket while its stream is taken out.
         let (place, _) = UnixStream::pair()?;
         *self = match std::mem::replace(self, Self::Unix(place)) {
             Self::Tcp(io) => Self::Tcp(TcpStream::from_std(io.into_std()?)?),
@@ -253,7 +255,7 @@ mod tests {
         }
     }
 
-    /// B4, L4: nobody waits for what a reset has left.
+    /// B4, L4: the bytes that a reset leaves behind are not waited for.
     #[tokio::test]
     async fn b4_after_a_reset_nothing_counts_as_under_way() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -263,7 +265,7 @@ mod tests {
         let piece = vec![0; 1 << 20];
         while timeout(Duration::from_millis(100), ours.write(&piece)).await.is_ok() {}
         assert!(ours.unsent() > 0);
-        // With bytes unread, its end is a reset.
+        // Dropped with unread bytes, the socket sends a reset.
         drop(theirs);
         assert!(ours.read(&mut [0]).await.is_err());
         assert_eq!(ours.unsent(), 0);

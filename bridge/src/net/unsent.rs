@@ -10,8 +10,8 @@ use nix::libc::TIOCOUTQ;
 // On Linux, SIOCOUTQ is another name of TIOCOUTQ.
 nix::ioctl_read_bad!(siocoutq, TIOCOUTQ, c_int);
 
-/// Bytes that TCP has no acknowledgement for, those in flight among them; an end that was sent counts
-/// as one. Of a Unix socket, the memory that the peer has not read. 0 if the kernel does not say.
+/// Of a TCP socket, the bytes without an acknowledgement, including those in flight; a FIN that was sent counts as one
+/// byte. Of a Unix socket, the memory of what the peer has not read. 0 if the kernel does not say.
 pub(super) fn unsent(socket: &impl AsFd) -> u64 {
     let mut bytes = 0;
     // SAFETY: the descriptor is open as long as it is borrowed, and the kernel writes one int.

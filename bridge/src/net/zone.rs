@@ -1,5 +1,5 @@
-//! IPv6 addresses with a zone, `fe80::5%eth0` (RFC 4007, section 11). Resolvers take a zone for some addresses
-//! only, and report one that there is not as a name that is not known.
+//! IPv6 addresses with a zone, `fe80::5%eth0` (RFC 4007, section 11). Resolvers accept a zone for some addresses only,
+//! and report a zone that does not exist as an unknown name.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -15,7 +15,7 @@ pub fn split(host: &str) -> Option<(Ipv6Addr, &str)> {
     is_zone.then_some((address, zone))
 }
 
-/// The socket's address, if `host` is one with a zone: an interface's name or number.
+/// The socket address of `host`, if `host` is an IPv6 address with a zone: the name or number of an interface.
 ///
 /// # Errors
 ///
