@@ -1,6 +1,6 @@
-//! From a new connection to a [`Stream`] and its [`Peer`]: the first byte tells plain from TLS, and there is no state of
-//! TLS before the client's first message is whole (L5). Knows connections and
-//! handshakes; must not know where certificates come from, nor what is said over the stream, but for one refusal.
+//! The first steps of a new connection, until it is a [`Stream`] with its [`Peer`]. The first byte tells plain from TLS, and
+//! no TLS state is made before the client's first message is whole (L5). Knows connections and TLS handshakes; must not
+//! know where certificates come from, nor what is sent over the stream, but for one refusal.
 
 use std::io;
 use std::sync::Arc;
@@ -25,48 +25,50 @@ use crate::stream::Stream;
 /// The type of a TLS record that begins a handshake (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 0x16;
 
-/// The high bit of an SSLv2 record's length, where its hello is shorter than 256 bytes.
+/// The first byte of an SSLv2 hello that is shorter than 256 bytes: this byte of the record's length has only its high bit set.
 const SSLV2: u8 = 0x80;
 
 /// A fatal `handshake_failure`, as a record (RFC 8446, section 6): we have no certificate.
 const NO_CERTIFICATE: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 40];
 
-/// A fatal `record_overflow`: of what a client begins with, there is too much.
+/// A fatal `record_overflow`: the client's first message is too long.
 const TOO_LONG: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 22];
 
-/// A fatal `protocol_version`. A client that says an SSLv2 hello for compatibility understands it.
+/// A fatal `protocol_version`. A client that sends an SSLv2 hello for compatibility understands it.
 const NO_SSLV2: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 70];
 
-/// For plain clients where none are served. Nothing of the request is read, so it is the same for
-/// all of them.
+/// The answer to plain clients where only TLS is served. Nothing of the request is read, so the answer is the
+/// same for all of them.
 const NO_PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 47\r\n\r\n\
     encrypted connections only: use https: or wss:\n";
 
-/// What an accepted connection has become, or why not, and the connection if it is still to be closed in
-/// order: its client has been told.
+/// What an accepted connection has become, or why it is refused. If its client has been told so, the connection is still
+/// to be closed in order, and stands beside the reason.
 pub(crate) type Accepted<T> = Result<T, (Failure, Option<Socket>)>;
 
 /// What a connection begins with.
 pub(crate) enum First<T> {
-    /// Something unencrypted, and what was said of it; none, if it had to be let through.
+    /// Unencrypted bytes, and what `judge` said of them. `None`: the kernel has too little room to wait for as much as
+    /// `judge` needs, so they are passed on unjudged.
     Plain(Unread, Peer, Option<T>),
-    /// The whole first message of a TLS handshake, to be gone on with.
+    /// A TLS handshake: its first message is there, and the rest is still to be done.
     Hello(Acceptor, Socket, Peer),
 }
 
-/// What the first byte begins.
+/// What the first byte says of a connection.
 enum Begun<T> {
-    /// The client has ended instead.
+    /// There is none: the client has ended the connection.
     Nothing,
     Hello,
     Sslv2,
-    /// Something unencrypted, that nobody is to judge, or what was said of it.
+    /// Unencrypted bytes, and what `judge` said of them; `None` if they are not judged.
     Plain(Option<T>),
 }
 
-/// Waits for what a peer's connection begins with: the first byte tells which it is, `judge` when something unencrypted is there as
-/// far as it has to be, from all that there is of it and whether that is the last. Nothing is read of it.
+/// Waits until it is clear what a peer's connection begins with, and reads nothing of it. The first byte tells TLS from plain.
+/// `judge` says when enough of something unencrypted has come: it is given all bytes that have come, and whether they are
+/// the last.
 pub(crate) async fn first<T>(
     io: Socket,
     peer: Peer,
@@ -83,18 +85,19 @@ pub(crate) async fn first<T>(
         Some(_) if access.plain == Plain::Refused => Some(Begun::Plain(None)),
         Some(_) => match judge(seen, is_last) {
             None if *has_room.get_or_insert_with(|| !io.has_little_room()) => None,
-            // It might never be there.
+            // Judged, or passed on unjudged: what `judge` waits for might never have room in the kernel.
             judged => Some(Begun::Plain(judged)),
         },
     });
     let (failure, answer) = match begun.await.map_err(unreadable)? {
         Begun::Nothing => return Err((Failure::Closed, None)),
-        // Whom no proxy speaks for is not here any more; a handshake is more than this one is worth.
+        // A stranger that connects directly was closed before. This one came through a trusted proxy, and is not worth the
+        // cost of a handshake.
         Begun::Hello if peer.standing == Standing::Stranger => {
             return Err((Failure::Stranger, None));
         }
         Begun::Hello => {
-            // Where there is no certificate nothing is waited for.
+            // Without a certificate there is no handshake, so the rest of its first message is not waited for.
             let is_off = matches!(*access.tls.borrow(), Tls::Off(_));
             let is_too_long =
                 !is_off && is_too_long(&io, &arrival.guest).await.map_err(unreadable)?;
@@ -118,24 +121,24 @@ pub(crate) async fn first<T>(
     };
     arrival.busy();
     let mut io = io.into_inner();
-    // Whether the client hears it is not our concern any more.
+    // An error is ignored: the connection is closed anyway.
     let _ = io.write_all(answer).await;
     Err((failure, Some(io)))
 }
 
-/// There is nobody to be told.
+/// The failure of a connection that cannot be read. The connection is not returned with it, as its client cannot be told.
 fn unreadable<T>(error: io::Error) -> (Failure, Option<T>) {
     (Failure::Unreadable(error), None)
 }
 
-/// Waits until a client's first message is whole, or something else is clear; whether it is too long.
+/// Waits until a client's first message is whole, or cannot become whole. Returns whether it is too long.
 async fn is_too_long(io: &Socket, guest: &Guest) -> io::Result<bool> {
     if io.has_little_room() {
-        // It might never be whole.
+        // The message might never have room in the kernel, and so never be whole.
         return Ok(false);
     }
     io.peek_until(|seen, is_last| match hello(seen) {
-        // Where there is no memory for it, there is none for a handshake, either.
+        // Where there is no memory for the message, there is none for a handshake either, and the caller refuses it.
         Hello::Begun if is_last || !guest.leaves_unread(seen.len()) => Some(false),
         Hello::Begun => (seen.len() == SEEN_MAX).then_some(true),
         Hello::TooLong => Some(true),
@@ -144,7 +147,7 @@ async fn is_too_long(io: &Socket, guest: &Guest) -> io::Result<bool> {
     .await
 }
 
-/// Makes a stream of a connection whose client has said hello.
+/// Does the TLS handshake with a client whose first message is there, and makes a stream of the connection.
 pub(crate) async fn shake_hands(
     Acceptor { config }: Acceptor,
     io: Socket,
@@ -159,7 +162,7 @@ pub(crate) async fn shake_hands(
             let peer = Peer { tls: version(tls), certificate: name(tls), ..peer };
             Ok((Stream::encrypted(stream), peer))
         }
-        // rustls has sent the alert, where it knows one.
+        // rustls has sent the client an alert, where there is one for the error.
         Err((error, io)) => Err((Failure::from_handshake(&error), Some(io.into_inner()))),
     }
 }

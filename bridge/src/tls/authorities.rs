@@ -1,10 +1,10 @@
-//! Which client certificates are good: those that lead to an authority of the CA file, or of the
-//! system. Those of targets are judged by the same authorities, in `target`.
+//! The check of client certificates. Good are those that lead to an authority of the CA file, or of the
+//! system. Targets' certificates are checked with the same authorities, in `connector/verifier.rs`.
 //!
-//! Signatures, purposes and dates are checked by rustls. Added to it: intermediates may stand in
+//! rustls checks signatures, purposes and dates. Added here: intermediate certificates may stand in
 //! the CA file, the dates of the authority itself count, and so does whether it may sign others. A
-//! client's self-signed certificate is good if it stands in the file itself, and makes its owner no
-//! authority.
+//! client's self-signed certificate is good if it stands in the CA file itself; unless it says so, its
+//! owner may not sign other certificates. Must not know connections.
 
 use std::fmt;
 use std::path::Path;
@@ -31,18 +31,18 @@ const ROLE: &str = "CA file";
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
     trusted: Trusted,
-    /// With all anchors that may sign, whatever their dates; `None`: there are none.
+    /// rustls's verifier with all anchors that may sign, whatever their dates; `None`: there are no such anchors.
     webpki: Option<Arc<dyn ClientCertVerifier>>,
     provider: Provider,
 }
 
-/// The certificates that trust begins at, and those that come along.
+/// The certificates that trust begins at (anchors), and the other certificates of the same source.
 #[derive(Debug, Default)]
 pub(super) struct Trusted {
     pub(super) anchors: Vec<Anchor>,
-    /// Certificates of the file that are no anchors: they may stand between.
+    /// Certificates of the source that are no anchors: they may stand between an anchor and the certificate to check.
     pub(super) intermediates: Vec<CertificateDer<'static>>,
-    /// What is hinted to clients: whoever signed theirs.
+    /// The subjects of all of them. Clients are told them as a hint: one of them must have signed the client's certificate.
     subjects: Vec<DistinguishedName>,
 }
 
@@ -50,11 +50,11 @@ pub(super) struct Trusted {
 pub(super) struct Anchor {
     pub(super) der: CertificateDer<'static>,
     validity: Validity,
-    /// Whether trust goes on to those it has signed. rustls does not ask: to it any anchor may.
+    /// Whether certificates that it has signed are trusted. rustls does not check that: to rustls, any anchor may sign.
     may_sign: bool,
 }
 
-/// What is wrong with a certificate that rustls has no words for.
+/// A flaw of a certificate for which rustls has no error.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Flaw {
     #[error(
@@ -69,7 +69,7 @@ pub(super) enum Flaw {
     ServerPurpose,
     #[error("it is self-signed, and not in the CA file")]
     SelfSigned,
-    /// The name that was wanted, and those that it has.
+    /// The name that the target must have, and the names that the certificate has.
     #[error("it is for another name")]
     Name(String, String),
 }
@@ -89,7 +89,7 @@ impl Trusted {
             Authorities::System => {
                 let found = rustls_native_certs::load_native_certs();
                 let reason = found.errors.first().map_or("none found".into(), missing);
-                // What it has beside that is not ours to mend, nor to report.
+                // Warnings about the system's store are dropped: it is not ours to mend.
                 Self::of(found.certs, "the system's store", &mut Vec::new())
                     .ok_or(Unusable::NoSystemAuthorities(reason))
             }
@@ -105,7 +105,7 @@ impl Trusted {
         let mut trusted = Self::default();
         for (index, der) in found.into_iter().enumerate() {
             let facts = facts(&der);
-            // Its subject as clients compare it, and a check that it can be an issuer at all.
+            // `subject` is the subject as clients compare it; `None` means that the certificate cannot be an issuer at all.
             let (Some(facts), Some(subject)) = (facts, subject(&der)) else {
                 warnings.push(format!("certificate {} of {source} is damaged", index + 1));
                 continue;
@@ -122,13 +122,13 @@ impl Trusted {
         (!trusted.anchors.is_empty()).then_some(trusted)
     }
 
-    /// Whether a certificate stands in the CA file itself and signs itself: it needs no other, as the owner
-    /// of the file has put it there.
+    /// Whether a certificate is an anchor itself: it is self-signed and stands in the CA file. It needs no authority, as
+    /// the owner of the file has put it there.
     pub(super) fn has(&self, end_entity: &CertificateDer<'_>) -> bool {
         self.anchors.iter().any(|anchor| anchor.der == *end_entity)
     }
 
-    /// Those that others may depend on.
+    /// The anchors that may sign other certificates.
     pub(super) fn issuers(&self) -> impl Iterator<Item = &Anchor> {
         self.anchors.iter().filter(|anchor| anchor.may_sign)
     }
@@ -140,7 +140,7 @@ impl Anchor {
     }
 }
 
-/// Whether a certificate that is [trusted itself](Trusted::has) is so at this time.
+/// Checks the dates of a certificate that is [an anchor itself](Trusted::has).
 pub(super) fn check_dates(facts: &Facts, now: UnixTime) -> Result<(), Error> {
     match facts.validity.at(seconds(now)) {
         Age::Expired => Err(CertificateError::Expired.into()),
@@ -208,7 +208,7 @@ fn subject(der: &CertificateDer<'static>) -> Option<DistinguishedName> {
     store.subjects().pop()
 }
 
-/// A verifier that trusts these; `None`: there are none.
+/// rustls's verifier that trusts these anchors; `None`: there are none.
 fn verifier<'a>(
     anchors: impl Iterator<Item = &'a Anchor>,
     provider: &Provider,
@@ -285,8 +285,8 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// Why a client's certificate, or a target's, was not taken, in words. A purpose that is not its own is as
-/// `purpose` says.
+/// Says in words why a client's certificate, or a target's, was refused. `purpose` has the words for a certificate that
+/// is for another purpose.
 pub(super) fn explain(error: &CertificateError, purpose: &Flaw) -> String {
     let text: &dyn fmt::Display = match error {
         CertificateError::UnknownIssuer => &"no authority that is trusted has issued it",

@@ -1,4 +1,4 @@
-//! What stands in a certificate. Judges no signature: that is rustls's.
+//! The contents of a certificate. Knows X.509; must not check signatures, which rustls does.
 
 use std::net::IpAddr;
 
@@ -13,14 +13,14 @@ use x509_parser::x509::X509Version;
 /// The part of a certificate that we look at ourselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// Whether it has extensions (RFC 5280, section 4.1): others cannot be verified.
+    /// Whether it is of version 3, which has extensions (RFC 5280, section 4.1): other versions cannot be verified.
     pub(super) is_v3: bool,
     pub(super) signer: Signer,
     /// Whether it may be used by a TLS client.
     pub(super) is_for_clients: bool,
-    /// And by a TLS server.
+    /// Whether it may be used by a TLS server.
     pub(super) is_for_servers: bool,
-    /// What it is for, other than its common name (RFC 5280, section 4.2.1.6).
+    /// The subject alternative names (RFC 5280, section 4.2.1.6): what it is for, besides its common name.
     pub(super) names: Vec<String>,
     pub(super) validity: Validity,
     /// The public key, as SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7).
@@ -32,22 +32,22 @@ pub(super) struct Facts {
 /// Who has signed a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signer {
-    /// Another.
+    /// Another certificate's owner.
     Other,
-    /// Itself, and it may sign no others: a client's own.
+    /// Its own owner, and it may sign no other certificates: a client's self-signed certificate.
     Itself,
-    /// Itself, and it may sign others: an authority.
+    /// Its own owner, and it may sign other certificates: an authority.
     Authority,
 }
 
-/// From when until when, seconds since 1970, both included.
+/// The first and the last second of a certificate's validity, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Validity {
     pub(super) from: i64,
     pub(super) until: i64,
 }
 
-/// How a time lies to a validity.
+/// Whether a point in time is before, within or after a certificate's validity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Age {
     NotYetValid,
@@ -65,7 +65,7 @@ impl Validity {
     }
 }
 
-/// Now, as [`Validity`] counts.
+/// The present time, as [`Validity`] counts it.
 pub(super) fn now() -> i64 {
     ASN1Time::now().timestamp()
 }
@@ -75,7 +75,7 @@ pub(super) fn date(seconds: i64) -> String {
     ASN1Time::from_timestamp(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
-/// Reads a certificate; `None`: it is none.
+/// Reads a certificate. `None`: the bytes are no certificate.
 pub(super) fn facts(der: &CertificateDer<'_>) -> Option<Facts> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let validity = certificate.validity();
@@ -95,7 +95,7 @@ pub(super) fn facts(der: &CertificateDer<'_>) -> Option<Facts> {
     })
 }
 
-/// Those of hosts; what others it may have are shown as they are read.
+/// The subject alternative names: those of hosts as people write them, other kinds as the parser shows them.
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(names)) = certificate.subject_alternative_name() else { return vec![] };
     let name = |name: &GeneralName<'_>| match name {
@@ -120,8 +120,8 @@ fn signer(certificate: &X509Certificate<'_>) -> Signer {
     }
 }
 
-/// By its names, and by its key identifiers if it has them: after a change of keys an authority
-/// signs itself with its old key, and that certificate is no anchor.
+/// Whether its subject is its issuer, and its key the issuer's, if it has identifiers of both keys. After a change
+/// of keys an authority signs its new key with its old one: that certificate has equal names, but is no anchor.
 fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
     let mut subject_key = None;
     let mut authority_key = None;
@@ -141,9 +141,9 @@ fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
     same_key && certificate.subject().as_raw() == certificate.issuer().as_raw()
 }
 
-/// As OpenSSL judges a self-signed certificate (RFC 5280, section 4.2.1.9 and 4.2.1.3): without
-/// basic constraints version 1 still may, as it could not have them, and version 3 if its key usage
-/// says so. What cannot be read, or stands there twice, allows nothing.
+/// Whether a self-signed certificate may sign others, as OpenSSL judges it (RFC 5280, section 4.2.1.9 and
+/// 4.2.1.3). Without basic constraints, a certificate of version 1 may, as it cannot have them, and any other if
+/// its key usage says so. An extension that cannot be read, or stands there twice, allows nothing.
 fn may_sign(certificate: &X509Certificate<'_>) -> bool {
     let constraints = certificate.get_extension_unique(&OID_X509_EXT_BASIC_CONSTRAINTS);
     let (Ok(constraints), Ok(usage)) = (constraints, certificate.key_usage()) else {
@@ -157,7 +157,7 @@ fn may_sign(certificate: &X509Certificate<'_>) -> bool {
     }
 }
 
-/// The one common name of the certificate's subject. None if there are several: whoever signed it
+/// The common name of the certificate's subject. `None` if there are several: the authority that signed it
 /// may have checked another one than we would compare.
 pub(crate) fn common_name(der: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
@@ -182,7 +182,7 @@ mod tests {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         for (index, name) in names.iter().enumerate() {
-            // rcgen keeps one value a type.
+            // rcgen keeps one value for each type.
             let kind = if index == 0 { DnType::CommonName } else { DnType::OrganizationName };
             params.distinguished_name.push(kind, *name);
         }
@@ -197,8 +197,8 @@ mod tests {
         assert_eq!(common_name(&CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])), None);
     }
 
-    /// T4: two names are none. The organization's type (2.5.4.10) is changed to that of a common
-    /// name (2.5.4.3) in the subject, which is what a careless authority might sign.
+    /// T4: two common names count as none. The organization's type (2.5.4.10) in the subject is changed to that of
+    /// a common name (2.5.4.3): a careless authority might sign such a certificate.
     #[test]
     fn t4_two_common_names_are_none() {
         let mut der = certificate(&["Joe", "jane"]).to_vec();
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(facts(client.der()).unwrap().signer, Signer::Other);
     }
 
-    /// T3: neither constraints nor usage may forbid it, and one of them must allow it.
+    /// T3: neither basic constraints nor key usage may forbid signing, and one of them must allow it.
     #[test]
     fn t3_who_may_sign_is_said_by_constraints_and_usage() {
         let may_sign = |is_ca: IsCa, usages: &[KeyUsagePurpose]| {

@@ -1,5 +1,5 @@
-//! Which versions and cipher suites of TLS are offered: OpenSSL's cipher strings (openssl-ciphers(1)) for the
-//! suites that rustls has. Knows names; opens nothing.
+//! The versions and cipher suites of TLS that clients are offered, chosen from the suites that rustls has by OpenSSL's
+//! cipher strings (openssl-ciphers(1)). Knows names; must not know files or connections.
 
 use tokio_rustls::rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, DEFAULT_CIPHER_SUITES};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -19,11 +19,11 @@ pub enum Least {
 pub struct Offer {
     least: Least,
     suites: Vec<SupportedCipherSuite>,
-    /// Whether the suites are in an order that somebody wanted.
+    /// Whether the order of the suites was chosen by a cipher string.
     is_ordered: bool,
 }
 
-/// A list has no cipher suite in it that could be used.
+/// A cipher string chooses no suite that can be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "no cipher suite is left of {0:?}; 'ECDHE+AESGCM:ECDHE+CHACHA20' are those that there are for TLS 1.2"
@@ -31,9 +31,9 @@ pub struct Offer {
 pub struct NoCipher(String);
 
 impl Offer {
-    /// From this version on, with the suites of an OpenSSL cipher string. As under OpenSSL, a string is
-    /// about TLS 1.2, unless it names suites of TLS 1.3. What it has that is not known here, or chooses
-    /// nothing, comes back beside.
+    /// Offers this version and newer ones, with the suites of an OpenSSL cipher string. As with OpenSSL, a string is
+    /// about TLS 1.2, unless it names suites of TLS 1.3. Also returns the words of the string that are not known here,
+    /// or choose nothing.
     pub fn new(least: Least, list: Option<&str>) -> Result<(Self, Vec<String>), NoCipher> {
         let Some(list) = list else {
             let suites = DEFAULT_CIPHER_SUITES.to_vec();
@@ -42,7 +42,9 @@ impl Offer {
         let mut choice = Choice::default();
         let words = list.split([':', ',', ';', ' ']).filter(|word| !word.is_empty());
         words.for_each(|word| choice.heed(word));
-        let Choice { chosen: mut suites, unknown, .. } = choice;
+        let Choice { chosen: mut suites, unknown, wants_more, .. } = choice;
+        let is_strong = |suite: &SupportedCipherSuite| !(wants_more && has_128_bits(suite));
+        suites.retain(is_strong);
         let (has_new, has_old) =
             (suites.iter().any(is_new), suites.iter().any(|suite| !is_new(suite)));
         if !has_new && !has_old && least == Least::V1_2 {
@@ -50,6 +52,7 @@ impl Offer {
         }
         if !has_new {
             suites.extend(DEFAULT_CIPHER_SUITES.iter().filter(|suite| is_new(suite)));
+            suites.retain(is_strong);
         }
         Ok((Self { least, suites, is_ordered: true }, unknown))
     }
@@ -77,21 +80,44 @@ fn is_new(suite: &SupportedCipherSuite) -> bool {
     suite.tls13().is_some()
 }
 
-/// What a list has chosen so far.
+fn has_128_bits(suite: &SupportedCipherSuite) -> bool {
+    use CipherSuite as S;
+    matches!(
+        suite.suite(),
+        S::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | S::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+            | S::TLS13_AES_128_GCM_SHA256
+    )
+}
+
+/// What the words of a cipher string have chosen so far.
 #[derive(Default)]
 struct Choice {
     chosen: Vec<SupportedCipherSuite>,
     /// What `!` has ruled out for good.
     banned: Vec<CipherSuite>,
     unknown: Vec<String>,
+    /// Whether keys of 128 bits are too short for the security level.
+    wants_more: bool,
 }
 
 impl Choice {
+    /// A word behind `@`.
+    fn heed_command(&mut self, command: &str) {
+        match command.strip_prefix("SECLEVEL=").map(str::parse::<u8>) {
+            // The others stay in their order.
+            None if command == "STRENGTH" => self.chosen.sort_by_key(has_128_bits),
+            // Level 3 wants 128 bits, which rustls's suites all have.
+            Some(Ok(level @ 0..=5)) => self.wants_more = level > 3,
+            _ => self.unknown.push(format!("@{command}")),
+        }
+    }
+
     fn heed(&mut self, word: &str) {
-        let (word, command) = word.split_once('@').unwrap_or((word, "STRENGTH"));
-        // The strongest come first already, and weaker ones than level 2 are not here.
-        if command != "STRENGTH" && !command.starts_with("SECLEVEL=") {
-            self.unknown.push(format!("@{command}"));
+        let (word, command) =
+            word.split_once('@').map_or((word, None), |(word, command)| (word, Some(command)));
+        if let Some(command) = command {
+            self.heed_command(command);
         }
         if word.is_empty() {
             return;
@@ -102,7 +128,8 @@ impl Choice {
         };
         let found: Vec<_> =
             ALL_CIPHER_SUITES.iter().copied().filter(|suite| is(suite, name)).collect();
-        // What is not here need not be ruled out; but a keyword that nobody knows may have been meant otherwise.
+        // A suite that rustls lacks need not be ruled out, so that word is not reported. A keyword that OpenSSL does not
+        // know either may be a mistake, and is.
         let is_moot = !deed.is_empty() && (name.contains('-') || name.split('+').all(is_of_others));
         if found.is_empty() && !is_moot {
             self.unknown.push(word.to_owned());
@@ -116,7 +143,7 @@ impl Choice {
                 let fresh: Vec<_> = found.iter().filter(is_fresh).copied().collect();
                 self.chosen.extend(fresh);
             }
-            // To the end.
+            // Moves them to the end.
             "+" => self.chosen.sort_by_key(is_found),
             _ => {
                 self.chosen.retain(|suite| !is_found(suite));
@@ -128,7 +155,7 @@ impl Choice {
     }
 }
 
-/// Whether a suite is called so, or is all that the keywords between `+` say.
+/// Whether this is a suite's name, or keywords joined by `+` that all apply to it.
 fn is(suite: &SupportedCipherSuite, name: &str) -> bool {
     let Some((openssl, words)) = names(suite.suite()) else { return false };
     let iana = suite.suite().as_str().is_some_and(|iana| iana.replace("TLS13_", "TLS_") == name);
@@ -140,7 +167,7 @@ fn is_old(words: &[&str]) -> bool {
     !words.is_empty()
 }
 
-/// What all suites of TLS 1.2 here are.
+/// The keywords that apply to each suite of TLS 1.2 here.
 const EVERY: &[&str] =
     &["ALL", "DEFAULT", "HIGH", "ECDHE", "EECDH", "kECDHE", "kEECDH", "ECDH", "TLSv1.2", "AEAD"];
 
@@ -175,7 +202,7 @@ fn names(suite: CipherSuite) -> Option<(&'static str, &'static [&'static str])> 
     })
 }
 
-/// Keywords of OpenSSL for what rustls does not have, weak or out of use.
+/// Whether this is one of OpenSSL's keywords for suites that rustls does not have, as they are weak or out of use.
 fn is_of_others(word: &str) -> bool {
     const OTHERS: &[&str] = &[
         "aNULL",
@@ -254,7 +281,7 @@ fn is_of_others(word: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What a list chooses of TLS 1.2, each suite in short, and what is unknown of it.
+    /// The suites of TLS 1.2 that a cipher string chooses, as short names, and its unknown words.
     fn chosen(list: &str) -> (String, Vec<String>) {
         let (offer, unknown) = Offer::new(Least::V1_2, Some(list)).expect(list);
         let short = |suite: &SupportedCipherSuite| {
@@ -280,7 +307,11 @@ mod tests {
             ("ALL", all, &[][..]),
             ("DEFAULT@SECLEVEL=2", all, &[]),
             ("HIGH:@NOISE", all, &["@NOISE"]),
-            ("HIGH:!aNULL:!MD5:@STRENGTH", all, &[]),
+            ("HIGH:!aNULL:!MD5:@STRENGTH", "e256 eC r256 rC e128 r128", &[]),
+            ("ALL@SECLEVEL=4", "e256 eC r256 rC", &[]),
+            ("@SECLEVEL=5:ALL", "e256 eC r256 rC", &[]),
+            ("ALL@SECLEVEL=6", all, &["@SECLEVEL=6"]),
+            ("ALL@SECLEVEL=high", all, &["@SECLEVEL=high"]),
             ("HIGH:!aNULL:!ECDHE-RSA-DES-CBC3-SHA", all, &[]),
             ("ECDHE+AESGCM", "e256 e128 r256 r128", &[]),
             ("EECDH+AESGCM:EDH+AESGCM", "e256 e128 r256 r128", &["EDH+AESGCM"]),

@@ -1,5 +1,5 @@
-//! Why a connection was not accepted at the door, and what a TLS handshake that has failed means to somebody
-//! who looks for the reason. Knows rustls's errors.
+//! Failures of a new connection: why it was refused, and why the TLS handshake with the client has failed, in words for an
+//! administrator who looks for the reason. Knows rustls's errors; must not know how a handshake is done.
 
 use std::io;
 
@@ -13,7 +13,7 @@ const NO_VERSION: &str = "the client speaks no version of TLS that we do, 1.2 an
 
 const NO_CIPHER: &str = "the client has no cipher, group or signature that we have";
 
-/// The client has said much that nothing has come of.
+/// A client has sent as many bytes as it may without a result, and rustls waits for more; see [`records`](super::records).
 #[derive(Debug, thiserror::Error)]
 #[error("the client sends more than TLS can make anything of")]
 pub(super) struct TooMuch;
@@ -67,8 +67,8 @@ impl Failure {
         Self::Handshake(why)
     }
 
-    /// What an error of a later read means, if it is the client's verdict on our certificate: some look at
-    /// it when the handshake is over.
+    /// The failure behind an error of a later read, if the client has sent an alert: some clients check our certificate
+    /// only after the handshake.
     pub(crate) fn from_read(error: &io::Error) -> Option<Self> {
         matches!(rustls_error(error), Some(Error::AlertReceived(_)))
             .then(|| Self::from_handshake(error))
@@ -84,7 +84,7 @@ pub(super) fn is_end(error: &io::Error) -> bool {
     matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
 }
 
-/// RFC 8446, section 6.2.
+/// What an alert of the client means (RFC 8446, section 6.2).
 fn alert_text(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
     let meaning = match alert {
@@ -106,7 +106,7 @@ fn alert_text(alert: AlertDescription) -> String {
 
 fn incompatibility(flaw: &PeerIncompatible) -> String {
     match flaw {
-        // Clients of TLS 1.1 and older are asked for an extension of TLS 1.2 first.
+        // rustls looks for an extension of TLS 1.2 before it looks at the version, so that clients of TLS 1.1 and older fail so.
         PeerIncompatible::SignatureAlgorithmsExtensionRequired
         | PeerIncompatible::ServerDoesNotSupportTls12Or13
         | PeerIncompatible::SupportedVersionsExtensionRequired

@@ -1,5 +1,5 @@
-//! Files as certificates, keys and passwords are read from: whole, and no longer than they may be. Knows kinds of
-//! files, and nothing of what is in them.
+//! The reading of files with certificates, keys and passwords: whole, and up to a limit. Knows kinds of
+//! files; must not know what is in them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,12 +7,13 @@ use std::path::Path;
 
 use crate::regular;
 
-/// What may be read.
+/// The kinds of files that may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sources {
-    /// A pipe too, as a shell makes one of `<(command)`, for as long as its writer takes. It can be read once.
+    /// Any kind. A pipe, as a shell makes one of `<(command)`, is read for as long as its writer takes, and can be read
+    /// once only.
     Any,
-    /// Regular files only, which hold up nobody.
+    /// Regular files only: reading them does not wait for another process.
     Regular,
 }
 

@@ -1,34 +1,34 @@
-//! How far a client's first message is, before there is any state of TLS: only a whole ClientHello is worth that (L5). Knows
-//! records and where a handshake message ends (RFC 8446, sections 4 and 5.1); what stands in it, and what is wrong with it, is
-//! rustls's to say.
+//! The end of a client's first TLS message: whether the message is whole. TLS state is made for a whole ClientHello only (L5).
+//! Knows records and where a handshake message ends (RFC 8446, sections 4 and 5.1); must not know what stands in the message,
+//! nor what is wrong with it, which rustls says.
 
-/// The longest ClientHello. Those of browsers have two kilobytes.
+/// The longest ClientHello that is accepted, bytes. Those of browsers have two kilobytes.
 pub(super) const LONGEST: usize = 16 * 1024;
 
 /// The type of a record that has handshake messages.
 const HANDSHAKE: u8 = 0x16;
 
-/// The type of the message.
+/// The type of a handshake message that is a ClientHello.
 const CLIENT_HELLO: u8 = 1;
 
-/// How long a record's header is, and a message's.
+/// The length of a record's header, and of a handshake message's header, bytes.
 const RECORD: usize = 5;
 const MESSAGE: usize = 4;
 
 /// What the first bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hello {
-    /// The beginning of one.
+    /// The beginning of a ClientHello.
     Begun,
-    /// One, and perhaps more.
+    /// A whole ClientHello, and perhaps more bytes.
     Whole,
-    /// One that is longer than they may be.
+    /// A ClientHello that is longer than [`LONGEST`].
     TooLong,
-    /// None.
+    /// No ClientHello.
     Other,
 }
 
-/// Says how far it is.
+/// Says what these first bytes of a connection are.
 pub(crate) fn hello(mut bytes: &[u8]) -> Hello {
     let (mut header, mut known, mut length) = ([0; MESSAGE], 0, 0);
     loop {
@@ -55,7 +55,7 @@ pub(crate) fn hello(mut bytes: &[u8]) -> Hello {
             if whole > LONGEST {
                 return Hello::TooLong;
             }
-            // TLS reads whole records.
+            // rustls reads whole records: the one that has the message's end must be whole, too.
             if length >= whole && there.len() == said {
                 return Hello::Whole;
             }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::fuzzing::Numbers;
 
-    /// A message of this length without its header, in records of so many bytes.
+    /// A handshake message of this length, not counting its header, in records of so many bytes.
     fn message(kind: u8, length: usize, record: usize) -> Vec<u8> {
         let said = u32::try_from(length).unwrap().to_be_bytes();
         let message = [&[kind, said[1], said[2], said[3]], &vec![7; length][..]].concat();
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(hello(&message(2, 10, 100)[..6]), Hello::Other);
     }
 
-    /// L3, L5: whatever the bytes are, there is no panic, and what they are stays the same when more come.
+    /// L3, L5: no bytes cause a panic, and an answer other than [`Hello::Begun`] stays the same when more bytes come.
     #[test]
     fn l3_no_bytes_make_a_hello_panic_or_change_its_mind() {
         let mut numbers = Numbers(3);

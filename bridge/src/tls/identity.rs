@@ -1,4 +1,4 @@
-//! Our own certificate with its chain and key, as files have them.
+//! Our own certificate with its chain and key, read from files. Must not know who is shown it.
 
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
@@ -13,11 +13,11 @@ use super::{Files, Provider, Sources, Unusable, broken, certificates, read, rust
 const CERTIFICATE: &str = "certificate";
 const KEY: &str = "key";
 
-/// The shortest RSA key that signs, in bits: what is shorter can be broken.
+/// The shortest RSA key that is accepted, in bits: a shorter one can be broken.
 const LEAST_RSA: usize = 2048;
 
-/// Reads certificate and key, and checks that they belong together. A certificate that is out of
-/// its dates is served, with a warning: that is better than nothing, and the clients decide.
+/// Reads certificate and key, and checks that they belong together. A certificate that is not valid now
+/// is used, with a warning: that is better than none, and each client decides whether it accepts it.
 pub(super) fn load(
     files: &Files,
     sources: Sources,
@@ -62,8 +62,8 @@ pub(super) fn load(
     Ok(SingleCertAndKey::from(CertifiedKey::new(chain, signer)))
 }
 
-/// How many bits an RSA key has, which stands in its modulus (RFC 8017, A.1.2), in PKCS#8 within an
-/// octet string (RFC 5958, section 2). `None`: it is another kind of key.
+/// How many bits an RSA key has: as many as its modulus (RFC 8017, A.1.2). In PKCS#8 the RSA key stands within
+/// an octet string (RFC 5958, section 2). `None`: it is another kind of key.
 fn rsa_length(key: &PrivateKeyDer<'_>) -> Option<usize> {
     let (_, outer) = parse_der(key.secret_der()).ok()?;
     let (_, inner) = match key {
@@ -78,7 +78,7 @@ fn rsa_length(key: &PrivateKeyDer<'_>) -> Option<usize> {
     Some((modulus.len() - first) * 8 - modulus[first].leading_zeros() as usize)
 }
 
-/// The first key of the key file, or of the certificate's, whose text is at hand.
+/// The first key of the key file or, if there is none, of the certificate file, whose content is `text`.
 fn load_key(
     files: &Files,
     sources: Sources,

@@ -1,18 +1,18 @@
 //! TLS on the public port: from files to an [`Acceptor`], and from an accepted connection to a
-//! [`Stream`](crate::stream::Stream), plain or encrypted. TLS to targets is `connector`'s.
+//! `Stream`, plain or encrypted. TLS to targets is `connector`'s.
 //!
 //! - `file` reads files,
 //! - `identity` finds the certificate and its key in them,
-//! - `password` unlocks the key where it is locked,
+//! - `password` decrypts the key where it is encrypted,
 //! - `ciphers` says which versions and cipher suites are offered,
 //! - `authorities` decides which client certificates are good,
-//! - `certificate` reads what stands in one,
-//! - `accept` looks at a client's first byte and does the handshake; `hello` says how far the message is that begins it,
-//! - `records` leaves what is not whole with the kernel,
-//! - `failure` says what one that has failed means,
-//! - `connector` is the other end: how targets are spoken to.
+//! - `certificate` reads the contents of one,
+//! - `accept` looks at a client's first byte and does the handshake; `hello` says whether its first message is whole,
+//! - `records` leaves TLS records that are not whole in the kernel's buffer,
+//! - `failure` says why a handshake has failed,
+//! - `connector` is TLS to targets, where we are the TLS client.
 //!
-//! Knows nothing of HTTP but one refusal for plain clients that are not wanted.
+//! Knows nothing of HTTP but one refusal, for plain clients where only TLS is served.
 
 mod accept;
 mod authorities;
@@ -51,21 +51,21 @@ pub(crate) use records::Records;
 #[cfg(any(test, fuzzing))]
 pub(crate) use records::whole as whole_records;
 
-/// Where certificates are.
+/// The files of our certificate, its key, and the authorities for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     /// Our certificate and its chain in PEM, ours first.
     pub certificate: PathBuf,
     /// Its key in PEM; `None`: in the same file.
     pub key: Option<PathBuf>,
-    /// What unlocks that, where it is locked.
+    /// The password of the key, where the key is encrypted.
     pub password: Option<KeyPassword>,
-    /// Whose certificates a client needs; `None`: none is asked for.
+    /// The authorities of which a client needs a certificate; `None`: clients are asked for none.
     pub clients: Option<Authorities>,
 }
 
 impl Files {
-    /// All of them.
+    /// The paths of all of them.
     pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         let authorities = match &self.clients {
             Some(Authorities::File(path)) => Some(path),
@@ -136,7 +136,7 @@ impl Unusable {
         Self::Wrong { role, path: path.to_owned(), problem: problem.into() }
     }
 
-    /// The file that is simply not there, if it is that, behind what it should have.
+    /// What the file should have, and its path, if the reason is that it does not exist.
     pub fn missing(&self) -> Option<(&'static str, &Path)> {
         match self {
             Self::Unreadable { role, path, source } if source.kind() == io::ErrorKind::NotFound => {
@@ -148,8 +148,8 @@ impl Unusable {
 }
 
 impl Acceptor {
-    /// Reads the files, if they are among these `sources`, for TLS as it is offered. Beside the acceptor there may
-    /// be warnings: what works, and should not be left so.
+    /// Reads the files, if they are of a kind that `sources` allows, for TLS as it is offered. Also returns warnings:
+    /// about what works, but should be mended.
     pub fn load(
         files: &Files,
         sources: Sources,
@@ -171,7 +171,7 @@ impl Acceptor {
         }
         .with_cert_resolver(Arc::new(identity));
         if files.clients.is_some() {
-            // A session that is resumed would outlive its certificate.
+            // A TLS session that is resumed would outlive the client's certificate, which is not checked again then.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -187,8 +187,8 @@ fn builder(provider: Provider, offer: &Offer) -> ConfigBuilder<ServerConfig, Wan
         .expect("an offer has cipher suites for each of its versions")
 }
 
-/// What some editors put in front of a text to say that it is UTF-8. PEM has no place for it, and in a
-/// file made of others it may stand before each part.
+/// What some editors put in front of a text to say that it is UTF-8. PEM does not allow it, and in a
+/// file that was joined from others it may stand before each part.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// How long a PEM file may be, in bytes: a bundle of all authorities that browsers trust has a quarter of that.
@@ -242,7 +242,7 @@ fn broken(error: &rustls::pki_types::pem::Error) -> String {
     }
 }
 
-/// What goes wrong in rustls, in the words of somebody who has files and no types.
+/// An error of rustls in words for a user, without the names of Rust's types.
 fn rustls_text(error: &rustls::Error) -> String {
     match error {
         rustls::Error::General(text) => text.clone(),

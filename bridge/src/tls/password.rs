@@ -1,5 +1,5 @@
-//! Keys that are locked with a password, and where the password is. Knows PKCS#8's encryption (RFC 5958,
-//! section 3); the formats of OpenSSL's own are only told apart.
+//! Private keys that are encrypted ("locked") with a password, and where the password is. Knows PKCS#8's encryption
+//! (RFC 5958, section 3). OpenSSL's own formats are recognized, but not decrypted.
 
 use std::fmt;
 use std::io;
@@ -12,16 +12,16 @@ use x509_parser::pem::Pem;
 
 use super::{Sources, Unusable, contains, file};
 
-/// How long a password file may be.
+/// How long a password file may be, bytes.
 const LONGEST: u64 = 64 * 1024;
 
 const PASSWORD: &str = "key password";
-/// The label of a locked key in PKCS#8 (RFC 7468, section 11).
+/// The label of an encrypted key in PKCS#8 (RFC 7468, section 11).
 const LOCKED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
-/// The header of one in OpenSSL's traditional formats.
+/// The header of an encrypted key in OpenSSL's traditional formats.
 const TRADITIONAL: &str = "Proc-Type: 4,ENCRYPTED";
 
-/// What unlocks our key.
+/// The password of our key, or where it is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeyPassword {
     /// This text.
@@ -63,12 +63,12 @@ fn first_line(path: &Path, sources: Sources) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Whether a PEM text has a locked key in it.
+/// Whether a PEM text has an encrypted key in it.
 pub(super) fn is_locked(text: &[u8]) -> bool {
     contains(text, LOCKED) || contains(text, TRADITIONAL)
 }
 
-/// The first locked key of a PEM text, unlocked. Names what is wrong as `role` and `path`.
+/// Decrypts the first encrypted key of a PEM text. Errors name the file by `role` and `path`.
 pub(super) fn unlock(
     text: &[u8],
     password: Option<&KeyPassword>,
@@ -93,7 +93,7 @@ pub(super) fn unlock(
     unlocked(&pem.contents, &password).map_err(wrong)
 }
 
-/// The key in a PKCS#8 EncryptedPrivateKeyInfo, or what is wrong with that.
+/// Decrypts the key in a PKCS#8 EncryptedPrivateKeyInfo, or says why that is impossible.
 fn unlocked(der: &[u8], password: &[u8]) -> Result<PrivateKeyDer<'static>, &'static str> {
     let info = EncryptedPrivateKeyInfoRef::try_from(der)
         .map_err(|_| "is damaged, or its key is encrypted in a way that is not known")?;
@@ -106,7 +106,7 @@ fn unlocked(der: &[u8], password: &[u8]) -> Result<PrivateKeyDer<'static>, &'sta
             "has a key that is encrypted in a way that is too old or not known; \
              'openssl pkcs8 -topk8 -v2 aes-256-cbc' makes it one that can be used"
         }
-        // What a wrong password makes of the key may by chance look decrypted, but is no PKCS#8.
+        // A wrong password may by chance seem to decrypt the key, but the result is no PKCS#8.
         _ => "has an encrypted key that this password does not unlock",
     })?;
     Ok(PrivateKeyDer::Pkcs8(key.as_bytes().to_vec().into()))

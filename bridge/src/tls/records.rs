@@ -1,6 +1,7 @@
-//! A connection below TLS, which is counted for as long as its client has no session: how much of what rustls has taken has come to
-//! nothing yet (L5). Its records stay with the kernel until they are whole, where that has room; rustls would keep 18 KiB of one that
-//! never is. Knows where records end (RFC 8446, section 5.1) and that a handshake is under way; what is in them is rustls's to say.
+//! A connection below TLS. As long as its client has no session, the bytes that rustls has taken without a result yet are counted
+//! and limited (L5). TLS records stay in the kernel's buffer until they are whole, where the kernel has room for that: rustls
+//! would keep 18 KiB for a record that never becomes whole. Knows where records end (RFC 8446, section 5.1) and whether a
+//! handshake is under way; must not know what is in the records, which is rustls's task.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -14,36 +15,36 @@ use super::failure::TooMuch;
 use crate::arrival::Arrival;
 use crate::net::Socket;
 
-/// How long a record's header is.
+/// How long a record's header is, bytes.
 const HEADER: usize = 5;
 
-/// The longest that rustls reads (RFC 5246, section 6.2.3), without its header.
+/// The longest record that rustls reads (RFC 5246, section 6.2.3), without its header, bytes.
 const LONGEST: usize = (1 << 14) + (1 << 11);
 
-/// How much rustls reads at a time in a handshake.
+/// How much rustls reads at a time in a handshake, bytes.
 const PIECE: usize = 4096;
 
-/// How many of them rustls is given at a time: it keeps a little for each until what was in it is read.
+/// How many records rustls is given at a time: it keeps some memory for each until the content is read.
 const MANY: usize = 16;
 
-/// How much of what rustls has taken may have come to nothing yet before it waits for more: the parts of a message that it joins.
+/// How many bytes rustls may have taken without a result when it asks for more: parts of a message that it joins.
 const UNHEARD: usize = 2 * 1024;
 
-/// How much in a handshake, where a hello may be in many records, a client may say long certificates, or have sent early what is
-/// not read.
+/// The same in a handshake, where a ClientHello may be in many records, and a client may send long certificates, or early data,
+/// which is not read.
 const HANDSHAKE: usize = 32 * 1024;
 
-/// How much of that each client may say before it is one of the few that have a
-/// [long head](crate::lobby::Guest::begins_long_head).
+/// How many of these bytes a client may send in a handshake before the handshake counts as a
+/// [long head](crate::lobby::Guest::begins_long_head), of which only a few are allowed at a time.
 const LONG: usize = 5 * 1024;
 
 /// A connection below TLS.
 #[derive(Debug)]
 pub(crate) struct Records {
-    /// None only in the end.
+    /// `None` only after [`Records::into_inner`].
     io: Option<Socket>,
     pace: Pace,
-    /// Until it is over.
+    /// The TLS handshake, until it is over.
     handshake: Option<Handshake>,
 }
 
@@ -55,7 +56,7 @@ struct Handshake {
 }
 
 impl Handshake {
-    /// Notes whether much has come of it, and more is waited for.
+    /// Notes whether many bytes of the handshake have come without a result, and more are waited for.
     fn set_long(&mut self, is_long: bool) {
         if std::mem::replace(&mut self.is_long, is_long) == is_long {
             return;
@@ -74,31 +75,33 @@ impl Drop for Handshake {
 /// What rustls is given to read.
 #[derive(Debug, Clone, Copy)]
 enum Pace {
-    /// Whatever is there.
+    /// Whatever has come.
     AtWill,
-    /// Not much that comes to nothing, and whole records alone where the kernel has room for one that is not.
+    /// Only a limited number of bytes without a result; and whole records only, where the kernel has room to keep one that
+    /// is not whole.
     Counted {
         is_whole: bool,
-        /// How many bytes of such records are there.
+        /// How many bytes of whole records are in the kernel's buffer and may be read.
         there: usize,
-        /// How many it has taken since we said something in the handshake, or since something came of them.
+        /// How many bytes rustls has taken since they last had a result: an answer of ours, or data from the client.
         unheard: usize,
-        /// How many that may be.
+        /// The limit of `unheard`.
         most: usize,
-        /// It asks for more though those were too many.
+        /// rustls has asked for more although `unheard` was above its limit.
         is_too_much: bool,
     },
 }
 
 impl Records {
-    /// As rustls asks for it.
+    /// A connection of which rustls reads whatever has come.
     pub(crate) fn at_will(io: Socket) -> Self {
         Self { io: Some(io), pace: Pace::AtWill, handshake: None }
     }
 
-    /// Counted, and whole where that can be: of this one's handshake at first.
+    /// A client's connection whose bytes are counted, and whose records are read whole where that is possible; `arrival`'s
+    /// handshake begins.
     pub(super) fn counted(io: Socket, arrival: Arc<Arrival>) -> Self {
-        // Else it might never be whole.
+        // With little room in the kernel a record might never become whole.
         let is_whole = !io.has_little_room();
         let pace =
             Pace::Counted { is_whole, there: 0, unheard: 0, most: HANDSHAKE, is_too_much: false };
@@ -110,21 +113,22 @@ impl Records {
     pub(super) fn is_shaken(&mut self) {
         self.handshake = None;
         if let Pace::Counted { is_whole, most, .. } = &mut self.pace {
-            // One that is not whole has come to nothing, too.
+            // Where records are read in parts, one that is not whole has no result yet, either.
             *most = if *is_whole { UNHEARD } else { HEADER + LONGEST + UNHEARD };
         }
         self.is_heard();
     }
 
-    /// It has a session now, in which each look would cost time. What is there of a record is read when more of it comes.
+    /// The connection has a session now, and is counted no more: each look into the kernel's buffer would cost time. A part
+    /// of a record that is in that buffer is read when more of the record comes.
     pub(crate) fn has_session(&mut self) {
         self.pace = Pace::AtWill;
     }
 
-    /// Something has come of what rustls has taken: an answer to it, or what the client has said.
+    /// What rustls has taken has had a result: an answer of ours, or data from the client.
     pub(crate) fn is_heard(&mut self) {
         if let Pace::Counted { there, unheard, is_too_much, .. } = &mut self.pace {
-            // What it has taken last may end within a record of which nothing has come.
+            // The last piece that rustls has taken may end within a record, and the beginning of that has had no result.
             let is_cut = *there > 0 && self.handshake.is_some();
             *unheard = if is_cut { PIECE.min(*unheard) } else { 0 };
             *is_too_much = false;
@@ -134,7 +138,7 @@ impl Records {
         }
     }
 
-    /// More is waited for, while so much has come to nothing yet.
+    /// More bytes are waited for, while `unheard` bytes have had no result yet.
     fn waits(&mut self, unheard: usize) {
         if unheard > LONG
             && let Some(handshake) = &mut self.handshake
@@ -143,7 +147,7 @@ impl Records {
         }
     }
 
-    /// What is below.
+    /// The socket below.
     pub(super) fn into_inner(mut self) -> Socket {
         self.io.take().expect("only this takes it")
     }
@@ -153,8 +157,8 @@ impl Records {
     }
 }
 
-/// How many bytes of records there are that are whole, or too long to become so, and no more than [a few](MANY); none if that is
-/// still to be seen.
+/// The length of the whole records at the beginning of `bytes`, of [`MANY`] at most. A record that is too long counts with its
+/// header only. `None`: the first record is not whole yet.
 pub(crate) fn whole(bytes: &[u8]) -> Option<usize> {
     let mut end = 0;
     for _ in 0..MANY {
@@ -185,7 +189,8 @@ impl AsyncRead for Records {
                 if *is_too_much {
                     return Poll::Ready(Err(io::Error::other(TooMuch)));
                 }
-                // A handshake may be over by what rustls has taken: it says so, or asks again.
+                // What rustls has taken may complete the handshake: then `is_shaken` is called. Otherwise rustls asks
+                // again, and gets the error.
                 *is_too_much = true;
                 self.pace = pace;
                 cx.waker().wake_by_ref();
@@ -201,7 +206,7 @@ impl AsyncRead for Records {
                 }
                 match ready!(seen)? {
                     Some(length) => *there = length,
-                    // What an end has left is no record.
+                    // The client has ended its stream within a record: there is no whole record to wait for.
                     None => pace = Pace::AtWill,
                 }
             }
@@ -274,7 +279,7 @@ impl DerefMut for Records {
 impl Drop for Records {
     fn drop(&mut self) {
         if let (Some(io), Pace::Counted { .. }) = (&self.io, self.pace) {
-            // With bytes unread, its end would be a reset.
+            // Closed with unread bytes, the connection would be reset.
             io.discard();
         }
     }
@@ -345,7 +350,7 @@ mod tests {
         theirs.write_all(begun).await.unwrap();
         let none = timeout(Duration::from_millis(100), ours.read(&mut room)).await;
         assert!(none.is_err(), "{none:?}");
-        // The next one has begun, too, and is not read.
+        // The next record has begun, too, and is not read.
         theirs.write_all(&[*last, 0x17, 3]).await.unwrap();
         let read = timeout(Duration::from_secs(20), ours.read_exact(&mut room)).await;
         read.expect("in time").unwrap();
@@ -360,7 +365,7 @@ mod tests {
         assert_eq!(room[..3], [0x17, 3, 3]);
     }
 
-    /// However it is cut, and whatever an end cuts off.
+    /// However the bytes are split, and also if the stream ends within a record.
     #[tokio::test]
     async fn l5_all_arrives_in_its_order() {
         let all = [record(20), record(0), record(5), record(300)[..50].to_vec()].concat();
@@ -398,7 +403,8 @@ mod tests {
         error.get_ref().unwrap().is::<TooMuch>()
     }
 
-    /// What comes to nothing has its end, in a handshake and after it, and a long first message of a client has not.
+    /// There is a limit for bytes without a result, in a handshake and after it. A long record that has a result does not
+    /// reach it.
     #[tokio::test]
     async fn l5_rustls_does_not_join_for_long() {
         let (ours, mut theirs) = pair().await;
@@ -431,7 +437,7 @@ mod tests {
         assert!(is_too_much(&mut ours).await);
     }
 
-    /// An answer says nothing of a record that rustls has the beginning of.
+    /// An answer of ours is no result of a record of which rustls has only the beginning.
     #[tokio::test]
     async fn l5_what_rustls_has_of_a_record_counts_behind_an_answer() {
         let (ours, mut theirs) = pair().await;
@@ -447,7 +453,7 @@ mod tests {
         assert!(both.len() - PIECE < LONG && ours.handshake.as_ref().unwrap().is_long);
     }
 
-    /// Nor where a record has no room to become whole.
+    /// The limit also holds where the kernel has no room for a whole record.
     #[tokio::test]
     async fn l5_what_comes_to_nothing_at_a_unix_socket_has_its_end() {
         let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
@@ -458,7 +464,7 @@ mod tests {
         let (piece, mut room) = (record(1_000), [0; 1_005]);
         for most in [HANDSHAKE, HEADER + LONGEST + UNHEARD] {
             for _ in 0..=most / piece.len() {
-                // In parts, as they come.
+                // In parts, as a client may write them.
                 for part in piece.chunks(600) {
                     theirs.write_all(part).await.unwrap();
                 }
@@ -472,7 +478,7 @@ mod tests {
         ours.read_exact(&mut room[..3]).await.unwrap();
     }
 
-    /// A peer that has said too little sees an end.
+    /// A peer that has sent a part of a record sees an ordinary end, and no reset.
     #[tokio::test]
     async fn l5_what_is_not_whole_is_thrown_away_in_the_end() {
         let (ours, mut theirs) = pair().await;

@@ -1,5 +1,5 @@
-//! What a TLS handshake with a target that has failed means to somebody who looks for the reason. Knows
-//! rustls's errors.
+//! Failures of the TLS handshake with a target, in words for an administrator who looks for the reason. Knows
+//! rustls's errors; must not know how a handshake is done.
 
 use std::fmt;
 use std::io;
@@ -14,9 +14,9 @@ use crate::tls::failure::{is_end, rustls_error};
 #[derive(Debug)]
 pub(crate) struct TargetFailure {
     why: String,
-    /// What nobody but the log learns: names.
+    /// Names, which the log is told and the client is not.
     names: Option<String>,
-    /// Whether it was the connection that failed.
+    /// Whether the connection was reset.
     is_reset: bool,
 }
 
@@ -44,12 +44,12 @@ impl TargetFailure {
         Self { why, names: None, is_reset }
     }
 
-    /// It has not finished its handshake.
+    /// The target has not finished the handshake in time.
     pub(super) fn late() -> Self {
         Self::of("it does not answer the TLS handshake: timed out")
     }
 
-    /// Its name can be in no certificate.
+    /// The target's name cannot stand in a certificate.
     pub(super) fn no_name() -> Self {
         Self::of("no certificate can have its name")
     }
@@ -58,12 +58,12 @@ impl TargetFailure {
         Self { why: why.into(), names: None, is_reset: false }
     }
 
-    /// What a client may hear: not what the target is called.
+    /// The reason as a client may hear it: without names.
     pub(crate) fn why(&self) -> &str {
         &self.why
     }
 
-    /// Whether the connection was reset, so that nothing is known of who was there.
+    /// Whether the connection was reset, so that it is not known whether the target speaks TLS.
     pub(crate) fn is_reset(&self) -> bool {
         self.is_reset
     }
@@ -88,7 +88,7 @@ fn names(flaw: &CertificateError) -> Option<String> {
     }
 }
 
-/// RFC 8446, section 6.2.
+/// What an alert of the target means (RFC 8446, section 6.2).
 fn alert_text(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
     let meaning = match alert {

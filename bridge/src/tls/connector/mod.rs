@@ -1,9 +1,9 @@
 //! TLS to targets: from authorities to a [`Connector`], and from a connected socket to an encrypted [`Leg`].
 //!
 //! - `verifier` decides which certificates are good,
-//! - `failure` says what a handshake that has failed means.
+//! - `failure` says why a handshake has failed.
 //!
-//! Knows names and sockets; must not know how either was found.
+//! Knows names and sockets; must not know how they were found.
 
 mod failure;
 mod verifier;
@@ -30,11 +30,11 @@ use verifier::ServerVerifier;
 pub struct Connector(Arc<ClientConfig>);
 
 impl Connector {
-    /// Trusts these. Beside the connector there may be warnings: what works, and should not be left so.
+    /// A connector that trusts these authorities, and warnings: about what works, but should be mended.
     ///
     /// # Errors
     ///
-    /// They cannot be read, or there are none.
+    /// The authorities cannot be read, or there are none.
     pub fn load(
         authorities: &Authorities,
         sources: Sources,
@@ -45,7 +45,7 @@ impl Connector {
         Ok((Self(Arc::new(config(verifier, provider))), warnings))
     }
 
-    /// Shakes hands with a target that must have a certificate for this name, which may be an address.
+    /// Does the TLS handshake with a target, which must have a certificate for this name or address.
     pub(crate) async fn encrypt(&self, socket: Socket, name: &str) -> Result<Leg, TargetFailure> {
         let name = server_name(name).ok_or_else(TargetFailure::no_name)?;
         let connector = TlsConnector::from(Arc::clone(&self.0));
@@ -64,12 +64,12 @@ fn config(verifier: ServerVerifier, provider: Provider) -> ClientConfig {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    // A session that is resumed would outlive its certificate.
+    // A TLS session that is resumed would outlive the target's certificate, which is not checked again then.
     config.resumption = Resumption::disabled();
     config
 }
 
-/// The name as certificates have it: an address has no zone there.
+/// The name as certificates have it: an IPv6 address without its zone.
 fn server_name(name: &str) -> Option<ServerName<'static>> {
     match zone::split(name) {
         Some((address, _)) => Some(ServerName::IpAddress(IpAddr::from(address).into())),

@@ -1,9 +1,9 @@
-//! Which certificates of targets are good: those that lead to an authority of the CA file, or of the system,
+//! The check of targets' certificates. Good are those that lead to an authority of the CA file, or of the system,
 //! and have the target's name.
 //!
-//! Signatures, purposes and dates are checked by rustls. Added to it is what clients' certificates have, too:
-//! intermediates of the CA file, the dates of the authority itself, and a self-signed certificate that stands
-//! in the file. Such a one may have its name where `openssl req -x509` puts it.
+//! rustls checks signatures, purposes and dates. Added here, as for clients' certificates: intermediates of the CA
+//! file, the dates of the authority itself, and self-signed certificates that stand in the CA file. A self-signed one
+//! may have the target's name as its common name, where `openssl req -x509` puts it.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl ServerVerifier {
         Ok(Self { trusted, roots, provider: Arc::clone(provider) })
     }
 
-    /// Whether it leads to an authority.
+    /// Checks that the certificate leads to an authority.
     fn verify_chain(
         &self,
         certificate: &ParsedCertificate<'_>,
@@ -129,7 +129,7 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// What has no name of a host is called by its subject.
+/// The error for a certificate of another name. One without alternative names is described by its subject.
 fn another_name(facts: &Facts, wanted: &ServerName<'_>) -> Error {
     let names = match facts.names.as_slice() {
         [] => facts.subject.clone(),
