@@ -1,4 +1,4 @@
-//! What clients may have us keep in all (L5).
+//! The budget of all memory that clients make websockify hold (L5).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use crate::support::{
     request, try_ask, wait_for_within, wait_until,
 };
 
-/// A service that sends all of its clients as much as they take, but for those who have sent an `e`: these get it back.
+/// A service that sends each client as much as it takes. A client that has sent an `e` gets that back instead.
 fn flood(is_over: &AtomicBool, listener: &TcpListener) {
     listener.set_nonblocking(true).unwrap();
     let (mut clients, piece) = (Vec::new(), vec![0; 65_536]);
@@ -26,7 +26,10 @@ fn flood(is_over: &AtomicBool, listener: &TcpListener) {
         clients.retain_mut(|client: &mut TcpStream| {
             let mut asked = [0];
             match client.read(&mut asked) {
-                Ok(1) if asked == *b"e" => return client.write_all(b"e").is_err(),
+                Ok(1) if asked == *b"e" => {
+                    let _ = client.write_all(b"e");
+                    return false;
+                }
                 Ok(0) => return false,
                 _ => {}
             }
@@ -47,21 +50,22 @@ fn reader(port: u16) -> TcpStream {
     stream
 }
 
-/// L5, B4: whoever has a session keeps it, and it goes on, in small pieces; and all is as before when there is room again.
+/// L5, B4: where memory is scarce sessions go on, in small pieces, and new clients are refused; when there is room
+/// again all is as before.
 #[test]
 fn l5_where_memory_is_scarce_sessions_go_on_and_others_are_refused() {
     let service = echo_service();
     let (mut websockify, port) = bridge_to(&service, "--max-memory=1");
     let mut session = Client::connect(port);
     exchange(&mut session);
-    // More than a megabyte waits for one that takes nothing.
+    // More than a megabyte waits for a client that reads nothing.
     let mut stuck = Client::connect(port);
     let mut sender = stuck.stream().try_clone().unwrap();
     sender.set_nonblocking(true).unwrap();
     let message = frame(0x82, &[7; 100]).repeat(1000);
     let refused = || request(port, "/", &UPGRADE).0;
     wait_until("a refusal", || {
-        // Half a frame is as good as one for this.
+        // A part of a frame does as well here.
         let _ = sender.write(&message);
         let head = refused();
         let is_refused = head.status == 503;
@@ -81,7 +85,8 @@ fn l5_where_memory_is_scarce_sessions_go_on_and_others_are_refused() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L5: what TLS keeps for whoever says nothing counts, too, from the handshake on: the oldest gives way.
+/// L5: what TLS holds for a client that sends nothing counts, too, from the handshake on: the oldest connection is
+/// closed.
 #[test]
 fn l5_encrypted_connections_count_before_they_ask_for_anything() {
     let (mut websockify, port, _directory) = encrypted("--max-memory=1");
@@ -91,7 +96,7 @@ fn l5_encrypted_connections_count_before_they_ask_for_anything() {
     let mut ended = 0;
     for connection in &mut crowd {
         connection.0.sock.set_nonblocking(true).unwrap();
-        // Its end comes with or without a last word of TLS.
+        // The connection may end with or without TLS's close_notify.
         let read = connection.0.read(&mut [0]);
         ended += usize::from(!read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
     }
@@ -102,7 +107,7 @@ fn l5_encrypted_connections_count_before_they_ask_for_anything() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L5: so does what is kept between two requests, and what the kernel has of a hello that is not whole.
+/// L5: what is held between two requests counts, too, and what the kernel has of a ClientHello that is not whole.
 #[test]
 fn l5_what_idle_connections_and_half_a_hello_cost_counts() {
     let hello = [b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03".to_vec(), vec![7; 15_000]];
@@ -126,13 +131,13 @@ fn l5_what_idle_connections_and_half_a_hello_cost_counts() {
     }
 }
 
-/// L5: a crowd that goes does not leave its memory with us.
+/// L5: websockify gives back the memory of a crowd that has gone.
 #[test]
 fn l5_the_memory_of_a_crowd_is_given_back_within_a_minute() {
     let (mut websockify, port, _directory) = encrypted("");
     let caller = Caller::anonymous();
     let crowd = || (0..1000).map(|_| caller.call(port).unwrap()).collect::<Vec<_>>();
-    // What is needed once is not theirs.
+    // What is allocated once does not count.
     drop((0..20).map(|_| caller.call(port).unwrap()).collect::<Vec<_>>());
     let memory = || Footprint::of(&websockify).memory;
     let before = memory();
@@ -146,7 +151,8 @@ fn l5_the_memory_of_a_crowd_is_given_back_within_a_minute() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// A websockify in a control group, with a file to be loaded, and what the crowd does to it.
+/// Starts a websockify that serves a large file, in a control group with a memory limit, and a crowd of `many`
+/// connections; websockify must not be killed, and must serve clients afterwards.
 fn survives(megabytes: u64, begin: impl Fn(u16) -> TcpStream, many: usize) {
     let Some(group) = MemoryLimit::new(megabytes << 20) else { return };
     let (directory, port) = (TempDir::new().unwrap(), free_port());
@@ -161,7 +167,7 @@ fn survives(megabytes: u64, begin: impl Fn(u16) -> TcpStream, many: usize) {
         let mut websockify: Websockify = group.start(&format!("{port} {target} --web={web}"));
         websockify.wait_until_open();
         let crowd: Vec<_> = (0..many).map(|_| begin(port)).collect();
-        // Whoever is let in gets what is asked for.
+        // A new client gets a session, or a 503.
         let head = request(port, "/", &UPGRADE).0;
         assert!([101, 503].contains(&head.status), "{}", head.status);
         sleep(Duration::from_millis(500));
@@ -179,7 +185,7 @@ fn survives(megabytes: u64, begin: impl Fn(u16) -> TcpStream, many: usize) {
     });
 }
 
-/// How many megabytes there are, and how many of three crowds.
+/// The memory limit in megabytes, and the sizes of three crowds.
 fn size() -> (u64, [usize; 3]) {
     let is_large = std::env::var_os("CROWD").is_some();
     if is_large { (64, [3000, 1000, 1000]) } else { (36, [1500, 400, 400]) }

@@ -1,12 +1,13 @@
-//! The way back to the program before, open until we have settled in its place: whatever happens to us until then, an
-//! error, a panic, a signal that is our death, or nothing for too long, that program is executed again with the same
-//! state. Knows descriptors, signals and words; must not know what the state is.
+//! The way back to the old binary, open until the new one has settled. Whatever happens to the new one until then, an
+//! error, a panic, a deadly signal, or nothing for too long, the old binary is executed again with the same state.
+//! Knows descriptors, signals and texts; must not know what the state is.
 //!
-//! Only the main thread may execute it: the children that it has forked would die with it otherwise (prctl(2),
-//! PR_SET_PDEATHSIG). A signal that another thread gets is passed on to it.
+//! Only the main thread may execute it: it has forked our children, which get their parent-death signal if this thread
+//! ends (prctl(2), PR_SET_PDEATHSIG). A signal that another thread gets is passed on to the main thread.
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -19,7 +20,7 @@ use crate::exit::Failure;
 /// How long we may take to settle, seconds.
 const PATIENCE: u32 = 5;
 
-/// What a program does that is broken, and what one is sent that hangs.
+/// The signals that a broken program causes, and the one that is sent to a program that hangs.
 const DEADLY: [Signal; 6] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
@@ -29,15 +30,15 @@ const DEADLY: [Signal; 6] = [
     Signal::SIGALRM,
 ];
 
-/// The program before, and what it is told.
+/// The old binary, and what it is told.
 struct WayBack {
     program: RawFd,
     memory: RawFd,
-    /// For each signal.
+    /// What it is executed with, for each signal.
     images: Vec<(Signal, Image)>,
     panicked: Image,
     /// What the signals did before.
-    before: Vec<(Signal, SigAction)>,
+    before: OnceLock<Vec<(Signal, SigAction)>>,
 }
 
 /// Where a signal's handler finds it.
@@ -45,22 +46,24 @@ static WAY: AtomicPtr<WayBack> = AtomicPtr::new(std::ptr::null_mut());
 /// Whether another thread has panicked.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// Opens it. Before there is a second thread.
+/// Opens it. To be called before there is a second thread.
 #[allow(unsafe_code)]
 pub(super) fn open(memory: RawFd, program: RawFd) -> io::Result<()> {
     let image = |why: &str| image(memory, program, why);
     let images = DEADLY.into_iter().map(|signal| Ok((signal, image(&cause(signal))?)));
     let images = images.collect::<io::Result<_>>()?;
-    let way = WayBack { program, memory, images, panicked: image("it panicked")?, before: vec![] };
-    let way = Box::leak(Box::new(way));
-    WAY.store(way, Ordering::Release);
+    let way = WayBack { program, memory, images, panicked: image("it panicked")?, before: OnceLock::new() };
+    let way: &WayBack = Box::leak(Box::new(way));
+    WAY.store(std::ptr::from_ref(way).cast_mut(), Ordering::Release);
     let flags = SaFlags::SA_ONSTACK | SaFlags::SA_NODEFER;
     let action = SigAction::new(SigHandler::Handler(caught), flags, SigSet::empty());
+    let mut before = vec![];
     for signal in DEADLY {
-        // SAFETY: the handler makes plain system calls, and reads what is not changed any more but for this list.
-        let before = unsafe { sigaction(signal, &action) }?;
-        way.before.push((signal, before));
+        // SAFETY: the handler makes plain system calls, and reads only what is not changed any more: it does not read
+        // `before`.
+        before.push((signal, unsafe { sigaction(signal, &action) }?));
     }
+    let _ = way.before.set(before);
     let mut alarm_alone = SigSet::empty();
     alarm_alone.add(Signal::SIGALRM);
     alarm_alone.thread_unblock()?;
@@ -69,7 +72,7 @@ pub(super) fn open(memory: RawFd, program: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes it: we have settled.
+/// Closes it, when we have settled.
 #[allow(unsafe_code)]
 pub(super) fn close() {
     alarm::cancel();
@@ -77,23 +80,24 @@ pub(super) fn close() {
     // SAFETY: it is null or was leaked above; nobody changes it any more, and it is never freed.
     let Some(way) = (unsafe { way.as_ref() }) else { return };
     drop(std::panic::take_hook());
-    for (signal, action) in &way.before {
+    for (signal, action) in way.before.get().into_iter().flatten() {
         // SAFETY: it is what the signal did before, which was safe.
         let _ = unsafe { sigaction(*signal, action) };
     }
 }
 
-/// Goes back for this failure, if there is a way. What has failed was not dropped yet: what it holds is still open.
+/// Goes back to the old binary for this failure, if there is a way. What has failed was not dropped yet: the
+/// descriptors that it holds are still open.
 pub(crate) fn or_back<T>(result: Result<T, Failure>) -> Result<T, Failure> {
     result.inspect_err(|failure| go(&failure.reason))
 }
 
-/// Goes back, if there is a way.
+/// Goes back to the old binary, if there is a way.
 #[allow(unsafe_code)]
 pub(super) fn go(why: &str) {
     // SAFETY: it is null or was leaked above, and is never freed.
     let Some(way) = (unsafe { WAY.load(Ordering::Acquire).as_ref() }) else { return };
-    // One that cannot be executed is as if there were no way.
+    // If the old binary cannot be executed, it is as if there were no way back.
     let why = why.replace('\0', " ");
     if let Ok(image) = image(way.memory, way.program, &why)
         && is_main()
@@ -132,7 +136,7 @@ fn panicked() {
     }
 }
 
-/// Executes the program before. Async-signal-safe.
+/// Executes the old binary. Async-signal-safe.
 #[allow(unsafe_code)]
 fn back(signal: i32) {
     // SAFETY: it is null or was leaked, and is never freed.
@@ -143,21 +147,22 @@ fn back(signal: i32) {
         } else {
             of_signal.map(|(_, image)| image)
         };
-        // SAFETY: alarm(2) has no memory.
+        // SAFETY: alarm(2) takes no pointer.
         unsafe { libc::alarm(0) };
         image.map(|image| image.execute(way.program));
     } else if signal == libc::SIGALRM {
-        // It was on its way when there was one.
+        // The alarm was due while there was still a way back.
         return;
     }
-    // SAFETY: there is no way back: the signal does what it does to a program that does not expect it.
+    // SAFETY: these calls take no memory of ours. There is no way back, so the signal does what it does to a program
+    // without a handler.
     unsafe {
         libc::signal(signal, libc::SIG_DFL);
         libc::raise(signal);
     }
 }
 
-/// Has the main thread go back, and waits to be ended by that. Async-signal-safe.
+/// Has the main thread go back, and waits to be ended by its exec(2). Async-signal-safe.
 #[allow(unsafe_code)]
 fn pass_on(signal: i32) {
     // SAFETY: these are plain system calls.
