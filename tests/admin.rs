@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use crate::support::{Service, Websockify, connect, echo_service, free_port, read_to_end};
 
-/// What a request is answered.
+/// The answer to a request.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -35,12 +35,12 @@ pub(crate) fn exchange(mut stream: TcpStream, request: &str) -> Reply {
     Reply { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-/// A request with these further headers, each with its line's end.
+/// The head of a request; `headers` are further header lines, each with its CRLF.
 pub(crate) fn head(method: &str, path: &str, headers: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
 }
 
-/// The same, at a port of this machine.
+/// Sends a request without a body to the admin port on loopback, and reads the answer.
 pub(crate) fn ask(admin: u16, method: &str, path: &str) -> Reply {
     exchange(connect(admin), &head(method, path, ""))
 }
@@ -49,13 +49,14 @@ pub(crate) fn get(admin: u16, path: &str) -> Reply {
     ask(admin, "GET", path)
 }
 
-/// The value of one metric, which is there, as it is written: `name` or `name{label="value"}`.
+/// The value of one metric, which must be on the page; `name` is written as there: `name` or `name{label="value"}`.
 pub(crate) fn metric(page: &str, name: &str) -> f64 {
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("no {name} in {page}")).parse().unwrap()
 }
 
-/// A bridge to an echo service with an admin address: the service, the bridge, its port, and that of the administration.
+/// Starts websockify with an admin address in front of an echo service; gives the service, websockify, its port and
+/// the admin port.
 pub(crate) fn echo_bridge(options: &str) -> (Service, Websockify, u16, u16) {
     let (service, port, admin) = (echo_service(), free_port(), free_port());
     let target = service.target();

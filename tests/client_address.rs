@@ -1,4 +1,4 @@
-//! What targets see of clients (A1, A2), and whom the wrapped program serves (A6).
+//! Which client address targets see (A1, A2), and which connections the wrapped program accepts (A6).
 
 mod access;
 mod programs;
@@ -12,25 +12,25 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Client, DEADLINE, Websockify, dial_from, engine, free_port, wait_for_within};
 
-/// A client that comes from this address of the machine's, and where that was.
+/// A client that connects from this address of the machine, and the address and port that it connected from.
 pub(crate) fn session_from(source: impl Into<IpAddr>, port: u16) -> (Client, SocketAddr) {
     let stream = dial_from(source, port);
     let (from, to) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
     (Client::over(stream, to).unwrap(), from)
 }
 
-/// The nth client's address; none of them is one that we use ourselves.
+/// The nth client's address; websockify uses none of these itself.
 pub(crate) fn client(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 9, 1, n)
 }
 
-/// A program in Python that tells each client who it takes it for: `accept` and `getpeername`, a line each.
-/// Its words say how it listens and accepts.
+/// A Python program that sends each client the address that `accept` and `getpeername` give for it, a line each. Its
+/// arguments say how it listens and accepts.
 fn teller() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/client_address/teller.py")
 }
 
-/// Starts a websockify that wraps a teller, which is told these words.
+/// Starts a websockify that wraps a teller with these arguments.
 pub(crate) fn start_teller(options: &str, words: &str) -> (Websockify, u16) {
     let port = free_port();
     let program = teller();
@@ -40,26 +40,26 @@ pub(crate) fn start_teller(options: &str, words: &str) -> (Websockify, u16) {
     let websockify = Websockify::start(&line);
     wait_for_open(&websockify);
     if words.contains("both") {
-        // Clients are let in as soon as it listens for one family.
+        // The port is open as soon as the program listens for one family.
         websockify.wait_for_log(&["listens for both"]);
     }
     (websockify, port)
 }
 
-/// An interpreter takes its time on a busy machine.
+/// Waits longer than usual: on a busy machine an interpreter starts slowly.
 fn wait_for_open(websockify: &Websockify) {
     wait_for_within(3 * DEADLINE, "an open port", || {
         (!websockify.logged(&["INFO listening on"]).is_empty()).then_some(())
     });
 }
 
-/// Where the tests of this run are under another engine: what takes rebind.so.
+/// The option that chooses rebind.so, where these options need it and this run of the tests uses another engine.
 fn engine_for(options: &str) -> &'static str {
     let takes_it = options.contains("=socket") || options.contains("=bridge");
     if takes_it && engine().is_some() { "--rebind-engine=preload" } else { "" }
 }
 
-/// Who a teller says that it is talking to.
+/// The client's address by `accept`, and by `getpeername`, as a teller says them.
 pub(crate) fn ask(client: &mut Client) -> (String, String) {
     let mut line = || client.read_until("\n").trim_end().to_owned();
     (line(), line())

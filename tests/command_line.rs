@@ -1,5 +1,5 @@
-//! What is typed and what comes of it: good command lines, and for bad ones a line, an exit status,
-//! nothing started and nothing left behind.
+//! Command lines and what comes of them: good ones work; for a bad one there is one line and an exit status, nothing
+//! is started and nothing is left behind.
 
 mod meant;
 
@@ -16,9 +16,9 @@ use crate::support::{
     wait_for, write_script,
 };
 
-/// Runs websockify in a directory that is also its `TMPDIR`; checks that it ends with `status` and
-/// one line that contains `parts`, that `ran`, which the program would write, is not there, and that
-/// nothing else is either.
+/// Runs websockify in a directory that is also its `TMPDIR`; checks that it ends with `status` and one line that
+/// contains `parts`, and that the directory is empty: neither `ran`, which the program would write, nor anything else
+/// is there.
 fn refused(arguments: &str, status: i32, parts: &[&str]) {
     let directory = TempDir::new().unwrap();
     fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
@@ -87,7 +87,8 @@ fn c3_an_option_of_later_websockifys_is_told_so() {
     refused("1 a:2 --strict", 2, &["--strict", "not supported"]);
 }
 
-/// A section of supervisord's, as people have it: with the option of another engine.
+/// A command line as in people's supervisord sections: with `--libserver`, which chooses another engine of the Python
+/// websockify.
 #[test]
 fn c3_what_changes_nothing_is_said_once() {
     let (service, port) = (echo_service(), free_port());
@@ -114,7 +115,8 @@ fn c7_an_ipv6_address_needs_no_brackets_and_a_target_no_host() {
     assert_eq!(client.read(5), b"hello");
 }
 
-/// C7: the loopback addresses are no name, which a root directory of a container's may know nothing of.
+/// C7: a target without a host means the loopback addresses, and not a name such as `localhost`, which a container
+/// may be unable to look up.
 #[test]
 fn c7_a_target_without_a_host_is_looked_up_nowhere() {
     if !crate::support::needs_root() {
@@ -131,7 +133,7 @@ fn c7_a_target_without_a_host_is_looked_up_nowhere() {
     assert_eq!(client.read(5), b"hello");
 }
 
-/// C8: as with optparse, whatever the value looks like.
+/// C8: as with Python's optparse, the next word is the value, whatever it looks like.
 #[test]
 fn c8_a_value_that_begins_with_a_hyphen_may_be_the_next_word() {
     let (directory, service, port) = (TempDir::new().unwrap(), echo_service(), free_port());
@@ -146,7 +148,7 @@ fn c8_a_value_that_begins_with_a_hyphen_may_be_the_next_word() {
     client.close();
     assert_eq!(websockify.stop(), 0);
     assert!(directory.path().join("-D.1").exists());
-    // Behind an option that only we have, it is an option whose value is forgotten.
+    // After an option that the Python websockify does not have, such a word is an option, and the value is missing.
     refused(&format!("--pid-file --web=x {port} a:1"), 2, &["--pid-file"]);
     refused(&format!("--cert -- {port} a:1"), 2, &["--cert"]);
 }
@@ -197,7 +199,7 @@ fn c4_a_port_that_is_taken_is_named_and_the_program_never_runs() {
     let any = [Ipv4Addr::UNSPECIFIED.into(), std::net::IpAddr::from(Ipv6Addr::UNSPECIFIED)];
     let one = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     for taken in any.into_iter().chain(one).filter(|taken| taken.is_ipv4() || has_ipv6()) {
-        // A process that another test is starting has the last listener for a moment.
+        // A process that another test is starting may have a copy of the last listener for a moment.
         let listening = || TcpListener::bind((taken, port)).ok();
         let _listener = wait_for("a port to take", listening);
         let parts = [&format!("port {port}"), "in use"];
@@ -218,7 +220,7 @@ fn c4_an_unusable_rebind_library_is_named_and_the_program_never_runs() {
     assert!(is_refused(Ipv4Addr::LOCALHOST, port));
 }
 
-/// F48: the command line is right, and what it names is not there, whichever option names it.
+/// F48: the command line is right, and a file that it names is not there: status 1, whichever option names it.
 #[test]
 fn f48_a_path_that_leads_nowhere_is_a_failure_at_run_time() {
     let port = free_port();
@@ -234,7 +236,7 @@ fn f48_a_path_that_leads_nowhere_is_a_failure_at_run_time() {
         "--rebind-lib=nope/x",
     ] {
         let path = option.split('=').next_back().unwrap().split(' ').next().unwrap();
-        // Without self.pem, that is what is missing.
+        // There is no self.pem either, and the error names that.
         let path = if option.contains("--cafile") { "self.pem" } else { path };
         refused(&format!("{option} {port} -- touch ran"), 1, &[path]);
         refused(&format!("-D {option} {port} -- touch ran"), 1, &[path]);
@@ -324,7 +326,7 @@ fn c4_nothing_panics_when_the_log_is_closed() {
     assert_eq!(websockify.wait().unwrap().code(), Some(0));
 }
 
-/// C5, F73: whatever clap knows, not a list of some.
+/// C5, F73: every option that clap knows, and not a list of some in this test.
 #[test]
 fn f73_help_has_every_option_on_one_line_with_its_default() {
     let longs: Vec<_> = websockify::command()

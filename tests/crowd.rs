@@ -1,5 +1,5 @@
-//! Many who have no session, and may never want one, before a few who do (L5). `tests/crowd/run` has the crowd as large
-//! as it is on the open internet.
+//! Many clients without a session, some of which never want one, beside a few that have one (L5). `tests/crowd/run`
+//! has the crowd as large as it is on the open internet.
 
 mod memory;
 
@@ -20,10 +20,11 @@ use crate::support::{
     Websockify, connect, echo_service, free_port, read_to_end, stays, wait_for_within, wait_until,
 };
 
-/// How many slow clients there are, and how many the one opens who comes again and again, where nobody says otherwise.
+/// How many slow clients there are where `CROWD` is not set.
 const SLOW: u64 = 400;
 
-/// How long a good client may wait where the machine has much else to do; with a crowd that stays, it is ten seconds.
+/// How long a good client may wait, also on a busy machine. If the crowd kept it out, it would wait ten seconds, the
+/// deadline of a request head.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 fn exchange(client: &mut Client) {
@@ -63,7 +64,7 @@ fn l5_the_oldest_without_a_session_ends_for_others_and_no_session_does() {
     let mut sessions = [Client::connect(port), Client::connect(port)];
     sessions.iter_mut().for_each(exchange);
     let mut oldest = begun(port);
-    // Neither gives way before it has come.
+    // Neither is closed before the third client comes.
     stays(Duration::from_millis(100), "it waits", || is_open(&mut oldest));
     let mut older = begun(port);
     stays(Duration::from_millis(100), "both wait", || is_open(&mut oldest) && is_open(&mut older));
@@ -75,7 +76,7 @@ fn l5_the_oldest_without_a_session_ends_for_others_and_no_session_does() {
     let mut fourth = Client::connect(port);
     exchange(&mut fourth);
     assert_eq!(read_to_end(&mut older), b"");
-    // Now all have a session, and whoever comes waits.
+    // Now all four have a session, and the next client waits.
     let waiting = thread::spawn(move || exchange(&mut Client::connect(port)));
     stays(Duration::from_millis(300), "it waits", || !waiting.is_finished());
     sessions.iter_mut().chain([&mut third, &mut fourth]).for_each(exchange);
@@ -85,7 +86,8 @@ fn l5_the_oldest_without_a_session_ends_for_others_and_no_session_does() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L5: whoever takes his answer has all of it, and others wait; whoever takes nothing of his gives way.
+/// L5: a client that reads its answer gets all of it, while others wait; a client that reads nothing of its answer is
+/// closed for them.
 #[test]
 fn l5_an_answer_that_is_taken_is_whole_and_one_that_is_not_gives_way() {
     let directory = TempDir::new().unwrap();
@@ -113,14 +115,14 @@ fn l5_an_answer_that_is_taken_is_whole_and_one_that_is_not_gives_way() {
         sender.send(()).unwrap();
         client
     });
-    // For longer than one may take nothing, however fast the machine is.
+    // Reads slowly, for longer than a client may read nothing, however fast the machine is.
     let (mut read, mut piece, began) = (0, vec![0; 131_072], Instant::now());
     while read < length {
         if began.elapsed() < Duration::from_secs(14) {
             assert!(waiting.try_recv().is_err(), "it waits");
             sleep(Duration::from_millis(250));
         }
-        // At its end, all that is left is in the kernel.
+        // Towards its end, all that is left of the answer is in the kernel.
         sleep(Duration::from_millis(50));
         match reader.read(&mut piece).unwrap() {
             0 => panic!("{read} bytes came, and then the end"),
@@ -130,7 +132,7 @@ fn l5_an_answer_that_is_taken_is_whole_and_one_that_is_not_gives_way() {
     let next = next.join().unwrap();
     assert_eq!(next.close().code, 1000);
     let _stuck = get();
-    // What its kernel takes at first is seen ten seconds later.
+    // What the client's kernel takes at first counts as reading, and is seen ten seconds later.
     sleep(Duration::from_secs(8));
     let late = thread::spawn(move || exchange(&mut Client::connect(port)));
     stays(Duration::from_secs(2), "it waits", || !late.is_finished());
@@ -139,7 +141,7 @@ fn l5_an_answer_that_is_taken_is_whole_and_one_that_is_not_gives_way() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L5: whoever has many answers under way does not keep others out with them, however slowly he takes each.
+/// L5: a client with many answers under way does not keep others out, however slowly it reads each of them.
 #[test]
 fn l5_slow_downloads_of_one_client_keep_nobody_out() {
     let directory = TempDir::new().unwrap();
@@ -164,7 +166,7 @@ fn l5_slow_downloads_of_one_client_keep_nobody_out() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L5, A4: for whoever may not ask for anything, nobody gives way.
+/// L5, A4: no connection is closed to make room for a client that `--allow-from` does not let in.
 #[test]
 fn l5_nobody_gives_way_to_a_stranger() {
     let service = echo_service();
@@ -182,7 +184,7 @@ fn l5_nobody_gives_way_to_a_stranger() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// Whether a connection that is sent nothing goes on.
+/// Whether a connection on which nothing arrives is still open.
 fn is_open(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let read = stream.read(&mut [0]);
@@ -190,14 +192,14 @@ fn is_open(stream: &mut TcpStream) -> bool {
     matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-/// A websockify with a certificate, and its port.
+/// A websockify with a certificate, its port and its directory.
 type Encrypted = (Websockify, u16, TempDir);
 
 fn encrypted(options: &str) -> Encrypted {
     encrypted_with(options, "")
 }
 
-/// The same, with certificates of authorities beside it.
+/// A websockify with a certificate, and with these authorities in `ca.pem`.
 fn encrypted_with(options: &str, authorities: &str) -> Encrypted {
     let (port, directory) = (free_port(), TempDir::new().unwrap());
     std::fs::write(directory.path().join("ca.pem"), authorities).unwrap();
@@ -206,7 +208,7 @@ fn encrypted_with(options: &str, authorities: &str) -> Encrypted {
         command.current_dir(&directory);
     });
     websockify.wait_until_open();
-    // It watches the certificate, too, so no other descriptor is still to come.
+    // When the certificate is watched, websockify opens no further descriptor of its own.
     let descriptors = format!("/proc/{}/fd", websockify.pid());
     wait_until("the certificate's watch", || {
         let mut all = std::fs::read_dir(&descriptors).unwrap().flatten();
@@ -217,7 +219,7 @@ fn encrypted_with(options: &str, authorities: &str) -> Encrypted {
     (websockify, port, directory)
 }
 
-/// How many bytes each of many connections costs that are begun so.
+/// How many bytes of memory each of many connections costs that `begin` makes.
 fn cost<T>(begin: impl Fn(u16) -> T) -> u64 {
     cost_with(encrypted(""), begin)
 }
@@ -225,7 +227,7 @@ fn cost<T>(begin: impl Fn(u16) -> T) -> u64 {
 fn cost_with<T>(server: Encrypted, begin: impl Fn(u16) -> T) -> u64 {
     const MANY: u64 = 400;
     let (mut websockify, port, _directory) = server;
-    // What is needed once is not theirs.
+    // What is allocated once does not count.
     let _first: Vec<_> = (0..40).map(|_| begin(port)).collect();
     sleep(Duration::from_millis(200));
     let before = Footprint::of(&websockify).memory;
@@ -241,13 +243,13 @@ fn cost_with<T>(server: Encrypted, begin: impl Fn(u16) -> T) -> u64 {
 fn say(bytes: Vec<u8>) -> impl Fn(u16) -> TcpStream {
     move |port| {
         let mut stream = connect(port);
-        // It may have been sent away by now.
+        // websockify may have closed the connection by now.
         let _ = stream.write_all(&bytes);
         stream
     }
 }
 
-/// L5, T1: what is not whole stays with the kernel.
+/// L5, T1: a head or a ClientHello that is not whole stays in the kernel.
 #[test]
 fn l5_who_is_not_let_in_yet_costs_little_whatever_he_says() {
     // The futures of a build for tests are somewhat larger.
@@ -269,14 +271,14 @@ fn l5_who_is_not_let_in_yet_costs_little_whatever_he_says() {
     }
 }
 
-/// The beginning of a head, of so many bytes.
+/// The beginning of a request head, `length` bytes of it.
 fn head(length: usize) -> Vec<u8> {
     let mut head = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ".to_vec();
     head.resize(length, b'a');
     head
 }
 
-/// The same behind a handshake of TLS: neither a record nor a head need ever be whole.
+/// The same after a TLS handshake, where a client completes neither a record nor a head.
 #[test]
 fn l5_t1_who_is_not_let_in_yet_costs_little_behind_a_handshake_too() {
     for (what, begun, of_record) in [
@@ -302,11 +304,11 @@ fn l5_t1_who_is_not_let_in_yet_costs_little_behind_a_handshake_too() {
     }
 }
 
-/// L5, T1: there is room for a few long heads that are not whole, and for one more that soon is.
+/// L5, T1: there is room for a few long heads that are not whole, and for one more that its client soon completes.
 #[test]
 fn l5_t1_long_heads_behind_a_handshake_have_room_for_a_few_at_a_time() {
     have_room_for_a_few(&head(15_800));
-    // What is missing is behind the head.
+    // This head is whole, and what is missing are the eight bytes after it (Hixie-76).
     let old = b"\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nOrigin: http://localhost\r\n\
         Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\n\r\n";
     have_room_for_a_few(&[&head(15_000)[..], old].concat());
@@ -325,7 +327,7 @@ fn have_room_for_a_few(said: &[u8]) {
     let mut many: Vec<_> = (0..2 * ROOM).map(|_| begin("127.0.0.1")).collect();
     let mut good = begin("127.0.0.2");
     many.extend((0..10).map(|_| begin("127.0.0.1")));
-    // Before their time is over.
+    // Before the deadline of their heads and handshakes.
     wait_for_within(Duration::from_secs(7), "the others' end", || {
         (Footprint::of(&websockify).descriptors <= before.descriptors + ROOM).then_some(())
     });
@@ -335,7 +337,8 @@ fn have_room_for_a_few(said: &[u8]) {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L5: whoever has had an answer to a long head has none any more, whatever was asked.
+/// L5: a connection whose long head was answered has no long head any more, whatever was asked: it is not closed for
+/// others' long heads.
 #[test]
 fn l5_t1_who_has_had_an_answer_gives_way_to_no_long_head() {
     const ROOM: usize = 64;
@@ -344,7 +347,7 @@ fn l5_t1_who_has_had_an_answer_gives_way_to_no_long_head() {
     let before = Footprint::of(&websockify);
     let mut oldest = caller.call(port).unwrap();
     oldest.send_but(&[b"HEAD", &head(8_000)[3..]].concat(), 0);
-    // It is waited for.
+    // Now websockify waits for the rest of the head.
     sleep(Duration::from_millis(200));
     assert_eq!(oldest.request("\r\n\r\n"), Ok(200));
     let long = |_| {
@@ -353,7 +356,7 @@ fn l5_t1_who_has_had_an_answer_gives_way_to_no_long_head() {
         connection
     };
     let _many: Vec<_> = (0..ROOM + 10).map(long).collect();
-    // Before their time is over.
+    // Before the deadline of their heads and handshakes.
     wait_for_within(Duration::from_secs(7), "the others' end", || {
         let open = before.descriptors + 1 + ROOM;
         (Footprint::of(&websockify).descriptors <= open).then_some(())
@@ -362,14 +365,15 @@ fn l5_t1_who_has_had_an_answer_gives_way_to_no_long_head() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// One that asks its clients for certificates, and two who have some.
+/// A websockify that asks its clients for certificates, and the certificates of two clients.
 fn asking() -> (Encrypted, [Identity; 2]) {
     let authority = Authority::new("authority");
     let server = encrypted_with("--verify-client --cafile=ca.pem", &authority.pem());
     (server, ["Joe", "Jane"].map(|name| authority.issue(name)))
 }
 
-/// The first of them begins to say certificates of so many bytes, and keeps back the last bytes of what it has to say.
+/// The first client begins to send a chain of certificates of `length` bytes, and keeps back the last `kept_back`
+/// bytes of its handshake; gives the connection and these bytes.
 fn says_certificates(
     socket: TcpStream,
     [joe, jane]: &[Identity; 2],
@@ -384,7 +388,7 @@ fn says_certificates(
     (connection, rest)
 }
 
-/// L5, T3: where a client says certificates, too.
+/// L5, T3: also while a client sends its certificates.
 #[test]
 fn l5_t3_who_has_not_said_its_certificates_yet_costs_little() {
     let (server, clients) = asking();
@@ -393,7 +397,7 @@ fn l5_t3_who_has_not_said_its_certificates_yet_costs_little() {
     assert!(cost <= 24_576, "{cost} bytes");
 }
 
-/// L5, T3: certificates that are longer than most are a long head, too.
+/// L5, T3: a chain of certificates that is longer than most counts as a long head, too.
 #[test]
 fn l5_t3_long_chains_of_certificates_have_room_for_a_few_at_a_time() {
     const ROOM: usize = 64;
@@ -403,7 +407,7 @@ fn l5_t3_long_chains_of_certificates_have_room_for_a_few_at_a_time() {
     let usual: Vec<_> = (0..10).map(|_| begin("127.0.0.1", 4_000)).collect();
     let many: Vec<_> = (0..ROOM + 20).map(|_| begin("127.0.0.1", 19_000)).collect();
     let good: Vec<_> = (0..2).map(|_| begin("127.0.0.2", 19_000)).collect();
-    // Before their time is over.
+    // Before the deadline of their heads and handshakes.
     wait_for_within(Duration::from_secs(7), "the others' end", || {
         let open = before.descriptors + usual.len() + ROOM;
         (Footprint::of(&websockify).descriptors == open).then_some(())
@@ -416,7 +420,7 @@ fn l5_t3_long_chains_of_certificates_have_room_for_a_few_at_a_time() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// What a crowd does until it is told to stop.
+/// A crowd of clients that goes on until `is_over`.
 struct Crowd<'a> {
     port: u16,
     is_over: &'a AtomicBool,
@@ -425,7 +429,7 @@ struct Crowd<'a> {
 }
 
 impl Crowd<'_> {
-    /// One more of its connections, that nobody waits for.
+    /// Begins one more connection, and does not wait until it is made.
     fn dial(&self) -> Option<Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).ok()?;
         let _ = socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).into());
@@ -437,7 +441,7 @@ impl Crowd<'_> {
         !self.is_over.load(Relaxed)
     }
 
-    /// Says a letter each time so much has passed, and comes again where it was sent away.
+    /// Each client sends a letter every `pause`, and connects again when its connection was closed.
     fn is_slow(&self, clients: u64, pause: Duration) {
         let mut held: Vec<_> = (0..clients).map(|_| self.dial()).collect();
         while self.goes_on() {
@@ -454,11 +458,11 @@ impl Crowd<'_> {
         }
     }
 
-    /// Comes with so many at once, again and again.
+    /// Opens `clients` connections at once and closes them, again and again.
     fn comes_again(&self, clients: u64) {
         while self.goes_on() {
             let held: Vec<_> = (0..clients).map(|_| self.dial()).collect();
-            // Some of them are taken in.
+            // Some of them are accepted.
             sleep(Duration::from_millis(5));
             drop(held);
         }
@@ -474,7 +478,8 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Good clients, one after the other: how long each has waited until its first word came back.
+/// Twenty good clients, one after the other: how long each has waited from its connect until its first message came
+/// back.
 fn good_clients(port: u16, pause: Duration) -> Vec<Duration> {
     let visit = || {
         let began = Instant::now();
@@ -488,7 +493,8 @@ fn good_clients(port: u16, pause: Duration) -> Vec<Duration> {
     (0..20).map(|_| visit()).collect()
 }
 
-/// L5: nor do thousands for whom there is room, each with a byte every five seconds.
+/// L5: slow clients for which there is room keep nobody out either; in the large crowd each sends a byte every five
+/// seconds.
 #[test]
 fn l5_slow_clients_who_are_all_held_keep_nobody_out() {
     let large: Option<u64> = std::env::var("CROWD").ok().map(|number| number.parse().unwrap());
@@ -516,7 +522,7 @@ fn l5_slow_clients_who_are_all_held_keep_nobody_out() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L5, T6: and what they all cost is bounded by the limit on open files.
+/// L5, T6: what all of them cost is bounded by the limit on open files.
 #[test]
 fn l5_slow_clients_and_one_that_comes_again_and_again_keep_nobody_out() {
     let large: Option<u64> = std::env::var("CROWD").ok().map(|number| number.parse().unwrap());

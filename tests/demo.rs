@@ -12,7 +12,7 @@ use crate::support::{
     wait_for_within,
 };
 
-/// How long a machine may take to build it.
+/// How long the build may take.
 const BUILD: Duration = Duration::from_secs(600);
 
 fn demo(port: u16) -> Websockify {
@@ -21,7 +21,7 @@ fn demo(port: u16) -> Websockify {
     Websockify::launch(command.arg(port.to_string()).env("CARGO_TARGET_DIR", target))
 }
 
-/// A guest who has come in and said a name.
+/// A client of the guestbook that has given a name.
 fn guest(port: u16, name: &str) -> Client {
     let mut guest = Client::connect(port);
     guest.read_until("What is your name? ");
@@ -42,13 +42,13 @@ fn h4_the_demo_is_one_command_and_ends_with_ctrl_c() {
     let mut websockify = demo(port);
     let url = format!("http://localhost:{port}/wstelnet.html?autoconnect=1");
     wait_for_within(BUILD, "the address", || websockify.out.text().contains(&url).then_some(()));
-    // Who opens it finds the page there.
+    // The page is there.
     let (head, _) = request(port, "/wstelnet.html?autoconnect=1", &[]);
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/html")));
     websockify.assert_alone_on(port);
 
     let mut ada = guest(port, "Ada");
-    // What telnet and a terminal may say beside it: an option, a doubled IAC, an escape sequence.
+    // What telnet and a terminal may send beside the text: an option, a subnegotiation, an escape sequence.
     ada.send(b"\xff\xfd\x01\xff\xfa\x1f\x00\x50\x00\x18\xff\xf0a \x1b[2Jline of b\xc5\x82ots\r\n");
     ada.read_until("It is written.");
     ada.read_until("> ");
@@ -66,7 +66,7 @@ fn h4_the_demo_is_one_command_and_ends_with_ctrl_c() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// H4: a port that somebody else has is no page to open.
+/// H4: where the port is taken the demo prints no address to open.
 #[test]
 fn h4_the_demo_sends_nobody_to_a_port_that_is_taken() {
     let taken = echo_service();
@@ -76,10 +76,10 @@ fn h4_the_demo_sends_nobody_to_a_port_that_is_taken() {
     assert_eq!(websockify.out.text(), "");
 }
 
-/// What the demo needs of a system before it builds.
+/// The programs that the demo needs before it builds.
 const SHELL: [&str; 6] = ["cut", "dirname", "head", "id", "sed", "sort"];
 
-/// Runs it where nothing is but what it needs and stand-ins; gives what it says in its failure.
+/// Runs the demo, which must fail, with nothing in PATH but `tools`; gives what it says.
 fn failure(tools: &Tools, arguments: &[&str]) -> String {
     let output = tools.run("contrib/demo", arguments, "");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -92,7 +92,7 @@ fn f37_the_demo_says_what_a_build_needs() {
     let port = free_port().to_string();
     let tools = Tools::of_system(&SHELL);
     assert!(failure(&tools, &[&port]).contains("needs Rust 1.89 or newer, and there is none here"));
-    // Debian 12's and 13's.
+    // The versions in Debian 12 and 13.
     for old in ["0.66.0", "1.63.0", "1.85.1"] {
         tools.put("cargo", &format!("echo cargo {old}"));
         let said = failure(&tools, &[&port]);
@@ -120,10 +120,10 @@ fn f49_a_port_in_use_is_looked_at_before_the_build() {
     );
 }
 
-/// F49: nobody asked for 2023.
+/// F49: port 2023 is only the default: where it is taken, the demo uses the next free one.
 #[test]
 fn f49_without_a_port_the_next_free_one_is_taken() {
-    // Somebody else may have it, as another run of this test does for a moment.
+    // Another process may have the port, as another run of this test does for a moment.
     let began = Instant::now();
     let taken = wait_for("port 2023, which is ours or somebody's for good", || {
         let taken = TcpListener::bind(("127.0.0.1", 2023));

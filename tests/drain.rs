@@ -1,4 +1,5 @@
-//! How sessions end in their own time when we are asked to stop (O1), with a target and with a program.
+//! The drain (O1): websockify is asked to stop, and its sessions go on to their own end; with a target and with a
+//! program.
 
 mod balanced;
 mod service;
@@ -17,7 +18,7 @@ use crate::support::{
 /// Longer than any test waits.
 const LONG: &str = "--drain-timeout=1000";
 
-/// What follows a signal, for as long as there is nothing to be seen.
+/// How long a test watches that nothing changes after a signal.
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// A bridge to a target that echoes, and its port.
@@ -33,14 +34,14 @@ fn assert_echoes(client: &mut Client) {
     assert_eq!(client.read(5), b"hello");
 }
 
-/// Asks it to stop, and waits until it has heard that and begun.
+/// Asks websockify to stop, and waits until the drain has begun; gives the log line of it.
 fn drain(websockify: &Websockify, port: u16) -> String {
     websockify.signal(Signal::SIGTERM);
     wait_until("a closed port", || is_refused(Ipv4Addr::LOCALHOST, port));
     websockify.wait_for_log(&["INFO draining: "])
 }
 
-/// The line that says how it was.
+/// What the log says at the end of the drain.
 fn end_of_drain(websockify: &Websockify) -> String {
     let line = websockify.wait_for_log(&["INFO drain is over: "]);
     line.split_once("drain is over: ").unwrap().1.to_owned()
@@ -108,7 +109,7 @@ fn o1_without_a_session_it_ends_at_once() {
     assert_eq!(end_of_drain(&websockify), "0 sessions have ended by themselves, 0 closed");
 }
 
-/// O1, W9: what it was before there was the option.
+/// O1, W9: without the option a signal closes all sessions at once.
 #[test]
 fn o1_without_a_time_there_is_no_drain() {
     let (mut websockify, port) = bridge("");
@@ -118,7 +119,8 @@ fn o1_without_a_time_there_is_no_drain() {
     assert_eq!(websockify.logged(&["drain"]), Vec::<String>::new());
 }
 
-/// O1, B13: the limits on sessions hold as ever, and one that ends by them ends the drain.
+/// O1, B13: the limits on a session hold in a drain, too; where the last session ends by such a limit, the drain
+/// ends.
 #[test]
 fn o1_limits_on_sessions_hold_in_a_drain() {
     for (limit, reason) in [
@@ -135,7 +137,7 @@ fn o1_limits_on_sessions_hold_in_a_drain() {
     }
 }
 
-/// O1, B8: a limit that has run out before, or would later, changes nothing.
+/// O1, B8: the limits on the whole bridge, reached before or during the drain, change nothing in it.
 #[test]
 fn o1_limits_on_the_whole_bridge_give_way_to_a_drain() {
     for limit in ["--run-once", "--timeout=4", "--idle-timeout=4"] {
@@ -150,7 +152,7 @@ fn o1_limits_on_the_whole_bridge_give_way_to_a_drain() {
     }
 }
 
-/// O1: whoever comes next takes the port while the one before still has sessions.
+/// O1: the next websockify takes the port while the one before still has sessions.
 #[test]
 fn o1_the_next_one_can_have_the_port_at_once() {
     let (mut before, port) = bridge(LONG);

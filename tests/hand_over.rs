@@ -1,5 +1,5 @@
-//! The program on disk takes over in place, by exec (O2). Each test has a copy of the binary of its own, which it may
-//! replace.
+//! The hand-over (O2): on SIGUSR2 the new binary takes over in the running process, by exec. Each test has its own
+//! copy of the binary, which it may replace.
 
 mod back;
 mod load;
@@ -22,7 +22,7 @@ use crate::support::{
     Client, Service, WEBSOCKIFY, Websockify, copy_program, echo_service, free_port, wait_until,
 };
 
-/// A bridge to a service that echoes, from a binary of its own.
+/// A websockify with an echo service as its target, that runs from its own copy of the binary.
 struct Bridge {
     websockify: Websockify,
     port: u16,
@@ -67,7 +67,7 @@ impl Bridge {
         self.websockify.signal(Signal::SIGUSR2);
     }
 
-    /// Has another image take over, the nth one.
+    /// Has the new binary take over, for the nth time in this test.
     fn hand_over(&self, nth: usize) {
         self.ask();
         wait_until("another image", || self.websockify.logged(&["INFO taken over: "]).len() == nth);
@@ -80,7 +80,7 @@ impl Bridge {
         assert_eq!(client.close().code, 1000);
     }
 
-    /// What `ps` shows.
+    /// The command line that `ps` shows.
     fn command_line(&self) -> Vec<u8> {
         fs::read(format!("/proc/{}/cmdline", self.websockify.pid())).unwrap()
     }
@@ -95,7 +95,8 @@ impl Bridge {
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) {
-    // By another process: one that is just started by us could have it open for writing otherwise.
+    // Another process writes the file: where this one did, a process that another test is just starting could have it
+    // open for writing (ETXTBSY).
     let source = path.with_extension("source");
     fs::write(&source, bytes).unwrap();
     copy_program(&source, path);

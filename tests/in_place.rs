@@ -1,7 +1,8 @@
-//! In place of the Python websockify (U1): command lines as people have them, and what must work then.
+//! websockify in the place of the Python websockify (U1): command lines that are in use, and what must work with
+//! each.
 //!
-//! `UNDER_TEST=upstream` runs the same lines with the Python websockify 0.13, which it gets from PyPI: each must
-//! work there too, but for those whose fault there is named.
+//! `UNDER_TEST=upstream` runs the same command lines with the Python websockify 0.13, which it gets from PyPI: each
+//! must work there too, but for those whose `fault` is named.
 
 mod on_demand;
 mod shapes;
@@ -46,15 +47,15 @@ pub(super) enum Then {
     Shown(&'static str),
 }
 
-/// How long a line may take until it serves.
+/// How long a command line may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 /// What tokens are signed with.
 const SECRET: &str = "a secret that is at least as long as 256 bits";
-/// What goes to and fro.
+/// The message that is sent, and comes back.
 const MESSAGE: &[u8] = b"hello";
 
-/// The Python websockify under test, if it is that.
+/// The Python websockify, installed where it is missing, if that is under test (`UNDER_TEST=upstream`).
 fn upstream() -> Option<&'static Path> {
     static UPSTREAM: OnceLock<Option<PathBuf>> = OnceLock::new();
     let found = UPSTREAM.get_or_init(|| {
@@ -76,18 +77,18 @@ fn run(command: &mut Command) {
     assert!(command.status().unwrap().success(), "{command:?}");
 }
 
-/// The files that the lines name, and the service behind them.
+/// The files that the command lines name, and the service behind them.
 struct Place {
     directory: TempDir,
     service: Service,
-    /// Know where it is.
+    /// A web server that knows where the service is, as `redis` does.
     api: Service,
     redis: Option<Redis>,
-    /// Says where it is.
+    /// A token that says where the service is.
     jwt: String,
 }
 
-/// A module of a site's own.
+/// A Python module with a user's own plugins.
 const DESKS: &str = r#"
 from websockify.auth_plugins import AuthenticationError
 from websockify.token_plugins import BasePlugin
@@ -153,7 +154,7 @@ impl Place {
         fs::write(path, text).unwrap();
     }
 
-    /// What stands for the words of a text.
+    /// The text with its placeholders replaced by what they stand for.
     fn fill(&self, text: &str, port: u16) -> String {
         let (port, service) = (port.to_string(), self.service.address.port().to_string());
         let program = format!("{Actor} bind {port} listen serve");
@@ -169,7 +170,7 @@ impl Place {
     }
 }
 
-/// A web server's answer, to whoever asks where `vm1` is.
+/// Answers a request to a web server that knows where `vm1` is.
 fn answer(mut stream: TcpStream, target: SocketAddr) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -231,7 +232,7 @@ fn exchange(
     }
     stream.write_all(&frame(0x82, MESSAGE)).map_err(|error| error.to_string())?;
     let mut got = Vec::new();
-    // Who greets does so before.
+    // A program that greets does so before.
     while !got.ends_with(MESSAGE) {
         let mut start = [0; 2];
         stream.read_exact(&mut start).map_err(|error| error.to_string())?;
@@ -253,7 +254,7 @@ fn page(mut stream: impl Read + Write, path: &str) -> Result<(), String> {
     }
 }
 
-/// The status of the answer, and what it says its length is.
+/// The status of the answer, and its `Content-Length`.
 fn ask(stream: &mut (impl Read + Write), head: &str) -> Result<(u16, usize), String> {
     stream.write_all(head.as_bytes()).map_err(|error| error.to_string())?;
     let mut answer = Vec::new();
@@ -269,7 +270,7 @@ fn ask(stream: &mut (impl Read + Write), head: &str) -> Result<(u16, usize), Str
 }
 
 impl Then {
-    /// Whether it does, or why not yet.
+    /// Whether it works, or why not yet.
     fn works(&self, place: &Place, websockify: &Websockify, port: u16) -> Result<(), String> {
         let plain = || {
             let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
@@ -295,7 +296,7 @@ impl Then {
             Self::TlsPage(path) => page(encrypted()?, path),
             Self::Shown(expected) => {
                 let expected = place.fill(expected, port);
-                // Upstream writes it to whichever of these.
+                // The Python websockify writes it to either of these.
                 let mut lines = websockify.err.lines();
                 lines.extend(websockify.out.lines());
                 let is_shown = lines.iter().any(|line| line.contains(&expected));
@@ -306,7 +307,7 @@ impl Then {
 }
 
 impl Shape {
-    /// What does not work with it.
+    /// What does not work with this command line.
     fn failures(&self, place: &Place) -> Vec<String> {
         let port = free_port();
         let line = place.fill(self.line, port);
@@ -317,7 +318,7 @@ impl Shape {
         let mut failures = Vec::new();
         for then in self.then {
             let began = Instant::now();
-            // Some are in the background, and none says so before it listens.
+            // Some go into the background, and none says when it listens.
             let last = loop {
                 match then.works(place, &websockify, port) {
                     Ok(()) => break Ok(()),
@@ -343,7 +344,7 @@ fn u1_command_lines_that_are_in_use_work() {
     }
     let place = Place::new();
     let mut failures = Vec::new();
-    // Without it, that was said to be skipped.
+    // Where Redis is missing, the skip has been reported already.
     let has_redis = place.redis.is_some();
     for shape in SHAPES.iter().filter(|shape| has_redis || !shape.line.contains("REDIS")) {
         let found = shape.failures(&place);
@@ -359,7 +360,8 @@ fn u1_command_lines_that_are_in_use_work() {
     assert_eq!(failures, Vec::<String>::new(), "of {}", SHAPES.len());
 }
 
-/// U1: what the manual page tells to type where a virtual environment has the Python one.
+/// U1: the command of the manual page that puts this websockify in the place of the Python one in a virtual
+/// environment.
 #[test]
 fn u1_a_virtual_environments_websockify_may_be_this_one() {
     let page = fs::read_to_string(root().join("man/sections/python.roff")).unwrap();

@@ -1,4 +1,4 @@
-//! Where clients connect, if that is no port: a Unix socket (U3), or what inetd has (U4).
+//! Other places for clients to connect than a port: a Unix socket (U3), or a socket from inetd (U4).
 
 mod inetd;
 
@@ -41,7 +41,7 @@ fn u3_sessions_and_pages_come_through_a_unix_socket() {
     let target = service.target();
     let mut websockify = start_in(&directory, &format!("--unix-listen=socket --web=. {target}"));
     websockify.wait_for_log(&[&format!("listening on unix:{}", path.display())]);
-    // As it was typed, as the addresses of ports are.
+    // The path as it was typed; a port's address is shown as it was typed, too.
     websockify.wait_for_log(&[&format!("proxying from socket to {target}")]);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
 
@@ -67,7 +67,7 @@ fn u3_sessions_and_pages_come_through_a_unix_socket() {
     assert!(!path.exists(), "removed at the end");
 }
 
-/// U3, T1, T4, K1: whatever clients must show, and wherever they go.
+/// U3, T1, T4, K1: with TLS, a password and tokens.
 #[test]
 fn u3_encryption_authentication_and_tokens_are_as_on_a_port() {
     let (service, directory) = (echo_service(), TempDir::new().unwrap());
@@ -94,7 +94,7 @@ fn u3_encryption_authentication_and_tokens_are_as_on_a_port() {
     let (status, mut tls) = ask_tls(&path, "/?token=a", known);
     assert_eq!(status, 101);
     tls.exchange(b"hello");
-    // In the place of an address, the user stands beside what a stranger has done.
+    // In the place of an address, the log names the user of a client that was refused.
     assert_eq!(ask(&mut connect_unix(&path).unwrap(), "/", &[]).status, 400);
     let user = format!("unix:uid={}", nix::unistd::geteuid());
     websockify.wait_for_log(&["WARN", "refused an unencrypted client", &user]);
@@ -103,7 +103,7 @@ fn u3_encryption_authentication_and_tokens_are_as_on_a_port() {
     websockify.wait_for_log(&["denied a client", &user, "wrong credentials"]);
 }
 
-/// U3, A4, T6: a user has so many connections, and each its time.
+/// U3, A4, T6: the connections of a user are limited, and each has a deadline.
 #[test]
 fn u3_limits_are_as_on_a_port() {
     let (service, directory) = (echo_service(), TempDir::new().unwrap());
@@ -122,7 +122,7 @@ fn u3_limits_are_as_on_a_port() {
     assert_echoes(&path);
 }
 
-/// U3, F11: other users of this machine are not who the socket is for, unless its mode says so.
+/// U3, F11: other users of this machine cannot connect to the socket, unless its mode lets them.
 #[test]
 fn u3_the_mode_says_who_can_connect() {
     if !needs_root() || !needs(&["curl"]) {
@@ -139,7 +139,7 @@ fn u3_the_mode_says_who_can_connect() {
         websockify.wait_until_open();
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--unix-socket"]).arg(&path).arg("http://localhost/");
-        // Nobody, and of no other group.
+        // As the user nobody, who is in no other group.
         let status = curl.uid(65534).gid(65534).stdout(Stdio::null()).status().unwrap();
         assert_eq!(status.success(), is_let_in, "{option}: {status}");
         assert_eq!(websockify.stop(), 0);
@@ -164,13 +164,13 @@ fn u3_a_stale_socket_is_replaced_and_whatever_else_is_there_is_named() {
         refused(&line, &format!("{}: somebody listens there already", path.display()));
     }
     assert_echoes(&path);
-    // The next one finds what one leaves that is killed.
+    // A websockify that is killed leaves its socket's file, and the next one replaces it.
     websockify.signal(Signal::SIGKILL);
     drop(websockify);
     assert!(fs::metadata(&path).unwrap().file_type().is_socket());
     let mut websockify = start_in(&directory, &line);
     assert_echoes(&path);
-    // Somebody else's in its place is left there.
+    // A socket of another process in its place is not removed.
     fs::remove_file(&path).unwrap();
     let others = UnixListener::bind(&path).unwrap();
     assert_eq!(websockify.stop(), 0);
@@ -187,7 +187,7 @@ fn u3_a_stale_socket_is_replaced_and_whatever_else_is_there_is_named() {
         ("none/socket", "none/socket: no such file or directory"),
         (&long, "bytes, and 107 are the most"),
     ] {
-        // A name that ends in a dot is the directory itself.
+        // For the dot, the path of the directory itself.
         let name = if name == "." { directory.path().to_str().unwrap() } else { name };
         refused(&format!("--unix-listen={name} {target}"), reason);
     }
@@ -212,8 +212,8 @@ fn u3_what_cannot_be_meant_is_a_usage_error() {
     }
 }
 
-/// U3, W3, W4: as a port it is held and refuses until the program listens, and stays open while it is started
-/// again.
+/// U3, W3, W4: like a port, the socket is held and refuses clients until the program listens, and stays open while
+/// the program is started again.
 #[test]
 fn u3_a_wrapped_program_is_behind_the_socket_for_all_its_lives() {
     let (directory, port) = (TempDir::new().unwrap(), free_port());
@@ -248,7 +248,8 @@ fn u3_a_wrapped_program_is_behind_the_socket_for_all_its_lives() {
     assert!(!path.exists());
 }
 
-/// U3, D1, B8: the path means what it meant to the caller, and goes with the last session that there may be.
+/// U3, D1, B8: the path is relative to the directory of the caller of `-D`, and the file is removed after the one
+/// session of `--run-once`.
 #[test]
 fn u3_a_daemon_has_its_socket_where_the_caller_is() {
     let (service, directory) = (echo_service(), TempDir::new().unwrap());
@@ -267,7 +268,7 @@ fn u3_a_daemon_has_its_socket_where_the_caller_is() {
     assert!(!path.exists());
 }
 
-/// U3, W9: bytes that wait are told of as over TCP, and a stop is a close frame.
+/// U3, W9: as over TCP, a stop sends sessions a close frame.
 #[test]
 fn u3_a_stop_closes_sessions_and_removes_the_socket() {
     let (service, directory) = (echo_service(), TempDir::new().unwrap());

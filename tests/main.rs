@@ -2,30 +2,30 @@
 //!
 //! | module | what it proves (rows of `PROMISES.md`) |
 //! |---|---|
-//! | `command_line` | what bad input gets, and what is left behind: nothing (C1–C6, W8) |
+//! | `command_line` | bad input: its error line and exit status, and that nothing is left behind (C1–C6, W8) |
 //! | `plain` | the bridge without a program (C2, B, S) |
-//! | `faults` | peers that vanish, counted (L4), and all else that may go wrong: `FAULTS.md` (L6) |
-//! | `crowd` | many who have no session, before a few who do (L5) |
+//! | `faults` | peers that vanish (L4), and everything else that may go wrong: `FAULTS.md` (L6) |
+//! | `crowd` | many clients without a session, beside a few that have one (L5) |
 //! | `soak` | many clients and a program that crashes, for a while (L7) |
 //! | `kernel` | older kernels, and machines and containers that refuse and hide much (X1, X2, F2–F4, F7, F14) |
 //! | `listening` | Unix sockets in the place of a port, and inetd (U3, U4) |
 //! | `tokens` | one port, many targets, and targets at Unix sockets (K1–K7, U3) |
-//! | `plugins` | helpers and Python classes that know tokens, or who is let in (U8, U9) |
-//! | `in_place` | command lines of the Python websockify, as people have them (U1) |
+//! | `plugins` | helpers and Python classes that look up tokens, or decide who gets a session (U8, U9) |
+//! | `in_place` | command lines of the Python websockify that are in use (U1) |
 //! | `tls` | encryption, client certificates, authentication (T1–T6) |
-//! | `wrap` | the life of a wrapped program, acted by `support/actor.c` (W1–W12) |
-//! | `client_address` | who the target sees, and whom the program serves (A1, A2, A6) |
-//! | `programs` | telnetd, vncserver, redis, nginx and others as Debian has them (R6, W13) |
-//! | `drain` | sessions that end in their own time when we are asked to stop (O1) |
-//! | `hand_over` | the program on disk takes over in place, or does not (O2) |
-//! | `web` | files on the same port (H1–H3), and who has to wait for whom (T6, B8) |
-//! | `privileges` | users whom root becomes, and what is left of its rights (W16) |
-//! | `proxies` | reverse proxies before us, well set up and not (F21, F24, F34), and whom they speak for (A3–A5) |
+//! | `wrap` | the life of a wrapped program; the program is `support/actor.c` (W1–W12) |
+//! | `client_address` | which client address the target sees, and which connections the program accepts (A1, A2, A6) |
+//! | `programs` | telnetd, vncserver, redis, nginx and others from Debian's packages (R6, W13) |
+//! | `drain` | sessions that go on to their own end after websockify was asked to stop (O1) |
+//! | `hand_over` | the new binary takes over in the running process, or is refused (O2) |
+//! | `web` | files on the same port (H1–H3), slow clients (T6) and time limits (B8) |
+//! | `privileges` | websockify that root starts and that runs as another user, and which rights are left (W16) |
+//! | `proxies` | reverse proxies before websockify, well configured or not (F21, F24, F34), and clients that they name (A3–A5) |
 //! | `demo` | `contrib/demo`, the one command to begin with |
 //! | `scale_out` | `contrib/scale-out`: several behind HAProxy, and the same in Kubernetes (O4) |
 //! | `readme` | what README.md tells people to type |
 //! | `security` | the tests that SECURITY.md names (L9) |
-//! | `test_run` | `tests/run`, the other command of the README |
+//! | `test_run` | `tests/run`, which runs all tests |
 //! | `admin` | the admin address: health, metrics, sessions and their end (O3) |
 //! | `service` | daemon, log, journald, systemd (D1–D4, W11) |
 //! | `packaging` | the Debian package, and its units under a systemd of their own (D2, D4, R5) |

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support::{blessed, free_port, needs, root, run, text_of};
 
 const NAME: &str = "websockify";
-/// The sections of our own words, in `man/sections`; the options stand between the two lists.
+/// The sections that are written by hand, in `man/sections`; the generated options stand between the two lists.
 const BEFORE: &[&str] = &["synopsis", "description"];
 const AFTER: &[&str] = &[
     "wrapping",
@@ -50,7 +50,7 @@ fn page() -> String {
     page += &generated(&|text| man.render_name_section(text));
     page.extend(BEFORE.iter().map(section));
     let options = generated(&|text| man.render_options_section(text));
-    // What the help has as headings are parts of one section here.
+    // The headings of `--help` are subsections of one section here.
     page += &options.replace("\n.SH ", "\n.SS ").replace(".SS OPTIONS", ".SH OPTIONS");
     page.extend(AFTER.iter().map(section));
     page
@@ -106,7 +106,7 @@ fn c5_the_manual_page_renders_without_a_warning_and_has_every_option() {
     }
 }
 
-/// F73: as the help does, for every shell, whatever clap knows.
+/// F73: like `--help`, the completions of every shell have every option that clap knows.
 #[test]
 fn f73_the_completions_have_every_option() {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
@@ -139,7 +139,7 @@ fn u1_the_page_compares_every_option_of_the_python_websockify() {
     }
 }
 
-/// U1: what the Python websockify takes and ours refuses is named there, and is refused.
+/// U1: what the Python websockify takes and this one refuses is named on the page, and is refused.
 #[test]
 fn u1_the_page_names_what_is_refused_here_alone() {
     let section = fs::read_to_string(root().join("man/sections/python.roff")).unwrap();
@@ -180,7 +180,7 @@ fn u1_the_page_names_what_is_refused_here_alone() {
     }
 }
 
-/// F58: who adds one is told where it has to be explained.
+/// F58: fails when a plugin is added that the README and the manual page do not explain.
 #[test]
 fn f58_the_pages_explain_every_authentication_plugin() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
@@ -192,7 +192,7 @@ fn f58_the_pages_explain_every_authentication_plugin() {
     }
 }
 
-/// K1: the same for what knows tokens.
+/// K1: the same for token plugins.
 #[test]
 fn k1_the_pages_explain_every_token_plugin() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
@@ -224,7 +224,7 @@ fn w13_the_examples_are_command_lines_that_websockify_takes() {
     }
 }
 
-/// What a completion says when it is loaded and asked as its shell does.
+/// What a shell prints that loads a completion and asks it for words.
 fn said_by(shell: &mut Command) -> String {
     let output = shell.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{shell:?}: {}", text_of(&output.stderr));

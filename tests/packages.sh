@@ -1,7 +1,7 @@
 # The Debian packages that the tests need, and how those that are missing are installed. For scripts to source.
 
-# A program, and the package that has it. libc6-dev has the static libc and, as gcc does, links. The
-# C++ compiler is for tests/fuzz.
+# Each line is a program, or a file, and the package that has it. libc6-dev has the static libc, and links
+# programs together with gcc. The C++ compiler is for tests/fuzz.
 building='
 cc:gcc
 /usr/include/stdio.h:libc6-dev
@@ -58,7 +58,8 @@ kubernetes-validate:python3-venv
 # The servers lie in sbin, which a user's PATH often lacks.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
-# Where programs are whose package cannot be installed beside another of these. Scripts source this in the project's directory.
+# The directory of programs whose package cannot be installed beside another of these packages, or that have none. Scripts
+# source this file in the project's directory.
 aside=${CARGO_TARGET_DIR:-target}/programs
 case $aside in /*) ;; *) aside=$PWD/$aside ;; esac
 PATH="$PATH:$aside"
@@ -68,8 +69,8 @@ is_there() {
     [ -e "$1" ] || command -v "$1" >/dev/null
 }
 
-# Puts the busybox of Debian's busybox-static aside, which takes the place of busybox where it is installed. What needs it is
-# skipped without it.
+# Unpacks the busybox of Debian's busybox-static in $aside: installed, that package would replace busybox. Tests that need it
+# are skipped without it.
 put_busybox_aside() {
     echo "$0: unpacking busybox-static in $aside"
     mkdir -p "$aside" && (
@@ -80,7 +81,8 @@ put_busybox_aside() {
     ) || echo "$0: cannot get busybox-static" >&2
 }
 
-# Puts a checker of Kubernetes's manifests aside, which is no package of Debian's. What needs it is skipped without it.
+# Installs a checker of Kubernetes's manifests in $aside, of which Debian has no package. Tests that need it are skipped
+# without it.
 put_kubernetes_validate_aside() {
     echo "$0: installing kubernetes-validate in $aside"
     mkdir -p "$aside" && python3 -m venv "$aside/kubernetes" &&
@@ -115,7 +117,7 @@ install_packages() {
     [ -n "$missing" ] || return 0
     as_root=
     if [ "$(id -u)" -ne 0 ]; then
-        # At a terminal it may ask for a password.
+        # At a terminal sudo may ask for a password.
         as_root=sudo
         [ -t 0 ] || as_root='sudo -n'
     fi

@@ -17,7 +17,7 @@ use crate::support::{
     root, skip_even_in_ci, text_of,
 };
 
-/// systemd-analyze(1), which wants a directory that systemd makes at boot, or root does.
+/// systemd-analyze(1), which needs /run/systemd: systemd makes it at boot, and root can.
 fn systemd_analyze() -> Option<Command> {
     if !needs(&["systemd-analyze"]) {
         return None;
@@ -29,7 +29,7 @@ fn systemd_analyze() -> Option<Command> {
     Some(Command::new("systemd-analyze"))
 }
 
-/// Runs a command that must end well; gives all that it said.
+/// Runs a command that must succeed; gives all that it printed.
 fn said_by(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let said = text_of(&output.stdout) + &text_of(&output.stderr);
@@ -48,7 +48,7 @@ fn units() -> TempDir {
     directory
 }
 
-/// D4: systemd has nothing to say against the units.
+/// D4: systemd-analyze(1) finds nothing wrong with the units.
 #[test]
 fn d4_the_units_are_valid() {
     let units = units();
@@ -56,13 +56,13 @@ fn d4_the_units_are_valid() {
         let Some(mut analyze) = systemd_analyze() else { return };
         analyze.args(["verify", "--man=no"]).arg(units.path().join(unit));
         let said = said_by(&mut analyze);
-        // Of the host's own units it may say what it likes.
+        // What it reports of the host's own units does not matter.
         let of_ours: Vec<_> = said.lines().filter(|line| line.contains("websockify")).collect();
         assert_eq!(of_ours, Vec::<&str>::new());
     }
 }
 
-/// O5: nor against the example for a user's own manager, whose command line is one that websockify takes.
+/// O5: nor with the example for a user's own systemd, whose command line is one that websockify takes.
 #[test]
 fn o5_d4_the_example_on_demand_is_valid() {
     let units = units();
@@ -132,7 +132,7 @@ fn package(name: &str, options: &[&str]) -> PathBuf {
     finished
 }
 
-/// Whether there can be a package here.
+/// Whether the package can be built here.
 fn can_package() -> bool {
     needs(&["cargo-deb", "dpkg-deb"])
 }
@@ -164,11 +164,11 @@ fn r5_f63_the_debian_package_has_everything() {
         let is_file = |line: &str| line.starts_with('-') && line.ends_with(&format!(" ./{file}"));
         assert!(contents.lines().any(is_file), "{file} is missing in\n{contents}");
     }
-    // F63: it shows pictures, which are not there.
+    // F63: the README shows pictures that the package does not have, so it is not in the package.
     assert!(!contents.contains("README"), "{contents}");
 }
 
-/// F53: also where it was built without dpkg-dev, which would look for them.
+/// F53: also where the package was built without dpkg-dev, which would find out what it needs.
 #[test]
 fn f53_the_debian_package_says_what_it_needs_and_whose_it_is() {
     if !can_package() {
@@ -196,7 +196,7 @@ fn f53_the_debian_package_says_what_it_needs_and_whose_it_is() {
     assert!(!["A ", "An ", "The "].iter().any(|article| description.starts_with(article)));
 }
 
-/// F53: what the distribution's own checker calls an error.
+/// F53: lintian, Debian's own checker, reports no error.
 #[test]
 fn f53_lintian_finds_no_error() {
     if !can_package() {
@@ -204,7 +204,7 @@ fn f53_lintian_finds_no_error() {
     }
     let mut lintian = Command::new("lintian");
     lintian.args(["--fail-on", "error", "--allow-root", "--tag-display-limit", "0"]);
-    // The binary under test is as it was built: with symbols, and as large.
+    // The binary under test has its symbols, and is as large.
     lintian.args(["--suppress-tags", "unstripped-binary-or-object"]).arg(&*PACKAGE);
     match lintian.output() {
         Err(error) => skip_even_in_ci(&format!("lintian: {error}")),
@@ -216,7 +216,8 @@ fn f53_lintian_finds_no_error() {
     }
 }
 
-/// F72: a system needs no package with a kill(1) of its own. O2: files are read again, and the program on disk takes over.
+/// F72: the reload of the units needs no package with a kill(1). O2: files are read again, and the new binary takes
+/// over.
 #[test]
 fn f72_the_units_reload_with_what_every_system_has() {
     let directory = TempDir::new().unwrap();
@@ -236,12 +237,12 @@ fn f72_the_units_reload_with_what_every_system_has() {
         let mut reload = Command::new(shell);
         reload.arg("-c").arg(script.trim_matches('\'')).env_clear().env("PATH", "/nowhere");
         said_by(reload.env("MAINPID", websockify.pid().to_string()));
-        // Another image of the program reads them, too, and may come before the reading is said.
+        // The new binary reads them, too, and may take over before the log says that they were read.
         websockify.wait_for_log(&["taken over: 0 sessions"]);
     }
 }
 
-/// A root directory with the package in it, and with the files of those that it depends on.
+/// A root directory with the package in it, and with the libraries of the packages that it depends on.
 fn clean_root() -> TempDir {
     let directory = TempDir::new().unwrap();
     let clean = directory.path();
@@ -254,7 +255,7 @@ fn clean_root() -> TempDir {
     }
     said_by(Command::new("dpkg-deb").arg("--extract").arg(&*PACKAGE).arg(clean));
     let depends = said_by(Command::new("dpkg-deb").arg("--field").arg(&*PACKAGE).arg("Depends"));
-    // Those of libc6 are everywhere.
+    // What libc6 depends on is on every system.
     let further =
         said_by(Command::new("dpkg-query").args(["--show", "--showformat=,${Depends}", "libc6"]));
     let depends = depends + &further;
@@ -262,15 +263,15 @@ fn clean_root() -> TempDir {
     let mut query = Command::new("dpkg-query");
     let files = said_by(query.arg("--listfiles").args(packages));
     let is_library = |file: &&str| file.contains(".so") && Path::new(file).is_file();
-    // Not copied by us: the dynamic linker among them is run (see copy_program).
+    // cp(1) copies, and not this process: the dynamic linker among the files is executed (see copy_program).
     let mut copy = Command::new("cp");
     copy.args(["--parents", "--dereference"]).args(files.lines().filter(is_library));
     said_by(copy.arg(clean));
     directory
 }
 
-/// R5: what was installed wraps a program with the library that came with it, where nothing is but the
-/// package and its dependencies.
+/// R5: websockify as it was installed wraps a program with the library that came with it, in a root directory with
+/// nothing but the package and its dependencies.
 #[test]
 fn r5_the_debian_package_wraps_a_program_in_a_clean_root() {
     if !can_package() || !needs_root() || !needs(&["unshare", "mount", "chroot"]) {

@@ -14,7 +14,7 @@ files_with() {
     done | sort -u
 }
 
-# The tests of the pages, and of what noVNC makes of us, in a browser.
+# Runs a suite of the pages' tests: all of it, or the tests that have these names.
 page_tests() {
     suite=$1 directory=$2
     shift 2

@@ -1,4 +1,4 @@
-//! What knows who is let in, and what Python classes know (U8, U9).
+//! Plugins: helpers that decide who gets a session, and Python classes (U8, U9).
 
 mod auth;
 mod python;

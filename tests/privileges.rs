@@ -1,5 +1,6 @@
-//! Started as root, and run as somebody else (W16): which rights are left of websockify's threads and of its program, and what
-//! still works. All of it takes root; where there is none, each test says that it is skipped.
+//! A websockify that root starts and that runs as another user (W16): which rights its threads and its program still
+//! have, and what still works. All of this needs root; where the tests do not run as root, each says that it is
+//! skipped.
 
 mod apart;
 mod files;
@@ -22,7 +23,7 @@ use tempfile::TempDir;
 
 use crate::support::{Actor, Client, Process, Websockify, copy_program, engine, wait_until};
 
-/// Who the tests are: users that each Debian has, with groups of the same number.
+/// The users of the tests: each Debian has them, with groups of the same number.
 const NOBODY: u32 = 65534;
 const WWW_DATA: u32 = 33;
 
@@ -45,7 +46,7 @@ impl Rights {
         &self.0[name]
     }
 
-    /// That no right is left but this user's.
+    /// Asserts that no right is left but this user's.
     fn assert_of(&self, user: u32, groups: &str) {
         let ids = [user; 4].map(|id| id.to_string()).join(" ");
         assert_eq!((self.is("Uid"), self.is("Gid")), (&*ids, &*ids), "{self:?}");
@@ -55,19 +56,19 @@ impl Rights {
         }
     }
 
-    /// That nothing can be gained any more.
+    /// Asserts that the thread can gain no more rights.
     fn assert_sealed(&self) {
         assert_eq!((self.is("CapBnd"), self.is("NoNewPrivs")), ("0000000000000000", "1"));
     }
 
-    /// That a setuid program would gain what it is to.
+    /// Asserts that a setuid program would still gain its rights.
     fn assert_open(&self) {
         assert_eq!(self.is("CapBnd"), ours().is("CapBnd"));
         assert_eq!(self.is("NoNewPrivs"), "0");
     }
 }
 
-/// The test run's.
+/// The rights of the test run itself.
 fn ours() -> Rights {
     Rights::of(Path::new("/proc/self/status"))
 }
@@ -76,7 +77,7 @@ fn rights(process: &Process) -> Rights {
     Rights::of(Path::new(&format!("/proc/{}/status", process.pid)))
 }
 
-/// Those of each thread of websockify's, but of one that ends meanwhile.
+/// The rights of each thread of websockify, but of a thread that ends meanwhile.
 fn of_threads(pid: i32) -> Vec<Rights> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok();
@@ -97,12 +98,12 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// As on a command line.
+    /// The path as text, for a command line.
     fn named(&self, name: &str) -> String {
         self.at(name).to_str().unwrap().to_owned()
     }
 
-    /// Gives the directory itself to a user.
+    /// Gives the directory itself to a user, with this mode.
     fn open_to(&self, user: u32, mode: u32) {
         chown(self.0.path(), Some(user), Some(user)).unwrap();
         fs::set_permissions(self.0.path(), Permissions::from_mode(mode)).unwrap();
@@ -117,7 +118,8 @@ impl Place {
         path
     }
 
-    /// The actor, where everybody can execute it; the built one may lie where nobody may look.
+    /// A copy of the actor that every user can execute; the built one may lie in a directory that others may not
+    /// enter.
     fn actor(&self) -> String {
         let path = self.named("actor");
         copy_program(Actor, &path);
@@ -126,7 +128,7 @@ impl Place {
     }
 }
 
-/// A port below 1024 that nobody has.
+/// A port below 1024 that is free.
 fn low_port() -> u16 {
     // Other tests look for one at the same time, in this process and in others.
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -144,7 +146,7 @@ fn greeted(port: u16) {
     client.close();
 }
 
-/// The engines that a program is to be moved by: the one of this run, or both.
+/// The engines to test with: the one of this run, or both.
 fn engines() -> Vec<String> {
     engine().map_or_else(|| vec!["preload".into(), "seccomp".into()], |engine| vec![engine])
 }

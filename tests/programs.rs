@@ -1,4 +1,4 @@
-//! Programs as Debian has them (R6, W13): what they do under websockify, and what is left of them.
+//! Programs from Debian's packages (R6, W13): what they do under websockify, and what is left of them.
 
 mod des;
 mod on_demand;

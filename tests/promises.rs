@@ -1,15 +1,15 @@
-//! `PROMISES.md` against the tree: every row that is cited is there, and each has its tests, or a reason
-//! why it has none. With `BLESS=1` the lists of tests are written anew, and the words stay.
+//! `PROMISES.md` compared with the project's files: every row that is cited is there, and each has its tests, or a
+//! reason why it has none. With `BLESS=1` the lists of tests are written anew, and the text stays.
 //!
-//! **A row** is a capital letter and a number up to 99 that stand alone: between blanks, brackets, quotes,
-//! commas and the like (`W9`, `(B4)`, `T1–T6`). So `SHA1`, `P-521`, `IpAddr::V4` and `F_` are none, and
-//! [`OTHERS`] looks like one and means something else.
+//! **A row** is a capital letter and a number up to 99 that stand alone: between blanks, brackets, quotes, commas and
+//! the like (`W9`, `(B4)`, `T1–T6`). So `SHA1`, `P-521`, `IpAddr::V4` and `F_` are no rows, and [`OTHERS`] are words
+//! that look like rows and mean something else.
 //!
 //! **A citation** is a row in a comment or in a document, and in the benchmark anywhere.
 //!
-//! **A test proves** the rows that its name begins with (`f10_b4_…`, in the pages' suites `F54: …`), and those
-//! that begin the comment above it (`/// W9, B8: …`). A file of the pages' tests whose first line begins
-//! with rows proves these with all its tests, and is listed by its path.
+//! **A test proves** the rows that its name begins with (`f10_b4_…`, in the pages' suites `F54: …`), and those that
+//! begin the comment above it (`/// W9, B8: …`). A file of the pages' tests whose first line begins with rows proves
+//! these with all its tests, and is listed by its path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +18,7 @@ use std::path::Path;
 use crate::support::{blessed, root};
 
 const PROMISES: &str = "tests/PROMISES.md";
-/// What nobody has written by hand: built, installed, drawn, or found by a fuzzer.
+/// Directories that nobody has written by hand: built, installed, drawn, or found by a fuzzer.
 const NOT_WRITTEN: &[&str] =
     &["target", "node_modules", "dist", "corpus", "artifacts", "seeds", "pictures"];
 /// Address families, the engine of node and Chromium, the window system, an encoding.
@@ -26,13 +26,13 @@ const OTHERS: &[&str] = &["V4", "V6", "V8", "X11", "B64"];
 /// How long a line of a list may be.
 const WIDTH: usize = 118;
 
-/// A row's heading in the document, and what stands below it but for the list.
+/// The name of a row in the document, and its section without the list of tests.
 struct Row {
     name: String,
     text: String,
 }
 
-/// What the tree says: where each row is cited, and by which tests it is proved.
+/// What the project's files say: where each row is cited, and which tests prove it.
 #[derive(Default)]
 struct Tree {
     cited: BTreeMap<String, String>,
@@ -111,7 +111,7 @@ fn behind_hash(line: &str) -> &str {
     line.split_once('#').map_or("", |(_, comment)| comment)
 }
 
-/// Whether this is a row, whoever stands beside it.
+/// Whether a word looks like a row; what stands beside it is not looked at.
 fn is_row(word: &str) -> bool {
     let mut letters = word.chars();
     let number = letters.clone().skip(1).collect::<String>();

@@ -1,4 +1,4 @@
-//! Reverse proxies before us, as Debian has them (A3–A5).
+//! Reverse proxies from Debian's packages in front of websockify (A3–A5).
 
 mod by_hand;
 mod fail2ban;
@@ -16,7 +16,7 @@ use crate::support::{
     text_of, wait_until,
 };
 
-/// A proxy in the foreground, ended with this.
+/// A proxy in the foreground, which is ended when this is dropped.
 pub(crate) struct Proxy(Child);
 
 impl Proxy {
@@ -27,7 +27,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // In order: nginx has children.
+        // Ends it by SIGTERM, as nginx has children to end.
         let pid = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.0.wait();
@@ -72,7 +72,7 @@ fn websockify(options: &str) -> (Websockify, u16) {
     (websockify, port)
 }
 
-/// F21: nginx before 1.29.7 speaks HTTP/1.0 to us, unless it is told otherwise.
+/// F21: nginx before 1.29.7 speaks HTTP/1.0 to its servers, unless it is told otherwise.
 #[test]
 fn f21_nginx_that_speaks_http_1_0_carries_a_session() {
     if !needs(&["nginx"]) {
@@ -92,7 +92,7 @@ fn f21_nginx_that_speaks_http_1_0_carries_a_session() {
     websockify.wait_for_log(&["session ended", "code 1000"]);
 }
 
-/// F24: nginx drops both headers unless it is told to make them anew.
+/// F24: nginx drops `Upgrade` and `Connection` unless it is told to set them anew.
 #[test]
 fn f24_nginx_that_drops_upgrade_is_named() {
     if !needs(&["nginx"]) {
@@ -137,7 +137,7 @@ fn f34_haproxy_finds_us_well() {
         std::io::Write::write_all(&mut stream, b"GET /;csv HTTP/1.0\r\n\r\n").unwrap();
         text_of(&read_to_end(&mut stream))
     };
-    // The last check's verdict stands there, by the layer and the status.
+    // The table has the result of the last check: the layer and the status.
     wait_until("a check that is good", || csv().contains("L7OK,204"));
     assert!(
         !text_of(&read_to_end(&mut {

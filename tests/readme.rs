@@ -1,10 +1,10 @@
-//! What README.md tells people to type, against what there is.
+//! The commands that README.md tells people to type, compared with what there is.
 
 use std::path::Path;
 
 use crate::support::{needs, root};
 
-/// README.md, and the lines of it that are typed.
+/// README.md, and its indented lines, which are commands.
 fn readme() -> (String, Vec<String>) {
     let text = std::fs::read_to_string(root().join("README.md")).unwrap();
     let typed = text.lines().filter_map(|line| line.strip_prefix("    ")).map(str::to_owned);
@@ -12,7 +12,8 @@ fn readme() -> (String, Vec<String>) {
     (text, typed)
 }
 
-/// F70: where Debian has it, which for a server is not where an ordinary user's PATH looks.
+/// F70: each program is where Debian has it: a server needs its whole path, as an ordinary user's PATH does not lead
+/// there.
 #[test]
 fn f70_the_programs_that_are_wrapped_are_where_the_readme_says() {
     if !needs(&["in.telnetd", "vncserver"]) {
@@ -26,7 +27,7 @@ fn f70_the_programs_that_are_wrapped_are_where_the_readme_says() {
         .collect();
     assert!(programs.len() >= 4, "{programs:?}");
     for program in programs {
-        // A path of its own, or a name in PATH.
+        // A whole path, or a name in PATH.
         let places = ["/usr/bin", "/bin"].map(|directory| Path::new(directory).join(program));
         assert!(places.iter().any(|path| path.is_file()), "{program}");
     }
@@ -39,8 +40,8 @@ fn f37_the_least_rust_is_named() {
     assert!(text.contains(&least) && text.contains("gcc libc6-dev"), "{least}");
 }
 
-/// F38, F39, F59, F69: built by oneself, with the versions that were tested; ours and not Debian's
-/// websockify; no public telnet beside ours.
+/// F38, F39, F59, F69: the user builds websockify, with the versions that were tested; the commands run this
+/// websockify and not Debian's; no telnet server of inetd's is public beside it.
 #[test]
 fn f38_f39_f59_f69_what_is_typed_does_what_is_meant() {
     let (text, typed) = readme();

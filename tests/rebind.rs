@@ -62,8 +62,8 @@ fn r2_moves_each_kind_of_socket() {
     }
 }
 
-/// R2: two addresses that differ in their first byte alone are still two, in any
-/// order, and three are three. What is bound twice is refused.
+/// R2: addresses that differ in their first byte alone are moved to different addresses, in any order. What is bound
+/// twice is refused.
 #[test]
 fn r2_moves_addresses_that_collide() {
     let table = [
@@ -89,9 +89,8 @@ fn r2_moves_addresses_that_collide() {
     }
 }
 
-/// R1, R2: without IPv6 addresses an IPv6-only socket can be bound to any as
-/// without us, and only the loopback device leads to it. What fails without us
-/// fails with us.
+/// R1, R2: where there are no IPv6 addresses, an IPv6-only socket can be bound to `::` as without the library, and
+/// only the loopback device leads to it. What fails without the library fails with it.
 #[test]
 fn r1_moves_where_ipv6_is_switched_off() {
     let Some(lan) = Lan::new() else { return };
@@ -118,7 +117,7 @@ fn moves_without_ipv6(ports: &HeldPorts, who: &str) {
         (format!("socket tcp6 v6only 1 bind inet6 2001:db8::7 {old} full"), refused.clone()),
         (format!("socket tcp6 v6only 1 todevice lo bind inet6 :: {old} full"), refused),
     ];
-    // Who has no privileges can choose a device, and not give it back.
+    // A process without privileges can bind a socket to a device, and cannot undo that.
     let length = if who.is_empty() { table.len() } else { 1 };
     for probe in probes() {
         for (script, expected) in &table[..length] {
@@ -143,8 +142,7 @@ fn r2_moves_multipath_tcp() {
     }
 }
 
-/// R2: both families of one program, also where it reads the second one's port
-/// from the first.
+/// R2: both families of one program, also where the program reads the second socket's port from the first socket.
 #[test]
 fn r2_moves_both_families() {
     if !has_ipv6() {
@@ -187,7 +185,7 @@ fn r1_leaves_the_rest_alone() {
         format!("socket tcp4 bind inet6 :: {old} full reuse"),
         format!("socket tcp6 bind inet6 :: {old} 23 reuse"),
         format!("socket tcp6 bind inet 0.0.0.0 {old} 28 reuse"),
-        // An address that nobody has, and a port that is not ours to move.
+        // An address that is not this machine's, and a port that is not the program's.
         "socket tcp4 bind inet 192.0.2.7 1 full reuse".to_owned(),
     ];
     for probe in probes() {
@@ -205,7 +203,7 @@ fn r1_errors_are_those_of_the_real_bind() {
     const EINVAL: i32 = 22;
     const EADDRINUSE: i32 = 98;
     let ports = HeldPorts::new();
-    // Somebody else listens there, and shares it with nobody.
+    // Another socket listens on the new port, and does not share it.
     let taken = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     taken.set_reuse_port(true).unwrap();
     taken.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, ports.new)).into()).unwrap();
@@ -227,14 +225,13 @@ fn r1_errors_are_those_of_the_real_bind() {
     }
 }
 
-/// R1: a second bind of what is bound fails in `bind()`, as it does without us,
-/// and one that the program allows does not. `SO_REUSEADDR` is as the program has
-/// set it where the call fails.
+/// R1: a second `bind()` of what is bound fails at once, as it does without the library; one that the program allows
+/// does not fail. Where the call fails, `SO_REUSEADDR` is as the program has set it.
 #[test]
 fn r1_binding_twice_fails_at_once() {
     for probe in probes() {
         let ports = HeldPorts::new();
-        // Without us nobody may hold the port.
+        // Without the library the port must be free.
         let free = HeldPorts::new().old;
         let script = |old| {
             let bind = format!("socket tcp4 reuseaddr 0 bind inet 127.0.0.1 {old} full reuse");
@@ -269,8 +266,8 @@ fn r1_starts_again_despite_time_wait() {
     }
 }
 
-/// R1: an environment that makes no sense moves nothing. The old port is taken,
-/// which is how an unmoved program notices.
+/// R1: where the environment makes no sense nothing is moved. A program that is not moved notices by its error: the
+/// old port is taken.
 #[test]
 fn r1_needs_two_ports() {
     let ports = HeldPorts::new();
@@ -290,8 +287,7 @@ fn r1_needs_two_ports() {
     }
 }
 
-/// W1: a library that was preloaded before ours is still asked, with the address
-/// that we have moved.
+/// W1: a library that is preloaded after `rebind.so` is still called, with the address that `rebind.so` has moved.
 #[test]
 fn w1_calls_the_library_behind() {
     let Some(cc) = compiler("gcc") else { return };
@@ -336,7 +332,7 @@ fn r3_tells_of_a_listener() {
             supervisor.told_by(&mut run.0);
             let (pid, output) = run.arguments(&script).finish();
             assert!(output.status.success());
-            // The socket that the notice took is closed again.
+            // The socket that the notification needed is closed again.
             let printed = String::from_utf8(output.stdout).unwrap();
             let lowest: Vec<_> = printed.lines().filter(|line| line.starts_with("low")).collect();
             assert!(matches!(lowest[..], [before, after] if before == after), "{printed}");
@@ -354,13 +350,13 @@ fn r3_tells_of_a_listener() {
             run.script(&script);
             assert_eq!(supervisor.notice(), None, "{script}");
         }
-        // Half a token would be believed by nobody.
+        // A token that is too long is not sent: nobody would believe half of it.
         let mut run = preloaded(probe, &ports);
         supervisor.told_by(&mut run.0);
         run.0.env(names::TOKEN, "x".repeat(65));
         run.script(&format!("socket tcp4 bind inet 0.0.0.0 {old} full listen"));
         assert_eq!(supervisor.notice(), None);
-        // Both can be bound, one can listen.
+        // Both sockets can be bound, and one can listen.
         let bind = format!("socket tcp4 reuseaddr 1 bind inet 0.0.0.0 {old} full");
         let mut run = preloaded(probe, &ports);
         supervisor.told_by(&mut run.0);
@@ -371,14 +367,14 @@ fn r3_tells_of_a_listener() {
     }
 }
 
-/// R3: the notice comes also from a daemon that closed every descriptor, cleared
-/// its environment and, if we may, changed root and user.
+/// R3: the notification comes also from a daemon that closed every descriptor, cleared its environment and, where the
+/// test may, changed its root directory and user.
 #[test]
 fn r3_tells_of_a_daemon() {
     let supervisor = Supervisor::new("daemon");
     let root = tempfile::tempdir().unwrap();
     for probe in probes() {
-        // Others than those on which the last daemon may still listen.
+        // Other ports than those on which the last daemon may still listen.
         let ports = HeldPorts::of_nobody();
         let mut run = preloaded(probe, &ports);
         supervisor.told_by(&mut run.0);
@@ -393,7 +389,7 @@ fn r3_tells_of_a_daemon() {
     }
 }
 
-/// R3: nobody who receives, or a full queue, is no matter for the program.
+/// R3: the program does not wait where nobody receives, or where the queue is full.
 #[test]
 fn r3_never_waits_for_the_supervisor() {
     let ports = HeldPorts::new();
@@ -422,8 +418,7 @@ fn r4_threads_and_forks() {
     }
 }
 
-/// R4: small, and nothing but the C library is needed to load it; `musl`'s is
-/// found under the same name.
+/// R4: the library is small, and needs nothing but the C library to be loaded; musl's is found under the same name.
 #[test]
 fn r4_needs_the_c_library_alone() {
     // What musl has too, beside what both compilers leave undefined and weak.

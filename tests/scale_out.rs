@@ -12,15 +12,15 @@ fn file(name: &str) -> PathBuf {
     root().join("contrib/scale-out").join(name)
 }
 
-/// The words of a command line that websockify takes.
+/// Asserts that websockify takes a command line of these words.
 fn assert_taken(words: impl IntoIterator<Item = String>) {
     let words: Vec<_> = std::iter::once("websockify".to_owned()).chain(words).collect();
     let taken = websockify::command().try_get_matches_from(&words);
     assert!(taken.is_ok(), "{words:?}: {taken:?}");
 }
 
-/// O4: each of three is restarted, one is killed, and Redis restarts, under load: nobody is refused, and nobody is cut
-/// off but by the kill.
+/// O4: under load, each of three websockifys is restarted, one is killed, and Redis restarts: no client is refused,
+/// and only the kill cuts sessions off.
 #[test]
 fn o4_a_rolling_restart_refuses_nobody_and_cuts_nobody_off() {
     let programs = ["haproxy", "redis-server", "redis-cli", "python3"];
@@ -29,7 +29,7 @@ fn o4_a_rolling_restart_refuses_nobody_and_cuts_nobody_off() {
     }
     let mut run = Command::new("python3");
     run.arg(file("run")).args(["--brief", "--websockify", WEBSOCKIFY]);
-    // What Python compiles is no file of ours.
+    // Python must not write compiled files into the project.
     let output = run.env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap();
     let said = text_of(&output.stdout) + &text_of(&output.stderr);
     println!("{said}");
@@ -82,7 +82,7 @@ fn o4_the_unit_and_its_settings_make_a_command_line() {
     assert_taken(command.split_whitespace().map(str::to_owned));
 }
 
-/// O4: the Deployment is one of Kubernetes's, and its arguments are a command line.
+/// O4: Kubernetes takes the Deployment, and websockify takes its arguments.
 #[test]
 fn o4_the_deployment_is_one_that_kubernetes_takes() {
     let text = fs::read_to_string(file("kubernetes.yaml")).unwrap();
@@ -102,7 +102,7 @@ fn o4_the_deployment_is_one_that_kubernetes_takes() {
     if !needs(&["kubernetes-validate"]) {
         return;
     }
-    // The oldest that it says it is for, and the newest that is known.
+    // The oldest version that the file says it is for, and the newest that the checker knows.
     for version in [&["--kubernetes-version=1.30"][..], &[]] {
         let mut validate = Command::new("kubernetes-validate");
         let output = validate.arg("--strict").args(version).arg(file("kubernetes.yaml")).output();

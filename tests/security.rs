@@ -1,4 +1,4 @@
-//! What SECURITY.md says holds, against the tests that there are.
+//! SECURITY.md compared with the tests that there are.
 
 use crate::promises;
 use crate::support::root;
@@ -22,7 +22,7 @@ fn l9_every_test_that_the_security_page_names_is_there() {
     assert!(missing.is_empty(), "SECURITY.md names tests that there are not: {missing:?}");
 }
 
-/// L9: each section says what is defended, by a test, and what is not.
+/// L9: each section names a test of what is defended, and says what is not defended.
 #[test]
 fn l9_each_threat_has_both_sides() {
     let text = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();

@@ -1,4 +1,4 @@
-//! At home on a server: the daemon, its log and its pid file, journald, systemd.
+//! websockify as a service: the daemon, its log and its pid file, journald, systemd.
 
 mod background;
 mod journal;
@@ -13,7 +13,7 @@ use std::path::Path;
 
 use crate::support::{Process, Websockify, wait_for};
 
-/// The daemon that a `-D` has left, which lives.
+/// The daemon that `-D` has started, which must be alive.
 fn daemon(websockify: &Websockify) -> Process {
     wait_for("the daemon", || {
         websockify.remnants().into_iter().find(|process| process.name == "websockify")

@@ -1,5 +1,5 @@
-//! For a while: two hundred clients that talk, stall, vanish and come again, against a program that crashes at random (L7).
-//! `tests/soak/run` has it last for half an hour.
+//! The soak test: for a while, two hundred clients talk, stall, vanish and come again, and the program crashes at
+//! random (L7). `tests/soak/run` runs it for half an hour.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -24,43 +24,44 @@ const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/soak/progra
 
 const CLIENTS: u64 = 200;
 
-/// For so long where nobody says otherwise, beside all other tests: so they take their time then.
+/// How long it lasts where `SOAK_SECONDS` is not set, seconds. It then runs beside all other tests, so its clients
+/// pause longer.
 const SECONDS: u64 = 120;
 const LEISURE: Pace = Pace { message: 400, visit: 4_000 };
 
-/// Where somebody does, they hardly pause.
+/// The pace where `SOAK_SECONDS` is set: the clients hardly pause.
 const HASTE: Pace = Pace { message: 30, visit: 500 };
 
-/// How much more memory all of them may need at any time, bytes, than nobody does.
+/// How many bytes of memory all clients together may need at any time, beyond what is needed without clients.
 const BUSY: u64 = 16 << 20;
 
-/// What is sent at once, at most.
+/// The most bytes that are sent at once.
 const PIECE: usize = 60_000;
 
-/// Where they go, and how they are.
+/// The port that the clients go to, and their pace.
 #[derive(Clone, Copy)]
 struct Crowd {
     port: u16,
     pace: Pace,
 }
 
-/// How long one pauses at most, behind a message and behind a visit, milliseconds.
+/// How long a client pauses at most, after a message and after a visit, milliseconds.
 #[derive(Clone, Copy)]
 struct Pace {
     message: usize,
     visit: usize,
 }
 
-/// What has happened.
+/// How often each thing has happened.
 #[derive(Default)]
 struct Counts {
     /// Sessions that were closed in order, with every byte back.
     whole: AtomicU64,
-    /// Those in which the program crashed.
+    /// Sessions in which the program crashed.
     cut: AtomicU64,
     stalled: AtomicU64,
     vanished: AtomicU64,
-    /// Those who left within their handshake.
+    /// Clients that left during their handshake.
     looked_in: AtomicU64,
     bytes: AtomicU64,
 }
@@ -80,7 +81,8 @@ fn bytes(numbers: &mut Numbers, longest: usize) -> Vec<u8> {
     bytes
 }
 
-/// Sends something, and has it back, unless the session ends: what came back before is right in any case.
+/// Sends bytes and reads them back; `None` where the session ends before that. What came back must be right in any
+/// case.
 fn echo(client: &mut Client, sent: &[u8], pause: Duration, counts: &Counts) -> Option<()> {
     let is_sent = sent.chunks(PIECE).all(|piece| client.try_send(piece));
     sleep(pause);
@@ -90,7 +92,7 @@ fn echo(client: &mut Client, sent: &[u8], pause: Duration, counts: &Counts) -> O
     (is_sent && is_all).then_some(())
 }
 
-/// Some messages, one after the other, and a close in order.
+/// Sends some messages, one after the other, and then a close frame.
 fn talk(mut client: Client, pace: Pace, numbers: &mut Numbers, counts: &Counts) -> Option<()> {
     for _ in 0..=numbers.below(20) {
         let longest = [100, 3_000, 40_000][numbers.below(3)];
@@ -98,11 +100,11 @@ fn talk(mut client: Client, pace: Pace, numbers: &mut Numbers, counts: &Counts) 
         echo(&mut client, &sent, Duration::ZERO, counts)?;
         sleep(pause(numbers, pace.message));
     }
-    // The program may crash in that moment, too.
+    // The program may crash during the close, too.
     (client.try_close() == 1000).then_some(())
 }
 
-/// Much, of which nothing is read for a while.
+/// Sends much, and reads nothing of what comes back for a while.
 fn stall(mut client: Client, numbers: &mut Numbers, counts: &Counts) -> Option<()> {
     count(&counts.stalled);
     let sent = bytes(numbers, 200_000);
@@ -110,7 +112,7 @@ fn stall(mut client: Client, numbers: &mut Numbers, counts: &Counts) -> Option<(
     (client.try_close() == 1000).then_some(())
 }
 
-/// In the middle of a frame, with what comes back unread.
+/// Leaves in the middle of a frame, and does not read what comes back; in about half of the cases by a reset.
 fn vanish(mut client: Client, numbers: &mut Numbers) {
     let sent = frame(0x82, &bytes(numbers, 20_000));
     let stream = client.stream();
@@ -143,7 +145,7 @@ fn visit(Crowd { port, pace }: Crowd, numbers: &mut Numbers, counts: &Counts) {
     count(if end.is_some() { &counts.whole } else { &counts.cut });
 }
 
-/// Everybody for so long; gives the most memory that was seen.
+/// Runs all clients for this time; gives the most memory that was seen.
 fn soak(websockify: &Websockify, crowd: Crowd, seed: u64, time: Duration, counts: &Counts) -> u64 {
     let (is_over, began) = (AtomicBool::new(false), Instant::now());
     thread::scope(|scope| {
@@ -167,7 +169,7 @@ fn soak(websockify: &Websockify, crowd: Crowd, seed: u64, time: Duration, counts
     })
 }
 
-/// What the administration has at this path.
+/// The body of the admin address's answer for this path.
 fn said(admin: &Path, path: &str) -> String {
     let mut stream = UnixStream::connect(admin).unwrap();
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
@@ -176,7 +178,7 @@ fn said(admin: &Path, path: &str) -> String {
     text_of(&said).split_once("\r\n\r\n").unwrap().1.trim().to_owned()
 }
 
-/// A number that somebody may have asked for.
+/// The number in this environment variable, if it is set.
 fn asked_for(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|number| number.parse().expect("a number"))
 }
@@ -197,7 +199,7 @@ fn l7_two_hundred_clients_and_a_program_that_crashes_leave_nothing_behind() {
         crash.display()
     ));
     websockify.wait_until_open();
-    // When the program runs, everybody has left, and one has been served.
+    // Waits until the program has served a client, and all clients have left.
     let rest = || {
         let _ = fs::remove_file(&crash);
         let served = || {
@@ -211,7 +213,7 @@ fn l7_two_hundred_clients_and_a_program_that_crashes_leave_nothing_behind() {
             said(&admin, "/metrics").contains("\nwebsockify_open_connections 0\n")
         });
     };
-    // Whatever is needed once has been needed after a fifth of the time.
+    // What is allocated once has been allocated after a fifth of the time.
     let (counts, mut most, crowd) = (Counts::default(), 0, Crowd { port, pace });
     let mut stretch = |number: u64, time: Duration| {
         fs::write(&crash, "").unwrap();
@@ -226,7 +228,7 @@ fn l7_two_hundred_clients_and_a_program_that_crashes_leave_nothing_behind() {
     let after = Footprint::of(&websockify);
     let of = |number: &AtomicU64| number.load(Relaxed);
     let starts = websockify.logged(&["program started"]).len();
-    // Not by a macro: the harness would keep it to itself.
+    // Not by `eprintln!`: the test harness would keep it to itself.
     let _ = writeln!(
         std::io::stderr(),
         "soak: {seconds} s, SEED={seed}: {} sessions whole, {} cut by a crash, {} stalled, {} vanished, {} looked in; \

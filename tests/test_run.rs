@@ -1,12 +1,11 @@
-//! `tests/run`: what the README tells everybody to run second. Played with stand-ins for cargo, npm and
-//! node, which note what they are asked for.
+//! `tests/run`, which runs all tests. Here it has stand-ins for cargo, npm and node, which note how they are called.
 
 use std::fs::File;
 use std::process::{Command, Output};
 
 use crate::support::{Tools, free_port, text_of};
 
-/// Has one test, and says what cargo's stand-in does when it runs one.
+/// Stand-ins of which cargo's has one test, and runs the script `run` when it is asked to run tests.
 fn tools(run: &str) -> Tools {
     let tools = Tools::of_system(&[]);
     let list = "printf 'wrap::w4_held: test\\n'";
@@ -24,7 +23,7 @@ fn run(tools: &Tools, names: &[&str]) -> Output {
     tools.run("tests/run", names, ":/usr/bin:/bin")
 }
 
-/// What was run, apart from looking around.
+/// The calls that were made, but for those that only ask for a version or a list, or only build.
 fn tests_run(tools: &Tools) -> Vec<String> {
     let calls = tools.calls();
     let looks = ["--version", "--list", "--no-run"];
@@ -70,13 +69,13 @@ fn f52_a_name_that_no_test_has_is_an_error() {
     }
 }
 
-/// The pages' tests run beside the others, are heard of behind them, and count as much; who ends the one ends the other.
+/// The tests of the pages run beside those of Rust, are printed after them, and their failure counts as much.
 #[test]
 fn f52_all_tests_are_those_of_rust_and_of_the_pages() {
     let whole = |npm: &str| {
         let tools = tools("");
         tools.put("npm", npm);
-        // Whatever else is missing is of a package.
+        // apt-get's stand-in installs nothing. These two are installed in other ways, so they must be there.
         tools.put("busybox-static", "");
         tools.put("kubernetes-validate", "");
         let output = run(&tools, &[]);
@@ -97,7 +96,7 @@ fn f52_a_failure_is_one() {
     assert_eq!(run(&tools, &["w4_"]).status.code(), Some(101));
 }
 
-/// F37: said before anything is installed.
+/// F37: `tests/run` says so before it installs anything.
 #[test]
 fn f37_without_a_new_rust_nothing_is_begun() {
     let tools = tools("");
@@ -145,7 +144,7 @@ fn for_f68_skips() {
 /// F68: what a test needs is installed: where it is missing in continuous integration, the test fails.
 #[test]
 fn f68_every_program_that_a_test_needs_is_installed() {
-    // Of packages that every Debian has, of those that come with others, and what .ci/run installs.
+    // Programs of packages that every Debian has, or that come with others, and what .ci/run installs.
     let there = "chroot dpkg-deb grep ldd mount nsenter ps runuser setpriv sh sha256sum su tar timeout unshare \
                  inetd journalctl cargo-deb no-such-program nor-this";
     let packages =
@@ -175,7 +174,7 @@ fn f68_every_program_that_a_test_needs_is_installed() {
     assert!(asked.is_empty(), "not in tests/packages.sh: {asked:?}");
 }
 
-/// F65: with the soft limit that systems have, and a smaller one.
+/// F65: also with a soft limit that is lower than systems have.
 #[test]
 fn f65_tests_may_have_many_files_open() {
     let mut command = Command::new("sh");
@@ -194,7 +193,7 @@ fn for_f65_opens() {
     files.unwrap();
 }
 
-/// X1: said before anything is installed or built.
+/// X1: it says so before it installs or builds anything.
 #[test]
 fn x1_a_kernel_that_there_is_not_is_a_usage_error() {
     let tools = tools("");

@@ -1,4 +1,4 @@
-//! One port, many targets (K), and targets at Unix sockets (U3).
+//! Tokens: one port with many targets (K); and targets at Unix sockets (U3).
 
 pub(crate) mod helper;
 mod json_web_tokens;
@@ -18,11 +18,11 @@ use tempfile::TempDir;
 
 use crate::support::{Service, WEBSOCKIFY, Websockify, connect, echo, free_port, read_to_end};
 
-/// A service that says its name to whoever connects, and no more.
+/// A service that sends its name to each client, and nothing more.
 pub(crate) fn named(name: &'static str) -> Service {
     Service::new(move |mut stream| {
         let _ = stream.write_all(name.as_bytes());
-        // It is the client that ends the session.
+        // The client ends the session.
         let _ = stream.read(&mut [0]);
     })
 }
@@ -50,8 +50,8 @@ pub(crate) fn bridge(directory: &TempDir, options: &[&str]) -> (Websockify, u16)
     (websockify, port)
 }
 
-/// A handshake for this path and host, with further headers. Who is let in gets what the target says first; who
-/// is not, the status and the text.
+/// Sends a handshake for this path and host, with further headers. Gives what the target sends first; or of a refusal
+/// the status and the text, or of a close frame the code and the reason.
 pub(crate) fn handshake(
     port: u16,
     path: &str,
@@ -92,12 +92,12 @@ pub(crate) fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// By the token in the query.
+/// A handshake with this token in the query.
 pub(crate) fn by_token(port: u16, token: &str) -> Result<String, (u16, String)> {
     handshake(port, &format!("/websockify?token={token}"), "localhost", "")
 }
 
-/// The status of who is not let in.
+/// The status with which this token is refused.
 pub(crate) fn refused(port: u16, token: &str) -> u16 {
     by_token(port, token).expect_err(token).0
 }
@@ -150,7 +150,7 @@ fn k1_a_token_chooses_the_target() {
     }
 }
 
-/// K1, B2: an old client has its token in the same place.
+/// K1, B2: a client of an old draft has its token in the same place.
 #[test]
 fn k1_old_clients_have_tokens_too() {
     let directory = TempDir::new().unwrap();
@@ -189,7 +189,7 @@ fn k1_the_host_may_be_the_token() {
     }
 }
 
-/// K1, T4: a stranger's token is not looked up: here that would be a 503.
+/// K1, T4: the token of a client that has not authenticated is not looked up: here a look-up would be a 503.
 #[test]
 fn k1_who_has_not_shown_what_is_asked_for_asks_for_no_token() {
     let directory = TempDir::new().unwrap();
@@ -208,7 +208,7 @@ fn k1_who_has_not_shown_what_is_asked_for_asks_for_no_token() {
     ]);
 }
 
-/// K1, U1: the Python websockify took it until 0.8.0, and did not look at the target.
+/// K1, U1: the Python websockify took a target there until 0.8.0, and ignored it.
 #[test]
 fn k1_u1_a_target_beside_tokens_or_a_unix_target_is_not_used() {
     let (directory, one, other) = (TempDir::new().unwrap(), named("one"), named("other"));
@@ -303,7 +303,7 @@ fn u3_bytes_pass_through_a_unix_socket_unharmed() {
     ]);
 }
 
-/// K1, F6: what is in the directory that is served.
+/// K1, F6: files of tokens in the directory that is served.
 #[test]
 fn k1_no_tokens_are_served_as_files() {
     let directory = TempDir::new().unwrap();
@@ -335,7 +335,7 @@ fn k1_no_tokens_are_served_as_files() {
     }
 }
 
-/// K1, F6: what the source is after SIGHUP is no more served than what it was before.
+/// K1, F6: neither the tokens from before a SIGHUP nor those that are read on it are served.
 #[test]
 fn k1_no_tokens_of_a_source_read_later_are_served_as_files() {
     let directory = TempDir::new().unwrap();
@@ -344,7 +344,7 @@ fn k1_no_tokens_of_a_source_read_later_are_served_as_files() {
         std::fs::write(at(name), "a: b:1\n").unwrap();
     }
     let status = |port: u16, path: &str| crate::support::request(port, path, &[]).0.status;
-    // As a shell's <(command), at first.
+    // At first the source is a FIFO, as with a shell's <(command).
     nix::unistd::mkfifo(&at("source"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let source = at("source");
     let writer = thread::spawn(move || std::fs::write(source, "first\n"));
@@ -359,7 +359,7 @@ fn k1_no_tokens_of_a_source_read_later_are_served_as_files() {
     assert_eq!((status(port, "/first"), status(port, "/second")), (404, 404));
 }
 
-/// K1, K2: it is read again on SIGHUP.
+/// K1, K2: the file is read again on SIGHUP.
 #[test]
 fn k1_the_source_may_stand_in_a_file() {
     let (one, two) = (named("one"), named("two"));

@@ -27,7 +27,7 @@ fn serve(directory: &str, options: &str) -> (Websockify, u16) {
     (websockify, port)
 }
 
-/// A file, on a connection that is kept.
+/// Asks for a file on a connection that stays open; gives its head and its bytes.
 fn get(stream: &mut TcpStream, path: &str, headers: &[&str]) -> (Head, Vec<u8>) {
     let head = ask(stream, path, headers);
     let length = if head.status == 304 { Some("0") } else { head.header("content-length") };
@@ -36,7 +36,7 @@ fn get(stream: &mut TcpStream, path: &str, headers: &[&str]) -> (Head, Vec<u8>) 
     (head, body)
 }
 
-/// H2: the default certificate holds our key, and may lie beside the pages.
+/// H2: the default certificate `self.pem` contains websockify's key, and may lie beside the pages.
 #[test]
 fn h2_our_key_is_served_to_nobody_by_no_name() {
     let directory = TempDir::new().unwrap();
@@ -73,8 +73,8 @@ fn u7_with_file_only_no_directory_is_listed_and_pages_are_served() {
     assert_eq!(all, [404, 404, 200, 200]);
 }
 
-/// F6: whatever we write or read a secret from, by whatever name, of this run and of earlier ones; and what
-/// people hide.
+/// F6: no file that websockify writes, or reads a secret from, by whatever name, of this run and of earlier ones; and
+/// no file that people hide.
 #[test]
 fn f6_no_file_of_ours_is_served_or_listed() {
     let directory = TempDir::new().unwrap();
@@ -133,14 +133,14 @@ fn f6_no_file_of_ours_is_served_or_listed() {
     assert_eq!(listed("/"), root);
     assert_eq!(listed("/sub/"), [""; 0]);
     assert_eq!(listed("/.well-known/"), ["x"]);
-    // As the page of a directory it is served no more than by its name.
+    // A recording is not served as the page of a directory either.
     fs::hard_link(file("rec.1"), file("sub/index.html")).unwrap();
     assert_eq!(get(&mut stream, "/sub/", &[]).0.status, 404);
     drop(client);
     assert_eq!(websockify.stop(), 0);
 }
 
-/// F6: keys and authorities that are named.
+/// F6: the certificate, key and authorities that options name.
 #[test]
 fn f6_no_certificate_and_no_key_is_served_also_after_it_was_replaced() {
     let directory = TempDir::new().unwrap();
@@ -183,8 +183,7 @@ fn exchange(client: &mut Client) {
     assert_eq!(client.read(5), b"hello");
 }
 
-/// H1, H3, H4: the page, all that it needs, and then the session, as behind a reverse proxy that
-/// has one connection to us.
+/// H1, H3, H4: the page, all that it needs, and then the session over one connection, as from a reverse proxy.
 #[test]
 fn h3_the_terminal_page_and_its_session_come_over_one_connection() {
     let (mut websockify, port) = serve(DIST, "-v");
@@ -262,7 +261,7 @@ fn h1_curl_loads_resumes_and_asks_whether_it_is_new() {
     assert!(list.contains("<a href=\"./a%20file\">a file</a><td>11.4 MiB"), "{list}");
 }
 
-/// A large file passes through a small memory.
+/// A large file is sent without much memory.
 #[test]
 fn h1_a_file_is_streamed() {
     let directory = TempDir::new().unwrap();
@@ -284,7 +283,7 @@ fn h1_a_file_is_streamed() {
     assert!(most < 64 << 10, "{most} kB");
 }
 
-/// F17: who asks for files and reads nothing costs little.
+/// F17: a client that asks for a file and reads nothing costs little.
 #[test]
 fn f17_a_download_that_nobody_reads_costs_little_memory() {
     const STALLED: u64 = 100;
@@ -295,7 +294,7 @@ fn f17_a_download_that_nobody_reads_costs_little_memory() {
         let process = procfs::process::Process::new(websockify.pid()).unwrap();
         process.status().unwrap().vmrss.unwrap()
     };
-    // The first costs what all of them use.
+    // The first download allocates what all of them use.
     let _first = request(port, "/large", &[]);
     let before = resident();
     let _stalled: Vec<_> = (0..STALLED).map(|_| request(port, "/large", &[])).collect();
@@ -329,7 +328,7 @@ fn c4_a_directory_that_is_none_is_named_before_anything_starts() {
     assert_eq!(output.status, 2);
 }
 
-/// D1: a relative path means what it meant where it was typed, also for a daemon.
+/// D1: a relative path is relative to the directory in which it was typed, also for a daemon.
 #[test]
 fn d1_a_relative_directory_is_where_it_was_typed() {
     let home = TempDir::new().unwrap();
@@ -387,7 +386,8 @@ fn b8_files_hold_up_no_time_limit() {
     }
 }
 
-/// T6: five hundred who say nothing, or a little, or do not read what they asked for.
+/// T6: five hundred clients that send nothing or half a head, do not read what they asked for, or are idle after an
+/// answer.
 #[test]
 fn t6_five_hundred_stallers_hold_up_nobody() {
     let directory = TempDir::new().unwrap();
@@ -414,7 +414,7 @@ fn t6_five_hundred_stallers_hold_up_nobody() {
         assert_eq!(client.close().code, 1000);
     }
     assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
-    // Half of them had a head to send. The kept-alive ones and the slow readers have longer.
+    // Half of them have a head to send, and are closed. The idle ones and the slow readers have longer.
     for staller in stallers.chunks_mut(2).step_by(2).flatten() {
         read_to_end(staller);
     }

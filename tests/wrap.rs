@@ -1,4 +1,4 @@
-//! The life of a wrapped program, acted by `support/actor.c`.
+//! The life of a wrapped program; the program is `support/actor.c`.
 
 mod begin;
 mod calls;

@@ -1,4 +1,4 @@
-//! What the framing alone costs: `cargo bench -p bridge`. The whole way is measured by `tests/bench`.
+//! The benchmark of framing alone: `cargo bench -p bridge`. The whole program is measured by `tests/bench`.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use bridge::ws::{Codec, Draft, Event, Framing};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-/// About the pump's buffer.
+/// About the size of the pump's buffer, bytes.
 const SIZE: usize = 130_900;
 
 /// Frames as a client sends them, as many as a buffer holds.

@@ -1,6 +1,6 @@
-//! What the log says of a session, when it starts and when it ends (B10, A5): who, through whom, as whom, where to. A
-//! target that has a name is reached first, so that its address can be said; whoever cannot be reached by it has
-//! his first record then. Knows what is said, and not when.
+//! The two log records of a session, one at its start and one at its end (B10, A5): the client, its proxy, its user or token,
+//! and the target. If the target has a host name, the first record waits until the target is connected, so that it can say the
+//! address, or until it is known that it cannot be connected. Knows what the records say; must not know when they are due.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,10 +10,10 @@ use tracing::info;
 use crate::book::{Asked, Entry};
 use crate::peer::TlsVersion;
 
-/// What a session's records say besides what the book has of it.
+/// What a session's log records say besides what its [`Entry`] in the session book has.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
-    /// Where its target was reached first, if that is called something else.
+    /// The address at which the target was first connected, if the destination is not shown as that address anyway.
     reached: Option<Box<SocketAddr>>,
 }
 
@@ -41,24 +41,24 @@ macro_rules! record {
 }
 
 impl Account {
-    /// Notes where the target is reached, unless that is known.
+    /// Notes the target's address, unless one is known already.
     pub(crate) fn reach(&mut self, address: impl FnOnce() -> Option<SocketAddr>) {
         if self.reached.is_none() {
             self.reached = address().map(Box::new);
         }
     }
 
-    /// As another image of this program goes on with it.
+    /// The account of a session that goes on after a hand-over.
     pub(crate) fn resume(reached: Option<SocketAddr>) -> Self {
         Self { reached: reached.map(Box::new) }
     }
 
-    /// Where its target was reached first, if that is called something else.
+    /// The address at which the target was first connected, if the destination is not shown as that address anyway.
     pub(crate) fn reached(&self) -> Option<SocketAddr> {
         self.reached.as_deref().copied()
     }
 
-    /// The session starts.
+    /// Logs that the session starts.
     pub(crate) fn started(&self, entry: &Entry) {
         let Asked { version, path } = asked(entry);
         record!(
@@ -70,7 +70,7 @@ impl Account {
         );
     }
 
-    /// It has ended, with this close code and reason.
+    /// Logs that the session has ended, with this close code and reason.
     pub(crate) fn ended(&self, entry: &Entry, code: u16, reason: &str) {
         let duration = entry.began.elapsed();
         record!(
@@ -92,12 +92,12 @@ impl Account {
     }
 }
 
-/// What its handshake has asked for.
+/// The protocol version and the path that the session's handshake has asked for.
 fn asked(entry: &Entry) -> Asked<'_> {
     entry.asked().expect("a session has records when its handshake is answered")
 }
 
-/// Which session it is, between whom.
+/// The session's number, its client and its target.
 struct Ends<'a>(&'a Account, &'a Entry);
 
 impl fmt::Display for Ends<'_> {
@@ -111,7 +111,7 @@ impl fmt::Display for Ends<'_> {
     }
 }
 
-/// What the client has shown to be let in, and in what it is wrapped.
+/// The version of TLS, and what the client has shown to be let in: certificate name, user, token.
 struct Shown<'a>(&'a Entry);
 
 impl fmt::Display for Shown<'_> {
@@ -134,7 +134,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// A close reason behind its code.
+/// The close reason in quotes, as it follows the close code; nothing if it is empty.
 fn in_quotes(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(" {reason:?}") }
 }

@@ -1,5 +1,5 @@
-//! How far a connection is that has no session: whether another image of this program can begin with it anew (O2), and from
-//! which bytes. Knows what was read and answered; must not know what that means.
+//! The progress of a connection that has no session: whether the new binary can begin it anew after a hand-over (O2),
+//! and with which bytes. Knows what was read and answered; must not know what the bytes mean.
 
 mod saved;
 
@@ -15,27 +15,27 @@ use crate::peer::{Peer, Route, SavedPeer};
 use crate::saved::Place;
 pub(crate) use saved::{SavedConnection, StoodConnection};
 
-/// Where a connection begins: at its first byte, or where another image has left it.
+/// Where a connection begins: at its first byte, or where the old binary has left it.
 #[derive(Debug)]
 pub(crate) struct Beginning {
     /// When it was accepted, or had its last answer, or its next head began.
     pub(crate) since: Instant,
-    /// What was read already, and has no answer.
+    /// The bytes that were read already and have no answer.
     pub(crate) head: Bytes,
-    /// Whether a proxy has said whose it is.
+    /// Whether the PROXY header of a trusted proxy was read.
     pub(crate) is_introduced: bool,
     /// Whether it has had an answer before.
     pub(crate) is_kept_alive: bool,
-    /// From another image of this program, it begins when the bridge has gone on.
+    /// Whether it comes from the old binary. Then its task begins when the bridge may go on.
     pub(crate) is_from_another: bool,
 }
 
-/// A connection that has arrived.
+/// A connection that has no session, as its task and the hand-over know it.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     socket: SavedSocket,
     pause: Arc<Pause>,
-    /// Its place among those who have no session.
+    /// Its entry in the lobby, the table of all connections that have no session.
     pub(crate) guest: Guest,
     known: Mutex<Known>,
 }
@@ -46,40 +46,41 @@ struct Known {
     route: Route,
     is_introduced: bool,
     is_encrypted: bool,
-    /// When it was accepted, had its last answer, or began its first head here, where it had one before.
+    /// When the connection was accepted, had its last answer, or, if the old binary has answered it before, began its
+    /// first head here.
     since: Instant,
-    /// Answers that were given whole.
+    /// How many answers were given whole.
     answers: u64,
     progress: Progress,
-    /// It comes through before the bridge stands still.
+    /// Held while a request is being answered: the bridge waits for that before it stands still.
     under_way: Option<UnderWay>,
 }
 
-/// How far it is.
+/// What the new binary needs to begin the connection anew.
 #[derive(Debug)]
 enum Progress {
-    /// So much was read of its first head.
+    /// These bytes of its first head were read, and nothing was answered.
     Begun(Bytes),
     /// Its last request was answered, and nothing has come since.
     Idle,
-    /// In between.
+    /// Anything else: it cannot be begun anew.
     Busy,
 }
 
 impl Beginning {
-    /// A new connection's.
+    /// The beginning of a new connection.
     pub(crate) fn new() -> Self {
         let since = Instant::now();
         let head = Bytes::new();
         Self { since, head, is_introduced: false, is_kept_alive: false, is_from_another: false }
     }
 
-    /// The same for one that has waited for its turn until now: its time begins.
+    /// The same for a connection that has waited for room until now: its time begins now.
     pub(crate) fn again(self) -> Self {
         Self { since: Instant::now(), ..self }
     }
 
-    /// Whether its first byte was read already.
+    /// Whether its first byte was read already, and the connection is unencrypted.
     pub(crate) fn is_plain(&self) -> bool {
         self.is_kept_alive || !self.head.is_empty()
     }
@@ -108,51 +109,51 @@ impl Arrival {
         Arc::new(Self { socket: io.saved(), pause, guest, known: Mutex::new(known) })
     }
 
-    /// A proxy has said whose it is, or that it is one of many.
+    /// The PROXY header of a trusted proxy was read: the connection is `peer`'s. `is_of_many`: it may be any of many clients'.
     pub(crate) fn introduced(&self, peer: &Peer, is_of_many: bool) {
         self.guest.is_of((!is_of_many).then(|| peer.address.client()));
         let mut known = self.known();
         (known.peer, known.is_introduced) = (SavedPeer::of(peer), true);
     }
 
-    /// Whose it is, for the records.
+    /// Its client's address and proxy, for the log records.
     pub(crate) fn route(&self) -> Route {
         self.known().route.clone()
     }
 
-    /// A proxy has said so, whether that client is let in or not.
+    /// A trusted proxy has named this client, whether that is let in or not.
     pub(crate) fn comes_from(&self, route: Route) {
         self.known().route = route;
     }
 
-    /// It is encrypted, or is about to be.
+    /// The connection is encrypted, or is about to be.
     pub(crate) fn encrypted(&self) {
         self.known().is_encrypted = true;
         self.busy();
     }
 
-    /// Kept alive by another image, it sends something at last.
+    /// The client sends something at last, on a connection that the old binary has kept alive.
     pub(crate) fn wakes(&self, now: Instant) {
         self.known().since = now;
     }
 
-    /// This was read of its first head, and is not the whole of it.
+    /// `head` was read of its first head, and is not the whole of it.
     pub(crate) fn begun(&self, head: &[u8]) {
         let mut known = self.known();
-        // Which cannot be begun anew.
+        // An encrypted connection cannot be begun anew: its keys do not go along to the new binary.
         if !known.is_encrypted {
             known.progress = Progress::Begun(Bytes::copy_from_slice(head));
         }
     }
 
-    /// This is its first head, to be answered.
+    /// `head` is its first head, which is to be answered.
     pub(crate) fn asks(&self, head: Bytes) {
         let mut known = self.known();
         known.progress = Progress::Begun(head);
         self.set_out(&mut known);
     }
 
-    /// It is being answered.
+    /// It is being answered, or is otherwise at something that cannot be begun anew.
     pub(crate) fn busy(&self) {
         let mut known = self.known();
         known.progress = Progress::Busy;
@@ -164,8 +165,8 @@ impl Arrival {
         self.known().answers += 1;
     }
 
-    /// So many requests were read, and this many bytes with them, of which the client has been sent anything or not. More bytes
-    /// may have come behind the last of them. `is_flushed`: nothing waits to be sent. True: an answer is under way.
+    /// Notes how far its requests are: `requests` were read, in `read` bytes of which `behind` came behind the last request,
+    /// and `sent` bytes were sent to the client. `is_flushed`: nothing waits to be sent. True: an answer is under way.
     pub(crate) fn look(
         &self,
         requests: u64,
@@ -197,7 +198,8 @@ impl Arrival {
         }
     }
 
-    /// Says how it is to be begun anew, if it can be: some say nothing, as what they are at cannot be handed over.
+    /// Saves the connection for the new binary, if it can be begun anew; some cannot, as what they are at cannot be
+    /// handed over. Returns what [`Pause::stand`] returns.
     pub(crate) fn stand(&self, said: &Said<StoodConnection>) -> Option<u64> {
         let known = self.known();
         let head = match &known.progress {

@@ -1,10 +1,8 @@
-//! The session book: the sessions of a bridge, each with what it is, what it has carried, and a way to
-//! call on it.
+//! The session book: the table of a bridge's sessions, each with its data, its byte counts, and a way to wake its task.
 //!
-//! Whatever is to be done with all sessions, or one of them, from outside goes through here: limits on
-//! their number, the looks after those in which a peer takes nothing, and their [upkeep](crate::upkeep).
-//! There is one clock for all that, the accept loop's, and no timer per session. Knows numbers; must not
-//! know the bytes of a session, nor when anything is due.
+//! All that is done with the sessions from outside goes through here: limits on their number, their [upkeep](crate::upkeep),
+//! and looks, by which a session checks whether a peer that takes nothing is still there. One clock serves all of that, the
+//! accept loop's: there is no timer per session. Knows numbers; must not know the bytes of a session, nor when anything is due.
 
 mod saved;
 
@@ -25,7 +23,7 @@ use crate::peer::Peer;
 use crate::unreachable::Unreachable;
 pub(crate) use saved::{SavedBook, SavedEntry};
 
-/// The code of a session that has ended without one, cut off or by a panic of ours (RFC 6455, section 7.1.5).
+/// The close code of a session that has ended without one, because it was cut off or its task panicked (RFC 6455, section 7.1.5).
 const ABNORMAL: u16 = 1006;
 
 /// The sessions of one bridge.
@@ -34,32 +32,32 @@ pub(crate) struct Book {
     limits: Limits,
     sessions: Mutex<Sessions>,
     followed: Followed,
-    /// Whether a session has asked for a look since the last.
+    /// Whether a session has asked for a look since the last one.
     is_look_wanted: AtomicBool,
     changed: Notify,
-    /// What clients may make us keep.
+    /// The memory that clients may make us keep.
     pub(crate) budget: Arc<Budget>,
-    /// What is counted besides.
+    /// The other counters.
     pub(crate) metrics: Metrics,
-    /// Told how many sessions there are. Whoever has had his 101 is counted already.
+    /// Is sent the number of open sessions. A client that has its 101 is counted already.
     open: watch::Sender<usize>,
 }
 
 /// How many sessions there may be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// From the beginning to the end (B8).
+    /// From the bridge's beginning to its end (B8).
     pub(crate) in_all: u64,
-    /// At once (L2).
+    /// Open at once (L2).
     pub(crate) at_once: usize,
 }
 
-/// What is done about sessions as they come and go, if anything is: each time, that wakes somebody.
+/// Which of the book's notices are used. Each costs a wake-up, so none is given in vain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Followed {
-    /// They listen to [calls](Call) other than the looks that they ask for.
+    /// Sessions are sent [calls](Call), and not only the looks that they ask for.
     pub(crate) are_called: bool,
-    /// It is [told](Book::changed) when one begins or ends.
+    /// [`Book::changed`] also tells when a session begins or ends.
     pub(crate) are_counted: bool,
 }
 
@@ -67,7 +65,7 @@ pub(crate) struct Followed {
 struct Sessions {
     /// How many have begun.
     begun: u64,
-    /// No other begins.
+    /// Whether no other session may begin.
     is_closed: bool,
     /// The payload bytes of those that have ended, from clients and for them.
     received: u64,
@@ -92,7 +90,7 @@ pub(crate) struct LastSeen {
     pub(crate) moved_at: Instant,
 }
 
-/// What a session is called to do for its upkeep.
+/// What a session is called to do, by its upkeep or by the administrator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     /// To end: it has lasted as long as a session may.
@@ -101,9 +99,9 @@ pub(crate) enum Call {
     TooQuiet = 2,
     /// To end: the token that it began with has expired.
     Expired = 32,
-    /// To end: somebody who may have it end wants that.
+    /// To end: the administrator wants that.
     Dismissed = 64,
-    /// To see whether the client, who sends nothing, takes anything; if not, to end.
+    /// To see whether the client, which sends nothing, takes anything; if not, to end.
     Unheard = 4,
     /// To send the client a ping.
     Ping = 8,
@@ -123,7 +121,7 @@ const LOOK: u8 = 16;
 pub(crate) struct Asked<'a> {
     /// The protocol's version.
     pub(crate) version: &'a str,
-    /// What was asked for, without its secrets.
+    /// The path, without its secrets.
     pub(crate) path: &'a str,
 }
 
@@ -134,11 +132,11 @@ pub(crate) struct Entry {
     pub(crate) id: u64,
     pub(crate) peer: Arc<Peer>,
     pub(crate) destination: Arc<Destination>,
-    /// By what the client was let in, if it has shown anything.
+    /// The user or the token by which the client was let in, if it has shown one.
     pub(crate) login: Option<Box<Login>>,
     pub(crate) began: Instant,
-    /// What its handshake has asked for, when that is answered: a version, a blank and a path. In one piece, as each idle
-    /// session has it.
+    /// What its handshake has asked for, once that is answered: a version, a blank and a path. In one string, to save
+    /// memory: each idle session has it.
     asked: OnceLock<Box<str>>,
     /// Payload bytes from the client.
     received: AtomicU64,
@@ -154,11 +152,11 @@ pub(crate) struct Entry {
     task: Bell,
 }
 
-/// Wakes the task of a session, always the same, as often as it is rung.
+/// Wakes the task of a session each time it is rung. It keeps the waker, as the task is always the same.
 #[derive(Debug, Default)]
 struct Bell(Mutex<Option<Waker>>);
 
-/// A session, in the book while it lives.
+/// A session's place in the book, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) entry: Arc<Entry>,
@@ -166,7 +164,7 @@ pub(crate) struct Session {
 }
 
 impl Book {
-    /// One that tells nobody.
+    /// A book that tells nobody how many sessions are open.
     #[cfg(test)]
     pub(crate) fn new(in_all: u64, are_called: bool) -> Arc<Self> {
         let limits = Limits { in_all, at_once: usize::MAX };
@@ -174,7 +172,7 @@ impl Book {
         Self::telling(limits, followed, watch::Sender::default(), Budget::new(usize::MAX))
     }
 
-    /// For as many sessions. `open` is told how many there are.
+    /// With these limits. `open` is sent the number of open sessions.
     pub(crate) fn telling(
         limits: Limits,
         followed: Followed,
@@ -226,7 +224,7 @@ impl Book {
             task: Bell::default(),
         });
         sessions.open.insert(entry.id, Open { entry: Arc::clone(&entry), last_seen: None });
-        // Under the lock, as is each of these: in their order.
+        // Sent under the lock, as everywhere, so that the numbers are sent in their order.
         self.open.send_replace(sessions.open.len());
         drop(sessions);
         self.has_counted();
@@ -234,12 +232,12 @@ impl Book {
         Some(Session { entry, book: Arc::clone(self) })
     }
 
-    /// No session begins any more.
+    /// From now on no session begins.
     pub(crate) fn close(&self) {
         self.sessions().is_closed = true;
     }
 
-    /// Whether that is so.
+    /// Whether no session may begin, because the book was [closed](Self::close).
     pub(crate) fn is_closed(&self) -> bool {
         self.sessions().is_closed
     }
@@ -260,18 +258,18 @@ impl Book {
         }
     }
 
-    /// Waits until a session begins or ends, where they [are counted](Followed), or asks for a look. Changes while nobody waits are
-    /// remembered.
+    /// Waits until a session asks for a look, or, if [sessions are counted](Followed), begins or ends. Changes while
+    /// nobody waits are remembered.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Whether a session has asked for a look since the last.
+    /// Whether a session has asked for a look since the last one.
     pub(crate) fn is_look_wanted(&self) -> bool {
         self.is_look_wanted.load(Ordering::Acquire)
     }
 
-    /// Has each session that has asked for it look after itself.
+    /// Tells each session that has asked for a look that it is due.
     pub(crate) fn look(&self) {
         self.is_look_wanted.store(false, Ordering::Release);
         for Open { entry, .. } in self.sessions().open.values() {
@@ -281,7 +279,7 @@ impl Book {
         }
     }
 
-    /// Does something with each session there is, beside what was seen of it before.
+    /// Calls `upkeep` with each open session, and with what was seen of it when upkeep was done before.
     pub(crate) fn each(&self, mut upkeep: impl FnMut(&Entry, &mut LastSeen)) {
         for Open { entry, last_seen } in self.sessions().open.values_mut() {
             let last_seen = last_seen.get_or_insert_with(|| {
@@ -292,7 +290,7 @@ impl Book {
         }
     }
 
-    /// The sessions that there are.
+    /// The open sessions.
     pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
         self.sessions().open.values().map(|open| Arc::clone(&open.entry)).collect()
     }
@@ -304,7 +302,7 @@ impl Book {
 
     /// All that was counted.
     pub(crate) fn counts(&self) -> Counts {
-        // While none can begin or end: each session counts once, open or not.
+        // Under the lock, so that no session begins or ends meanwhile: each counts once, open or not.
         let sessions = self.sessions();
         let open = || sessions.open.values().map(|open| &open.entry);
         Counts {
@@ -335,18 +333,18 @@ impl Entry {
         self.is_heard.swap(false, Ordering::Relaxed)
     }
 
-    /// Its handshake is answered, which was in this version and asked for this path, without its secrets.
+    /// Its handshake is answered, which was in this version and asked for this path. The path must be without secrets.
     pub(crate) fn note_asked(&self, version: &str, path: &str) {
         self.asked.get_or_init(|| format!("{version} {path}").into());
     }
 
-    /// None until then.
+    /// What its handshake has asked for; none until that is answered.
     pub(crate) fn asked(&self) -> Option<Asked<'_>> {
         let (version, path) = self.asked.get()?.split_once(' ')?;
         Some(Asked { version, path })
     }
 
-    /// Until when the token counts that it began with, if that says so.
+    /// When the token that the session began with expires, if the token says that.
     pub(crate) fn expires(&self) -> Option<Instant> {
         self.login.as_ref().and_then(|login| login.expires)
     }
@@ -409,17 +407,17 @@ impl Session {
         add(&self.entry.sent, length);
     }
 
-    /// Counts that it gets no connection.
+    /// Counts that the session gets no connection to its target.
     pub(crate) fn count_unreachable(&self, why: &Unreachable) {
         self.book.metrics.unreachable(why);
     }
 
-    /// The client has sent something, be it no payload.
+    /// Notes that the client has sent something, payload or not.
     pub(crate) fn note_heard(&self) {
         self.entry.is_heard.store(true, Ordering::Relaxed);
     }
 
-    /// What the session is called to do for its upkeep. The task is woken when there is something.
+    /// Takes what the session is called to do next, if anything. Its task is woken by each call.
     pub(crate) fn take_call(&self, cx: &mut Context<'_>) -> Option<Call> {
         if !self.book.followed.are_called {
             return None;
@@ -432,7 +430,7 @@ impl Session {
         Call::ALL.into_iter().find(|call| entry.take(*call as u8))
     }
 
-    /// Ready when the book has the session look after itself, which the first call asks for.
+    /// Ready when the look is due that the first poll has asked for.
     pub(crate) fn poll_look(&self, cx: &mut Context<'_>) -> Poll<()> {
         let entry = &self.entry;
         if entry.is_look_wanted.load(Ordering::Acquire) && !entry.is_called(LOOK) {
@@ -450,12 +448,12 @@ impl Session {
         Poll::Pending
     }
 
-    /// What sessions and others may make us keep.
+    /// The memory budget that the session shares with all connections.
     pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.book.budget
     }
 
-    /// A look that is due is not needed any more: the next one that is asked for has its whole time.
+    /// Drops the look that is due, as it is not needed any more: the next one that is asked for comes after its full time.
     pub(crate) fn forget_look(&self) {
         if self.entry.is_called(LOOK) {
             self.entry.take(LOOK);
@@ -478,7 +476,7 @@ impl Drop for Session {
     }
 }
 
-/// Only the session's task adds: that needs no read-modify-write, which would cost more.
+/// Only the session's task adds. So it needs no atomic read-modify-write, which would cost more.
 fn add(counter: &AtomicU64, length: usize) {
     counter.store(counter.load(Ordering::Relaxed) + length as u64, Ordering::Relaxed);
 }

@@ -1,7 +1,8 @@
-//! One budget for what clients make us keep (L5): heads and hellos that are not whole, TLS before there is a session, connections
-//! between two requests, sessions whose peer takes nothing, downloads and recordings that wait. Where a quarter of it is used, each
-//! of them gets less at a time; where all of it is, nobody else gets any. Counted is what is kept for long, here and in the kernel,
-//! when it begins to be: never a frame that passes. Knows bytes.
+//! The budget for the memory that clients make us keep (L5): request heads and TLS hellos that are not whole, TLS
+//! before there is a session, connections between two requests, sessions whose peer takes nothing, downloads and
+//! recordings that wait. When a quarter of the budget is used, each of its users gets less at a time; when all of it is
+//! used, no new user gets any. Counted is memory that is kept for long, here and in the kernel, from when it begins to
+//! be kept: never a frame that only passes through. Knows numbers of bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ pub(crate) struct Budget {
     used: AtomicUsize,
 }
 
-/// A part of it, until it is dropped.
+/// A part of the budget that is used until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     budget: Arc<Budget>,
@@ -25,12 +26,13 @@ impl Budget {
         Arc::new(Self { most, used: AtomicUsize::new(0) })
     }
 
-    /// All of it, bytes.
+    /// The whole budget, bytes.
     pub(crate) fn most(&self) -> usize {
         self.most
     }
 
-    /// Whether each should get less at a time. Early: those who were not known to be slow until now have megabytes already.
+    /// Whether each connection should get less at a time. This is so early, at a quarter: a connection may use
+    /// megabytes before it is known to be slow.
     pub(crate) fn is_tight(&self) -> bool {
         self.used.load(Ordering::Relaxed) > self.most / 4
     }
@@ -40,12 +42,12 @@ impl Budget {
         self.used.load(Ordering::Relaxed) >= self.most
     }
 
-    /// Whether there will be something left when so much of what is used is given back.
+    /// Whether something will be left when `freeing` bytes of what is used are given back.
     pub(crate) fn has_any_besides(&self, freeing: usize) -> bool {
         self.used.load(Ordering::Relaxed).saturating_sub(freeing) < self.most
     }
 
-    /// So much more is kept, also where there was less left.
+    /// Counts so many bytes more as used, also if fewer were left.
     pub(crate) fn add(&self, bytes: usize) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -56,7 +58,7 @@ impl Budget {
 }
 
 impl Held {
-    /// Nothing yet.
+    /// A part of 0 bytes.
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
         Self { budget: Arc::clone(budget), bytes: 0 }
     }
@@ -65,7 +67,7 @@ impl Held {
         self.bytes == 0
     }
 
-    /// So much is kept now, also where there was less left: it is kept already.
+    /// Sets how many bytes are used, also if fewer were left: they are used already.
     pub(crate) fn resize(&mut self, bytes: usize) {
         self.budget.add(bytes);
         self.budget.release(std::mem::replace(&mut self.bytes, bytes));

@@ -15,18 +15,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::saved::Invalid;
 
-/// The size of a buffer, bytes. Just below two segments of the loopback device (65,483 each): a frame
-/// that is longer than a segment by its header alone wakes its receiver twice, at nearly double the
-/// cost, and a buffer of one segment leaves an end of what was written in 64 KiB for a frame of its own.
+/// The size of a buffer, bytes. Just below two segments of the loopback device (65,483 each): a frame that is longer
+/// than a segment by its header alone wakes its receiver twice, at nearly double the cost. With a buffer of one
+/// segment, data that is written 64 KiB at a time would leave a small remainder, for a frame of its own.
 pub(crate) const SIZE: usize = 130_900;
 
-/// The size of one where memory is scarce.
+/// The size of a buffer where memory is scarce, bytes.
 pub(crate) const SMALL_SIZE: usize = 8 * 1024;
 
 /// How many ranges of a buffer are written by one `writev(2)`.
 const PIECES: usize = 16;
 
-/// Payload shorter than this is cheaper to move together than to point at.
+/// Payload shorter than this, in bytes, is cheaper to copy behind the piece before it than to write as a piece of its own.
 const SMALL: usize = 1024;
 
 /// How many unused buffers a thread keeps.
@@ -37,12 +37,12 @@ thread_local! {
     static POOL: RefCell<Vec<Box<Buffer>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Memory, and which of it is to be written out.
+/// Memory, and the ranges of it that are to be written out.
 pub(crate) struct Buffer {
-    /// Mapped, not allocated: what many slow readers held goes back to the system when they are gone,
-    /// and not into the allocator's heap.
+    /// Mapped, not allocated: when many slow readers are gone, their memory goes back to the system, and not into the
+    /// allocator's heap.
     pub(crate) bytes: MmapMut,
-    /// In ascending order, none of them empty.
+    /// The ranges to be written out, in ascending order, none of them empty.
     pieces: ArrayVec<Range<usize>, PIECES>,
 }
 
@@ -145,7 +145,7 @@ impl Buffer {
     }
 }
 
-/// A buffer of one's own, given back when dropped.
+/// A buffer lent from the thread's pool, and given back when this is dropped.
 pub(crate) struct Lease(Option<Box<Buffer>>);
 
 impl Lease {
@@ -155,15 +155,15 @@ impl Lease {
         Self(Some(pooled.unwrap_or_else(|| Buffer::new(SIZE))))
     }
 
-    /// A small one where memory is scarce, which is given back to the system.
+    /// The same, or where memory is scarce a small buffer, which goes back to the system when this is dropped.
     pub(crate) fn take_as(is_scarce: bool) -> Self {
         if is_scarce { Self(Some(Buffer::new(SMALL_SIZE))) } else { Self::take() }
     }
 }
 
 impl Lease {
-    /// A buffer with these bytes to be written out, if it has room for them. `None` of none: whoever has nothing to write owns
-    /// no buffer.
+    /// A buffer with these bytes to be written out, if it has room for them. `None` if there are no bytes: a session
+    /// that has nothing to write owns no buffer.
     pub(crate) fn with(bytes: &[u8]) -> Result<Option<Self>, Invalid> {
         if bytes.is_empty() {
             return Ok(None);

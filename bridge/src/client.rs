@@ -29,12 +29,12 @@ use crate::tap::{Tap, To};
 use crate::ws::{Codec, ControlPayload, Event, Violation};
 pub(crate) use saved::SavedClient;
 
-/// How long a peer that was told the end may take to end too; what it still sends is discarded.
-/// Closing a socket with unread bytes resets it, and the reset would eat our last bytes.
+/// How long a peer that was told of the end may take to end too; what it still sends is discarded. Closing a socket
+/// with unread bytes resets the connection, and by that the peer would lose our last bytes.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 
-/// How many bytes of pongs may wait for a client that does not read them. A pong is shorter than its
-/// ping: those of one read always have room.
+/// How many bytes of pongs may wait for a client that does not read them. A pong is shorter than its ping: the pongs to
+/// all the pings of one read always have room.
 const PONGS: usize = SIZE;
 
 /// What was last heard of the client.
@@ -52,18 +52,18 @@ pub(crate) enum Input {
     Violated(Violation),
 }
 
-/// How far our close frame is.
+/// The state of our close frame.
 #[derive(Debug, PartialEq, Eq)]
 enum Close {
     No,
     Wanted(Option<CloseFrame>),
-    /// Handed over to be sent.
+    /// It is among the bytes that are to be sent, or sent.
     Done,
     /// The connection takes nothing any more.
     Impossible,
 }
 
-/// What was read for nobody.
+/// What came of a read whose bytes are thrown away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Discarded {
     /// There may be more.
@@ -72,7 +72,7 @@ pub(crate) enum Discarded {
     End,
 }
 
-/// Reads once, for nobody.
+/// Reads once, and throws the bytes away.
 pub(crate) fn poll_discard(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
@@ -92,8 +92,8 @@ pub(crate) struct Client {
     pub(crate) payload: Option<Lease>,
     /// A data frame that is not yet at the client.
     frame: Option<Lease>,
-    /// The control frames that are not yet at the client, in the order they go. No memory is kept for
-    /// those that are.
+    /// The control frames that are not yet at the client, in the order in which they are sent. When all are sent, their
+    /// memory is freed.
     control: Vec<u8>,
     close: Close,
     /// Whether our side of the connection is shut down.
@@ -102,9 +102,9 @@ pub(crate) struct Client {
     left_unheard: u64,
     /// How the session ended, for the log: the first reason there was.
     ending: Option<(CloseCode, Box<str>)>,
-    /// Who watches, if anybody does.
+    /// The session's traffic letters and recording, if there are any.
     pub(crate) tap: Option<Box<Tap>>,
-    /// What the session has of the budget: something while a peer takes nothing.
+    /// The session's part of the memory budget: more than 0 bytes while a peer takes nothing.
     pub(crate) held: Held,
     /// Whether memory is scarce, as it was seen last.
     pub(crate) is_thrifty: bool,
@@ -138,12 +138,12 @@ impl Client {
         }
     }
 
-    /// Its connection.
+    /// The client's connection.
     pub(crate) fn leg(&mut self) -> &mut Leg {
         self.stream.leg()
     }
 
-    /// Where it is connected to us, if that is TCP.
+    /// Our address on the client's connection, if that is TCP.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.stream.local_address()
     }
@@ -174,7 +174,7 @@ impl Client {
         self.frame.is_some()
     }
 
-    /// What is known of the client while it is not read. One that has failed takes nothing more.
+    /// What the kernel says of the client while nothing is read from it. If the connection has failed, nothing more is sent.
     pub(crate) fn look_after(&mut self, cx: &mut Context<'_>) -> PeerStatus {
         let status = self.stream.peer_status(cx);
         if status == PeerStatus::Failed {
@@ -184,14 +184,15 @@ impl Client {
         status
     }
 
-    /// Sends a ping, in a framing that has one. What counts is the answer of the client's kernel.
+    /// Sends a ping, if the framing has one. While the client is not read, its pong is not seen: what counts then is
+    /// that its kernel acknowledges the ping.
     pub(crate) fn ping(&mut self) {
         if let Some(ping) = self.codec.ping().filter(|_| self.close == Close::No) {
             self.control.extend_from_slice(&ping);
         }
     }
 
-    /// Does what the session is called to do for its upkeep. True: it is to end.
+    /// Does what the session is [called](Call) to do. True: the session is to end.
     pub(crate) fn answer_calls(&mut self, cx: &mut Context<'_>) -> bool {
         let mut is_ending = false;
         while let Some(call) = self.session.take_call(cx) {
@@ -205,7 +206,7 @@ impl Client {
                 Call::Unheard if !self.takes_nothing() => continue,
                 Call::Unheard => self.give_up(),
                 Call::Ping => {
-                    // One that waits to be sent is enough.
+                    // A control frame that waits to be sent is enough.
                     if self.control.is_empty() {
                         self.ping();
                     }
@@ -225,12 +226,12 @@ impl Client {
         !takes && self.codec.ping().is_some()
     }
 
-    /// What was heard of it.
+    /// When the client's kernel has answered last, if the connection is TCP.
     pub(crate) fn heard(&self) -> Option<Heard> {
         self.stream.heard()
     }
 
-    /// Its connection has not failed, and it will not be heard of any more.
+    /// Gives the client up: its connection has not failed, but nothing is heard of the client any more.
     pub(crate) fn give_up(&mut self) {
         self.input = Input::Failed(io::ErrorKind::TimedOut);
         self.answer_input();
@@ -281,8 +282,8 @@ impl Client {
         }
     }
 
-    /// Reads once, behind the payload that is still there, and decodes all of it. Pending also
-    /// when there is no room: whoever waits for the payload to leave is woken by that.
+    /// Reads once, behind the payload that is still there, and decodes all of it. Pending also when there is no room:
+    /// then the task is woken when the payload can be written.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let is_scarce = self.session.budget().is_tight();
         let mut lease = self.payload.take().unwrap_or_else(|| Lease::take_as(is_scarce));
@@ -355,23 +356,23 @@ impl Client {
         self.codec.headroom(lease.size())
     }
 
-    /// How much memory of ours is kept for what waits.
+    /// The size of the buffers that hold waiting payload and frames, bytes.
     pub(crate) fn kept(&self) -> usize {
         [&self.payload, &self.frame].into_iter().flatten().map(|lease| lease.size()).sum()
     }
 
-    /// Has the kernel keep less for it, or as much as usual.
+    /// Has the kernel keep less of what is sent to the client, if memory is scarce, or as much as usual.
     pub(crate) fn be_thrifty(&mut self, is_scarce: bool) {
         self.stream.leg().be_thrifty(is_scarce);
     }
 
-    /// Whether the client can be told of the end while its own bytes still come.
+    /// Whether the framing has a close frame, by which the client can be told of the end while its own bytes still come.
     pub(crate) fn has_close(&self) -> bool {
         self.codec.has_close()
     }
 
-    /// Takes `length` payload bytes that were read to [`headroom`](Self::headroom) of `lease` as the
-    /// next frame. The frame before it must be out.
+    /// Takes `length` payload bytes that were read to [`headroom`](Self::headroom) of `lease` as the next frame. The
+    /// frame before it must be sent.
     pub(crate) fn put_frame(&mut self, mut lease: Lease, length: usize) {
         debug_assert!(self.frame.is_none() && !self.is_closing());
         let start = self.headroom(&lease);
@@ -416,16 +417,15 @@ impl Client {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Attends to a client that has no target: answers its pings and its close, and keeps its
-    /// payload, as much of it as a buffer takes. Ready when its input has ended and has left
-    /// nothing for a target.
+    /// Serves a client that has no target: answers its pings and its close, and keeps its payload, as much of it as a buffer
+    /// takes. Ready when the session is to end, or when the client's input has ended and has left nothing for a target.
     pub(crate) fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.answer_calls(cx) {
                 return Poll::Ready(());
             }
             self.answer_input();
-            // Not waited for: the answers to many pings have their room.
+            // Not waited for: pongs that cannot be sent yet have room.
             let _ = self.poll_send(cx);
             if !matches!(self.input, Input::Open) {
                 return if self.payload.is_none() { Poll::Ready(()) } else { Poll::Pending };
@@ -445,7 +445,7 @@ impl Client {
         Poll::Ready(())
     }
 
-    /// Reads once, for nobody.
+    /// Reads once, and throws the bytes away.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Discarded> {
         poll_discard(&mut self.stream, cx)
     }

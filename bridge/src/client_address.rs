@@ -1,8 +1,9 @@
-//! What a target sees of its client (A1): where it is connected to from, and what is sent ahead.
+//! What a target sees of its client (A1): the address that we connect from, and the PROXY header that we send first.
 //!
-//! - `addresses` has an address of its own for each client,
-//! - `table` tells `rebind.so` who is who; `row` is what stands in it, which both sides know,
-//! - `kernel` says which rows a program can still meet, and `given_up` has those of which that takes longer.
+//! - `addresses` gives each client an IPv4 address of its own,
+//! - `table` tells `rebind.so` which connection is whose, by rows; `row` is the form of a row, which both sides know,
+//! - `kernel` says which rows' connections a program can still meet, that is, can still accept or has open; `given_up`
+//!   has the rows for which that takes longer.
 //!
 //! Knows who a client is and how it is to be shown; must not know what a session carries.
 
@@ -35,14 +36,14 @@ pub use table::{ClientTable, ClientTableState};
 /// What targets see of clients.
 #[derive(Debug, Clone, Default)]
 pub struct ClientAddress {
-    /// Who they are shown as.
+    /// How clients are shown.
     pub shown: ShownAs,
-    /// What tells the wrapped program about its connections, where it is to know more of them than the kernel
-    /// says: who they are from ([`ShownAs::Socket`]), or that they are ours.
+    /// The table that tells the wrapped program more about its connections than the kernel does, where that is wanted:
+    /// which client each is from ([`ShownAs::Socket`]), or that we have made it.
     pub table: Option<Arc<ClientTable>>,
 }
 
-/// Who a client is shown as.
+/// How a client is shown to its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ShownAs {
     /// As us.
@@ -50,9 +51,9 @@ pub enum ShownAs {
     Hidden,
     /// As an address in 127/8 that no other client has.
     Loopback,
-    /// As itself, in the wrapped program.
+    /// As itself, with its own address: in the wrapped program only.
     Socket,
-    /// As us, with a header that says who it is.
+    /// As us, with a PROXY header that says who the client is.
     Proxy(ProxyVersion),
 }
 
@@ -62,7 +63,7 @@ pub(crate) struct Approach {
     client_address: ClientAddress,
     loopback: Addresses,
     reserved: Addresses,
-    /// Whether it was said that a target sees nothing of its clients.
+    /// Whether the log has the warning that a target cannot see its clients' addresses.
     is_vain_named: AtomicBool,
 }
 
@@ -70,7 +71,7 @@ pub(crate) struct Approach {
 pub(crate) struct Way<'a> {
     approach: &'a Approach,
     client: PeerAddress,
-    /// Whether that is not known, and this is a proxy's.
+    /// Whether a proxy has not named the client, so that `client` is the proxy's address.
     is_unnamed: bool,
     /// Its session's number, for the log.
     session: u64,
@@ -94,7 +95,7 @@ impl Approach {
 }
 
 impl Way<'_> {
-    /// What tells of this client in the row with this number.
+    /// What the row with this number says of this client.
     fn row(&self, row: u16) -> Row {
         let Approach { client_address, loopback, reserved, .. } = self.approach;
         let as_v4 = |ip: Ipv4Addr, port| Row {
@@ -106,9 +107,10 @@ impl Way<'_> {
         match (client_address.shown, self.client) {
             (ShownAs::Hidden | ShownAs::Proxy(_), _) => as_v4(Ipv4Addr::LOCALHOST, row),
             (ShownAs::Loopback, client) => as_v4(loopback.of(client.client()), row),
-            // The proxy's own is 127.0.0.1 as a rule, which the program may trust.
+            // An unnamed client is not shown with its proxy's address: that is 127.0.0.1 as a rule, which the program may trust.
             (ShownAs::Socket, PeerAddress::Internet(address)) if !self.is_unnamed => {
-                // Behind a proxy it may not be known. What is shown is to be one connection's alone.
+                // The proxy may not have named the client's port. Then it is the row's number, so that no two
+                // connections are shown alike.
                 let port = if address.port() == 0 { row } else { address.port() };
                 match address {
                     SocketAddr::V4(v4) => as_v4(*v4.ip(), port),
@@ -124,7 +126,7 @@ impl Way<'_> {
         }
     }
 
-    /// To an address of a service.
+    /// Connects to an address of a service.
     pub(crate) async fn to_service(&self, to: SocketAddr) -> io::Result<TcpStream> {
         match self.approach.client_address.shown {
             ShownAs::Loopback => self.connect_as_own_address(to).await,
@@ -132,8 +134,8 @@ impl Way<'_> {
         }
     }
 
-    /// The addresses of a service in the order in which they are to be tried: of those that are alike, the one at
-    /// which a client can be told from others.
+    /// The order in which the addresses of a service are to be tried; none: in theirs. If clients are shown by loopback
+    /// addresses and all of these are loopback, IPv4 goes before IPv6, as only IPv4 has an address of its own for each client.
     pub(crate) fn order(&self, addrs: &[SocketAddr]) -> Option<Vec<SocketAddr>> {
         let is_wanted = self.approach.client_address.shown == ShownAs::Loopback
             && addrs.iter().all(|addr| addr.ip().to_canonical().is_loopback());
@@ -144,7 +146,7 @@ impl Way<'_> {
         })
     }
 
-    /// To the wrapped program, which listens there.
+    /// Connects to the wrapped program, which listens at `to`.
     pub(crate) async fn to_program(
         &self,
         to: SocketAddr,
@@ -160,20 +162,21 @@ impl Way<'_> {
         }
     }
 
-    /// Whether something goes ahead of what the client sends.
+    /// Whether a PROXY header goes ahead of what the client sends.
     pub(crate) fn introduces(&self) -> bool {
         matches!(self.approach.client_address.shown, ShownAs::Proxy(_))
     }
 
-    /// Says who the client is, if that goes ahead of what it sends. `us` is where it is connected.
+    /// Sends the PROXY header, if there is to be one. `us` is our address on the client's connection.
     pub(crate) async fn introduce(
         &self,
         socket: &mut Socket,
         us: Option<SocketAddr>,
     ) -> io::Result<()> {
         let ShownAs::Proxy(version) = self.approach.client_address.shown else { return Ok(()) };
-        // Whom a proxy has not named is not that proxy: the header is for those who are known (proxy-protocol.txt,
-        // section 2.1, UNKNOWN, and section 2.2, UNSPEC, which a receiver may reject; LOCAL would be our own connection).
+        // A client that its proxy has not named must not be shown as the proxy. Its header says that the client is not
+        // known (proxy-protocol.txt, section 2.1, UNKNOWN, and section 2.2, UNSPEC, which a receiver may reject; LOCAL
+        // would mean a connection of our own).
         let client = match self.client {
             PeerAddress::Internet(address) if !self.is_unnamed => Some(address),
             PeerAddress::Internet(_) | PeerAddress::Unix { .. } => None,
@@ -181,7 +184,7 @@ impl Way<'_> {
         socket.write_all(&proxy_header::header(version, client, us)).await
     }
 
-    /// From the client's own loopback address, where the target can see that.
+    /// Connects from the client's own loopback address, if the target can see that, and else as we are.
     async fn connect_as_own_address(&self, to: SocketAddr) -> io::Result<TcpStream> {
         match to.ip().to_canonical() {
             IpAddr::V4(ip) if is_of_this_machine(ip) => {
@@ -195,7 +198,7 @@ impl Way<'_> {
         }
     }
 
-    /// Warns once of a target that cannot see who a client is to be shown as.
+    /// Warns once that a target cannot see its clients' own loopback addresses, if clients are to be shown by these.
     pub(crate) fn say_in_vain(&self, to: &dyn fmt::Display) {
         let Approach { client_address, is_vain_named, .. } = self.approach;
         if client_address.shown == ShownAs::Loopback && !is_vain_named.swap(true, Ordering::Relaxed)
@@ -216,7 +219,8 @@ impl Way<'_> {
         let IpAddr::V4(known) = to.ip().to_canonical() else {
             return Err(io::Error::other("no client can be told from another there"));
         };
-        // There may be two listeners, and one of them shows this client as it is.
+        // The program may have two listeners, one for IPv4 and one for IPv6. The one of the client's family is tried
+        // first: it can be shown this client's own address.
         let is_v6 = matches!(client, PeerAddress::Internet(SocketAddr::V6(_)));
         let better = if is_v6 { V6_ONLY } else { Ipv4Addr::LOCALHOST };
         let is_doubtful = !self.is_unnamed && (is_v6 || known == V6_ONLY);
@@ -235,7 +239,8 @@ impl Way<'_> {
         Ok(connected)
     }
 
-    /// Logs who a client is shown as that has no address, or none that IPv4 has, too.
+    /// Logs the address that a client is shown with, if that is not its own: the client is not named by its proxy, or
+    /// comes from a Unix socket, or has an IPv6 address and the program's socket is IPv4.
     fn say_substitute(&self) {
         let case = match self.client {
             _ if self.approach.client_address.shown != ShownAs::Socket => return,
@@ -254,11 +259,11 @@ impl Way<'_> {
     }
 }
 
-/// Whether it is an address of ours: from no other has the kernel us connect to it.
+/// Whether this is an address of this machine: only to such an address does the kernel connect from the very same address.
 fn is_of_this_machine(ip: Ipv4Addr) -> bool {
     let source = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        // Nothing is sent by that.
+        // connect(2) of a UDP socket sends nothing.
         socket.connect((ip, 9))?;
         socket.local_addr()
     };

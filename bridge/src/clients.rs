@@ -1,18 +1,18 @@
-//! Clients, whichever connections they use, and how many each has open. Only those are known that have one, so that the
-//! table is as long as there are connections at most, whatever addresses somebody has. Knows no socket.
+//! The clients that have a connection, and how many each has. There are none without a connection here, so that the
+//! table is at most as long as there are connections, whatever addresses an attacker has. Knows no socket.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Which client it is, whichever connection it uses: what limits count by, and people search a log for. A
-/// user of this machine is to a Unix socket what an address is to a port.
+/// A client, whichever connection it uses: what limits count by, and people search a log for. On a TCP port a client is
+/// known by its address, on a Unix socket by its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClientId {
     /// By its address.
     Address(IpAddr),
-    /// By its number.
+    /// By its user id.
     User(u32),
 }
 
@@ -20,7 +20,7 @@ pub enum ClientId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     Welcome,
-    /// It is none of those who may.
+    /// Its address is none of those that may connect.
     Stranger,
     /// It has as many connections as one client may have, without this one.
     OneTooMany,
@@ -33,7 +33,7 @@ pub(crate) struct Clients {
     open: Mutex<HashMap<ClientId, usize>>,
 }
 
-/// A connection's place among those of its client, until it is dropped.
+/// One of the counted connections of a client, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     clients: Arc<Clients>,
@@ -41,12 +41,13 @@ pub(crate) struct Place {
 }
 
 impl ClientId {
-    /// The client as limits count it: of IPv6, whoever has an address has the 2^64 beside it.
+    /// The client as limits count it. An IPv6 client is its network of 64 bits: with one address it has the 2^64 of its network.
     pub(crate) fn counted(self) -> Self {
         self.of_ipv6(|[a, b, c, d, ..]| Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
     }
 
-    /// Whoever has one contract with a provider: he may have the 256 networks of a /56 (RFC 6177, section 2).
+    /// The client by its contract with a provider: with one IPv6 contract a client may have the 256 networks of a /56
+    /// (RFC 6177, section 2).
     pub(crate) fn subscriber(self) -> Self {
         self.of_ipv6(|[a, b, c, d, ..]| Ipv6Addr::new(a, b, c, d & 0xff00, 0, 0, 0, 0))
     }
@@ -77,8 +78,8 @@ impl Clients {
         Arc::new(Self { most, open: Mutex::default() })
     }
 
-    /// One connection more of a client. Those that are too many have a place as well, to be told so; as many again
-    /// are none any more.
+    /// Counts one connection more of a client. Connections beyond the limit are counted as well, so that the client can
+    /// be told; beyond twice the limit there is none.
     pub(crate) fn enter(self: &Arc<Self>, client: ClientId) -> Option<(Place, Standing)> {
         let client = client.counted();
         let mut clients = self.clients();
@@ -100,7 +101,7 @@ impl Clients {
             return;
         }
         clients.remove(&client);
-        // What many have needed is given back.
+        // The memory that many clients have needed is given back.
         if clients.capacity() > 64 && clients.len() < clients.capacity() / 8 {
             let needed = clients.len() * 2;
             clients.shrink_to(needed);

@@ -42,7 +42,7 @@ pub struct Config {
     pub timeout: Option<Instant>,
     /// End when there was no session for this long.
     pub idle_timeout: Option<Duration>,
-    /// Whether sessions of ours go on in another process: it is not idle then (O2).
+    /// Whether sessions of ours go on in another process, after a hand-over (O2): then the bridge is not idle.
     pub is_busy_elsewhere: watch::Receiver<bool>,
     /// Told how many sessions there are, whenever that changes.
     pub open_sessions: watch::Sender<usize>,
@@ -50,24 +50,23 @@ pub struct Config {
     pub upkeep: Upkeep,
     /// Who gets in, and to what.
     pub access: Access,
-    /// What connections to targets are encrypted by, where they are; may change at any time, for the sessions
-    /// to come.
+    /// The TLS client for connections to targets, if these are encrypted; may change at any time, for the sessions to come.
     pub target_tls: Option<watch::Receiver<Connector>>,
     /// What targets see of clients.
     pub client_address: ClientAddress,
     /// Record sessions, each to a new file: this name, a dot and a number.
     pub record: Option<PathBuf>,
-    /// Says which way the bytes of sessions go.
+    /// Takes the traffic letters, which say which way the bytes of sessions go.
     pub traffic: Option<Traffic>,
-    /// Who sees what becomes of it, and may have sessions end.
+    /// The observer, which sees the bridge's counters and sessions, and may end a session.
     pub observer: Option<Observer>,
 }
 
 /// What is done with each session from time to time; by default, nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Upkeep {
-    /// How often each client is sent a ping (RFC 6455, section 5.5.2), whatever its session does. One that
-    /// sends nothing for three times as long, and 60 s, is given up.
+    /// How often each client is sent a ping (RFC 6455, section 5.5.2), whatever its session does. A client that sends
+    /// nothing for three times as long, and for at least 60 s, is given up.
     pub heartbeat: Option<Duration>,
     /// How long a session lasts at most.
     pub timeout: Option<Duration>,
@@ -88,15 +87,15 @@ pub struct Access {
     pub connections_per_client: Option<usize>,
     /// Whether TLS clients are served; may change at any time, for the clients to come.
     pub tls: watch::Receiver<Tls>,
-    /// Rung when a client begins a TLS handshake: whoever keeps `tls` may look whether it is still the newest.
+    /// Notified when a client begins a TLS handshake: the owner of `tls` may then look whether it is still the newest.
     pub asked: Arc<Notify>,
-    /// Whether the others are.
+    /// What becomes of unencrypted clients.
     pub plain: Plain,
     /// What a client must show before it gets a session; may change at any time, for the clients to come.
     pub auth: Option<watch::Receiver<Auth>>,
-    /// Who is asked besides whether it gets one, when it is known where it goes.
+    /// The helper that is asked, too, whether a client gets a session, when it is known where that goes.
     pub judge: Option<Asked>,
-    /// Whether it must show that, and be let in by him, for files too.
+    /// Whether a client must show what `auth` demands, and be let in by `judge`, for files too.
     pub web_auth: bool,
     /// Files that no web request is answered with, wherever they lie.
     pub private: Arc<Private>,

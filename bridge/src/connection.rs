@@ -33,13 +33,13 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     pub(crate) book: Arc<Book>,
     pub(crate) sessions: session::Shared,
-    /// What those say of themselves that have no session and stand still.
+    /// The saved states of the connections without a session that are stopped for a hand-over.
     pub(crate) stood: Said<StoodConnection>,
     pub(crate) recordings: Option<Arc<Recordings>>,
 }
 
 impl Shared {
-    /// Whom a session is with, and what is kept of the handshake.
+    /// The client of a session. What is needed later of the handshake is noted in the session book.
     fn client(&self, Upgraded { ticket, mut stream, upgrade }: Upgraded) -> Client {
         stream.has_session();
         self.book.metrics.shook_hands(upgrade.version);
@@ -49,16 +49,16 @@ impl Shared {
         Client::new(stream, codec, tap, session)
     }
 
-    /// What watches a session, if anything does.
+    /// The traffic letters and the recording of a session, if there are any.
     fn tap(&self, session: (u64, &Peer), encoding: Encoding) -> Option<Box<Tap>> {
         let recorder = self.recordings.as_ref().map(|all| all.begin(session, encoding));
         Tap::new(self.config.traffic.clone(), recorder)
     }
 }
 
-/// Attends to a connection until it ends, and records its session if it becomes one (B10). What it needs before that is freed
-/// then, and has no room in the task: a session lives long. No `async fn`, which would keep its arguments twice. True: it has
-/// [given way](Guest::has_given_way).
+/// Serves a connection until it ends, and logs its session if it becomes one (B10). What is needed only until the
+/// session begins is in a box that is freed then: a session's task lives long, and must be small. No `async fn`, which
+/// would keep its arguments twice. True: the connection has [given way](Guest::has_given_way), to make room for others.
 pub(crate) fn attend(
     io: Socket,
     (peer, guest): (Peer, Guest),
@@ -86,7 +86,8 @@ pub(crate) fn attend(
     }
 }
 
-/// What it comes to, which stands still when it is told to, and ends when it gives way.
+/// Runs `received` to its end. Meanwhile the connection stands still when it is told to, for a hand-over, and ends when
+/// it is to give way.
 async fn standing_still<T>(
     mut received: Pin<Box<impl Future<Output = Result<T, NoSession>>>>,
     arrival: &Arrival,
@@ -100,14 +101,14 @@ async fn standing_still<T>(
                 let stands = arrival.stand(stood);
                 shutdown.goes_on(stands).await;
             }
-            // What it has asked for before it was told to give way counts.
+            // Polled first: a request that came before the connection was told to give way counts.
             received = &mut received => return received,
             () = arrival.guest.gives_way() => return Err(NoSession::GaveWay),
         }
     }
 }
 
-/// Takes a session from there to its end.
+/// Runs a session from where it is to its end.
 #[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
 pub(crate) fn go_on(
     mut ongoing: Box<Ongoing>,
@@ -126,7 +127,7 @@ pub(crate) fn go_on(
     }
 }
 
-/// What a connection comes to before it is a session. No `async fn`, as above.
+/// Reads a connection until its handshake is admitted, or says why it becomes no session. No `async fn`, as above.
 fn receive(
     io: Socket,
     peer: Peer,
@@ -138,7 +139,7 @@ fn receive(
     let (since, is_kept_alive) = (from.since, from.is_kept_alive);
     let most = if is_kept_alive { http::IDLE } else { shared.config.head_timeout };
     let opening = begin(io, peer, from, Arc::clone(&arrival), Arc::clone(&shared));
-    // Whoever says nothing, or not enough, needs no room for what is next (L5).
+    // Apart from what comes next, so that a client that sends nothing, or not enough, needs no room for that (L5).
     let opening = Box::pin(timeout_at(since + most, opening));
     async move {
         let opening = tokio::select! {
@@ -150,7 +151,7 @@ fn receive(
     }
 }
 
-/// What is next when a connection's first message is there.
+/// Goes on when a connection's first message is there: with the TLS handshake, if it begins one, and with the requests.
 async fn received(
     opening: tls::Accepted<Opening>,
     began: Instant,
@@ -165,7 +166,8 @@ async fn received(
             return Err(Box::pin(http::turn_away(Stream::new(io), why, &mut shutdown)).await);
         }
         Ok(Opening::Hello(acceptor, io, peer)) => {
-            // What the kernel has of a long hello may have counted for as much, and be let pass by that.
+            // Both are asked: a long hello in the kernel may have counted for as much already, and then `keeps` asks
+            // for no memory.
             if !(arrival.guest.keeps(http::first::ENCRYPTED) && arrival.guest.has_memory()) {
                 arrival.guest.keeps(0);
                 return Err(Box::pin(http::refuse_encrypted(io, &mut shutdown)).await);
@@ -209,12 +211,12 @@ enum Opening {
     Plain(Stream, Peer),
     /// A TLS client's hello.
     Hello(tls::Acceptor, Socket, Peer),
-    /// Nothing that is gone on with.
+    /// Nothing that is served: the connection is to be answered and closed.
     None(Socket, NoSession),
 }
 
-/// What goes before all else: a trusted proxy says whose the connection is, and the first message comes. All that a
-/// silent connection needs is here.
+/// The first step: reads the PROXY header of a trusted proxy, and waits for the first message. A silent connection
+/// needs nothing but this.
 async fn begin(
     mut io: Socket,
     mut peer: Peer,
@@ -225,14 +227,14 @@ async fn begin(
     let (door, access) = (&shared.admission.door, &shared.config.access);
     if !from.is_introduced && !from.is_plain() && door.is_to_introduce(&peer) {
         let mut route = peer.route();
-        // It is over at once, mostly.
+        // Boxed: mostly it is over at once, and its room is free again.
         let introduced = Box::pin(door.introduced(&mut io, peer, &mut route)).await;
         arrival.comes_from(route);
         peer = introduced?;
         arrival.introduced(&peer, door.speaks_for_many(&peer));
     }
     if from.is_kept_alive {
-        // Only with its next head does that head's time begin (T6). If this is its end, whoever reads finds that, too.
+        // The time of its next head begins only with that head (T6). If this is the connection's end, the reader finds that, too.
         io.peek_until(|_, _| Some(())).await?;
         arrival.wakes(Instant::now());
     }
@@ -334,10 +336,12 @@ mod tests {
         assert!(size <= 528, "{size} bytes");
     }
 
-    /// T6: begun anew by another image, a kept-alive connection is idle for 60 s at most, and has 10 s for its head from then on.
+    /// T6: a kept-alive connection that the new binary has begun anew is idle for 60 s at most, and has 10 s for its
+    /// head from then on.
     #[tokio::test(start_paused = true)]
     async fn t6_a_kept_alive_connection_begun_anew_has_ten_seconds_for_its_head() {
-        // So that the clock, which runs when nothing else does, does not go far beyond what has happened at a socket.
+        // The paused clock jumps ahead when no task is ready. This timer keeps the jumps short, so that the clock does
+        // not get far ahead of what happens at a socket.
         tokio::spawn(async {
             let mut often = interval(Duration::from_millis(50));
             loop {
@@ -365,7 +369,7 @@ mod tests {
             assert!(matches!(received, Err(NoSession::TimedOut)), "{first_byte:?}");
             let took = began.elapsed().as_secs_f64();
             assert!((took - f64::from(seconds)).abs() < 0.5, "{first_byte:?}: {took} s");
-            // And in yet another image it has what is left of that.
+            // After another hand-over it has what is left of that time.
             let said = Said::default();
             pause.be_still();
             arrival.stand(&said);

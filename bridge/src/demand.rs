@@ -1,5 +1,5 @@
-//! How many sessions are bound for the wrapped program, and how many of them wait for it, for whoever starts and
-//! stops it by that. Knows numbers; neither the sessions nor the program.
+//! How many sessions are bound for the wrapped program, and how many of these wait for it. By these numbers the
+//! supervisor starts and stops the program. Knows numbers; neither the sessions nor the program.
 
 use tokio::sync::watch;
 
@@ -14,18 +14,18 @@ pub enum Demand {
     Waiting,
 }
 
-/// The sessions that are bound for the program.
+/// How many sessions are bound for the program, and how many of them wait.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Attendance {
     sessions: usize,
     waiting: usize,
 }
 
-/// Counts them. Whoever watches is woken when the [`Demand`] changes.
+/// Counts these sessions. The receiver is woken when the [`Demand`] changes.
 #[derive(Debug)]
 pub struct Counter(watch::Sender<Attendance>);
 
-/// A session that waits.
+/// A session that waits for a connection to the program, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Waiting<'a>(&'a Counter);
 
@@ -35,7 +35,7 @@ impl Attendance {
         self.waiting
     }
 
-    /// What it comes to.
+    /// Whether the program is needed, by these numbers.
     pub fn demand(&self) -> Demand {
         match self {
             Self { waiting: 1.., .. } => Demand::Waiting,
@@ -46,24 +46,24 @@ impl Attendance {
 }
 
 impl Counter {
-    /// Nobody is there yet; the receiver has who is.
+    /// There is no session yet. The receiver has the numbers.
     pub fn new() -> (Self, watch::Receiver<Attendance>) {
         let (sender, receiver) = watch::channel(Attendance::default());
         (Self(sender), receiver)
     }
 
-    /// A session begins. Before it looks whether the program listens: whoever has the program refuse clients, and
-    /// then finds nobody here, has cut nobody off.
+    /// A session begins. This is called before the session looks whether the program listens: if the supervisor first
+    /// has all clients held, and then finds no session here, stopping the program cuts no session off.
     pub(crate) fn begin(&self) {
         self.change(|attendance| attendance.sessions += 1);
     }
 
-    /// One has ended.
+    /// A session has ended.
     pub(crate) fn end(&self) {
         self.change(|attendance| attendance.sessions -= 1);
     }
 
-    /// One waits, until the result is dropped.
+    /// A session waits for the program, until the result is dropped.
     pub(crate) fn wait(&self) -> Waiting<'_> {
         self.change(|attendance| attendance.waiting += 1);
         Waiting(self)

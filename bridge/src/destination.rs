@@ -1,7 +1,7 @@
-//! Where a session goes.
+//! A session's destination: a service, or the wrapped program.
 //!
-//! Knows how a service is connected to. The program, which comes and goes, has its own
-//! [`Gate`](crate::program::Gate). Must not know who goes there, nor what they carry.
+//! Knows how a service is connected to. The program, which comes and goes, has its own [`Gate`](crate::program::Gate).
+//! Must not know which clients go there, nor what their sessions carry.
 
 use std::fmt;
 use std::io;
@@ -34,7 +34,7 @@ pub enum Destination {
 pub enum Endpoint {
     /// At a TCP address.
     Tcp(Address),
-    /// At a TCP address that was looked up: at these, and at no other that its name may have by now.
+    /// At a TCP address whose name was looked up: at these addresses, and at no other that the name may have by now.
     Resolved(Address, Vec<SocketAddr>),
     /// At a Unix socket.
     Unix(PathBuf),
@@ -42,13 +42,13 @@ pub enum Endpoint {
     Opened(OpenedSocket),
 }
 
-/// A Unix socket that was opened to be checked: it is connected to, whatever has its name by then.
+/// A Unix socket that was opened to be checked. The socket that was checked is connected to, whatever has its name by then.
 #[derive(Debug, Clone)]
 pub struct OpenedSocket {
     /// How it is shown: its name may be a secret (K8).
     shown: Box<str>,
     path: PathBuf,
-    /// Until it has been connected to.
+    /// The opened socket, until it has been connected to.
     opened: Arc<Mutex<Option<Opened>>>,
 }
 
@@ -68,7 +68,7 @@ impl OpenedSocket {
         &self.shown
     }
 
-    /// Where it was found, without links.
+    /// Where the socket was found, without symbolic links.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -80,7 +80,7 @@ impl OpenedSocket {
     }
 }
 
-/// Each is one of its own: what has the same name may be another.
+/// Equal to itself and its copies alone: another socket may have the same name.
 impl PartialEq for OpenedSocket {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.opened, &other.opened)
@@ -99,7 +99,7 @@ pub struct Address {
 }
 
 impl Destination {
-    /// Whether its address is known only when it was reached, and that is at once.
+    /// Whether it is a service with a host name: its address is known only when it is connected, which happens at once.
     pub(crate) fn has_name(&self) -> bool {
         match self {
             Self::Service(Endpoint::Tcp(address) | Endpoint::Resolved(address, _)) => {
@@ -109,7 +109,7 @@ impl Destination {
         }
     }
 
-    /// Counts the sessions that go to the program.
+    /// The counter of the sessions that go to the program, if this is the program.
     pub(crate) fn visitors(&self) -> Option<&Counter> {
         match self {
             Self::Program(gate) => Some(gate.visitors()),
@@ -117,7 +117,8 @@ impl Destination {
         }
     }
 
-    /// Where it was reached over this leg, or will be, as far as that is not what it is called.
+    /// The address where the target was reached over this leg, or for the program where it listens; none if the
+    /// destination is shown as that address anyway.
     pub(crate) fn reached(&self, leg: Option<&Leg>) -> Option<SocketAddr> {
         match self {
             Self::Program(gate) => gate.address(),
@@ -126,7 +127,8 @@ impl Destination {
         }
     }
 
-    /// Whose certificate it must have where it is encrypted: what has no name in a network is this machine's.
+    /// The name that the target's certificate must have, if the connection is encrypted. A target without a name in the
+    /// network, such as a Unix socket, is on this machine: `localhost`.
     pub(crate) fn certificate_name(&self) -> &str {
         match self {
             Self::Service(Endpoint::Tcp(address) | Endpoint::Resolved(address, _)) => &address.host,
@@ -138,7 +140,7 @@ impl Destination {
 }
 
 impl Endpoint {
-    /// Connects, once, for a client if there is one who may be to be shown.
+    /// Connects, once. `way` says as whom the client is to be shown to the target; none: the connection is for no client.
     pub(crate) async fn connect(
         &self,
         lookups: &Lookups,

@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// What an error says, `connection refused` and not `Connection refused (os error 111)`. A timeout of
-/// tokio's says so, too.
+/// What an error says, `connection refused` and not `Connection refused (os error 111)`. For a timeout of tokio's, too,
+/// this is `timed out`.
 pub fn error_text(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::TimedOut {
         return error.kind().to_string();

@@ -1,6 +1,6 @@
-//! Whom a proxy speaks for, as `Forwarded` (RFC 7239) and `X-Forwarded-For` say it: the addresses that a request has
-//! passed, the client's first, each added by who received it from there. Whatever stands before the last of a
-//! proxy that is trusted, the client may have written itself. Knows headers; must not know who is trusted.
+//! The client that a proxy names in `Forwarded` (RFC 7239) or `X-Forwarded-For`: both list the addresses that a request has
+//! passed, the client's first, and each proxy adds the address that it has received the request from. What stands before the
+//! addresses that trusted proxies have added, the client may have written itself. Knows headers; must not know who is trusted.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -20,28 +20,28 @@ pub(crate) enum Doubt {
     Contradiction,
 }
 
-/// One that a request has passed.
+/// An entry of the list: a host that the request has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Node {
     /// The port is 0 if it is not said.
     Address(SocketAddr),
-    /// It is `unknown`, or has a name that says nothing to others.
+    /// It is `unknown`, or has an obfuscated name (RFC 7239, section 6.3).
     Hidden,
 }
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Says {
-    /// It is not there, or is about something else.
+    /// There is no such header, or it names no host.
     Nothing,
-    /// Whoever was asked last does not tell.
+    /// The last entry, which the proxy before us has added, does not name the client.
     Hidden,
     /// This is the client.
     Client(SocketAddr),
 }
 
-/// The client that a request names, with port 0 if it does not say that: the last address that is not trusted, or the
-/// first if all are. `None`: it names none.
+/// The client that a request names, with port 0 if it names no port: the last address that is not trusted, or the first
+/// if all are. `None`: it names none.
 pub(crate) fn client(
     headers: &HeaderMap,
     is_trusted: impl Fn(IpAddr) -> bool,
@@ -84,7 +84,7 @@ fn listed(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Result<Sa
     last_untrusted(nodes, is_trusted).ok_or(Doubt::Malformed(NAME))
 }
 
-/// A header's line, if it is there; outside `None`: it has more than one.
+/// The value of a header, if the header is there. Outer `None`: there is more than one.
 #[expect(clippy::option_option, reason = "a line, none, or too many")]
 fn line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<&'a [u8]>> {
     let mut lines = headers.get_all(name).iter();
@@ -92,7 +92,7 @@ fn line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<&'a [u8]
     lines.next().is_none().then_some(line)
 }
 
-/// From the last to the first; `None`: one of those that count is not readable.
+/// What a list says, whose `nodes` come from the last to the first. `None`: one of those that count is not readable.
 fn last_untrusted(
     nodes: impl Iterator<Item = Option<Node>>,
     is_trusted: impl Fn(IpAddr) -> bool,
@@ -111,7 +111,7 @@ fn last_untrusted(
     Some(said)
 }
 
-/// As proxies write them in lists: with or without a port; IPv6 in brackets, or as it is.
+/// An entry of `X-Forwarded-For`, as proxies write it: with or without a port; IPv6 in brackets or without.
 fn listed_node(word: &[u8]) -> Option<Node> {
     let word = std::str::from_utf8(word).ok()?;
     match word.parse::<Ipv6Addr>() {
@@ -141,7 +141,7 @@ fn of(address: IpAddr, port: u16) -> Node {
     Node::Address(SocketAddr::new(address.to_canonical(), port))
 }
 
-/// One that is obfuscated is none to us.
+/// The number of a port. An obfuscated port counts as not named: 0.
 fn port(text: &str) -> Option<u16> {
     if is_obfuscated(text) {
         return Some(0);
@@ -155,12 +155,13 @@ fn is_obfuscated(text: &str) -> bool {
     text.strip_prefix('_').is_some_and(|rest| !rest.is_empty() && rest.bytes().all(is_of_name))
 }
 
-/// What each element of a `Forwarded` says in `for`, if it does (RFC 7239, section 4). `None`: it is none.
+/// The `for` of each element of a `Forwarded` header, if the element has one (RFC 7239, section 4). Outer `None`: the
+/// header is malformed.
 fn elements(value: &[u8]) -> Option<Vec<Option<Node>>> {
     let mut rest = Rest(value);
     let mut nodes = Vec::new();
     loop {
-        // Elements may be empty (RFC 9110, section 5.6.1), and pairs.
+        // Elements may be empty (RFC 9110, section 5.6.1), and so may pairs.
         let (mut node, mut is_there) = (None, false);
         loop {
             rest.skip_blanks();
@@ -185,7 +186,7 @@ fn elements(value: &[u8]) -> Option<Vec<Option<Node>>> {
     }
 }
 
-/// What is still to be read of a `Forwarded`.
+/// What is still to be read of a `Forwarded` header.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -193,7 +194,7 @@ impl<'a> Rest<'a> {
         self.0 = self.0.trim_ascii_start();
     }
 
-    /// Whether a pair has ended, or none is there.
+    /// Whether no pair begins here: there is a delimiter, or the end.
     fn is_between(&self) -> bool {
         matches!(self.0.first(), None | Some(b';' | b','))
     }
@@ -209,7 +210,7 @@ impl<'a> Rest<'a> {
         let name = self.token()?;
         self.eats(b'=').then_some(())?;
         let value = if self.eats(b'"') { self.quoted_string()? } else { self.token()?.to_vec() };
-        // None of what we look for is anything but ASCII.
+        // All that we look for is ASCII.
         Some((name, value.into_iter().map(char::from).collect()))
     }
 
@@ -223,7 +224,7 @@ impl<'a> Rest<'a> {
         (!token.is_empty()).then_some(token)
     }
 
-    /// RFC 9110, section 5.6.4: what is behind its first quote.
+    /// RFC 9110, section 5.6.4: what is behind its opening quote.
     fn quoted_string(&mut self) -> Option<Vec<u8>> {
         let mut value = Vec::new();
         let mut bytes = self.0.iter().enumerate();
@@ -244,7 +245,7 @@ impl<'a> Rest<'a> {
 mod tests {
     use super::*;
 
-    /// Who of 10.0.0.0/8 and ::1 is trusted.
+    /// The client that these headers name, if 10.0.0.0/8 and loopback addresses are trusted.
     fn named(lines: &[(&'static str, &str)]) -> Result<Option<String>, Doubt> {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
@@ -276,7 +277,7 @@ mod tests {
             ("198.51.100.1,192.0.2.7,10.0.0.1 ,\t::1", Some("192.0.2.7")),
             ("10.0.0.2, 10.0.0.1", Some("10.0.0.2")),
             ("192.0.2.7,,", Some("192.0.2.7")),
-            // What stands before it may be anything: the client has written it.
+            // What stands before the last address may be anything: the client has written it.
             ("<script>, 192.0.2.7", Some("192.0.2.7")),
             ("192.0.2.7, unknown", None),
             ("192.0.2.7, unknown, 10.0.0.1", Some("10.0.0.1")),
@@ -354,7 +355,7 @@ mod tests {
             "for=2001:db8::7",
             "for=\"2001:db8::7\"",
             "for=x",
-            // What a client begins, nobody else can end.
+            // A quote that the client opens cannot be closed by a proxy.
             "for=198.51.100.1;x=\", for=192.0.2.7",
             "for=198.51.100.1;x=\", for=\"192.0.2.7:80\"",
             "x, for=192.0.2.7",

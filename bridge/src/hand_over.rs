@@ -1,11 +1,11 @@
-//! How a bridge is stopped between two bytes, so that another image of this program goes on with it (O2): what it is told
-//! by, and what it says of itself. Sockets are named by their descriptors, which exec(2) keeps.
+//! The hand-over of a bridge to the new binary (O2): the request that stops the bridge between two bytes, and the state from
+//! which the new binary goes on. The state names sockets by their file descriptors, which stay open over exec(2).
 //!
-//! - `state` is what it says of itself,
-//! - `rest` are sessions that cannot go along.
+//! - `state` is the state of a bridge,
+//! - `rest` are the sessions that cannot be handed over.
 //!
-//! How its tasks come to stand still is in [`pause`](crate::pause), and the order of it all in `listen`. Must not know how images
-//! are changed, nor how the state is written.
+//! How the tasks of the bridge come to stand still is in [`pause`](crate::pause), and the order of the steps in `listen`. Must
+//! not know how the new binary is started, nor how the state is written.
 
 mod rest;
 mod state;
@@ -20,19 +20,20 @@ use crate::saved::Invalid;
 pub use rest::Rest;
 pub use state::BridgeState;
 
-/// By which a bridge is asked to stand still, that was [told of it](crate::Orders); copies ask the same bridge.
+/// The handle by which a bridge is asked to stand still. The bridge gets it in its [orders](crate::Orders); clones ask the same
+/// bridge.
 #[derive(Debug, Clone)]
 pub struct HandOver {
     requests: mpsc::Sender<Request>,
     heard: Arc<Mutex<Option<mpsc::Receiver<Request>>>>,
-    /// Rung when one that was resumed may move bytes.
+    /// Notified when a resumed bridge may move bytes.
     released: Arc<Notify>,
 }
 
-/// That it should.
+/// A request to stand still.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// By when at the latest.
+    /// The deadline for that.
     pub(crate) until: Instant,
     pub(crate) answer: oneshot::Sender<Result<Frozen, NotFrozen>>,
 }
@@ -40,31 +41,31 @@ pub(crate) struct Request {
 /// Why a bridge does not stand still. It goes on as before.
 #[derive(Debug, thiserror::Error)]
 pub enum NotFrozen {
-    /// There is none, or it comes to its end.
+    /// There is no bridge, or it is ending.
     #[error("the bridge is ending")]
     Ended,
-    /// Something of it did not stop in time.
+    /// A part of the bridge did not stop in time.
     #[error("{0} did not stop in time")]
     Busy(&'static str),
-    /// What it says of itself is such that nobody could go on with it.
+    /// The bridge has saved a state from which the new binary could not go on.
     #[error("the bridge's own state is not fit: {0}")]
     Unfit(Invalid),
 }
 
-/// A bridge that stands still. Dropped, it goes on, as if nothing had been.
+/// A bridge that stands still. When this is dropped, the bridge goes on as if nothing had happened.
 #[derive(Debug)]
 pub struct Frozen {
-    /// What another image goes on with.
+    /// The state from which the new binary goes on.
     pub state: BridgeState,
-    /// The bytes that the state speaks of, which were read and not written yet.
+    /// The bytes that the state refers to: they were read and not written yet.
     pub bytes: Vec<u8>,
-    /// Those that cannot go along, and go on in a process of their own.
+    /// The sessions that cannot be handed over, and go on in a forked copy of this process.
     pub rest: Rest,
-    /// Dropped when it is to go on.
+    /// Dropping it lets the bridge go on.
     _goes_on: Option<oneshot::Sender<()>>,
 }
 
-/// How long a bridge may take to say that it did not stop in time.
+/// How long after the deadline a bridge may still answer that it did not stop in time.
 const SLACK: Duration = Duration::from_secs(1);
 
 impl Default for HandOver {
@@ -75,42 +76,42 @@ impl Default for HandOver {
 }
 
 impl HandOver {
-    /// Stops the bridge, which is done within this time or not at all.
+    /// Stops the bridge, within this time or not at all.
     ///
     /// # Errors
-    /// It goes on, and why.
+    /// Why the bridge did not stop. It goes on as before.
     pub async fn freeze(&self, within: Duration) -> Result<Frozen, NotFrozen> {
         let (answer, answered) = oneshot::channel();
         let request = Request { until: Instant::now() + within, answer };
         self.requests.try_send(request).map_err(|_| NotFrozen::Ended)?;
-        // One that has failed before it heard of anything answers nobody.
+        // A bridge that failed before it received the request never answers.
         let answered = timeout(within + SLACK, answered).await;
         answered.ok().and_then(Result::ok).unwrap_or(Err(NotFrozen::Ended))
     }
 
-    /// Lets a bridge move bytes that was [resumed](crate::resume): from here on no other image can go on in its place.
+    /// Lets a [resumed](crate::resume) bridge move bytes. From here on the old binary can no longer go on in its place.
     pub fn release(&self) {
         self.released.notify_one();
     }
 
-    /// Waits until it may.
+    /// Waits until the bridge is released.
     pub(crate) async fn released(&self) {
         self.released.notified().await;
     }
 
-    /// What is asked, for the bridge, which is one.
+    /// The receiver of the requests, for the bridge. The first call gets it: only one bridge may have it.
     pub(crate) fn requests(&self) -> Option<mpsc::Receiver<Request>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl Frozen {
-    /// As another image has said it.
+    /// A bridge as the old binary has saved it.
     pub fn of(state: BridgeState, bytes: Vec<u8>) -> Self {
         Self { state, bytes, rest: Rest::default(), _goes_on: None }
     }
 
-    /// Of a bridge that goes on when the other end of this hears that it was dropped.
+    /// A bridge that stands still, and the receiver by which the bridge learns that this was dropped: it goes on then.
     pub(crate) fn new(
         state: BridgeState,
         bytes: Vec<u8>,

@@ -1,5 +1,5 @@
-//! One leg of a session as a byte stream, encrypted or not. Knows sockets and TLS connections; must not know
-//! what the bytes mean, nor whom a certificate is good for.
+//! One leg of a session (to its client, or to its target) as a byte stream, encrypted or not. Knows sockets and TLS connections;
+//! must not know what the bytes mean, nor how certificates are verified.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,24 +14,24 @@ use tokio_rustls::TlsStream;
 use crate::net::{Heard, PeerStatus, SavedSocket, Socket};
 use crate::tls::Records;
 
-/// One leg of a session.
+/// One leg of a session: the connection to the client, or the one to the target.
 pub(crate) enum Leg {
     Plain(Socket),
-    /// Boxed: a plain session should not have to make room for it.
+    /// Boxed, so that plain sessions need no room for it.
     Tls(Box<TlsStream<Records>>),
-    /// Somebody else has it for the time (O2).
+    /// The session has lent this leg while the bridge stands still for a hand-over (O2).
     Away,
 }
 
-/// One leg for another image of this program, or for a process that has this one's memory.
+/// One leg in the state that is handed over: to the new binary, or to a forked copy of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SavedLeg {
     Plain(SavedSocket),
-    /// Its keys cannot be taken along: it is kept apart.
+    /// A leg of a session that has a TLS connection: the keys cannot be handed over, so both legs are kept apart from the state.
     Kept,
 }
 
-/// Passes a call on to whichever it is.
+/// Passes a poll on to the stream of the leg; a leg that is away gives an error.
 macro_rules! either {
     ($leg:expr, $io:ident => $call:expr) => {
         match $leg.get_mut() {
@@ -49,7 +49,7 @@ macro_rules! either {
 }
 
 impl Leg {
-    /// After a TLS handshake.
+    /// The leg of a connection whose TLS handshake is done.
     pub(crate) fn encrypted(io: impl Into<TlsStream<Records>>) -> Self {
         Self::Tls(Box::new(io.into()))
     }
@@ -73,7 +73,7 @@ impl Leg {
         }
     }
 
-    /// Has the kernel keep less for it of what was written, or as much as usual.
+    /// See [`Socket::be_thrifty`]: the kernel keeps less of what was written where memory is scarce, else as much as usual.
     pub(crate) fn be_thrifty(&self, is_scarce: bool) {
         if let Some(socket) = self.socket() {
             socket.be_thrifty(is_scarce);
@@ -85,22 +85,22 @@ impl Leg {
         self.socket().map_or(PeerStatus::Unknown, |socket| socket.peer_status(cx))
     }
 
-    /// What was heard of the peer, if that is asked over TCP.
+    /// What the kernel has heard of the peer; none if this is no TCP connection.
     pub(crate) fn heard(&self) -> Option<Heard> {
         self.socket()?.heard()
     }
 
-    /// Where both ends of its connection are, if that is TCP.
+    /// Our address and the peer's, if this is a TCP connection.
     pub(crate) fn tcp_ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.socket()?.tcp_ends()
     }
 
-    /// Its descriptor, if it is here.
+    /// The file descriptor of the socket; none while the leg is away.
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         self.socket().map(|socket| socket.as_fd().as_raw_fd())
     }
 
-    /// How another image knows it.
+    /// The leg as the state for a hand-over has it.
     pub(crate) fn saved(&self) -> SavedLeg {
         match self {
             Self::Plain(socket) => SavedLeg::Plain(socket.saved()),
@@ -108,7 +108,7 @@ impl Leg {
         }
     }
 
-    /// Moves it into the present runtime from one that is at work no more.
+    /// Moves the socket from a runtime that has stopped into the current one.
     pub(crate) fn move_here(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.move_here(),
@@ -126,7 +126,7 @@ impl Leg {
     }
 }
 
-/// What is below TLS.
+/// The connection below TLS.
 fn records(io: &mut TlsStream<Records>) -> &mut Records {
     match io {
         TlsStream::Client(io) => io.get_mut().0,
@@ -179,7 +179,7 @@ impl AsyncWrite for Leg {
     }
 
     fn is_write_vectored(&self) -> bool {
-        // Both are.
+        // Sockets and TLS connections both are.
         true
     }
 

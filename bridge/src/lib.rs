@@ -2,22 +2,24 @@
 //!
 //! A session goes through these modules, in this order:
 //!
-//! - `listen` accepts the connection and knows when the bridge is done; in the `lobby` it gives way where room is scarce,
-//! - `connection` has the way of one connection on one screen; `peer` says who it is, `proxies` whom a proxy
-//!   speaks for, by a `proxy_header` or as the request is `forwarded`; `network` is a block of addresses,
-//! - `tls` tells encrypted clients from plain ones, and shakes hands with the former,
-//! - `http` answers its requests until one is a handshake, which `ws` reads and `admission` lets in;
-//!   `unadmitted` records who was turned away; `questions` are what a helper outside of the bridge is asked,
-//! - `book` knows it from then on, and `account` is what the log says of it; `session` takes it to its `destination`: `net` connects to a service,
-//!   and `program` holds and lets through those who go to the wrapped program; `demand` says whether there are any,
-//! - `pump` moves the bytes between that and the `client`, in buffers from `buffer`,
-//!   framed by a codec of `ws`, and in `turns` where there is much of them; `standstill` says when
-//!   one that does not move is over,
-//! - `upkeep` sends heartbeats and ends sessions that last too long, by the `book` of them,
-//! - `metrics` is what is counted of all that, and an `observer` whoever looks at it from outside,
-//! - `tap` lets `-v` and a recording (`record`) watch, where they are asked for.
+//! - `listen` accepts the connection and knows when the bridge is done; while the connection has no session it stands in the
+//!   `lobby`, which chooses the connection to close where room or memory is scarce,
+//! - `connection` has the order of what is done with one connection; `peer` says who has connected, `proxies` for which client a
+//!   trusted proxy speaks, which a `proxy_header` or the headers of a request (`forwarded`) name; `network` is a block of
+//!   addresses,
+//! - `tls` tells encrypted clients from plain ones, and does the TLS handshake with the encrypted ones,
+//! - `http` answers the requests of the connection until one is a WebSocket handshake, which `ws` reads and `admission` admits or
+//!   refuses; `unadmitted` logs the clients that get no session; `questions` are what a helper outside of the bridge is asked,
+//! - `book` knows the session from then on, and `account` is what the log says of it; `session` takes it to its `destination`:
+//!   `net` connects to a service, and `program` holds the clients of the wrapped program until they can be connected; `demand`
+//!   says whether there are any,
+//! - `pump` moves the bytes between the target and the `client`, in buffers from `buffer`, framed by a codec of `ws`; sessions
+//!   with many bytes take `turns`; `standstill` says when a session in which nothing moves is over,
+//! - `upkeep` sends heartbeats and ends sessions that last too long, for all sessions of the `book`,
+//! - `metrics` counts all of that, and by an `observer` the user of this crate sees the sessions, and ends one,
+//! - `tap` copies the traffic of a session to `-v` and to a recording (`record`), where they are asked for.
 //!
-//! The crate knows sockets and clocks; no command line, no process, no signal.
+//! The crate knows sockets and clocks; it must not know the command line, processes or signals.
 #![deny(unsafe_code)]
 
 mod account;
@@ -114,16 +116,16 @@ pub use shutdown::Shutdown;
 pub use tap::{TRAFFIC_LEGEND, Traffic};
 pub use unadmitted::UNADMITTED;
 
-/// Bridges sessions from `listeners` to the target until told to stop or done by its
-/// configuration, and every connection has ended.
+/// Bridges sessions from `listeners` to the target until the bridge is told to stop or a limit of its configuration ends it, and
+/// every connection has ended.
 ///
 /// The listeners must be listening already; they are made non-blocking, and are closed as soon as
 /// no more sessions are wanted. Must be called within a tokio runtime that has time and I/O
 /// enabled. After [`Shutdown::Now`] it takes five seconds at most.
 ///
 /// # Errors
-/// A listening socket that is none, at the start or later. Lack of descriptors or memory is no
-/// error: accepting pauses.
+/// A listener that is no listening socket, at the start or later; or no threads for recordings. Lack of file descriptors or
+/// memory is no error: accepting pauses.
 pub async fn serve(
     listeners: Vec<Listener>,
     config: Arc<Config>,
@@ -132,11 +134,11 @@ pub async fn serve(
     listen::Bridge::new(listeners, config, orders.into())?.run().await
 }
 
-/// Goes on with a bridge that has stood still in another image of this program. What it gives is to be polled to the end, as
-/// [`serve`]. Nothing moves before the [`HandOver`] of its orders is [released](HandOver::release).
+/// Goes on with a bridge that the old binary has stopped for a hand-over. The caller polls the future to its end, as that of
+/// [`serve`]. No bytes move before the [`HandOver`] in `orders` is [released](HandOver::release).
 ///
 /// # Errors
-/// What it says of itself cannot be.
+/// The state in `frozen` contradicts itself, or does not fit `descriptors` or `config`.
 pub fn resume(
     frozen: Frozen,
     descriptors: &mut Descriptors,
@@ -148,10 +150,10 @@ pub fn resume(
     Ok(bridge.run())
 }
 
-/// The same for one client that is there already; the bridge has ended when it has.
+/// Serves one client that has connected already; the bridge ends when its connection has ended.
 ///
 /// # Errors
-/// A connection that is none.
+/// `connection` cannot be used as a connection. One that was closed already is no error.
 pub async fn serve_connection(
     connection: Connection,
     config: Arc<Config>,

@@ -1,8 +1,9 @@
-//! Connections that are no session yet, and which of them gives way where there is room for no more, or no memory (L5): the
-//! oldest, but those of a client first that has many of them. So whoever opens connections again and again is in his own way,
-//! and a good client of another address is not. One whose request is being answered goes last, and only if it takes nothing of
-//! the answer, or its client has many answers under way. Knows who came when, and what is kept for him; must not know what
-//! anybody says.
+//! The lobby: the table of connections that have no session yet, and the choice which of them gives way, that is, is
+//! closed to make room for a new connection or to free memory (L5). The oldest gives way first, but the connections of
+//! a client that has many go before all others. So a client that opens connections again and again displaces its own,
+//! and not those of a good client with another address. A connection whose request is being answered goes last, and
+//! only if its client takes nothing of the answer, or has many answers under way. Knows when connections came, and how
+//! much memory is kept for them; must not know what is sent on them.
 
 mod guests;
 mod line;
@@ -20,33 +21,34 @@ use crate::clients::ClientId;
 use guests::{Answer, GIVES_WAY, Guests, HAS_GONE, IS_ADMITTED, QUIET, Stay, WAITS};
 use line::Whose;
 
-/// Those who have no session yet.
+/// All connections that have no session yet.
 #[derive(Debug)]
 pub(crate) struct Lobby {
     guests: Mutex<Guests>,
     budget: Arc<Budget>,
-    /// How many are about to give way, and how many bytes they have of the budget.
+    /// How many connections are about to give way, and how many bytes of the budget they will free.
     leaving: AtomicUsize,
     freeing: AtomicUsize,
-    /// Rung when it may have changed who can give way, where somebody [waits](Lobby::waits_for_room) for that.
+    /// Notified when it may have changed which connection can give way, while the accept loop
+    /// [waits](Lobby::waits_for_room) for that.
     changed: Notify,
     is_waited_for: AtomicBool,
 }
 
-/// When one of them could give way.
+/// When a connection could give way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prospect {
     Now,
-    /// Then, or later.
+    /// At this time, or later.
     Later(Instant),
-    /// There is nobody. Whoever changes that [rings](Lobby::changed).
+    /// There is none. A change of that is [told](Lobby::changed).
     Unknown,
 }
 
-/// So much of what a connection begins with is not worth counting, bytes.
+/// Up to so many bytes at the beginning of a connection are not counted.
 const LITTLE: usize = 1024;
 
-/// A connection in the lobby, until it is dropped.
+/// A connection that has no session yet: it is in the lobby until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Guest {
     lobby: Arc<Lobby>,
@@ -67,7 +69,7 @@ impl Lobby {
         })
     }
 
-    /// Somebody has come, as a connection of this client's. None: of many clients' who cannot be told apart yet.
+    /// A new connection has come, of this client. None: of a proxy or a Unix socket, whose clients cannot be told apart yet.
     pub(crate) fn enter(self: &Arc<Self>, client: Option<ClientId>) -> Guest {
         let stay = Arc::new(Stay::new());
         let mut guests = self.guests();
@@ -79,7 +81,7 @@ impl Lobby {
         Guest { lobby: Arc::clone(self), whose: Mutex::new(whose), number, stay }
     }
 
-    /// When somebody could give way.
+    /// When a connection could give way.
     pub(crate) fn prospect(&self, now: Instant) -> Prospect {
         let mut guests = self.guests();
         if guests.has_any(now) {
@@ -88,41 +90,42 @@ impl Lobby {
         guests.next_look(now).map_or(Prospect::Unknown, Prospect::Later)
     }
 
-    /// Whether somebody waits for one of them to give way. To be said before one asks whether there is any: whoever changes
-    /// that afterwards rings.
+    /// Whether the accept loop waits for a connection to give way. It must say so before it asks whether a connection
+    /// can, so that it is [told](Self::changed) of any change after that.
     pub(crate) fn waits_for_room(&self, is_waited_for: bool) {
         self.is_waited_for.store(is_waited_for, Ordering::Release);
     }
 
-    /// Rings, as one of them has changed its line: nobody could give way before, or nobody can now.
+    /// Tells the accept loop, if it waits, that a connection has gone to another queue: none could give way before, or
+    /// none can now.
     fn has_changed(&self) {
         if self.is_waited_for.load(Ordering::Acquire) {
             self.changed.notify_one();
         }
     }
 
-    /// Waits until it may have changed who can give way.
+    /// Waits until it may have changed which connection can give way.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// How many have been told to give way, and have not ended yet.
+    /// How many connections have been told to give way, and have not ended yet.
     pub(crate) fn leaving(&self) -> usize {
         self.leaving.load(Ordering::Acquire)
     }
 
-    /// The connection has ended of one that has [given way](Guest::has_given_way).
+    /// A connection has ended that has [given way](Guest::has_given_way).
     pub(crate) fn has_gone(&self) {
         self.leaving.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Has one of them give way who could by `now`. False: there is none.
+    /// Has the next connection give way that can by `now`. False: there is none.
     pub(crate) fn make_room(&self, now: Instant) -> bool {
         self.send_away(|guests| guests.first(now))
     }
 
-    /// Has those give way for whom something is kept, until there is memory for more. False: there is none, as those
-    /// have it who have a session, or the next one is this one itself.
+    /// Has connections give way for which memory is kept, until there is memory for more. False: there is none, as
+    /// sessions have it, or as the next to give way is the connection with the number `own` itself.
     fn free_memory(&self, own: u64) -> bool {
         let now = Instant::now();
         loop {
@@ -130,7 +133,7 @@ impl Lobby {
             if self.budget.has_any_besides(freeing) {
                 return true;
             }
-            // Not all of them together would do.
+            // All of them together would not free enough.
             let kept = self.guests().kept;
             if !self.budget.has_any_besides(freeing.saturating_add(kept)) {
                 return false;
@@ -142,13 +145,13 @@ impl Lobby {
         }
     }
 
-    /// Tells whoever is chosen to give way.
+    /// Tells the connection that `choose` takes out of its queue to give way. False: there is none.
     fn send_away(&self, mut choose: impl FnMut(&mut Guests) -> Option<Arc<Stay>>) -> bool {
         let mut guests = self.guests();
         while let Some(stay) = choose(&mut guests) {
             self.leaving.fetch_add(1, Ordering::AcqRel);
             self.freeing.fetch_add(stay.kept.load(Ordering::Acquire), Ordering::AcqRel);
-            // Else it becomes a session just now.
+            // If this fails, the connection has just become a session.
             if stay.changes(WAITS, GIVES_WAY) {
                 drop(guests);
                 stay.task.wake();
@@ -159,7 +162,7 @@ impl Lobby {
         false
     }
 
-    /// One of them gives way no more.
+    /// A connection that was told to give way does not do so any more.
     fn has_left(&self, stay: &Stay) {
         self.has_gone();
         self.has_freed(stay);
@@ -175,7 +178,7 @@ impl Lobby {
 }
 
 impl Guest {
-    /// It is another client's than it seemed, a proxy has said whose; or one of many (None).
+    /// Sets whose the connection is, as a proxy has named the client; none: it is still one of many clients.
     pub(crate) fn is_of(&self, client: Option<ClientId>) {
         let (whose, before) = (Whose::of(client, self.number), self.whose());
         let mut guests = self.lobby.guests();
@@ -187,18 +190,19 @@ impl Guest {
         }
     }
 
-    /// So much has come of its head, which is not whole, that there is room for that of a few only: where they are too many,
-    /// one of them gives way.
+    /// A long part of its head has come, and the head is not whole. There is room for few such heads: where they are
+    /// too many, one of these connections gives way.
     pub(crate) fn begins_long_head(&self) {
         self.lobby.send_away(|guests| guests.add_long_head(self.whose(), self.number));
     }
 
-    /// That head is whole, or is read no more.
+    /// Its long head is whole, or is read no more.
     pub(crate) fn ends_long_head(&self) {
         self.lobby.guests().remove_long_head(self.whose(), self.number);
     }
 
-    /// So many bytes of the budget are kept for it now. False: that is more than there is, and nobody else can give way for it.
+    /// So many bytes of the budget are kept for this connection now. False: that is more than there is, and no other
+    /// connection can give way for it.
     pub(crate) fn keeps(&self, bytes: usize) -> bool {
         let before = self.stay.kept.load(Ordering::Acquire);
         if bytes == before {
@@ -208,7 +212,8 @@ impl Guest {
         bytes < before || self.has_memory()
     }
 
-    /// The same for what it begins with, which stays with the kernel until it is whole: that keeps as much again, or more.
+    /// The same for the first bytes of the connection, which stay unread in the kernel until the message is whole. They
+    /// count twice, as the kernel keeps as much again for them, or more.
     pub(crate) fn leaves_unread(&self, bytes: usize) -> bool {
         bytes <= LITTLE || self.keeps(2 * bytes)
     }
@@ -219,7 +224,7 @@ impl Guest {
         let waits = self.moves(&mut guests, || {
             before = self.stay.kept.swap(bytes, Ordering::AcqRel);
         });
-        // What it was told to free is another amount now.
+        // It was told to give way, and will free another amount now.
         if !waits && self.is_to_give_way() {
             self.lobby.freeing.fetch_add(bytes, Ordering::AcqRel);
             self.lobby.freeing.fetch_sub(before, Ordering::AcqRel);
@@ -229,17 +234,17 @@ impl Guest {
         self.lobby.budget.release(before);
     }
 
-    /// Whether there is memory for more, if need be as others give way.
+    /// Whether there is memory for more; if need be, other connections give way for it.
     pub(crate) fn has_memory(&self) -> bool {
         !self.lobby.budget.is_spent() || self.lobby.free_memory(self.number)
     }
 
-    /// Whether each should get less at a time.
+    /// Whether memory is scarce, so that each connection should get less at a time.
     pub(crate) fn is_memory_tight(&self) -> bool {
         self.lobby.budget.is_tight()
     }
 
-    /// Its request is being answered, and the client has taken so many bytes by now.
+    /// Its request is being answered, and the client has taken `taken` bytes by now.
     pub(crate) fn is_answered(&self, taken: u64) {
         let since = Instant::now();
         let before = match &mut *self.stay.answer() {
@@ -261,7 +266,7 @@ impl Guest {
         }
     }
 
-    /// It has its answer, and waits with its next request.
+    /// It has its answer, and its client has sent no further request yet.
     pub(crate) fn waits(&self) {
         if self.stay.answer().take().is_none() {
             return;
@@ -275,7 +280,8 @@ impl Guest {
         }
     }
 
-    /// Goes where it belongs in the lines after this. False: it is in none, as it gives way already, or is a session.
+    /// Makes this change, and puts the connection into the queue where it then belongs. False: it is in no queue, as it
+    /// gives way already, or is a session.
     fn moves(&self, guests: &mut Guests, change: impl FnOnce()) -> bool {
         let stay = guests.take(self.whose(), self.number);
         change();
@@ -290,8 +296,8 @@ impl Guest {
         *self.whose.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It becomes a session, and gives way to nobody from now on: also where it was told to just now, as what it asks for
-    /// had come before that. Somebody else is to give way then.
+    /// The connection becomes a session, and does not give way from now on, even if it was told to just now: its
+    /// request had come before that. Another one is to give way then.
     pub(crate) fn admit(&self) {
         let before = self.stay.state.swap(IS_ADMITTED, Ordering::AcqRel);
         if before == GIVES_WAY {
@@ -307,17 +313,18 @@ impl Guest {
         guests.remove_long_head(whose, self.number);
     }
 
-    /// Whether it ends as one that was told to give way: when its connection has ended, the lobby is [told](Lobby::has_gone).
+    /// Whether the connection ends because it was told to give way. Then the lobby must be [told](Lobby::has_gone) when
+    /// it has ended.
     pub(crate) fn has_given_way(&self) -> bool {
         self.stay.changes(GIVES_WAY, HAS_GONE)
     }
 
-    /// Whether it is to give way.
+    /// Whether the connection was told to give way, and has not yet.
     pub(crate) fn is_to_give_way(&self) -> bool {
         self.stay.state.load(Ordering::Acquire) == GIVES_WAY
     }
 
-    /// Waits until it is.
+    /// Waits until the connection is told to give way.
     pub(crate) async fn gives_way(&self) {
         poll_fn(|cx| {
             self.stay.task.register(cx.waker());
@@ -331,7 +338,7 @@ impl Drop for Guest {
     fn drop(&mut self) {
         self.leave();
         self.lobby.budget.release(self.stay.kept.load(Ordering::Acquire));
-        // Nobody tells it any more.
+        // It is in no queue any more, so it is not told to give way from here on.
         match self.stay.state.load(Ordering::Acquire) {
             // It ends by a panic, or is cut off.
             GIVES_WAY => self.lobby.has_left(&self.stay),

@@ -1,12 +1,12 @@
-//! Memory that many have needed for a while goes back to the system when they are gone (L5): the allocator would keep it.
+//! The return of free memory to the system after many connections have ended (L5): the allocator would keep it.
 #![allow(unsafe_code)]
 
 use tracing::debug;
 
-/// Has the allocator give back what it has free, in a thread of its own: it takes milliseconds where that is much.
+/// Has the allocator return its free memory to the system, in a thread of its own: where there is much, this takes milliseconds.
 pub(crate) fn give_back() {
     let thread = std::thread::Builder::new().name("memory".to_owned());
-    // Without a thread for it (pthread_create(3), EAGAIN), the next time may find one.
+    // If no thread can be started (pthread_create(3), EAGAIN), the memory is returned the next time.
     if let Err(error) = thread.spawn(trim) {
         debug!("cannot give memory back: {error}");
     }

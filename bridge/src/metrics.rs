@@ -1,7 +1,7 @@
-//! What the bridge counts: connections, handshakes, look-ups, sessions, and why others came to nothing. Each number has a
-//! place of its own, known beforehand, so that there are as many whatever clients send. They are counted where one of
-//! these begins or ends, never for a frame: the bytes of open sessions stand in the [book](crate::book). Knows numbers
-//! and what they are called; must not know who reads them.
+//! The counters of the bridge: connections, handshakes, look-ups, sessions, and why connections got no session. The set of
+//! counters is fixed, so that it does not grow whatever clients send. They change where one of these begins or ends, never for a
+//! frame: the bytes of open sessions are counted in the [book](crate::book). Knows numbers and their names; must not know who
+//! reads them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,20 +14,20 @@ use crate::tls::Failure;
 use crate::unadmitted::NoSession;
 use crate::unreachable::Unreachable;
 
-/// What was counted, for another image of this program: by family and name.
+/// The counters by family and name, as they are handed over to the new binary.
 pub(crate) type SavedCounts = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// How often something has happened, by what it is called.
+/// A name, and how often what it names has happened.
 pub type Counted = (&'static str, u64);
 
-/// Up to how many seconds a look-up takes that counts here; longer ones count nowhere but in the whole.
+/// The bounds by which look-up times are counted, in seconds; a longer look-up counts only in the total.
 pub const LOOKUP_SECONDS: [f64; 9] = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-/// What those times are called, to another image of this program.
+/// The names of these bounds in the state that is handed over.
 const LOOKUP_NAMES: [&str; LOOKUP_SECONDS.len() + 1] =
     ["0.0005", "0.001", "0.005", "0.01", "0.05", "0.1", "0.5", "1", "5", "more"];
 
-/// A closed set of names, each with a number from 0.
+/// An enum with a fixed set of variants, each with a name and a number from 0.
 macro_rules! names {
     ($(#[$about:meta])* $set:ident { $($(#[$meaning:meta])* $name:ident = $text:literal,)+ }) => {
         $(#[$about])*
@@ -43,15 +43,15 @@ macro_rules! names {
 names! {
     /// Why a client got neither a session nor a file.
     Refused {
-        /// It is none of those who may connect.
+        /// Clients of this address may not connect.
         Address = "address",
         ClientLimit = "client_limit",
         SessionLimit = "session_limit",
         Draining = "draining",
-        /// It has shown none yet: a browser begins so.
+        /// The client has sent none yet: a browser's first request has none.
         NoCredentials = "no_credentials",
         Credentials = "credentials",
-        /// Too many wrong ones before: they were not looked at.
+        /// There were too many wrong credentials before; these were not checked.
         Guessing = "guessing",
         Origin = "origin",
         CertificateName = "certificate_name",
@@ -60,17 +60,17 @@ names! {
         UnknownToken = "unknown_token",
         InvalidToken = "invalid_token",
         TargetNotAllowed = "target_not_allowed",
-        /// Nobody says where its token leads, or whether it is let in.
+        /// No answer from a source or helper on where the client's token leads, or whether the client is let in.
         Unanswered = "unanswered",
         /// No WebSocket handshake that can be answered.
         Handshake = "handshake",
         /// No HTTP.
         Head = "head",
         ProxyHeader = "proxy_header",
-        /// It is not encrypted, and has to be.
+        /// The connection is not encrypted, and has to be.
         Unencrypted = "unencrypted",
         Timeout = "timeout",
-        /// It had no session yet, and there was no room for others.
+        /// The connection had no session yet and was closed to make room for another.
         GaveWay = "gave_way",
     }
 }
@@ -123,16 +123,16 @@ const CODES: [Counted; 15] = [
     ("1012", 1012),
     ("1013", 1013),
     ("1014", 1014),
-    // Whatever else a client may say.
+    // Any other code that a client may send.
     ("other", 0),
 ];
 
-/// The protocol's versions.
+/// The versions of the WebSocket protocol.
 const VERSIONS: [&str; 5] = ["13", "8", "7", "hixie-76", "hixie-75"];
 
 const TLS_VERSIONS: [&str; 2] = ["1.2", "1.3"];
 
-/// A number for each of so many things.
+/// A fixed number of counters.
 #[derive(Debug)]
 struct Tally<const N: usize>([AtomicU64; N]);
 
@@ -176,9 +176,9 @@ pub(crate) struct Metrics {
     target_failed: Tally<{ TargetFailed::NAMES.len() }>,
     ended: Tally<{ CODES.len() }>,
     lookups: Tally<{ LookedUp::NAMES.len() }>,
-    /// By their time, the last beyond all bounds.
+    /// Look-ups by the bound that their time keeps; the last counts those beyond all bounds.
     lookup_times: Tally<{ LOOKUP_SECONDS.len() + 1 }>,
-    /// Nanoseconds in all.
+    /// The time of all look-ups together, in nanoseconds.
     lookup_time: AtomicU64,
 }
 
@@ -211,11 +211,11 @@ pub struct Counts {
     pub target_failed: Vec<Counted>,
     /// Look-ups of tokens, by what became of them.
     pub lookups: Vec<Counted>,
-    /// How many took up to as many seconds as [`LOOKUP_SECONDS`] has in the same place, the shorter ones included.
+    /// How many look-ups took at most as long as the bound in [`LOOKUP_SECONDS`] at the same index.
     pub lookup_times: [u64; LOOKUP_SECONDS.len()],
-    /// How many there were.
+    /// How many look-ups there were.
     pub lookups_in_all: u64,
-    /// How many seconds they took in all.
+    /// How many seconds all look-ups took together.
     pub lookup_seconds: f64,
 }
 
@@ -233,7 +233,7 @@ impl Metrics {
         self.refused.add(why as usize);
     }
 
-    /// A connection has ended without a session, through no refusal that was counted already.
+    /// Counts why a connection has ended without a session. A request that was refused was counted when it was refused.
     pub(crate) fn no_session(&self, why: &NoSession) {
         let why = match why {
             NoSession::Stranger => Refused::Address,
@@ -245,7 +245,7 @@ impl Metrics {
             NoSession::NoMemory => Refused::SessionLimit,
             NoSession::Http(error) if error.is_parse() => Refused::Head,
             NoSession::NotAccepted(failure) => return self.not_accepted(failure),
-            // It has left, or we have.
+            // The client has left, or the bridge is ending.
             NoSession::Left
             | NoSession::NoMore
             | NoSession::Http(_)
@@ -274,7 +274,7 @@ impl Metrics {
         self.tls.add(usize::from(version == TlsVersion::V1_3));
     }
 
-    /// A handshake in this version of the protocol has become a session.
+    /// A WebSocket handshake in this version has become a session.
     pub(crate) fn shook_hands(&self, version: &str) {
         let known = VERSIONS.iter().position(|known| *known == version);
         debug_assert!(known.is_some(), "version {version} has no name here");
@@ -289,7 +289,7 @@ impl Metrics {
         self.ended.add(known.unwrap_or(CODES.len() - 1));
     }
 
-    /// A session gets no connection.
+    /// A session gets no connection to its target.
     pub(crate) fn unreachable(&self, why: &Unreachable) {
         let failed = match why {
             Unreachable::Connect(..) => TargetFailed::Connect,
@@ -302,7 +302,7 @@ impl Metrics {
         self.target_failed.add(failed as usize);
     }
 
-    /// A token was looked up, and this came of it after so long.
+    /// A token was looked up with this result, in this time.
     pub(crate) fn looked_up<T>(&self, found: &Result<T, NoDestination>, time: Duration) {
         let became = match found {
             // Nothing was looked up.
@@ -321,7 +321,7 @@ impl Metrics {
         self.lookups.add(became as usize);
     }
 
-    /// All numbers, by what they are called.
+    /// All counters, with their families and names.
     fn numbers(&self) -> Vec<(&'static str, &'static str, &AtomicU64)> {
         let one = |family, number| vec![(family, "", number)];
         let codes = || CODES.iter().map(|(name, _)| *name);
@@ -342,7 +342,7 @@ impl Metrics {
         .concat()
     }
 
-    /// What another image of this program counts on from (O2).
+    /// The counters for the new binary, which counts on from them (O2).
     pub(crate) fn saved(&self) -> SavedCounts {
         let mut saved = SavedCounts::new();
         for (family, name, number) in self.numbers() {
@@ -352,8 +352,7 @@ impl Metrics {
         saved
     }
 
-    /// Counts on from what another image has counted, by what it is called. Of the connections that were accepted so many
-    /// are open.
+    /// Counts on from the counters of the old binary, found by their names. `open` of the accepted connections are open now.
     pub(crate) fn resume(&self, saved: &SavedCounts, open: u64) {
         for (family, name, number) in self.numbers() {
             let known = saved.get(family).and_then(|family| family.get(name));
@@ -363,10 +362,10 @@ impl Metrics {
         self.closed.store(accepted.saturating_sub(open), Ordering::Relaxed);
     }
 
-    /// All but what the book has of its sessions.
+    /// All counts but those of the sessions, which the book has.
     pub(crate) fn counts(&self) -> Counts {
         let names = |names: &'static [&'static str]| names.iter().copied();
-        // In this order: there are never more that have ended than have begun.
+        // `closed` is read first, so that never more connections have ended than begun.
         let closed = self.closed.load(Ordering::Relaxed);
         let connections = self.accepted.load(Ordering::Relaxed);
         let times = self.lookup_times.numbers();

@@ -8,21 +8,22 @@ use crate::peer::PeerAddress;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
-    /// How many bits its addresses have in common.
+    /// How many leading bits its addresses have in common.
     bits: u32,
 }
 
-/// Some of them, and perhaps whoever comes through a Unix socket.
+/// A set of blocks, and perhaps the clients of Unix sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Networks {
     /// The blocks.
     pub blocks: Vec<Network>,
-    /// Whether Unix sockets are among them, whichever user connects.
+    /// Whether clients of Unix sockets are in the set, whichever user connects.
     pub unix: bool,
 }
 
 impl Network {
-    /// None: no address has so many bits. A block of IPv4 addresses in IPv6 ones is the former.
+    /// A block with this prefix length; `None` if the address has fewer bits. A block of IPv4-mapped IPv6 addresses
+    /// becomes the IPv4 block.
     pub fn new(address: IpAddr, bits: u32) -> Option<Self> {
         let left = length(address).checked_sub(bits)?;
         let canonical = address.to_canonical();
@@ -38,7 +39,7 @@ impl Network {
         Self { address, bits: length(address) }
     }
 
-    /// An IPv4 address in an IPv6 one is the former.
+    /// Whether the address is in the block. An IPv4-mapped IPv6 address counts as the IPv4 address.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
         let shift = length(self.address) - self.bits;
         let is_same = |one: u128, other: u128| one.checked_shr(shift) == other.checked_shr(shift);
@@ -53,7 +54,7 @@ impl Network {
 }
 
 impl Networks {
-    /// Whether a connection from there is of one of them.
+    /// Whether a connection from this address is in the set.
     pub(crate) fn have(&self, address: PeerAddress) -> bool {
         match address {
             PeerAddress::Internet(address) => self.have_address(address.ip()),

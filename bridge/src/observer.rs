@@ -1,5 +1,5 @@
-//! A bridge as somebody sees it who is no client of it: what it has counted, which sessions it has, and how one of them is
-//! ended. Goes through the session book, and holds up no session: what takes time is done when the book is free again.
+//! A bridge as its administrator sees it: its counters, its open sessions, and a way to end one of them. Goes through
+//! the session book, and delays no session: the slow work is done after the lock of the book is released.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,46 +8,46 @@ use crate::book::{Book, Call, Entry};
 use crate::metrics::{Counts, Metrics};
 use crate::peer::TlsVersion;
 
-/// An observer of one bridge, which is made before that begins, and may be asked by then and when it has ended. Copies
-/// see the same.
+/// An observer of one bridge. It is made before the bridge begins, and can be asked before that and after the bridge
+/// has ended. Copies observe the same bridge.
 #[derive(Debug, Clone, Default)]
 pub struct Observer(Arc<OnceLock<Arc<Book>>>);
 
-/// An open session. What the log has no right to is not in it either.
+/// An open session. What the log may not show, secrets for one, is not in it either.
 #[derive(Debug, Clone)]
 pub struct SessionView {
     /// Its number, from 1.
     pub id: u64,
-    /// Its address, or its user where it came through a Unix socket.
+    /// The client's address, or its user if it came through a Unix socket.
     pub client: String,
-    /// Of that address.
+    /// The port of that address.
     pub port: Option<u16>,
-    /// The trusted proxy that it came through.
+    /// The trusted proxy that the client came through.
     pub via: Option<String>,
-    /// The user whose password it has shown.
+    /// The user whose password the client has shown.
     pub user: Option<String>,
-    /// The beginning of its token.
+    /// The beginning of the client's token.
     pub token: Option<String>,
-    /// The name in its certificate.
+    /// The name in the client's certificate.
     pub certificate: Option<String>,
     /// The version of TLS.
     pub tls: Option<&'static str>,
-    /// The version of the protocol; none while the handshake is being answered.
+    /// The version of the WebSocket protocol; none while the handshake is being answered.
     pub version: Option<String>,
-    /// What was asked for, without its secrets; the same.
+    /// What the request asked for, without secrets; none while the handshake is being answered.
     pub path: Option<String>,
-    /// Where it goes.
+    /// The target.
     pub target: String,
-    /// For how long it has been there.
+    /// How long ago the session began.
     pub age: Duration,
     /// Payload bytes from the client.
     pub received: u64,
-    /// Payload bytes for it.
+    /// Payload bytes for the client.
     pub sent: u64,
 }
 
 impl Observer {
-    /// The bridge begins.
+    /// Attaches the observer to a bridge that begins.
     pub(crate) fn observe(&self, book: &Arc<Book>) {
         // A second bridge has the same configuration in tests only.
         let _ = self.0.set(Arc::clone(book));
@@ -65,7 +65,7 @@ impl Observer {
         entries.iter().map(|entry| SessionView::of(entry)).collect()
     }
 
-    /// Has a session end (1008, as its client is told). False: there is none of this number.
+    /// Ends the session with this number; its client gets close code 1008. False: there is no such session.
     pub fn end_session(&self, id: u64) -> bool {
         let entry = self.0.get().and_then(|book| book.entry(id));
         entry.is_some_and(|entry| {

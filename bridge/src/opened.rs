@@ -1,5 +1,6 @@
-//! What a name of a file system leads to, opened to be looked at (O_PATH of open(2)): what was looked at is what is
-//! used then, whoever gives its name to something else meanwhile. Knows descriptors, and nothing of tokens.
+//! An object of a file system, opened by its name only to be examined (O_PATH of open(2)): the object that was examined
+//! is the one that is used later, even if its name is given to something else meanwhile. Knows descriptors, and nothing
+//! of tokens.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
@@ -12,7 +13,7 @@ use nix::libc::O_PATH;
 
 use crate::error_text::error_text;
 
-/// Something that has been opened, and where it is.
+/// An object that has been opened, and its path.
 #[derive(Debug)]
 pub(crate) struct Opened {
     file: File,
@@ -20,11 +21,11 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Follows links, and neither reads nor waits.
+    /// Opens a path; follows symbolic links, and neither reads nor waits.
     ///
     /// # Errors
     ///
-    /// As open(2), and where /proc does not say where that is.
+    /// As open(2), and if /proc does not say where the object is.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().read(true).custom_flags(O_PATH).open(path)?;
         let path = fs::read_link(link(&file)).map_err(|error| {
@@ -36,7 +37,7 @@ impl Opened {
         Ok(Self { file, path })
     }
 
-    /// Where it is, without links.
+    /// The object's path, without symbolic links.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -45,7 +46,7 @@ impl Opened {
         self.file.metadata()
     }
 
-    /// A path that leads to this very thing, as long as it is open (proc_pid_fd(5)).
+    /// A path that leads to this object as long as it is open (proc_pid_fd(5)).
     pub(crate) fn link(&self) -> PathBuf {
         link(&self.file)
     }
@@ -58,7 +59,8 @@ impl Opened {
 /// As realpath(3).
 pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
-        // The C library asks faccessat2(2) about `..` and a slash at the end, which old containers' filters answer so.
+        // For a path with `..`, or with a slash at its end, the C library calls faccessat2(2), which the seccomp
+        // filters of old containers answer with EPERM.
         Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => {
             Opened::open(path).map(|opened| opened.path)
         }
@@ -66,7 +68,7 @@ pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Whether there is nothing of a name, nor can be, by what opening it or looking at it has come to.
+/// Whether an error of opening or examining a name means that nothing of that name exists, or can exist.
 pub(crate) fn is_absence(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound
         || error.kind() == ErrorKind::NotADirectory

@@ -1,20 +1,20 @@
-//! By what a bridge is told something while it is at work. Must not know what comes of it.
+//! The channels by which a running bridge is told what to do. Must not know how the bridge does it.
 
 use tokio::sync::watch;
 
 use crate::hand_over::HandOver;
 use crate::shutdown::Shutdown;
 
-/// What whoever starts a bridge keeps copies of.
+/// The channels of one bridge; the code that starts the bridge keeps copies of them.
 #[derive(Debug)]
 pub struct Orders {
-    /// How it is told to end; it says so itself, too, when a limit of its configuration ends it.
+    /// Tells the bridge how to end. The bridge itself sends here, too, when a limit of its configuration ends it.
     pub shutdown: watch::Sender<Shutdown>,
-    /// By which it is asked to stand still (O2).
+    /// Asks the bridge to stand still for a hand-over (O2).
     pub hand_over: HandOver,
 }
 
-/// It is asked by nobody to stand still.
+/// Orders without a hand-over: the bridge is never asked to stand still.
 impl From<watch::Sender<Shutdown>> for Orders {
     fn from(shutdown: watch::Sender<Shutdown>) -> Self {
         Self { shutdown, hand_over: HandOver::default() }

@@ -1,8 +1,11 @@
-//! How far a bridge is with standing still, as its tasks see it. First it settles: nobody new is let in, sessions go on, and
-//! whoever is between a request and its answer, or a connect and its end, comes through. Then it is still: each task
-//! says what it is, and waits until it may go on, or this image of the program is no more.
+//! The pause of a bridge for a hand-over: every task stops at a point where its state can be saved.
 //!
-//! Tasks are woken by the channel that tells them of a shutdown, which each of them has anyway.
+//! First the bridge settles: no new connection is let in, sessions go on, and every task that is between a request and
+//! its answer, or that is connecting, may finish that. Then the bridge stands still: each task reports its state if that
+//! can be handed over, and waits until it may go on, or until the new binary has replaced this one.
+//!
+//! Tasks are woken by the channel that tells them of a shutdown, which each of them watches anyway. Must not know what
+//! the states are.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,24 +16,25 @@ const GOES_ON: u8 = 0;
 const SETTLES: u8 = 1;
 const IS_STILL: u8 = 2;
 
-/// The stillness of one bridge.
+/// How far the pause of one bridge is.
 #[derive(Debug, Default)]
 pub(crate) struct Pause {
     level: AtomicU8,
-    /// How often it has gone on. One that was resumed does so first when it may move bytes.
+    /// How many pauses have ended. Tasks that are resumed after a hand-over begin paused; the first pause ends when
+    /// they may move bytes.
     goings: AtomicU64,
-    /// How many are under way between two states that can be handed over.
+    /// How many tasks are between two states that can be saved.
     under_way: AtomicUsize,
-    /// How many stand still.
+    /// How many tasks stand still.
     standing: Mutex<usize>,
     changed: Notify,
 }
 
-/// What those of one kind say who stand still, until somebody takes it.
+/// The states that the tasks of one kind report when they stand still, until they are taken.
 #[derive(Debug)]
 pub(crate) struct Said<T>(Mutex<Vec<T>>);
 
-/// Somebody who is under way.
+/// A task that is between two states that can be saved, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct UnderWay(Arc<Pause>);
 
@@ -43,7 +47,7 @@ impl Pause {
         self.level.store(IS_STILL, Ordering::Release);
     }
 
-    /// All go on as before. What they have [said](Said) of themselves is to be forgotten then.
+    /// Ends the pause: all tasks go on as before. The states that they have [reported](Said) are then to be dropped.
     pub(crate) fn go_on(&self) {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         *standing = 0;
@@ -51,7 +55,7 @@ impl Pause {
         self.goings.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether it has gone on since it had done so this often.
+    /// Whether a pause has ended since `goings` of them had ended.
     pub(crate) fn has_gone_on(&self, goings: u64) -> bool {
         self.goings.load(Ordering::Acquire) > goings
     }
@@ -60,13 +64,13 @@ impl Pause {
         self.level.load(Ordering::Acquire) == IS_STILL
     }
 
-    /// Somebody is under way until the result is dropped.
+    /// Notes that a task is between two states that can be saved, until the result is dropped.
     pub(crate) fn set_out(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         UnderWay(Arc::clone(self))
     }
 
-    /// Waits until nobody is under way.
+    /// Waits until no task is between two states that can be saved.
     pub(crate) async fn settled(&self) {
         loop {
             let changed = self.changed.notified();
@@ -77,8 +81,9 @@ impl Pause {
         }
     }
 
-    /// Has somebody who stands still say what it is, until it [has gone on](Self::has_gone_on) once more. `None`: it has by
-    /// now, and is not asked.
+    /// Counts a task as standing still, and has it report its state by `say`. Returns the number for
+    /// [`has_gone_on`](Self::has_gone_on), by which the task waits for the end of the pause. `None`: the pause has
+    /// ended already, and `say` is not called.
     pub(crate) fn stand(&self, say: impl FnOnce()) -> Option<u64> {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_still() {
@@ -92,12 +97,12 @@ impl Pause {
         Some(goings)
     }
 
-    /// How many have been asked.
+    /// How many tasks stand still now.
     pub(crate) fn standing(&self) -> usize {
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until somebody more has. Changes while nobody waits are remembered.
+    /// Waits until one more task stands still. A change while nobody waits is remembered.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -105,7 +110,8 @@ impl Pause {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        // In one order with who begins to settle and then counts: one of the two sees the other.
+        // Sequentially consistent, as in `begin_settling` and `settled`: they set the level and then read the count,
+        // this sets the count and then reads the level. So at least one side sees the other's change.
         let before = self.0.under_way.fetch_sub(1, Ordering::SeqCst);
         if before == 1 && self.0.level.load(Ordering::SeqCst) != GOES_ON {
             self.0.changed.notify_one();
@@ -120,12 +126,12 @@ impl<T> Default for Said<T> {
 }
 
 impl<T> Said<T> {
-    /// One says what it is.
+    /// Adds the state of one task.
     pub(crate) fn add(&self, what: T) {
         self.all().push(what);
     }
 
-    /// What all have said.
+    /// All states that were reported.
     pub(crate) fn take(&self) -> Vec<T> {
         std::mem::take(&mut self.all())
     }

@@ -1,6 +1,6 @@
-//! Who is at the other end of a connection: found out once, when it was accepted and its TLS handshake is
-//! done, and the same for whatever it asks for, unless that is a proxy which says at each request whose it is.
-//! Knows no socket and no request.
+//! The client at the other end of a connection. It is found out once, when the connection was accepted and its TLS
+//! handshake is done, and is the same for all requests of the connection; but a trusted proxy may name another client
+//! in each request. Knows no socket and no request.
 
 mod saved;
 
@@ -16,23 +16,26 @@ pub(crate) use saved::SavedPeer;
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: PeerAddress,
-    /// The proxy that it came through, if that is trusted and has said so.
+    /// The trusted proxy that the client came through, if the proxy has named the client.
     pub(crate) via: Option<Box<PeerAddress>>,
-    /// Whether the address is that of a trusted proxy which has not said whose this is: so anybody's behind it.
+    /// Whether `address` is that of a trusted proxy that has not named its client: the client may be anybody behind the
+    /// proxy.
     pub(crate) is_unnamed: bool,
     /// The version of TLS, if the connection is encrypted.
     pub(crate) tls: Option<TlsVersion>,
     /// The common name in the client's certificate, which was verified; none if none was asked for.
     pub(crate) certificate: Option<Box<str>>,
     pub(crate) standing: Standing,
-    /// Its place among its connections, where they are counted; given back with this.
+    /// The place of this connection in the count of its client's connections, if those are counted; given back when
+    /// this is dropped.
     pub(crate) place: Option<Box<Place>>,
 }
 
-/// Where a peer is, and the proxy before it.
+/// Shows the address of a peer, and the proxy that it came through.
 pub(crate) struct Whence<'a>(&'a Peer);
 
-/// The same, for the records of a connection whose peer is gone, or was never made.
+/// The address of a peer, and the proxy that it came through, for the log records of a connection whose [`Peer`] is
+/// gone, or was never made.
 #[derive(Debug, Clone)]
 pub(crate) struct Route {
     pub(crate) address: PeerAddress,
@@ -42,9 +45,9 @@ pub(crate) struct Route {
 /// Where a client connects from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PeerAddress {
-    /// An IPv4 client of a dual-stack listener has its IPv4 address here. Port 0: a proxy has not said it.
+    /// An IPv4 client of a dual-stack listener has its IPv4 address here. Port 0: a proxy has not named the port.
     Internet(SocketAddr),
-    /// From this machine, through a Unix socket: who that was when it connected.
+    /// Through a Unix socket: the user and process that it was when it connected.
     Unix { user: u32, process: Option<i32> },
 }
 
@@ -56,7 +59,7 @@ pub(crate) enum TlsVersion {
 }
 
 impl Peer {
-    /// Somebody of whom no more is known, and who is welcome.
+    /// A peer of which no more than the address is known, and which is welcome.
     pub(crate) fn new(address: PeerAddress) -> Self {
         Self {
             address,
@@ -98,7 +101,7 @@ impl PeerAddress {
         }
     }
 
-    /// None of a Unix client, nor of one of whom a proxy has not said it.
+    /// `None` for a Unix client, and where a proxy has not named the port.
     pub(crate) fn port(self) -> Option<u16> {
         match self {
             Self::Internet(address) => Some(address.port()).filter(|port| *port != 0),
@@ -117,7 +120,7 @@ impl From<PeerAddress> for Route {
 impl From<SocketAddr> for PeerAddress {
     fn from(address: SocketAddr) -> Self {
         Self::Internet(match address {
-            // With its scope.
+            // The scope is kept, the flow label is not.
             SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => {
                 SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into()
             }

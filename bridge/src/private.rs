@@ -1,5 +1,5 @@
-//! Our own files, which no web request is answered with and no listing shows, whatever they are called
-//! there: keys, logs, recordings. Knows names and identities; must not know what is in them.
+//! Our own files, which are not served to web requests and not shown in listings, whatever name leads to them: keys,
+//! logs, recordings. Knows names and identities; must not know what is in them.
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -19,37 +19,37 @@ use crate::opened::real_path;
 pub struct Private {
     places: RwLock<Arc<Places>>,
     series: Vec<Series>,
-    /// Those that were seen: a log goes on being ours when it was moved away.
+    /// The files that were seen at those places: a log is still ours after it was moved away.
     seen: Mutex<HashSet<Identity>>,
 }
 
-/// Where they are.
+/// The paths of our files.
 #[derive(Debug, Clone, Default)]
 struct Places {
     files: Vec<PathBuf>,
-    /// Whatever lies in these, and not deeper.
+    /// Whatever lies directly in these is ours, but not what lies deeper.
     directories: Vec<PathBuf>,
 }
 
-/// Files beside each other, of this run and of earlier ones: this name, a dot or a hyphen, and a number, with
-/// or without more behind it. So are recordings called, and logs that were moved away.
+/// Files with a number in one directory, of this run and of earlier ones: this name, a dot or a hyphen, a number, and
+/// perhaps more. Recordings have such names, and logs that were rotated.
 #[derive(Debug)]
 struct Series {
     directory: PathBuf,
     name: OsString,
 }
 
-/// What tells a file from every other, also from a later one that has got its number.
+/// What tells a file from every other file, also from a later one that has got the same inode number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Identity {
     device: u64,
     inode: u64,
-    /// Where the file system knows it.
+    /// When the file was created, if the file system knows that.
     made: Option<SystemTime>,
 }
 
 impl Private {
-    /// What lies at the paths of `files`, now or at any time, and what is called like one of `series` with a
+    /// Our files are what lies at the paths of `files`, now or later, and what is named like one of `series` with a
     /// number.
     pub fn new(files: Vec<PathBuf>, series: impl IntoIterator<Item = PathBuf>) -> Self {
         let series = series.into_iter().filter_map(|path| Series::of(&path)).collect();
@@ -57,7 +57,7 @@ impl Private {
         Self { places: RwLock::new(Arc::new(places)), series, seen: Mutex::default() }
     }
 
-    /// Adds the file at this path, now or at any time; and if it is a directory, what lies in it.
+    /// Adds the file at this path, now or later; and if the path is a directory, what lies in it.
     pub fn add(&self, path: &Path) {
         let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
         let places = Arc::make_mut(&mut places);
@@ -73,9 +73,9 @@ impl Private {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(Identity::of(file));
     }
 
-    /// Adds what lies at the paths now, which may be moved away later.
+    /// Adds the files that lie at the paths now: they may be moved away later.
     pub fn look(&self) {
-        // A file system that hangs holds nobody up who adds one.
+        // The lock of the paths is not held here: a file system that hangs must not block a caller of `add`.
         for metadata in self.places().files.iter().filter_map(|path| fs::metadata(path).ok()) {
             self.note(&metadata);
         }
@@ -85,7 +85,7 @@ impl Private {
         Arc::clone(&self.places.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Looks, for one request. Blocks, as what it gives does.
+    /// The files that are ours now, for one request. Blocks, as the methods of the result do.
     pub(crate) fn snapshot(&self) -> Snapshot<'_> {
         self.look();
         Snapshot { private: self, places: self.places(), numbered: OnceCell::new() }
@@ -96,12 +96,12 @@ impl Private {
 pub(crate) struct Snapshot<'a> {
     private: &'a Private,
     places: Arc<Places>,
-    /// Those of the series, once somebody had to ask.
+    /// The files of the series, listed when they are needed first.
     numbered: OnceCell<HashSet<Identity>>,
 }
 
 impl Snapshot<'_> {
-    /// Whether the file that `path` leads to, and that has this metadata, is one of them.
+    /// Whether the file that `path` leads to, and that has this metadata, is one of ours.
     pub(crate) fn contains(&self, path: &Path, file: &Metadata) -> io::Result<bool> {
         let identity = Identity::of(file);
         let seen = &self.private.seen;
@@ -117,7 +117,7 @@ impl Snapshot<'_> {
         if self.private.series.is_empty() {
             return Ok(false);
         }
-        // A file with other names may be called so elsewhere.
+        // A file with several hard links may have a name of a series elsewhere.
         if file.nlink() > 1 {
             return Ok(self.numbered().contains(&identity));
         }
@@ -146,7 +146,7 @@ impl Snapshot<'_> {
 }
 
 impl Series {
-    /// Nothing is beside a path that ends in no name.
+    /// `None` for a path without a file name, beside which no file can lie.
     fn of(path: &Path) -> Option<Self> {
         Some(Self { directory: path.parent()?.to_owned(), name: path.file_name()?.to_owned() })
     }

@@ -1,5 +1,6 @@
-//! The wrapped program as its sessions reach it: it comes and goes, and may serve one connection at a
-//! time. Clients are held while it does not listen, and go one by one where it is started again.
+//! The gate to the wrapped program: how a session gets its connection to the program, which comes and goes, and may
+//! serve one connection at a time. Clients are held while the program does not listen, and are let through one by one
+//! if the program is started again after its end.
 //!
 //! Knows what it takes until a session has its connection, and nothing of clients.
 
@@ -28,16 +29,17 @@ use crate::sock_diag;
 use crate::unreachable::Unreachable;
 pub(crate) use saved::{SavedHold, SavedTrial};
 
-/// How long a connection may still take when held clients are closed: the program may have accepted it
-/// before its end, and we have not heard yet.
+/// How long a connection attempt may still take when held clients are closed: the program may have accepted the
+/// connection before its end, and we have not heard of that yet.
 const UNDER_WAY: Duration = Duration::from_millis(50);
 
-/// How long a program that refused is left alone if nothing is heard of it.
+/// How long to wait before the next attempt after the program has refused a connection, if its readiness does not
+/// change.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// When the kernel is asked whether a connection has been accepted, counted from the answer
-/// before. A program that takes longer than all of them together (it is busy, or just slow) is
-/// taken to accept in the end: the clients behind this one must not wait for it.
+/// How long to wait before each time the kernel is asked whether a connection has been accepted. If the program takes
+/// longer than all of them together (it is busy, or just slow), we assume that it will accept in the end: the clients
+/// in the queue behind this one must not wait for it.
 const ACCEPT_CHECKS: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(1),
@@ -50,20 +52,18 @@ const ACCEPT_CHECKS: [Duration; 6] = [
 /// The wrapped program as its sessions see it.
 #[derive(Debug)]
 pub struct Program {
-    /// Whether it can be connected to now. The sender's end means [`Readiness::Gone`].
+    /// Whether the program can be connected to now. If the sender is dropped, that means [`Readiness::Gone`].
     pub readiness: watch::Receiver<Readiness>,
     /// How long a client is held while the program cannot be connected to.
     pub hold: Duration,
-    /// Whether another instance will follow this one (respawn): then clients that find the
-    /// program busy or gone are held, one goes at a time, and a connection that the program never
-    /// accepted is tried again.
+    /// Whether another instance will follow this one (respawn): then clients that find the program busy or gone are
+    /// held, one is let through at a time, and a connection that the program never accepted is tried again.
     pub respawns: bool,
-    /// Rung when a connection was refused, or reset before it carried a byte: the program's
-    /// listener may be gone.
+    /// Notified when a connection was refused, or reset before it carried a byte: the program's listener may be gone.
     pub recheck: Arc<Notify>,
     /// Sessions that the program accepted, since the start.
     pub served: Arc<AtomicU64>,
-    /// Counts the sessions that are bound for it, and those of them that wait for it.
+    /// Counts the sessions that go to the program, and those of them that wait for their connection.
     pub visitors: Counter,
 }
 
@@ -80,19 +80,19 @@ pub enum Readiness {
     Gone,
 }
 
-/// What is still to be seen of a connection to the program: whether it carries a byte.
+/// A connection to the program on trial: only when it carries a byte is it certain that the program has accepted it.
 pub(crate) struct Trial {
-    /// To be counted up at the first byte, if the session is not counted already.
+    /// The counter to be raised at the first byte; none if the session is counted already.
     served: Option<Arc<AtomicU64>>,
-    /// Whether the program is known to have it.
+    /// Whether the program is known to have accepted the connection.
     is_accepted: bool,
-    /// What tells the program who it is from.
+    /// The row of the client table that tells the program which client the connection is from.
     row: Option<Taken>,
 }
 
 impl Trial {
-    /// The session is over: a connection that the program may have to accept yet, under the client's name, is
-    /// kept for it.
+    /// The session is over. If the program may still have to accept the connection, the connection is kept open, and
+    /// its row still names this client.
     pub(crate) fn end(mut self, connection: Leg) {
         let Some(row) = self.row.take() else { return };
         let Some(ends) = connection.tcp_ends() else { return };
@@ -101,7 +101,7 @@ impl Trial {
         }
     }
 
-    /// The first byte has come, or a later one.
+    /// A byte has come from the program, the first one or a later one.
     pub(crate) fn count(&mut self) {
         self.is_accepted = true;
         if let Some(served) = self.served.take() {
@@ -114,9 +114,9 @@ impl Trial {
         !self.is_accepted
     }
 
-    /// Whether the program's end of it is gone, and nobody has said so. When a listener is closed, the kernel
-    /// resets what is left in its queue, once: that packet may be lost where too many wait
-    /// (`net.core.netdev_max_backlog`). A handshake that ends in that moment it forgets without a word.
+    /// Whether the program's end of the connection is gone without notice. When a listener is closed, the kernel resets
+    /// the connections in its accept queue, each by one packet: that packet may be lost if too many packets wait
+    /// (`net.core.netdev_max_backlog`). A TCP handshake that ends at that moment gets no reset at all.
     pub(crate) fn is_gone(&mut self, (ours, program): (SocketAddr, SocketAddr)) -> bool {
         match sock_diag::accepted(program, ours) {
             Ok(is_accepted) => {
@@ -131,21 +131,21 @@ impl Trial {
 /// What a client has left of the time that it may be held.
 pub(crate) struct Hold {
     left: Duration,
-    /// When that is over, while it waits.
+    /// When that time is over; set while the client waits.
     until: Option<Instant>,
-    /// It had a connection to the program, and lost it.
+    /// Whether the client had a connection to the program, and lost it.
     has_lost: bool,
 }
 
-/// The way to the program, which all its clients take.
+/// The gate to the program, through which all its sessions connect.
 #[derive(Debug)]
 pub struct Gate {
     program: Program,
-    /// One client at a time goes to a program that serves one connection and then ends; the others
-    /// queue here, first come first served.
+    /// One client at a time is let through to a program that serves one connection and then ends; the others queue
+    /// here, first come first served.
     queue: Semaphore,
-    /// When the program has accepted a client last. Whoever queues behind that has its time anew: the
-    /// program is at work, and `telnetd -debug` alone takes four seconds a session.
+    /// When the program has accepted a client last. A client that is queued then has its whole time anew: the program
+    /// is at work, and `telnetd -debug` alone takes four seconds a session.
     last_accept: Mutex<Option<Instant>>,
 }
 
@@ -164,12 +164,12 @@ impl Gate {
         }
     }
 
-    /// Counts sessions.
+    /// The counter of the program's sessions.
     pub(crate) fn visitors(&self) -> &Counter {
         &self.program.visitors
     }
 
-    /// What a client has that comes now.
+    /// The time that a new client may be held.
     pub(crate) fn hold(&self) -> Hold {
         Hold { left: self.program.hold, until: None, has_lost: false }
     }
@@ -180,8 +180,8 @@ impl Gate {
         self.program.recheck.notify_one();
     }
 
-    /// Connects as soon as the program can be connected to. `hold` is charged for the time until the
-    /// program accepts, but not for the turns of others.
+    /// Connects as soon as the program can be connected to. The time until the program accepts is taken from `hold`,
+    /// but not the time that other clients' turns take.
     pub(crate) async fn connect(
         &self,
         way: &Way<'_>,
@@ -191,7 +191,7 @@ impl Gate {
         let _waiting = self.program.visitors.wait();
         let has_lost = hold.has_lost;
         let began = hold.until.unwrap_or_else(|| Instant::now() + hold.left);
-        // It stands there for whoever stops the wait in between (O2).
+        // It is in `hold` during the wait, so that a hand-over that stops the wait can save it (O2).
         let deadline = hold.until.insert(began);
         let pause = Arc::clone(&shutdown.pause);
         let connected = {
@@ -226,7 +226,7 @@ impl Gate {
         }
     }
 
-    /// To a program that will be started again: queues, and tries until the program accepts.
+    /// For a program that will be started again: queues, and tries until the program accepts.
     async fn connect_in_turn(
         &self,
         way: &Way<'_>,
@@ -251,7 +251,7 @@ impl Gate {
         }
     }
 
-    /// Queues until it is this client's turn, and puts its deadline off with each turn of others.
+    /// Queues until it is this client's turn. Each time the program accepts another client, the deadline is put off.
     async fn turn(&self, deadline: &mut Instant) -> Result<SemaphorePermit<'_>, Unreachable> {
         let hold = self.program.hold;
         let began = Instant::now();
@@ -278,12 +278,12 @@ impl Gate {
 }
 
 impl Program {
-    /// For a connection of which nothing is known.
+    /// The trial of a connection of which nothing is known yet.
     fn untried(&self, row: Option<Taken>) -> Trial {
         Trial { served: Some(Arc::clone(&self.served)), is_accepted: false, row }
     }
 
-    /// For a connection that was accepted, or is taken to be.
+    /// The trial of a connection that was accepted, or is assumed to be accepted in the end.
     fn trial(&self, acceptance: Acceptance, row: Option<Taken>) -> Trial {
         match acceptance {
             Acceptance::Accepted => {
@@ -301,8 +301,9 @@ impl fmt::Display for Gate {
     }
 }
 
-/// To a program that will not be started again: whenever it listens. It may do so now and then, one
-/// client at a time; as long as it lives, the others wait. Who has lost a connection to it rests first.
+/// For a program that will not be started again: connects whenever it listens. The program may listen now and then, for
+/// one client at a time; as long as it lives, the other clients wait. A client that has lost a connection to it waits a
+/// little first.
 async fn connect_at_once(
     program: &Program,
     way: &Way<'_>,
@@ -328,15 +329,15 @@ async fn connect_at_once(
     }
 }
 
-/// Whether nobody listens, or not any more: a connection that waits in the queue is reset when its
-/// listener is closed, and may be before we have looked at it. If it was shut down before, EPIPE says so.
+/// Whether the error means that nothing listens, or not any more: a connection in the accept queue is reset when its
+/// listener is closed, perhaps before we have looked at the connection. If the connection was shut down before, the
+/// reset is reported as EPIPE.
 fn is_absence(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
     matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotConnected)
 }
 
-/// Says that the program may not listen any more, and leaves it alone until something is heard of it,
-/// though not for long.
+/// Reports that the program may not listen any more, and waits until its readiness changes, but no longer than `RETRY`.
 async fn rest(
     readiness: &mut watch::Receiver<Readiness>,
     program: &Program,
@@ -364,7 +365,7 @@ async fn ready(
         Err(_) => Readiness::Waiting,
     };
     match known {
-        // Nobody is left who would tell us of its end.
+        // The sender is dropped: nothing would tell us of the program's end.
         Readiness::Ready(_) if readiness.has_changed().is_err() => Err(Unreachable::Gone),
         Readiness::Ready(addr) => Ok(addr),
         Readiness::Waiting => Err(Unreachable::NotListening(program.hold)),
@@ -376,19 +377,19 @@ async fn ready(
 /// What is known of a new connection.
 #[derive(Debug, Clone, Copy)]
 enum Acceptance {
-    /// The program has it.
+    /// The program has accepted it.
     Accepted,
     /// It is still in the accept queue.
     Queued,
 }
 
-/// Watches a new connection until it is known to be accepted, or taken to be. `None`: it was
-/// reset, as the kernel does with what is left in the queue when a listener is closed.
+/// Watches a new connection until it is known to be accepted, or assumed to be. `None`: it was reset, as the kernel
+/// does with the connections in the accept queue when a listener is closed.
 async fn acceptance(stream: &TcpStream, target: SocketAddr) -> Option<Acceptance> {
     let mut first = [0];
     tokio::select! {
         biased;
-        // Bytes, or an orderly end: neither comes from a queue.
+        // Bytes, or an orderly end: neither comes from a connection that is still in the accept queue.
         peeked = stream.peek(&mut first) => peeked.ok().map(|_| Acceptance::Accepted),
         acceptance = ask_kernel(stream, target) => Some(acceptance),
     }
@@ -399,7 +400,7 @@ async fn ask_kernel(stream: &TcpStream, target: SocketAddr) -> Acceptance {
         if !wait.is_zero() {
             sleep(wait).await;
         }
-        // No answer is as good as "not yet": the connection itself will tell.
+        // If the kernel does not answer, that counts as "not yet": the connection itself will tell.
         let answer = stream.local_addr().and_then(|ours| sock_diag::accepted(target, ours));
         if answer.unwrap_or(false) {
             return Acceptance::Accepted;

@@ -1,5 +1,5 @@
-//! The proxies before us: who of them is trusted to say whose a connection or a request is, and how they say it. Whoever
-//! else says it is not heard.
+//! The proxies before us: which of them are trusted to name the client of a connection or a request, and how they name
+//! it. Any other peer that names a client is not believed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::network::Networks;
 use crate::peer::PeerAddress;
 use crate::proxy_header::{Header, Malformed, Progress, Reader};
 
-/// How much of a PROXY header is looked at at once: most are shorter.
+/// How many bytes of a PROXY header are peeked at in one call: most headers are shorter.
 const PIECE: usize = 256;
 
 /// The proxies that are trusted.
@@ -22,22 +22,22 @@ const PIECE: usize = 256;
 pub struct Proxies {
     /// Where they connect from.
     pub trusted: Networks,
-    /// How they say whose a connection is.
+    /// How they name the client.
     pub word: Word,
 }
 
-/// How a proxy says whose a connection or a request is.
+/// How a proxy names the client of a connection or a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Word {
-    /// In each request, by `Forwarded` or `X-Forwarded-For`; one that does not is taken for the
-    /// proxy's own, where that gives it no rights.
+    /// In each request, by `Forwarded` or `X-Forwarded-For`. A request that names no client counts as the proxy's own,
+    /// but gets no rights by the proxy's address.
     #[default]
     Headers,
-    /// Before each connection, by a PROXY header; headers of requests mean nothing.
+    /// At the beginning of each connection, by a PROXY header; headers of requests mean nothing.
     ProxyHeader,
 }
 
-/// Why a proxy has not said whose a connection is.
+/// Why a proxy has not named the client of a connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Silence {
     #[error("closed before its PROXY header")]
@@ -49,19 +49,21 @@ pub(crate) enum Silence {
 }
 
 impl Proxies {
-    /// Whether a connection from there is a trusted proxy's.
+    /// Whether a connection from this address is a trusted proxy's.
     pub(crate) fn trust(&self, address: PeerAddress) -> bool {
         self.trusted.have(address)
     }
 
-    /// Whose a request is that came from a trusted proxy, if it says so in a way that can only be the proxy's.
+    /// The client of a request from a trusted proxy, if the headers name one in a way that only the proxy can have
+    /// written.
     pub(crate) fn named(&self, headers: &HeaderMap) -> Result<Option<SocketAddr>, Doubt> {
         forwarded::client(headers, |address| self.trusted.have_address(address))
     }
 }
 
-/// Reads the PROXY header of a connection, and not a byte more. Until it is whole nothing is read, where the kernel has
-/// room for it: another image of this program may have to begin with it (O2).
+/// Reads the PROXY header of a connection, and not a byte more. Where the kernel's buffer has room for the whole
+/// header, nothing is read until it is whole: after a hand-over the new binary may have to read it from its beginning
+/// (O2).
 pub(crate) async fn read_header(io: &mut Socket) -> Result<Header, Silence> {
     if !io.has_little_room() {
         let whole = io.peek_until(|seen, is_last| match Reader::default().read(seen) {
@@ -81,7 +83,7 @@ pub(crate) async fn read_header(io: &mut Socket) -> Result<Header, Silence> {
             Progress::More => length,
             Progress::Done(taken, _) => taken,
         };
-        // They are there.
+        // These bytes were peeked at, so this does not wait.
         io.read_exact(&mut piece[..taken]).await?;
         if let Progress::Done(_, header) = progress {
             return Ok(header);

@@ -31,12 +31,12 @@ use crate::standstill::{Seen, Standstill, Stuck, Verdict};
 use crate::tap::To;
 pub(crate) use saved::SavedJoined;
 
-/// How long bytes may take to go where they belong once the session is ending, and how long the
-/// client may go on sending after its target has ended. It begins anew while they are going there:
-/// the kernel takes megabytes at once, which a slow peer takes long for.
+/// How long the delivery of the remaining bytes may take once the session is ending, and how long the client may go on
+/// sending after its target has ended. This time begins anew while the peer takes bytes: the kernel buffers megabytes
+/// at once, for which a slow peer takes long.
 const FLUSH: Duration = Duration::from_secs(10);
 
-/// How many payload bytes a turn is; a full buffer is enough. See [`turns`](crate::turns).
+/// After how many payload bytes a turn is over: a full buffer has more. See [`turns`](crate::turns).
 const TURN: u64 = SIZE as u64 / 2;
 
 /// How a pump ended.
@@ -44,14 +44,14 @@ const TURN: u64 = SIZE as u64 / 2;
 pub(crate) enum End {
     /// The session is over; nothing is left to do.
     Finished,
-    /// The target dropped a connection that carried nothing: another may still serve this client.
+    /// The program dropped a connection that carried nothing: another connection may still serve this client.
     Lost,
 }
 
 /// Why a pump stops.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// It goes on when the others have had their turn.
+    /// The pump goes on when the other sessions have had their turn.
     TurnOver,
     Ended(End),
 }
@@ -65,11 +65,11 @@ enum Phase {
     ClientEnded,
     /// The target ended, and the client has been told: it may still be sending.
     TargetEnded,
-    /// Both are being told; what they still send is discarded.
+    /// Both peers are being told of the end; what they still send is discarded.
     Closing { all_told: bool },
 }
 
-/// One stream of the target's.
+/// One direction of the target's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Side {
     Open,
@@ -78,13 +78,13 @@ enum Side {
     Failed(#[serde(with = "error_kind")] io::ErrorKind),
 }
 
-/// The close reason of whoever is closed because the bridge stops.
+/// The close reason of clients that are closed because the bridge stops.
 pub(crate) const SHUTTING_DOWN: &str = "shutting down";
 
 /// The close reason where a target's encrypted connection ends without TLS's close_notify.
 const CUT_OFF: &str = "target ended without closing TLS, its last bytes may be missing";
 
-/// What a client is joined with, and how far they are.
+/// The target that a client is joined with, and how far the session is.
 pub(crate) struct Joined {
     pub(crate) target: Leg,
     /// What the target sends.
@@ -92,19 +92,19 @@ pub(crate) struct Joined {
     /// What the target takes.
     output: Side,
     phase: Phase,
-    /// The limit of the phase, where it has one. An open session has none.
+    /// The deadline of the phase, if it has one. An open session has none.
     limit: Option<Instant>,
-    /// How many bytes were under way to both peers when a limit ran out last. `None`: no limit is
-    /// put off any more.
+    /// How many bytes were under way to both peers when a deadline last passed. `None`: no deadline is put off any
+    /// more.
     under_way: Option<u64>,
-    /// What was found when an open session was looked after, if it ever was.
+    /// What the looks at an open session have found while a peer took nothing, if there were any.
     standstill: Option<Box<Standstill>>,
-    /// How many bytes had moved, both ways, when no peer owed an answer.
+    /// How many bytes had moved, both ways, when no peer owed an acknowledgement last.
     answered: u64,
-    /// The client's and the target's, while one owes an answer.
+    /// The silence of the client and of the target, while one of them owes an acknowledgement.
     silence: Option<Box<[Silence; 2]>>,
-    /// What is still to be seen of the connection, if it is one to the program: then it is
-    /// [`End::Lost`] if it carries nothing.
+    /// The trial of the connection, if the target is the program: then the session is [`End::Lost`] if the connection
+    /// is reset before it carries anything.
     trial: Option<Trial>,
 }
 
@@ -112,7 +112,7 @@ pub(crate) struct Joined {
 pub(crate) struct Pump<'a> {
     client: &'a mut Client,
     joined: &'a mut Joined,
-    /// Wakes at the limit.
+    /// Wakes the task at the deadline.
     timer: Option<Pin<Box<Sleep>>>,
     shutdown: ShutdownWatch,
 }
@@ -143,7 +143,7 @@ impl Joined {
 }
 
 impl<'a> Pump<'a> {
-    /// Has a client, with the payload that it may have sent already, go on with what it is joined with.
+    /// The pump of a client, with the payload that it may have sent already, and of the target that it is joined with.
     pub(crate) fn new(
         client: &'a mut Client,
         joined: &'a mut Joined,
@@ -153,9 +153,9 @@ impl<'a> Pump<'a> {
         Self { client, joined, timer, shutdown }
     }
 
-    /// Stops between two bytes.
+    /// Stops moving bytes, so that the session can stand still.
     pub(crate) fn halt(self) {
-        // Whoever goes on with it begins as with a new one.
+        // Whatever goes on with the session assumes that memory is not scarce, as for a new session.
         if std::mem::take(&mut self.client.is_thrifty) {
             self.client.be_thrifty(false);
             self.joined.target.be_thrifty(false);
@@ -202,27 +202,30 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Has what is kept while a peer takes nothing count, from when it begins to do so until it has taken it.
+    /// Counts in the memory budget what is kept for a peer that takes nothing, from when it stops taking until it has
+    /// taken all.
     fn account(&mut self) {
         let is_stuck = self.stuck().is_some();
         if is_stuck && (self.is_scarce() || self.client.held.is_none()) {
             let (to_client, to_target) = self.all_under_way();
             self.hold(to_client + to_target);
-            // By its own part, perhaps.
+            // What was just counted may have made memory scarce.
             self.is_scarce();
         } else if !is_stuck && !self.client.held.is_none() {
             self.client.held.resize(0);
         }
     }
 
-    /// So many bytes are under way now, which a slow peer may have taken a part of.
+    /// Counts our own buffers and so many bytes in the kernel, of which a slow peer may have taken a part since the
+    /// last count.
     fn hold(&mut self, under_way: u64) {
         let kernels = usize::try_from(under_way).unwrap_or(usize::MAX / 4);
         let kept = self.client.kept() + kernels;
         self.client.held.resize(kept);
     }
 
-    /// Whether memory is scarce; the kernel keeps less for the session then.
+    /// Whether memory is scarce. If that has changed, the kernel is told to keep less for the session, or as much as
+    /// usual.
     fn is_scarce(&mut self) -> bool {
         let is_scarce = self.client.held.budget().is_tight();
         if is_scarce != self.client.is_thrifty {
@@ -239,7 +242,7 @@ impl<'a> Pump<'a> {
         entry.received() + entry.sent()
     }
 
-    /// The limit of a phase has run out.
+    /// The deadline of a phase has passed.
     fn time_out(&mut self) {
         match self.joined.phase {
             Phase::Open => {}
@@ -248,7 +251,7 @@ impl<'a> Pump<'a> {
                     self.shut_both();
                 }
             }
-            // Nothing more is added to what is under way.
+            // What the peers send from now on is discarded: nothing is added to what is under way.
             Phase::ClientEnded | Phase::Closing { .. } => {
                 self.joined.phase = Phase::Closing { all_told: true }
             }
@@ -264,8 +267,9 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Ready when it is time to look after a peer that is not heard, because the other takes nothing, or
-    /// because it is a program that may not have accepted us; or to look whether what was sent has an answer.
+    /// Ready when it is time to look at the peers. They are looked at while one takes nothing, since the other is not
+    /// read then and its end is not noticed; while the program may not have accepted the connection; and while an
+    /// acknowledgement of sent bytes may be missing.
     fn poll_look(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Joined { trial, answered, silence, .. } = &self.joined;
         if self.moved() != *answered
@@ -279,7 +283,7 @@ impl<'a> Pump<'a> {
         Poll::Pending
     }
 
-    /// Looks whether the peer that is not heard is still there, and what follows from that.
+    /// Looks whether the peers are still there, and acts on that.
     fn look(&mut self, cx: &mut Context<'_>) {
         if let Some(trial) = self.joined.trial.as_mut().filter(|trial| trial.may_be_queued())
             && let Some(ends) = self.joined.target.tcp_ends()
@@ -294,7 +298,7 @@ impl<'a> Pump<'a> {
         let Some(stuck) = self.stuck() else { return };
         let client = self.client.look_after(cx);
         if client == PeerStatus::Failed {
-            // What it has sent is still for the target, if that begins to take it.
+            // What the client has sent is still delivered to the target, if that begins to take it.
             self.put_off();
             return;
         }
@@ -318,7 +322,7 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Looks whether the peers answer what is sent to them. True: one is gone.
+    /// Looks whether the peers acknowledge what is sent to them. True: one is gone.
     fn look_for_answers(&mut self) -> bool {
         let (now, moved) = (Instant::now(), self.moved());
         let heard = [self.client.heard(), self.joined.target.heard()];
@@ -380,7 +384,7 @@ impl<'a> Pump<'a> {
     /// Decides what the ends of streams mean, if any has ended. True: the connection is lost.
     fn settle(&mut self) -> bool {
         match (&self.client.input, self.joined.phase) {
-            // It is gone; what it sent before is read and flushed, but not for ever.
+            // The client takes nothing more. What it sent before is read and delivered, but not for ever.
             (Input::Open, Phase::Open) if self.client.is_deaf() => {
                 self.joined.phase = Phase::ClientEnded;
                 self.limit(FLUSH);
@@ -418,7 +422,7 @@ impl<'a> Pump<'a> {
         false
     }
 
-    /// W4: reset before its first byte, while the client has sent none.
+    /// W4: whether the program has reset the connection before its first byte, while the client has sent none.
     fn is_lost(&self) -> bool {
         self.joined.trial.is_some()
             && self.joined.input == Side::Failed(io::ErrorKind::ConnectionReset)
@@ -428,19 +432,20 @@ impl<'a> Pump<'a> {
 
     /// Tells the client how the target ended.
     fn close_for_target(&mut self) {
-        // It was stopped along with us: we were told first, though we have not heard it yet.
+        // The target was stopped along with us: the shutdown was sent first, though this task has not seen it yet.
         if self.shutdown.has_reached(Shutdown::Now) {
             return self.client.close(CloseCode::Away, SHUTTING_DOWN);
         }
-        // A write takes the socket's pending error away, and the next read then reports an orderly
-        // end. EPIPE is none: that is said of a target that had ended in order before.
+        // A failed write takes the socket's pending error away, and the next read then reports an orderly end: so the
+        // error of the write counts. EPIPE does not count: it is reported of a target that had ended in order before.
         let failed = match (self.joined.input, self.joined.output) {
             (Side::Failed(kind), _) => Some(kind),
             (_, Side::Failed(kind)) if kind != io::ErrorKind::BrokenPipe => Some(kind),
             _ => None,
         };
         match failed {
-            // What TLS is for: an end that anybody on the way could have made is none of the target's.
+            // An end without close_notify may have been made by anybody on the way, and is not taken for the target's:
+            // that is what TLS is for.
             Some(io::ErrorKind::UnexpectedEof) => self.client.close(CloseCode::Error, CUT_OFF),
             Some(kind) => self.client.close(CloseCode::Error, &format!("target failed: {kind}")),
             None => self.client.close(CloseCode::Normal, "target closed the connection"),
@@ -452,8 +457,8 @@ impl<'a> Pump<'a> {
         self.limit(FLUSH);
     }
 
-    /// Lets what is under way come to its end, then both peers. What they still send is read in
-    /// turns as well: one that has been told may go on as fast as it can.
+    /// Waits until what is under way is delivered, and then for the end of both peers. What they still send is
+    /// discarded, in turns as well: a peer that has been told of the end may go on sending as fast as it can.
     fn poll_closing(&mut self, cx: &mut Context<'_>, all_told: bool) -> Poll<Stop> {
         let client_told = self.client.poll_finish(cx);
         let target_told = self.poll_finish_target(cx);
@@ -478,8 +483,8 @@ impl<'a> Pump<'a> {
         Poll::Pending
     }
 
-    /// Puts the limit that has run out off if bytes are under way, and fewer than last time: closing
-    /// a socket whose peer still sends resets it, and the peer loses what it has not taken.
+    /// Puts off the deadline that has passed if bytes are under way, and fewer than last time: closing a socket whose
+    /// peer still sends resets the connection, and the peer loses what it has not taken.
     fn put_off(&mut self) -> bool {
         let Some(before) = self.joined.under_way else { return false };
         let (to_client, to_target) = self.all_under_way();
@@ -535,7 +540,7 @@ impl<'a> Pump<'a> {
     }
 
     fn poll_shut_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // It fails if the target is gone, which the reading side finds out.
+        // The shutdown fails if the target is gone, which the reading side finds out.
         let _ = ready!(Pin::new(&mut self.joined.target).poll_shutdown(cx));
         self.joined.output = Side::Ended;
         if self.joined.phase == Phase::ClientEnded {

@@ -1,5 +1,5 @@
-//! Questions that somebody outside of the bridge answers, a helper (U9): each waits in a bounded queue, and whoever
-//! has asked waits for its answer as long as his client may wait. Knows neither who answers nor how.
+//! Questions that a helper outside of the bridge answers (U9). Each question waits in a bounded queue, and the task
+//! that has asked waits for the answer as long as its client may wait. Must not know who answers, nor how.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use ::http::header::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// How many questions wait beside those that were taken; further clients wait for a place.
+/// How many questions may be in the queue, besides those that the helper has taken; further clients wait for a place.
 const WAITING: usize = 64;
 
 /// What is asked, and where the answer goes.
 #[derive(Debug)]
 pub enum Question {
-    /// Where the token leads that a client has sent: to a target as files of tokens have it written
-    /// (`host:port` or `unix_socket:/path`), or nowhere.
+    /// Where the token of a client leads: to a target, in the form of token files (`host:port` or `unix_socket:/path`),
+    /// or nowhere.
     Lookup {
         /// What the client has sent.
         token: String,
@@ -25,15 +25,15 @@ pub enum Question {
     },
     /// Whether a client is let in.
     Authenticate {
-        /// What is known of him.
+        /// What is known of the client.
         shown: Box<Shown>,
         /// Takes the verdict.
         answer: Reply<Verdict>,
     },
 }
 
-/// Takes an answer, or why there is none. It is closed when the client waits no longer; one that is dropped has
-/// failed.
+/// Takes an answer, or why there is none. It is closed when the client no longer waits. If it is dropped without an
+/// answer, the question has failed.
 pub type Reply<T> = oneshot::Sender<Result<T, String>>;
 
 /// What is known of a client that asks for a session or a file.
@@ -41,59 +41,59 @@ pub type Reply<T> = oneshot::Sender<Result<T, String>>;
 pub struct Shown {
     /// The headers of its request, in their order. Each byte of a value is a character.
     pub headers: Vec<(String, String)>,
-    /// Its address.
+    /// The client's address.
     pub client: String,
-    /// The common name in its certificate, which was verified.
+    /// The common name in the client's certificate, which was verified.
     pub certificate: Option<String>,
-    /// The host, or its number, that it is to be connected to, if that is known and there.
+    /// The host name or IP address that the client is to be connected to, if the target is known and has one.
     pub host: Option<String>,
-    /// The port there.
+    /// The port of that host.
     pub port: Option<u16>,
-    /// The Unix socket that it is to be connected to instead.
+    /// The Unix socket that the client is to be connected to instead.
     pub unix: Option<PathBuf>,
 }
 
-/// What comes of an authentication.
+/// The result of an authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is let in.
+    /// The client is let in.
     Allowed,
-    /// It is not.
+    /// The client is refused.
     Refused(Box<Rejection>),
 }
 
-/// What a client is answered that is not let in.
+/// The answer to a client that is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     pub(crate) status: StatusCode,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    /// What it can read.
+    /// The text for the client.
     pub(crate) message: Option<String>,
-    /// What the log says.
+    /// The reason, for the log.
     pub(crate) reason: Option<String>,
 }
 
 /// Why a question has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
-    /// Whoever was asked says why.
+    /// The helper says why.
     #[error("{0}")]
     Because(String),
-    /// Whoever was asked has ended first.
+    /// The helper has ended first.
     #[error("the helper has not answered")]
     Ended,
 }
 
-/// Where questions are put.
+/// The end of the queue where questions are put.
 #[derive(Debug, Clone)]
 pub struct Asked(mpsc::Sender<Question>);
 
-/// Where they are taken.
+/// The end of the queue where questions are taken.
 #[derive(Debug)]
 pub struct Questions(mpsc::Receiver<Question>);
 
 impl Asked {
-    /// Both ends.
+    /// A new queue: both ends.
     pub fn channel() -> (Self, Questions) {
         let (sender, receiver) = mpsc::channel(WAITING);
         (Self(sender), Questions(receiver))
@@ -119,7 +119,7 @@ impl Asked {
 }
 
 impl Questions {
-    /// The next one that somebody still waits for; none any more once there is no bridge.
+    /// The next question that a client still waits for; `None` once the bridge has ended.
     pub async fn next(&mut self) -> Option<Question> {
         loop {
             let question = self.0.recv().await?;
@@ -140,11 +140,12 @@ impl Question {
 }
 
 impl Rejection {
-    /// Headers that say how the answer is sent are left out: that is ours to say.
+    /// A rejection with this status code. Headers that say how the answer is sent (`Content-Length` and the like) are
+    /// left out: we set those.
     ///
     /// # Errors
     ///
-    /// This cannot be answered to a client: the code is none of a refusal, or a header is none.
+    /// Such an answer cannot be sent: the code is not that of a refusal, or a header is malformed.
     pub fn new(
         code: u64,
         headers: &[(String, String)],

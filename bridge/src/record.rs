@@ -1,8 +1,7 @@
 //! Recordings: what a session carried, as a script that noVNC's playback page loads (`script`).
 //!
-//! A session hands over what passes and never waits for a disk while it lives; a `recording` keeps that
-//! until one of a few threads of our own (`writers`) has written it. How much waits is bounded, for one
-//! recording and for all.
+//! A session passes on what it carries, and never waits for a disk while it lives; a `recording` keeps that until one
+//! of a few threads of our own (`writers`) has written it. How much may wait is bounded, for one recording and for all.
 
 mod payload;
 mod recording;
@@ -36,28 +35,27 @@ use writers::Writers;
 /// How many threads write: one disk is no faster with more.
 const THREADS: usize = 4;
 
-/// How much of all recordings may wait for the disk, bytes, but no more than half of the budget: a disk that hangs keeps no
-/// client out. Whatever would exceed it ends its recording.
+/// How many bytes of all recordings together may wait for the disk, but no more than half of the memory budget: a disk
+/// that hangs keeps no client out. A recording that would exceed it ends.
 const WAITING_MAX: usize = 64 * 1024 * 1024;
-/// How many recordings it takes for that: one whose client sends much does not end the others.
+/// How many recordings it takes to use all of that: a recording whose client sends much does not end the others.
 const HOGS: usize = 4;
 
-/// How long the end of a session waits for the end of its recording: so long, if nothing of it is written
-/// meanwhile.
+/// How long the end of a session waits for the end of its recording, if nothing of the recording is written meanwhile.
 const FINISH: Duration = Duration::from_secs(5);
-/// How many times that at most.
+/// How many times the end of a session waits that long, at most.
 const FINISHES: usize = 10;
 
-/// The recordings of one bridge: `FILE.1`, `FILE.2` and so on, without those that exist.
+/// The recordings of one bridge: `FILE.1`, `FILE.2` and so on; numbers of files that exist are skipped.
 #[derive(Debug)]
 pub(crate) struct Recordings {
     path: PathBuf,
     taken: AtomicU64,
-    /// What waits, bytes.
+    /// How many bytes wait for the disk.
     waiting: AtomicUsize,
-    /// How much may.
+    /// How many bytes may wait.
     waiting_max: usize,
-    /// What that is a part of.
+    /// The memory budget, in which the waiting bytes count.
     budget: Arc<Budget>,
     writers: Writers,
 }
@@ -66,13 +64,13 @@ pub(crate) struct Recordings {
 pub(crate) struct Recorder {
     began: Instant,
     recording: Arc<Recording>,
-    /// No more is recorded.
+    /// Nothing more is recorded.
     is_over: bool,
     ended: oneshot::Receiver<()>,
 }
 
 impl Recordings {
-    /// Recordings beside each other, their names beginning with `path`.
+    /// Recordings in one directory, with names that begin with `path`.
     pub(crate) fn new(path: PathBuf, budget: Arc<Budget>) -> io::Result<Arc<Self>> {
         Self::with_threads(path, budget, THREADS)
     }
@@ -87,17 +85,17 @@ impl Recordings {
         Ok(Arc::new(Self { path, taken, waiting, waiting_max, budget, writers }))
     }
 
-    /// How many have had a number.
+    /// How many numbers recordings have been given.
     pub(crate) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// So many have had one, in another image of this program.
+    /// The old binary has given this many numbers.
     pub(crate) fn go_on_from(&self, taken: u64) {
         self.taken.store(taken, Ordering::Relaxed);
     }
 
-    /// Begins a recording of this session, which is with this peer. What cannot be done about it is said in the log.
+    /// Begins a recording of the session with this number and this peer. Failures are logged.
     pub(crate) fn begin(self: &Arc<Self>, session: (u64, &Peer), encoding: Encoding) -> Recorder {
         let (recording, ended) = Recording::new(Arc::clone(self), session, encoding);
         Recorder { began: Instant::now(), recording, is_over: false, ended }
@@ -107,7 +105,8 @@ impl Recordings {
         self.taken.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Creates the file with this number, or with the next one that is free. It may hold passwords.
+    /// Creates the file with this number, or with the next one that is free. Only its owner may read it: it may hold
+    /// passwords.
     fn create(&self, mut number: u64) -> Result<(File, PathBuf), (PathBuf, io::Error)> {
         loop {
             let mut name = OsString::from(&self.path);
@@ -121,17 +120,17 @@ impl Recordings {
         }
     }
 
-    /// How much of one recording may wait, bytes.
+    /// How many bytes of one recording may wait.
     fn share(&self) -> usize {
         self.waiting_max / HOGS
     }
 
-    /// Whether so much more may wait.
+    /// Counts `size` more bytes as waiting. False: so many more may not wait.
     fn reserve(&self, size: usize) -> bool {
         let is_room = self.waiting.fetch_add(size, Ordering::Relaxed) + size <= self.waiting_max;
         if is_room {
-            // It counts for others, and what they keep does not for it: a recording ends for good, and that may be gone in a
-            // moment.
+            // These bytes count in the budget, but a spent budget does not end the recording: its end would be final,
+            // and the budget may have room again in a moment.
             self.budget.add(size);
         } else {
             self.waiting.fetch_sub(size, Ordering::Relaxed);
@@ -146,7 +145,7 @@ impl Recordings {
 }
 
 impl Recorder {
-    /// Takes down what was sent, unless the disk is too far behind.
+    /// Records what was sent, unless the disk is too far behind.
     pub(crate) fn record(&mut self, sent_by: SentBy, bytes: &[u8]) {
         if self.is_over {
             return;
@@ -156,7 +155,7 @@ impl Recorder {
         self.is_over = !self.recording.put(entry);
     }
 
-    /// Waits until all of it is in its file, but not for a disk that hangs: what waits is then given up.
+    /// Waits until the whole recording is in its file, but not for a disk that hangs: then what waits is dropped.
     pub(crate) async fn finish(mut self) {
         self.recording.end();
         let mut before = self.recording.size();
@@ -236,7 +235,7 @@ mod tests {
         assert_eq!(recordings.waiting.load(Ordering::Relaxed), 0);
     }
 
-    /// What is given to four threads at once is in order.
+    /// Pieces that four threads write at once are in order.
     #[tokio::test]
     async fn s2_every_piece_is_written_in_its_turn() {
         let directory = TempDir::new().unwrap();
@@ -263,7 +262,7 @@ mod tests {
         assert_eq!(recordings.waiting.load(Ordering::Relaxed), 0);
     }
 
-    /// Without threads yet, to the recorder that is a disk that takes nothing.
+    /// Without writer threads, it looks to the recorder as if the disk took nothing.
     #[tokio::test]
     async fn s2_a_slow_disk_neither_blocks_nor_costs_memory() {
         let directory = TempDir::new().unwrap();
@@ -287,7 +286,7 @@ mod tests {
         assert!(written.ends_with(end), "what there is can be loaded");
     }
 
-    /// L5: what waits counts for all, and where others have used up what there is, recordings go on.
+    /// L5: what waits counts in the budget, but recordings go on where others have spent it.
     #[tokio::test]
     async fn l5_a_recording_goes_on_where_memory_is_scarce() {
         let directory = TempDir::new().unwrap();
@@ -308,7 +307,7 @@ mod tests {
         assert!(!budget.is_tight(), "it is given back");
     }
 
-    /// F2: where little may wait, one session's recording that falls behind ends, and not everybody's.
+    /// F2: where little may wait, a recording that falls behind ends, and does not end the others.
     #[tokio::test]
     async fn s2_one_recording_that_falls_behind_does_not_end_another() {
         let directory = TempDir::new().unwrap();
@@ -322,7 +321,7 @@ mod tests {
         assert_eq!((much.is_over, little.is_over), (true, false));
     }
 
-    /// L5: a disk that takes nothing costs half of what clients may have us keep in all, and keeps nobody out.
+    /// L5: a disk that takes nothing costs half of the memory budget, and keeps no client out.
     #[tokio::test]
     async fn l5_recordings_together_wait_with_half_the_budget() {
         let directory = TempDir::new().unwrap();
@@ -352,7 +351,8 @@ mod tests {
         assert!(!budget.is_tight(), "it is given back");
     }
 
-    /// F8: a disk that hangs costs so much in all, and nothing when the sessions have ended.
+    /// F8: what waits for a disk that hangs is bounded for all recordings together, and is given back when the sessions
+    /// have ended.
     #[tokio::test(start_paused = true)]
     async fn f8_what_waits_in_all_is_bounded_and_given_back_with_its_sessions() {
         let directory = TempDir::new().unwrap();

@@ -8,16 +8,17 @@ use ::http::request::Parts;
 use ::http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
 
-/// How many characters of what a client said a record has at most.
+/// How many characters of a client's text are in a log record, at most.
 pub(crate) const LONGEST: usize = 200;
 
-/// How much of a secret tells its owner which one it is, and nobody else what it is.
+/// How many characters of a secret are logged: enough for its owner to know which one it is, too few for anybody else
+/// to know the secret.
 pub(crate) const OF_SECRET: usize = 4;
 
 /// How often a query is decoded at most, where it has been encoded more than once.
 pub(crate) const ENCODED_MAX: usize = 4;
 
-/// What the names of secrets in a query have in them.
+/// A parameter of a query is a secret if its name contains one of these.
 pub(crate) const SECRETS: [&str; 7] = ["token", "pass", "pwd", "secret", "auth", "jwt", "key"];
 
 /// The path and query of a request.
@@ -37,24 +38,24 @@ pub(crate) fn path(path: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{path}?{query}"))
 }
 
-/// A secret that stands alone.
+/// The beginning of a secret.
 pub(crate) fn token(token: &str) -> String {
     let shown: String = token.chars().take(OF_SECRET).collect();
     format!("{shown}…")
 }
 
-/// What somebody else says of a client, without these secrets of it.
+/// What a helper or a server says of a client, without these secrets of the client.
 pub(crate) fn without<'a>(said: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
     let long = secrets.into_iter().filter(|secret| secret.chars().count() > OF_SECRET);
     let shown = long.fold(said.to_owned(), |said, secret| {
-        // As it is, and as it stands between quotes.
+        // The secret as it is, and as it is escaped between quotes.
         let quoted = secret.escape_debug().to_string();
         [secret, &quoted].iter().fold(said, |said, form| said.replace(form, &token(form)))
     });
     text(&shown).into_owned()
 }
 
-/// Whether what is called so is a secret.
+/// Whether a header with this name is a secret.
 pub(crate) fn is_secret(name: &str) -> bool {
     has_one(name.as_bytes(), &SECRETS) || has_one(name.as_bytes(), &["cookie"])
 }
@@ -65,7 +66,7 @@ fn has_one(name: &[u8], words: &[&str]) -> bool {
         .any(|word| name.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes())))
 }
 
-/// Anything else.
+/// Any other text.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(LONGEST) {
         None => Cow::Borrowed(text),
@@ -73,8 +74,8 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A pair of a query with its secret cut off, if it has one: its own, or one in the address of a
-/// session that its value is (noVNC's `path=websockify%3Ftoken%3D…`).
+/// A pair of a query with its secret cut off, if it has one: its own value, or a parameter in its value, which may be
+/// the address of a session (noVNC's `path=websockify%3Ftoken%3D…`).
 fn secret(pair: &str) -> Option<String> {
     let pair = decoded(pair);
     let mut start = 0;
@@ -88,8 +89,8 @@ fn secret(pair: &str) -> Option<String> {
     None
 }
 
-/// Decoded as often as it was encoded, within reason: an address that stands in the query of another, which stands in
-/// the query of a third (`next=%2Fvnc.html%3Fpath%3Dwebsockify%253Ftoken%253D…`).
+/// Decodes a pair as often as it was encoded, `ENCODED_MAX` times at most: an address may be in the query of another
+/// one, which is in the query of a third (`next=%2Fvnc.html%3Fpath%3Dwebsockify%253Ftoken%253D…`).
 fn decoded(pair: &str) -> Cow<'_, str> {
     let mut pair = percent_decode_str(pair).decode_utf8_lossy();
     for _ in 1..ENCODED_MAX {

@@ -1,5 +1,5 @@
-//! Regular files: opened so that nothing else in their place, a FIFO above all, keeps us waiting. Knows kinds of
-//! files; must not know what is in them.
+//! Regular files, opened so that anything else in their place, a FIFO above all, cannot block us. Knows kinds of files;
+//! must not know what is in them.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};

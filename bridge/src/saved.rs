@@ -1,8 +1,9 @@
-//! What those share who say what they are, for another image of this program to go on with (O2): points in time, bytes,
-//! sockets by their descriptors. What each of them says is in a file `saved.rs` below it, or in its own. Must not know what any
-//! of it means.
+//! The parts of which the state of a hand-over is made, with which the new binary goes on (O2): points in time, bytes,
+//! and sockets and files by their descriptors. What a part of the bridge saves of itself is in a file `saved.rs` below
+//! that part, or in its own file. Must not know what any of it means.
 //!
-//! Whoever writes a state down says its version; what a later version adds must have a default where it is read.
+//! The code that writes a state adds its version; a field that a later version adds must have a default where the state
+//! is read.
 
 mod descriptors;
 pub(crate) mod error_kind;

@@ -1,7 +1,7 @@
-//! A session from its handshake to its end: it is connected to where it goes, and bytes are moved.
+//! A session from its handshake to its end: it is connected to its target, and bytes are moved.
 //!
-//! The way to a service is one attempt; the way to the program is its gate's, and may be gone again. Must
-//! not know how a handshake is read, nor how bytes are moved.
+//! A connection to a service is one attempt; a connection to the program is made by the program's gate, and may be lost
+//! and made again. Must not know how a handshake is read, nor how bytes are moved.
 
 mod saved;
 mod stood;
@@ -35,16 +35,16 @@ pub(crate) use stood::{LentLegs, StoodSession};
 pub(crate) struct Shared {
     pub(crate) outbound: Outbound,
     pub(crate) turns: Turns,
-    /// What those say of themselves that stand still.
+    /// The states of the sessions that stand still.
     pub(crate) stood: Said<StoodSession>,
 }
 
 /// How targets are reached.
 pub(crate) struct Outbound {
     pub(crate) lookups: Lookups,
-    /// What encrypts the connection, where that is asked for; may change at any time, for the sessions to come.
+    /// What encrypts the connection, if targets are encrypted; it may change at any time, for later sessions.
     pub(crate) tls: Option<watch::Receiver<Connector>>,
-    /// Who clients are shown as.
+    /// How clients are shown to targets.
     pub(crate) approach: Approach,
 }
 
@@ -56,46 +56,46 @@ enum Wait<T> {
     ClientEnded,
     /// [`Shutdown::Now`] came first.
     Shutdown,
-    /// It is to stand still, without a connection.
+    /// The session is to stand still, without a connection.
     Still,
 }
 
 /// How far a session is.
 pub(crate) struct Course {
     pub(crate) stage: Stage,
-    /// What a client of the program has left of its time, once it has been held.
+    /// What is left of the time that the client of the program may be held, once it has been held.
     hold: Option<Hold>,
-    /// Whether the log has its beginning.
+    /// Whether the beginning of the session is in the log.
     is_recorded: bool,
 }
 
-/// What a session is about.
+/// What a session is doing.
 pub(crate) enum Stage {
-    /// It gets a connection.
+    /// It is being connected to its target.
     Connecting,
-    /// It has one.
+    /// It has its connection.
     Joined(Joined),
-    /// It is over but for its last words.
+    /// It is over, except that the last bytes for the client are still sent.
     Leaving,
 }
 
-/// How moving bytes was left.
+/// Why no more bytes are moved.
 enum Left {
     Ended(End),
-    /// To stand still.
+    /// The session is to stand still.
     Still,
 }
 
 /// What is next for a session.
 enum Next {
-    /// Its stage.
+    /// Its next stage.
     Stage,
-    /// The same, when it may go on.
+    /// Its stage again, after it has stood still.
     Still,
     Over,
 }
 
-/// A session, and how far it is. Boxed, it is moved as one pointer, and a task has room for it once.
+/// A session, and how far it is. It is boxed, so that it is moved as one pointer and takes room in a task only once.
 pub(crate) struct Ongoing {
     pub(crate) client: Client,
     pub(crate) account: Account,
@@ -111,7 +111,8 @@ impl Ongoing {
 }
 
 impl Course {
-    /// At its beginning. The log learns of a target that has a name when that was reached.
+    /// The course of a new session. If the target has a name, the beginning of the session is logged only when the
+    /// target is reached.
     fn begin(entry: &Entry, account: &mut Account) -> Self {
         let destination = &*entry.destination;
         let is_recorded = !destination.has_name();
@@ -142,7 +143,7 @@ impl Course {
         Next::Over
     }
 
-    /// The program has dropped the connection: another may still serve this client.
+    /// The program has dropped the connection: another connection may still serve this client.
     fn lost(&mut self, client: &Client) {
         if let (Destination::Program(gate), Some(hold)) =
             (&*client.session.entry.destination, &mut self.hold)
@@ -153,8 +154,8 @@ impl Course {
     }
 }
 
-/// Takes the client on from there: connects it to its destination and moves bytes until that is over. While they are moved,
-/// nothing else is kept here: there are many sessions, and most are idle.
+/// Takes a session from its stage to its end: connects the client to its destination and moves bytes until that is
+/// over. While bytes are moved, the future keeps nothing else: there are many sessions, and most are idle.
 #[expect(clippy::manual_async_fn, reason = "it would keep its arguments twice")]
 pub(crate) fn bridge(
     ongoing: &mut Ongoing,
@@ -219,7 +220,7 @@ async fn leave(client: &mut Client, shutdown: &mut ShutdownWatch) -> Next {
     }
 }
 
-/// Says what the session is, and waits until it may go on.
+/// Reports the state of the session, and waits until it may go on.
 async fn stand_still(
     ongoing: &mut Ongoing,
     stood: &Said<StoodSession>,
@@ -240,7 +241,7 @@ async fn stand_still(
     let stands = shutdown.pause.stand(|| stood.add(session));
     shutdown.goes_on(stands).await;
     let Some(back) = returned else { return };
-    // Who has borrowed them gives them back, or this process is gone.
+    // If the hand-over fails, it gives the legs back; if it succeeds, this process has been replaced.
     if let Ok((leg, target)) = back.await {
         *client.leg() = leg;
         if let (Some(place), Some(target)) = (course.target(), target) {
@@ -249,11 +250,11 @@ async fn stand_still(
     }
 }
 
-/// Still without a connection: it is to stand still.
+/// The session is to stand still, and has no connection yet.
 struct Waiting;
 
-/// Connects once. `hold` is what a client of the program has left of its time. `None`: it is not connected, and has been
-/// told why.
+/// Connects once. `hold` is what is left of the time that a client of the program may be held. `None`: the client is
+/// not connected, and has been told why.
 async fn connect(
     client: &mut Client,
     destination: &Destination,
@@ -284,7 +285,7 @@ async fn connect(
 }
 
 impl Outbound {
-    /// Shakes hands with whoever is there, where that is asked for.
+    /// Does the TLS handshake with the target, if targets are encrypted.
     async fn encrypt(&self, socket: Socket, to: &Destination) -> Result<Leg, Unreachable> {
         let Some(tls) = &self.tls else { return Ok(socket.into()) };
         let connector = tls.borrow().clone();
@@ -292,7 +293,7 @@ impl Outbound {
         encrypted.map_err(|why| Unreachable::Encrypt(to.to_string(), why))
     }
 
-    /// Says who the client is, where that is asked for, before all else.
+    /// Sends the header that says who the client is, if one is wanted, before all else; then does the TLS handshake.
     async fn greet(
         &self,
         mut socket: Socket,
@@ -305,8 +306,9 @@ impl Outbound {
         self.encrypt(socket, to).await
     }
 
-    /// To the program. One that resets the connection before it has heard who the client is, or during the
-    /// handshake, may have ended before it has accepted it (W4); if the next does so too, it does not speak TLS.
+    /// Connects to the program. If the program resets the connection before it has read who the client is, or during
+    /// the TLS handshake, it may have ended before it accepted the connection (W4), so this is tried once more. If the
+    /// next connection is reset as well, the program does not speak TLS.
     async fn pass(
         &self,
         gate: &Gate,
@@ -326,7 +328,7 @@ impl Outbound {
     }
 }
 
-/// Attends to the client until it is connected. `None`: it is not, and has been told why.
+/// Attends to the client until it is connected. `None`: the client is not connected, and has been told why.
 async fn wait<T>(
     client: &mut Client,
     shutdown: &mut ShutdownWatch,
@@ -351,19 +353,20 @@ async fn wait<T>(
             client.session.count_unreachable(&why);
             client.close(why.code(), &why.tell());
         }
-        // Stopped along with us, it cannot be reached: we are what ends the session.
+        // The target cannot be reached because it was stopped along with us: it is our shutdown that ends the session.
         Wait::Unreachable(_) | Wait::Shutdown => client.close(CloseCode::Away, SHUTTING_DOWN),
         Wait::ClientEnded => {}
     }
     Ok(None)
 }
 
-/// Moves bytes, until that is over, or it is to stand still.
+/// Moves bytes until the session is over, or is to stand still.
 async fn run(pump: &mut Pump<'_>, turns: &Turns, shutdown: &mut ShutdownWatch) -> Left {
     let mut knows_end = false;
     loop {
         tokio::select! {
-            // Being told to stop comes first: a target that is stopped along with us must not make a 1011 of it.
+            // The shutdown is looked at first: the end of a target that is stopped along with us must not become a
+            // 1011.
             biased;
             told = shutdown.told(knows_end) => match told {
                 Told::Still => return Left::Still,
@@ -372,7 +375,7 @@ async fn run(pump: &mut Pump<'_>, turns: &Turns, shutdown: &mut ShutdownWatch) -
                     pump.shut_down();
                 }
             },
-            // Dropped, it loses its place in the queue and nothing else.
+            // If this future is dropped, the session loses its place in the queue for a turn, and nothing else.
             end = turns.carry(pump) => return Left::Ended(end),
         }
     }

@@ -1,7 +1,7 @@
-//! How a bridge is told to end, as its connections see it.
+//! The order to end, as the connections of a bridge see it.
 //!
-//! Each connection watches what the supervisor says, and does not hear it from the accept loop: a target
-//! that is stopped in the same breath could be noticed first, and make another close code of it.
+//! Each connection watches the supervisor's order itself, and does not hear of it from the accept loop: otherwise it
+//! might first notice the end of a target that is stopped at the same moment, and send another close code.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ pub enum Shutdown {
     /// Stop accepting: no connection becomes a session any more. A limit of the configuration that has
     /// run out means the same.
     NoMore,
-    /// Another takes our place: whoever has connected, and asks for a session, is answered 503; held clients
-    /// are told to come again (1012); the sessions come to their end. Of a listening socket that is ours alone
-    /// nobody is left in the queue.
+    /// Another process takes our place: a client that has connected and asks for a session is answered 503; held
+    /// clients are told to come again (1012); the sessions come to their end. The accept queue of a listening socket
+    /// that only we have open is emptied first.
     Drain,
-    /// The same, when those who had connected have had their time to ask: the bridge's own word.
+    /// The same, after clients that had connected have had their time to ask. Only the bridge itself sends this.
     Late,
     /// The program has ended: close the held clients (1011), and let the sessions come to their end.
     Finish,
@@ -33,7 +33,7 @@ pub enum Shutdown {
 #[derive(Debug, Clone)]
 pub(crate) struct ShutdownWatch {
     told: watch::Receiver<Shutdown>,
-    /// Whether it stands still, which the same channel wakes for.
+    /// Whether the bridge stands still. The same channel wakes the task when that changes.
     pub(crate) pause: Arc<Pause>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct ShutdownWatch {
 pub(crate) enum Told {
     /// To end, [now](Shutdown::Now).
     Shutdown,
-    /// To stand still.
+    /// To stand still, for a hand-over.
     Still,
 }
 
@@ -65,7 +65,7 @@ impl ShutdownWatch {
         }
     }
 
-    /// Waits until it is to stand still. Cancel-safe.
+    /// Waits until the bridge is to stand still. Cancel-safe.
     pub(crate) async fn still(&mut self) {
         let still = self.until(|_, pause| pause.is_still().then_some(()));
         if still.await.is_none() {
@@ -73,14 +73,15 @@ impl ShutdownWatch {
         }
     }
 
-    /// Waits until all [have gone on](Pause::has_gone_on) since they stood still, if they did.
+    /// Waits until the pause in which a task stood still [has ended](Pause::has_gone_on). `stood` is what
+    /// [`Pause::stand`] has returned; if that is `None`, this does not wait.
     pub(crate) async fn goes_on(&mut self, stood: Option<u64>) {
         let Some(goings) = stood else { return };
         self.until(|_, pause| pause.has_gone_on(goings).then_some(())).await;
     }
 
-    /// Waits for something that is said here. None: nobody is left to say it. Smaller than [`watch::Receiver::wait_for`], as each
-    /// session is in one of these all the time.
+    /// Waits until `is` returns something. `None`: the sender is dropped. The future is smaller than that of
+    /// [`watch::Receiver::wait_for`], since each session is in one of these all the time.
     async fn until<T>(&mut self, mut is: impl FnMut(Shutdown, &Pause) -> Option<T>) -> Option<T> {
         loop {
             let told = *self.told.borrow_and_update();
@@ -96,18 +97,19 @@ impl ShutdownWatch {
         *self.told.borrow() >= shutdown
     }
 
-    /// Whether whoever has connected may still ask, and be answered.
+    /// Whether the bridge drains, and a client that has connected may still ask and be answered.
     pub(crate) fn is_draining(&self) -> bool {
         *self.told.borrow() == Shutdown::Drain
     }
 
-    /// Waits until whoever has no session is not to be answered any more. That is at once, but in a drain, which
-    /// refuses nobody without a word.
+    /// Waits until connections without a session are not answered any more. That is at once when the bridge is told to
+    /// end, except in a drain: there each client may ask first, and is told why it is refused.
     pub(crate) async fn turned_away(&mut self) {
         let _ = self.told.wait_for(|told| !matches!(told, Shutdown::Run | Shutdown::Drain)).await;
     }
 
-    /// Waits until it is. When nobody is left to tell it, it is told everything.
+    /// Waits until the bridge is told to end in this way, or in one that includes it. If the sender is dropped, this
+    /// does not wait.
     pub(crate) async fn at_least(&mut self, shutdown: Shutdown) {
         let _ = self.told.wait_for(|told| *told >= shutdown).await;
     }

@@ -1,8 +1,9 @@
-//! Peers that are gone without a word while bytes are under way to them (B7). Keepalive asks only where nothing is under way,
-//! and the kernel itself goes on sending for a quarter of an hour (`net.ipv4.tcp_retries2`). `TCP_USER_TIMEOUT` would end
-//! it sooner, but also for a peer that answers and has no room, as one who does not read for a while.
+//! Peers that disappear while bytes are under way to them (B7). Keepalive probes are sent only while nothing is under
+//! way, and the kernel itself goes on sending for a quarter of an hour (`net.ipv4.tcp_retries2`). `TCP_USER_TIMEOUT`
+//! would end the connection sooner, but also that of a peer that answers and keeps its window closed, since it does not
+//! read for a while.
 //!
-//! Knows what was heard, and decides; whoever looks, and says when, is the pump.
+//! Knows what was heard, and decides whether a peer is gone; the pump decides when to look.
 
 use std::time::Duration;
 
@@ -16,23 +17,24 @@ const GONE: Duration = Duration::from_secs(45);
 /// One peer's silence.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Silence {
-    /// Since when it has owed an answer at each look.
+    /// Since when the peer has owed an acknowledgement at each look.
     since: Option<Instant>,
 }
 
 impl Silence {
-    /// Judges what was heard, whether the peer is gone.
+    /// Judges by what was heard whether the peer is gone.
     pub(crate) fn is_gone(&mut self, heard: Option<Heard>, now: Instant) -> bool {
         let Some(Heard { is_asked: true, ago }) = heard else {
             self.since = None;
             return false;
         };
         let since = *self.since.get_or_insert(now);
-        // What was sent a moment ago after an hour's rest has no answer yet, and the last one is an hour old.
+        // Both must be long: of a connection that was idle for an hour, the last acknowledgement is an hour old, and
+        // bytes that were sent a moment ago have none yet.
         ago >= GONE && now.duration_since(since) >= GONE
     }
 
-    /// Whether it owes an answer.
+    /// Whether the peer owes an acknowledgement.
     pub(crate) fn is_asked(self) -> bool {
         self.since.is_some()
     }
@@ -44,7 +46,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// At which of the looks, ten seconds apart, a peer is gone that has answered so long ago, if it was asked.
+    /// At which look a peer is gone. The looks are ten seconds apart; each says how many seconds ago the peer has
+    /// answered, or `None` if nothing was heard.
     fn gone_at(looks: &[Option<u32>]) -> Option<usize> {
         let (mut silence, begin) = (Silence::default(), Instant::now());
         let mut times = (0u32..).map(|look| begin + look * 10 * SECOND);

@@ -40,19 +40,19 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
     Ok(listening(port)?.into_iter().map(listener).collect())
 }
 
-/// Whether there is a connection to a port of this machine that waits to be accepted, be it over, reset and
-/// unknown to all other questions.
+/// Whether a connection to this port of this machine waits to be accepted, also one that was reset and that no other
+/// question finds any more.
 ///
 /// # Errors
 /// As [`listeners`].
 pub(crate) fn is_anybody_waiting(port: u16) -> io::Result<bool> {
-    // Of a listener the kernel says so many wait.
+    // For a listening socket the kernel gives here how many connections wait.
     Ok(listening(port)?.iter().any(|socket| socket.unread > 0))
 }
 
 fn listening(port: u16) -> io::Result<Vec<Socket>> {
     let mut found = if answers()? { netlink_listeners(port)? } else { proc_net::sockets()? };
-    // Netlink compares them for us, the port since Linux 3.3.
+    // Netlink has filtered by these already, by the port since Linux 3.3; proc(5) lists all sockets.
     found.retain(|socket| socket.state == TCP_LISTEN && (port == 0 || socket.local.port() == port));
     Ok(found)
 }
@@ -68,8 +68,9 @@ pub fn accepted(target: SocketAddr, ours: SocketAddr) -> io::Result<bool> {
     connection(target, ours).map(|peer| peer.is_accepted())
 }
 
-/// Whether whoever is at `target` can still meet the connection from `ours`: it waits to be accepted, or was and
-/// is not over. In TIME_WAIT it is the kernel's alone; a descriptor that was its says ENOTCONN.
+/// Whether the process at `target` can still meet the connection from `ours`: the connection waits to be accepted, or
+/// was accepted and is not over. In TIME_WAIT only the kernel has it: calls on a descriptor that it had fail with
+/// ENOTCONN.
 ///
 /// # Errors
 /// As [`listeners`].
@@ -81,7 +82,7 @@ pub(crate) fn can_be_met(target: SocketAddr, ours: SocketAddr) -> io::Result<boo
     }
 }
 
-/// A TCP socket, whoever tells of it.
+/// A TCP socket, as netlink or proc(5) describes it.
 #[derive(Debug, Clone)]
 struct Socket {
     /// Here and for the peer, v4-mapped addresses are given as the IPv4 ones.
@@ -91,12 +92,12 @@ struct Socket {
     state: u8,
     inode: u32,
     uid: u32,
-    /// Bytes that have come; of a listener, connections.
+    /// Bytes that wait to be read; for a listener, connections that wait to be accepted.
     unread: u32,
 }
 
 impl Socket {
-    /// A connection in the accept queue belongs to no file yet: inode 0. So does one that was
+    /// A connection in the accept queue belongs to no file yet: its inode is 0. So is that of a connection that was
     /// accepted and closed again, but then it has sent its FIN and is in one of the later states.
     fn is_accepted(&self) -> bool {
         let queued = matches!(self.state, TCP_SYN_RECV | TCP_ESTABLISHED | TCP_CLOSE_WAIT);
@@ -113,7 +114,7 @@ fn connection(local: SocketAddr, peer: SocketAddr) -> io::Result<Socket> {
     let (local, peer) = (canonical(local), canonical(peer));
     if answers()? {
         let found = netlink::exact(local, peer)?;
-        // In the place of a connection that there is not, the kernel tells of who listens there.
+        // If there is no such connection, the kernel describes the socket that listens there.
         let is_connection = found.state != TCP_LISTEN;
         return is_connection.then_some(found).ok_or_else(|| io::ErrorKind::NotFound.into());
     }
@@ -133,8 +134,8 @@ fn netlink_listeners(port: u16) -> io::Result<Vec<Socket>> {
     Ok(found)
 }
 
-/// Whether sock_diag answers here each question by itself, tried once: a kernel without the module starts modprobe(8) at each
-/// question, and says the same as of a connection that there is not.
+/// Whether sock_diag answers here each question by itself; tried once. A kernel without the module starts modprobe(8)
+/// at each question, and then answers as for a connection that does not exist.
 pub(crate) fn answers() -> io::Result<bool> {
     static ANSWERS: OnceLock<bool> = OnceLock::new();
     if let Some(answers) = ANSWERS.get() {
@@ -160,8 +161,8 @@ fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
 }
 
-/// Mapped connections are found by their IPv4 addresses, whichever family their socket has. A scope or
-/// a flow tells no two apart.
+/// The address as the kernel finds it: a v4-mapped connection is found by its IPv4 addresses, whichever family its
+/// socket has. The scope and the flow label are left out: no two connections differ in them alone.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -177,7 +178,7 @@ mod tests {
 
     use crate::skip::skip_even_in_ci;
 
-    /// `None` for an IPv6 address where there is none.
+    /// `None` if the machine has no such IPv6 address.
     fn bound(domain: Domain, address: &str) -> Option<TcpListener> {
         let socket = Socket::new(domain, Type::STREAM, None).unwrap();
         if domain == Domain::IPV6 {
@@ -217,7 +218,7 @@ mod tests {
                 inode: inode(&listening),
                 uid: nix::unistd::getuid().as_raw(),
             };
-            // Somebody else may listen on the same port in the other family.
+            // Another process may listen on the same port in the other family.
             let ours = || -> Vec<Listener> {
                 let all = listeners(port).unwrap().into_iter();
                 all.filter(|listener| listener.addr == expected.addr).collect()
@@ -296,7 +297,7 @@ mod tests {
                     let is_it =
                         |socket: &super::Socket| (socket.local, socket.peer) == (local, peer);
                     let both = || (listed(&is_it), netlink::exact(local, peer).unwrap());
-                    // Bytes go on their way between the two questions.
+                    // The connection may change between the two questions.
                     let deadline = Instant::now() + Duration::from_secs(20);
                     while let (listed, said) = both()
                         && listed != [format!("{said:?}")]

@@ -1,14 +1,15 @@
-//! A session in which nothing moves, because one of its peers takes nothing: whether that is worth
-//! waiting for. It is, unless the other peer has gone.
+//! A session in which nothing moves, because one of its peers takes nothing: whether that is worth waiting for. It is,
+//! unless the other peer has gone. This has nothing to do with the pause for a hand-over.
 //!
-//! Knows what was seen at each look, and decides; whoever looks, and says when, is the pump.
+//! Knows what was seen at each look, and decides; the pump decides when to look.
 
 use serde::{Deserialize, Serialize};
 
 use crate::net::PeerStatus;
 
-/// After so many looks at which nothing had moved, a peer that has ended will not be waited for, and
-/// one that has not is asked whether it is there; and after as many more without an answer it is not.
+/// After this many looks at which nothing has moved, the session is over if the other peer has ended. If the other peer
+/// is the client and has not ended, it is asked whether it is there; after as many more looks without an answer the
+/// session is over.
 const STILL: u32 = 3;
 
 /// Which peer takes nothing.
@@ -26,9 +27,9 @@ pub(crate) struct Seen {
     pub(crate) moved: u64,
     /// Bytes that are under way to the peer that is stuck.
     pub(crate) left: u64,
-    /// What is known of the other.
+    /// What is known of the other peer.
     pub(crate) other: PeerStatus,
-    /// Whether something is under way to the other, too.
+    /// Whether bytes are under way to the other peer, too.
     pub(crate) other_is_owed: bool,
 }
 
@@ -36,8 +37,8 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Wait,
-    /// Send the client something that its kernel must answer: one whose end is behind bytes that we
-    /// have no room for shows no other sign of it.
+    /// Send the client a ping, which its kernel must acknowledge: if the client has ended behind bytes that we have no
+    /// room for, nothing else shows that it is gone.
     Probe,
     /// The session is over, for this reason.
     Over(&'static str),
@@ -47,7 +48,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Standstill {
     seen: Option<(Stuck, u64, u64)>,
-    /// How many looks ago that was.
+    /// How many looks ago `seen` was seen first.
     looks: u32,
     /// Whether the client has been probed since.
     is_probed: bool,
@@ -75,7 +76,7 @@ impl Standstill {
             (Stuck::Target, PeerStatus::Unknown) if self.is_probed => {
                 Verdict::Over("client: timed out")
             }
-            // It takes nothing either, and may be there.
+            // The client takes nothing either, and may be there.
             (Stuck::Target, PeerStatus::Unknown) => Verdict::Wait,
             (Stuck::Target, _) => Verdict::Over("target takes nothing, and its client has ended"),
         }

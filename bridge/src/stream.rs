@@ -1,5 +1,5 @@
-//! A client's connection as a byte stream, with the bytes that were read ahead of their reader. Knows how
-//! clients end TLS; must not know what the bytes mean.
+//! A client's connection as a byte stream, encrypted or not. Bytes that were read too early can be put back, and are read
+//! again first. Knows how clients end TLS; must not know what the bytes mean.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::tls::Records;
 
 /// A client's connection.
 pub(crate) struct Stream {
-    /// Bytes that were read already and go first.
+    /// Bytes that were read already and put back: they are read again first.
     unread: Bytes,
     io: Leg,
 }
@@ -32,7 +32,7 @@ impl Stream {
         Self { unread: Bytes::new(), io: Leg::encrypted(io) }
     }
 
-    /// Gives back what was read too much, to be read again before anything else.
+    /// Puts back bytes that were read too early: they are read again before anything else.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
         if self.unread.is_empty() {
             // Even an empty `Bytes` holds on to the memory it is a part of.
@@ -42,7 +42,8 @@ impl Stream {
         }
     }
 
-    /// Reads what is there already of an unencrypted connection, without waiting. Returns how much that is, if anything.
+    /// Reads, without waiting, what has already come on an unencrypted connection. Returns the number of bytes: 0 if none
+    /// have come, if the connection is encrypted, or if bytes that were put back are to be read first.
     pub(crate) fn read_now(&mut self, room: &mut [u8]) -> usize {
         match &self.io {
             Leg::Plain(socket) if self.unread.is_empty() => socket.read_now(room).unwrap_or(0),
@@ -50,27 +51,27 @@ impl Stream {
         }
     }
 
-    /// Whether TLS ends here.
+    /// Whether the connection is encrypted with TLS that ends in this process, and not in a proxy before it.
     pub(crate) fn is_encrypted(&self) -> bool {
         matches!(self.io, Leg::Tls(_))
     }
 
-    /// As it goes on, with bytes that were read already.
+    /// A connection after a hand-over, with the bytes that the old process had read and not used.
     pub(crate) fn resume(io: Leg, unread: &[u8]) -> Self {
         Self { unread: Bytes::copy_from_slice(unread), io }
     }
 
-    /// What was read already and goes first.
+    /// The bytes that were put back.
     pub(crate) fn unread_bytes(&self) -> &[u8] {
         &self.unread
     }
 
-    /// The connection below.
+    /// The leg that is read and written below this stream.
     pub(crate) fn leg(&mut self) -> &mut Leg {
         &mut self.io
     }
 
-    /// It has a session from now on.
+    /// Notes that the connection has a session from now on; see [`Records::has_session`].
     pub(crate) fn has_session(&mut self) {
         self.io.has_session();
     }
@@ -85,7 +86,7 @@ impl Stream {
         self.io.reset_on_close();
     }
 
-    /// Where the client is connected to us, if that is TCP.
+    /// Our address at the client's connection, if that is TCP.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.io.tcp_ends().map(|(ours, _)| ours)
     }
@@ -95,7 +96,7 @@ impl Stream {
         self.io.peer_status(cx)
     }
 
-    /// What was heard of the client, if that is asked over TCP.
+    /// What the kernel has heard of the client, if the connection is TCP.
     pub(crate) fn heard(&self) -> Option<Heard> {
         self.io.heard()
     }
@@ -149,8 +150,8 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Many clients close their connection without TLS's close_notify. What that could hide, a cut-off
-/// end, WebSocket shows with its own close frame. A socket itself never says so.
+/// Takes `UnexpectedEof` for an ordinary end: many clients close their connection without TLS's close_notify. An end that
+/// was cut off shows all the same, as the WebSocket close frame is missing then. A plain socket never gives this error.
 fn end_without_notice(read: io::Result<()>) -> io::Result<()> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),

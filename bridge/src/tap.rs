@@ -1,6 +1,7 @@
-//! What is seen of a session from outside: traffic letters and a recording.
+//! A tap: what is shown of a session's traffic, as letters and as a recording.
 //!
-//! A session that nobody watches has no tap, and pays for a null pointer. Nothing here waits.
+//! A session that nobody watches has no tap, and pays for a null pointer only. Nothing waits here while the session lives.
+//! Knows payload and who has sent it; must not know how a recording is written.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -12,7 +13,7 @@ use tokio::io::AsyncWrite;
 use crate::buffer::Buffer;
 use crate::record::{Recorder, SentBy, StoodRecording};
 
-/// Says what the letters that a [`Traffic`] gets mean.
+/// The meaning of the letters that a [`Traffic`] writes.
 pub const TRAFFIC_LEGEND: &str = "
 Traffic letters:
     }   a frame came from the client        }.  a part of one
@@ -22,7 +23,7 @@ Traffic letters:
 
 ";
 
-/// Takes a letter or two for whatever a session moves.
+/// Writes one or two letters for each piece of data that a session moves.
 #[derive(Clone)]
 pub struct Traffic(Arc<Mutex<dyn Write + Send>>);
 
@@ -34,7 +35,7 @@ impl Traffic {
 
     fn say(&self, letter: &str) {
         let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody is there to read them, then.
+        // An error means that nobody reads the letters.
         let _ = writer.write_all(letter.as_bytes());
     }
 }
@@ -45,7 +46,7 @@ impl fmt::Debug for Traffic {
     }
 }
 
-/// Where bytes go that are written.
+/// The peer that bytes are written to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum To {
     Client,
@@ -59,18 +60,18 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    /// A tap for those who watch, if anybody does.
+    /// A tap for the letters and the recording, if there is at least one of them.
     pub(crate) fn new(traffic: Option<Traffic>, recorder: Option<Recorder>) -> Option<Box<Self>> {
         let is_watched = traffic.is_some() || recorder.is_some();
         is_watched.then(|| Box::new(Self { traffic, recorder }))
     }
 
-    /// The recording of a session that stands still, if there is one.
+    /// The recording of a session that is stopped for a hand-over, if it has one.
     pub(crate) fn stand(&self) -> Option<StoodRecording> {
         self.recorder.as_ref().map(Recorder::stand)
     }
 
-    /// Payload came from the client; with it its frame ended, or not yet.
+    /// Payload came from the client. `is_end`: its frame ends with it.
     pub(crate) fn client_sent(&mut self, bytes: &[u8], is_end: bool) {
         self.say(if is_end { "}" } else { "}." });
         self.record(SentBy::Client, bytes);
@@ -82,7 +83,7 @@ impl Tap {
         self.record(SentBy::Target, bytes);
     }
 
-    /// Writes as [`Buffer::poll_write`] does, and tells how far it came.
+    /// Writes as [`Buffer::poll_write`] does, and a letter that says whether all or a part was written.
     pub(crate) fn poll_write(
         &self,
         to: To,

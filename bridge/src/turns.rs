@@ -1,8 +1,9 @@
-//! Turns of the sessions that carry bulk: small messages must not wait behind all of them.
+//! Turns of the sessions that carry bulk data, so that small messages do not wait behind all of them.
 //!
-//! A worker of the runtime goes through what is ready in order. Ten downloads are always ready, and
-//! whoever has a few bytes to pass on would wait for ten buffers, there and back. So a session that has
-//! moved a buffer queues here, and goes on when it is its turn and nobody else was ready meanwhile.
+//! A worker of the runtime polls the tasks that are ready one after the other. Ten downloads are always ready, and a
+//! session with a few bytes would wait while ten buffers are moved, on the way there and on the way back. So a session
+//! that has moved a buffer waits in the queue here. It goes on when it is its turn and the worker has polled the other
+//! tasks that were ready. Must not know what the bytes mean.
 
 use std::future::poll_fn;
 
@@ -28,7 +29,7 @@ impl Turns {
         loop {
             let stop = poll_fn(|cx| {
                 let stop = pump.poll(cx);
-                // Over, be it that the pump must wait for bytes.
+                // The turn ends here, also if the pump must wait for bytes.
                 turn = None;
                 stop
             });
@@ -37,10 +38,10 @@ impl Turns {
                 Stop::TurnOver => {
                     turn = match self.0.try_acquire() {
                         Ok(turn) => Some(turn),
-                        // Boxed: most sessions never wait for one.
+                        // Boxed, so that the task is small: most sessions never wait for a turn.
                         Err(_) => Box::pin(self.0.acquire()).await.ok(),
                     };
-                    // The worker asks the kernel who else is ready before it comes back here.
+                    // The worker asks the kernel which other tasks are ready before it polls this one again.
                     yield_now().await;
                 }
             }

@@ -1,7 +1,8 @@
-//! Clients that get no session: why not, and what the log says of them.
+//! Log records of clients that get no session, and the reasons why not.
 //!
-//! Anybody can cause these records, as often as they like. They are short, have no secrets, and are
-//! marked with [`UNADMITTED`], by which whoever keeps the log counts those that are too many.
+//! Any client can cause these records, as often as it likes. So they are short and have no secrets, and are marked with
+//! [`UNADMITTED`]: the log writes the first of them and counts those that are too many. Must not know how a client is
+//! refused.
 
 use ::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use tracing::field::display;
@@ -46,8 +47,8 @@ pub(crate) enum NoSession {
     Io(#[from] std::io::Error),
 }
 
-/// A session whose client offered sub-protocols of which we know none: the answer has none, and a
-/// browser then fails the connection (RFC 6455 allows it, the WHATWG's standard asks for it).
+/// Records a session whose client offered sub-protocols of which we know none. The answer confirms none of them, and a
+/// browser then fails the connection (RFC 6455 allows that, the WHATWG's standard requires it).
 pub(crate) fn unknown_protocols(peer: &Peer, headers: &HeaderMap) {
     let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let lines: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
@@ -64,7 +65,7 @@ pub(crate) fn unknown_protocols(peer: &Peer, headers: &HeaderMap) {
     );
 }
 
-/// A request of a trusted proxy that does not say clearly whose it is.
+/// Records a request of a trusted proxy that does not say clearly which client the request is from.
 pub(crate) fn unclear(proxy: PeerAddress, why: Doubt) {
     let (client, port) = (proxy.client(), proxy.port());
     warn!(
@@ -73,7 +74,7 @@ pub(crate) fn unclear(proxy: PeerAddress, why: Doubt) {
     );
 }
 
-/// A connection that ended without a session. A health check is not worth more than a debug message.
+/// Records a connection that ended without a session. An ordinary end is a debug message only: health checks end so, too.
 pub(crate) fn ended(route: &Route, why: &NoSession) {
     let (client, port) = (route.address.client(), route.address.port());
     let via = route.via.as_deref().map(display);

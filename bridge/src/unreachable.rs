@@ -1,5 +1,5 @@
-//! Why a client gets no connection, and what it hears of that: less than the log, which also says where the
-//! target is. Knows the words for it; must not know how a connection is made or waited for.
+//! Reasons why a client gets no connection to its target, and what it is told: less than the log, which also says where
+//! the target is. Knows the words for it; must not know how a connection is made or waited for.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tracing::warn;
 
 use crate::tls::TargetFailure;
 
-/// Why a client gets no connection.
+/// Why a client gets no connection to its target.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unreachable {
-    /// Where to, and why not.
+    /// The target, and why it cannot be connected to.
     #[error("cannot connect to {0}: {1}")]
     Connect(String, String),
-    /// Where to, and why there is no TLS.
+    /// The target, and why the TLS handshake with it has failed.
     #[error("cannot connect to {0}: {1}")]
     Encrypt(String, TargetFailure),
     #[error("program did not listen within {} s", .0.as_secs_f64())]
@@ -25,13 +25,13 @@ pub(crate) enum Unreachable {
     Gone,
     #[error("shutting down")]
     ShuttingDown,
-    /// The program may be there, and another of us is.
+    /// The program may run, but this process is draining. Another process takes its place and may serve the client.
     #[error("service restart")]
     Draining,
 }
 
 impl Unreachable {
-    /// What the client is told by its close frame. 1012 says that it may come again (the IANA registry of close
+    /// The code of the client's close frame. 1012 says that the client may connect again (the IANA registry of close
     /// codes).
     pub(crate) fn code(&self) -> CloseCode {
         match self {
@@ -40,8 +40,8 @@ impl Unreachable {
         }
     }
 
-    /// Logs what whoever runs us should look into, and gives what the client hears of it, which is not
-    /// where the target is.
+    /// Logs a failure that the administrator should look into. Returns the close reason for the client, which does not
+    /// say where the target is.
     pub(crate) fn tell(&self) -> String {
         match self {
             Self::Connect(_, why) => {

@@ -1,6 +1,6 @@
-//! What is done with all sessions from time to time: heartbeats, and the limits on how long they last
-//! (B12, B13). Goes through the [book](crate::book), decides by what stands there, and calls on the
-//! sessions; knows no socket. When it is time the accept loop says, which has the one clock of all.
+//! Upkeep of the sessions: heartbeats, and the limits on how long sessions last (B12, B13). Goes through the session
+//! [book](crate::book), decides by what is noted there, and calls the sessions to do something. Knows no socket. The
+//! accept loop, which has the only clock, says when upkeep is due.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::book::{Book, Call, Entry, LastSeen};
 use crate::config::Upkeep;
 use crate::saved::Moment;
 
-/// How often limits are looked at, if the shortest of them is not short itself.
+/// How often sessions are checked against the limits at least, however long the limits are.
 const LIMITS: Duration = Duration::from_secs(1);
 
-/// How long after a look the next one is at the earliest: sessions that end each at a time of its own cost no more looks.
+/// The shortest time between two checks, so that many sessions with limits at different times do not cause many checks.
 const LOOKS_APART: Duration = Duration::from_millis(20);
 
-/// For how many heartbeats, and how long, a client may send nothing.
+/// For how many heartbeats, and for how long at least, a client may send nothing before it is given up.
 const SILENT_BEATS: u32 = 3;
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -33,13 +33,13 @@ impl Rounds {
         Self { upkeep, next_beat: None, next_limits: None }
     }
 
-    /// Whether there is anything to do, ever.
+    /// Whether the configuration asks for any upkeep.
     pub(crate) fn is_needed(&self) -> bool {
         let Upkeep { heartbeat, timeout, idle_timeout, expires } = self.upkeep;
         expires || heartbeat.or(timeout).or(idle_timeout).is_some()
     }
 
-    /// Sees to it that the next round comes if there are sessions, and that none does if not.
+    /// Plans the next round if there are sessions, and no round if there are none.
     pub(crate) fn plan(&mut self, has_sessions: bool, now: Instant) {
         if !has_sessions {
             (self.next_beat, self.next_limits) = (None, None);
@@ -58,7 +58,7 @@ impl Rounds {
         (self.next_beat.map(Into::into), self.next_limits.map(Into::into))
     }
 
-    /// They are due when they were in another image of this program.
+    /// After a hand-over: both are due when they were due in the old process.
     pub(crate) fn resume(&mut self, beat: Option<Moment>, limits: Option<Moment>) {
         let at = |moment: Moment| Instant::from_std(moment.instant());
         self.next_beat = beat.map(at).filter(|_| self.upkeep.heartbeat.is_some());
@@ -74,7 +74,8 @@ impl Rounds {
     pub(crate) fn make(&mut self, book: &Book, now: Instant) {
         let is_due = |next: Option<Instant>| next.is_some_and(|next| next <= now);
         if let Some(heartbeat) = self.upkeep.heartbeat.filter(|_| is_due(self.next_beat)) {
-            // From when it was due, so that the interval is kept on a busy machine; but none is caught up on.
+            // Counted from when this one was due, so that the interval is kept on a busy machine. Heartbeats that were missed
+            // are not sent later.
             let next = self.next_beat.map_or(now, |due| due + heartbeat);
             self.next_beat = Some(if next > now { next } else { now + heartbeat });
             book.each(|session, last_seen| beat(session, last_seen, heartbeat, now));
@@ -91,7 +92,7 @@ impl Rounds {
         }
     }
 
-    /// As often as is exact enough for the shortest.
+    /// How often sessions are checked against the limits: often enough for the shortest limit.
     fn limits_interval(&self) -> Option<Duration> {
         let Upkeep { timeout, idle_timeout, expires, .. } = self.upkeep;
         let short_enough = timeout.into_iter().chain(idle_timeout).map(|limit| limit / 4);
@@ -99,7 +100,7 @@ impl Rounds {
     }
 }
 
-/// Has a client sent a ping, or given up if it has been silent for too long.
+/// Has the session send its client a ping or, if the client has been silent for too long, check whether it is still there.
 fn beat(session: &Entry, last_seen: &mut LastSeen, heartbeat: Duration, now: Instant) {
     let now = now.into_std();
     if session.take_heard() {
@@ -111,14 +112,14 @@ fn beat(session: &Entry, last_seen: &mut LastSeen, heartbeat: Duration, now: Ins
 }
 
 impl Upkeep {
-    /// Has a session end that has lasted too long, or says when it will have.
+    /// Ends a session that has reached a limit. Otherwise returns when it will reach the first one.
     fn limit(&self, session: &Entry, last_seen: &mut LastSeen, now: Instant) -> Option<Instant> {
         let now = now.into_std();
         let moved = session.received() + session.sent();
         if moved != last_seen.moved {
             (last_seen.moved, last_seen.moved_at) = (moved, now);
         }
-        // No limit that is longer than clocks can say ever ends.
+        // A limit that is further away than an `Instant` can say is never reached.
         let too_long = self.timeout.and_then(|limit| session.began.checked_add(limit));
         let expired = if self.expires { session.expires() } else { None };
         let too_quiet = self.idle_timeout.and_then(|limit| last_seen.moved_at.checked_add(limit));
@@ -175,7 +176,7 @@ mod tests {
                 Rounds::new(Upkeep { heartbeat: Some(heartbeat), ..Upkeep::default() });
             rounds.plan(true, began);
             session.note_heard();
-            // What was sent before the first beat is heard by it.
+            // The first heartbeat notes what the client has sent before it.
             let heard = began + heartbeat;
             while let Some(now) = rounds.next().filter(|now| *now <= heard + 2 * most * SECOND) {
                 rounds.make(&book, now);
@@ -219,7 +220,8 @@ mod tests {
         }
     }
 
-    /// B13: and no longer than looks have to be apart; sessions that begin later are seen before their time.
+    /// B13: a session ends no later than [`LOOKS_APART`] after its limit. A session that begins after a check is checked
+    /// again before its limit.
     #[test]
     fn b13_a_session_ends_when_its_time_is_over_and_not_at_some_look_after() {
         let timeout = Some(10 * SECOND);
@@ -227,7 +229,7 @@ mod tests {
         let book = Book::new(2, true);
         let sessions = [session(&book), session(&book)];
         let began = Instant::from_std(sessions[1].entry.began);
-        // Whenever the first look is.
+        // The first check may be at any time.
         rounds.plan(true, began + SECOND / 3);
         let mut looks = 0;
         let ended = loop {

@@ -1,5 +1,5 @@
-//! L1: without descriptors accepting pauses, and nobody who is connected notices. Alone in its
-//! process, because the limit is the process's.
+//! L1: without free descriptors accepting pauses, and clients that are connected do not notice. The
+//! test is alone in its process, because the limit is the process's.
 #![expect(clippy::unwrap_used, reason = "all of it is a test")]
 
 use std::io;
@@ -85,7 +85,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
     assert_eq!(read(&mut connected, 12).await, b"HTTP/1.1 101");
     let (mut target, _) = listener.accept().await.unwrap();
     let mut waiting = TcpStream::connect(addr).await.unwrap();
-    // Connected by the kernel; now take every descriptor that the bridge could accept it with.
+    // The kernel has connected it. Now the bridge gets no descriptor any more that it could accept it with.
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let next = std::fs::File::open("/dev/null").unwrap();
     let used = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&next)).unwrap();
@@ -97,7 +97,7 @@ async fn l1_without_descriptors_accepting_pauses_and_recovers() {
     assert!(cpu_time().saturating_sub(before) < Duration::from_millis(250), "it rests meanwhile");
 
     target.write_all(b"nothing to see").await.unwrap();
-    // The rest of the head is in front of it.
+    // The rest of the answer's head comes before that.
     let mut seen = Vec::new();
     while !seen.ends_with(b"nothing to see") {
         seen.extend(read(&mut connected, 1).await);

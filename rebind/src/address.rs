@@ -47,9 +47,9 @@ pub(crate) fn relocate(wanted: IpAddr, stack: Stack, port: u16) -> Option<Socket
 }
 
 /// Where the socket is bound if the address of [`relocate`] is taken, or `None`
-/// if there is no other one: two addresses that differ in their first byte alone
-/// are given the same. One that is loopback, or any, gives way to nobody: so it
-/// is told when a program binds it twice.
+/// if there is no other one: [`relocate`] gives two addresses that differ in their
+/// first byte alone the same result. A loopback address and the unspecified one
+/// have no other: a program that binds one of these twice gets the error.
 pub(crate) fn evade(wanted: IpAddr, stack: Stack, port: u16) -> Option<SocketAddr> {
     let ip = match (wanted, stack) {
         (IpAddr::V4(ip), Stack::V4) => IpAddr::V4(other_v4(ip)?),
@@ -72,7 +72,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<SocketAddr> {
         }
         family @ (AF_INET | AF_UNSPEC) if bytes.len() >= LEN_V4.into() => {
             let ip = Ipv4Addr::from(field::<4>(bytes, 4)?);
-            // inet_bind() still takes AF_UNSPEC for AF_INET if the address is any.
+            // inet_bind() still takes AF_UNSPEC for AF_INET if the address is INADDR_ANY.
             (family == AF_INET || ip.is_unspecified())
                 .then_some(SocketAddr::V4(SocketAddrV4::new(ip, port)))
         }
@@ -121,12 +121,13 @@ const AF_INET6: u16 = 10;
 const LEN_V4: u8 = 16;
 /// `sizeof(struct sockaddr_in6)`.
 const LEN_V6: u8 = 28;
-/// The structure before it had a scope; the kernel still takes it.
+/// The size of that structure before it had a scope; the kernel still takes it.
 const LEN_V6_RFC2133: u8 = 24;
 
-/// Any becomes 127.0.0.1. Another address keeps its last three bytes, so that a
-/// program that binds two of them still binds two. But 127.0.0.1 is left to who
-/// asks for it: nginx binds 10.0.0.1 before it if told so.
+/// The unspecified address becomes 127.0.0.1. Another address keeps its last three
+/// bytes, so that a program that binds two addresses still binds two. But an
+/// address such as 10.0.0.1 does not become 127.0.0.1, which the program may bind
+/// later: nginx does so if its configuration has them in this order.
 fn loopback_v4(ip: Ipv4Addr) -> Ipv4Addr {
     let [_, b, c, d] = ip.octets();
     match Ipv4Addr::new(127, b, c, d) {
@@ -143,16 +144,16 @@ fn other_v4(ip: Ipv4Addr) -> Option<Ipv4Addr> {
 }
 
 /// An address in 127/8 that depends on all four bytes of `ip`, by Fibonacci
-/// hashing (Knuth, TAOCP 6.4). The last byte stays, so that it is no network's
-/// and no broadcast address where `ip` was none.
+/// hashing (Knuth, TAOCP 6.4). The last byte stays, so that the result is the
+/// address of a network, or a broadcast address, only if `ip` was one.
 fn spread(ip: Ipv4Addr) -> Ipv4Addr {
     let [.., d] = ip.octets();
     let [b, c, ..] = u32::from(ip).wrapping_mul(0x9e37_79b1).to_be_bytes();
     Ipv4Addr::new(127, b, c, d)
 }
 
-/// IPv6 has one loopback address only. What also serves IPv4 stays reachable
-/// over IPv4, where the bridge looks first.
+/// IPv6 has one loopback address only. A socket that also serves IPv4 stays
+/// reachable over IPv4, which the bridge tries first.
 fn loopback_v6(ip: Ipv6Addr, stack: Stack) -> Ipv6Addr {
     match ip.to_ipv4_mapped() {
         Some(v4) => loopback_v4(v4).to_ipv6_mapped(),

@@ -1,5 +1,5 @@
-//! Who the bridge's connections are from, as the file says that the supervisor has named. Knows where it is and how
-//! its rows are read while they are written; must not know what a program is told of them.
+//! The clients whom the bridge's connections are from, as written in the file that the supervisor has named. Knows where
+//! the file is and how its rows are read while the bridge writes them; must not know what a program is told of the clients.
 
 use core::ffi::CStr;
 use core::net::{SocketAddr, SocketAddrV4};
@@ -9,32 +9,33 @@ use crate::row::{self, ROWS, Row, Sources, WORDS};
 use crate::sys;
 use crate::text::Text;
 
-/// The longest path of the file that is taken.
+/// The longest path of the file that is accepted, bytes.
 pub(crate) const MAX_PATH: usize = 255;
 
-/// What a connection is.
+/// Who a connection is from.
 pub(crate) enum Peer {
-    /// Not the bridge's.
+    /// It is not the bridge's.
     Stranger,
-    /// The bridge's, and nobody says who it is from: it is over, or the file could not be read.
+    /// It is the bridge's, but its client is not known: the connection is over, or the file could not be read.
     Unknown,
-    /// The bridge's, from there.
+    /// It is the bridge's, and from this client.
     Known(Row),
 }
 
-/// The file as it lies in memory.
+/// The file as it is mapped into memory.
 type Table = [[AtomicU32; WORDS]; ROWS];
 
-/// The file, and what it is for.
+/// The file, and how it is used.
 pub(crate) struct Clients {
     sources: Sources,
-    /// Whether others than the bridge get no connection.
+    /// Whether the program gets no other connections than the bridge's.
     pub(crate) are_all: bool,
     table: Option<&'static Table>,
 }
 
 impl Clients {
-    /// As [`crate::names::CLIENTS`] says it. A file that cannot be read makes no client a stranger.
+    /// Reads the value of [`crate::names::CLIENTS`]. If the file cannot be read, the bridge's connections are
+    /// [unknown](Peer::Unknown), and no strangers'.
     pub(crate) fn read(value: &[u8]) -> Option<Clients> {
         let mut words = value.splitn(4, |byte| *byte == b' ');
         let mut number = || core::str::from_utf8(words.next()?).ok();
@@ -42,8 +43,8 @@ impl Clients {
         let are_all = number()? == "bridge";
         let path = Text::<{ MAX_PATH + 1 }>::copy(words.next()?)?.with(b"\0");
         let path = CStr::from_bytes_with_nul(path.bytes()).ok()?;
-        // SAFETY: atomics may be read whoever writes, and any four bytes are one; the file is as long, and
-        // neither truncated nor unmapped while we live.
+        // SAFETY: atomics may be read while another process writes them, and any four bytes are a valid one. The file
+        // is as long as a `Table`, and is neither truncated nor unmapped while this process lives.
         let table =
             sys::map(path, ROWS * row::LENGTH).map(|start| unsafe { &*start.cast::<Table>() });
         Some(Clients { sources, are_all, table })
@@ -63,7 +64,7 @@ impl Clients {
     }
 }
 
-/// A socket for both families has it mapped.
+/// The IPv4 address, which a socket for both families has as an IPv4-mapped one.
 fn of_v4(address: SocketAddr) -> Option<SocketAddrV4> {
     match address {
         SocketAddr::V4(v4) => Some(v4),

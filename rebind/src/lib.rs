@@ -8,8 +8,8 @@
 //! environment; must not know who reads the notices, or why.
 //!
 //! The supervisor's build script compiles it with `panic = "abort"` and without
-//! the standard library. A workspace build unwinds, and then it links the
-//! standard library, for want of a panic handler.
+//! the standard library. A workspace build unwinds; it links the standard
+//! library, which has the panic handler for that.
 
 #![cfg_attr(panic = "abort", no_std)]
 
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn bind(fd: c_int, address: *const c_void, length: u32) ->
     let wanted = unsafe { to_move(fd, address, length) };
     let moved = wanted.and_then(|(wanted, was)| {
         let result = wanted.bind(bind_to, ask_for);
-        // It may try another port, which is not ours.
+        // The program may bind another port next, which is not moved: the option is again as the program has set it.
         if result != Some(Ok(())) && was == Stack::V6Only {
             sys::set_option(fd, sys::IPPROTO_IPV6, sys::IPV6_V6ONLY, 1);
         }
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
 ///
 /// # Safety
 ///
-/// As for `accept(2)`: `address` is null, or both point to what that takes.
+/// As for `accept(2)`: `address` is null, or `address` and `length` point to what that takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn accept(fd: c_int, address: *mut c_void, length: *mut u32) -> c_int {
     // SAFETY: the caller's promise is passed on.
@@ -150,13 +150,13 @@ static CONSTRUCTOR: extern "C" fn() = {
     constructor
 };
 
-/// What the socket asks for, if it is to be moved, and what it could be reached over before.
+/// What the socket asks for, if its bind is to be moved; and over which families it could be reached before this call.
 ///
 /// # Safety
 ///
 /// As for [`bind`].
 unsafe fn to_move(fd: c_int, address: *const c_void, length: u32) -> Option<(Move, Stack)> {
-    // The kernel refuses what is longer than a sockaddr_storage unread.
+    // The kernel refuses an address that is longer than a sockaddr_storage, without reading it.
     if address.is_null() || length > 128 {
         return None;
     }
@@ -174,8 +174,8 @@ unsafe fn to_move(fd: c_int, address: *const c_void, length: u32) -> Option<(Mov
     Some((Move { fd, wanted, stack, port: ports.new }, was))
 }
 
-/// Where a socket that IPv6 alone can reach is bound so that its clients can be told apart; see
-/// [`row::V6_ONLY`].
+/// The address that a socket for IPv6 alone is bound to, so that its clients can be told apart; see
+/// [`row::V6_ONLY`]. Makes it a socket for both families.
 fn for_both(fd: c_int, wanted: IpAddr, was: Stack) -> Option<IpAddr> {
     let IpAddr::V6(ip) = wanted else { return None };
     let is_for_both = was == Stack::Dual && ip.is_unspecified();
@@ -188,7 +188,7 @@ fn for_both(fd: c_int, wanted: IpAddr, was: Stack) -> Option<IpAddr> {
     (stack(fd)? == Stack::Dual).then(|| row::V6_ONLY.to_ipv6_mapped().into())
 }
 
-/// Has the supervisor bind a socket that may not be bound by its own user. True: it has.
+/// Has the supervisor bind a socket whose own user may not bind the port. True: the socket is bound.
 fn ask_for(fd: c_int, address: SocketAddr) -> bool {
     notice::refused(fd, address.ip()) && local_port(fd) == Some(address.port())
 }
@@ -227,9 +227,9 @@ unsafe fn next_listen(fd: c_int, backlog: c_int) -> c_int {
     }
 }
 
-/// The kernel's `getpeername()` of a connection of the program's.
+/// The kernel's `getpeername()`, of a connection that the program has accepted.
 fn known(fd: c_int, address: *mut c_void, length: *mut u32) -> c_int {
-    // SAFETY: it is our own room that is written to.
+    // SAFETY: `peer::accept`, the only caller, passes a buffer of its own and the length of that.
     unsafe { next_name(&NEXT_NAME, fd, address, length) }
 }
 
@@ -268,6 +268,6 @@ fn missing() -> c_int {
 #[cfg(panic = "abort")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // Nothing here panics; a loop needs no symbol of anybody.
+    // Nothing here panics; a loop needs no symbol of another library.
     loop {}
 }

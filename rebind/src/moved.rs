@@ -5,9 +5,10 @@
 //! The supervisor holds the new port, on all addresses, with sockets that have
 //! `SO_REUSEPORT` and do not listen. The kernel shares such a port among sockets
 //! of one user id that all have the option (socket(7)), so other users can
-//! neither bind it nor listen on it, whatever options they set. Ours have it
-//! while they are bound and while they begin to listen, and not in between: by
-//! then the program's own options decide whether it binds a second time (R1).
+//! neither bind it nor listen on it, whatever options they set. The program's
+//! sockets have it while they are bound and while they begin to listen, and not
+//! in between: there the program's own options decide whether it can bind a
+//! second time (R1).
 
 use core::ffi::c_int;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,14 +25,14 @@ pub(crate) struct Move {
     pub(crate) port: u16,
 }
 
-/// The kernel's `bind()`, or what stands before it; an error is its errno.
+/// The kernel's `bind()`, or that of a library in front of it; an error is its errno.
 type Bind = fn(c_int, &Encoded) -> Result<(), c_int>;
 
 impl Move {
     /// Binds the socket; `None` if the kernel refuses what it asks for anyway.
     ///
-    /// A port in use may be one that the socket's user may not share: then `ask_for` has
-    /// it bound by who may, and says whether that was done.
+    /// EADDRINUSE may also mean that the socket's user may not share the port. Then `ask_for`
+    /// has the socket bound by a process that may, and says whether that was done.
     pub(crate) fn bind(
         self,
         bind: Bind,
@@ -50,28 +51,29 @@ impl Move {
         Some(result)
     }
 
-    /// To the address that evades another one which has come to the same. We keep
-    /// no state and cannot tell that from the same one being bound twice, so this
-    /// fails the third time only.
+    /// Binds the address of [`address::evade`]: the first one may be taken because
+    /// another wanted address was moved to the same. There is no state here that
+    /// tells this from a program that binds one address twice, so such a program
+    /// gets the error at the third time only.
     fn bind_elsewhere(self, bind: Bind) -> Option<Result<(), c_int>> {
         let other = address::evade(self.wanted, self.stack, self.port)?;
         Some(bind(self.fd, &Encoded::new(other)))
     }
 
-    /// Where IPv6 is switched off (`net.ipv6.conf.*.disable_ipv6`) nobody has
-    /// `::1`, while any address can still be bound: on the loopback device alone
-    /// it is as private. Without privileges only Linux 5.7 lets us choose one.
+    /// Where IPv6 is switched off (`net.ipv6.conf.*.disable_ipv6`) there is no
+    /// `::1`, but `::` can still be bound: restricted to the loopback device, it is
+    /// as private. Without privileges a device can be chosen since Linux 5.7 only.
     fn bind_device(self, bind: Bind) -> Option<Result<(), c_int>> {
-        // An MPTCP socket that cannot say so could be a public one for IPv4.
+        // An MPTCP socket of which the kernel cannot say so could be public over IPv4.
         let v6_only = sys::option(self.fd, sys::IPPROTO_IPV6, sys::IPV6_V6ONLY) == Some(1);
         let any = self.wanted == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        // A device that the program has chosen could not be given back.
+        // If the program had chosen a device, its choice could not be restored.
         if !v6_only || !any || sys::has_device(self.fd) || !sys::set_device(self.fd, c"lo") {
             return None;
         }
         let result = bind(self.fd, &Encoded::new(SocketAddr::new(self.wanted, self.port)));
         if result.is_err() {
-            // Where we may not, it stays the more private.
+            // Where this is not permitted, the socket stays restricted to loopback, which is more private.
             sys::set_device(self.fd, c"");
         }
         Some(result)
@@ -80,10 +82,11 @@ impl Move {
 
 /// Lets a moved socket listen. The kernel looks for conflicts once more then.
 ///
-/// Once it listens it keeps `SO_REUSEADDR`: accepted sockets inherit it, and
-/// without it those in TIME_WAIT would refuse the port to the program's next
-/// start for a minute. A program that forgoes it asks for that, but who has it
-/// wrapped wants it back at once. Nobody can be bound beside a listener anyway.
+/// Once the socket listens it keeps `SO_REUSEADDR`: accepted sockets inherit it,
+/// and without it those in TIME_WAIT would refuse the port to the program's next
+/// start for a minute. A program that does not set the option accepts that, but
+/// the user who wraps it wants it to listen again at once. No other socket can be
+/// bound beside a listener anyway.
 pub(crate) fn listen(fd: c_int, port: u16, bind: Bind, listen: impl Fn(c_int) -> c_int) -> c_int {
     let own = share(fd);
     compare(port, bind);
@@ -94,15 +97,15 @@ pub(crate) fn listen(fd: c_int, port: u16, bind: Bind, listen: impl Fn(c_int) ->
     result
 }
 
-/// What the program has set; `None` where that cannot be told.
+/// The options as the program has set them; `None` where the kernel does not say.
 #[derive(Clone, Copy)]
 struct Own {
     reuse_address: Option<c_int>,
     reuse_port: Option<c_int>,
 }
 
-/// Lets a socket be bound beside those that hold the port, and beside the
-/// program's own in TIME_WAIT.
+/// Lets a socket be bound beside the supervisor's sockets that hold the port, and
+/// beside the program's own connections in TIME_WAIT.
 fn share(fd: c_int) -> Own {
     let set = |name| {
         let own = sys::option(fd, sys::SOL_SOCKET, name);
@@ -130,7 +133,7 @@ fn compare(port: u16, bind: Bind) {
     let Some(fd) = sys::tcp_socket() else { return };
     share(fd);
     let nobodys = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254)), port);
-    // A failure shows in nothing but a second listen() that should have failed.
+    // If this fails, a second listen() may succeed that should have failed; there is no other effect.
     let _ = bind(fd, &Encoded::new(nobodys));
     sys::close(fd);
 }

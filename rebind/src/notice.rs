@@ -1,6 +1,6 @@
-//! What the supervisor is told: that a moved socket listens, and that one was
-//! refused its port. Knows how a message gets there, whatever the program has done
-//! to itself; must not know what is made of it.
+//! Notices to the supervisor: that a moved socket listens, and that a socket was
+//! refused its port. Knows how a message gets there even if the program has changed
+//! its root, its user or its descriptors; must not know what the supervisor does then.
 
 use core::ffi::c_int;
 use core::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::text::Text;
 
 /// How long a program waits for the supervisor's answer, in milliseconds.
 const PATIENCE: c_int = 5000;
-/// How often a full queue is tried, and after how many milliseconds again.
+/// How often a message is sent while the supervisor's queue is full, and how many milliseconds lie between two attempts.
 const ATTEMPTS: usize = 500;
 const PAUSE: c_int = 10;
 
@@ -23,13 +23,14 @@ pub(crate) fn listens() {
     }
 }
 
-/// Says that a socket was refused the port at this address, and waits for what the
-/// supervisor does about it. True: it has looked.
+/// Says that a socket was refused the port at this address, and waits until the
+/// supervisor has dealt with that. True: the supervisor has answered.
 ///
 /// A program that has changed its user may not share the port with the supervisor. So
-/// it hands it the socket, which the supervisor makes one of its own user's and binds,
-/// if it may and if the program is the one that it has started. When it has done with
-/// it, it closes the other descriptor that it is sent.
+/// the socket is sent to the supervisor, which makes it a socket of its own user and
+/// binds it, if it may and if the sender is a process of the program that it has
+/// started. When the supervisor is done, it closes the second descriptor that it is
+/// sent with the socket.
 pub(crate) fn refused(fd: c_int, ip: IpAddr) -> bool {
     let Some(notify) = notify() else { return false };
     let Some([ours, theirs]) = sys::socket_pair() else { return false };
@@ -47,7 +48,7 @@ fn notify() -> Option<&'static Notify> {
     settings::settings()?.notify.as_ref()
 }
 
-/// Repeats what fails because the supervisor's queue is full.
+/// Sends again and again while that fails because the supervisor's queue is full.
 fn insist(send: impl Fn() -> Result<(), c_int>) -> bool {
     for _ in 0..ATTEMPTS {
         match send() {
@@ -58,9 +59,9 @@ fn insist(send: impl Fn() -> Result<(), c_int>) -> bool {
     false
 }
 
-/// Sends the token, the process id, and the bytes of an address, if there is one. A fresh socket each time, because daemons
-/// close what descriptors they find; an abstract address, because it outlives
-/// `chroot()` and a change of user (R3).
+/// Sends the token, the process id, and the bytes of an address, if there is one. The socket is a new one each
+/// time, because daemons close all descriptors that they find. The supervisor's address is an abstract one,
+/// because it can still be reached after `chroot()` and a change of user (R3).
 fn send(notify: &Notify, ip: &[u8], descriptors: Option<[c_int; 2]>) -> Result<(), c_int> {
     let Some(fd) = sys::datagram_socket() else { return Err(sys::errno()) };
     // sa_family and the leading NUL, then the name: its length is the address' length.

@@ -1,9 +1,9 @@
-//! A program's `accept()` and `getpeername()`: who it is told that its connections are from, and which it gets.
-//! Knows what the kernel answers for which room, errno and all; must not know where it is said who is who.
+//! The program's `accept()` and `getpeername()`: which connections it gets, and which client's address it is told.
+//! Knows what the kernel answers for which buffer, errno included; must not know where the clients are looked up.
 //!
-//! Nothing is said where the kernel says nothing, and as much as it does. An accepted connection of the bridge's of
-//! which nobody says who it is from is closed, whether or not the program has asked: under the address that it
-//! has the program could trust it.
+//! The program is told an address only where the kernel tells one, and as much of it as the kernel does. An accepted
+//! connection of the bridge whose client is not known is closed, whether or not the program has asked for the
+//! address: the bridge connects from a loopback address, which the program might trust.
 
 use core::ffi::{c_int, c_void};
 
@@ -15,18 +15,18 @@ use crate::socket::local_port;
 use crate::strangers::Strangers;
 use crate::sys;
 
-/// The kernel's call, with everything but where it writes.
+/// The kernel's call with all its arguments but those that say where it writes.
 type Real<'a> = &'a dyn Fn(*mut c_void, *mut u32) -> c_int;
 
 /// Room for an address of either family.
 const FULL: u32 = 28;
 
-/// Where a program wants an address.
+/// Where the program wants an address to be written.
 #[derive(Clone, Copy)]
 struct Room {
     address: *mut c_void,
     length: *mut u32,
-    /// What it has room for; 0 if it does not want to know.
+    /// How many bytes there is room for; 0 if the program does not want the address.
     bytes: u32,
 }
 
@@ -106,12 +106,12 @@ pub(crate) unsafe fn name(address: *mut c_void, length: *mut u32, real: Real<'_>
     result
 }
 
-/// Whether it is a connection to the program's port, and not to another that it listens on.
+/// Whether a connection came to the program's relocated port, and not to another port that the program listens on.
 fn is_of_program(fd: c_int) -> bool {
     settings::settings().is_some_and(|settings| local_port(fd) == Some(settings.ports.new))
 }
 
-/// What the kernel has said.
+/// The address that the kernel has said.
 struct Said {
     bytes: [u8; FULL as usize],
     /// How long the address is, which may be more than `bytes` has.
@@ -127,7 +127,7 @@ impl Said {
         address.map_or(Peer::Stranger, |address| clients.who(address))
     }
 
-    /// The same with the client in place of the bridge.
+    /// The same structure with the client's address in place of the bridge's.
     fn with(&self, row: Row) -> [u8; FULL as usize] {
         let mut bytes = [0; FULL as usize];
         put(&mut bytes, 0, self.bytes.get(..2).unwrap_or(&[]));
@@ -148,22 +148,22 @@ impl Said {
 }
 
 impl Room {
-    /// `None`: what is asked for is odd, and the kernel says what it says.
+    /// `None`: the arguments are unusual, and the kernel alone answers the call.
     unsafe fn of(address: *mut c_void, length: *mut u32) -> Option<Room> {
         if address.is_null() {
             return Some(Room { address, length, bytes: 0 });
         }
-        // No program has anything in the first page.
+        // No program has memory in the first page: the kernel refuses such a pointer.
         if length.addr() < 4096 {
             return None;
         }
-        // SAFETY: the caller promises that it is what the kernel takes: a number that can be read, wherever it lies.
+        // SAFETY: the caller promises that `length` is what the kernel takes: a number that can be read, aligned or not.
         let bytes = unsafe { length.read_unaligned() };
         i32::try_from(bytes).is_ok().then_some(Room { address, length, bytes })
     }
 
-    /// Calls the kernel, which writes into the program's room, so that it says itself what is wrong with
-    /// that; `rest` has the whole address where it is cut.
+    /// Calls the kernel. The kernel writes into the program's own room, so that the kernel itself reports what is
+    /// wrong with that. Where the address is cut for want of room, `rest` is called for the whole address.
     unsafe fn ask(
         self,
         real: Real<'_>,
@@ -192,7 +192,7 @@ impl Room {
         (result, said)
     }
 
-    /// Writes the client in place of the bridge, cut as the kernel has cut that.
+    /// Writes the client's address in place of the bridge's, cut to the length that the kernel has written.
     unsafe fn tell(self, said: &Said, row: Row) {
         if self.address.is_null() {
             return;
@@ -203,10 +203,10 @@ impl Room {
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address.cast(), length) };
     }
 
-    /// Gives the program's room back as it was.
+    /// Restores the length that the program has passed, for the next call of the kernel.
     unsafe fn reset(self) {
         if !self.address.is_null() {
-            // SAFETY: the caller has promised it.
+            // SAFETY: the caller has promised accept(2) a length that may be written.
             unsafe { self.length.write_unaligned(self.bytes) };
         }
     }

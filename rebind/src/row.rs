@@ -1,20 +1,22 @@
-//! What stands in the file that says who the bridge's connections are from: a row for each address that it
-//! connects from. Both sides include this file: the bridge writes rows, `rebind.so` reads them. Pure: bytes
-//! and values in, values out.
+//! The rows of the file that says which clients the bridge's connections are from: one row for each address that
+//! the bridge connects from. Both sides include this file: the bridge writes rows, `rebind.so` reads them. Pure:
+//! bytes and values in, values out.
 //!
-//! The bridge connects from 127.S.x.y and one port that it holds against all other users; x.y is the row.
+//! The bridge connects from 127.S.x.y and one port, which it holds so that no other user can bind it; x.y is the
+//! number of the row.
 
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 /// How many rows there are.
 pub(crate) const ROWS: usize = 1 << 16;
-/// How long one is, in bytes; none is cut by the end of a page.
+/// How long a row is, in bytes; no row crosses the end of a page.
 pub(crate) const LENGTH: usize = 4 * WORDS;
-/// The same in words of four bytes, in the machine's order.
+/// How long a row is in words of four bytes, which are in the machine's byte order.
 pub(crate) const WORDS: usize = 8;
 
-/// Where a socket for IPv6 alone is bound while there are rows. There is one loopback address of IPv6 only: nobody
-/// could be told apart by it. So such a socket is made one for both families, and bound here, where no other is.
+/// The address that a socket for IPv6 alone is bound to while there are rows. IPv6 has one loopback address only, from
+/// which the bridge's connections could not be told apart. So such a socket is made one for both families, and bound to
+/// this address, which no other socket has.
 pub(crate) const V6_ONLY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 
 /// Where the bridge connects from.
@@ -27,14 +29,14 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Where the connection of this row is from.
+    /// The address that the connection of this row comes from.
     pub(crate) fn address(self, row: u16) -> SocketAddrV4 {
         let [third, fourth] = row.to_be_bytes();
         SocketAddrV4::new(Ipv4Addr::new(127, self.second, third, fourth), self.port)
     }
 
-    /// Which row a connection from there has; `None` if it is not the bridge's. The address alone does not
-    /// tell: any user can have that.
+    /// The row of a connection from this address; `None` if it is not the bridge's. The IP address alone does not
+    /// tell, as any user can bind it; the port has to match, too.
     pub(crate) fn row(self, address: SocketAddrV4) -> Option<u16> {
         let [first, second, third, fourth] = address.ip().octets();
         let is_ours = first == 127 && second == self.second && address.port() == self.port;
@@ -42,7 +44,7 @@ impl Sources {
     }
 }
 
-/// Who a connection is from, as either family says it.
+/// The client of a connection, in the form of either address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     /// To a socket of `AF_INET6`: the client's address, or its IPv4 address mapped.
@@ -55,7 +57,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// The row as it stands in this place.
+    /// The words of this row in the file, as the row with this number.
     pub(crate) fn encode(self, row: u16) -> [u32; WORDS] {
         let mut words = [0; WORDS];
         for (word, bytes) in words.iter_mut().skip(1).zip(self.v6.chunks_exact(4)) {
@@ -68,7 +70,7 @@ impl Row {
         words
     }
 
-    /// What stands in this place; `None` if nobody's connection has it, or it is being written.
+    /// Reads the row with this number; `None` if no connection has it, or if it is being written.
     pub(crate) fn decode(words: &[u32; WORDS], row: u16) -> Option<Row> {
         if words[0] != check(words, row) {
             return None;
@@ -92,8 +94,8 @@ fn word_of(bytes: &[u8]) -> u32 {
     u32::from_ne_bytes(word)
 }
 
-/// Tells a whole row from one that is half written, and from one that is none, which is all zeros (FNV-1a, in
-/// words).
+/// A checksum (FNV-1a, over words). It tells a whole row from one that is half written, and from an unused one, which
+/// is all zeros.
 fn check(words: &[u32; WORDS], row: u16) -> u32 {
     let mut hash = 0x811c_9dc5 ^ u32::from(row);
     for word in words.iter().skip(1) {

@@ -15,13 +15,13 @@ use crate::text::Text;
 /// What there is to do in this process.
 pub(crate) struct Settings {
     pub(crate) ports: Ports,
-    /// Whom to tell of a listener, and how; `None` if nobody wants to know.
+    /// Where notices are sent, and with which token; `None` if nobody wants them.
     pub(crate) notify: Option<Notify>,
-    /// Who clients are; `None` if the program is not to know more than the kernel says.
+    /// The clients' addresses; `None` if the program is to be told only what the kernel says.
     pub(crate) clients: Option<Clients>,
 }
 
-/// Where a notice goes, and what makes it credible.
+/// Where notices are sent, and the token by which the supervisor believes them.
 pub(crate) struct Notify {
     /// An abstract address' name, without the leading NUL.
     pub(crate) name: Text<MAX_NAME>,

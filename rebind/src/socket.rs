@@ -1,12 +1,12 @@
-//! What the kernel says of a socket that may be moved. Knows options; must not know
-//! what is done with them.
+//! Facts that the kernel knows of a socket whose bind may be moved. Knows socket
+//! options; must not know what is done with the answers.
 
 use core::ffi::c_int;
 
 use super::address::{self, Stack};
 use super::sys;
 
-/// What a TCP socket can be reached over; `None` for all other descriptors.
+/// The families over which a TCP socket can be reached; `None` for all other descriptors.
 pub(crate) fn stack(fd: c_int) -> Option<Stack> {
     let of_socket = |name| sys::option(fd, sys::SOL_SOCKET, name);
     // SCTP has stream sockets too, and its ports are others.
@@ -16,7 +16,7 @@ pub(crate) fn stack(fd: c_int) -> Option<Stack> {
     }
     match of_socket(sys::SO_DOMAIN)? {
         sys::AF_INET => Some(Stack::V4),
-        // Older kernels cannot say it of an MPTCP socket: ::1 can always be bound.
+        // Older kernels cannot say it of an MPTCP socket. It counts as one for IPv6 alone: ::1 can always be bound.
         sys::AF_INET6 => match sys::option(fd, sys::IPPROTO_IPV6, sys::IPV6_V6ONLY) {
             Some(0) => Some(Stack::Dual),
             _ => Some(Stack::V6Only),

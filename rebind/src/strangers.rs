@@ -1,5 +1,5 @@
-//! How many strangers one `accept()` throws away before its caller gets its turn back: somebody who knocks all the time
-//! must not hold a program that has others to serve.
+//! The limit on how many strangers' connections one `accept()` closes before it returns. A stranger that connects again and
+//! again must not keep the program in that call while it has others to serve.
 //!
 //! Knows what the caller has asked for, and what it may rely on; must not know who a stranger is.
 
@@ -7,21 +7,21 @@ use core::ffi::c_int;
 
 use crate::sys;
 
-/// More than any queue has, where the kernel does not say how many wait (MPTCP before Linux 5.16).
+/// Longer than any accept queue, where the kernel does not say how many connections wait (MPTCP before Linux 5.16).
 const ANY_QUEUE: u32 = 1 << 16;
 
-/// Those of one call.
+/// The strangers whose connections one call has closed.
 pub(crate) struct Strangers {
     listener: c_int,
-    /// Whether the caller wants to wait, however long.
+    /// Whether the caller wants to wait for a connection, however long.
     waits: bool,
-    /// How many of those who waited when the first was thrown away are still there, at most.
+    /// How many of the connections that waited when the first was closed may still be in the accept queue, at most.
     left: Option<u32>,
 }
 
 impl Strangers {
-    /// None yet. Whoever calls with a blocking socket before there is anybody wants to wait; if somebody is there, it
-    /// may have been told so by select(2), and must not be left waiting for the next.
+    /// At the beginning of a call, when none is closed yet. A caller with a blocking socket and an empty accept queue wants
+    /// to wait. If a connection is there, select(2) may have told the caller so: it must not be made to wait for the next.
     pub(crate) fn at(listener: c_int) -> Strangers {
         let waits = !sys::is_nonblocking(listener)
             && !sys::is_readable(listener)
@@ -29,15 +29,17 @@ impl Strangers {
         Strangers { listener, waits, left: None }
     }
 
-    /// One more was thrown away: what the call fails with, if it must not go on.
+    /// Notes that one more stranger's connection was closed. Returns the errno that the call fails with, if it must not go
+    /// on.
     ///
-    /// Without a bound there would be no end of them; but EAGAIN says that nobody is there, and an edge-triggered
-    /// epoll(7) tells of those who are there no second time. So the bound is who waited when the call began to throw
-    /// strangers away. Whoever is thrown away after so many has come since, and its coming is an edge of its own: the next
-    /// `epoll_wait()` of whoever watches the socket returns. Who else accepts from it meanwhile only makes fewer of them.
-    /// Level-triggered, and by poll(2), the rest is told of anyway.
+    /// Without a limit the call might never return. But EAGAIN says that the accept queue is empty, and an edge-triggered
+    /// epoll(7) does not report connections in the queue a second time. So the limit is the number of connections that
+    /// waited when the call closed its first stranger's. If one more is closed after that many, it has come since then, and
+    /// its arrival is an edge of its own: the next `epoll_wait()` for the socket returns. If another thread or process
+    /// accepts from the socket meanwhile, only fewer of the counted connections are left. Level-triggered epoll and poll(2)
+    /// report the connections that are left anyway.
     ///
-    /// A blocking socket has no such word: its caller gets EINTR, after which it calls again.
+    /// EAGAIN is no answer for a blocking socket: its caller gets EINTR, after which it calls again.
     pub(crate) fn is_enough(&mut self) -> Option<c_int> {
         if self.waits {
             return None;
@@ -55,7 +57,7 @@ impl Strangers {
         None
     }
 
-    /// How many wait. A kernel that fills in nothing (gVisor) says that nobody does, though somebody is there.
+    /// How many connections wait. A kernel that fills in nothing (gVisor) says 0, although the socket is readable.
     fn waiting(&self) -> u32 {
         let is_said = |waiting: &u32| *waiting > 0 || !sys::is_readable(self.listener);
         sys::waiting(self.listener).filter(is_said).unwrap_or(ANY_QUEUE)

@@ -1,6 +1,6 @@
 //! The C library as this crate sees it: declared here, because `rebind.so` is
 //! also compiled by `rustc` alone, without the `libc` crate. Knows the calling
-//! conventions and no rule.
+//! conventions; must not know the rules by which a port is moved.
 
 use core::ffi::{CStr, c_char, c_int, c_short, c_ulong, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -122,8 +122,8 @@ impl Next {
     }
 
     /// The function's address; null if nobody defines it. It is looked up once,
-    /// by our constructor: later a lock of the dynamic linker could be held by a
-    /// thread that `fork()` left behind.
+    /// by our constructor: after a `fork()`, a lock of the dynamic linker might be
+    /// held by a thread that the child process does not have.
     pub(crate) fn address(&self) -> *mut c_void {
         let known = self.address.load(Ordering::Acquire);
         if !known.is_null() {
@@ -169,13 +169,13 @@ pub(crate) fn option(fd: c_int, level: c_int, name: c_int) -> Option<c_int> {
     (result == 0).then_some(value)
 }
 
-/// Sets an integer option of a socket. A failure shows in the call after it.
+/// Sets an integer option of a socket. A failure shows in the bind() or listen() that follows.
 pub(crate) fn set_option(fd: c_int, level: c_int, name: c_int, value: c_int) {
     // SAFETY: value is readable and as large as said.
     unsafe { setsockopt(fd, level, name, (&raw const value).cast(), INT_LENGTH) };
 }
 
-/// Whether a socket is restricted to one network device, or may be.
+/// Whether a socket is restricted to one network device, or the kernel does not say.
 pub(crate) fn has_device(fd: c_int) -> bool {
     // IFNAMSIZ; the kernel takes no less.
     let mut name = [0u8; 16];
@@ -267,7 +267,7 @@ pub(crate) fn wait_for_end(fd: c_int, milliseconds: c_int) -> bool {
     }
 }
 
-/// Whether somebody waits to be accepted, or a call would not wait for another reason.
+/// Whether a connection waits to be accepted, or accept() would return at once for another reason.
 pub(crate) fn is_readable(fd: c_int) -> bool {
     let mut polled = Polled { fd, events: POLLIN, happened: 0 };
     // SAFETY: it is one entry, and writable.
@@ -286,7 +286,7 @@ pub(crate) fn waiting(listener: c_int) -> Option<u32> {
     (result == 0 && length == 28).then_some(words[6])
 }
 
-/// Whether a call that waits for somebody ends after a time by itself.
+/// Whether an accept() that waits for a connection ends by itself after some time (`SO_RCVTIMEO` in socket(7)).
 pub(crate) fn has_timeout(fd: c_int) -> bool {
     // struct timeval: two longs.
     let mut time = [0usize; 2];
@@ -298,18 +298,18 @@ pub(crate) fn has_timeout(fd: c_int) -> bool {
     result == 0 && time != [0; 2]
 }
 
-/// Whether no call of this descriptor waits.
+/// Whether a descriptor is non-blocking.
 pub(crate) fn is_nonblocking(fd: c_int) -> bool {
-    // An error is negative, and has all bits.
+    // On an error fcntl() returns -1, which has all bits set: the descriptor counts as non-blocking.
     fcntl(fd, F_GETFL) & O_NONBLOCK != 0
 }
 
-/// Maps a file that is just so long, to be read; it stays mapped.
+/// Maps a file of exactly this length for reading. It stays mapped.
 pub(crate) fn map(path: &CStr, length: usize) -> Option<*mut c_void> {
     // SAFETY: the path is NUL-terminated.
     let fd = descriptor(unsafe { open(path.as_ptr(), O_RDONLY_CLOEXEC) })?;
     let is_whole = Offset::try_from(length) == Ok(lseek(fd, 0, SEEK_END));
-    // SAFETY: a new place for what is read only.
+    // SAFETY: the kernel chooses an unused address, and the mapping is only read.
     let start = is_whole
         .then(|| unsafe { mmap(core::ptr::null_mut(), length, PROT_READ, MAP_SHARED, fd, 0) });
     close(fd);

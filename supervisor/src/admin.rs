@@ -1,16 +1,17 @@
-//! The administration: an HTTP server of its own, on an address of its own, for whoever runs us and what watches over
-//! us.
+//! The administration (`--admin`): an HTTP server of its own, on an address of its own, for the administrator and for
+//! monitoring.
 //!
 //! - `endpoint` is where it listens, and who may connect there,
-//! - `connections` are those that are open,
+//! - `connections` are its open connections,
 //! - `gate` says whose requests are answered,
 //! - `routes` says what each path and method does,
-//! - `exposition` is what `/metrics` says, `sessions` what `/sessions` does,
-//! - `standing` is how we are, noted by those parts that know it.
+//! - `deeds` are what a request asks of the main loop,
+//! - `exposition` writes `/metrics`, `sessions` writes `/sessions`,
+//! - `standing` is the state of websockify and of the program, noted by the modules that know it.
 //!
-//! A request costs the rest nothing, whatever its sender does: there are few connections at once, each has one request,
-//! a short head, no body and ten seconds. What it wants done is handed to the main loop when it has its answer. Knows no
-//! program and no client.
+//! A request cannot disturb the sessions, whatever its sender does: there are few connections at once, and each has one
+//! request, a short head, no body and ten seconds. What a request asks of the main loop is passed on when the request
+//! has its answer. Knows no program, and no client of the bridge.
 
 mod connections;
 mod deeds;
@@ -54,16 +55,17 @@ pub(crate) use standing::{ProgramEnd, SavedStanding, Standing};
 /// How many connections are open at once.
 const CONNECTIONS_MAX: usize = 16;
 
-/// How long each may last.
+/// How long a connection may last.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest request head, bytes.
 const HEAD_MAX: usize = 16 * 1024;
 
-/// How much of what nobody wants is read, so that an answer arrives: closing a socket with unread bytes resets it.
+/// How many bytes that the client has still sent are read and dropped after the answer: closing a socket with unread
+/// bytes resets the connection, and the client may lose the answer.
 const DRAIN: u64 = 64 * 1024;
 
-/// How long accepting rests when the system has no descriptor for one more.
+/// How long we wait after an accept(2) that has failed, as for want of file descriptors.
 const REST: Duration = Duration::from_millis(100);
 
 /// The administration, listening and not yet answering.
@@ -73,11 +75,11 @@ pub(crate) struct Admin {
     auth: Option<Authentication>,
 }
 
-/// What the main loop has of the administration; where there is none, nobody asks for anything.
+/// The main loop's end of the administration. Without `--admin` nothing is ever asked of it.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
     pub(crate) deeds: Deeds,
-    /// Of the bridge that there will be.
+    /// Sees the bridge, once that has begun.
     pub(crate) observer: Option<Observer>,
     pub(crate) standing: Standing,
     auth: Option<Authentication>,
@@ -88,20 +90,20 @@ pub(crate) struct Office {
     pub(crate) gate: Gate,
     pub(crate) observer: Observer,
     pub(crate) standing: Standing,
-    /// What knows our tokens, if something does.
+    /// The name of the token plugin, if tokens are used.
     pub(crate) token_source: Option<String>,
     deeds: deeds::Sender,
 }
 
 impl Admin {
-    /// Opens the address, and reads the password, while the person who asked for them can be told.
+    /// Opens the address and reads the password, while an error can still be told to the person who started us.
     pub(crate) fn open(spec: &AdminSpec, user: Option<&User>) -> Result<Self> {
         let auth = spec.auth.as_ref().map(Authentication::open_for_admin).transpose()?;
         let endpoint = Endpoint::open(&spec.place, user)?;
         Ok(Self { endpoint, auth })
     }
 
-    /// The same where another image of this program has opened it.
+    /// The same in the new binary of a hand-over (O2): the old binary has opened the address.
     pub(crate) fn resume(
         spec: &AdminSpec,
         saved: &SavedAdmin,
@@ -112,12 +114,12 @@ impl Admin {
         Ok(Self { endpoint, auth })
     }
 
-    /// What of it goes along where another program takes our place (O2).
+    /// What the new binary needs of it in a hand-over (O2).
     pub(crate) fn save(&self) -> SavedAdmin {
         self.endpoint.save()
     }
 
-    /// Begins. Needs a runtime.
+    /// Makes the server, and the main loop's end. Needs a runtime.
     pub(crate) fn begin(self, config: &Config, standing: Standing) -> Result<(Server, Desk)> {
         let Self { endpoint, auth } = self;
         let observer = Observer::default();
@@ -168,7 +170,7 @@ impl Server {
                 () = connections.ended() => continue,
                 accepted = self.endpoint.accept() => accepted,
             };
-            // Those before it may be answered only now that they have been polled.
+            // All connections may be in the middle of an answer: waits until one of them can be closed.
             connections.room(CONNECTIONS_MAX).await;
             let office = Arc::clone(&self.office);
             match accepted {
@@ -205,10 +207,10 @@ impl Server {
 struct Visit {
     office: Arc<Office>,
     client: ClientId,
-    /// When it is over.
+    /// When the connection is closed.
     deadline: Instant,
     mark: Mark,
-    /// What is to be done when there is an answer.
+    /// What the main loop is to do when the request has its answer.
     wanted: Mutex<Option<Deed>>,
 }
 
@@ -236,7 +238,7 @@ impl Visit {
         reply
     }
 
-    /// The answer is on its way: what is to be done may be our end.
+    /// The answer is sent. Only now is the deed passed on, as it may end websockify.
     fn conclude(&self) {
         self.mark.answered();
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -258,7 +260,7 @@ where
     }
 }
 
-/// Has hyper read a request and write its answer, has done what is asked for, and lets the connection end in order.
+/// Has hyper read the request and write the answer, passes the deed on, and closes the connection in order.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, visit: &Visit) {
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX)

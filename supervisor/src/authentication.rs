@@ -1,5 +1,6 @@
-//! What clients must show, or what is asked for each, through our life: known before anything is started. What clients
-//! must show is read anew on SIGHUP where it stands in a file. Knows nothing of clients.
+//! The authentication of clients (`--auth-plugin`), and the administrator's password: what they must show, or the
+//! helper that is asked for each client. It is known before anything is started, and what stands in a file is read
+//! again on SIGHUP. Knows nothing of clients.
 
 use std::path::PathBuf;
 
@@ -14,7 +15,7 @@ use crate::helper::Helper;
 use crate::reread::{Reread, Words};
 use crate::value_file;
 
-/// What the log says of the administrator's.
+/// What the log says when the administrator's password is read again.
 const ADMIN_WORDS: Words = Words {
     done: "the password of the admin address is read again",
     failed: "the password of the admin address stays as it was",
@@ -25,7 +26,7 @@ const WORDS: Words = Words {
     failed: "what clients must show stays as it was",
 };
 
-/// Who is let in.
+/// What decides who is let in.
 #[derive(Debug)]
 pub(crate) struct Authentication {
     spec: AuthSpec,
@@ -36,14 +37,14 @@ pub(crate) struct Authentication {
 
 #[derive(Debug)]
 enum By {
-    /// What a client shows.
+    /// What the client shows, compared with this.
     Client(watch::Sender<Auth>),
-    /// What a helper says, which is to be started until it is.
+    /// What a helper answers; and the helper itself, until it is [taken](Authentication::take_helper) to be started.
     Helper(Asked, Option<Helper>),
 }
 
 impl Authentication {
-    /// Reads the file, if there is one, while the person who asked for it can be told.
+    /// Reads the file, if there is one, while an error can still be told to the person who started us.
     pub(crate) fn open(spec: &AuthSpec) -> Result<Self> {
         Self::open_as(spec, WORDS)
     }
@@ -64,7 +65,7 @@ impl Authentication {
         Ok(Self { spec: spec.clone(), by, words, reread: Reread::default() })
     }
 
-    /// The program that is to be started, once.
+    /// The helper that is to be started. Only the first call gives it.
     pub(crate) fn take_helper(&mut self) -> Option<Helper> {
         match &mut self.by {
             By::Client(_) => None,
@@ -77,8 +78,8 @@ impl Authentication {
         matches!(self.by, By::Helper(..))
     }
 
-    /// Reads the file anew, for the clients to come. One that cannot be used changes nothing; a helper goes on, and
-    /// knows itself what is new.
+    /// Reads the file again, for new clients. A file that cannot be used changes nothing. A helper goes on: it notices
+    /// by itself what has changed.
     pub(crate) fn reload(&self) {
         let (By::Client(used), AuthSource::In(_)) = (&self.by, &self.spec.source) else { return };
         let spec = self.spec.clone();
@@ -86,7 +87,7 @@ impl Authentication {
         self.reread.begin(reading, used.clone(), self.words);
     }
 
-    /// The file that it stands in, and those of a helper that is not yet started.
+    /// The file that has the credentials, and the files of a helper that is not yet started.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let own = match &self.spec.source {
             AuthSource::Typed(_) => None,
@@ -99,7 +100,7 @@ impl Authentication {
         own.into_iter().chain(helper).collect()
     }
 
-    /// What the bridge asks clients for, if it does.
+    /// What clients must show to the bridge. None: a helper decides.
     pub(crate) fn of_client(&self) -> Option<watch::Receiver<Auth>> {
         match &self.by {
             By::Client(auth) => Some(auth.subscribe()),
@@ -107,7 +108,7 @@ impl Authentication {
         }
     }
 
-    /// Whom the bridge asks, if it does.
+    /// The helper that the bridge asks. None: what clients show decides.
     pub(crate) fn judge(&self) -> Option<Asked> {
         match &self.by {
             By::Client(_) => None,

@@ -1,6 +1,5 @@
-//! Our certificate, and the authorities for clients', through our life: read before anything is started,
-//! and again when the files change and on SIGHUP. Knows nothing of who is let in by them, nor how changes are
-//! noticed.
+//! Our certificate, and the authorities for clients' certificates: read before anything is started, and again when the
+//! files change and on SIGHUP. Knows neither who is let in by them, nor how changes are noticed.
 
 mod reading;
 
@@ -20,7 +19,7 @@ use crate::exit::Failure;
 use crate::machine::changes::Changes;
 use reading::Reading;
 
-/// How long reading them again may take before others are told.
+/// How long reading the files again may take before the log warns of it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why TLS is off.
@@ -39,14 +38,14 @@ pub(crate) struct Certificates {
     files: Files,
     offer: Offer,
     tls: Arc<watch::Sender<Tls>>,
-    /// Why TLS is off, until that is said.
+    /// Why TLS is off, until that is logged.
     off: Option<Off>,
     warnings: Vec<String>,
-    /// Since they were read, until somebody waits for some.
+    /// Watches the files from when they were read, until [`renew`](Self::renew) takes it.
     changes: Option<Changes>,
-    /// Rung at SIGHUP.
+    /// Notified at SIGHUP.
     reload: Arc<Notify>,
-    /// Rung by the bridge at each TLS handshake.
+    /// Notified by the bridge at each TLS handshake.
     asked: Arc<Notify>,
 }
 
@@ -55,11 +54,11 @@ impl Certificates {
     ///
     /// # Errors
     ///
-    /// They are not as they are needed.
+    /// The options need a file that is missing or cannot be used, or leave no cipher suite.
     pub(crate) fn load(access: &Access) -> Result<Self> {
         let Access { files, need, least, ciphers, .. } = access;
         let (offer, unknown) = Offer::new(*least, ciphers.as_deref())?;
-        // Looked at before they are read, so that no change is missed.
+        // The files are looked at before they are read, so that no change is missed.
         let changes = Changes::new(files.paths().cloned().collect());
         let mut off = None;
         let (tls, mut warnings) = match Acceptor::load(files, Sources::Any, &offer) {
@@ -97,7 +96,7 @@ impl Certificates {
 
     /// Says, once the bridge is open, that clients are not served by TLS, and why.
     pub(crate) fn report_off(&mut self) {
-        // They may have come meanwhile.
+        // The files may have come meanwhile.
         match self.off.take().filter(|_| is_off(&self.tls)) {
             None => {}
             Some(Off::NoneNamed) => {
@@ -108,12 +107,12 @@ impl Certificates {
         }
     }
 
-    /// The image of us before has said it.
+    /// The old binary has logged it before the hand-over.
     pub(crate) fn was_reported(&mut self) {
         self.off = None;
     }
 
-    /// Says what is to be said of them, once there is a log.
+    /// Logs the warnings, once there is a log.
     pub(crate) fn report(&self) {
         self.warnings.iter().for_each(|warning| warn!("{warning}"));
     }
@@ -136,13 +135,13 @@ impl Certificates {
         self.tls.subscribe()
     }
 
-    /// What the bridge rings at each TLS handshake.
+    /// What the bridge notifies at each TLS handshake.
     pub(crate) fn asked(&self) -> Arc<Notify> {
         Arc::clone(&self.asked)
     }
 
-    /// Reads the files again, for the clients to come, whenever they change or that is asked for. They go on
-    /// being nobody else's to read: they are `private`.
+    /// Reads the files again, for new clients, whenever they change or a reload is asked for. They are noted as
+    /// `private` each time, so that no web request is answered with them.
     pub(crate) fn renew(
         &mut self,
         private: Arc<Private>,
@@ -167,7 +166,7 @@ impl Certificates {
                 let private = Arc::clone(&private);
                 let read = reading.run(move || {
                     let read = Acceptor::load(&files, Sources::Regular, &offer);
-                    // What was opened just now goes on being ours when it is moved away.
+                    // The files that were read just now stay private when they are moved away.
                     private.look();
                     read
                 });

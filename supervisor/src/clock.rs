@@ -1,5 +1,4 @@
-//! Waiting for a point in time that may never come, and how such a point is said to another image of this program, which
-//! goes on with our process (O2).
+//! Points in time: waiting for one that may never come, and how one is saved for the new binary in a hand-over (O2).
 
 use std::future::pending;
 use std::sync::OnceLock;
@@ -16,12 +15,13 @@ pub(crate) async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// An `Instant` as every image says it: nanoseconds of CLOCK_MONOTONIC, which exec(2) leaves alone.
+/// An `Instant` as every binary can read it: nanoseconds of CLOCK_MONOTONIC, which goes on over exec(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Moment(u64);
 
-/// One point in time by both, so that what is said and read again in one image is the same to the nanosecond.
+/// One point in time by both clocks, taken once, so that a time that a binary saves and reads again is the same to the
+/// nanosecond.
 fn anchor() -> (Instant, u64) {
     static ANCHOR: OnceLock<(Instant, u64)> = OnceLock::new();
     *ANCHOR.get_or_init(|| {
@@ -47,13 +47,13 @@ impl From<Moment> for Instant {
         let (known, nanoseconds) = anchor();
         let later = Duration::from_nanos(moment.0.saturating_sub(nanoseconds));
         let earlier = Duration::from_nanos(nanoseconds.saturating_sub(moment.0));
-        // What no clock can say is as good as now.
+        // A time that an `Instant` cannot hold is taken as the anchor's.
         let moved = known.checked_add(later).and_then(|moved| moved.checked_sub(earlier));
         moved.unwrap_or(known)
     }
 }
 
-/// For fields (`#[serde(with = "crate::clock::instant")]`).
+/// For fields of this type (`#[serde(with = "crate::clock::instant")]`).
 pub(crate) mod instant {
     use std::time::Instant;
 
@@ -70,7 +70,7 @@ pub(crate) mod instant {
     }
 }
 
-/// The same of those that may be none; they need `#[serde(default)]`, too.
+/// The same for fields that may be `None`; they need `#[serde(default)]`, too.
 pub(crate) mod maybe_instant {
     use std::time::Instant;
 
@@ -101,7 +101,7 @@ mod tests {
     fn o2_a_moment_is_the_same_instant_again() {
         let now = Instant::now();
         let before = [0, 1, 999_999_999, 3_600_000_000_000].map(Duration::from_nanos);
-        // Before its clock began, a machine has had no moment.
+        // A time before the machine was started has no `Moment`.
         let has_been = |time: &Duration| u128::from(Moment::from(now).0) >= time.as_nanos();
         for time in before {
             let past = Some(time).filter(has_been).and_then(|time| now.checked_sub(time));

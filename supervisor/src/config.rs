@@ -1,5 +1,5 @@
-//! From what was typed to what the program needs: every rule between options stands here, and after
-//! it no impossible combination exists. Opens nothing; what takes that is `resources.rs`'s.
+//! The configuration: what the command line means. Every rule between options stands here, and after it no impossible
+//! combination exists. Opens nothing; that is done in `resources.rs`.
 
 pub(crate) mod access;
 pub(crate) mod address;
@@ -53,7 +53,7 @@ pub(crate) struct Config {
     pub(crate) clients: Clients,
     /// Who may have signed a target's certificate, where targets are spoken to in TLS.
     pub(crate) target_tls: Option<Authorities>,
-    /// Sub-protocols that are confirmed before ours.
+    /// Sub-protocols that are confirmed to clients that offer them, before those that the bridge knows itself.
     pub(crate) subprotocols: Vec<&'static str>,
     /// The directory that web requests are answered from.
     pub(crate) web: Option<PathBuf>,
@@ -61,19 +61,19 @@ pub(crate) struct Config {
     pub(crate) record: Option<PathBuf>,
     pub(crate) verbose: bool,
     pub(crate) daemon: bool,
-    /// As whom we and the program run.
+    /// The users that we and the program run as.
     pub(crate) users: UsersSpec,
     pub(crate) pid_file: Option<PathBuf>,
     /// Where the administrator finds us, if anywhere.
     pub(crate) admin: Option<AdminSpec>,
     pub(crate) log: Requested,
-    /// Whether letters are shown, and how.
+    /// Whether the traffic letters are shown, and whether with their legend.
     pub(crate) letters: Option<Legend>,
-    /// What the log says when clients can come: from where to where they are brought.
+    /// What the log says when clients can connect: where they connect, and where they are bridged to.
     pub(crate) proxying: String,
     /// Whether directories are listed to web requests.
     pub(crate) lists_directories: bool,
-    /// What was asked for in vain, to be logged.
+    /// Warnings about the command line, to be logged.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -112,22 +112,22 @@ pub(crate) struct Limits {
     /// How long sessions may go on when we are asked to end; zero: not at all.
     pub(crate) drain_timeout: Duration,
     pub(crate) upkeep: Upkeep,
-    /// How many client connections may be open at once, if somebody says.
+    /// How many client connections may be open at once, if an option says.
     pub(crate) max_connections: Option<usize>,
-    /// How much memory clients may have us keep in all, MiB, if somebody says.
+    /// How much memory may be used for all clients together, MiB, if an option says.
     pub(crate) max_memory: Option<usize>,
 }
 
 impl Limits {
-    /// How much memory clients may have us keep in all, bytes.
+    /// How much memory may be used for all clients together, bytes.
     pub(crate) fn memory(&self) -> usize {
         let typed = self.max_memory.map(|mebibytes| mebibytes.saturating_mul(1 << 20));
         typed.unwrap_or_else(memory::for_clients)
     }
 
-    /// How many client connections may be open at once under this limit on open files. A connection
-    /// needs two; some are left to ourselves: who cannot look at the program's processes cannot keep
-    /// its word about them.
+    /// How many client connections may be open at once under this limit on open files. A connection needs two file
+    /// descriptors; some are kept for ourselves: without them we could not look at the program's processes, and not
+    /// keep our promises about the program.
     pub(crate) fn connections(&self, open_files: u64) -> usize {
         let ours = (open_files / 2).min(OUR_FILES);
         let possible = usize::try_from((open_files - ours) / 2).unwrap_or(usize::MAX);
@@ -135,13 +135,13 @@ impl Limits {
     }
 }
 
-/// How many client connections may be open at once, if nobody says.
+/// How many client connections may be open at once, by default.
 const MAX_CONNECTIONS: usize = 20_000;
 
 /// The greatest number that an option takes: in seconds, more than a century.
 const MOST: u32 = u32::MAX;
 
-/// How long a client waits for the program to listen, and the program may take to end, if nobody says.
+/// How long a client waits for the program to listen, and how long the program may take to end, by default.
 const WRAP_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -149,7 +149,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const OUR_FILES: u64 = 100;
 
 impl Config {
-    /// What `args` mean, typed at the time of `start`.
+    /// What `args` mean. `--timeout` counts from `start`.
     pub(crate) fn new(mut args: Args, start: Instant) -> Result<Self, UsageError> {
         let listen = listen::read(&mut args)?;
         let unused_target = unused_target(&mut args, &listen);
@@ -217,8 +217,8 @@ impl Config {
         })
     }
 
-    /// Whether the value of this option, of those that may, has a password in it. What a class of somebody's is told may
-    /// be one.
+    /// Whether the value of this option has a password in it; it is one of the options that may (`cli/secrets.rs`).
+    /// What a Python class is told may be a password.
     pub(crate) fn is_secret(&self, option: &str) -> bool {
         match option {
             "auth-source" => self.access.auth.as_ref().is_some_and(|auth| match &auth.plugin {
@@ -240,7 +240,7 @@ impl Config {
 }
 
 impl Destination {
-    /// What knows the tokens, by the name under which it was asked for.
+    /// The name of the token plugin, if tokens are used.
     pub(crate) fn token_source(&self) -> Option<String> {
         match self {
             Self::Tokens(spec) => Some(spec.plugin.name().to_owned()),
@@ -249,7 +249,7 @@ impl Destination {
     }
 }
 
-/// How many there may be of something; none is not enough.
+/// A number of things, at least one.
 fn number(option: &str, typed: &str) -> Result<usize, UsageError> {
     let number = address::whole(typed).filter(|number| (1..=MOST).contains(number));
     number
@@ -257,7 +257,7 @@ fn number(option: &str, typed: &str) -> Result<usize, UsageError> {
         .ok_or_else(|| invalid(option, typed, &format!("a whole number from 1 to {MOST}")))
 }
 
-/// The beginning of a file's name. What the disk says to it is no matter of the command line.
+/// The beginning of the names of recordings. Whether the file system takes such a name is not checked here.
 fn record(typed: &Path) -> Result<PathBuf, UsageError> {
     let is_name = typed.file_name().is_some();
     is_name
@@ -265,8 +265,8 @@ fn record(typed: &Path) -> Result<PathBuf, UsageError> {
         .ok_or_else(|| invalid("--record", &typed.to_string_lossy(), "the name of a file"))
 }
 
-/// Takes away a target beside an option that says where to go, and says so. Upstream took that until 0.8.0, without a
-/// look at the target, but behind a source port only.
+/// Removes a target beside an option that says where clients go, and gives a warning. The Python websockify took such a
+/// target until 0.8.0, without looking at it, but behind a source port only.
 fn unused_target(args: &mut Args, listen: &Listen) -> Option<String> {
     let unix_target = args.unix_target.as_ref().map(|_| "--unix-target");
     let option = unix_target.or(tokens::option(args))?;
@@ -315,7 +315,7 @@ fn destination(
     }
 }
 
-/// The options that say how to wrap mean nothing beside a target, but for the one of [`warnings`].
+/// Refuses options about the program where there is none. `--wrap-mode` is only warned of, in [`warnings`].
 fn needs_program(args: &Args) -> Result<(), UsageError> {
     let typed = [
         ("--start", args.start.is_some()),
@@ -336,7 +336,7 @@ fn needs_program(args: &Args) -> Result<(), UsageError> {
     }
 }
 
-/// A lone name in the target's place may be a program that somebody forgot the dashes before.
+/// The error for a wrong target. A lone name may be a program, with the `--` before it forgotten.
 fn maybe_program(target: &str, error: UsageError) -> UsageError {
     if target.contains("://") || !search_path::is_program(OsStr::new(target)) {
         return error;
@@ -345,7 +345,8 @@ fn maybe_program(target: &str, error: UsageError) -> UsageError {
     UsageError(format!("{line}; a program stands behind '--': websockify ... -- {target}"))
 }
 
-/// `-v` shows what they mean, too. A daemon's standard output is /dev/null.
+/// Whether the traffic letters are shown; `-v` shows their legend, too. A daemon shows none: its standard output is
+/// /dev/null.
 fn letters(args: &Args) -> Option<Legend> {
     let asked = match (args.verbose, args.traffic) {
         (true, _) => Some(Legend::Shown),
@@ -355,7 +356,8 @@ fn letters(args: &Args) -> Option<Legend> {
     asked.filter(|_| !args.daemon)
 }
 
-/// What upstream takes in silence, as people have it in their command lines.
+/// Warnings about options that change nothing. They are not refused: the Python websockify takes them in silence, and
+/// people have them in their command lines.
 fn warnings(args: &Args) -> Vec<String> {
     let vain = [
         (
@@ -432,7 +434,8 @@ fn start(args: &Args) -> Result<Start, UsageError> {
     }
 }
 
-/// The port that the program binds. Where clients come to no port, it may stand in the source's place.
+/// The port that the program binds. Where clients connect to no port but to a Unix socket or by inetd, it may stand in
+/// the source port's place.
 fn program_port(args: &Args, listen: &Listen) -> Result<u16, UsageError> {
     match (&args.program_port, listen, &args.source) {
         (Some(_), Listen::Unix { .. } | Listen::Inetd, Some(source)) => {
@@ -469,7 +472,7 @@ fn seconds(option: &str, typed: &str) -> Result<Duration, UsageError> {
         .ok_or_else(|| invalid(option, typed, &format!("a number of seconds from 0 to {MOST}")))
 }
 
-/// A number of seconds, of which 0 means none as it does in upstream.
+/// A limit in seconds. 0 means no limit, as in the Python websockify.
 fn limit(option: &str, typed: &str) -> Result<Option<Duration>, UsageError> {
     seconds(option, typed).map(|duration| Some(duration).filter(|duration| !duration.is_zero()))
 }

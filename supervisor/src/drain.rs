@@ -1,6 +1,6 @@
-//! A drain (O1): no new session, and time for those that there are. Counts them, and tells the log and systemd
-//! how far it is. Must not know how a bridge or a program is ended; when, [`Ending`] says for a plain bridge, and
-//! for a program its [state](crate::program::state).
+//! A drain (O1): no new session begins, and the open sessions have time to end. Counts them, and tells the log and
+//! systemd how far the drain is. Must not know how a bridge or a program is ended. When that is done, [`Ending`]
+//! decides for a bridge without a program, and the program's [state](crate::program::state) for one with a program.
 
 use std::future::pending;
 use std::time::{Duration, Instant};
@@ -11,48 +11,48 @@ use tracing::info;
 
 use crate::machine::progress::Progress;
 
-/// How often systemd is told that we are still at it, and for how long it is to bear with us each time: a machine
-/// that hangs for a moment must not make it kill us.
+/// How often systemd is told that the drain goes on, and for how long systemd is to wait from then on (EXTENSION). The
+/// latter is longer, so that systemd does not kill us when the machine hangs for a moment.
 const EVERY: Duration = Duration::from_secs(10);
 const EXTENSION: Duration = Duration::from_secs(30);
-/// How soon it is told that sessions have ended.
+/// How soon systemd is told that sessions have ended.
 const SOON: Duration = Duration::from_secs(1);
-/// How long our end takes after the drain, besides the program's own time: what does not close is cut off, what
-/// does not die is given up, each after five seconds.
+/// How long our end takes after the drain, besides the program's own time: connections that do not close are cut off
+/// after five seconds, and processes that do not die are given up after five more.
 const END: Duration = Duration::from_secs(15);
 
 /// The drain of one bridge, which may have begun.
 #[derive(Debug)]
 pub(crate) struct Drain {
-    /// How long sessions have; zero: none is ever begun.
+    /// How long sessions may go on; zero: no drain ever begins.
     time: Duration,
     sessions: watch::Sender<usize>,
     course: Option<Course>,
 }
 
-/// One under way.
+/// A drain under way.
 #[derive(Debug)]
 struct Course {
     until: Instant,
-    /// How many sessions there were.
+    /// How many sessions there were at its beginning.
     began_with: usize,
-    /// When systemd was told last, and how many there were then.
+    /// When systemd was told last, and how many sessions there were then.
     told: Instant,
     told_of: usize,
 }
 
 impl Drain {
-    /// None yet; it will take as long at most.
+    /// No drain yet. One takes `time` at most.
     pub(crate) fn new(time: Duration) -> Self {
         Self { time, sessions: watch::Sender::default(), course: None }
     }
 
-    /// What the bridge tells how many sessions it has.
+    /// Where the bridge writes how many sessions it has.
     pub(crate) fn count(&self) -> watch::Sender<usize> {
         self.sessions.clone()
     }
 
-    /// How long sessions have.
+    /// How long sessions may go on.
     pub(crate) fn time(&self) -> Duration {
         self.time
     }
@@ -62,7 +62,7 @@ impl Drain {
         self.course.as_ref().map(|course| course.until)
     }
 
-    /// It begins. So many of the sessions wait for the program, and are told to come again.
+    /// The drain begins. `held` of the sessions wait for the program: their clients are told to come again.
     pub(crate) fn begin(&mut self, until: Instant, held: usize, progress: &mut Progress) {
         let now = Instant::now();
         let sessions = self.sessions.borrow().saturating_sub(held);
@@ -89,7 +89,7 @@ impl Drain {
         }
     }
 
-    /// Tells systemd how far it is, and that it is to wait on.
+    /// Tells systemd how far the drain is, and that it is to wait longer.
     pub(crate) fn tell(&mut self, progress: &mut Progress) {
         let Some(course) = &mut self.course else { return };
         let now = Instant::now();
@@ -99,7 +99,8 @@ impl Drain {
         progress.extend(EXTENSION);
     }
 
-    /// It is over, if it had begun. What is left is closed, and then we end, which may take the program so long.
+    /// The drain is over, if it had begun. Sessions that are left are closed, and then we end, for which the program
+    /// may take `stop_timeout`.
     pub(crate) fn end(&mut self, stop_timeout: Duration, progress: &mut Progress) {
         let Some(course) = self.course.take() else { return };
         let closed = *self.sessions.borrow();
@@ -137,23 +138,23 @@ pub(crate) enum Ending {
     Draining,
     /// Its sessions are being closed.
     Stopping,
-    /// Nobody waits for that any more.
+    /// We end at once, and do not wait for that any more.
     Over,
 }
 
-/// What may bring it further.
+/// What may bring the bridge nearer to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// By a signal.
+    /// A signal to stop.
     Stop,
-    /// By somebody who wants a drain; for a second time, that changes nothing.
+    /// The administrator's request for a drain; a second one changes nothing.
     Drain,
     /// The time that sessions had is over.
     Deadline,
 }
 
 impl Ending {
-    /// What follows, where sessions have so long.
+    /// What follows, where sessions may go on for `time`.
     pub(crate) fn step(self, asked: Asked, time: Duration) -> Self {
         match (self, asked) {
             (Self::No, Asked::Stop | Asked::Drain) if !time.is_zero() => Self::Draining,

@@ -1,5 +1,5 @@
-//! How the program's port is moved to loopback, and what is heard of that. The program's loop knows an
-//! engine and not which one it is: another one is a file beside `preload` and a variant here.
+//! The engine: how the program's port is moved to loopback, and what is heard of the program. The program's loop knows
+//! an engine, and not which one: another engine is a file beside `preload` and a variant here.
 
 mod notice;
 mod preload;
@@ -37,7 +37,7 @@ pub(crate) enum Engine {
     Seccomp(Seccomp),
 }
 
-/// What is asked of it.
+/// What an engine is made from.
 pub(crate) struct Asked<'a> {
     pub(crate) engine: RebindEngine,
     /// The library that was given, if one was.
@@ -45,13 +45,14 @@ pub(crate) struct Asked<'a> {
     pub(crate) program: &'a OsStr,
     /// The port that is to be moved.
     pub(crate) port: u16,
-    /// Who tells the program of its clients.
+    /// The file that tells the program who its clients are.
     pub(crate) clients: Option<Arc<Clients>>,
 }
 
 impl Engine {
-    /// The one that was asked for, or that reaches the program (W14). Where the port is held `apart` already, for another
-    /// user than we are, it is the one that can be used then. Needs a runtime.
+    /// The engine that was asked for, or with `auto` the one that reaches the program (W14). `apart` is the relocated
+    /// port, if that is held already for a program of another user than we are; only `preload` can be used then. Needs
+    /// a runtime.
     pub(crate) fn new(asked: Asked<'_>, apart: Option<RelocatedPort>) -> Result<Self> {
         let Asked { engine, library, program, port, clients } = asked;
         if let Some(clients) = &clients {
@@ -82,7 +83,7 @@ impl Engine {
                             "program {program}: its port is moved by rebind.so, as nothing is seen that keeps that out"
                         );
                     }),
-                    // It has to be the library.
+                    // Only the library can do what is asked.
                     Some(_) if is_told || is_apart => preload(),
                     Some(obstacle) => seccomp_for(&executable, &obstacle, (program, port))
                         .map_or_else(preload, |seccomp| Ok(Self::Seccomp(seccomp))),
@@ -91,7 +92,7 @@ impl Engine {
         }
     }
 
-    /// As it is typed.
+    /// Its name, as it is typed in `--rebind-engine`.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Preload(_) => "preload",
@@ -99,7 +100,7 @@ impl Engine {
         }
     }
 
-    /// The port on loopback that the program gets.
+    /// The relocated port: the one on loopback that the program gets.
     pub(crate) fn port(&self) -> u16 {
         match self {
             Self::Preload(preload) => preload.port(),
@@ -107,8 +108,8 @@ impl Engine {
         }
     }
 
-    /// Sees to it that all is there that the next instance needs. None of it is served: it is noted as
-    /// `private`.
+    /// Makes sure that all files are there that the next instance needs. They are noted as `private`, so that no web
+    /// request is answered with them.
     pub(crate) fn renew(&mut self, private: &Private) -> Result<()> {
         match self {
             Self::Preload(preload) => preload.renew(private),
@@ -132,17 +133,17 @@ impl Engine {
         }
     }
 
-    /// Binds the socket of a process that could not do it to the program's port on loopback.
+    /// Binds a socket to the relocated port, for a process that could not do it itself.
     pub(crate) fn bind(&self, request: &BindRequest) -> io::Result<()> {
         match self {
             Self::Preload(preload) => preload.bind(request),
-            // It binds at once, and is asked by nobody.
+            // This engine binds when it answers a call, and never gives such a request.
             Self::Seccomp(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
-    /// What can be seen from outside of why this program cannot be moved, or not even started; it
-    /// continues the program's name (W12).
+    /// Why the port of this program cannot be moved, or why the program cannot even be started, as far as its file
+    /// shows. The text continues the program's name (W12).
     pub(crate) fn obstacle(&self, program: &OsStr) -> Option<String> {
         match find(program) {
             Ok(found) => found.and_then(|executable| match self {
@@ -153,7 +154,7 @@ impl Engine {
         }
     }
 
-    /// Another instance begins: what was seen of the last one is not true of it.
+    /// Another instance begins: forgets what was seen of the last one.
     pub(crate) fn begin_instance(&mut self) {
         match self {
             Self::Preload(preload) => preload.begin_instance(),
@@ -196,13 +197,13 @@ impl Engine {
     }
 }
 
-/// What is left to those who are out of reach.
+/// What the error advises for programs that `rebind.so` does not reach.
 const BY_ADDRESS: &str =
     "it cannot be told who its clients are; --client-address=loopback reaches it";
 const BY_ONE: &str =
     "only --rebind-engine=seccomp moves its port, which takes one of the two alone";
 
-/// The kernel's way, where it is better for a program that is seen to be out of the library's reach.
+/// The seccomp engine, if it is better for a program that is seen to be out of the reach of `rebind.so`.
 fn seccomp_for(
     executable: &Executable,
     obstacle: &Obstacle,
@@ -213,7 +214,7 @@ fn seccomp_for(
     }
     let program = program.display();
     match Seccomp::new(port) {
-        // What it is started for is worth more.
+        // The filter would cost the program the rights from its file, which it needs more.
         Ok(seccomp) if seccomp.obstacle(executable).is_some() => None,
         Ok(seccomp) => {
             let (cause, costs) = (obstacle.cause(), seccomp.costs());
@@ -228,7 +229,8 @@ fn seccomp_for(
     }
 }
 
-/// What `rebind.so` does beside the port, or where we are another user than the program, nobody else does.
+/// Refuses a program that `rebind.so` does not reach, where only `rebind.so` can do what is asked: tell the program of
+/// its clients, or move the port of another user's program.
 fn must_be_preloaded(program: &OsStr, cannot: &str, instead: &str) -> Result<()> {
     let Some(executable) = find(program).ok().flatten() else { return Ok(()) };
     match Preload::obstacle(&executable) {

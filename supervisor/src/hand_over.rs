@@ -1,17 +1,18 @@
-//! Our place is taken by the program that lies at our path now (O2), by exec(2): the process stays, with its children,
-//! its descriptors and its sessions.
+//! The hand-over (O2): the new binary, which is the file at our path now, takes our place by exec(2). The process
+//! stays, with its children, its descriptors and its sessions.
 //!
-//! - `trial` has the new program say beforehand whether it could, as a child, and `answer` is what that says,
-//! - `succession` is how far we are with that; `launch` is how we were started, `held` what we have taken hold of, for our whole
+//! - `trial` runs the new binary as a child beforehand, which says whether it could go on; `answer` is the child's side
+//!   of that,
+//! - `succession` is how far the hand-over is; `launch` is how we were started, `held` what we keep open for our whole
 //!   life,
-//! - `state` is what the new program needs, `format` how that looks in `memory`,
-//! - `marks` says which descriptors go along, `threads` whether ours may be ended, `rest` what becomes of sessions that
-//!   cannot go along,
-//! - `binary` is the file, `image` what it is executed with,
-//! - `arrival` is the other side: our beginning in another's place, and `arrived` what is left of that until we have settled;
-//!   until then, `way_back` leads to the program before, and `closed` keeps others out of our memory.
+//! - `state` is what the new binary needs, `format` how that is written, `memory` where it is written to,
+//! - `marks` says which descriptors stay open over exec(2), `threads` whether our threads can be ended, `rest` is the
+//!   forked process that goes on with the sessions that cannot be handed over,
+//! - `binary` is the executable file, `image` the arguments and environment that it is executed with,
+//! - `arrival` is the beginning of the new binary, and `arrived` what it keeps of that until it has settled; until
+//!   then, `way_back` leads back to the old binary, and `closed` keeps others out of our memory.
 //!
-//! Whatever fails before exec(2) is one line in the log, and everything goes on.
+//! Whatever fails before exec(2) is one line in the log, and everything goes on as before.
 
 mod answer;
 mod arrival;
@@ -58,30 +59,30 @@ use crate::relay::RelayState;
 /// How long the bridge may take to stand still.
 const FREEZE: Duration = Duration::from_secs(1);
 
-/// How long what is to be logged may take, while sessions go on.
+/// How long writing what is to be logged may take, while sessions go on.
 const FLUSH: Duration = Duration::from_millis(500);
-/// The same of what comes until everything stands still. What is not written by then is lost.
+/// The same for the lines that come until everything stands still. Lines that are not written by then are lost.
 const LAST_FLUSH: Duration = Duration::from_millis(100);
 
-/// What is bridged to, as it stands still.
+/// The saved state of what is bridged to: a service or a program.
 pub(crate) struct Parts {
-    /// The bridge to a service; that to a program is in its state.
+    /// The bridge to a service. A bridge to a program is in the state of the program.
     pub(crate) relay: Option<RelayState>,
     pub(crate) program: Option<ProgramState>,
 }
 
-/// Everything stands still, signals too. Must not be dropped, but [left](Host::leave) with.
+/// Everything stands still, signals too. Must not be dropped, but given to [`leave`](Host::leave).
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Departure {
     program: OwnedFd,
-    /// The bridge, if it is open. Until it is dropped, nothing moves.
+    /// The bridge, if it is open. It stands still until this is dropped.
     frozen: Option<Frozen>,
     stopped: Instant,
 }
 
 impl Host<'_> {
-    /// SIGUSR2: has the program that lies at our path tried, if we could make room for it now.
+    /// SIGUSR2: begins the trial of the binary that lies at our path, if a hand-over is possible now.
     pub(crate) fn begin_hand_over(&mut self, can: Result<(), String>) {
         if self.succession.trial.is_some() {
             return warn!("cannot hand over: a hand-over is under way already");
@@ -97,7 +98,7 @@ impl Host<'_> {
         }
     }
 
-    /// What root could, the user may not whom we have become.
+    /// The text of an error. If we have changed our user, it names that user, who may not do all that root could.
     fn explain(&self, error: &std::io::Error) -> String {
         let why = bridge::error_text(error);
         match self.users.ours() {
@@ -136,8 +137,8 @@ impl Host<'_> {
         }
     }
 
-    /// The trial is over. Has everything of ours stand still, and the bridge if it is open: what is said of it from then on
-    /// holds. None if nothing comes of it: then everything is as before.
+    /// The trial is over. Has everything of ours stand still, and the bridge if it is open, so that what is saved of
+    /// them stays true. None if that fails: then everything goes on as before.
     pub(crate) async fn stand_still(
         &mut self,
         can: Result<(), String>,
@@ -167,19 +168,19 @@ impl Host<'_> {
         Ok(Departure { program, frozen, stopped })
     }
 
-    /// Executes the program. Returns only if it could not be executed: then everything is as before.
+    /// Executes the new binary. Returns only if that fails: then everything goes on as before.
     pub(crate) async fn leave(&mut self, departure: Departure, parts: Parts) {
         let why = self.try_to_leave(departure, parts).await;
         self.signals.release();
         self.stay(&why);
     }
 
-    /// Gives why the program could not be executed.
+    /// Gives the reason why the new binary could not be executed.
     async fn try_to_leave(&self, departure: Departure, parts: Parts) -> String {
         let Departure { program, mut frozen, stopped } = departure;
         let bridge = frozen.as_mut().map(|frozen| std::mem::take(&mut frozen.state));
         let mut state = self.state(Some(parts), None, stopped);
-        // The bridge has looked at its own.
+        // The bridge has checked its own state.
         if let Err(why) = format::check(&state) {
             return why;
         }
@@ -188,7 +189,7 @@ impl Host<'_> {
         if let Err(thread) = threads::settle().await {
             return format!("thread {thread} is held up in the kernel");
         }
-        // It was answered, and would be forgotten.
+        // A request to drain was answered already, and the new binary would not know of it.
         if self.admin.standing.drains() {
             return "websockify is draining".into();
         }
@@ -206,7 +207,7 @@ impl Host<'_> {
         why
     }
 
-    /// Has a process go on with the sessions that cannot go along, if there are any.
+    /// Forks a process that goes on with the sessions that cannot be handed over, if there are any.
     fn part(&self, frozen: Option<&mut Frozen>, state: &State) -> std::io::Result<Option<Parted>> {
         let Some(frozen) = frozen.filter(|frozen| frozen.rest.sessions() > 0) else {
             return Ok(None);
@@ -214,13 +215,13 @@ impl Host<'_> {
         let rest = std::mem::take(&mut frozen.rest);
         let writers = Writers { log: self.log, letters: self.letters };
         let (parted, rest) = rest::part(rest, &state.descriptors(), writers)?;
-        // They are given back if nothing comes of it.
+        // The bridge gets its sessions back if the hand-over fails.
         frozen.rest = rest;
         self.aside.add_rest(parted.process);
         Ok(Some(parted))
     }
 
-    /// Executes the program. Gives why it could not be.
+    /// Executes the new binary. Gives the reason why that failed.
     fn execute(&self, program: &OwnedFd, state: &State, bytes: &[u8]) -> String {
         let memory = match format::write(state, bytes) {
             Ok(bytes) => memory::with(&bytes),
@@ -236,7 +237,7 @@ impl Host<'_> {
         let error = Image::new(std::env::args_os(), environment(&[VARIABLE, BACK], [told]))
             .and_then(|image| {
                 marks::keep(&kept)?;
-                // The other image starts its own.
+                // The new binary starts helpers of its own.
                 self.aside.end_all();
                 Ok(image.execute(program.as_raw_fd()))
             });
@@ -255,9 +256,9 @@ impl Host<'_> {
         self.progress.reloaded();
     }
 
-    /// Where we have begun in another's place: everything goes on, and there is no way back.
+    /// In the new binary: everything goes on, and from here there is no way back.
     pub(crate) async fn settle(&mut self) {
-        // The runtime's clock goes, and whoever was to begin has begun.
+        // After this wait the runtime's clock is known to work, and the tasks that were started have begun.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let Some(mut arrived) = self.succession.arrived.take() else { return };
         arrived.settle();

@@ -1,6 +1,6 @@
-//! Descriptors that another image of this program has left to us (O2): each is looked at before it is believed, and what
-//! is used is a copy. Until all has succeeded the first ones stay as they were, so that we can still give way to that
-//! image. Knows sockets and files; must not know what they are for.
+//! Descriptors that the old binary has left to the new one in a hand-over (O2): each is looked at before it is used,
+//! and what is used is a copy. The originals stay as they are until all has succeeded, so that the old binary can still
+//! be executed again. Knows sockets and files; must not know what they are for.
 
 use std::fs::File;
 use std::io;
@@ -11,11 +11,11 @@ use bridge::Descriptors;
 use rustix::fs::{FileType, fstat};
 use socket2::{Domain, Socket, Type};
 
-/// The descriptors, and those of which we have copies.
+/// The descriptors that were not asked for yet, and the originals of which we have copies.
 #[derive(Debug)]
 pub(crate) struct Handed<'a> {
     all: &'a mut Descriptors,
-    /// By the numbers that the state has for them.
+    /// Under the numbers that the state has for them.
     originals: Vec<OwnedFd>,
 }
 
@@ -24,10 +24,10 @@ impl<'a> Handed<'a> {
         Self { all, originals: vec![] }
     }
 
-    /// A copy of the one with this number.
+    /// A copy of the descriptor with this number.
     ///
     /// # Errors
-    /// It is not there, or we have too many open.
+    /// It is not there, or we have too many descriptors open.
     pub(crate) fn copy(&mut self, number: RawFd) -> Result<OwnedFd> {
         let original = self.all.take(number)?;
         let copy = original.try_clone();
@@ -57,29 +57,30 @@ impl<'a> Handed<'a> {
         Ok(descriptor.into())
     }
 
-    /// What /proc says of it, for what no system call tells.
+    /// A descriptor of the kind that /proc calls `what`, for kinds that no system call tells.
     pub(crate) fn of_kernel(&mut self, number: RawFd, what: &str) -> Result<OwnedFd> {
         let descriptor = self.copy(number)?;
         let link = std::fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
-        // Where /proc is not to be had, its first use tells.
+        // Where /proc cannot be read, a wrong descriptor shows at its first use.
         let is_such = link.map_or(true, |link| link.to_str() == Some(what));
         ensure!(is_such, "descriptor {number} is no {what}");
         Ok(descriptor)
     }
 
-    /// Those that nobody has asked for yet.
+    /// The descriptors that were not asked for yet.
     pub(crate) fn others(&mut self) -> &mut Descriptors {
         self.all
     }
 
-    /// All has succeeded: the copies do. What they are copies of is to be closed when there is no way back any more.
+    /// All has succeeded, and the copies stay in use. Gives the originals, to be closed when there is no way back any
+    /// more.
     pub(crate) fn settle(mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.originals)
     }
 }
 
 impl Drop for Handed<'_> {
-    /// Something has failed. They stay open under their numbers, which exec(2) keeps.
+    /// Something has failed. The originals stay open under their numbers, which exec(2) keeps.
     fn drop(&mut self) {
         self.originals.drain(..).for_each(|original| _ = original.into_raw_fd());
     }
@@ -95,7 +96,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A copy of an open descriptor, whoever has it: as exec(2) leaves it to another image.
+    /// A copy of an open descriptor that somebody else owns, as if exec(2) had left it to another binary.
     #[allow(unsafe_code)]
     pub(crate) fn steal(number: RawFd) -> OwnedFd {
         // SAFETY: the caller has it open.

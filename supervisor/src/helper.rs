@@ -1,9 +1,9 @@
 //! Helpers: programs that tell us where tokens lead or who is let in, a line for each question and a line for each
-//! answer (U9). A helper runs as long as we do. One that cannot be used any more, because it has ended, hangs, or says
-//! what nobody can understand, costs what it was asked: it is ended and started again, later each time.
+//! answer (U9). A helper runs as long as we do. If it has ended, hangs, or says what cannot be understood, the
+//! questions that it has fail, and it is ended and started again, after a longer delay each time.
 //!
-//! - `child` is its process: how it is started, and that nothing of it is left,
-//! - `lines` knows what stands in a line, and asks and reads nothing itself,
+//! - `child` is its process: how it is started, and ended with all of its process group,
+//! - `lines` knows what stands in a line, and does no I/O,
 //! - `python` is the helper that asks a class of the user's own (U8).
 
 mod child;
@@ -32,66 +32,67 @@ use child::Child;
 pub(crate) use child::Surroundings;
 use lines::{Lines, Object};
 
-/// How many questions it has at a time that somebody waits for. Others wait.
+/// How many questions a helper has at a time for which a client waits. Further questions wait.
 const AT_ONCE: usize = 64;
 
-/// How long it may say nothing while it has a question: a little longer than a client waits, and than `plugin.py` lets a
-/// call last, so that one that hangs alone ends no helper.
+/// How long a helper may say nothing while it has a question. It is a little longer than a client waits, and than
+/// `plugin.py` lets a call last, so that a single call that hangs does not have the helper ended.
 const SILENCE: Duration = Duration::from_secs(12);
 
-/// How long after its end it is started again: so much at first, twice as much each time, and less than a client waits:
-/// whoever can make it fail (by a token, say) keeps it from nobody else for long.
+/// How long after its end a helper is started again: so much at first, twice as much each time, and at most a time that
+/// is less than a client waits. So a client that can make the helper fail (by a token, say) keeps it from other clients
+/// for a short time only.
 const DELAY: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// One that has run so long begins with the first delay again.
+/// A helper that has run for so long gets the first delay again.
 const WELL: Duration = Duration::from_secs(60);
 
-/// What is asked, not yet started.
+/// A helper that is not started yet.
 #[derive(Debug)]
 pub(crate) struct Helper {
     spec: HelperSpec,
     questions: Questions,
 }
 
-/// The same at work.
+/// A helper that runs.
 struct Running {
     helper: Helper,
     surroundings: Surroundings,
     child: Child,
 }
 
-/// All helpers at work: what knows tokens, and what knows who is let in.
+/// All helpers: the one that knows tokens, and the one that knows who is let in.
 pub(crate) struct Helpers(Option<Stage>, Option<Stage>);
 
-/// How far one is.
+/// How far a helper is.
 enum Stage {
-    /// It is to be started, when everything else goes on.
+    /// It is to be started, when everything else goes on already.
     Due(Helper, Surroundings),
     Running(Running),
 }
 
-/// What it has not answered yet.
+/// The questions that a helper has not answered yet.
 #[derive(Default)]
 struct Pending {
     waiting: HashMap<u64, Waiting>,
     last_id: u64,
 }
 
-/// Who waits for an answer.
+/// Where an answer is awaited.
 enum Waiting {
     Target(Reply<Option<String>>),
     Verdict(Reply<Verdict>),
 }
 
 impl Helper {
-    /// One that is not yet started, and where it is asked.
+    /// A helper that is not yet started, and the end where questions are put to it.
     pub(crate) fn new(spec: HelperSpec) -> (Self, Asked) {
         let (asked, questions) = Asked::channel();
         (Self { spec, questions }, asked)
     }
 
-    /// The files that it is, as far as they are known.
+    /// The files of the helper, as far as they are known.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.spec.files()
     }
@@ -106,7 +107,7 @@ impl Helper {
         Ok(Running { helper: self, surroundings, child })
     }
 
-    /// The same, until it succeeds.
+    /// Starts it, and tries again until that succeeds.
     async fn start_again(self, surroundings: Surroundings) -> Running {
         let child = match begin(&self.spec, &surroundings).await {
             Ok(child) => child,
@@ -133,7 +134,8 @@ impl Helpers {
         Ok(Self(start(tokens).await?, start(auth).await?))
     }
 
-    /// Where another image of this program has ended its own (O2): nobody waits for them but who has a question.
+    /// After a hand-over (O2), for which the old binary has ended its helpers: they are started later, and only clients
+    /// that have a question wait for them.
     pub(crate) fn resume(
         tokens: Option<Helper>,
         auth: Option<Helper>,
@@ -143,8 +145,8 @@ impl Helpers {
         Self(tokens.map(due), auth.map(due))
     }
 
-    /// Puts all questions to them. Dropped, they are ended. Must be awaited on the main thread, as helpers are to
-    /// die with the thread that starts them.
+    /// Puts all questions to the helpers. When this is dropped, they are ended. Must be awaited on the main thread, as
+    /// a helper dies with the thread that has started it.
     pub(crate) async fn serve(self) -> Infallible {
         let serve = async |stage: Option<Stage>| -> Infallible {
             let running = match stage {
@@ -200,7 +202,7 @@ impl Running {
     }
 }
 
-/// Starts one that has failed, later each time.
+/// Starts a helper that has failed, after a longer delay each time.
 async fn begin_again(
     spec: &HelperSpec,
     surroundings: &Surroundings,
@@ -215,14 +217,14 @@ async fn begin_again(
     }
 }
 
-/// The delay before this start; the next one has to wait longer.
+/// The delay before this start; the one before the next start is longer.
 fn next_delay(delay: &mut Duration) -> Duration {
     let longer = (*delay * 2).min(DELAY_MAX);
     std::mem::replace(delay, longer)
 }
 
-/// Puts questions to this one until it can be used no more; the result is why. Those that it has not answered
-/// fail then.
+/// Puts questions to this child until it can be used no more; the result is the reason. The questions that it has not
+/// answered fail then.
 async fn ask(questions: &mut Questions, child: &mut Child) -> String {
     let mut pending = Pending::default();
     let mut lines = Lines::default();
@@ -230,7 +232,7 @@ async fn ask(questions: &mut Questions, child: &mut Child) -> String {
     let mut heard = Instant::now();
     loop {
         tokio::select! {
-            // What it has said counts, before its end does.
+            // What the helper has said is read before its end is noticed.
             biased;
             read = child::read(&mut child.answers, &mut lines) => match read
                 .and_then(|()| pending.take_all(&mut lines))
@@ -261,15 +263,16 @@ async fn ask(questions: &mut Questions, child: &mut Child) -> String {
 }
 
 impl Pending {
-    /// Whether it may be asked more. Of the questions that nobody waits for any more, as many may be left: whoever comes
-    /// and goes gets no helper ended that answers.
+    /// Whether the helper may get one more question. Questions that nobody waits for any more do not count, but there
+    /// may be only as many again of them: so clients that come and go neither take the places of others, nor overload a
+    /// helper that answers.
     fn has_room(&self) -> bool {
         let awaited = || self.waiting.values().filter(|waiting| waiting.is_awaited()).count();
         let asked = self.waiting.len();
         asked < AT_ONCE || (asked < 2 * AT_ONCE && awaited() < AT_ONCE)
     }
 
-    /// The line that asks this.
+    /// Notes a question, and gives the line that asks it.
     fn put(&mut self, question: Question) -> String {
         self.last_id += 1;
         let (line, waiting) = match question {
@@ -284,7 +287,7 @@ impl Pending {
         line
     }
 
-    /// Passes on what has been answered; whether something has.
+    /// Passes on the answers; says whether there was one.
     fn take_all(&mut self, lines: &mut Lines) -> Result<bool, String> {
         let mut has_answered = false;
         while let Some(line) = lines.next()? {
@@ -305,7 +308,7 @@ impl Waiting {
         }
     }
 
-    /// The client may have gone.
+    /// Passes an answer on. The client may have gone.
     fn take(self, object: &Object) {
         match self {
             Self::Target(answer) => drop(answer.send(lines::target(object))),
@@ -325,7 +328,7 @@ mod tests {
         assert_eq!(milliseconds, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
     }
 
-    /// Who waits no longer takes nobody's place, but for so many.
+    /// A question that nobody waits for takes no place from others, but only so many of them do not count.
     #[test]
     fn u9_a_question_that_is_given_up_makes_room_for_another() {
         let mut pending = Pending::default();

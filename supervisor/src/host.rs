@@ -1,5 +1,6 @@
-//! What there is of us whatever we bridge to: who tells us what to do, who is told how we are, what we hold; and what the bridge
-//! is told of that. Knows nothing of the program's life.
+//! The host: what belongs to websockify whatever it bridges to, such as signals, the log, certificates, helpers, the
+//! admin address and the hand-over; and the configuration of the bridge that is made from it. Knows nothing of the
+//! program's life.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,34 +39,34 @@ pub(crate) struct Host<'a> {
     pub(crate) authentication: Option<Authentication>,
     pub(crate) target_tls: Option<TargetTls>,
     pub(crate) tokens: Option<Tokens>,
-    /// Our children that are none of the program's.
+    /// Our children that do not belong to the program.
     pub(crate) aside: Aside,
-    /// Our own files, that nobody is served.
+    /// Our own files, which no web request is answered with.
     pub(crate) private: Arc<Private>,
     pub(crate) directories: Directories,
     pub(crate) open_files: OpenFiles,
-    /// Who runs what.
+    /// Which user runs what.
     pub(crate) users: Users,
-    /// What starts the program where it is another user than we.
+    /// The launcher of a program that is another user than we, and the port that is held for it.
     pub(crate) apart: Option<Apart>,
-    /// What tells the program who its clients are, if it is told.
+    /// The file that tells the program who its clients are, if it is told.
     pub(crate) clients: Option<Arc<Clients>>,
     /// Where the traffic letters go.
     pub(crate) traffic: Option<Traffic>,
-    /// What writes them.
+    /// The thread that writes the letters.
     pub(crate) letters: Option<&'a Writer>,
-    /// How our sessions come to their end before we do.
+    /// The drain: how our sessions end before we do.
     pub(crate) drain: Drain,
-    /// Who asks how we are.
+    /// The main loop's end of the administration.
     pub(crate) admin: Desk,
-    /// By which the bridge is asked to stand still (O2).
+    /// What asks the bridge to stand still for a hand-over (O2).
     pub(crate) hand_over: HandOver,
-    /// Who takes our place.
+    /// How far a hand-over to another binary is.
     pub(crate) succession: Succession,
 }
 
 impl Host<'_> {
-    /// What starts the program, and may signal it, where it is another user than we.
+    /// The launcher, which starts the program and may signal it, where the program is another user than we.
     pub(crate) fn launcher(&self) -> Option<&Launcher> {
         self.apart.as_ref().map(|apart| &apart.launcher)
     }
@@ -82,11 +83,11 @@ impl Host<'_> {
         {
             tracing::warn!("{}", Failure::from(failure).reason);
         }
-        // What was opened just now goes on being ours when it is moved away.
+        // The files that were read just now stay private when they are moved away.
         self.private.look();
     }
 
-    /// What the bridge is told, wherever its sessions go.
+    /// The configuration of the bridge, wherever its sessions go.
     pub(crate) fn for_bridge(&self, config: &Config, directory: Directory) -> bridge::Config {
         bridge::Config {
             directory,

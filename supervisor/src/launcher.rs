@@ -1,11 +1,12 @@
-//! What starts the program where it is another user than we, and signals it: a process that we fork while we are root,
-//! and that becomes that user then (W16). Knows how it is asked; must not know what the program is.
+//! The launcher: a process that starts the program, and sends signals to it, where the program has another user than
+//! websockify (`--user` with `--program-user`). It is forked while websockify is root, and then becomes the program's
+//! user for good (W16). Knows how requests reach the launcher; must not know what the program is.
 //!
-//! - `process` is what it does,
-//! - `request` is what it is asked, in bytes,
-//! - `saved` is how another image of us goes on with it (O2).
+//! - `process` is the code that runs in the launcher,
+//! - `request` is its requests and answers, as bytes,
+//! - `saved` is how the launcher is handed over to a new binary (O2).
 //!
-//! It is asked one thing at a time, and we wait for the answer: it does nothing that lasts.
+//! The launcher gets one request at a time, and websockify waits for the answer: no request lasts long.
 
 mod process;
 mod request;
@@ -35,36 +36,37 @@ use process::Origin;
 use request::Request;
 pub(crate) use saved::{LauncherState, check};
 
-/// How long its answer may take: a program may lie on a slow file system.
+/// How long the launcher may take to answer a request to start: the program may be on a slow file system.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The same of a signal, which waits for nothing: the program, being the same user, may have stopped it.
+/// The same for a request to send a signal, which waits for nothing. The program has the launcher's user, and may have
+/// stopped the launcher (SIGSTOP).
 const PATIENCE_FOR_SIGNALS: Duration = Duration::from_secs(1);
 
-/// How long its end may take, and how often is looked.
+/// How long the launcher's end is waited for, and how often we look whether it has ended.
 const ENDING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What is had as root for a program whose user we do not become.
+/// What websockify takes as root for a program whose user it will not have itself.
 #[derive(Debug)]
 pub(crate) struct Apart {
     pub(crate) launcher: Launcher,
-    /// The program's user may bind it. None where an engine has it already.
+    /// The port on loopback for the program, whose user may bind it. None where an engine has it already.
     pub(crate) relocated: Option<RelocatedPort>,
 }
 
-/// The process, and our end of the socket pair. It ends when this is dropped.
+/// The launcher process, and our end of its socket pair. The process ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Launcher {
-    /// None: it has ended, and whoever has its number now is another one.
+    /// None: it has ended, and its process id may belong to another process now.
     process: Option<Pid>,
-    /// Whom it has become.
+    /// The user that it has become.
     user: Uid,
     socket: OwnedFd,
 }
 
 impl Apart {
-    /// As root, and while there is one thread.
+    /// Holds the port and forks the launcher. To be called as root, and while there is one thread.
     pub(crate) fn begin(command: &[OsString], user: &User, open_files: OpenFiles) -> Result<Self> {
         let relocated = RelocatedPort::hold_for(user.uid)?;
         let launcher = Launcher::begin(command, user, open_files)
@@ -80,20 +82,20 @@ impl Launcher {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
         let origin = Origin { command, user, open_files, parent: getpid() };
-        // SAFETY: there is one thread, so the child may do whatever we may (fork(2)).
+        // SAFETY: this process has one thread, so the child may do whatever the parent may (fork(2)).
         let process = match unsafe { fork() }? {
             ForkResult::Child => process::run(theirs, &origin),
             ForkResult::Parent { child } => child,
         };
         let launcher = Self { process: Some(process), user: user.uid, socket };
-        // It says so when it has become the user.
+        // The launcher answers once it has become the user.
         drop(theirs);
         request::answer(&launcher.socket)?;
         Ok(launcher)
     }
 
-    /// Starts the program with what this command changes in the environment. Its output goes to the file, or where ours
-    /// does; it takes the terminal if it is to.
+    /// Starts the program, with the changes to the environment that `command` has. The program's output goes to
+    /// `output`, or where ours goes. With `takes_terminal` it becomes the foreground process group of the terminal.
     pub(crate) fn start(
         &self,
         command: &Command,
@@ -106,12 +108,12 @@ impl Launcher {
         self.ask(&start, output).map(Pid::from_raw)
     }
 
-    /// That it has ended is no error.
+    /// Sends a signal to a process of the program. That the process has ended is no error.
     pub(crate) fn signal(&self, process: &Process, signal: Signal) -> io::Result<()> {
         self.send(process, Some(signal))
     }
 
-    /// With its process group, as [`Process::kill`].
+    /// Sends SIGKILL to a process, and to its process group where [`Process::kill`] does that.
     pub(crate) fn kill(&self, process: &Process) -> io::Result<()> {
         self.send(process, (!process.has_group_alone()).then_some(Signal::SIGKILL))
     }
@@ -125,7 +127,7 @@ impl Launcher {
         }
     }
 
-    /// Its number, unless it had ended when another image of us left it to us.
+    /// The launcher's process id; none if it had ended when the old binary handed it over.
     pub(crate) fn process(&self) -> Option<Pid> {
         self.process
     }
@@ -139,7 +141,7 @@ impl Launcher {
         request.send(&self.socket, output.map(AsFd::as_fd))?;
         let answer = request::answer(&self.socket);
         if answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            // What it says later would be taken for the answer to the next.
+            // A late answer would be taken for the answer to the next request.
             let _ = shutdown(&self.socket, Shutdown::Both);
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -153,7 +155,7 @@ impl Drop for Launcher {
         let _ = shutdown(&self.socket, Shutdown::Both);
         let Some(process) = self.process else { return };
         let until = Instant::now() + ENDING;
-        // A reaper may have been first.
+        // The reaper may have waited for the launcher before us.
         while let Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) =
             waitpid(process, Some(WaitPidFlag::WNOHANG))
             && Instant::now() < until

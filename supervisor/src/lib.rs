@@ -1,6 +1,5 @@
-//! A process supervisor with an embedded WebSocket bridge. The start order stands on this page:
-//! arguments, configuration, resources, background, log, runtime, and then the program or the service.
-//! How each of them is done stands elsewhere.
+//! A process supervisor with an embedded WebSocket bridge. This file has the start order: arguments, configuration,
+//! resources, background, log, runtime, and then the program or the service. How each step is done is in other files.
 
 #![deny(unsafe_code)]
 
@@ -84,7 +83,7 @@ pub fn command() -> clap::Command {
     <Args as clap::CommandFactory>::command()
 }
 
-/// What `--auth-plugin` may name, for a look whether the pages name each.
+/// The names that `--auth-plugin` takes. A test looks whether the documentation has each.
 pub fn auth_plugins() -> impl Iterator<Item = &'static str> {
     cli::AuthPlugin::ALL.into_iter().map(cli::AuthPlugin::name)
 }
@@ -94,7 +93,7 @@ pub fn token_plugins() -> impl Iterator<Item = &'static str> {
     cli::TokenPlugin::ALL.into_iter().map(cli::TokenPlugin::name)
 }
 
-/// The long options of the Python websockify, 0.3.0 to 0.13.0, for a look whether the page explains each.
+/// The long options of the Python websockify, 0.3.0 to 0.13.0. A test looks whether the documentation explains each.
 pub fn python_options() -> impl Iterator<Item = &'static str> {
     cli::shortened::UPSTREAM.iter().copied()
 }
@@ -118,7 +117,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitStatus {
     })
 }
 
-/// As anybody starts us.
+/// Begins in the ordinary way, not in a hand-over.
 fn begin(args: Vec<OsString>) -> ExitStatus {
     let now = Instant::now();
     let is_inetd = cli::names_inetd(&args);
@@ -146,7 +145,8 @@ fn begin(args: Vec<OsString>) -> ExitStatus {
     }
 }
 
-/// From whoever lists processes. Before there is a second thread or process.
+/// Overwrites secrets in our command line, which every user can see in the list of processes. To be called before there
+/// is a second thread or process.
 fn hide_secrets(args: &[OsString], config: &mut Config) {
     let values = cli::secrets::values(args).into_iter();
     let secret: Vec<_> = values.filter(|value| config.is_secret(&value.option)).collect();
@@ -165,7 +165,7 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{level}websockify: {}", Escaped(line));
 }
 
-/// The same where standard error may be a client's, who gets nothing of it.
+/// The same where standard error may be a client's connection (inetd): the client gets nothing of it.
 fn say_unless_to_client(line: &str, is_inetd: bool) {
     match is_inetd.then(inetd::keep_quiet) {
         None | Some(Ok(Stderr::Callers)) => say(line),
@@ -175,7 +175,7 @@ fn say_unless_to_client(line: &str, is_inetd: bool) {
     }
 }
 
-/// What must be had, or be refused, while standard error is the caller's; then into the background.
+/// Takes all that may be refused while the caller still reads standard error; then goes into the background.
 fn start(config: &Config, mut launch: Launch) -> Result<ExitStatus, Failure> {
     let is_inetd = matches!(config.listen, Listen::Inetd);
     let stderr = match config.daemon {
@@ -198,9 +198,9 @@ fn start(config: &Config, mut launch: Launch) -> Result<ExitStatus, Failure> {
     if config.daemon {
         match daemon::detach()? {
             Role::Caller(report) => {
-                // The pid file is the daemon's now, to be removed by it.
+                // The pid file belongs to the daemon now, which removes it.
                 std::mem::forget(resources);
-                // A failure is one line.
+                // If the daemon has failed, its failure is the only line, without the warnings.
                 let of_daemon = report?;
                 warning.iter().chain(&of_daemon).for_each(|warning| say(warning));
                 return Ok(ExitStatus::SUCCESS);
@@ -221,7 +221,7 @@ fn start(config: &Config, mut launch: Launch) -> Result<ExitStatus, Failure> {
     conclude(config, ended, &log, &mut progress)
 }
 
-/// In the place of another image of this program, as it has left it (O2).
+/// Goes on in a hand-over, as the new binary, with what the old binary has left (O2).
 fn resume(mut arrival: Arrival) -> Result<ExitStatus, Failure> {
     let config = or_back(arrival.config())?;
     let resources = or_back(Resources::resume(&config, &mut arrival))?;
@@ -241,10 +241,10 @@ fn conclude(
     progress: &mut Progress,
 ) -> Result<ExitStatus, Failure> {
     match ended {
-        // The caller's command says it.
+        // The caller of `-D`, which still waits, says it.
         Err(failure) if progress.failed(&failure) => Ok(failure.status),
         Err(failure) if log.is_on_stderr_alone() => Err(failure),
-        // Who reads the log later learns of it, too; nobody reads it twice.
+        // The log has it for those who read it later. Standard error gets it too, unless the log is there already.
         Err(failure) => {
             tracing::error!("{}", failure.reason);
             let is_said = config.daemon || log.is_on_stderr();
@@ -256,15 +256,14 @@ fn conclude(
 
 fn start_log(log: log::Sinks, verbose: bool) -> Result<Log, Failure> {
     signals::hold_back().context("cannot block signals")?;
-    // Lines that we log while the terminal is the program's must not stop us (`stty tostop`). Threads
-    // take it over.
+    // Lines that we log while the program has the terminal must not stop us (`stty tostop`). Threads inherit the mask.
     let mut unhandled = SigSet::empty();
     unhandled.add(SIGTTOU);
     unhandled.thread_block().context("cannot block SIGTTOU")?;
     Ok(log.start(verbose)?)
 }
 
-/// The runtime, and the work itself.
+/// Starts the runtime, and does the work in it.
 fn work(
     config: &Config,
     mut resources: Resources,
@@ -286,7 +285,7 @@ fn work(
         report(config, &resources);
     }
     let held = resources.held();
-    // They are told the meaning of once.
+    // What the traffic letters mean is shown once, not again after a hand-over.
     let letters = config.letters.map(|legend| if is_first { legend } else { Legend::Left });
     let letters = letters.map(log::letters::start).transpose().context("cannot start a thread");
     let letters = or_back(letters.map_err(Failure::from))?;
@@ -347,10 +346,11 @@ fn work(
             Ok(Helpers::resume(knows_tokens, lets_in, &surroundings))
         };
         let helpers = tokio::select! {
-            // Who arrives waits for nothing, and is stopped as one that is up.
+            // After a hand-over this branch, which is first, is ready at once: a stop or a drain is left to the main
+            // loop.
             biased;
             helpers = starting => helpers?,
-            // A plugin may take its time.
+            // Starting a plugin may take long.
             () = signals.stop() => return Ok(ExitStatus::SUCCESS),
             () = admin.deeds.drain() => return Ok(ExitStatus::SUCCESS),
             Some(never) = &mut administration => match never {},
@@ -389,12 +389,12 @@ fn work(
             never = log.count_repeats() => match never {},
         }
     });
-    // A name that is being resolved would hold up our end for as long as its resolver likes.
+    // Otherwise a thread that is resolving a name would hold up our end for as long as its resolver likes.
     runtime.shutdown_background();
     status
 }
 
-/// Says what is to be said of what we begin with.
+/// Logs the warnings about the configuration and about the resources that we have taken.
 fn report(config: &Config, resources: &Resources) {
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     resources.losses(config).iter().for_each(|loss| tracing::warn!("{loss}"));
@@ -403,7 +403,7 @@ fn report(config: &Config, resources: &Resources) {
     resources.warning(config).iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
-/// Bridges until all is over: from the public endpoint, or from what another image of us has left.
+/// Bridges until the end: with a public endpoint that is to be opened, or with what the old binary has left.
 async fn serve(
     config: &Config,
     (public, left): (Option<PublicEndpoint>, Option<Left<'_>>),
@@ -535,7 +535,7 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
     }
 }
 
-/// Whether another program may take our place now.
+/// Whether a hand-over to a new binary can begin now.
 fn can_hand_over(relay: &Relay, ending: Ending) -> Result<(), String> {
     match ending {
         Ending::No => relay.can_hand_over(),

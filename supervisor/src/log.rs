@@ -1,6 +1,6 @@
-//! Where log records go, and what they look like there: the journal with fields, a file with one
-//! line a record, a syslog server, standard error for people. A file and a syslog server are beside the
-//! others, and not instead of them (D3).
+//! Where log records go, and what they look like there: the journal with fields, a file with one line for each record,
+//! a syslog server, standard error for people. A file and a syslog server get the records in addition to the others,
+//! not instead of them (D3).
 
 mod escaped;
 mod file;
@@ -37,7 +37,7 @@ use repeats::{Repeats, Unadmitted};
 use syslog::{Facility, Syslog};
 pub(crate) use syslog::{Format as SyslogFormat, Server, universal_time};
 
-/// What fails where a log cannot be started.
+/// What has failed where a log cannot be started.
 const NO_THREAD: &str = "cannot start a thread";
 
 /// Fields that the message says in words. They are for the journal, where one filters on them; elsewhere
@@ -85,13 +85,13 @@ pub(crate) struct Requested {
     pub(crate) journal: bool,
 }
 
-/// Whose standard error is.
+/// Whose standard error we have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stderr {
     Callers,
     /// A daemon's, which is /dev/null.
     Daemons,
-    /// It was a client's connection, as inetd has it, and is /dev/null.
+    /// Under inetd it was the client's connection; now it is /dev/null.
     Clients,
 }
 
@@ -103,12 +103,12 @@ pub(crate) struct Sinks {
     pub(crate) syslog: Option<Syslog>,
 }
 
-/// Where it goes whatever else is asked for.
+/// The main destination of the log, besides a log file and a syslog server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sink {
     Stderr,
     Journal,
-    /// Standard error is nobody's, or the log file itself.
+    /// Nobody reads standard error, or it is the log file itself.
     Nowhere,
 }
 
@@ -116,15 +116,15 @@ pub(crate) enum Sink {
 pub(crate) struct Log {
     pub(crate) sinks: Sinks,
     repeats: Repeats,
-    /// Dropped last: they write what is pending.
+    /// Dropped last: the writers then write what is pending.
     writers: Vec<Writer>,
 }
 
-/// What shows records, whichever way, to those who read them there.
+/// A layer that writes records to one of the destinations.
 type Shown<S> = Box<dyn Layer<S> + Send + Sync>;
 
 impl Sinks {
-    /// Chooses; to be called while standard error is still the caller's.
+    /// Chooses the destinations; to be called while standard error is still the caller's.
     pub(crate) fn choose(requested: &Requested, stderr: Stderr) -> Result<Self> {
         let file = requested.file.as_deref().map(LogFile::open).transpose()?;
         let facility = if stderr == Stderr::Daemons { Facility::Daemon } else { Facility::User };
@@ -132,7 +132,7 @@ impl Sinks {
         let syslog = requested.syslog.clone();
         let syslog = syslog.map(|(server, format)| Syslog::new(server, format, facility));
         let is_kept = file.is_some() || syslog.is_some();
-        // Written there twice, each line would be in it twice.
+        // If standard error is the log file, each line would be in it twice.
         let is_file = file.as_ref().is_some_and(|file| file.is(io::stderr().as_fd()));
         let main = match requested.journal {
             true if Journal::is_there() => Sink::Journal,
@@ -144,7 +144,7 @@ impl Sinks {
         Ok(Self { main, file, syslog })
     }
 
-    /// What the caller must hear, where it is not what was requested.
+    /// A warning for the caller, where the log does not go where it was requested.
     pub(crate) fn warning(&self, requested: &Requested) -> Option<String> {
         let is_kept = self.file.is_some() || self.syslog.is_some();
         let unreachable =
@@ -160,7 +160,8 @@ impl Sinks {
         }
     }
 
-    /// Installs the log; from here on `tracing` is heard. After the last fork: it starts threads.
+    /// Installs the log; from here on, records of `tracing` are written. To be called after the last fork: it starts
+    /// threads.
     pub(crate) fn start(self, verbose: bool) -> Result<Log> {
         let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
         let repeats = Repeats::new(if verbose { Unadmitted::Each } else { Unadmitted::Counted });
@@ -191,10 +192,10 @@ impl Sinks {
     }
 }
 
-/// Logs an error and no more, where it is requested and nobody sees standard error.
+/// Starts the requested log for this one error, where nobody sees standard error.
 pub(crate) fn write_one(requested: &Requested, line: &str) {
     let log = Sinks::choose(requested, Stderr::Clients).and_then(|sinks| sinks.start(false));
-    // Who keeps no log cannot be told.
+    // If no log can be started, there is no other place for the error.
     if log.is_ok() {
         tracing::error!("{line}");
     }
@@ -215,7 +216,7 @@ where
     Ok((shown, writer))
 }
 
-/// One line a record.
+/// Writes one line for each record.
 fn lines<S>(
     queue: Queue<Vec<u8>>,
 ) -> fmt_layer::Layer<
@@ -232,25 +233,26 @@ where
 }
 
 impl Log {
-    /// Writes what is pending: somebody is about to look.
+    /// Writes what is pending, for somebody who is about to read the log.
     pub(crate) fn flush(&self) {
         self.writers.iter().for_each(Writer::flush);
     }
 
-    /// The same, each of them within this time or not at all.
+    /// The same, but waits for each writer no longer than `limit`.
     pub(crate) fn flush_within(&self, limit: std::time::Duration) {
         self.writers.iter().for_each(|writer| writer.flush_within(limit));
     }
 
-    /// Nothing is written from here on, but kept, until it [goes on](Self::go_on). False: it cannot be stopped in time.
+    /// Stops the writers: what is logged from here on waits until the log [goes on](Self::go_on). False: a writer did
+    /// not stop in time.
     pub(crate) fn halt(&self, limit: std::time::Duration) -> bool {
         self.writers.iter().all(|writer| writer.halt(limit))
     }
 
-    /// Writes again.
+    /// Writes again after [`halt`](Self::halt).
     pub(crate) fn go_on(&self) {
         for writer in &self.writers {
-            // Without a thread there is no log to say it in.
+            // Without its thread the log cannot say that the thread is missing.
             let _ = writer.go_on();
         }
     }
@@ -264,13 +266,13 @@ impl Log {
         }
     }
 
-    /// Whether it can be read there, and nowhere else.
+    /// Whether what is logged can be read on standard error, and nowhere else.
     pub(crate) fn is_on_stderr_alone(&self) -> bool {
         let Sinks { main, file, syslog } = &self.sinks;
         *main == Sink::Stderr && file.is_none() && syslog.is_none()
     }
 
-    /// For ever: counts what repeats too often to be logged each time.
+    /// Logs, for ever, how many records were not logged because they repeat too often.
     pub(crate) async fn count_repeats(&self) -> Infallible {
         self.repeats.report().await
     }
@@ -282,7 +284,7 @@ impl Drop for Log {
     }
 }
 
-/// A field outside the journal.
+/// Shows a field, in all logs but the journal.
 fn show(writer: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = match field.name() {
         "message" => format!("{value:?}"),

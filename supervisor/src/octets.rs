@@ -1,5 +1,5 @@
-//! Bytes that are text as a rule, as a state has them that another image of this program reads (O2): paths, names, output
-//! of programs. Must not know what they mean.
+//! Bytes that are text as a rule, in the state that is handed over to a new binary (O2): paths, names, output of
+//! programs. Must not know what they mean.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

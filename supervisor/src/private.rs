@@ -1,5 +1,5 @@
-//! Which files are ours alone: the bridge serves none of them, wherever they lie (F6). Whatever else we
-//! come to read a secret from or to write has its line here.
+//! The list of our own files: the bridge serves none of them to clients, wherever they are (F6). Any other file that we
+//! come to read a secret from, or to write, is to be added here.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ use crate::authentication::Authentication;
 use crate::config::{AdminPlace, AuthSpec, Config, Destination, Listen};
 use crate::tokens::Tokens;
 
-/// Those that this configuration names, and what our standard output and error are written to.
+/// The files that this configuration names, and those that our standard output and error are written to.
 pub(crate) fn files(
     config: &Config,
     authentication: Option<&Authentication>,
@@ -56,7 +56,7 @@ pub(crate) fn files(
 }
 
 fn note(private: &Private, stream: BorrowedFd<'_>) {
-    // Closed, it is nobody's file.
+    // A stream that is closed has no file.
     let file = stream.try_clone_to_owned().and_then(|stream| File::from(stream).metadata());
     if let Ok(metadata) = file {
         private.note(&metadata);

@@ -76,7 +76,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         host: &'a mut Host<'b>,
     ) -> Result<Self, Failure> {
         if spec.policy.start != Start::Now {
-            // Who mistypes its name learns of it now (W8).
+            // The program is started later, but a name that is mistyped is reported now (W8).
             spawn::look(&spec.command)?;
         }
         let (state, actions) = State::begin(Instant::now(), &spec.policy);
@@ -89,14 +89,14 @@ impl<'a, 'b> Supervisor<'a, 'b> {
 }
 
 impl Supervisor<'_, '_> {
-    /// Waits until something has happened; what it was stands in `events`, unless it was nothing.
+    /// Waits until something has happened. What follows from it is put into `events`.
     async fn next(&mut self) {
         let unseen = self.state.awaits_listener() && self.monitor.listener().is_none();
         let awaited = unseen || self.daemon.is_unsettled() || self.monitor.is_blind();
         let unasked = (awaited && !self.state.is_asleep()).then_some(self.pace.unasked());
         let hinted = self.pace.hinted();
         let deadline = self.state.deadline(&self.spec.policy);
-        // Of an end the caller is told when it has come.
+        // Where we are ending, the caller is told at the end.
         let patience = self.host.progress.patience().filter(|_| !self.state.is_ending());
         let kill = self.signalling.next_kill().filter(|_| self.state.is_killing());
         tokio::select! {
@@ -130,7 +130,7 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// Whether another program may take our place now (O2).
+    /// Whether a hand-over to a new binary can begin now (O2).
     fn can_hand_over(&self) -> Result<(), String> {
         match self.state {
             State::Draining { .. } => Err("websockify is draining".into()),
@@ -144,12 +144,12 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// The trial is over. Returns only if nothing has come of it.
+    /// The trial of the new binary is over: hands over to it. Returns only if that fails.
     async fn hand_over(&mut self, verdict: Result<(), String>) {
         let can = verdict.and_then(|()| self.can_hand_over());
         let can = can.and_then(|()| self.still().map_err(|why| format!("{why:#}")));
         if let Some(departure) = self.host.stand_still(can, self.relay.is_open()).await {
-            // Until here the bridge has let clients through to the program.
+            // Only now: until it stands still, the bridge has let clients through to the program.
             let parts = Parts { relay: None, program: Some(self.save()) };
             self.host.leave(departure, parts).await;
         }
@@ -158,9 +158,10 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// What the state waits for has come, unless something has changed meanwhile: then it comes again. If it is that nobody
-    /// comes: whoever does in this moment is held, or seen here, so that nobody is let through to a program that is about
-    /// to be ended.
+    /// The state's deadline has come. If the demand has changed meanwhile, that is the event instead, and the deadline
+    /// comes again. If it is the deadline of a program without clients, the bridge is paused first: a client that comes
+    /// in this moment is held, or is seen here, so that no client is let through to a program that is about to be
+    /// ended.
     fn deadline(&mut self) {
         let is_idle = self.state.is_idle_too_long(Instant::now(), &self.spec.policy);
         if is_idle {
@@ -204,9 +205,9 @@ impl Supervisor<'_, '_> {
         self.perform(actions);
     }
 
-    /// All is over.
+    /// Ends: the program and the bridge are over.
     async fn finish(mut self, status: ExitStatus) -> Result<ExitStatus, Failure> {
-        // Who ended since the last SIGCHLD would be left a zombie to the next parent.
+        // A child that has ended since the last SIGCHLD would be left a zombie to its next parent.
         self.monitor.reap(None);
         // The caller of `-D` still waits (D1).
         let in_vain = self.host.progress.patience().map(|_| self.in_vain(status));
@@ -217,7 +218,8 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// The program's own end, for who waits until it listens.
+    /// The end of the program, as a line for the caller of `-D`, which waits until the program listens. None: the event
+    /// is no such end.
     fn ended_with(&self, event: Event) -> Option<String> {
         let status = match event {
             Event::LeaderEnded { status, .. } | Event::Interrupted(status) => status,
@@ -232,7 +234,8 @@ impl Supervisor<'_, '_> {
         Some(format!("program {name} has ended{with} before it listened on port {port}"))
     }
 
-    /// What is said to who has waited for the program to listen, and waits in vain: its own status, which is no success here.
+    /// The failure for the caller of `-D`, which has waited in vain for the program to listen. Its status is the
+    /// program's, but never success.
     fn in_vain(&mut self, status: ExitStatus) -> Failure {
         let (name, port) = (&self.spec.name, self.spec.port);
         let reason = self.unheard.take().unwrap_or_else(|| {

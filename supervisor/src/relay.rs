@@ -36,17 +36,18 @@ pub(crate) use view::{NotReady, RelayView};
 pub(crate) struct Relay {
     stage: Stage,
     shutdown: watch::Sender<Shutdown>,
-    /// Whether the bridge is at work, for whoever looks from outside.
+    /// Whether the bridge is open, for a [`RelayView`].
     is_open: Arc<AtomicBool>,
     /// What the log says once it accepts.
     announcement: Announcement,
-    /// Those who end with it.
+    /// The rests, which end with it: forked copies of the old process, which carry to their end the TLS sessions that
+    /// could not be handed over.
     rests: Rests,
-    /// By which the bridge is asked to stand still (O2).
+    /// Asks the bridge to stop for a hand-over (O2).
     hand_over: HandOver,
 }
 
-/// What it has, whatever it bridges to.
+/// What a [`Relay`] has, whatever it bridges to.
 #[derive(Debug)]
 pub(crate) struct Around {
     pub(crate) announcement: Announcement,
@@ -65,7 +66,8 @@ pub(crate) struct Announcement {
 
 #[derive(Debug)]
 enum Stage {
-    /// The public endpoint is ours, and refuses clients. By when it must open, or be over.
+    /// The public endpoint is ours, and refuses clients. At `open_by` a time limit is over, and with it the bridge, if
+    /// it has not opened.
     Held {
         public: PublicEndpoint,
         config: Box<bridge::Config>,
@@ -73,17 +75,17 @@ enum Stage {
     },
     Open {
         serving: JoinHandle<Result<Outcome, bridge::Error>>,
-        /// Where clients find us, if that is a file.
+        /// The file that clients connect to, if it is a Unix socket.
         file: Option<SocketFile>,
-        /// Whether one client is served, who was there already.
+        /// Whether only one client is served, whose connection inetd has given us.
         is_one: bool,
     },
-    /// Another image of us has had it open, and it is about to go on in this one.
+    /// The old binary has had it open, and it is about to go on in the new binary.
     Still {
         config: Box<bridge::Config>,
         file: Option<SocketFile>,
     },
-    /// It has ended, and what is left of us before has not. With the status of its end.
+    /// The bridge has ended, with this status, and the rests have not.
     Parting(ExitStatus),
     Ended,
 }
@@ -126,7 +128,7 @@ impl Relay {
         let Announcement { proxying, open_files } = &self.announcement;
         let max_connections = config.max_connections;
         info!(max_connections, open_files, "{deed}");
-        // Others wait for these words (U2).
+        // Other programs wait for these words (U2).
         info!("{proxying}");
         let (config, orders) = (Arc::new(*config), self.orders());
         let is_one = matches!(clients, Clients::One(_));
@@ -139,7 +141,7 @@ impl Relay {
         Ok(())
     }
 
-    /// What the bridge is told by, once it is at work.
+    /// The channels by which the open bridge is told what to do.
     fn orders(&self) -> Orders {
         Orders { shutdown: self.shutdown.clone(), hand_over: self.hand_over.clone() }
     }
@@ -153,7 +155,7 @@ impl Relay {
         }
     }
 
-    /// Whether another program may take our place now.
+    /// Whether a hand-over to a new binary can begin now.
     ///
     /// # Errors
     /// Why not.
@@ -169,7 +171,7 @@ impl Relay {
         }
     }
 
-    /// Whether clients are let in, and the bridge has to stand still where another program takes our place.
+    /// Whether clients are let in: then the bridge has to be stopped for a hand-over.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open { .. })
     }
@@ -189,8 +191,8 @@ impl Relay {
         }
     }
 
-    /// Returns once, when the bridge has ended or a time limit has passed before it could open,
-    /// with the status that this alone would mean. Cancel-safe.
+    /// Returns once, when the bridge has ended or a time limit has passed before it could open, with the exit status
+    /// that follows if nothing else gives one. Cancel-safe.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let status = match &mut self.stage {
             Stage::Held { open_by, .. } => {
@@ -236,9 +238,9 @@ pub(crate) struct ProgramRelay {
     readiness: watch::Sender<Readiness>,
     recheck: Arc<Notify>,
     served: Served,
-    /// Who is there.
+    /// The sessions that are bound for the program.
     visitors: Visitors,
-    /// Whether the program is started and stopped by that.
+    /// Whether the program is started and stopped on demand (O5).
     is_on_demand: bool,
 }
 
@@ -254,7 +256,7 @@ pub(crate) enum RelayEvent {
 }
 
 impl ProgramRelay {
-    /// As [`Relay::hold`]; `config` says what the bridge to this target is told.
+    /// As [`Relay::hold`]; `config` makes the bridge's configuration for this target.
     pub(crate) fn hold(
         public: PublicEndpoint,
         policy: &Policy,
@@ -266,7 +268,7 @@ impl ProgramRelay {
         made(Relay::hold(public, config(program.into()), around))
     }
 
-    /// What the bridge is told of its program, and what is made of it.
+    /// What the bridge is told of its program, and what makes a `ProgramRelay` of a [`Relay`].
     fn parts(
         policy: &Policy,
         readiness: Readiness,
@@ -353,7 +355,7 @@ impl ProgramRelay {
         }
     }
 
-    /// Whether the program is needed, if that has changed, and is what it is started and stopped by.
+    /// Whether the program is needed, if it is started and stopped on demand, and that has changed.
     pub(crate) fn news(&mut self) -> Option<Demand> {
         if self.is_on_demand { self.visitors.news() } else { None }
     }

@@ -1,5 +1,5 @@
-//! Files that are read again on SIGHUP, for the clients to come: whatever was read last counts, and one that cannot be
-//! used changes nothing. Knows nothing of what is in them.
+//! Files that are read again on SIGHUP, for the clients that come after that: whatever was read last counts, and a file
+//! that cannot be used changes nothing. Knows nothing of what is in them.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use crate::exit::Failure;
 
-/// One reading is at work at a time, and one waits at most, which finds whatever is there by then: a file system that
-/// hangs holds no more than these.
+/// One reading is at work at a time, and one more waits at most, which finds whatever is there by then: a file system
+/// that hangs holds up no more than these two.
 #[derive(Debug)]
 pub(crate) struct Reread {
     waiting: Arc<Semaphore>,
@@ -32,7 +32,7 @@ impl Default for Reread {
 }
 
 impl Reread {
-    /// Gives `used` what the reading finds. Needs a runtime.
+    /// Begins a reading, and gives `used` what it finds. Needs a runtime.
     pub(crate) fn begin<T: Send + Sync + 'static>(
         &self,
         reading: impl Future<Output = Result<T>> + Send + 'static,
@@ -83,7 +83,7 @@ mod tests {
         let (used, mut seen) = watch::channel(0);
         reread.begin(async { Err(anyhow::anyhow!("it is not there")) }, used.clone(), WORDS);
         reread.begin(async { Ok(3) }, used, WORDS);
-        // Both were begun before the first was at work: the second is the one that finds it so.
+        // The first still waits when the second is begun, so the second is left out; the first fails.
         assert!(seen.changed().await.is_err());
     }
 }

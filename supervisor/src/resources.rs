@@ -1,6 +1,6 @@
-//! What we take hold of before we begin, or are refused while standard error is the caller's: ports,
-//! files, directories and limits; and then, where we are to be somebody else, the change of user. Knows the order, and
-//! nothing of what is done with them.
+//! The resources that we take before we begin, while a refusal is still read on the caller's standard error: ports,
+//! files, directories and limits; and after that the change of user, if there is one. Knows the order, and nothing of
+//! what is done with them.
 
 mod losses;
 
@@ -28,29 +28,29 @@ use crate::private;
 use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
 
-/// All of it.
+/// All resources.
 pub(crate) struct Resources {
-    /// None where another image of this program has left us an open one (O2).
+    /// None after a hand-over: the endpoint is in the state that the old binary has left (O2).
     pub(crate) public: Option<PublicEndpoint>,
     pub(crate) admin: Option<Admin>,
     pub(crate) certificates: Certificates,
     pub(crate) authentication: Option<Authentication>,
     pub(crate) target_tls: Option<TargetTls>,
     pub(crate) tokens: Option<Tokens>,
-    /// Our own files, that nobody is served.
+    /// Our own files, which no client is served.
     pub(crate) private: Arc<Private>,
     pub(crate) directories: Directories,
     pub(crate) pid_file: Option<PidFile>,
     pub(crate) log: log::Sinks,
     pub(crate) open_files: OpenFiles,
     pub(crate) users: Users,
-    /// What starts the program where it is another user than we.
+    /// The launcher, which starts the program where it has another user than we.
     pub(crate) apart: Option<Apart>,
-    /// Whom we have given another user may type into our terminal.
+    /// Whether processes that we have given another user may type into our terminal.
     is_open_to_typing: bool,
 }
 
-/// Those that nobody else can have meanwhile.
+/// The resources that are taken once, and handed over to a new binary.
 struct Taken {
     public: Option<PublicEndpoint>,
     admin: Option<Admin>,
@@ -59,7 +59,7 @@ struct Taken {
     apart: Option<Apart>,
 }
 
-/// Those that are opened anew wherever we begin.
+/// The resources that are opened anew, also after a hand-over.
 struct Materials {
     users: Users,
     directories: Directories,
@@ -70,7 +70,7 @@ struct Materials {
 }
 
 impl Materials {
-    /// As who we are; directories as the user for whom they are looked at.
+    /// Opens them as the user that we are now; directories are looked at as `user`.
     fn open(config: &Config, users: Users, user: Option<&User>) -> Result<Self, Failure> {
         let directories = as_user(user, || Directories::look(config))??;
         let certificates = Certificates::load(&config.access)?;
@@ -83,10 +83,10 @@ impl Materials {
         Ok(Self { users, directories, certificates, authentication, target_tls, tokens })
     }
 
-    /// The same where another image of this program has become who we are to be: we are that user still, or are refused.
+    /// The same after a hand-over, where the old binary has changed the user already: we must still be that user.
     fn open_again(config: &Config, held: &Held) -> Result<Self, Failure> {
         let users = Users::to_remain(&config.users)?;
-        // Before anything is opened with rights that the program's file has given us.
+        // Before anything is opened: the file of our binary may have given us capabilities (exec(2)).
         match users.ours() {
             Some(user) => privileges::remain(user)?,
             None => open_memory(),
@@ -114,7 +114,7 @@ impl Resources {
         stderr: Stderr,
     ) -> Result<Self, Failure> {
         let users = Users::to_become(&config.users)?;
-        // Whose the files are to be that are written.
+        // The user to whom the files that we write are to belong.
         let ours = users.ours().cloned();
         let user = ours.as_ref();
         let materials = Materials::open(config, users, user)?;
@@ -130,8 +130,8 @@ impl Resources {
         Ok(Self::of(materials, private, log, taken))
     }
 
-    /// Where another image of this program has taken hold of what clients know: that goes on, and the rest is opened
-    /// anew (O2). What may fail comes first: until then everything is still whole.
+    /// After a hand-over: goes on with what the old binary has taken and clients know, and opens everything else anew
+    /// (O2). What may fail comes first: until then everything is still whole.
     pub(crate) fn resume(config: &Config, arrival: &mut Arrival) -> Result<Self, Failure> {
         let materials = Materials::open_again(config, &arrival.state.held)?;
         let log = log::Sinks::choose(&config.log, arrival.state.launch.stderr)?;
@@ -152,7 +152,8 @@ impl Resources {
         Ok(Self::of(materials, private, log, taken))
     }
 
-    /// Whether we could begin so, as far as that can be seen without taking hold of anything.
+    /// Checks, in a trial, whether we could go on after a hand-over, as far as that can be seen without taking
+    /// anything.
     pub(crate) fn look(config: &Config, stderr: Stderr, held: &Held) -> Result<(), Failure> {
         Materials::open_again(config, held)?;
         let admin = config.admin.as_ref().and_then(|admin| admin.auth.as_ref());
@@ -183,7 +184,7 @@ impl Resources {
         }
     }
 
-    /// What of it goes along where another program takes our place.
+    /// What of it is handed over to a new binary.
     pub(crate) fn held(&self) -> Held {
         Held {
             open_files: self.open_files,
@@ -193,7 +194,8 @@ impl Resources {
         }
     }
 
-    /// Becomes who we are to be, for good. After the last fork of ours, and before the first thread.
+    /// Changes to the user that we are to be, for good. To be called after the last fork of ours but the launcher's,
+    /// and before the first thread.
     pub(crate) fn change_user(&mut self, config: &Config) -> Result<(), Failure> {
         let helpers = (self.tokens.as_ref(), self.authentication.as_ref());
         let gains = gains(config, &self.users, helpers);
@@ -211,7 +213,7 @@ impl Resources {
         Ok(())
     }
 
-    /// What we cannot do any more since then, to be logged.
+    /// What we cannot do any more since the change of user, to be logged.
     pub(crate) fn losses(&self, config: &Config) -> Vec<String> {
         let ours = self.users.ours();
         let mut lines = ours.map(|user| losses::of(self, config, user)).unwrap_or_default();
@@ -225,7 +227,7 @@ impl Resources {
         lines
     }
 
-    /// What there is less of than was asked for, to be logged.
+    /// A warning for the log, if fewer connections are possible than were asked for.
     pub(crate) fn warning(&self, config: &Config) -> Option<String> {
         let limit = self.open_files.hard;
         let most = config.limits.connections(limit);
@@ -244,7 +246,8 @@ fn program_of(config: &Config) -> Option<&ProgramSpec> {
     }
 }
 
-/// What may be gained by whatever we start ourselves: the program, or one that knows tokens or passwords.
+/// Whether the programs that we start ourselves may gain rights: the wrapped program, or a helper that knows tokens or
+/// passwords.
 fn gains(
     config: &Config,
     users: &Users,

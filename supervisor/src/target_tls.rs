@@ -1,4 +1,4 @@
-//! What connections to targets are encrypted by, through our life: the authorities for their certificates, read
+//! The TLS configuration for connections to targets, through our life: the authorities for their certificates, read
 //! before anything is started, and again when their file changes and on SIGHUP. Knows nothing of targets.
 
 use std::convert::Infallible;
@@ -18,9 +18,9 @@ pub(crate) struct TargetTls {
     authorities: Authorities,
     connector: Arc<watch::Sender<Connector>>,
     warnings: Vec<String>,
-    /// Since they were read, until somebody waits for some.
+    /// The changes of their file since they were read, until [`renew`](Self::renew) waits for them.
     changes: Option<Changes>,
-    /// Rung at SIGHUP.
+    /// Notified on SIGHUP.
     reload: Arc<Notify>,
 }
 
@@ -47,7 +47,7 @@ impl TargetTls {
         })
     }
 
-    /// Says what is to be said of them, once there is a log.
+    /// Logs the warnings about them, once there is a log.
     pub(crate) fn report(&self) {
         self.warnings.iter().for_each(|warning| warn!("{warning}"));
     }
@@ -66,7 +66,7 @@ impl TargetTls {
     pub(crate) fn renew(&mut self) -> impl Future<Output = Infallible> + use<> {
         let (authorities, connector) = (self.authorities.clone(), Arc::clone(&self.connector));
         let (reload, changes) = (Arc::clone(&self.reload), self.changes.take());
-        // Nobody asks: an old authority is no reason to look at a session's start.
+        // It is never notified: for old authorities the file is not looked at when a session begins.
         let asked = Notify::new();
         async move {
             let Some(mut changes) = changes else { return std::future::pending().await };
@@ -89,7 +89,7 @@ impl TargetTls {
     }
 }
 
-/// Encrypts by what was read; what cannot be used changes nothing.
+/// Uses the authorities that were read from now on; what cannot be used changes nothing.
 fn take(
     connector: &watch::Sender<Connector>,
     read: Result<(Connector, Vec<String>), Unusable>,

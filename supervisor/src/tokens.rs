@@ -1,5 +1,5 @@
-//! What knows our tokens, through our life: made before anything is started, and anew on SIGHUP. Knows nothing of
-//! who has which token.
+//! The source of our tokens, through our life: made before anything is started, and anew on SIGHUP. Must not know which
+//! tokens there are.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -27,16 +27,16 @@ pub(crate) struct Tokens {
     spec: TokensSpec,
     source: watch::Sender<Arc<Source>>,
     reread: Reread,
-    /// The program that is to be asked, until it is started.
+    /// The helper that is asked for tokens, until it is started.
     helper: Option<Helper>,
     is_helper: bool,
 }
 
 impl Tokens {
-    /// Looks at what can be looked at while the person who asked for it can be told.
+    /// Makes the source, and checks what can be checked while the person who asked for it can be told.
     pub(crate) fn open(spec: &TokensSpec) -> Result<Self> {
         let kind = kind(spec, Sources::Any)?;
-        // Upstream does not start without it either. Other sources may come later.
+        // The Python websockify does not start without this directory either. Other sources may come later.
         if let TokenKind::Own(Kind::TokenFileName(path)) = &kind {
             std::fs::metadata(path.join(""))
                 .with_context(|| format!("cannot read tokens from {}", path.display()))?;
@@ -53,7 +53,7 @@ impl Tokens {
         Ok(Self { spec: spec.clone(), source, reread, helper, is_helper })
     }
 
-    /// The program that is to be started, once.
+    /// The helper that is to be started, once.
     pub(crate) fn take_helper(&mut self) -> Option<Helper> {
         self.helper.take()
     }
@@ -73,8 +73,8 @@ impl Tokens {
         });
     }
 
-    /// Makes the source anew, for the clients to come; what it stands in is ours alone then. One that cannot be used
-    /// changes nothing; a helper goes on, and knows itself what is new.
+    /// Makes the source anew, for the clients that come after that; the files that it is in are added to `private`. A
+    /// source that cannot be used changes nothing; a helper goes on, and has to know itself what is new.
     pub(crate) fn reload(&self, private: &Arc<Private>) {
         if self.is_helper {
             return;
@@ -83,7 +83,7 @@ impl Tokens {
         self.reread.begin(reading.map_ok(Arc::new), self.source.clone(), WORDS);
     }
 
-    /// The files and directories that they stand in, and those of a helper that is not yet started.
+    /// The files and directories that the tokens are in, and those of a helper that is not yet started.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let own = match &self.spec.source {
             TokenSource::Typed(_) => None,
@@ -94,12 +94,12 @@ impl Tokens {
         own.into_iter().chain(source).chain(helper).collect()
     }
 
-    /// The directory that they stand in, if it is one.
+    /// The directory that the tokens are in, if it is one.
     pub(crate) fn path_of_directory(&self) -> Option<PathBuf> {
         self.source.borrow().path().filter(|path| path.is_dir()).map(Path::to_owned)
     }
 
-    /// What the bridge asks.
+    /// What the bridge asks for the target of a request.
     pub(crate) fn directory(&self) -> Directory {
         Directory::Tokens(bridge::Tokens {
             place: self.spec.place,
@@ -125,7 +125,7 @@ async fn read(spec: TokensSpec, private: Arc<Private>) -> Result<Source> {
     Ok(source)
 }
 
-/// What the plugin asks.
+/// What the plugin asks, with a value that may be in a file.
 fn kind(spec: &TokensSpec, sources: Sources) -> Result<TokenKind> {
     let path = match &spec.source {
         TokenSource::Typed(kind) => return Ok(kind.clone()),

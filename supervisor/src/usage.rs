@@ -1,5 +1,4 @@
-//! What is wrong with a command line, as the one line that is said of it. Knows how such lines read,
-//! and no option.
+//! A usage error: the one line that says what is wrong with a command line. Knows how such lines read, and no option.
 
 /// One line that says what is wrong with the command line.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Values that stand in a file instead of on the command line, where whoever lists processes sees them. Knows
+//! Values that are in a file and not on the command line, which every user can see in the list of processes. Knows
 //! nothing of what they mean.
 
 use std::path::Path;
@@ -13,7 +13,7 @@ const LONGEST: u64 = 64 * 1024;
 ///
 /// # Errors
 ///
-/// As open(2) and read(2), and if there is none, or more than 64 KiB.
+/// It cannot be opened or read, or the text is empty or longer than 64 KiB.
 pub(crate) fn read(path: &Path, sources: Sources) -> Result<Vec<u8>> {
     let named = || format!("cannot read {}", path.display());
     let text = whole(path, sources, LONGEST).with_context(named)?;

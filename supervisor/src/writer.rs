@@ -14,15 +14,15 @@ use std::time::Duration;
 const BACKLOG: usize = 4 << 20;
 /// What an item costs besides what it holds, about; bytes.
 const OVERHEAD: usize = 64;
-/// How long the thread rests when all there was is written: under load it is woken for many items
-/// at once, which costs the sessions less than a wake-up for each.
+/// How long the thread sleeps when all there was is written: under load it is woken for many items at once, which costs
+/// the sessions less than a wake-up for each.
 const REST: Duration = Duration::from_millis(5);
-/// How long our end waits for what is not written yet: so long, if nothing of it is written meanwhile.
+/// How long a flush, or our end, waits for what is not written yet, if nothing of it is written meanwhile.
 const FLUSH: Duration = Duration::from_secs(1);
-/// How many times that at most, on a machine that is busy.
+/// How many times that long it waits at most, on a machine that is busy.
 const FLUSHES: usize = 10;
 
-/// Takes items and never waits. Its clones are the same.
+/// Takes items and never waits. Clones lead to the same thread.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     sender: Sender<Message<T>>,
@@ -36,12 +36,12 @@ enum Message<T> {
     Mark(Mark),
 }
 
-/// What the thread comes to when everything before is written.
+/// A mark in the queue, which the thread comes to when everything before is written.
 #[derive(Debug)]
 enum Mark {
-    /// Dropped there.
+    /// The thread drops the sender.
     Flush(Sender<()>),
-    /// The thread ends, and gives what another one goes on with.
+    /// The thread ends, and sends the work that another thread is to go on with.
     Halt(Sender<Work>),
     End,
 }
@@ -54,20 +54,20 @@ type Work = Box<dyn FnOnce() + Send>;
 struct Backlog {
     /// Bytes.
     pending: AtomicUsize,
-    /// Items that there was no room for, and that the thread does not know of yet.
+    /// Items that there was no room for, and that were not reported to the thread yet.
     dropped: AtomicU64,
 }
 
-/// The thread that writes. Dropped, it writes what is pending, but not for ever.
+/// The thread that writes. When this is dropped, what is pending is written, but that is not waited for for ever.
 pub(crate) struct Writer {
     name: String,
     mark: Box<dyn Fn(Mark) + Send>,
     backlog: Arc<Backlog>,
-    /// Its other end is dropped by the thread.
+    /// The thread drops the other end when it ends.
     end: Receiver<()>,
-    /// Whoever is to be woken for a mark.
+    /// The thread that is to be woken for a mark.
     thread: Arc<Mutex<Thread>>,
-    /// What is to be gone on with, while there is no thread.
+    /// The work that is to go on, while there is no thread.
     halted: Mutex<Option<Work>>,
 }
 
@@ -105,7 +105,7 @@ fn work<T: Send + 'static>(
 ) -> Work {
     Box::new(move || {
         let Some(halted) = write_all(&items, &backlog, &mut write) else { return drop(ended) };
-        // Whoever has asked may not wait any more.
+        // If `halt` does not wait for it any more, the thread goes on.
         if let Err(SendError(rest)) = halted.send(work(items, backlog, write, ended)) {
             rest();
         }
@@ -162,9 +162,9 @@ impl Writer {
         let _ = flush.recv_timeout(limit);
     }
 
-    /// Ends the thread when what is pending is written, but within this time: what is put from then on waits until the
-    /// writer [goes on](Self::go_on), be it in a process that was forked meanwhile.
-    /// False: it goes on.
+    /// Ends the thread when what is pending is written, but within this time. What is put after that waits until the
+    /// writer [goes on](Self::go_on), which may be in a process that was forked meanwhile. False: the thread did not
+    /// end in time, and goes on.
     pub(crate) fn halt(&self, limit: Duration) -> bool {
         let (give, given) = mpsc::channel();
         (self.mark)(Mark::Halt(give));
@@ -176,7 +176,7 @@ impl Writer {
     /// Writes again.
     ///
     /// # Errors
-    /// There is no thread; what is put is dropped.
+    /// No thread can be started; what is put is dropped.
     pub(crate) fn go_on(&self) -> io::Result<()> {
         let halted = self.halted.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(work) = halted {
@@ -208,7 +208,7 @@ impl Drop for Writer {
     }
 }
 
-/// Returns at the end, or with whoever wants to know that it halts.
+/// Writes until the end, or until a halt: then returns where to send the work.
 fn write_all<T>(
     items: &Receiver<Message<T>>,
     backlog: &Backlog,
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(see.iter().collect::<Vec<_>>(), [0, 1, 2]);
     }
 
-    /// Our end is not the hostage of a file that takes nothing.
+    /// Our end does not wait for ever for a file that takes nothing.
     #[test]
     fn w11_a_writer_that_hangs_is_left() {
         let (release, hang) = mpsc::channel::<()>();

@@ -1,4 +1,4 @@
-//! Whose requests the administration answers (O3).
+//! Which requests the admin address answers, by user, host name, origin and password (O3).
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -18,7 +18,7 @@ fn at(path: &Path, method: &str, target: &str) -> Reply {
     exchange(connect_unix(path).unwrap(), &head(method, target, ""))
 }
 
-/// As nobody, by curl: what it prints, and whether it could connect.
+/// Asks with curl as the user nobody; gives whether curl succeeded, and what it printed.
 fn as_nobody(path: &Path, target: &str) -> (bool, String) {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--max-time", "20", "--unix-socket"]).arg(path);
@@ -47,7 +47,7 @@ fn o3_a_socket_is_our_users_and_roots_whatever_its_mode() {
     assert!(metadata.file_type().is_socket());
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
     assert_eq!(at(&path, "GET", "/readyz").status, 200);
-    // A name means nothing there: no page reaches it.
+    // At a Unix socket any host name will do, as no web page can reach it.
     let other = "GET /livez HTTP/1.1\r\nHost: a.example\r\n\r\n";
     assert_eq!(exchange(connect_unix(&path).unwrap(), other).status, 200);
     if needs_root() && needs(&["curl"]) {
@@ -62,7 +62,7 @@ fn o3_a_socket_is_our_users_and_roots_whatever_its_mode() {
         ]);
         assert_eq!(at(&path, "GET", "/livez").status, 200);
     }
-    // One that was killed leaves its file, and the next takes its place.
+    // A websockify that is killed leaves its socket's file, and the next one replaces it.
     websockify.signal(Signal::SIGKILL);
     websockify.wait();
     assert!(path.exists());
@@ -72,7 +72,7 @@ fn o3_a_socket_is_our_users_and_roots_whatever_its_mode() {
     assert!(!path.exists(), "removed at the end");
 }
 
-/// O3, C4: a socket that is in use, and a file that is none.
+/// O3, C4: a socket that is in use, and a file that is not a socket.
 #[test]
 fn o3_what_is_in_the_way_is_named() {
     let (service, directory) = (echo_service(), TempDir::new().unwrap());

@@ -1,4 +1,4 @@
-//! What `/metrics` says after what is known to have happened (O3).
+//! The numbers in `/metrics` after known events (O3).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,12 +14,12 @@ use crate::support::{
     root, text_of, wait_for, wait_until,
 };
 
-/// A handshake that is answered with this status.
+/// Sends a handshake; gives the status of the answer.
 fn handshake(port: u16, path: &str, headers: &[&str]) -> u16 {
     begin(port, path, headers).0.status
 }
 
-/// The same, and the connection after it.
+/// Sends a handshake; gives the head of the answer, and the connection.
 fn begin(port: u16, path: &str, headers: &[&str]) -> (Head, TcpStream) {
     let usual = [
         "Upgrade: websocket",
@@ -57,7 +57,7 @@ fn o3_sessions_and_their_bytes_count_once_open_or_ended() {
     for client in clients {
         assert_eq!(client.close().code, 1000);
     }
-    // And one that leaves without a word.
+    // And a client that leaves without a close frame.
     drop(Client::connect(port));
     let begun = [("sessions_total", 3), ("connections_total", 3)];
     let ended = [("open_sessions", 0), ("open_connections", 0)];
@@ -91,7 +91,7 @@ fn o3_refusals_are_counted_by_their_reason() {
     {
         assert_eq!(handshake(port, path, &[known]), status, "{path}");
     }
-    // It stays until it is told that its target cannot be reached.
+    // This client stays until it is told that its target cannot be reached.
     let (head, _client) = begin(port, "/?token=bad", &[known]);
     assert_eq!(head.status, 101);
     let unknown = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 99"];
@@ -131,7 +131,7 @@ fn o3_refusals_are_counted_by_their_reason() {
     println!("{page}");
 }
 
-/// Two bridges that have all families between them: a program's, and one with tokens.
+/// Two websockifys whose pages together have every family of metrics: one with tokens, and one that wraps a program.
 fn both() -> [(Websockify, u16); 2] {
     let directory = TempDir::new().unwrap();
     let tokens = directory.path().join("tokens");
@@ -167,7 +167,7 @@ fn o3_promtool_finds_nothing_to_say() {
     }
 }
 
-/// C5, O3: whoever adds a metric is told where it has to be explained.
+/// C5, O3: fails when a metric is added that the manual page does not explain.
 #[test]
 fn o3_the_manual_page_has_every_metric_and_no_other() {
     let mut there = BTreeSet::new();
@@ -186,7 +186,7 @@ fn o3_the_manual_page_has_every_metric_and_no_other() {
     assert!(there.len() > 20, "{there:?}");
 }
 
-/// O3: whatever clients send, there are as many numbers as before.
+/// O3: whatever clients send, `/metrics` has the same samples as before.
 #[test]
 fn o3_no_client_makes_a_number_more() {
     let (_service, _websockify, port, admin) = echo_bridge("");
@@ -206,7 +206,7 @@ fn o3_no_client_makes_a_number_more() {
     assert_eq!(names(&get(admin, "/metrics").body), before);
 }
 
-/// O3: one that is asked all the time serves its clients all the same.
+/// O3: a websockify whose admin address is asked without pause still serves its clients.
 #[test]
 fn o3_sessions_go_on_while_everything_is_asked_for() {
     let (_service, websockify, port, admin) = echo_bridge("");

@@ -1,4 +1,5 @@
-//! Requests that are huge or slow, or far too many (O3): they cost the sessions nothing, and keep nobody out.
+//! Requests to the admin address that are huge, slow or far too many (O3): they cost the sessions nothing, and other
+//! requests are still answered.
 
 use std::io::Write;
 use std::thread;
@@ -7,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::{echo_bridge, exchange, get, head};
 use crate::support::{Client, Process, connect, read_to_end, wait_until};
 
-/// How many are open at once, and how long each lasts: ten seconds, less what a clock may be off.
+/// How many connections the admin address keeps open at once, and how long each may last: ten seconds, less what a
+/// clock may be off.
 const MOST: usize = 16;
 const PATIENCE: Duration = Duration::from_millis(9500);
 
@@ -35,7 +37,7 @@ fn o3_a_huge_head_and_a_body_are_refused() {
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{garbage:?}");
     }
     assert_eq!(get(admin, "/readyz").status, 200, "nothing is drained");
-    // No length is no body.
+    // A length of 0 means no body.
     assert_eq!(
         exchange(connect(admin), &head("POST", "/drain", "Content-Length: 0\r\n")).status,
         202
@@ -66,11 +68,11 @@ fn o3_a_thousand_connections_keep_nobody_out() {
     let (_service, websockify, port, admin) = echo_bridge("");
     let us = Process::find(websockify.pid()).unwrap();
     let mut client = Client::connect(port);
-    // Its connection to the target is there, too.
+    // Now the connection to the target is open, too.
     client.send("hello");
     assert_eq!(client.read(5), b"hello");
     let before = us.sockets().len();
-    // Some have begun to speak, and some have had their answer and stay.
+    // A third of them begin a request, and a third have had their answer and stay open.
     let mut idle: Vec<_> = (0..1000).map(|_| connect(admin)).collect();
     for stream in idle.iter_mut().step_by(3) {
         let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: local");

@@ -1,4 +1,4 @@
-//! What the administration says of how we are, and has done (O3).
+//! What the admin address says of websockify's state, and what it has websockify do (O3).
 
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -47,7 +47,7 @@ fn o3_each_path_has_its_methods_and_what_else_there_is_not() {
     ] {
         assert_eq!(ask(admin, method, path).status, 404, "{method} {path}");
     }
-    // In HTTP/1.0, and a query is nothing to us.
+    // HTTP/1.0 is answered, and a query is ignored.
     let reply = exchange(connect(admin), "GET /livez?x HTTP/1.0\r\n\r\n");
     assert_eq!(reply.status, 200);
     assert_eq!(websockify.stop(), 0);
@@ -103,7 +103,7 @@ fn o3_an_administrator_ends_one_session_and_no_other() {
     assert!((ended() - 1.0).abs() < f64::EPSILON);
 }
 
-/// O3: also one whose client is held because the program is away.
+/// O3: also a session whose client is held because the program does not listen.
 #[test]
 fn o3_a_held_session_is_ended_too() {
     let (port, admin, notes) = (free_port(), free_port(), Notes::new());
@@ -163,7 +163,7 @@ fn o3_ready_is_who_serves_clients_now() {
     assert_eq!(program(&get(admin, "/metrics").body), ["2", "1", "1"]);
 }
 
-/// O3, W9: drained once, however often that is asked for; a second SIGTERM is another matter.
+/// O3, W9: several requests for a drain begin one drain; only a SIGTERM that follows ends the program at once.
 #[test]
 fn o3_a_drain_is_begun_once_however_often_it_is_asked_for() {
     let (port, admin) = (free_port(), free_port());
@@ -225,7 +225,8 @@ fn o3_a_bridge_without_sessions_drains_at_once_and_answers_first() {
     }
 }
 
-/// O3, D1: a port that is taken is said to whoever can be told, and a daemon has what was opened for it.
+/// O3, D1: an admin port that is taken is an error while the caller can still see it, also with `-D`; the daemon
+/// keeps the admin address that was opened before.
 #[test]
 fn o3_the_address_is_opened_while_the_caller_can_be_told() {
     let (service, directory) = (echo_service(), TempDir::new().unwrap());
@@ -245,7 +246,7 @@ fn o3_the_address_is_opened_while_the_caller_can_be_told() {
         assert_eq!((output.status, output.err), (1, vec![expected]), "{option}");
     }
     drop(taken);
-    // A process that another test is just starting may have a copy for a moment.
+    // A process that another test is just starting may have a copy of the listener for a moment.
     wait_until("the free port", || listening(admin).is_empty());
     let mut daemon = start("-D");
     assert_eq!(daemon.wait(), 0);

@@ -1,4 +1,4 @@
-//! What was measured, as it is printed, drawn and kept.
+//! The figures of the benchmark, as they are printed, drawn and kept.
 
 use serde::Serialize;
 
@@ -18,7 +18,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// None of nothing.
+    /// `None` where there is no figure.
     pub(crate) fn of(all: impl IntoIterator<Item = f64>) -> Option<Self> {
         let all: Vec<f64> = all.into_iter().collect();
         let mut sorted = all.clone();
@@ -28,22 +28,22 @@ impl Spread {
         Some(Self { median: at(0.5), low: at(0.25), high: at(0.75), all })
     }
 
-    /// The ratio to another, round by round: what disturbed one disturbed the other.
+    /// The ratio to another spread, round by round: what disturbs the machine in a round disturbs both.
     pub(crate) fn to(&self, other: &Self) -> Option<Self> {
         Self::of(self.all.iter().zip(&other.all).map(|(ours, theirs)| ours / theirs))
     }
 }
 
-/// One peer at one work.
+/// The figures of one peer with one work.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Figure {
     pub(crate) work: Work,
     pub(crate) kind: Kind,
     /// CPU time of the proxy, seconds per [`Unit::per`](crate::series::Unit::per) units.
     pub(crate) cost: Spread,
-    /// As many units per second of the clock.
+    /// How many times [`Unit::per`](crate::series::Unit::per) units per second of the clock.
     pub(crate) rate: Spread,
-    /// Latencies that 50 and 99 % stayed below, seconds.
+    /// Latencies below which 50 and 99 % of the messages stayed, seconds.
     pub(crate) p50: Option<Spread>,
     pub(crate) p99: Option<Spread>,
 }
@@ -66,7 +66,7 @@ impl Figure {
     }
 }
 
-/// How something grows: a point is its x and what was measured there.
+/// How a figure grows: a point is an x and the figure that was measured there.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Curve {
     pub(crate) kind: Kind,
@@ -94,13 +94,13 @@ pub(crate) struct Fairness {
     pub(crate) beside: Spread,
 }
 
-/// Many who connect at once.
+/// Many clients that connect at once.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Rush {
     pub(crate) kind: Kind,
     pub(crate) clients: usize,
-    /// Until the last was served, seconds.
+    /// How long it took until the last client was served, seconds.
     pub(crate) wall: f64,
-    /// CPU time of the proxy for each, seconds.
+    /// CPU time of the proxy for each client, seconds.
     pub(crate) cost: f64,
 }

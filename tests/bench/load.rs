@@ -20,7 +20,7 @@ const MESSAGE: usize = 64;
 /// How many connections are made at the same time.
 const CONNECTING: usize = 8;
 
-/// After the last byte a proxy has its own ends to tie up.
+/// How long a proxy has after the last byte to finish its own work.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// What was measured of one run.
@@ -143,7 +143,7 @@ impl Load {
         messages: u64,
     ) -> Result<Sample> {
         let all = open(&peer.route, downloads).await?;
-        // More than they will get: it ends with the connection.
+        // More bytes than the downloads will get: a download ends with its connection.
         let endless = 1 << 40;
         let tasks: Vec<_> = (all.into_iter().zip(0..))
             .map(|(connection, number)| {
@@ -165,7 +165,7 @@ impl Load {
         Ok(idle)
     }
 
-    /// So many connect at the same moment, and every one is served.
+    /// So many clients connect at the same moment, and every one is served.
     pub(crate) async fn rush(&self, peer: &Peer, clients: usize) -> Result<Sample> {
         let barrier = Arc::new(Barrier::new(clients));
         let meter = Meter::start(peer)?;
@@ -206,7 +206,7 @@ impl Idle {
         Ok(())
     }
 
-    /// What the proxy holds for each, bytes.
+    /// The proxy's memory for each session, bytes.
     pub(crate) fn memory(&self, peer: &Peer) -> Result<f64> {
         let now = peer.tree.memory()?;
         Ok(now.saturating_sub(self.before) as f64 / self.all.len() as f64)
@@ -248,7 +248,7 @@ impl Idle {
     }
 }
 
-/// CPU time and the clock, from one moment to another.
+/// A measurement of CPU time and of the clock, from one moment to another.
 struct Meter<'a> {
     peer: &'a Peer,
     cpu: Duration,
@@ -287,7 +287,7 @@ async fn close(mut all: Vec<Connection>) -> Result<()> {
 }
 
 async fn join<T>(tasks: impl Iterator<Item = JoinHandle<Result<T>>>) -> Result<Vec<T>> {
-    // The first that fails ends the wait for the others.
+    // The first task that fails ends the wait for the others.
     try_join_all(tasks.map(|task| async { task.await? })).await
 }
 
@@ -379,7 +379,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
 
-    /// How a relay is wrong, once it has passed on so many bytes.
+    /// What a relay does wrong, once it has passed on [`AFTER`] bytes.
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Fault {
         None,
@@ -435,7 +435,7 @@ mod tests {
         for fault in [Fault::None, Fault::Flips, Fault::Swallows, Fault::Ends] {
             let open = async || Connection::open(&relay(target, fault).await).await.unwrap();
             let is_good = |is_ok| assert_eq!(is_ok, fault == Fault::None, "{fault:?}");
-            // Of bytes that are missing at the end, one waits in vain.
+            // Where bytes are missing at the end, the reader waits for them in vain.
             let patience = Duration::from_secs(2);
             let down = receive(open().await, 7, 100_000, 4096);
             is_good(timeout(patience, down).await.is_ok_and(|down| down.is_ok()));

@@ -1,4 +1,4 @@
-//! Sessions that are opened by a token: what looking it up costs, by who knows the tokens (K, U8, U9).
+//! Sessions that are opened by a token: what the look-up costs with each source of tokens (K, U8, U9).
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -18,13 +18,13 @@ use crate::series::{Stage, in_turns};
 /// How many tokens there are.
 const TOKENS: usize = 1000;
 
-/// The one that is looked up.
+/// The token that is looked up.
 const TOKEN: &str = "desk500";
 
 /// How long Redis may take to start.
 const START: Duration = Duration::from_secs(10);
 
-/// Who knows the tokens.
+/// A source of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) enum Source {
     File,
@@ -35,21 +35,21 @@ pub(crate) enum Source {
     Redis,
 }
 
-/// What came of it.
+/// What was measured of one proxy with one source.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Lookups {
     pub(crate) source: Source,
     pub(crate) kind: Kind,
     /// Sessions per second: connect, handshake, look-up, one echo, close.
     pub(crate) rate: Spread,
-    /// CPU time of one, with that of whoever is asked, but for Redis, seconds.
+    /// CPU time of one session, seconds: with that of the helper or class that is asked, but without that of Redis.
     pub(crate) cost: Spread,
 }
 
 impl Source {
     const ALL: [Self; 4] = [Self::File, Self::Helper, Self::Class, Self::Redis];
 
-    /// As the table has it.
+    /// Its name in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::File => "TokenFile",
@@ -66,7 +66,7 @@ impl Source {
         }
     }
 
-    /// How many sessions are a round: the slow ones take some seconds.
+    /// How many sessions make a round: fewer for slow proxies, whose round takes some seconds.
     fn amount(self, kind: Kind) -> u64 {
         match (kind, self) {
             (Kind::Python, _) => 120,
@@ -75,7 +75,7 @@ impl Source {
         }
     }
 
-    /// The options for it; `redis` is the port of one that runs.
+    /// The options for this source; `redis` is the port of a Redis that runs.
     fn options(self, files: &Path, redis: Option<u16>) -> Result<[String; 2]> {
         let (plugin, source) = match self {
             Self::File => ("TokenFile", files.join("tokens").display().to_string()),
@@ -90,7 +90,7 @@ impl Source {
 }
 
 impl Stage<'_> {
-    /// Each source asked by each who can ask it.
+    /// Measures each source with each proxy that can ask it.
     pub(crate) fn lookups(&self, rounds: usize) -> Result<Vec<Lookups>> {
         let files = self.files.path();
         write_sources(files, self.target)?;
@@ -107,7 +107,7 @@ impl Stage<'_> {
             let kinds = self.programs.present(source.kinds());
             let samples = in_turns(source.name(), kinds, rounds, |kind| {
                 let peer = self.asking(kind, &source.options(files, redis)?)?;
-                // What the first sessions set up is not theirs.
+                // What the proxy sets up for its first sessions does not count.
                 self.run(self.load.connect(&peer, 40))?;
                 self.run(self.load.connect(&peer, source.amount(kind)))
             })?;
@@ -131,7 +131,8 @@ impl Stage<'_> {
     }
 }
 
-/// What a token leads to, in each source's own words. The same in all of them: a thousand, to one target.
+/// Writes the files of the sources, each in its own format. All of them know the same: a thousand tokens that lead to
+/// one target.
 fn write_sources(files: &Path, target: SocketAddr) -> Result<()> {
     let (host, port) = (target.ip(), target.port());
     let lines: Vec<_> =
@@ -152,7 +153,7 @@ fn write_sources(files: &Path, target: SocketAddr) -> Result<()> {
     fs::write(files.join("benchmark_plugin.py"), class).context("cannot write the plugin")
 }
 
-/// A Redis that knows the tokens, and ends with us.
+/// A Redis that knows the tokens, and is ended when this is dropped.
 struct Redis {
     child: Child,
     port: u16,

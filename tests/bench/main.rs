@@ -185,7 +185,7 @@ fn versions(programs: &Programs) -> Result<Vec<(Kind, String)>> {
     Ok(versions)
 }
 
-/// System and cores; the processor's name is nobody's business who looks at a picture.
+/// System and number of cores; whoever looks at the picture need not know the processor's name.
 fn machine(cores: &Cores) -> Result<String> {
     let system = nix::sys::utsname::uname()?;
     let release = system.release().to_string_lossy().into_owned();

@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A process tree that is measured, and ends with its owner.
 pub(crate) struct Tree {
     leader: Child,
-    /// None: nowhere writable. CPU is then as exact as the clock of proc(5): 10 ms.
+    /// `None` where no control group can be made. CPU time is then as exact as the clock of proc(5): 10 ms.
     group: Option<Group>,
 }
 
@@ -140,7 +140,7 @@ impl Group {
     }
 }
 
-/// A process and all that came from it.
+/// A process and all its descendants.
 fn descendants(pid: u32) -> Vec<u32> {
     let mut all = vec![pid];
     let mut next = 0;

@@ -1,4 +1,4 @@
-//! What is sent, and the check that it arrived: a fast wrong proxy is no proxy.
+//! The bytes that are sent, and the check that they arrive: a proxy that is fast and wrong must not count.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 /// After how many bytes the pattern repeats. 16 KiB and 64 bytes divide it.
 pub(crate) const PERIOD: usize = 1 << 20;
 
-/// How much may be had in one slice.
+/// The most bytes of one slice.
 const SLICE_MAX: usize = 1 << 18;
 
 /// Random enough that no byte lost, doubled or moved goes unnoticed.

@@ -23,7 +23,7 @@ const OTHER_FILES: u64 = 200;
 /// How long a proxy may take to listen.
 const START: Duration = Duration::from_secs(10);
 
-/// What handshakes ask for.
+/// The path that handshakes ask for.
 const PATH: &str = "/websockify";
 
 /// A kind of proxy.
@@ -40,17 +40,17 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Those that are compared on plain connections.
+    /// The kinds that are compared on plain connections.
     pub(crate) const PLAIN: [Self; 5] =
         [Self::Ours, Self::Haproxy, Self::Socat, Self::Websocat, Self::Python];
 
-    /// Those of them that serve thousands in one process.
+    /// The kinds of these that serve thousands of clients in one process.
     pub(crate) const EVENTS: [Self; 2] = [Self::Ours, Self::Haproxy];
 
-    /// Those that terminate TLS.
+    /// The kinds that terminate TLS.
     pub(crate) const TLS: [Self; 3] = [Self::OursTls, Self::HaproxyTls, Self::PythonTls];
 
-    /// As the tables have it.
+    /// Its name in the tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "websockify",
@@ -64,7 +64,7 @@ impl Kind {
         }
     }
 
-    /// As the picture has it.
+    /// Its name in the picture.
     pub(crate) fn short_name(self) -> &'static str {
         match self {
             Self::Ours | Self::OursTls => "websockify",
@@ -81,7 +81,7 @@ impl Kind {
         matches!(self, Self::Ours | Self::OursTls)
     }
 
-    /// Whether it forks a process for each client: it then cannot be asked for thousands.
+    /// Whether it forks a process for each client: it then cannot be asked for thousands of sessions.
     pub(crate) fn forks(self) -> bool {
         matches!(self, Self::Socat | Self::Python | Self::PythonTls)
     }
@@ -99,7 +99,7 @@ impl Kind {
     }
 }
 
-/// Where the programs are. A peer that is not there is left out, loudly.
+/// Where the programs are. A peer that is not there is left out, and a line says so.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Programs {
     /// Our binary.
@@ -140,7 +140,7 @@ impl Programs {
         self.version(Kind::Socat).map(|_| self.socat.as_path())
     }
 
-    /// Those that are there.
+    /// The kinds of these whose program is there.
     pub(crate) fn present(&self, kinds: &[Kind]) -> Vec<Kind> {
         kinds.iter().copied().filter(|kind| self.version(*kind).is_some()).collect()
     }
@@ -161,7 +161,7 @@ impl Programs {
     }
 }
 
-/// Certificate and key for those that terminate TLS, and where everything lies.
+/// Certificate and key for the proxies that terminate TLS, and the directory of all files.
 pub(crate) struct Files {
     directory: tempfile::TempDir,
     certificate: rcgen::CertifiedKey<rcgen::KeyPair>,
@@ -176,7 +176,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Where they lie, and others may.
+    /// The directory of these files, and of others.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
@@ -199,7 +199,7 @@ impl Files {
     }
 }
 
-/// A proxy at work.
+/// A proxy that runs.
 pub(crate) struct Peer {
     pub(crate) tree: Tree,
     pub(crate) route: Route,
@@ -220,7 +220,7 @@ impl Peer {
         Self::launch(kind, &command, addr, PATH.to_owned(), files, cpu)
     }
 
-    /// Starts a command that is a proxy of this kind and listens here; what handshakes ask for is `path`.
+    /// Starts a command that is a proxy of this kind and listens on `addr`; handshakes ask for `path`.
     pub(crate) fn launch(
         kind: Kind,
         command: &Command,

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 pub(crate) enum Placement {
     /// The proxy on one core, the load on another.
     TwoCores,
-    /// Both on the same.
+    /// Both on the same core.
     OneCore,
     /// As [`TwoCores`](Self::TwoCores), with packets as large as Ethernet's.
     Mtu1500,
@@ -21,7 +21,7 @@ pub(crate) enum Placement {
 impl Placement {
     pub(crate) const ALL: [Self; 3] = [Self::TwoCores, Self::OneCore, Self::Mtu1500];
 
-    /// As the tables have it.
+    /// Its name in the tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::TwoCores => "proxy and load on a core each",
@@ -64,12 +64,12 @@ fn ip(args: &[&str]) -> Result<()> {
 pub(crate) struct Cores {
     proxy: usize,
     load: usize,
-    /// How many there are for us.
+    /// How many cores this process may use.
     pub(crate) count: usize,
 }
 
 impl Cores {
-    /// Those that this process may use; to be asked before any of it is placed.
+    /// The cores that this process may use; to be asked before any thread is placed.
     pub(crate) fn find() -> Result<Self> {
         let set = sched_getaffinity(Pid::from_raw(0)).context("cannot ask for our cores")?;
         let cores = (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false));

@@ -75,7 +75,7 @@ fn draw_bars(
     Ok(())
 }
 
-/// How x goes from left to right.
+/// How x grows from left to right.
 #[derive(Clone, Copy)]
 enum Scale {
     Linear,

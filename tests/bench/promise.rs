@@ -17,7 +17,7 @@ pub(crate) struct Promise {
     pub(crate) kept: bool,
 }
 
-/// All promises that what was measured can tell of.
+/// All promises that can be judged by what was measured.
 pub(crate) fn all(report: &Report) -> Vec<Promise> {
     let mut all = Vec::new();
     for placed in &report.placed {
@@ -77,7 +77,7 @@ pub(crate) fn all(report: &Report) -> Vec<Promise> {
     all
 }
 
-/// What of a figure is compared.
+/// Which part of a figure is compared.
 type Of = fn(&Figure) -> Option<&Spread>;
 
 #[derive(Clone, Copy)]

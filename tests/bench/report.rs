@@ -17,7 +17,7 @@ use crate::startup::Startup;
 pub(crate) struct Report {
     /// System and cores.
     pub(crate) machine: String,
-    /// Who took part, and in which version.
+    /// Which peers took part, and in which version.
     pub(crate) versions: Vec<(Kind, String)>,
     pub(crate) rounds: usize,
     pub(crate) placed: Vec<Placed>,

@@ -1,4 +1,4 @@
-//! How costs grow: with sessions that carry, that idle, that come.
+//! How costs grow with the number of sessions: of those that carry bytes, that are idle, that begin.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const EXERCISE: u64 = 200_000;
 /// How long idle sessions are watched.
 const WATCH: Duration = Duration::from_secs(10);
 
-/// How many sessions of a proxy that forks for each can be had.
+/// How many sessions are opened to a proxy that forks for each.
 const FORKED: u64 = 100;
 
 /// How many connect at once.
@@ -54,7 +54,7 @@ impl Stage<'_> {
         rounds: usize,
     ) -> Result<(Vec<Curve>, Vec<Curve>)> {
         let (mut memory, mut connecting) = (Points::new(), Points::new());
-        // Those who connect need some descriptors, too.
+        // The new connections need some descriptors, too.
         let most = max_sessions()? - 50;
         for open in OPEN.map(|open| open.min(most)) {
             let costs =
@@ -80,11 +80,11 @@ impl Stage<'_> {
         let peer = self.peer(kind)?;
         let sessions = match kind {
             kind if kind.forks() => FORKED,
-            // It stops answering somewhere above.
+            // websocat stops answering somewhere above.
             Kind::Websocat => 2000,
             _ => max_sessions()? - 50,
         };
-        // What the first sessions set up is not theirs.
+        // What the proxy sets up for its first sessions does not count.
         self.run(self.load.connect(&peer, 200))?;
         let mut idle = self.run(self.load.idle(&peer, sessions))?;
         let fresh = idle.memory(&peer)?;
@@ -98,7 +98,7 @@ impl Stage<'_> {
     /// Small messages alone, and beside downloads that take all they can get.
     pub(crate) fn fairness(&self, kinds: &[Kind], rounds: usize) -> Result<Vec<Fairness>> {
         let times = in_turns("echoes beside downloads", kinds.iter().copied(), rounds, |kind| {
-            // The last round's downloads may not have ended yet.
+            // A new proxy each round: in the old one, the last round's downloads may not have ended yet.
             let peer = self.peer(kind)?;
             let alone = self.run(self.load.echo(&peer, 1, 4000))?;
             let beside = self.run(self.load.echo_beside_bulk(&peer, DOWNLOADS, 1000))?;
@@ -113,7 +113,7 @@ impl Stage<'_> {
         Ok(times.into_iter().filter_map(fairness).collect())
     }
 
-    /// A thousand at once.
+    /// A thousand clients connect at once.
     pub(crate) fn rush(&self, kind: Kind) -> Result<Rush> {
         let peer = self.peer(kind)?;
         let sample = self.run(self.load.rush(&peer, RUSH))?;

@@ -1,4 +1,4 @@
-//! The measurements, peers in turns.
+//! The measurements, in which the peers take turns.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,7 +15,7 @@ use crate::load::{Batch, Load, Sample};
 use crate::peer::{Files, Kind, Peer, Programs};
 use crate::target;
 
-/// No single run takes so long.
+/// The timeout of a single run.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is measured of each peer.
@@ -31,9 +31,9 @@ pub(crate) enum Work {
 
 /// How a figure is written.
 pub(crate) struct Unit {
-    /// Units in one of those that are written.
+    /// How many of the measured units are one unit as it is written.
     pub(crate) per: f64,
-    /// CPU time, and its factor to seconds.
+    /// The unit of CPU time, and its factor to seconds.
     pub(crate) cost: (&'static str, f64),
     pub(crate) rate: &'static str,
 }
@@ -42,7 +42,7 @@ impl Work {
     pub(crate) const ALL: [Self; 6] =
         [Self::Down, Self::Up16k, Self::Up64, Self::Echo, Self::Connect, Self::DownTls];
 
-    /// As the tables have it.
+    /// Its name in the tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Down => "P1 bulk to the client",
@@ -54,7 +54,7 @@ impl Work {
         }
     }
 
-    /// As the picture has it.
+    /// Its title in the picture.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Down => "To the client",
@@ -85,7 +85,7 @@ impl Work {
         }
     }
 
-    /// How much of it: a good half second's work for a fast proxy, some seconds' for a slow one.
+    /// How much work a round is: a good half second's for a fast proxy, some seconds' for a slow one.
     fn amount(self, kind: Kind) -> u64 {
         let is_python = matches!(kind, Kind::Python | Kind::PythonTls);
         match self {
@@ -104,8 +104,8 @@ impl Work {
         }
     }
 
-    /// How often it is done in a round. The slowest hundredth of messages depends on what else the
-    /// machine does just then: often and short, all peers get the same share of that.
+    /// How often the work is done in a round. The slowest hundredth of messages depends on what else the machine does
+    /// just then: with runs that are short and many, all peers get the same share of that.
     fn repeats(self) -> usize {
         if self == Self::Echo { 3 } else { 1 }
     }
@@ -133,12 +133,12 @@ pub(crate) struct Stage<'a> {
     pub(crate) programs: &'a Programs,
     pub(crate) files: &'a Files,
     pub(crate) core: usize,
-    /// Ends with us.
+    /// Is ended when this is dropped.
     _quick: Runtime,
 }
 
 impl<'a> Stage<'a> {
-    /// Starts the load's threads, which inherit this thread's place; proxies go to `core`.
+    /// Starts the load's threads, which inherit this thread's core; proxies go to `core`.
     pub(crate) fn build(programs: &'a Programs, files: &'a Files, core: usize) -> Result<Self> {
         let thread = || {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -179,7 +179,7 @@ impl<'a> Stage<'a> {
         let what = work.name();
         let peers = self.peers(what, &self.programs.present(work.kinds()))?;
         let run = |kind: Kind, amount| self.run(work.run(&self.load, &peers[&kind], amount));
-        // Warms up, and shows who does the work at all.
+        // Warms up, and shows which peers do the work at all.
         let warm =
             in_turns(what, peers.keys().copied(), 1, |kind| run(kind, work.amount(kind) / 20))?;
         let samples = in_turns(what, warm.into_keys(), rounds * work.repeats(), |kind| {
@@ -190,8 +190,8 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Measures one after the other, round after round: what disturbs the machine disturbs all of them.
-/// One that fails is left out, and what was wrong with it is said; we must not fail.
+/// Measures the peers one after the other, round after round: what disturbs the machine disturbs all of them. A peer
+/// that fails is left out, and a line says why; websockify itself must not fail.
 pub(crate) fn in_turns<T>(
     what: &str,
     kinds: impl IntoIterator<Item = Kind>,
@@ -209,7 +209,7 @@ pub(crate) fn in_turns<T>(
                 kinds.retain(|other| *other != kind);
             }
         }
-        // Nobody is always the first, or always behind the same.
+        // No peer is always the first, or always behind the same one.
         kinds.reverse();
         if round % 2 == 1 && !kinds.is_empty() {
             kinds.rotate_left(1);
@@ -218,8 +218,8 @@ pub(crate) fn in_turns<T>(
     Ok(all)
 }
 
-/// What came of a peer's measurement. Of one that has failed it is said that it is left out; that
-/// we have failed is an error.
+/// What came of a peer's measurement. A peer that has failed is left out, and a line says so; that websockify itself
+/// has failed is an error.
 fn forgive<T>(what: &str, kind: Kind, measured: Result<T>) -> Result<Option<T>> {
     match measured {
         Ok(measured) => Ok(Some(measured)),
@@ -233,8 +233,8 @@ fn forgive<T>(what: &str, kind: Kind, measured: Result<T>) -> Result<Option<T>> 
     }
 }
 
-/// Lets this thread go before the load's others on their core: what small messages wait for is to
-/// be the proxy. Without the right to, it shows in the figures.
+/// Gives this thread priority over the load's other threads on its core: small messages are to wait for the proxy
+/// alone. Without the right to do that, the figures are worse.
 fn prefer() {
     let thread = nix::unistd::gettid().to_string();
     let chrt = Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).status();

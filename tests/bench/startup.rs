@@ -16,13 +16,13 @@ use crate::peer::Programs;
 /// How often it is started.
 const STARTS: usize = 15;
 
-/// When it has failed.
+/// After how long a start has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// P8.
+/// How long a start takes (P8).
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Startup {
-    /// Before a target that is there, seconds.
+    /// With a target, seconds.
     pub(crate) target: Spread,
     /// With a wrapped program, here socat, seconds; its own start is in it.
     pub(crate) program: Option<Spread>,
@@ -71,7 +71,7 @@ fn wait(child: &mut Child, addr: SocketAddr, began: Instant) -> Result<f64> {
         }
         ensure!(child.try_wait()?.is_none(), "websockify has ended at once");
         ensure!(began.elapsed() < PATIENCE, "websockify does not accept");
-        // The start that is measured needs the processor more than the question does.
+        // Asks seldom: the start that is measured needs the processor more.
         std::thread::sleep(Duration::from_micros(200));
     }
 }

@@ -1,4 +1,4 @@
-//! What the proxies lead to: a server that sends, takes or echoes, as its client says first.
+//! The target of the proxies: a server that sends, takes or echoes, as its client says first.
 
 use std::net::SocketAddr;
 
@@ -67,7 +67,7 @@ pub(crate) fn start(quick: &Handle, bulk: &Handle) -> Result<SocketAddr> {
     let listener = TcpListener::from_std(listener)?;
     quick.spawn(async move {
         while let Ok((io, _)) = listener.accept().await {
-            // A client that ends without a command was the look whether the proxy listens.
+            // A client that ends without a command is the check that the proxy listens.
             tokio::spawn(attend(io, bulk.clone()));
         }
     });
@@ -131,7 +131,7 @@ async fn take(mut io: TcpStream, mut check: Check) -> Result<()> {
     until_closed(io).await
 }
 
-/// Leaves the end to the client: whoever closes first keeps the port busy for a minute.
+/// Waits until the client closes: the side that closes first keeps its port busy for a minute.
 async fn until_closed(mut io: TcpStream) -> Result<()> {
     while io.read(&mut [0; 64]).await? > 0 {}
     Ok(())

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::pattern;
 
-/// The mask of all our frames. Not zero: a proxy must not get away without unmasking.
+/// The mask of all frames of the load. Not zero: a proxy that does not unmask would not be noticed.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// The sample key and its answer (RFC 6455, section 1.3).
@@ -79,7 +79,7 @@ impl Connection {
         Ok(self.io.flush().await?)
     }
 
-    /// Sends bytes that are on the wire's terms already; see [`stream`].
+    /// Sends bytes that are in frames already, where the wire has some; see [`stream`].
     pub(crate) async fn send_stream(&mut self, bytes: &[u8]) -> Result<()> {
         self.io.write_all(bytes).await?;
         Ok(self.io.flush().await?)
@@ -142,7 +142,7 @@ pub(crate) fn stream(wire: Wire, size: usize) -> Vec<u8> {
 }
 
 async fn shake_hands(io: &mut Box<dyn Io>, path: &str) -> Result<()> {
-    // As long as a browser's, nearly.
+    // Nearly as long as a browser's request.
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Origin: http://localhost\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) bench\r\n\
@@ -155,7 +155,7 @@ async fn shake_hands(io: &mut Box<dyn Io>, path: &str) -> Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         ensure!(head.len() < 4096, "an answer without an end");
-        // Nothing comes behind the head: the target speaks when it is spoken to.
+        // Nothing comes behind the head: the target sends nothing before it is asked.
         ensure!(io.read_buf(&mut head).await? > 0, "closed instead of an answer");
     }
     let head = String::from_utf8(head)?;
@@ -181,7 +181,7 @@ fn append_frame(bytes: &mut Vec<u8>, first: u8, payload: &[u8]) {
     bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
 }
 
-/// Where we are in the frames from the proxy.
+/// How far the frames from the proxy have been read.
 #[derive(Default)]
 struct Frames {
     header: [u8; 10],

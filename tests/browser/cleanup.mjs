@@ -5,7 +5,7 @@ const pending = [];
 process.once("exit", () => undo(() => true));
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
-/** Does `deed`, which must be done at once, after the test `t`: the last that was asked for first. */
+/** Calls `deed`, which must be synchronous, after the test `t`. The `deed` that was given last is called first. */
 export function afterwards(t, deed) {
   pending.push({ t, deed });
   t.after(() => undo((entry) => entry.t === t));

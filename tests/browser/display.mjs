@@ -5,10 +5,10 @@ import { existsSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { afterwards } from "./cleanup.mjs";
 
-// Where Chromium loads no page from: other services are known there (net/base/port_util.cc).
+// Ports that Chromium loads no page from, because they belong to other services (net/base/port_util.cc).
 const UNSAFE_PORTS = new Set([6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697]);
 
-/** A display that nobody has. What its server leaves in /tmp when it is killed goes with the test `t`. */
+/** A display that nobody has. What its server leaves in /tmp when it is killed is removed after the test `t`. */
 export async function freeDisplay(t) {
   for (;;) {
     const number = 100 + Math.floor(Math.random() * 800);

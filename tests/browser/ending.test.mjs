@@ -32,7 +32,7 @@ function guestbook(t, port, options = []) {
   return Websockify.listening(t, [`127.0.0.1:${port}`, ...all, "--", GUESTBOOK, `${port}`]);
 }
 
-/** The page, told to connect and what else is in `query`. With `clock` its time is the test's; `options` are Chromium's. */
+/** Opens the page, which connects by itself; `query` says more. With `clock` the test moves its time. `options`: Chromium's. */
 async function visit(t, port, { scheme = "http", query = "", clock = false, ...options } = {}) {
   const page = await newPage(browser, options);
   t.after(() => page.close());
@@ -83,7 +83,7 @@ test("H4: websockify is killed: tried again by itself, then given up", { skip },
   const { port, websockify, page } = await guest(t, [], { clock: true });
   await seen(page, /^What is your name\?/);
   await websockify.killed();
-  // In the terminal it stays; the notice goes on to the first retry's words in a second.
+  // This line stays in the terminal; within a second the notice goes on to the words of the first retry.
   await seen(page, /^— The connection to .* was lost\. —$/);
   await passPauses(page, /Gave up/);
   await closed(page, /Nothing answers at .* Gave up after 8 attempts;/);
@@ -123,7 +123,7 @@ test("O1: in a drain a page's session goes on, and no other page gets one; then 
   await seen(page, /^What is your name\?/);
   websockify.signal("SIGTERM");
   await websockify.said(/ draining: 1 session goes on for 600 s/);
-  // The page itself is not to be had any more either: from another server.
+  // The page itself is not served any more either, so that it comes from another server.
   const other = await freePort();
   await guestbook(t, other);
   const late = await visit(t, other, { query: `&port=${port}` });
@@ -150,7 +150,7 @@ test("H4: a network that swallows everything: an end by the user's click or the 
   const noticed = await noting(page);
   await page.clock.fastForward(15_000);
   websockify.signal("SIGCONT");
-  // It may have got through with the attempt that was made meanwhile, or make it in a second.
+  // The page may be connected by the attempt that it made meanwhile, or connect within a second.
   await state(page, "open");
   assert.match(await noticed(), /did not answer in time/);
 });
@@ -158,7 +158,7 @@ test("H4: a network that swallows everything: an end by the user's click or the 
 test("H4: 401: the page says so, and the browser asks for the password", { skip }, async (t) => {
   const { port, page: stranger } = await guest(t, BASIC);
   await closed(stranger, /asks for a user name and a password \(401\)/);
-  // Nobody answers the browser's dialogue here, which has pointer and keyboard: the page waits for it.
+  // Nobody answers the browser's dialogue here, which takes pointer and keyboard: the page waits for its end.
   await stranger.click("#reconnect");
   await state(stranger, "connecting");
   await stranger.evaluate(() => document.getElementById("another").click());

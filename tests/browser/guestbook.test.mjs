@@ -39,6 +39,6 @@ test("H4: guests of the demo read what others wrote", { skip }, async (t) => {
   await ada.keyboard.type("bye\n");
   await state(ada, "ended", /session has ended/);
   assert.equal(await websockify.stop(), 0);
-  // In the terminal it stays, while the notice speaks of the retries.
+  // This line stays in the terminal, while the notice speaks of the retries.
   await seen(grace, /^— .* is going away.* —$/);
 });

@@ -40,7 +40,7 @@ export function drawn(page, size) {
 /** A page of `origin`, which serves noVNC, with nothing on it but a screen. */
 export async function emptyPage(browser, origin) {
   const page = await newPage(browser, { ignoreHTTPSErrors: true });
-  // It must have come from there: Chromium lets no page that was made up connect to loopback.
+  // The page must come from `origin`: Chromium lets no page that a test has made up connect to loopback.
   await page.goto(`${origin}/core/rfb.js`);
   await page.setContent("<!DOCTYPE html><div id=screen></div>");
   return page;
@@ -48,7 +48,7 @@ export async function emptyPage(browser, origin) {
 
 /** Waits until the recording at `path` is complete; resolves to `path`. */
 export async function recorded(path) {
-  // It is written behind the session.
+  // The file is written a moment later than the session ends.
   await waitFor(`the end of ${path}`, () => /'EOF'\];?\s*$/.test(readFileSync(path, "latin1")));
   return path;
 }
@@ -59,7 +59,7 @@ export async function replay(browser, origin, path) {
   await page.addScriptTag({ path });
   await page.evaluate(async () => {
     const { default: RFB } = await import("/core/rfb.js");
-    // What RFB asks of a WebSocket: what it sends is not heard, what the target sent comes at once.
+    // What RFB needs of a WebSocket. What RFB sends is dropped, and what the target sent comes at once.
     class Recording {
       binaryType = "arraybuffer";
       protocol = "binary";

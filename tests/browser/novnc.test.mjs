@@ -50,7 +50,7 @@ async function visit(browser, desktop, scheme, session) {
   await page.goto(`${origin}/vnc.html?autoconnect=true&resize=remote`);
   assert.match((await socket).url(), scheme === "https" ? /^wss:/ : /^ws:/);
   await drawn(page, SIZE);
-  // It puts its bar away by itself.
+  // noVNC puts its bar away by itself.
   await page.waitForSelector("#noVNC_control_bar:not(.noVNC_open)");
 
   await resizes(page, desktop, [920, 640]);
@@ -69,7 +69,7 @@ async function visit(browser, desktop, scheme, session) {
   await again.close();
 }
 
-// The remote display follows the window. (Asked first: noVNC shows a part where the window is smaller.)
+// The remote display follows the window. It is asked before the page, because noVNC shows only a part of a larger display.
 async function resizes(page, desktop, size) {
   await page.setViewportSize({ width: size[0], height: size[1] });
   await waitFor(() => `${size}: ${desktop.size()}`, () => `${desktop.size()}` === `${size}`);
@@ -88,7 +88,7 @@ async function types(page, desktop, name) {
 // What the picture is to show: what a visitor looks at, and nothing of the machine.
 async function shows(page, desktop, scheme) {
   writeFileSync(join(desktop.directory, "welcome"), WELCOME);
-  // What is typed before it is cleared would be gone from the picture.
+  // What is typed before the shell has cleared its window would be gone from the picture.
   await page.keyboard.type(`clear; cat welcome; : > cleared-${scheme}\n`);
   await desktop.written(`cleared-${scheme}`, "");
   const line = "Typed in the browser, run on the desktop.";
@@ -104,7 +104,7 @@ async function pastes(page, desktop, name) {
     await page.keyboard.press("Control+a");
     await page.keyboard.insertText(text);
   });
-  // It ends with the last byte: a key that followed could overtake the paste.
+  // `head` ends with the last byte of the paste: a key to end it could overtake the paste.
   const length = Buffer.byteLength(text);
   await page.keyboard.type(`stty -icanon; head -c ${length} > .${name}; stty icanon; mv .${name} ${name}\n`);
   await page.keyboard.press("Shift+Insert");

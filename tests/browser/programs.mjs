@@ -1,4 +1,4 @@
-// The programs that the tests need, and what is said where one is missing.
+// The programs that the tests need, and the reason to skip where one is missing.
 
 import assert from "node:assert/strict";
 import { existsSync, statSync } from "node:fs";
@@ -9,7 +9,7 @@ import { skipped } from "../../contrib/wstelnet/test/skipped.mjs";
 export const file = (path) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 
 const TARGET = process.env.CARGO_TARGET_DIR ?? file("target");
-// The newest build of it.
+// The newest build of a program.
 const built = (name) =>
   [`${TARGET}/release/${name}`, `${TARGET}/debug/${name}`]
     .filter((path) => existsSync(path))
@@ -33,7 +33,7 @@ export const WSTELNET = file("contrib/wstelnet/dist");
 export function missing(...paths) {
   const absent = paths.filter((path) => path === undefined || !existsSync(path));
   if (absent.length === 0) return false;
-  // What is built by us has no path while it is not built.
+  // A program of this project has no path while it is not built.
   const names = absent.map((path) => path ?? "websockify").join(" ");
   assert.notEqual(process.env.CI, "true", `not installed: ${names}`);
   return skipped(`not installed: ${names}`);

@@ -23,7 +23,7 @@ test("S1: noVNC draws from the recording what it drew live", { skip }, async (t)
   afterwards(t, () => rmSync(directory, { recursive: true }));
   const number = await freeDisplay(t);
   const [display, port] = [`:${number}`, 5900 + number];
-  // The shell becomes Xvnc; its one window shows what does not move, and is there before we look.
+  // The shell becomes Xvnc. Its one window shows what does not move, and is there before the page is compared.
   const mark = join(directory, "drawn");
   const start =
     `until ${XTERM} -display "$0" -e sh -c 'seq 20; touch ${mark}; exec cat'; do :; done 2>/dev/null & exec "$@"`;

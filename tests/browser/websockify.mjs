@@ -15,8 +15,8 @@ const DEADLINE_MS = 30_000;
 // By this variable processes are found that have left the tree.
 const MARK = "WEBSOCKIFY_TEST";
 
-/** A port of loopback that is free: `wanted`, if it is. Below those that the kernel takes for outgoing connections, and those
- * that the other tests take, which may run beside these. */
+/** A free port of loopback: `wanted`, if that is free. Others are below the ports that the kernel takes for outgoing
+ * connections, and below those of the other tests, which may run at the same time. */
 export async function freePort(wanted = 10_100 + Math.floor(Math.random() * 1_900)) {
   const server = createServer().listen(wanted, "127.0.0.1");
   try {
@@ -51,7 +51,7 @@ export class Websockify {
 
   /** Starts it, or by `program`, and ends it and all that it started with the test `t`. */
   constructor(t, args, env = {}, program = WEBSOCKIFY) {
-    // What it unpacks outlives it, if a daemon does.
+    // What websockify unpacks is left if a daemon is left running.
     const scratch = mkdtempSync(join(tmpdir(), "websockify-browser-"));
     chmodSync(scratch, 0o1777);
     afterwards(t, () => rmSync(scratch, { recursive: true }));
@@ -118,7 +118,7 @@ export class Websockify {
 
   /** The same at once; it may still be ending. */
   kill() {
-    // Stopped before, none can start another one; more than once, as one may have done so.
+    // Each process is stopped first, so that it forks no more before it is killed. Repeated, as it may have forked already.
     for (let round = 0; round < 100; round += 1) {
       const alive = this.processes();
       if (alive.length === 0) break;

@@ -1,5 +1,5 @@
-//! `--program-access=bridge`: the program's accept hands out the bridge's connections alone, and no local user who
-//! knocks at its port is noticed.
+//! `--program-access=bridge`: the program's `accept` returns the bridge's connections alone, and the program does not
+//! notice other local users who connect to its port.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -13,12 +13,12 @@ use crate::support::{DEADLINE, Websockify, free_port, needs, wait_until};
 
 const BRIDGE: &str = "--program-access=bridge";
 
-/// Somebody who connects to a port a thousand times a second.
+/// A thread that connects to a port a thousand times a second, as any local user can.
 struct Knocker {
     thread: Option<JoinHandle<()>>,
     is_over: Arc<AtomicBool>,
     knocks: Arc<AtomicU64>,
-    /// Bytes that he has been sent.
+    /// How many bytes these connections have been sent.
     bytes: Arc<AtomicU64>,
 }
 
@@ -55,7 +55,7 @@ impl Knocker {
     }
 }
 
-/// What a stranger is sent until he is shown out.
+/// Counts the bytes that a stranger's connection is sent until it is closed.
 fn count(mut stream: TcpStream, bytes: &AtomicU64) {
     let mut all = Vec::new();
     match stream.read_to_end(&mut all) {
@@ -89,7 +89,8 @@ fn a6_strangers_get_nothing_and_clients_notice_nothing() {
     }
 }
 
-/// Nobody knows when a client comes: the program must not be left waiting for the next after a stranger.
+/// The next client may come late or never: after a stranger the program must get its turn back (`EINTR`), and not
+/// wait in `accept` for that client.
 #[test]
 fn a6_a_program_that_selects_and_accepts_is_given_back_its_turn() {
     if !needs(&["python3"]) {
@@ -116,7 +117,7 @@ fn a6_clients_are_shown_as_was_asked_for() {
     assert!(one.starts_with("127.") && one != "127.0.0.1" && one != other && one == again);
 }
 
-/// The port that was moved is ours; what else it listens on is not.
+/// Only the relocated port is for the bridge alone; the program's other ports are open to others.
 #[test]
 fn a6_the_programs_other_ports_are_open_to_anybody() {
     if !needs(&["python3"]) {
@@ -132,8 +133,8 @@ fn a6_the_programs_other_ports_are_open_to_anybody() {
     assert!(said.starts_with("127.0.0.1 "), "{said}");
 }
 
-/// A6: as many a small server is written: it waits in accept(2), and ends by any error but those of signals and of clients
-/// who have left.
+/// A6: a server as many small ones are written: it waits in accept(2), and ends on any error but `EINTR` and
+/// `ECONNABORTED`.
 #[test]
 fn a6_a_plain_server_lives_while_strangers_knock() {
     if !needs(&["cc"]) {

@@ -1,5 +1,5 @@
-//! Programs as Debian has them, which are told who their clients are (A2): what each of them sees, shuts out or
-//! writes down.
+//! Programs from Debian's packages that are told their clients' addresses (A2): what each of them sees, blocks or
+//! logs.
 
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +18,7 @@ use crate::support::{
 
 const SOCKET: &str = "--client-address=socket";
 
-/// A place for a program's files, which any user may enter.
+/// A directory for a program's files, which any user may enter.
 fn place() -> TempDir {
     let directory = TempDir::new().unwrap();
     fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
@@ -35,7 +35,7 @@ fn wrap(options: &str, port: u16, program: &str, directory: &Path) -> Websockify
     websockify
 }
 
-/// `needs` looks where a user's PATH often does not lead.
+/// Whether a server is installed; looks in `/usr/sbin` too, which a user's PATH often lacks.
 fn needs_server(program: &str) -> bool {
     Path::new("/usr/sbin").join(program).is_file() || needs(&[program])
 }
@@ -97,7 +97,7 @@ fn a2_redis_lists_its_clients() {
     }
 }
 
-/// It is told at once who is not trusted any more: so it is opt-in.
+/// Redis refuses clients that are not local (protected mode): so to show it the real address is opt-in.
 #[test]
 fn a1_redis_protects_itself_from_those_who_are_not_local() {
     let Some(lan) = crate::support::Lan::new() else { return };
@@ -238,7 +238,7 @@ fn a2_node_and_java_see_who_it_is() {
     }
 }
 
-/// The same by `java.nio`: its own accept, under a selector, on a socket that does not block.
+/// `Who.java` with `java.nio`, which has its own accept: with a selector, on a socket that does not block.
 const SELECTS: &str = "import java.net.*; import java.nio.*; import java.nio.channels.*;
 public class Selects { public static void main(String[] args) throws Exception {
     ServerSocketChannel s = ServerSocketChannel.open();
@@ -275,7 +275,7 @@ fn a2_busybox_httpd_writes_down_who_came() {
     }
 }
 
-/// It asks getpeername(2), and hands the address to the login that it starts.
+/// telnetd calls getpeername(2), and passes the address to the login program that it starts.
 #[test]
 fn a2_telnetd_tells_the_login_who_came() {
     if !needs(&["in.telnetd"]) || !needs_root() {
@@ -289,7 +289,7 @@ fn a2_telnetd_tells_the_login_who_came() {
     let _telnetd = wrap(&options, port, &program, directory.path());
     for n in [1, 2] {
         let (mut one, from) = session_from(client(n), port);
-        // It sleeps for some seconds first.
+        // telnetd sleeps for some seconds first.
         one.be_patient(6 * DEADLINE);
         let mut telnet = Telnet::new(one);
         telnet.read_until("told: ");
@@ -298,7 +298,7 @@ fn a2_telnetd_tells_the_login_who_came() {
     }
 }
 
-/// A VNC server, and those who want in.
+/// A VNC server with a password, behind websockify.
 struct Vnc {
     _websockify: Websockify,
     port: u16,
@@ -321,10 +321,10 @@ impl Vnc {
         Self { _websockify: websockify, port, number, _directory: directory }
     }
 
-    /// What the server says to this client with this password: that it is in, wrong, or shut out.
+    /// How the server answers this client with this password: `in`, `wrong` or `shut out`.
     fn try_in(&self, source: Ipv4Addr, password: &str) -> &'static str {
         let (mut one, _) = session_from(source, self.port);
-        // Whoever is shut out is told so in the oldest version's words (RFC 6143, appendix A).
+        // The server speaks the oldest version of the protocol to a client that it shuts out (RFC 6143, appendix A).
         if one.read(12) == b"RFB 003.003\n" {
             return "shut out";
         }
@@ -345,7 +345,7 @@ impl Drop for Vnc {
     }
 }
 
-/// A2: five wrong passwords shut the guesser out, and nobody else; without it, everybody.
+/// A2: five wrong passwords shut out the client that guesses, and no other; where addresses are hidden, every client.
 #[test]
 fn a2_tigervnc_shuts_out_the_guesser_and_nobody_else() {
     if !needs(&["Xtigervnc", "vncpasswd"]) {

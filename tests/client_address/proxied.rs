@@ -1,4 +1,4 @@
-//! Clients whom a trusted proxy names (A3) are shown to targets by that name.
+//! Clients that a trusted proxy names (A3) are shown to targets with the address that the proxy gives.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use crate::support::{Client, DEADLINE, Websockify, free_port, needs};
 
 const TRUSTED: &str = "--trusted-proxy=127.0.0.1 --proxy-protocol";
 
-/// A client of this address, whose connection a proxy passes on.
+/// A client with this address, whose connection comes through a proxy.
 fn passed_on(client: &str, port: u16) -> Client {
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut proxy = TcpStream::connect(to).unwrap();
@@ -65,8 +65,8 @@ fn a1_a3_the_wrapped_program_sees_whom_the_proxy_names() {
     assert_eq!(ask(&mut passed_on("198.51.100.7", port)), (expected.clone(), expected));
 }
 
-/// A1, A3: the proxy's own address is one that programs trust, and whoever it has not named could have it by a header
-/// that is malformed.
+/// A1, A3: programs may trust the proxy's own address, and a client could get that by a malformed header: so a client
+/// that the proxy has not named is shown with another address.
 #[test]
 fn a1_a3_whom_the_proxy_has_not_named_is_not_shown_as_the_proxy() {
     if !needs(&["python3"]) {
@@ -86,8 +86,8 @@ fn a1_a3_whom_the_proxy_has_not_named_is_not_shown_as_the_proxy() {
     }
 }
 
-/// A1, A3: nor does a header to the target say that it is the proxy; it says that it is unknown who it is. The proxy itself
-/// may look whether we are there, and then it is the proxy.
+/// A1, A3: nor does the header to the target give the proxy's address for such a client; it says that the client is
+/// unknown. For the proxy's own checks (`LOCAL`) it does give the proxy's address.
 #[test]
 fn a1_a3_whom_the_proxy_has_not_named_is_unknown_to_the_target() {
     const BEGIN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

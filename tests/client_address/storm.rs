@@ -1,5 +1,5 @@
-//! Connections that come and go as fast as they can: nobody is ever shown as another (A2). That a thousand a second are to be had
-//! is what `storm.py` asserts, on a machine that does nothing else.
+//! Connections that come and go as fast as they can: no client is ever shown with another client's address (A2).
+//! `storm.py` asserts a rate of a thousand a second, on a machine that does nothing else.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,14 +9,15 @@ use std::time::Instant;
 use super::{client, session_from, start_teller};
 use crate::support::{WEBSOCKIFY, needs, root, text_of};
 
-/// How many clients a second there are at least, however busy the machine is: fewer are no storm.
+/// The least rate, clients per second, however busy the machine is: with fewer the test proves little.
 const RATE_MIN: f64 = 100.0;
 
 /// How many sessions, and by how many clients at a time.
 const SESSIONS: u32 = 4000;
 const CLIENTS: u8 = 8;
 
-/// A2: some wait for the answer, some leave when they have said who they are, and some without a word.
+/// A2: half of the clients wait for the answer, a quarter leave when they have sent their address, and a quarter
+/// without a word.
 #[test]
 fn a2_in_a_storm_nobody_is_shown_as_another() {
     if !needs(&["python3"]) {
@@ -54,8 +55,8 @@ fn a2_in_a_storm_nobody_is_shown_as_another() {
     assert_eq!(websockify.out.text().matches("MISTAKEN").count(), 0, "{}", websockify.out.text());
 }
 
-/// A2: the same by the script, at a thousand a second for two seconds, or as many as the machine has; half of those who leave do by
-/// a reset, and several processes of the program accept.
+/// A2: the same by the script, at a thousand a second for two seconds, or as many as the machine manages; half of the
+/// clients that leave early do so by a reset, and several processes of the program accept.
 #[test]
 fn a2_in_a_storm_by_the_script_nobody_is_shown_as_another() {
     if !needs(&["python3"]) {
@@ -66,7 +67,7 @@ fn a2_in_a_storm_by_the_script_nobody_is_shown_as_another() {
     let output = storm.env("WEBSOCKIFY", WEBSOCKIFY).output().unwrap();
     let (said, errors) = (text_of(&output.stdout), text_of(&output.stderr));
     eprintln!("{said}");
-    // 3: all is well, but there were fewer in a second.
+    // 3: no client was taken for another, but the rate was not reached.
     assert!([Some(0), Some(3)].contains(&output.status.code()), "{said}{errors}");
     let (_, rate) = said.split_once(" s: ").unwrap();
     let (rate, rest) = rate.split_once("/s; ").unwrap();

@@ -1,4 +1,5 @@
-//! Targets that need nothing for it: a loopback address for each client, and the PROXY header.
+//! Ways to show a target its clients that need no library in the target: a loopback address for each client, and the
+//! PROXY header.
 
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -8,7 +9,7 @@ use crate::support::{
     Client, DEADLINE, Lan, SERVERS, TlsServer, Websockify, free_port, has_ipv6, needs, wait_for,
 };
 
-/// A websockify that bridges to a listener of ours.
+/// A websockify whose target is a listener of this test; gives websockify, its port and the listener.
 fn bridging(options: &str) -> (Websockify, u16, TcpListener) {
     let target = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free_port();
@@ -50,7 +51,7 @@ fn a1_with_loopback_each_client_has_an_address_of_its_own() {
     assert_eq!(seen.len(), 3);
 }
 
-/// Many sessions of one client do not take the machine's ports away.
+/// Many sessions of one client do not use up the machine's ports.
 #[test]
 fn a1_with_loopback_a_client_may_have_many_sessions() {
     let (_websockify, port, target) = bridging("--client-address=loopback");
@@ -76,7 +77,7 @@ fn a1_with_loopback_a_local_name_is_tried_where_clients_differ() {
     assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
 
-/// A target that is on this machine, and not at a loopback address; and one that is elsewhere.
+/// A target on this machine at another address than loopback, and a target on another machine.
 #[test]
 fn a1_with_loopback_a_target_may_be_at_any_address_of_the_machine() {
     let Some(lan) = Lan::new() else { return };
@@ -125,7 +126,8 @@ fn a1_with_loopback_the_wrapped_program_sees_it_too() {
     assert!(seen.iter().all(|line| line.starts_with("127.") && line != "127.0.0.1"), "{seen:?}");
 }
 
-/// A program of IPv6 alone is at `::1`, the only address there that is loopback: all clients have it, which is said.
+/// A program that listens for IPv6 alone is at `::1`, the only loopback address of IPv6: all clients have that
+/// address, and a warning says so.
 #[test]
 fn a1_with_loopback_a_wrapped_program_of_ipv6_alone_is_warned_of() {
     if !needs(&["python3"]) || !has_ipv6() {
@@ -164,7 +166,8 @@ fn a1_the_proxy_header_goes_first() {
     assert_eq!(&seen[28..], b"hello");
 }
 
-/// A1, U5: before the handshake, so that whoever ends TLS for the target can read it.
+/// A1, U5: the header comes before the TLS handshake, so that a server that terminates TLS for the target can read
+/// it.
 #[test]
 fn a1_the_proxy_header_goes_before_the_tls_of_the_target() {
     let directory = tempfile::TempDir::new().unwrap();
@@ -199,7 +202,7 @@ fn a1_the_proxy_header_goes_before_the_tls_of_the_target() {
     }
 }
 
-/// It has no internet address, and is not said to be us.
+/// Such a client has no internet address; the header says so, and does not give websockify's own address.
 #[test]
 fn a1_the_header_of_a_client_at_a_unix_socket_names_nobody() {
     let directory = tempfile::TempDir::new().unwrap();
@@ -218,7 +221,7 @@ fn a1_the_header_of_a_client_at_a_unix_socket_names_nobody() {
     assert_eq!(&seen, b"PROXY UNKNOWN\r\nhello");
 }
 
-/// A1: where no address is seen it is said, once.
+/// A1: where the target can see no address a warning says so, once.
 #[test]
 fn a1_with_loopback_a_target_at_a_unix_socket_is_named() {
     let directory = tempfile::TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! What somebody is told who has mistyped, or was used to another websockify: what was meant.
+//! Error lines that say what was meant, for users who mistype or are used to another websockify.
 
 use std::fs::{Permissions, set_permissions};
 use std::net::Ipv6Addr;
@@ -90,7 +90,7 @@ fn f45_what_says_how_to_wrap_is_refused_beside_a_target() {
     }
 }
 
-/// The Python websockify takes it in silence, so it stands in people's command lines.
+/// The Python websockify takes `--wrap-mode` beside a target without a word, so it is in people's command lines.
 #[test]
 fn f45_a_wrap_mode_beside_a_target_is_warned_of_once() {
     let (service, port) = (echo_service(), free_port());

@@ -1,4 +1,5 @@
-//! Two of us behind a load balancer, of which one is stopped (O1): nobody is refused, and no session is cut.
+//! Two websockifys behind a load balancer, one of which is stopped (O1): no client is refused, and no session is cut
+//! off.
 
 use std::fs;
 use std::path::Path;
@@ -14,10 +15,11 @@ use crate::proxies::{Proxy, nginx_of};
 use crate::support::{Client, Service, Websockify, echo, free_port, needs, wait_until};
 use nix::sys::signal::Signal;
 
-/// How many clients come, one after the other, before and after one of us is stopped.
+/// How many clients come, one after the other, before and after one websockify is stopped.
 const CLIENTS: usize = 60;
 
-/// A websockify whose target says its name first, and then echoes. It serves pages, so that a check by HTTP finds it well.
+/// A websockify whose target sends its name first, and then echoes. It serves pages, so that a health check by HTTP
+/// succeeds.
 fn named(name: &'static str, pages: &Path) -> (Websockify, u16) {
     let target = Service::new(move |mut stream| {
         let _ = std::io::Write::write_all(&mut stream, name.as_bytes());
@@ -83,8 +85,8 @@ fn assert_nobody_notices(port: u16, mut one: Websockify, other: &Websockify) {
 
 fn haproxy(directory: &Path, [one, other]: [u16; 2], check: &str) -> (Proxy, u16) {
     let port = free_port();
-    // A check has its time, for a busy machine must not make HAProxy give the other one up too. What a server refuses
-    // is tried at the next; a 503 is what one answers that has begun to drain.
+    // The health check has a long timeout: on a busy machine HAProxy must not give up the other server, too. A
+    // request that one server refuses is tried at the next; a server that drains answers 503.
     let text = format!(
         "global\n\
          defaults\n mode http\n timeout connect 5s\n timeout check 10s\n timeout client 20s\n timeout server 20s\n \

@@ -1,4 +1,4 @@
-//! A drain as the service manager, the log and the background see it (O1, D4).
+//! A drain under systemd, with a log file, and in the background (O1, D4).
 
 use std::fs;
 
@@ -11,8 +11,8 @@ use crate::support::{
     Actor, Client, Process, Websockify, echo_service, free_port, wait_for, wait_until,
 };
 
-/// O1, D4: systemd is asked to bear with us, and told how many sessions are left and for how long; the same
-/// whatever is behind us.
+/// O1, D4: systemd is asked to wait longer, and told how many sessions are left and for how long; the same with a
+/// target and with a program.
 #[test]
 fn o1_systemd_is_told_how_far_it_is_and_to_wait() {
     let (service, port) = (echo_service(), free_port());
@@ -40,7 +40,7 @@ fn o1_systemd_is_told_how_far_it_is_and_to_wait() {
         assert!(is_status(&told[0], "1 session goes on", 80..=99), "{told:?}");
         assert_eq!(first.close().code, 1000);
         assert_eq!(websockify.wait(), 0);
-        // For the program's own time, and what we need.
+        // The time of the program (`--stop-timeout`), and the time that websockify needs itself.
         let last = if behind.contains("--") { 22_000_000 } else { 15_000_000 };
         manager.until(&format!("EXTEND_TIMEOUT_USEC={last}"));
     }
@@ -53,14 +53,14 @@ fn assert_echoes_behind(client: &mut Client, behind: &str) {
     assert_echoes(client);
 }
 
-/// Whether this is said of that many seconds.
+/// Whether the message is this status, with a number of seconds in this range.
 fn is_status(message: &str, start: &str, seconds: std::ops::RangeInclusive<u64>) -> bool {
     let rest = message.strip_prefix(&format!("STATUS=Draining: {start} for "));
     let left = rest.and_then(|rest| rest.strip_suffix(" s more at most")?.parse().ok());
     left.is_some_and(|left| seconds.contains(&left))
 }
 
-/// O1, D4: it is told again while nothing happens.
+/// O1, D4: systemd is told again while nothing happens.
 #[test]
 fn o1_systemd_is_told_again_before_it_loses_patience() {
     let (service, port, manager) = (echo_service(), free_port(), Manager::new());
@@ -75,7 +75,7 @@ fn o1_systemd_is_told_again_before_it_loses_patience() {
     assert_echoes(&mut client);
 }
 
-/// O1, D3: SIGHUP is what it always is, and no second signal.
+/// O1, D3: SIGHUP reloads as always, and does not end the drain as a second SIGTERM does.
 #[test]
 fn o1_sighup_reloads_in_a_drain() {
     let directory = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! Those who have connected and have no session: they are told to come again (O1).
+//! Clients that have connected and have no session when a drain begins: they are told to come again (O1).
 
 use std::fs;
 use std::io::Write;
@@ -30,7 +30,7 @@ fn assert_sent_on(head: &Head, stream: &mut TcpStream) {
     assert_eq!(body, "shutting down: try again\n");
 }
 
-/// O1: nobody who has connected is cut, wherever he is.
+/// O1: no client that has connected is cut off, however far its handshake is.
 #[test]
 fn o1_a_handshake_that_comes_too_late_is_answered_503() {
     let (websockify, port) = bridge(LONG);
@@ -49,7 +49,7 @@ fn o1_a_handshake_that_comes_too_late_is_answered_503() {
     assert_echoes(&mut client);
 }
 
-/// O1: the kernel would reset those whom nobody has accepted.
+/// O1: connections that nobody has accepted are answered, too: the kernel would reset them with the listener's end.
 #[test]
 fn o1_who_waits_in_the_accept_queue_is_answered_503() {
     let (websockify, port) = bridge(&format!("{LONG} --max-connections=1"));
@@ -72,7 +72,7 @@ fn o1_who_waits_in_the_accept_queue_is_answered_503() {
     assert_echoes(&mut client);
 }
 
-/// O1: a page that was asked for is not missed; a connection that is only kept is closed.
+/// O1: a request for a page that has begun is answered; an idle connection that was kept alive is closed.
 #[test]
 fn o1_a_page_is_answered_and_an_idle_connection_closed() {
     let directory = TempDir::new().unwrap();
@@ -91,7 +91,7 @@ fn o1_a_page_is_answered_and_an_idle_connection_closed() {
     assert_echoes(&mut client);
 }
 
-/// O1: who says nothing does not hold it up for long.
+/// O1: a client that sends nothing does not hold up the end for long.
 #[test]
 fn o1_a_silent_connection_is_not_waited_for() {
     let (mut websockify, port) = bridge(LONG);
@@ -101,8 +101,8 @@ fn o1_a_silent_connection_is_not_waited_for() {
     assert_eq!(websockify.wait(), 0);
 }
 
-/// O1, D4, U4: a socket that somebody else keeps open goes on to be one that clients wait at; they are the next
-/// one's, and none is taken out of its queue.
+/// O1, D4, U4: a listening socket that systemd or inetd keeps open still takes clients: they wait for the next
+/// websockify, and the one that drains takes none out of the accept queue.
 #[test]
 fn o1_at_a_socket_that_is_not_ours_clients_wait_for_the_next() {
     for by_systemd in [true, false] {
@@ -137,7 +137,7 @@ fn o1_at_a_socket_that_is_not_ours_clients_wait_for_the_next() {
     }
 }
 
-/// O1, U3: whoever connects to the path finds nobody, until the next one is there.
+/// O1, U3: clients that connect to the path are refused until the next websockify listens there.
 #[test]
 fn o1_a_unix_socket_is_closed_at_once_too_and_the_path_the_next_ones() {
     let directory = TempDir::new().unwrap();
@@ -163,7 +163,7 @@ fn o1_a_unix_socket_is_closed_at_once_too_and_the_path_the_next_ones() {
     assert!(!path.exists());
 }
 
-/// O1, U4: the one client that inetd has passed is a session as any.
+/// O1, U4: the one client that inetd has passed on has a session as any other.
 #[test]
 fn o1_the_connection_of_inetd_is_drained() {
     let listener = std::net::TcpListener::bind(("127.0.0.1", free_port())).unwrap();

@@ -16,7 +16,7 @@ fn wrap(port: u16, options: &str, acts: &str) -> Websockify {
     Websockify::start(&format!("{port} {options} -- {Actor} {acts}"))
 }
 
-/// A client that has been greeted, and the number of the process that did it.
+/// A client that the program has greeted, and the number of the process that did it.
 fn greeted(port: u16) -> (Client, i32) {
     let mut client = Client::connect_once_open(port);
     let pid = client.read_line().parse().unwrap();
@@ -44,7 +44,7 @@ fn o1_the_program_goes_on_with_its_sessions_and_is_ended_after_them() {
     }
 }
 
-/// O1, W9: what is left then ends as it always did.
+/// O1, W9: when the time is over, sessions and program are ended as without a drain.
 #[test]
 fn o1_when_the_time_is_over_sessions_and_program_are_ended() {
     for mode in MODES {
@@ -78,8 +78,8 @@ fn o1_a_second_signal_ends_program_and_sessions_at_once() {
     }
 }
 
-/// O1, W4: a program that serves one connection an instance, as `telnetd -debug` does: clients who wait for the
-/// next instance would wait in vain, and are told to come again. Nobody is started for them.
+/// O1, W4: a program that serves one connection an instance, as `telnetd -debug` does: clients that wait for the next
+/// instance would wait in vain, and are told to come again. No instance is started for them.
 #[test]
 fn o1_held_clients_are_told_to_come_again_and_no_instance_is_started() {
     let port = free_port();
@@ -102,7 +102,7 @@ fn o1_held_clients_are_told_to_come_again_and_no_instance_is_started() {
     assert_eq!(end_of_drain(&websockify), "1 session has ended by itself, 0 closed");
 }
 
-/// O1, W6: its sessions end with it; then nobody is left to wait for.
+/// O1, W6: when the program ends in the drain its sessions end with it, and the drain is over.
 #[test]
 fn o1_a_program_that_ends_in_the_drain_ends_it() {
     for mode in MODES {
@@ -121,7 +121,7 @@ fn o1_a_program_that_ends_in_the_drain_ends_it() {
     }
 }
 
-/// O1: sessions that processes of their own serve outlive the one that listened.
+/// O1: sessions that have processes of their own outlive the process that listened.
 #[test]
 fn o1_sessions_go_on_without_the_process_that_listened() {
     for mode in MODES {
@@ -141,7 +141,7 @@ fn o1_sessions_go_on_without_the_process_that_listened() {
     }
 }
 
-/// O1, W9: it is left running, whether it has daemonized before the drain or in it.
+/// O1, W9: the daemon is left running, whether it has daemonized before the drain or in it.
 #[test]
 fn o1_under_ignore_a_daemon_outlives_the_drain() {
     for before in [true, false] {
@@ -172,7 +172,7 @@ fn o1_under_ignore_a_daemon_outlives_the_drain() {
     }
 }
 
-/// O1: nobody has a session where nobody has listened.
+/// O1: a program that has not listened has no session to wait for.
 #[test]
 fn o1_a_program_that_has_not_listened_is_ended_at_once() {
     for mode in MODES {
@@ -185,7 +185,7 @@ fn o1_a_program_that_has_not_listened_is_ended_at_once() {
     }
 }
 
-/// O1: a process of an instance before may serve a session too.
+/// O1: a process of an earlier instance may still serve a session.
 #[test]
 fn o1_sessions_of_an_instance_before_are_drained_with_the_others() {
     let port = free_port();
@@ -204,11 +204,11 @@ fn o1_sessions_of_an_instance_before_are_drained_with_the_others() {
     websockify.assert_logged(&["program started"], 2);
 }
 
-/// O1: nor is one tried again that fails too fast, and held clients need not wait until then.
+/// O1: a program that fails too fast is not started again in a drain, and held clients are told at once.
 #[test]
 fn o1_a_program_that_fails_is_not_tried_again() {
     let port = free_port();
-    // The first instance serves one; those that follow cannot bind.
+    // The first instance serves one client; those that follow end at once with 5.
     let notes = Notes::new();
     let flag = notes.note("flag");
     let script = format!(

@@ -1,4 +1,5 @@
-//! The way back: a new image that was good when it was tried, and then is not.
+//! The way back: the new binary was good when it was tried, fails after the exec, and the old binary takes over
+//! again.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -10,7 +11,7 @@ use crate::support::{Actor, Client, Websockify, compile_library, free_port, wait
 
 pub(crate) static FAULT: LazyLock<PathBuf> = LazyLock::new(|| compile_library("fault"));
 
-/// O2: the image before goes on, as the same process, and can be asked again.
+/// O2: the old binary goes on, as the same process, and can be asked for a hand-over again.
 fn comes_back_from(fault: &str, why: &str) {
     let mut bridge = Bridge::start_with("--pid-file=pid --admin=unix:admin.sock", |command| {
         command.env("LD_PRELOAD", &*FAULT).env("FAULT", fault);
@@ -44,7 +45,7 @@ fn o2_one_that_crashes_at_the_last_moment_makes_room_again() {
     comes_back_from("late", ": it was ended by SIGSEGV; 0 sessions go on");
 }
 
-/// With a program, its session and a Unix socket: all that the other image has looked at is given back.
+/// With a program, its session and a Unix socket: the old binary gets back all that the new one has looked at.
 #[test]
 fn o2_a_program_and_its_session_are_given_back() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Many hand-overs in a row, under load, with every byte compared (O2). `WEBSOCKIFY_HAND_OVERS=100` has as many.
+//! Many hand-overs in a row, under load, with every byte compared (O2). `WEBSOCKIFY_HAND_OVERS=100` makes 100 of
+//! them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,11 +8,11 @@ use nix::sys::signal::Signal;
 
 use crate::support::{Client, Websockify, copy_program, echo_service, free_port, wait_until};
 
-/// Sessions that say nothing until all is over, and those that are never silent.
+/// How many sessions send nothing until the last hand-over, and how many send all the time.
 const IDLE: usize = 100;
 const BUSY: usize = 10;
 
-/// As many hand-overs where nobody asks for another number.
+/// How many hand-overs there are where the variable is not set.
 const HAND_OVERS: usize = 10;
 
 #[test]
@@ -57,7 +58,7 @@ fn exchange(client: &mut Client, message: &[u8]) {
     assert_eq!(client.read(message.len()), message);
 }
 
-/// Sends messages of many lengths and compares what comes back, until it is over. Gives how many.
+/// Sends messages of many lengths and compares what comes back, until `is_over`. Gives how many messages.
 fn chatter(port: u16, number: usize, is_over: &AtomicBool) -> usize {
     let mut client = Client::connect(port);
     let mut messages = 0;

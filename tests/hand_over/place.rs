@@ -1,4 +1,4 @@
-//! What goes on as it was, and what does not change.
+//! What a hand-over leaves as it was: the process, its sockets and files, its secrets, clients that wait.
 
 use std::fs;
 use std::io::Write;
@@ -46,7 +46,7 @@ fn o2_the_new_file_takes_over_as_the_same_process_with_the_same_sockets() {
     assert_eq!(bridge.websockify.warnings(), Vec::<String>::new());
 }
 
-/// O2: ten times, also by one that was itself handed over to; nothing is left of any.
+/// O2: ten hand-overs, also by a binary that has itself taken over; none leaves descriptors or processes behind.
 #[test]
 fn o2_ten_times_in_a_row_leave_nothing_behind() {
     let mut bridge = Bridge::start("");
@@ -62,7 +62,8 @@ fn o2_ten_times_in_a_row_leave_nothing_behind() {
     assert_eq!(bridge.websockify.stop(), 0);
 }
 
-/// O2: whoever asks again meanwhile is told so, or heard later; nobody is killed.
+/// O2: a request that comes during a hand-over is refused with a log line, or served later; the signal kills no
+/// process.
 #[test]
 fn o2_a_storm_of_requests_is_survived() {
     let mut bridge = Bridge::start("");
@@ -77,14 +78,16 @@ fn o2_a_storm_of_requests_is_survived() {
     assert_eq!(bridge.websockify.stop(), 0);
 }
 
-/// O2, L2: whoever waits as there are as many connections as may be waits on, and is refused nothing for that.
+/// O2, L2: a client that waits because as many connections are open as may be goes on waiting, and is not refused for
+/// the hand-over.
 #[test]
 fn o2_l2_who_waits_for_a_place_waits_on() {
     let mut bridge = Bridge::start("--max-connections=2");
     let mut session = Client::connect(bridge.port);
     session.send("x");
     assert_eq!(session.read(1), b"x");
-    // Some of these are accepted while it is not known yet who gets the place, others are not.
+    // Some of these are accepted while it is not known yet which gets the free place, others wait in the accept
+    // queue.
     let port = bridge.port;
     let waiting: Vec<_> = (0..6)
         .map(|_| {
@@ -107,13 +110,13 @@ fn o2_l2_who_waits_for_a_place_waits_on() {
     assert_eq!(bridge.websockify.logged(&["refused a handshake"]), Vec::<String>::new());
 }
 
-/// O2, A3: what has come of a proxy's header is not lost.
+/// O2, A3: the part of a PROXY header that has come is not lost.
 #[test]
 fn o2_a3_a_proxys_header_of_which_a_part_has_come_counts() {
     let mut bridge = Bridge::start("--trusted-proxy=127.0.0.1 --proxy-protocol");
     let mut stream = connect(bridge.port);
     stream.write_all(b"PROXY TCP4 198.51.100").unwrap();
-    // It is looked at.
+    // websockify has looked at it by then.
     sleep(Duration::from_millis(200));
     bridge.hand_over(1);
     stream.write_all(b".7 127.0.0.1 1 2\r\n").unwrap();
@@ -122,7 +125,7 @@ fn o2_a3_a_proxys_header_of_which_a_part_has_come_counts() {
     assert_eq!(bridge.websockify.stop(), 0);
 }
 
-/// O2, D3: the lock, the file and its removal are one instance's through all of its images.
+/// O2, D3: the new binary keeps the pid file and its lock, and removes the file at the end.
 #[test]
 fn o2_d3_the_pid_file_stays_locked() {
     let mut bridge = Bridge::start("--pid-file=pid");
@@ -142,7 +145,7 @@ fn o2_d3_the_pid_file_stays_locked() {
     assert!(!path.exists());
 }
 
-/// O2, C9: a password stays hidden from whoever lists processes, and is still known.
+/// O2, C9: a password stays hidden from `ps`, and the new binary still knows it.
 #[test]
 fn o2_c9_secrets_stay_hidden() {
     let secret = "--auth-plugin=BasicHTTPAuth --auth-source=me:not-for-everybody";
@@ -161,7 +164,7 @@ fn o2_c9_secrets_stay_hidden() {
     assert_eq!(bridge.websockify.stop(), 0);
 }
 
-/// O2, U3: a Unix socket's file is the same, and goes with us.
+/// O2, U3: a Unix socket's file stays the same, and is removed when websockify ends.
 #[test]
 fn o2_u3_a_unix_socket_stays_where_it_is() {
     let mut bridge = Bridge::start("--admin=unix:admin.sock");
@@ -174,7 +177,7 @@ fn o2_u3_a_unix_socket_stays_where_it_is() {
     assert!(!path.exists());
 }
 
-/// O2, O3: the admin address goes on, and says that we began when we did.
+/// O2, O3: the admin address goes on, and gives the time at which the process began.
 #[test]
 fn o2_o3_the_admin_address_goes_on() {
     let admin = free_port();
@@ -188,7 +191,7 @@ fn o2_o3_the_admin_address_goes_on() {
     assert_eq!(bridge.websockify.stop(), 0);
 }
 
-/// O2, D4: systemd sees a reload, and that we are ready again: also where nothing came of it.
+/// O2, D4: systemd is told of a reload, and that websockify is ready again: also where the hand-over was refused.
 #[test]
 fn o2_d4_systemd_sees_a_reload() {
     let manager = Manager::new();

@@ -1,4 +1,4 @@
-//! What cannot take over, and when nothing can: one line says why, and everything goes on.
+//! Hand-overs that are refused, for the file or for the moment: one line says why, and everything goes on.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use super::{Bridge, write};
 use crate::support::{Client, WEBSOCKIFY, copy_program, run, wait_until};
 
 impl Bridge {
-    /// Asks, and is refused, the nth time.
+    /// Asks for a hand-over that must be refused, as the nth one in this test; gives the reason.
     fn refused(&self, nth: usize) -> String {
         self.ask();
         let refusals = || self.websockify.logged(&["WARN cannot hand over"]);
@@ -52,7 +52,7 @@ fn o2_a_file_that_is_no_program_for_us_is_refused() {
     fs::create_dir(&path).unwrap();
     assert!(refused(&bridge).ends_with("is a directory"));
     fs::remove_dir(&path).unwrap();
-    // And then one that is good.
+    // And then a binary that is good.
     copy_program(WEBSOCKIFY, &path);
     bridge.hand_over(1);
     bridge.assert_serves();
@@ -75,7 +75,7 @@ fn o2_one_that_crashes_or_hangs_when_it_is_tried_is_refused() {
     compiled(&bridge, "#include <unistd.h>\nint main(void) { for (;;) pause(); }");
     bridge.ask();
     wait_until("a trial", || !bridge.websockify.tree().is_empty());
-    // Sessions go on meanwhile, and whoever asks again is told that.
+    // Sessions go on during the trial, and a second request is refused.
     bridge.assert_serves();
     let why = bridge.refused(2);
     assert_eq!(why, ": a hand-over is under way already");
@@ -86,7 +86,7 @@ fn o2_one_that_crashes_or_hangs_when_it_is_tried_is_refused() {
     assert_eq!(bridge.websockify.stop(), 0);
 }
 
-/// O2: one that knows another format of the state: here its name is another one.
+/// O2: a binary that knows another format of the state: here the format has another name in it.
 #[test]
 fn o2_one_that_cannot_read_the_state_is_refused() {
     let mut bridge = Bridge::start("");
@@ -104,7 +104,7 @@ fn o2_one_that_cannot_read_the_state_is_refused() {
     assert_eq!(bridge.websockify.stop(), 0);
 }
 
-/// O2, C4: what the new program finds of its files counts as at a start.
+/// O2, C4: a file that the new binary cannot read is an error for it, as at a start.
 #[test]
 fn o2_one_that_could_not_be_started_any_more_is_refused() {
     let options = "--auth-plugin=BasicHTTPAuth --auth-source-file=password";
@@ -134,7 +134,8 @@ fn o2_nothing_is_handed_over_in_a_drain() {
     assert_eq!(bridge.websockify.wait(), 0);
 }
 
-/// O2, C4: the ways in that are our own are nobody else's.
+/// O2, C4: the option and the variable that websockify uses for a hand-over give an error line to whoever else uses
+/// them.
 #[test]
 fn o2_what_is_for_our_own_use_is_refused_in_words() {
     let tried = run("--hand-over-trial");

@@ -1,4 +1,5 @@
-//! Encrypted sessions go on in a process of their own, with its keys and nothing else of ours (O2).
+//! The rest: the forked copy of the old process that carries the TLS sessions of before a hand-over to their end,
+//! with their keys and nothing else of the old process (O2).
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::support::{
 /// Longer than a test.
 const LONG: &str = "--drain-timeout=1000";
 
-/// An encrypted bridge, its port, and all that it needs.
+/// A websockify with a certificate, its port, and all that it needs.
 struct Stage {
     websockify: Websockify,
     port: u16,
@@ -50,7 +51,7 @@ impl Stage {
         Caller::anonymous().session(self.port, &[]).unwrap()
     }
 
-    /// The processes that are left of images before.
+    /// The rests that are alive.
     fn rests(&self) -> Vec<Process> {
         self.websockify.remnants()
     }
@@ -82,7 +83,7 @@ fn o2_encrypted_sessions_go_on_and_each_rest_ends_with_its_last() {
     stage.websockify.assert_logged(&["session ended"], 4);
 }
 
-/// S1: what passes after the hand-over stands behind what passed before.
+/// S1: what passes after the hand-over is recorded after what passed before it.
 #[test]
 fn o2_the_recording_of_an_encrypted_session_goes_on() {
     let stage = Stage::new("");
@@ -101,7 +102,7 @@ fn o2_the_recording_of_an_encrypted_session_goes_on() {
     assert_eq!(text.matches("VNC_frame_data").count(), 1);
 }
 
-/// B8: we are not idle while an image before has sessions.
+/// B8: websockify is not idle while a rest has sessions.
 #[test]
 fn o2_b8_an_idle_timeout_waits_for_the_sessions_of_a_rest() {
     let mut stage = Stage::new("--idle-timeout=2");
@@ -118,7 +119,7 @@ fn o2_b8_an_idle_timeout_waits_for_the_sessions_of_a_rest() {
     assert!(stage.rests().is_empty());
 }
 
-/// W9: what is left of us is told as we are, and leaves nothing.
+/// W9: a rest is asked to stop when websockify is, and leaves no process.
 #[test]
 fn o2_w9_a_stop_closes_the_sessions_of_a_rest_too() {
     let mut stage = Stage::new("");
@@ -152,7 +153,7 @@ fn o2_o1_a_drain_is_one_of_a_rest_too() {
     }
 }
 
-/// W10: killed, we leave nobody who goes on.
+/// W10: when websockify is killed, its rest ends, too.
 #[test]
 fn o2_w10_a_rest_ends_when_we_are_killed() {
     let mut stage = Stage::new("");

@@ -1,4 +1,4 @@
-//! A wrapped program whose websockify becomes another image of itself: it, and whoever uses it, notice nothing (O2).
+//! Hand-overs of a websockify that wraps a program: the program and its clients notice nothing (O2).
 
 use std::fs;
 use std::io::Write;
@@ -16,22 +16,23 @@ use crate::support::{
 };
 use crate::wrap::Notes;
 
-/// How long something is given that must not happen.
+/// How long a test watches for something that must not happen.
 const WHILE: Duration = Duration::from_millis(500);
 
-/// Where the stack of a process begins: exec(2) makes a new one, at a place that nobody knows beforehand.
+/// Where the stack of the process begins, by which a test knows the old binary from the new one: exec(2) makes a new
+/// stack, at a place that nobody knows beforehand.
 fn image(websockify: &Websockify) -> u64 {
     Process::find(websockify.pid()).unwrap().stat().startstack
 }
 
-/// Has another image take over, and waits until it has.
+/// Has the new binary take over, and waits until it was executed.
 fn hand_over(websockify: &Websockify) {
     let before = image(websockify);
     websockify.signal(Signal::SIGUSR2);
     wait_until("another image", || image(websockify) != before);
 }
 
-/// A session with whoever greets and echoes; gives its process number.
+/// A session with a process that greets and echoes; gives the number of that process.
 fn session(port: u16) -> String {
     let mut client = Client::connect_once_open(port);
     let pid = client.read_line();
@@ -41,7 +42,8 @@ fn session(port: u16) -> String {
     pid
 }
 
-/// A program in this mode that binds the port and does as the play says, once clients can come.
+/// A websockify with these options, whose program binds the port, listens and then does as `play` says; waits until
+/// the port is open.
 fn start(port: u16, options: &str, play: &str) -> Websockify {
     let arguments = format!("{port} {options} -- {Actor} bind {port} listen {play}");
     let websockify = Websockify::start(&arguments);
@@ -107,7 +109,7 @@ fn o2_the_program_is_started_again_when_it_ends_afterwards() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// O2: whichever of the two images is told of it.
+/// O2: whether the old or the new binary learns that the program has ended.
 #[test]
 fn o2_a_program_that_ends_meanwhile_is_started_again() {
     let port = free_port();
@@ -177,7 +179,7 @@ fn o2_a_daemon_stays_a_daemon_and_is_watched() {
     }
 }
 
-/// O2: whichever of the two images is told of it.
+/// O2: whether the old or the new binary learns that the daemon has ended.
 #[test]
 fn o2_a_daemon_that_ends_meanwhile_is_missed() {
     for _ in 0..5 {
@@ -214,7 +216,7 @@ fn o2_a_daemon_is_left_running_with_its_library() {
     daemon.signal(Signal::SIGKILL);
 }
 
-/// O2, R5: nothing is left of the libraries of all the images.
+/// O2, R5: no file of `rebind.so` is left, neither the old binary's nor the new one's.
 #[test]
 fn o2_nothing_is_left_behind() {
     let port = free_port();
@@ -260,7 +262,7 @@ fn o2_held_clients_are_served_by_the_next_instance() {
     assert_ne!(held.read_line(), first_pid);
 }
 
-/// Nobody has listened yet: the port is held, and refuses.
+/// The program does not listen yet: the port is held, and refuses clients.
 #[test]
 fn o2_before_the_program_listens_clients_are_refused_as_before() {
     for mode in ["exit", "ignore", "respawn"] {
@@ -314,7 +316,7 @@ fn o2_on_demand_it_sleeps_on_and_is_started_and_stopped() {
             stays(WHILE, "no process", || websockify.tree().is_empty());
             let mut client = Client::connect(port);
             client.read_line();
-            // It has a session, for longer than it may have none.
+            // The program has a session for longer than it may be without one (`--stop-idle`).
             hand_over(&websockify);
             stays(2 * WHILE, "the program", || !websockify.tree().is_empty());
             assert_eq!(client.close().code, 1000);
@@ -328,7 +330,7 @@ fn o2_on_demand_it_sleeps_on_and_is_started_and_stopped() {
     }
 }
 
-/// O2, W11: each byte of it is in the log once, though its line is in two images.
+/// O2, W11: each byte of output is in the log once, also where a hand-over comes in the middle of a line.
 #[test]
 fn o2_lines_of_output_go_on_in_the_log() {
     let (port, notes) = (free_port(), Notes::new());
@@ -402,13 +404,14 @@ fn o2_an_end_that_has_begun_goes_on() {
     let leader = websockify.leader();
     websockify.signal(Signal::SIGTERM);
     websockify.signal(Signal::SIGUSR2);
-    // Whether another image comes in that is not promised; its end is.
+    // Whether the hand-over still takes place is not promised; the end of both processes is.
     assert_eq!(websockify.wait(), 0);
     assert!(!leader.is_alive());
     assert_eq!(websockify.remnants(), []);
 }
 
-/// O2, W5: what sessions have left, and whom we were born with.
+/// O2, W5: the new binary knows which processes are leftovers of sessions, and which were children of the process
+/// before its program was.
 #[test]
 fn o2_whose_a_process_is_does_not_change() {
     let (port, notes) = (free_port(), Notes::new());
@@ -431,7 +434,7 @@ fn o2_whose_a_process_is_does_not_change() {
     assert_eq!(websockify.remnants(), [stranger], "leftovers are stopped, and strangers are not");
 }
 
-/// A program that asks at its first start has the terminal, whichever image has lent it.
+/// A program that asks a question at its first start has the terminal, whichever binary has lent it.
 #[test]
 fn o2_the_terminal_stays_lent() {
     let port = free_port();
@@ -449,7 +452,7 @@ fn o2_the_terminal_stays_lent() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// O2, A1: what programs have mapped is the same file.
+/// O2, A1: the file of client addresses that programs have mapped stays the same.
 #[test]
 fn o2_the_program_sees_its_clients_afterwards() {
     if !needs(&["python3"]) {
@@ -465,8 +468,8 @@ fn o2_the_program_sees_its_clients_afterwards() {
     assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
 
-/// O2: entered by nsenter(1) or made by unshare(1), a PID namespace knows no number of the session and the group that we
-/// and the program are in.
+/// O2: in a PID namespace that was entered by nsenter(1) or made by unshare(1), the session and the process group of
+/// websockify and the program have no number.
 #[test]
 fn o2_in_a_session_from_outside_the_pid_namespace() {
     let enter = ["--pid", "--fork", "--kill-child", "--mount-proc"];

@@ -1,5 +1,5 @@
-//! How Open OnDemand starts a websockify: in the background of a shell, with its output in a file, in which it looks
-//! for the line that says from where to where, for five seconds, as long as the process lives (U2).
+//! How Open OnDemand starts a websockify (U2): in the background of a shell, with its output in a file. For five
+//! seconds it looks in that file for the line "proxying from", for as long as the process lives.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::upstream;
 use crate::support::{WEBSOCKIFY, echo_service, free_port, needs};
 
-/// Whoever runs this has its own words for it. The process is ended here, since it has been seen to serve.
+/// What Open OnDemand does, in this test's own words. The process is ended here as soon as it has been seen to serve.
 const WAIT: &str = r#"
 "$PROGRAM" "$1" --heartbeat=30 "localhost:$2" >websockify.log 2>&1 &
 process=$!
@@ -47,7 +47,7 @@ fn u2_open_on_demand_sees_that_it_has_started_or_why_not() {
     let target = service.address.port();
     let output = wait(&directory, free_port(), target);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "started\n");
-    // A port that is taken is another job's, and it looks for another then.
+    // A port that is taken is another job's, and Open OnDemand tries another port then.
     let output = wait(&directory, target, target);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "failed\n");
     let log = fs::read_to_string(directory.path().join("websockify.log")).unwrap();

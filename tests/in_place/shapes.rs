@@ -1,5 +1,5 @@
-//! Command lines in the shapes in which people have them: documentation, container entry points, unit files,
-//! supervisord sections and launchers of the Python websockify. Each with what must work then.
+//! Command lines as they are in use: in documentation, container entry points, unit files, supervisord sections and
+//! launchers of the Python websockify. Each with what must work then.
 //!
 //! | word | stands for |
 //! |---|---|
@@ -13,9 +13,9 @@
 
 use super::Then::{self, Host, Page, Session, Shown, Tls, TlsPage, Unix};
 
-/// A command line, and what must work.
+/// A command line, and what must work with it.
 pub(super) struct Shape {
-    /// Whose it is.
+    /// Where such a command line is found.
     pub(super) whence: &'static str,
     pub(super) line: &'static str,
     pub(super) then: &'static [Then],
@@ -120,12 +120,12 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("container", "--web=DIR/web --heartbeat=30 PORT TARGET", &[Session(NOVNC)]),
     shape("launcher", "--run-once PORT TARGET", &[Session(NOVNC)]),
     shape("launcher", "--run-once --timeout=15 --idle-timeout=300 PORT TARGET", &[Session(NOVNC)]),
-    // Older engines' options.
+    // Options for other engines and versions of the Python websockify.
     shape("supervisord", "--libserver --web DIR/web PORT TARGET", &[Session(NOVNC)])
         .fails_upstream("its other server has no unix_listen"),
     shape("unit file", "--auto-pong --heartbeat 30 PORT TARGET", &[Session(NOVNC)])
         .fails_upstream("0.7.0 and 0.8.0 alone have that option"),
-    // What was never used, but taken.
+    // Options and targets that the Python websockify takes and does not use.
     shape("launcher", "--cafile=DIR/none.pem --cert=DIR/novnc.pem PORT TARGET", &[Tls(NOVNC)]),
     shape(
         "launcher",

@@ -1,5 +1,5 @@
-//! A /proc that hides others' processes (F4), as `hidepid=2` and systemd's `ProtectProc=invisible` make
-//! it, and a service of an ordinary user.
+//! A /proc that hides other users' processes (F4), as with `hidepid=2` and systemd's `ProtectProc=invisible`, and a
+//! websockify that an ordinary user runs.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::support::{
 };
 use crate::wrap::Notes;
 
-/// Whose service it is.
+/// The user who runs websockify.
 const NOBODY: &str = "65534";
-/// Whom its program becomes.
+/// The user that the program becomes.
 const OTHER: &str = "2";
 
-/// A place for the programs that everybody can reach.
+/// A directory with copies of the programs, which every user can reach.
 struct Stage {
     notes: Notes,
     actor: String,
@@ -25,8 +25,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// `None` where it cannot be, which is said. Even in continuous integration, if it is the kernel or
-    /// a container that forbids it.
+    /// `None` where this cannot be set up; the test is then reported as skipped. In continuous integration that is a
+    /// failure, unless the kernel or a container forbids it.
     fn new() -> Option<Self> {
         if !needs_root() || !needs(&["unshare", "setpriv", "mount"]) {
             return None;
@@ -44,7 +44,7 @@ impl Stage {
         Some(Self { notes, actor, port: free_port() })
     }
 
-    /// Starts websockify as nobody, with these capabilities, on a program that is given by its words.
+    /// Starts websockify as the user nobody, with these capabilities; `program` is the command line to wrap.
     fn start(&self, capabilities: &str, mode: &str, program: &[&str]) -> Websockify {
         let script = "mount -t proc -o hidepid=2 proc /proc && exec \"$@\"";
         let mut command = Command::new("unshare");
@@ -58,7 +58,7 @@ impl Stage {
         Websockify::launch(command.current_dir("/"))
     }
 
-    /// The actor with these words.
+    /// The actor's command line with these arguments.
     fn actor<'a>(&'a self, words: &'a str) -> Vec<&'a str> {
         [self.actor.as_str()].into_iter().chain(words.split(' ')).collect()
     }
@@ -77,7 +77,7 @@ fn assert_said_once(websockify: &Websockify) {
     assert_eq!(said.len(), 1, "{said:?}");
 }
 
-/// F4, X2: whenever it hides.
+/// F4, X2: whether the program hides before it listens or afterwards.
 #[test]
 fn f4_a_hidden_program_is_bridged_to_and_stopped() {
     let Some(stage) = Stage::new() else { return };
@@ -97,7 +97,7 @@ fn f4_a_hidden_program_is_bridged_to_and_stopped() {
     }
 }
 
-/// F4: below a process that is seen.
+/// F4: a hidden process below a shell that can be seen.
 #[test]
 fn f4_a_hidden_child_of_a_shell_is_bridged_to_and_stopped() {
     let Some(stage) = Stage::new() else { return };
@@ -109,7 +109,7 @@ fn f4_a_hidden_child_of_a_shell_is_bridged_to_and_stopped() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// F4, W6: exactly one daemon, and the next when it has ended.
+/// F4, W6: there is exactly one daemon, and the next one is started when it has ended.
 #[test]
 fn f4_a_hidden_daemon_counts_as_running() {
     let Some(stage) = Stage::new() else { return };
@@ -117,7 +117,7 @@ fn f4_a_hidden_daemon_counts_as_running() {
     let mut websockify = stage.start("", "respawn", &stage.actor(&way));
     stage.echoes();
     websockify.wait_for_log(&["has daemonized"]);
-    // A second one would come after 0.1 s.
+    // If the daemon were not seen, a second one would be started after 0.1 s.
     websockify.assert_one_instance_for(Duration::from_secs(1));
     let [daemon] = &who_listens(websockify.tree())[..] else { panic!("one process listens") };
     daemon.signal(Signal::SIGKILL);
@@ -129,7 +129,7 @@ fn f4_a_hidden_daemon_counts_as_running() {
     assert_said_once(&websockify);
 }
 
-/// F4, W6: what a session leaves hidden is a leftover, and no instance's.
+/// F4, W6: a hidden process that a session leaves behind is a leftover, and does not belong to the next instance.
 #[test]
 fn f4_a_hidden_leftover_is_not_waited_for_and_stopped_at_the_end() {
     let Some(stage) = Stage::new() else { return };
@@ -150,8 +150,8 @@ fn f4_a_hidden_leftover_is_not_waited_for_and_stopped_at_the_end() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// F4, W9: a program that has changed user is bridged to, and not ours to end: that is said, and it is
-/// not believed to be gone.
+/// F4, W9: a program that has changed its user is bridged to, and websockify may not end it: it says so, and does not
+/// believe that the program is gone.
 #[test]
 fn f4_a_program_that_has_become_another_user_is_named_and_the_status_is_1() {
     let Some(stage) = Stage::new() else { return };

@@ -1,4 +1,4 @@
-//! Hints that somebody listens, without end (F14).
+//! Notifications that a process listens, without end (F14).
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -7,7 +7,7 @@ use std::thread;
 use super::share_until;
 use crate::support::{Actor, Client, Footprint, Websockify, free_port};
 
-/// F14: it used as much of a processor's time as the program itself, which is a whole one's.
+/// F14: websockify once used as much processor time as the program itself, all of one processor.
 #[test]
 fn f14_a_program_that_calls_listen_without_end_costs_little() {
     let port = free_port();
@@ -16,7 +16,7 @@ fn f14_a_program_that_calls_listen_without_end_costs_little() {
     websockify.wait_until_open();
     let program = websockify.leader();
     let began = program.cpu_seconds();
-    // Not beside the program's: on a busy machine that has as little of it as we have.
+    // Not compared with the program's share: on a busy machine the program gets as little as websockify.
     let share = share_until(&websockify, || program.cpu_seconds() - began > 0.5);
     assert!(share < 0.4, "{share:.2} of a processor");
     assert_eq!(websockify.stop(), 0);

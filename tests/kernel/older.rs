@@ -1,5 +1,5 @@
-//! Kernels older than those that `tests/kernels/run` boots (X1): a core of the tests, without the system calls
-//! that came later. Must not know what any of those tests is about.
+//! Kernels older than those that `tests/kernels/run` boots (X1): a core of the tests is run while the system calls
+//! that came later are refused. Must not know what any of those tests is about.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use nix::libc;
 
 use crate::support::{Refusal, refuse, text_of};
 
-/// Parts of the names of the tests that are run, a line each, where `WEBSOCKIFY_CORE` has no others.
+/// The core where `WEBSOCKIFY_CORE` is not set: parts of the names of tests, one a line.
 const SHORT: &str = include_str!("../kernels/short");
 
 /// The first call that Linux 4.19 lacks, and the first that 5.4 lacks.
@@ -19,7 +19,8 @@ fn names(core: &str) -> impl Iterator<Item = &str> {
     core.lines().filter(|line| !line.starts_with('#'))
 }
 
-/// Runs the core, itself under these refusals too, and says how it went.
+/// Runs the core and `for_x1_a_later_call_is_refused` while these calls are refused; prints the output, and fails
+/// where a test does.
 fn run_core(refusals: &[Refusal]) {
     let core = std::env::var("WEBSOCKIFY_CORE").unwrap_or_else(|_| SHORT.to_owned());
     let core: Vec<_> = names(&core).collect();
@@ -32,12 +33,13 @@ fn run_core(refusals: &[Refusal]) {
     assert!(output.status.success(), "{}", text_of(&output.stderr));
 }
 
-/// In the midst of them: without a refusal it would be the range that is wrong.
+/// Runs among the tests of the core: proves that later calls are refused there. A close_range(2) that is not refused
+/// fails because its range is wrong.
 #[test]
 #[ignore = "x1 runs it"]
 #[allow(unsafe_code)]
 fn for_x1_a_later_call_is_refused() {
-    // SAFETY: there is no descriptor in an empty range.
+    // SAFETY: the range is empty, so no descriptor is closed.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 1, 0, 0) };
     let refused = [Errno::ENOSYS, Errno::EPERM].contains(&Errno::last());
     assert!(done == -1 && refused, "{}", Errno::last());
@@ -62,8 +64,8 @@ fn x1_the_core_holds_with_the_calls_of_linux_5_4() {
     run_core(&[Refusal::since(AFTER_5_4, libc::ENOSYS)]);
 }
 
-/// X1: `EPERM` from a filter that knows no later call. Today's C library starts no thread without clone3 or
-/// `ENOSYS` for it, so that nothing of today's runs where that is refused so as well.
+/// X1: `EPERM` from a filter that knows no later call. clone3(2) is excepted: where it fails with another error than
+/// `ENOSYS`, today's C library starts no thread, so no program of today runs under such a filter.
 #[test]
 fn x1_the_core_holds_where_an_old_containers_filter_says_eperm() {
     run_core(&[Refusal::never(libc::SYS_clone3), Refusal::since(AFTER_4_19, libc::EPERM)]);

@@ -15,7 +15,7 @@ use crate::support::{
 };
 use crate::tokens::{by_token, named_at, refused};
 
-/// What is refused, in the two ways: `ENOSYS`, and as by old containers' filters.
+/// The two errors with which a call is refused: `ENOSYS` as by an old kernel, `EPERM` as by old containers' filters.
 const ERRORS: [i32; 2] = [libc::ENOSYS, libc::EPERM];
 
 /// Each call alone, and both: one may be refused without the other.
@@ -39,7 +39,7 @@ fn f2_every_process_is_asked_to_end_where_pidfds_are_refused() {
         let directory = TempDir::new().unwrap();
         let told = directory.path().join("told");
         let port = free_port();
-        // Two that leave a note, and one that is stopped.
+        // The leader and its twin write a note on SIGTERM, and the helper does not. The leader is stopped (SIGSTOP).
         let mut websockify = start(
             &format!(
                 "{port} --stop-timeout=100 -v -- \
@@ -52,7 +52,7 @@ fn f2_every_process_is_asked_to_end_where_pidfds_are_refused() {
         wait_until("three processes", || websockify.tree().len() == 3);
         let leader = websockify.leader();
         leader.signal(Signal::SIGSTOP);
-        // The grace is longer than we wait for its end.
+        // `--stop-timeout` is longer than the test waits for the end: so every process must end by SIGTERM.
         assert_eq!(websockify.stop(), 0);
         assert_eq!(websockify.remnants(), []);
         assert_eq!(fs::read_to_string(&told).unwrap().lines().count(), 2);
@@ -117,10 +117,11 @@ fn f2_a_daemon_is_watched_where_pidfds_are_refused() {
     }
 }
 
-/// What netlink answers without the module, and what filters do: seccomp, `RestrictAddressFamilies=`.
+/// The errors for a sock_diag socket: where the kernel has no such module, by a seccomp filter, and by
+/// `RestrictAddressFamilies=`.
 const WITHOUT_SOCK_DIAG: [i32; 3] = [libc::EPROTONOSUPPORT, libc::EPERM, libc::EAFNOSUPPORT];
 
-/// F3, X2: the module is not there, or a filter refuses it.
+/// F3, X2: the kernel has no sock_diag module, or a filter refuses it.
 #[test]
 fn f3_programs_are_wrapped_where_sock_diag_is_refused() {
     for error in WITHOUT_SOCK_DIAG {
@@ -148,7 +149,7 @@ fn f3_programs_are_wrapped_where_sock_diag_is_refused() {
     }
 }
 
-/// F3, W4: clients of a program that serves one at a time go one by one.
+/// F3, W4: clients of a program that serves one client an instance are let through one by one.
 #[test]
 fn f3_held_clients_are_served_one_by_one_where_sock_diag_is_refused() {
     let port = free_port();
@@ -177,8 +178,8 @@ fn f3_held_clients_are_served_one_by_one_where_sock_diag_is_refused() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// F3, B4: a limit at the end of a session is put off while a slow reader takes what is on its way,
-/// also where only proc(5) tells how much that is.
+/// F3, B4: a deadline at the end of a session is put off while a slow reader takes what is under way, also where only
+/// proc(5) tells how much that is.
 #[test]
 fn f3_a_slow_reader_has_the_last_byte_where_sock_diag_is_refused() {
     const LENGTH: usize = 3_000_000;
@@ -189,7 +190,7 @@ fn f3_a_slow_reader_has_the_last_byte_where_sock_diag_is_refused() {
     );
     let mut client = Client::connect_once_open(port);
     let began = Instant::now();
-    // Longer than the limit of ten seconds, and never as long without a byte.
+    // Takes longer than the limit of ten seconds in all, and is never as long without a byte.
     let mut left = LENGTH;
     let mut next = Duration::ZERO;
     while left > 0 {
@@ -203,12 +204,13 @@ fn f3_a_slow_reader_has_the_last_byte_where_sock_diag_is_refused() {
     assert_eq!(websockify.wait(), 0);
 }
 
-/// F7, W1: descriptors are closed for the program without a look at each number that there may be.
+/// F7, W1: descriptors are closed for the program without a system call for each possible number.
 #[test]
 fn f7_a_program_starts_where_close_range_is_refused() {
     for error in ERRORS {
         let port = free_port();
-        // A thousand million of them are no test: the first of a few thousand that are not open is fatal.
+        // A limit of a thousand million descriptors cannot be tested. Here it is 4,000, and an fcntl(2) of a number
+        // from 900 on, of which none is open, kills the process.
         let refusals = [
             Refusal::of(libc::SYS_close_range, error),
             Refusal::deadly(libc::SYS_fcntl)
@@ -231,7 +233,7 @@ fn f7_a_program_starts_where_close_range_is_refused() {
     }
 }
 
-/// X1: the directory is asked about in another way.
+/// X1: another call asks whether the recordings' directory can be written to.
 #[test]
 fn x1_sessions_are_recorded_where_faccessat2_is_refused() {
     for error in ERRORS {
@@ -249,7 +251,8 @@ fn x1_sessions_are_recorded_where_faccessat2_is_refused() {
     }
 }
 
-/// X1, K3, K7: of directories that are named with `..`, or a slash at the end, the C library's realpath(3) asks there.
+/// X1, K3, K7: for directories that are named with `..`, or with a slash at the end, the C library's realpath(3)
+/// calls faccessat2(2).
 #[test]
 fn x1_directories_of_tokens_and_pages_are_found_where_faccessat2_is_refused() {
     for error in ERRORS {

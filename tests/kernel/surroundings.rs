@@ -1,5 +1,5 @@
-//! Machines and containers that give little (X2): what was asked for is done there, or one line says at the
-//! start why not. What hides processes is in `hidden`; what refuses sock_diag or pidfds alone, in `refused`.
+//! Machines and containers that offer little (X2): what was asked for is done there, or one line says at the start
+//! why not. A /proc that hides processes is in `hidden`; where sock_diag or pidfds alone are refused, in `refused`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ fn assert_echoes(port: u16) {
     assert_eq!(client.read(5), b"hello");
 }
 
-/// Whether a program is reached in every mode through what `start` makes of a command line, whether it is
-/// started again where it should be, and whether nobody is left but the daemon that is meant to be.
+/// Starts command lines with `start`, and asserts in every mode that the program is reached, that it is started again
+/// where it should be, and that no process is left but a daemon that is meant to be.
 fn assert_wraps(start: impl Fn(&str) -> Websockify) {
     for (mode, way) in [("exit", ""), ("ignore", "fork-exit 0"), ("respawn", "fork-exit 0 setsid")]
     {
@@ -58,14 +58,14 @@ fn assert_each_engine_wraps(start: impl Fn(&str) -> Websockify) {
     }
 }
 
-/// A command that becomes websockify in these words' hands: `setpriv …`, `unshare …`.
+/// A command that executes websockify with these arguments by way of `words`: `setpriv …`, `unshare …`.
 fn by(words: &[&str], arguments: &str) -> Command {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).arg(WEBSOCKIFY).args(arguments.split_whitespace());
     command
 }
 
-/// X2: a kernel without IPv6, where there is no such socket.
+/// X2: a kernel without IPv6, where no IPv6 socket can be made.
 #[test]
 fn x2_without_ipv6_all_goes_by_ipv4() {
     let no_ipv6 = || {
@@ -88,7 +88,7 @@ fn x2_without_ipv6_all_goes_by_ipv4() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// X2: a machine on which IPv6 is switched off, where there is no such address.
+/// X2: a machine on which IPv6 is switched off, where there is no IPv6 address.
 #[test]
 fn x2_where_ipv6_is_switched_off_all_goes_by_ipv4() {
     let Some(lan) = Lan::new() else { return };
@@ -96,7 +96,7 @@ fn x2_where_ipv6_is_switched_off_all_goes_by_ipv4() {
     lan.here.run(|| assert_each_engine_wraps(Websockify::start));
 }
 
-/// X2: as in gVisor and in old containers, all at once.
+/// X2: without all of these at once, as in gVisor and in old containers.
 #[test]
 fn x2_without_sock_diag_pidfds_inotify_and_ipv6_programs_are_wrapped() {
     let family = libc::AF_INET6.cast_unsigned();
@@ -109,7 +109,7 @@ fn x2_without_sock_diag_pidfds_inotify_and_ipv6_programs_are_wrapped() {
     assert_wraps(|line| Websockify::start_with(line, |command| refuse(command, &refusals)));
 }
 
-/// X2: root who may do nothing that others may not, as in many containers.
+/// X2: root without capabilities, as in many containers.
 #[test]
 fn x2_root_without_capabilities_wraps() {
     if !needs_root() || !needs(&["setpriv", "unshare"]) {
@@ -128,8 +128,8 @@ fn x2_root_without_capabilities_wraps() {
     assert_each_engine_wraps(|line| Websockify::launch(&mut by(&mapped, line)));
 }
 
-/// Makes what is started read-only everywhere, but for a /dev/shm from which nothing can be run, and for
-/// `$WRITABLE`, if there is one.
+/// Runs a command where all file systems are read-only, but for a /dev/shm from which nothing can be executed, and
+/// for `$WRITABLE`, if that is set.
 const READ_ONLY: &str = r#"
 mount --make-rprivate / && mount -t tmpfs -o noexec shm /dev/shm || exit
 for place in /tmp /run /var/tmp "$TMPDIR"; do
@@ -150,7 +150,7 @@ fn read_only(arguments: &str, writable: Option<&Path>) -> Websockify {
     Websockify::launch(&mut command)
 }
 
-/// Whether there are such mount namespaces here, which the kernel or a container may forbid.
+/// Whether such a mount namespace can be made here, which the kernel or a container may forbid.
 fn can_be_read_only() -> bool {
     if !needs_root() || !needs(&["unshare", "mount"]) {
         return false;
@@ -187,7 +187,7 @@ fn x2_with_a_read_only_root_a_target_is_bridged_to_and_files_that_cannot_be_are_
     }
 }
 
-/// X2: rebind.so needs one place from which programs can load it, or is there already.
+/// X2: rebind.so is unpacked into a directory from which programs can load it, or is there already (`--rebind-lib`).
 #[test]
 fn x2_with_a_read_only_root_a_program_is_wrapped_or_one_line_says_why_not() {
     if !can_be_read_only() {
@@ -212,13 +212,13 @@ fn x2_with_a_read_only_root_a_program_is_wrapped_or_one_line_says_why_not() {
     fs::copy(REBIND, &library).unwrap();
     assert_wraps(|line| read_only(&format!("--rebind-lib={library} {line}"), None));
 
-    // The kernel's engine has no library.
+    // The seccomp engine needs no library.
     if can_copy_sockets() {
         assert_wraps(|line| read_only(&format!("--rebind-engine=seccomp {line}"), None));
     }
 }
 
-/// X2: hundreds of sessions of which no client reads, and a program that is started again and again.
+/// X2: hundreds of sessions whose clients do not read for a while, and a program that is started again and again.
 #[test]
 fn x2_256_megabytes_are_enough() {
     const PIECE: usize = 32 << 10;

@@ -1,4 +1,4 @@
-//! `--inetd` (U4): the test is inetd, and so are systemd-socket-activate, socat and an inetd where they are
+//! `--inetd` (U4): the test plays inetd, and so do systemd-socket-activate, socat and an inetd where they are
 //! installed.
 
 use std::fs;
@@ -27,7 +27,7 @@ fn accepted() -> (TcpStream, TcpStream) {
     (client, listener.accept().unwrap().0)
 }
 
-/// websockify as inetd starts it: the socket is all of its standard streams. Its log is a file.
+/// websockify as inetd starts it: the socket is its standard input, output and error.
 struct Served {
     child: Child,
     directory: TempDir,
@@ -47,7 +47,7 @@ impl Served {
         Self { child, directory }
     }
 
-    /// With a log.
+    /// The same, with a log file.
     fn logging(socket: impl Into<OwnedFd>, arguments: &str) -> Self {
         Self::start(socket, &format!("--log-file=log {arguments}"))
     }
@@ -99,12 +99,12 @@ fn u4_a_listening_socket_is_served_until_it_is_given_back() {
     }
     assert_eq!(websockify.wait(), 0);
     websockify.wait_for_log(&["--idle-timeout reached"]);
-    // It goes on listening for inetd, who starts the next one.
+    // The socket still listens for inetd, which starts the next websockify.
     assert!(!is_refused(Ipv4Addr::LOCALHOST, address.port()));
     assert_eq!(websockify.out.lines(), Vec::<String>::new());
 }
 
-/// U4, B8: one session, and nothing but its bytes for the client, whatever is logged.
+/// U4, B8: there is one session, and the client gets nothing but its bytes, whatever is logged.
 #[test]
 fn u4_a_connection_is_served_and_ends_with_its_session() {
     let service = echo_service();
@@ -131,7 +131,7 @@ fn u4_a_connection_is_served_and_ends_with_its_session() {
     }
 }
 
-/// U4: the target ends the session, and a stop does.
+/// U4: websockify also ends where the target or a signal ends the session.
 #[test]
 fn u4_the_other_ends_of_a_session_end_it_too() {
     let service = crate::support::Service::new(|mut stream| {
@@ -167,7 +167,7 @@ fn u4_a_connection_that_becomes_no_session_ends_well() {
     client.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&mut client), b"");
     assert_eq!(served.status(), Some(0));
-    // Nothing, half a head, and what is refused.
+    // A client that sends nothing, half a head, or a request that is refused.
     for sent in ["", "GET / HTT", "GET / HTTP/1.1\r\nConnection: close\r\n\r\n"] {
         let (mut client, connection) = accepted();
         let mut served = Served::logging(connection, &line);
@@ -177,7 +177,7 @@ fn u4_a_connection_that_becomes_no_session_ends_well() {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{sent:?}: {answer}");
         assert_eq!(served.status(), Some(0), "{sent:?}");
     }
-    // One that is gone before we come.
+    // A client that is gone before websockify is started.
     let (client, connection) = accepted();
     let client = Socket::from(client);
     client.set_linger(Some(Duration::ZERO)).unwrap();
@@ -185,7 +185,7 @@ fn u4_a_connection_that_becomes_no_session_ends_well() {
     assert_eq!(Served::logging(connection, &line).status(), Some(0));
 }
 
-/// U4, U3: the client of a Unix socket is its user.
+/// U4, U3: the log names a client of a Unix socket by its user.
 #[test]
 fn u4_a_unix_connection_is_served_too() {
     let service = echo_service();
@@ -199,7 +199,7 @@ fn u4_a_unix_connection_is_served_too() {
     assert!(served.log().contains(&shown), "{}", served.log());
 }
 
-/// U4, C4: what cannot be done is no news for a client.
+/// U4, C4: the client is not sent websockify's errors.
 #[test]
 fn u4_a_client_gets_nothing_of_what_is_said_to_others() {
     for (line, status) in [
@@ -216,7 +216,7 @@ fn u4_a_client_gets_nothing_of_what_is_said_to_others() {
         assert_eq!(served.status(), Some(status), "{line}");
         assert_eq!(String::from_utf8(read_to_end(&mut client)), Ok(String::new()), "{line}");
     }
-    // A log that is kept has it.
+    // A log file gets the error.
     let (mut client, connection) = accepted();
     let mut served = Served::logging(connection, "--web=/nowhere a:1");
     assert_eq!(served.status(), Some(1));
@@ -257,7 +257,7 @@ fn u4_standard_input_that_cannot_be_served_is_named() {
     }
 }
 
-/// U4, W1: a program for each client, if somebody wants that.
+/// U4, W1: inetd and a wrapped program together: a program for each client.
 #[test]
 fn u4_a_program_is_started_for_a_connection_and_ends_with_it() {
     let (client, connection) = accepted();
@@ -272,7 +272,7 @@ fn u4_a_program_is_started_for_a_connection_and_ends_with_it() {
     wait_until("the end of the program", || is_refused(Ipv4Addr::LOCALHOST, port));
 }
 
-/// U4: `socket` is as systemd-socket-activate(1) takes it.
+/// U4: websockify behind systemd-socket-activate(1); `socket` has the options of that for the socket.
 fn activated(socket: &[&str], target: &str) -> Websockify {
     let mut activate = Command::new("systemd-socket-activate");
     activate.args(["-E", "TMPDIR", "-E", "WEBSOCKIFY_TEST", "-E", "PATH", "--inetd"]);
@@ -289,14 +289,14 @@ fn u4_systemd_may_be_the_inetd() {
     }
     let (service, port) = (echo_service(), free_port());
     let address = format!("127.0.0.1:{port}");
-    // One for all, which becomes websockify.
+    // One websockify for all clients: systemd-socket-activate executes it.
     let mut websockify = activated(&["-l", &address], &service.target());
     for _ in 0..2 {
         assert_echoes(&mut Client::connect(port));
     }
     websockify.wait_for_log(&["listening on", &address]);
     assert_eq!(websockify.stop(), 0);
-    // One for each.
+    // One websockify for each client.
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
     let websockify = activated(&["-a", "-l", &address], &service.target());
@@ -319,7 +319,7 @@ fn u4_socat_may_be_the_inetd() {
     let (service, port) = (echo_service(), free_port());
     let mut socat = Command::new("socat");
     socat.arg(format!("TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork"));
-    // A colon means something to socat.
+    // In socat's addresses a colon separates words.
     let target = service.target().replace(':', r"\:");
     socat.arg(format!("EXEC:{WEBSOCKIFY} --inetd {target},nofork"));
     let websockify = Websockify::launch(&mut socat);
@@ -357,19 +357,20 @@ fn u4_an_inetd_starts_either_kind() {
         log.matches(part).count()
     };
     for port in [nowait, wait] {
-        // Both at once: the second kind is not to be idle between them.
+        // Both clients at once: with `wait`, websockify must not be idle between them.
         let mut clients = [(); 2].map(|()| Client::connect_once_open(port));
         clients.iter_mut().for_each(assert_echoes);
     }
     wait_until("one for each", || logged("one", "serving the connection on standard input") == 2);
-    // inetd has its socket back, and starts the next.
+    // inetd has its socket back, and starts the next websockify.
     wait_until("the end of the first", || logged("all", "--idle-timeout reached") == 1);
     assert_eq!(logged("all", "listening on"), 1);
     assert_echoes(&mut Client::connect(wait));
     wait_until("the next", || logged("all", "listening on") == 2);
 }
 
-/// U4, A3: a trusted proxy may connect to inetd, and names clients in either way.
+/// U4, A3: a trusted proxy may connect by way of inetd, and names clients by a header of the request or by the PROXY
+/// protocol.
 #[test]
 fn u4_a3_a_trusted_proxy_names_clients_to_whom_inetd_has_started() {
     let service = echo_service();
@@ -396,7 +397,7 @@ fn u4_a3_a_trusted_proxy_names_clients_to_whom_inetd_has_started() {
     }
 }
 
-/// U4, A4: a stranger is closed as elsewhere.
+/// U4, A4: the connection of a client that `--allow-from` does not let in is closed, as at a port.
 #[test]
 fn u4_a4_a_stranger_whom_inetd_has_accepted_is_closed() {
     let (mut stranger, connection) = accepted();

@@ -37,7 +37,8 @@ fn d4_the_service_runs_under_systemd() {
     let unit = "websockify.service";
     let port = free_port();
     let _service = configure(&machine, &format!("127.0.0.1:{port}"));
-    // Netlink, by which the kernel is asked about slow peers (B4): nothing starts without it.
+    // The unit must allow netlink, by which websockify asks the kernel about slow peers (B4). Without it, this command fails,
+    // and the service does not start.
     machine.write(
         "/etc/systemd/system/websockify.service.d/ask.conf",
         "[Service]\nExecStartPre=python3 -c \"import socket as s; s.socket(s.AF_NETLINK, 2, 4)\"\n",
@@ -64,7 +65,7 @@ fn d4_the_service_runs_under_systemd() {
     assert_eq!(record["SYSLOG_IDENTIFIER"], Value::from("websockify"));
     assert_eq!(record["WEBSOCKIFY_SENT"], Value::from("10"));
 
-    // Killed, it comes back.
+    // After SIGKILL, systemd starts it again.
     machine.control(&["kill", "--signal=SIGKILL", "--kill-whom=main", unit]);
     wait_until("its restart", || machine.property(unit, "NRestarts") == "1");
     let mut client = Client::connect_once_open(port);
@@ -75,7 +76,7 @@ fn d4_the_service_runs_under_systemd() {
     assert_eq!(machine.property(unit, "Result"), "success");
 }
 
-/// O1, D4: a drain may take longer than systemd waits for the end of a service.
+/// O1, D4: a drain may take longer than `TimeoutStopSec`, which is how long systemd waits for the end of a service.
 #[test]
 fn o1_systemd_waits_for_a_drain_beyond_its_timeout() {
     let Some(machine) = machine() else { return };
@@ -108,7 +109,7 @@ fn o1_systemd_waits_for_a_drain_beyond_its_timeout() {
     assert_eq!(machine.property(unit, "Result"), "success");
 }
 
-/// D4, T2, T5: a key that is a group's is read by the service in that group, and read again.
+/// D4, T2, T5: the service reads a key that only a group may read if it is in that group, and can read it again.
 #[test]
 fn d4_the_service_reads_a_key_of_its_group() {
     let Some(machine) = machine() else { return };
@@ -159,7 +160,8 @@ fn d4_the_socket_starts_the_service_with_its_first_client() {
     assert!(is_refused(Ipv4Addr::LOCALHOST, port));
 }
 
-/// D4, W9, W11: a program of its own an instance; O2, R5: what runs is upgraded with its sessions, and ends with the package.
+/// D4, W9, W11: each instance of the unit wraps a program of its own. O2, R5: an upgrade of the package keeps the sessions
+/// that run; its removal ends them.
 #[test]
 fn d4_a_wrapped_program_is_a_service_until_the_package_is_removed() {
     let Some(machine) = machine() else { return };
@@ -182,7 +184,7 @@ fn d4_a_wrapped_program_is_a_service_until_the_package_is_removed() {
     assert_eq!(of_program["_PID"], started["WEBSOCKIFY_PID"]);
     assert_eq!(of_program["_SYSTEMD_UNIT"], Value::from(unit));
 
-    // Its journal may be started anew; systemd keeps the streams that programs write to.
+    // journald may be restarted: systemd keeps the streams that services write to.
     machine.control(&["restart", "systemd-journald.service"]);
     assert_eq!(Client::connect(port).close().code, 1000);
     machine.records(&["_SYSTEMD_UNIT=websockify@actor.service", "WEBSOCKIFY_SESSION=2"]);
@@ -202,7 +204,7 @@ fn d4_a_wrapped_program_is_a_service_until_the_package_is_removed() {
     exchange(&mut client);
     assert_eq!(machine.property(unit, "StatusText"), "Bridging to the program");
 
-    // Settings that are wrong by now matter when it is started anew.
+    // Settings that are wrong now matter at the next start only, not in an upgrade.
     machine.write("/etc/websockify/actor.conf", "SOURCE=nonsense\nPROGRAM=true\n");
     let (is_well, said) = machine.run(&install);
     assert!(is_well && !said.contains("the old websockify"), "{said}");

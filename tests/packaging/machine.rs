@@ -17,22 +17,22 @@ use crate::support::{
 
 const SYSTEMD: &str = "/lib/systemd/systemd";
 const SETUP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/packaging/machine.sh");
-/// What the kernel, or a container around us, says where it lets nobody have a machine.
+/// Error messages where the kernel, or a container that the tests run in, forbids such a machine.
 const FORBIDDEN: &[&str] =
     &["Operation not permitted", "ermission denied", "Read-only file system", "unknown filesystem"];
 
 pub(super) struct Machine {
-    /// unshare(1). With it dies process 1, and with that all the others.
+    /// The process of unshare(1). When it dies, process 1 dies, and with that all processes of the machine.
     holder: Child,
-    /// Process 1, as it is called outside.
+    /// The PID of process 1 outside of the machine.
     init: String,
     groups: PathBuf,
     _directory: TempDir,
 }
 
 impl Machine {
-    /// `None` where it cannot be, which is said. Even in continuous integration, if it is the kernel
-    /// that forbids it.
+    /// `None` where it cannot be made; the test is then reported as skipped. This is no failure in continuous integration
+    /// if the kernel forbids it.
     pub(super) fn boot(package: &Path) -> Option<Self> {
         let programs = ["unshare", "nsenter", "mount", "pivot_root", "dpkg", "systemctl"];
         if !needs_root() || !needs(&programs) {
@@ -56,7 +56,7 @@ impl Machine {
         let mut holder = shell.spawn().unwrap();
         let said = Heard::of(holder.stderr.take().unwrap());
         let mut machine = Self { holder, init: String::new(), groups, _directory: directory };
-        // It installs the package first.
+        // The machine installs the package before systemd starts, which takes longer.
         let booted = wait_for_within(3 * DEADLINE, "a machine", || {
             match machine.holder.try_wait().unwrap() {
                 Some(_) if said.ended() => Some(false),
@@ -81,7 +81,7 @@ impl Machine {
             && self.run(&["systemctl", "is-system-running"]).1 == "running\n"
     }
 
-    /// Runs a command in it; gives whether it ended well, and what it said.
+    /// Runs a command in the machine; gives whether it succeeded, and its output.
     pub(super) fn run(&self, command: &[&str]) -> (bool, String) {
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["--cgroup", "--ipc", "--mount", "--pid", "--uts", "--target", &self.init]);
@@ -90,25 +90,25 @@ impl Machine {
         (output.status.success(), said)
     }
 
-    /// `systemctl`, which must end well.
+    /// Runs `systemctl`, which must succeed.
     pub(super) fn control(&self, arguments: &[&str]) -> String {
         let (is_well, said) = self.run(&[&["systemctl"], arguments].concat());
         assert!(is_well, "systemctl {arguments:?}: {said}{}", self.journal());
         said
     }
 
-    /// What `systemctl` has as this property of a unit.
+    /// A property of a unit, as `systemctl show` gives it.
     pub(super) fn property(&self, unit: &str, name: &str) -> String {
         let said = self.control(&["show", "--value", "--property", name, unit]);
         said.trim_end().to_owned()
     }
 
-    /// A file in it.
+    /// A file of the machine, by its path outside.
     pub(super) fn file(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init))
     }
 
-    /// Writes a file into it.
+    /// Writes a file in the machine.
     pub(super) fn write(&self, path: &str, text: &str) {
         let file = self.file(path);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -145,7 +145,7 @@ impl Drop for Machine {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         let groups = self.groups.clone();
-        // The kernel is not done with them when the last process is gone.
+        // The groups are not empty at once when the last process is gone.
         wait_until("the end of the machine's control groups", || {
             remove(&groups);
             !groups.exists()
@@ -153,7 +153,7 @@ impl Drop for Machine {
     }
 }
 
-/// A control group of its own for the machine, whose root it will be.
+/// Makes a control group for the machine, which sees it as the root of all control groups.
 fn control_groups() -> Result<PathBuf, String> {
     static MACHINES: AtomicU32 = AtomicU32::new(0);
     let number = MACHINES.fetch_add(1, Ordering::Relaxed);
@@ -165,7 +165,7 @@ fn control_groups() -> Result<PathBuf, String> {
     Ok(groups)
 }
 
-/// Removes a control group and those in it, as far as nobody is in them.
+/// Removes a control group and those in it, as far as they have no processes.
 fn remove(groups: &Path) {
     let entries = fs::read_dir(groups).into_iter().flatten().flatten();
     let directories = entries.map(|entry| entry.path()).filter(|path| path.is_dir());

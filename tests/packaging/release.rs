@@ -1,5 +1,5 @@
-//! What `contrib/release` is made of: its command line, and what it gives to cargo-deb, maturin and container engines.
-//! What it makes takes long to build, and is installed and run by `contrib/release --check`.
+//! The parts of `contrib/release`: its command line, and what it gives to cargo-deb, maturin and container engines.
+//! A whole release takes too long to build here; `contrib/release --check` installs and runs one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::{PACKAGE, can_package, package, said_by};
 use crate::support::{Tools, needs, root, text_of};
 
-/// What the script needs of a system before it builds.
+/// The programs that the script needs before it builds.
 const SHELL: [&str; 8] = ["bash", "cut", "dirname", "head", "mkdir", "sed", "sha256sum", "sort"];
 
 fn text(path: &str) -> String {
@@ -34,7 +34,7 @@ fn refused(output: &Output, status: i32, reason: &str) {
     assert!(said.ends_with(&format!("contrib/release: {reason}\n")), "{said}");
 }
 
-/// X3: one command, which says where it is none.
+/// X3: one command makes a release; where it cannot, it says why.
 #[test]
 fn x3_the_release_says_what_it_takes() {
     if !needs(&["/usr/include/stdio.h"]) {
@@ -64,7 +64,7 @@ fn x3_the_release_says_what_it_takes() {
     refused(&run(&tools, &["--check"]), 1, &nothing);
 }
 
-/// X3: the package that is released is the one that is tested, but for the C library that it wants.
+/// X3: the package that is released is the one that is tested, except for the version of the C library that it needs.
 #[test]
 fn x3_the_released_package_wants_an_old_libc_alone() {
     if !can_package() {
@@ -79,7 +79,7 @@ fn x3_the_released_package_wants_an_old_libc_alone() {
     assert_eq!(released.insert("Depends".into(), String::new()).unwrap(), "libc6 (>= 2.17)");
     let mut tested = fields(&PACKAGE);
     tested.insert("Depends".into(), String::new());
-    // The binary may have been built anew between the two.
+    // The binary may have been built again between the two packages.
     for fields in [&mut released, &mut tested] {
         assert!(fields.remove("Installed-Size").is_some());
     }
@@ -87,7 +87,7 @@ fn x3_the_released_package_wants_an_old_libc_alone() {
     assert_eq!(released["Package"], "websockify-rs");
 }
 
-/// X3: pip takes the Python websockify away for a wheel of the same name; the version is the program's.
+/// X3: the wheel has the name of the Python websockify, so that pip replaces that one; it has the program's version.
 #[test]
 fn x3_the_wheel_is_the_program_under_the_name_that_it_replaces() {
     let project = text("supervisor/pyproject.toml");
@@ -95,7 +95,7 @@ fn x3_the_wheel_is_the_program_under_the_name_that_it_replaces() {
     let setting = |name| settings.iter().find(|(key, _)| *key == name).unwrap().1;
     assert_eq!((setting("name"), setting("bindings")), ("\"websockify\"", "\"bin\""));
     assert!(setting("dynamic").contains("\"version\""), "{project}");
-    // What builds it there is what may build it.
+    // The version of maturin that contrib/release pins is one that pyproject.toml allows.
     let maturin = text("contrib/release_tools.sh");
     let (_, pinned) = maturin.split_once("maturin==").unwrap();
     let minor = pinned.strip_prefix("1.").unwrap().split('.').next().unwrap();
@@ -103,7 +103,7 @@ fn x3_the_wheel_is_the_program_under_the_name_that_it_replaces() {
     assert!(minor.parse::<u32>().unwrap() >= 9, "{pinned}");
 }
 
-/// An image of this program, made in a directory.
+/// A container image of this program, made in a directory.
 fn image(directory: &TempDir, program: &[u8]) -> PathBuf {
     let binary = directory.path().join("websockify-1.2.3-x86_64-linux-static");
     fs::write(&binary, program).unwrap();
@@ -114,7 +114,7 @@ fn image(directory: &TempDir, program: &[u8]) -> PathBuf {
     image
 }
 
-/// X3: an image has the program and nothing else, by its digest, and is the same each time.
+/// X3: a container image has one layer, named by its digest, with the program and nothing else, and is the same each time.
 #[test]
 fn x3_the_image_has_the_program_alone_and_is_the_same_again() {
     if !needs(&["python3", "tar", "sha256sum"]) {
@@ -169,8 +169,8 @@ fn built_from(directory: &Path) -> BTreeSet<(String, String)> {
     tree.lines().filter(|line| !line.is_empty()).map(package).collect()
 }
 
-/// What is in the artifacts beside packages of Cargo's: the crate that the program carries, what comes with compilers, and the
-/// page with what its build bundles.
+/// The components of a release that are no dependencies in Cargo: the crate `rebind` inside the program, the libraries that
+/// come with compilers, and the web page with the packages that its build bundles.
 fn from_elsewhere(directory: &Path) -> BTreeSet<(String, String)> {
     let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
     let rustc = said_by(Command::new(rustc).arg("-vV"));
@@ -191,14 +191,14 @@ fn from_elsewhere(directory: &Path) -> BTreeSet<(String, String)> {
     bundled.chain(others.map(|(name, version)| (name.to_owned(), version.to_owned()))).collect()
 }
 
-/// Whether the licences that the project accepts (deny.toml) are enough for what an expression asks for.
+/// Whether a licence expression is satisfied by the licences that the project accepts (deny.toml).
 fn is_accepted(expression: &str, accepted: &str) -> bool {
     let one = |licence: &str| accepted.contains(&format!("\"{licence}\","));
     let plain = expression.replace(['(', ')'], "");
     plain.split(" AND ").all(|part| part.split(" OR ").any(one))
 }
 
-/// X3: what is released says what it is made of: all of it, with its licence, where it is from, and its checksum.
+/// X3: the bill of materials names all components of a release, each with its licence, its origin and its checksum.
 #[test]
 fn x3_the_bill_of_materials_is_complete_and_well_formed() {
     if !needs(&["python3"]) {
@@ -243,12 +243,12 @@ fn x3_the_bill_of_materials_is_complete_and_well_formed() {
         let length = match (is_checked, one["group"].is_null()) {
             (false, _) => 0,
             (true, true) => 64,
-            // npm's.
+            // npm has SHA-512.
             (true, false) => 128,
         };
         assert_eq!(checksum.len(), length, "{}", one["name"]);
     }
-    // Whoever is there is there because of somebody, and nobody else is spoken of.
+    // Every component is a dependency of the program, directly or not, and every dependency is a component.
     let mut reached = BTreeSet::from([text(&program["bom-ref"])]);
     let edges = bill["dependencies"].as_array().unwrap();
     loop {

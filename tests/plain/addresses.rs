@@ -1,4 +1,4 @@
-//! Where it listens and what it connects to (C2, B6).
+//! Where websockify listens, and where it connects to (C2, B6).
 
 use std::fs;
 use std::io::Write;
@@ -102,7 +102,7 @@ fn c2_every_resolved_address_is_tried_anew_for_each_session() {
         let closing = client.closing();
         assert_eq!((closing.code, &closing.bytes[..]), (1000, &b"here"[..]), "at {address}");
     }
-    // In place: the bound file is the inode.
+    // Written in place: the bind mount holds this inode, and would not see another file of that name.
     fs::write(&hosts, "127.0.0.3 many\n").unwrap();
     let _service = Service::at((Ipv4Addr::new(127, 0, 0, 3), port), echo);
     assert_echoes(V4, public);

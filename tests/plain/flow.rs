@@ -43,7 +43,7 @@ fn b4_all_that_the_client_sent_before_its_close_reaches_the_target() {
     assert!(bytes == pattern(MUCH));
 }
 
-/// B4: the target has no more to say and goes on listening.
+/// B4: the target ends its direction of the stream, and goes on reading.
 #[test]
 fn b4_the_clients_bytes_flow_on_after_the_targets_end() {
     let (sender, received) = mpsc::channel();
@@ -57,7 +57,7 @@ fn b4_the_clients_bytes_flow_on_after_the_targets_end() {
     let (_websockify, port) = bridge_to(&service, "");
     let mut client = Client::connect(port);
     assert_eq!(client.read(3), b"bye");
-    // Below tungstenite, which would not send after the close frame that is on its way.
+    // Not by tungstenite, which sends nothing more once it has received a close frame.
     let stream = client.stream();
     stream.write_all(&frame(0x82, b"one more")).unwrap();
     stream.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();
@@ -77,7 +77,7 @@ fn b4_a_slow_reader_slows_the_sender_and_costs_no_memory() {
     let (websockify, port) = bridge_to(&service, "");
     let mut client = Client::connect(port);
     client.read(1);
-    // Full are the buffers of four sockets when for a while nothing moves.
+    // When nothing moves for a while, the buffers of all four sockets are full.
     let mut before = (0, Instant::now());
     let stuck = wait_for("the sender to stop", || {
         let now = sent.load(Ordering::Relaxed);
@@ -92,16 +92,15 @@ fn b4_a_slow_reader_slows_the_sender_and_costs_no_memory() {
     wait_until("the sender to go on", || sent.load(Ordering::Relaxed) > stuck);
 }
 
-/// With Nagle's algorithm each second byte waits 40 ms for the delayed acknowledgement of the first, but
-/// for the first few of a connection. How long the others take depends on how busy the machine is, but
-/// not for each of them.
+/// With Nagle's algorithm each second byte waits 40 ms for the delayed acknowledgement of the first, except at the
+/// beginning of a connection. A busy machine delays some rounds too, but not all, so that only the quickest third counts.
 fn assert_not_delayed(mut rounds: Vec<Duration>) {
     rounds.sort_unstable();
     let quick = rounds[rounds.len() / 3];
     assert!(quick < Duration::from_millis(35), "{rounds:?}");
 }
 
-/// B7: on the target's leg.
+/// B7: on the connection to the target.
 #[test]
 fn b7_small_writes_to_the_target_do_not_wait_for_each_other() {
     let (sender, received) = mpsc::channel();
@@ -109,7 +108,7 @@ fn b7_small_writes_to_the_target_do_not_wait_for_each_other() {
         let mut byte = [0];
         while stream.read_exact(&mut byte).is_ok() {
             sender.send(byte[0]).unwrap();
-            // An answer: the kernel takes the connection for an interactive one.
+            // Because of this answer the kernel treats the connection as interactive, and delays its acknowledgements.
             if byte == *b"b" {
                 stream.write_all(b"!").unwrap();
             }
@@ -129,7 +128,7 @@ fn b7_small_writes_to_the_target_do_not_wait_for_each_other() {
     assert_not_delayed(std::iter::repeat_with(round).take(100).collect());
 }
 
-/// B7: the same on the client's leg.
+/// B7: the same on the connection to the client.
 #[test]
 fn b7_small_writes_to_the_client_do_not_wait_for_each_other() {
     let (sender, orders) = mpsc::channel::<u8>();
@@ -202,7 +201,7 @@ fn b4_a_reset_by_the_target_is_told() {
     assert!(closing.reason.contains("reset"), "{closing:?}");
 }
 
-/// B4: a client that vanishes is the end of the target's stream, not of what it sent.
+/// B4: when a client vanishes, the target's stream ends, after everything that the client has sent.
 #[test]
 fn b4_a_client_that_vanishes_ends_the_targets_stream() {
     let (sender, received) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! When it ends (B8), and how when it is asked to (W8, W9).
+//! When websockify ends by itself (B8), and how it ends when it is told to (W8, W9).
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -24,7 +24,7 @@ fn b8_run_once_serves_one_session_and_no_web_request_counts() {
     let service = echo_service();
     let (websockify, port) = bridge_to(&service, "--run-once");
     assert_eq!(request(port, "/", &[]).0.status, 405);
-    // A scanner that says nothing, and one that has begun.
+    // A scanner that sends nothing, and one that has sent a part of a request.
     drop(connect(port));
     let mut waiting = connect(port);
     waiting.write_all(b"GET / HTTP/1.1\r\n").unwrap();
@@ -46,7 +46,7 @@ fn b8_run_once_counts_a_session_whose_target_is_unreachable() {
     assert_eq!(websockify.output().status, 0);
 }
 
-/// L1, L2: nobody has to guess why clients wait.
+/// L1, L2: the log says why clients wait.
 #[test]
 fn l2_the_limit_on_connections_is_told_when_it_is_reached() {
     let service = echo_service();
@@ -61,7 +61,8 @@ fn l2_the_limit_on_connections_is_told_when_it_is_reached() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L1: what is asked for in vain is told at the start; a default that is lowered is no news.
+/// L1: if more connections are asked for than open files allow, a warning says so at the start. The default is lowered
+/// without a warning.
 #[test]
 fn l1_open_files_limit_the_connections() {
     for (option, warnings) in [("--max-connections=500", 1), ("--run-once", 0)] {
@@ -85,7 +86,7 @@ fn b8_timeout_stops_accepting_and_waits_for_the_last_session() {
     exchange(&mut client);
     wait_until("a closed port", || is_refused(Ipv4Addr::LOCALHOST, port));
     assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
-    // Long enough for an exit that would be wrong.
+    // Long enough to see an exit, which would be wrong here.
     stays(Duration::from_millis(300), "websockify runs", || websockify.is_running());
     exchange(&mut client);
     assert_eq!(client.close().code, 1000);
@@ -106,7 +107,7 @@ fn b8_idle_timeout_counts_the_time_without_a_session() {
     let service = echo_service();
     let (mut websockify, port) = bridge_to(&service, "--idle-timeout=2");
     let mut client = Client::connect(port);
-    // A session longer than the limit, with nothing said in it.
+    // A session longer than the limit, in which nothing is sent.
     stays(Duration::from_millis(2500), "websockify runs", || websockify.is_running());
     exchange(&mut client);
     let ended = Instant::now();
@@ -158,7 +159,7 @@ fn w9_the_port_can_be_used_again_at_once() {
     }
 }
 
-/// T6: who says nothing is sent away, and holds up nobody.
+/// T6: a client that does not complete its request is disconnected, and holds up no other client.
 #[test]
 fn t6_a_staller_holds_up_nobody_and_is_sent_away() {
     let service = echo_service();
@@ -178,7 +179,7 @@ fn t6_a_staller_holds_up_nobody_and_is_sent_away() {
     assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
 }
 
-/// B12, B13: as they are asked for on the command line, and what the log says at the end.
+/// B12, B13: heartbeats and limits of sessions as the command line asks for them, and what the log says at the end.
 #[test]
 fn b12_b13_sessions_have_heartbeats_and_limits_as_the_command_line_says() {
     let service = echo_service();

@@ -17,14 +17,14 @@ use crate::support::{
 /// How many sessions wait for the same name.
 const MANY: usize = 40;
 
-/// A name server of ours, on an address that nobody else uses, that hears and never answers.
+/// A name server on an address that nobody else uses; it receives queries and never answers.
 fn deaf_server() -> UdpSocket {
     let [.., a, b] = free_port().to_be_bytes();
     let address = Ipv4Addr::new(127, 53, a, b.max(1));
     UdpSocket::bind((address, 53)).unwrap()
 }
 
-/// Whether files of /etc can be replaced for one process, which is said if not.
+/// Whether files of /etc can be replaced for one process; if not, the test is reported as skipped.
 fn can_replace_files() -> bool {
     if !needs_root() || !needs(&["unshare", "mount"]) {
         return false;
@@ -36,7 +36,7 @@ fn can_replace_files() -> bool {
     can
 }
 
-/// A websockify to whom these files of `directory` are those of /etc.
+/// Starts a websockify that sees these files of `directory` in /etc.
 fn start_with_files(directory: &TempDir, files: &[&str], arguments: &str) -> Websockify {
     let mount = |file: &&str| format!("mount --bind {file} /etc/{file}");
     let mounts = files.iter().map(mount).collect::<Vec<_>>().join(" && ");
@@ -60,7 +60,7 @@ fn f8_a_name_whose_server_never_answers_holds_up_nothing_else() {
     let (server, directory) = (deaf_server(), TempDir::new().unwrap());
     let address = server.local_addr().unwrap().ip();
     let write = |name: &str, text: String| fs::write(directory.path().join(name), text).unwrap();
-    // As patient as a resolver can be, and asking once only.
+    // The longest timeout that a resolver has, and one attempt.
     write("resolv.conf", format!("nameserver {address}\noptions timeout:30 attempts:1\n"));
     write("nsswitch.conf", "hosts: files dns\n".into());
     write("page.html", "hello".into());
@@ -75,7 +75,7 @@ fn f8_a_name_whose_server_never_answers_holds_up_nothing_else() {
     server.recv(&mut [0; 512]).unwrap();
     assert!(threads(&websockify) <= before + 1, "{} threads more", threads(&websockify) - before);
     assert_eq!(request(port, "/page.html", &[]).0.status, 200);
-    // The time limit is for each, and what the client hears names nothing (F60).
+    // Every session has the whole time limit, and its close reason names no target (F60).
     for client in clients {
         let closing = client.closing();
         assert_eq!((closing.code, &*closing.reason), (1011, "target cannot be reached: timed out"));
@@ -90,7 +90,7 @@ fn f8_a_name_whose_server_never_answers_holds_up_nothing_else() {
     assert!(questions <= 1, "{} questions", questions + 1);
 }
 
-/// A listener whose queue is full: who connects hears nothing.
+/// A listener whose queue is full: a connection to it gets no answer.
 fn hanging(address: SocketAddr) -> (Socket, Vec<TcpStream>) {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     if address.is_ipv6() {
@@ -129,7 +129,7 @@ fn f15_an_address_that_hangs_costs_a_quarter_of_a_second() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// F60: where the target is concerns whoever runs websockify, and not its clients.
+/// F60: the log says where the target is, for whoever runs websockify; clients are not told.
 #[test]
 fn f60_a_target_that_cannot_be_reached_is_named_in_the_log_alone() {
     let (port, target) = (free_port(), free_port());

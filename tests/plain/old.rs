@@ -26,13 +26,14 @@ const ANSWER_75: &str = "HTTP/1.1 101 Web Socket Protocol Handshake\r\n\
     Upgrade: WebSocket\r\nConnection: Upgrade\r\nWebSocket-Origin: http://example.com\r\n\
     WebSocket-Location: ws://example.com/x\r\nWebSocket-Protocol: base64\r\n\r\n";
 
-/// The sub-protocol left out, or one that is not ours: no confirmation, and base64 all the same.
+/// A head without its sub-protocol. If none is offered, or an unknown one, none is confirmed, and frames are base64 all
+/// the same.
 fn without_protocol(text: &str) -> String {
     let lines = text.split_inclusive("\r\n").filter(|line| !line.contains("WebSocket-Protocol"));
     lines.collect()
 }
 
-/// A session of an old client, behind its handshake.
+/// A session of an old client, after its handshake.
 pub(super) fn connect_hixie(port: u16, head: &[u8], answer: &str) -> TcpStream {
     let mut stream = connect(port);
     stream.write_all(head).unwrap();
@@ -72,7 +73,7 @@ fn b2_hixie_76_closes_in_order() {
     let service = echo_service();
     let (_websockify, port) = bridge_to(&service, "");
     let mut stream = connect(port);
-    // The eight bytes, a frame and the close in one piece: 0.3.0 loses the frame.
+    // The eight bytes, a frame and the close in one write: websockify 0.3.0 loses the frame.
     stream.write_all(&[HIXIE_76, b"\x00aGVsbG8=\xff\xff\x00"].concat()).unwrap();
     expect(&mut stream, ANSWER_76.as_bytes());
     let rest = read_to_end(&mut stream);

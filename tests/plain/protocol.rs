@@ -1,4 +1,4 @@
-//! What is spoken with the client (B1, B3, B5).
+//! The protocol with the client (B1, B3, B5).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -90,7 +90,7 @@ fn h1_a_web_request_gets_405_without_web() {
     assert_eq!(request(port, "/index.html", &[]).0.status, 405);
 }
 
-/// H3: reverse proxies keep their connections.
+/// H3: reverse proxies use a connection for more than one request.
 #[test]
 fn h3_an_upgrade_may_follow_a_web_request_on_one_connection() {
     let service = echo_service();
@@ -111,7 +111,7 @@ fn h3_an_upgrade_may_follow_a_web_request_on_one_connection() {
     assert!(text.starts_with("HTTP/1.1 405 ") && text.contains("HTTP/1.1 101 "), "{text}");
 }
 
-/// B3: the frame announces 2^40 bytes, and what there is of it arrives as it comes.
+/// B3: the frame announces 2^40 bytes, and each part of it is forwarded when it arrives.
 #[test]
 fn b3_a_frame_is_forwarded_as_it_comes_whatever_it_claims_to_be() {
     let service = echo_service();
@@ -126,7 +126,7 @@ fn b3_a_frame_is_forwarded_as_it_comes_whatever_it_claims_to_be() {
     head.extend((1_u64 << 40).to_be_bytes());
     head.extend([0; 4]);
     stream.write_all(&head).unwrap();
-    // A mask of zeroes: the bytes as they are.
+    // With a mask of zeroes the payload is sent as it is.
     let piece = vec![b'x'; 100_000];
     let mut back = stream.try_clone().unwrap();
     for _ in 0..100 {
@@ -181,7 +181,7 @@ fn b5_a_ping_is_answered_between_the_fragments_of_a_message() {
 fn b5_a_violation_gets_its_close_code() {
     let service = Service::new(|mut stream| {
         let mut bytes = Vec::new();
-        // All there is to see is that this ends.
+        // What comes does not matter, only that the stream ends.
         let _ = stream.read_to_end(&mut bytes);
     });
     let (websockify, port) = bridge_to(&service, "");

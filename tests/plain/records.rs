@@ -44,7 +44,7 @@ fn b10_a_session_has_a_record_when_it_starts_and_one_when_it_ends() {
     }
 }
 
-/// At a terminal and in a file alike; the fields are the journal's (tests/service/journal.rs).
+/// A record is the same in a file and at a terminal. Only the journal has fields (tests/service/journal.rs).
 #[test]
 fn f51_a_record_says_everything_once() {
     let directory = TempDir::new().unwrap();
@@ -64,13 +64,13 @@ fn f51_a_record_says_everything_once() {
         assert!(!record.contains('='), "no fields: {record}");
         assert_eq!(record.matches("127.0.0.1:").count(), 1 + record.matches(" to ").count());
     }
-    // What a client says begins no line of its own.
+    // A line break in a client's close reason begins no new line in the log.
     let mut client = Client::connect(port);
     client.stream().write_all(&frame(0x88, b"\x0f\xa0so\nlong")).unwrap();
     wait_until("its record", || lines().contains(r#"code 4000 "so\nlong""#));
 }
 
-/// A5: a target by its name and where that was reached, which are the same of an address.
+/// A5: the target's name, and the address where it was reached unless the target is given as an address.
 #[test]
 fn a5_both_records_name_the_target_and_its_address() {
     let service = echo_service();
@@ -85,7 +85,7 @@ fn a5_both_records_name_the_target_and_its_address() {
     let reached = format!(" to localhost:{number} (127.0.0.1:{number})");
     websockify.wait_for_log(&["session started: 1, 127.0.0.1:", &format!("{reached}, version 13")]);
     websockify.wait_for_log(&["session ended: 1, 127.0.0.1:", &format!("{reached} after ")]);
-    // Nobody is there.
+    // Nothing listens at this target.
     let (port, nobody) = (free_port(), free_port());
     let websockify = Websockify::start(&format!("{port} localhost:{nobody}"));
     assert_eq!(Client::connect_once_open(port).closing().code, 1011);
@@ -95,7 +95,7 @@ fn a5_both_records_name_the_target_and_its_address() {
     }
 }
 
-/// A5, K8: as whom.
+/// A5, K8: the user in full, and of the token the beginning only.
 #[test]
 fn a5_both_records_name_the_user_and_the_beginning_of_the_token() {
     let service = echo_service();
@@ -116,7 +116,7 @@ fn a5_both_records_name_the_user_and_the_beginning_of_the_token() {
     for secret in ["desk-", "sesame", "QWxh"] {
         assert_eq!(websockify.logged(&[secret]), Vec::<String>::new());
     }
-    // Nobody has looked at what this one says of itself.
+    // Where neither user nor token is asked for, the records do not have what the client sends of them.
     let (websockify, port) = bridge_to(&service, "");
     assert_eq!(request(port, "/?token=desk-one", &headers).0.status, 101);
     let line = websockify.wait_for_log(&["session ended"]);

@@ -17,7 +17,7 @@ use crate::support::{
     read_to_end, request, root, wait_until,
 };
 
-/// Base64 of the bytes 0 to 255, from the alphabet's own definition.
+/// Base64, made from the definition of its alphabet (RFC 4648), independent of the code under test.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let bits = |index: usize| {
@@ -96,7 +96,7 @@ fn b9_traffic_is_the_letters_alone_in_lines_of_80() {
     assert_eq!(websockify.logged(&["DEBUG"]), Vec::<String>::new());
 }
 
-/// B9: a client that reads nothing for a while takes a part of a frame, and a target a part of what came.
+/// B9: a client that reads nothing for a while takes only a part of a frame, and a target only a part of what it is sent.
 #[test]
 fn b9_what_goes_on_in_parts_has_a_dot() {
     let service = Service::new(|mut stream| {
@@ -182,7 +182,7 @@ fn s1_recordings_hold_every_byte_both_ways() {
     }
 }
 
-/// Also across a restart, which counts its sessions anew; and the file is complete when we end.
+/// Also after a restart, which counts its sessions from 1 again; and the file is complete when websockify ends.
 #[test]
 fn s2_a_recording_never_overwrites_another() {
     let directory = TempDir::new().unwrap();
@@ -205,7 +205,7 @@ fn s2_a_recording_never_overwrites_another() {
     }
 }
 
-/// L6, S2: disk of a recording full: the recording ends, with one warning, and what there is of it is good; the session goes
+/// L6, S2: when the disk is full, the recording ends with one warning, what has been written is good, and the session goes
 /// on.
 #[test]
 fn s2_a_full_disk_ends_the_recording_and_not_the_session() {
@@ -237,7 +237,7 @@ fn s2_a_full_disk_ends_the_recording_and_not_the_session() {
     assert!(hex(&every_byte().repeat(4001)).starts_with(&client), "what there is is good");
 }
 
-/// F18: a recording that cannot begin, or not go beyond that, is none.
+/// F18: a recording that fails before it has anything of a session leaves no file.
 #[test]
 fn f18_a_full_disk_leaves_no_file_without_a_session_in_it() {
     let Some(disk) = Disk::new() else { return };
@@ -257,7 +257,7 @@ fn f18_a_full_disk_leaves_no_file_without_a_session_in_it() {
     assert_eq!(websockify.warnings().len(), 3, "said once each");
 }
 
-/// F8: whoever records to a disk that hangs has the bridge and its pages all the same.
+/// F8: if the disk of the recordings hangs, sessions and pages are served all the same.
 #[test]
 fn f8_recordings_that_hang_hold_up_no_session_and_no_page() {
     let directory = TempDir::new().unwrap();
@@ -273,7 +273,7 @@ fn f8_recordings_that_hang_hold_up_no_session_and_no_page() {
         command.env("LD_PRELOAD", &library).current_dir(&directory);
     });
     websockify.wait_until_open();
-    // More than there are threads for files.
+    // More sessions than there are threads for files.
     for _ in 0..600 {
         let mut client = Client::connect(port);
         client.send("hello");
@@ -287,7 +287,7 @@ fn f8_recordings_that_hang_hold_up_no_session_and_no_page() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// To whoever opens a recording, the disk hangs.
+/// A library for `LD_PRELOAD`: to open a recording never returns, as on a disk that hangs.
 const HANG: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>

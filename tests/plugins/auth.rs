@@ -1,4 +1,4 @@
-//! Who is let in, by the word of a program (U9).
+//! Authentication of clients by a helper program (U9).
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use crate::support::{connect, needs, request, run};
 use crate::tokens::helper::example_from;
 use crate::tokens::{bridge, handshake, named, read_head};
 
-/// Aladdin's, as RFC 7617 has them.
+/// The credentials of the example in RFC 7617.
 const ALADDIN: &str = "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
 
-/// What every program here begins with; `said(ask)` gives the answer but for its id.
+/// The beginning of every helper here; `said(ask)` gives the answer without its id.
 const ASKED: &str = r#"
 import json, os, sys, time
 def serve(said):
@@ -58,13 +58,13 @@ fn u9_the_example_of_the_manual_page_asks_for_a_password() {
         (401, Some("Basic realm=cave"))
     );
     assert_eq!(page(&[ALADDIN]).status, 200);
-    // K8: neither by us nor, in our name, by the helper.
+    // K8: secrets are logged neither by websockify, nor in what it logs of the helper.
     let secrets: Vec<_> =
         ["QWxhZGRp", "c2VjcmV0"].iter().flat_map(|part| websockify.logged(&[part])).collect();
     assert_eq!(secrets, Vec::<String>::new());
 }
 
-/// K1, U9: what it is told, and when; a token that is unknown is refused before it is asked.
+/// K1, U9: what the helper is told, and when; an unknown token is refused before the helper is asked.
 #[test]
 fn u9_it_is_told_who_wants_to_go_where() {
     if !needs(&["python3"]) {
@@ -104,7 +104,7 @@ serve(said)
     assert_eq!(handshake(port, "/?token=socket", "localhost", "").unwrap_err().0, 302);
     websockify.wait_for_log(&["]: asked ", r#""host":null"#, r#""unix":"/nowhere/a""#]);
     websockify.wait_for_log(&["WARN", "denied a client", "the helper says \"not first\" (302"]);
-    // B2: the old drafts are asked too.
+    // B2: the helper is asked for clients of the old drafts too.
     for (who, status) in [("first", "101"), ("second", "302")] {
         let mut stream = connect(port);
         write!(
@@ -119,7 +119,7 @@ serve(said)
     }
 }
 
-/// Only what is asked of it is 503, and nobody is let in by an answer that does not say so.
+/// Only the request whose question fails gets 503, and an answer that does not say so lets nobody in.
 #[test]
 fn u9_an_authentication_that_fails_lets_nobody_in() {
     if !needs(&["python3"]) {
@@ -190,7 +190,7 @@ for line in sys.stdin: one(line)
     assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
 }
 
-/// U9, F6: a script may have a password in it.
+/// U9, F6: the script of a helper is not served, because it may have a password in it.
 #[test]
 fn u9_no_helper_is_served_as_a_file() {
     if !needs(&["python3"]) {

@@ -14,7 +14,7 @@ use crate::support::{
 use crate::tokens::helper::example_from;
 use crate::tokens::{bridge, by_token, handshake, named, refused};
 
-/// A module of the user's own, in `name`, and the options that name its class.
+/// A directory with a Python module of the user's own in the file `name`.
 fn module(name: &str, text: &str) -> TempDir {
     let directory = TempDir::new().unwrap();
     write(&directory, name, text);
@@ -27,7 +27,7 @@ fn python(websockify: &Websockify) -> Process {
     tree.remove(0)
 }
 
-/// A class that knows `one` and `two`, and does what other tokens say.
+/// A class that knows the tokens `one` and `two`, and does what other tokens say.
 fn tokens(one: &str, two: &str) -> String {
     let (one, two) = (one.rsplit_once(':').unwrap().1, two.rsplit_once(':').unwrap().1);
     format!(
@@ -104,11 +104,11 @@ fn u8_a_class_from_nothing_knows_the_tokens_whatever_else_it_does() {
         assert_eq!(refused(port, bad), 503, "{bad}");
         websockify.wait_for_log(&["WARN", "cannot look its token up", why]);
     }
-    // A host of Python's that is no text.
+    // A host that is a Python string, but cannot be encoded: a lone surrogate.
     assert!([503, 1011].contains(&refused(port, "surrogate")));
     assert_eq!(by_token(port, "socket").unwrap_err().0, 1011);
     websockify.wait_for_log(&["session started", "to unix:/nowhere/socket"]);
-    // K8: in the traceback neither.
+    // K8: the token is not in the traceback either.
     websockify.wait_for_log(&["mine.Tokens[", "KeyError: 'rais…'"]);
     assert_eq!(websockify.logged(&["raises-a-secret"]).len(), 0);
     assert!(helper.is_alive(), "{:?}", websockify.logged(&["started again"]));
@@ -140,7 +140,7 @@ fn u8_several_calls_go_on_at_a_time_and_one_that_hangs_is_alone() {
     for hanging in hanging {
         assert_eq!(hanging.join().unwrap(), 503);
     }
-    // Nor does it take the helper along if nobody else asks anything.
+    // The helper is not restarted either if the call that hangs is the only one.
     assert_eq!(refused(port, "hang"), 503);
     wait_until("what hung is gone", || websockify.tree().len() == 1);
     assert_eq!(websockify.logged(&["started again"]), Vec::<String>::new());
@@ -160,7 +160,7 @@ fn u8_a_helper_of_python_that_is_killed_is_started_again() {
     assert_eq!(by_token(port, "one"), Ok("one".into()));
     let second = python(&websockify);
     assert_ne!(first, second);
-    // A class that can be made no more is tried again, later each time.
+    // A class that cannot be created any more is tried again, after a longer pause each time.
     write(&directory, "mine.py", "raise Exception('half written')\n");
     second.signal(Signal::SIGKILL);
     websockify.wait_for_log(&["WARN", "cannot start plugin mine.Tokens: Exception: half written"]);
@@ -171,7 +171,8 @@ fn u8_a_helper_of_python_that_is_killed_is_started_again() {
     wait_until("it has gone with us", || websockify.remnants().is_empty());
 }
 
-/// As Python finds it; and what derives from websockify's, which is not installed, or is.
+/// A class is found on Python's own search path. It may derive from a class of the Python websockify, whether that is
+/// installed or not.
 #[test]
 fn u8_a_class_is_found_as_python_finds_it() {
     if !needs(&["python3"]) {
@@ -185,14 +186,14 @@ fn u8_a_class_is_found_as_python_finds_it() {
          return ['localhost', {port_of_one}] if token == self.source else None\n"
     );
     let elsewhere = module("far/away/mine.py", &text);
-    // One whose package is installed: here it has what the installed one has, and no more.
+    // Where the Python websockify is installed, the class derives from the installed one.
     let installed =
         "class BasePlugin:\n    def __init__(self, src):\n        self.source = 'installed'\n";
     write(&elsewhere, "installed/websockify/__init__.py", "");
     write(&elsewhere, "installed/websockify/token_plugins.py", installed);
     let (far, installed) = (elsewhere.path().join("far"), elsewhere.path().join("installed"));
     let both = format!("{}:{}", far.display(), installed.display());
-    // A checkout beside it is no package.
+    // A directory `websockify` without `__init__.py`, such as a checkout, is not taken for the package.
     write(&elsewhere, "here/websockify/README", "");
     for (path, known) in [(far.to_str().unwrap(), "desk"), (&both, "installed")] {
         let port = free_port();
@@ -250,7 +251,7 @@ fn u8_what_cannot_be_made_is_told_at_once_in_the_last_line_of_the_traceback() {
     }
 }
 
-/// F6: a class may have passwords in it, and so has what Python compiles of it.
+/// F6: a class may have passwords in it, and so may what Python compiles of it.
 #[test]
 fn f6_u8_no_web_request_is_answered_with_a_class() {
     if !needs(&["python3"]) {
@@ -287,7 +288,7 @@ fn f6_u8_no_web_request_is_answered_with_a_class() {
     }
 }
 
-/// A constructor may take its time, and we may be told to stop meanwhile.
+/// A constructor may take long, and websockify may be told to stop meanwhile.
 #[test]
 fn u8_a_stop_does_not_wait_for_a_constructor() {
     if !needs(&["python3"]) {
@@ -306,7 +307,7 @@ fn u8_a_stop_does_not_wait_for_a_constructor() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// A class of the kind that is in upstream's documentation.
+/// A class of the kind that is in the documentation of the Python websockify.
 const AUTH: &str = r#"
 import base64
 from websockify.auth_plugins import AuthenticationError, BasePlugin, InvalidOriginError
@@ -385,7 +386,7 @@ fn u8_a_class_is_told_the_certificates_name() {
     assert_eq!(asked(&["asked me", " Jane"]), 3);
 }
 
-/// Both may be classes, and are asked one after the other (K1).
+/// Tokens and authentication may both be classes, and are asked one after the other (K1).
 #[test]
 fn u8_tokens_and_clients_may_be_known_to_one_module() {
     if !needs(&["python3"]) {

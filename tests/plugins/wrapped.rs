@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::write;
 use crate::support::{Actor, Client, Process, Websockify, free_port, needs, wait_for, wait_until};
 
-/// Lets everybody in; leaves children behind when it is killed.
+/// A helper that lets everybody in, and leaves a child behind when it is killed.
 const LETS_IN: &str = r#"
 import json, os, subprocess, sys
 subprocess.Popen(["sleep", "600"])
@@ -26,7 +26,7 @@ fn helpers(websockify: &Websockify) -> Vec<Process> {
     tree
 }
 
-/// Waits until it has started what it starts.
+/// Waits until the helper has started its child; gives both.
 fn begun(websockify: &Websockify) -> Vec<Process> {
     wait_for("a helper and its child", || {
         let helpers = helpers(websockify);
@@ -86,7 +86,7 @@ fn u9_a_helper_that_ends_is_not_the_program() {
     }
 }
 
-/// W8: also where the helper runs on.
+/// W8: websockify ends with the program, although the helper still runs.
 #[test]
 fn u9_a_program_that_ends_is_not_kept_by_a_helper() {
     if !needs(&["python3"]) {
@@ -103,7 +103,7 @@ fn u9_a_program_that_ends_is_not_kept_by_a_helper() {
     nobody_is_left(&websockify);
 }
 
-/// A respawned program's helper goes on, and is none of what the instance before has left.
+/// The helper goes on when the program is started again; it is not taken for a process that the old instance has left.
 #[test]
 fn u9_a_helper_outlives_the_programs_instances() {
     if !needs(&["python3"]) {

@@ -1,4 +1,5 @@
-//! Both: websockify is one user, and the program another. Nobody is root any more.
+//! `--user` and `--program-user` together: websockify runs as one user, and the program as another. No process is root any
+//! more.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +13,7 @@ use crate::support::{
     wait_until,
 };
 
-/// What every line here begins with.
+/// The options of every command line here.
 pub(super) const BOTH: &str = "--user=nobody --program-user=www-data --rebind-engine=preload";
 
 /// A place where the program's user may write.
@@ -51,7 +52,7 @@ fn w16_each_has_its_own_user_and_nobody_is_root() {
     }
     let launcher = launcher(&websockify);
     rights(&launcher).assert_of(WWW_DATA, "33");
-    // Its socket, and the standard streams; for a moment more, while it starts the program again.
+    // Its socket and the standard streams. It has more for a moment, while it starts the program again.
     wait_until("its descriptors alone", || launcher.proc().fd().unwrap().count() == 4);
     assert_eq!(websockify.warnings(), Vec::<String>::new());
     assert_stops(websockify);
@@ -92,7 +93,7 @@ fn w16_a_program_that_cannot_be_started_is_named() {
     assert!(output.err[0].ends_with("permission denied"), "{output:?}");
 }
 
-/// W9: SIGTERM, and SIGKILL for who does not heed it, over the border between users.
+/// W9: a program of another user gets SIGTERM, and then SIGKILL if it ignores that.
 #[test]
 fn w16_whoever_does_not_end_is_killed() {
     if !needs_root() {
@@ -120,7 +121,7 @@ fn assert_stops_already(mut websockify: Websockify) {
     wait_until("the end of all", || websockify.remnants().is_empty());
 }
 
-/// W10: the program hears of our death, and the launcher does not outlive us.
+/// W10: the program gets SIGTERM when websockify is killed, and the launcher ends too.
 #[test]
 fn w16_the_program_is_told_when_websockify_is_killed() {
     if !needs_root() {
@@ -138,7 +139,7 @@ fn w16_the_program_is_told_when_websockify_is_killed() {
     wait_until("the launcher's end", || !launcher.is_alive());
 }
 
-/// W5: a daemon is followed, though its files cannot be seen.
+/// W5: a daemon is followed, although websockify cannot see which files it has open.
 #[test]
 fn w16_a_daemon_is_followed() {
     if !needs_root() {
@@ -163,8 +164,8 @@ fn w16_a_daemon_is_followed() {
     assert_stops(websockify);
 }
 
-/// A command's pipe, its signals and its terminal are as they are without: SIGTERM to all of the group, as a service
-/// manager sends it, leaves whom it takes to stop the program.
+/// A service manager sends SIGTERM to all processes of the service. The launcher ignores it, because websockify needs the
+/// launcher to stop the program.
 #[test]
 fn w16_the_launcher_is_not_stopped_before_the_program() {
     if !needs_root() {
@@ -182,7 +183,7 @@ fn w16_the_launcher_is_not_stopped_before_the_program() {
     assert_stops(websockify);
 }
 
-/// As its program can do it: the two are of one user.
+/// The program can kill the launcher, because both run as the same user.
 #[test]
 fn w16_a_launcher_that_was_killed_is_named() {
     if !needs_root() {
@@ -202,7 +203,8 @@ fn w16_a_launcher_that_was_killed_is_named() {
     assert_stops(websockify);
 }
 
-/// The program may stop it, being the same user: a signal is not waited for as long as a start.
+/// The program can stop the launcher (SIGSTOP), because both run as the same user. websockify waits less long for the
+/// launcher to send a signal than for it to start the program.
 #[test]
 fn w16_a_launcher_that_was_stopped_holds_up_nobody() {
     if !needs_root() {
@@ -219,12 +221,12 @@ fn w16_a_launcher_that_was_stopped_holds_up_nobody() {
     websockify.signal(Signal::SIGTERM);
     websockify.wait_for_log(&["cannot send SIGTERM to", "timed out"]);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    // It finds that nobody asks any more, and ends the program.
+    // The launcher finds that websockify has shut down their socket, and ends the program.
     launcher.signal(Signal::SIGCONT);
     assert_stops_already(websockify);
 }
 
-/// A1: who the client is, is told over the border, too.
+/// A1: the program is told who the client is, also when it runs as another user.
 #[test]
 fn w16_clients_are_told_of() {
     if !needs_root() {

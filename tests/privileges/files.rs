@@ -1,4 +1,4 @@
-//! Files under `--user`: what root opened, what the user can do with it, and what is said where he cannot.
+//! Files under `--user`: what root opened, what the user can do with it, and what the log says where the user cannot.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -10,7 +10,7 @@ use crate::support::{
     Caller, Client, SERVERS, Websockify, echo_service, free_port, needs_root, run, wait_until,
 };
 
-/// What is said at the start of what the user cannot do.
+/// What the log says at the start of what the user cannot do.
 fn losses(websockify: &Websockify) -> Vec<String> {
     websockify.logged(&[" WARN user nobody "])
 }
@@ -43,7 +43,7 @@ fn w16_a_key_that_root_alone_may_read_serves_and_is_not_renewed() {
     assert_stops(websockify);
 }
 
-/// T5: one that the user can read is renewed as ever.
+/// T5: a key that the user can read is renewed as without `--user`.
 #[test]
 fn w16_a_key_that_the_user_may_read_is_renewed() {
     if !needs_root() {
@@ -66,7 +66,7 @@ fn w16_a_key_that_the_user_may_read_is_renewed() {
     assert_stops(websockify);
 }
 
-/// In a directory of the user's all is as without: the log is opened again, and nothing is left.
+/// In a directory of the user everything works as without `--user`: the log is opened again, and no file is left.
 #[test]
 fn w16_in_the_users_directory_files_are_his() {
     if !needs_root() {
@@ -102,7 +102,7 @@ fn w16_in_the_users_directory_files_are_his() {
     }
 }
 
-/// In one of root's, each thing that the user cannot do is said once, and done otherwise.
+/// In a directory of root, the log says once of each thing that the user cannot do it, and what is done instead.
 #[test]
 fn w16_in_roots_directory_what_cannot_be_done_is_said() {
     if !needs_root() {
@@ -142,11 +142,11 @@ fn w16_in_roots_directory_what_cannot_be_done_is_said() {
     assert_stops(websockify);
     assert_eq!(fs::read_to_string(place.at("pid")).unwrap(), "");
     assert!(place.at("socket").exists());
-    // The next one is in nobody's way.
+    // The socket that is left does not keep the next websockify from its place.
     assert_stops(start());
 }
 
-/// What the user is to use himself he must be able to, or nothing is started.
+/// Directories that are used as the user are checked as the user; if the user cannot use one, nothing is started.
 #[test]
 fn w16_directories_are_looked_at_as_the_user() {
     if !needs_root() {
@@ -155,7 +155,7 @@ fn w16_directories_are_looked_at_as_the_user() {
     let (service, place) = (echo_service(), Place::new());
     let private = place.directory_of(0, "private", 0o700);
     let private = private.display();
-    // It may be listed, and nothing in it be opened.
+    // The user may list this directory, and open nothing in it.
     let locked = place.directory_of(0, "locked", 0o744);
     let locked = locked.display();
     for (option, deed) in [
@@ -173,7 +173,7 @@ fn w16_directories_are_looked_at_as_the_user() {
     }
 }
 
-/// T5: root sees that there is a directory of tokens, and the user is to find them there.
+/// T5: root can see the directory of tokens, but the tokens are looked up as the user, who cannot.
 #[test]
 fn w16_a_directory_of_tokens_that_cannot_be_entered_is_named() {
     if !needs_root() {
@@ -195,7 +195,7 @@ fn w16_a_directory_of_tokens_that_cannot_be_entered_is_named() {
     assert_stops(websockify);
 }
 
-/// Root makes a socket where the user may not, and nowhere that the user has chosen.
+/// Root makes a socket where the user may not, and follows no symbolic link of the user, who could choose the place by it.
 #[test]
 fn w16_root_follows_no_link_of_the_users_to_a_sockets_place() {
     if !needs_root() {

@@ -1,5 +1,5 @@
-//! A program's process that puts itself into a process group of somebody else's (setpgid(2)): it is still the program's,
-//! and who is in that group is not.
+//! A process of the program that enters a process group of others (setpgid(2)): it still belongs to the program, and the
+//! other processes of that group do not.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -9,7 +9,7 @@ use super::apart::{BOTH, launcher, place};
 use super::{Place, assert_stops};
 use crate::support::{Process, Websockify, free_port, needs, needs_root, wait_for};
 
-/// Ignores SIGTERM, enters the group that it is told and notes its number.
+/// Ignores SIGTERM, enters the group that it is told, and writes its PID into a file.
 const ENTER: &str = r"
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -20,7 +20,7 @@ def enter(group, note):
     time.sleep(1000)
 ";
 
-/// One of root's, in the session of websockify's.
+/// A process of root's, in the same session (setsid(2)) as websockify.
 struct Sleeper(Child);
 
 impl Sleeper {
@@ -48,7 +48,7 @@ fn noted(place: &Place, note: &str) -> Process {
     Process::find(pid.parse().unwrap()).unwrap()
 }
 
-/// Root may kill everybody, so it kills by name.
+/// websockify is root here and may kill any process, so it kills single processes and not the group.
 #[test]
 fn w16_a_group_that_the_program_has_entered_is_not_killed() {
     if !needs_root() || !needs(&["python3"]) {
@@ -67,7 +67,7 @@ fn w16_a_group_that_the_program_has_entered_is_not_killed() {
     assert_eq!(sleeper.0.try_wait().unwrap(), None, "it has ended with the program");
 }
 
-/// The launcher is of its user, but none of its processes.
+/// The launcher runs as the program's user, but is no process of the program.
 #[test]
 fn w16_who_enters_the_launchers_group_is_still_the_programs() {
     if !needs_root() || !needs(&["python3"]) {
@@ -91,7 +91,7 @@ os._exit(7)
     let mut websockify = start(BOTH, &script);
     let group = launcher(&websockify).pid;
     let program = noted(&place, "note");
-    // The leader's end is that of the instance.
+    // The instance ends with its leader.
     assert_eq!(websockify.wait(), 7, "{:?}", websockify.err.lines());
     assert_ne!(program.pid, group);
     assert!(!program.is_alive(), "it was left behind");

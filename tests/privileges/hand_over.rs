@@ -1,5 +1,5 @@
-//! Another image takes over (O2) where root was given up (W16): it is the same user, with no right that was given up, and
-//! has the same launcher.
+//! A hand-over (O2) after root was given up (W16): the new binary runs as the same user, has no right that was given up,
+//! and has the same launcher.
 
 mod refused;
 
@@ -23,13 +23,13 @@ use crate::support::{
 
 const BOTH: &str = "--user=nobody --program-user=www-data --rebind-engine=preload";
 
-/// One that has become another user, from a binary of its own.
+/// A websockify that has changed its user, started from its own copy of the binary.
 struct Stage {
     websockify: Websockify,
     place: Place,
 }
 
-/// A place with a binary and an actor for everybody.
+/// A place with a binary and an actor that every user may execute.
 fn place() -> Place {
     let place = Place::new();
     copy_program(WEBSOCKIFY, place.at("websockify"));
@@ -43,7 +43,7 @@ impl Stage {
         Self::start_with(line, |_| {})
     }
 
-    /// With these arguments, in which `ACTOR` is the actor.
+    /// With these arguments, in which `ACTOR` stands for the actor's path.
     fn start_with(line: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         Self::start_in(place(), line, prepare)
     }
@@ -62,7 +62,7 @@ impl Stage {
         self.place.at("websockify")
     }
 
-    /// Has another image take over.
+    /// Makes a hand-over, and waits until the new binary has taken over.
     fn hand_over(&self) {
         let taken = || self.websockify.logged(&["INFO taken over: "]).len();
         let before = taken();
@@ -77,7 +77,7 @@ impl Stage {
         fs::rename(new, self.binary()).unwrap();
     }
 
-    /// That no thread has more than the user, and nobody else who is the user sees its memory.
+    /// Checks that no thread has more rights than the user, and that no other process of the user can read its memory.
     fn assert_is(&self, user: u32, groups: &str) {
         for thread in of_threads(self.websockify.pid()) {
             thread.assert_of(user, groups);
@@ -90,7 +90,8 @@ impl Stage {
     }
 }
 
-/// That nobody else of its user looks into its memory: who cannot be dumped is root's there (proc(5)).
+/// Checks that no other process of the same user can read its memory: it is not dumpable, and then its files in /proc
+/// belong to root (proc(5)).
 fn assert_closed(pid: i32) {
     assert_eq!(owner(pid), 0, "it can be dumped");
 }
@@ -99,8 +100,8 @@ fn owner(pid: i32) -> u32 {
     fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid()
 }
 
-/// From its first moment, and while it waits for what it is told: it may be looked into by the program if that is the same
-/// user. Where nobody was root, it is as it was.
+/// The new binary is not dumpable from its first moment, also while it waits in its trial: a program of the same user could
+/// read its memory otherwise. Where websockify never was root, it is dumpable again after the hand-over, as before it.
 #[test]
 fn o2_w16_another_image_is_closed_before_it_has_anything() {
     if !needs_root() || !needs(&["setpriv"]) {
@@ -113,7 +114,7 @@ fn o2_w16_another_image_is_closed_before_it_has_anything() {
         command.args(arguments).current_dir(place.0.path());
         command
     };
-    // Its answer waits until somebody reads the pipe.
+    // The pipe is full, so that the trial waits when it writes its answer.
     let (answer, said) = pipe().unwrap();
     fcntl_setfl(&said, OFlags::NONBLOCK).unwrap();
     while rustix::io::write(&said, &[0; 4096]).is_ok() {}
@@ -134,7 +135,7 @@ fn o2_w16_another_image_is_closed_before_it_has_anything() {
     assert_stops(websockify);
 }
 
-/// A session that is held.
+/// A session with the program, after its greeting.
 fn session(port: u16) -> Client {
     let mut client = Client::connect_once_open(port);
     client.read_line();
@@ -147,7 +148,7 @@ fn echo(client: &mut Client) {
     assert_eq!(client.read(5), b"hello");
 }
 
-/// How many sockets of a launcher's kind a process has open.
+/// How many Unix sockets of the launcher's type (`SOCK_SEQPACKET`) a process has open.
 fn sockets_of_packets(process: &Process) -> usize {
     let table = fs::read_to_string("/proc/net/unix").unwrap();
     let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -165,7 +166,7 @@ fn open_files(process: &Process) -> Vec<String> {
     links.map(|link| link.to_str().unwrap().to_owned()).collect()
 }
 
-/// One that has a name, and one that has none.
+/// With a user that has a name, and with one that has a number only.
 #[test]
 fn o2_w16_the_user_stays_and_no_right_comes_back() {
     if !needs_root() {
@@ -188,7 +189,7 @@ fn o2_w16_the_user_stays_and_no_right_comes_back() {
     }
 }
 
-/// What is the user's stays his to open again, and to remove at the end.
+/// Files in a directory of the user can be opened again after a hand-over, and are removed at the end.
 #[test]
 fn o2_w16_files_in_the_users_directory_stay_his() {
     if !needs_root() {
@@ -255,7 +256,7 @@ fn o2_w16_the_users_program_goes_on_and_is_started_again() {
     }
 }
 
-/// With `--program-user` alone websockify stays root, and so does the next image.
+/// With `--program-user` alone websockify stays root, and so does the new binary.
 #[test]
 fn o2_w16_a_root_that_stays_goes_on_to_start_the_program_as_its_user() {
     if !needs_root() {
@@ -308,7 +309,7 @@ fn o2_w16_the_launcher_stays_and_starts_the_program_again() {
     assert_stops(stage.websockify);
 }
 
-/// W9: over the border between users, by the launcher that another image has begun.
+/// W9: a program of another user is killed by the launcher, which the old binary has started.
 #[test]
 fn o2_w16_a_program_that_does_not_end_is_killed_afterwards() {
     if !needs_root() {
@@ -327,7 +328,8 @@ fn o2_w16_a_program_that_does_not_end_is_killed_afterwards() {
     wait_until("the end of all", || stage.websockify.remnants().is_empty());
 }
 
-/// W10: nobody but websockify has its end of the launcher's socket, not the rest with the encrypted sessions either.
+/// W10: only websockify has its end of the launcher's socket. The forked copy of the old process that carries the TLS
+/// sessions does not have it.
 #[test]
 fn o2_w16_the_program_is_told_of_our_death_afterwards() {
     if !needs_root() {
@@ -356,7 +358,7 @@ fn o2_w16_the_program_is_told_of_our_death_afterwards() {
     encrypted.0.read_exact(&mut head).unwrap();
     encrypted.0.read_exact(&mut vec![0; head[1].into()]).unwrap();
     encrypted.exchange(b"hello");
-    // What is stopped closes nothing.
+    // A stopped process closes nothing: if the copy had the socket, the launcher would not see that websockify has ended.
     rest.signal(Signal::SIGSTOP);
     stage.websockify.signal(Signal::SIGKILL);
     assert_eq!(stage.websockify.wait(), 128 + 9);
@@ -366,7 +368,7 @@ fn o2_w16_the_program_is_told_of_our_death_afterwards() {
     wait_until("the end of all", || stage.websockify.remnants().is_empty());
 }
 
-/// Nor has a program that is tried, which is who we are.
+/// A new binary has none of websockify's file descriptors in its trial, although it runs as the same user.
 #[test]
 fn o2_w16_a_program_that_is_tried_has_nothing_of_ours() {
     if !needs_root() {
@@ -392,7 +394,7 @@ fn o2_w16_a_program_that_is_tried_has_nothing_of_ours() {
     assert_stops(stage.websockify);
 }
 
-/// The image before has the launcher again, and the program that it has started.
+/// After a failed hand-over, the old binary has the launcher again, and the program that it has started.
 #[test]
 fn o2_w16_who_comes_back_has_the_launcher_still() {
     if !needs_root() {
@@ -425,7 +427,8 @@ fn o2_w16_who_comes_back_has_the_launcher_still() {
     }
 }
 
-/// As its program can do it: another image finds it ended, and says so when it is needed.
+/// The program can kill the launcher, because both run as the same user. The new binary finds that the launcher has ended,
+/// and says so when it needs it.
 #[test]
 fn o2_w16_a_launcher_that_was_killed_before_is_named() {
     if !needs_root() {
@@ -445,8 +448,8 @@ fn o2_w16_a_launcher_that_was_killed_before_is_named() {
     assert_stops(stage.websockify);
 }
 
-/// What a program's file gives to whoever executes it (capabilities(7)) is given up again, where setuid programs may gain
-/// what they are to.
+/// Capabilities that the file of the new binary gives (capabilities(7)) are given up again, where `no_new_privs` is not
+/// set so that setuid programs still work.
 #[test]
 fn o2_w16_capabilities_of_the_new_programs_file_are_given_up() {
     if !needs_root() {

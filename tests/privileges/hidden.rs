@@ -1,4 +1,4 @@
-//! Where /proc hides others' processes (`hidepid=2`), and with it when they began.
+//! A /proc that hides processes of other users (`hidepid=2`), and with them their start times.
 
 use std::process::Command;
 
@@ -7,7 +7,8 @@ use crate::support::{
     WEBSOCKIFY, Websockify, free_port, needs, needs_root, skip_even_in_ci, wait_until,
 };
 
-/// Neither websockify sees the program, nor, if it is not to be dumped, the launcher: both are signalled all the same.
+/// websockify does not see the program. The launcher does not see it either if it is not dumpable. The program gets its
+/// signals all the same.
 #[test]
 fn w16_a_program_of_another_user_that_is_hidden_is_stopped() {
     if !needs_root() || !needs(&["unshare", "mount", "setpriv"]) {

@@ -1,4 +1,4 @@
-//! What a process keeps whoever it becomes: the terminal of whoever has started it, and a keyring.
+//! What a process keeps when it changes its user: the terminal that it was started from, and a keyring.
 
 use std::process::{Command, Stdio};
 
@@ -9,11 +9,11 @@ use crate::support::{WEBSOCKIFY, Websockify, free_port, needs, needs_root};
 const WAYS: [&[&str]; 3] =
     [&["--user=nobody"], &["--program-user=nobody"], &["--user=nobody", "--program-user=www-data"]];
 
-/// What is said of the terminal.
+/// The warning about the terminal.
 const OPEN: &str = "user nobody may type into the terminal that websockify was started from";
 
-/// Runs a program that is a script of Python's, each way, and has it exit with this status. `before` is the command that
-/// starts websockify, if it is another.
+/// Wraps a Python script in each of these ways, and checks its exit status. `before` is the command that starts websockify,
+/// if there is one.
 fn assert_exits(script: &str, status: i32, before: &[&str]) {
     for way in WAYS {
         let line: Vec<_> = before.iter().chain(&[WEBSOCKIFY]).collect();
@@ -25,8 +25,8 @@ fn assert_exits(script: &str, status: i32, before: &[&str]) {
     }
 }
 
-/// It would be root's shell that reads it. A call of the kernel's, as whoever is up to no good makes it: the upper half of the
-/// request is nobody's.
+/// Root's shell would read what is typed. The script makes the system call itself, as an attacker would, also with bits in
+/// the upper half of the request, which the kernel ignores.
 #[test]
 fn w16_nobody_types_into_the_terminal_of_roots() {
     if !needs_root() || !needs(&["python3"]) {
@@ -46,7 +46,7 @@ os._exit(42 if refused == [errno.EPERM] * 4 and others == [errno.ENOTTY] * 2 els
     assert_exits(script, 42, &[]);
 }
 
-/// As in a container: root without CAP_SYS_ADMIN, who gives no filter to a program that may have more rights one day.
+/// As in a container: root without `CAP_SYS_ADMIN` can give no filter to a program that may gain rights later (seccomp(2)).
 #[test]
 fn w16_where_the_kernel_takes_no_filter_that_is_said() {
     if !needs_root() || !needs(&["script", "setpriv"]) {
@@ -84,7 +84,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 "
     );
     std::fs::write(&starter, text).unwrap();
-    // Where a container has no keyrings, nobody has that key.
+    // Where a container has no keyrings, the key is not found either.
     let script = format!(
         "{begin}
 found = libc.syscall(request_key, b'user', b'w16', None, 0) >= 0

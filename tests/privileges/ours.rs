@@ -1,4 +1,4 @@
-//! `--user`: websockify is that user, and so is its program.
+//! `--user`: websockify runs as that user, and so does its program.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -14,7 +14,7 @@ use crate::support::{
     needs_root,
 };
 
-/// Of root with groups, and with capabilities that exec(2) passes on: none of it is left in any thread.
+/// Started as root with groups, and with capabilities that exec(2) passes on: no thread has any of them left.
 #[test]
 fn w16_no_right_of_roots_is_left_to_a_bridge() {
     if !needs_root() || !needs(&["setpriv"]) {
@@ -39,7 +39,7 @@ fn w16_no_right_of_roots_is_left_to_a_bridge() {
     assert_stops(websockify);
 }
 
-/// As initgroups(3) has them, with the group that was asked for in place of the user's own.
+/// The groups are those of initgroups(3), with the group that was asked for in place of the user's own.
 #[test]
 fn w16_the_groups_are_the_users() {
     if !needs_root() || !needs(&["unshare", "mount"]) {
@@ -69,7 +69,7 @@ fn w16_the_groups_are_the_users() {
     }
 }
 
-/// Under both engines; and started again, which takes no right that is gone.
+/// Under both engines. To start the program again takes no right that was given up.
 #[test]
 fn w16_the_program_is_the_user_too_and_is_started_again() {
     if !needs_root() {
@@ -103,7 +103,7 @@ fn w16_the_program_is_the_user_too_and_is_started_again() {
     }
 }
 
-/// A telnetd's login has to become whoever logs in.
+/// Setuid programs must still work: the login(1) of a telnetd becomes the user who logs in.
 #[test]
 fn w16_a_setuid_program_gains_what_it_is_to() {
     if !needs_root() {
@@ -121,7 +121,7 @@ fn w16_a_setuid_program_gains_what_it_is_to() {
     assert_stops(websockify);
 }
 
-/// The daemon, too.
+/// The daemon of `-D` runs as the user too.
 #[test]
 fn w16_a_daemon_is_the_user() {
     if !needs_root() {
@@ -146,7 +146,7 @@ fn w16_a_daemon_is_the_user() {
     assert!(!pid_file.exists());
 }
 
-/// A helper may be such a program, too, and finds the user's home.
+/// A helper runs as the user too. It may use setuid programs, and has the user's `HOME`.
 #[test]
 fn w16_a_helper_is_the_user() {
     if !needs_root() || !needs(&["python3"]) {

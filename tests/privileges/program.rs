@@ -1,11 +1,11 @@
-//! `--program-user`: the program is that user, and websockify stays as it is.
+//! `--program-user`: the program runs as that user, and websockify stays as it is.
 
 use super::{NOBODY, Place, Rights, assert_stops, engines, greeted, low_port, ours, rights};
 use crate::support::{
     Websockify, can_copy_sockets, copy_program, free_port, needs_root, static_actor,
 };
 
-/// Under both engines, in every mode, and as a daemon.
+/// Under both engines, each time that the program is started, and as a daemon.
 #[test]
 fn w16_the_program_alone_is_the_user() {
     if !needs_root() {
@@ -23,7 +23,7 @@ fn w16_the_program_alone_is_the_user() {
         for nth in 1..=3 {
             let leader = websockify.nth_leader(nth);
             rights(&leader).assert_of(NOBODY, "65534");
-            // What root has put it under takes nothing from setuid programs.
+            // The filter that root gives to the program takes no rights from setuid programs.
             rights(&leader).assert_open();
             assert_eq!(leader.variable("HOME"), "/nonexistent");
             greeted(port);
@@ -43,7 +43,7 @@ fn w16_the_program_alone_is_the_user() {
     }
 }
 
-/// One that nobody else moves, with the engine that is chosen by itself.
+/// A static program, whose port only the engine `seccomp` can move; websockify chooses that engine itself.
 #[test]
 fn w16_a_static_program_is_the_user() {
     if !needs_root() || !can_copy_sockets() {

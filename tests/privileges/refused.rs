@@ -1,4 +1,4 @@
-//! Users that nobody can become, and what cannot be had together.
+//! Users that websockify cannot become, and options that exclude each other.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use crate::support::{
     WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root, run, static_actor,
 };
 
-/// Runs it without success: one line with these parts, and this status.
+/// Checks that it ends with this status, and with one line that has these parts.
 fn assert_refused(arguments: &str, status: i32, parts: &[&str]) {
     let output = run(arguments);
     assert_eq!(output.status, status, "{arguments}: {output:?}");
@@ -38,7 +38,8 @@ fn w16_a_user_that_is_none_is_named() {
     }
 }
 
-/// By whatever name: he can do to websockify what he likes, so the group would protect nothing.
+/// By name or by number. A program that runs as websockify's user can do to websockify what it likes, so that another group
+/// would protect nothing.
 #[test]
 fn w16_one_user_with_two_groups_is_refused() {
     let port = free_port();
@@ -68,7 +69,7 @@ fn w16_only_root_changes_its_user() {
     assert!(output.err[0].ends_with("(--user): only root can change user"), "{output:?}");
 }
 
-/// One user's process cannot look into another's: the second engine takes root, or one user for both.
+/// A process cannot look into a process of another user: the engine `seccomp` needs root, or one user for both.
 #[test]
 fn w16_two_users_and_the_second_engine_exclude_each_other() {
     let port = free_port();

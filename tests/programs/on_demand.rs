@@ -17,14 +17,14 @@ use crate::support::{
     wait_for_within, wait_until, write_script,
 };
 
-/// How long something is given that must not happen.
+/// How long a test watches that something does not happen.
 const WHILE: Duration = Duration::from_millis(500);
 
 fn started(websockify: &Websockify) -> usize {
     websockify.logged(&["program started"]).len()
 }
 
-/// Nothing runs, and so it stays.
+/// Checks that no process of the program runs, and that none is started.
 fn assert_asleep(websockify: &Websockify) {
     stays(WHILE, "no process", || websockify.tree().is_empty());
 }
@@ -44,7 +44,7 @@ fn get(client: &mut Client) -> String {
     client.read_line()
 }
 
-/// A program that stays until it is stopped, and how it is visited.
+/// Checks a program that runs until it is stopped. `visit` is what a client does in its session.
 fn comes_and_goes(command: &dyn Fn(u16) -> String, visit: fn(&mut Client)) {
     for mode in ["exit", "respawn", "ignore"] {
         let port = free_port();
@@ -96,7 +96,7 @@ fn o5_socat_comes_and_goes() {
     });
 }
 
-/// O5, W4: each instance ends with its session, and is followed by another only if somebody is there.
+/// O5, W4: each instance ends with its session, and the next one is started only if a client is there.
 #[test]
 fn o5_telnetd_runs_while_somebody_is_there() {
     // It opens a pseudo-terminal for a login.
@@ -178,8 +178,8 @@ fn next(manager: &UnixDatagram) -> String {
     String::from_utf8(message[..length].to_vec()).unwrap()
 }
 
-/// O5, D4: with a socket that systemd has opened; it is told that we are ready when clients can come, and how it
-/// stands with the program.
+/// O5, D4: with a socket that systemd has opened. systemd is told that websockify is ready when clients can connect, and
+/// the state of the program.
 #[test]
 fn o5_d4_systemd_opens_the_port_and_hears_how_it_stands() {
     if !needs(&["systemd-socket-activate", "python3"]) {
@@ -191,7 +191,7 @@ fn o5_d4_systemd_opens_the_port_and_hears_how_it_stands() {
     manager.set_read_timeout(Some(DEADLINE)).unwrap();
     let (public, port) = (free_port(), free_port());
     let mut websockify = activated(public, &socket, port, directory.path());
-    // Whoever connects has systemd start us, and nobody else yet.
+    // The first connection makes systemd start websockify, but not yet the program.
     drop(std::net::TcpStream::connect(("127.0.0.1", public)).unwrap());
     let asleep = "STATUS=Waiting for a client to start the program for";
     assert_eq!([next(&manager), next(&manager)], [asleep, "READY=1"]);

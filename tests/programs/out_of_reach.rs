@@ -46,7 +46,7 @@ struct Way {
 }
 
 impl Program<'_> {
-    /// The row of this program in the table.
+    /// Wraps this program in every way, one after the other.
     fn is_wrapped_in_every_way(&self, notes: &Notes) {
         for mode in ["exit", "ignore", "respawn"] {
             for host in HOSTS.into_iter().filter(|host| *host != "[::1]" || has_ipv6()) {
@@ -109,7 +109,7 @@ impl Program<'_> {
         Websockify::launch(command.args(line.split_whitespace()))
     }
 
-    /// By the engine that does not reach it: it gets no port, and one line says why.
+    /// Under the engine `preload`, which does not reach it: the port is not opened, and one line says why.
     fn is_named_under_preload(&self) {
         let port = free_port();
         let program = (self.command)("", port);
@@ -121,7 +121,7 @@ impl Program<'_> {
     }
 }
 
-/// Two servers in one, as Go's compiler links them for an image `FROM scratch`.
+/// Two servers in one program, which Go links statically, as for a container `FROM scratch`.
 const GO: &str = r#"package main
 
 import ("fmt"; "io"; "net"; "net/http"; "os"; "runtime")
@@ -147,7 +147,7 @@ func main() {
 }
 "#;
 
-/// The servers, built once for all tests, with a cache for the next time: Go compiles its library as well.
+/// The Go program, built once for all tests. Go's cache is kept for the next test run, because Go compiles its library too.
 static GO_SERVER: LazyLock<PathBuf> = LazyLock::new(|| {
     let notes = Notes::new();
     let source = notes.note("server.go");
@@ -165,7 +165,7 @@ static GO_SERVER: LazyLock<PathBuf> = LazyLock::new(|| {
     finished
 });
 
-/// A copy of them that every user can execute; none where there is no Go.
+/// A copy of the Go program that every user can execute; `None` where Go is not installed.
 fn go_server(notes: &Notes) -> Option<String> {
     if !needs(&["go"]) {
         return None;
@@ -228,7 +228,7 @@ fn w14_a_static_daemon_of_musl_is_wrapped_in_every_way() {
         .is_wrapped_in_every_way(&notes);
 }
 
-/// Debian's, which has more than its dynamic one; none where it is not to be had.
+/// Debian's static busybox, which has more commands than its dynamic one; `None` where it is not installed.
 fn static_busybox(notes: &Notes) -> Option<String> {
     if !needs(&["busybox-static"]) {
         return None;
@@ -240,7 +240,7 @@ fn static_busybox(notes: &Notes) -> Option<String> {
     Some(program)
 }
 
-/// Each of its servers goes to the background, unless it is told not to by this option.
+/// Each server of busybox goes to the background, unless the option `foreground` tells it not to.
 fn is_busybox_wrapped(
     foreground: &str,
     command: &dyn Fn(&str, &str, u16) -> String,
@@ -291,7 +291,7 @@ fn w14_r6_a_static_busybox_telnetd_is_wrapped_in_every_way() {
     is_busybox_wrapped("-F", &command, visit, &notes);
 }
 
-/// W14: what runs a script is seen, and all that it starts is reached.
+/// W14: the interpreter of a script is recognised as static, and all programs that it starts are reached.
 #[test]
 fn w14_a_script_that_a_static_shell_runs_is_wrapped() {
     if !needs_copied_sockets() {
@@ -308,7 +308,7 @@ fn w14_a_script_that_a_static_shell_runs_is_wrapped() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// W14, as root: it changes its user by its file, whichever way it is linked.
+/// W14, as root: the file's setuid bit changes the user. The program may be linked dynamically or statically.
 #[test]
 fn w14_a_setuid_program_is_wrapped_in_every_way() {
     if !needs_copied_sockets() || !needs_root() {
@@ -328,7 +328,8 @@ fn w14_a_setuid_program_is_wrapped_in_every_way() {
     }
 }
 
-/// Makes a root directory with what websockify is linked to, and nothing else that is ours; then becomes it there.
+/// A script that makes a root directory with websockify, the libraries that it is linked to, and the program; then it
+/// becomes websockify there.
 const SCRATCH: &str = r#"
 set -e
 root=$1 ours=$2 program=$3

@@ -14,7 +14,7 @@ use crate::support::{
     Actor, Client, Process, Websockify, free_port, has_ipv6, is_refused, listeners_of, needs,
 };
 
-/// Whether the program's first process is the one that stays.
+/// Whether the program's first process is the server, or leaves a daemon and ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Foreground,
@@ -41,7 +41,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
-        // As /tmp is: some servers change user.
+        // The mode of /tmp: some servers change their user.
         fs::set_permissions(&directory, Permissions::from_mode(0o1777)).unwrap();
         Self { directory, port: free_port() }
     }
@@ -72,7 +72,7 @@ impl Server<'_> {
         if self.place == Background {
             websockify.wait_for_log(&["program has daemonized as"]);
         }
-        // A wrong judgement of what runs would start another one after 0.1 s.
+        // If websockify took the program for ended, it would start another instance after 0.1 s.
         websockify.assert_one_instance_for(Duration::from_millis(500));
         assert_eq!(websockify.logged(&["has daemonized"]).is_empty(), self.place == Foreground);
         kill(&websockify);
@@ -80,7 +80,7 @@ impl Server<'_> {
         (self.visit)(Client::connect_once_open(stage.port));
         websockify.assert_alone_on(stage.port);
         let mut warnings = websockify.warnings();
-        // On a busy machine some take longer than ten seconds.
+        // On a busy machine some servers take longer than ten seconds.
         warnings.retain(|line| !line.contains("does not listen on port"));
         assert_eq!(warnings, Vec::<String>::new());
         assert_eq!(websockify.stop(), 0);
@@ -114,7 +114,7 @@ pub(super) fn listening(websockify: &Websockify) -> Vec<Process> {
     tree.filter(|process| !listeners_of(std::slice::from_ref(process)).is_empty()).collect()
 }
 
-/// Kills the processes that listen. Stopped before, none can start another one in between.
+/// Kills the processes that listen. All are stopped first, so that none can fork another one in between.
 pub(super) fn kill(websockify: &Websockify) {
     let mut stopped = Vec::new();
     while let Some(process) = listening(websockify).into_iter().find(|it| !stopped.contains(it)) {

@@ -17,8 +17,8 @@ const WILL: u8 = 251;
 const SB: u8 = 250;
 const SE: u8 = 240;
 
-/// A session takes telnetd four seconds: `-debug` has it sleep before it begins to speak. The last
-/// of ten who come together waits longer than `--wrap-timeout`, but not on one instance.
+/// A session takes telnetd four seconds: with `-debug` it sleeps before it begins to speak. The last of ten clients that
+/// come together waits longer than `--wrap-timeout`, but not for a single instance.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A telnet client that refuses every option.
@@ -72,7 +72,7 @@ impl Telnet {
     }
 }
 
-/// A login program that lets everybody in, and says who it is.
+/// A login program that lets everybody in, and prints its PID.
 pub(super) const LOGIN: &str = "#!/bin/sh
 echo \"session $$ begins\"
 while read -r line; do
@@ -121,8 +121,8 @@ impl Telnetd {
     }
 }
 
-/// A whole telnet session; gives the login's process number. An even one ends with the login, an odd
-/// one with the client.
+/// A whole telnet session; gives the PID of the login. A session with an even number is ended by the login, one with an
+/// odd number by the client.
 pub(super) fn session(port: u16, number: u32) -> String {
     let mut client = Client::connect(port);
     client.be_patient(PATIENCE);

@@ -11,7 +11,7 @@ use crate::support::{Client, DEADLINE, Websockify, display, needs, wait_for_with
 
 const PASSWORD: &str = "secret12";
 
-/// What an X server leaves in /tmp when it is killed.
+/// An X display of one test. Removes what an X server leaves in /tmp when it is killed.
 pub(super) struct Display {
     pub(super) number: u16,
     pub(super) home: TempDir,
@@ -46,7 +46,7 @@ impl Display {
             websockify.err.text().contains("view-only password (y/n)")
         });
         keyboard.write_all(b"n\n").unwrap();
-        // It takes its time: it starts the X server and waits for it.
+        // vncserver starts the X server and waits for it, which takes longer.
         wait_for_within(3 * DEADLINE, "an open port", || {
             (!websockify.logged(&["listening on"]).is_empty()).then_some(())
         });
@@ -93,7 +93,7 @@ fn w13_vncserver_asks_for_a_password_and_is_bridged_under_ignore() {
     for options in ["", "-localhost no -SecurityTypes VncAuth"] {
         let display = Display::new();
         let mut websockify = display.start("ignore", options);
-        // Nobody was let in before it listened, whatever it bound to try.
+        // No session began before the program listened, whatever ports it had bound only to try them.
         assert_eq!(websockify.logged(&["session started"]), Vec::<String>::new());
         let mut client = Client::connect(display.port());
         let name = authenticate(&mut client);

@@ -1,4 +1,4 @@
-//! Whose a connection is (A3), said by hand: in ways that no proxy has that behaves well.
+//! Headers that say which client a connection is of (A3), written by the tests: in ways that no well-behaved proxy has.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use crate::support::{
     echo_service, read_to_end, wait_until, write_script,
 };
 
-/// A3: whoever is not trusted says nothing of who he is, in whichever way.
+/// A3: what an untrusted peer says of its address changes nothing, in whichever way it says it.
 #[test]
 fn a3_what_a_stranger_says_of_himself_changes_nothing() {
     let (websockify, port) = websockify("--trusted-proxy=127.0.0.9");
@@ -29,14 +29,14 @@ fn a3_what_a_stranger_says_of_himself_changes_nothing() {
     assert_eq!(upgraded(&mut dial_from([127, 0, 0, 8], port), &headers), 101);
     let started = websockify.wait_for_log(&["session started: 1, 127.0.0.8:"]);
     assert!(!started.contains(" via "), "{started}");
-    // Where headers of connections count, those of requests do not, whoever sends them.
+    // With `--proxy-protocol` the headers of requests do not count, not even those of a trusted proxy.
     let mut stream = dial_from([127, 0, 0, 9], port);
     stream.write_all(b"PROXY TCP4 127.0.0.9 203.0.113.1 1 2\r\n").unwrap();
     assert_eq!(upgraded(&mut stream, &headers), 101);
     websockify.wait_for_log(&["session started: 2, 127.0.0.9:1 via 127.0.0.9:"]);
 }
 
-/// A3: whom a recording is of.
+/// A3: the log says which client a recording is of.
 #[test]
 fn a3_the_record_of_a_recording_names_the_client() {
     let directory = TempDir::new().unwrap();
@@ -49,7 +49,7 @@ fn a3_the_record_of_a_recording_names_the_client() {
     websockify.wait_for_log(&["recording session 1 of 198.51.100.1 via 127.0.0.9:", &file]);
 }
 
-/// A3: what a trusted proxy passes on may be of somebody who wants to be another.
+/// A3: a trusted proxy may pass on headers by which a client pretends to be another one.
 #[test]
 fn a3_headers_that_are_repeated_folded_or_malformed_change_nothing() {
     let (websockify, port) = websockify("--trusted-proxy=127.0.0.1 --verbose");
@@ -69,13 +69,13 @@ fn a3_headers_that_are_repeated_folded_or_malformed_change_nothing() {
         let doubt = "cannot tell whose request a trusted proxy has passed on: 127.0.0.1: ";
         wait_until("a warning", || websockify.logged(&["WARN", doubt]).len() == number + 1);
     }
-    // RFC 9112, section 5.2: who folds a line is answered with 400.
+    // RFC 9112, section 5.2: a request with a folded line is answered with 400.
     let folded = ["X-Forwarded-For: 198.51.100.1,\r\n 198.51.100.2"];
     assert_eq!(upgraded(&mut connect(port), &folded), 400);
     assert_eq!(websockify.logged(&["198.51.100."]), Vec::<String>::new());
 }
 
-/// A3: one connection of a proxy is for many clients.
+/// A3: a proxy uses one connection for the requests of many clients.
 #[test]
 fn a3_each_request_of_a_connection_has_its_own_client() {
     let (websockify, port) = websockify("--trusted-proxy=127.0.0.1 --verbose");
@@ -91,7 +91,7 @@ fn a3_each_request_of_a_connection_has_its_own_client() {
     websockify.wait_for_log(&["session started: 1, 2001:db8::3 via 127.0.0.1:"]);
 }
 
-/// A3, B2: the oldest handshakes are read by ourselves.
+/// A3, B2: the heads of the oldest handshakes are read by websockify's own parser, not by hyper.
 #[test]
 fn a3_hixie_sessions_have_their_client_too() {
     let (websockify, port) = websockify("--trusted-proxy=127.0.0.1");
@@ -102,7 +102,7 @@ fn a3_hixie_sessions_have_their_client_too() {
     websockify.wait_for_log(&["session started: 1, [2001:db8::3]:9 via 127.0.0.1:", "hixie"]);
 }
 
-/// A3, T6: the header is required of trusted proxies, whole, and within the time of a head.
+/// A3, T6: a trusted proxy must send its header, whole, and before the deadline of a request head.
 #[test]
 fn a3_a_trusted_proxy_must_send_its_header_in_time() {
     let (websockify, port) = websockify("--trusted-proxy=127.0.0.1 --proxy-protocol");
@@ -130,7 +130,7 @@ fn a3_a_trusted_proxy_must_send_its_header_in_time() {
     assert!(began.elapsed() >= Duration::from_secs(9), "not before their time");
 }
 
-/// A3: however its bytes come, and whatever comes with them, nothing behind a header is taken for it.
+/// A3: however the bytes are split, no byte behind a PROXY header is taken for a part of it.
 #[test]
 fn a3_a_header_ends_where_it_ends() {
     let directory = TempDir::new().unwrap();
@@ -202,7 +202,8 @@ fn a3_a_proxy_at_a_unix_socket_names_clients() {
     websockify.wait_for_log(&["session started: 1, [2001:db8::7]:9", &via]);
 }
 
-/// A3, F11: who guesses passwords through a proxy waits, and nobody else behind it; denials name him.
+/// A3, F11: a client that guesses passwords through a proxy has to wait, and no other client of the proxy does; denials
+/// name the client.
 #[test]
 fn a3_penalties_and_denials_are_the_clients() {
     let options = "--trusted-proxy=127.0.0.1 --auth-plugin=BasicHTTPAuth --auth-source=a:b";
@@ -212,7 +213,7 @@ fn a3_penalties_and_denials_are_the_clients() {
         let credentials = format!("Authorization: Basic {credentials}");
         upgraded(&mut connect(port), &[&named, &credentials])
     };
-    // So many wrong ones at once close the address for a while.
+    // After so many wrong passwords at once the address is refused for a while.
     let _guesses: Vec<_> = (0..10)
         .map(|_| {
             let guess = ["X-Forwarded-For: 198.51.100.1", "Authorization: Basic YTpj"];
@@ -231,7 +232,7 @@ fn a3_penalties_and_denials_are_the_clients() {
     websockify.wait_for_log(&["session started: 1, 198.51.100.2 via 127.0.0.1:"]);
 }
 
-/// Lets in who comes from one address.
+/// A helper that lets in clients of one address only.
 const HELPER: &str = r#"#!/bin/sh
 while read -r line; do
     number=${line#*'"id":'} number=${number%%,*}
@@ -259,8 +260,8 @@ fn a3_a_helper_is_told_who_the_client_is() {
     websockify.wait_for_log(&["denied a client: 198.51.100.2: the helper says"]);
 }
 
-/// A3, T3: the certificate is of whoever shakes hands: of a proxy that names clients in requests its own, and behind a PROXY
-/// header the client's.
+/// A3, T3: the certificate is that of the TLS peer: of the proxy where it names clients in request headers, and of the
+/// client behind a PROXY header.
 #[test]
 fn a3_t3_a_certificate_is_of_who_shakes_hands() {
     let directory = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! The recipe of the manual page for fail2ban, on our log as it is (A5).
+//! The recipe of the manual page for fail2ban, tried on a real log of websockify (A5).
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn filter() -> String {
     section[start..start + length].replace("\\-", "-").replace("\\e", "\\")
 }
 
-/// Who is found in a log, once for each record.
+/// The addresses that the filter finds in a log, once for each record.
 fn found(log: &Path, filter: &Path) -> Vec<String> {
     let output =
         Command::new("fail2ban-regex").args(["--out", "ip"]).arg(log).arg(filter).output().unwrap();
@@ -49,7 +49,7 @@ fn a5_fail2ban_finds_who_guesses() {
         let mut stream = dial_from([127, 0, 0, last], port);
         upgraded(&mut stream, &[&format!("Authorization: Basic {credentials}"), further])
     };
-    // Who has the password and no token, or the password and a token that there is not.
+    // The right password and no token: the filter must not find this address.
     assert_eq!(ask(6, "YTpi", "A: b"), 403);
     let injected = "X: WARN denied a client: 198.51.100.9: wrong credentials (401 for \"/\")";
     assert_eq!(ask(7, "YTpj", injected), 401);
@@ -66,7 +66,7 @@ fn a5_fail2ban_finds_who_guesses() {
     let mut all = found(&at("log"), &at("websockify.conf"));
     all.sort();
     assert_eq!(all, ["127.0.0.7", "127.0.0.8", "198.51.100.1", "2001:db8::1"]);
-    // As the journal and syslog have them: their own beginning, and the message.
+    // The lines as the journal and syslog have them: their own prefix, and the message.
     let log = fs::read_to_string(at("log")).unwrap();
     let messages = log.lines().filter_map(|line| line.get(34..)).map(str::trim_start);
     let before = "Nov 27 07:00:00 host websockify[123]: ";

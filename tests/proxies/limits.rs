@@ -13,13 +13,13 @@ use crate::support::{
     has_ipv6, needs, read_to_end, text_of, try_ask, wait_until,
 };
 
-/// Whether 127.0.0.7 gets a session: as long as it has far too many connections, one more is closed at once.
+/// Whether 127.0.0.7 gets a session. While it has far too many connections, another one is closed without an answer.
 fn has_place(port: u16) -> bool {
     let mut stream = dial_from([127, 0, 0, 7], port);
     try_ask(&mut stream, "/", &UPGRADE).is_ok_and(|head| head.status == 101)
 }
 
-/// A4: who may not connect is not heard, and costs no handshake.
+/// A4: a client that may not connect is closed before anything is read, and costs no TLS handshake.
 #[test]
 fn a4_a_stranger_is_closed_before_tls() {
     let directory = TempDir::new().unwrap();
@@ -28,14 +28,14 @@ fn a4_a_stranger_is_closed_before_tls() {
     let options = "--allow-from=127.0.0.7 --verbose --cert=";
     let (websockify, port) = websockify(&format!("{options}{}", certificate.display()));
     assert_eq!(upgraded(&mut dial_from([127, 0, 0, 7], port), &[]), 101);
-    // Closed without a word from it, and so before there is anything to shake hands about.
+    // Closed although the client has sent nothing, so before any TLS handshake.
     let mut silent = dial_from([127, 0, 0, 8], port);
     assert_eq!(read_to_end(&mut silent), b"");
     websockify
         .wait_for_log(&["INFO closed a connection: 127.0.0.8: none of those who may connect"]);
     assert!(Caller::anonymous().call_over(dial_from([127, 0, 0, 9], port)).is_err());
     assert!(Caller::anonymous().call_over(dial_from([127, 0, 0, 7], port)).is_ok());
-    // What a stranger says of himself is not heard either.
+    // A header in which such a client names another address is not read either.
     let mut stream = dial_from([127, 0, 0, 9], port);
     let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.7\r\n\r\n");
     assert_eq!(read_to_end(&mut stream), b"");
@@ -43,7 +43,7 @@ fn a4_a_stranger_is_closed_before_tls() {
     assert_eq!(websockify.logged(&["TLS handshake failed"]), Vec::<String>::new());
 }
 
-/// A4: behind a proxy a stranger is told so, and others come over the same connection.
+/// A4: behind a proxy, a client that may not connect gets an answer, and others use the same connection.
 #[test]
 fn a4_behind_a_trusted_proxy_a_stranger_gets_403() {
     let directory = TempDir::new().unwrap();
@@ -65,7 +65,7 @@ fn a4_behind_a_trusted_proxy_a_stranger_gets_403() {
     websockify.wait_for_log(&[
         "INFO refused a client: 198.51.100.200: none of those who may connect (403 for \"/none\")",
     ]);
-    // A proxy that does not tell is a stranger itself: else one would hide behind it.
+    // A proxy that names no client is refused: otherwise a client could hide behind it.
     for headers in [&[][..], &["X-Forwarded-For: 198.51.100.1", "X-Forwarded-For: 198.51.100.1"]] {
         assert_eq!(upgraded(&mut connect(port), headers), 403, "{headers:?}");
     }
@@ -88,7 +88,8 @@ fn a4_behind_a_trusted_proxy_a_stranger_gets_403() {
     ]);
 }
 
-/// A4: half-open connections count; who has too many is told, who has far too many is not heard.
+/// A4: connections without a request count too. A client with too many gets an answer; with far too many, further ones are
+/// closed unread.
 #[test]
 fn a4_a_client_has_so_many_connections_and_others_have_theirs() {
     let directory = TempDir::new().unwrap();
@@ -114,7 +115,8 @@ fn a4_a_client_has_so_many_connections_and_others_have_theirs() {
     assert_eq!(caller.upgrade(13, &[]), Ok(429));
     drop(caller);
     assert_eq!(upgraded(&mut dial_from([127, 0, 0, 8], port), &[]), 101, "another");
-    // Three more are there to be told so, and no further one is; fewer, while some that were told are not gone yet.
+    // Three connections beyond the limit get an answer, and a further one is closed at once. Fewer get one while others that
+    // were answered are not closed yet.
     let mut told = Vec::new();
     wait_until("one that is closed at once", || {
         let mut further = dial_from([127, 0, 0, 7], port);
@@ -135,7 +137,7 @@ fn a4_a_client_has_so_many_connections_and_others_have_theirs() {
     drop(session);
 }
 
-/// A4: through a proxy each client has its own, whichever of the proxy's connections they come over.
+/// A4: through a proxy each client has its own limit, whichever of the proxy's connections it comes over.
 #[test]
 fn a4_clients_of_a_proxy_are_counted_each() {
     if !needs(&["haproxy"]) {
@@ -168,7 +170,7 @@ fn a4_clients_of_a_proxy_are_counted_each() {
     }
 }
 
-/// A4: an address of IPv6 is no client of its own: its network is.
+/// A4: a network of IPv6 counts as one client, and not each of its addresses.
 #[test]
 fn a4_an_ipv6_network_is_one_client() {
     let options = "--trusted-proxy=127.0.0.1 --proxy-protocol --max-connections-per-client=1";
@@ -194,7 +196,7 @@ fn a4_an_ipv6_network_is_one_client() {
     }
 }
 
-/// A4, A3: a proxy that may come itself lets nobody in whom it has not named; what it asks for itself, it can say.
+/// A4, A3: a proxy that may connect itself lets in no client that it has not named. It can say that a request is its own.
 #[test]
 fn a4_whom_a_proxy_has_not_named_is_none_of_those_who_may_connect() {
     let options = "--trusted-proxy=127.0.0.1 --allow-from=127.0.0.1";
@@ -222,7 +224,7 @@ fn a4_whom_a_proxy_has_not_named_is_none_of_those_who_may_connect() {
     }
 }
 
-/// A4, W4: who waits for the program is there.
+/// A4, W4: a client that waits for the program counts.
 #[test]
 fn a4_a_client_that_is_held_counts() {
     let (port, directory) = (free_port(), TempDir::new().unwrap());
@@ -265,6 +267,6 @@ fn a4_a_file_that_is_being_sent_counts_for_its_client() {
     assert_eq!(status("198.51.100.2", "/large").0, 200);
     drop(stream);
     wait_until("a place again", || status("198.51.100.1", "/none").0 == 404);
-    // One answer after the other, over one connection.
+    // An answer that has been sent does not count any more.
     assert_eq!(status("198.51.100.1", "/none").0, 404);
 }

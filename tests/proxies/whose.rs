@@ -1,4 +1,4 @@
-//! Whose a connection is that a real proxy has passed on (A3).
+//! The client of a connection that a real proxy has passed on (A3).
 
 use std::fs;
 use std::io::Write;
@@ -33,7 +33,7 @@ pub(super) fn haproxy(directory: &Path, text: &str, port: u16) -> Proxy {
     proxy
 }
 
-/// The session of this number is this client's, through a proxy at 127.0.0.1, at both its ends.
+/// Checks that both records of this session name this client, and the proxy at 127.0.0.1.
 fn assert_named(websockify: &Websockify, session: u32, client: &str) {
     for record in ["session started", "session ended"] {
         let line = websockify.wait_for_log(&[&format!("{record}: {session}, ")]);
@@ -85,14 +85,14 @@ fn a3_haproxy_names_clients_by_proxy_headers() {
     assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
 
-/// A3: HAProxy's health checks are nobody's: no session, no record, no count, in both versions.
+/// A3: HAProxy's health checks are of no client: no session, no record, no count, in both versions of the PROXY header.
 #[test]
 fn a3_haproxys_own_checks_are_no_client() {
     if !needs(&["haproxy"]) {
         return;
     }
     let directory = TempDir::new().unwrap();
-    // In version 1 they name the proxy itself.
+    // In version 1 the checks name the proxy itself as the client.
     for (word, allowed) in [("send-proxy-v2", "127.0.0.7"), ("send-proxy", "127.0.0.0/29")] {
         let options = "--trusted-proxy=127.0.0.1 --proxy-protocol --max-connections-per-client=1";
         let web = directory.path().display();
@@ -143,7 +143,7 @@ fn a3_haproxy_names_clients_by_request_headers() {
         let _haproxy = haproxy(directory.path(), &text, port);
         let mut stream = dial_from([127, 0, 0, 7], port);
         let address = stream.local_addr().unwrap();
-        // What the client says itself is replaced.
+        // HAProxy replaces the header that the client has sent.
         let headers: &[&str] = if directive.contains("Forwarded for") {
             &["Forwarded: for=198.51.100.1"]
         } else {
@@ -158,8 +158,8 @@ fn a3_haproxy_names_clients_by_request_headers() {
     assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
 
-/// A3: HAProxy's `option forwardfor` adds a line to the client's own. Who has sent one hides behind the proxy, and is
-/// nobody else.
+/// A3: HAProxy's `option forwardfor` adds a line to the client's own. A client that has sent one is taken for the proxy,
+/// and for no other client.
 #[test]
 fn a3_who_hides_behind_haproxy_is_taken_for_it() {
     if !needs(&["haproxy"]) {

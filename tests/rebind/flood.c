@@ -1,9 +1,10 @@
 /*
- * A server at whose port strangers knock without end: each that is closed brings the next.
+ * A server to which strangers connect without end: when one is closed, the next one connects.
  *
  *   flood HOW PORT FROM FROM_PORT
  *
- * HOW is edge, level, select, timeout or blocking. FROM is the client. Prints what accept() says.
+ * HOW is edge, level, select, timeout or blocking. FROM is the address of a client, which is let in. Prints what accept()
+ * returns.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -22,7 +23,7 @@
 #include <unistd.h>
 
 static struct sockaddr_in at, from;
-/* How many more will come, and have been closed. */
+/* How many more strangers will connect, and how many have been closed. */
 static int to_come, closed;
 static volatile int is_waiting;
 static pid_t waiter;
@@ -47,7 +48,7 @@ static int come(int is_client)
 	return fd;
 }
 
-/* In place of the C library's: rebind.so closes strangers by it. */
+/* Replaces the C library's close(), by which rebind.so closes strangers. */
 int close(int fd)
 {
 	closed++;
@@ -67,7 +68,7 @@ static int ask(int listener, const char *what)
 	return fd;
 }
 
-/* Comes as soon as the other thread sleeps in accept(). */
+/* Connects as a stranger as soon as the other thread sleeps in accept(). */
 static void *knock(void *nothing)
 {
 	char path[64], line[256], state = 0;

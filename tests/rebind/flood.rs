@@ -1,4 +1,4 @@
-//! How long a program is held by strangers who knock without end (A6).
+//! How long a program is held up in `accept` by strangers that connect without end (A6).
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ fn programs() -> &'static [PathBuf] {
     static PROGRAMS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
         let build = |cc| {
             let name = format!("flood-{cc}");
-            // Its close() is to be that of rebind.so, too.
+            // With -rdynamic, rebind.so calls the close() of this program, too.
             let words = ["-pthread", "-rdynamic", FLOOD].map(AsRef::as_ref);
             Some(compile(compiler(cc)?, &name, &words))
         };
@@ -23,8 +23,9 @@ fn programs() -> &'static [PathBuf] {
     &PROGRAMS
 }
 
-/// A6: where each stranger who is closed brings the next, `accept` answers after those who were there; who watches the
-/// socket is told of the rest, also by an edge-triggered epoll. Who wants to wait waits.
+/// A6: when the next stranger connects for each one that is closed, `accept` returns after those that were in the queue. A
+/// program that watches the socket is told of the others, also by an edge-triggered epoll. A program that blocks in
+/// `accept` goes on waiting.
 #[test]
 fn a6_a_flood_of_strangers_holds_nobody_who_does_not_want_to_wait() {
     for program in programs() {
@@ -47,6 +48,6 @@ fn a6_a_flood_of_strangers_holds_nobody_who_does_not_want_to_wait() {
     }
 }
 
-/// Three were there, and a fourth came before the first was closed.
+/// Three strangers were in the queue, and a fourth one connected before the first was closed.
 const SEEN: &str = "HOW: ERROR, 5 closed\ntold again: 1\nthe rest: ERROR, 3 closed\ntold again: 1\n\
                     a client: accepted, 0 closed\n";

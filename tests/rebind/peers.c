@@ -1,10 +1,10 @@
 /*
- * A server and its client in one: asks for the client's address with room of every size, and prints all that
- * the calls say and write. Prints the same whether the client has this address, or rebind.so says so.
+ * A server and its client in one: asks for the client's address with buffers of every size, and prints all that
+ * the calls return and write. The output is the same whether the client has this address, or rebind.so says so.
  *
  *   peers inet|inet6 PORT FROM FROM_PORT [confined]
  *
- * Confined, it may do no more than accept, getpeername, write and exit.
+ * Confined, it is allowed no system calls but accept, getpeername, write and exit.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -21,7 +21,7 @@
 
 /* No call that succeeds may change errno. */
 #define UNTOUCHED 77
-/* What the program has where nothing is written. */
+/* What the buffer has where a call writes nothing. */
 #define FILL 0xa5
 
 static int listener;
@@ -34,7 +34,7 @@ static void die(const char *what)
 	exit(2);
 }
 
-/* Its port is free again as soon as it is closed. */
+/* Closes by a reset, so that the port is free again at once. */
 static void forget(int fd)
 {
 	struct linger at_once = {1, 0};
@@ -57,7 +57,7 @@ static int come(void)
 	return client;
 }
 
-/* From the next port. */
+/* Connects from the next port. */
 static void come_again(void)
 {
 	from.sin_port = htons(ntohs(from.sin_port) + 1);
@@ -85,11 +85,11 @@ static int call(int which, int fd, void *address, socklen_t *length)
 	}
 }
 
-/* Whatever else is done ends it by SIGSYS. */
+/* From here on, any other system call ends the process by SIGSYS. */
 static void confine(void)
 {
-	/* musl has no headers of the kernel: struct sock_filter. Loads the call's number; each line compares it, and
-	 * allows it or skips that; at last, SECCOMP_RET_KILL_PROCESS. */
+	/* This is struct sock_filter; musl has no headers of the kernel. The filter loads the call's number. Each ALLOW
+	 * compares the number, and allows the call or goes on; the last line is SECCOMP_RET_KILL_PROCESS. */
 	struct { uint16_t code; uint8_t yes, no; uint32_t k; } filter[] = {
 		{0x20, 0, 0, 0},
 #define ALLOW(call) {0x15, 0, 1, call}, {0x06, 0, 0, 0x7fff0000}
@@ -157,7 +157,7 @@ int main(int argc, char **argv)
 			void *address = room;
 			int client, fd = -1;
 
-			/* musl's accept4() answers EINVAL by an accept(), which waits for the next. */
+			/* On EINVAL, musl's accept4() calls accept(), which would wait for the next client. */
 			if (which == 1 && i < sizes && rooms[i] == (socklen_t)-1)
 				continue;
 			client = come();
@@ -173,7 +173,7 @@ int main(int argc, char **argv)
 				address = (void *)1;
 			if (i == sizes + 4)
 				where = (void *)4;
-			/* As in a packed structure. */
+			/* The length is at an odd address, as in a packed structure. */
 			if (i == sizes + 5)
 				where = memcpy(odd + 1, &length, sizeof length);
 			if (which == 2 && (fd = accept(listener, NULL, NULL)) < 0)
@@ -190,7 +190,7 @@ int main(int argc, char **argv)
 			forget(client);
 		}
 	}
-	/* Who has no connection has no peer. */
+	/* A socket without a connection has no peer. */
 	unsigned char room[128] = {0};
 	length = 28;
 	for (int i = 0; i < 5; i++) {

@@ -1,4 +1,4 @@
-//! Who a program is told that its connections are from: as the kernel would say it, to the byte.
+//! The client addresses that `rebind.so` tells a program: to the byte as the kernel would tell them.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -26,7 +26,7 @@ fn programs() -> &'static [PathBuf] {
     &PROGRAMS
 }
 
-/// A file with one row, the fifth.
+/// A file of rows, in which row 5 is this one, if there is one, and all others are empty.
 fn table(row: Option<Row>, name: &str) -> PathBuf {
     let mut bytes = vec![0; ROWS * LENGTH];
     if let Some(row) = row {
@@ -40,12 +40,12 @@ fn table(row: Option<Row>, name: &str) -> PathBuf {
     path
 }
 
-/// Where a bridge connects from.
+/// The addresses from which a bridge connects.
 pub(super) fn bridges() -> Sources {
     Sources { second: 83, port: free_port() }
 }
 
-/// A file in which the fifth row is somebody's.
+/// A file in which row 5 is that of a client.
 pub(super) fn one_row(name: &str) -> PathBuf {
     table(Some(v4(40007)), name)
 }
@@ -61,7 +61,7 @@ fn v4(port: u16) -> Row {
     Row { v6: CLIENT.to_ipv6_mapped().octets(), scope: 0, v4: CLIENT.octets(), port }
 }
 
-/// A1: errno, lengths and truncation, for room of every size and none.
+/// A1: errno, lengths and truncation, for buffers of every size, and without one.
 #[test]
 fn a1_accept_and_getpeername_answer_as_the_kernel_does() {
     for program in programs() {
@@ -81,7 +81,7 @@ fn a1_accept_and_getpeername_answer_as_the_kernel_does() {
             }
             assert_eq!(said.lines().count(), known.lines().count());
 
-            // Others are who they are, also those who have the address and not the port.
+            // Other connections keep their address, also if they have the bridge's address or its port, but not both.
             for other in [
                 SocketAddrV4::new(*from.ip(), free_port()),
                 SocketAddrV4::new(CLIENT, sources.port),
@@ -96,8 +96,8 @@ fn a1_accept_and_getpeername_answer_as_the_kernel_does() {
     }
 }
 
-/// A1: of which nobody says who it is from, the bridge's connections are closed, whether or not the
-/// program asks; getpeername says what the kernel does.
+/// A1: a connection of the bridge without a row is closed, whether or not the program asks for its address; getpeername
+/// answers as the kernel does.
 #[test]
 fn a1_a_connection_of_the_bridges_without_a_row_is_closed() {
     for program in programs() {
@@ -114,7 +114,7 @@ fn a1_a_connection_of_the_bridges_without_a_row_is_closed() {
             let said = String::from_utf8(output.stdout).unwrap();
             let accepts: Vec<_> = said.lines().filter(|line| line.starts_with("accept")).collect();
             assert!(accepts.len() > 30, "{said}");
-            // What is odd, the kernel answers before.
+            // Invalid arguments are refused by the kernel before.
             let is_closed = |line: &&str| {
                 line.contains("-1 errno 103 ")
                     || line.contains("errno 22 ")
@@ -131,8 +131,8 @@ fn a1_a_connection_of_the_bridges_without_a_row_is_closed() {
     }
 }
 
-/// A1: there is one loopback address of IPv6, so whoever listens for IPv6 alone is moved to one of IPv4, where no
-/// other socket is; one whose bind fails is as it was.
+/// A1: IPv6 has only one loopback address, so a socket that listens for IPv6 alone is moved to one of IPv4, which no
+/// other socket has. A socket whose bind fails is as it was.
 #[test]
 fn a1_a_socket_for_ipv6_alone_is_moved_where_clients_can_be_told_apart() {
     if !has_ipv6() {
@@ -166,7 +166,7 @@ fn a1_a_socket_for_ipv6_alone_is_moved_where_clients_can_be_told_apart() {
     }
 }
 
-/// A1: a filter that allows nothing but what the program does itself does not end it.
+/// A1: `rebind.so` makes no system call that the program does not make: a filter that allows no others ends nothing.
 #[test]
 fn a1_no_other_system_call_is_made() {
     for program in programs() {
@@ -179,7 +179,7 @@ fn a1_no_other_system_call_is_made() {
     }
 }
 
-/// A row that is half written is none.
+/// A row that is half written does not count.
 #[test]
 fn a1_a_row_is_whole_or_none() {
     let row = Row { v6: [7; 16], scope: 3, v4: [1, 2, 3, 4], port: 40007 };

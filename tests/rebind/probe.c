@@ -3,7 +3,7 @@
  * and prints what came of it. But for the addresses of moved sockets it prints
  * the same with and without rebind.so. Builds with glibc and musl.
  *
- *   socket tcp4|tcp6|mptcp4|udp4|udp6|unix|none  the socket that all below is done to
+ *   socket tcp4|tcp6|mptcp4|udp4|udp6|unix|none  the socket that the following words use
  *   first                                  goes back to the first socket
  *   v6only 0|1
  *   reuseaddr 0|1
@@ -11,8 +11,8 @@
  *   bind FAMILY ADDRESS PORT LENGTH        PORT may be "same": as the last "name";
  *                                          LENGTH may be "full"
  *   listen
- *   serve                                  accepts a client of its own, and leaves it
- *                                          before it leaves
+ *   serve                                  connects to itself, accepts, and closes the
+ *                                          accepted end first
  *   name                                   prints the socket's own address
  *   reuse                                  prints SO_REUSEADDR
  *   device                                 prints SO_BINDTODEVICE
@@ -216,7 +216,7 @@ static void become_daemon(const char *root)
 
 int main(int argc, char **argv)
 {
-	/* Nothing here may wait. */
+	/* Ends the process if anything here waits. */
 	alarm(20);
 	for (int i = 1; i < argc; i++) {
 		char *deed = argv[i], **words = argv + i + 1;

@@ -1,4 +1,4 @@
-//! The C program `probe.c`, what surrounds it in the supervisor's stead, and the
+//! The C program `probe.c`, what stands in for the supervisor around it, and the
 //! compilers that build it.
 
 use std::ffi::OsStr;
@@ -22,7 +22,7 @@ pub(super) const TOKEN: &str = "0123456789abcdef";
 const PROBE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/rebind/probe.c");
 
 /// The ports as a supervisor holds them: the public one so that nobody can take
-/// it, the relocated one so that only a socket of ours with `SO_REUSEPORT` can.
+/// it, the relocated one so that only a socket of the same user with `SO_REUSEPORT` can.
 pub(super) struct HeldPorts {
     pub(super) old: u16,
     pub(super) new: u16,
@@ -30,7 +30,7 @@ pub(super) struct HeldPorts {
 }
 
 impl HeldPorts {
-    /// The new port shared with the user whom a daemon changes to, if we may change user.
+    /// The same, but the relocated port is for the user that the probe's `daemon` becomes, if the tests run as root.
     pub(super) fn of_nobody() -> HeldPorts {
         let ports = HeldPorts::new();
         if nix::unistd::geteuid().is_root() {
@@ -62,21 +62,21 @@ fn hold() -> (u16, Vec<Socket>) {
         socket.bind(&address.into())?;
         Ok(socket)
     };
-    // Any port that IPv4 gives may be taken in IPv6.
+    // A port that is free in IPv4 may be taken in IPv6.
     for _ in 0..100 {
         let first = bound((Ipv4Addr::UNSPECIFIED, 0).into()).expect("a free port");
         let port = first.local_addr().unwrap().as_socket().unwrap().port();
         match bound((Ipv6Addr::UNSPECIFIED, port).into()) {
             Ok(second) => return (port, vec![first, second]),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-            // Where there is no IPv6, as the supervisor does it.
+            // Where there is no IPv6, the port of IPv4 alone, as in the supervisor.
             Err(_) => return (port, vec![first]),
         }
     }
     panic!("no port is free in both families");
 }
 
-/// Where notices go.
+/// The socket that receives the notices of `rebind.so`, as the supervisor's does.
 pub(super) struct Supervisor {
     pub(super) name: String,
     pub(super) address: std::os::unix::net::SocketAddr,
@@ -95,7 +95,7 @@ impl Supervisor {
         command.env(names::NOTIFY, &self.name).env(names::TOKEN, TOKEN);
     }
 
-    /// What has arrived.
+    /// The next notice, if one has arrived.
     pub(super) fn notice(&self) -> Option<String> {
         self.socket.set_nonblocking(true).unwrap();
         match self.receive() {
@@ -105,7 +105,7 @@ impl Supervisor {
         }
     }
 
-    /// What arrives.
+    /// Waits for the next notice.
     pub(super) fn wait_for_notice(&self) -> String {
         self.socket.set_nonblocking(false).unwrap();
         self.socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -134,7 +134,7 @@ impl Probe {
         self
     }
 
-    /// Runs it, and returns its process id and what came of it. It ends itself
+    /// Runs the probe, and returns its process id and its output. It ends itself
     /// after 20 s.
     #[expect(clippy::disallowed_methods, reason = "tests have no reaper")]
     pub(super) fn finish(mut self) -> (u32, Output) {
@@ -142,7 +142,7 @@ impl Probe {
         (child.id(), child.wait_with_output().unwrap())
     }
 
-    /// What it prints; it must succeed and complain of nothing.
+    /// What it prints; it must succeed, and write nothing to standard error.
     pub(super) fn script(self, script: &str) -> String {
         let (_, output) = self.arguments(script).finish();
         let complaints = String::from_utf8_lossy(&output.stderr);
@@ -161,7 +161,7 @@ pub(super) fn preloaded(program: &Path, ports: &HeldPorts) -> Probe {
     probe
 }
 
-/// The probe as each compiler that is there builds it.
+/// The probe, built by each compiler that is installed.
 pub(super) fn probes() -> &'static [PathBuf] {
     static PROBES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
         let build = |cc| {
@@ -185,7 +185,7 @@ pub(super) fn compiler(name: &'static str) -> Option<&'static str> {
 
 #[expect(clippy::disallowed_methods, reason = "tests have no reaper")]
 pub(super) fn compile(compiler: &str, name: &str, arguments: &[&OsStr]) -> PathBuf {
-    // Renamed into its place when it is complete, for test runs beside each other.
+    // Renamed into its place when it is complete: another test run may build it at the same time.
     let unfinished = scratch(&format!("{name}-{}", process::id()));
     let mut command = Command::new(compiler);
     let status = command.arg("-Wall").args(arguments).arg("-o").arg(&unfinished).status().unwrap();

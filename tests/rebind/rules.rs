@@ -41,8 +41,8 @@ fn r2_addresses() {
     }
 }
 
-/// R2: where a socket goes if that address is taken. What is any or in 127/8
-/// already has no other one, nor has what has left 127.0.0.1 at once.
+/// R2: where a socket goes if that address is taken. A wildcard address and one in 127/8
+/// have no other one. Nor has an address that would be moved to 127.0.0.1: it has another one from the start.
 #[test]
 fn r2_other_addresses() {
     let table = [
@@ -101,7 +101,7 @@ fn r1_ports() {
     }
 }
 
-/// R1: what is no address to the kernel is none to us.
+/// R1: what the kernel does not take for an address, `rebind.so` does not either.
 #[test]
 fn r1_lengths_and_families() {
     let v4 = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 7), 5901));
@@ -122,7 +122,7 @@ fn r1_lengths_and_families() {
             assert_eq!(decode(&bytes), None, "family {family}");
         }
     }
-    // The kernel takes AF_UNSPEC for AF_INET if the address is any.
+    // The kernel takes AF_UNSPEC for AF_INET if the address is the wildcard 0.0.0.0.
     let mut unspecified = [0; 16];
     unspecified[2..4].copy_from_slice(&5901u16.to_be_bytes());
     assert_eq!(decode(&unspecified), Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5901))));

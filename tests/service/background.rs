@@ -16,7 +16,7 @@ use crate::support::{
     Actor, Client, WEBSOCKIFY, Websockify, echo_service, free_port, is_refused, wait_until,
 };
 
-/// Runs websockify in `directory`, and waits for the end of what the caller has called.
+/// Runs websockify in `directory`, and waits for the end of the process that was started. With `-D`, the daemon goes on.
 fn call(directory: &Path, arguments: &str) -> (Websockify, i32) {
     let mut websockify = Websockify::start_with(arguments, |command| {
         command.current_dir(directory);
@@ -25,7 +25,7 @@ fn call(directory: &Path, arguments: &str) -> (Websockify, i32) {
     (websockify, status)
 }
 
-/// The same in the background, with a program that the shell is told.
+/// The same with `-D`, with a shell script as the program.
 fn call_program(directory: &Path, mode: &str, port: u16, script: &str) -> (Websockify, i32) {
     let mut command = Command::new(WEBSOCKIFY);
     command.args(["-D", "--log-file=log", &format!("--wrap-mode={mode}"), &port.to_string()]);
@@ -43,7 +43,7 @@ fn names_in(directory: &Path) -> Vec<String> {
     names
 }
 
-/// D1, D3: the port is open when the command returns, and nothing of the caller's has changed.
+/// D1, D3: the port is open when the command returns; the daemon has the caller's directory and umask.
 #[test]
 fn d1_the_caller_gets_0_when_the_bridge_is_up_and_paths_and_umask_mean_what_they_meant() {
     let directory = TempDir::new().unwrap();
@@ -103,7 +103,7 @@ fn d1_the_daemon_holds_nothing_of_the_callers() {
     assert!(open.is_empty(), "{open:?}");
 }
 
-/// D1: what the caller gets when it cannot work, whichever process finds out.
+/// D1: the caller gets the reason and the exit status when websockify cannot work, whichever process finds out.
 #[test]
 fn d1_the_caller_gets_the_reason_when_it_cannot_work() {
     let port = free_port();
@@ -137,7 +137,8 @@ fn d1_the_caller_gets_the_reason_when_it_cannot_work() {
     assert!(is_refused(Ipv4Addr::LOCALHOST, port));
 }
 
-/// D1: with a program, the bridge is up when that listens; one that has ended before is a failure with its status.
+/// D1: with a program, the command returns when the program listens. A program that has ended before is a failure, with its
+/// exit status.
 #[test]
 fn d1_the_command_returns_when_the_program_listens_or_has_ended() {
     let directory = TempDir::new().unwrap();
@@ -157,9 +158,9 @@ fn d1_the_command_returns_when_the_program_listens_or_has_ended() {
         ("exit", "exit 3", 3, ["status 3", "before it listened"]),
         ("ignore", "exit 3", 3, ["status 3", "before it listened"]),
         ("exit", "kill -KILL $$", 137, ["status 137", "before it listened"]),
-        // Nothing is served.
+        // A failure too, because nothing is served.
         ("exit", "exit 0", 1, ["program sh", "before it listened"]),
-        // Whom it has left is deaf to SIGTERM until it is killed, which is later than the warning would be.
+        // The program leaves a child that ignores SIGTERM until it is killed, which is later than the warning would be.
         ("exit", "trap '' TERM; sleep 60 & exit 3", 3, ["status 3", "before it listened"]),
     ] {
         let (websockify, status) = call_program(directory.path(), mode, port, script);
@@ -170,7 +171,8 @@ fn d1_the_command_returns_when_the_program_listens_or_has_ended() {
     }
 }
 
-/// D1: nor does it wait for ever: under respawn a program that ends is started again, and one that says nothing may be slow.
+/// D1: the command does not wait for ever, either: under respawn a program that ends is started again, and a program that
+/// does not listen may only be slow.
 #[test]
 fn d1_w12_the_command_returns_after_ten_seconds_with_a_warning() {
     thread::scope(|scope| {
@@ -190,12 +192,12 @@ fn d1_w12_the_command_returns_after_ten_seconds_with_a_warning() {
     });
 }
 
-/// D1: a daemon that crashes says nothing, and the caller hears of it all the same.
+/// D1: a daemon that crashes sends no result, and the caller is told of the crash all the same.
 #[test]
 fn d1_the_caller_is_told_that_the_daemon_crashed_before_it_was_up() {
     let directory = TempDir::new().unwrap();
     let source = directory.path().join("crash.c");
-    // Called by the daemon alone, when it becomes a child subreaper.
+    // Only the daemon calls prctl(2), to become a child subreaper.
     fs::write(&source, "#include <stdlib.h>\nint prctl(int option, ...) { abort(); }\n").unwrap();
     let library = directory.path().join("crash.so");
     let mut compiler = Command::new("cc");
@@ -209,7 +211,7 @@ fn d1_the_caller_is_told_that_the_daemon_crashed_before_it_was_up() {
     websockify.wait_for_log(&["the daemon ended before it was up"]);
 }
 
-/// D3: one instance a pid file; the other is named.
+/// D3: one instance holds a pid file; a second one says which process that is.
 #[test]
 fn d3_a_pid_file_is_held_by_one_instance() {
     let directory = TempDir::new().unwrap();
@@ -227,10 +229,10 @@ fn d3_a_pid_file_is_held_by_one_instance() {
     }
     assert_eq!(names_in(directory.path()), ["pid"]);
 
-    // Killed, it leaves its pid file, which is free for the next.
+    // After SIGKILL its pid file is left, and the next instance can use it.
     let daemon_process = daemon(&websockify);
     daemon_process.signal(Signal::SIGKILL);
-    // Its environment, by which others are found, is gone before its files are closed.
+    // The process itself is waited for: its environment, by which `remnants` finds it, is gone before its files are closed.
     wait_until("its end", || !daemon_process.is_alive());
     let (next, status) = call(directory.path(), &format!("-D --pid-file=pid {second} localhost:9"));
     assert_eq!((status, names_in(directory.path())), (0, vec!["pid".to_owned()]));
@@ -256,7 +258,8 @@ fn d1_a_wrapped_program_gets_what_the_caller_had() {
     let pid = crate::support::field(&line, "pid").parse().unwrap();
     Client::connect_once_open(port).read_line();
     let program = procfs::process::Process::new(pid).unwrap();
-    // 32 and 33 are the C library's own; SIGCHLD it ignores itself. While it forks, the library blocks all.
+    // Signals 32 and 33 are the C library's own, and the actor ignores SIGCHLD itself. While the actor forks, the library
+    // blocks all signals.
     let signals = !(0b11 << 31 | 1 << (nix::libc::SIGCHLD - 1));
     wait_until("the caller's umask, and no signal blocked or ignored", || {
         let status = program.status().unwrap();
@@ -268,7 +271,7 @@ fn d1_a_wrapped_program_gets_what_the_caller_had() {
     assert_eq!(lines_with(&log, &["panicked"]), Vec::<String>::new());
 }
 
-/// F13: somebody has made room for another instance, or put another number in it.
+/// F13: somebody has removed the pid file for another instance, or has written another number into it.
 #[test]
 fn f13_a_pid_file_that_is_no_longer_ours_is_left() {
     let directory = TempDir::new().unwrap();
@@ -295,7 +298,7 @@ fn f13_a_pid_file_that_is_no_longer_ours_is_left() {
     assert_eq!(fs::read_to_string(&pid).unwrap(), "1\n");
 }
 
-/// F71: whoever waited for the command reads the log next.
+/// F71: a caller that has waited for the command may read the log next.
 #[test]
 fn f71_what_was_logged_before_the_command_returns_is_in_the_log() {
     let directory = TempDir::new().unwrap();

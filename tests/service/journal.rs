@@ -23,13 +23,13 @@ const JOURNALD: &str = "/lib/systemd/systemd-journald";
 
 /// A namespace that a journald may run in.
 struct Journal {
-    /// Keeps the namespace.
+    /// The process that keeps the namespace.
     holder: Child,
     journald: Option<Child>,
 }
 
 impl Journal {
-    /// `None` where it cannot be, which is said.
+    /// `None` where it cannot be made; the test is then reported as skipped.
     fn prepare() -> Option<Self> {
         if !needs_root() || !needs(&["unshare", "nsenter", "journalctl", "mount"]) {
             return None;
@@ -188,7 +188,7 @@ fn d2_sessions_are_records_with_fields() {
     assert_eq!(websockify.err.text(), "");
 }
 
-/// A5, A3: who, through whom, as whom, where to.
+/// A5, A3: the client, the proxy, the user, the token and the target have a field each.
 #[test]
 fn a5_sessions_have_a_field_for_each_who() {
     let Some(journal) = Journal::start() else { return };
@@ -230,7 +230,7 @@ fn a5_sessions_have_a_field_for_each_who() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// A5: who gets no session has come through a proxy as well, also where that was said before TLS.
+/// A5: records of clients that get no session name the proxy too, also if its PROXY header came before TLS.
 #[test]
 fn a5_refusals_name_the_proxy_in_the_journal() {
     let Some(journal) = Journal::start() else { return };
@@ -283,13 +283,13 @@ fn w11_the_programs_lines_are_its_own_in_the_journal() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// D2: chosen where standard error is the journal, as the variable says, and not where it is not.
+/// D2: the journal is chosen if `JOURNAL_STREAM` says that standard error is the journal, and if that is true.
 #[test]
 fn d2_the_journal_is_chosen_where_standard_error_is_the_journal() {
     let Some(journal) = Journal::start() else { return };
     let (service, port) = (echo_service(), free_port());
-    // systemd-cat(1) connects standard error to the journal as systemd does; the variable is ours to
-    // set (systemd.exec(5)).
+    // systemd-cat(1) connects standard error to the journal as systemd does; the test must set the
+    // variable itself (systemd.exec(5)).
     let script = format!(
         "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec {WEBSOCKIFY} {port} {}",
         service.target()
@@ -301,7 +301,7 @@ fn d2_the_journal_is_chosen_where_standard_error_is_the_journal() {
     assert_eq!(text(&record, "_TRANSPORT"), "journal", "structured");
     assert_eq!(websockify.stop(), 0);
 
-    // The variable is inherited, standard error is not.
+    // The variable is inherited, but standard error is not the journal.
     let mut websockify = journal.websockify(&format!("{port} {}", service.target()), |command| {
         command.env("JOURNAL_STREAM", "8:1");
     });
@@ -309,7 +309,8 @@ fn d2_the_journal_is_chosen_where_standard_error_is_the_journal() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// D2: a failure is an error in the journal, and there once, whether it comes before the log or after.
+/// D2: a failure is one record in the journal, with the priority of an error, whether it comes before the log is open or
+/// after.
 #[test]
 fn d2_a_failure_is_an_error_in_the_journal() {
     let Some(journal) = Journal::start() else { return };
@@ -331,14 +332,14 @@ fn d2_a_failure_is_an_error_in_the_journal() {
         assert_eq!(with_reason.count(), 1, "{all:?}");
     }
 
-    // The journal has it, and so has who called us.
+    // The journal has the failure, and so has the caller's standard error.
     let arguments = format!("--journald {} -- nowhere-to-be-found", free_port());
     let output = journal.websockify(&arguments, |_| {}).output();
     assert_eq!((output.status, output.err.len()), (127, 1), "{output:?}");
     journal.wait_for(&["PRIORITY=3"], "nowhere-to-be-found");
 }
 
-/// D2: a daemon logs to the journal where there is one, and says where there is none.
+/// D2: a daemon logs to the journal where there is one, and says so where there is none.
 #[test]
 fn d2_a_daemon_logs_to_the_journal_if_there_is_one() {
     let Some(mut journal) = Journal::prepare() else { return };
@@ -361,7 +362,7 @@ fn d2_a_daemon_logs_to_the_journal_if_there_is_one() {
     journal.wait_for(&[&pid, "SYSLOG_IDENTIFIER=websockify"], "listening on");
 }
 
-/// D2: `--journald` without a journald, or with a socket that is dead: standard error, said once.
+/// D2: `--journald` without a journald, or with a socket that is dead: the log goes to standard error, and says so once.
 #[test]
 fn d2_without_journald_the_log_goes_to_standard_error() {
     let Some(mut journal) = Journal::prepare() else { return };
@@ -400,8 +401,8 @@ fn d2_a_journald_that_is_restarted_is_found_again() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L6, W11: journald hung: no session is held up, and not our end; what had no room is counted, and the others are not
-/// lost.
+/// L6, W11: a journald that hangs holds up neither a session nor the end of websockify. Records that had no room are
+/// counted, and no others are lost.
 #[test]
 fn w11_a_journald_that_hangs_holds_up_nobody() {
     let Some(journal) = Journal::start() else { return };
@@ -411,7 +412,7 @@ fn w11_a_journald_that_hangs_holds_up_nobody() {
     journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], "listening on");
     let before = Footprint::at_rest(&websockify);
     journal.signal_journald(Signal::SIGSTOP);
-    // Two records each with as much of a path as the log takes: more than waits for journald.
+    // Each session has two records with the longest path that the log takes: together more than can wait for journald.
     let sessions = 5000;
     let path = format!("/{}", "x".repeat(199));
     for _ in 0..sessions {
@@ -441,14 +442,14 @@ fn w11_a_journald_that_hangs_holds_up_nobody() {
     }
     assert_eq!(websockify.stop(), 0);
     assert_eq!(websockify.err.text(), "");
-    // It does not answer when we begin, either.
+    // journald does not answer when websockify starts, either.
     let mut websockify = journal.websockify(&arguments, |_| {});
     Client::connect_once_open(port).close();
     assert_eq!(websockify.stop(), 0);
     journal.signal_journald(Signal::SIGCONT);
 }
 
-/// W11: under `ignore` the daemon's output is the journal's stream, which does not end with us.
+/// W11: under `ignore` the daemon's output is the journal's stream, which does not end with websockify.
 #[test]
 fn w11_a_daemon_that_outlives_us_writes_to_the_journal() {
     let Some(journal) = Journal::start() else { return };
@@ -500,7 +501,7 @@ fn d2_a_telnet_session_in_the_journal() {
     assert_eq!(websockify.err.text(), "");
 }
 
-/// U4, D2: standard error is the client's under inetd.
+/// U4, D2: under inetd, standard error is the client's connection.
 #[test]
 fn u4_the_journal_has_what_is_not_for_a_client() {
     let Some(journal) = Journal::start() else { return };

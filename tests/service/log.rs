@@ -45,7 +45,7 @@ fn d3_a_log_file_is_appended_to_and_opened_again_on_sighup() {
     wait_for_line(&log, &["session ended"]);
     assert!(lines_with(&old, &["session ended"]).is_empty(), "the session went on (T5)");
 
-    // One that cannot be opened is named, and the log goes on in the file that is open.
+    // A log file that cannot be opened is named, and the log goes on in the file that is open.
     fs::rename(&log, &old).unwrap();
     fs::create_dir(&log).unwrap();
     websockify.signal(Signal::SIGHUP);
@@ -57,7 +57,7 @@ fn d3_a_log_file_is_appended_to_and_opened_again_on_sighup() {
     }
 }
 
-/// As `docker logs` wants it; and once, where the file is standard error.
+/// Standard error has the log too, as `docker logs` needs it; but only once where the log file is standard error.
 #[test]
 fn d3_a_log_file_is_beside_standard_error_but_not_where_it_is_the_same() {
     let directory = TempDir::new().unwrap();
@@ -75,7 +75,7 @@ fn d3_a_log_file_is_beside_standard_error_but_not_where_it_is_the_same() {
         assert_eq!(lines_with(&err, &["proxying from"]).len(), 1, "{log}");
         fs::remove_file(err).unwrap();
     }
-    // A start that fails is in both, and said once in each.
+    // Why a start fails is in both, once in each.
     let output = run(&format!(
         "--log-file={}/log {port} -- nowhere-to-be-found",
         directory.path().display()
@@ -141,8 +141,8 @@ fn w11_the_programs_output_is_tagged_in_the_log_file_to_its_last_line() {
     assert_eq!((whole.len(), whole.ends_with('7')), (300_000, true));
 }
 
-/// W11: a program that ends with more in its pipe than can be logged by the time that its end is noticed
-/// has all of it logged before we end; or counted, if this machine's log is slower than its pipe.
+/// W11: a program may end with more in its pipe than has been logged when its end is noticed. All of that is logged before
+/// websockify ends; or counted, if this machine's log is slower than its pipe.
 #[test]
 fn w11_the_programs_last_words_are_logged() {
     if !needs(&["python3"]) {
@@ -160,12 +160,12 @@ fn w11_the_programs_last_words_are_logged() {
     let counts = lines_with(&log, &["lines dropped: the log file is slow"]);
     let dropped: usize =
         counts.iter().map(|line| line.split(' ').next().unwrap().parse::<usize>().unwrap()).sum();
-    // A line or two of our own may be among those that are counted.
+    // A line or two of websockify's own may be among those that are counted.
     assert!(logged + dropped >= 20_000, "{logged} logged, {dropped} dropped");
 }
 
-/// W11: a log that nobody reads holds up neither the program nor a session, nor our end; what had no
-/// room is counted.
+/// W11: a log that nobody reads holds up neither the program nor a session, nor the end of websockify; lines that had no
+/// room are counted.
 #[test]
 fn w11_a_log_that_is_not_read_blocks_nobody() {
     let directory = TempDir::new().unwrap();
@@ -188,7 +188,7 @@ fn w11_a_log_that_is_not_read_blocks_nobody() {
     let mut text = String::new();
     let mut piece = [0; 4096];
     wait_for("the count of what was dropped", || {
-        // What is pending comes first; then the next line says what was dropped before it.
+        // The lines that wait come first; the next line then says how many were dropped before it.
         client.send("more");
         client.read(4);
         drop(Client::connect(port));
@@ -200,7 +200,7 @@ fn w11_a_log_that_is_not_read_blocks_nobody() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// W11: our end does not wait for a log that nobody reads.
+/// W11: the end of websockify does not wait for a log that nobody reads.
 #[test]
 fn w11_a_log_that_is_not_read_does_not_hold_up_the_end() {
     let directory = TempDir::new().unwrap();
@@ -215,7 +215,7 @@ fn w11_a_log_that_is_not_read_does_not_hold_up_the_end() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// W11: nor does a standard error that nobody reads, or a terminal that was stopped by ^S.
+/// W11: a standard error that nobody reads, such as a terminal that was stopped by ^S, holds up nothing either.
 #[test]
 fn w11_a_standard_error_that_is_not_read_holds_up_no_session() {
     let directory = TempDir::new().unwrap();
@@ -239,7 +239,7 @@ fn w11_a_standard_error_that_is_not_read_holds_up_no_session() {
     assert!(said.len() > 60_000, "it was full: {}", said.len());
 }
 
-/// A daemon that tells, when `go` is there, what became of a line that it wrote to its output.
+/// A daemon that writes a line to its output when the file `go` is there, and the status of that to the file `written`.
 fn writing_daemon(port: u16) -> String {
     format!(
         "setsid sh -c 'while ! [ -e go ]; do sleep 0.02; done; echo from the daemon; \
@@ -247,8 +247,8 @@ fn writing_daemon(port: u16) -> String {
     )
 }
 
-/// Whatever the log is, a daemon that is left writes without an error after our end; gives the file
-/// that its standard output was.
+/// Checks that a daemon that is left running writes without an error after the end of websockify, with this log; gives the
+/// file that its standard output was.
 fn daemon_outlives(directory: &Path, log: &str) -> PathBuf {
     let port = free_port();
     let options = format!("--wrap-mode=ignore {log} {port}");
@@ -285,7 +285,7 @@ fn w11_a_daemon_that_outlives_us_can_still_write() {
     assert_eq!(lines_with(&log, &["from the daemon"]).len(), 1);
 }
 
-/// W11: a fifo breaks when its reader ends; a daemon gets /dev/null instead, and that is said.
+/// W11: a fifo breaks when its reader ends; a daemon gets /dev/null instead, and the log says so.
 #[test]
 fn w11_a_daemon_is_given_no_pipe_for_a_log() {
     let directory = TempDir::new().unwrap();
@@ -293,7 +293,7 @@ fn w11_a_daemon_is_given_no_pipe_for_a_log() {
     nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
     let path = fifo.clone();
     let reader = thread::spawn(move || fs::read_to_string(path).unwrap());
-    // Its opening waits for somebody who writes.
+    // The reader's open(2) waits for a writer.
     let writer = wait_for("a reader", || {
         File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo).ok()
     });

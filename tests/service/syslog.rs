@@ -1,4 +1,4 @@
-//! `--syslog`: what a server hears, in either format, and that one that is away holds up nobody (U7).
+//! `--syslog`: what a server receives, in either format, and that a server that is away holds up nothing (U7).
 
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
@@ -77,7 +77,8 @@ fn u7_a_syslog_that_is_away_is_said_once_and_holds_up_nobody() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L6, U7: syslog hung: no session is held up, and not our end; what had no room is counted.
+/// L6, U7: a syslog server that hangs holds up neither a session nor the end of websockify; records that had no room are
+/// counted.
 #[test]
 fn u7_a_syslog_that_hangs_holds_up_nobody() {
     let directory = TempDir::new().unwrap();
@@ -98,7 +99,7 @@ fn u7_a_syslog_that_hangs_holds_up_nobody() {
     // The socket has room for a dozen of the thousand records.
     (0..500).for_each(|_| session());
     before.wait_until_back(&websockify);
-    // It goes on, and hears what was kept for it.
+    // The server goes on, and receives the records that waited for it.
     let mut heard = 0;
     wait_until("the records", || {
         heard += usize::from(server.recv(&mut [0; 9000]).is_ok());
@@ -107,7 +108,7 @@ fn u7_a_syslog_that_hangs_holds_up_nobody() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// U7: a name is looked up beside the start, and not before it; the log has it that there is none.
+/// U7: the start does not wait until the server's name is looked up; the log says if it has no address.
 #[test]
 fn u7_a_syslog_whose_host_has_no_address_is_said_once_in_the_log() {
     let service = echo_service();

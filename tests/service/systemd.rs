@@ -1,5 +1,5 @@
 //! What systemd is told, and the sockets that it passes (D4). The test is the service manager;
-//! `systemd-socket-activate` comes with systemd and needs none.
+//! `systemd-socket-activate` comes with systemd and needs no service manager.
 
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -17,7 +17,7 @@ use crate::support::{
     free_port, is_refused, needs, uninterrupted, wait_for, wait_until,
 };
 
-/// The service manager's ear (sd_notify(3)).
+/// The socket by which a service manager receives notifications (sd_notify(3)).
 pub(crate) struct Manager {
     socket: UnixDatagram,
     directory: TempDir,
@@ -42,7 +42,7 @@ impl Manager {
         })
     }
 
-    /// Has a command know where it listens.
+    /// Gives a command the address of this socket.
     pub(crate) fn tell(&self, command: &mut Command) {
         command.env("NOTIFY_SOCKET", self.directory.path().join("notify"));
     }
@@ -113,7 +113,7 @@ fn d4_a_wrapped_program_is_ready_when_it_listens_and_not_before() {
     assert!(messages.contains(&"STATUS=Stopping".to_owned()), "{messages:?}");
 }
 
-/// D4: a program that is started again is no reason to be unready; STATUS says how it stands.
+/// D4: websockify stays ready while the program is started again; STATUS says what the program does.
 #[test]
 fn d4_the_status_follows_the_program() {
     let (manager, port) = (Manager::new(), free_port());
@@ -143,7 +143,7 @@ fn d4_the_watchdog_is_fed_twice_as_often_as_it_asks() {
     assert!(began.elapsed() > Duration::from_secs(1), "not without need");
     assert_eq!(websockify.stop(), 0);
 
-    // One that is meant for another process is not ours to feed.
+    // A watchdog that is meant for another process is not fed.
     let mut websockify = manager.start(&format!("{port} {}", service.target()), |command| {
         command.env("WATCHDOG_USEC", "1000").env("WATCHDOG_PID", "1");
     });
@@ -174,7 +174,7 @@ fn d4_a_notify_socket_that_is_dead_is_one_warning() {
     }
 }
 
-/// D4: a manager that reads nothing holds up neither the program's life nor our end: here its queue is
+/// D4: a manager that reads nothing holds up neither the program nor the end of websockify: here its queue is
 /// full from the beginning.
 #[test]
 fn d4_a_notify_socket_that_nobody_reads_holds_up_nobody() {
@@ -320,7 +320,7 @@ fn d4_a_passed_socket_that_cannot_be_listened_on_is_named() {
         }
         let line = websockify.wait_for_log(&["websockify: cannot use descriptor 3 of LISTEN_FDS"]);
         assert!(line.contains(reason), "{line}");
-        // With -a it is the child that has ended.
+        // With -a only a child of systemd-socket-activate has ended.
         if socket[0] != "-a" {
             assert_eq!(websockify.wait(), 1);
         }
@@ -328,7 +328,7 @@ fn d4_a_passed_socket_that_cannot_be_listened_on_is_named() {
 }
 
 /// D4: the same without systemd's tools: descriptors that are no socket, or not there at all, and
-/// numbers that are none.
+/// a count that is no number.
 #[test]
 fn d4_listen_fds_that_make_no_sense_are_named() {
     for (script, reason) in [
@@ -345,7 +345,7 @@ fn d4_listen_fds_that_make_no_sense_are_named() {
         assert_eq!((output.status, output.err.len()), (1, 1), "{output:?}");
         assert!(output.err[0].contains(reason), "{output:?}");
     }
-    // Those of another process mean nothing to us.
+    // Variables that are meant for another process are ignored.
     let (service, port) = (echo_service(), free_port());
     let arguments = format!("{port} {}", service.target());
     let mut websockify = Websockify::start_with(&arguments, |command| {

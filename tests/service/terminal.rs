@@ -23,7 +23,7 @@ impl AtTerminal {
         Self::start_by(WEBSOCKIFY, port, prepare)
     }
 
-    /// Starts a program that becomes websockify by `exec`; `prepare` gives its arguments before ours.
+    /// Starts a program that becomes websockify by `exec`; `prepare` gives its first arguments, before the port and the target.
     fn start_by(program: &str, port: u16, prepare: impl FnOnce(&mut Command)) -> Self {
         let pty = openpty(None, None).unwrap();
         let mut command = Command::new(program);
@@ -41,7 +41,7 @@ impl AtTerminal {
         terminal
     }
 
-    /// What was shown until its end.
+    /// Stops websockify; gives what was shown until its end.
     fn stop(self) -> String {
         self.stop_by(Signal::SIGTERM)
     }
@@ -62,7 +62,7 @@ impl Drop for AtTerminal {
     }
 }
 
-/// What a client says cannot move the cursor of who reads the log.
+/// What a client sends cannot move the cursor of a terminal that shows the log.
 #[test]
 fn d3_lines_at_a_terminal_have_no_control_characters_of_a_client() {
     let port = free_port();
@@ -96,7 +96,7 @@ fn f51_d3_lines_at_a_terminal_are_short_and_coloured() {
     assert!(!plain.stop().contains('\x1b'));
 }
 
-/// Who is started by nohup(1), or with `trap '' HUP`, outlives the terminal.
+/// A websockify that is started by nohup(1), or with `trap '' HUP`, outlives the terminal.
 #[test]
 fn f33_sighup_that_was_ignored_stays_ignored() {
     let port = free_port();

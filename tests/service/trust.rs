@@ -1,4 +1,4 @@
-//! Where the log, the pid file, recordings and `rebind.so` are not put: where others can exchange them (F12).
+//! Places where other users can replace files: the log, the pid file, recordings and `rebind.so` are not put there (F12).
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
@@ -13,7 +13,7 @@ use crate::support::{
     Actor, Client, WEBSOCKIFY, Websockify, echo_service, free_port, needs_root, wait_until,
 };
 
-/// Somebody else.
+/// Another user.
 const NOBODY: u32 = 65534;
 
 fn set_mode(path: impl AsRef<Path>, mode: u32) {
@@ -41,7 +41,7 @@ fn file(path: PathBuf, mode: u32, owner: u32) -> PathBuf {
     path
 }
 
-/// What it says when it is started so that it would run a program, which must not have run.
+/// Checks that a start with this option is refused, that the message names `culprit`, and that the program has not run.
 fn refused(here: &Path, option: &str, culprit: &Path) {
     let port = free_port();
     let output = Websockify::start_with(&format!("{option} {port} -- touch ran"), |command| {
@@ -54,7 +54,7 @@ fn refused(here: &Path, option: &str, culprit: &Path) {
     assert!(!here.join("ran").exists(), "{option}");
 }
 
-/// Every way in which somebody else has a hand in it.
+/// Every way in which another user could replace the file.
 #[test]
 fn f12_no_file_is_written_where_others_can_exchange_it() {
     if !needs_root() {
@@ -90,7 +90,7 @@ fn f12_no_file_is_written_where_others_can_exchange_it() {
     ];
     for (path, culprit) in entries {
         for option in ["--log-file", "--pid-file"] {
-            // A directory may be called by another name on the way.
+            // If the path is a link, the message names the link, and not its directory.
             let culprit = if path.is_symlink() { &path } else { culprit };
             refused(here, &format!("{option}={}", path.display()), culprit);
         }
@@ -103,7 +103,7 @@ fn f12_no_file_is_written_where_others_can_exchange_it() {
     assert!(!ours.join("dangling").exists() && !ours.join("new").exists());
 }
 
-/// What is usual goes on as before.
+/// Usual places are accepted.
 #[test]
 fn f12_files_of_ours_are_written_wherever_nobody_can_exchange_them() {
     let here = TempDir::new().unwrap();
@@ -124,7 +124,7 @@ fn f12_files_of_ours_are_written_wherever_nobody_can_exchange_them() {
         ("sticky/way/third", "own/third"),
         ("own/../own/./fourth", "own/fourth"),
     ] {
-        // Once new, once there.
+        // Once as a new file, and once as one that exists.
         for number in 1..=2 {
             let line = format!("--log-file={log} --pid-file={log}.pid {} a.invalid:1", free_port());
             let mut websockify = Websockify::start_with(&line, |command| {
@@ -136,7 +136,7 @@ fn f12_files_of_ours_are_written_wherever_nobody_can_exchange_them() {
     }
 }
 
-/// So does what whoever started us has opened.
+/// A file that the caller has opened is accepted too.
 #[test]
 fn f12_the_log_may_be_what_the_caller_has_opened() {
     let here = TempDir::new().unwrap();
@@ -158,7 +158,7 @@ fn f12_the_log_may_be_what_the_caller_has_opened() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// What lies there when the log is opened again counts, too.
+/// The place is checked again when the log is opened again.
 #[test]
 fn f12_a_log_is_not_opened_again_through_a_link_of_somebody_else() {
     if !needs_root() {
@@ -178,7 +178,7 @@ fn f12_a_log_is_not_opened_again_through_a_link_of_somebody_else() {
     assert!(!target.exists());
 }
 
-/// `rebind.so` is what programs load.
+/// Programs load `rebind.so`, so that nobody else may replace it.
 #[test]
 fn f12_the_library_is_not_unpacked_where_others_can_exchange_it() {
     if !needs_root() {
@@ -206,7 +206,7 @@ fn f12_the_library_is_not_unpacked_where_others_can_exchange_it() {
     }
 }
 
-/// A fifo that somebody reads is a log as before, and a terminal.
+/// A fifo that a process reads is accepted as a log.
 #[test]
 fn f12_a_fifo_of_ours_is_a_log() {
     let here = TempDir::new().unwrap();

@@ -23,7 +23,7 @@ static int protocol = 0;
 static const char *ledger;
 static char **next;
 
-/* What cannot fail in these plays has failed. */
+/* Ends the process where a call fails that no test makes fail. */
 static void check(int result, const char *deed)
 {
     if (result < 0) {
@@ -91,14 +91,15 @@ static void do_bind_v6(void) { bind_to(AF_INET6, 1, "::", atoi(argument())); }
 
 static void do_listen(void) { check(listen(listener, 128), "listen"); }
 
-/* To this address of IPv4. */
+/* Binds to an IPv4 address: the first argument. */
 static void do_bind_at(void)
 {
     const char *host = argument();
     bind_to(AF_INET, 0, host, atoi(argument()));
 }
 
-/* A second listener, of IPv6, at the port that the first one is said to have. Nobody is accepted there. */
+/* Makes a second listener, for IPv6 alone, at the port that getsockname(2) says of the first one. The first one stays the
+ * listener that `accept` uses. */
 static void do_listen_beside(void)
 {
     struct sockaddr_in said;
@@ -110,7 +111,7 @@ static void do_listen_beside(void)
     listener = first;
 }
 
-/* What is bound from here on is of MPTCP. */
+/* Sockets made from here on are MPTCP sockets (IPPROTO_MPTCP). */
 static void do_mptcp(void) { protocol = 262; }
 
 static void do_listen_without_end(void)
@@ -128,7 +129,7 @@ static void do_accept(void)
         append_pid(ledger);
 }
 
-/* The session: "PID\n" to begin with. */
+/* Sends the line "PID\n" over the accepted connection. */
 static void do_greet(void)
 {
     char line[32];
@@ -183,7 +184,7 @@ static void do_devour(void)
 
 static void do_hang_up(void) { close(session); }
 
-/* For ever: a process for each session, which greets and echoes. */
+/* Accepts for ever; a process is forked for each connection, which greets and echoes. */
 static void do_serve(void)
 {
     signal(SIGCHLD, SIG_IGN);
@@ -201,7 +202,7 @@ static void do_serve(void)
     }
 }
 
-/* From here on each accept and each hop leaves a line in this file. */
+/* From here on, each `accept` and each process of `hops` appends its PID to this file. */
 static void do_ledger(void) { ledger = argument(); }
 
 static void do_note(void) { append_pid(argument()); }
@@ -213,7 +214,7 @@ static void do_await(void)
         usleep(2000);
 }
 
-/* A line from standard input to standard output. */
+/* Copies a line from standard input to standard output. */
 static void do_ask(void)
 {
     char byte = 0;
@@ -239,7 +240,7 @@ static void wait_for_ever(void)
         pause();
 }
 
-/* But the listener, if there is one. */
+/* Closes all file descriptors except the listener's. */
 static void close_all(void)
 {
     for (int fd = 0; fd < 1024; fd++)
@@ -255,7 +256,7 @@ static void stand_by(void)
     wait_for_ever();
 }
 
-/* Another process that does nothing, ends by SIGTERM and has no descriptor. */
+/* Forks a process that does nothing, has no file descriptor, and is ended by SIGTERM. */
 static void do_helper(void)
 {
     pid_t pid = fork();
@@ -265,7 +266,7 @@ static void do_helper(void)
     }
 }
 
-/* One that has the listener too for a moment, as whoever is forked has until its exec. */
+/* The same, but for 0.1 s that process has the listener open too, as any forked process has until its exec. */
 static void do_slow_helper(void)
 {
     pid_t pid = fork();
@@ -277,7 +278,7 @@ static void do_slow_helper(void)
     }
 }
 
-/* Another one, in a session of its own, orphaned, which SIGTERM does not end. */
+/* Leaves a process that does nothing, orphaned, in a session (setsid(2)) of its own, which SIGTERM does not end. */
 static void do_stubborn_helper(void)
 {
     pid_t pid = fork();
@@ -292,8 +293,8 @@ static void do_stubborn_helper(void)
     }
 }
 
-/* In a session of its own: waits for this file, and leaves an orphan with a group of its own, whose parents
- * nobody sees. */
+/* Begins a session (setsid(2)), waits for this file, and leaves an orphan in a process group of its own. The two processes
+ * above the orphan end at once, so that nobody can see whose descendant it is. */
 static void do_session_helper(void)
 {
     const char *file = argument();
@@ -308,7 +309,7 @@ static void do_session_helper(void)
     stand_by();
 }
 
-/* So many processes, one after the other: each lives for two milliseconds and leaves the next. */
+/* So many processes, one after the other: each lives for two milliseconds, forks the next one and ends. */
 static void do_hops(void)
 {
     for (int left = atoi(argument()); left > 0; left--) {
@@ -322,12 +323,12 @@ static void do_hops(void)
     }
 }
 
-/* From here on there are two of us. */
+/* Forks; both processes do what the remaining arguments say. */
 static void do_twin(void) { check(fork(), "fork"); }
 
 static void do_setsid(void) { check(setsid(), "setsid"); }
 
-/* Where we may. */
+/* Becomes the user nobody, if this process is root. */
 static void do_nobody(void)
 {
     if (geteuid() == 0) {
@@ -337,17 +338,17 @@ static void do_nobody(void)
     }
 }
 
-/* Where we may, and for good. */
+/* Sets the real, effective and saved user ID, so that there is no way back. */
 static void do_become(void)
 {
     int id = atoi(argument());
     check(setresuid(id, id, id), "setresuid");
 }
 
-/* From here on proc(5) hides what we have open, or, mounted with `hidepid`, us. */
+/* From here on, /proc hides what this process has open, or, mounted with `hidepid`, the process itself (proc(5)). */
 static void do_undumpable(void) { check(prctl(PR_SET_DUMPABLE, 0), "prctl"); }
 
-/* In a program that is setuid root: for good. */
+/* In a program that is setuid root: sets the real and saved user ID to 0 too. */
 static void do_become_root(void) { check(setresuid(0, 0, 0), "setresuid"); }
 
 static void do_clear_environment(void) { clearenv(); }
@@ -363,7 +364,7 @@ static void say_farewell(int signal)
     _exit(0);
 }
 
-/* SIGTERM leaves a line in this file. */
+/* At SIGTERM, appends the PID to this file and exits with 0. */
 static void do_on_term(void)
 {
     farewell = argument();
@@ -408,7 +409,7 @@ static void *bind_and_close(void *failures)
     return NULL;
 }
 
-/* Eight threads bind so many sockets each, to no port that matters. */
+/* Eight threads bind so many sockets each, to ports that the kernel chooses. */
 static void do_throng(void)
 {
     pthread_t threads[8];
@@ -451,7 +452,7 @@ static void do_leave_first_thread(void)
 
 static void do_stop(void) { raise(SIGSTOP); }
 
-/* For as long as anybody may take to see that a session has ended. */
+/* Sleeps for a second, so that others can see that the connection has ended. */
 static void do_nap(void) { sleep(1); }
 
 static void do_raise(void)

@@ -30,7 +30,7 @@ pub(crate) fn static_actor() -> &'static str {
     STATIC.to_str().unwrap()
 }
 
-/// The same program of musl's, where there is musl-gcc.
+/// The same program, built with musl-gcc, which must be installed.
 pub(crate) fn musl_actor(name: &str, options: &[&str]) -> PathBuf {
     let options = [&["-O1"], options].concat();
     compile_with("musl-gcc", SOURCE, name, &options)
@@ -42,8 +42,8 @@ pub(crate) fn compile_library(name: &str) -> PathBuf {
     compile(&source, &format!("{name}.so"), &["-shared", "-fPIC", "-ldl"])
 }
 
-/// Compiles a C program. It is renamed into its place when it is complete, for test runs beside each
-/// other.
+/// Compiles a C program. The finished file is renamed into its place, because another test run may build the same
+/// program at the same time.
 pub(crate) fn compile(source: &str, name: &str, options: &[&str]) -> PathBuf {
     let options = [&["-Wall", "-Werror", "-O1", "-pthread"], options].concat();
     compile_with("cc", source, name, &options)

@@ -4,8 +4,8 @@ use std::fs;
 
 use super::root;
 
-/// Compares a committed file with what it should be, or writes it if `BLESS` is set. `tests` are those
-/// that do so, by name.
+/// Compares a committed file with what it should be, or writes it if `BLESS` is set. `tests` is the filter that
+/// selects the tests that do so, for the message.
 pub(crate) fn blessed(path: &str, expected: &str, tests: &str) {
     let path = root().join(path);
     if std::env::var_os("BLESS").is_some() {

@@ -1,5 +1,5 @@
-//! A WebSocket client that blocks, with a deadline on every read; and the raw bytes for what no
-//! well-behaved client would do.
+//! A blocking WebSocket client, with a deadline on every read; and plain connections, over which a test sends bytes that no
+//! well-behaved client would send.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem::take;
@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
 use super::wait::{DEADLINE, wait_for};
 
-/// What the head of a handshake has besides a request's first lines.
+/// The headers that make a request a WebSocket handshake.
 pub(crate) const UPGRADE: [&str; 4] = [
     "Upgrade: websocket",
     "Connection: Upgrade",
@@ -25,9 +25,9 @@ pub(crate) const UPGRADE: [&str; 4] = [
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
 ];
 
-/// A connection whose reads and writes have a deadline. With one, the kernel does not take up a call
-/// again that a signal has interrupted (signal(7)): a SIGCHLD interrupts any thread, whenever the one
-/// that has started the child is just starting another and has all signals blocked.
+/// A connection whose reads and writes have a timeout. With a timeout, the kernel does not restart a call that a signal
+/// has interrupted (signal(7)). A SIGCHLD may interrupt any thread: the thread that started the child blocks all
+/// signals while it starts another child.
 #[derive(Debug)]
 struct Patient(TcpStream);
 
@@ -57,7 +57,7 @@ pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
     }
 }
 
-/// Whether that is the deadline of reads.
+/// Whether a read has failed because its timeout has passed.
 fn is_late(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
@@ -83,8 +83,7 @@ impl Client {
         Self::dial((Ipv4Addr::LOCALHOST, port)).unwrap()
     }
 
-    /// Connects as soon as the port is open. For a program that serves one connection only it must
-    /// not be asked by anything but a session.
+    /// Connects as soon as the port is open. No other connection is made before, because the program may serve only one.
     pub(crate) fn connect_once_open(port: u16) -> Self {
         wait_for("an open port", || Self::dial((Ipv4Addr::LOCALHOST, port)).ok())
     }
@@ -107,7 +106,7 @@ impl Client {
         Self::upgraded(stream, &format!("ws://{address}/"))
     }
 
-    /// For another path, and perhaps a query.
+    /// [`Self::dial`] with another path, and perhaps a query.
     pub(crate) fn dial_path(address: SocketAddr, path: &str) -> Result<Self, String> {
         let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
         stream.set_nodelay(true).unwrap();
@@ -132,7 +131,7 @@ impl Client {
         self.socket.send(Message::Binary(bytes.to_vec().into())).is_ok()
     }
 
-    /// The next bytes, as far as they come before the session ends; whether that are so many.
+    /// The next `length` bytes, or as many as come before the session ends; and whether all of them came.
     pub(crate) fn read_if_it_comes(&mut self, length: usize) -> (Vec<u8>, bool) {
         while self.received.len() < length {
             match self.socket.read() {
@@ -145,7 +144,7 @@ impl Client {
         (self.read(length), true)
     }
 
-    /// [`Self::close`] of a session that may be over by now; the code.
+    /// [`Self::close`] of a session that may be over by now; gives the close code.
     pub(crate) fn try_close(mut self) -> u16 {
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         match self.socket.close(Some(frame)) {
@@ -154,7 +153,7 @@ impl Client {
         }
     }
 
-    /// Waits longer than usual for what comes.
+    /// Sets another timeout for reads than [`DEADLINE`].
     pub(crate) fn be_patient(&mut self, deadline: Duration) {
         self.stream().set_read_timeout(Some(deadline)).unwrap();
     }
@@ -261,7 +260,7 @@ pub(crate) fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// The same from this address of the machine's; of loopback there are many.
+/// The same from this source address: 127.0.0.0/8 has many for tests.
 pub(crate) fn dial_from(source: impl Into<IpAddr>, port: u16) -> TcpStream {
     let source: IpAddr = source.into();
     let to = match source {
@@ -275,8 +274,8 @@ pub(crate) fn dial_from(source: impl Into<IpAddr>, port: u16) -> TcpStream {
     socket.into()
 }
 
-/// A connection to a Unix socket, with a deadline on reads. What a `TcpStream` does is what any stream socket
-/// can, but for TCP's own options.
+/// A connection to a Unix socket, with a deadline on reads. A `TcpStream` works with any stream socket, except for the
+/// options of TCP.
 pub(crate) fn connect_unix(path: &Path) -> io::Result<TcpStream> {
     let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(path)?));
     stream.set_read_timeout(Some(DEADLINE)).unwrap();

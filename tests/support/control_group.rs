@@ -14,7 +14,7 @@ use super::{needs_root, skip_even_in_ci};
 pub(crate) struct MemoryLimit(PathBuf);
 
 impl MemoryLimit {
-    /// `None` where there are none that we may make, which is said.
+    /// `None` where the test run may make no control group; it then reports the test as skipped.
     pub(crate) fn new(bytes: u64) -> Option<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         if !needs_root() {
@@ -35,7 +35,7 @@ impl MemoryLimit {
 
     fn within(parent: &str, name: &str, limit: (&str, u64), swap: (&str, u64)) -> Option<Self> {
         let group = Path::new(parent).join(name);
-        // Of the second version alone, whose groups have no limits unless that is asked for.
+        // Only version 2 has this file: groups have no memory limit unless their parent enables it.
         let _ = change(&Path::new(parent).join("cgroup.subtree_control"), "+memory");
         fs::create_dir(&group).ok()?;
         let group = Self(group);
@@ -45,7 +45,7 @@ impl MemoryLimit {
         Some(group)
     }
 
-    /// websockify in it.
+    /// Starts websockify in this group.
     pub(crate) fn start(&self, arguments: &str) -> Websockify {
         let script = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", self.0.display());
         let mut command = Command::new("sh");
@@ -61,7 +61,7 @@ fn change(setting: &Path, value: &str) -> io::Result<()> {
 
 impl Drop for MemoryLimit {
     fn drop(&mut self) {
-        // Empty a moment after its last process has been reaped.
+        // The group is empty only a moment after its last process has been reaped.
         wait_until("an empty control group", || {
             fs::remove_dir(&self.0).is_ok() || !self.0.exists()
         });

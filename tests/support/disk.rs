@@ -12,7 +12,7 @@ use super::{needs, needs_root, skip_even_in_ci};
 pub(crate) struct Disk(TempDir);
 
 impl Disk {
-    /// `None` where it cannot be, which is said.
+    /// `None` where it cannot be mounted; the test is then reported as skipped.
     pub(crate) fn new() -> Option<Self> {
         if !needs(&["mount"]) || !needs_root() {
             return None;
@@ -31,7 +31,7 @@ impl Disk {
         self.0.path()
     }
 
-    /// Fills it up, with this file.
+    /// Fills the file system with one file, and gives the path of that.
     pub(crate) fn fill(&self) -> PathBuf {
         let file = self.path().join("full");
         assert!(fs::write(&file, vec![0; 65 << 10]).is_err(), "it is full now");

@@ -1,5 +1,6 @@
-/* Preloaded: what the variable FAULT says happens to a websockify that begins in another's place (O2), when it makes its
- * runtime. Nothing happens to one that is started, tried, or has come back. */
+/* A library for LD_PRELOAD. In a hand-over (O2), it lets the new binary fail as the variable FAULT says, while the new
+ * binary creates its runtime. It does nothing in a websockify that is started, in the trial before a hand-over, or in the
+ * old binary that goes on after a failed one. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
@@ -10,7 +11,7 @@
 
 static int is_due;
 
-/* Before it takes the variables away. */
+/* Runs before websockify removes these variables from its environment. */
 __attribute__((constructor)) static void begin(void)
 {
     is_due = getenv("WEBSOCKIFY_HAND_OVER") && !getenv("WEBSOCKIFY_HAND_BACK");
@@ -39,7 +40,7 @@ static void fail(const char *fault)
     }
 }
 
-/* The second that takes an alarm back is the last moment at which there is a way back. */
+/* The second alarm(0) is the last moment at which the new binary can still give back to the old one. */
 unsigned alarm(unsigned seconds)
 {
     static int taken_back;
@@ -56,7 +57,7 @@ int epoll_create1(int flags)
     const char *fault = getenv("FAULT");
     if (is_due && fault && strcmp(fault, "late")) {
         fail(fault);
-        /* An error, which the others never come to. */
+        /* FAULT=fail: the call fails. With any other fault, `fail` does not return. */
         return real(-1);
     }
     return real(flags);

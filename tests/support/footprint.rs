@@ -1,5 +1,5 @@
-//! What a websockify holds of its machine: memory, descriptors, threads and children. Measured before a fault and after
-//! it (L6).
+//! What a websockify uses of its machine: memory, file descriptors, threads and children. Measured before a fault and
+//! after it (L6).
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,15 @@ use super::Process;
 use super::wait::wait_for;
 use super::websockify::Websockify;
 
-/// How much memory the allocator may keep of what was needed for a while, bytes. What leaks with each of many sessions
-/// is more.
+/// How many bytes the allocator may keep of memory that was needed for a while. A leak in each of many sessions adds up
+/// to more.
 const KEPT: u64 = 8 << 20;
 
-/// Threads that have done their work wait ten seconds for more; and so may a connection for its other end.
+/// How long a test waits until the footprint is as small as before. A thread without work ends after ten seconds, and a
+/// connection may wait as long for its peer.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// How long nothing must change for it to be at rest.
+/// How long nothing must change before websockify counts as idle.
 const REST: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Footprint {
         }
     }
 
-    /// When but for its memory nothing has changed for a while.
+    /// Waits until nothing but its memory has changed for [`REST`].
     pub(crate) fn at_rest(websockify: &Websockify) -> Self {
         let mut seen = (Self::of(websockify), Instant::now());
         wait_for("the same descriptors, threads and children for a while", || {
@@ -55,7 +56,7 @@ impl Footprint {
         })
     }
 
-    /// Waits until no more is held than was then.
+    /// Waits until websockify uses no more than this footprint.
     pub(crate) fn wait_until_back(&self, websockify: &Websockify) {
         let began = Instant::now();
         loop {

@@ -1,15 +1,15 @@
-//! Frames as clients send them (RFC 6455, section 5.2), byte by byte. Included by path where a crate's own
-//! tests speak for a client.
+//! Frames as clients send them (RFC 6455, section 5.2), as bytes. The tests of the crate `bridge` include this file by
+//! path.
 
-/// The mask of all of them. Not zero: who forgets to unmask shall not get away with it.
+/// The mask of all these frames. It is not zero, so that a test fails if the payload is not unmasked.
 pub(crate) const MASK: [u8; 4] = [0x11, 0x22, 0x33, 0x44];
 
-/// A masked frame. `first` is its first byte: whether it is final, and its opcode.
+/// A masked frame. `first` is its first byte: the FIN bit and the opcode.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(first, payload.len() as u64);
     let begin = frame.len();
     frame.extend(payload);
-    // Not byte by byte, of which tests send many, in a build that optimizes nothing.
+    // Four bytes at a time: tests send many bytes, in a build without optimization.
     let (words, rest) = frame[begin..].as_chunks_mut();
     for word in words {
         *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(MASK)).to_ne_bytes();
@@ -18,7 +18,7 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Its header, in the shortest form; the payload may be less than is announced.
+/// The header of a masked frame, in its shortest form. A test may send less payload than `length` announces.
 pub(crate) fn header(first: u8, length: u64) -> Vec<u8> {
     let mut header = vec![first];
     match (u8::try_from(length), u16::try_from(length)) {

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::{needs, needs_root, skip_even_in_ci, text_of};
 
-/// The machines; both are gone when nobody of theirs is left.
+/// The two machines. The kernel removes a network namespace when no process, socket or file descriptor uses it.
 pub(crate) struct Lan {
     pub(crate) here: Machine,
     pub(crate) there: Machine,
@@ -25,8 +25,8 @@ impl Lan {
     pub(crate) const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
     pub(crate) const THERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
-    /// `None` where it cannot be, which is said. Even in continuous integration, if it is the kernel
-    /// or a container that forbids it.
+    /// `None` where it cannot be made; the test is then reported as skipped. This is no failure in continuous integration
+    /// if the kernel or a container forbids it.
     pub(crate) fn new() -> Option<Self> {
         if !needs_root() || !needs(&["ip"]) {
             return None;
@@ -51,13 +51,13 @@ impl Lan {
             machine.ip(&format!("address add {address}/24 dev cable"))?;
             machine.ip("link set cable up")?;
         }
-        // Never asked for: an answer that does not come would be a word from somebody.
+        // With a permanent entry no ARP request is sent. An unanswered one would make the kernel report an error (EHOSTUNREACH).
         let known = format!("neighbour replace {} lladdr 02:00:00:00:00:02", Self::THERE);
         here.ip(&format!("{known} dev cable nud permanent"))?;
         Ok(Self { here, there })
     }
 
-    /// From now on, what is sent there is lost, and nobody says so.
+    /// From now on, packets to that machine are lost, and no error comes back.
     pub(crate) fn swallow(&self) {
         self.there.ip("address flush dev cable").unwrap();
     }
@@ -88,10 +88,10 @@ impl Machine {
         self.run(|| fs::write(path, value.to_string())).unwrap();
     }
 
-    /// From now on, no reset (RST) of a TCP connection over IPv4 arrives here, as where too many packets wait.
-    /// Says so where that cannot be.
+    /// From now on, every reset (RST) of a TCP connection over IPv4 is lost on this machine's loopback, as from a full packet
+    /// queue. Where that cannot be done, it is `false`, and the test is reported as skipped.
     pub(crate) fn lose_resets(&self) -> bool {
-        // If it is IPv4 (halfword 12), TCP (byte 23) and RST (byte 47): TC_ACT_SHOT.
+        // Drops a packet (TC_ACT_SHOT) if it is IPv4 (halfword 12), TCP (byte 23) and RST (byte 47).
         const PROGRAM: &str =
             "8,40 0 0 12,21 0 5 2048,48 0 0 23,21 0 3 6,48 0 0 47,69 0 1 4,6 0 0 2,6 0 0 0";
         let tc = |arguments: &[&str]| {

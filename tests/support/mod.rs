@@ -1,5 +1,5 @@
-//! What the tests stand on. Knows how to start websockify, talk to it and look at its processes;
-//! must not know what any of them should do.
+//! The parts that all end-to-end tests use. Knows how to start websockify, talk to it and look at its processes; must not
+//! know how these should behave.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -74,7 +74,7 @@ pub(crate) fn needs(programs: &[&str]) -> bool {
     missing.is_empty()
 }
 
-/// Whether the tests run as root, who alone can change user; skips as [`needs`] does.
+/// Whether the tests run as root, because only root can change its user; skips the test if not.
 pub(crate) fn needs_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
@@ -83,7 +83,7 @@ pub(crate) fn needs_root() -> bool {
     root
 }
 
-/// Whether sockets of others can be copied here, as Linux can since 5.6: the kernel's engine does.
+/// Whether a process can copy sockets of another one here (pidfd_getfd(2), Linux 5.6), as the engine `seccomp` does.
 pub(crate) fn can_copy_sockets() -> bool {
     let ours = rustix::process::getpid();
     let process = rustix::process::pidfd_open(ours, rustix::process::PidfdFlags::empty());
@@ -93,7 +93,7 @@ pub(crate) fn can_copy_sockets() -> bool {
     !copied.is_err_and(|errno| refused.contains(&errno))
 }
 
-/// The same; skips as [`needs`] does.
+/// The same; skips the test if not.
 pub(crate) fn needs_copied_sockets() -> bool {
     let can = can_copy_sockets();
     if !can {
@@ -102,14 +102,14 @@ pub(crate) fn needs_copied_sockets() -> bool {
     can
 }
 
-/// Copies a program that is then to be run. In a process of its own: where we wrote the copy, a
-/// process that another test is just starting could have it open for writing too (`ETXTBSY`).
+/// Copies a program that is then to be run. Another process, `cp`, writes the copy: otherwise a child that another test
+/// forks at that moment would inherit the file descriptor, and have the copy open for writing (`ETXTBSY`).
 pub(crate) fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
     let status = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status().unwrap();
     assert!(status.success());
 }
 
-/// Writes a script that is then to be run, as [`copy_program`] copies a program: not ourselves.
+/// Writes a script that is then to be run. Another process writes it, for the reason at [`copy_program`].
 pub(crate) fn write_script(path: impl AsRef<Path>, text: &str) {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"printf %s "$1" >"$0" && chmod 755 "$0""#]).arg(path.as_ref()).arg(text);

@@ -40,8 +40,8 @@ pub(crate) fn has_ipv6() -> bool {
     has
 }
 
-/// Tried without listening, so that a copy of the socket in a process that another test is just
-/// starting stands in nobody's way.
+/// Binds, but does not listen: a child that another test forks at that moment has a copy of the socket, and only a
+/// listener would keep others from the port (`SO_REUSEADDR`).
 fn is_taken(address: SocketAddr) -> bool {
     bind(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
 }
@@ -64,8 +64,8 @@ pub(crate) fn display() -> u16 {
     })
 }
 
-/// Takes a number from `range` for the life of this process: an abstract socket with its name keeps
-/// other tests off, those of other processes too.
+/// Takes a number from `range` for the life of this process. An abstract Unix socket with the number in its name is the
+/// lock: no other test takes the number, in this process or in another one.
 fn pick(range: Range<u16>, kind: &str, fits: impl Fn(u16) -> bool) -> u16 {
     make_room();
     let length = u64::from(range.end - range.start);
@@ -83,8 +83,8 @@ fn pick(range: Range<u16>, kind: &str, fits: impl Fn(u16) -> bool) -> u16 {
         .unwrap()
 }
 
-/// Each number taken is a descriptor kept, and some tests have five hundred peers: more than the 1024
-/// that a process may have open as a rule, before it asks for more.
+/// Raises the limit on open files. Each number that is taken keeps a file descriptor, and some tests have five hundred
+/// peers: together more than 1024, the usual soft limit.
 pub(crate) fn make_room() {
     static ASKED: Once = Once::new();
     ASKED.call_once(|| {
@@ -106,7 +106,7 @@ pub(crate) fn listeners_of(processes: &[Process]) -> Vec<SocketAddr> {
     theirs.map(|entry| entry.local_address).collect()
 }
 
-/// Those of these processes who listen.
+/// The processes among these that listen.
 pub(crate) fn who_listens(mut processes: Vec<Process>) -> Vec<Process> {
     let listeners: Vec<_> = listeners().iter().map(|entry| entry.inode).collect();
     processes.retain(|process| process.sockets().iter().any(|inode| listeners.contains(inode)));
@@ -117,7 +117,7 @@ fn listeners() -> Vec<TcpNetEntry> {
     let mut entries = procfs::net::tcp().unwrap();
     entries.extend(procfs::net::tcp6().unwrap_or_default());
     entries.retain(|entry| entry.state == TcpState::Listen);
-    // The kernel shows a table in pieces: what comes and goes in between can make it show a socket twice.
+    // The kernel gives a table in pieces. It may give a socket twice if others open or close in between.
     entries.sort_unstable_by_key(|entry| entry.inode);
     entries.dedup_by_key(|entry| entry.inode);
     entries
@@ -128,7 +128,7 @@ pub(crate) fn is_refused(address: impl Into<IpAddr>, port: u16) -> bool {
     match TcpStream::connect((address.into(), port)) {
         Ok(_) => false,
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => true,
-        // Whoever listened has closed it while this one came.
+        // The listener was closed while this connection was being made.
         Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
         Err(error) => panic!("cannot connect: {error}"),
     }
@@ -156,8 +156,8 @@ impl Service {
         Self { address }
     }
 
-    /// The same on a port of 127.0.0.1 that is free on every address, for `localhost` leads to `::1` as well. One that
-    /// the kernel gives to connections would not do: who connects to `::1` there may meet himself.
+    /// The same on a port of 127.0.0.1 that is free on every address, because `localhost` leads to `::1` as well. It is
+    /// no port that the kernel gives to outgoing connections: one to `::1` with this port could connect to itself.
     pub(crate) fn new(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> Self {
         Self::at((Ipv4Addr::LOCALHOST, free_port()), serve)
     }
@@ -168,7 +168,7 @@ impl Service {
     }
 }
 
-/// Gives back what it gets, until its peer has no more.
+/// A service that sends back what it gets, until its peer has no more.
 pub(crate) fn echo_service() -> Service {
     Service::new(echo)
 }

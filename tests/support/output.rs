@@ -23,7 +23,7 @@ impl Heard {
         let so_far = heard.so_far.clone();
         thread::spawn(move || {
             let mut piece = [0; 4096];
-            // A terminal ends with an error.
+            // Reading a terminal ends with an error (EIO), not with 0 bytes.
             while let Ok(length @ 1..) = pipe.read(&mut piece) {
                 let mut so_far = so_far.lock().unwrap_or_else(PoisonError::into_inner);
                 so_far.bytes.extend_from_slice(&piece[..length]);

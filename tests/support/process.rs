@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use procfs::process::{FDTarget, Stat, all_processes};
 
-/// One process, told from a later one with its number by when it started.
+/// One process. Its start time tells it from a later process with the same number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
@@ -55,7 +55,7 @@ impl Process {
         .collect()
     }
 
-    /// What proc(5) says of it in `stat`, unless it has ended: any of a tree may.
+    /// What proc(5) says of it in `stat`; `None` if it has ended, as any process of a tree may at any time.
     pub(crate) fn stat_if_there(&self) -> Option<Stat> {
         procfs::process::Process::new(self.pid).and_then(|process| process.stat()).ok()
     }
@@ -117,7 +117,8 @@ fn stats() -> HashMap<i32, Stat> {
     stats.map(|stat| (stat.pid, stat)).collect()
 }
 
-/// A zombie that has threads left has its files still open: it was killed, and they are on their way.
+/// A zombie that has more than one thread counts as alive: it was killed, but its other threads have not ended yet, and
+/// keep its files open.
 fn is_alive(stat: &Stat) -> bool {
     !matches!(stat.state, 'Z' | 'X') || stat.num_threads > 1
 }

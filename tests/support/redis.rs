@@ -10,14 +10,14 @@ use nix::unistd::Pid;
 use super::needs;
 use super::wait::wait_for;
 
-/// One, of a test alone.
+/// A Redis server of one test.
 pub(crate) struct Redis {
     child: Child,
     pub(crate) port: u16,
 }
 
 impl Redis {
-    /// Starts one on `port`. None: it is not installed.
+    /// Starts a server on `port`; `None` if Redis is not installed.
     pub(crate) fn start(port: u16, options: &[&str]) -> Option<Self> {
         if !needs(&["redis-server"]) {
             return None;
@@ -34,11 +34,11 @@ impl Redis {
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()
     }
 
-    /// Says some lines to it, each a command, and waits until it has done them.
+    /// Sends lines to the server, each a command, and waits until it has answered them.
     pub(crate) fn tell(&self, lines: &[String]) {
         let mut stream = self.connect().unwrap();
         for line in lines {
-            // A long line must come as one argument with its length.
+            // Redis limits the length of a line. A long value must be sent as an argument with its length.
             match line.strip_prefix("SET long ") {
                 None => write!(stream, "{line}\r\n").unwrap(),
                 Some(value) => {

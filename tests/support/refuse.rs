@@ -1,5 +1,5 @@
-//! An older kernel, or a container that forbids much, on this one: system calls that are refused, by a
-//! filter (seccomp(2)) that a command is started under, and everything that it starts.
+//! Filters (seccomp(2)) that refuse system calls, to imitate an older kernel or a container that forbids much. A filter
+//! holds for the command that is started with it, and for every process that this starts.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -10,16 +10,16 @@ use nix::libc::{
     SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, sock_filter,
 };
 
-/// A system call, or all from one on, and when it is refused.
+/// A system call, or all calls from this number on, and when it is refused.
 pub(crate) struct Refusal {
     call: libc::c_long,
-    /// How a call's number is compared with it.
+    /// The BPF jump that compares the number of a call with `call`.
     jump: u32,
     conditions: Vec<Condition>,
     verdict: u32,
 }
 
-/// What is asked of an argument, of its lower 32 bits: a jump of BPF's, and what it compares with.
+/// A condition on the lower 32 bits of an argument: a BPF jump, and the value that it compares with.
 struct Condition {
     argument: u32,
     jump: u32,
@@ -27,8 +27,8 @@ struct Condition {
 }
 
 impl Refusal {
-    /// `call` fails with this error: `ENOSYS` where the kernel is older than it, `EPERM` where a
-    /// container's filter does not know it.
+    /// `call` fails with this error: `ENOSYS` as in a kernel that is older than the call, `EPERM` as in a container whose
+    /// filter does not know the call.
     pub(crate) fn of(call: libc::c_long, errno: i32) -> Self {
         Self::with_verdict(call, SECCOMP_RET_ERRNO | u32::try_from(errno).unwrap())
     }
@@ -39,7 +39,7 @@ impl Refusal {
         Self { jump: BPF_JGE, ..Self::of(call, errno) }
     }
 
-    /// This call is granted, whatever is said of it behind this.
+    /// This call is allowed, whatever a later refusal in the list says of it.
     pub(crate) fn never(call: libc::c_long) -> Self {
         Self::with_verdict(call, SECCOMP_RET_ALLOW)
     }
@@ -51,7 +51,7 @@ impl Refusal {
             .where_is(2, libc::NETLINK_SOCK_DIAG.cast_unsigned())
     }
 
-    /// Who makes this call is killed.
+    /// A process that makes this call is killed.
     pub(crate) fn deadly(call: libc::c_long) -> Self {
         Self::with_verdict(call, SECCOMP_RET_KILL_PROCESS)
     }
@@ -60,22 +60,22 @@ impl Refusal {
         Self { call, jump: BPF_JEQ, conditions: Vec::new(), verdict }
     }
 
-    /// Only with this argument.
+    /// Only if this argument is `value`.
     pub(crate) fn where_is(mut self, argument: u32, value: u32) -> Self {
         self.conditions.push(Condition { argument, jump: BPF_JEQ, value });
         self
     }
 
-    /// Only if this argument is as large.
+    /// Only if this argument is at least `value`.
     pub(crate) fn where_is_at_least(mut self, argument: u32, value: u32) -> Self {
         self.conditions.push(Condition { argument, jump: BPF_JGE, value });
         self
     }
 
-    /// The call's number is loaded already, and is again afterwards.
+    /// The instructions. The call's number is in the accumulator before them, and again after them.
     fn instructions(&self) -> Vec<sock_filter> {
         let number = u32::try_from(self.call).unwrap();
-        // A test, and then a load and a test for each condition; who fails one goes on to the last load.
+        // A test, then a load and a test for each condition, the verdict, and a load. A test that fails jumps to the last load.
         let length = 2 * (1 + self.conditions.len()) + 1;
         let mut program = Vec::new();
         let over = |at: usize| u8::try_from(length - at - 2).unwrap();
@@ -103,7 +103,7 @@ pub(crate) fn refuse(command: &mut Command, refusals: &[Refusal]) {
         let none: libc::c_ulong = 0;
         // SAFETY: plain system calls; the kernel copies the program.
         unsafe {
-            // Only root may do without, which lets setuid programs be what they are.
+            // Root needs no PR_SET_NO_NEW_PRIVS, which would take their rights from setuid programs.
             let may = libc::geteuid() == 0
                 || libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, none, none, none) == 0;
             if may
@@ -119,7 +119,7 @@ pub(crate) fn refuse(command: &mut Command, refusals: &[Refusal]) {
     unsafe { command.pre_exec(install) };
 }
 
-/// Where the kernel puts them: `struct seccomp_data`. The lower half of an argument comes first.
+/// Offsets in the kernel's `struct seccomp_data`: of the call's number, and of the lower half of the first argument.
 const NUMBER: u32 = 0;
 const ARGUMENTS: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
 

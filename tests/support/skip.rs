@@ -1,5 +1,5 @@
-//! Tests that skip. Says so where the test run collects it (`tests/run`): the harness shows nothing of
-//! what a test that passes has printed. Included by path where a crate's own tests may skip.
+//! Reports of skipped tests. They are written to a file that the test run shows (`tests/run`), because the harness shows no
+//! output of a test that passes. The tests of the other crates include this file by path.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -11,7 +11,7 @@ pub(crate) fn skip(reason: &str) {
     skip_even_in_ci(reason);
 }
 
-/// The same where a machine or its kernel may forbid it, whoever tests.
+/// The same, but no failure in continuous integration: for what a machine or its kernel may forbid.
 pub(crate) fn skip_even_in_ci(reason: &str) {
     let reason = reason.trim_end();
     eprintln!("skipped: {reason}");
@@ -19,6 +19,6 @@ pub(crate) fn skip_even_in_ci(reason: &str) {
     let thread = std::thread::current();
     let line = format!("{}: {}\n", thread.name().unwrap_or("?"), reason.replace('\n', " "));
     let mut file = OpenOptions::new().append(true).create(true).open(file).unwrap();
-    // In one piece: others append to it at the same time.
+    // In one write: other processes append to the file at the same time.
     file.write_all(line.as_bytes()).unwrap();
 }

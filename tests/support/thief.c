@@ -1,6 +1,6 @@
 /* Another user of the machine, who wants the clients of a program: `thief PORT CROWD` tries without
  * pause to listen on PORT, on each address and with each pair of options, while CROWD idle processes
- * of his make /proc slow. When standard input ends, he says what he got, and ends. */
+ * of this user make /proc slow. When standard input ends, it prints what it got, and ends. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,7 +28,7 @@ enum { ADDRESSES = sizeof addresses / sizeof *addresses, OPTIONS = 4 };
 
 static long attempts, bound, listened, clients, bytes;
 
-/* A listener for each way to get one. */
+/* For each address and pair of options: the listener, or -1. */
 static int listeners[ADDRESSES][OPTIONS];
 
 static int attempt(int address, int options, int port)

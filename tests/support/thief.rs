@@ -1,5 +1,5 @@
 //! Another user of the machine who tries to take a program's port (`thief.c`). Knows how to start and
-//! end him; must not know what he should get.
+//! end the thief; must not know what the thief should get.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -29,7 +29,7 @@ pub(crate) struct Loot {
 }
 
 impl Thief {
-    /// Starts one who is this user, with so many idle processes, from a copy in `directory`.
+    /// Starts a thief as this user, with `crowd` idle processes, from a copy of the program in `directory`.
     pub(crate) fn start(directory: &Path, user: u32, port: u16, crowd: usize) -> Self {
         static PROGRAM: LazyLock<std::path::PathBuf> =
             LazyLock::new(|| compile(SOURCE, "thief", &[]));
@@ -48,7 +48,7 @@ impl Thief {
         Self { child, said }
     }
 
-    /// Ends him.
+    /// Ends the thief; gives what it has got.
     pub(crate) fn stop(mut self) -> Loot {
         drop(self.child.stdin.take());
         let mut line = String::new();

@@ -1,4 +1,4 @@
-//! Certificates of our own making, and clients that speak TLS. Blocks, with a deadline on reads.
+//! Certificates that the tests make, and blocking TLS clients, with a deadline on reads.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -18,7 +18,7 @@ use super::client::uninterrupted;
 use super::frame;
 use super::wait::DEADLINE;
 
-/// Who signs the certificates of all servers under test.
+/// The authority that signs the certificates of all servers under test.
 pub(crate) static SERVERS: LazyLock<Authority> = LazyLock::new(|| Authority::new("servers"));
 
 const DAY: Duration = Duration::from_secs(86400);
@@ -59,7 +59,7 @@ fn named(name: &str, dates: Dates) -> CertificateParams {
 }
 
 impl Authority {
-    /// One that signs itself.
+    /// A self-signed authority.
     pub(crate) fn new(name: &str) -> Self {
         Self::dated(name, Dates::Now)
     }
@@ -68,7 +68,7 @@ impl Authority {
         Self::signed(name, dates, None)
     }
 
-    /// One that this one signs.
+    /// An authority whose certificate this authority signs.
     pub(crate) fn intermediate(&self, name: &str, dates: Dates) -> Self {
         Self::signed(name, dates, Some(self))
     }
@@ -113,7 +113,7 @@ impl Authority {
 }
 
 impl Identity {
-    /// One that signs itself, as `openssl req -x509` does: an authority.
+    /// A self-signed certificate, which is also an authority, as `openssl req -x509` makes it.
     pub(crate) fn self_signed(name: &str) -> Self {
         let Authority { key, certificate, .. } = Authority::new(name);
         Self { certificate, key }
@@ -125,7 +125,7 @@ impl Identity {
     }
 }
 
-/// How a client of TLS is equipped.
+/// The configuration of a TLS client.
 pub(crate) struct Caller(Arc<ClientConfig>);
 
 impl Caller {
@@ -161,7 +161,7 @@ impl Caller {
         Self(Arc::new(builder(latest).with_client_auth_cert(chain, key).unwrap()))
     }
 
-    /// That offers so many protocols that nobody knows, beside the one that is meant.
+    /// Offers so many unknown protocols (ALPN) beside `http/1.1`, which makes the ClientHello long.
     pub(crate) fn offering(self, many: u8) -> Self {
         let mut config = ClientConfig::clone(&self.0);
         let unknown = (0..many).map(|which| vec![which; 240]);
@@ -169,15 +169,15 @@ impl Caller {
         Self(Arc::new(config))
     }
 
-    /// That says what it says in records of so many bytes at most.
+    /// Sends records of so many bytes at most.
     pub(crate) fn in_records_of(self, length: usize) -> Self {
         let mut config = ClientConfig::clone(&self.0);
         config.max_fragment_size = Some(length);
         Self(Arc::new(config))
     }
 
-    /// Connects to a port of 127.0.0.1 and does the handshake. What the server thinks of the
-    /// client's certificate shows later, in TLS 1.3.
+    /// Connects to a port of 127.0.0.1 and does the handshake. In TLS 1.3, it shows only later whether the server
+    /// accepts the client's certificate.
     pub(crate) fn call(&self, port: u16) -> Result<TlsConnection, String> {
         self.call_over(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap())
     }
@@ -194,7 +194,7 @@ impl Caller {
         Ok(TlsConnection(StreamOwned::new(connection, socket)))
     }
 
-    /// Does the handshake, and sends a head together with its last message.
+    /// Does the handshake, and sends a request head together with the last message of the handshake.
     pub(crate) fn call_with(&self, port: u16, head: &[u8]) -> TlsConnection {
         let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         let mut connection = self.call_without_last_flight(socket);
@@ -202,7 +202,7 @@ impl Caller {
         connection
     }
 
-    /// Does the handshake in TLS 1.3 but for what is last in it, the client's certificates among this: that is still to be sent.
+    /// Does the handshake in TLS 1.3 without the client's last flight, which has its certificates: that is still to be sent.
     pub(crate) fn call_without_last_flight(&self, mut socket: TcpStream) -> TlsConnection {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         let name = "localhost".try_into().unwrap();
@@ -278,21 +278,22 @@ impl TlsConnection {
         Ok(answer.split(' ').nth(1).unwrap().parse().unwrap())
     }
 
-    /// Waits until the server ends the connection, and gives what came before that. Fails if it does not, or resets it.
+    /// Waits until the server ends the connection, and gives what came before that. Fails if the server does not end it, or
+    /// resets it.
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
         loop {
             match uninterrupted(|| self.0.read(&mut piece)) {
                 Ok(0) => return bytes,
                 Ok(length) => bytes.extend_from_slice(&piece[..length]),
-                // Without TLS's own word for it.
+                // The server closed the connection without close_notify.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return bytes,
                 Err(error) => panic!("{error} after {} bytes", bytes.len()),
             }
         }
     }
 
-    /// Sends bytes as records, but the last of these, which it gives.
+    /// Encrypts bytes, and sends the records without their last `last` bytes, which it gives.
     pub(crate) fn send_but(&mut self, bytes: &[u8], last: usize) -> Vec<u8> {
         let TlsConnection(StreamOwned { conn, sock }) = self;
         conn.writer().write_all(bytes).unwrap();
@@ -300,7 +301,7 @@ impl TlsConnection {
         while conn.wants_write() {
             conn.write_tls(&mut records).unwrap();
         }
-        // It may have been sent away by now.
+        // The server may have closed the connection by now.
         let rest = records.split_off(records.len() - last);
         let _ = sock.write_all(&records);
         rest

@@ -1,4 +1,4 @@
-//! A server that speaks TLS, for websockify to bridge to. Blocks.
+//! A blocking TLS server, for websockify to bridge to.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,10 +13,10 @@ use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 use super::network::Service;
 use super::tls::Identity;
 
-/// A connection to it, after the handshake.
+/// The server's side of a connection, after the handshake.
 pub(crate) type Encrypted = StreamOwned<ServerConnection, TcpStream>;
 
-/// How it is equipped.
+/// The configuration of a TLS server.
 #[derive(Clone)]
 pub(crate) struct TlsServer(Arc<ServerConfig>);
 
@@ -42,7 +42,7 @@ impl TlsServer {
         Self(Arc::new(config.unwrap()))
     }
 
-    /// A service that does this with each connection that shakes hands.
+    /// A service that calls `with` for each connection whose handshake succeeds.
     pub(crate) fn serve(&self, with: impl Fn(Encrypted) + Clone + Send + 'static) -> Service {
         let server = self.clone();
         Service::new(move |socket| {
@@ -52,18 +52,18 @@ impl TlsServer {
         })
     }
 
-    /// A service that gives back what it gets, and ends TLS when its peer does.
+    /// A service that sends back what it gets, and ends TLS when its peer does.
     pub(crate) fn echo(&self) -> Service {
         self.serve(echo)
     }
 
-    /// The same with a connection to a Unix socket.
+    /// The same for one connection to a Unix socket.
     pub(crate) fn echo_at(&self, socket: UnixStream) {
         let connection = ServerConnection::new(Arc::clone(&self.0)).unwrap();
         echo(StreamOwned::new(connection, socket));
     }
 
-    /// Shakes hands; none: the peer does not.
+    /// Does the handshake; `None` if that fails.
     pub(crate) fn accept(&self, mut socket: TcpStream) -> Option<Encrypted> {
         let mut connection = ServerConnection::new(Arc::clone(&self.0)).unwrap();
         while connection.is_handshaking() {
@@ -83,7 +83,7 @@ fn echo<S: Read + Write>(mut stream: StreamOwned<ServerConnection, S>) {
     say_the_end(&mut stream);
 }
 
-/// TLS's close_notify.
+/// Sends the `close_notify` alert.
 pub(crate) fn say_the_end<S: Read + Write>(stream: &mut StreamOwned<ServerConnection, S>) {
     stream.conn.send_close_notify();
     let _ = stream.flush();

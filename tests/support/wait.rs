@@ -21,7 +21,7 @@ pub(crate) fn wait_for_within<T>(
 ) -> T {
     let began = Instant::now();
     loop {
-        // Looked at once more after the deadline: we may have been kept from running.
+        // Looks once more after the deadline: the machine may have kept this thread from running.
         let late = began.elapsed() > deadline;
         if let Some(found) = look() {
             return found;

@@ -20,7 +20,7 @@ use super::wait::{stays, wait_for, wait_until};
 /// The binary under test.
 pub(crate) const WEBSOCKIFY: &str = env!("CARGO_BIN_EXE_websockify");
 
-/// What a test run that is a service itself has from systemd, and would be said to each websockify.
+/// Variables that systemd gives a test run that is itself a service. No websockify may inherit them.
 pub(crate) const OF_SYSTEMD: [&str; 8] = [
     "NOTIFY_SOCKET",
     "JOURNAL_STREAM",
@@ -35,7 +35,7 @@ pub(crate) const OF_SYSTEMD: [&str; 8] = [
 /// A variable by which processes that have left the tree are found.
 const MARK: &str = "WEBSOCKIFY_TEST";
 
-/// By which engine programs are wrapped, where a test does not say: the rows of W and R hold under each.
+/// The variable that names the engine for tests that name none: the rows of W and R hold under each engine.
 const ENGINE: &str = "WEBSOCKIFY_TEST_ENGINE";
 
 /// The engine that the variable names, if it is there.
@@ -64,11 +64,11 @@ pub(crate) struct Websockify {
     mark: String,
     /// Its `TMPDIR`, unless the test gave it one.
     scratch: TempDir,
-    /// Processes of its tree at some time; a daemon may have overwritten its environment.
+    /// All processes that were seen in its tree: a daemon may have left the tree, and overwritten its environment with [`MARK`].
     seen: RefCell<Vec<Process>>,
 }
 
-/// What a websockify that has ended said.
+/// The exit status of a websockify that has ended, and its output.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) status: i32,
@@ -96,7 +96,7 @@ impl Websockify {
         Self::launch(&mut command)
     }
 
-    /// The same, with the engine that it chooses itself.
+    /// The same, with `--rebind-engine=auto`, whatever [`ENGINE`] says.
     pub(crate) fn start_auto(arguments: &str) -> Self {
         Self::start(&arguments.replacen(" -- ", " --rebind-engine=auto -- ", 1))
     }
@@ -113,8 +113,8 @@ impl Websockify {
         websockify
     }
 
-    /// Starts it with a terminal as its standard input and output, which is its controlling one.
-    /// The terminal's other end is a keyboard; what it shows is in `out`.
+    /// Starts it with a terminal as its standard input and output, and as its controlling terminal. Gives the other end
+    /// of the terminal too, as a keyboard; what the terminal shows is in `out`.
     pub(crate) fn at_terminal(arguments: &str, prepare: impl FnOnce(&mut Command)) -> (Self, File) {
         let pty = openpty(None, None).unwrap();
         let mut command = Command::new("setsid");
@@ -132,7 +132,7 @@ impl Websockify {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}-{number}", std::process::id());
         let scratch = TempDir::new().unwrap();
-        // As /tmp is: the program may not be who we are.
+        // The mode of /tmp: the program may run as another user.
         fs::set_permissions(&scratch, Permissions::from_mode(0o1777)).unwrap();
         let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
         let is_given = |name: &str| given.iter().any(|given| given == name);
@@ -152,7 +152,7 @@ impl Websockify {
         self.child.id().try_into().unwrap()
     }
 
-    /// The port on loopback that its program gets. Needs `-v`.
+    /// The loopback port that its program's port is moved to. Needs `-v`.
     pub(crate) fn relocated_port(&self) -> u16 {
         let line = self.wait_for_log(&[" becomes ", " on loopback"]);
         let (_, port) = line.split_once(" becomes ").unwrap();
@@ -180,8 +180,8 @@ impl Websockify {
         assert_eq!(self.logged(parts).len(), count, "{parts:?}");
     }
 
-    /// Fails if another instance of the program is started within `window`. The log of the first may come
-    /// after the port is open.
+    /// Fails if another instance of the program is started within `window`. First waits for the log line of the first
+    /// instance, which may come after the port is open.
     pub(crate) fn assert_one_instance_for(&self, window: Duration) {
         self.wait_for_log(&["program started"]);
         stays(window, "one instance", || self.logged(&["program started"]).len() == 1);
@@ -263,7 +263,7 @@ impl Websockify {
     /// Waits for its end; gives its exit status as a shell does.
     pub(crate) fn wait(&mut self) -> i32 {
         let status = wait_for("the end of websockify", || self.child.try_wait().unwrap().map(code));
-        // C4: whatever the test is about, people are told in words.
+        // C4, checked in every test: the log tells an error in words, without its number.
         assert_eq!(self.logged(&["(os error"]), Vec::<String>::new());
         status
     }
@@ -285,7 +285,7 @@ impl Websockify {
         let of_program = listeners_of(&self.tree());
         assert!(!of_program.is_empty(), "the program does not listen");
         for address in of_program {
-            // Without IPv6 addresses there is no ::1; then the loopback device alone leads to [::].
+            // Where IPv6 is switched off there is no ::1; the port is then on [::], bound to the loopback device.
             let is_v6 = address.is_ipv6() && address.ip().is_unspecified();
             let is_moved = address.ip().to_canonical().is_loopback() || is_v6 && !has_ipv6();
             assert!(is_moved, "the program listens on {address}");
@@ -311,7 +311,7 @@ impl Drop for Websockify {
         self.tree();
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // Stopped before, none can start another one; more than once, as one may have done so.
+        // Each process is stopped first, so that it forks no more before it is killed. Repeated, as it may have forked already.
         for _ in 0..100 {
             let remnants = self.remnants();
             if remnants.is_empty() {
@@ -328,7 +328,7 @@ impl Drop for Websockify {
     }
 }
 
-/// What a log line says of something, behind its name; of a `pid`, in brackets.
+/// The value that stands behind this name in a log line. A `pid` has no name there; it stands in brackets.
 pub(crate) fn field<'a>(line: &'a str, name: &str) -> &'a str {
     let start = if name == "pid" { "[".to_owned() } else { format!(" {name} ") };
     let (_, rest) = line.rsplit_once(&start).unwrap_or_else(|| panic!("no {name} in {line}"));

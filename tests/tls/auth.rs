@@ -1,4 +1,4 @@
-//! Who gets a session (T4).
+//! Which clients get a session (T4).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -46,7 +46,7 @@ fn t4_certificates_of_the_listed_names_get_a_session() {
     for name in ["jane@example.com", "Joe", "User9824510"] {
         let identity = authority.issue(name);
         Caller::with(&identity, &[]).session(port, &[]).unwrap().exchange(b"hello");
-        // A5: both records name it.
+        // A5: both records have the name.
         for record in ["session started", "session ended"] {
             websockify.wait_for_log(&[record, &format!(", name {name:?}")]);
         }
@@ -58,7 +58,7 @@ fn t4_certificates_of_the_listed_names_get_a_session() {
     websockify.wait_for_log(&["denied a client", "name"]);
 }
 
-/// T4: in upstream a client can lend itself a name by a header.
+/// T4: in the Python websockify a client can give itself a name by a header.
 #[test]
 fn t4_no_header_lends_a_name() {
     let service = echo_service();
@@ -111,7 +111,7 @@ fn t4_basic_credentials_are_asked_for_in_every_version() {
     let good = "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
     let wrong = "Authorization: Basic QWxhZGRpbjpvcGVuLXNlc2FtZQ==";
     for version in [7, 8, 13] {
-        // Each anew: a wrong one makes the next be answered late.
+        // A new websockify each time: after a wrong password, the next answer comes late.
         let (_websockify, port) = bridge_in(&directory, &service, &options);
         assert_eq!(handshake(port, version, &[good]).status, 101, "version {version}");
         for headers in [&[][..], &[wrong], &[good, good]] {
@@ -124,15 +124,15 @@ fn t4_basic_credentials_are_asked_for_in_every_version() {
     }
 }
 
-/// What a handshake of today has, and one of the old drafts; a web request has neither.
+/// The headers of a handshake of today, and of one of the old drafts; a web request has neither.
 const NEW: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const OLD: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nOrigin: http://x\r\n";
-/// The password of `--auth-source=a:b`, and another.
+/// The password of `--auth-source=a:b`, and a wrong one.
 const GOOD: &str = "Authorization: Basic YTpi";
 const WRONG: &str = "Authorization: Basic YTpj";
 
-/// Asks, and does not wait for the answer.
+/// Sends a request, and does not wait for the answer.
 fn begin(port: u16, kind: &str, credentials: &str) -> TcpStream {
     let mut stream = connect(port);
     write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n{kind}{credentials}\r\n\r\n").unwrap();
@@ -146,7 +146,7 @@ fn status(stream: &mut TcpStream) -> u16 {
     std::str::from_utf8(&head[9..]).unwrap().parse().unwrap()
 }
 
-/// F11: over whatever, and over however many connections.
+/// F11: in requests of every kind, and over however many connections.
 #[test]
 fn f11_wrong_passwords_are_answered_late_one_after_the_other_and_right_ones_at_once() {
     let service = echo_service();
@@ -175,7 +175,7 @@ fn f11_wrong_passwords_are_answered_late_one_after_the_other_and_right_ones_at_o
     }
 }
 
-/// F11: who does not wait for answers has as few guesses.
+/// F11: a client that does not wait for the answers has no more guesses.
 #[test]
 fn f11_beyond_some_guesses_an_addresss_passwords_are_not_looked_at() {
     let service = echo_service();
@@ -183,7 +183,7 @@ fn f11_beyond_some_guesses_an_addresss_passwords_are_not_looked_at() {
     let options = ["--auth-plugin=BasicHTTPAuth", "--auth-source=a:b"];
     let (websockify, port) = bridge_in(&directory, &service, &options);
     for guess in 1..=5 {
-        // Gone at once.
+        // The client closes at once.
         drop(begin(port, NEW, WRONG));
         wait_until("the guess is counted", || {
             websockify.logged(&["denied a client", "wrong credentials"]).len() == guess
@@ -202,7 +202,7 @@ fn f11_beyond_some_guesses_an_addresss_passwords_are_not_looked_at() {
     wait_until("passwords are looked at again", || status(&mut begin(port, NEW, GOOD)) == 101);
 }
 
-/// F27: as they are typed, and as browsers send them.
+/// F27: origins as people type them match those that browsers send.
 #[test]
 fn f27_origins_match_however_they_are_typed_and_the_record_names_the_other() {
     let service = echo_service();
@@ -262,7 +262,8 @@ fn t4_web_auth_asks_at_web_requests_too() {
     assert_eq!(request(port, "/", &["Authorization: Basic YTpi"]).0.status, 405);
 }
 
-/// A browser hides the status of a handshake that failed, and forbids pages the headers of one.
+/// A browser hides the status of a failed handshake from its page, and lets the page send no headers of a handshake. So the
+/// page sends an OPTIONS request, which gets the status.
 #[test]
 fn t4_a_page_may_ask_why_its_handshake_failed() {
     let asked = |port: u16, header: &str| {
@@ -288,7 +289,7 @@ fn t4_a_page_may_ask_why_its_handshake_failed() {
     }
 }
 
-/// T3, U1: the Python websockify takes it so, and reads no such file either.
+/// T3, U1: the Python websockify accepts this too, and does not read the file either.
 #[test]
 fn t3_u1_authorities_without_a_demand_for_certificates_change_nothing() {
     let (service, port) = (echo_service(), free_port());

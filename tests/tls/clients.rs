@@ -1,4 +1,4 @@
-//! Which client certificates are good (T3).
+//! Which client certificates are accepted (T3).
 
 use std::process::Command;
 
@@ -69,7 +69,7 @@ fn t3_a_certificate_that_was_changed_is_refused() {
     Caller::with(&joe, &[]).session(port, &[]).unwrap().exchange(b"hello");
 }
 
-/// T3: a session that is resumed would outlive the certificate it began with.
+/// T3: a resumed TLS session would outlive the certificate that it began with.
 #[test]
 fn t3_no_session_is_resumed_where_certificates_count() {
     let service = echo_service();
@@ -137,14 +137,14 @@ fn t3_intermediates_come_from_the_client_or_the_file_and_are_no_anchors() {
         Caller::with(&joe, &[]).session(port, &[]).unwrap().exchange(b"hello");
         Caller::with(&joe, &[&second]).session(port, &[]).unwrap().exchange(b"hello");
     }
-    // Trust begins at self-signed certificates only, as in upstream.
+    // Trust begins at self-signed certificates only, as in the Python websockify.
     let other = Authority::new("other");
     let file = [other.pem(), second.pem(), first.pem()];
     let (websockify, port) = asking(&directory, &service, &file);
     refused(&websockify, port, &Caller::with(&joe, &[&second, &first]), "no authority");
 }
 
-/// T3: as upstream does, with what `openssl req -x509` makes.
+/// T3: as in the Python websockify, with a certificate that `openssl req -x509` makes.
 #[test]
 fn t3_a_self_signed_certificate_in_the_file_is_good_itself() {
     let service = echo_service();
@@ -168,7 +168,7 @@ fn signed(name: &str, issuer: &CertificateParams, issuer_key: &KeyPair) -> Ident
     Identity { certificate: named(name).signed_by(&key, &issuer).unwrap(), key }
 }
 
-/// Jane's self-signed certificate, and one for Joe that she has signed.
+/// Jane's self-signed certificate, and one for Joe that Jane has signed.
 fn jane_and_joe(change: impl FnOnce(&mut CertificateParams)) -> (Identity, Identity) {
     let mut params = named("jane");
     change(&mut params);
@@ -177,7 +177,8 @@ fn jane_and_joe(change: impl FnOnce(&mut CertificateParams)) -> (Identity, Ident
     (Identity { certificate: params.self_signed(&key).unwrap(), key }, joe)
 }
 
-/// T3: or she could take anybody's name. Alone in the file, and beside an authority.
+/// T3: otherwise the client could issue certificates for any name. The certificate is alone in the file, or beside an
+/// authority.
 #[test]
 fn t3_a_clients_own_certificate_in_the_file_makes_it_no_authority() {
     let service = echo_service();
@@ -208,7 +209,7 @@ fn t3_a_clients_own_certificate_in_the_file_makes_it_no_authority() {
             }
         }
     }
-    // The same from one who may sign is good: it is for that alone that it was refused.
+    // If Jane may sign, Joe's certificate is accepted: nothing else was the reason for the refusal.
     let (jane, joe) =
         jane_and_joe(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
     let (_websockify, port) = asking(&directory, &service, &[jane.certificate.pem()]);
@@ -237,7 +238,7 @@ fn t3_the_systems_authorities_are_the_default() {
     let start = |store: &str| {
         Websockify::start_with("--verify-client", |command| {
             command.args([&port.to_string(), &service.target()]).current_dir(&directory);
-            // Where OpenSSL, and all who follow it, look for the system's store.
+            // Where OpenSSL, and programs that follow it, look for the system's store.
             command
                 .env("SSL_CERT_FILE", directory.path().join(store))
                 .env("SSL_CERT_DIR", "/nowhere");
@@ -267,7 +268,7 @@ fn t3_an_x509_v1_certificate_gets_a_precise_message() {
     let openssl = |line: &str| {
         Command::new("openssl").current_dir(&directory).args(line.split(' ')).output().unwrap()
     };
-    // Since OpenSSL 3.4 it must be asked for; before, nobody knew the option.
+    // Since OpenSSL 3.4 version 1 must be asked for; older ones do not know the option.
     let asked = "req -x509 -x509v1 -config /dev/null -new -key joe.key -subj /CN=Joe -out joe.crt";
     if !openssl(asked).status.success() {
         for line in [
@@ -280,7 +281,7 @@ fn t3_an_x509_v1_certificate_gets_a_precise_message() {
     }
     let (websockify, port) = asking(&directory, &service, &[root.pem()]);
     let address = format!("127.0.0.1:{port}");
-    // It is refused there, so how this ends says nothing.
+    // The certificate is refused, so the status of this command does not matter.
     let _ = Command::new("openssl")
         .current_dir(&directory)
         .args(["s_client", "-connect", &address, "-cert", "joe.crt", "-key", "joe.key"])
@@ -290,14 +291,14 @@ fn t3_an_x509_v1_certificate_gets_a_precise_message() {
     websockify.wait_for_log(&["refused a client's certificate", "X.509 v1"]);
     drop(websockify);
 
-    // As an authority it is good: that was how they were made.
+    // As an authority such a certificate is accepted: authorities were made so once.
     let file = std::fs::read_to_string(directory.path().join("joe.crt")).unwrap();
     let (_websockify, port) = asking(&directory, &service, &[file]);
     let jane = signed("jane", &named("Joe"), &joe.key);
     Caller::with(&jane, &[]).session(port, &[]).unwrap().exchange(b"hello");
 }
 
-/// T3, L5: a long chain is no crowd, and a request may come with the last message of the handshake.
+/// T3, L5: a long chain is accepted, and a request may come with the last message of the handshake.
 #[test]
 fn l5_t3_a_request_may_come_with_the_end_of_the_handshake_behind_a_long_chain() {
     let service = echo_service();
@@ -322,7 +323,7 @@ fn head_of(length: usize) -> String {
     format!("{begin}{}\r\n\r\n", "a".repeat(length - begin.len() - 4))
 }
 
-/// T1, L5: the same without certificates.
+/// T1, L5: the same without client certificates.
 #[test]
 fn l5_t1_a_request_may_come_with_the_end_of_the_handshake() {
     let service = echo_service();

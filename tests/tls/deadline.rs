@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{bridge_in, directory};
 use crate::support::{Caller, connect, echo_service, read_to_end};
 
-/// When a connection ends that sends no request, after its begin: what that has is 10 s, and the machine may be busy.
+/// When a connection that sends no request is closed, counted from its begin: after 10 s, or later on a busy machine.
 const ITS_TIME: Range<Duration> = Duration::from_secs(9)..Duration::from_secs(14);
 
 /// The beginning of a ClientHello record that announces more.
@@ -34,7 +34,7 @@ fn t6_five_hundred_stallers_hold_up_nobody_and_are_sent_away() {
     let (_websockify, port) = bridge_in(&directory, &service, &[]);
     let began = Instant::now();
     let mut stallers = stallers(port, 500);
-    // One has done its handshake and says nothing.
+    // One more has done its handshake, and sends nothing.
     let mut silent = Caller::anonymous().call(port).unwrap();
     let all_are_there = Instant::now();
     let mut good = Caller::anonymous().session(port, &[]).unwrap();
@@ -50,7 +50,7 @@ fn t6_five_hundred_stallers_hold_up_nobody_and_are_sent_away() {
     good.exchange(b"still here");
 }
 
-/// T6: what the handshake has taken is not given again for the head.
+/// T6: the request head gets no new time after the handshake: one deadline holds for both.
 #[test]
 fn t6_the_time_of_the_handshake_is_part_of_the_heads() {
     let service = echo_service();
@@ -66,7 +66,7 @@ fn t6_the_time_of_the_handshake_is_part_of_the_heads() {
     assert!(ITS_TIME.contains(&time), "{time:?}");
 }
 
-/// T6: the handshake's time is part of the head's; bytes buy none.
+/// T6: a client that sends one byte after the other gets no more time.
 #[test]
 fn t6_who_dribbles_gets_no_more_time() {
     let service = echo_service();

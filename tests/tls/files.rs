@@ -1,4 +1,4 @@
-//! Certificate and key as files have them (T2).
+//! The files of the certificate and its key (T2).
 
 use std::fs;
 use std::io::Write;
@@ -23,7 +23,7 @@ pub(super) fn openssl(directory: &TempDir, line: &str) {
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What it says to somebody who starts it in this directory with these options.
+/// What comes of a websockify that is started in this directory with these options, and ends.
 fn attempt(directory: &TempDir, options: &str) -> Output {
     let target = "127.0.0.1:9";
     Websockify::start_with(options, |command| {
@@ -42,7 +42,7 @@ fn refused(directory: &TempDir, options: &str, parts: &[&str]) {
     assert!(!said.contains("os error"), "{said}");
 }
 
-/// T2: as the manual page prints it, but for the questions.
+/// T2: the command of the manual page, with options in place of its questions.
 #[test]
 fn t2_the_manual_pages_certificate_works() {
     if !needs(&["openssl", "curl"]) {
@@ -119,7 +119,7 @@ fn f50_t2_without_the_default_certificate_tls_is_off() {
     wait_until("a line for each", || {
         websockify.logged(&["refused a TLS client", "self.pem"]).len() == 3
     });
-    // F50: that is how most first runs are: said once, in plain words.
+    // F50: most first runs have no certificate, so this is said once, in plain words.
     assert_eq!(websockify.logged(&["WARN No certificate (self.pem): TLS is off"]).len(), 1);
     assert_eq!(websockify.warnings().len(), 3, "of the clients alone");
     assert_eq!(websockify.stop(), 0);
@@ -199,7 +199,7 @@ fn t2_encrypted_keys_without_a_password_are_named_and_old_certificates_served() 
     openssl(&directory, &format!("s_client -brief -CAfile version1.pem -connect 127.0.0.1:{port}"));
 }
 
-/// T2: as OpenSSL writes them, now and years ago.
+/// T2: keys as OpenSSL encrypts them, now and years ago.
 #[test]
 fn t2_a_locked_key_is_unlocked_by_its_password() {
     if !needs(&["openssl"]) {
@@ -229,7 +229,7 @@ fn t2_a_locked_key_is_unlocked_by_its_password() {
             );
         }
     }
-    // Beside the certificate, too.
+    // The key may be in the same file as the certificate, too.
     let read = |name| fs::read_to_string(directory.path().join(name)).unwrap();
     write(&directory, "all.pem", &(read("cert.pem") + &read("key.pem")));
     let options = ["--cert=all.pem", "--key-password=secret-x"];
@@ -262,7 +262,7 @@ fn t2_a_locked_key_is_unlocked_by_its_password() {
     }
 }
 
-/// T2: containers make the certificate a moment later.
+/// T2: in a container the certificate may be made a moment after websockify is started.
 #[test]
 fn t2_a_certificate_that_was_named_may_come_later() {
     let directory = TempDir::new().unwrap();
@@ -285,7 +285,7 @@ fn t2_a_certificate_that_was_named_may_come_later() {
 #[test]
 fn t2_a_file_that_may_not_be_read_is_named() {
     let (directory, _) = directory();
-    // Nobody may read it but root, who may read everything.
+    // Only root may read this file, because root may read every file.
     let file = directory.path().join("self.pem");
     fs::set_permissions(file, fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
@@ -304,7 +304,7 @@ fn t2_a_file_that_may_not_be_read_is_named() {
     assert!(output.err[0].contains("certificate self.pem: permission denied"), "{:?}", output.err);
 }
 
-/// Whether `nobody` can be become, and could run the binary, which may lie where nobody may look.
+/// Whether the tests can become the user `nobody`, and that user can run the binary, whose directory may be closed to others.
 fn nobody_may_run_it() -> bool {
     let mut test = Command::new("setpriv");
     test.args(["--reuid=65534", "--regid=65534", "--clear-groups", WEBSOCKIFY, "--version"]);
@@ -325,7 +325,7 @@ fn t2_an_expired_certificate_is_served_with_a_warning() {
     }
 }
 
-/// F61: it was meant to be used, and is not.
+/// F61: the file was meant to be used, and is not.
 #[test]
 fn f61_a_default_certificate_that_cannot_be_used_is_warned_of() {
     let (directory, identity) = directory();
@@ -344,7 +344,7 @@ fn f61_a_default_certificate_that_cannot_be_used_is_warned_of() {
     }
 }
 
-/// F29: as editors of other systems write it, also where such files were joined.
+/// F29: editors of other systems write such a mark; where files were joined, it is in the middle, too.
 #[test]
 fn f29_a_byte_order_mark_is_no_part_of_a_pem_file() {
     let service = echo_service();

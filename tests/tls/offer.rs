@@ -94,7 +94,7 @@ fn u6_a_list_that_leaves_none_ends_the_start() {
     }
 }
 
-/// L5: however it is cut into records.
+/// L5: however a `ClientHello` is cut into records.
 #[test]
 fn l5_u6_a_hello_of_many_records_is_understood() {
     let service = echo_service();

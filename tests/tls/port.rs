@@ -69,7 +69,7 @@ fn t1_bulk_passes_unharmed_and_the_end_is_in_order() {
     assert_eq!(rest, [0x88, 2, 3, 0xe8]);
     let line = websockify.wait_for_log(&["session ended"]);
     assert!(line.contains(" 3000000 received, code 1000"), "{line}");
-    // A client that sends none has ended like any other.
+    // A client that sends no close_notify has ended like any other.
     drop(Caller::anonymous().session(port, &[]).unwrap());
     websockify.wait_for_log(&["session ended", "client ended without a close frame"]);
 }
@@ -110,7 +110,7 @@ fn t1_garbage_behind_the_first_byte_ends_that_connection_only() {
     let (_websockify, port) = bridge_in(&directory, &service, &[]);
     for garbage in [&b"\x16"[..], b"\x16\x03", &[0x16; 16_000], b"\x16\x03\x01\xff\xff\x01"] {
         let mut stream = connect(port);
-        // It may be reset before all is written.
+        // The connection may be reset before all is written.
         let _ = stream.write_all(garbage);
         stream.shutdown(std::net::Shutdown::Write).unwrap_or_default();
         let answer = read_to_end(&mut stream);
@@ -208,7 +208,7 @@ fn f25_a_handshake_that_fails_leaves_a_record_that_says_what_it_means() {
         read_to_end(&mut stream);
         websockify.wait_for_log(&[&failed[..], &[meaning]].concat());
     }
-    // A health check that says nothing is worth no line.
+    // A health check that sends nothing gets no line in the log.
     let lines = websockify.err.lines().len();
     drop(connect(port));
     Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
@@ -216,7 +216,7 @@ fn f25_a_handshake_that_fails_leaves_a_record_that_says_what_it_means() {
     assert_eq!(websockify.err.lines().len(), lines + 2);
 }
 
-/// F9, F25: a record is no weapon; `-v` has each.
+/// F9, F25: strangers cannot fill the log: beyond ten, such records are counted only, unless `-v` is given.
 #[test]
 fn f25_f9_strangers_records_are_counted_when_they_are_many() {
     let service = echo_service();

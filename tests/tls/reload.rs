@@ -54,7 +54,7 @@ fn t5_files_that_cannot_be_used_change_nothing() {
     early.exchange(b"still here");
 }
 
-/// C9, T5: the password of a new key stands where that of the old one stood.
+/// C9, T5: the password of a new key is in the same file as that of the old one was.
 #[test]
 fn c9_the_password_of_the_key_is_read_again_with_a_new_key() {
     if !needs(&["openssl"]) {
@@ -88,7 +88,7 @@ fn c9_the_password_of_the_key_is_read_again_with_a_new_key() {
     early.exchange(b"still here");
 }
 
-/// T5: what never ends, or never begins, holds up nobody.
+/// T5: a file without end, and a pipe that nobody writes into, hold up nothing.
 #[test]
 fn t5_a_pipe_and_a_file_without_end_are_left() {
     let service = echo_service();
@@ -113,7 +113,7 @@ fn t5_a_pipe_and_a_file_without_end_are_left() {
     wait_until("the new one", || session().certificate() == *new.certificate.der());
 }
 
-/// T5: as `--cert <(command)` has it: it can be read once, and is.
+/// T5: as with `--cert <(command)`: a pipe can be read only once, and is.
 #[test]
 fn t5_a_pipe_may_be_named_at_the_start() {
     let service = echo_service();
@@ -162,7 +162,7 @@ fn t5_the_default_certificate_may_come_later() {
     Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
 }
 
-/// Waits until clients are shown this certificate, without a signal and without a client that asks.
+/// Waits until clients are shown this certificate, without a signal and without a client's handshake.
 fn is_taken_up(websockify: &Websockify, port: u16, identity: &Identity, times: usize) {
     wait_until("the files are read again", || {
         websockify.logged(&["certificates are reloaded: the files have changed"]).len() == times
@@ -194,7 +194,7 @@ fn t5_files_that_change_are_taken_up_without_a_signal() {
         times += 1;
         is_taken_up(&websockify, port, &new, times);
     }
-    // One that cannot be used changes nothing, and is said once.
+    // A file that cannot be used changes nothing, and the log says so once.
     write(&directory, "self.pem", "half");
     websockify.wait_for_log(&["WARN the old certificates stay in use", "self.pem"]);
     let new = SERVERS.issue("localhost");
@@ -260,8 +260,8 @@ fn t5_authorities_and_keys_are_taken_up_without_a_signal() {
     });
 }
 
-/// T5: where inotify says nothing, as for a directory that is exchanged further up, a client that comes has the
-/// files looked at.
+/// T5: inotify does not report every change, such as a directory that is exchanged further up. So the files are also
+/// looked at when a client comes.
 #[test]
 fn t5_a_change_that_inotify_does_not_see_is_found_at_a_handshake() {
     let service = echo_service();

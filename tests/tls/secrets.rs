@@ -23,7 +23,7 @@ fn status(port: u16, header: &str) -> u16 {
     request(port, "/", &[&UPGRADE[..], &[header]].concat()).0.status
 }
 
-/// What `ps` shows of a process, its arguments parted by one space.
+/// What `ps` shows of a process: its arguments, separated by one space.
 fn shown(pid: i32) -> String {
     let output = Command::new("ps").args(["-ww", "-o", "args=", "-p", &pid.to_string()]).output();
     String::from_utf8(output.unwrap().stdout).unwrap().trim_end().to_owned()
@@ -44,7 +44,7 @@ fn c9_what_clients_must_show_may_stand_in_a_file_and_is_read_again() {
     websockify.wait_for_log(&["what clients must show is read again"]);
     assert_eq!((status(port, TWO), status(port, ONE)), (101, 401));
 
-    // What cannot be used changes nothing, and what never ends holds up nobody.
+    // A file that cannot be used changes nothing, and one without end holds up nothing.
     let path = directory.path().join("password");
     let refused = |why: &str| {
         websockify.signal(Signal::SIGHUP);
@@ -72,7 +72,7 @@ fn c9_what_clients_must_show_may_stand_in_a_file_and_is_read_again() {
     refused("is not a file");
 }
 
-/// C9: as `--auth-source-file=<(command)` has it.
+/// C9: as with `--auth-source-file=<(command)`.
 #[test]
 fn c9_a_pipe_may_be_named_at_the_start() {
     let service = echo_service();
@@ -86,7 +86,7 @@ fn c9_a_pipe_may_be_named_at_the_start() {
     assert_eq!(status(port, ONE), 101);
 }
 
-/// C9: a list may have a line for each.
+/// C9: a list in a file may have one line for each entry.
 #[test]
 fn c9_lists_of_names_and_origins_stand_in_files() {
     let service = echo_service();
@@ -152,7 +152,7 @@ fn c9_ps_shows_no_password() {
         (&["--key-password=one"], "--key-password=***"),
         (&["--key-password", "-one"], "--key-password ****"),
         (&["--auth-plugin=BasicHTTPAuth", "--auth-so", "--auth-so:one"], "--auth-so *************"),
-        // What is no password stays.
+        // What is no password is shown.
         (&["--auth-plugin=ExpectOrigin", "--auth-source=http://one"], "--auth-source=http://one"),
     ] {
         let (websockify, port) = bridge_in(&directory, &service, options);
@@ -180,7 +180,7 @@ fn c9_ps_shows_no_password() {
     let ps = shown(pid);
     assert!(ps.contains("--token-source=***") && !ps.contains("one"), "{ps}");
     drop(websockify);
-    // The program's words are the program's.
+    // The program's own arguments are left as they are.
     let basic = "--auth-plugin=BasicHTTPAuth --auth-source=me:one";
     let websockify = Websockify::start_with(basic, |command| {
         let program = ["--", "sh", "-c", "sleep 1000", "sh", "--auth-source=me:one"];

@@ -54,7 +54,7 @@ fn u5_bytes_pass_to_a_target_that_speaks_tls_and_back() {
         let service = server.serve(move |mut stream| {
             told.send(stream.conn.server_name().map(str::to_owned)).unwrap();
             let mut all = Vec::new();
-            // An error would be an end without TLS's own.
+            // This fails if the end comes without close_notify.
             stream.read_to_end(&mut all).unwrap();
             stream.write_all(&all).unwrap();
             say_the_end(&mut stream);
@@ -69,7 +69,7 @@ fn u5_bytes_pass_to_a_target_that_speaks_tls_and_back() {
             client.send(piece);
         }
         assert_eq!(name.recv_timeout(DEADLINE).unwrap().as_deref(), Some("localhost"));
-        // Its end comes after its last byte; what the target says then is read and dropped.
+        // The client's end reaches the target after its last byte; what the target sends then is read and dropped.
         assert_eq!(client.close().code, 1000);
         drop(websockify);
 
@@ -150,7 +150,7 @@ fn u5_a_target_that_does_not_speak_tls_is_said_to_be_so() {
     }
 }
 
-/// U5, B4: what came before arrives in each case.
+/// U5, B4: what the target has sent before such an end arrives.
 #[test]
 fn u5_an_end_without_tlss_own_is_no_end_in_order() {
     let directory = trusting();
@@ -182,7 +182,7 @@ fn u5_an_end_without_tlss_own_is_no_end_in_order() {
     assert_eq!(client.closing().code, 1011);
 }
 
-/// As `openssl req -x509` makes one, an authority or not, with its name where that puts it.
+/// A certificate as `openssl req -x509` makes it: an authority or not, with its name in the subject.
 #[test]
 fn u5_a_self_signed_certificate_may_stand_in_the_file_itself() {
     if !needs(&["openssl"]) {
@@ -198,7 +198,7 @@ fn u5_a_self_signed_certificate_may_stand_in_the_file_itself() {
             .status();
         assert!(status.unwrap().success());
         let port = free_port();
-        // U5, C6: a wrapped program is this machine's, by whatever port it is reached.
+        // U5, C6: a wrapped program is on this machine, so its certificate must be for localhost, whatever port it is reached by.
         let wrapped =
             format!("{port} --ssl-target --target-cafile=ca.pem -- openssl s_server -quiet");
         let wrapped = format!("{wrapped} -accept {port} -cert ca.pem -key key.pem -rev");
@@ -216,7 +216,7 @@ fn u5_a_self_signed_certificate_may_stand_in_the_file_itself() {
     }
 }
 
-/// U5, U3: what has no name in a network is this machine's.
+/// U5, U3: a Unix socket has no name in a network; the certificate there must be for localhost.
 #[test]
 fn u5_a_unix_socket_is_this_machines() {
     let directory = trusting();
@@ -236,7 +236,8 @@ fn u5_a_unix_socket_is_this_machines() {
     assert_eq!(client.close().code, 1000);
 }
 
-/// U5, K7: the name that the source has counts, and the addresses that were checked.
+/// U5, K7: the certificate must be for the name that the source of tokens gives, and the addresses that were checked are
+/// used.
 #[test]
 fn u5_each_tokens_target_must_have_its_own_name() {
     let directory = trusting();
@@ -286,7 +287,7 @@ fn u5_the_authorities_are_read_again() {
     }
 }
 
-/// U5: as OpenSSL has it, the environment may say where the system's are.
+/// U5: as in OpenSSL, the environment may say where the system's authorities are.
 #[test]
 fn u5_without_a_file_the_systems_authorities_count() {
     let directory = trusting();

@@ -1,4 +1,4 @@
-//! Tokens that a program knows (U9): the one of the manual page, and those that do what no helper should.
+//! Helper programs that know the tokens (U9): the one of the manual page, and others that do what no helper should.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use crate::support::{
     text_of, wait_until, write_script,
 };
 
-/// What every script begins with: `number` and `token` of each question in turn, where it calls `answer`.
+/// The beginning of every script: it calls `answer` for each question, with the question's `number` and `token`.
 const ASKED: &str = r#"#!/bin/sh
 asked() {
     while read -r line; do
@@ -31,7 +31,7 @@ fn asking(directory: &TempDir, script: &str) -> (Websockify, u16) {
     bridge(directory, &["--token-plugin=Helper", "--token-source=./helper 'an argument'"])
 }
 
-/// Not one of those that it has started itself, which may be gone at once.
+/// The helper itself, and not a process that the helper has started, which may end at any time.
 fn helper(websockify: &Websockify) -> Option<Process> {
     let is_child = |process: &Process| {
         process.stat_if_there().is_some_and(|stat| stat.ppid == websockify.pid())
@@ -44,7 +44,7 @@ fn example() -> String {
     example_from("import json")
 }
 
-/// The one that begins so.
+/// The example of that section that begins with this text.
 pub(crate) fn example_from(beginning: &str) -> String {
     let section = fs::read_to_string(root().join("man/sections/helpers.roff")).unwrap();
     let start = section.find(beginning).expect("an example");
@@ -61,7 +61,7 @@ fn u9_the_example_of_the_manual_page_runs() {
     fs::write(directory.path().join("desks.py"), example()).unwrap();
     let options = ["--token-plugin=Helper", "--token-source=python3 desks.py"];
     let (websockify, port) = bridge(&directory, &options);
-    // Nobody listens there: who has the right token is let in before that shows.
+    // Nothing listens at that target: a client with the right token gets a session before that shows.
     let (code, _) = by_token(port, "desk7").unwrap_err();
     assert_eq!(code, 1011);
     websockify.wait_for_log(&["127.0.0.7:5900"]);
@@ -108,7 +108,7 @@ asked
     assert!(!helper.is_alive(), "it ends with us");
 }
 
-/// Each costs the look-up that it was asked for, and the next one finds another helper.
+/// Each failure costs the look-up that the helper was asked for, and the next look-up finds a new helper.
 #[test]
 fn u9_a_helper_that_fails_is_started_again() {
     let one = named("one");
@@ -143,7 +143,7 @@ asked
     }
 }
 
-/// What it leaves behind may have its pipes open, so that they do not end with it.
+/// A process that the helper leaves behind may have the helper's pipes open, so that these do not end with the helper.
 #[test]
 fn u9_a_helper_that_has_ended_is_missed_whoever_has_its_pipes() {
     let directory = TempDir::new().unwrap();
@@ -157,7 +157,7 @@ fn u9_a_helper_that_has_ended_is_missed_whoever_has_its_pipes() {
     wait_until("what the first has left is gone", || websockify.tree().len() == 1);
 }
 
-/// Whom we may not kill holds up nobody.
+/// A helper that websockify may not kill does not hold up its end.
 #[test]
 fn u9_a_helper_that_has_become_another_user_does_not_hold_up_the_end() {
     if !needs_root() || !needs(&["python3", "setpriv"]) {
@@ -184,7 +184,7 @@ fn u9_a_helper_that_has_become_another_user_does_not_hold_up_the_end() {
     helper.signal(Signal::SIGKILL);
 }
 
-/// L6, U9: helper hung: an answer that never comes costs its client 10 seconds and a 503, and nobody else any.
+/// L6, U9: if a helper hangs, an answer that never comes costs its client 10 seconds and a 503, and no other client waits.
 #[test]
 fn u9_a_helper_that_hangs_holds_up_its_own_lookups() {
     let directory = TempDir::new().unwrap();
@@ -218,7 +218,8 @@ fn u9_a_helper_that_says_nothing_is_killed_with_its_group() {
     wait_until("both are gone", || both.iter().all(|process| !process.is_alive()));
 }
 
-/// It gets nothing that is ours, and dies with us, also when we are killed.
+/// A helper inherits no descriptors, no blocked signals and no `LD_PRELOAD`, and ends with websockify, also when that is
+/// killed.
 #[test]
 fn u9_a_helper_is_not_left_behind_and_has_nothing_of_ours() {
     let directory = TempDir::new().unwrap();

@@ -1,4 +1,5 @@
-//! Tokens that say themselves where they lead (K5), made as whoever sends clients here makes them.
+//! JSON Web Tokens, which say themselves where they lead (K5), made here as a site that sends clients to websockify would
+//! make them.
 
 use std::fs;
 use std::io::Read;
@@ -28,7 +29,7 @@ pub(super) fn signed(secret: &[u8], claims: &str) -> String {
     format!("{message}.{}", encoded(tag))
 }
 
-/// With the secret itself, as `dir` and `A256GCM` say.
+/// Encrypted with the secret itself, as `dir` and `A256GCM` say.
 fn encrypted(secret: &[u8], text: &str) -> String {
     let header = encoded(r#"{"alg":"dir","enc":"A256GCM"}"#);
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, secret).unwrap());
@@ -85,12 +86,12 @@ fn k5_a_token_says_itself_where_it_leads() {
         websockify.wait_for_log(&["INFO", &format!("its token is not valid: {why}")]);
     }
     assert_eq!(refused(port, &format!("{}..", "a".repeat(9000))), 403);
-    // K8: they are worth as much as passwords.
+    // K8: such tokens are worth as much as passwords.
     assert_eq!(websockify.logged(&[&good[..10]]), Vec::<String>::new());
     assert_eq!(crate::support::request(port, "/key", &[]).0.status, 404, "no key is served");
 }
 
-/// The key may be replaced, may be a pair, and may be missing.
+/// The key may be replaced, may be the public one of a pair, and may be missing.
 #[test]
 fn k5_the_key_is_what_the_file_has_at_the_moment() {
     let (one, directory) = (named("one"), TempDir::new().unwrap());
@@ -123,7 +124,7 @@ fn k5_the_key_is_what_the_file_has_at_the_moment() {
     }
 }
 
-/// K5: a session goes on when its token has expired, unless that is to end it.
+/// K5: a session goes on when its token has expired, unless `--session-expires` is given.
 #[test]
 fn k5_a_session_may_end_with_its_token() {
     let silent = Service::new(|mut stream| {

@@ -48,7 +48,7 @@ fn k6_a_redis_says_where_a_token_leads() {
     }
 }
 
-/// K6, K8: as upstream has it typed, with quotes.
+/// K6, K8: as it is typed for the Python websockify, with quotes.
 #[test]
 fn k6_a_password_a_database_and_a_namespace_may_be_typed() {
     let Some(redis) = Redis::start(free_port(), &["--requirepass", "se:cret"]) else { return };
@@ -87,8 +87,8 @@ fn k6_a_password_a_database_and_a_namespace_may_be_typed() {
     }
 }
 
-/// L6, K6: Redis hung: the look-ups that wait for it are 503 after 10 s, nobody else waits, and it is good again when it goes
-/// on.
+/// L6, K6: if Redis hangs, the look-ups that wait for it get 503 after 10 s, nobody else waits, and it is used again when it
+/// goes on.
 #[test]
 fn k6_the_connection_is_kept_and_mends_itself() {
     let number = free_port();
@@ -125,7 +125,7 @@ fn k6_the_connection_is_kept_and_mends_itself() {
         assert_eq!(by_token(port, "a"), Ok("one".into()));
     }
     let before = Footprint::at_rest(&websockify);
-    // One that hangs costs its own look-ups only, and is good again when it goes on.
+    // A Redis that hangs costs its own look-ups only, and is used again when it goes on.
     redis.signal(Signal::SIGSTOP);
     let late: Vec<_> = (0..5).map(|_| thread::spawn(move || refused(port, "a"))).collect();
     assert_eq!(refused(port, ""), 403);

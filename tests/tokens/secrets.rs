@@ -18,10 +18,10 @@ use crate::support::{Redis, Service, free_port, request};
 
 /// How many characters of a secret a log may have.
 const SHOWN: usize = 4;
-/// With how many a piece of one is no word that a log has anyhow.
+/// How many characters a piece of a secret must have to be no word that a log has anyway.
 const TELLING: usize = 8;
 
-/// What clients say beside their tokens, and what the sources are told by whoever starts us.
+/// Secrets that clients send beside their tokens, and the password for the sources, which stands on the command line.
 const IN_QUERY: &str = "QueryPassword";
 const CREDENTIALS: [&str; 2] = ["user:GoodPassword", "user:BadPassword"];
 const OF_SOURCE: &str = "SourcePassword";
@@ -30,17 +30,18 @@ const OF_SOURCE: &str = "SourcePassword";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     LetIn,
-    /// In a session, which the target does not take.
+    /// The client gets a session, but its target refuses the connection.
     TargetIsDead,
     UnknownOrNotAllowed,
     SourceFails,
 }
 use Outcome::{LetIn, SourceFails, TargetIsDead, UnknownOrNotAllowed};
 
-/// A token, and what becomes of who has it.
+/// A token, and what becomes of a client with it.
 type Token<'a> = (&'a str, Outcome);
 
-/// Those of all sources but one. Their letters are such as are encoded in a query; one is longer than a path in a log.
+/// The tokens of all sources except JSON Web Tokens. They have characters that a query encodes; one is longer than the
+/// part of a path that a log has.
 const KNOWN: Token = ("know:Zebra ż+%41 of desk 1", LetIn);
 const UNKNOWN: Token = (
     "stra:Zebra ż+%41 of desk 2, which is in no source, and is longer than what a log has of a path: the beginning is \
@@ -68,7 +69,7 @@ impl Targets {
         Self { directory: TempDir::new().unwrap(), known: named("one"), elsewhere, dead }
     }
 
-    /// Where a token of [`ALL`] leads, by its first letters; none: it is unknown.
+    /// Where a token of [`ALL`] leads, by its first letters; `None`: it is unknown.
     fn of(&self, token: &str) -> Option<String> {
         match &token[..SHOWN] {
             "know" => Some(self.known.target()),
@@ -82,7 +83,7 @@ impl Targets {
         self.directory.path().join(name)
     }
 
-    /// Starts a websockify with this source, has each token tried, and looks at all logs. `removed` is a file of the
+    /// Starts a websockify with this source, tries each token, and looks at all logs. `removed` is a file of the
     /// source that is gone when tokens are asked for.
     fn check(&self, plugin: &str, source: &str, removed: Option<&str>, tokens: &[Token]) {
         let syslog = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -125,7 +126,7 @@ impl Targets {
     }
 }
 
-/// That a log has the beginnings of these tokens, and no more of any secret.
+/// Checks that a log has the beginnings of these tokens, and no more of any secret.
 fn assert_cut(plugin: &str, log: &str, tokens: &[Token]) {
     assert_eq!(shown(log, &secrets(tokens)), [""; 0], "{plugin}:\n{log}");
     let starts = tokens.iter().map(|(token, _)| format!("token={}…", &token[..SHOWN]));
@@ -134,7 +135,7 @@ fn assert_cut(plugin: &str, log: &str, tokens: &[Token]) {
     }
 }
 
-/// The password first: a long path is cut.
+/// The password comes first, because the log cuts a long path.
 fn query(spelt: &str) -> String {
     format!("/websockify?password={IN_QUERY}&token={spelt}&path=websockify%3Ftoken%3D{spelt}")
 }
@@ -156,7 +157,7 @@ fn ask(port: u16, spelt: &str) -> Outcome {
     }
 }
 
-/// As browsers encode it, and as web servers are asked for it.
+/// As browsers encode a token, and as web servers are asked for it.
 fn encoded(text: &str) -> String {
     spelt(text, |byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
 }
@@ -171,7 +172,7 @@ fn spelt(text: &str, stays: impl Fn(u8) -> bool) -> String {
     text.bytes().map(spell).collect()
 }
 
-/// All that clients and sources have said that is nobody's.
+/// Everything secret that clients and sources send.
 fn secrets(tokens: &[Token]) -> Vec<String> {
     let mut secrets: Vec<_> = tokens.iter().map(|(token, _)| (*token).to_owned()).collect();
     for credentials in CREDENTIALS {
@@ -265,7 +266,7 @@ fn k8_no_log_has_a_token_whole_that_is_a_name() {
     targets.check("UnixDomainSocketDirectory", "run", Some("run"), &[(&known, SourceFails)]);
 }
 
-/// The server says again what it is asked, in all that it says.
+/// The server repeats the token in all its answers.
 #[test]
 fn k8_no_log_has_a_token_whole_that_a_web_server_knows() {
     let targets = Targets::new();
@@ -295,7 +296,7 @@ fn k8_no_log_has_a_token_whole_that_a_web_server_knows() {
     }
 }
 
-/// They begin alike.
+/// All JSON Web Tokens begin alike.
 #[test]
 fn k8_no_log_has_a_json_web_token_whole() {
     let targets = Targets::new();

@@ -83,7 +83,7 @@ fn k2_what_is_in_the_file_now_counts_and_sessions_go_on() {
     let (websockify, port) = bridge(&directory, &["--target-config=tokens"]);
     assert_eq!(by_token(port, "a"), Ok("one".into()));
     assert_eq!(refused(port, "b"), 403);
-    // Named once, not at each look-up, and not again when another line changes.
+    // The bad line is named once, not at each look-up, and not again when another line changes.
     let named_lines =
         || websockify.logged(&["WARN", "line 2", "tokens: it is not 'token: target'"]).len();
     wait_for("the unreadable line", || (named_lines() == 1).then_some(()));
@@ -107,7 +107,7 @@ fn k2_a_read_only_file_is_read_at_the_start_and_on_sighup() {
     fs::write(&path, format!("a: {}\nbad line\n", one.target())).unwrap();
     let options = ["--token-plugin=ReadOnlyTokenFile", "--token-source=tokens"];
     let (websockify, port) = bridge(&directory, &options);
-    // Nobody reads it again, so that it is said at once.
+    // The file is not read again at look-ups, so that the bad line is named at the start.
     websockify.wait_for_log(&["WARN", "cannot read line 2 of", "tokens: it is not"]);
     assert_eq!(by_token(port, "a"), Ok("one".into()));
     fs::write(&path, format!("a: {}\n", two.target())).unwrap();
@@ -121,7 +121,7 @@ fn k2_a_read_only_file_is_read_at_the_start_and_on_sighup() {
     assert_eq!(by_token(port, "a"), Ok("two".into()));
 }
 
-/// K1: a file that is never at rest cannot say that a token is unknown; others are served meanwhile.
+/// K1: a file that changes all the time cannot say that a token is unknown; other clients are served meanwhile.
 #[test]
 fn k1_a_source_that_is_late_is_503() {
     let service = named("one");
@@ -179,7 +179,7 @@ fn k3_a_token_may_be_a_files_name() {
     websockify.wait_for_log(&["WARN", "tokens/desk…: it is not host:port (503"]);
 }
 
-/// K3, K8: its target is shown by the first letters of the token.
+/// K3, K8: the log shows the target with the first letters of the token only.
 #[test]
 fn k3_a_token_may_be_a_sockets_name() {
     let directory = TempDir::new().unwrap();
@@ -254,7 +254,7 @@ fn k7_tokens_lead_where_they_may() {
     ]);
     assert_eq!(refused(port, "unresolved"), 503);
     websockify.wait_for_log(&["WARN", "cannot look up no.such.host.invalid:1: "]);
-    // Without the option they lead anywhere.
+    // Without the option tokens lead anywhere.
     let (_websockify, port) = bridge(&directory, &["--target-config=tokens"]);
     assert_eq!(by_token(port, "other"), Ok("other".into()));
 }

@@ -23,7 +23,7 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Answers each request, by its path, with what `answer` makes of it: all of an HTTP answer.
+    /// Answers each request with what `answer` makes of its path: a whole HTTP answer.
     pub(super) fn new(answer: impl Fn(&str) -> String + Clone + Send + 'static) -> Self {
         let (asked, connections) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicUsize>::default());
         let (heads, count) = (Arc::clone(&asked), Arc::clone(&connections));
@@ -44,7 +44,7 @@ impl Api {
     }
 }
 
-/// Until the client has no more requests, or is to be sent away.
+/// Serves requests until the client has no more, or an answer says `Connection: close`.
 fn serve(
     from: impl Read,
     mut to: impl Write,
@@ -115,7 +115,7 @@ fn k4_a_server_says_where_a_token_leads() {
         let name = format!("cannot look a token up at http://{}: {why} (503", api.service.target());
         websockify.wait_for_log(&["WARN", "refused a handshake", &name]);
     }
-    // Those that are no part of a URL's path are not asked for.
+    // The server is not asked for tokens that cannot be a part of a URL's path.
     assert_eq!(api.heads().len(), 11);
     assert!(api.connections.load(Ordering::SeqCst) < 6, "connections are kept");
 }
@@ -181,7 +181,7 @@ fn k4_redirects_are_followed_on_the_same_host_only() {
         assert_eq!(refused(ours, token), 503, "{token}");
         websockify.wait_for_log(&["WARN", why, "(503"]);
     }
-    // Who asks is told to the server that was meant, and to nobody else, nor to the log.
+    // The credentials in the URL are sent to the server that the URL names, and to no other; the log does not have them.
     let is_told = |head: &String| head.to_lowercase().contains("authorization: basic ");
     assert!(api.heads().iter().all(is_told), "{:?}", api.heads());
     assert_eq!(elsewhere.heads().len(), 1);
@@ -190,7 +190,7 @@ fn k4_redirects_are_followed_on_the_same_host_only() {
     assert_eq!(websockify.logged(&["user:"]), Vec::<String>::new());
 }
 
-/// K4, L3: what a server says without end, and what it does not say.
+/// K4, L3: answers that are too long, and answers that do not come.
 #[test]
 fn k4_a_server_that_talks_too_much_or_too_late_costs_its_own_look_ups_only() {
     let one = named("one");
@@ -240,7 +240,7 @@ fn k4_no_more_than_64_are_asked_at_a_time_and_the_rest_wait() {
     let (counted, seen) = (Arc::clone(&now), Arc::clone(&most));
     let api = Api::new(move |_| {
         seen.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        // Until as many are here as may be.
+        // Waits until 64 requests are here, the limit.
         wait_until("64 requests", || seen.load(Ordering::SeqCst) >= 64);
         counted.fetch_sub(1, Ordering::SeqCst);
         ok(&target)
@@ -270,7 +270,7 @@ fn k4_a_server_may_go_and_come_again() {
     for _ in 0..3 {
         assert_eq!(by_token(port, "a"), Ok("one".into()));
     }
-    // One that answers no more over a connection that was kept, without having said so.
+    // A server that answers once over each connection and then closes it, without having said so.
     let target = one.target();
     let service = Service::new(move |stream| {
         let mut lines = BufReader::new(&stream).lines();
@@ -344,7 +344,7 @@ fn k4_a_server_may_speak_tls() {
         assert_eq!(by_token(port, "a"), Ok("one".into()));
     }
     assert!(connections.load(Ordering::SeqCst) < 6, "connections are kept");
-    // Not signed by the system's, and not for this name.
+    // Not signed by one of the system's authorities, and not for this name.
     for (host, trusted) in [("localhost", false), ("127.0.0.1", true)] {
         let (websockify, port) = start(host, trusted);
         assert_eq!(refused(port, "a"), 503, "{host}");

@@ -23,8 +23,8 @@ fn signals(process: &Process) -> [u64; 3] {
     [status.sigblk, status.sigign, status.sigcgt].map(|signals| signals & !(0b11 << 31))
 }
 
-/// A websockify that was called as carelessly as can be, with these options: signals ignored, a real-time one among them,
-/// and blocked, a umask, limits and descriptors of the shell's.
+/// A websockify with these options, whose caller leaves as much as can be: ignored signals, a real-time one among them,
+/// blocked signals, a umask, limits and open file descriptors.
 fn carelessly_called(options: &str, port: u16, directory: &Path) -> Websockify {
     let script = r#"trap "" TERM HUP PIPE USR1 40; umask 027; ulimit -Sn 123; ulimit -Sc 0
                     exec 7</dev/zero 9>/dev/null; exec "$@""#;
@@ -71,17 +71,17 @@ fn w1_a_program_has_its_own_group_and_the_callers_everything_else() {
             wait_until("the end of the daemon", || !ours.is_alive());
         } else {
             assert_eq!(program.stat().session, nix::unistd::getsid(None).unwrap().as_raw());
-            // What was blocked for us is not blocked in us (W9).
+            // SIGTERM, which was blocked when websockify was started, is not blocked in it (W9).
             assert_eq!(websockify.stop(), 0, "{options}");
         }
     }
 }
 
-/// The program of a [carelessly called](carelessly_called) websockify.
+/// Checks the program of a [carelessly called](carelessly_called) websockify.
 fn assert_is_as_called(program: &Process, directory: &Path, options: &str) {
     let group = getpgid(Some(nix::unistd::Pid::from_raw(program.pid))).unwrap();
     assert_eq!(group.as_raw(), program.pid, "{options}");
-    // The actor has told the kernel to reap its children for it: SIGCHLD is the actor's own doing.
+    // The actor ignores SIGCHLD itself, so that the kernel reaps its children.
     let child = 1 << (Signal::SIGCHLD as u32 - 1);
     let [blocked, ignored, caught] = signals(program);
     assert_eq!([blocked, ignored & !child, caught], [0; 3], "{options}");
@@ -98,11 +98,11 @@ fn assert_is_as_called(program: &Process, directory: &Path, options: &str) {
             _ => assert_eq!(theirs, ours, "{options}"),
         }
     }
-    // Once the library has closed the one through which it told us.
+    // Waits until the library has closed the socket of its notification.
     wait_until("no other descriptor", || descriptors(program) == ["0", "1", "2", "socket"]);
 }
 
-/// Numbers up to 2, and what the others are.
+/// The open file descriptors: the standard ones by number, the others by what they are.
 fn descriptors(process: &Process) -> Vec<String> {
     let mut found: Vec<_> = process
         .proc()
@@ -119,7 +119,7 @@ fn descriptors(process: &Process) -> Vec<String> {
     found
 }
 
-/// W1: whatever is asked of the library.
+/// W1: with each option that gives the library more to do, and without the library.
 #[test]
 fn w1_the_environment_is_the_callers_with_the_documented_changes() {
     const PORT: [&str; 4] = ["REBIND_NEW_PORT", "REBIND_NOTIFY", "REBIND_OLD_PORT", "REBIND_TOKEN"];
@@ -202,7 +202,7 @@ fn w1_the_programs_output_goes_where_ours_does() {
     assert!(output.err.contains(&"to err".to_owned()));
 }
 
-/// W1: a program that writes into a closed pipe is ended by it.
+/// W1: a program that writes into a closed pipe is ended by SIGPIPE.
 #[test]
 fn w1_a_program_dies_of_sigpipe() {
     let port = free_port();

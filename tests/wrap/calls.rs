@@ -1,4 +1,4 @@
-//! How single calls are answered by the kernel's engine, whatever comes between (W14).
+//! How the engine `seccomp` answers single system calls, whatever comes between (W14).
 
 use std::fs;
 use std::path::Path;
@@ -16,14 +16,14 @@ use crate::support::{
 
 const WAIT_KILLABLE: u32 = 1 << 5;
 
-/// A kernel before 5.19: signals do not wait until a call is answered.
+/// Imitates a kernel before 5.19, where signals do not wait until a call is answered.
 fn is_before_5_19(command: &mut Command) {
     let flags = Refusal::of(libc::SYS_seccomp, libc::EINVAL);
     refuse(command, &[flags.where_is_at_least(1, WAIT_KILLABLE)]);
 }
 
-/// W14: signals without pause, as Go's scheduler sends them, make no call fail; neither does a kernel before 5.19, where a
-/// signal takes the caller out of a call that waits.
+/// W14: signals without pause, as Go's scheduler sends them, make no call fail; neither in a kernel before 5.19, where a
+/// signal interrupts a call that waits for its answer.
 #[test]
 fn w14_three_thousand_binds_under_a_storm_of_signals() {
     if !needs_copied_sockets() {
@@ -40,7 +40,7 @@ fn w14_three_thousand_binds_under_a_storm_of_signals() {
                 is_before_5_19(command);
             }
         });
-        // Where there is one processor, who sends the signals has it most of the time.
+        // On a single processor, the process that sends the signals has it most of the time.
         let is_over = || websockify.logged(&["listening on"]).pop();
         wait_for_within(5 * DEADLINE, "the end of the storm", is_over);
         greeted(port);
@@ -48,7 +48,8 @@ fn w14_three_thousand_binds_under_a_storm_of_signals() {
     }
 }
 
-/// The kernel looks at all that is not ours itself: errors are its own, and so are other families and ports.
+/// The kernel itself carries out all calls that do not concern the program's port: those with errors, with other families and
+/// with other ports.
 #[test]
 fn w14_what_is_not_moved_is_as_it_was() {
     if !needs_copied_sockets() || !needs(&["python3"]) {
@@ -100,7 +101,7 @@ while True:
     assert_eq!(websockify.stop(), 0);
 }
 
-/// The version of the kernel that we run on.
+/// The version of this machine's kernel.
 fn kernel() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
@@ -108,8 +109,8 @@ fn kernel() -> (u32, u32) {
     (number(), number())
 }
 
-/// Kernels before 6.17 have a thread make its call again where a signal comes as it is answered, though the answer was taken:
-/// then it is done. So a second bind of the same socket fails there only where it is seen to be none.
+/// In kernels before 6.17, a thread repeats a call that was answered already if a signal comes with the answer. A repeated
+/// bind must succeed, because it was done. So a second bind of a socket fails there only if it is seen not to be a repetition.
 #[test]
 fn w14_a_bind_that_a_signal_has_repeated_is_done() {
     if !needs_copied_sockets() || !needs(&["python3"]) {
@@ -160,7 +161,8 @@ fn thread_named(pid: i32, name: &str) -> i32 {
     found.next().unwrap().file_name().to_str().unwrap().parse().unwrap()
 }
 
-/// A signal that comes while the kernel looks for calls is none of a listener's end, after which all would fail.
+/// A signal may interrupt the thread that waits for calls. It must not take that for the end of the filter's listener, after
+/// which all calls would fail.
 #[test]
 fn w14_signals_to_the_thread_that_answers_change_nothing() {
     if !needs_copied_sockets() {
@@ -178,7 +180,7 @@ fn w14_signals_to_the_thread_that_answers_change_nothing() {
     let is_served = || !websockify.logged(&["listening on"]).is_empty();
     while !is_served() && websockify.logged(&["has ended"]).is_empty() {
         for _ in 0..1000 {
-            // SAFETY: it sends a signal to a thread of our child, which minds it.
+            // SAFETY: it only sends a signal, to a thread of our child that must bear it.
             unsafe { libc::syscall(libc::SYS_tgkill, us, answers, libc::SIGCHLD) };
         }
     }
@@ -188,7 +190,8 @@ fn w14_signals_to_the_thread_that_answers_change_nothing() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// Where the first thread has ended, the others are the process: by either engine, and what they have open is seen.
+/// When its first thread has ended, a process goes on with the others: it is wrapped by either engine, and what it has open
+/// is seen.
 #[test]
 fn w14_w2_a_program_whose_first_thread_has_ended_is_wrapped() {
     for engine in ["preload", "seccomp"] {
@@ -208,7 +211,7 @@ fn w14_w2_a_program_whose_first_thread_has_ended_is_wrapped() {
     }
 }
 
-/// websockify of an ordinary user's.
+/// A websockify that an ordinary user runs.
 fn of_an_ordinary_user(notes: &Notes, line: &str) -> Websockify {
     let ours = notes.note("websockify");
     if !Path::new(&ours).exists() {
@@ -219,8 +222,8 @@ fn of_an_ordinary_user(notes: &Notes, line: &str) -> Websockify {
     Websockify::launch(command.args(line.split(' ')))
 }
 
-/// What may not be looked into is named if the program does not listen, and not for a socket of another kind: an agent that
-/// guards itself is in many a session.
+/// A process that may not be looked into is named if the program does not listen, but not for a socket of another kind:
+/// agents that protect themselves so are common.
 #[test]
 fn w14_a_program_that_may_not_be_looked_into_is_named_if_it_does_not_listen() {
     if !needs_copied_sockets() || !needs_root() || !needs(&["setpriv", "python3"]) {
@@ -249,7 +252,7 @@ fn w14_a_program_that_may_not_be_looked_into_is_named_if_it_does_not_listen() {
     assert!(!output.err.iter().any(|line| line.contains("ended without listening")));
 }
 
-/// The kernel has one of our kind at a time above a program (seccomp(2): EBUSY).
+/// The kernel allows only one filter with a listener at a time for a process (seccomp(2): EBUSY).
 #[test]
 fn w14_one_within_another_is_named() {
     if !needs_copied_sockets() {
@@ -265,8 +268,8 @@ fn w14_one_within_another_is_named() {
     assert_eq!(output.err.iter().filter(named).count(), 1, "{:?}", output.err);
 }
 
-/// An MPTCP socket, as Go's servers have them since 1.24, of a program that root has started as another user: it cannot be
-/// made root's.
+/// An MPTCP socket, as Go's servers have them since 1.24, of a program that root has started and that changed its user: its
+/// owner cannot be changed to root.
 #[test]
 fn w14_an_mptcp_socket_of_another_user_is_moved() {
     if !needs_copied_sockets() || !needs_root() {

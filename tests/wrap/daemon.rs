@@ -1,4 +1,4 @@
-//! Programs that go into the background, and what is told apart from that (W5, W6).
+//! Programs that go into the background, and others that must not be taken for such (W5, W6).
 
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -25,7 +25,7 @@ fn ways(port: u16) -> [String; 4] {
     ]
 }
 
-/// The daemon that the log names. One that was only on the way there, the leader of the new session,
+/// The daemon that the log names. A process that was only on the way to that, the leader of the new session (setsid(2)),
 /// may have been named before it.
 fn daemon(websockify: &Websockify) -> Process {
     let is_on_its_way = |process: &Process| {
@@ -74,7 +74,7 @@ fn w6_ignore_bridges_to_the_daemon_and_leaves_it_running() {
         let said = websockify.wait_for_log(&["left running"]);
         assert!(said.contains(&format!("{} (actor)", daemon.pid)), "{said}");
         assert!(daemon.is_alive(), "{way}");
-        // What it has loaded stays, for the programs that it may start.
+        // The library that the daemon has loaded stays, for the programs that the daemon may start.
         let left = std::fs::read_dir(notes.path()).unwrap().count();
         assert_eq!(left, usize::from(engine().is_none()), "the directory of rebind.so");
         daemon.signal(Signal::SIGKILL);
@@ -105,7 +105,7 @@ fn w6_ignore_tells_clients_at_once_that_the_daemon_has_ended() {
     Client::connect_once_open(port).read_line();
     daemon(&websockify).signal(Signal::SIGKILL);
     websockify.wait_for_log(&["sessions are refused"]);
-    // At once: one that is held is held for longer than this client waits.
+    // At once: a held client would be held for longer than this client waits.
     let closing = Client::connect(port).closing();
     assert_eq!((closing.code, closing.reason.contains("ended")), (1011, true), "{closing:?}");
     assert_eq!(websockify.stop(), 0);
@@ -143,7 +143,7 @@ fn w6_respawn_has_exactly_one_daemon() {
     assert_eq!(websockify.tree(), [daemon]);
 }
 
-/// W5: the leader of a good telnet session ends with 1; so may that of a daemon.
+/// W5: the leader ends with 1 after a good telnet session; so may the leader of a daemon.
 #[test]
 fn w5_a_leaders_status_is_no_verdict() {
     let port = free_port();
@@ -184,7 +184,7 @@ fn w5_who_does_not_listen_by_then_has_exited() {
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
-/// W5: a leader that fails before anybody listened has failed, whoever is left.
+/// W5: if the leader fails before a process listened, the program has failed, whatever processes are left.
 #[test]
 fn w5_who_fails_before_listening_is_not_waited_for() {
     let port = free_port();
@@ -192,7 +192,7 @@ fn w5_who_fails_before_listening_is_not_waited_for() {
     assert_eq!(output.status, 3);
 }
 
-/// W5: preforked servers: the daemon ends with the last that held the listener.
+/// W5: preforked servers: the daemon ends with the last process that has the listener.
 #[test]
 fn w5_a_daemon_ends_with_the_last_of_those_that_listen() {
     let port = free_port();
@@ -222,13 +222,13 @@ fn w5_a_daemon_does_not_live_on_in_a_helper_that_had_its_listener_for_a_moment()
     let holders = || who_listens(websockify.tree());
     wait_until("one listening process", || holders().len() == 1);
     Client::connect_once_open(port).read_line();
-    // The looks that follow each other after a daemon was seen.
+    // For as long as websockify looks at the processes again after it has seen a daemon.
     websockify.assert_one_instance_for(Duration::from_secs(2));
     holders()[0].signal(Signal::SIGKILL);
     websockify.nth_start(2);
 }
 
-/// W5: the process that listens is another one at each look, until it has settled.
+/// W5: the process that listens is another one at each look, until the daemon has stopped forking.
 #[test]
 fn w5_a_daemon_that_is_still_forking_is_recognized() {
     for _ in 0..10 {
@@ -263,7 +263,7 @@ fn w5_an_instance_goes_on_while_one_of_its_processes_listens() {
     websockify.nth_start(2);
 }
 
-/// W5: what a session leaves behind is not waited for, not touched before the end, and stopped then.
+/// W5: processes that a session leaves behind are not waited for, not touched before the end, and stopped then.
 #[test]
 fn w5_leftovers_are_not_waited_for_and_stopped_at_the_end() {
     let port = free_port();
@@ -285,7 +285,7 @@ fn w5_leftovers_are_not_waited_for_and_stopped_at_the_end() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// W5: an instance that leaves nobody is over at once, whoever is left of the one before.
+/// W5: an instance that leaves no process is over at once, whatever processes the instance before has left.
 #[test]
 fn w5_leftovers_do_not_count_for_later_instances() {
     let notes = Notes::new();
@@ -302,16 +302,16 @@ fn w5_leftovers_do_not_count_for_later_instances() {
     });
     websockify.wait_until_open();
     Client::connect(port).closing();
-    // Who is waited for has the wrap timeout, which is longer than we wait.
+    // If the second instance were waited for, that would take the wrap timeout, which is longer than this test waits.
     notes.wait_for("third");
 }
 
-/// W5, W9: `helper & exec websockify`: its children that are not the program's.
+/// W5, W9: after `helper & exec websockify`, websockify has a child that is not the program's.
 #[test]
 fn w5_children_that_we_were_born_with_are_never_counted_or_stopped() {
     let notes = Notes::new();
     let port = free_port();
-    // A listener too, of the stranger's own.
+    // This child listens too, on a port of its own.
     let other = free_port();
     let script = format!(
         "{Actor} bind {other} listen note {note} serve & exec {WEBSOCKIFY} {port} \

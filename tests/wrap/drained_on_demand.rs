@@ -1,5 +1,5 @@
-//! A program that its clients start (O5), where sessions come to their own end (O1), and whoever watches wants to know
-//! whether clients are served (O3).
+//! Drains (O1) with a program that its clients start (O5), and what the admin address says then of whether clients are
+//! served (O3).
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -16,7 +16,8 @@ use crate::support::{
 const MODES: [&str; 3] = ["exit", "ignore", "respawn"];
 const WHILE: Duration = Duration::from_millis(500);
 
-/// Sleeping, with a long drain and these options, and an admin address; the ports.
+/// Starts websockify, whose program does not run yet, with a long drain, these options and an admin address; gives the port
+/// and the admin port.
 fn start(options: &str, play: &str) -> (Websockify, u16, u16) {
     let (port, admin) = (free_port(), free_port());
     let websockify = Websockify::start(&format!(
@@ -32,7 +33,7 @@ fn assert_ready(admin: u16, expected: bool) {
     assert_eq!(reply.status, if expected { 200 } else { 503 }, "{reply:?}");
 }
 
-/// Starts, whether it listens, and whether an instance goes on.
+/// What the metrics say of the program: how often it was started, whether it listens, and whether an instance runs.
 fn program(admin: u16) -> (f64, bool, bool) {
     let page = get(admin, "/metrics").body;
     let metric = |name| metric(&page, &format!("websockify_program_{name}"));
@@ -80,7 +81,8 @@ fn o5_o1_its_sessions_go_on_and_it_with_them_and_it_is_not_started_again() {
     }
 }
 
-/// O5, O1, O3: who has come while it is being stopped would get the next instance, of which there is none in a drain.
+/// O5, O1, O3: a client that comes while the program is being stopped would get the next instance, but in a drain there is
+/// none.
 #[test]
 fn o5_o1_o3_who_waits_for_the_next_instance_is_told_to_come_again() {
     for mode in MODES {
@@ -104,7 +106,7 @@ fn o5_o1_o3_who_waits_for_the_next_instance_is_told_to_come_again() {
     }
 }
 
-/// O5, O3: whoever comes is served, whether it runs or not.
+/// O5, O3: clients are served whether the program runs or not.
 #[test]
 fn o5_o3_it_is_ready_while_it_sleeps_and_while_it_starts() {
     let notes = Notes::new();
@@ -134,7 +136,7 @@ fn o5_o3_it_is_ready_while_it_sleeps_and_while_it_starts() {
     assert!((ends - 1.0).abs() < f64::EPSILON, "{page}");
 }
 
-/// O5, O3: nobody is held for one that has ended for good, or cannot be started now.
+/// O5, O3: no client is held for a program that has ended for good, or cannot be started now.
 #[test]
 fn o5_o3_it_is_not_ready_where_clients_are_sent_away() {
     let (_websockify, port, admin) = start("--wrap-mode=ignore", "accept greet exit 0");
@@ -154,7 +156,7 @@ fn o5_o3_it_is_not_ready_where_clients_are_sent_away() {
     websockify.wait_until_open();
     fs::remove_file(&*script).unwrap();
     assert_ready(admin, true);
-    // The client is told at once, and the longer it fails the longer it is left alone.
+    // The client is told at once. The longer starts fail, the longer websockify waits before it tries the next one.
     for _ in 0..4 {
         assert_eq!(Client::connect(port).closing().code, 1011);
     }

@@ -36,14 +36,14 @@ fn w8_the_exit_status_is_the_programs_also_after_it_has_listened() {
     assert_eq!(websockify.output().status, 77);
 }
 
-/// W8, B8: whatever the program does then, this is 0, and the program is stopped.
+/// W8, B8: at such a limit the program is stopped, and the exit status is 0 whatever the program does then.
 #[test]
 fn w8_a_limit_that_is_reached_ends_the_program_and_is_0() {
     let port = free_port();
     let serve = format!("{Actor} helper bind {port} listen serve");
     for limit in ["--timeout=1", "--idle-timeout=1"] {
         assert_eq!(run(&format!("{port} {limit} -- {serve}")).status, 0, "{limit}");
-        // It need not have listened.
+        // The program need not have listened.
         assert_eq!(run(&format!("{port} {limit} -- {Actor} sleep")).status, 0, "{limit}");
     }
     for mode in ["exit", "respawn"] {
@@ -56,7 +56,7 @@ fn w8_a_limit_that_is_reached_ends_the_program_and_is_0() {
     }
 }
 
-/// W6: more than the sockets' buffers hold, read by nobody before the program has ended.
+/// W6: more than the sockets' buffers hold, which the client reads only after the program has ended.
 #[test]
 fn w6_what_the_program_wrote_before_its_end_reaches_the_client() {
     for mode in ["exit", "ignore", "respawn"] {
@@ -79,7 +79,7 @@ fn w6_what_the_program_wrote_before_its_end_reaches_the_client() {
 /// program and websockify.
 const MUCH: usize = 4_000_000;
 
-/// A client whose kernel takes little for it while it does not read.
+/// A client with a small receive buffer, so that its kernel takes little while it does not read.
 fn slow_client(port: u16) -> Client {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -88,7 +88,7 @@ fn slow_client(port: u16) -> Client {
     Client::over(socket.into(), address).unwrap()
 }
 
-/// W6: the leader is gone, a process of it keeps a session.
+/// W6: the leader has ended, and a process that it has left keeps a session.
 #[test]
 fn w6_exit_drains_sessions_no_longer_than_the_stop_timeout() {
     let port = free_port();
@@ -108,7 +108,7 @@ fn w6_exit_drains_sessions_no_longer_than_the_stop_timeout() {
     assert_eq!(output.status, 5, "{:?}", output.err);
 }
 
-/// W6: a session that ends before that is the end of the wait.
+/// W6: if the last session ends before the stop timeout, the wait ends with it.
 #[test]
 fn w6_exit_ends_with_the_last_session() {
     let port = free_port();
@@ -133,7 +133,7 @@ fn w6_ignore_goes_on_without_the_program() {
     client.read_line();
     assert_eq!(client.closing().code, 1000);
     websockify.wait_for_log(&["sessions are refused"]);
-    // At once: one that is held is held for longer than a client waits.
+    // At once: a held client would be held for longer than a client waits.
     for _ in 0..3 {
         let closing = Client::connect(port).closing();
         assert_eq!((closing.code, closing.reason.contains("ended")), (1011, true), "{closing:?}");
@@ -142,7 +142,7 @@ fn w6_ignore_goes_on_without_the_program() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// W6: under `ignore` too, a program that never listened is no reason to stay.
+/// W6: under `ignore` too, websockify ends with a program that has never listened.
 #[test]
 fn w6_ignore_ends_with_a_program_that_never_listened() {
     let notes = Notes::new();

@@ -1,5 +1,5 @@
-//! Programs that `rebind.so` cannot reach, moved by the kernel's filter (W14). All other tests here pass under
-//! it too: `tests/run` has them run twice.
+//! Programs that `rebind.so` cannot reach, whose port the engine `seccomp` moves (W14). All other tests here pass under
+//! that engine too: `tests/run` runs them twice.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -31,11 +31,11 @@ pub(super) fn greeted(port: u16) {
 /// A program that binds what it is told to, and then greets and echoes.
 struct Served<'a> {
     program: &'a str,
-    /// What `auto` says of it.
+    /// Why `auto` chooses the engine `seccomp` for it, as the log says it.
     cause: &'a str,
 }
 
-/// The actor, linked in each way that leaves the dynamic linker out.
+/// The actor, linked in each way that needs no dynamic linker.
 fn out_of_reach() -> Vec<Served<'static>> {
     let mut all = vec![Served { program: static_actor(), cause: "is statically linked" }];
     if needs(&["musl-gcc"]) {
@@ -45,8 +45,8 @@ fn out_of_reach() -> Vec<Served<'static>> {
     all
 }
 
-/// W14: what is seen to be out of the other engine's reach is wrapped in every mode, over IPv4 and IPv6, as a
-/// daemon too; the choice and its reason are logged once.
+/// W14: a program that is seen to be out of reach of the engine `preload` is wrapped in every mode, over IPv4 and IPv6; the
+/// choice and its reason are logged once.
 #[test]
 fn w14_auto_wraps_what_cannot_be_preloaded_in_every_mode() {
     if !needs_copied_sockets() {
@@ -72,7 +72,8 @@ fn w14_auto_wraps_what_cannot_be_preloaded_in_every_mode() {
     }
 }
 
-/// W14: so it is where the library will do: neither the next instance nor another image of us says it again.
+/// W14: the choice is logged once also where `rebind.so` will do: neither the next instance nor the new binary of a
+/// hand-over logs it again.
 #[test]
 fn w14_auto_says_once_that_the_library_will_do() {
     const SAID: [&str; 2] = ["INFO program", "its port is moved by rebind.so, as nothing is seen"];
@@ -87,7 +88,7 @@ fn w14_auto_says_once_that_the_library_will_do() {
     websockify.wait_for_log(&["taken over: 0 sessions"]);
     greeted(port);
     websockify.assert_logged(&SAID, 1);
-    // Who has asked for it need not be told.
+    // Nothing is logged if that engine was asked for.
     let other = free_port();
     let output = run(&format!("{other} --rebind-engine=preload -- {Actor} exit 0"));
     assert!(!output.err.iter().any(|line| line.contains(SAID[1])), "{:?}", output.err);
@@ -152,7 +153,7 @@ fn w14_r6_a_program_of_musl_is_moved_by_either_engine() {
     }
 }
 
-/// W14, as root: a program that changes its user by its own file, and what it is keeps its rights.
+/// W14, as root: a setuid program gets the user of its file.
 #[test]
 fn w14_a_setuid_program_is_wrapped_and_stays_one() {
     if !needs_copied_sockets() || !needs_root() {
@@ -173,7 +174,7 @@ fn w14_a_setuid_program_is_wrapped_and_stays_one() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// W14, as a user: the port is moved, and what that costs is said.
+/// W14, as a user: the port is moved, and the log says what that costs: setuid programs get no rights.
 #[test]
 fn w14_a_static_program_of_an_ordinary_user_is_wrapped() {
     if !needs_copied_sockets() || !needs_root() || !needs(&["setpriv"]) {
@@ -194,7 +195,7 @@ fn w14_a_static_program_of_an_ordinary_user_is_wrapped() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// A daemon that is left can bind nothing more, and that is said.
+/// A daemon that is left running can bind no more sockets, and the log says so.
 #[test]
 fn w14_a_daemon_that_is_left_is_told_of() {
     if !needs_copied_sockets() {
@@ -215,7 +216,7 @@ fn w14_a_daemon_that_is_left_is_told_of() {
     }
 }
 
-/// What a script starts is not seen before the start. It is kept off the public port, and named.
+/// A program that a script starts is not seen before the start. It is kept off the public port, and named.
 #[test]
 fn w14_a_static_program_in_a_script_is_wrapped_when_it_is_asked_for_and_else_named() {
     if !needs_copied_sockets() {
@@ -233,7 +234,7 @@ fn w14_a_static_program_in_a_script_is_wrapped_when_it_is_asked_for_and_else_nam
     assert_eq!(output.err.iter().filter(named).count(), 1, "{:?}", output.err);
 }
 
-/// One that stays is seen, and is named for certain.
+/// A program that goes on running is seen, and is named for certain.
 #[test]
 fn w14_a_static_program_that_a_script_has_started_is_named() {
     let notes = Notes::new();
@@ -244,7 +245,7 @@ fn w14_a_static_program_that_a_script_has_started_is_named() {
     assert!(line.contains("--rebind-engine=seccomp"), "{line}");
 }
 
-/// What neither engine reaches is named as what it is, and no engine is advised.
+/// A program that neither engine reaches is named with the reason, and no engine is recommended.
 #[test]
 fn w14_a_program_of_another_architecture_in_a_script_is_named() {
     if !cfg!(target_arch = "x86_64") {
@@ -269,8 +270,8 @@ fn w14_a_program_of_another_architecture_in_a_script_is_named() {
     assert!(!line.contains("--rebind-engine"), "{line}");
 }
 
-/// Where a kernel or a container forbids it, that is said in one line: it is an error where it was asked for, and else
-/// all is as without it.
+/// Where a kernel or a container forbids the engine `seccomp`, one line says so. It is an error if the engine was asked
+/// for; otherwise everything is as without the engine.
 #[test]
 fn w14_a_kernel_or_a_container_that_forbids_it_is_named() {
     for (call, errno) in [
@@ -290,7 +291,7 @@ fn w14_a_kernel_or_a_container_that_forbids_it_is_named() {
         assert_eq!(output.status, 1, "{:?}", output.err);
         assert_eq!(output.err.len(), 1, "{:?}", output.err);
         assert!(output.err[0].contains("cannot use --rebind-engine=seccomp"), "{:?}", output.err);
-        // Else something else is in its way first.
+        // Where sockets cannot be copied at all, another reason is named first.
         if can_copy_sockets() {
             let is_old = output.err[0].contains("it needs Linux 5.6");
             assert_eq!(is_old, errno == libc::ENOSYS, "{:?}", output.err);

@@ -62,7 +62,7 @@ fn w4_ten_clients_together_that_speak_first_are_ten_sessions() {
 }
 
 /// W4: the program keeps its listener while it serves, so that the next clients wait in its backlog
-/// and are reset at its end. One that speaks first may lose its session then: what has waited in the
+/// and are reset at its end. A client that sends first may lose its session then: a connection that has waited in the
 /// backlog for a tenth of a second is taken for accepted.
 #[test]
 fn w4_a_listener_that_stays_open_takes_no_session_with_it() {
@@ -74,7 +74,7 @@ fn w4_a_listener_that_stays_open_takes_no_session_with_it() {
     assert_distinct(together(5, port, |client, _| client.read_line()), 5);
 }
 
-/// W4: "one by one" is how they reach the program, not how it serves them.
+/// W4: clients are let through to the program one by one, but it serves them side by side.
 #[test]
 fn w4_many_sessions_of_one_instance_run_beside_each_other() {
     let port = free_port();
@@ -120,7 +120,7 @@ fn together(
 fn w4_a_client_that_comes_during_the_restart_is_served_by_the_next_instance() {
     let notes = Notes::new();
     let port = free_port();
-    // The first instance finds its gate open, the second does not.
+    // The first instance listens at once, the second one waits for its gate.
     let program = format!(
         "if mkdir {first}; then exec {Actor} bind {port} listen accept greet exit 1; fi; \
          exec {Actor} await {gate} bind {port} listen accept greet echo exit 1",
@@ -134,7 +134,7 @@ fn w4_a_client_that_comes_during_the_restart_is_served_by_the_next_instance() {
     websockify.wait_until_open();
     assert_eq!(Client::connect(port).closing().code, 1000);
     let second = websockify.nth_leader(2);
-    // It does not listen, and the public port is open.
+    // The second instance does not listen yet, and the public port is open.
     let mut held = Client::connect(port);
     held.send("before");
     notes.give("gate");
@@ -190,7 +190,7 @@ fn w4_a_held_client_may_leave() {
     assert!(websockify.logged(&["session ended", "code 1011"]).is_empty());
 }
 
-/// W4, W9: a client that waits is told like one that is served.
+/// W4, W9: a held client gets the same close code as one that is served.
 #[test]
 fn w4_held_clients_are_closed_when_websockify_stops() {
     let port = free_port();
@@ -207,7 +207,7 @@ fn w4_held_clients_are_closed_when_websockify_stops() {
 }
 
 /// F35: a program that listens for one client at a time, as `while :; do nc -l 80; done` does: while it
-/// lives, who comes between two listeners is held as under respawn.
+/// lives, a client that comes between two listeners is held as under respawn.
 #[test]
 fn f35_clients_between_two_listeners_are_held_while_the_program_lives() {
     for mode in ["exit", "ignore"] {
@@ -232,7 +232,7 @@ fn f35_clients_between_two_listeners_are_held_while_the_program_lives() {
     }
 }
 
-/// F35: the kernel says once that a listener is closed to those in its queue, and that may be lost.
+/// F35: when a listener is closed, the kernel resets each connection in its queue once, and that packet may be lost.
 #[test]
 fn f35_clients_whose_reset_is_lost_are_served_by_the_next_listener() {
     let Some(lan) = Lan::new() else { return };
@@ -259,7 +259,7 @@ fn f35_clients_whose_reset_is_lost_are_served_by_the_next_listener() {
     });
 }
 
-/// F35, W6: when it ends, those who are held hear of it at once.
+/// F35, W6: when the program ends, held clients are told at once.
 #[test]
 fn f35_clients_that_are_held_are_told_when_the_program_ends() {
     for (mode, reason) in [("exit", "shutting down"), ("ignore", "program has ended")] {

@@ -67,7 +67,7 @@ fn r5_a_packaged_library_is_preferred_and_stays() {
     assert_eq!(websockify.stop(), 0);
     assert!(library.exists());
 
-    // One that others can write is as good as theirs.
+    // A library that others can write is not used.
     fs::set_permissions(&library, Permissions::from_mode(0o777)).unwrap();
     let (websockify, preloaded) = preloaded_by(&executable, &[]);
     assert_ne!(Path::new(&preloaded), library);
@@ -110,8 +110,8 @@ fn respawn(websockify: &Websockify, port: u16, nth: usize) -> PathBuf {
     library
 }
 
-/// L6, F5: rebind.so deleted: it is unpacked again before the next start, with one warning, also where it was changed or
-/// made unreadable; and removed at the end.
+/// L6, F5: if `rebind.so` is deleted, changed or made unreadable, it is unpacked again before the next start, with one
+/// warning; and it is removed at the end.
 #[test]
 fn f5_a_library_that_was_removed_or_changed_is_unpacked_again_with_one_warning() {
     let notes = Notes::new();
@@ -138,7 +138,7 @@ fn f5_a_library_that_was_removed_or_changed_is_unpacked_again_with_one_warning()
         assert_eq!(respawn(&websockify, port, nth + 1), library, "where a daemon would look");
         websockify.assert_logged(&["WARN", "rebind library"], nth + 1);
     }
-    // The name is somebody else's now.
+    // Now somebody else has a directory of this name.
     fs::remove_dir_all(directory).unwrap();
     fs::create_dir(directory).unwrap();
     fs::write(directory.join("theirs"), "").unwrap();
@@ -152,7 +152,8 @@ fn f5_a_library_that_was_removed_or_changed_is_unpacked_again_with_one_warning()
     assert_eq!(fs::read_dir(directory).unwrap().count(), 1, "theirs is left");
 }
 
-/// F5: one that was given is not ours to mend. It is named, and taken up when it is there again.
+/// F5: a library that was given by `--rebind-lib` is not unpacked again. It is named while it is missing, and used when it
+/// is there again.
 #[test]
 fn f5_a_given_library_that_has_gone_is_named_at_each_start() {
     let notes = Notes::new();
@@ -171,7 +172,7 @@ fn f5_a_given_library_that_has_gone_is_named_at_each_start() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// What looks like a directory that an instance has left, and is none.
+/// Directories that look like those that an instance leaves, and are none.
 fn decoys(notes: &Notes) -> Vec<PathBuf> {
     let decoy = |name: &str, file: &str, text: &[u8]| {
         let directory = notes.path().join(name);
@@ -207,7 +208,7 @@ fn decoys(notes: &Notes) -> Vec<PathBuf> {
     ]
 }
 
-/// F20: killed, an instance leaves its directory to the next one.
+/// F20: an instance that is killed leaves its directory, which the next one removes.
 #[test]
 fn f20_the_next_start_removes_what_dead_instances_have_left_and_nothing_else() {
     let notes = Notes::new();
@@ -231,7 +232,7 @@ fn f20_the_next_start_removes_what_dead_instances_have_left_and_nothing_else() {
     assert_eq!((alive.stop(), next.stop()), (0, 0));
 }
 
-/// F20: a daemon that was left running goes on to use it, and so may what it starts.
+/// F20: a daemon that was left running goes on using the library, and so may programs that it starts.
 #[test]
 fn f20_the_library_of_a_daemon_that_was_left_stays_as_long_as_it() {
     let notes = Notes::new();
@@ -253,8 +254,8 @@ fn f20_the_library_of_a_daemon_that_was_left_stays_as_long_as_it() {
     assert!(library.exists());
     daemon.signal(Signal::SIGKILL);
     wait_until("the daemon's end", || !daemon.is_alive());
-    // A program that no ordinary user may look into, as Debian's xterm, counts as one that may use it, for as long as
-    // some other test runs it.
+    // A program that no ordinary user may look into, such as Debian's xterm, counts as one that may use the library, for as
+    // long as some other test runs it.
     wait_for_within(Duration::from_secs(60), "the end of what was left", || {
         let (mut third, _) = respawning(&notes, "");
         let until = Instant::now() + Duration::from_secs(1);

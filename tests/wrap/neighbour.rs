@@ -1,6 +1,6 @@
-//! Another user of the machine wants the program's clients (F1): he tries without pause to listen on
-//! the relocated port, before the program does, after it, and between two instances. He must get
-//! no byte, and keep nobody from the port.
+//! Another user of the machine, the thief, who wants the program's clients (F1) and tries without pause to listen on
+//! the relocated port, before the program does, after it, and between two instances. The thief must get
+//! no byte, and must not keep the program from the port.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,17 +13,18 @@ use crate::support::{
 /// The users: of the service, where it is not root, and the thief's.
 const SERVICE: u32 = 61_234;
 const THIEF: u32 = 61_235;
-/// The one that the program changes to (`actor nobody`).
+/// The user that the program changes to (`actor nobody`).
 const NOBODY: u32 = 65_534;
 /// So many idle processes of the thief's make a walk through /proc slow.
 const CROWD: usize = 400;
-/// He tries tens of thousands of times a second, so that a gap in any of these is found.
+/// How often the program is started again. The thief tries tens of thousands of times a second, so that a gap in any of
+/// these restarts is found.
 const RESTARTS: usize = 32;
-/// In the modes that restart nothing the whole service is started so often.
+/// How often the whole service is started in the modes that do not start the program again.
 const STARTS: usize = 4;
 
-/// A part of `rounds` under the second engine: the sockets that hold the port are the same, and it is the
-/// program's bind and listen alone that go another way.
+/// Half of `rounds` where an engine is named: the sockets that hold the port are the same under both engines, and only
+/// the program's bind and listen go another way.
 fn rounds(rounds: usize) -> usize {
     if engine().is_some() { rounds / 2 } else { rounds }
 }
@@ -65,7 +66,7 @@ impl Stage {
     }
 }
 
-/// One session, in which something is typed that is nobody else's business.
+/// One session, in which a password is typed.
 fn session(port: u16) {
     let mut client = Client::connect_once_open(port);
     client.read_line();
@@ -74,14 +75,14 @@ fn session(port: u16) {
     client.close();
 }
 
-/// A thief who ended while we held the port.
+/// Checks what a thief has got who was stopped while websockify held the port.
 fn assert_got_nothing(loot: &Loot, case: &str) {
     let Loot { bound, listened, .. } = *loot;
     assert_eq!([bound, listened], [0; 2], "{case}");
     assert_got_nobody(loot, case);
 }
 
-/// The port may be his when we have ended; the clients may not.
+/// The thief may get the port when websockify has ended, but no client.
 fn assert_got_nobody(loot: &Loot, case: &str) {
     println!("{case}: {loot:?}");
     assert!(loot.attempts > 0, "{case}: he has tried");
@@ -136,7 +137,7 @@ fn f1_nobody_takes_the_port_before_or_after_the_program() {
                     assert_eq!(websockify.wait(), 0, "{case}");
                     assert_got_nobody(&thief.stop(), &case);
                 } else {
-                    // Who comes now is held, or told that it is over.
+                    // A client that comes now is held, or told that the program has ended.
                     let _ = Client::dial(([127, 0, 0, 1], port)).map(|mut late| late.send("late"));
                     assert_got_nothing(&thief.stop(), &case);
                     assert_eq!(websockify.stop(), 0, "{case}");
@@ -146,7 +147,7 @@ fn f1_nobody_takes_the_port_before_or_after_the_program() {
     }
 }
 
-/// A program that has changed its user gets its port from us, and other processes of that user do
+/// A program that has changed its user gets its port from websockify, and other processes of that user do
 /// not.
 #[test]
 fn f1_a_program_that_changes_user_has_the_port_and_others_of_that_user_have_not() {
@@ -170,7 +171,7 @@ fn f1_a_program_that_changes_user_has_the_port_and_others_of_that_user_have_not(
     }
 }
 
-/// Where we may not make a socket ours, that is said.
+/// Where websockify may not change the owner of a socket, the log says so.
 #[test]
 fn f1_a_program_that_changes_user_is_named_where_it_cannot_have_the_port() {
     if !needs_root() {

@@ -1,4 +1,4 @@
-//! A program that is started by its first client, and stopped when nobody has been there for long (O5).
+//! A program that is started by its first client, and stopped when it has had no client for long (O5).
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
@@ -14,12 +14,12 @@ use crate::support::{
 };
 
 const MODES: [&str; 3] = ["exit", "ignore", "respawn"];
-/// How long something is given that must not happen.
+/// How long a test watches that something does not happen.
 const WHILE: Duration = Duration::from_millis(500);
 /// Another user of the machine.
 const THIEF: u32 = 61_236;
 
-/// Started by this, with these options, for a program that binds the port and does as the play says.
+/// Starts websockify with these options, for a program that binds the port, listens, and does what `play` says.
 fn start(port: u16, options: &str, play: &str) -> Websockify {
     let websockify = Websockify::start(&format!(
         "{port} --start=on-demand {options} -- {Actor} bind {port} listen {play}"
@@ -28,7 +28,7 @@ fn start(port: u16, options: &str, play: &str) -> Websockify {
     websockify
 }
 
-/// A session with whoever greets and echoes; gives its process number.
+/// A session with a program that greets and echoes; gives the PID that it greets with.
 fn session(port: u16) -> String {
     let mut client = Client::connect(port);
     let pid = client.read_line();
@@ -84,7 +84,7 @@ fn o5_it_is_started_by_the_first_session_and_stopped_after_the_last_in_every_mod
     }
 }
 
-/// O5: neither a port scanner nor a web request nor whoever has no password is a client of the program's.
+/// O5: port scanners, web requests and clients without the password are no clients of the program.
 #[test]
 fn o5_only_a_session_starts_it() {
     let notes = Notes::new();
@@ -141,7 +141,7 @@ fn o5_without_a_time_it_goes_on() {
     websockify.assert_logged(&["program started"], 1);
 }
 
-/// O5, W9: one that does not end by SIGTERM is killed; whoever comes meanwhile gets the next instance.
+/// O5, W9: a program that does not end by SIGTERM is killed; a client that comes meanwhile gets the next instance.
 #[test]
 fn o5_who_comes_while_it_is_stopped_gets_the_next_instance() {
     for mode in MODES {
@@ -152,7 +152,7 @@ fn o5_who_comes_while_it_is_stopped_gets_the_next_instance() {
             session(port);
             wait_until("the stop", || websockify.logged(&["program is stopped"]).len() == time);
         }
-        // Two were made for those who came during a stop.
+        // Two instances were started for clients that came during a stop.
         websockify.assert_logged(&["program started"], 3);
         assert_eq!(websockify.logged(&["program has ended without"]), Vec::<String>::new());
         wait_until_asleep(&websockify, 3);
@@ -160,7 +160,7 @@ fn o5_who_comes_while_it_is_stopped_gets_the_next_instance() {
     }
 }
 
-/// O5: nobody is cut off who comes in the moment in which it is stopped.
+/// O5: a client that comes at the moment at which the program is stopped is not cut off.
 #[test]
 fn o5_no_session_is_lost_to_a_stop() {
     let port = free_port();
@@ -174,7 +174,7 @@ fn o5_no_session_is_lost_to_a_stop() {
     assert_eq!(websockify.logged(&["code 1011"]), Vec::<String>::new());
 }
 
-/// O5: a client that has left before it listens has started it, and its time counts from then.
+/// O5: a client that leaves before the program listens has started it, and the idle time counts from then.
 #[test]
 fn o5_a_client_that_leaves_before_it_listens_leaves_an_idle_program() {
     let notes = Notes::new();
@@ -196,7 +196,7 @@ fn o5_a_client_that_leaves_before_it_listens_leaves_an_idle_program() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// O5, W4: a client is held no longer than the wrap timeout, as ever.
+/// O5, W4: a client is held no longer than the wrap timeout, as with any program.
 #[test]
 fn o5_w4_a_client_is_held_until_it_listens_or_for_the_wrap_timeout() {
     let port = free_port();
@@ -212,7 +212,7 @@ fn o5_w4_a_client_is_held_until_it_listens_or_for_the_wrap_timeout() {
     wait_until_asleep(&websockify, 1);
 }
 
-/// O5, W6, W8: an end of its own is an exit, whoever is there.
+/// O5, W6, W8: a program that ends by itself has exited, whether a client is there or not.
 #[test]
 fn o5_w6_an_exit_of_its_own_ends_us_under_exit() {
     let notes = Notes::new();
@@ -232,7 +232,7 @@ fn o5_w6_an_exit_of_its_own_ends_us_under_exit() {
         }
         assert_eq!(websockify.wait(), 7);
     }
-    // One that has not listened, too; who waits hears of it.
+    // Also if it has not listened; the client that waits is told.
     let port = free_port();
     let mut websockify = Websockify::start(&format!("{port} --start=on-demand -- {Actor} exit 9"));
     websockify.wait_until_open();
@@ -275,7 +275,8 @@ fn o5_w6_under_respawn_it_is_started_again_when_somebody_is_there() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// O5, W7: one that fails at once is started ever more slowly while somebody waits, and not at all for nobody.
+/// O5, W7: a program that fails at once is started again after ever longer delays while a client waits, and not at all if
+/// none waits.
 #[test]
 fn o5_w7_a_program_that_fails_is_left_alone_when_nobody_waits() {
     let port = free_port();
@@ -292,7 +293,7 @@ fn o5_w7_a_program_that_fails_is_left_alone_when_nobody_waits() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// O5, W8: a program that is not there is seen at the start; one that has vanished has its clients told, and is
+/// O5, W8: a program that does not exist is named at the start. If it vanishes later, clients are told, and it is
 /// tried again.
 #[test]
 fn o5_w8_a_program_that_cannot_be_started_is_told_of() {
@@ -321,7 +322,7 @@ fn o5_w8_a_program_that_cannot_be_started_is_told_of() {
             assert_eq!((closing.code, &*closing.reason), (1011, "program cannot be started"));
         }
         websockify.wait_for_log(&["ERROR", "cannot start program", "not found"]);
-        // Who comes before it is tried again is told at once, too.
+        // A client that comes before it is tried again is told at once, too.
         wait_until("sleep", || {
             let states = websockify.logged(&["DEBUG ", " on "]);
             states.last().is_some_and(|line| line.ends_with(": asleep"))
@@ -332,7 +333,7 @@ fn o5_w8_a_program_that_cannot_be_started_is_told_of() {
     }
 }
 
-/// O5, W5: a program in the background is stopped as well, under `ignore` too, which leaves it running at our end.
+/// O5, W5: an idle daemon is stopped as well, also under `ignore`, which leaves it running when websockify ends.
 #[test]
 fn o5_w5_a_daemon_is_stopped_and_started_again() {
     for mode in ["ignore", "respawn"] {
@@ -354,7 +355,7 @@ fn o5_w5_a_daemon_is_stopped_and_started_again() {
             assert_eq!(websockify.remnants().is_empty(), mode == "respawn", "{play}");
         }
     }
-    // As ever, `exit` makes an end of it.
+    // Under `exit` a daemon ends websockify, as with any program.
     let port = free_port();
     let mut websockify = start(port, "--wrap-mode=exit", "fork-exit 0 serve");
     let client = Client::connect(port);
@@ -364,7 +365,7 @@ fn o5_w5_a_daemon_is_stopped_and_started_again() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// O5, W9, B8: our own end, awake and asleep.
+/// O5, W9, B8: the end of websockify while its program runs, and while it does not.
 #[test]
 fn o5_w9_nothing_keeps_us_from_ending() {
     let port = free_port();
@@ -391,7 +392,7 @@ fn o5_w9_nothing_keeps_us_from_ending() {
     assert_eq!(websockify.wait(), 0);
     assert_eq!(websockify.remnants(), []);
 
-    // While it is stopped.
+    // While the program is being stopped.
     let port = free_port();
     let mut websockify = start(port, "--stop-idle=0.1 --stop-timeout=1", "ignore-term serve");
     session(port);
@@ -400,7 +401,7 @@ fn o5_w9_nothing_keeps_us_from_ending() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// O5, A1, W14: what else can be asked of a program.
+/// O5, A1, W14: with the other options for a program.
 #[test]
 fn o5_it_is_told_who_its_clients_are_and_moved_by_either_engine() {
     let mut all = vec!["--client-address=loopback"];
@@ -423,7 +424,7 @@ fn o5_it_is_told_who_its_clients_are_and_moved_by_either_engine() {
     }
 }
 
-/// O5, F1, W2: while it sleeps, its ports are kept for it.
+/// O5, F1, W2: while the program does not run, its ports are kept for it.
 #[test]
 fn o5_f1_nobody_takes_its_ports_while_it_sleeps() {
     let notes = Notes::new();
@@ -447,7 +448,7 @@ fn o5_f1_nobody_takes_its_ports_while_it_sleeps() {
     }
 }
 
-/// O5, D1: in the background it is up when clients can come.
+/// O5, D1: with `-D`, the command returns when clients can connect, before the program is started.
 #[test]
 fn o5_d1_in_the_background_we_are_up_before_the_program() {
     let notes = Notes::new();

@@ -17,7 +17,7 @@ use crate::support::{
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// Long enough for a look at who listens, should nobody tell.
+/// Long enough for websockify to look who listens, if no notification comes.
 const LOOK: Duration = Duration::from_millis(400);
 
 /// Those of the addresses whose family this machine has.
@@ -25,7 +25,7 @@ fn there_are(addresses: [IpAddr; 2]) -> impl Iterator<Item = IpAddr> {
     addresses.into_iter().filter(|address| address.is_ipv4() || has_ipv6())
 }
 
-/// W2: in a container we may be root and still not see the descriptors of a program that has
+/// W2: in a container, websockify may be root and still not see the descriptors of a program that has
 /// changed its user.
 #[test]
 fn w2_a_program_that_changed_its_user_counts_where_its_descriptors_are_hidden() {
@@ -44,7 +44,7 @@ fn w2_a_program_that_changed_its_user_counts_where_its_descriptors_are_hidden() 
     assert_eq!(client.read(5), b"hello");
 }
 
-/// A program that is served, and has nothing public: the addresses to which it was moved.
+/// Checks that a program is served and that nothing of it is public; gives the addresses to which it was moved.
 fn moved_by(what_binds: &str, port: u16) -> Vec<IpAddr> {
     let mut websockify = Websockify::start(&format!("{port} -v -- {Actor} {what_binds} serve"));
     let mut client = Client::connect_once_open(port);
@@ -73,8 +73,8 @@ fn w2_a_program_is_moved_to_loopback_and_nothing_of_it_stays_public() {
     }
 }
 
-/// R2, W14: the rules for addresses are one file, which both engines ask: each IPv4 address becomes one of 127/8, also one that
-/// would be 127.0.0.1.
+/// R2, W14: both engines use the same rules for addresses: each IPv4 address becomes one of 127/8, also one that would
+/// become 127.0.0.1.
 #[test]
 fn r2_w14_an_address_of_ipv4_becomes_one_of_loopback_under_either_engine() {
     for (wanted, expected) in
@@ -86,7 +86,7 @@ fn r2_w14_an_address_of_ipv4_becomes_one_of_loopback_under_either_engine() {
     }
 }
 
-/// R2, W14: a program that asks which port it has, and binds the other family to that, is public with neither.
+/// R2, W14: a program that asks which port it has, and binds the other family to that, is public in neither family.
 #[test]
 fn r2_w14_both_families_are_moved_under_either_engine_where_the_second_has_the_firsts_port() {
     if !has_ipv6() {
@@ -121,8 +121,8 @@ fn w2_the_relocated_port_is_held_while_the_program_lives() {
     }
 }
 
-/// W2: a process of our own user that is not the program's listens where the program should, and even
-/// says so.
+/// W2: a process of websockify's user that is not the program's listens where the program should, and even
+/// sends the notification.
 #[test]
 fn w2_a_strangers_listener_does_not_count() {
     if !has_ipv6() {
@@ -153,8 +153,8 @@ fn w2_a_strangers_listener_does_not_count() {
     assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
 }
 
-/// F1: where a process of our own user listens beside the program, the kernel would give it some of the
-/// clients; so none is let through until it has gone.
+/// F1: where a process of websockify's user listens beside the program, the kernel would give it some of the
+/// clients; so no client is let through until that process has ended.
 #[test]
 fn f1_w2_a_port_that_is_shared_with_a_stranger_is_not_bridged_to() {
     let notes = Notes::new();
@@ -185,7 +185,7 @@ fn w3_the_public_port_is_refused_until_the_program_listens() {
     websockify.leader();
     let closed = || there_are([V4, V6]).all(|address| is_refused(address, port));
     assert!(closed(), "before the program binds");
-    // Reserved all the same, against who asks for it as servers do.
+    // The port is reserved all the same: no server can bind it.
     assert!(there_are([V4, V6]).all(|address| TcpListener::bind((address, port)).is_err()));
     notes.give("to-bind");
     notes.wait_for("bound");
@@ -197,7 +197,7 @@ fn w3_the_public_port_is_refused_until_the_program_listens() {
     }
 }
 
-/// W3: the program counts who connects to it.
+/// W3: the program counts the connections to it.
 #[test]
 fn w3_the_program_is_never_probed_with_a_connection() {
     let notes = Notes::new();

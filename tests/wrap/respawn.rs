@@ -10,8 +10,8 @@ fn wait_for_delay(websockify: &Websockify, delay: &str) {
     websockify.wait_for_log(&["respawning too fast", &format!("next start in {delay}")]);
 }
 
-/// When the nth line of the log with this text was logged, in seconds of its day. When we read it
-/// depends on how busy the machine is.
+/// When the nth line of the log with this text was logged, in seconds of its day. When this test reads
+/// the line depends on how busy the machine is.
 fn time_of(websockify: &Websockify, text: &str, nth: usize) -> f64 {
     let lines = websockify.logged(&[text]);
     let (_, time) = lines[nth].split_once('T').unwrap();
@@ -62,7 +62,7 @@ fn w7_after_a_session_the_respawn_is_immediate_and_failures_are_forgotten() {
     websockify.assert_logged(&["respawning too fast"], 2);
     for _ in 0..5 {
         let mut client = Client::connect(port);
-        // Of a program that has ended by then, the bridge might learn too late that it had served.
+        // The client reads first: if the program had ended already, the bridge might learn too late that it had served.
         client.read_line();
         assert_eq!(client.close().code, 1000);
     }

@@ -1,4 +1,5 @@
-//! Process groups and sessions, as evidence beside life and listener (W15).
+//! Process groups and sessions (setsid(2)): evidence to which instance a process belongs, beside parents and listeners
+//! (W15).
 
 use nix::sys::signal::Signal;
 
@@ -7,7 +8,7 @@ use crate::support::{
     Actor, Client, Process, Websockify, free_port, wait_for, wait_until, write_script,
 };
 
-/// An orphan that shows nothing but its session: it is of the instance that the session is of.
+/// An orphan of which nothing but the session is known belongs to the same instance as the session.
 #[test]
 fn w15_an_orphan_in_a_session_of_an_earlier_instance_is_none_of_the_next() {
     let notes = Notes::new();
@@ -47,7 +48,7 @@ fn w15_an_orphan_in_a_session_of_an_earlier_instance_is_none_of_the_next() {
     websockify.assert_logged(&["it has left"], 1);
 }
 
-/// Whoever has daemonized, or is left, is named with its session.
+/// A process that has daemonized, or is left, is named with its session.
 #[test]
 fn w15_the_log_says_which_session_a_daemon_is_in() {
     for way in ["setsid bind {port} listen serve", "bind {port} listen serve"] {
@@ -67,7 +68,7 @@ fn w15_the_log_says_which_session_a_daemon_is_in() {
         };
         let expected = format!("{pid} (actor) in session {}{group}", stat.session);
         assert!(daemonized.ends_with(&expected), "{daemonized}");
-        // It may have been seen then before it had a session of its own.
+        // The daemon may have been seen then before it had a session of its own.
         let left = format!("it has left {pid} (actor) in session ");
         websockify.wait_for_log(&["first process has ended", &left]);
         assert_eq!(websockify.stop(), 0);

@@ -17,7 +17,7 @@ use crate::support::{
 
 const NOBODY: u32 = 65534;
 
-/// L6, W9: program deaf to SIGTERM: it is killed after `--stop-timeout`, and nobody of it is left, and no file.
+/// L6, W9: a program that ignores SIGTERM is killed after `--stop-timeout`, and no process and no file of it is left.
 #[test]
 fn w9_no_process_survives_whatever_it_forked() {
     for mode in ["exit", "respawn", "ignore"] {
@@ -43,7 +43,7 @@ fn w9_no_process_survives_whatever_it_forked() {
     }
 }
 
-/// W9: who ends by SIGTERM is not waited for any longer, a stopped process neither.
+/// W9: when all processes have ended by SIGTERM, websockify waits no longer. A stopped process (SIGSTOP) ends by it, too.
 #[test]
 fn w9_the_grace_is_no_longer_than_it_is_needed() {
     for act in ["serve", "stop serve"] {
@@ -52,7 +52,7 @@ fn w9_the_grace_is_no_longer_than_it_is_needed() {
             "{port} --stop-timeout=100 -- {Actor} helper bind {port} listen {act}"
         ));
         websockify.wait_until_open();
-        // The grace is longer than we wait for its end.
+        // The stop timeout is longer than this test waits for the end.
         assert_eq!(websockify.stop(), 0, "{act}");
         assert_eq!(websockify.remnants(), []);
     }
@@ -78,12 +78,13 @@ fn w9_what_is_forked_during_the_stop_does_not_survive() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// L6, W9: program that forks faster than it is killed: it is stopped, killed, and looked for until nobody is left.
+/// L6, W9: a program that forks faster than it is killed: its processes are stopped, killed, and looked for until none is
+/// left.
 #[test]
 fn w9_what_forks_all_the_time_does_not_survive() {
     let notes = Notes::new();
     let port = free_port();
-    // Fifteen seconds of it.
+    // The hops take fifteen seconds.
     let mut websockify = Websockify::start(&format!(
         "{port} --stop-timeout=0.2 -- {Actor} ignore-term ledger {} fork-exit 0 hops 6000",
         notes.note("hops")
@@ -95,7 +96,7 @@ fn w9_what_forks_all_the_time_does_not_survive() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// W9, L1: who is out of descriptors cannot look, and must not believe that nobody is there.
+/// W9, L1: without a free file descriptor websockify cannot look for processes, and must not believe that there are none.
 #[test]
 fn w9_nobody_survives_where_descriptors_are_scarce() {
     let port = free_port();
@@ -160,17 +161,17 @@ fn w9_a_second_signal_skips_the_grace() {
     client.read_line();
     wait_until("three processes", || websockify.tree().len() >= 3);
     websockify.signal(Signal::SIGTERM);
-    // The first one has been heard.
+    // The first signal has had its effect.
     assert_eq!(client.closing().code, 1001);
     assert!(websockify.is_running());
     websockify.signal(Signal::SIGINT);
-    // The grace is longer than we wait for its end.
+    // The stop timeout is longer than this test waits for the end.
     assert_eq!(websockify.wait(), 0);
     assert_eq!(websockify.remnants(), []);
 }
 
-/// W9: a process of root's, which we, who are nobody, may not end. F2: no signal that could not be sent
-/// is called sent, and why it could not is said once.
+/// W9: a process of root, which websockify, as the user nobody, may not end. F2: the log does not call a signal sent that
+/// could not be sent, and says once why it could not.
 #[test]
 fn w9_who_cannot_be_ended_is_named_and_the_status_is_1() {
     if !needs_root() {
@@ -180,7 +181,7 @@ fn w9_who_cannot_be_ended_is_named_and_the_status_is_1() {
     let (program, websockify) = (notes.note("program"), notes.note("websockify"));
     copy_program(Actor, &program);
     fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
-    // The built one may lie where nobody may look.
+    // The directory of the built binary may be closed to the user nobody.
     copy_program(WEBSOCKIFY, &websockify);
     let port = free_port().to_string();
     let mut command = Command::new(websockify);
@@ -217,7 +218,7 @@ fn w10_the_program_is_told_when_websockify_is_killed() {
     assert_eq!(notes.lines("told"), [program.pid.to_string()]);
 }
 
-/// W10: that is so of later instances, too, for which another thread could have been the parent.
+/// W10: the same holds for later instances, whose parent could have been another thread.
 #[test]
 fn w10_a_respawned_program_is_told_and_is_not_told_before() {
     let notes = Notes::new();
@@ -230,7 +231,8 @@ fn w10_a_respawned_program_is_told_and_is_not_told_before() {
         Client::connect_once_open(port).read_line();
     }
     let program = websockify.nth_leader(4);
-    // With its handler of SIGTERM. Whoever is about to listen when we end has the kernel's engine no longer, and fails.
+    // Then it has its handler of SIGTERM. A program that is about to listen when websockify ends has lost the engine
+    // `seccomp`, and fails.
     wait_until("its listener", || who_listens(vec![program.clone()]).len() == 1);
     assert_eq!(notes.lines("told"), Vec::<String>::new());
     websockify.signal(Signal::SIGKILL);

@@ -34,7 +34,7 @@ fn w1_the_program_may_read_the_terminal_until_it_listens() {
 
 #[test]
 fn w1_interrupting_the_program_at_the_terminal_stops_websockify() {
-    // For what the kernel may write of a process that is told to quit.
+    // For the core file that the kernel may write at SIGQUIT.
     let directory = TempDir::new().unwrap();
     for (mode, key, of_signal) in [
         ("exit", INTERRUPT, 130),

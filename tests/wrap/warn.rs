@@ -1,4 +1,4 @@
-//! Programs that `rebind.so` cannot move, and those that say nothing (W12).
+//! Warnings of programs that `rebind.so` cannot move, and of programs that do not listen (W12).
 
 use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use crate::support::{
     run, static_actor, wait_for_within, write_script,
 };
 
-/// One warning, which contains all of `parts`, and the program did not get the public port.
+/// Checks that there is one warning, which contains all of `parts`, and that the program does not get the public port.
 fn assert_warned(program: &str, parts: &[&str]) {
     let port = free_port();
     let output =
@@ -82,10 +82,10 @@ fn w12_a_program_that_does_not_listen_is_warned_of_after_ten_seconds() {
     assert!(is_refused(Ipv4Addr::LOCALHOST, port));
 }
 
-/// What is said of a program whose environment was cleared.
+/// The warning of a program whose environment was cleared.
 const CLEARED: &str = "rebind.so cannot move its port: use runuser, setpriv or su without '-'";
 
-/// By what runs, whoever cleared it: the words of the command line do not tell.
+/// The running process shows that the environment was cleared, whatever has cleared it: the command line does not tell.
 #[test]
 fn f26_a_program_that_runs_without_the_environment_is_named_when_it_fails() {
     let notes = Notes::new();
@@ -104,7 +104,7 @@ fn f26_a_program_that_runs_without_the_environment_is_named_when_it_fails() {
     assert_eq!(websockify.wait(), 99, "what the actor ends with then");
 }
 
-/// By the words, where it ends before anybody can look; once, not at each respawn.
+/// The command line tells it where the program ends before it can be looked at; once, not at each respawn.
 #[test]
 fn f26_what_clears_the_environment_is_named_when_the_program_ends_at_once() {
     let port = free_port();
@@ -138,7 +138,7 @@ fn f26_what_clears_the_environment_is_named_when_the_program_ends_at_once() {
     }
 }
 
-/// W12: one that neither listens nor ends is looked at after ten seconds.
+/// W12: a program that neither listens nor ends is looked at after ten seconds.
 #[test]
 fn f26_a_silent_program_without_the_environment_is_told_so() {
     let port = free_port();
@@ -152,7 +152,7 @@ fn f26_a_silent_program_without_the_environment_is_told_so() {
     assert!(line.contains("(actor)") && line.contains(CLEARED), "{line}");
 }
 
-/// What is recommended works; and who clears it for a helper only is not warned of.
+/// What the warning recommends works; and a program that clears the environment for a helper only is not warned of.
 #[test]
 fn f26_what_keeps_the_environment_is_bridged_to_without_a_word() {
     let root = needs_root() && needs(&["runuser", "setpriv", "su"]);
@@ -180,7 +180,7 @@ fn f26_what_keeps_the_environment_is_bridged_to_without_a_word() {
     }
 }
 
-/// One warning, and what it says.
+/// The only warning in these lines.
 fn only_warning(lines: &[String]) -> &str {
     let warnings: Vec<_> = lines.iter().filter(|line| line.contains("WARN")).collect();
     assert_eq!(warnings.len(), 1, "{lines:?}");
@@ -201,7 +201,7 @@ fn f46_a_program_that_ends_without_having_listened_is_warned_of() {
     }
 }
 
-/// F46: and one that has listened, or was told to end, is not.
+/// F46: a program that has listened, or was told to end, is not warned of.
 #[test]
 fn f46_a_program_that_has_listened_or_was_stopped_is_not_warned_of() {
     let notes = Notes::new();
@@ -229,7 +229,7 @@ fn f47_silence_is_warned_of_after_the_wrap_timeout_if_that_is_shorter() {
     assert!((1.5..9.0).contains(&time), "{time} s");
 }
 
-/// F64: which port the program uses is what the person who gave another wants to know.
+/// F64: the warning names the port that the program uses, for a person who has given another one.
 #[test]
 fn f64_the_port_that_the_program_listens_on_is_named() {
     let (port, other, child) = (free_port(), free_port(), free_port());

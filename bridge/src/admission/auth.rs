@@ -55,7 +55,7 @@ pub(crate) enum Denial {
     Credentials,
     #[error("too many wrong credentials from its address, these were not looked at")]
     Closed {
-        /// For how long.
+        /// For how much longer they are not looked at.
         time: Duration,
     },
     #[error("its origin is none that is expected")]
@@ -65,7 +65,8 @@ pub(crate) enum Denial {
 }
 
 impl Auth {
-    /// Whether a request shows what it must. `closed_for` says for how long credentials are not looked at.
+    /// Whether a request shows what the client must show. `closed_for` says for how much longer the client's
+    /// credentials are not looked at.
     pub(crate) fn check(
         &self,
         headers: &HeaderMap,
@@ -89,7 +90,8 @@ impl Auth {
     }
 }
 
-/// Whether what is shown is one of those that are expected. All are compared, whichever matches.
+/// Whether the shown value is one of those expected. It is compared with all of them even after a match, so that the
+/// time taken does not tell which one matched.
 fn is_one<'a>(
     shown: Option<&[u8]>,
     expected: impl IntoIterator<Item = &'a str>,
@@ -101,7 +103,7 @@ fn is_one<'a>(
     if bool::from(is_one) { Ok(()) } else { Err(denial) }
 }
 
-/// The origin that a request names, where its version of the protocol has it.
+/// The origin that a request names, in the header that its version of the protocol has for it.
 pub(super) fn origin(headers: &HeaderMap) -> Option<&[u8]> {
     match single(headers, SEC_WEBSOCKET_VERSION) {
         Some(b"7" | b"8") => single(headers, SEC_WEBSOCKET_ORIGIN),
@@ -109,7 +111,7 @@ pub(super) fn origin(headers: &HeaderMap) -> Option<&[u8]> {
     }
 }
 
-/// The credentials of RFC 7617, encoded.
+/// The credentials of a request (RFC 7617), still encoded.
 fn basic(headers: &HeaderMap) -> Option<&[u8]> {
     let value = single(headers, AUTHORIZATION)?;
     let (scheme, credentials) = value.split_at_checked(6)?;
@@ -121,10 +123,10 @@ pub(super) fn password(headers: &HeaderMap) -> Option<String> {
     user_and_password(headers)?.split_once(':').map(|(_, password)| password.to_owned())
 }
 
-/// The user that a request names, if it has a password, too.
+/// The user that a request names, as the log may have it; none if the credentials have no colon.
 pub(super) fn user(headers: &HeaderMap) -> Option<String> {
     user_and_password(headers)?.split_once(':').map(|(user, password)| match password {
-        // Then the user is what is secret: a token.
+        // With an empty password the user is itself the secret: a token.
         "" => redact::token(user),
         _ => user.to_owned(),
     })
@@ -224,7 +226,7 @@ mod tests {
         }
     }
 
-    /// The log has the user, who may be a token that needs no password.
+    /// The log has the user, which may be a token that is sent with an empty password.
     #[test]
     fn k8_a_user_without_a_password_is_a_secret() {
         for (credentials, shown) in

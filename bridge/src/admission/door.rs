@@ -1,5 +1,6 @@
-//! Who may ask for anything at all: decided when a connection is accepted, and again when a trusted proxy has said
-//! whose it is, or whose a request. Knows addresses and counts; must not know what is asked for.
+//! The check of a client's address: whether the client may ask for anything, and how many connections it has. It is
+//! made when a connection is accepted, and again when a trusted proxy has named the client of a connection or of a
+//! request. Knows addresses and counts; must not know what is asked for.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,13 +17,13 @@ use crate::proxies::{Proxies, Word, read_header};
 use crate::proxy_header::Header;
 use crate::unadmitted::{self, NoSession};
 
-/// What the clients of a bridge must pass first.
+/// The first check that the clients of a bridge must pass.
 #[derive(Debug)]
 pub(crate) struct Door {
     proxies: Proxies,
-    /// Who may come; none: everybody.
+    /// The addresses that may connect; none: all may.
     allowed: Option<Networks>,
-    /// Those who are there, if it matters how often.
+    /// How many connections each client has, if that is limited.
     clients: Option<Arc<Clients>>,
 }
 
@@ -35,7 +36,7 @@ impl Door {
         }
     }
 
-    /// Somebody has connected. Trusted proxies are neither counted nor turned away: they speak for others.
+    /// Checks the address of a new connection. A trusted proxy is neither counted nor refused: it connects for other clients.
     pub(crate) fn knock(&self, address: PeerAddress) -> Result<Peer, NoSession> {
         let mut peer = Peer::new(address);
         if self.proxies.trust(address) {
@@ -45,19 +46,19 @@ impl Door {
         if peer.standing == Standing::Stranger { Err(NoSession::Stranger) } else { Ok(peer) }
     }
 
-    /// Whether this peer has to say first whose its connection is.
+    /// Whether this peer is a trusted proxy that must first say, in a PROXY header, which client its connection is for.
     pub(crate) fn is_to_introduce(&self, peer: &Peer) -> bool {
         self.proxies.word == Word::ProxyHeader && self.proxies.trust(peer.address)
     }
 
-    /// Whether its connections are those of many clients: of a proxy, or of whatever connects to a Unix socket here.
+    /// Whether connections from this peer's address may be those of many clients: it is a trusted proxy that has not
+    /// named its client, or it connects to a Unix socket here.
     pub(crate) fn speaks_for_many(&self, peer: &Peer) -> bool {
         matches!(peer.address, PeerAddress::Unix { .. })
             || peer.via.is_none() && self.proxies.trust(peer.address)
     }
 
-    /// Has a trusted proxy say whose its connection is.
-    /// `route` becomes the client's.
+    /// Reads the PROXY header of a trusted proxy, and returns the peer that the connection is for. `route` becomes that peer's.
     pub(crate) async fn introduced(
         &self,
         io: &mut Socket,
@@ -65,7 +66,7 @@ impl Door {
         route: &mut Route,
     ) -> Result<Peer, NoSession> {
         let mut peer = match read_header(io).await? {
-            // Nobody's but its own: it only looks whether we are there.
+            // The connection is the proxy's own: a check whether we are there.
             Header::Local => return Ok(proxy),
             Header::Unknown => unnamed(proxy.address),
             Header::Client(client) => behind(client, proxy.address),
@@ -75,7 +76,8 @@ impl Door {
         Ok(peer)
     }
 
-    /// Whose a request is that came over this peer's connection.
+    /// The asker of a request that came over this peer's connection, whose limits and penalties the request counts for:
+    /// the peer itself, unless that is a trusted proxy which names the client in each request.
     pub(crate) fn asker(&self, peer: &Arc<Peer>, headers: &HeaderMap) -> Arc<Peer> {
         let is_shared = self.proxies.word == Word::Headers && self.proxies.trust(peer.address);
         if !is_shared {
@@ -90,34 +92,35 @@ impl Door {
             None => unnamed(peer.address),
         };
         (asker.tls, asker.certificate) = (peer.tls, peer.certificate.clone());
-        // Who has far too many is told that it has too many.
+        // If the client has far too many connections, this fails and leaves it the standing `OneTooMany`: it is told
+        // that it has too many.
         let _ = self.enter(&mut asker);
         Arc::new(asker)
     }
 
-    /// Lets a client ask, if it may.
+    /// Whether a client may ask for anything; if not, with what refusal.
     pub(super) fn welcome(&self, asker: &Peer) -> Result<(), Refusal> {
         let refusal = match asker.standing {
             Standing::Welcome => return Ok(()),
             Standing::Stranger => Refusal::stranger(),
             Standing::OneTooMany => Refusal::one_too_many(),
         };
-        // A proxy's connection is for others, too.
+        // A proxy's connection carries requests of other clients, too, and stays open.
         let proxy = asker.via.as_deref().unwrap_or(&asker.address);
         let is_shared = self.proxies.word == Word::Headers && self.proxies.trust(*proxy);
         Err(if is_shared { refusal } else { refusal.closing() })
     }
 
-    /// Counts somebody who was let in by another image of this program.
+    /// Checks and counts a client that the old binary has let in before the hand-over.
     pub(crate) fn take_in(&self, peer: &mut Peer) -> Result<(), NoSession> {
         let is_proxy = peer.via.is_none() && !peer.is_unnamed && self.proxies.trust(peer.address);
         if is_proxy { Ok(()) } else { self.enter(peer) }
     }
 
-    /// Finds out how a client stands, and counts its connection.
+    /// Finds out whether a client may ask for anything, and counts its connection.
     fn enter(&self, peer: &mut Peer) -> Result<(), NoSession> {
-        // Whom a proxy has not named is nobody, though the proxy itself may be allowed: a client can bring that about by
-        // a header that is malformed, or by having the proxy drop its own (`Connection: X-Forwarded-For`).
+        // A client that its proxy has not named is not allowed, even if the proxy's address is: a client can cause this
+        // by a malformed header, or by having the proxy drop its own header (`Connection: X-Forwarded-For`).
         let may = |allowed: &Networks| !peer.is_unnamed && allowed.have(peer.address);
         if !self.allowed.as_ref().is_none_or(may) {
             peer.standing = Standing::Stranger;
@@ -132,7 +135,7 @@ impl Door {
     }
 }
 
-/// Somebody behind a proxy that does not say who.
+/// A client that its proxy has not named.
 fn unnamed(proxy: PeerAddress) -> Peer {
     Peer { is_unnamed: true, ..Peer::new(proxy) }
 }

@@ -1,5 +1,5 @@
-//! The password of another door than the bridge's, which is asked for, compared and guessed at as the bridge's own is.
-//! Knows no replies.
+//! The password check of another server than the bridge, such as the admin address. Passwords are compared, and wrong
+//! ones are answered late, as for the bridge's own clients. Knows no replies.
 
 use std::time::Duration;
 
@@ -12,29 +12,29 @@ use super::penalty::Penalties;
 use crate::clients::ClientId;
 use crate::peer::{Peer, PeerAddress};
 
-/// Who asks for a password.
+/// Checks the passwords of requests, and says when a wrong one is to be answered.
 #[derive(Debug)]
 pub struct Guard {
     auth: watch::Receiver<Auth>,
     penalties: Penalties,
 }
 
-/// Why somebody is not let in.
+/// Why a request is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unproven {
     /// Nothing that is asked for was shown.
     #[error("it has shown no password")]
     Nothing,
-    /// What was shown is wrong; when that is to be answered.
+    /// What was shown is wrong; when the request is to be answered.
     #[error("wrong credentials")]
     Wrong(Instant),
-    /// It was not looked at, after too many wrong ones; for how long none is.
+    /// What was shown was not looked at, after too many wrong passwords; for how much longer none is.
     #[error("too many wrong credentials, these were not looked at")]
     Closed(Duration),
 }
 
 impl Guard {
-    /// Asks for this, whatever it is at the time.
+    /// Asks for what `auth` has at the time of each request.
     pub fn new(auth: watch::Receiver<Auth>) -> Self {
         Self { auth, penalties: Penalties::default() }
     }

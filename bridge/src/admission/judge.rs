@@ -1,5 +1,5 @@
-//! The authentication that a helper does (U9): it is told who asks for what, and says yes or no. Knows what is told
-//! and what an answer means, and nothing of who gives it.
+//! Authentication by a helper, which is outside of the bridge (U9): it is told which client asks for what, and lets the
+//! client in or not. Knows what the helper is told and what its answer means; must not know who the helper is.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::peer::Peer;
 use crate::questions::{Asked, Rejection, Shown, Verdict};
 use crate::redact;
 
-/// How long a client waits for the helper's word.
+/// How long a client waits for the helper's answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether the helper lets a client in, who goes to `destination` if that is known.
+/// Whether the helper lets a client in, which goes to `destination` if that is known.
 pub(super) async fn check(
     asked: &Asked,
     head: &Parts,
@@ -70,7 +70,8 @@ fn without_secrets(said: &str, headers: &HeaderMap) -> String {
     redact::without(said, secrets(headers).iter().map(String::as_str))
 }
 
-/// What must not stand in a log whole (K8), its parts, and the password that it may be: whoever is asked may repeat them.
+/// What must not stand in a log whole (K8): the values of secret headers, the parts of these values, and the password.
+/// The helper may repeat any of them in its answer.
 fn secrets(headers: &HeaderMap) -> Vec<String> {
     let secret = headers.iter().filter(|(name, _)| redact::is_secret(name.as_str()));
     let mut secrets = Vec::new();
@@ -84,7 +85,7 @@ fn secrets(headers: &HeaderMap) -> Vec<String> {
     secrets
 }
 
-/// Each byte is a character, as whoever is asked is told.
+/// Each byte becomes one character: so are the header values that the helper is told.
 fn text(value: &[u8]) -> String {
     value.iter().copied().map(char::from).collect()
 }

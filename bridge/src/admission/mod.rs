@@ -1,10 +1,10 @@
 //! Who gets a session: decided here alone, whichever way a handshake was read.
 //!
-//! - `door` knows who may ask for anything at all,
-//! - `auth` knows what a client must show, `judge` asks a helper whether it is let in,
-//! - `penalty` makes those wait who guess passwords,
-//! - `guard` asks for a password at another door,
-//! - `refusal` is what the others are answered, and what the log says of them.
+//! - `door` knows which clients may ask for anything at all,
+//! - `auth` knows what a client must show, `judge` asks a helper whether the client is let in,
+//! - `penalty` says how late wrong passwords are answered,
+//! - `guard` checks passwords for another server, such as the admin address,
+//! - `refusal` is what all other requests are answered, and what the log says of them.
 //!
 //! Knows request heads and who sent them. Must not know how a head is read, nor how an answer is written.
 
@@ -40,13 +40,13 @@ pub(crate) use refusal::Refusal;
 
 /// Admits the clients of one bridge.
 pub(crate) struct Admission {
-    /// What is decided of them before they ask for something.
+    /// The check of a client's address, before the client asks for something.
     pub(crate) door: Door,
     /// What a client must show; may change at any time, for the clients to come.
     auth: Option<watch::Receiver<Auth>>,
-    /// Who says besides whether it is let in.
+    /// The helper that is asked, too, whether a client is let in.
     judge: Option<Asked>,
-    /// Whether web requests must, too.
+    /// Whether web requests must be authenticated, too.
     web_auth: bool,
     penalties: Penalties,
     directory: Directory,
@@ -54,12 +54,11 @@ pub(crate) struct Admission {
     book: Arc<Book>,
 }
 
-/// What a session starts from: it is counted, and has somewhere to go. There is no other way to one than
-/// [`Admission::admit`].
+/// What a session starts from: its place in the session book, with its destination. Only [`Admission::admit`] makes one.
 pub(crate) struct Ticket(Session);
 
 impl Admission {
-    /// By what `config` asks clients for, and where it takes them.
+    /// With what `config` demands of clients, and where it takes them.
     pub(crate) fn new(config: &Config, lookups: Lookups, book: Arc<Book>) -> Self {
         Self {
             door: Door::new(config),
@@ -73,9 +72,9 @@ impl Admission {
         }
     }
 
-    /// Decides on a handshake that is good as such. Who may ask for nothing is not heard. What a client must show is asked for first, so that
-    /// nobody else learns which destinations there are; then where it goes; a helper, which is told that, comes
-    /// behind it; the limits come last, so that a session is counted for none who is refused.
+    /// Decides on a handshake that is well-formed. A client that may not ask for anything is refused first. What a client
+    /// must show comes next, so that nobody else learns which destinations there are; then the destination; then the helper,
+    /// which is told the destination; the limits come last, so that no session is counted for a client that is refused.
     pub(crate) async fn admit(
         &self,
         head: &Parts,
@@ -95,7 +94,7 @@ impl Admission {
         let login = Login::new(self.user(head), meant.token);
         let session = self.book.begin(Arc::clone(peer), meant.destination, login, meant.expires);
         let Some(session) = session else {
-            // It may have been closed while we asked.
+            // The book may have been closed during the steps before.
             return Err(if self.book.is_closed() {
                 Refusal::draining()
             } else if self.book.is_exhausted() {
@@ -118,12 +117,12 @@ impl Admission {
         meant
     }
 
-    /// Who guesses passwords, and how long they wait.
+    /// The penalties for wrong passwords, for the new binary in a hand-over.
     pub(crate) fn saved_penalties(&self) -> Vec<SavedPenalty> {
         self.penalties.saved()
     }
 
-    /// They wait on, in another image of this program.
+    /// Takes over the penalties that the old binary has saved.
     pub(crate) fn resume_penalties(&self, saved: &[SavedPenalty]) {
         self.penalties.resume(saved);
     }
@@ -136,7 +135,8 @@ impl Admission {
     /// Decides whether a web request is answered.
     pub(crate) async fn admit_web_request(&self, head: &Parts, peer: &Peer) -> Result<(), Refusal> {
         self.door.welcome(peer)?;
-        // A page is not told why its handshake failed. So it may ask what one would be told.
+        // A browser does not tell a page why its handshake failed. So the page may send OPTIONS, which is authenticated
+        // as a handshake is.
         if head.method == Method::OPTIONS || self.web_auth {
             self.authenticate(head, peer)?;
             self.judge(head, peer, self.directory.only()).await?;
@@ -144,7 +144,8 @@ impl Admission {
         Ok(())
     }
 
-    /// Whether the helper lets a client in, if there is one. What that takes is not kept for those who need none.
+    /// Whether the helper, if there is one, lets a client in. Boxed, so that a request's task needs no room for this
+    /// where there is no helper.
     async fn judge(
         &self,
         head: &Parts,
@@ -157,8 +158,8 @@ impl Admission {
         }
     }
 
-    /// The user whose password a client has shown to us. What it has shown to a helper, only that knows: it may have let
-    /// it in by a cookie, whatever user it also names.
+    /// The user whose password we have checked. What a client shows to a helper does not count: the helper may have let
+    /// the client in by a cookie, whatever user the request names.
     fn user(&self, head: &Parts) -> Option<String> {
         let has_shown = |auth: &watch::Receiver<Auth>| matches!(*auth.borrow(), Auth::Basic(_));
         let is_checked = self.auth.as_ref().is_some_and(has_shown);
@@ -166,7 +167,7 @@ impl Admission {
         Some(redact::text(&user).into_owned())
     }
 
-    /// Whether a client has shown what it must, for whatever it asks.
+    /// Whether a client has shown what it must, whatever it asks for. A wrong password is counted, and answered late.
     pub(crate) fn authenticate(&self, head: &Parts, peer: &Peer) -> Result<(), Refusal> {
         let Some(auth) = &self.auth else { return Ok(()) };
         let (client, now) = (peer.address.client(), Instant::now());
@@ -195,7 +196,7 @@ mod tests {
     use crate::config::Access;
     use crate::destination::Address;
 
-    /// One that asks for `a:b`, and has one session.
+    /// An admission that asks for the credentials `a:b`, and allows one session.
     fn admission(web_auth: bool) -> Admission {
         let auth = Some(watch::channel(Auth::Basic(Credentials::new("a:b"))).1);
         let config = Config {

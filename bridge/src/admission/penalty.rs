@@ -1,13 +1,12 @@
 //! How long a client waits for the answer to a wrong password.
 //!
-//! Each wrong one costs its client's address some time, ever more of it, and the answers to an address
-//! come one after the other: it gains nothing by guessing over many connections at once. A right one is
-//! answered at once. Only while an address has far more wrong ones to be answered than one person types
-//! are its passwords not looked at, right or wrong: that is what limits those who do not wait for
-//! answers.
+//! Each wrong password puts off the answers to its client's address, each time for longer, and these answers are sent
+//! one after the other: a client gains nothing by guessing over many connections at once. A right password is answered
+//! at once. Only while an address has far more wrong passwords to be answered than one person types are its passwords
+//! not looked at, right or wrong: that limits clients that do not wait for answers.
 //!
-//! Clients of a Unix socket have no address; there it is the user who connects (SO_PEERCRED) that waits, for
-//! the same reason: another cannot make him wait, nor can he be another.
+//! Clients of a Unix socket have no address. There the penalties count for the user who connects (SO_PEERCRED): no user
+//! can make another user wait, nor pretend to be another.
 //!
 //! Knows who clients are, and clocks, no passwords.
 
@@ -25,16 +24,17 @@ pub(crate) use saved::SavedPenalty;
 /// What the first wrong password costs. Each further one costs twice as much as the one before.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// But no more than this.
+/// The most that one wrong password costs.
 const MOST: Duration = Duration::from_secs(10);
 
-/// How far ahead the answers to an address may be put off, before passwords are not looked at.
+/// How far in the future the last answer to an address may be due while its passwords are still looked at.
 const AHEAD: Duration = Duration::from_secs(20);
 
-/// How long an address must have been without a penalty for its next to be the first again.
+/// How long after the last answer to a wrong password its address counts as new: its next wrong password costs as much
+/// as the first.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
-/// How many clients are known. Whoever has more addresses than that has as many guesses anyway.
+/// How many clients are remembered. An attacker with more addresses than that has as many guesses anyway.
 const CLIENTS_MAX: usize = 1024;
 
 /// The penalties of all clients.
@@ -45,14 +45,14 @@ pub(crate) struct Penalties {
 
 #[derive(Debug)]
 struct Penalty {
-    /// How many there have been before.
+    /// How many wrong passwords there have been.
     count: u32,
     /// When the last wrong password is answered.
     end: Instant,
 }
 
 impl Penalties {
-    /// How long a client's passwords are not looked at.
+    /// For how much longer a client's passwords are not looked at, if they are not.
     pub(crate) fn closed_for(&self, client: ClientId, now: Instant) -> Option<Duration> {
         let by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
         let end = by_client.get(&client.counted())?.end;
@@ -84,7 +84,7 @@ impl Penalty {
     }
 }
 
-/// Forgets whom it costs least.
+/// Removes the clients whose penalties are forgotten; if that is not enough, the client whose last answer is due first.
 fn make_room(by_client: &mut HashMap<ClientId, Penalty>, now: Instant) {
     by_client.retain(|_, penalty| !penalty.is_forgotten(now));
     if by_client.len() >= CLIENTS_MAX {
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(cost("192.0.2.1"), 3);
     }
 
-    /// F11, U3: also where each connects through the same socket.
+    /// F11, U3: each user has penalties of its own, also where all connect through the same socket.
     #[test]
     fn f11_a_unix_client_is_its_user() {
         let (penalties, now) = (Penalties::default(), Instant::now());

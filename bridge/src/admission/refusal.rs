@@ -1,6 +1,6 @@
 //! What a request is answered that gets neither a session nor a file, and what the log says of it.
 //!
-//! Knows statuses, headers and reasons; an answer is made of them by who speaks HTTP.
+//! Knows statuses, headers and reasons; the `http` module makes an answer of them.
 
 use std::borrow::Cow;
 
@@ -22,10 +22,10 @@ use crate::redact;
 use crate::unadmitted::UNADMITTED;
 use crate::ws::{NoUpgrade, VERSIONS};
 
-/// When a client may come again that has too many connections, seconds.
+/// `Retry-After` where there are too many connections or sessions, or no memory, seconds.
 const RETRY: u64 = 10;
 
-/// When one may that has come while we are about to end, seconds: whoever takes our place may be there already.
+/// `Retry-After` in a drain, when we are about to end, seconds: the process that takes our place may be there already.
 const RETRY_ELSEWHERE: u64 = 1;
 
 /// A request's refusal.
@@ -37,7 +37,7 @@ pub(crate) struct Refusal {
     pub(crate) text: Cow<'static, str>,
     /// When it is to be answered, if not at once.
     pub(crate) due: Option<Instant>,
-    /// What the client is not told.
+    /// Why, for the log and the counters; not all of it is told to the client.
     reason: Reason,
 }
 
@@ -48,13 +48,13 @@ enum Reason {
     Text,
     /// We are about to end; the client is told so.
     Draining,
-    /// It is none of those who may connect.
+    /// The client's address is none of those that may connect.
     Stranger,
     /// The client has not shown what it must.
     Denied(Denial),
-    /// A helper turns it away.
+    /// The helper refuses the client.
     Rejected(String),
-    /// Nobody says whether the client is let in.
+    /// The helper has not said whether the client is let in.
     Unanswered(String),
     /// The request means no destination.
     Nowhere(Box<NoDestination>),
@@ -65,19 +65,19 @@ impl Refusal {
         Self { status, headers: Vec::new(), text: text.into(), due: None, reason: Reason::Text }
     }
 
-    /// To a handshake that comes too late (B8).
+    /// To a handshake after the last session that there may be has begun (B8).
     pub(super) fn no_more_sessions() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no more sessions").closing()
     }
 
-    /// To a handshake where as many sessions are open as may be (L2): others have become some meanwhile.
+    /// To a handshake when as many sessions are open as may be (L2), because other connections have become sessions meanwhile.
     pub(super) fn full() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many sessions: try again")
             .with(RETRY_AFTER, HeaderValue::from(RETRY))
             .closing()
     }
 
-    /// To a handshake that has come to one of us who is about to end: another takes the next (O1).
+    /// To a handshake that comes when we are about to end (O1): the process that takes our place serves the next.
     pub(super) fn draining() -> Self {
         let text = "shutting down: try again";
         Self { reason: Reason::Draining, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text) }
@@ -85,14 +85,14 @@ impl Refusal {
             .closing()
     }
 
-    /// Where others keep all the memory that they may (L5).
+    /// To a request when other connections use all of the memory budget (L5).
     pub(crate) fn no_memory() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too much is under way: try again")
             .with(RETRY_AFTER, HeaderValue::from(RETRY))
             .closing()
     }
 
-    /// To a client that is none of those who may connect (A4).
+    /// To a client whose address is none of those that may connect (A4).
     pub(super) fn stranger() -> Self {
         Self { reason: Reason::Stranger, ..Self::new(StatusCode::FORBIDDEN, "forbidden") }
     }
@@ -103,7 +103,8 @@ impl Refusal {
             .with(RETRY_AFTER, HeaderValue::from(RETRY))
     }
 
-    /// To a client that has not shown what it must (T4). Whoever has guessed has to come again, and waits.
+    /// To a client that has not shown what it must (T4). After wrong credentials it is answered late, at `due`, and
+    /// must connect again.
     pub(super) fn denied(denial: Denial, due: Option<Instant>) -> Self {
         let refusal = match denial {
             Denial::NoCredentials | Denial::Credentials => {
@@ -124,7 +125,7 @@ impl Refusal {
         }
     }
 
-    /// To a client that a helper turns away (U9), and why; or that it asks to say who he is.
+    /// To a client that the helper refuses (U9). `why` is for the log; none: the client is only asked for its credentials.
     pub(super) fn rejected(
         status: StatusCode,
         headers: Vec<(HeaderName, HeaderValue)>,
@@ -139,7 +140,7 @@ impl Refusal {
         Self { headers, reason, ..Self::new(status, text) }
     }
 
-    /// To a client of whom a helper has not said whether it is let in (U9).
+    /// To a client when the helper has not said whether the client is let in (U9).
     pub(super) fn unanswered(why: String) -> Self {
         Self { reason: Reason::Unanswered(why), ..Self::unavailable() }
     }
@@ -148,7 +149,7 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not available at present")
     }
 
-    /// The same, as the last answer of its connection.
+    /// The same refusal, as the last answer on its connection.
     pub(crate) fn closing(self) -> Self {
         self.with(CONNECTION, HeaderValue::from_static("close"))
     }
@@ -158,7 +159,7 @@ impl Refusal {
         self
     }
 
-    /// As what it is counted.
+    /// The counter that counts this refusal.
     pub(super) fn counted(&self) -> Refused {
         match &self.reason {
             Reason::Text if self.status == StatusCode::SERVICE_UNAVAILABLE => Refused::SessionLimit,
@@ -201,7 +202,7 @@ impl Refusal {
                 target: UNADMITTED, %client, port, via, path, status,
                 "refused a client: {client}: none of those who may connect ({status} for {path:?})"
             ),
-            // A browser begins so, before it asks its user.
+            // A browser's first request has no credentials: it asks its user only then.
             (Reason::Denied(Denial::NoCredentials), _) => info!(
                 target: UNADMITTED, %client, port, via, path, status,
                 "asked a client for credentials: {client} ({status} for {path:?})"
@@ -240,7 +241,8 @@ impl Refusal {
     }
 }
 
-/// To a handshake that leads nowhere. Who guesses tokens does not learn which there are (K1).
+/// To a handshake that has no destination. A missing, an unknown and a forbidden token are answered alike, so that
+/// guessing does not tell which tokens there are (K1).
 impl From<NoDestination> for Refusal {
     fn from(why: NoDestination) -> Self {
         let refusal = match why {
@@ -269,8 +271,8 @@ impl From<NoUpgrade> for Refusal {
                     .with(UPGRADE, HeaderValue::from_static("websocket"))
                     .with(CONNECTION, HeaderValue::from_static("Upgrade"))
             }
-            // The bytes that follow would be taken for the next request, or are of one that somebody
-            // before us takes for another.
+            // Closed, as the bytes that follow would be taken for the next request, or are part of one that a proxy
+            // before us reads differently.
             NoUpgrade::Host | NoUpgrade::Hixie | NoUpgrade::Body => {
                 Self::new(StatusCode::BAD_REQUEST, why.to_string()).closing()
             }

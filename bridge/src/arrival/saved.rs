@@ -1,4 +1,4 @@
-//! A connection without a session, for another image of this program. Must not know how that is written down.
+//! A connection without a session, as saved for the new binary in a hand-over. Must not know how it is serialized.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,12 +6,12 @@ use crate::net::SavedSocket;
 use crate::peer::SavedPeer;
 use crate::saved::{Moment, Place};
 
-/// A connection without a session that can be begun anew.
+/// A connection without a session that the new binary can begin anew.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedConnection {
     pub(crate) socket: SavedSocket,
     pub(crate) peer: SavedPeer,
-    /// Whether a proxy has said whose it is.
+    /// Whether the PROXY header of a trusted proxy was read.
     pub(crate) is_introduced: bool,
     /// What was read of it and has no answer yet.
     #[serde(default)]
@@ -22,10 +22,10 @@ pub(crate) struct SavedConnection {
     pub(crate) is_kept_alive: bool,
 }
 
-/// A connection without a session that stands still.
+/// A connection without a session that is stopped for a hand-over.
 #[derive(Debug)]
 pub(crate) struct StoodConnection {
-    /// Its head has no place yet.
+    /// Its `head` is not set yet: it is the place of the bytes beside this.
     pub(crate) saved: SavedConnection,
     pub(crate) head: Vec<u8>,
 }

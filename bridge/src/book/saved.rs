@@ -1,5 +1,4 @@
-//! The book, and what it has of a session, as another image of this program goes on with them. Must not know how that is
-//! written down.
+//! The session book and its entries, as saved in a hand-over and resumed after it. Must not know how they are serialized.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -43,7 +42,7 @@ pub(crate) struct SavedEntry {
     pub(crate) calls: u8,
 }
 
-/// What its upkeep has seen of it.
+/// What the upkeep has seen of a session.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedLastSeen {
     pub(crate) heard: Moment,
@@ -52,7 +51,7 @@ pub(crate) struct SavedLastSeen {
 }
 
 impl Book {
-    /// Its numbers.
+    /// The book's numbers.
     pub(crate) fn saved(&self) -> SavedBook {
         let sessions = self.sessions();
         SavedBook {
@@ -74,7 +73,7 @@ impl Book {
         })
     }
 
-    /// Goes on counting from these. So many connections are open by now.
+    /// Goes on counting from these numbers. `open`: how many connections are open by now.
     pub(crate) fn resume(&self, saved: &SavedBook, open: u64) {
         let mut sessions = self.sessions();
         let SavedBook { begun, received, sent, counts } = saved;
@@ -84,7 +83,7 @@ impl Book {
         self.metrics.resume(counts, open);
     }
 
-    /// Goes on with a session.
+    /// Puts a session into the book again that goes on after a hand-over.
     pub(crate) fn go_on(
         self: &Arc<Self>,
         saved: &SavedEntry,
@@ -127,7 +126,7 @@ impl Book {
 }
 
 impl Entry {
-    /// What another image knows of it; not what its upkeep has seen, which is the book's.
+    /// The entry as saved in a hand-over, without what the upkeep has seen: that is in the book.
     pub(crate) fn saved(&self) -> SavedEntry {
         SavedEntry {
             id: self.id,

@@ -1,5 +1,5 @@
-//! A client as another image of this program goes on with it: in the middle of a frame, with what was read of it and not
-//! written yet. Must not know how that is written down.
+//! A client as saved in a hand-over and resumed after it: in the middle of a frame, with the bytes that were read of it
+//! and not written yet. Must not know how it is serialized.
 
 use std::io;
 
@@ -17,7 +17,7 @@ use crate::stream::Stream;
 use crate::tap::Tap;
 use crate::ws::{Codec, Violation};
 
-/// A client.
+/// A client, as saved in a hand-over.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedClient {
     pub(crate) leg: SavedLeg,
@@ -25,7 +25,7 @@ pub(crate) struct SavedClient {
     codec: Codec,
     input: SavedInput,
     payload: Place,
-    /// All of the payload is written, and an encrypted target has still to send what it keeps.
+    /// Whether all of the payload is written, but an encrypted connection to the target has not sent all of it.
     #[serde(default)]
     is_unflushed: bool,
     frame: Place,
@@ -58,7 +58,7 @@ enum SavedClose {
 }
 
 impl SavedClient {
-    /// Puts the bytes of a client behind `all`.
+    /// Saves a client, and puts its bytes behind `all`.
     pub(crate) fn of(client: &mut Client, all: &mut Vec<u8>) -> Self {
         let left = |lease: &Option<Lease>| lease.as_ref().map_or_else(Vec::new, |l| l.left_bytes());
         Self {
@@ -87,18 +87,18 @@ impl SavedClient {
         }
     }
 
-    /// Whether something was read of it that is still to be written: it goes on first.
+    /// Whether bytes that were read are still to be written: such a session goes on first.
     pub(crate) fn is_busy(&self) -> bool {
         self.is_unflushed || self.payload != Place::default() || self.frame != Place::default()
     }
 
-    /// Whether it can be what it says, before a connection is taken for it.
+    /// Whether this is a possible state, before a connection is taken for it.
     pub(crate) fn look(&self, all: &[u8]) -> Result<(), Invalid> {
         self.unread.of(all)?;
         let fits = [self.payload, self.frame].map(|place| Ok(place.of(all)?.len() <= SIZE));
         let fits = fits.into_iter().collect::<Result<Vec<_>, Invalid>>()?;
-        // A close frame may follow the answers to pings.
-        // Frames are read only as long as the client sends.
+        // The codec matters only as long as the client's frames are read. Behind the pongs there may be a close frame,
+        // of at most 127 bytes.
         let is_read = matches!(self.input, SavedInput::Open);
         let is_sound =
             (!is_read || self.codec.is_sound()) && self.control.of(all)?.len() <= PONGS + 127;
@@ -112,7 +112,7 @@ impl SavedClient {
         self.codec.clone()
     }
 
-    /// The client, over this leg.
+    /// The client again, over this leg, which is its connection.
     pub(crate) fn resume(
         self,
         leg: Leg,

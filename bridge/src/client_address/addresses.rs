@@ -1,10 +1,10 @@
-//! An IPv4 address of its own for each client, out of a block that no client comes from: the same one whenever
-//! it comes, and no other's who is known. Knows clients by address, IPv6 ones by their /64; must not know
-//! what the addresses are for.
+//! An IPv4 address of its own for each client, from a block that no client connects from: the same whenever the client
+//! comes, and that of no other client that is remembered. Knows clients by address, IPv6 ones by their /64; must not
+//! know what the addresses are for.
 //!
-//! Which one it is follows from the client's address, so that it is the same after our next start too. Where
-//! two clients' would be the same, the later one gets another. That is remembered of [`MOST`] clients; then
-//! those are forgotten who have not come for longest, so that nobody makes the memory grow.
+//! The address is computed from the client's, so that it is the same after our next start, too. Where two clients would
+//! have the same, the later one gets another. [`MOST`] clients are remembered; then those are forgotten that have not
+//! come for long, so that nobody makes the memory grow.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,14 +35,14 @@ pub(crate) struct Addresses {
 struct Known {
     seats: HashMap<Key, Seat>,
     taken: HashMap<Ipv4Addr, Key>,
-    /// In the order in which they are to be forgotten, but for those who have come meanwhile.
+    /// The clients in the order in which they are forgotten. One that has come meanwhile goes to the end instead.
     order: VecDeque<Key>,
 }
 
 #[derive(Debug)]
 struct Seat {
     address: Ipv4Addr,
-    /// Whether the client has come since it was last to be forgotten.
+    /// Whether the client has come since it was put into `order`.
     has_come: bool,
 }
 
@@ -50,7 +50,7 @@ struct Seat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
     V4(u32),
-    /// The first 64 bits: who has one address of such a network has all.
+    /// The first 64 bits: a client that has one address of such a network has all.
     V6(u64),
     User(u32),
 }
@@ -98,7 +98,7 @@ impl Known {
 }
 
 impl Block {
-    /// `None`: one that may be a network's or a broadcast address, or is kept out of it.
+    /// The address with this number. `None`: it may be a network's or a broadcast address, or the block is without it.
     fn address(self, number: u64) -> Option<Ipv4Addr> {
         let [.., a, b, c, d] = number.to_be_bytes();
         let address = match self {
@@ -120,8 +120,7 @@ impl From<ClientId> for Key {
 }
 
 impl Key {
-    /// A number that depends on all of the key, the first or a later one (SplitMix64: Steele, Lea and Flood,
-    /// OOPSLA 2014).
+    /// A hash of all of the key, another for each attempt (SplitMix64: Steele, Lea and Flood, OOPSLA 2014).
     fn spread(self, attempt: u64) -> u64 {
         let (kind, bits) = match self {
             Self::V4(bits) => (1, bits.into()),

@@ -1,10 +1,10 @@
-//! Rows whose connections are over, were not accepted, and are too many to be kept: nobody gets such a row until the
-//! program cannot meet its last connection any more.
+//! The rows that are given up: the session of such a row is over, the program has not accepted its connection, and too many
+//! such connections are kept open already. No other connection gets the row while the program may still accept that connection.
 //!
-//! A connection that is reset while it waits to be accepted is not known to the kernel by its addresses from then on, and
-//! the program is given it yet. But the kernel says how many wait. So it is over for certain if the kernel does not know
-//! it, or knows that it was accepted, and nobody waits at that port after that; and a program that has just been given it
-//! has had the time between two looks to read its row. Must not know the table.
+//! When a connection is reset while it waits to be accepted, the kernel does not know it by its addresses from then on, and
+//! still gives it to the program. But the kernel says how many connections wait. So a connection is certainly out of the
+//! accept queue if the kernel does not know it, or knows that it was accepted, and no connection waits at that port after
+//! that. A program that has just been given it has the time between two looks to read its row. Must not know the table.
 
 use std::collections::HashSet;
 use std::mem::{replace, take};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::kernel::Kernel;
 
-/// How often to ask.
+/// How often the kernel is asked.
 pub(super) const LOOK: Duration = Duration::from_secs(2);
 
 /// The rows of a table that are given up.
@@ -34,31 +34,31 @@ pub(super) struct Last {
     pub(super) ours: SocketAddr,
     pub(super) to: SocketAddr,
     pub(super) over: Instant,
-    /// Whether it was over for certain at the look before.
+    /// Whether it was certainly out of the accept queue at the look before.
     pub(super) was_found_over: bool,
 }
 
 impl GivenUp {
-    /// One more. True: somebody has to look after them from now on.
+    /// Adds a row. True: the caller has to start a task that looks after these rows.
     pub(super) fn add(&self, one: Last) -> bool {
         let mut list = self.list();
         list.rows.push(one);
         !replace(&mut list.is_looked_after, true)
     }
 
-    /// Their numbers.
+    /// The numbers of these rows.
     pub(super) fn rows(&self) -> HashSet<u16> {
         self.list().rows.iter().map(|last| last.row).collect()
     }
 
-    /// Whether there are none any more, so that nobody has to look after them.
+    /// Whether there are no such rows any more, so that no task has to look after them.
     pub(super) fn are_none(&self) -> bool {
         let mut list = self.list();
         list.is_looked_after = !list.rows.is_empty();
         !list.is_looked_after
     }
 
-    /// Takes those out that are over for certain, and were so at the look before.
+    /// Takes the rows out whose connections are certainly out of the accept queue, and were so at the look before.
     pub(super) async fn take_over(&self, kernel: &Kernel) -> Vec<Last> {
         let mut rows = take(&mut self.list().rows);
         let mut ports: Vec<u16> = rows.iter().map(|last| last.to.port()).collect();
@@ -90,9 +90,9 @@ impl GivenUp {
     }
 }
 
-/// Those of one port that are over, and the others.
+/// The rows whose connections to this port are certainly out of its accept queue, and the others.
 async fn sort(kernel: &Kernel, port: u16, rows: Vec<Last>) -> (Vec<Last>, Vec<Last>) {
-    // A program that accepts nobody is not worth so many questions.
+    // Asked before all else: where the program accepts nothing, a question for each row would be in vain.
     if kernel.is_anybody_waiting(port).await {
         return (Vec::new(), rows);
     }

@@ -1,5 +1,6 @@
-//! How the kernel is asked which connections of our port a program can meet: each question by itself, which takes some
-//! microseconds, or where sock_diag(7) is refused of one reading of proc(5) for all. Knows no row.
+//! The questions to the kernel which connections from our port a program can still meet, that is, can still accept or
+//! has open. Each connection is asked about by itself, which takes some microseconds, or where sock_diag(7) is refused,
+//! one reading of proc(5) answers for all. Knows no row.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,19 +11,19 @@ use tokio::task::spawn_blocking;
 
 use crate::sock_diag::{self, Reading, Readings};
 
-/// Whom to ask.
+/// The kernel, as it is asked about one port of ours.
 #[derive(Debug)]
 pub(super) struct Kernel {
     readings: Readings,
-    /// For tests: as if sock_diag was refused.
+    /// For tests: as if sock_diag(7) was refused.
     is_refused: bool,
 }
 
-/// What is known without waiting.
+/// The answers that can be had without waiting.
 pub(super) enum Answers {
     /// The kernel answers at once.
     Each,
-    /// What was so at one time, if it has been read.
+    /// The last reading of proc(5) answers, if there is one.
     Of(Option<Arc<Reading>>),
 }
 
@@ -37,12 +38,12 @@ impl Kernel {
         Self { is_refused: true, ..Self::asked_of(port) }
     }
 
-    /// What is known by now.
+    /// The answers that there are by now.
     pub(super) fn answers(&self) -> Answers {
         if self.answers_each() { Answers::Each } else { Answers::Of(self.readings.last()) }
     }
 
-    /// What is known after this time.
+    /// Answers from after this time.
     pub(super) async fn answers_after(&self, time: Instant) -> io::Result<Answers> {
         if self.answers_each() {
             return Ok(Answers::Each);
@@ -58,7 +59,7 @@ impl Kernel {
         self.readings.after(Instant::now()).await?.accepted(target, ours)
     }
 
-    /// Which of these connections, from us to where they go, have been accepted or are not known; in their order.
+    /// For each of these connections, given by our address and the program's: whether it was accepted, or is not known.
     pub(super) async fn are_not_queued(&self, all: Vec<(SocketAddr, SocketAddr)>) -> Vec<bool> {
         let is_it = |accepted: io::Result<bool>| match accepted {
             Ok(is_accepted) => is_accepted,
@@ -96,18 +97,18 @@ impl Kernel {
 }
 
 impl Answers {
-    /// Whether `target` can meet the connection from `ours`, which was over at our end at this time. No answer is as
-    /// good as yes.
+    /// Whether the program at `target` can still accept the connection from `ours`, or has it open. Our end of it was
+    /// closed at `over`. No answer is as good as yes.
     pub(super) fn can_be_met(&self, target: SocketAddr, ours: SocketAddr, over: Instant) -> bool {
         match self {
             Self::Each => sock_diag::can_be_met(target, ours).unwrap_or(true),
-            // What is read before may have nothing of it yet.
+            // A reading from before that may not have the connection yet.
             Self::Of(Some(reading)) if reading.is_after(over) => reading.can_be_met(target, ours),
             Self::Of(_) => true,
         }
     }
 
-    /// Whether nothing later is known.
+    /// Whether these answers are from after this time.
     pub(super) fn are_after(&self, time: Instant) -> bool {
         match self {
             Self::Each => true,

@@ -1,5 +1,5 @@
-//! Where tokens may lead (K7). A name is looked up first: the addresses that are checked are those that are
-//! connected to. Knows no token.
+//! Where tokens may lead (K7). A name is looked up first: the session connects to the very addresses that were checked. Knows no
+//! token.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,30 +21,30 @@ use crate::opened::{Opened, real_path};
 /// that blocks.
 const AT_ONCE: usize = 16;
 
-/// The places that tokens may lead to; what no rule has is refused.
+/// The targets to which tokens may lead; what no rule allows is refused.
 #[derive(Debug, Clone)]
 pub struct Allowed {
     rules: Vec<Rule>,
     permits: Arc<Semaphore>,
 }
 
-/// Some of them.
+/// A rule that allows some targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rule {
-    /// Addresses, whichever name leads there.
+    /// Addresses, whichever name has them.
     Network(Network, Ports),
-    /// A name, wherever it leads.
+    /// A name, whatever its addresses are.
     Name(String, Ports),
     /// The sockets below a directory.
     Unix(PathBuf),
 }
 
-/// Ports; none named: all.
+/// Ranges of ports; empty: all ports.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ports(pub Vec<RangeInclusive<u16>>);
 
 impl Allowed {
-    /// Those of these rules.
+    /// The targets that these rules allow.
     pub fn new(rules: Vec<Rule>) -> Self {
         Self { rules, permits: Arc::new(Semaphore::new(AT_ONCE)) }
     }
@@ -87,7 +87,8 @@ impl Allowed {
         }
     }
 
-    /// What a path leads to, if that is allowed. It is what is connected to, even if somebody exchanges it meanwhile.
+    /// Opens what a path leads to, if that is allowed. The session connects to this very socket, even if another replaces it at
+    /// that path meanwhile.
     async fn open(&self, path: PathBuf) -> io::Result<Option<OpenedSocket>> {
         let directories = self.directories();
         self.blocking(move || {
@@ -106,7 +107,7 @@ impl Allowed {
         directories.collect()
     }
 
-    /// Where the file system may keep one waiting.
+    /// Looks at the file system, which may take long, in a thread that may block.
     async fn blocking<T: Send + 'static>(
         &self,
         look: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -121,7 +122,7 @@ impl Allowed {
     }
 }
 
-/// All as the file system has them, without links.
+/// Whether `path`, which has no links in it, is below one of these directories once their links are resolved.
 fn is_below_any(path: &Path, directories: &[PathBuf]) -> bool {
     let is_below =
         |directory: &PathBuf| real_path(directory).is_ok_and(|real| path.starts_with(real));

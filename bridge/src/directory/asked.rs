@@ -1,4 +1,4 @@
-//! Tokens that a helper knows (U9). Knows what an answer means, and nothing of who gives it.
+//! The look-up of tokens by a helper (U9). Knows what an answer means; must not know who gives it.
 
 use super::failure::SourceError;
 use super::target;
@@ -39,7 +39,7 @@ mod tests {
             assert_eq!(look_up(&asked, "secretdesk").await.unwrap(), Some(endpoint));
             let failed = look_up(&asked, "secretdesk").await.unwrap_err().to_string();
             assert!(failed.ends_with("its port is no number from 1 to 65535"), "{failed}");
-            // K8: whoever was asked may repeat the token, the log does not.
+            // K8: the helper may repeat the token, the log does not.
             let failed = look_up(&asked, "secretdesk").await.unwrap_err().to_string();
             assert!(failed.ends_with("no such key: secr…"), "{failed}");
         };

@@ -1,8 +1,7 @@
 //! Tokens that are names below a directory: of files with a target in each, or of Unix sockets (K3).
 //!
-//! No token leaves the directory: of `..`, of a name that no file can have, and of a link that leads out
-//! of it, nothing is known. What was found there is what is read, or connected to, even if somebody exchanges it
-//! meanwhile.
+//! No token leaves the directory: `..`, a name that no file can have, and a link that leads out of the directory are unknown
+//! tokens. What was found is what is read or connected to, even if another file replaces it meanwhile.
 
 use std::fs;
 use std::io::Read;
@@ -37,10 +36,10 @@ pub(super) struct Below {
     permits: Arc<Semaphore>,
 }
 
-/// Which entries of the directory have tokens for names.
+/// What kind of entries of the directory the tokens name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// Files with a target in each; a token's last part counts, as upstream has it.
+    /// Files with a target in each; of a token only the last part counts, as upstream has it.
     File,
     /// Sockets, perhaps in directories of their own.
     Socket,
@@ -51,7 +50,7 @@ impl Below {
         Self { directory, entry, permits: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// Whether there is a directory.
+    /// Fails if there is no such directory.
     pub(super) async fn prepare(&self) -> Result<(), SourceError> {
         let directory = self.directory.clone();
         blocking(move || {
@@ -76,14 +75,14 @@ impl Below {
     }
 }
 
-/// Where the file system may keep one waiting.
+/// Looks at the file system, which may take long, in a thread that may block.
 async fn blocking<T: Send + 'static>(
     look: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
 ) -> Result<T, SourceError> {
     spawn_blocking(look).await.unwrap_or(Err(SourceError::Failed))
 }
 
-/// The path below the directory that a token is.
+/// The path below the directory that a token names. None: no path there has this name.
 pub(crate) fn name(token: &str, entry: Entry) -> Option<&Path> {
     let token = match entry {
         Entry::File => token.rsplit_once('/').map_or(token, |(_, name)| name),
@@ -97,7 +96,7 @@ pub(crate) fn name(token: &str, entry: Entry) -> Option<&Path> {
 fn find(directory: &Path, name: &Path, entry: Entry) -> Result<Option<Endpoint>, SourceError> {
     let root = real_path(directory);
     let root = root.map_err(|error| SourceError::Read(directory.to_owned(), error))?;
-    // A token stands in no record whole (K8).
+    // The log never has a whole token (K8).
     let shown = directory.join(redact::token(&name.to_string_lossy()));
     let found = Opened::open(&root.join(name)).and_then(|found| Ok((found.metadata()?, found)));
     let (kind, found) = match found {
@@ -119,7 +118,7 @@ fn find(directory: &Path, name: &Path, entry: Entry) -> Result<Option<Endpoint>,
     }
 }
 
-/// The target in a file, which is `shown` so.
+/// The target in a file; `shown` is the path for the log.
 fn read(found: &Opened, shown: PathBuf) -> Result<Endpoint, SourceError> {
     let mut text = Vec::new();
     let file = regular::open(&found.link());

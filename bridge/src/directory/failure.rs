@@ -1,5 +1,5 @@
-//! Why a request means no destination: through its own fault, or because a source does not say.
-//! Knows what the log says of it; must not know what clients are answered.
+//! Why a request means no destination: through its own fault, or because a source gives no answer. Knows what the log says of it;
+//! must not know what clients are answered.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use crate::destination::Endpoint;
 use crate::error_text::error_text;
 
-/// How long a client waits until it is known where its token leads (K1).
+/// How long it may take to find out where a client's token leads (K1).
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is said of whoever has not answered by then.
+/// What the log says of a source that has not answered by then.
 pub(super) const LATE: &str = "no answer within 10 s";
 
 /// Why a request means no destination.
@@ -34,37 +34,37 @@ pub(crate) enum NoDestination {
 }
 
 impl NoDestination {
-    /// Whether whoever runs us need not look into it: strangers try what they like.
+    /// Whether the client is at fault, and the administrator need not look into it: anybody can send such a request.
     pub(crate) fn is_of_client(&self) -> bool {
         matches!(self, Self::NoToken | Self::UnknownToken | Self::InvalidToken(_))
     }
 }
 
-/// Why a source does not say where a token leads, or whether it does.
+/// Why a source does not say where a token leads, or whether there is such a token.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// A file or directory of it cannot be read.
+    /// A file or directory of the source cannot be read.
     #[error("cannot read tokens from {}: {}", .0.display(), error_text(.1))]
     Read(PathBuf, io::Error),
-    /// A file of it is not what it should be.
+    /// A file of the source is not what it should be.
     #[error("cannot read tokens from {}: {}", .0.display(), .1)]
     Unusable(PathBuf, &'static str),
     /// The key that tokens are made with cannot be read.
     #[error("cannot read the key of tokens {}: {}", .0.display(), .1)]
     Key(PathBuf, String),
-    /// A server that is it does not answer, or not as it should.
+    /// The server that is the source does not answer, or not as it should.
     #[error("cannot look a token up at {0}: {1}")]
     Asked(String, String),
-    /// A helper does not say where it leads.
+    /// The helper does not say where the token leads.
     #[error("cannot look its token up: {0}")]
     Answer(String),
-    /// It has failed in a way that is our fault.
+    /// The look-up has failed in a way that is our fault.
     #[error("cannot read tokens: the look-up has failed")]
     Failed,
 }
 
 impl SourceError {
-    /// The same, for one more who is told.
+    /// A copy, for another client with the same failure.
     pub(super) fn again(&self) -> Self {
         let copy = |error: &io::Error| match error.raw_os_error() {
             Some(number) => io::Error::from_raw_os_error(number),

@@ -6,10 +6,10 @@ use serde_json::Value;
 use super::target;
 use crate::destination::Endpoint;
 
-/// How upstream says in the place of a host that the port is a path.
+/// The `host` by which upstream says that `port` is the path of a Unix socket.
 const UNIX: &str = "unix_socket";
 
-/// What an object means, or why nothing. Its other members are somebody else's.
+/// The target that an object means, or why it means none. Other members are ignored.
 pub(super) fn endpoint(object: &Value) -> Result<Endpoint, &'static str> {
     let host = match object.get("host") {
         Some(Value::String(host)) => host,

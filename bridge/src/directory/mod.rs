@@ -1,14 +1,15 @@
-//! Which destination a request means: the one that there is, or the one that its token stands for (K1).
+//! Which destination a request means: the only one that there is, or the one for which its token stands (K1).
 //!
 //! - `token` finds the token in a request,
-//! - `source` is asked what a token stands for; each kind of source is a file of its own: `token_file`
-//!   reads files of many, `below` takes the token for a name in a directory, `token_api` asks a web server, `redis` Redis,
-//!   `jwt` opens tokens that say it themselves, `asked` asks a helper,
+//! - `source` is asked what a token stands for; each kind of source is a file of its own: `token_file` reads files with many
+//!   tokens in each, `below` takes the token for a name in a directory, `token_api` asks a web server, `redis` a Redis server,
+//!   `jwt` reads tokens that contain their target, `asked` asks a helper,
 //! - `target` reads a target as sources have it written, `json` as JSON has it,
 //! - `allowed` says where tokens may lead,
 //! - `failure` is why there is no destination.
 //!
-//! Knows request heads and endpoints. Must not know who asks, what that has shown, or what becomes of it.
+//! Knows request heads and endpoints. Must not know who sends a request, how that client has authenticated, or what becomes of
+//! the destination.
 
 mod allowed;
 mod asked;
@@ -46,9 +47,9 @@ pub use token_api::Pattern;
 /// Which destination a request means.
 #[derive(Debug, Clone)]
 pub enum Directory {
-    /// All mean the same.
+    /// All requests mean the same destination.
     One(Arc<Destination>),
-    /// Each says it by its token.
+    /// Each request says it by its token.
     Tokens(Tokens),
 }
 
@@ -57,9 +58,9 @@ pub enum Directory {
 pub struct Tokens {
     /// Where a request has its token.
     pub place: TokenPlace,
-    /// What knows the tokens; may change at any time, for the clients to come.
+    /// The source that knows the tokens. It may change at any time, for the clients to come.
     pub source: watch::Receiver<Arc<Source>>,
-    /// Where they may lead; none: anywhere.
+    /// Where tokens may lead; none: anywhere.
     pub allowed: Option<Allowed>,
 }
 
@@ -67,7 +68,7 @@ pub struct Tokens {
 #[derive(Debug)]
 struct Found {
     endpoint: Endpoint,
-    /// Until when it does, if it says so.
+    /// When the token expires, if it says so.
     expires: Option<std::time::Instant>,
 }
 
@@ -77,7 +78,7 @@ pub(crate) struct Meant {
     pub(crate) destination: Arc<Destination>,
     /// The beginning of the request's token, if there is one.
     pub(crate) token: Option<String>,
-    /// Until when that counts, if it says so.
+    /// When the token expires, if it says so.
     pub(crate) expires: Option<std::time::Instant>,
 }
 
@@ -90,7 +91,7 @@ impl Directory {
         }
     }
 
-    /// The same, to be shared.
+    /// The same, as a shared pointer.
     pub(crate) fn shared(&self) -> Option<Arc<Destination>> {
         match self {
             Self::One(destination) => Some(Arc::clone(destination)),
@@ -108,7 +109,7 @@ impl Directory {
             Self::One(destination) => {
                 Ok(Meant { destination: Arc::clone(destination), token: None, expires: None })
             }
-            // What a look-up needs is not kept for those who need none.
+            // Boxed: requests that need no look-up keep no room for it.
             Self::Tokens(tokens) => {
                 let (found, token) = Box::pin(tokens.find(head, lookups)).await?;
                 let destination = Arc::new(Destination::Service(found.endpoint));
@@ -125,7 +126,7 @@ impl<D: Into<Destination>> From<D> for Directory {
 }
 
 impl Tokens {
-    /// Where a request's token leads, and how that begins.
+    /// Where a request's token leads, and the beginning of the token for the log.
     async fn find(
         &self,
         head: &Parts,
@@ -138,7 +139,7 @@ impl Tokens {
         let found = timeout_at(deadline, source.look_up(&token)).await.map_err(late)??;
         let mut found = found.ok_or(NoDestination::UnknownToken)?;
         if let Some(allowed) = &self.allowed {
-            // Here it is a name server that is late, and no fault of the source's.
+            // Here a name server is late, or the file system, and not the source.
             let late = || NoDestination::Unresolved(found.endpoint.clone(), LATE.into());
             let checked = allowed.check(found.endpoint.clone(), lookups);
             found.endpoint = timeout_at(deadline, checked).await.unwrap_or_else(|_| Err(late()))?;

@@ -1,5 +1,5 @@
-//! Where a session goes, for another image of this program, whose directory may be another. Must not know how that is
-//! written down.
+//! The destination of a session, for the new binary of a hand-over, whose configuration may have another. Must not know in which
+//! form that is written.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub(crate) enum SavedDestination {
         addresses: Vec<SocketAddr>,
     },
     Unix(PathBuf),
-    /// One that was opened to be checked: how it is shown, and where it was.
+    /// A Unix socket that was opened to be checked: how the log shows it, and its path.
     Opened {
         shown: String,
         path: PathBuf,
@@ -52,7 +52,7 @@ impl SavedDestination {
         }
     }
 
-    /// The same as the directory's, if that has only this.
+    /// The destination that was saved. If it is the only one of `directory`, that one is shared.
     pub(crate) fn resume(&self, directory: &Directory) -> Result<Arc<Destination>, Invalid> {
         let endpoint = match self {
             Self::Program => {

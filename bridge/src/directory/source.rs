@@ -1,6 +1,6 @@
-//! What knows where tokens lead. The kinds are upstream's plugins; each is asked in the same way, and is a
-//! file of its own. Knows which kinds there are, and what of them the log may have; must not know how one finds a
-//! token, nor who has it.
+//! A source of tokens, which knows where they lead. The kinds are upstream's plugins; each is asked in the same way, and is a
+//! file of its own. Knows which kinds there are, and what of them the log may have; must not know how a kind looks a token up,
+//! nor which client has sent it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::questions::Asked;
 pub struct Source {
     /// For the log.
     name: String,
-    /// The file or directory that it is, if it is one.
+    /// The file or directory of the source, if it is one.
     path: Option<PathBuf>,
     backend: Backend,
 }
@@ -37,29 +37,29 @@ enum Backend {
     Helper(Asked),
 }
 
-/// What a source is.
+/// The kinds of sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// A file of lines, or a directory of such files, as they are at each moment.
+    /// A file of lines, or a directory of such files, read again when they change.
     TokenFile(PathBuf),
     /// The same, read once.
     ReadOnlyTokenFile(PathBuf),
-    /// A directory of files: each is called like a token and has its target in it.
+    /// A directory of files: each has a token for its name and a target in it.
     TokenFileName(PathBuf),
-    /// A directory of Unix sockets: each is called like a token.
+    /// A directory of Unix sockets: each has a token for its name.
     UnixDomainSocketDirectory(PathBuf),
     /// A web server that is asked for each token, and answers `host:port`.
     BaseTokenApi(Pattern),
     /// The same, and it answers in JSON.
     JsonTokenApi(Pattern),
-    /// The key that tokens are made with which say themselves where they lead.
+    /// The file of a key for tokens that contain their target (JSON Web Tokens).
     JwtTokenApi(PathBuf),
     /// A Redis server: each token is a key, with its target for a value.
     TokenRedis(RedisServer),
 }
 
 impl Kind {
-    /// The file or directory that it is, if it is one.
+    /// The file or directory of the source, if it is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::TokenFile(path)
@@ -88,7 +88,7 @@ impl fmt::Display for Kind {
 }
 
 impl Source {
-    /// Looks at nothing yet. Requests have their tokens in `place`.
+    /// Opens nothing yet. Requests have their tokens in `place`.
     pub fn new(kind: Kind, place: TokenPlace) -> Self {
         let (name, path) = (kind.to_string(), kind.path().map(Path::to_owned));
         let backend = match kind {
@@ -114,22 +114,22 @@ impl Source {
         Self { name, path, backend }
     }
 
-    /// A helper knows the tokens, which is called so in the log.
+    /// A helper that knows the tokens; `name` is what the log calls it.
     pub fn asked(name: String, asked: Asked) -> Self {
         Self { name, path: None, backend: Backend::Helper(asked) }
     }
 
-    /// Reads what it keeps of its tokens, so that the first look-up need not, and says what is wrong.
+    /// Reads the tokens or the key that the source keeps in memory, so that the first look-up need not, and says what is wrong.
     ///
     /// # Errors
     ///
-    /// It cannot be used as things are.
+    /// The source cannot be used as things are.
     pub async fn prepare(&self) -> Result<(), SourceError> {
         match &self.backend {
             Backend::Lines(files) => files.prepare().await,
             Backend::Names(directory) => directory.prepare().await,
             Backend::Key(jwt) => jwt.prepare().await,
-            // It may come later, and is asked by those who have a token.
+            // The server or helper may start later, and is asked when a client has a token.
             Backend::Server(_) | Backend::Redis(_) | Backend::Helper(_) => Ok(()),
         }
     }
@@ -147,12 +147,12 @@ impl Source {
         Ok(found?.map(|endpoint| Found { endpoint, expires: None }))
     }
 
-    /// The file or directory that it is, if it is one.
+    /// The file or directory of the source, if it is one.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// What is asked, for the log.
+    /// The name of the source, for the log.
     pub(super) fn name(&self) -> &str {
         &self.name
     }

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use crate::destination::{Address, Endpoint};
 use crate::net::zone;
 
-/// How upstream marks a path.
+/// How upstream marks the path of a Unix socket.
 const UNIX: &str = "unix_socket:";
 
 /// The longest name that DNS has, as text.
 const HOST_MAX: usize = 253;
 
-/// What a text without space around it means, or why nothing.
+/// The target that a text means, or why it means none. There is no space around the text.
 pub(crate) fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
     if let Some(path) = text.strip_prefix(UNIX) {
         return unix(path);
@@ -21,7 +21,7 @@ pub(crate) fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
     tcp(host, port)
 }
 
-/// The same of a path alone.
+/// The same for the path of a Unix socket.
 pub(super) fn unix(path: &str) -> Result<Endpoint, &'static str> {
     match path {
         "" => Err("unix_socket has no path"),
@@ -30,12 +30,12 @@ pub(super) fn unix(path: &str) -> Result<Endpoint, &'static str> {
     }
 }
 
-/// The same of a host and a port that stand apart.
+/// The same for a host and a port that are given apart.
 pub(super) fn tcp(host: &str, port: &str) -> Result<Endpoint, &'static str> {
     Ok(Endpoint::Tcp(Address { host: self::host(host)?.to_owned(), port: self::port(port)? }))
 }
 
-/// An IPv6 address may do without its brackets: the last colon parts it from the port, as upstream has it.
+/// An IPv6 address may have no brackets: the last colon separates it from the port, as in upstream.
 fn host(text: &str) -> Result<&str, &'static str> {
     let in_brackets = text.strip_prefix('[').map(|rest| rest.strip_suffix(']').unwrap_or(""));
     let host = in_brackets.unwrap_or(text);
@@ -45,7 +45,7 @@ fn host(text: &str) -> Result<&str, &'static str> {
     }
     let is_of_name = |letter: char| !letter.is_whitespace() && !letter.is_control();
     match host {
-        // Upstream's resolver takes no host for this machine's loopback.
+        // An empty host means this machine's loopback address, as to upstream's resolver.
         "" => Ok("localhost"),
         _ if host.len() > HOST_MAX => Err("its host is too long"),
         _ if !host.chars().all(|letter| is_of_name(letter) && !"[]/".contains(letter)) => {

@@ -13,7 +13,7 @@ use crate::ws::single;
 pub enum TokenPlace {
     /// The query: its first pair that is called `token` and is not empty.
     Query,
-    /// The host that it is for, whichever port follows. Its letters' case means nothing.
+    /// The `Host` header without its port. Upper and lower case are the same.
     Host,
 }
 
@@ -26,7 +26,7 @@ impl TokenPlace {
         }
     }
 
-    /// A token that a source has, as a request is found to have it.
+    /// The form in which [`token`](Self::token) gives this token of a source when a request has it.
     pub(super) fn normal(self, token: &str) -> Cow<'_, str> {
         match self {
             Self::Host if token.bytes().any(|byte| byte.is_ascii_uppercase()) => {
@@ -37,8 +37,8 @@ impl TokenPlace {
     }
 }
 
-/// As forms are encoded, and as upstream reads them: a plus is a space, a pair without a value is none, and
-/// line feeds at the end are not the token's.
+/// The token of a query, decoded as forms are, and as upstream does: a plus is a space, a pair without a value is skipped, and
+/// line feeds at the end are no part of the token.
 pub(crate) fn of_query(query: &str) -> Option<String> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let mut values = pairs.filter(|(_, value)| !value.is_empty());
@@ -48,7 +48,7 @@ pub(crate) fn of_query(query: &str) -> Option<String> {
     Some(token)
 }
 
-/// `None`: it is not text.
+/// `None`: it is not UTF-8.
 fn decoded(part: &str) -> Option<String> {
     let spaced = part.replace('+', " ");
     Some(percent_decode_str(&spaced).decode_utf8().ok()?.into_owned())

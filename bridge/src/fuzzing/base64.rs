@@ -1,4 +1,4 @@
-//! Messages in base64, beside data-encoding's reading of the same text; and payload there and back.
+//! Base64 messages, compared with what data-encoding reads in the same text; and payloads that are encoded and decoded again.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use data_encoding::{BASE64, Encoding};
 use super::{Numbers, decode_both_ways};
 use crate::ws::{Codec, Draft, Framing, Violation};
 
-/// As lenient as websockify 0.3.0 was: line breaks mean nothing, nor do the bits behind the last byte.
+/// As lenient as websockify 0.3.0 was: line breaks are skipped, and the bits behind the last byte are ignored.
 static LENIENT: LazyLock<Encoding> = LazyLock::new(|| {
     let mut specification = BASE64.specification();
     specification.check_trailing_bits = false;
@@ -28,9 +28,9 @@ pub fn base64(bytes: &[u8]) {
     }
 }
 
-/// What a message stands for; `None`: it is not base64.
+/// The payload of a message; `None`: it is not base64.
 pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    // The other takes what several messages would be; here padding is at the end.
+    // data-encoding also takes several messages behind one another; here padding must be at the end.
     let padding = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
     let is_one = text[padding..].iter().all(|byte| b"=\r\n".contains(byte));
     LENIENT.decode(text).ok().filter(|_| is_one)
@@ -55,7 +55,7 @@ fn fragments(seed: u8, text: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A payload of the target's, as a client would send it back.
+/// Encodes a payload of the target, and decodes it as a client would send it back.
 fn there_and_back(framing: Framing, seed: u8, payload: &[u8]) {
     let codec = Codec::new(framing);
     // Not much larger than it must be.

@@ -1,5 +1,4 @@
-//! What is made of a certificate before anything in it is known to be good: a client's, and one of
-//! the CA file.
+//! Reading certificates of which nothing is verified yet: a client's, and one of the CA file.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -25,11 +24,11 @@ pub fn certificate(bytes: &[u8]) {
     match ClientVerifier::of(vec![der.clone()], "the file", &PROVIDER, &mut warnings) {
         Some(verifier) => {
             let judged = verifier.verify_client_cert(&der, &[], NOW);
-            // The file's owner has put it there; with another behind its name it is not the same.
+            // A certificate of the file may be accepted. With a byte behind it, it is another one, and must not be.
             let other = CertificateDer::from([bytes, b"\0"].concat());
             assert!(verifier.verify_client_cert(&other, &[], NOW).is_err(), "{judged:?}");
         }
-        // It is damaged, or has been issued by another.
+        // The certificate is damaged, or was issued by another.
         None => assert!(warnings.len() <= 1),
     }
 }

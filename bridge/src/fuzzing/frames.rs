@@ -1,4 +1,4 @@
-//! RFC 6455, beside tungstenite's reading of the same bytes.
+//! Frames of RFC 6455, compared with what tungstenite reads in the same bytes.
 
 use std::io::{self, Read, Write};
 
@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 use super::{Decoded, decode_both_ways};
 use crate::ws::{Codec, Event, Framing, Violation};
 
-/// Longer frames are not collected by the other; we have no such limit.
+/// The longest frame that tungstenite collects, bytes; we have no such limit.
 const FRAME_MAX: usize = 1 << 20;
 
 /// The first byte says how the others are split.
@@ -21,7 +21,7 @@ pub fn frames(bytes: &[u8]) {
         answer(event);
     }
     let (theirs, end) = read_by_tungstenite(input);
-    // It gives messages when they are whole, and we give what there is of them.
+    // tungstenite gives messages when they are whole, and our codec gives what has come of them.
     let common = ours.data.len().min(theirs.data.len());
     assert_eq!(ours.data[..common], theirs.data[..common]);
     let is_same = |(ours, theirs): (&Event, &Event)| same(ours, theirs);
@@ -35,7 +35,7 @@ pub fn frames(bytes: &[u8]) {
         }
         (None, Some(error)) => panic!("tungstenite refuses what we take: {error}"),
         (Some(_), Some(_)) => {}
-        // It takes such codes, and lengths that are written longer than they need be.
+        // tungstenite takes these close codes, and lengths that are encoded longer than they need be.
         (
             Some(
                 Violation::InvalidCloseCode(_)
@@ -48,7 +48,7 @@ pub fn frames(bytes: &[u8]) {
     }
 }
 
-/// What is answered is a frame itself, and fits into one.
+/// The answer to an event is one whole frame.
 fn answer(event: &Event) {
     let codec = Codec::new(Framing::Binary);
     let (first, frame) = match event {
@@ -61,7 +61,8 @@ fn answer(event: &Event) {
 
 fn same(ours: &Event, theirs: &Event) -> bool {
     match (ours, theirs) {
-        // 1014 is newer than it, as the decoder says; ours alone refuses others.
+        // tungstenite is older than 1014 and reads `Protocol` instead. Other codes that are not allowed are refused by our codec
+        // alone.
         (Event::Close(Some(ours)), Event::Close(Some(theirs))) => {
             ours == theirs || u16::from(ours.code) == 1014 && theirs.code == CloseCode::Protocol
         }
@@ -69,7 +70,7 @@ fn same(ours: &Event, theirs: &Event) -> bool {
     }
 }
 
-/// What tungstenite makes of it; the error that it ended with, if it was no close frame.
+/// What tungstenite reads; and the error with which it ended, if that was no close frame.
 fn read_by_tungstenite(input: &[u8]) -> (Decoded, Option<Error>) {
     let config = WebSocketConfig::default().max_frame_size(Some(FRAME_MAX)).max_message_size(None);
     let mut socket = WebSocket::from_raw_socket(Wire(input), Role::Server, Some(config));
@@ -92,7 +93,7 @@ fn read_by_tungstenite(input: &[u8]) -> (Decoded, Option<Error>) {
     }
 }
 
-/// A connection that brings these bytes, and takes any.
+/// A connection from which these bytes are read, and which takes any that are written.
 struct Wire<'a>(&'a [u8]);
 
 impl Read for Wire<'_> {

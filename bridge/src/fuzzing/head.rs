@@ -46,7 +46,8 @@ pub fn head(bytes: &[u8]) {
     url_path(head.uri.path());
 }
 
-/// What a whole head is to who answers it, is one to who waits for it, and as soon as it is whole.
+/// A head that is whole for httparse, and so for hyper, is whole for us, too, with the same bytes. Bytes that cannot begin a head
+/// for us are none for httparse, even with a request behind them.
 fn first(bytes: &[u8]) {
     let mut headers = [EMPTY_HEADER; 100];
     if let Ok(httparse::Status::Complete(length)) = Request::new(&mut headers).parse(bytes) {
@@ -69,7 +70,7 @@ fn old_handshake(challenge: &Challenge) {
     let mut response = Response::new(&mut headers);
     let length = response.parse(&answer).expect("the answer is a head").unwrap();
     assert_eq!((response.code, answer.len() - length), (Some(101), 2 * challenge.key_length()));
-    // Nothing that the client said has become a line of its own.
+    // Nothing that the client sent has become a header of its own.
     assert_eq!(response.headers.len(), 4 + usize::from(challenge.upgrade.protocol.is_some()));
 }
 
@@ -80,7 +81,7 @@ fn handshake(upgrade: &Upgrade) {
     assert!(upgrade.path.starts_with(['/', '*']), "{}", upgrade.path);
 }
 
-/// Whoever is let in has said what is asked for.
+/// A client that is let in has sent what is asked for.
 fn authentication(head: &Parts, bytes: &[u8]) {
     let names = vec!["Jane".to_owned()];
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into();

@@ -1,4 +1,5 @@
-//! How far a TLS client's first message is, against what rustls says of the same bytes; and where records end.
+//! How much of a TLS client's first message has come, compared with what rustls says of the same bytes; and where TLS records
+//! end.
 
 use tokio_rustls::rustls::server::Acceptor;
 
@@ -38,7 +39,7 @@ fn records(bytes: &[u8]) {
     assert!(rest.is_empty() && read <= 16, "{read} records");
 }
 
-/// What rustls makes of the bytes: `None`, it waits for more; whether they are a hello.
+/// What rustls reads. `None`: it waits for more; else whether the bytes are a hello.
 fn read(bytes: &[u8]) -> Option<bool> {
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;

@@ -1,4 +1,4 @@
-//! The frames of the old drafts, beside a reading that has all of the bytes at once.
+//! Frames of the old drafts, compared with a reader that has all of the bytes at once.
 
 use super::base64::decode;
 use super::{Decoded, decode_both_ways};
@@ -11,7 +11,7 @@ pub fn hixie(bytes: &[u8]) {
     for draft in [Draft::Hixie75, Draft::Hixie76] {
         let ours = decode_both_ways(Framing::Hixie(draft), *seed, input);
         assert_eq!((&ours.events, ours.violation), (&expected.events, expected.violation));
-        // Of a frame that is not whole, or is wrong, there is what came before.
+        // Of a frame that is incomplete or wrong, our codec may have passed on the beginning.
         assert!(ours.data.starts_with(&expected.data), "{ours:?}, not {expected:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! JSON Web Tokens that nobody has made, keys of any text, and any claims in tokens that are genuine.
+//! JSON Web Tokens that no key has signed, keys of any text, and any claims in genuine tokens.
 
 use std::time::Duration;
 

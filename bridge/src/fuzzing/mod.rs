@@ -1,8 +1,8 @@
-//! What holds for every parser of a client's bytes, and of those of servers that we ask, whatever they are (L3).
+//! Properties of every parser of bytes from clients, or from servers that we ask: they hold whatever the bytes are (L3).
 //!
-//! Each property takes any bytes, and panics if it does not hold. `tests/fuzz` looks for bytes with
-//! which it does not; the test below tries those that are known to mean something. Only those two
-//! builds have this module, so that the parsers need not be public for it.
+//! Each property takes any bytes, and panics if it does not hold. `tests/fuzz` searches for bytes with which it does not; the
+//! test below tries committed inputs and others close to them. Only those two builds have this module, so that the parsers need
+//! not be public for it.
 #![expect(clippy::missing_panics_doc, reason = "panicking is what they are for")]
 
 mod base64;
@@ -132,7 +132,7 @@ fn decode_both_ways(framing: Framing, seed: u8, input: &[u8]) -> Decoded {
     let split = decode(framing, input, || 1 + lengths.below(9), || turns.below(2) == 0);
     assert_eq!(split.events, whole.events);
     assert_eq!(split.violation, whole.violation);
-    // What is wrong may be seen in a piece behind data that were passed on already.
+    // Read in pieces, data may have been passed on before the piece with the violation is read.
     assert!(split.data.starts_with(&whole.data));
     assert!(whole.violation.is_some() || split.data == whole.data);
     whole
@@ -163,7 +163,7 @@ mod tests {
         ("web", super::web),
     ];
 
-    /// Those that the supervisor reads, and tries: `admin` and `helper`.
+    /// The seeds of parsers that the supervisor has, and tries: `admin` and `helper`.
     const OF_OTHERS: usize = 2;
 
     #[test]

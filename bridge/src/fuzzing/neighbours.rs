@@ -1,12 +1,12 @@
-//! Inputs that were committed, in `tests/fuzz/seeds`, and those beside them. Included by path where other crates have
-//! parsers, too.
+//! The committed inputs in `tests/fuzz/seeds`, and inputs close to them. Other crates that have parsers include this file by
+//! path.
 
 use std::fs;
 use std::path::Path;
 
 pub(crate) const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds");
 
-/// All inputs of this name have the property, cut off everywhere, and with every byte replaced by some others.
+/// Tries the property with all inputs of this name, cut off everywhere, and with each byte replaced by some others.
 pub(crate) fn try_neighbours(name: &str, property: fn(&[u8])) {
     let seeds = fs::read_dir(Path::new(SEEDS).join(name)).unwrap();
     let seeds: Vec<_> = seeds.map(|seed| fs::read(seed.unwrap().path()).unwrap()).collect();

@@ -1,6 +1,6 @@
-//! Numbers that look random and follow from a first one. Included by path where other tests want some, too.
+//! Pseudo-random numbers, which follow from a seed. Other tests include this file by path.
 
-/// How an input is split, what stands in it.
+/// The state of the generator; at first the seed.
 pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {

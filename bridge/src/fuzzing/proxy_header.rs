@@ -1,12 +1,12 @@
-//! PROXY headers beside another reading of them: however they are split they end in the same place, and what they say is
-//! said by a header that is written for it.
+//! PROXY headers: however they are split, they end in the same place; and if one names a client, a header that is written for
+//! that client is read as the same.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::Numbers;
 use crate::proxy_header::{Header, Malformed, Progress, Reader};
 
-/// The bytes are how they are split, a header, and what follows it.
+/// The first byte says how the others are split, which are a header and what follows it.
 pub fn proxy_header(bytes: &[u8]) {
     let Some((seed, bytes)) = bytes.split_first() else { return };
     let whole = Reader::default().read(bytes);

@@ -1,15 +1,15 @@
-//! What a record has of what a client said: of a secret never more than four characters, wherever it stands and however often
-//! it is encoded. `token` and `web` try it, with their bytes as a query, as a secret, and as a path.
+//! What the log has of a client's words: of a secret never more than four characters, wherever it stands and however often it is
+//! encoded. `token` and `web` try it, with their bytes as a query, as a secret, and as a path.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::redact::{ENCODED_MAX, LONGEST, OF_SECRET, SECRETS, path, text, token, without};
 
-/// The text is a query, a secret that stands in one, and one that somebody else repeats.
+/// The text is a query, a secret in a query, and a secret that a helper repeats.
 pub(super) fn query(said: &str) {
     request(&format!("/?{said}"));
     alone(said);
-    // One of them each time: all would take as long as seven inputs.
+    // One name each time: all would take as long as seven inputs.
     in_a_query(SECRETS[said.len() % SECRETS.len()], said);
     repeated(said);
 }
@@ -42,7 +42,7 @@ fn alone(said: &str) {
     assert!(shown.chars().count() <= LONGEST + 1, "{shown:?}");
 }
 
-/// What is called so in a query, or in the address that stands in another address's query, and so on.
+/// A secret of this name, in a query, or in an address that stands in the query of another address, and so on.
 fn in_a_query(name: &str, secret: &str) {
     let mut pair = format!("{name}={}", secret.replace('&', ""));
     for _ in 0..=ENCODED_MAX {
@@ -56,16 +56,16 @@ fn in_a_query(name: &str, secret: &str) {
 
 const BEHIND: &str = "&more=x";
 
-/// Whether it is what stands behind the secret, or what is left of that where the whole is too long.
+/// Whether this is the text behind the secret, or the beginning of that where the whole is too long.
 fn is_behind(shown: &str) -> bool {
     shown.is_empty()
         || shown == BEHIND
         || shown.strip_suffix('…').is_some_and(|left| BEHIND.starts_with(left))
 }
 
-/// As a helper repeats it, as it is and between quotes.
+/// The secret in what a helper says, as it is and between quotes.
 fn repeated(secret: &str) {
-    // An ellipsis in it is taken for ours.
+    // An ellipsis in the secret would be taken for ours.
     if secret.chars().count() <= OF_SECRET || secret.contains('…') {
         return;
     }
@@ -74,7 +74,7 @@ fn repeated(secret: &str) {
     assert!(!shown.contains(secret), "{shown:?}");
 }
 
-/// Another way to cut it.
+/// Another way to cut a secret.
 fn cut(secret: &str) -> String {
     let end = secret.char_indices().nth(OF_SECRET).map_or(secret.len(), |(at, _)| at);
     format!("{}…", &secret[..end])

@@ -1,4 +1,4 @@
-//! Answers of a Redis server, its values, and how it is typed where it is.
+//! Answers of a Redis server, its values, and the option that says where it is.
 
 use crate::destination::Endpoint;
 use crate::directory::RedisServer;
@@ -10,7 +10,7 @@ pub fn redis(bytes: &[u8]) {
     let mut rest = bytes;
     while let Ok(Some((answer, length))) = reply(rest) {
         assert!(0 < length && length <= rest.len());
-        // It is the same without what follows, and none while something is missing.
+        // The answer is the same without what follows, and none while something is missing.
         assert_eq!(reply(&rest[..length]), Ok(Some((answer.clone(), length))));
         assert_eq!(reply(&rest[..length - 1]), Ok(None));
         if let Reply::Value(value) = answer {
@@ -26,7 +26,7 @@ pub fn redis(bytes: &[u8]) {
             Endpoint::Unix(path) => format!("unix_socket:{}", path.display()),
             Endpoint::Resolved(..) | Endpoint::Opened(_) => panic!("not of a value"),
         };
-        // What begins so is an object, and there is no such host.
+        // A value that begins so is an object, and no host begins so.
         if !written.starts_with('{') {
             assert_eq!(read(written.as_bytes()), Ok(endpoint), "{written:?}");
         }

@@ -1,9 +1,9 @@
-//! What a bridge has said of itself to another image of this program (O2): with JSON, and the bytes that it speaks of behind it.
+//! The state of a bridge in a hand-over (O2): JSON, with the bytes that it refers to behind it.
 
 use super::decode_with;
 use crate::hand_over::BridgeState;
 
-/// The bytes are a state; those that it speaks of are the same.
+/// The bytes are a state, and also those that the state refers to.
 pub fn state(bytes: &[u8]) {
     let Ok(state) = serde_json::from_slice::<BridgeState>(bytes) else { return };
     let written = serde_json::to_string(&state).expect("it can be written");
@@ -12,7 +12,7 @@ pub fn state(bytes: &[u8]) {
     let _ = state.descriptors();
     for session in &state.sessions {
         let _ = session.is_busy();
-        // Whatever a decoder that is believed is in the middle of, no byte makes it panic.
+        // If the state of a decoder is accepted, no byte makes that decoder panic.
         if session.client.look(bytes).is_ok() {
             decode_with(session.client.codec(), bytes);
         }

@@ -1,5 +1,4 @@
-//! Tokens as requests have them, and lines of token files, beside what they mean when they are written again; and what a record
-//! has of them.
+//! Tokens in requests, and lines of token files: written again, they mean the same; and what the log has of them.
 
 use std::path::{Component, Path};
 
@@ -33,7 +32,7 @@ pub fn token(bytes: &[u8]) {
 fn query(text: &str) {
     let Some(token) = of_query(text) else { return };
     assert!(!token.ends_with('\n') && token.len() <= text.len());
-    // Nothing that follows counts, nor what has no value.
+    // Neither a later pair counts, nor one without a value.
     let encoded = utf8_percent_encode(&token, NON_ALPHANUMERIC);
     let again = of_query(&format!("token=&x=y&token={encoded}&token=other"));
     assert_eq!(again.as_deref(), Some(if token.is_empty() { "other" } else { &*token }));

@@ -1,4 +1,4 @@
-//! Answers of web servers that know tokens, and where those send us on to.
+//! Answers of web servers that know tokens, and where their redirects lead.
 
 use ::http::Uri;
 use serde_json::json;

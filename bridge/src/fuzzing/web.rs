@@ -1,4 +1,4 @@
-//! Web requests, answered with files that are known: the seeds; and what a record has of them.
+//! Web requests, answered with known files, which are the seeds; and what the log has of them.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};

@@ -1,5 +1,5 @@
-//! What a bridge is, for another image of this program: what each part of it has said of itself, in one place. Knows nothing of
-//! how it came about.
+//! The state of a bridge for the new binary: what each part of the bridge has saved, in one place. Must not know how a part saves
+//! it.
 
 use std::os::fd::RawFd;
 
@@ -12,21 +12,21 @@ use crate::net::SavedListener;
 use crate::saved::Moment;
 use crate::session::SavedSession;
 
-/// What another image needs to go on.
+/// What the new binary needs to go on with a bridge.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BridgeState {
     pub(crate) listeners: Vec<SavedListener>,
-    /// When it ends.
+    /// When the bridge stops accepting (`Config::timeout`).
     pub(crate) timeout: Option<Moment>,
-    /// When it ends, if there is no session until then.
+    /// When the bridge ends, if no session begins until then.
     pub(crate) idle: Option<Moment>,
     pub(crate) next_beat: Option<Moment>,
     pub(crate) next_limits: Option<Moment>,
     pub(crate) is_full: bool,
     pub(crate) is_exhausted: bool,
     pub(crate) book: SavedBook,
-    /// How many recordings have had a number.
+    /// How many recordings have a number already.
     pub(crate) recordings: u64,
     pub(crate) sessions: Vec<SavedSession>,
     pub(crate) connections: Vec<SavedConnection>,
@@ -34,7 +34,7 @@ pub struct BridgeState {
 }
 
 impl BridgeState {
-    /// The descriptors that it names, which are to be kept.
+    /// The file descriptors that the state names, which must stay open.
     pub fn descriptors(&self) -> Vec<RawFd> {
         let listeners = self.listeners.iter().map(|listener| listener.descriptor);
         let connections = self.connections.iter().map(|connection| connection.socket.descriptor);
@@ -42,7 +42,7 @@ impl BridgeState {
         listeners.chain(connections).chain(sessions).collect()
     }
 
-    /// How many sessions it has.
+    /// How many sessions it has, without those that cannot be handed over.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }

@@ -55,7 +55,7 @@ impl Backend for OneFile {
 #[derive(Debug)]
 pub(super) struct Cached {
     file: fs::File,
-    /// Whether a read of tokio's is under way: it must be the one that ends.
+    /// Whether a read through tokio is under way: it must end before anything else is read.
     is_tokio_reading: bool,
     /// Whether the kernel reads from the page cache alone if asked to. Some file systems, old kernels and
     /// containers' filters refuse that.
@@ -67,7 +67,7 @@ impl Cached {
         Ok(Self { file: fs::File::open(path).await?, is_tokio_reading: false, has_nowait: true })
     }
 
-    /// Reads from the page cache. False: it has nothing of it, or cannot be asked.
+    /// Reads from the page cache. False: the bytes are not there, or the kernel cannot be asked.
     fn read_cached(&mut self, room: &mut ReadBuf<'_>) -> bool {
         let mut slices = [IoSliceMut::new(room.initialize_unfilled())];
         match preadv2(&self.file, &mut slices, CURRENT_POSITION, ReadWriteFlags::NOWAIT) {
@@ -76,7 +76,7 @@ impl Cached {
                 return true;
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
-            // If something else is wrong, tokio's read tells.
+            // If there is another error, the read through tokio reports it.
             Err(_) => self.has_nowait = false,
         }
         false

@@ -1,5 +1,5 @@
-//! An answer's body that is its client's: so long as it is sent, the client has its place among its connections (A4),
-//! also where the connection is a proxy's. Knows nothing of what is sent.
+//! The body of an answer, which counts for the client that asked: while it is sent, it keeps the client's place in the limit of
+//! connections (A4), also where the connection is a proxy's. Must not know what is sent.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::reply::Body;
 use crate::arrival::Arrival;
 use crate::peer::Peer;
 
-/// A body, dropped when all of it was taken, or nobody wants it any more.
+/// A body. hyper drops it when all of it was sent, or the connection has ended.
 pub(super) struct Counted {
     body: Body,
     _asker: Arc<Peer>,

@@ -15,36 +15,37 @@ use super::metered::Activity;
 /// take nothing of an answer.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
-/// How often the kernel is asked what such a client has taken. It takes more from us only when a third
-/// of its buffer has gone, which may be a megabyte: that is no measure of a slow reader.
+/// How often the kernel is asked what such a client has taken. The kernel takes more from us only when a third of its buffer is
+/// free again, which may be a megabyte: by that a slow reader cannot be told from one that takes nothing.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// How often the kernel is asked where it has a whole answer: an ordinary client has taken it by then.
+/// How often the kernel is asked when it has a whole answer: an ordinary client has taken that by the first time.
 const SOON: Duration = Duration::from_secs(1);
 
-/// When a connection must have gone on.
+/// The deadline by which a connection must have gone on.
 pub(super) struct Deadline {
     head_timeout: Duration,
     phase: Phase,
-    /// How often there was a request.
+    /// How many requests had been counted at the last look.
     requests: u64,
     sleep: Pin<Box<Sleep>>,
-    /// When it must be over, whatever happens.
+    /// When the connection must be over, whatever happens.
     last: Option<Instant>,
 }
 
-/// What a connection is about.
+/// What a connection is doing.
 enum Phase {
-    /// A head is under way. Its bytes buy no time.
+    /// A request head is under way. Its bytes do not put off the deadline.
     Head { until: Instant },
-    /// A request is being answered, or the next one has not begun. Bytes sent buy time, and bytes
-    /// that the client takes.
+    /// A request is being answered, or the next one has not begun. Each byte that is sent, or that the client takes, puts off the
+    /// deadline.
     Answer {
         read: u64,
         sent: u64,
-        /// How many of them the client had taken when that was last asked, after the last was sent.
+        /// How many of the sent bytes the client had taken when the kernel was last asked; none if it was not asked since bytes
+        /// were last sent.
         taken: Option<u64>,
-        /// When that was.
+        /// When the kernel was last asked, or bytes were last sent.
         looked: Instant,
         /// When something was sent or taken last.
         since: Instant,
@@ -64,7 +65,7 @@ impl Deadline {
         matches!(self.phase, Phase::Head { .. })
     }
 
-    /// Allows for one head's time more, whatever the connection does with it.
+    /// Ends the connection when the time for one more head is over, whatever the connection does with it.
     pub(super) fn hurry(&mut self) {
         self.last.get_or_insert(Instant::now() + self.head_timeout);
     }
@@ -80,8 +81,8 @@ impl Deadline {
         self.update(activity);
         loop {
             let due = self.due(activity);
-            // Time that is bought by the byte is looked at when the old time is over: setting a
-            // timer for each would cost more.
+            // That the deadline was put off is noticed when the old one has passed: setting the timer for each byte would cost
+            // more.
             if due < self.sleep.deadline() {
                 self.sleep.as_mut().reset(due);
             }
@@ -118,7 +119,7 @@ impl Deadline {
         }
     }
 
-    /// Whether the client has taken something since the last look, and so has time again.
+    /// Asks what the client has taken. If that is more than at the last look, it has the whole time again.
     fn look(&mut self, now: Instant, every: Duration, under_way: &mut impl FnMut() -> u64) {
         let Phase::Answer { sent, taken, looked, since, .. } = &mut self.phase else { return };
         if now < *looked + every {
@@ -131,7 +132,7 @@ impl Deadline {
         }
     }
 
-    /// When there is something to do.
+    /// When the timer is due.
     fn due(&self, activity: &Activity) -> Instant {
         match (&self.phase, look_every(activity)) {
             (Phase::Answer { looked, .. }, Some(every)) => self.end().min(*looked + every),
@@ -149,7 +150,7 @@ impl Deadline {
     }
 }
 
-/// How often it is looked at what the client has taken, if it has something to take.
+/// How often the kernel is asked what the client has taken, if the client has something to take.
 fn look_every(activity: &Activity) -> Option<Duration> {
     if activity.is_stuck.load(Ordering::Relaxed) {
         return Some(LOOK);

@@ -45,8 +45,8 @@ enum Found {
     File(PathBuf),
     /// A directory to be listed.
     Directory(PathBuf),
-    /// A directory whose path lacks the slash at its end, by which its page's own references find
-    /// their way. The name is its last one.
+    /// A directory whose path lacks the slash at its end, without which the relative references of its page lead elsewhere. Has
+    /// the last name of the path.
     Unfinished(OsString),
     Nothing,
 }
@@ -55,7 +55,7 @@ enum Found {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Root<'a> {
     pub(crate) path: &'a Path,
-    /// Whether it, and those below, are listed where they have no page of their own.
+    /// Whether directories are listed that have no `index.html`.
     pub(crate) is_listed: bool,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Root<'a> {
 pub(crate) async fn answer(root: Root<'_>, private: &Arc<Private>, mut head: Parts) -> Reply {
     match head.method {
         Method::GET | Method::HEAD => {}
-        // HAProxy asks so whether a server is well (`option httpchk`).
+        // HAProxy's health check asks this (`option httpchk`).
         Method::OPTIONS => return reply::options(METHODS),
         _ => return reply::method_not_allowed(METHODS),
     }
@@ -85,8 +85,7 @@ pub(crate) async fn answer(root: Root<'_>, private: &Arc<Private>, mut head: Par
     let mut reply = answer.await.unwrap_or_else(|error| failure(&error, head.uri.path()));
     let headers = reply.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // A page and its modules must be of one age: asked for anew each time, and mostly answered with
-    // 304.
+    // A page and its modules must be of the same version: browsers ask for each anew, and are mostly answered with 304.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     reply
 }
@@ -112,7 +111,7 @@ fn find(path: PathBuf, url_path: &UrlPath, private: &Private) -> io::Result<Foun
     Ok(if is_ours { Found::Nothing } else { Found::File(index) })
 }
 
-/// Does what may wait for a disk.
+/// Does something that may wait for a disk, in a thread that may block.
 async fn blocking<T: Send + 'static>(
     deed: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -120,7 +119,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 async fn file(path: PathBuf, head: &mut Parts) -> io::Result<Reply> {
-    // Several ranges would be answered with 416, where all of the file is an answer as well.
+    // tower-http would answer several ranges with 416, where the whole file is a valid answer, too.
     let file = OneFile(path);
     let reference = file.reference();
     let mut service = ServeDir::with_backend("", file)
@@ -172,8 +171,8 @@ async fn directory(path: PathBuf, url_path: UrlPath, private: Arc<Private>) -> i
     Ok(reply)
 }
 
-/// To the same path with a slash. It is relative, so that it leads to nobody else's host, and
-/// through a proxy that knows us by another path.
+/// A redirect to the same path with a slash. It is relative, so that it leads to no other host, and works through a proxy that
+/// serves us at another path.
 fn redirect(name: &OsStr, query: Option<&str>) -> Reply {
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     let Ok(location) = HeaderValue::try_from(format!("{}/{query}", reference(name))) else {
@@ -188,7 +187,7 @@ fn not_found() -> Reply {
     reply::plain(StatusCode::NOT_FOUND, "not found")
 }
 
-/// What a file system error is to the client; those that are ours to mend are logged.
+/// The answer to a file system error; those that the administrator has to mend are logged.
 fn failure(error: &io::Error, path: &str) -> Reply {
     use Errno::{EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM};
     let errno = error.raw_os_error().map(Errno::from_raw);

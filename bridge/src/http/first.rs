@@ -1,9 +1,8 @@
 //! A connection's first request head, read by us.
 //!
-//! A handshake of draft Hixie-76 is followed by eight bytes that none of its headers announces, so
-//! it cannot be left to an HTTP library. Whatever else comes is given back, for hyper to read. Knows where a head ends
-//! and whether it is such a handshake; must not know who is admitted, nor how other requests are
-//! answered.
+//! A handshake of draft Hixie-76 is followed by eight bytes that none of its headers announces, so it cannot be left to an HTTP
+//! library. Every other head is given back, for hyper to read. Knows where a head ends and whether it is such a handshake; must
+//! not know who is admitted, nor how other requests are answered.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -33,36 +32,36 @@ pub(super) const HEAD_MAX: usize = 16 * 1024;
 /// How much is read at once: most heads are shorter.
 const PIECE: usize = 1024;
 
-/// What is longer of a head that is not whole, and stands in our memory, has room for some connections at a time only: each may have
-/// this much besides rustls's state (L5).
+/// How much of an incomplete head each connection may keep in our memory besides rustls's state, bytes. Only a limited number of
+/// connections may keep more at a time (L5).
 pub(super) const LONG: usize = 7 * 1024;
 
-/// How many headers hyper takes, and so do we.
+/// How many headers hyper accepts in a head, and so do we.
 const HEADERS_MAX: usize = 100;
 
-/// What is kept for an encrypted connection besides, bytes: rustls's state and its buffers, and what the kernel has of a record
-/// that is not whole.
+/// What counts for an encrypted connection besides, bytes: rustls's state and its buffers, and what the kernel has of an
+/// incomplete record.
 pub(crate) const ENCRYPTED: usize = 32 * 1024;
 
 /// What a connection began with.
 pub(super) enum First {
-    /// A handshake of the old drafts, which has its answer.
+    /// A handshake of the old drafts, which was answered with 101.
     Upgraded(Upgraded),
-    /// Something else, to be read again from the beginning; or such a handshake, and what it is to be
-    /// answered.
+    /// Something else, which hyper reads again from the beginning; or a handshake of the old drafts that is refused, and the
+    /// refusal.
     Other(Stream, Option<Refusal>),
-    /// Nothing that is read on, to be [turned away](super::turn_away).
+    /// Nothing that is read any further: the connection is to be [turned away](super::turn_away).
     None(Stream, NoSession),
 }
 
 /// A handshake of the old drafts: its head, what it asks for, and where its head ends.
 type Handshake = (Parts, Challenge, usize);
 
-/// Says whether a connection's first head is whole, or cannot be any more. The bytes stay with the kernel until then: there is no
-/// buffer for whoever takes his time (L5).
+/// Says whether a connection's first head is complete, or cannot become so. Until then the bytes stay with the kernel: a client
+/// that is slow with them costs no buffer of ours (L5).
 pub(crate) struct Judge<'a> {
     guest: &'a Guest,
-    /// Behind so many bytes it may end.
+    /// The head does not end within this many bytes.
     known: usize,
 }
 
@@ -71,7 +70,8 @@ impl<'a> Judge<'a> {
         Self { guest, known: 0 }
     }
 
-    /// What comes of these bytes, which are all that there are, or will be. None: more of them.
+    /// What is to be done about these bytes, which are all that have come; if `is_last`, all that will come. `Ok`: read them.
+    /// `Err`: end the connection. None: wait for more.
     pub(crate) fn judge(&mut self, seen: &[u8], is_last: bool) -> Option<Result<(), NoSession>> {
         if !may_be_head(seen) {
             return Some(Err(NoSession::NoRequest));
@@ -88,8 +88,8 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Whether a request may come of these bytes: they begin with a method, which is a token (RFC 9110, sections 9.1 and 5.6.2), of
-/// whatever length. Empty lines before it are none (RFC 9112, section 2.2).
+/// Whether these bytes may be the beginning of a request: a method, which is a token (RFC 9110, sections 9.1 and 5.6.2) of
+/// whatever length. Empty lines before it are skipped (RFC 9112, section 2.2).
 pub(crate) fn may_be_head(bytes: &[u8]) -> bool {
     let bytes = &bytes[blank(bytes)..];
     let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
@@ -99,13 +99,13 @@ pub(crate) fn may_be_head(bytes: &[u8]) -> bool {
     }
 }
 
-/// Where the head ends, behind empty lines, if it ends behind the first `known` bytes.
+/// Where the head ends, if that is behind the first `known` bytes. Empty lines before the head are skipped.
 pub(crate) fn end(bytes: &[u8], known: usize) -> Option<usize> {
     let blank = blank(bytes);
     end_of_head(&bytes[blank..], known.saturating_sub(blank)).map(|end| blank + end)
 }
 
-/// How many bytes of empty lines there are before the first that is not.
+/// How many bytes of empty lines there are at the beginning.
 fn blank(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(bytes.len())
 }
@@ -124,7 +124,7 @@ pub(super) async fn receive(
     let read = read_handshake(&mut stream, &mut bytes, scheme, arrival);
     let read = timeout_at(deadline, read).await.unwrap_or(Err(NoSession::TimedOut));
     if bytes.len() > LONG {
-        // It is whole, or not ours.
+        // The head is complete, or we read no more of it.
         arrival.guest.ends_long_head();
     }
     let handshake = match read {
@@ -186,7 +186,7 @@ async fn read_handshake(
     Ok(Challenge::from_head(&head, scheme).map(|challenge| (head, challenge, length)))
 }
 
-/// How many bytes follow a head that it does not announce.
+/// How many bytes follow a head that no header announces: the key of a Hixie-76 handshake.
 fn key_length(head: &[u8]) -> usize {
     const KEY: &[u8] = b"sec-websocket-key1";
     if !head.windows(KEY.len()).any(|name| name.eq_ignore_ascii_case(KEY)) {
@@ -196,8 +196,8 @@ fn key_length(head: &[u8]) -> usize {
     challenge.map_or(0, |challenge| challenge.key_length())
 }
 
-/// Reads on until there is a whole head, and returns its length. `None`: it is too long, or ended
-/// early, or is no GET. What was read counts for the budget until then.
+/// Reads until the head is complete, and returns its length. `None`: it is too long, or ended early, or is no GET. Until it is
+/// complete, what was read counts for the budget.
 async fn read_head(
     stream: &mut Stream,
     bytes: &mut Vec<u8>,
@@ -206,7 +206,7 @@ async fn read_head(
     let besides = if stream.is_encrypted() { ENCRYPTED } else { 0 };
     loop {
         let known = bytes.len();
-        // What many hold who take their time should not have room for twice as much.
+        // No more than is needed, where `reserve` might double it: many slow clients may keep such a buffer.
         bytes.reserve_exact(PIECE);
         bytes.resize(known + PIECE, 0);
         let there = stream.read_now(&mut bytes[known..]);
@@ -223,7 +223,7 @@ async fn read_head(
         if let Some(end) = end(bytes, known) {
             return Ok(bytes.starts_with(b"GET ").then_some(end));
         }
-        // Another image may need them, too.
+        // Twice, as `arrival` keeps a copy, from which the new binary begins anew in a hand-over.
         if !arrival.guest.keeps(besides + 2 * bytes.len()) {
             return Err(NoSession::NoMemory);
         }
@@ -231,7 +231,7 @@ async fn read_head(
     }
 }
 
-/// Reads what is there, or waits for it, where room for a long head is for a few.
+/// Reads what has come, or waits for it. A connection that waits with a long head is one of the few that may.
 async fn read_or_wait(
     stream: &mut Stream,
     bytes: &mut Vec<u8>,
@@ -250,8 +250,8 @@ async fn read_or_wait(
     }
 }
 
-/// Where the empty line ends that ends a head, if it ends behind the first `known` bytes. A line may
-/// end without a carriage return (RFC 9112, section 2.2).
+/// Where the empty line ends that ends a head, if that is behind the first `known` bytes. A line may end without a carriage
+/// return (RFC 9112, section 2.2).
 pub(crate) fn end_of_head(bytes: &[u8], known: usize) -> Option<usize> {
     (known..bytes.len())
         .filter(|at| bytes[*at] == b'\n')
@@ -259,8 +259,7 @@ pub(crate) fn end_of_head(bytes: &[u8], known: usize) -> Option<usize> {
         .map(|at| at + 1)
 }
 
-/// A head as the rest of the crate reads it, if it is well-formed; what is wrong with it otherwise
-/// is hyper's to say.
+/// A head as the rest of the crate reads it, if it is well-formed; if not, hyper says what is wrong with it.
 pub(crate) fn parse(bytes: &[u8]) -> Option<Parts> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);

@@ -1,13 +1,13 @@
 //! Whether a request says which host it is for, as RFC 9112, section 3.2, has it.
 //!
-//! Knows heads only. We are one host whatever we are called; who stands before us may not be, and we
-//! must not understand a request that it understands otherwise.
+//! Knows heads only. We are one host under any name. A proxy before us may serve several, and we must not accept a request whose
+//! host that proxy may understand otherwise.
 
 use ::http::Version;
 use ::http::header::HOST;
 use ::http::request::Parts;
 
-/// Whether there is one `Host`, which could be one; HTTP/1.0 may do without.
+/// Whether there is one `Host` of valid characters; HTTP/1.0 may do without.
 pub(super) fn is_good(head: &Parts) -> bool {
     let mut hosts = head.headers.get_all(HOST).into_iter();
     match (hosts.next(), hosts.next()) {
@@ -17,7 +17,7 @@ pub(super) fn is_good(head: &Parts) -> bool {
     }
 }
 
-/// What RFC 3986, section 3.2, has in names, addresses and ports; it may be empty.
+/// The characters that RFC 3986, section 3.2, allows in names, addresses and ports; a `Host` may be empty.
 fn may_have(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }

@@ -11,7 +11,7 @@ use crate::private::{Private, Snapshot};
 /// How many names a page has at most: it is made in memory.
 const MOST: usize = 10_000;
 
-/// What there is before the names. The page follows the reader's light or dark.
+/// The style sheet. The page follows the reader's light or dark colour scheme.
 const STYLE: &str = "
 :root { color-scheme: light dark; font: 1rem/1.6 system-ui, sans-serif; }
 body { max-width: 50rem; margin: 2rem auto; padding: 0 1rem; }
@@ -36,7 +36,7 @@ enum Kind {
     File(u64),
 }
 
-/// The page of the directory at `path`, which clients call `url_path`, without what is not served. Blocks.
+/// The page of the directory at `path`, which clients call `url_path`, without files that are not served. Blocks.
 pub(super) fn page(path: &Path, url_path: &UrlPath, private: &Private) -> io::Result<String> {
     let mut entries = Vec::new();
     let ours = private.snapshot();
@@ -113,7 +113,7 @@ fn amount(size: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, steps[unit])
 }
 
-/// Text as HTML has it, in attributes too.
+/// Text as HTML needs it, in attributes too.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {

@@ -1,4 +1,4 @@
-//! A connection whose activity is counted: by that it is told how long it may still take.
+//! A connection whose activity is counted: the counts decide how long it may still take.
 //!
 //! Knows bytes, and of HTTP where a head ends.
 
@@ -14,13 +14,13 @@ use super::first::{ENCRYPTED, HEAD_MAX, LONG};
 use crate::lobby::Guest;
 use crate::stream::Stream;
 
-/// What we keep ourselves of an answer that is not taken: pieces of a file, in three places.
+/// How many bytes we keep ourselves of an answer that the client does not take: pieces of a file, in three places.
 const ANSWER: usize = 64 * 1024;
 
-/// What hyper keeps for a connection, besides what it has read of a head.
+/// How many bytes hyper keeps for a connection, besides what it has read of a head.
 const KEPT: usize = 20 * 1024;
 
-/// How much the kernel may have to send behind an answer that is not counted: it is not worth asking for less.
+/// How many unsent bytes of an answer the kernel may have without their being counted: asking is not worth it for fewer.
 const LITTLE: u64 = 64 * 1024;
 
 /// What has passed over a connection.
@@ -30,17 +30,17 @@ pub(super) struct Activity {
     pub(super) read: AtomicU64,
     /// Bytes that the kernel took.
     pub(super) sent: AtomicU64,
-    /// Whether there are more to send than it takes now.
+    /// Whether there is more to send than the kernel takes now.
     pub(super) is_stuck: AtomicBool,
-    /// Whether it has a whole answer, of which the client has not taken much yet.
+    /// Whether the kernel has a whole answer, of which the client has not taken more than [`LITTLE`] bytes yet.
     pub(super) is_untaken: AtomicBool,
     /// Whether there was no memory for what is read.
     pub(super) lacks_memory: AtomicBool,
     /// Requests that were read and are or will be answered.
     pub(super) requests: AtomicU64,
-    /// Bytes that had been read when the last of them was.
+    /// How many bytes had been read when the last request was.
     pub(super) read_at_request: AtomicU64,
-    /// How many of these the client's kernel had not taken when that was seen last.
+    /// How many of the bytes sent the client's kernel had not taken when we last asked ours.
     pub(super) unsent: AtomicU64,
 }
 
@@ -57,20 +57,21 @@ impl Activity {
     }
 }
 
-/// A connection whose activity is counted. What comes behind a head is read when it is asked for
-/// again, so that a next request counts as begun, and not as an idle connection (T6).
+/// A connection whose activity is counted. Bytes that come behind a head are kept back until hyper reads again, so that the next
+/// request counts as begun, and the connection not as idle (T6).
 pub(super) struct Metered<'a> {
     io: Stream,
     pub(super) activity: &'a Activity,
     heads: Heads,
-    /// For whom memory is kept: more while a head is not whole, or the client does not take its answer.
+    /// The connection's entry in the lobby, where the memory that it keeps is counted: more while a head is incomplete, or the
+    /// client does not take its answer.
     guest: &'a Guest,
-    /// What waits of that answer, here and in the kernel.
+    /// How many bytes of that answer wait, here and in the kernel.
     answer: usize,
     /// How much was sent when the kernel was asked last.
     sent_before: u64,
     is_thrifty: bool,
-    /// Whether a long head is not whole.
+    /// Whether a long head is incomplete, and the rest is waited for.
     is_long: bool,
 }
 
@@ -91,15 +92,15 @@ impl<'a> Metered<'a> {
         metered
     }
 
-    /// So much is kept now. False: there was no memory for that.
+    /// Counts what is kept now for the budget. False: there was no memory for that.
     fn hold(&self) -> bool {
         let encrypted = if self.io.is_encrypted() { ENCRYPTED } else { 0 };
-        // It reads no more of one.
+        // hyper reads no more than this of a head.
         let head = self.heads.length.min(HEAD_MAX);
         self.guest.keeps(encrypted + KEPT + head + self.answer)
     }
 
-    /// Tells where a head is long and not whole, and the rest is waited for.
+    /// Tells the lobby when a long head is incomplete and the rest is waited for, and when that is over.
     fn note_length(&mut self, waits: bool) {
         if self.heads.length <= LONG {
             if std::mem::take(&mut self.is_long) {
@@ -111,7 +112,7 @@ impl<'a> Metered<'a> {
         }
     }
 
-    /// The connection as it was.
+    /// The connection below, with the kernel's buffering as usual.
     pub(super) fn into_stream(mut self) -> Stream {
         if self.is_thrifty {
             self.io.leg().be_thrifty(false);
@@ -122,7 +123,7 @@ impl<'a> Metered<'a> {
         self.io
     }
 
-    /// How much of what was sent the kernel keeps, as the client has not taken it.
+    /// Asks the kernel how much of what was sent it still keeps, as the client has not taken it.
     fn ask_kernel(&mut self) {
         let unsent = self.io.unsent();
         self.activity.unsent.store(unsent, Ordering::Relaxed);
@@ -131,7 +132,7 @@ impl<'a> Metered<'a> {
         self.hold();
     }
 
-    /// Where memory is scarce, the kernel keeps less.
+    /// Has the kernel keep less of what is written while memory is scarce.
     fn spare(&mut self) {
         let is_scarce = self.guest.is_memory_tight();
         if is_scarce != self.is_thrifty {
@@ -150,7 +151,7 @@ impl<'a> Metered<'a> {
                 self.activity.is_stuck.store(true, Ordering::Relaxed);
                 let unsent = self.io.unsent();
                 self.activity.unsent.store(unsent, Ordering::Relaxed);
-                // A slow reader has taken some of it since: what is asked here is no more than the kernel's has.
+                // Asked anew each time, as a slow client takes some of it: no more is to be counted than the kernel still has.
                 self.answer = ANSWER + bytes(unsent);
                 self.hold();
             }
@@ -219,7 +220,7 @@ impl AsyncWrite for Metered<'_> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.activity.is_stuck.store(false, Ordering::Relaxed);
         let sent = self.activity.sent.load(Ordering::Relaxed);
-        // The kernel keeps megabytes of it, until the client takes them.
+        // The kernel may keep megabytes of an answer, until the client takes them.
         if self.answer > 0 || sent - self.sent_before > LITTLE {
             self.sent_before = sent;
             self.ask_kernel();
@@ -232,20 +233,20 @@ impl AsyncWrite for Metered<'_> {
     }
 }
 
-/// Finds the ends of heads in what is read piece by piece. What it takes for one in a body is none, and
-/// costs another read.
+/// Finds the ends of heads in what is read piece by piece. In a body it may see an end that is none, which only costs another
+/// read.
 #[derive(Debug, Default)]
 struct Heads {
     /// Whether the line that is being read has something in it.
     is_in_line: bool,
-    /// Whether there was such a line before, so that an empty one is the end.
+    /// Whether there was such a line before, so that an empty one ends the head.
     is_in_head: bool,
-    /// How much was read since a head has ended last.
+    /// How many bytes were read since the last head ended.
     length: usize,
 }
 
 impl Heads {
-    /// Where in `bytes` a head ends that has something behind it.
+    /// Where in `bytes` a head ends, if bytes follow it.
     fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         for (at, byte) in bytes.iter().enumerate() {
             self.length += 1;

@@ -1,8 +1,8 @@
 //! The HTTP side of a connection: web requests are answered until one becomes a session.
 //!
-//! hyper reads the heads and keeps the connection alive, once [`first`] has seen that the connection
-//! does not begin with an old handshake; what is answered is in [`reply`]; the deadlines (T6) and the
-//! limits (L2) are here.
+//! hyper reads the heads and keeps the connection alive, once [`first`] has seen that the connection does not begin with an old
+//! handshake; what is answered is in [`reply`], the time that a connection may take (T6) in [`deadline`], the limits on heads
+//! (L2) in [`first`].
 
 mod cached;
 mod counted;
@@ -77,11 +77,11 @@ pub(crate) async fn receive(
         First::Other(io, refused) => (io, refused),
         First::None(io, why) => return Err(Box::pin(turn_away(io, why, shutdown)).await),
     };
-    // Whoever takes his time with his first head needs no room for what is next.
+    // Boxed only now: a client that is slow with its first head needs no room for what comes next.
     Box::pin(answer(io, refused, peer, config, admission, began, arrival, shutdown)).await
 }
 
-/// Has requests answered, the first of which is there, or refused already.
+/// Answers requests. The head of the first has been received; `refused` is its answer if it is refused already.
 #[expect(clippy::too_many_arguments, reason = "it is the second half of one function")]
 async fn answer(
     io: Stream,
@@ -131,7 +131,8 @@ async fn answer(
             let [is_stuck, is_untaken] = [&activity.is_stuck, &activity.is_untaken];
             match why {
                 NoSession::NoMore => {}
-                // It has taken nothing for long, or has others like it: closed, it would keep its memory.
+                // The client has taken nothing for long, or has many such connections: after an ordinary close the kernel would
+                // keep the unsent bytes.
                 NoSession::GaveWay
                     if is_stuck.load(Ordering::Relaxed) || is_untaken.load(Ordering::Relaxed) =>
                 {
@@ -146,7 +147,7 @@ async fn answer(
     }
 }
 
-/// Has hyper answer requests until one has become a session, or the connection ends, or must.
+/// Has hyper answer requests until one has become a session, or the connection ends, or has to end.
 async fn serve<'r>(
     connection: &mut http1::Connection<TokioIo<Metered<'_>>, &'r Reception<'r>>,
     reception: &Reception<'_>,
@@ -174,7 +175,7 @@ async fn serve<'r>(
         let is_free = reception.admitted.get().is_none();
         if is_free && !is_last && no_more.as_mut().poll(cx).is_ready() {
             is_last = true;
-            // A page that is being loaded by the client of the last session may be finished. A drain has its own end.
+            // A page that the client of the last session is loading may be finished. A drain has a deadline of its own.
             if !heard.is_draining() {
                 deadline.hurry();
             }
@@ -187,8 +188,8 @@ async fn serve<'r>(
         if is_over || now.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(NoSession::NoMore));
         }
-        // It would close a connection whose first request is yet to be answered, or refused; and one whose answer is yet to
-        // be written, without that.
+        // `graceful_shutdown` would close a connection whose first request is not answered or refused yet; and one whose answer
+        // is not written yet, without that answer.
         let is_stuck = activity.is_stuck.load(Ordering::Relaxed);
         if !is_in_head && !is_stuck && !std::mem::replace(&mut is_graceful, true) {
             Pin::new(&mut *connection).graceful_shutdown();
@@ -199,19 +200,18 @@ async fn serve<'r>(
     .await
 }
 
-/// Ends a connection, with these bytes behind what it was sent, so that all of it arrives: closing a socket with unread bytes
-/// resets it.
+/// Sends `last`, and ends the connection so that all that was sent arrives: closing a socket with unread bytes resets it.
 pub(crate) async fn linger(mut stream: Stream, last: &[u8], shutdown: &mut ShutdownWatch) {
     let drain = async {
         // Whether the client takes them is not our concern.
         let _ = stream.write_all(last).await;
         let _ = stream.shutdown().await;
-        // None of those has room for it that may come to this.
+        // Allocated only here: the task of a connection that may come to this has no room for it.
         let mut discarded = vec![0; 4096];
         while let Ok(1..) = stream.read(&mut discarded).await {}
     };
     tokio::select! {
-        // They are sent however the bridge is told to end.
+        // First, so that `last` is sent however the bridge is told to end.
         biased;
         _ = timeout(DRAIN, drain) => {}
         () = shutdown.turned_away() => {}
@@ -225,7 +225,7 @@ struct Reception<'a> {
     web: Option<files::Root<'a>>,
     private: &'a Arc<Private>,
     subprotocols: &'a [&'static str],
-    /// What the first request is to be answered, if that was decided when it was read before.
+    /// The refusal of the first request, if `first` has decided that already.
     refused: Mutex<Option<Refusal>>,
     admitted: OnceLock<(Upgrade, Ticket)>,
     activity: &'a Activity,
@@ -262,7 +262,7 @@ impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
 }
 
 impl Reception<'_> {
-    /// Notes how far the connection is, for another image of this program, and for who gives way first.
+    /// Notes how far the connection is, for a hand-over, and for the lobby, which chooses the connection to close first.
     fn note_progress(&self) {
         let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let Activity { requests, read, read_at_request, sent, is_stuck, .. } = self.activity;
@@ -311,9 +311,9 @@ impl Reception<'_> {
             unadmitted::unknown_protocols(asker, &head.headers);
         }
         let mut reply = reply::switching(&upgrade);
-        // hyper would add that the connection is kept alive, did it have to bring this down to 1.0.
+        // hyper would add `Connection: keep-alive` if it had to lower this version to HTTP/1.0.
         *reply.version_mut() = head.version;
-        // hyper calls no service again after a 101.
+        // hyper does not call the service again after a 101.
         let _ = self.admitted.set((upgrade, ticket));
         Ok(reply)
     }
@@ -345,7 +345,8 @@ impl Reception<'_> {
         reply
     }
 
-    /// Counts it, and says so in the log, at once, whenever the client is answered, and whether it waits for that or not.
+    /// Counts and logs a refusal at once. The answer may have to wait until the refusal is `due`, and the client may leave
+    /// before.
     async fn refuse(&self, head: &Parts, refusal: Refusal, asker: &Peer) -> Reply {
         self.admission.count(&refusal);
         refusal.log(head, asker);

@@ -41,7 +41,7 @@ pub(super) fn refusal(refusal: Refusal) -> Reply {
     for (name, _) in &refusal.headers {
         headers.remove(name);
     }
-    // A client may have the choice of several challenges.
+    // There may be several challenges, for the client to choose from.
     for (name, value) in refusal.headers {
         if !headers.get_all(&name).iter().any(|known| *known == value) {
             headers.append(name, value);
@@ -50,7 +50,7 @@ pub(super) fn refusal(refusal: Refusal) -> Reply {
     reply
 }
 
-/// The answer to who asks which methods there are (RFC 9110, section 9.3.7).
+/// The answer to a request for the allowed methods (RFC 9110, section 9.3.7).
 pub(super) fn options(allowed: &'static str) -> Reply {
     let mut reply = Response::new(Either::Left(Full::default()));
     *reply.status_mut() = StatusCode::NO_CONTENT;

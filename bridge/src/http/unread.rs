@@ -1,5 +1,5 @@
-//! The answers to those of whom no request is read: what they have sent begins none, or there is no memory for more of it
-//! (L5). They are fixed, so that nobody of them has buffers of hyper's.
+//! The fixed answers to clients whose request is not read: what they have sent begins none, or there is no memory for more of it
+//! (L5). Being fixed, they need none of hyper's buffers.
 
 use super::linger;
 use crate::net::Socket;
@@ -18,13 +18,13 @@ const NO_MEMORY: &[u8] =
 /// A fatal `internal_error`, as a record of TLS (RFC 8446, section 6).
 const NO_MEMORY_FOR_TLS: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
 
-/// Refuses a TLS client whose hello is there, as there is no memory for its handshake. Returns why.
+/// Refuses a TLS client whose hello has come, as there is no memory for its handshake. Returns why.
 pub(crate) async fn refuse_encrypted(io: Socket, shutdown: &mut ShutdownWatch) -> NoSession {
     linger(Stream::new(io), &NO_MEMORY_FOR_TLS, shutdown).await;
     NoSession::NoMemory
 }
 
-/// Answers, and ends the connection in order. Returns why.
+/// Sends the answer, and closes the connection in order. Returns why.
 pub(crate) async fn turn_away(
     stream: Stream,
     why: NoSession,
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
     use crate::shutdown::Shutdown;
 
-    /// T6: nor has one who has taken nothing of what he was sent before.
+    /// T6: also where the client has taken nothing of what it was sent before.
     #[tokio::test]
     async fn t6_who_takes_no_refusal_is_not_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

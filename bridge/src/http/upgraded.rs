@@ -1,4 +1,4 @@
-//! What comes of a connection that asks for a session, and gets one, whichever way its head was read.
+//! A connection that has asked for a session and gets one, whether `first` or hyper has read its head.
 
 use crate::admission::Ticket;
 use crate::stream::Stream;

@@ -19,7 +19,7 @@ const WELL_KNOWN: &[u8] = b".well-known";
 /// A path below the directory, as the URL has it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UrlPath {
-    /// The names on the way to it. None: the directory itself.
+    /// The names on the way to it. Empty: the directory itself.
     names: Vec<OsString>,
     /// Whether the path ended in a slash, as a directory's does.
     pub(crate) is_directory: bool,
@@ -37,13 +37,13 @@ impl UrlPath {
         Some(url_path)
     }
 
-    /// Whether what is called so there is for the web.
+    /// Whether an entry of this name, in the directory that this path names, is for the web.
     pub(crate) fn shows(&self, name: &OsStr) -> bool {
         let name = name.as_bytes();
         !name.starts_with(b".") || (self.names.is_empty() && name == WELL_KNOWN)
     }
 
-    /// Where that is, if `root` is the directory.
+    /// The path in the file system, if `root` is the directory that is served.
     pub(crate) fn below(&self, root: &Path) -> PathBuf {
         let mut path = root.to_owned();
         path.extend(&self.names);

@@ -1,5 +1,5 @@
-//! Goes on with sessions that could not go along to another image, in a process that has this one's memory (O2). Must not know
-//! how that process is made.
+//! The bridge of the forked copy of the old process, which goes on with the sessions that could not be handed over (O2). Must not
+//! know how that process is made.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,12 +17,12 @@ use crate::saved::{Descriptors, Invalid};
 use crate::session::StoodSession;
 use crate::shutdown::Shutdown;
 
-/// The connections of sessions that are kept apart, by the session's number.
+/// Both connections of each session that could not be handed over, by the session's number.
 pub(crate) type KeptLegs = HashMap<u64, (Leg, Option<Leg>)>;
 
 impl Rest {
-    /// Goes on with them, in a runtime of its own, in a process that was forked from that of the bridge. Ends with the last
-    /// of them, or as `shutdown` says.
+    /// Goes on with the sessions, in a new runtime, in a process that was forked from that of the bridge. Ends with the last
+    /// session, or as `shutdown` says.
     ///
     /// # Errors
     /// As [`serve`](crate::serve).
@@ -49,7 +49,7 @@ impl Rest {
             }
             saved.move_by(bytes.len());
             bytes.extend(its);
-            // None begins here.
+            // No session begins here; the numbers of a state may not be higher than this.
             state.book.begun = state.book.begun.max(saved.entry.id);
             legs.insert(saved.entry.id, (client, target));
             state.sessions.push(saved);

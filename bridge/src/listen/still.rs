@@ -1,5 +1,5 @@
-//! A bridge that stands still for another image of this program, and that goes on in it (O2). Knows the order of things; what a
-//! session or a connection says of itself is theirs.
+//! How a bridge stands still for a hand-over, and how it goes on from its state, in the new binary or in a forked copy of the old
+//! process (O2). Knows the order of the steps; what is saved of a session or a connection is decided by their own modules.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +23,11 @@ use crate::saved::{Descriptors, Invalid, Place};
 use crate::session::{Ongoing, Resumption, SavedSession, StoodSession};
 use crate::tap::Tap;
 
-/// How long those may take who are between two states that can be handed over. Sessions go on meanwhile.
+/// How long connections may take that are between two states which can be handed over. Sessions move bytes meanwhile.
 const SETTLE: Duration = Duration::from_millis(250);
 
 impl Bridge {
-    /// Stands still, if it can, until whoever has asked for it lets it go on.
+    /// Stands still, if the bridge can, until whoever sent the request drops the [`Frozen`] that is the answer.
     pub(super) async fn stand_still(&mut self, Request { until, answer }: Request) {
         let told = if self.ending.is_some() || self.shared.book.is_closed() {
             Err(NotFrozen::Ended)
@@ -44,14 +44,14 @@ impl Bridge {
         self.go_on();
     }
 
-    /// All go on as before. Whose connections were lent has them back.
+    /// All tasks go on as before. Sessions that have lent their connections get them back.
     fn go_on(&self) {
         self.pause.go_on();
         drop((self.shared.stood.take(), self.shared.sessions.stood.take()));
         self.wake();
     }
 
-    /// Waits until nobody else can go on in its place any more, if it has been resumed: until then nothing moves.
+    /// If the bridge was resumed, waits until the old binary cannot go on in its place any more: until then nothing moves.
     pub(super) async fn be_released(&mut self) {
         if let Some(hand_over) = self.released_by.take() {
             hand_over.released().await;
@@ -67,7 +67,7 @@ impl Bridge {
         until: Instant,
     ) -> Result<(Frozen, tokio::sync::oneshot::Receiver<()>), NotFrozen> {
         self.pause.begin_settling();
-        // Who is not through by then is begun anew where that is possible, and else cut off.
+        // A connection that is not through by then is begun anew by the new binary where that is possible, and else cut off.
         let settle = until.min(Instant::now() + SETTLE);
         let _ = timeout_at(settle, self.settled()).await;
         self.pause.be_still();
@@ -79,12 +79,12 @@ impl Bridge {
         recordings.map_err(|_| NotFrozen::Busy("a recording"))?;
         let (mut state, bytes, rest) = self.collect(self.shared.stood.take(), sessions);
         self.save(&mut state);
-        // What the next image would refuse costs nobody more than this hand-over.
+        // A state that the new binary would refuse fails this hand-over, and costs nobody a connection.
         look(&state, &bytes, &self.shared.config).map_err(NotFrozen::Unfit)?;
         Ok(Frozen::new(state, bytes, rest))
     }
 
-    /// Waits until nobody is between two states, and takes leave of those who end meanwhile.
+    /// Waits until no connection is between two states, and reaps those that end meanwhile.
     async fn settled(&mut self) {
         let pause = Arc::clone(&self.pause);
         let mut settled = std::pin::pin!(pause.settled());
@@ -96,7 +96,7 @@ impl Bridge {
         }
     }
 
-    /// Waits until everybody has said what it is.
+    /// Waits until every connection stands still, and has saved its state where that is possible.
     async fn all_stand(&mut self) {
         while self.pause.standing() < self.connections.len() {
             tokio::select! {
@@ -106,12 +106,13 @@ impl Bridge {
         }
     }
 
-    /// All connections look again how they are told to be.
+    /// Wakes all connections, so that they look at the pause again.
     fn wake(&self) {
         self.shutdown.send_modify(|_| {});
     }
 
-    /// What those are who stand still: the sessions that go along, with their bytes, and the others.
+    /// What the tasks that stand still have saved: the connections and sessions that are handed over, with their bytes, and the
+    /// sessions that are not.
     fn collect(
         &self,
         connections: Vec<StoodConnection>,
@@ -125,7 +126,7 @@ impl Bridge {
             saved.head = Place::put(&mut bytes, &head);
             state.connections.push(saved);
         }
-        // Behind those, they wait in the next image, too.
+        // These come last, so that they wait in the new binary, too.
         state.connections.extend(self.ahead.iter().map(|(io, peer, from)| SavedConnection {
             socket: io.saved(),
             peer: SavedPeer::of(peer),
@@ -139,7 +140,7 @@ impl Bridge {
             saved.entry.last_seen = self.shared.book.last_seen(saved.entry.id);
             saved.recording = session.recording.as_ref().map(StoodRecording::saved);
             if session.legs.is_some() {
-                // They are none of the next image's, and its counters must not fall.
+                // The new binary does not have these sessions, and its counters must not fall.
                 state.book.received += saved.entry.received;
                 state.book.sent += saved.entry.sent;
                 rest.sessions.push(session);
@@ -162,7 +163,8 @@ impl Bridge {
         state.penalties = self.shared.admission.saved_penalties();
     }
 
-    /// The bridge that another image has left, with the sessions whose connections were `kept` in this one's memory.
+    /// The bridge that goes on from a saved state. `kept` has the connections of sessions that could not be handed over, in the
+    /// forked copy of the old process; in the new binary it is empty.
     pub(crate) fn resume(
         Frozen { state, bytes, .. }: Frozen,
         descriptors: &mut Descriptors,
@@ -190,12 +192,12 @@ impl Bridge {
         }
         let mut taken = Taken::default();
         if let Err(why) = bridge.take_all(state, &bytes, descriptors, &mut kept, &mut taken) {
-            // They stay open: the image before names them still.
+            // The descriptors must stay open: the old binary goes on with them.
             std::mem::forget((taken, std::mem::take(&mut bridge.listeners)));
             return Err(why);
         }
         bridge.begin(taken);
-        // Without a session from now on, if there is none.
+        // If there is no session, the idle time begins now.
         if bridge.idle.is_none() {
             bridge.count_sessions();
         }
@@ -228,13 +230,14 @@ impl Bridge {
         Ok(())
     }
 
-    /// Has all of them begin, those first that have something to write, as soon as the bridge is released.
+    /// Starts the tasks of all sessions and connections, those first that have something to write. They begin when the bridge is
+    /// released.
     fn begin(&mut self, Taken { mut sessions, connections }: Taken) {
         sessions.sort_by_key(|(is_idle, ongoing)| (*is_idle, ongoing.client.session.entry.id));
         for (_, ongoing) in sessions {
             let (shared, mut shutdown) = (Arc::clone(&self.shared), self.watch());
             self.connections.spawn(async move {
-                // The image of this program that has sent it may still take it back.
+                // Until then the old binary may still take the session back.
                 shutdown.goes_on(Some(0)).await;
                 go_on(ongoing, shared, shutdown).await;
                 false
@@ -249,7 +252,7 @@ impl Bridge {
     }
 }
 
-/// What was taken of a state.
+/// The sessions and connections that were taken out of a state.
 #[derive(Default)]
 struct Taken {
     /// Each with whether it has nothing to write.
@@ -274,7 +277,7 @@ impl Shared {
             ),
         };
         let mut peer = saved.entry.peer.clone().resume();
-        // Whoever has a session keeps it, however many there are.
+        // A session stays, however many connections its client has.
         let _ = self.admission.door.take_in(&mut peer);
         let peer = Arc::new(peer);
         let session = self.book.go_on(&saved.entry, Arc::clone(&peer), &self.config.directory)?;
@@ -289,7 +292,7 @@ impl Shared {
         saved.resume(Resumption { session, legs, bytes, tap, table })
     }
 
-    /// A connection that is to be begun anew; without a peer if nobody lets that in any more.
+    /// A connection without a session, which begins anew; without a peer if its client may not connect any more.
     fn begin_anew(
         &self,
         saved: SavedConnection,
@@ -312,8 +315,8 @@ impl Shared {
     }
 }
 
-/// Looks at all that can be looked at without a descriptor: before one is taken, which cannot be given back to the image
-/// before, and before the state is given away.
+/// Checks all of a state that can be checked without a descriptor: before one is taken, which cannot be given back to the old
+/// binary, and before the state is handed over.
 fn look(state: &BridgeState, bytes: &[u8], config: &Config) -> Result<(), Invalid> {
     let table = config.client_address.table.as_ref();
     for session in &state.sessions {

@@ -1,4 +1,4 @@
-//! Those who have no session yet, in their lines, and how it is with each. Knows whose turn it is to give way.
+//! The connections that have no session yet, in their queues, and the state of each. Knows which one is the next to give way.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -10,18 +10,19 @@ use tokio::time::Instant;
 
 use super::line::{FEW, Line, Whose};
 
-/// How long nothing may have been taken of an answer before its connection gives way. Every ten seconds it is asked how much the
-/// kernel of a slow client has taken.
+/// How long a client may take nothing of an answer before its connection can give way. Longer than ten seconds, as only
+/// so often the kernel is asked how much of it a slow client has taken.
 pub(super) const QUIET: Duration = Duration::from_secs(12);
 
-/// How long whoever has come has before he gives way to others, unless his client has many connections: for a hello, a handshake
-/// of TLS and a request, over two round trips.
+/// How long a new connection has before it can give way, unless its client has many connections: for a TLS hello, a TLS
+/// handshake and a request, over two round trips.
 pub(super) const GRACE: Duration = Duration::from_millis(500);
 
-/// How many may have a long head at a time that is not whole, as of TLS clients: it stands in our memory.
+/// How many connections may have, at a time, a long head that is not whole. Such a head, of a TLS client for example,
+/// is in our memory and not in the kernel's.
 pub(super) const LONG_HEADS: usize = 64;
 
-/// How often at most all of those are looked at.
+/// How often, at most, all connections that are being answered are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) const WAITS: u8 = 0;
@@ -29,28 +30,28 @@ pub(super) const GIVES_WAY: u8 = 1;
 pub(super) const IS_ADMITTED: u8 = 2;
 pub(super) const HAS_GONE: u8 = 3;
 
-/// All of them.
+/// All connections that have no session yet.
 #[derive(Debug, Default)]
 pub(super) struct Guests {
-    /// How many have come.
+    /// How many connections have come.
     pub(super) come: u64,
-    /// Those for whom nothing is kept.
+    /// The queue of connections for which no memory is kept.
     pub(super) waiting: Line<Arc<Stay>>,
-    /// Those for whom something is.
+    /// The queue of connections for which memory is kept.
     pub(super) keeping: Line<Arc<Stay>>,
-    /// Those who are being answered.
+    /// The queue of connections whose requests are being answered.
     pub(super) answered: Line<Arc<Stay>>,
-    /// Those of them that were found to take nothing, the oldest first.
+    /// Those being answered whose clients were found to take nothing, the oldest first.
     quiet: VecDeque<(Whose, u64)>,
-    /// Before this none else of them is taken to be quiet.
+    /// When those being answered are looked at again: until then no other connection is taken to be quiet.
     pub(super) look: Option<Instant>,
-    /// Those who have a long head that is not whole, whichever line they are in besides.
+    /// Those with a long head that is not whole. Each is in one of the queues above, too.
     pub(super) long: Line<()>,
     /// How much is kept for all of them, bytes.
     pub(super) kept: usize,
 }
 
-/// How it is with one of them.
+/// The entry of one connection.
 #[derive(Debug)]
 pub(super) struct Stay {
     came: Instant,
@@ -66,29 +67,29 @@ pub(super) struct Stay {
 pub(super) struct Answer {
     /// How many bytes the client has taken on its connection.
     pub(super) taken: u64,
-    /// When that was new.
+    /// When that number was new.
     pub(super) since: Instant,
 }
 
 impl Guests {
-    /// Whether there is nobody who is not being answered.
+    /// Whether no connection waits: all are being answered, or there are none.
     pub(super) fn nobody_waits(&self) -> bool {
         self.waiting.is_empty() && self.keeping.is_empty()
     }
 
-    /// Whether there is anybody who could give way now.
+    /// Whether a connection could give way now.
     pub(super) fn has_any(&mut self, now: Instant) -> bool {
         self.next(now).is_some_and(|next| next <= now)
             || self.answered.most() > FEW
             || self.quiet(now).is_some()
     }
 
-    /// When there may be somebody, as far as that is known.
+    /// When a connection may be able to give way, as far as that is known.
     pub(super) fn next_look(&mut self, now: Instant) -> Option<Instant> {
         self.next(now).into_iter().chain(self.look).min()
     }
 
-    /// When the first of those gives way who are not being answered.
+    /// When the first connection that is not being answered can give way.
     fn next(&mut self, now: Instant) -> Option<Instant> {
         let (most, _) = self.first_line().first_rank()?;
         if most > FEW {
@@ -105,14 +106,14 @@ impl Guests {
         }
     }
 
-    /// Takes out of its line whose turn it is.
+    /// Takes the next connection that can give way by `now` out of its queue.
     pub(super) fn first(&mut self, now: Instant) -> Option<Arc<Stay>> {
         let is_time = self.next(now).is_some_and(|next| next <= now);
         let first = if is_time { self.first_line().take_first() } else { None };
         first.map(|stay| self.taken(stay)).or_else(|| self.first_answered(now))
     }
 
-    /// The same of those for whom something is kept, unless this one itself is next.
+    /// The same for connections for which memory is kept; none if the next is the connection with the number `own` itself.
     pub(super) fn first_with_memory(&mut self, now: Instant, own: u64) -> Option<Arc<Stay>> {
         match self.keeping.first_number() {
             Some(number) if number == own => None,
@@ -131,7 +132,8 @@ impl Guests {
         stay.map(|stay| self.taken(stay))
     }
 
-    /// The oldest that takes nothing of its answer. All are looked at now and then, and not for each that comes.
+    /// The oldest connection whose client takes nothing of its answer. All are looked at now and then, and not each
+    /// time that one is needed.
     fn quiet(&mut self, now: Instant) -> Option<(Whose, u64)> {
         let is_quiet = |stay: &Stay| stay.is_quiet_at().is_some_and(|quiet| quiet <= now);
         while let Some((whose, number)) = self.quiet.front() {
@@ -152,7 +154,8 @@ impl Guests {
         self.quiet.front().copied()
     }
 
-    /// One has a long head that is not whole. Gives who is to give way for it, if those are too many now.
+    /// A connection has a long head that is not whole. Gives the connection that is to give way, if there are too many
+    /// of these now.
     pub(super) fn add_long_head(&mut self, whose: Whose, number: u64) -> Option<Arc<Stay>> {
         let lines = [&self.waiting, &self.keeping, &self.answered];
         if !lines.into_iter().any(|line| line.get(whose, number).is_some()) {
@@ -172,18 +175,18 @@ impl Guests {
         None
     }
 
-    /// It has none any more. True: it had one.
+    /// The connection has no such head any more. True: it had one.
     pub(super) fn remove_long_head(&mut self, whose: Whose, number: u64) -> bool {
         self.long.take(whose, number).is_some()
     }
 
-    /// One is in no line any more.
+    /// A connection is in no queue any more.
     fn taken(&mut self, stay: Arc<Stay>) -> Arc<Stay> {
         self.kept -= stay.kept.load(Ordering::Acquire);
         stay
     }
 
-    /// Takes one out of whichever line it is in.
+    /// Takes a connection out of the queue that it is in.
     pub(super) fn take(&mut self, whose: Whose, number: u64) -> Option<Arc<Stay>> {
         let Self { waiting, keeping, answered, .. } = self;
         let lines = [waiting, keeping, answered];
@@ -191,7 +194,7 @@ impl Guests {
         stay.map(|stay| self.taken(stay))
     }
 
-    /// Puts one where it belongs.
+    /// Puts a connection into the queue where it belongs.
     pub(super) fn put(&mut self, whose: Whose, number: u64, stay: Arc<Stay>) {
         self.kept += stay.kept.load(Ordering::Acquire);
         let line = if stay.answer().is_some() {
@@ -224,7 +227,7 @@ impl Stay {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When it gives way, if nothing more is taken of its answer until then.
+    /// When it can give way, if its client takes nothing more of the answer until then.
     fn is_quiet_at(&self) -> Option<Instant> {
         self.answer().as_ref().map(|answer| answer.since + QUIET)
     }

@@ -1,5 +1,5 @@
-//! Connections in the order in which they give way: the oldest first, but those of a client before all others that has more
-//! than a few. Knows numbers, which are the higher the later somebody has come.
+//! A queue of connections in the order in which they give way: the oldest first, but the connections of a client that
+//! has more than a few before all others. Knows the connections' numbers, which are the higher the later one has come.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -9,29 +9,29 @@ use crate::clients::ClientId;
 /// So many connections of one client are not many: a browser that loads a page has six.
 pub(super) const FEW: usize = 6;
 
-/// By whom connections are told apart.
+/// Whose a connection is: by this the queue tells clients apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Whose {
-    /// All that one subscriber may have.
+    /// All the connections of one subscriber.
     Client(ClientId),
-    /// One of those that come from many clients, by a proxy or a Unix socket: each for itself.
+    /// A connection of a proxy or a Unix socket, which has many clients: each such connection counts for itself.
     Itself(u64),
 }
 
-/// How many connections a client has, beyond [a few](FEW), and the number of the oldest of them.
+/// How many connections a client has, at least [a few](FEW), and the number of the oldest of them.
 type Rank = (usize, Reverse<u64>);
 
-/// A line of them.
+/// A queue of connections.
 #[derive(Debug)]
 pub(super) struct Line<T> {
     by_client: HashMap<Whose, BTreeMap<u64, T>>,
-    /// Which client gives way; the last is the first to do so.
+    /// The clients by rank: the connections of the last are the first to give way.
     order: BTreeMap<Rank, Whose>,
     length: usize,
 }
 
 impl Whose {
-    /// Of the client, or of nobody who is known.
+    /// Whose the connection with this number is: this client's; none: its client is not known.
     pub(super) fn of(client: Option<ClientId>, number: u64) -> Self {
         client.map_or(Self::Itself(number), |client| Self::Client(client.subscriber()))
     }
@@ -48,22 +48,22 @@ impl<T> Line<T> {
         self.length == 0
     }
 
-    /// How many are in it.
+    /// How many connections are in it.
     pub(super) fn len(&self) -> usize {
         self.length
     }
 
-    /// How many the client has that has most, if that is more than a few.
+    /// How many connections the client with the most has, at least [a few](FEW); 0 if the queue is empty.
     pub(super) fn most(&self) -> usize {
         self.first_rank().map_or(0, |(most, _)| most)
     }
 
-    /// That of whoever is first to give way.
+    /// The rank of the client whose connection is the first to give way.
     pub(super) fn first_rank(&self) -> Option<Rank> {
         self.order.last_key_value().map(|(rank, _)| *rank)
     }
 
-    /// Whoever that is.
+    /// The connection that is the first to give way.
     pub(super) fn first(&self) -> Option<&T> {
         let (whose, number) = self.first_of_all()?;
         self.get(whose, number)
@@ -106,7 +106,7 @@ impl<T> Line<T> {
             Some(rank) => drop(self.order.insert(rank, whose)),
             None => drop(self.by_client.remove(&whose)),
         }
-        // What many have needed is given back.
+        // The memory that many clients have needed is given back.
         if self.by_client.capacity() > 64 && self.by_client.len() < self.by_client.capacity() / 8 {
             let needed = self.by_client.len() * 2;
             self.by_client.shrink_to(needed);
@@ -119,7 +119,7 @@ impl<T> Line<T> {
         self.take(whose, number)
     }
 
-    /// Who gives way first.
+    /// Whose the connection is that is the first to give way, and its number.
     pub(super) fn first_of_all(&self) -> Option<(Whose, u64)> {
         let ((_, Reverse(number)), whose) = self.order.last_key_value()?;
         Some((*whose, *number))

@@ -1,4 +1,4 @@
-//! Who gives way, when, and for what.
+//! Tests of the lobby: which connection gives way, when, and for what.
 
 use super::guests::{GRACE, LONG_HEADS};
 use super::line::FEW;
@@ -16,7 +16,7 @@ fn client(number: u32) -> Option<ClientId> {
     Some(ClientId::User(number))
 }
 
-/// When everybody has had his time.
+/// When each connection has had its [`GRACE`].
 fn make_room(lobby: &Lobby) -> bool {
     lobby.make_room(Instant::now() + GRACE)
 }
@@ -25,7 +25,7 @@ fn has_any(lobby: &Lobby) -> bool {
     lobby.prospect(Instant::now()) == Prospect::Now
 }
 
-/// Before they have had it.
+/// Before the connections have had it.
 fn make_room_now(lobby: &Lobby) -> bool {
     lobby.make_room(Instant::now())
 }
@@ -84,7 +84,7 @@ fn l5_who_has_many_connections_is_in_his_own_way() {
     let good: Vec<_> = (0..FEW).map(|_| lobby.enter(client(1))).collect();
     let other = lobby.enter(client(2));
     let many: Vec<_> = (0..2 * FEW).map(|_| lobby.enter(client(3))).collect();
-    // There is no time for these.
+    // A client with many connections has no [`GRACE`].
     for _ in 0..FEW {
         assert!(has_any(&lobby) && make_room_now(&lobby));
     }
@@ -92,7 +92,7 @@ fn l5_who_has_many_connections_is_in_his_own_way() {
     assert!(is_by(&lobby, Instant::now() + GRACE));
     assert!(many[..FEW].iter().all(gives_way) && !many[FEW..].iter().any(gives_way));
     assert!(!good.iter().any(gives_way) && !gives_way(&other));
-    // Nobody has many any more.
+    // No client has many any more.
     assert!(make_room(&lobby));
     assert!(gives_way(&good[0]));
 }
@@ -104,7 +104,7 @@ fn l5_there_is_room_for_few_long_heads_that_are_not_whole() {
         (0..LONG_HEADS).map(|n| lobby.enter(client(u32::try_from(n).unwrap()))).collect();
     let many: Vec<_> = (0..=FEW).map(|_| lobby.enter(client(1000))).collect();
     for guest in &all {
-        // Again, when more of it comes.
+        // Called again, as when more of the head comes.
         guest.begins_long_head();
         guest.begins_long_head();
     }
@@ -116,12 +116,12 @@ fn l5_there_is_room_for_few_long_heads_that_are_not_whole() {
     many[2].begins_long_head();
     assert!(gives_way(&all[0]));
     assert_eq!(all.iter().chain(&many).filter(|guest| gives_way(guest)).count(), 1);
-    // Whoever has many is in his own way, and whoever has gone in nobody's.
+    // A client with many long heads displaces its own. A connection that has gone displaces none.
     for guest in &many[3..] {
         guest.begins_long_head();
     }
     assert!(gives_way(&many[0]) && !gives_way(&all[all.len() - 1]));
-    // Whoever gives way already makes nobody else do so.
+    // A connection that gives way already makes no other do so.
     let before = all.iter().chain(&many).filter(|guest| gives_way(guest)).count();
     for guest in all.iter().chain(&many).filter(|guest| gives_way(guest)) {
         guest.begins_long_head();
@@ -192,7 +192,7 @@ fn l5_nobody_gives_way_for_memory_where_that_would_not_do() {
     assert!(asks.has_memory());
 }
 
-/// One by whom many come is not in his own way: each of them is one.
+/// A proxy with many clients does not displace its own connections: each counts for itself.
 #[test]
 fn l5_who_cannot_be_told_apart_waits_like_anybody_else() {
     let lobby = lobby();
@@ -239,7 +239,7 @@ fn l5_where_memory_runs_out_those_give_way_for_whom_it_is_kept_and_no_more_than_
     drop(young);
     assert!(!asks.keeps(100), "he is the next himself");
     assert!(!gives_way(&asks) && !gives_way(&silent));
-    // A session's memory is nobody's in the lobby.
+    // The memory of a session is not freed by the lobby.
     asks.admit();
     assert!(!silent.has_memory() && !gives_way(&silent));
     drop(asks);

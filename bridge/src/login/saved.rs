@@ -1,11 +1,11 @@
-//! As whom a client was let in, for another image of this program. Must not know how that is written down.
+//! How a client has authenticated, for the new binary of a hand-over. Must not know in which form that is written.
 
 use serde::{Deserialize, Serialize};
 
 use super::Login;
 use crate::saved::Moment;
 
-/// By what it was.
+/// What a [`Login`] has.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedLogin {
     pub(crate) user: Option<String>,

@@ -1,4 +1,4 @@
-//! Who is there, for another image of this program. Must not know how that is written down.
+//! A peer in the state of a hand-over. Must not know how the state is written down.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,8 @@ impl SavedPeer {
         }
     }
 
-    /// Whom nobody has looked at yet: where it has a place among its connections is the door's to say.
+    /// The peer, without its standing and its place in the count of its client's connections: `Door::take_in` finds out
+    /// both.
     pub(crate) fn resume(self) -> Peer {
         Peer {
             via: self.via.map(Box::new),

@@ -1,5 +1,5 @@
-//! A session with the program, as the program's gate knows it, for another image of this program. Must not know how that is
-//! written down.
+//! What the program's gate knows of a session, in the state of a hand-over. Must not know how the state is written
+//! down.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{Gate, Hold, Trial};
 use crate::client_address::{ClientTable, Taken};
 use crate::saved::{Invalid, Moment};
 
-/// A [`Trial`] for another image of this program.
+/// A [`Trial`] in the state of a hand-over.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct SavedTrial {
     is_served: bool,
@@ -21,13 +21,13 @@ pub(crate) struct SavedTrial {
 /// What a client has left of the time that it may be held.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedHold {
-    /// When it ends.
+    /// When that time ends.
     pub(crate) until: Moment,
     pub(crate) has_lost: bool,
 }
 
 impl Trial {
-    /// How another image knows it.
+    /// What the new binary needs to go on with the trial.
     pub(crate) fn saved(&self) -> SavedTrial {
         let row = self.row.as_ref().map(Taken::number);
         SavedTrial { is_served: self.served.is_none(), is_accepted: self.is_accepted, row }
@@ -35,7 +35,7 @@ impl Trial {
 }
 
 impl SavedTrial {
-    /// Whether its row is there.
+    /// Checks that the row of the trial is in the table.
     pub(crate) fn look(self, table: Option<&Arc<ClientTable>>) -> Result<(), Invalid> {
         match (self.row, table) {
             (None, _) => Ok(()),
@@ -44,7 +44,7 @@ impl SavedTrial {
         }
     }
 
-    /// The same, of a connection to the program that this is the way to; its row is of this table.
+    /// The trial of a connection to the program of this gate; its row is in `table`.
     pub(crate) fn resume(
         self,
         gate: &Gate,
@@ -63,7 +63,7 @@ impl SavedTrial {
 }
 
 impl Hold {
-    /// How another image knows it. The time between counts.
+    /// What the new binary needs to go on with the hold. The time that the hand-over takes counts, too.
     pub(crate) fn saved(&self) -> SavedHold {
         let until = self.until.unwrap_or_else(|| Instant::now() + self.left);
         SavedHold { until: until.into(), has_lost: self.has_lost }

@@ -1,5 +1,5 @@
-//! Reads a PROXY header of either version, as its bytes come. Takes no byte behind it, and keeps no more of it than it
-//! understands, however long it says that it is.
+//! The parser of PROXY headers of either version, which takes the bytes as they come. It takes no byte behind the
+//! header, and keeps no more of the header than it understands, however long the header says that it is.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,13 +8,13 @@ use arrayvec::ArrayVec;
 /// What a header of version 1 begins with (section 2.1).
 const LINE: &[u8] = b"PROXY ";
 
-/// The longest of version 1, with its end (section 2.1).
+/// The longest header of version 1 in bytes, with its CRLF (section 2.1).
 const LINE_MAX: usize = 107;
 
 /// What a header of version 2 begins with (section 2.2).
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The part of version 2 that is always there: signature, version and command, family, length.
+/// The length in bytes of the part of version 2 that is always there: signature, version and command, family, length.
 const FIXED: usize = 16;
 
 /// What a header says.
@@ -22,18 +22,18 @@ const FIXED: usize = 16;
 pub(crate) enum Header {
     /// The connection is this client's.
     Client(SocketAddr),
-    /// The proxy does not know whose it is, or it is none of a network with addresses and ports as ours have them.
+    /// The proxy does not know the client, or the connection is not TCP over IPv4 or IPv6.
     Unknown,
-    /// The connection is the proxy's own: it looks whether we are there.
+    /// The connection is the proxy's own: it checks whether we are alive.
     Local,
 }
 
-/// What came of some bytes.
+/// The result of reading some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// All were taken, and there must be more.
+    /// All bytes were taken, and more must follow.
     More,
-    /// So many were taken, and the header is over.
+    /// This many bytes were taken, and the header is complete.
     Done(usize, Header),
 }
 
@@ -127,7 +127,7 @@ fn is_begun(kept: &[u8], beginning: &[u8]) -> bool {
 fn read_line(line: &[u8]) -> Option<Header> {
     let text = std::str::from_utf8(line.strip_suffix(b"\r\n")?.strip_prefix(LINE)?);
     let Ok(text) = text else {
-        // Nothing behind that word means anything.
+        // What follows `UNKNOWN` means nothing, and need not be text.
         return line.starts_with(b"PROXY UNKNOWN ").then_some(Header::Unknown);
     };
     let mut words = text.split(' ');
@@ -145,7 +145,7 @@ fn read_line(line: &[u8]) -> Option<Header> {
     words.next().is_none().then(|| Header::Client(SocketAddr::new(client, port)))
 }
 
-/// Without zeros in front, and signs.
+/// A port number, without leading zeros and without a sign.
 fn port(text: &str) -> Option<u16> {
     let is_canonical = text == "0" || text.starts_with(|digit: char| matches!(digit, '1'..='9'));
     is_canonical.then(|| text.parse().ok())?
@@ -167,7 +167,7 @@ impl Command {
     }
 }
 
-/// A family that comes over a stream.
+/// An address family of version 2, with TCP; all else is `Other`.
 #[derive(Clone, Copy)]
 enum Family {
     V4,
@@ -185,7 +185,7 @@ impl Family {
         }
     }
 
-    /// How long its two addresses and ports are.
+    /// How long its two addresses and two ports are, in bytes.
     fn length(self) -> usize {
         match self {
             Self::V4 => 12,
@@ -194,7 +194,7 @@ impl Family {
         }
     }
 
-    /// The client of addresses that are there.
+    /// The client that `addresses` names; they are long enough for the family.
     fn client(self, addresses: &[u8]) -> Header {
         let port = |at: usize| u16::from_be_bytes([addresses[at], addresses[at + 1]]);
         let address = match self {
@@ -311,7 +311,7 @@ mod tests {
             (0x21, 0x31, &[b'/'; 216], Header::Unknown),
             (0x20, 0x00, &[], Header::Local),
             (0x20, 0x11, &v4, Header::Local),
-            // The family is ignored there.
+            // The command LOCAL has the family ignored.
             (0x20, 0xff, &[7; 16_000], Header::Local),
         ] {
             let bytes = binary(command, family, addresses);

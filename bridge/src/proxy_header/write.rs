@@ -12,7 +12,7 @@ const LONGEST: usize = 107;
 /// What every header of version 2 begins with (section 2.2).
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Version 2, command PROXY: somebody else's connection is passed on.
+/// Version 2, command PROXY: the connection is passed on for a client.
 const PROXY: u8 = 0x21;
 
 /// Address families of version 2, over a stream.
@@ -20,8 +20,8 @@ const UNSPECIFIED: u8 = 0x00;
 const TCP_OVER_V4: u8 = 0x11;
 const TCP_OVER_V6: u8 = 0x21;
 
-/// The header of a connection that came from `client` to `us`. A client without an internet address has none
-/// here either: the receiver is told that there is nothing to know.
+/// The header of a connection that came from `client` to `us`. A client without an internet address is `None`: the
+/// header tells the receiver that the client is unknown.
 pub(crate) fn header(
     version: ProxyVersion,
     client: Option<SocketAddr>,
@@ -34,8 +34,8 @@ pub(crate) fn header(
     }
 }
 
-/// Both ends as one family, which the header asks for. Where we are is not known behind a proxy that speaks
-/// through a Unix socket: any address.
+/// Both ends in one address family, as the header requires. If our own address is not known, since a proxy is connected
+/// through a Unix socket, it is the unspecified address.
 fn of_one_family(client: SocketAddr, us: Option<SocketAddr>) -> (SocketAddr, SocketAddr) {
     let any = if client.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let us = us.unwrap_or_else(|| any.parse().expect("an address"));

@@ -1,4 +1,4 @@
-//! A session that has its target, as another image of this program goes on with it. Must not know how that is written down.
+//! A session that has its target, in the state of a hand-over. Must not know how the state is written down.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::program::{Gate, SavedTrial, Trial};
 use crate::saved::{Invalid, Moment};
 use crate::standstill::Standstill;
 
-/// What a client is joined with.
+/// A [`Joined`] in the state of a hand-over.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedJoined {
     pub(crate) target: SavedLeg,
@@ -38,7 +38,7 @@ impl SavedJoined {
         }
     }
 
-    /// Whether it can be gone on with.
+    /// Checks that the session can be gone on with.
     pub(crate) fn look(
         &self,
         has_program: bool,
@@ -53,7 +53,7 @@ impl SavedJoined {
         }
     }
 
-    /// The same, over this leg; to the program, if there is a `gate`.
+    /// The session, with this leg to the target. `gate` is the program's, if the target is the program.
     pub(crate) fn resume(
         self,
         target: Leg,

@@ -1,11 +1,11 @@
-//! What waits to be recorded. A large piece lies in memory of its own, which goes back to the system when
-//! it is written or given up: a heap would keep it.
+//! A piece of traffic that waits to be recorded. A large piece is in a memory mapping of its own, which goes back to
+//! the system when the piece is written or dropped: the heap would keep the memory.
 
 use std::ops::Deref;
 
 use memmap2::MmapMut;
 
-/// From how many bytes on; less would be lost in pages.
+/// From how many bytes on a piece gets a mapping; for a smaller piece too much of the last page would be wasted.
 const LARGE: usize = 16 * 1024;
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Payload {
                 map.copy_from_slice(bytes);
                 Self::Large(map)
             }
-            // A process has only so many maps.
+            // A process may have only so many mappings.
             Some(Err(_)) | None => Self::Small(bytes.into()),
         }
     }

@@ -21,25 +21,25 @@ const OVERHEAD: usize = 64;
 #[derive(Debug)]
 pub(super) struct Recording {
     pub(super) session: u64,
-    /// Whom that is with, for people.
+    /// The client of the session, for the log.
     client: Box<str>,
     number: u64,
     encoding: Encoding,
     recordings: Arc<Recordings>,
     waiting: Mutex<Waiting>,
-    /// Locked by the thread that writes, as long as the disk takes.
+    /// Locked by the thread that writes, for as long as the disk takes.
     written: Mutex<Written>,
-    /// Rung when that has nothing to do.
+    /// Notified when the thread that writes has nothing more to write.
     rest: Notify,
 }
 
-/// What the session has given, and the thread has not yet taken.
+/// What the session has recorded, and the thread that writes has not taken yet.
 #[derive(Debug)]
 struct Waiting {
     entries: VecDeque<Entry>,
-    /// Theirs.
+    /// The memory that the entries take, bytes.
     size: usize,
-    /// A thread has it, or will.
+    /// Whether the recording is in the queue of the threads, or one of them is writing it.
     is_queued: bool,
     /// What follows the last entry.
     end: End,
@@ -53,9 +53,9 @@ enum End {
     Open,
     /// The end of the script.
     Due,
-    /// Nobody waits for it any more. A file that has not been begun is not.
+    /// The session no longer waits for it. If there is no file yet, none is created.
     Abandoned,
-    /// Nothing: it could not be written.
+    /// Nothing: the file could not be written.
     Failed,
 }
 
@@ -67,7 +67,7 @@ pub(super) enum Written {
 }
 
 impl Recording {
-    /// Begins it; what it gives hears of its end.
+    /// Begins a recording; the receiver learns of its end.
     pub(super) fn new(
         recordings: Arc<Recordings>,
         (session, peer): (u64, &Peer),
@@ -91,7 +91,7 @@ impl Recording {
         (recording, ended)
     }
 
-    /// Goes on with one of which so much is written.
+    /// Goes on with a recording of which `written` is in the file.
     pub(super) fn resume(
         recordings: Arc<Recordings>,
         (session, peer): (u64, &Peer),
@@ -118,12 +118,12 @@ impl Recording {
             written: Mutex::new(written),
             rest: Notify::new(),
         });
-        // Nothing is in the file yet: it is begun, as it would have been.
+        // If there is no file yet, it is created now, as it would have been.
         recording.wake(recording.waiting());
         (recording, ended)
     }
 
-    /// Waits until a thread has written all that there is.
+    /// Waits until the threads have written all that there is.
     pub(super) async fn rests(&self) {
         loop {
             let rests = self.rest.notified();
@@ -142,12 +142,12 @@ impl Recording {
         (self.number, self.encoding)
     }
 
-    /// Looks at how far it is.
+    /// Looks at how much is written.
     pub(super) fn written<T>(&self, look: impl FnOnce(&Written) -> T) -> T {
         look(&self.written.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes an entry. False: none is taken any more.
+    /// Adds an entry. False: the recording takes none any more.
     pub(super) fn put(self: &Arc<Self>, entry: Entry) -> bool {
         let mut waiting = self.waiting();
         if waiting.end != End::Open {
@@ -174,7 +174,7 @@ impl Recording {
         }
     }
 
-    /// Gives up what waits.
+    /// Drops what waits.
     pub(super) fn abandon(&self) {
         let mut waiting = self.waiting();
         if waiting.end != End::Failed {
@@ -188,7 +188,8 @@ impl Recording {
         self.waiting().size
     }
 
-    /// Writes a piece, and what there is to begin with or to end with. Blocks.
+    /// Writes a piece of what waits, the head of the script before the first one, and the end after the last one.
+    /// Blocks.
     pub(super) fn write(self: &Arc<Self>) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let (entries, end) = self.take();
@@ -247,7 +248,7 @@ impl Recording {
         }
     }
 
-    /// Says why it ends. One with nothing in it is none.
+    /// Logs why the recording ends. A file without an entry is removed.
     fn fail(&self, written: &mut Written, path: &Path, error: &io::Error) {
         let (session, error) = (self.session, error_text(error));
         let begun = std::mem::replace(written, Written::All);

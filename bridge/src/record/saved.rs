@@ -1,5 +1,5 @@
-//! A recording as another image of this program goes on with it: in the middle of its file. Must not know how that is
-//! written down.
+//! A recording in the state of a hand-over: the new binary goes on in the middle of its file. Must not know how the
+//! state is written down.
 
 use std::fs::File;
 use std::io;
@@ -31,7 +31,7 @@ pub(crate) struct SavedRecording {
 struct SavedFile {
     descriptor: RawFd,
     path: PathBuf,
-    /// How much of it is whole.
+    /// How many bytes of the file are whole: the head and entries.
     length: u64,
     has_entries: bool,
 }
@@ -45,7 +45,7 @@ pub(crate) struct StoodRecording {
 }
 
 impl Recorder {
-    /// For whoever sees to it that all is written.
+    /// The recording, for the hand-over, which waits until all is written.
     pub(crate) fn stand(&self) -> StoodRecording {
         let recording = Arc::clone(&self.recording);
         StoodRecording { began: self.began, is_over: self.is_over, recording }
@@ -53,12 +53,12 @@ impl Recorder {
 }
 
 impl StoodRecording {
-    /// Waits until what the session has given is in the file.
+    /// Waits until all that the session has recorded is in the file.
     pub(crate) async fn flushed(&self) {
         self.recording.rests().await;
     }
 
-    /// How another image knows it, once it is [flushed](Self::flushed).
+    /// What the new binary needs to go on with the recording, once it is [flushed](Self::flushed).
     pub(crate) fn saved(&self) -> SavedRecording {
         let (number, encoding) = self.recording.kind();
         let (file, is_all) = self.recording.written(|written| match written {
@@ -70,7 +70,7 @@ impl StoodRecording {
         SavedRecording { number, encoding, began: self.began.into(), is_over, file }
     }
 
-    /// For a process that has this one's memory: a descriptor of the file that is its own.
+    /// A new descriptor of the file, for the forked copy of the old process, which needs one of its own.
     pub(crate) fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
         self.recording.written(|written| match written {
             Written::Begun(script, _) => script.file().try_clone().map(|file| Some(file.into())),
@@ -92,7 +92,7 @@ impl SavedRecording {
         self.file.as_ref().map(|file| file.descriptor)
     }
 
-    /// It has that number now.
+    /// The descriptor of the file has this number now.
     pub(crate) fn renumber(&mut self, descriptor: RawFd) {
         if let Some(file) = &mut self.file {
             file.descriptor = descriptor;

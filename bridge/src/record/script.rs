@@ -1,8 +1,8 @@
-//! A recording's text, in a file or anything else that takes it. Knows no session and no thread.
+//! The text of a recording, in a file. Knows no session and no thread.
 //!
-//! The format is upstream's: `VNC_frame_encoding`, and `VNC_frame_data` with one string for every
-//! piece of traffic: `{` from the target or `}` from the client, the milliseconds since the session
-//! began, the brace again, the payload; `'EOF'` is the last.
+//! The format is upstream's: `VNC_frame_encoding`, and `VNC_frame_data` with one string for every piece of traffic: `{`
+//! from the target or `}` from the client, the milliseconds since the session began, the brace again, the payload;
+//! `'EOF'` is the last.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::payload::Payload;
 use crate::ws::{Encoding, append_base64};
 
-/// How much text is written at once, or little more.
+/// How many bytes of text are written at once, or little more.
 pub(super) const WRITE: usize = 64 * 1024;
 
 pub(super) const END: &[u8] = b"'EOF'];\n";
@@ -31,12 +31,12 @@ pub(super) struct Entry {
     pub(super) payload: Payload,
 }
 
-/// A recording's file. What ends early ends so that it can be loaded.
+/// A recording's file. It can be loaded even if the recording ends early.
 #[derive(Debug)]
 pub(super) struct Script {
     file: File,
     encoding: Encoding,
-    /// How much of it is whole: the head and entries.
+    /// How many bytes of the file are whole: the head and entries.
     length: u64,
     /// Whether there is an entry in it.
     pub(super) has_entries: bool,
@@ -54,7 +54,7 @@ impl Script {
         Ok(script)
     }
 
-    /// In the middle of the file, of which so much is whole.
+    /// Goes on in the middle of the file, of which `length` bytes are whole.
     pub(super) fn resume(file: File, encoding: Encoding, length: u64, has_entries: bool) -> Self {
         Self { file, encoding, length, has_entries }
     }
@@ -63,7 +63,7 @@ impl Script {
         &self.file
     }
 
-    /// How much of it is whole.
+    /// How many bytes of the file are whole.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
@@ -90,7 +90,7 @@ impl Script {
         self.write(END)
     }
 
-    /// Writes whole entries, or cuts off what there is of them and ends the script.
+    /// Writes whole entries. If that fails, cuts off the part that was written, and ends the script.
     fn write(&mut self, text: &[u8]) -> io::Result<()> {
         if let Err(error) = self.file.write_all(text) {
             // A disk that is full has room for the end when the part of an entry is gone.
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 
-    /// The kernel's own full disk.
+    /// `/dev/full` is the kernel's full disk.
     #[test]
     fn s2_a_full_disk_is_an_error_of_the_recording() {
         let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();

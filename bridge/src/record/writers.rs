@@ -28,7 +28,8 @@ impl Writers {
         thread.spawn(move || write_all(&recordings)).map(drop)
     }
 
-    /// Has a piece of it written, by one thread at a time: it is not put again before that.
+    /// Has a thread write a piece of the recording. The recording is put into the queue again only after that: so one
+    /// thread at a time writes it.
     pub(super) fn put(&self, recording: Arc<Recording>) {
         self.queue.send(recording).expect("its other end is ours, too");
     }

@@ -16,19 +16,19 @@ impl FromIterator<OwnedFd> for Descriptors {
 }
 
 impl Descriptors {
-    /// One more. Returns its number.
+    /// Adds a descriptor. Returns its number.
     pub(crate) fn add(&mut self, descriptor: OwnedFd) -> RawFd {
         let number = descriptor.as_raw_fd();
         self.insert(number, descriptor);
         number
     }
 
-    /// One that is called by this number, whatever it is.
+    /// Adds a descriptor that the state calls by this number, whatever its number is now.
     pub fn insert(&mut self, number: RawFd, descriptor: OwnedFd) {
         self.0.insert(number, descriptor);
     }
 
-    /// Whether these are there.
+    /// Checks that these descriptors are there.
     ///
     /// # Errors
     /// One is not.
@@ -37,7 +37,7 @@ impl Descriptors {
         missing.map_or(Ok(()), |number| Err(Invalid(format!("descriptor {number} is missing"))))
     }
 
-    /// The one of this number.
+    /// Takes the descriptor with this number.
     ///
     /// # Errors
     /// It is not there, or was taken.

@@ -1,10 +1,10 @@
-//! The kinds of an I/O error that are told apart, by name.
+//! The kinds of I/O errors in the state of a hand-over, by their names.
 
 use std::io::ErrorKind;
 
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// Those that say something to clients, logs, or us.
+/// The kinds that mean something to clients, to the log, or to us.
 const KINDS: [ErrorKind; 10] = [
     ErrorKind::ConnectionReset,
     ErrorKind::ConnectionAborted,

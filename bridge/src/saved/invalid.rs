@@ -1,4 +1,4 @@
-//! Why nobody goes on with what somebody has said.
+//! Why the saved state of a hand-over is refused.
 
 /// What is wrong with a state. Nothing was done with it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

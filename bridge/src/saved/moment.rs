@@ -1,5 +1,5 @@
-//! A point in time that another image of this program understands: exec(2) does not touch CLOCK_MONOTONIC, which
-//! `Instant` is on Linux, but keeps to itself.
+//! A point in time that is valid in the new binary, too: exec(2) does not change CLOCK_MONOTONIC. `Instant` is that
+//! clock on Linux, but does not tell its value.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Moment(u64);
 
 impl Moment {
-    /// The present one.
+    /// The present moment.
     pub fn now() -> Self {
         let time = clock_gettime(ClockId::Monotonic);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
@@ -19,7 +19,7 @@ impl Moment {
         Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
     }
 
-    /// The same as an `Instant`; of one that is further away than that can say, the present.
+    /// The same moment as an `Instant`; the present, if it is too far away for an `Instant`.
     pub fn instant(self) -> Instant {
         let (now, instant) = (Self::now(), Instant::now());
         let shifted = if self >= now {
@@ -30,7 +30,7 @@ impl Moment {
         shifted.unwrap_or(instant)
     }
 
-    /// For how long it has been over.
+    /// How long ago this moment was; zero if it is yet to come.
     pub fn elapsed(self) -> Duration {
         Duration::from_nanos(Self::now().0.saturating_sub(self.0))
     }

@@ -1,4 +1,5 @@
-//! Bytes that a state speaks of: they stand behind it, one after the other, and it says where. Must not know what they mean.
+//! Bytes that belong to a state: they are stored behind the state, one after the other, and the state says where. Must
+//! not know what they mean.
 
 use std::ops::Range;
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::invalid::Invalid;
 
-/// Where some of them stand.
+/// Where some of those bytes are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     at: u64,
@@ -14,14 +15,14 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Puts bytes behind those that are there.
+    /// Appends bytes to those that are there.
     pub(crate) fn put(all: &mut Vec<u8>, bytes: &[u8]) -> Self {
         let at = all.len() as u64;
         all.extend_from_slice(bytes);
         Self { at, length: bytes.len() as u64 }
     }
 
-    /// As it is when so many stand before all that it was one of.
+    /// Moves the place by `base`, the number of bytes that were put before all of these.
     pub(crate) fn move_by(&mut self, base: usize) {
         self.at += base as u64;
     }

@@ -1,5 +1,4 @@
-//! A session that stands still, and as another image of this program goes on with it. Must not know how that is written
-//! down, nor when.
+//! A session in the state of a hand-over. Must not know how the state is written down, nor when.
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -26,38 +25,38 @@ use crate::tap::Tap;
 pub(crate) enum SavedStage {
     /// It has no connection yet, or none any more.
     Waiting(Option<SavedHold>),
-    /// It has one, and what is left of its time, if it loses that.
+    /// It has its connection; and what is left of the time that its client may be held, in case the connection is lost.
     Joined(SavedJoined, Option<SavedHold>),
-    /// It is over but for its last words.
+    /// It is over, except that the last bytes for the client are still sent.
     Leaving,
 }
 
-/// A session, for another image of this program.
+/// A session in the state of a hand-over.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedSession {
     pub(crate) entry: SavedEntry,
     pub(crate) client: SavedClient,
     pub(crate) stage: SavedStage,
-    /// Whether the log has its beginning.
+    /// Whether the beginning of the session is in the log.
     pub(crate) is_recorded: bool,
     /// Where its target was reached first.
     pub(crate) reached: Option<SocketAddr>,
     pub(crate) recording: Option<SavedRecording>,
 }
 
-/// What there is to go on with a session.
+/// What is needed to go on with a session, besides its saved state.
 pub(crate) struct Resumption<'a> {
     pub(crate) session: Session,
     /// Its client's connection, and the target's.
     pub(crate) legs: (Leg, Option<Leg>),
-    /// The bytes that it speaks of.
+    /// The bytes that the saved state refers to.
     pub(crate) bytes: &'a [u8],
     pub(crate) tap: Option<Box<Tap>>,
     pub(crate) table: Option<&'a Arc<ClientTable>>,
 }
 
 impl Ongoing {
-    /// What it says of itself. The bytes that it speaks of are put behind those that are there.
+    /// The state of the session. The bytes that it refers to are appended to `bytes`.
     pub(super) fn saved(&mut self, bytes: &mut Vec<u8>) -> SavedSession {
         let Self { client, account, course } = self;
         SavedSession {
@@ -66,7 +65,7 @@ impl Ongoing {
             stage: course.saved(),
             is_recorded: course.is_recorded,
             reached: account.reached(),
-            // It is known when it is written.
+            // Set later, when the recording is flushed.
             recording: None,
         }
     }
@@ -112,7 +111,7 @@ impl SavedSession {
         self.client.is_busy()
     }
 
-    /// Its connections stay where their keys are.
+    /// Marks the connections as kept: encrypted ones stay in the process that has their TLS keys.
     pub(crate) fn keep_legs(&mut self) {
         self.client.leg = SavedLeg::Kept;
         if let SavedStage::Joined(joined, _) = &mut self.stage {
@@ -120,12 +119,12 @@ impl SavedSession {
         }
     }
 
-    /// Whether a connection of it lives where its keys are.
+    /// Whether one of its connections is encrypted, and so stays in the process that has its TLS keys.
     pub(super) fn is_encrypted(&self) -> bool {
         self.client.leg == SavedLeg::Kept || self.target() == Some(SavedLeg::Kept)
     }
 
-    /// Whether it can be gone on with, before anything is taken for it.
+    /// Checks that the session can be gone on with, before a descriptor is taken for it.
     pub(crate) fn look(
         &self,
         bytes: &[u8],
@@ -141,7 +140,7 @@ impl SavedSession {
         }
     }
 
-    /// The session, with what there is of it.
+    /// The session, ready to go on.
     pub(crate) fn resume(self, with: Resumption<'_>) -> Result<Box<Ongoing>, Invalid> {
         let Resumption { session, legs: (leg, target), bytes, tap, table } = with;
         let destination = Arc::clone(&session.entry.destination);

@@ -1,4 +1,5 @@
-//! What a session says of itself while it stands still, and lends to whoever asked for that. Must not know what becomes of it.
+//! What a session that stands still gives to the hand-over: its state, and its connections on loan. Must not know what
+//! becomes of them.
 
 use std::os::fd::RawFd;
 
@@ -12,21 +13,21 @@ use crate::record::StoodRecording;
 #[derive(Debug)]
 pub(crate) struct StoodSession {
     pub(crate) saved: SavedSession,
-    /// Those that it speaks of.
+    /// The bytes that `saved` refers to.
     pub(crate) bytes: Vec<u8>,
     pub(crate) recording: Option<StoodRecording>,
-    /// Its connections, if they live where their keys are.
+    /// Its connections, if one of them is encrypted: they stay in the process that has the TLS keys.
     pub(crate) legs: Option<LentLegs>,
 }
 
-/// The client's connection and the target's, if there is one. Dropped, they are given back.
+/// The client's connection and the target's, if there is one. When this is dropped, the session gets them back.
 pub(crate) struct LentLegs {
     legs: Option<(Leg, Option<Leg>)>,
     back: Option<oneshot::Sender<(Leg, Option<Leg>)>>,
 }
 
 impl LentLegs {
-    /// What is to be lent, and where it comes back.
+    /// The loan, and the receiver by which the connections come back.
     pub(crate) fn new(
         client: Leg,
         target: Option<Leg>,
@@ -41,7 +42,7 @@ impl LentLegs {
         legs.flatten().filter_map(Leg::descriptor).collect()
     }
 
-    /// For good.
+    /// Takes the connections for good: they do not come back.
     pub(crate) fn keep(mut self) -> (Leg, Option<Leg>) {
         self.back = None;
         self.legs.take().expect("they are taken only here and when this is dropped")

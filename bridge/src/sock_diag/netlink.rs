@@ -18,13 +18,13 @@ use nix::sys::socket::{
 
 use super::{Socket, canonical};
 
-/// Those that listen on this port, of the family of `any`.
+/// The sockets that listen on this port, of the family of `any`.
 pub(super) fn listeners(any: IpAddr, port: u16) -> io::Result<Vec<Socket>> {
     let id = socket_id(SocketAddr::new(any, port), SocketAddr::new(any, 0));
     ask(id, StateFlags::LISTEN, NLM_F_DUMP)
 }
 
-/// The one at the `local` end of a connection; `NotFound` if there is none.
+/// The socket at the `local` end of a connection; `NotFound` if there is none.
 pub(super) fn exact(local: SocketAddr, peer: SocketAddr) -> io::Result<Socket> {
     let found = ask(socket_id(local, peer), StateFlags::all(), 0)?.into_iter().next();
     found.ok_or_else(|| io::ErrorKind::NotFound.into())

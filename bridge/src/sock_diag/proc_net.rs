@@ -7,8 +7,8 @@ use procfs::{FromReadSI, ProcError, current_system_info};
 
 use super::{Socket, canonical};
 
-/// By way of a process, as /proc has nothing else where it is mounted with `subset=pid`. Of this thread:
-/// it may have a network of its own.
+/// The tables in the directory of a process: /proc has no others where it is mounted with `subset=pid`. They are this
+/// thread's, as it may be in a network namespace of its own.
 const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
 
 /// Every socket, IPv4 and IPv6.
@@ -31,7 +31,7 @@ impl From<TcpNetEntry> for Socket {
             local: canonical(entry.local_address),
             peer: canonical(entry.remote_address),
             state: entry.state.to_u8(),
-            // The kernel counts them in 32 bits.
+            // The kernel's numbers have 32 bits.
             inode: u32::try_from(entry.inode).unwrap_or(u32::MAX),
             uid: entry.uid,
             unread: entry.rx_queue,

@@ -1,6 +1,6 @@
-//! One reading of all sockets for many questions about the connections of one port of ours, where the kernel does not
-//! answer each by itself: it takes longer the more sockets there are, so it is made where that may block, and serves all
-//! who ask meanwhile. Knows nothing of what the answers are for.
+//! One reading of all sockets, for many questions about the connections from one local port, where the kernel does not
+//! answer each question by itself. A reading takes longer the more sockets there are: so it is made on a thread that
+//! may block, and serves all tasks that ask meanwhile. Knows nothing of what the answers are for.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,11 +13,11 @@ use tokio::task::spawn_blocking;
 
 use super::{Socket, TCP_LISTEN, canonical, proc_net};
 
-/// What there was at one time.
+/// The sockets at one time.
 #[derive(Debug)]
 pub(crate) struct Reading {
     began: Instant,
-    /// The ends of our connections that are not ours, by both addresses.
+    /// The far ends of our connections, by both addresses.
     ends: HashMap<(SocketAddr, SocketAddr), Socket>,
     /// How many connections wait to be accepted, by the port.
     waiting: HashMap<u16, u32>,
@@ -26,11 +26,11 @@ pub(crate) struct Reading {
 /// The last reading, and who makes the next.
 #[derive(Debug)]
 pub(crate) struct Readings {
-    /// Our port: what else there is, is not kept.
+    /// Our port; the ends of other connections are not kept.
     port: u16,
-    /// The last one that is whole; nobody waits for it while the next is read.
+    /// The last complete reading. The lock is not held while the next one is made.
     last: sync::Mutex<Option<Arc<Reading>>>,
-    /// Whose turn it is to read.
+    /// Held by the task that makes the next reading.
     turn: Mutex<()>,
 }
 
@@ -48,7 +48,7 @@ impl Reading {
         Ok(Self { began, ends, waiting })
     }
 
-    /// Whether it was made after that.
+    /// Whether the reading was begun after this time.
     pub(crate) fn is_after(&self, time: Instant) -> bool {
         self.began > time
     }
@@ -79,12 +79,12 @@ impl Readings {
         Self { port, last: sync::Mutex::default(), turn: Mutex::default() }
     }
 
-    /// The last one, if there is one.
+    /// The last reading, if there is one.
     pub(crate) fn last(&self) -> Option<Arc<Reading>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// One that was begun after this time; all who wait for one get the same.
+    /// A reading that was begun after this time; all tasks that wait for one get the same.
     pub(crate) async fn after(&self, time: Instant) -> io::Result<Arc<Reading>> {
         let _turn = self.turn.lock().await;
         if let Some(reading) = self.last().filter(|reading| reading.is_after(time)) {

@@ -1,8 +1,8 @@
-//! Base64 (RFC 4648, section 4) within a buffer: decoding shrinks where it stands, encoding grows
-//! into the room in front.
+//! Base64 (RFC 4648, section 4) within a buffer: text is decoded in place, and bytes are encoded into
+//! the free room in front of them.
 //!
-//! Knows digits and padding; what a message is, its caller says. A byte is decoded as soon as its
-//! bits are there: a key stroke must not wait for the rest of its quad.
+//! Knows digits and padding; its caller says where a message ends. A byte is decoded as soon as its
+//! bits are there: a key stroke must not wait for the rest of its quad, which is four digits.
 
 use std::ops::Range;
 
@@ -27,7 +27,7 @@ const VALUES: [u8; 256] = {
     values
 };
 
-/// Where in a message we are.
+/// Where in a message the decoder is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Decoder {
     /// How many characters of the quad under way have come, padding too.
@@ -40,7 +40,7 @@ pub(super) struct Decoder {
 
 impl Decoder {
     /// Decodes `buffer[piece]` in place and returns the range of the bytes. `is_end`: the message
-    /// ends here, and with it its last quad must.
+    /// ends here, and its last quad must be complete.
     pub(super) fn decode(
         &mut self,
         buffer: &mut [u8],
@@ -69,13 +69,13 @@ impl Decoder {
         Ok(piece.start..to)
     }
 
-    /// Whether it can be what it says.
+    /// Whether a decoder that was saved for a hand-over has possible values.
     pub(super) fn is_sound(&self) -> bool {
         self.position < 4 && self.bits < 64
     }
 
-    /// Takes one character, and gives the byte that it completes. Line breaks are skipped, as 0.3.0
-    /// did: the base64 of some libraries, Python's own `encode("base64")` among them, is full of them.
+    /// Takes one character, and returns the byte that it completes. Line breaks are skipped, as in websockify
+    /// 0.3.0: the base64 of some libraries, Python's own `encode("base64")` among them, is full of them.
     fn take(&mut self, character: u8) -> Result<Option<u8>, Violation> {
         if matches!(character, b'\r' | b'\n') {
             return Ok(None);
@@ -99,7 +99,7 @@ impl Decoder {
     }
 }
 
-/// Decodes quads of digits alone, as many as follow each other. Returns how far it has read and
+/// Decodes quads that have digits only, up to the first other one. Returns how far it has read and
 /// written.
 fn decode_quads(buffer: &mut [u8], from: Range<usize>, mut to: usize) -> (usize, usize) {
     let mut at = from.start;
@@ -118,15 +118,15 @@ fn decode_quads(buffer: &mut [u8], from: Range<usize>, mut to: usize) -> (usize,
     (at, to)
 }
 
-/// How much of a buffer of `size` bytes must be left in front of a payload that is encoded to
-/// `start`, at most 10, so that what is written never overtakes what is read, with room for a byte
-/// behind it.
+/// How many bytes of a buffer of `size` bytes must be free in front of a payload that is encoded to `start`, which
+/// is at most 10. Then [`encode`] never writes over bytes that it has not read, and one byte is free behind the
+/// text.
 pub(super) const fn headroom(size: usize) -> usize {
     size - (size - 16) / 4 * 3
 }
 
-/// Encodes `buffer[payload]` to `start` and what follows, with padding, and returns its range. The
-/// payload must be as far behind `start` as [`headroom`] says.
+/// Encodes `buffer[payload]` to `start` and what follows, with padding, and returns the range of the text. The
+/// payload must begin where [`headroom`] says.
 pub(super) fn encode(buffer: &mut [u8], payload: Range<usize>, start: usize) -> Range<usize> {
     let (mut from, mut to) = (payload.start, start);
     while payload.end - from >= 3 {

@@ -1,7 +1,7 @@
 //! The opening handshakes of the old drafts, draft-hixie-thewebsocketprotocol-75 and -76.
 //!
-//! Knows heads only. What the answers look like, byte for byte, is websockify 0.3.0's, with which
-//! the clients of these drafts were used.
+//! Knows heads only. The answers are those of websockify 0.3.0, byte for byte, as the clients of these
+//! drafts were used with it.
 
 use ::http::Version;
 use ::http::header::{
@@ -21,7 +21,7 @@ const OLD_PROTOCOL: HeaderName = HeaderName::from_static("websocket-protocol");
 /// The bytes behind the head of a -76 handshake, which no header announces.
 pub(crate) const KEY3: usize = 8;
 
-/// How the URL of the session begins, which the answer repeats.
+/// The scheme of the session's URL, which the answer repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
     /// Not encrypted.
@@ -51,7 +51,7 @@ impl Challenge {
         {
             (None, None) if has_body(headers) => return None,
             (None, None) => (Draft::Hixie75, "hixie-75", "", None),
-            // Some proxies announce its eight bytes; nothing else may be announced.
+            // Some proxies announce the eight bytes behind a -76 head; no other body may be announced.
             (Some(_), Some(_))
                 if has_body(headers)
                     && (headers.contains_key(TRANSFER_ENCODING)
@@ -68,7 +68,7 @@ impl Challenge {
         let offered = [SEC_WEBSOCKET_PROTOCOL, OLD_PROTOCOL]
             .into_iter()
             .find_map(|name| single(headers, name));
-        // One name, not a list. What is not confirmed is not refused: the payload is base64 anyway.
+        // One name, not a list. Another name is not confirmed, but not refused either: the payload is base64 anyway.
         let protocol = offered.filter(|name| *name == BASE64.as_bytes()).map(|_| BASE64);
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let answer = Answer {
@@ -88,7 +88,7 @@ impl Challenge {
         })
     }
 
-    /// How many bytes of the client's, behind its head, the answer takes.
+    /// How many bytes behind the client's head the answer is made from.
     pub(crate) fn key_length(&self) -> usize {
         if self.numbers.is_some() { KEY3 } else { 0 }
     }
@@ -105,7 +105,7 @@ impl Challenge {
     }
 }
 
-/// What the answer says.
+/// The values that the answer has.
 struct Answer<'a> {
     prefix: &'a str,
     origin: &'a [u8],
@@ -116,7 +116,7 @@ struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// In the order of 0.3.0: old clients were known to be particular about it.
+    /// With the headers in the order of websockify 0.3.0: some old clients accept no other.
     fn format(&self) -> Vec<u8> {
         let Self { prefix, origin, scheme, host, path, protocol } = *self;
         let mut head = b"HTTP/1.1 101 Web Socket Protocol Handshake\r\n\

@@ -1,8 +1,8 @@
 //! Framing of the old drafts: draft-hixie-thewebsocketprotocol-75 and -76, streaming.
 //!
 //! A frame is 0x00, text, 0xFF; the text is base64, because these drafts can carry nothing but
-//! UTF-8. The frames of -76 that begin with a set bit announce a length; none but the one that
-//! closes, `FF 00`, was ever given a meaning.
+//! UTF-8. In -76, a frame whose first byte has its high bit set announces a length; only one such frame
+//! has a meaning: `FF 00`, which closes.
 
 use std::ops::Range;
 
@@ -71,7 +71,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Whether it can be what it says.
+    /// Whether a decoder that was saved for a hand-over has possible values.
     pub(super) fn is_sound(&self) -> bool {
         self.base64.is_sound()
     }
@@ -107,7 +107,7 @@ pub(super) fn encode(buffer: &mut [u8], payload: Range<usize>) -> Range<usize> {
     0..text.end + 1
 }
 
-/// What tells the client that nothing more will come; in -75 nothing does.
+/// The frame that tells the client that nothing more will come. It is empty in -75, which has no such frame.
 pub(super) fn close(draft: Draft) -> ControlFrame {
     let mut frame = ControlFrame::default();
     if draft == Draft::Hixie76 {
@@ -120,7 +120,7 @@ pub(super) fn close(draft: Draft) -> ControlFrame {
 mod tests {
     use super::*;
 
-    /// What a client's bytes are when they come in pieces of `length`.
+    /// Decodes a client's bytes that come in pieces of `length`. Returns the payload, whether a close came, and the violation.
     fn decode(input: &[u8], length: usize) -> (Vec<u8>, bool, Option<Violation>) {
         let mut decoder = Decoder::new(Draft::Hixie76);
         let mut data = Vec::new();

@@ -1,8 +1,8 @@
 //! WebSocket as bytes: the opening handshake's head and the framing, sans-I/O.
 //!
 //! Knows no socket and no clock. A session's framing is a [`Codec`]; the pump works with nothing
-//! else, so another protocol version is another variant here. It is public for those who measure it
-//! and try to break it.
+//! else, so another protocol version is another variant here. It is public for the benchmark and for
+//! fuzzing.
 
 mod base64;
 mod challenge;
@@ -57,7 +57,7 @@ pub enum Event {
 pub enum Framing {
     /// RFC 6455 and the HyBi drafts that share its frames, the payload as it is.
     Binary,
-    /// The same frames, text, the payload in base64.
+    /// The same frames, as text frames with the payload in base64.
     Base64,
     /// An old draft, the payload in base64.
     Hixie(Draft),
@@ -78,12 +78,12 @@ pub(crate) enum Encoding {
 pub enum Codec {
     /// RFC 6455 and the HyBi drafts that share its frames.
     Rfc6455(rfc6455::Decoder),
-    /// The drafts before.
+    /// The Hixie drafts, which are older.
     Hixie(hixie::Decoder),
 }
 
 impl Codec {
-    /// At the first byte of a session.
+    /// A codec at the first byte of a session.
     pub fn new(framing: Framing) -> Self {
         match framing {
             Framing::Binary => Self::Rfc6455(rfc6455::Decoder::default()),
@@ -135,7 +135,7 @@ impl Codec {
         }
     }
 
-    /// Whether one that was read can be what it says.
+    /// Whether a codec that was saved for a hand-over has possible values.
     pub(crate) fn is_sound(&self) -> bool {
         match self {
             Self::Rfc6455(decoder) => decoder.is_sound(),
@@ -239,7 +239,7 @@ mod tests {
             let framing = FRAMINGS[numbers.below(FRAMINGS.len())];
             let (data, events, violation) = decode(framing, &input, || usize::MAX);
             let split = decode(framing, &input, || 1 + numbers.below(9));
-            // What is wrong may be seen in a piece behind data that were passed on already.
+            // In pieces, data in front of a violation may be passed on before the violation is seen.
             assert!(split.0.starts_with(&data), "{framing:?} {input:?}");
             assert!(violation.is_some() || split.0.len() == data.len(), "{framing:?} {input:?}");
             assert_eq!((split.1, split.2), (events, violation), "{framing:?} {input:?}");
@@ -260,7 +260,7 @@ mod tests {
                 let text = if let Framing::Hixie(_) = framing {
                     frame
                 } else {
-                    // A client's frame has a mask; of zeroes, it changes nothing.
+                    // A client's frame has a mask; a mask of zeroes changes nothing.
                     let header = if frame[1] == 126 { 4 } else { 2 };
                     let (header, text) = frame.split_at(header);
                     [&[header[0], header[1] | 0x80], &header[2..], &[0; 4], text].concat()

@@ -66,7 +66,7 @@ impl Decoder {
         self.base64.is_some()
     }
 
-    /// Whether it can be what it says.
+    /// Whether a decoder that was saved for a hand-over has possible values.
     pub(crate) fn is_sound(&self) -> bool {
         let begun = self.control.as_ref().map_or(0, |control| control.len()) as u64;
         let fits = match self.opcode {
@@ -189,7 +189,7 @@ mod opcode {
         out.serialize_u8(u8::from(*code))
     }
 
-    /// The highest has four bits (RFC 6455, section 5.2).
+    /// An op code has four bits (RFC 6455, section 5.2).
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<OpCode, D::Error> {
         let code = u8::deserialize(from)?;
         if code > 0xf {
@@ -276,7 +276,7 @@ struct Header {
 
 impl Header {
     /// Parses a header at the start of `bytes` and returns it with its own length. `None`: there
-    /// is more of it to come. What is wrong is said as soon as it is seen.
+    /// is more of it to come. A violation is returned as soon as it is seen.
     fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, Violation> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         let is_final = first & 0x80 != 0;
@@ -325,7 +325,7 @@ fn parse_length(short: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, Violatio
     Ok(Some((length, rest)))
 }
 
-/// Section 5.3, eight bytes at a time (the compiler makes vectors of them).
+/// Removes the mask (section 5.3), eight bytes at a time: the compiler uses vector instructions for that.
 fn unmask(bytes: &mut [u8], [a, b, c, d]: [u8; 4]) {
     let key = [a, b, c, d, a, b, c, d];
     let (words, tail) = bytes.as_chunks_mut();

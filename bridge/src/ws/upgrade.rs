@@ -35,7 +35,7 @@ pub(crate) enum NoUpgrade {
     /// An ordinary web request.
     #[error("no WebSocket handshake")]
     WebRequest,
-    /// No host, or several, or none that could be one.
+    /// No `Host`, or several, or a value that is no host.
     #[error("missing or invalid Host")]
     Host,
     /// A handshake without these headers, which have meaning for the next hop only (RFC 9110, section
@@ -54,7 +54,7 @@ pub(crate) enum NoUpgrade {
     /// A version that we do not speak, or none.
     #[error("unsupported WebSocket version")]
     Version,
-    /// No key, or several. What is in it is the client's affair.
+    /// No key, or several. Its value is not checked.
     #[error("there must be one Sec-WebSocket-Key")]
     Key,
 }
@@ -69,7 +69,7 @@ impl Upgrade {
         if is_hixie(head) {
             return Err(NoUpgrade::Hixie);
         }
-        // In HTTP/1.0, too: nginx passes a handshake on so, if nobody tells it to do otherwise.
+        // HTTP/1.0 is accepted, too: nginx passes handshakes on so, unless it is configured otherwise.
         if head.method != Method::GET {
             return Err(NoUpgrade::NotGet);
         }
@@ -117,9 +117,9 @@ pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     lists(headers, UPGRADE, "websocket") && lists(headers, CONNECTION, "upgrade")
 }
 
-/// What a request is that asks for no upgrade.
+/// Why a request that does not ask for an upgrade gets none: it is a web request, or a proxy has dropped headers.
 fn without_upgrade(headers: &HeaderMap) -> NoUpgrade {
-    // No web request has these two; no browser sends them without the others.
+    // No web request has these two headers, and no browser sends them without `Upgrade` and `Connection`.
     if ![SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION].iter().all(|name| headers.contains_key(name)) {
         return NoUpgrade::WebRequest;
     }
@@ -148,7 +148,7 @@ fn lists(headers: &HeaderMap, name: impl AsHeaderName, token: &str) -> bool {
     tokens(headers, name).any(|listed| listed.eq_ignore_ascii_case(token))
 }
 
-/// RFC 9112, section 6.3.
+/// Whether a request has a body (RFC 9112, section 6.3).
 pub(super) fn has_body(headers: &HeaderMap) -> bool {
     let is_none = |length: &str| length.parse() == Ok(0_u64);
     headers.contains_key(TRANSFER_ENCODING) || !tokens(headers, CONTENT_LENGTH).all(is_none)
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn f22_any_key_is_answered_if_there_is_one() {
         for (key, accept) in [
-            // As `openssl dgst -sha1 -binary | base64` has them, of the key and RFC 6455's text.
+            // Made by `openssl dgst -sha1 -binary | base64` from the key and the GUID of RFC 6455.
             ("x", "JVxkmtKFjDcI/Pm/AGPEKSN6wT8="),
             ("SGVsbG8sIHdvcmxkIQ==", "qGEgH3En71di5rrssAZTmtRTyFk="),
             ("!!! any \u{e9} !!!", "lz8xYIfDJnzHQ1vpDF8LAw+av1A="),

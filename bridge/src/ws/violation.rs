@@ -1,5 +1,5 @@
-//! How a client can break the protocol, in whichever framing, and with which code its connection is then
-//! failed. The sections are those of RFC 6455.
+//! The ways in which a client can break the protocol, in any framing, and the close code for each. Must not know
+//! how a frame is read. The sections are those of RFC 6455.
 
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -43,7 +43,7 @@ pub enum Violation {
     /// Section 5.5.1.
     #[error("close reason is not UTF-8")]
     CloseReasonNotUtf8,
-    /// Section 5.5.2: each ping is answered, but the answers are not read.
+    /// Section 5.5.2: each ping is answered, but the client does not read the answers.
     #[error("too many pings whose answers are not read")]
     PingFlood,
     /// In a session whose sub-protocol is base64, or that is of an old draft.

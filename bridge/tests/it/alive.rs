@@ -29,7 +29,7 @@ async fn b12_an_idle_client_is_sent_pings_and_so_is_a_busy_one() {
     for _ in 0..5 {
         assert_eq!(idle.receive().await, (PING, vec![]));
     }
-    // As fast as it goes, both ways.
+    // The busy session carries as much as it can, both ways.
     let echo = tokio::spawn(async move {
         let (mut reader, mut writer) = busy_target.split();
         let _ = tokio::io::copy(&mut reader, &mut writer).await;
@@ -60,7 +60,6 @@ async fn b12_a_held_client_is_sent_pings_too() {
     }
 }
 
-/// B12: the first of them after one interval, not when somebody else's is due.
 #[tokio::test]
 async fn b12_nobody_is_sent_a_ping_without_a_heartbeat() {
     let (_bridge, mut client, _target) = session().await;
@@ -87,7 +86,7 @@ async fn b12_a_client_of_an_old_draft_is_sent_nothing() {
 async fn b12_only_a_client_that_sends_nothing_at_all_is_given_up() {
     let listener = listener().await;
     let bridge = start(&listener, heartbeat(SECOND));
-    // Before a session begins: where the machine is busy, time passes until both do.
+    // Taken before the sessions begin: on a busy machine that takes time.
     let began = Instant::now();
     let (mut answering, mut silent) = (bridge.client().await, bridge.client().await);
     let _targets = (accept(&listener).await, accept(&listener).await);
@@ -126,7 +125,7 @@ async fn b13_a_session_lasts_no_longer_than_it_may() {
     assert!(began.elapsed() >= SECOND && answered.elapsed() < 2 * SECOND);
     client.close(1000).await;
     assert_eq!(read_to_end(&mut target).await, b"");
-    // The next one has as long.
+    // The next session has the same limit.
     let mut next = bridge.client().await;
     assert_eq!(next.receive_close().await.0, 1000);
 }
@@ -154,7 +153,7 @@ async fn b13_a_session_ends_when_nothing_has_moved_for_so_long() {
     assert_eq!(talking.receive_close().await, (1000, "session idle timeout".into()));
 }
 
-/// B13: one that is held for the program as well.
+/// B13: the limit also counts for a client that is held until the program listens.
 #[tokio::test]
 async fn b13_limits_count_for_held_clients() {
     let (_supervisor, target) = program(Readiness::Waiting, true, Duration::from_secs(30));

@@ -23,7 +23,7 @@ impl Certified {
         Self { root, certificate, key }
     }
 
-    /// What a bridge has of it.
+    /// The TLS of a bridge that has this certificate.
     pub(crate) fn bridge(&self) -> Tls {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), self.certificate.pem() + &self.key.serialize_pem()).unwrap();
@@ -34,7 +34,7 @@ impl Certified {
         Tls::On(acceptor)
     }
 
-    /// Another server with it.
+    /// The configuration of another server that has this certificate.
     pub(crate) fn server(&self, version: &'static SupportedProtocolVersion) -> ServerConfig {
         let key = PrivatePkcs8KeyDer::from(self.key.serialize_der()).into();
         ServerConfig::builder_with_protocol_versions(&[version])

@@ -1,5 +1,5 @@
-//! L5, T1: a client that sends early what another server has allowed it to (RFC 8446, section 4.2.10): ours takes none, and the
-//! client says it again. rustls drops some 8 KiB of it, and holds more for damage.
+//! L5, T1: a client that sends early data, as another server has allowed it to (RFC 8446, section 4.2.10). The bridge takes none,
+//! and the client has to send it again. rustls drops some 8 KiB of it, and takes more for damaged records.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,14 +16,14 @@ use tokio_rustls::rustls::{
 use crate::certified::Certified;
 use crate::harness::*;
 
-/// What a server allows that takes some.
+/// How many bytes of early data the other server allows.
 const ALLOWED: u32 = 16 * 1024;
 
 fn begin(client: &Arc<ClientConfig>) -> ClientConnection {
     ClientConnection::new(Arc::clone(client), "localhost".try_into().unwrap()).unwrap()
 }
 
-/// The client visits that other server, and has its tickets then.
+/// The client connects to the other server, and has its tickets then.
 fn visit(client: &Arc<ClientConfig>, server: Arc<ServerConfig>) {
     let (mut client, mut server) = (begin(client), ServerConnection::new(server).unwrap());
     while client.wants_write() || server.wants_write() {
@@ -38,7 +38,7 @@ fn visit(client: &Arc<ClientConfig>, server: Arc<ServerConfig>) {
     }
 }
 
-/// Sends so much early, and is served nonetheless.
+/// The client sends so many bytes of early data to the bridge, and is served all the same.
 fn is_served(client: &Arc<ClientConfig>, address: SocketAddr, length: usize) {
     let mut io = TcpStream::connect(address).unwrap();
     io.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

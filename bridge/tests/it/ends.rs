@@ -9,7 +9,7 @@ use bridge::{Outcome, Shutdown};
 
 use crate::harness::*;
 
-/// At least that since then, and not the ten of the other limits.
+/// Two seconds have passed since then, and not the ten seconds of the other limits.
 fn assert_two_seconds(since: Instant) {
     let time = since.elapsed().as_secs_f32();
     assert!((2.0..9.0).contains(&time), "{time} s");
@@ -48,7 +48,7 @@ async fn b4_a_client_that_never_answers_the_close_is_given_ten_seconds() {
     let ended = Instant::now();
     within(target.shutdown()).await.unwrap();
     assert_eq!(client.receive_close().await.0, 1000);
-    // Before the deadline.
+    // The end comes before the tests' deadline.
     assert_eq!(read_to_end(&mut target).await, b"");
     let time = ended.elapsed().as_secs_f32();
     assert!(time >= 10.0, "{time} s");
@@ -61,7 +61,7 @@ async fn b4_a_close_is_answered_at_once_and_the_target_gets_all_before_its_end()
     assert_eq!(client.receive_close().await, (4000, String::new()));
     client.ends().await;
     assert_eq!(read_to_end(&mut target).await, b"last");
-    // What the target still says is read, so that it is not reset, and goes nowhere.
+    // What the target still sends is read and dropped, so that its connection is not reset.
     within(target.write_all(&pattern(300_000))).await.unwrap();
     within(target.shutdown()).await.unwrap();
 }
@@ -162,7 +162,7 @@ async fn b5_a_client_that_goes_on_after_its_violation_is_read_for_two_seconds() 
     assert_eq!(client.receive_close().await, violation);
 }
 
-/// Whoever stops us stops the program in the same breath; the order is heard first all the same.
+/// A service manager stops websockify and the program at the same time. The sessions still heed the shutdown first.
 #[tokio::test(flavor = "multi_thread")]
 async fn w9_shutdown_closes_sessions_with_1001_even_if_their_target_dies_with_us() {
     for round in 0..100 {

@@ -1,5 +1,5 @@
-//! O2: a bridge stands still, and another one goes on with what it has said and its descriptors, as another image of
-//! the program does.
+//! O2: hand-overs. A bridge is stopped, and another bridge goes on with its saved state and its descriptors, as the new binary
+//! does after exec.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use tokio::time::sleep;
 
 use crate::harness::*;
 
-/// How long a bridge may take to stand still here.
+/// How long a bridge may take to stop for a hand-over in these tests.
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// A bridge that is handed over again and again.
 struct Images {
     bridge: Bridge,
-    /// The same for each image.
+    /// Makes the configuration, which is the same after each hand-over.
     config: Box<dyn Fn() -> Config>,
 }
 
@@ -32,14 +32,14 @@ impl Images {
         within(self.bridge.hand_over.freeze(WITHIN)).await.unwrap()
     }
 
-    /// Another image goes on.
+    /// Hands the bridge over: another one goes on in its place.
     async fn next(&mut self) {
         let frozen = self.freeze().await;
         assert_eq!(frozen.rest.sessions(), 0);
         let state = serde_json::to_string(&frozen.state).unwrap();
         let mut descriptors = kept(&frozen.state);
         let bytes = frozen.bytes.clone();
-        // It stands still for ever, as one does whose process is another program by now.
+        // The old bridge stays stopped for ever, as it does when exec has replaced the program of its process.
         std::mem::forget(frozen);
         let state: BridgeState = serde_json::from_str(&state).unwrap();
         let config = (self.config)();
@@ -52,11 +52,11 @@ impl Images {
     }
 }
 
-/// What exec(2) keeps.
+/// The descriptors, as exec(2) would keep them: duplicates, by their old numbers.
 fn kept(state: &BridgeState) -> Descriptors {
     let mut descriptors = Descriptors::default();
     for number in state.descriptors() {
-        // SAFETY: the bridge that stands still has it open, and is not ended before this returns.
+        // SAFETY: the stopped bridge has the descriptor open, and does not end before this returns.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         let duplicate: OwnedFd = borrowed.try_clone_to_owned().unwrap();
         descriptors.insert(number, duplicate);
@@ -85,7 +85,7 @@ enum Speech {
 }
 
 impl Speech {
-    /// A message with this payload; one that RFC 6455 has in fragments where there are some.
+    /// A message with this payload. In RFC 6455's framing it is sometimes in two fragments, with a ping between them.
     fn message(self, payload: &[u8], numbers: &mut Numbers) -> Vec<u8> {
         let text = BASE64.encode(payload).into_bytes();
         let (opcode, payload) = match self {
@@ -101,7 +101,7 @@ impl Speech {
         }
     }
 
-    /// The payload of the next message that the bridge sends, which is whole; none of a pong.
+    /// The payload of the next message from the bridge, which sends whole ones; nothing if it is a pong.
     async fn receive(self, from: &mut BufReader<OwnedReadHalf>) -> Vec<u8> {
         if self == Self::Hixie {
             assert_eq!(from.read_u8().await.unwrap(), 0);
@@ -152,7 +152,7 @@ async fn send_all(mut to: OwnedWriteHalf, all: Vec<u8>, speech: Speech, mut numb
             rest = behind;
             pending.extend(speech.message(payload, &mut numbers));
         }
-        // Mostly in the middle of a frame.
+        // The piece mostly ends in the middle of a frame.
         let length = if rest.is_empty() { pending.len() } else { numbers.below(pending.len() + 1) };
         to.write_all(&pending[..length]).await.unwrap();
         pending.drain(..length);
@@ -241,7 +241,7 @@ async fn o2_one_that_is_called_off_goes_on_as_before() {
     let images = Images::start(to(&target));
     let mut client = images.bridge.client().await;
     let mut target_end = accept(&target).await;
-    // One after the other, before anybody has moved.
+    // Many are called off, one right after the other, before any task has gone on.
     for _ in 0..50 {
         drop(images.freeze().await);
     }
@@ -259,7 +259,7 @@ async fn o2_one_that_is_called_off_goes_on_as_before() {
     }
 }
 
-/// Connections that have sent nothing, a part of a head, or have had an answer, and whoever comes meanwhile.
+/// Connections that have sent nothing or a part of a head, or have had an answer, and one that comes later.
 #[tokio::test]
 async fn o2_who_has_no_session_yet_gets_one_from_the_next_image() {
     let target = listener().await;
@@ -292,12 +292,12 @@ async fn o2_who_has_no_session_yet_gets_one_from_the_next_image() {
     }
 }
 
-/// A client that has asked is answered, and its bytes reach its target.
+/// A client that has sent its handshake is answered, and its bytes reach its target.
 async fn joined(mut stream: TcpStream, target: &tokio::net::TcpListener) {
     assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 101 "));
     let mut client = Client(stream);
     client.send(BINARY, b"x").await;
-    // Those who came together have their targets in any order.
+    // Clients that came together may reach their targets in any order.
     let mut target = accept(target).await;
     within(target.write_all(b"y")).await.unwrap();
 }
@@ -411,7 +411,7 @@ async fn o2_b13_a_sessions_time_is_the_same_in_every_image() {
     assert!(began.elapsed() < Duration::from_secs(10), "it does not begin anew");
 }
 
-/// Whatever a state says, it is an error or a bridge, and no panic.
+/// Whatever values a state has, it gives an error or a bridge, and no panic.
 #[tokio::test]
 async fn o2_l3_a_state_that_cannot_be_is_an_error() {
     let target = listener().await;

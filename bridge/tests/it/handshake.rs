@@ -148,7 +148,7 @@ async fn b4_a_client_that_shuts_down_right_behind_the_head_has_its_101() {
 
 #[tokio::test]
 async fn b4_what_a_client_sent_before_it_left_is_delivered() {
-    // It has left before the target is connected.
+    // The client has left before the target is connected.
     let close = frame(0x88, &1000_u16.to_be_bytes());
     for farewell in [close, frame(0x82, b""), frame(0xff, b"")] {
         let target = listener().await;
@@ -175,7 +175,7 @@ async fn t6_a_staller_is_cut_off_at_the_deadline_and_holds_up_nobody() {
     within(slow.write_all(b"GET / HTTP/1.1\r\n")).await.unwrap();
     bridge.client().await;
     assert!(began.elapsed() < Duration::from_secs(3), "the others do not wait for them");
-    // A byte now and then does not buy time.
+    // A byte now and then does not extend the deadline.
     let trickle = async {
         while slow.write_all(b"X").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -200,7 +200,7 @@ async fn f16_a_head_begun_behind_another_has_its_time_and_no_more() {
         let answers = answer.matches("HTTP/1.1 405 ").count();
         assert_eq!(answers, begun.matches("Host").count(), "{answer}");
     }
-    // Those that come whole are served, split wherever it may be.
+    // Heads that come whole are served, wherever the bytes are split.
     let both = [head.as_bytes(), head.as_bytes(), HEAD.as_bytes(), &frame(0x82, b"hello")].concat();
     for split in [1, head.len() - 1, head.len(), head.len() + 1, both.len() - 5] {
         let mut stream = bridge.connect().await;

@@ -49,7 +49,7 @@ impl Bridge {
         Self { addr, shutdown, hand_over, serving }
     }
 
-    /// To a listener of ours.
+    /// A bridge to a listener of the test.
     pub(crate) fn to(target: &TcpListener) -> Self {
         Self::start(config(address_of(target)))
     }
@@ -67,7 +67,7 @@ impl Bridge {
         Client::over(self.connect().await).await
     }
 
-    /// Whether new connections are refused by now or soon.
+    /// Waits until new connections are refused.
     pub(crate) async fn stops_accepting(&self) {
         within(async {
             while TcpStream::connect(self.addr).await.is_ok() {
@@ -123,8 +123,8 @@ pub(crate) fn closed_port() -> (TcpSocket, SocketAddr) {
     (socket, addr)
 }
 
-/// Has handshakes end with the client's first byte (`TCP_DEFER_ACCEPT` in tcp(7)): for the client they end
-/// at once.
+/// Has TCP handshakes end only with the client's first byte (`TCP_DEFER_ACCEPT` in tcp(7)). For the client they
+/// end at once.
 pub(crate) fn defer_accept(listener: &TcpListener) {
     let seconds: nix::libc::c_int = 60;
     // SAFETY: the descriptor is open, and the kernel reads one int.
@@ -293,7 +293,7 @@ pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|index| u8::try_from(index % 251).unwrap()).collect()
 }
 
-/// A session with both ends in the test's hands.
+/// A session, with the client and the target that the test plays.
 pub(crate) async fn session() -> (Bridge, Client, TcpStream) {
     let target = listener().await;
     let bridge = Bridge::to(&target);

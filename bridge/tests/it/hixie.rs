@@ -34,7 +34,7 @@ async fn expect(stream: &mut TcpStream, bytes: &[u8]) {
     assert_eq!(String::from_utf8_lossy(&read), String::from_utf8_lossy(bytes));
 }
 
-/// A client that has had its answer, and its target.
+/// A session of an old draft: the client, which has had its answer, and the target.
 async fn old_session(
     bridge_head: &str,
     key: &[u8],
@@ -213,7 +213,7 @@ async fn b1_a_base64_session_is_text_both_ways() {
     let (_bridge, mut client, mut target) = base64_session().await;
     client.send(TEXT, b"aGVsbG8=").await;
     expect(&mut target, b"hello").await;
-    // A quad spans the fragments of a message; nothing of it waits.
+    // A quad spans the fragments of a message; the bytes that are complete do not wait for the rest.
     client.write(&frame(TEXT, b"IHd")).await;
     expect(&mut target, b" w").await;
     client.send(PING, b"?").await;
@@ -259,7 +259,7 @@ async fn b5_what_is_no_base64_gets_1007() {
     }
 }
 
-/// What was read too much behind a long head is given back in order.
+/// Bytes that were read together with a long head are put back in their order.
 #[tokio::test]
 async fn b4_frames_behind_heads_of_every_length() {
     let target = listener().await;
@@ -274,7 +274,7 @@ async fn b4_frames_behind_heads_of_every_length() {
     }
 }
 
-/// T4: what is asked of the others is asked of old clients too.
+/// T4: clients of old drafts need the same credentials as others.
 #[tokio::test]
 async fn t4_an_old_client_is_asked_for_its_credentials() {
     let target = listener().await;

@@ -49,7 +49,7 @@ async fn b8_run_once_serves_one_of_many_who_come_at_once() {
         streams.push(bridge.connect().await);
     }
     for stream in &mut streams {
-        // A loser may be closed before it has sent all.
+        // A client that gets no session may be closed before it has sent its whole head.
         let _ = within(stream.write_all(HEAD.as_bytes())).await;
     }
     let target = accept(&listener).await;
@@ -111,7 +111,7 @@ async fn b8_idle_timeout_counts_sessions_and_nothing_else() {
     drop((client, target));
     let ended = Instant::now();
     let requests = async {
-        // These do not.
+        // Web requests do not.
         while let Ok(mut stream) = tokio::net::TcpStream::connect(bridge.addr).await {
             let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
         }
@@ -138,7 +138,7 @@ async fn l2_connections_over_the_limit_wait_for_their_turn() {
     drop(second);
 }
 
-/// L5: nobody is sent away for a web request, least of all who has made it.
+/// L5: no connection is closed to make room for a web request, least of all that of the request itself.
 #[tokio::test]
 async fn l5_a_web_request_is_answered_where_memory_is_scarce() {
     let listener = listener().await;
@@ -149,7 +149,7 @@ async fn l5_a_web_request_is_answered_where_memory_is_scarce() {
     let answer = read_head(&mut oldest).await;
     let body = answer.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
     read_exact(&mut oldest, body.parse().unwrap()).await;
-    // Which is more than a quarter of it.
+    // Its head uses more than a quarter of the memory.
     let mut long = bridge.connect().await;
     let head = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(15_000));
     within(long.write_all(head.as_bytes())).await.unwrap();
@@ -160,7 +160,7 @@ async fn l5_a_web_request_is_answered_where_memory_is_scarce() {
     assert!(read_head(&mut long).await.starts_with("HTTP/1.1 400 "), "it has no host");
 }
 
-/// What comes back at once, to the end, when that was sent.
+/// All that the bridge answers to these bytes, until it closes the connection.
 async fn answer_to(bridge: &Bridge, bytes: &[u8]) -> String {
     let mut stream = bridge.connect().await;
     within(stream.write_all(bytes)).await.unwrap();
@@ -186,7 +186,7 @@ async fn l5_what_begins_no_request_is_refused_at_once() {
     }
 }
 
-/// L5: where there is no memory for the rest of a head, the oldest gives way that has memory without a session.
+/// L5: where there is no memory for the rest of a head, the oldest connection without a session that uses memory is closed.
 #[tokio::test]
 async fn l5_where_heads_use_up_the_memory_the_oldest_of_them_gives_way() {
     let listener = listener().await;
@@ -212,7 +212,7 @@ async fn l5_where_heads_use_up_the_memory_the_oldest_of_them_gives_way() {
     assert!(read_head(&mut silent).await.starts_with("HTTP/1.1 101 "), "nothing was kept for it");
 }
 
-/// L5: where nobody else has it, it is the one that asks for more that is refused.
+/// L5: where no other connection uses memory, the one that asks for more is refused.
 #[tokio::test]
 async fn l5_a_head_that_is_more_than_all_the_memory_is_refused() {
     let listener = listener().await;
@@ -223,7 +223,8 @@ async fn l5_a_head_that_is_more_than_all_the_memory_is_refused() {
     assert!(answer.contains("Retry-After: "), "{answer}");
 }
 
-/// L5: an answer that the kernel holds, as its client does not read, counts: it is thrown away where others need the room.
+/// L5: an answer that the kernel keeps, as its client does not read it, counts. Its connection is reset where others need
+/// the memory.
 #[tokio::test]
 async fn l5_answers_that_nobody_reads_give_way() {
     let (listener, directory) = (listener().await, tempfile::tempdir().unwrap());
@@ -251,7 +252,7 @@ async fn l5_answers_that_nobody_reads_give_way() {
     within(last.read_exact(&mut vec![0; 600_000])).await.unwrap();
 }
 
-/// L5: also that of a connection which has had an answer.
+/// L5: the head of a later request counts, too, on a connection that has had an answer.
 #[tokio::test]
 async fn l5_a_later_head_that_is_not_whole_counts() {
     let listener = listener().await;

@@ -38,7 +38,7 @@ impl Visit for Saboteur {
 #[tokio::test]
 async fn l3_a_panic_in_one_session_ends_that_session_only() {
     let saboteur = Saboteur::default();
-    // The runtime of this test is its thread, so nothing of the other tests gets here.
+    // The runtime of this test uses this thread alone, so no record of another test gets here.
     let _guard = tracing::subscriber::set_default(registry().with(saboteur.clone()));
     let listener = listener().await;
     let bridge = Bridge::to(&listener);

@@ -37,7 +37,7 @@ async fn f36_b11_ten_pings_in_one_packet_are_ten_pongs_in_order() {
     }
 }
 
-/// B11: as many as are read at once, so that whoever reads the answers is never told off.
+/// B11: there is room for the answers to all pings of one read, so that a client that reads its answers is never closed.
 #[tokio::test]
 async fn f36_b11_a_thousand_pings_at_once_are_a_thousand_pongs() {
     let (_bridge, client, _target) = session().await;
@@ -64,7 +64,7 @@ async fn f36_b11_pings_of_a_held_client_are_answered_too() {
     receive_pongs(&mut client, 10, 125).await;
 }
 
-/// B11: who sends them and reads no answer is closed with 1008, behind the answers that there were.
+/// B11: a client that sends pings and reads no answers is closed with 1008, after the answers that it was sent before.
 #[tokio::test]
 async fn f36_b11_a_flood_is_closed_with_1008() {
     let (_supervisor, held) = program(Readiness::Waiting, true, Duration::from_secs(30));
@@ -72,7 +72,7 @@ async fn f36_b11_a_flood_is_closed_with_1008() {
     for bridge in [Bridge::to(&listener), Bridge::start(config(held))] {
         let mut client = bridge.client().await;
         let flood = pings(1000, 125);
-        // Until nothing more is read: it is told, and what it sends goes nowhere.
+        // The client sends until the connection takes nothing more.
         let mut sent = 0;
         while let Ok(Ok(())) = timeout(Duration::from_millis(500), client.0.write_all(&flood)).await
         {

@@ -152,7 +152,7 @@ async fn f35_w4_without_respawn_a_refused_client_is_not_held_for_ever() {
     assert_eq!(bridge.client().await.receive_close().await, (1011, reason));
 }
 
-/// It closes its listener while it serves one: those behind are reset.
+/// The program closes its listener while it serves one client: connections that wait behind it are reset.
 #[tokio::test]
 async fn f35_w4_without_respawn_a_connection_reset_out_of_the_queue_is_held_again() {
     let listener = listener().await;
@@ -168,8 +168,8 @@ async fn f35_w4_without_respawn_a_connection_reset_out_of_the_queue_is_held_agai
     assert_eq!(client.receive().await, (BINARY, b"hello".to_vec()));
 }
 
-/// F35, W4: the kernel resets what waits in the accept queue of a listener that is closed, but forgets a
-/// handshake that is not over without a word. A listener that puts its end off leaves it so for sure.
+/// F35, W4: when a listener is closed, the kernel resets the connections in its accept queue, but forgets
+/// unfinished TCP handshakes without sending a packet. `defer_accept` makes sure that the handshake is unfinished.
 #[tokio::test]
 async fn f35_w4_a_connection_that_the_kernel_has_forgotten_is_held_again() {
     for respawns in [false, true] {
@@ -190,7 +190,7 @@ async fn f35_w4_a_connection_that_the_kernel_has_forgotten_is_held_again() {
     }
 }
 
-/// Waits until somebody has a connection to this address, whatever its other end says.
+/// Waits until a connection to this address is established at its client's end, whatever the other end says.
 async fn established(addr: SocketAddr) {
     let is_it = |socket: procfs::net::TcpNetEntry| {
         socket.remote_address == addr && socket.state == TcpState::Established
@@ -200,7 +200,7 @@ async fn established(addr: SocketAddr) {
     }
 }
 
-/// Who resets every connection is not asked without pause.
+/// A program that resets every connection is tried again only after a pause.
 #[tokio::test]
 async fn f35_a_program_that_resets_all_is_asked_now_and_then() {
     let listener = listener().await;

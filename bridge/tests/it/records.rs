@@ -1,4 +1,4 @@
-//! What is logged: B10, and of strangers.
+//! The records in the log: of sessions (B10), and of clients without a session.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -38,14 +38,14 @@ impl MakeWriter<'_> for Log {
     }
 }
 
-/// A log, heard by this thread: the runtime of a test is its thread, so nothing of the others gets here.
+/// A log of this thread's records. A test's runtime uses its own thread alone, so no record of another test gets here.
 fn heard() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
     (log, tracing::subscriber::set_default(subscriber))
 }
 
-/// Sends a head; waits for the answer's, and gives its status.
+/// Sends a head, waits for the head of the answer, and returns its status.
 async fn status(bridge: &Bridge, head: &str) -> u16 {
     let mut stream = bridge.connect().await;
     within(stream.write_all(head.as_bytes())).await.unwrap();
@@ -101,7 +101,7 @@ async fn f23_f24_a_refused_handshake_leaves_a_record() {
             assert!(lines[number].contains(part), "{part}: {}", lines[number]);
         }
     }
-    // What is no handshake is not worth a line.
+    // A request that is no handshake leaves no record.
     assert_eq!(status(&bridge, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await, 405);
     assert_eq!(log.lines("").len(), 5);
 }

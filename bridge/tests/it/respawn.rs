@@ -126,7 +126,7 @@ async fn telnetd(supervisor: Arc<Supervisor>, addr: SocketAddr, view: View, pati
         }
         drop(stream);
         if view == View::Doubting {
-            // The next instance starts when somebody has noticed.
+            // The next instance starts when the end of this one was noticed.
             let _ = tokio::time::timeout(LONG / 100, supervisor.recheck.notified()).await;
             supervisor.readiness.send_replace(Readiness::Waiting);
         }
@@ -148,7 +148,8 @@ async fn session(bridge: &Bridge, number: usize) {
 #[tokio::test]
 async fn w4_ten_clients_against_a_program_that_serves_one_connection_an_instance() {
     for view in [View::Prompt, View::Doubting] {
-        // Slow to accept: longer than all lookups, so that others come into the accept queue.
+        // With the second one the program takes longer to accept a connection than the bridge asks the kernel whether it
+        // has accepted it, so that other clients come into the accept queue.
         for patience in [Duration::ZERO, LONG / 100] {
             let (kept, addr) = closed_port();
             drop(kept);
@@ -167,13 +168,13 @@ async fn w4_ten_clients_against_a_program_that_serves_one_connection_an_instance
     }
 }
 
-/// `telnetd -debug` takes four seconds before it greets: ten clients together take longer in all
-/// than one of them is held.
+/// `telnetd -debug` takes four seconds before it greets: ten clients one after the other take longer in all
+/// than the time for which each of them may be held.
 #[tokio::test]
 async fn w4_the_turns_of_others_do_not_count() {
     let (kept, addr) = closed_port();
     drop(kept);
-    // All turns together take twice as long as one client is held, and one a third of that.
+    // All turns together take twice as long as a client may be held, and each turn takes a third of the hold time.
     let hold = Duration::from_secs(3);
     let (supervisor, target) = program(Readiness::Waiting, true, hold);
     let bridge = Bridge::start(config(target));

@@ -1,4 +1,4 @@
-//! O2: encrypted sessions go on beside, in what is left of the image that has their keys.
+//! O2: after a hand-over, TLS sessions go on in what is left of the old process, which has their keys (`Rest`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use crate::certified::Certified;
 use crate::harness::*;
 
-/// A certificate that the clients here trust, and they.
+/// TLS for a bridge, and a connector for clients that trust its certificate.
 fn encrypted(version: &'static SupportedProtocolVersion) -> (Tls, TlsConnector) {
     let certified = Certified::new();
     let client = certified.client(version);
     (certified.bridge(), TlsConnector::from(Arc::new(client)))
 }
 
-/// A session over TLS, in which the client says what it is told, and hears what the target says.
+/// The client's side of a session over TLS.
 async fn session(bridge: &Bridge, connector: &TlsConnector) -> TlsStream<TcpStream> {
     let stream = bridge.connect().await;
     let name = "localhost".try_into().unwrap();
@@ -65,7 +65,7 @@ async fn o2_encrypted_sessions_go_on_in_the_rest_and_end_with_it() {
             exchange(&mut client, &mut target, byte).await;
             clients.push((client, target));
         }
-        // Called off, they are where they were.
+        // After a hand-over that is called off, the sessions go on where they were.
         drop(within(bridge.hand_over.freeze(Duration::from_secs(10))).await.unwrap());
         for (client, target) in &mut clients {
             exchange(client, target, 7).await;

@@ -56,7 +56,7 @@ async fn b3_a_thousand_small_frames_arrive_in_order() {
     assert_eq!(read_exact(&mut target, 2000).await, expected);
 }
 
-/// B3: a payload may have no length (RFC 6455, section 5.2).
+/// B3: a payload may be empty (RFC 6455, section 5.2).
 #[tokio::test]
 async fn b3_an_empty_message_ends_nothing() {
     let (_bridge, mut client, mut target) = session().await;
@@ -109,7 +109,7 @@ async fn b5_a_violation_is_closed_with_its_code_after_what_was_good() {
         (frame(0x88, b"\x03\xe8\xff"), 1007, "close reason is not UTF-8"),
     ] {
         let (_bridge, mut client, mut target) = session().await;
-        // The junk behind it would have the close frame reset away, were it not read.
+        // If the junk behind the violation were not read, the connection would be reset and the close frame lost.
         client.write(&[frame(0x82, b"good"), bad, vec![0; 500_000]].concat()).await;
         assert_eq!(read_to_end(&mut target).await, b"good");
         drop(target);
@@ -160,7 +160,7 @@ async fn f60_b6_an_unreachable_target_is_a_101_then_a_1011_with_a_reason() {
     let target = Address { host: addr.ip().to_string(), port: addr.port() };
     let bridge = Bridge::start(config(target));
     let mut client = bridge.client().await;
-    // F60: where that is does not concern the client.
+    // F60: the client is not told where the target is.
     let reason = "target cannot be reached: connection refused".to_owned();
     assert_eq!(client.receive_close().await, (1011, reason));
     client.close(1000).await;
@@ -171,7 +171,7 @@ async fn f60_b6_an_unreachable_target_is_a_101_then_a_1011_with_a_reason() {
 async fn c2_every_address_of_a_name_is_tried() {
     let listener = listener().await;
     let port = listener.local_addr().unwrap().port();
-    // Where localhost is ::1 as well, that one refuses.
+    // Where localhost is ::1 as well, that address refuses the connection.
     let target = Destination::from(Address { host: "localhost".into(), port });
     let bridge = Bridge::start(config(target));
     let mut client = bridge.client().await;

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::harness::*;
 
-/// So little that what is under way waits on the bridge's side.
+/// A receive buffer so small that the bytes under way wait on the bridge's side.
 const BUFFER: u32 = 32 * 1024;
 
 /// How often a slow reader reads.
@@ -43,7 +43,7 @@ async fn narrow_client(bridge: &Bridge) -> Client {
     Client::over(within(socket().connect(bridge.addr)).await.unwrap()).await
 }
 
-/// Reads to the end, so much a tick, as a slow program does.
+/// Reads to the end, `a_tick` bytes in each tick, as a slow program does.
 async fn read_slowly(mut reader: OwnedReadHalf, a_tick: usize) -> std::io::Result<Vec<u8>> {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -58,7 +58,7 @@ async fn read_slowly(mut reader: OwnedReadHalf, a_tick: usize) -> std::io::Resul
     }
 }
 
-/// Reads slowly from a peer to which the same is written again and again.
+/// Reads slowly from a peer, and writes the same bytes to it again and again.
 async fn read_slowly_and_talk(stream: TcpStream, word: &[u8]) -> std::io::Result<Vec<u8>> {
     let (reader, mut writer) = stream.into_split();
     tokio::select! {
@@ -67,7 +67,7 @@ async fn read_slowly_and_talk(stream: TcpStream, word: &[u8]) -> std::io::Result
     }
 }
 
-/// Writes the same again and again, until it is taken no more.
+/// Writes the same bytes again and again, until the connection takes no more.
 async fn chatter(writer: &mut OwnedWriteHalf, word: &[u8]) {
     let mut tick = interval(TICK);
     while writer.write_all(word).await.is_ok() {
@@ -108,8 +108,8 @@ async fn under_way(bridge: &Bridge, client: &Client, least: u32) {
     .await;
 }
 
-/// B4: the limits after the target's end, ten seconds and ten and two, do not count while the
-/// client takes what is on its way, nor are the client's own bytes cut off meanwhile.
+/// B4: the limits after the target's end, of ten seconds, again ten, and two, do not end the session while the
+/// client takes what is under way to it. Nor are the client's own bytes cut off meanwhile.
 #[tokio::test]
 async fn b4_a_slow_reader_that_still_sends_has_the_targets_last_byte() {
     let (_bridge, client, mut target) = narrow_session().await;
@@ -139,7 +139,7 @@ async fn b4_a_slow_reader_that_still_sends_has_the_targets_last_byte() {
     assert_eq!(heard, (0..23).collect::<Vec<_>>());
 }
 
-/// B4: the same for the two seconds after both have been told.
+/// B4: the same for the limit of two seconds after both peers have been told of the end.
 #[tokio::test]
 async fn b4_a_slow_reader_that_broke_the_protocol_is_told_so() {
     let (bridge, mut client, mut target) = narrow_session().await;
@@ -152,7 +152,7 @@ async fn b4_a_slow_reader_that_broke_the_protocol_is_told_so() {
     assert_eq!(close.unwrap()[..2], 1002_u16.to_be_bytes());
 }
 
-/// B4: and for a target, however its client has ended.
+/// B4: the same for a slow target, however its client has ended.
 #[tokio::test]
 async fn b4_a_slow_target_that_still_sends_has_the_clients_last_byte() {
     let one = async |farewell: &'static [u8]| {
@@ -171,7 +171,7 @@ async fn b4_a_slow_target_that_still_sends_has_the_clients_last_byte() {
     tokio::join!(one(&[0x88, 0x80, 0, 0, 0, 0]), one(&[]));
 }
 
-/// L4: who takes nothing for ten seconds will not take the rest either.
+/// L4: a client that takes nothing for ten seconds is not expected to take the rest.
 #[tokio::test]
 async fn l4_a_client_that_takes_nothing_after_the_end_is_given_up() {
     let (bridge, mut client, mut target) = narrow_session().await;
@@ -202,7 +202,7 @@ async fn l4_a_client_that_is_reset_while_its_target_is_stuck_is_noticed() {
     assert_eq!(outcome.unwrap().unwrap(), Outcome::RunOnce);
 }
 
-/// L5: what counts is what waits now, not what has waited when the client began to be slow.
+/// L5: the bytes that wait now count, not those that waited when the client began to be slow.
 #[tokio::test]
 async fn l5_what_a_slow_reader_has_taken_counts_no_more() {
     let listener = listener().await;

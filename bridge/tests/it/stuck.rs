@@ -1,7 +1,7 @@
 //! Sessions in which nothing moves, because one peer takes nothing, and the other may have gone: L4.
 //!
-//! What takes a minute is not waited for: the clock of the runtime is put forward once all is set up.
-//! It moves on only where nothing else is to be done.
+//! The tests do not wait for minutes: the runtime's clock is paused once all is set up, and then moves
+//! forward at once whenever all tasks wait.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use tokio::time::{Instant, advance, pause, resume, sleep, timeout};
 use crate::harness::*;
 use crate::skip::skip_even_in_ci;
 
-/// How long a session may last of which one end has gone and the other takes nothing.
+/// How long a session may still last when one peer has gone and the other takes nothing.
 const LIMIT: Duration = Duration::from_secs(61);
 
-/// And if that end has said nothing, and must be asked first.
+/// The same if that peer has gone without a sign, and must be sent a ping first.
 const LIMIT_OF_SILENCE: Duration = Duration::from_secs(91);
 
-/// So much that it has no room on its way.
+/// More bytes than there is room for between the peers.
 const MUCH: usize = 64 << 20;
 
-/// A bridge for one session, whose end is the bridge's.
+/// A bridge that serves one session and ends with it.
 async fn one_session() -> (Bridge, Client, TcpStream) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(32 * 1024).unwrap();
@@ -56,7 +56,7 @@ async fn read_until_sent(reader: &mut TcpStream, sender: &TcpStream) -> usize {
     read
 }
 
-/// Waits for the end on the runtime's clock, which is put forward.
+/// Waits for the end on the runtime's clock, which is paused and moves forward at once.
 async fn ends_within(limit: Duration, bridge: Bridge) {
     pause();
     let began = Instant::now();
@@ -66,7 +66,7 @@ async fn ends_within(limit: Duration, bridge: Bridge) {
     resume();
 }
 
-/// All that the client has sent waits with us, its end behind it.
+/// All that the client has sent, and the end of its stream behind that, has come to the bridge.
 #[tokio::test]
 async fn f10_a_client_that_has_ended_while_its_target_takes_nothing_is_noticed() {
     let (bridge, client, mut target, _) = stuck_client().await;
@@ -75,8 +75,8 @@ async fn f10_a_client_that_has_ended_while_its_target_takes_nothing_is_noticed()
     ends_within(LIMIT, bridge).await;
 }
 
-/// Its kernel still has bytes that we have no room for, and its end comes behind them. That it is gone
-/// shows only when something is sent to it.
+/// The client's kernel still has bytes that the bridge has no room for, and the end of the stream comes behind
+/// them. That the client is gone shows only when something is sent to it.
 #[tokio::test]
 async fn f10_a_client_that_has_closed_with_bytes_unsent_is_noticed() {
     let (bridge, client, _target, _) = stuck_client().await;
@@ -97,7 +97,7 @@ async fn f10_a_client_that_nothing_comes_back_from_is_noticed() {
     ends_within(LIMIT_OF_SILENCE, bridge).await;
 }
 
-/// B4: however long the target takes for it, as long as it takes something.
+/// B4: however long the target needs for all of it, as long as the target goes on taking something.
 #[tokio::test]
 async fn f10_b4_nothing_is_lost_while_a_target_takes_what_an_ended_client_has_sent() {
     let (bridge, client, mut target, sent) = stuck_client().await;
@@ -117,8 +117,8 @@ async fn f10_b4_nothing_is_lost_while_a_target_takes_what_an_ended_client_has_se
     assert_eq!(bridge.outcome().await, Outcome::RunOnce);
 }
 
-/// Waits while the runtime's clock stands still: it would be put forward whenever all wait for the
-/// kernel, whose own goes on as ever.
+/// Waits while the runtime's clock stands still. A paused clock moves forward whenever all tasks wait, also
+/// for the kernel, whose own clock is not paused: so one task is always busy here.
 async fn meanwhile<T>(future: impl Future<Output = T>) -> T {
     let busy = async {
         loop {
@@ -180,7 +180,7 @@ async fn f10_a_target_that_has_ended_while_its_client_takes_nothing_is_noticed()
         let mut target = accept(&listener).await;
         let sent = write_until_stuck(&mut target, &vec![0; MUCH]).await;
         assert!(sent < MUCH);
-        // So that its end comes to us.
+        // This makes room, so that the target's end comes to the bridge.
         let mut left = sent;
         while unsent(&target) > 0 {
             left -= within(client.0.read(&mut [0; 10_000])).await.unwrap();
@@ -197,7 +197,7 @@ async fn f10_a_target_that_has_ended_while_its_client_takes_nothing_is_noticed()
     }
 }
 
-/// B4: and while it takes something, it has all.
+/// B4: as long as the client goes on taking something, it gets all.
 #[tokio::test]
 async fn f10_b4_a_client_that_takes_little_has_all_that_an_ended_target_has_sent() {
     let (bridge, client, target) = session_of_one().await;

@@ -1,4 +1,4 @@
-//! Sessions that carry bulk, and one that has little to say, on one worker.
+//! Sessions that carry bulk data, and one with small messages, on one worker.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown as Side, SocketAddr, TcpListener, TcpStream};
@@ -13,8 +13,8 @@ use crate::harness::{DEADLINE, HEAD, config};
 
 const BULK: usize = 10;
 
-/// What all bulk may move while one small message goes there and back. A worker that lets every such
-/// session go on for as long as it can moves some 50 MB meanwhile.
+/// How many bytes the bulk sessions together may move while one small message goes there and back. A worker that
+/// lets each of them go on for as long as it can moves some 50 MB meanwhile.
 const MEANWHILE: u64 = 12_000_000;
 
 /// A server that sends without end to whoever says `b`, and gives back what others say.
@@ -42,7 +42,7 @@ fn attend(mut stream: TcpStream) {
     }
 }
 
-/// A session that has said its first byte.
+/// A session whose client has sent its first byte.
 fn session(addr: SocketAddr, first: u8) -> TcpStream {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -63,7 +63,7 @@ fn say(stream: &mut TcpStream, byte: u8) {
     stream.write_all(&[0x82, 0x81, 0, 0, 0, 0, byte]).unwrap();
 }
 
-/// A session whose threads' bytes are counted in `moved`.
+/// Begins a session whose threads count the bytes that they move in `moved`.
 type Bulk = fn(SocketAddr, Arc<AtomicU64>) -> TcpStream;
 
 /// A session that reads all it can get.
@@ -93,7 +93,7 @@ fn flood(addr: SocketAddr, moved: Arc<AtomicU64>) -> TcpStream {
     stream
 }
 
-/// How many bytes of bulk go before each of some small messages, ascending.
+/// How many bytes of bulk are moved while each of some small messages goes there and back, in ascending order.
 fn bulk_before_small_messages(bulk: Bulk, messages: usize) -> Vec<u64> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -115,7 +115,7 @@ fn bulk_before_small_messages(bulk: Bulk, messages: usize) -> Vec<u64> {
             assert_eq!(answer, [0x82, 1, b'e']);
             let before = moved.load(Ordering::Relaxed);
             say(&mut small, b'e');
-            // Not read yet: only looked for.
+            // The answer is only waited for; the next round reads it.
             small.peek(&mut [0]).unwrap();
             moved.load(Ordering::Relaxed) - before
         })

@@ -1,7 +1,7 @@
 //! Whole sessions: any bytes, in any frames, fragments and pieces, in every version of the protocol, both ways at once: L8.
 //!
-//! All of a session follows from one number, which a failure shows. `SEED=7` has others than those of every day, and
-//! `SESSIONS=1000` has more of them.
+//! One number, the seed, determines all of a session, and a failure shows it. `SEED=7` begins with another seed than usual, and
+//! `SESSIONS=1000` makes more sessions.
 
 use data_encoding::BASE64;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -32,7 +32,7 @@ const DIALECTS: [Dialect; 8] =
     [Binary(7), Binary(8), Binary(13), Base64(7), Base64(8), Base64(13), Hixie75, Hixie76];
 
 impl Dialect {
-    /// The handshake, and what is answered to it; of that, for HyBi, how it ends.
+    /// The handshake, and the answer to it; for HyBi, only the end of the answer.
     fn handshake(self) -> (Vec<u8>, &'static str) {
         let hybi = |version: u8, protocol: &str| {
             let lines = format!("Sec-WebSocket-Protocol: {protocol}\r\nHost:");
@@ -59,7 +59,7 @@ impl Dialect {
         }
     }
 
-    /// The end as a client says it.
+    /// What a client sends to end the session.
     fn farewell(self) -> Vec<u8> {
         match self {
             Hixie75 => Vec::new(),
@@ -110,7 +110,7 @@ impl Sent {
         sent
     }
 
-    /// Line breaks mean nothing in it.
+    /// Adds a frame of an old draft. Line breaks within its base64 mean nothing.
     fn old_frame(&mut self, numbers: &mut Numbers, text: &[u8]) {
         self.wire.push(0);
         for part in cut(numbers, text, 76) {
@@ -128,7 +128,7 @@ impl Sent {
             fragments.push(b"");
         }
         let last = fragments.len() - 1;
-        // Text is bytes to us.
+        // The bridge forwards text as bytes, too.
         let kind = [1, BINARY][numbers.below(2)];
         for (at, fragment) in fragments.into_iter().enumerate() {
             let opcode = if at == 0 { kind } else { 0 };
@@ -143,7 +143,7 @@ impl Sent {
         }
     }
 
-    /// With a mask of its own.
+    /// Adds a frame with a random mask.
     fn frame(&mut self, numbers: &mut Numbers, first: u8, payload: &[u8]) {
         let mut header = header(first, payload.len() as u64);
         header.truncate(header.len() - MASK.len());
@@ -154,9 +154,9 @@ impl Sent {
     }
 }
 
-/// Writes in pieces, between which others have their turn now and then.
+/// Writes in pieces, and lets other tasks run between some of them.
 async fn write(writer: &mut OwnedWriteHalf, mut numbers: Numbers, bytes: &[u8]) {
-    // Bytes one by one, if there are not too many.
+    // Byte by byte only if there are few bytes.
     let longest = [1, 7, 1_500, 65_536][numbers.below(4)].max(bytes.len() / 2_000);
     for piece in cut(&mut numbers, bytes, longest) {
         within(writer.write_all(piece)).await.unwrap();
@@ -192,7 +192,7 @@ async fn read(
     (data, answers)
 }
 
-/// A client that has had its answer.
+/// The connection of a client that has had the answer to its handshake.
 async fn connect(bridge: &Bridge, dialect: Dialect) -> TcpStream {
     let mut stream = bridge.connect().await;
     stream.set_nodelay(true).unwrap();
@@ -238,7 +238,7 @@ async fn session_of(seed: u64, dialect: Dialect) {
     assert_eq!(rest, b"", "{dialect:?}, seed {seed}: more than was sent");
 }
 
-/// A number that somebody may have asked for.
+/// A number from the environment, or the default.
 fn asked_for(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |number| number.parse().expect("a number"))
 }

@@ -8,19 +8,20 @@
 //   { name: "connecting", tries }               tries counts the retries since all was well
 //   { name: "open" }
 //   { name: "waiting", words, tries, of, until }   of: how many retries; until: ms since 1970, undefined: until online
-//   { name: "ended", words }                    in order: by the server or the user
-//   { name: "closed", words, gaveUp }           not so; gaveUp: after retries, and there may be more
+//   { name: "ended", words }                    without a failure: by the server or the user
+//   { name: "closed", words, gaveUp }           by a failure; gaveUp: after all retries, and there may be more
 
 import { closed, look, logIn, refused } from "./ending.js";
 
 /**
- * The longest pause before each retry; how long it is chance says, so that the pages of a server that is started again
- * do not all come at once. When they are used up, after a minute or two, the user decides.
+ * The longest pause before each retry. Its real length is random, so that the pages of a server that is started again
+ * do not all connect at once. When all retries are used up, after a minute or two, the user decides.
  */
 export const RETRY_MS = [1000, 2000, 4000, 8000, 16000, 30_000, 30_000, 30_000];
 
-// The count starts anew once the server has been heard, or nothing was lost for this long; and not
-// twice in this time, so that a server that greets and is lost at once, each time, is left in peace.
+// The count of retries starts anew once the server has sent something, or the connection has lasted this
+// long; but not twice in this time, so that a server that greets and is lost at once, each time, is tried
+// ever more seldom.
 const STABLE_MS = 10_000;
 const CONNECT_MS = 15_000;
 // The server does not read: what is typed or pasted must not pile up for ever.
@@ -123,7 +124,7 @@ export class Connection {
     this.#socket = socket;
     this.#opened = false;
     socket.binaryType = "arraybuffer";
-    // A socket that was dropped speaks no more.
+    // Events of a socket that was dropped are ignored.
     const current = (deed) => (event) => this.#socket === socket && deed(event);
     socket.onopen = current(() => this.#open());
     socket.onmessage = current(({ data }) => {

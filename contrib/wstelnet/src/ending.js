@@ -11,7 +11,7 @@ const PROBE_MS = 5000;
  * that nothing went wrong.
  */
 export function closed(code, reason, name) {
-  // What is websockify's target is the server to who sits at the terminal.
+  // What websockify calls the target is the server for the user at the terminal.
   const why = reason === "" ? "" : `: ${reason.replace(/^target\b/i, "the server")}`;
   switch (code) {
     case 1000:
@@ -78,8 +78,8 @@ export function refused(found, { name, url }) {
 
 /**
  * What there is at the address of a WebSocket that did not open, as `probe` tells it. Browsers say
- * nothing of a TLS handshake that failed: who answers there without TLS is "plain". From an https
- * page they let us ask this machine only.
+ * nothing of a TLS handshake that failed: a server that answers there without TLS is "plain". From
+ * an https page they let us ask this machine only.
  */
 export async function look(page, browser) {
   const found = await probe(page, browser);

@@ -25,7 +25,7 @@ const WIDE =
   /[\u1100-\u115f\u2329\u232a\u2e80-\u303e\u3040-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{20000}-\u{3fffd}]/u;
 
 const segmenter = new Intl.Segmenter(undefined, { granularity: "grapheme" });
-// V8 copies all of the text into each of its segments: of a long one there are only pieces at a time.
+// V8 copies all of the text into each of its segments, so that a long text is cut into pieces first.
 const PIECE = 256;
 
 /** Edits one line at a time; what was shown and sent comes out of the three calls given. */
@@ -151,7 +151,7 @@ export class LineEditor {
   }
 
   #wordLength() {
-    // One letter for each grapheme: those of more than one would count twice.
+    // One letter for each grapheme: a grapheme of more than one letter would count twice.
     const pattern = this.#before.map((grapheme) => (grapheme.trim() === "" ? " " : "x")).join("");
     return pattern.match(/x* *$/)[0].length;
   }
@@ -203,7 +203,7 @@ function graphemes(text) {
   for (let at = 0; at < text.length; at += PIECE) {
     const piece = last + text.slice(at, at + PIECE);
     for (const { segment } of segmenter.segment(piece)) found.push(segment);
-    // It may go on in the next piece.
+    // The last grapheme may go on in the next piece.
     last = at + PIECE < text.length ? found.pop() : "";
   }
   return found;

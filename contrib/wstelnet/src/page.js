@@ -148,7 +148,7 @@ function connect() {
   connection.connect(target);
 }
 
-// To the button that is of most use, of those that there are now.
+// Moves the focus to the most useful of the buttons that are shown now.
 function leave() {
   const buttons = ["disconnect", "reconnect", "stop", "another"].map(element);
   buttons.find((button) => button.offsetParent !== null)?.focus();

@@ -15,7 +15,7 @@ const encoder = new TextEncoder();
 // What a frame ends with and must not be torn from what follows: a CR, whose LF may be on its way,
 // and an escape sequence that is not complete (ECMA-48).
 const UNFINISHED = /(?:\r|\x1b(?:\[[0-?]*[ -/]*|[P\]X^_][^\x07\x1b]*\x1b?|[ -/]*))$/;
-// It never ends: then it is no sequence that means anything.
+// A sequence that is longer than this never ends, and means nothing.
 const UNFINISHED_LIMIT = 4096;
 
 export class Session {
@@ -24,9 +24,9 @@ export class Session {
   #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #line;
   #unfinished = "";
-  // What the typing of lines would have shown before the server was heard. It may be about to say
-  // that nothing shall be shown: a telnetd that looks up our name first, while somebody types a
-  // password already. After that, undefined.
+  // What typing in line mode would have shown before the server has sent anything. The server may be
+  // about to say that typing is not shown: a telnetd looks up the client's name first, while the user
+  // types a password already. Undefined once the server has sent something.
   #held = "";
   #out;
 

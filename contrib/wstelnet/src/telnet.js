@@ -51,7 +51,7 @@ export class Telnet {
   #size;
   #speaksTelnet = false;
 
-  // What the bytes at hand came to: `#length` bytes of `#data`, and the rest.
+  // What the bytes given to `receive` have become: `#length` bytes of `#data`, a reply, and events.
   #data = new Uint8Array();
   #length = 0;
   #reply = [];

@@ -49,7 +49,7 @@ export class Terminal {
       cursorBlink: true,
       // Dim or blue text must stay readable on either background (WCAG AA).
       minimumContrastRatio: 4.5,
-      // It warns of writeSync.
+      // xterm.js warns of writeSync.
       logLevel: "error",
     });
     this.#xterm.loadAddon(this.#fit);

@@ -103,7 +103,7 @@ test("a lost connection is retried with growing pauses, then given up", async (t
   assert.match(states.at(-1).words, /Nothing answers at box:2023.*Gave up after 8 attempts/);
   tick(3_600_000);
   assert.equal(FakeSocket.all.length, 1 + RETRY_MS.length);
-  // Who asks for it himself has all retries ahead.
+  // A user who reconnects has all retries ahead.
   connection.reconnect();
   last().onopen({});
   lose(last());
@@ -185,7 +185,7 @@ test("F55: after giving up it goes on when the page is seen or the network is ba
   lose(last());
   await settled();
   assert.equal(states.at(-1).tries, 1);
-  // Nor is the rest of a pause waited for.
+  // A pause is cut short, too.
   connection.hope();
   assert.equal(FakeSocket.all.length, tried + 2);
 });
@@ -344,7 +344,7 @@ test("where a password is wanted, the user who reconnects is asked for it first"
   lose(last());
   await settled();
   assert.match(states.at(-1).words, /password \(401\)\. Reconnect/);
-  // The dialogue goes away with the wish to connect.
+  // The dialogue is closed when the user disconnects.
   connection.reconnect();
   assert.deepEqual(states.at(-1), { name: "connecting", tries: 0 });
   connection.disconnect();
@@ -458,7 +458,7 @@ test("F56: who answers without TLS only is not nobody", async () => {
     assert.equal(await look(page, { fetch: answers(), origin }), undefined);
     assert.notEqual(await look(page, { fetch: answers("http", "https"), origin }), "plain");
   }
-  // Where no encryption was asked for, none is missed.
+  // Where no encryption was asked for, an answer without TLS is not looked for.
   assert.equal(await look(TARGET.page, { fetch: noAnswer, origin: "http://box:2023" }), undefined);
   const secure = parse({ host: "box", port: "1", path: "", encrypt: true });
   assert.match(refused("plain", secure).words, /^Something answers at box:1, but not with TLS/);

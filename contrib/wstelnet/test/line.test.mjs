@@ -65,7 +65,7 @@ for (const { name, keys, sent } of ROWS) {
 
 test("a paste is a line however long it is, its graphemes whole", () => {
   const { line, log } = start();
-  // Odd, so that some of it is cut wherever it is looked at in pieces.
+  // Of such a length that a grapheme is cut wherever the text is cut into pieces.
   const text = "👨‍👩‍👧e\u0301x".repeat(30_000);
   line.type(text);
   line.type(HOME);

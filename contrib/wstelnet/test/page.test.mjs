@@ -178,7 +178,7 @@ test("O1: a restart is waited for; it is cut short or stopped, and the screen st
   };
   const { page } = await open(t, { session });
   await page.clock.install();
-  // A pause that does not end by itself in this test; nor by what ends it otherwise (F55), which may happen to any browser.
+  // A pause that does not end by itself in this test, nor by the events that end it otherwise (F55), which any browser may have.
   await page.evaluate(() => {
     Math.random = () => 600;
     for (const name of ["online", "visibilitychange"]) {
@@ -241,7 +241,7 @@ test("F55: given up, it connects when the page is seen again or the network is b
     await passPauses(page, /Gave up/);
     await state(page, "closed", /Gave up after 8 attempts; goes on when you come back/);
     up = true;
-    // Headless, a page is always seen: the event is all that there is of it.
+    // A headless page is always seen, so that the test sends the event itself.
     await page.evaluate((event) => (event === "online" ? window : document).dispatchEvent(new Event(event)), event);
   }
   await state(page, "open");
@@ -375,7 +375,7 @@ test("the keyboard alone: from a session that was lost to the buttons", { skip }
 test("a tab that would take a session along asks first", { skip }, async (t) => {
   const { page } = await open(t, { session: echoServer }, { query: "?autoconnect=1" });
   await seen(page, /^ready>/);
-  // Browsers ask where somebody has done something.
+  // Browsers ask only on a page where the user has done something.
   await page.keyboard.press("a");
   const asked = page.waitForEvent("dialog");
   await page.close({ runBeforeUnload: true });
@@ -457,7 +457,7 @@ test("no request leaves the page's own host", { skip }, async (t) => {
   for (const url of requests) assert.match(url, new RegExp(`^(ws|http)://127\\.0\\.0\\.1:${server.port}/|^data:`));
 });
 
-// A certificate that this machine alone has, for one test.
+// A self-signed certificate for one test.
 function selfSigned(t) {
   const home = mkdtempSync(join(tmpdir(), "wstelnet-tls-"));
   t.after(() => rmSync(home, { recursive: true }));

@@ -26,7 +26,7 @@ function start() {
   return { session, log };
 }
 
-// One whose server has spoken, and no telnet.
+// A session whose server has sent text, and no telnet commands.
 function greeted() {
   const { session, log } = start();
   session.receive(Buffer.from("hello\r\n"));
@@ -56,7 +56,7 @@ test("F75: a password typed before the server says that it echoes is never shown
   for (const [index, answer] of answers.entries()) {
     const { session, log } = start();
     session.type("root\rsecrxt\x7f\x7fet");
-    // What leads to the word about echoes is none yet: DO TERMINAL-TYPE, WILL SGA.
+    // DO TERMINAL-TYPE and WILL SGA come first, and say nothing of echoes yet.
     session.receive(Uint8Array.from([255, 253, 24, 255, 251, 3]));
     assert.equal(log.shown, "");
     assert.equal(log.modes.at(-1).held, true);
@@ -64,7 +64,7 @@ test("F75: a password typed before the server says that it echoes is never shown
     session.type(index === 1 ? "" : "\r");
     assert.doesNotMatch(log.shown, /root|sec/);
     assert.equal(log.modes.at(-1).held, false);
-    // Nor can it be had by the arrow keys.
+    // The arrow keys do not bring it back either.
     session.receive(Uint8Array.from(LINE_MODE));
     log.shown = "";
     session.type("\x1b[A\x1b[A");

@@ -49,8 +49,8 @@ export async function passPauses(page, words) {
     if (words.test(said)) return;
     assert.doesNotMatch(said, /Gave up/);
     const [pause] = said.match(/Retry \d+/) ?? [];
-    // On a slow machine one that was passed is still shown for a moment, or none any more: the next is not to be passed
-    // with it.
+    // On a slow machine a pause that was passed is still shown for a moment, or no pause is: the next one must not be
+    // passed with it.
     if (pause !== undefined && pause !== passed) {
       await page.clock.fastForward(30_000);
       passed = pause;

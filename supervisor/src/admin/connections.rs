@@ -1,6 +1,7 @@
-//! The connections that are open: so many and no more. Where there is no room, the oldest gives way whose request is not
-//! being answered: it has sent none that is let through, or has its answer. So whoever holds connections open keeps
-//! nobody out who has something to ask. Knows nothing of what is asked.
+//! The open connections of the administration, of which there is a maximum. If there is no room for a new one, the
+//! oldest connection whose request is not being answered is closed: it has sent no request that the gate lets through,
+//! or it has its answer already. So a client that only holds connections open keeps no other client out. Knows nothing
+//! of what is asked.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,13 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Those that are open, ended with this.
+/// The open connections. Dropping this ends them.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     tasks: JoinSet<()>,
-    /// In the order in which they have come.
+    /// The oldest first.
     open: VecDeque<Open>,
-    /// Rung when one has its answer.
+    /// Notified when a connection has its answer.
     answered: Arc<Notify>,
 }
 
@@ -37,7 +38,7 @@ impl Mark {
         self.is_let_through.store(true, Ordering::Relaxed);
     }
 
-    /// It has its answer, and only has to go.
+    /// The connection has its answer, and may be closed for another.
     pub(super) fn answered(&self) {
         self.is_let_through.store(false, Ordering::Relaxed);
         self.answered.notify_one();
@@ -49,7 +50,7 @@ impl Mark {
 }
 
 impl Connections {
-    /// Waits until one has ended; for ever where there is none. Cancel-safe.
+    /// Waits until a connection has ended; for ever if there is none. Cancel-safe.
     pub(super) async fn ended(&mut self) {
         match self.tasks.join_next().await {
             Some(_) => self.open.retain(|open| !open.task.is_finished()),
@@ -57,7 +58,7 @@ impl Connections {
         }
     }
 
-    /// Waits until there is room for one more among so many, or can be made. Cancel-safe.
+    /// Waits until fewer than `most` connections are open, or one of them can be closed for a new one. Cancel-safe.
     pub(super) async fn room(&mut self, most: usize) {
         loop {
             self.open.retain(|open| !open.task.is_finished());
@@ -76,7 +77,8 @@ impl Connections {
         self.open.len() < most || self.open.iter().any(|open| !open.mark.is_let_through())
     }
 
-    /// Takes one in for which there is [room](Self::room), in the place of another if there are that many.
+    /// Begins a connection, for which there is [room](Self::room). If `most` are open, the oldest that can be closed is
+    /// closed.
     pub(super) fn begin<T>(&mut self, most: usize, attend: impl FnOnce(Mark) -> T)
     where
         T: Future<Output = ()> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What an administrator wants done that is the main loop's to do: on its way there.
+//! The deeds: what a request at the admin address asks of the main loop, and the channel to it.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ pub(crate) enum Deed {
     Look,
 }
 
-/// Where the main loop hears of it; where there is no administration, it hears nothing.
+/// The main loop's end of the channel. Without `--admin` nothing ever comes.
 #[derive(Debug, Default)]
 pub(crate) struct Deeds(Option<Arc<Wanted>>);
 
-/// The other end.
+/// The administration's end of the channel.
 #[derive(Debug)]
 pub(super) struct Sender(Arc<Wanted>);
 
-/// More than once, none of them means anything else.
+/// A flag for each deed: to ask for a deed twice is the same as to ask for it once.
 #[derive(Debug, Default)]
 struct Wanted {
     drain: Notify,
@@ -45,7 +45,7 @@ impl Sender {
 }
 
 impl Deeds {
-    /// The next one. Cancel-safe.
+    /// The next deed. Cancel-safe.
     pub(crate) async fn next(&self) -> Deed {
         let Some(wanted) = &self.0 else { return pending().await };
         tokio::select! {

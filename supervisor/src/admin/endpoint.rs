@@ -21,17 +21,17 @@ use crate::machine::user::User;
 /// Who may connect to the Unix socket, as chmod(2) has it.
 const MODE: u32 = 0o600;
 
-/// The address, which is ours, and where clients wait.
+/// The address, and the socket that listens there.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     place: AdminPlace,
     listener: Listener,
     file: Option<SocketFile>,
-    /// Whether it was open in another image of this program.
+    /// Whether the old binary had it open before a hand-over.
     was_open: bool,
 }
 
-/// The address on its way to another image of this program (O2).
+/// The address as the old binary saves it for the new one in a hand-over (O2).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SavedAdmin {
     listener: RawFd,
@@ -52,10 +52,10 @@ enum Listener {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// The same in a runtime.
+/// The socket that listens, registered with the runtime.
 pub(super) struct Listening {
     listener: TokioListener,
-    /// Removed at the end.
+    /// Removed when this is dropped.
     _file: Option<SocketFile>,
 }
 
@@ -67,9 +67,10 @@ enum TokioListener {
 /// Who has connected.
 pub(super) enum Accepted {
     Tcp(TcpStream, SocketAddr),
-    /// With its user, who is ours or root.
+    /// With the client's user id, which is ours or root's.
     Unix(UnixStream, u32),
-    /// Another user, whose connection is closed: somebody has changed the socket's mode.
+    /// The user id of a client whose connection is closed, as it is neither ours nor root's: somebody has changed the
+    /// socket's mode.
     Stranger(u32),
 }
 
@@ -80,7 +81,7 @@ impl Endpoint {
         Ok(Self { place: place.clone(), listener, file, was_open: false })
     }
 
-    /// Goes on to listen.
+    /// Goes on to listen, on the socket that the old binary has left.
     pub(super) fn resume(
         place: &AdminPlace,
         saved: &SavedAdmin,
@@ -126,12 +127,12 @@ impl Endpoint {
         }
     }
 
-    /// Whether nobody reaches it but from this machine, by TCP.
+    /// Whether it is a TCP port that only this machine can reach.
     pub(super) fn is_of_this_machine(&self) -> bool {
         matches!(self.place, AdminPlace::Port(address) if address.ip().is_loopback())
     }
 
-    /// In the runtime that there is now.
+    /// Registers the socket with the current runtime.
     pub(super) fn listen(self) -> Result<Listening> {
         let listener = match self.listener {
             Listener::Tcp(listener) => {

@@ -1,5 +1,5 @@
-//! What `/metrics` says, in the text format of Prometheus: what the bridge has counted and how we stand, read when
-//! somebody asks. Each family has its line in the manual page, which a test compares. Knows names and what they mean.
+//! The page `/metrics`, in the text format of Prometheus: what the bridge has counted, and the standing, read at each
+//! request. A test compares its families with the manual page. Knows the names of metrics and what they mean.
 
 use bridge::{Counted, Counts, LOOKUP_SECONDS};
 use prometheus::TextEncoder;
@@ -12,7 +12,7 @@ use super::standing::Standing;
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All of it.
+/// The whole page.
 pub(super) fn page(office: &Office) -> String {
     let mut page = Page::default();
     page.ourselves(&office.standing);
@@ -202,7 +202,7 @@ fn labelled(mut metric: Metric, labels: &[(&str, &str)]) -> Metric {
     metric
 }
 
-/// All numbers of Prometheus are of this kind; up to 2^53 it is exact.
+/// Prometheus has no other type of number; it is exact up to 2^53.
 #[allow(clippy::cast_precision_loss)]
 fn number(count: u64) -> f64 {
     count as f64

@@ -8,7 +8,7 @@ use http::{Request, Version};
 
 use super::gate::Gate;
 
-/// The bytes are a request's target, its hosts, and an origin if there is a third line and more.
+/// The bytes are lines: a request's target, at most two hosts, and an origin if there is a fourth line.
 pub(crate) fn request(bytes: &[u8]) {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let target = lines.next().unwrap_or_default();
@@ -38,7 +38,7 @@ pub(crate) fn request(bytes: &[u8]) {
     }
 }
 
-/// Another reading: what is left without a user, a port and brackets is this machine's.
+/// Reads the name in another way than the gate: without a user, a port and brackets it must be a name of this machine.
 fn assert_is_here(name: &str) {
     let host = name.rsplit('@').next().expect("a last part");
     let host = match host.strip_prefix('[') {

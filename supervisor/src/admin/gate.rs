@@ -1,6 +1,7 @@
-//! Whose requests are answered. A browser on this machine reaches a loopback address too, and lets any page speak to it:
-//! so no request counts that a page has made, nor one for another name, which somebody may have led here (DNS
-//! rebinding). Knows heads; must not know what is asked for.
+//! The gate: which requests are answered. A browser on this machine can reach a loopback address, too, and lets any web
+//! page send requests to it. So a request that a page has made is refused, and at a loopback address also a request for
+//! the name of another machine: that name may have been made to resolve to this one (DNS rebinding). Knows request
+//! heads; must not know what is asked for.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,11 +13,11 @@ use http::{StatusCode, Version};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// Who is let in.
+/// Decides which requests are let in.
 #[derive(Debug)]
 pub(crate) struct Gate {
     guard: Option<Guard>,
-    /// Whether requests must be for this machine by name.
+    /// Whether a request must name this machine: a loopback address or localhost.
     minds_host: bool,
 }
 
@@ -27,7 +28,7 @@ pub(super) struct Refused {
     pub(super) text: &'static str,
     /// Whether a password is asked for.
     pub(super) challenges: bool,
-    /// When passwords are looked at again, seconds.
+    /// In how many seconds passwords are looked at again.
     pub(super) retry: Option<u64>,
 }
 
@@ -43,7 +44,7 @@ impl Gate {
         Self { guard: password.map(Guard::new), minds_host }
     }
 
-    /// Whether it is nobody's page that asks, nor for another's name.
+    /// Refuses a request that a web page has made, and one for the name of another machine.
     pub(super) fn is_meant(&self, head: &Parts) -> Result<(), Refused> {
         if head.headers.contains_key(ORIGIN) {
             return Err(Refused::new(StatusCode::FORBIDDEN, "no page may ask for this"));
@@ -59,7 +60,8 @@ impl Gate {
         Err(Refused::new(StatusCode::MISDIRECTED_REQUEST, text))
     }
 
-    /// Whether the password is shown, if there is one. Who guesses waits, for as long as there is time.
+    /// Whether the request shows the password, if there is one. The answer to a wrong password is delayed, until
+    /// `latest` at most.
     pub(super) async fn lets_in(
         &self,
         headers: &HeaderMap,
@@ -88,7 +90,8 @@ impl Gate {
     }
 }
 
-/// Who is made to wait for a wrong password. Whoever has one loopback address has sixteen million.
+/// Whom a wrong password counts for. All loopback addresses count as one: a local user can connect from sixteen million
+/// of them.
 fn guesser(client: ClientId) -> ClientId {
     match client {
         ClientId::Address(address) if address.to_canonical().is_loopback() => {
@@ -102,7 +105,8 @@ fn not_authorized() -> Refused {
     Refused::new(StatusCode::UNAUTHORIZED, "not authorized")
 }
 
-/// The names that a request has for us: in its first line, and in its one `Host`, which HTTP/1.0 need not have.
+/// The names that a request gives to this server: in its first line, and in its only `Host`, which HTTP/1.0 need not
+/// have.
 fn names(head: &Parts) -> Result<Vec<Authority>, Refused> {
     let wrong = || Refused::new(StatusCode::BAD_REQUEST, "missing or invalid Host");
     let mut hosts = head.headers.get_all(HOST).iter();

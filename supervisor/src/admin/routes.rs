@@ -1,4 +1,5 @@
-//! What each path of the administration does, by which methods. Knows requests and answers; what is in those is others'.
+//! The routes of the administration: what each path does, by which methods. Knows requests and replies; what `/metrics`
+//! and `/sessions` say is written elsewhere.
 
 use bridge::ClientId;
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use super::{Deed, Office, Visit, exposition, sessions};
 
 pub(super) type Reply = Response<Full<Bytes>>;
 
-/// What a request is answered, and what is to be done then.
+/// The reply to a request, and what the main loop is to do then.
 pub(super) struct Answer {
     pub(super) reply: Reply,
     pub(super) deed: Option<Deed>,
@@ -30,7 +31,7 @@ enum Route {
     Ready,
     Metrics,
     Sessions,
-    /// One of them.
+    /// The session with this number.
     Session(u64),
     Drain,
 }
@@ -38,7 +39,7 @@ enum Route {
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// What is left of a connection's time for its answer, when a guesser has waited.
+/// How much of a connection's time is kept for the answer when the answer to a wrong password is delayed.
 const FOR_ANSWER: Duration = Duration::from_secs(1);
 
 impl Route {
@@ -68,7 +69,8 @@ impl Route {
         }
     }
 
-    /// Whether it tells nobody more than that we are there: what watches over us need not know the password.
+    /// Whether it needs no password: it tells no more than that we run or are ready, and a health check need not know
+    /// the password.
     fn is_open(self) -> bool {
         matches!(self, Self::Live | Self::Ready)
     }
@@ -147,7 +149,7 @@ fn text(status: StatusCode, line: &str) -> Reply {
     reply
 }
 
-/// What is true now.
+/// A reply that must not be cached: it is true only now.
 fn of_type(media_type: &'static str, body: String) -> Reply {
     let mut reply = Response::new(Full::from(body));
     let headers = reply.headers_mut();

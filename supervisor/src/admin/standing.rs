@@ -1,5 +1,5 @@
-//! How we stand, for whoever asks at the admin address: whether clients are served, and what the program has done.
-//! Noted by those parts that know it, which need not know whether anybody asks.
+//! The standing, for requests at the admin address: whether clients are served, and what the program has done. The
+//! modules that know these things note them here, and need not know whether there is an admin address.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,10 +12,11 @@ use tokio::time::timeout;
 use crate::exit::ExitStatus;
 use crate::relay::{NotReady, RelayView};
 
-/// How long a look is waited for: looks are apart from each other by a second at most, where they take long.
+/// How long a request waits for the look at the program that it asks for: where looks take long, they are a second
+/// apart at most.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// How we stand. Copies are the same.
+/// The standing. Copies share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Standing(Arc<Noted>);
 
@@ -25,14 +26,14 @@ struct Noted {
     relay: OnceLock<RelayView>,
     /// We were asked to drain; the relay may not have heard it yet.
     drains: AtomicBool,
-    /// Whether the program was looked at, and what came of it is not yet noted.
+    /// Whether the program was looked at, and the main loop has not acted yet on what was seen.
     has_looked: AtomicBool,
-    /// How often it was looked at, with what came of it.
+    /// How often the program was looked at, and the main loop has acted on what was seen.
     looks: watch::Sender<u64>,
     program: ProgramNotes,
 }
 
-/// What is noted for our whole life, on its way to another image of this program (O2).
+/// What the old binary saves of it for the new one in a hand-over (O2).
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedStanding {
     /// Milliseconds since 1970.
@@ -53,13 +54,13 @@ struct ProgramNotes {
 /// How a program, or its first process, has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProgramEnd {
-    /// Its first process, with status 0; it may go on as a daemon.
+    /// The first process ended with status 0; the program may go on as a daemon.
     Success,
-    /// Its first process, with another status.
+    /// The first process ended with another status.
     Failure,
-    /// Its first process, by a signal.
+    /// A signal ended the first process.
     Signal,
-    /// As a daemon.
+    /// The program had become a daemon, and that has ended.
     Daemon,
 }
 
@@ -70,7 +71,7 @@ impl ProgramEnd {
     pub(crate) fn of(status: ExitStatus) -> Self {
         match status.code() {
             0 => Self::Success,
-            // As a shell shows it.
+            // 128 and the signal, as a shell shows it.
             129.. => Self::Signal,
             _ => Self::Failure,
         }
@@ -78,7 +79,7 @@ impl ProgramEnd {
 }
 
 impl Default for Standing {
-    /// We begin.
+    /// The standing of a websockify that starts now.
     fn default() -> Self {
         Self::new(SystemTime::now(), ProgramNotes::default())
     }
@@ -96,7 +97,7 @@ impl Standing {
         }))
     }
 
-    /// We go on.
+    /// The standing that the old binary has saved in a hand-over.
     pub(crate) fn resume(saved: &SavedStanding) -> Self {
         let program = ProgramNotes {
             starts: saved.starts.into(),
@@ -123,7 +124,7 @@ impl Standing {
         self.0.began.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
-    /// This is what clients are served by. The first one counts.
+    /// From now on this relay says whether clients are served. Only the first call counts.
     pub(crate) fn watch(&self, relay: RelayView) {
         let _ = self.0.relay.set(relay);
     }
@@ -146,7 +147,7 @@ impl Standing {
         self.0.relay.get().map_or(Err(NotReady::Starting), RelayView::ready)
     }
 
-    /// Whether the program listens; none: there is none.
+    /// Whether the program listens. None: there is no program.
     pub(super) fn program_listens(&self) -> Option<bool> {
         self.0.relay.get().and_then(RelayView::program_listens)
     }
@@ -156,15 +157,15 @@ impl Standing {
         self.0.has_looked.store(true, Ordering::Relaxed);
     }
 
-    /// What was seen of the program has had its consequences.
+    /// The main loop has acted on what was seen of the program.
     pub(crate) fn settled(&self) {
         if self.0.has_looked.swap(false, Ordering::Relaxed) {
             self.0.looks.send_modify(|looks| *looks += 1);
         }
     }
 
-    /// Has the program looked at, if it is thought to listen: it may have closed its listener, of which nobody tells us.
-    /// Where it is not, it is looked at unasked.
+    /// Has the main loop look at the program, if the program is thought to listen: it may have closed its listener, of
+    /// which nothing tells us. While the program is not thought to listen, the main loop looks by itself.
     pub(super) async fn look(&self, want: impl FnOnce()) {
         if self.program_listens() != Some(true) {
             return;
@@ -185,7 +186,7 @@ impl Standing {
         self.0.program.ends[how as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Nothing of the present instance goes on.
+    /// No process of the present instance goes on.
     pub(crate) fn program_is_over(&self) {
         self.0.program.started.store(0, Ordering::Relaxed);
     }
@@ -199,7 +200,7 @@ impl Standing {
         ProgramEnd::NAMES.into_iter().zip(ends)
     }
 
-    /// Since 1970; 0: none runs.
+    /// When the present instance was started, since 1970; 0: there is none.
     pub(super) fn program_started_at(&self) -> Duration {
         Duration::from_millis(self.0.program.started.load(Ordering::Relaxed))
     }

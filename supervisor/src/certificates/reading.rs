@@ -1,5 +1,5 @@
-//! Reading that may hang, as on a network's file system whose server is away: whoever asks for it goes on after a
-//! while, and one thread at most is stuck in it. Knows not what is read.
+//! Reading that may hang, as on a network file system whose server does not answer: the caller goes on after a time
+//! limit, and at most one thread hangs. Knows not what is read.
 
 use std::future::pending;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-/// Reads, one time after the other.
+/// Reads in another thread, one reading after the other.
 #[derive(Debug)]
 pub(super) struct Reading<T> {
     limit: Duration,
-    /// What took longer than that, and has not ended yet.
+    /// The reading under way. It stays here if it takes longer than `limit`, until it has ended.
     late: Option<JoinHandle<Option<T>>>,
 }
 
@@ -20,7 +20,7 @@ impl<T: Send + 'static> Reading<T> {
         Self { limit, late: None }
     }
 
-    /// What `read` gives. `None`: it has not ended in time, or one before it still has not.
+    /// What `read` gives. `None`: it has not ended in time, or an earlier reading has still not ended.
     pub(super) async fn run(&mut self, read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         if self.late.is_some() {
             return None;
@@ -31,7 +31,7 @@ impl<T: Send + 'static> Reading<T> {
         read.ok().flatten()
     }
 
-    /// When what was late has ended: what it has read may be old by now. Cancel-safe.
+    /// Waits until the late reading has ended. What it has read is dropped: it may be old by now. Cancel-safe.
     pub(super) async fn late_end(&mut self) {
         match &mut self.late {
             Some(late) => {

@@ -1,6 +1,6 @@
-//! Options with an empty value, as scripts have them that write `--cert=$CERT` (U1): to the Python websockify most
-//! of its options are not given then. Knows names, written out by `shortened`, and no other values; an empty value
-//! of any other option is that option's affair.
+//! Options with an empty value, as in scripts that write `--cert=$CERT` (U1): the Python websockify takes most of its
+//! options as not given then. Knows the names of options, written out by `shortened`, and no values but empty ones. An
+//! empty value of any other option is left to that option.
 
 use std::ffi::OsString;
 
@@ -24,14 +24,14 @@ const TAKEN_EMPTY: &[&str] = &[
     "web",
 ];
 
-/// A word of ours, and of which of those options, with its value if that is a word of its own.
+/// A word of the command line, with the next word if that is its value, and which of those options it is.
 struct Words {
     option: Option<&'static str>,
     words: Vec<OsString>,
 }
 
-/// The command line without such options that are empty, nor what was given to them before: the last value counts.
-/// What stands behind `--` is the program's.
+/// The command line without those options if they are empty, and without their earlier values: the last value counts.
+/// Words behind `--` are the program's, and stay.
 pub(super) fn left_out(args: Vec<OsString>) -> Vec<OsString> {
     let mut left: Vec<Words> = Vec::new();
     let mut args = args.into_iter();

@@ -1,7 +1,7 @@
-//! Values that begin with a hyphen, as passwords and files may (C8): to the Python websockify the word behind an option
-//! that takes a value is that value, whatever it looks like, and so it is here for the options that it has. Ours alone
-//! ask for `=` then: there such a word is rather an option whose value somebody has forgotten before it. Knows
-//! names, written out by `shortened`.
+//! Values that begin with a hyphen, as passwords and file names may (C8). In the Python websockify the word behind an
+//! option that takes a value is the value, whatever it looks like; so it is here for the options that it has, too.
+//! Options that only this websockify has need `=` then: a word with a hyphen behind them is more likely the next
+//! option, and the value was forgotten. Knows the names of options, written out by `shortened`.
 
 use std::ffi::OsString;
 
@@ -10,8 +10,8 @@ use clap::CommandFactory;
 use super::Args;
 use super::shortened::{UPSTREAM, followed};
 
-/// The command line with such a value joined to its option by `=`. What stands behind `--` is the program's, and `--`
-/// is no value.
+/// The command line with such a value joined to its option by `=`. Words behind `--` are the program's, and `--` is no
+/// value.
 pub(super) fn joined(args: Vec<OsString>) -> Vec<OsString> {
     let command = Args::command();
     let mut joined = Vec::with_capacity(args.len());

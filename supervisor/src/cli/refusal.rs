@@ -1,5 +1,5 @@
-//! Why a command line is refused: what clap found, on one line, with what was probably meant (C4).
-//! Knows the names of options and where arguments stand; values are `config.rs`'s.
+//! Why a command line is refused: what clap found, on one line, with what was probably meant (C4). Knows the names of
+//! options and where arguments stand; values are checked in `config.rs`.
 
 use std::ffi::{OsStr, OsString};
 
@@ -16,7 +16,7 @@ use crate::usage::UsageError;
 /// Where a person finds what may be typed.
 const SEE_HELP: &str = "see 'websockify --help'";
 
-/// What is said of a command line, program name first, that clap does not take.
+/// What is said of a command line (program name first) that clap refuses.
 pub(super) fn of(error: &clap::Error, args: &[OsString]) -> Refusal {
     Refusal::Usage(UsageError(match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -31,11 +31,11 @@ pub(super) fn of(error: &clap::Error, args: &[OsString]) -> Refusal {
     }))
 }
 
-/// Only the program and file names may be bytes of any kind.
+/// For an argument that is not text where text is needed.
 fn not_text(args: &[OsString]) -> String {
     let at = args.iter().position(|arg| arg.to_str().is_none()).unwrap_or(0);
     let culprit = args[at].as_encoded_bytes();
-    // What stands behind an option may be a password.
+    // The value of an option may be a password.
     let name = culprit.split(|byte| *byte == b'=').next().filter(|_| culprit.starts_with(b"--"));
     let before = args[..at].last().and_then(|arg| arg.to_str()?.strip_prefix("--"));
     let secret = before.filter(|long| option(&built(), long).is_some_and(may_be_secret));
@@ -54,14 +54,14 @@ fn first_paragraph(rendered: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }
 
-/// An option that there is not, or one argument too many.
+/// For an option that does not exist, or one argument too many.
 fn unknown(error: &clap::Error, args: &[OsString]) -> String {
     let Some(ContextValue::String(found)) = error.get(ContextKind::InvalidArg) else {
         return first_paragraph(&error.render().to_string());
     };
     let line = Line::read(args, found);
     let culprit = line.culprit.map_or(found.as_str(), |at| line.words[at].as_str());
-    // What stands behind an option may be a password.
+    // The value of an option may be a password.
     let name = culprit.split('=').next().filter(|_| culprit.starts_with('-')).unwrap_or(culprit);
     if let Some(option) = of_others(found.split('=').next().unwrap_or(found), name) {
         return format!("option '{option}' of other websockifys is not supported by this one");
@@ -117,15 +117,15 @@ fn built() -> Command {
     command
 }
 
-/// A command line, and what its words are as far as they can be told.
+/// A command line, and what is known of its words.
 struct Line {
-    /// Those before `--`, program name first; what a password may stand in is left out.
+    /// The words before `--`, program name first; values that may be passwords are replaced by dots.
     words: Vec<String>,
-    /// Which of them are no options and no options' values.
+    /// Which of the words are no options and no options' values.
     positional: Vec<usize>,
-    /// Which of them clap does not know.
+    /// Which of the words clap does not know.
     culprit: Option<usize>,
-    /// Whether `--` follows them.
+    /// Whether `--` follows the words.
     has_dashes: bool,
 }
 
@@ -159,9 +159,8 @@ impl Line {
         Self { words, positional, culprit, has_dashes: args.iter().any(|arg| arg == "--") }
     }
 
-    /// Where a program seems to stand in the target's place: the line as it should be. A word that
-    /// is no program here may be a host without its port, all the more if what follows is
-    /// `like_ours`.
+    /// If a program seems to stand in the target's place: the line as it should be, with `--`. A word that is no
+    /// program on this machine may be a host without its port, all the more if the unknown option is `like_ours`.
     fn forgotten_dashes(&self, like_ours: bool) -> Option<String> {
         let program = *self.positional.get(1)?;
         let name = &self.words[program];
@@ -210,7 +209,7 @@ fn is_culprit(word: &str, name: &str, found: &str, positional: usize) -> bool {
     }
 }
 
-/// As a shell takes it for one word.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |letter: char| letter.is_alphanumeric() || "_./:=,@%+-".contains(letter);
     if !word.is_empty() && word.chars().all(is_plain) {

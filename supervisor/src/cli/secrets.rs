@@ -20,7 +20,7 @@ pub(crate) struct Value {
     pub(crate) bytes: Range<usize>,
 }
 
-/// The values in which a password may stand; what stands behind `--` is the program's.
+/// The values in which a password may stand. Words behind `--` are the program's, and are left out.
 pub(crate) fn values(args: &[OsString]) -> Vec<Value> {
     let mut command = Args::command();
     command.build();

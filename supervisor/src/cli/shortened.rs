@@ -1,6 +1,6 @@
-//! Long options that are shortened as the Python websockify takes them (C8): what is unambiguous among its
-//! options means the same here, though options of ours alone begin alike. Knows names, and of values only where
-//! they stand; whatever else is shortened is clap's affair.
+//! Shortened long options, as the Python websockify takes them (C8): what is unambiguous among its options means the
+//! same here, even if an option that only this websockify has begins alike. Knows the names of options, and of values
+//! only where they stand; any other shortened option is left to clap.
 
 use std::ffi::OsString;
 
@@ -8,8 +8,8 @@ use clap::{Arg, Command, CommandFactory};
 
 use super::Args;
 
-/// All that the Python websockify has, or had in any version from 0.3.0 to 0.13.0: `auto-pong` is 0.7.0's and 0.8.0's
-/// alone.
+/// All options that the Python websockify has, or had in any version from 0.3.0 to 0.13.0; `auto-pong` is in 0.7.0 and
+/// 0.8.0 only.
 pub(crate) const UPSTREAM: &[&str] = &[
     "auth-plugin",
     "auth-source",
@@ -52,7 +52,7 @@ pub(crate) const UPSTREAM: &[&str] = &[
 ];
 
 /// The command line with such options written out, in as many words. A value that is a word of its own stays as it is,
-/// whatever it looks like; what stands behind `--` is the program's.
+/// whatever it looks like. Words behind `--` are the program's, and stay.
 pub(super) fn written_out(args: Vec<OsString>) -> Vec<OsString> {
     let command = Args::command();
     let mut written = Vec::with_capacity(args.len());
@@ -73,8 +73,8 @@ pub(super) fn followed<'a>(word: &OsString, command: &'a Command) -> Option<&'a 
     option(command, long).filter(|option| takes_value(option))
 }
 
-/// The option that a name, perhaps shortened, stands for: what the Python websockify takes it for, or what only one
-/// of ours begins with.
+/// The option that a name stands for, whole or shortened: the one that the Python websockify takes it for, or the only
+/// one here that begins so.
 pub(super) fn option<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
     let name = |arg: &Arg| arg.get_long().map(str::to_owned);
     let exact = |long| command.get_arguments().find(|arg| arg.get_long() == Some(long));
@@ -91,7 +91,7 @@ pub(super) fn takes_value(option: &Arg) -> bool {
     option.get_action().takes_values()
 }
 
-/// The word with its option's whole name, if only one of upstream's begins so.
+/// The word with its option's whole name, if only one option of the Python websockify begins so.
 fn full(typed: &str, command: &Command) -> Option<OsString> {
     let rest = typed.strip_prefix("--")?;
     let start = rest.split('=').next().unwrap_or(rest);

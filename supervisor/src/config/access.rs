@@ -1,4 +1,4 @@
-//! Encryption as it was asked for, and who gets in. Reads no file.
+//! Encryption and authentication of clients, as the command line asks for them. Reads no file.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use super::auth::{self, AuthSpec};
 use crate::cli::{Args, SslVersion};
 use crate::usage::UsageError;
 
-/// The certificate that is tried if none is given, as upstream does.
+/// The certificate that is tried if none is given, as the Python websockify does.
 const DEFAULT_CERTIFICATE: &str = "self.pem";
 
 /// Who may connect, and how.
@@ -18,7 +18,7 @@ pub(crate) struct Access {
     /// Where our certificate and its key are, and the authorities for clients'.
     pub(crate) files: Files,
     pub(crate) need: Need,
-    /// The oldest version of TLS that is offered, and the cipher suites, if somebody says.
+    /// The oldest version of TLS that is offered, and the cipher suites, if an option says.
     pub(crate) least: Least,
     pub(crate) ciphers: Option<String>,
     pub(crate) plain: Plain,
@@ -26,10 +26,10 @@ pub(crate) struct Access {
     pub(crate) web_auth: bool,
 }
 
-/// What is demanded of those files.
+/// What is demanded of the files for TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Nothing: nobody has named one.
+    /// Nothing: no option names one.
     Nothing,
     /// That they can be used if they are there. They may come later.
     Usable,

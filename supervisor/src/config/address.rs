@@ -17,7 +17,7 @@ pub(crate) struct Source {
     pub(crate) prefer_ipv6: bool,
 }
 
-/// `[host:]port`, a host of its own in brackets if it is an IPv6 address.
+/// Reads `[host:]port`; an IPv6 address may stand in brackets.
 pub(super) fn source(typed: &str, prefer_ipv6: bool) -> Result<Source, UsageError> {
     let wrong = |expected: &str| invalid("[SOURCE_ADDR:]SOURCE_PORT", typed, expected);
     if let Some(meant) = of_url(typed, "[HOST:]PORT") {
@@ -28,8 +28,8 @@ pub(super) fn source(typed: &str, prefer_ipv6: bool) -> Result<Source, UsageErro
     Ok(Source { host: host.map(str::to_owned), port, prefer_ipv6 })
 }
 
-/// Where a target is. One without a host is at this machine's loopback addresses, which are looked up nowhere: there may
-/// be nobody to ask (C7). Upstream takes the IPv4 one.
+/// The endpoint of a target. A target without a host is at this machine's loopback addresses. No name is looked up for
+/// it, as there may be no name server (C7). The Python websockify takes the IPv4 address.
 pub(super) fn service(typed: &str) -> Result<Endpoint, UsageError> {
     let address = target(typed)?;
     if !typed.starts_with(':') {
@@ -40,14 +40,14 @@ pub(super) fn service(typed: &str) -> Result<Endpoint, UsageError> {
     Ok(Endpoint::Resolved(address, loopback))
 }
 
-/// `host:port`, as [`source`] has it, but of one machine: without a host, this one, which is shown as `localhost`.
+/// Reads `host:port`, as [`source`] does, but for one machine: without a host it is this machine, shown as `localhost`.
 pub(crate) fn target(typed: &str) -> Result<bridge::Address, UsageError> {
     let wrong = |expected: &str| invalid("TARGET_ADDR:TARGET_PORT", typed, expected);
     if let Some(meant) = of_url(typed, "HOST:PORT") {
         return Err(wrong(&meant));
     }
     let (host, port_typed) = split(typed).map_err(wrong)?;
-    // Nothing before the colon is this machine, as connect(2) has it in upstream.
+    // An empty host before the colon is this machine, as connect(2) takes it in the Python websockify.
     let host = host.or_else(|| typed.starts_with(':').then_some("localhost"));
     let Some(host) = host else {
         return Err(wrong(&match port(port_typed) {
@@ -73,8 +73,8 @@ pub(super) fn whole<N: std::str::FromStr>(typed: &str) -> Option<N> {
     typed.bytes().all(|byte| byte.is_ascii_digit()).then(|| typed.parse().ok()).flatten()
 }
 
-/// Host and port, neither looked up; an IPv6 address may have a zone (RFC 4007), and need not be in
-/// brackets: the last colon parts them (C7).
+/// Host and port, neither looked up. An IPv6 address may have a zone (RFC 4007), and need not be in brackets: the last
+/// colon separates host and port (C7).
 fn split(typed: &str) -> Result<(Option<&str>, &str), &'static str> {
     let is_ipv6 =
         |host: &str| host.parse::<Ipv6Addr>().is_ok() || bridge::zone::split(host).is_some();
@@ -99,7 +99,7 @@ fn of_url(typed: &str, rule: &str) -> Option<String> {
     let (scheme, rest) = typed.split_at(typed.find("://").map_or(0, |at| at + "://".len()));
     let (address, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let has_port = address.contains(':') && split(address).is_ok();
-    // A path alone, as of a file, is none of an address.
+    // A path alone, as of a file, is no URL.
     if address.is_empty() || scheme.is_empty() && (path.is_empty() || !has_port) {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Where the administrator finds us, as it was asked for, and what he must show. Opens nothing.
+//! The admin address and its password, as the command line asks for them. Opens nothing.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ use crate::usage::{UsageError, invalid, needs};
 #[derive(Debug, Clone)]
 pub(crate) struct AdminSpec {
     pub(crate) place: AdminPlace,
-    /// None: whoever reaches it may do what it can.
+    /// None: everybody who can connect to the address may use it.
     pub(crate) auth: Option<AuthSpec>,
 }
 
-/// Where that is.
+/// The address itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AdminPlace {
     Port(SocketAddr),
@@ -47,7 +47,7 @@ impl AdminSpec {
         Ok(Some(Self { place, auth }))
     }
 
-    /// What whoever asked for it should know.
+    /// What the administrator should be warned of.
     pub(super) fn warning(&self) -> Option<String> {
         self.place.is_for_others().then(|| {
             "the password of '--admin' is not encrypted on its way to another address than this machine's own"

@@ -59,7 +59,7 @@ fn bare(address: &str) -> &str {
     address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address)
 }
 
-/// One that ends in a number would be an address.
+/// Whether it is a host name. A name whose last part is a number would be an address.
 fn is_name(host: &str) -> bool {
     let is_of_name = |letter: char| letter.is_alphanumeric() || "._-".contains(letter);
     let bare = host.strip_suffix('.').unwrap_or(host);

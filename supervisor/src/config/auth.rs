@@ -1,5 +1,5 @@
-//! What clients must show, or what is asked for each, as it was asked for: the kind of proof, and what is expected of
-//! it or the file where that stands. Reads no file.
+//! The authentication of clients, as the command line asks for it: the plugin, and what it expects of clients, or the
+//! file that says so. Reads no file.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -11,29 +11,29 @@ use super::origin;
 use crate::cli::{Args, AuthPlugin};
 use crate::usage::{UsageError, invalid, needs};
 
-/// Who is let in.
+/// What decides who is let in.
 #[derive(Debug, Clone)]
 pub(crate) struct AuthSpec {
     pub(crate) plugin: AuthBy,
     pub(crate) source: AuthSource,
 }
 
-/// Who knows that.
+/// The plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AuthBy {
     Ours(AuthPlugin),
-    /// A Python class, by its name behind that of its module.
+    /// A Python class, as MODULE.CLASS.
     Class(String),
 }
 
-/// What the plugin expects, or where that stands.
+/// What the plugin expects, or the file that says so.
 #[derive(Debug, Clone)]
 pub(crate) enum AuthSource {
     Typed(AuthKind),
     In(PathBuf),
 }
 
-/// What clients must show, or a helper that is asked for each.
+/// What clients must show, or the helper that is asked for each client.
 #[derive(Debug, Clone)]
 pub(crate) enum AuthKind {
     Client(Auth),
@@ -41,7 +41,7 @@ pub(crate) enum AuthKind {
 }
 
 impl AuthSpec {
-    /// The file that it stands in, if it does.
+    /// The file that says what the plugin expects, if there is one.
     pub(crate) fn path(&self) -> Option<&PathBuf> {
         match &self.source {
             AuthSource::Typed(_) => None,
@@ -50,7 +50,7 @@ impl AuthSpec {
     }
 }
 
-/// What `args` say of it.
+/// The authentication that `args` ask for.
 pub(super) fn spec(args: &Args) -> Result<Option<AuthSpec>, UsageError> {
     let Some(typed) = &args.auth_plugin else {
         let options = [
@@ -80,8 +80,8 @@ pub(super) fn spec(args: &Args) -> Result<Option<AuthSpec>, UsageError> {
     Ok(Some(AuthSpec { plugin, source }))
 }
 
-/// What a plugin expects of clients by the text that it is told, or why that is nothing. The text may have a
-/// password in it: of that, nothing is repeated.
+/// What a plugin expects of clients, if its source is this text, or why the text is wrong. The text may have a password
+/// in it; the error repeats no password.
 pub(crate) fn expected(plugin: &AuthBy, text: &str) -> Result<AuthKind, String> {
     let plugin = match plugin {
         AuthBy::Class(name) => {
@@ -119,7 +119,7 @@ pub(crate) fn expected(plugin: &AuthBy, text: &str) -> Result<AuthKind, String> 
 }
 
 fn plugin_named(typed: &str) -> Result<AuthBy, UsageError> {
-    // Upstream's are Python classes, and may be named with their module.
+    // The plugins of the Python websockify are classes, and may be named with their module.
     let module = ["websockify.auth_plugins.", "auth_plugins."];
     let name = module.iter().find_map(|module| typed.strip_prefix(module)).unwrap_or(typed);
     match AuthPlugin::ALL.into_iter().find(|plugin| plugin.name() == name) {

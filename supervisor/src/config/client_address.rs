@@ -1,4 +1,5 @@
-//! What targets see of clients, and whom the program serves, as it was asked for. Opens nothing.
+//! The client's address that targets see, and from whom the program accepts connections, as the command line asks for
+//! them. Opens nothing.
 
 use bridge::{ProxyVersion, ShownAs};
 
@@ -9,11 +10,11 @@ use crate::usage::UsageError;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAddressSpec {
     pub(crate) shown: ShownAs,
-    /// Whom `rebind.so` tells of clients, if it does.
+    /// What `rebind.so` does about clients in the program, if anything.
     pub(crate) told: Option<Told>,
 }
 
-/// What `rebind.so` is in the program for, beside its port.
+/// What `rebind.so` does in the program beside moving its port.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Told {
     pub(crate) access: ProgramAccess,

@@ -1,5 +1,5 @@
-//! Who clients are, and which of them may come, as it is typed: blocks of addresses, and the proxies that speak for others.
-//! Looks no name up.
+//! Which clients may connect, and which proxies may name the client of a connection, as it is typed: blocks of
+//! addresses. Looks no name up.
 
 use bridge::{Network, Networks, Proxies, Word};
 
@@ -7,7 +7,7 @@ use super::address;
 use crate::cli::Args;
 use crate::usage::{UsageError, invalid, needs};
 
-/// Who may connect, and who says who that is.
+/// Who may connect, and which proxies may name the client.
 #[derive(Debug)]
 pub(crate) struct Clients {
     pub(crate) proxies: Proxies,

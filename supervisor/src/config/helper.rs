@@ -18,14 +18,14 @@ pub(crate) enum HelperSpec {
 /// A Python class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Class {
-    /// With its module and a dot before it.
+    /// MODULE.CLASS.
     pub(crate) name: String,
     /// What its constructor is told.
     pub(crate) source: Option<String>,
 }
 
 impl HelperSpec {
-    /// The program that a source is the command line of, split as a shell would that expands nothing.
+    /// The program with the command line `source`, split as by a shell that expands nothing.
     pub(super) fn program(source: &OsStr) -> Result<Self, String> {
         let words = shlex::bytes::split(source.as_bytes());
         let words = words.filter(|words| !words.is_empty() && !words.concat().contains(&0));
@@ -33,8 +33,9 @@ impl HelperSpec {
         Ok(Self::Program(words.into_iter().map(OsString::from_vec).collect()))
     }
 
-    /// Those files that are seen to be it, and directories of such: the program, scripts among its arguments; the
-    /// module if it is here, or all of its package, and what Python has compiled of them.
+    /// The files and directories of the helper, as far as they can be seen. Of a program: the program and the scripts
+    /// among its arguments. Of a class: its module if that is in the current directory, or all of its package, and what
+    /// Python has compiled of them.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         match self {
             Self::Program(words) => {
@@ -58,7 +59,7 @@ impl HelperSpec {
     }
 }
 
-/// Whether a plugin is named as a class in a module. Those of ours have no dots in their names.
+/// Whether a plugin is named as a class in a module. Our own plugins have no dots in their names.
 pub(super) fn is_class(typed: &str) -> bool {
     typed.rsplit_once('.').is_some_and(|(module, class)| !module.is_empty() && !class.is_empty())
 }

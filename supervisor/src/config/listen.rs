@@ -1,5 +1,5 @@
-//! Where clients are to connect: a port, or in its place a Unix socket or what inetd has. What stands first on
-//! the command line is the source port in the one case only. Opens nothing.
+//! Where clients connect: a port, a Unix socket, or the socket that inetd gives us. Only where clients connect to a
+//! port is the first argument the source port. Opens nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -20,11 +20,11 @@ pub(crate) enum Listen {
     Inetd,
 }
 
-/// Who can connect to a Unix socket, if nobody says: we and root.
+/// Who can connect to a Unix socket, by default: we and root.
 const MODE: u32 = 0o600;
 
-/// Reads it. Where there is no source port, what was taken for it becomes the target; or stays, where a program
-/// follows: it is the program's port then.
+/// Reads it. Where there is no source port, the first argument becomes the target. If a program follows, the argument
+/// stays: it is the program's port.
 pub(super) fn read(args: &mut Args) -> Result<Listen, UsageError> {
     let (listen, option) = match (args.unix_listen.as_deref(), args.inetd) {
         (Some(_), true) => return Err(exclude("--unix-listen")),

@@ -12,7 +12,7 @@ pub(crate) fn normal(typed: &str) -> Option<String> {
     let (scheme, rest) = typed.split_once("://")?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = split(rest)?;
-    // Applications that show pages of their own have schemes of their own; pages of files may say so.
+    // An application may have a scheme of its own for its pages. The origin of a page from a file may be `file://`.
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
         && scheme.chars().all(|one| one.is_ascii_alphanumeric() || "+-.".contains(one));
     let is_host = host.chars().all(|one| one.is_ascii_alphanumeric() || "-._~".contains(one))
@@ -33,7 +33,7 @@ pub(crate) fn normal(typed: &str) -> Option<String> {
 /// Host and port.
 fn split(rest: &str) -> Option<(&str, Option<u16>)> {
     match rest.rsplit_once(':') {
-        // The colon is one of an address in brackets.
+        // The colon is part of an address in brackets.
         Some((_, port)) if port.contains(']') => Some((rest, None)),
         Some((host, port)) => {
             let is_number = port.bytes().all(|digit| digit.is_ascii_digit());

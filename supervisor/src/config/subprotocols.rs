@@ -2,7 +2,7 @@
 
 use crate::usage::{UsageError, invalid};
 
-/// Names separated by commas. They are kept for as long as we live, like those that we know ourselves.
+/// Names separated by commas. They are never freed, so that they are `'static` as the names that are built in.
 pub(super) fn named(typed: &str) -> Result<Vec<&'static str>, UsageError> {
     let names: Vec<_> = typed.split(',').map(str::trim).collect();
     let wrong = |expected| Err(invalid("--subprotocol", typed, expected));

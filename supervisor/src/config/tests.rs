@@ -198,7 +198,7 @@ fn f32_a_number_that_cannot_be_is_answered_with_the_limits() {
     assert_eq!(end("80 a:1 --timeout=0"), None);
 }
 
-/// Upstream's are Python classes; `--target-config` has the last word there, too.
+/// The plugins of the Python websockify are classes. `--target-config` takes the place of `--token-plugin` there, too.
 #[test]
 fn k1_a_plugin_may_be_named_with_its_module() {
     for (line, expected) in [

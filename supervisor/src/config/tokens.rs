@@ -1,5 +1,5 @@
-//! Tokens as they were asked for: what knows them, where requests have them, where they may lead. Reads no
-//! file.
+//! Tokens as the command line asks for them: the plugin that knows them, where a request has its token, and which
+//! targets are allowed. Reads no file.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -20,22 +20,22 @@ pub(crate) struct TokensSpec {
     pub(crate) allowed: Option<Allowed>,
 }
 
-/// Who knows how.
+/// The plugin.
 #[derive(Debug, Clone)]
 pub(crate) enum Plugin {
     Ours(TokenPlugin),
-    /// A Python class, by its name behind that of its module.
+    /// A Python class, as MODULE.CLASS.
     Class(String),
 }
 
-/// What a plugin asks, or where that stands.
+/// Where a plugin looks tokens up, or the file that says so.
 #[derive(Debug, Clone)]
 pub(crate) enum TokenSource {
     Typed(TokenKind),
     In(PathBuf),
 }
 
-/// What a plugin asks: a source that the bridge reads itself, or a helper.
+/// Where a plugin looks tokens up: in a source that the bridge reads itself, or with a helper.
 #[derive(Debug, Clone)]
 pub(crate) enum TokenKind {
     Own(Kind),
@@ -55,7 +55,7 @@ pub(super) fn option(args: &Args) -> Option<&'static str> {
 pub(super) fn spec(args: &Args) -> Result<Option<TokensSpec>, UsageError> {
     check_needs(args)?;
     let (plugin, source) = match (&args.target_config, &args.token_plugin) {
-        // In upstream, too, --target-config takes the place of --token-plugin and --token-source.
+        // In the Python websockify, too, --target-config takes the place of --token-plugin and --token-source.
         (Some(path), _) => {
             let plugin = Plugin::Ours(TokenPlugin::TokenFile);
             let source = typed("--target-config", &plugin, path.as_os_str())?;
@@ -113,7 +113,7 @@ fn typed(option: &str, plugin: &Plugin, text: &OsStr) -> Result<TokenSource, Usa
         .map_err(|why| UsageError(format!("invalid value for '{option}': {why}")))
 }
 
-/// What a plugin asks by the text that it is told, or why that is none.
+/// Where a plugin looks tokens up, if its source is this text, or why the text is wrong.
 pub(crate) fn kind(plugin: &Plugin, text: &OsStr) -> Result<TokenKind, String> {
     let plugin = match plugin {
         Plugin::Class(name) => {
@@ -147,7 +147,7 @@ pub(crate) fn kind(plugin: &Plugin, text: &OsStr) -> Result<TokenKind, String> {
 }
 
 fn plugin_named(typed: &str) -> Result<Plugin, UsageError> {
-    // Upstream's are Python classes, and may be named with their module.
+    // The plugins of the Python websockify are classes, and may be named with their module.
     let module = ["websockify.token_plugins.", "token_plugins."];
     let name = module.iter().find_map(|module| typed.strip_prefix(module)).unwrap_or(typed);
     match TokenPlugin::ALL.into_iter().find(|plugin| plugin.name() == name) {
@@ -162,7 +162,7 @@ fn plugin_named(typed: &str) -> Result<Plugin, UsageError> {
 }
 
 impl Plugin {
-    /// As the log has it: upstream leaves the module out.
+    /// The name for the log. The Python websockify leaves the module out.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Ours(plugin) => plugin.name(),

@@ -1,9 +1,10 @@
-//! As whom we and the program are to run, as it was asked for. Asks nobody whether there are such users.
+//! The users that websockify and the program are to run as, as the command line names them. Does not look whether there
+//! are such users.
 
 use crate::cli::{Args, RebindEngine};
 use crate::usage::{UsageError, invalid};
 
-/// A user, and perhaps a group in place of his own.
+/// A user, and perhaps a group in place of the user's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UserSpec {
     pub(crate) option: &'static str,
@@ -12,12 +13,12 @@ pub(crate) struct UserSpec {
     pub(crate) group: Option<String>,
 }
 
-/// Who runs what. Where nobody is named, it is whoever has started us.
+/// Which user runs what. `None`: the user who has started us.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct UsersSpec {
-    /// All of it, but for what is in `program`.
+    /// The user of websockify, and of the program unless `program` names another.
     pub(crate) ours: Option<UserSpec>,
-    /// The program, if it is another one.
+    /// The program's user, if it is another one.
     pub(crate) program: Option<UserSpec>,
 }
 
@@ -47,7 +48,7 @@ pub(super) fn spec(args: &Args) -> Result<UsersSpec, UsageError> {
     Ok(UsersSpec { ours, program })
 }
 
-/// Whoever has the same user may do to us what he likes, whatever his group.
+/// The same user with two groups is refused: a process of our user can do anything to ours, whatever its group is.
 pub(crate) fn one_user(user: &str) -> UsageError {
     UsageError(format!(
         "options '--user' and '--program-user' name one user, {user}, with two groups: the group must be the same, or the \

@@ -1,5 +1,5 @@
-//! Moves the port by `rebind.so`: the dynamic linker loads it into the program and whatever that starts,
-//! as long as they keep the environment. The only file that puts `LD_PRELOAD` there.
+//! The preload engine: moves the port by `rebind.so`, which the dynamic linker loads into the program and whatever that
+//! starts, as long as they keep the environment. The only file that sets `LD_PRELOAD`.
 
 mod clients;
 mod environment;
@@ -43,7 +43,7 @@ pub(crate) struct Preload {
     library: Library,
     notifications: Notifications,
     lost: LostEnvironment,
-    /// What it says of clients, if it is to.
+    /// The file that tells the program who its clients are, if it is told.
     clients: Option<Arc<Clients>>,
 }
 
@@ -66,7 +66,7 @@ impl Preload {
         Ok(preload)
     }
 
-    /// Whether the program can load the library, whoever it is.
+    /// Whether a program of another user can load the library.
     fn check_open(&self) -> Result<()> {
         if self.relocated.is_of_another_user() {
             let open = self.library.is_open();
@@ -99,13 +99,13 @@ impl Preload {
             .env(names::TOKEN, &self.notifications.token);
         match &self.clients {
             Some(clients) => command.env(names::CLIENTS, clients.value()),
-            // That of another websockify that we run under.
+            // If we run under another websockify, its variable must not reach our program.
             None => command.env_remove(names::CLIENTS),
         };
     }
 
-    /// Of those who want to be bound, only whose sockets another user has made: with ours, the program
-    /// binds itself.
+    /// Of the requests to bind, keeps only those for sockets that another user has made: a socket of the port's own
+    /// user the program can bind itself.
     pub(super) async fn heard(&mut self) -> Notices {
         let mut notices = self.notifications.heard().await;
         notices.requests.retain(|request| self.relocated.is_foreign(&request.socket));
@@ -132,7 +132,7 @@ impl Preload {
         self.lost.reason(command)
     }
 
-    /// What a program that ended without a word may have started.
+    /// What to do about a program that ended without a word, if it had started another program.
     pub(super) fn advice(&self, executable: &Executable) -> Option<String> {
         let instead = self.instead();
         environment::starts_others(executable).then(|| {
@@ -140,7 +140,7 @@ impl Preload {
         })
     }
 
-    /// What reaches a program that rebind.so does not.
+    /// What to use for a program that rebind.so does not reach.
     fn instead(&self) -> &'static str {
         self.clients.as_ref().map_or("use --rebind-engine=seccomp", |clients| clients.instead())
     }

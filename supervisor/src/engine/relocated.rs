@@ -1,5 +1,5 @@
-//! The port on loopback that the program gets in place of its own, held before, between and after its
-//! runs. Knows sockets; not whose they are.
+//! The relocated port: the port on loopback that the program gets in place of its own, held before, between and after
+//! its instances. Knows sockets, and not which process has them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,14 +13,14 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::handed::Handed;
 use crate::machine::ports::{bind_all, both_families, port_of};
 
-/// The relocated port, held on every address against everybody but the program. A port whose
-/// sockets all have SO_REUSEPORT is shared among those of one user id alone (socket(7)), whatever
-/// options others set; a socket of ours that never listens is in its way all the time, before the
-/// program listens, after it, and between two instances. `rebind.so` sets the option for the program.
+/// The relocated port, held on every address against everybody but the program. A port whose sockets all have
+/// SO_REUSEPORT is shared among sockets of one user id alone (socket(7)), whatever options the sockets of others have.
+/// A socket of ours that never listens keeps those others out all the time: before the program listens, after it, and
+/// between two instances. `rebind.so` sets the option for the program.
 #[derive(Debug)]
 pub(crate) struct RelocatedPort {
     pub(super) port: u16,
-    /// Whose sockets may be bound there.
+    /// The user whose sockets may be bound there.
     user: Uid,
     held: Vec<Socket>,
 }
@@ -31,22 +31,22 @@ impl RelocatedPort {
         let held = bind_all(&any, false).context("cannot find a free port")?;
         let port = port_of(&held[0]).context("cannot read the relocated port")?;
         for socket in &held {
-            // After bind(): where it is set before, Linux lets whoever has it bind unexamined, and
-            // the program could listen twice (rebind/src/moved.rs).
+            // After bind(): if the option is set before, Linux lets any socket that has it bind without the usual
+            // check, and the program could listen twice (rebind/src/moved.rs).
             socket.set_reuse_port(true).context("cannot share the relocated port")?;
         }
         Ok(Self { port, user: geteuid(), held })
     }
 
-    /// What holds it, for another image of us.
+    /// The sockets that hold it, for the new binary of a hand-over.
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
         self.held.iter().map(AsRawFd::as_raw_fd).collect()
     }
 
-    /// Holds the port that another image of us has held.
+    /// Holds the port that the old binary has held.
     ///
     /// # Errors
-    /// These are not its sockets.
+    /// These sockets do not hold it.
     pub(super) fn resume(numbers: &[RawFd], handed: &mut Handed<'_>) -> Result<Self> {
         let families = [Domain::IPV4, Domain::IPV6];
         let held = numbers.iter().map(|number| handed.socket(*number, &families, Type::STREAM));
@@ -65,7 +65,8 @@ impl RelocatedPort {
         Ok(Self { port, user, held })
     }
 
-    /// The same for a user who is not who we are to be: it is shared among his sockets. As root.
+    /// Holds the port for a program of another user than we are to be: it is shared among that user's sockets. To be
+    /// called as root.
     pub(crate) fn hold_for(user: Uid) -> Result<Self> {
         let mut relocated = Self::hold()?;
         let give = |held| fchown(held, Some(user), None);
@@ -84,9 +85,9 @@ impl RelocatedPort {
         fstat(socket).is_ok_and(|stat| stat.st_uid != self.user.as_raw())
     }
 
-    /// Binds a TCP socket that another user has made, and that is not bound yet, to the port on this
-    /// loopback address. fchown(2) makes it one of our user's for the kernel. The port itself stays
-    /// ours, so that nobody else of that user gets in.
+    /// Binds a TCP socket that another user has made, and that is not bound yet, to the port on this loopback address.
+    /// fchown(2) makes the socket one of the port's user for the kernel. The port itself keeps its user, so that no
+    /// other socket of the other user gets in.
     ///
     /// # Errors
     /// EPERM without CAP_CHOWN; EINVAL for anything but such a socket and address; those of bind(2).
@@ -102,8 +103,9 @@ impl RelocatedPort {
         tcp.bind(&SocketAddr::new(ip, self.port).into())
     }
 
-    /// Does a `deed` with a socket that another user has made while the port is his too: for one that cannot be made ours, as an
-    /// MPTCP socket, whose inner socket keeps its user. What he does then in other processes can be in the way, and gets no client.
+    /// Does a `deed` with a socket that another user has made, while the port is that user's, too. This is for a socket
+    /// that cannot be made ours, such as an MPTCP socket, whose inner socket keeps its user. Other processes of that
+    /// user can bind the port in that time: they can be in the program's way, but get no client.
     ///
     /// # Errors
     /// EPERM without CAP_CHOWN.
@@ -157,7 +159,7 @@ mod tests {
         try_to_bind(new.port, (true, true)).expect("the program, with SO_REUSEPORT");
     }
 
-    /// As root alone can give it to somebody.
+    /// Only root can give the port to another user.
     #[test]
     fn o2_w16_the_relocated_port_stays_that_of_the_programs_user() {
         if !geteuid().is_root() {
@@ -202,7 +204,7 @@ mod tests {
         assert_eq!(refused(sockets.into()), holds_not, "two ports");
     }
 
-    /// F1: root binds one socket of another user to its port, and nothing else of his.
+    /// F1: root binds one socket of another user to its port, and nothing else of that user.
     #[test]
     fn f1_a_tcp_socket_is_bound_for_another_user_and_nothing_else() {
         let relocated = RelocatedPort::hold().expect("a free port");

@@ -1,5 +1,5 @@
-//! An engine as another image of us goes on with it (O2): what each kind needs to know, and how it is made to stand still
-//! meanwhile. Must not know how images are changed.
+//! An engine in a hand-over (O2): what the new binary needs to know of each kind, and how an engine is stopped
+//! meanwhile. Must not know how one binary takes the place of another.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::preload::{Clients, Preload, PreloadState};
 use super::seccomp::{Seccomp, SeccompState};
 use crate::handed::Handed;
 
-/// What another image needs to go on.
+/// What the new binary needs to go on.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum EngineState {
     Preload(PreloadState),
@@ -20,20 +20,21 @@ pub(crate) enum EngineState {
 }
 
 impl Engine {
-    /// Answers nobody from now on, until it [goes on](Self::go_on); who is being answered is, first.
+    /// Answers no call of the program from now on, until it [goes on](Self::go_on). A call that is being answered is
+    /// answered first.
     ///
     /// # Errors
-    /// That takes too long. It goes on.
+    /// That takes too long. Then it goes on.
     pub(crate) fn still(&mut self) -> Result<()> {
         match self {
-            // Nobody waits for it but in its socket.
+            // It has no thread: what comes waits in the queue of its socket.
             Self::Preload(_) => Ok(()),
             Self::Seccomp(seccomp) => seccomp.still(),
         }
     }
 
     /// # Errors
-    /// There is no thread to be had.
+    /// No thread can be started.
     pub(crate) fn go_on(&mut self) -> Result<()> {
         match self {
             Self::Preload(preload) => {
@@ -44,7 +45,7 @@ impl Engine {
         }
     }
 
-    /// What is to be said of it while it is still.
+    /// What is saved of it while it is stopped.
     pub(crate) fn save(&self) -> EngineState {
         match self {
             Self::Preload(preload) => EngineState::Preload(preload.save()),
@@ -52,8 +53,8 @@ impl Engine {
         }
     }
 
-    /// One that is still yet, of a program with this `port`, and leaves everything as it is until it
-    /// [goes on](Self::go_on). Needs a runtime.
+    /// An engine for a program with this `port`. It is stopped until it [goes on](Self::go_on), and leaves everything
+    /// as it is until then. Needs a runtime.
     ///
     /// # Errors
     /// A descriptor is missing, or is not what it should be.

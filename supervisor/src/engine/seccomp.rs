@@ -1,12 +1,15 @@
-//! Moves the port in the kernel (seccomp_unotify(2)): whatever the program is, and whatever it starts, each of its
-//! bind(2) and listen(2) waits until we have answered; those that concern its port we do ourselves, on a copy of its
-//! socket. Needs Linux 5.6, and nobody who forbids it.
+//! The seccomp engine: moves the port in the kernel (seccomp_unotify(2)). Whatever the program is and whatever it
+//! starts, each of its calls of bind(2) and listen(2) waits until we have answered; calls that concern its port we make
+//! ourselves, on a copy of its socket. Needs Linux 5.6, and no container that forbids it.
 //!
-//! - `filter` is what stops the calls, and how the program comes under it; `hand` brings us its other end,
-//! - `call` is one that waits, `caller` the thread that waits for it,
+//! - `filter` stops the calls, and puts the program under it; `hand` brings us the listener, where the kernel tells the
+//!   calls,
+//! - `call` is a call that waits, `caller` the thread that has made it,
 //! - `rules` are those of `rebind.so`, from its own sources,
-//! - `repeats` are binds that a signal has made a thread ask for once more, `unseen` is who cannot be looked into,
-//! - `answers` is the thread that answers, which `halt` stops for another image of us, which goes on with what is `saved`.
+//! - `repeats` are calls of bind(2) that a thread makes once more after a signal, `unseen` is a process that we cannot
+//!   look into,
+//! - `answers` is the thread that answers; `halt` stops it for a hand-over, in which the new binary goes on with what
+//!   is `saved`.
 
 mod answers;
 mod call;
@@ -46,7 +49,7 @@ pub(crate) struct Seccomp {
     privileges: NewPrivileges,
     listens: Arc<Notify>,
     unseen: Unseen,
-    /// Closed, it ends the thread.
+    /// The end of the hand that the program sends its listener by. When it is closed, the thread ends.
     instances: Arc<hand::Sender>,
     halt: Halt<Answers>,
 }
@@ -100,7 +103,7 @@ impl Seccomp {
         unsafe { command.pre_exec(install) };
     }
 
-    /// Somebody listens on the moved port. Cancel-safe.
+    /// Waits until a process listens on the relocated port. Cancel-safe.
     pub(super) async fn heard(&self) -> Notices {
         self.listens.notified().await;
         Notices { listens: true, requests: vec![] }
@@ -115,7 +118,7 @@ impl Seccomp {
         self.unseen.first()
     }
 
-    /// What else it does to the program and all that it starts; it continues a sentence.
+    /// What else the engine does to the program and all that it starts; the text continues a sentence.
     pub(super) fn costs(&self) -> &'static str {
         match self.privileges {
             NewPrivileges::Kept => "",
@@ -136,7 +139,7 @@ impl Seccomp {
     }
 }
 
-/// Whether it can be done here, without doing it.
+/// Tries whether the engine can work here, and whether the program would keep its privileges.
 fn try_out() -> io::Result<NewPrivileges> {
     caller::try_out()?;
     filter::try_out()

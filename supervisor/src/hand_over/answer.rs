@@ -1,5 +1,4 @@
-//! What we say where we are tried ourselves: whether we could take the place of another image of this program. Takes hold of
-//! nothing.
+//! The answer of a binary that is tried: whether it could take the place of the old one. Keeps nothing open.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -26,7 +25,7 @@ pub(crate) fn answer() -> ExitStatus {
     status
 }
 
-/// Whether we could go on with the state that is our standard input.
+/// Whether we could go on with the state on our standard input.
 fn check() -> Result<(), Failure> {
     let failed = |reason: String| Failure { status: ExitStatus::FAILURE, reason };
     let none = || failed("there is nothing to try: this is for websockify's own use".into());

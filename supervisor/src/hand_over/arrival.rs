@@ -1,5 +1,5 @@
-//! Our beginning where another image of this program has ended: what it has left is read and looked at as a whole, before
-//! anything of it is believed.
+//! The arrival: the beginning of the new binary after exec(2). The state that the old binary has left is read and
+//! checked as a whole, before anything of it is used.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -21,7 +21,7 @@ use crate::handed::Handed;
 use crate::program::saved::ProgramState;
 use crate::relay::RelayState;
 
-/// What was left to us.
+/// What the old binary has left.
 pub(crate) struct Arrival {
     pub(crate) state: State,
     bytes: Vec<u8>,
@@ -29,11 +29,11 @@ pub(crate) struct Arrival {
     numbers: Vec<RawFd>,
     memory: RawFd,
     program: RawFd,
-    /// Why the program that we had made room for has come back to us.
+    /// Set in the old binary when the new one has executed it again: the reason. `None`: we are the new binary.
     back: Option<String>,
 }
 
-/// What is bridged to, as it stands still, and all that is open for it.
+/// The saved state of what is bridged to, and all descriptors that are open for it.
 pub(crate) struct Estate {
     relay: Option<RelayState>,
     program: Option<ProgramState>,
@@ -43,7 +43,7 @@ pub(crate) struct Estate {
 
 /// An [`Estate`] of which pieces are taken.
 pub(crate) struct Left<'a> {
-    /// The bridge to a service; that to a program is in its state.
+    /// The bridge to a service. A bridge to a program is in the state of the program.
     pub(crate) relay: Option<RelayState>,
     pub(crate) program: Option<ProgramState>,
     /// None: there was no bridge yet.
@@ -52,11 +52,12 @@ pub(crate) struct Left<'a> {
 }
 
 impl Arrival {
-    /// None: we are started as anybody is. To be called before there is a second thread.
+    /// Looks for the state of an old binary. None: we are started as usual. To be called before there is a second
+    /// thread.
     ///
     /// # Errors
     ///
-    /// It cannot be used, and there is no way back.
+    /// The state cannot be used, and there is no way back to the old binary.
     pub(crate) fn find() -> Result<Option<Self>, Failure> {
         let Some(told) = take_variable(VARIABLE) else { return Ok(None) };
         let back = take_variable(BACK);
@@ -72,7 +73,7 @@ impl Arrival {
                  own use"
             )));
         };
-        // What the image before may have set, so that it is not waited for us for ever.
+        // The binary before may have set an alarm, so that nobody waits for us for ever; exec(2) keeps it.
         alarm::cancel();
         if back.is_none() {
             way_back::open(memory, program).map_err(|error| failure(bridge::error_text(&error)))?;
@@ -109,22 +110,23 @@ impl Arrival {
         if let Some(number) = numbers.iter().find(|number| !marks::is_kept(**number)) {
             return Err(format!("descriptor {number} is not open"));
         }
-        // SAFETY: each is open, was opened for nobody but us by the image before, and stands in the list once.
+        // SAFETY: each descriptor is open, the binary before has left it to us and to nobody else, and it is in the
+        // list once.
         let owned = numbers.iter().map(|number| unsafe { OwnedFd::from_raw_fd(*number) });
         let descriptors = owned.collect();
-        // Kernels before 6.14 name us by our descriptor.
+        // Kernels before 6.14 name the process after the number of the descriptor that was executed.
         if let Ok(name) = std::ffi::CString::new(state.launch.name.as_encoded_bytes()) {
             let _ = nix::sys::prctl::set_name(&name);
         }
         Ok(Self { state, bytes: rest.to_vec(), descriptors, numbers, memory, program, back })
     }
 
-    /// What the command line means to us.
+    /// What the command line means to this binary.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
         self.state.launch.config().map_err(failure)
     }
 
-    /// What is left of it when everything is taken.
+    /// Takes it apart.
     pub(crate) fn taken(self) -> (Launch, Arrived, Estate) {
         let Self { state, bytes, descriptors, numbers, memory, program, back } = self;
         let State {
@@ -147,7 +149,7 @@ impl Arrival {
 }
 
 impl Estate {
-    /// As it is looked at and taken, piece by piece.
+    /// Opens it, so that each piece can be checked and taken.
     pub(crate) fn open(&mut self) -> Left<'_> {
         let Self { relay, program, frozen, descriptors } = self;
         Left {
@@ -172,12 +174,12 @@ impl Left<'_> {
     }
 }
 
-/// Whether whoever has started us has our rights.
+/// Whether we have the rights of the user who has started us, and not those of a setuid or setgid file.
 pub(super) fn is_own() -> bool {
     Uid::current() == Uid::effective() && Gid::current() == Gid::effective()
 }
 
-/// Whoever has started us with more rights than he has must not have us execute what he likes.
+/// A user who has started us with more rights than his own must not choose what we execute.
 fn ensure_own() -> Result<(), Failure> {
     if is_own() {
         return Ok(());
@@ -189,7 +191,7 @@ fn failure(reason: String) -> Failure {
     Failure { status: ExitStatus::FAILURE, reason }
 }
 
-/// What is in it, if it is what another image has left.
+/// The bytes of this memory, if they are the state of an old binary.
 #[allow(unsafe_code)]
 fn read(number: RawFd) -> Option<Vec<u8>> {
     // SAFETY: it is not closed here; where nothing is open, reading fails.
@@ -197,7 +199,7 @@ fn read(number: RawFd) -> Option<Vec<u8>> {
     memory::read(&memory).ok().flatten().filter(|bytes| format::is_state(bytes))
 }
 
-/// Nobody else is to have it, no program that we start.
+/// Reads a variable and removes it: no program that we start is to get it.
 #[allow(unsafe_code)]
 fn take_variable(name: &str) -> Option<String> {
     let value = std::env::var_os(name)?;

@@ -1,4 +1,4 @@
-//! Where we have begun in another's place: what of that is told, or undone, when we have settled.
+//! What the new binary keeps of its arrival until it has settled: what is logged then, and what is closed.
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
@@ -9,12 +9,12 @@ use super::{marks, way_back};
 use crate::admin::{SavedStanding, Standing};
 use crate::processes::Aside;
 
-/// All of it.
+/// An arrival that has not settled.
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(super) stopped: Moment,
     pub(super) rests: Vec<i32>,
-    /// Of which there are copies.
+    /// The old binary's descriptors of which we use copies.
     pub(super) originals: Vec<OwnedFd>,
     pub(super) is_ready: bool,
     pub(super) standing: SavedStanding,
@@ -25,28 +25,28 @@ pub(crate) struct Arrived {
 }
 
 impl Arrived {
-    /// Notes what is left of us before.
+    /// Notes the processes (rests) that go on with sessions of binaries before us.
     pub(crate) fn note_rests(&self, aside: &Aside) {
         self.rests.iter().for_each(|rest| aside.add_rest(Pid::from_raw(*rest)));
     }
 
-    /// Whether clients were let in by then.
+    /// Whether clients were let in before the hand-over.
     pub(crate) fn was_open(&self) -> bool {
         self.is_ready
     }
 
-    /// How we stand, as it was noted before.
+    /// The standing, as the old binary has saved it.
     pub(crate) fn standing(&self) -> Standing {
         Standing::resume(&self.standing)
     }
 
-    /// There is no way back any more.
+    /// Closes the way back to the old binary.
     #[allow(unsafe_code)]
     pub(super) fn settle(&self) {
         way_back::close();
         marks::leave(&self.numbers);
         for number in [self.memory, self.old] {
-            // SAFETY: it was open when we began, and is nobody's but ours to close.
+            // SAFETY: it was open when we began, and nothing but this closes it.
             drop(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }

@@ -1,4 +1,4 @@
-//! Where our program lies, and the file itself. Knows paths and descriptors.
+//! Our executable file: its path, and the file itself. Knows paths and descriptors.
 
 use std::fs;
 use std::io;
@@ -11,13 +11,13 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 
 use std::ffi::OsString;
 
-/// What this image is executed from.
+/// The file that this process executes.
 const OURS: &str = "/proc/self/exe";
 
 /// What the kernel puts behind the path of a file that was removed, as an upgrade does.
 const REMOVED: &[u8] = b" (deleted)";
 
-/// Where the program lies that we were started from, as far as can be known.
+/// The path of the file that we were started from, as far as it can be known.
 pub(crate) fn path() -> PathBuf {
     let path = fs::read_link(OURS).unwrap_or_default();
     let bytes = path.as_os_str().as_bytes();
@@ -37,7 +37,7 @@ pub(crate) fn at(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// Whether the file that we are could be executed again, by who we are now.
+/// Whether the file that we execute could be executed again, by the user that we are now.
 pub(crate) fn check_ours() -> io::Result<()> {
     let runs = access(OURS, AccessFlags::X_OK).map_err(io::Error::from);
     runs.map_err(|error| {
@@ -46,7 +46,7 @@ pub(crate) fn check_ours() -> io::Result<()> {
     })
 }
 
-/// The file that we are.
+/// The file that we execute.
 pub(crate) fn ours() -> io::Result<OwnedFd> {
     at(Path::new(OURS))
 }

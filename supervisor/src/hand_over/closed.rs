@@ -1,5 +1,6 @@
-//! Our memory while another's place is taken: exec(2) has opened it to whoever is our user, and he may be the program's, too.
-//! It is closed before anything is read, and opened again where nobody else has been root.
+//! Who may look into our memory in a hand-over: after exec(2) every process of our user may (ptrace(2)), and the
+//! program may run as that user, too. So our memory is closed to them before anything is read, and opened again where
+//! we have not changed from root to that user.
 
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +12,11 @@ use tracing::debug;
 use super::image::VARIABLE;
 use super::trial::is_tried;
 
-/// Whether we have closed it.
+/// Whether we have closed our memory.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Before anything else. Nothing is to be seen of root's, who is not traced by others anyway.
+/// Closes it. To be called before anything else. If we are root, there is nothing to do: other users cannot trace
+/// root's processes.
 pub(crate) fn close_memory(args: &[OsString]) {
     let is_concerned = is_tried(args) || std::env::var_os(VARIABLE).is_some();
     if is_concerned && !geteuid().is_root() && get_dumpable().unwrap_or(false) {
@@ -22,7 +24,7 @@ pub(crate) fn close_memory(args: &[OsString]) {
     }
 }
 
-/// Where we are who has started us: as it was.
+/// Opens it again as it was, where we are the user who has started us.
 pub(crate) fn open_memory() {
     if CLOSED.swap(false, Ordering::Relaxed)
         && let Err(error) = set_dumpable(true)

@@ -1,17 +1,17 @@
-//! How a state looks in memory, between two images of this program: a line that says what it is and in which format, the
-//! length of a document and the document itself (JSON), then bytes that it speaks of. No I/O; whatever the bytes are,
-//! nothing is believed of them but what is wholly there.
+//! The format of a state in memory, which one binary leaves to the other: a line that says what it is and in which
+//! format, the length of a document and the document itself (JSON), then the bytes that the document speaks of. No I/O.
+//! Whatever the bytes are, only what is there as a whole is used.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The format of the document, of all that is in it. To be raised with whatever a program of the format before would
-/// read wrongly.
+/// The number of the format, for all that is in the document. To be raised with whatever a binary that knows the number
+/// before would read wrongly.
 pub(crate) const FORMAT: u32 = 1;
 
-/// What each begins with, whatever the format.
+/// What each state begins with, whatever its format.
 const NAME: &str = "websockify hand-over ";
 
 /// How long the first line may be, bytes.
@@ -52,10 +52,11 @@ pub(crate) fn write(document: &impl Serialize, bytes: &[u8]) -> serde_json::Resu
     Ok(state)
 }
 
-/// Whether it would be read again: where it would not, the next image and we could both not go on with it.
+/// Whether the document can be read again. If it cannot, neither the new binary nor we, by the way back, could go on
+/// with it.
 ///
 /// # Errors
-/// Why it would not.
+/// Why it cannot.
 pub(crate) fn check<T: Serialize + DeserializeOwned>(document: &T) -> Result<(), String> {
     let state = write(document, &[]).map_err(|error| error.to_string())?;
     read::<T>(&state).map(drop).map_err(|why| why.to_string())
@@ -130,7 +131,7 @@ mod tests {
     #[test]
     fn o2_a_state_that_is_cut_anywhere_is_not_believed() {
         let state = written();
-        // The bytes at its end have no length here: who reads the document knows how many they are.
+        // The format has no length of the bytes at the end: the reader of the document knows how many they are.
         let document = state.len() - b"\0bytes\n".len();
         for length in 0..document {
             let expected = if length < NAME.len() { Unreadable::Foreign } else { Unreadable::Cut };
@@ -157,7 +158,7 @@ mod tests {
         }
     }
 
-    /// Each byte changed in each bit: it is read, or not, and nothing else.
+    /// Each bit of each byte is changed: the state is read, or is an error, and there is no panic.
     #[test]
     fn o2_no_damage_is_more_than_an_error() {
         let state = written();

@@ -1,4 +1,4 @@
-//! What we have taken hold of, for our whole life, whichever image of us has it.
+//! What is held: opened once, and kept for our whole life over all hand-overs.
 
 use std::os::fd::RawFd;
 
@@ -14,7 +14,7 @@ pub(crate) struct Held {
     pub(crate) open_files: OpenFiles,
     pub(crate) pid_file: Option<RawFd>,
     pub(crate) admin: Option<SavedAdmin>,
-    /// What starts the program where it is another user than we.
+    /// The launcher, which starts the program where it is another user than we.
     #[serde(default)]
     pub(crate) launcher: Option<LauncherState>,
 }

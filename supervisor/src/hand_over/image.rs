@@ -1,5 +1,6 @@
-//! What a program is executed with, made before it is, so that executing it takes no more than a system call: between
-//! fork(2) and exec(2), and in a signal's handler, nothing else may be done (signal-safety(7)).
+//! The arguments and the environment that a binary is executed with. They are made beforehand, so that executing it
+//! takes no more than a system call: between fork(2) and exec(2), and in a signal handler, nothing else may be done
+//! (signal-safety(7)).
 
 use std::ffi::{CString, OsStr, OsString, c_char};
 use std::io;
@@ -7,20 +8,21 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::ptr;
 
-/// By which the next image is told of the memory and of the image before: their descriptors.
+/// The variable by which the new binary is told of two descriptors: the memory with the state, and the file of the old
+/// binary.
 pub(super) const VARIABLE: &str = "WEBSOCKIFY_HAND_OVER";
-/// By which the image before is told why it is executed again.
+/// The variable by which the old binary is told why it is executed again.
 pub(super) const BACK: &str = "WEBSOCKIFY_HAND_BACK";
 
 /// A command line and an environment.
 pub(crate) struct Image {
-    /// What the others point to.
+    /// The strings that the other fields point to.
     _words: Vec<CString>,
     args: Vec<*const c_char>,
     environment: Vec<*const c_char>,
 }
 
-// SAFETY: the pointers are to what it owns itself, which nobody changes.
+// SAFETY: the pointers are to strings that this owns itself, and that nobody changes.
 #[allow(unsafe_code)]
 unsafe impl Send for Image {}
 // SAFETY: the same.
@@ -52,8 +54,8 @@ impl Image {
         Ok(Self { _words: words, args, environment })
     }
 
-    /// Executes what this descriptor is of: the very file, whatever lies at its path, and never by a shell as execvp(3)
-    /// does where the kernel knows no such program. Returns only if that fails. Async-signal-safe.
+    /// Executes the file of this descriptor, whatever lies at its path by now, and never with a shell, as execvp(3)
+    /// does where the kernel does not know the kind of the file. Returns only if that fails. Async-signal-safe.
     #[allow(unsafe_code)]
     pub(crate) fn execute(&self, program: RawFd) -> io::Error {
         let (args, environment) = (self.args.as_ptr(), self.environment.as_ptr());
@@ -66,7 +68,7 @@ impl Image {
     }
 }
 
-/// Our environment without these, and with those.
+/// Our environment without the variables of `without`, and with those of `with`.
 pub(crate) fn environment(
     without: &[&str],
     with: impl IntoIterator<Item = (&'static str, String)>,

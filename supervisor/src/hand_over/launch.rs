@@ -1,4 +1,5 @@
-//! How we were started, in the first place: it is the same in whichever image of us. Must not know what came of it.
+//! The launch: how websockify was started at first. All binaries of later hand-overs have the same. Must not know what
+//! came of it.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -13,21 +14,21 @@ use crate::config::Config;
 use crate::log::Stderr;
 use crate::usage::UsageError;
 
-/// How that was.
+/// How websockify was started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Launch {
     /// The real command line, which ps does not show where there is a secret in it.
     pub(crate) args: Vec<OsString>,
     began: Moment,
-    /// Where our program lay.
+    /// The path of our executable file.
     binary: OsString,
-    /// What ps shows as our name; some kernels make another one of it.
+    /// Our name as ps shows it; some kernels change it in a hand-over.
     pub(crate) name: OsString,
     pub(crate) stderr: Stderr,
 }
 
 impl Launch {
-    /// We are started now.
+    /// The launch of a process that is started now.
     pub(crate) fn new(args: Vec<OsString>, now: Instant) -> Self {
         let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
         Self {
@@ -39,7 +40,7 @@ impl Launch {
         }
     }
 
-    /// When we were.
+    /// When websockify was started.
     pub(crate) fn began(&self) -> Instant {
         self.began.instant()
     }
@@ -48,7 +49,7 @@ impl Launch {
         Path::new(&self.binary)
     }
 
-    /// What the command line means to us.
+    /// What the command line means to this binary.
     pub(super) fn config(&self) -> Result<Config, String> {
         let args = Args::parse_from_os(self.args.clone());
         let config = args.and_then(|args| Config::new(args, self.began()).map_err(Refusal::Usage));

@@ -1,15 +1,15 @@
-//! Which descriptors go along: each has a mark of its own that exec(2) minds (FD_CLOEXEC).
+//! Marks: which descriptors stay open over exec(2). The mark of each is its flag FD_CLOEXEC.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
-/// Has them go along.
+/// Has these descriptors stay open over exec(2).
 ///
 /// # Errors
 ///
-/// One is not open. Then none does.
+/// One of them is not open. Then exec(2) closes all.
 pub(crate) fn keep(numbers: &[RawFd]) -> io::Result<()> {
     let kept = numbers.iter().try_for_each(|number| set(*number, FdFlags::empty()));
     if kept.is_err() {
@@ -18,11 +18,12 @@ pub(crate) fn keep(numbers: &[RawFd]) -> io::Result<()> {
     kept
 }
 
-/// Has them stay behind. One that was closed meanwhile is no matter: whatever has its number stays behind, too.
+/// Has exec(2) close these descriptors. One that was closed meanwhile does no harm: if its number is used again,
+/// exec(2) is to close that descriptor, too.
 pub(crate) fn leave(numbers: &[RawFd]) {
     let mut numbers = numbers.to_vec();
     numbers.sort_unstable();
-    // Thousands of sessions have numbers one after the other, mostly.
+    // With thousands of sessions, most numbers follow one another.
     for run in numbers.chunk_by(|one, next| one.checked_add(1) == Some(*next)) {
         if !leave_range(run) {
             for number in run {
@@ -43,7 +44,7 @@ fn leave_range(run: &[RawFd]) -> bool {
     left == 0
 }
 
-/// Whether it is open, and goes along.
+/// Whether it is open, and stays open over exec(2).
 pub(crate) fn is_kept(number: RawFd) -> bool {
     borrow(number).is_some_and(|fd| fcntl_getfd(fd).is_ok_and(|flags| flags.is_empty()))
 }

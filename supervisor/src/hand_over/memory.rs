@@ -1,5 +1,5 @@
-//! The memory that a state goes through (memfd_create(2)): written whole, then sealed, so that nobody changes it any more.
-//! Knows bytes and descriptors.
+//! The memory (memfd_create(2)) in which the old binary leaves its state to the new one: written whole, then sealed, so
+//! that nobody can change it any more. Knows bytes and descriptors.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,11 +13,11 @@ const SIZE_MAX: u64 = 4 << 30;
 
 const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW);
 
-/// Memory with these bytes. It is closed at exec(2), unless somebody says otherwise.
+/// Memory with these bytes. exec(2) closes it, unless its mark is changed.
 pub(crate) fn with(bytes: &[u8]) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let create = |flags| memfd_create("websockify-hand-over", flags);
-    // Some machines have no other (vm.memfd_noexec), and kernels before 6.3 do not know it.
+    // Some machines allow no other memory (vm.memfd_noexec), and kernels before 6.3 do not know this flag.
     let memory = match create(flags | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => create(flags),
         memory => memory,
@@ -28,7 +28,7 @@ pub(crate) fn with(bytes: &[u8]) -> io::Result<File> {
     Ok(memory)
 }
 
-/// What is in it; none: it is something else, which somebody may change.
+/// The bytes in it. None: it is not sealed, so it is something else, which somebody may change.
 pub(crate) fn read(memory: &File) -> io::Result<Option<Vec<u8>>> {
     let is_sealed = fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(SEALS));
     if !is_sealed {

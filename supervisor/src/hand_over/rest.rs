@@ -1,5 +1,6 @@
-//! Sessions that cannot go along, as their keys are in our memory: a process that is forked from us goes on with them, to
-//! their end, as a bridge that is drained. It has nothing else of ours. Must not know what is handed over, nor how.
+//! The rest: a process that is forked from the old one. It goes on with the sessions that cannot be handed over, as
+//! their TLS keys are in our memory, until they end, as a bridge that is drained. It has nothing else of ours. Must not
+//! know what is handed over, nor how.
 
 use std::convert::Infallible;
 use std::fs;
@@ -19,38 +20,38 @@ use crate::log::Log;
 use crate::relay::REST_ASKED;
 use crate::writer::Writer;
 
-/// How long what is logged may take before the log stands still.
+/// How long writing what is logged may take, until the threads that write stop.
 const HALT: Duration = Duration::from_millis(200);
 
-/// As many threads carry what is left.
+/// How many threads carry these sessions.
 const WORKERS: usize = 2;
 
-/// What it writes by.
+/// What the process writes its log and its traffic letters by.
 #[derive(Clone, Copy)]
 pub(super) struct Writers<'a> {
     pub(super) log: &'a Log,
     pub(super) letters: Option<&'a Writer>,
 }
 
-/// The process that goes on with them, as soon as we are another program, or no more.
+/// The process that goes on with the sessions, as soon as the new binary is executed.
 pub(super) struct Parted {
     pub(super) process: Pid,
-    /// By which it is told that nothing has come of that.
+    /// The pipe by which it is told that the hand-over has failed. exec(2) closes our end.
     word: OwnedFd,
 }
 
 impl Parted {
-    /// Nothing has come of it: the sessions are ours still.
+    /// The hand-over has failed: the sessions stay with us.
     pub(super) fn call_off(&self) {
-        // It ends by that; what waits for our children waits for it.
+        // The process ends by that, and is reaped as our other children are.
         let _ = write(&self.word, b"x");
     }
 }
 
-/// Parts from them. The process keeps none of the descriptors that are `others`. To be called while nothing else is at work.
+/// Forks the process. It keeps none of the descriptors in `others`. To be called while nothing else is at work.
 ///
 /// # Errors
-/// No process, or no descriptor, can be had.
+/// No process or descriptor can be had, or the log does not stop in time.
 pub(super) fn part(
     rest: Rest,
     others: &[RawFd],
@@ -62,15 +63,15 @@ pub(super) fn part(
         writers.go_on();
         return Err(io::Error::other("the log does not stop in time"));
     }
-    // SAFETY: the child has one thread, and locks that others had are locked for ever there. So all sessions stand still, and the
-    // threads that write have ended. What is left are the administration and helpers, which share the log's and the book's
-    // locks for a moment each.
+    // SAFETY: the child has one thread, and a lock that another thread has at the fork is locked for ever in the child.
+    // So all sessions stand still, and the threads that write have ended. Only the administration and the helpers may
+    // still run, which take the locks of the log and of the session book for a moment each.
     #[allow(unsafe_code)]
     let forked = unsafe { fork() };
     match forked {
         Ok(ForkResult::Child) => {
             drop(word);
-            // Our stack is the runtime's: it cannot be returned to.
+            // Our stack belongs to the runtime of the parent: we cannot return to it.
             let status = match live(rest, us, told, others, writers) {
                 Ok(()) => 0,
                 Err(_) => 1,
@@ -79,7 +80,7 @@ pub(super) fn part(
         }
         Ok(ForkResult::Parent { child }) => {
             writers.go_on();
-            // For whichever of the two comes first.
+            // Parent and child both do this, so that it is done whichever comes first.
             let _ = setpgid(child, child);
             Ok((Parted { process: child, word }, rest))
         }
@@ -101,7 +102,7 @@ impl Writers<'_> {
     }
 }
 
-/// The process, to its end.
+/// What the process does, to its end.
 fn live(
     rest: Rest,
     parent: Pid,
@@ -109,10 +110,12 @@ fn live(
     others: &[RawFd],
     writers: Writers<'_>,
 ) -> io::Result<()> {
-    // Ours alone: whoever asks all processes of a service to end (SIGTERM) has us decide what becomes of it.
+    // This signal only we send. SIGTERM may be sent to all processes of a service at once: then the main process
+    // decides what becomes of this one.
     asked().thread_block()?;
     prctl::set_pdeathsig(REST_ASKED)?;
-    // Nobody who speaks to our group means it, nor what ends with a helper's group.
+    // A process group of its own: neither a signal to websockify's group nor one that ends a helper's group is meant
+    // for it.
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     let _ = prctl::set_name(c"websockify-rest");
     let mut word = Vec::new();
@@ -126,7 +129,7 @@ fn live(
     let shutdown = watch::Sender::new(Shutdown::Drain);
     let ended = shutdown.clone();
     thread::Builder::new().name("signals".into()).spawn(move || obey(&ended))?;
-    // The runtime that we are called from is of another process.
+    // The runtime that we are called from belongs to another process, the parent.
     let serving = move || -> io::Result<()> {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(WORKERS).enable_all().build()?;
@@ -141,7 +144,8 @@ fn asked() -> SigSet {
     [REST_ASKED].into_iter().collect()
 }
 
-/// Ends the sessions when it is asked for, or our parent has ended; asked again, all.
+/// Waits for the signal that asks this process to end, or says that our parent has ended. The first ends the sessions,
+/// the second the process.
 fn obey(shutdown: &watch::Sender<Shutdown>) -> Infallible {
     let asked = asked();
     loop {
@@ -151,7 +155,8 @@ fn obey(shutdown: &watch::Sender<Shutdown>) -> Infallible {
     }
 }
 
-/// What others have open must not stay open here: nobody would serve it.
+/// Closes the descriptors that other processes go on with, and sockets that are not of these sessions: nobody would
+/// serve what stays open here.
 #[allow(unsafe_code)]
 fn close(others: &[RawFd], rest: &Rest) {
     let kept = rest.descriptors();
@@ -162,7 +167,7 @@ fn close(others: &[RawFd], rest: &Rest) {
         *number > 2 && !kept.contains(number) && (others.contains(number) || is_stream(*number))
     };
     for number in open.iter().filter(|number| closed(number)) {
-        // SAFETY: whoever has owned it does nothing in this process any more.
+        // SAFETY: what has owned this descriptor does nothing in this process any more.
         unsafe { libc::close(*number) };
     }
 }
@@ -175,7 +180,7 @@ fn is_stream(number: RawFd) -> bool {
     SockRef::from(&socket).r#type().is_ok_and(|kind| kind == Type::STREAM)
 }
 
-/// Without what is done at the end of a process: all that is our parent's.
+/// Ends the process without what is usually done at the end of one: all that is the parent's to do.
 #[allow(unsafe_code)]
 fn exit(status: i32) -> ! {
     // SAFETY: it does not return.

@@ -1,5 +1,6 @@
-//! What another image of this program needs to go on as we are, but for what the bridge and the program know of
-//! themselves. Descriptors are named by their numbers, which exec(2) keeps. Must not know how it is written.
+//! The state: what the new binary needs to go on as the old one was. What the bridge and the program know of
+//! themselves, they save themselves. Descriptors are named by their numbers, which exec(2) keeps. Must not know how the
+//! state is written.
 
 use std::os::fd::RawFd;
 
@@ -15,19 +16,19 @@ use crate::relay::RelayState;
 /// All of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// Whose it is: ours, before and after.
+    /// The process that the state is of; exec(2) does not change it.
     pub(crate) pid: u32,
     pub(crate) launch: Launch,
     pub(crate) held: Held,
-    /// Since when nothing moves.
+    /// Since when everything stands still.
     pub(crate) stopped: Moment,
-    /// Whether whoever waits for us has been told that we are up.
+    /// Whether systemd, where it waits for us, has been told that we are ready.
     pub(crate) is_ready: bool,
     pub(crate) standing: SavedStanding,
-    /// Our rests, which go on beside us.
+    /// The processes that go on with the TLS sessions of before a hand-over.
     #[serde(default)]
     pub(crate) rests: Vec<i32>,
-    /// What follows is there when nothing moves, and not for a trial.
+    /// This and the next two are set when everything stands still, and not for a trial.
     pub(crate) relay: Option<RelayState>,
     pub(crate) bridge: Option<BridgeState>,
     pub(crate) program: Option<ProgramState>,
@@ -50,8 +51,8 @@ mod tests {
 
     const STATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/hand_over/states");
 
-    /// Each was written by the first version of its format, at work: what a later one adds has a default, or the format
-    /// another number.
+    /// Each of these was written by a running websockify of the first version of its format. A field that a later
+    /// version adds has a default, or the format gets another number.
     #[test]
     fn o2_what_versions_before_have_written_is_read() {
         let mut read = 0;

@@ -1,4 +1,4 @@
-//! What becomes of our place, through our life. Knows how far we are, and not what is to be done.
+//! The succession: how far a hand-over to another binary is. Must not know what is to be done for it.
 
 use std::future::pending;
 use std::os::fd::OwnedFd;
@@ -8,7 +8,7 @@ use super::held::Held;
 use super::launch::Launch;
 use super::trial::Trial;
 
-/// What becomes of our place, through our life.
+/// How far a hand-over is, of this binary to another or from another to this one.
 #[derive(Debug)]
 pub(crate) struct Succession {
     pub(super) launch: Launch,
@@ -22,12 +22,12 @@ impl Succession {
         Self { launch, held, trial: None, arrived }
     }
 
-    /// Whether we have begun in another's place, and not settled yet.
+    /// Whether we have begun in the place of an old binary, and not settled yet.
     pub(crate) fn is_arriving(&self) -> bool {
         self.arrived.is_some()
     }
 
-    /// Keeps descriptors until there is no way back.
+    /// Keeps descriptors open until there is no way back to the old binary.
     pub(crate) fn keep(&mut self, originals: Vec<OwnedFd>) {
         if let Some(arrived) = &mut self.arrived {
             arrived.originals.extend(originals);
@@ -42,7 +42,7 @@ impl Succession {
         }
     }
 
-    /// Where the program lies that takes our place.
+    /// The path of the new binary.
     pub(super) fn path(&self) -> String {
         self.launch.binary().display().to_string()
     }

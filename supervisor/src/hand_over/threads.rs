@@ -1,5 +1,5 @@
-//! Our threads, as proc(5) shows them. exec(2) ends them all but one, and waits for each: for one that waits itself in the
-//! kernel, for a disk that does not answer, beyond any signal.
+//! Our threads, as proc(5) shows them. exec(2) ends all but one, and waits for each. A thread that waits in the kernel
+//! for a disk that does not answer takes no signal, so exec(2) would wait for it without end.
 
 use std::fs;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::{getpid, gettid};
 use tokio::time::sleep;
 
-/// How often is looked, and how long it is rested in between: a moment's wait for a disk is nothing.
+/// How often we look, and how long we wait between two looks: that a thread waits for a disk for a moment is normal.
 const LOOKS: usize = 20;
 const REST: Duration = Duration::from_millis(5);
 
@@ -16,11 +16,11 @@ pub(crate) fn is_main() -> bool {
     gettid() == getpid()
 }
 
-/// Waits until none of ours is held up in the kernel, but not for ever.
+/// Waits until no thread of ours is held up in the kernel, but not for ever.
 ///
 /// # Errors
 ///
-/// The name of one that is.
+/// The name of a thread that is.
 pub(crate) async fn settle() -> Result<(), String> {
     let mut held = held_up();
     for _ in 1..LOOKS {

@@ -1,5 +1,6 @@
-//! The trial of a program before it takes our place: it is started as a child, with all that is known by then, and says
-//! whether it could go on with that. Our sessions go on meanwhile. Must not know what it answers [by](super::answer).
+//! The trial of a new binary before it takes our place: it is started as a child, with all of the state that is known
+//! by then, and says whether it could go on with that. Our sessions go on meanwhile. Must not know how the child finds
+//! its [answer](super::answer).
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -24,17 +25,17 @@ use crate::machine::open_files::OpenFiles;
 use crate::processes::birth::{Birth, SYSTEMD, undo_ours};
 use crate::processes::{Aside, Exits, Process};
 
-/// The only argument of a program that is tried; one that does not know it refuses it.
+/// The only argument of a binary that is tried; a program that does not know it refuses it.
 const ARGUMENT: &str = "--hand-over-trial";
 
-/// How long it may take, seconds. It has itself ended then; we end it a little later.
+/// How long the child may take, seconds. It sets an alarm for that itself; we end it a little later if it still runs.
 pub(super) const PATIENCE: u32 = 5;
 const OUR_PATIENCE: Duration = Duration::from_secs(6);
 
-/// How much of what it says is read, bytes.
+/// How much of the child's answer is read, bytes.
 const ANSWER_MAX: u64 = 4096;
 
-/// One under way. Dropped, it goes on, and nobody hears of it.
+/// A trial under way. If this is dropped, the trial goes on, and nobody hears what came of it.
 #[derive(Debug)]
 pub(super) struct Trial {
     verdict: JoinHandle<Result<(), String>>,
@@ -42,11 +43,11 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// Begins. On the main thread, as the child is to die with us.
+    /// Begins. To be called on the main thread, as the child is to die with us (PR_SET_PDEATHSIG).
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// Why no trial can begin.
     pub(super) fn begin(
         program: OwnedFd,
         state: File,
@@ -77,17 +78,17 @@ impl Trial {
         (&mut self.verdict).await.unwrap_or_else(failed)
     }
 
-    /// What was tried.
+    /// The file that was tried.
     pub(super) fn program(self) -> OwnedFd {
         self.program
     }
 }
 
-/// Has the child execute this, and no shell if it is no program.
+/// Has the child execute this file, and no shell if the file is no program.
 #[allow(unsafe_code)]
 fn execute(child: &mut Command, image: Image, program: i32) {
     let execute = move || {
-        // SAFETY: alarm(2) has no memory; exec(2) keeps what it has set.
+        // SAFETY: alarm(2) takes no pointer; exec(2) keeps the alarm.
         unsafe { libc::alarm(PATIENCE) };
         Err(image.execute(program))
     };
@@ -99,7 +100,7 @@ async fn verdict(answer: Receiver, child: Pid, aside: Aside) -> Result<(), Strin
     let until = Instant::now() + OUR_PATIENCE;
     let mut said = Vec::new();
     let mut answer = answer.take(ANSWER_MAX);
-    // What it has said by then counts.
+    // What the child has said by then counts.
     let _ = timeout_at(until, answer.read_to_end(&mut said)).await;
     let mut end = Exits::of(&[Process::of_leader(child)]);
     if !end.is_empty() {
@@ -127,12 +128,12 @@ fn judge(status: Option<WaitStatus>, said: &str) -> Result<(), String> {
     }
 }
 
-/// What it says if it could.
+/// What the child says if it could go on.
 pub(super) fn good() -> String {
     format!("good {FORMAT}")
 }
 
-/// Whether we are tried ourselves.
+/// Whether we are the child of a trial.
 pub(crate) fn is_tried(args: &[OsString]) -> bool {
     matches!(args, [_, argument] if argument == ARGUMENT)
 }

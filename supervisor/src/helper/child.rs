@@ -1,5 +1,5 @@
-//! The process of a helper: in a group of its own, its standard streams to us, and ended with all of its group
-//! before another is started. It gets SIGKILL when we die, however we do.
+//! The process of a helper: it has a process group of its own, its standard streams lead to us, and it is ended with
+//! all of its group before another is started. It gets SIGKILL when we die, however we do.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -39,13 +39,13 @@ pub(super) struct Child {
     aside: Aside,
 }
 
-/// What a helper is started among.
+/// What a helper is started with.
 #[derive(Debug, Clone)]
 pub(crate) struct Surroundings {
     pub(crate) open_files: OpenFiles,
-    /// Where it is set apart from the program's processes.
+    /// Where the helper is noted as a process that is none of the program's.
     pub(crate) aside: Aside,
-    /// Whom we have become, if we have.
+    /// The user that we have become, if we have changed our user.
     pub(crate) user: Option<User>,
 }
 
@@ -88,13 +88,13 @@ impl Child {
 
     /// Kills it, and all of its group.
     pub(super) async fn kill(self) {
-        // Dropped elsewhere, as it waits.
+        // Dropped on another thread, as the drop waits for the end of the process.
         let _ = spawn_blocking(move || drop(self)).await;
     }
 }
 
-/// Returns when the process has ended, which it may have without an end of what it says: a child of its own may have
-/// that open.
+/// Returns when the process has ended. The end of its output would not say so: a child of its own may still have the
+/// pipe open.
 pub(super) async fn ended(end: &mut Exits) {
     if !end.is_empty() {
         end.ended().await;

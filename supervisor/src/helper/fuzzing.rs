@@ -39,7 +39,7 @@ fn cut(mut bytes: &[u8], mut length: impl FnMut() -> usize) -> (Vec<Vec<u8>>, bo
     (found, false)
 }
 
-/// What a line says is what it says when it is written again, and it lets nobody in who is not named in it.
+/// A line means the same when it is written again, and it lets in a client only if it says so.
 fn said(line: &[u8]) {
     let is_ready = ready(line).is_ok();
     let Ok((id, object)) = answer(line) else { return };

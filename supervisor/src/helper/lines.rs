@@ -1,4 +1,4 @@
-//! What stands in the lines of a helper and in those to it: one JSON object each. Knows text only.
+//! The lines to a helper and from it: one JSON object each. Knows text only.
 
 use bridge::{Rejection, Shown, Verdict};
 use serde_json::{Map, Value, json};
@@ -66,8 +66,8 @@ fn object(line: &[u8]) -> Result<Object, String> {
     serde_json::from_slice(line).map_err(|_| "it has said a line that is no JSON object".into())
 }
 
-/// Where a token leads, by the answer, as files of tokens have it. One that cannot be understood is the matter of
-/// its question alone.
+/// Where a token leads, by the answer, written as in token files. An answer that cannot be understood fails only its
+/// own question.
 pub(super) fn target(object: &Object) -> Result<Option<String>, String> {
     failure(object)?;
     if let Some(path) = text(object, "unix")? {
@@ -108,11 +108,11 @@ fn refusal(object: &Object) -> Result<Verdict, String> {
     Ok(Verdict::Refused(refusal.into()))
 }
 
-/// Why there is no answer, if it says so.
+/// Why there is no answer, if the helper says so.
 fn failure(object: &Object) -> Result<(), String> {
     match text(object, "error")? {
         None => Ok(()),
-        // Cut short where secrets have been taken out of it: half of one is not found.
+        // The text is cut short later, when secrets have been taken out of it: half of a secret would not be found.
         Some(why) => Err(format!("the helper says {why:?}")),
     }
 }

@@ -16,7 +16,8 @@ use crate::config::Class;
 /// How long the class may take until it can be asked.
 const LOADING: Duration = Duration::from_secs(60);
 
-/// What runs it. As with any `python3 -c`, modules are looked for in the current directory first.
+/// The Python code that gets `plugin.py` and runs it. As with any `python3 -c`, modules are looked for in the current
+/// directory first.
 const STUB: &str =
     "import json,sys; load = json.loads(sys.stdin.buffer.raw.readline()); exec(load['script'])";
 

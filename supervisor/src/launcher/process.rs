@@ -1,5 +1,6 @@
-//! The launcher itself, from its fork to its end: it becomes the program's user, and then does what it is asked, until
-//! nobody asks any more. Has one thread, logs nothing, and keeps nothing but its socket.
+//! The launcher process, from its fork to its end: it becomes the program's user, and then carries out requests until
+//! websockify's end of the socket is closed. Has one thread, logs nothing, and keeps nothing open but its socket and
+//! the standard streams.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -24,10 +25,10 @@ use crate::machine::user::User;
 use crate::processes::Process;
 use crate::processes::birth::{Birth, undo_ours};
 
-/// The descriptor that stays open, the first after the standard ones.
+/// The descriptor of its socket, the first after the standard ones.
 const SOCKET: i32 = 3;
 
-/// What is asked of whoever is to be ended.
+/// The signals that the launcher ignores: those that ask a process to end or stop, and SIGPIPE.
 const IGNORED: [Signal; 6] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -37,16 +38,16 @@ const IGNORED: [Signal; 6] = [
     Signal::SIGPIPE,
 ];
 
-/// What it knows from its beginning.
+/// What the launcher knows since its fork.
 pub(super) struct Origin<'a> {
     pub(super) command: &'a [OsString],
     pub(super) user: &'a User,
     pub(super) open_files: OpenFiles,
-    /// Websockify, whose children the programs will be.
+    /// Websockify's process id: the programs will be its children.
     pub(super) parent: Pid,
 }
 
-/// Does what is asked until the other end is closed.
+/// Carries out requests until the other end of the socket is closed.
 pub(super) fn run(socket: OwnedFd, origin: &Origin<'_>) -> ! {
     let begun = begin(socket, origin);
     if let Ok(socket) = &begun {
@@ -66,27 +67,30 @@ fn serve(socket: &OwnedFd, origin: &Origin<'_>) {
         }
         request::say(socket, done);
     }
-    // The kernel asks whether websockify may signal it before it sends the signal of a parent's death, and it may not.
+    // Websockify has closed its end, so it ends or has ended. The kernel does not send its parent-death signal to the
+    // program: it checks whether websockify may signal that process, and websockify has another user.
     if let Some(leader) = leader {
         let _ = leader.signal(Signal::SIGTERM);
     }
 }
 
-/// Not by exit(3): what is open in our memory is websockify's to close, or to remove.
+/// Ends without exit(3): this memory is a copy of websockify's, and what an orderly exit would close or remove belongs
+/// to websockify.
 #[allow(unsafe_code)]
 fn exit(status: i32) -> ! {
-    // SAFETY: it ends us.
+    // SAFETY: `_exit` ends this process and does not return.
     unsafe { libc::_exit(status) }
 }
 
 fn begin(socket: OwnedFd, origin: &Origin<'_>) -> io::Result<OwnedFd> {
     let socket = keep_alone(socket)?;
     let begun = || {
-        // A stop of all of websockify's group, by systemd or a terminal, is not for us: we are needed to stop the program.
+        // Systemd or a terminal may tell all of websockify's processes to stop. The launcher must go on: it is needed
+        // to stop the program.
         IGNORED.iter().try_for_each(|one| ignore(*one))?;
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
         privileges::change(origin.user)?;
-        // Nobody else of this user looks into what was websockify's memory.
+        // This memory is a copy of websockify's: other processes of this user must not read it (ptrace(2)).
         prctl::set_dumpable(false)?;
         let _ = prctl::set_name(c"launcher");
         io::Result::Ok(())
@@ -107,21 +111,23 @@ fn ignore(one: Signal) -> nix::Result<()> {
     unsafe { signal(one, SigHandler::SigIgn) }.map(drop)
 }
 
-/// Closes all but this one and the standard streams: a lock, a port or a pipe would be held beside websockify.
+/// Closes all descriptors but this socket and the standard streams: otherwise the launcher would hold websockify's
+/// locks, ports and pipes as well.
 #[allow(unsafe_code)]
 fn keep_alone(socket: OwnedFd) -> io::Result<OwnedFd> {
     use std::os::fd::{FromRawFd, IntoRawFd};
     let socket = socket.into_raw_fd();
-    // SAFETY: whatever had this number is used by nobody in this process, and closed by nobody.
+    // SAFETY: dup3(2) closes what had this number before; nothing in this process uses that any more, or closes it.
     if socket != SOCKET && unsafe { libc::dup3(socket, SOCKET, libc::O_CLOEXEC) } == -1 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the same of all others; kernels before 5.9 refuse it.
+    // SAFETY: nothing in this process uses or closes the other descriptors any more either. Kernels before 5.9 refuse
+    // the call.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, SOCKET + 1, libc::c_uint::MAX, 0) };
     if closed != 0 {
         close_inherited(1);
     }
-    // SAFETY: it is open, and nobody else has it.
+    // SAFETY: the descriptor is open, and nothing else in this process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(SOCKET) })
 }
 
@@ -135,7 +141,7 @@ fn carry_out(request: Request, output: Option<OwnedFd>, origin: &Origin<'_>) -> 
             start(&mut child)
         }
         Request::Signal { process, start, signal } => {
-            // Who is not found has ended, as far as we can see.
+            // A process that is not found has ended, as far as we can see.
             let process = Process::find(process, start).ok_or(Errno::ESRCH)?;
             match signal {
                 Some(signal) => process.signal(signal)?,
@@ -167,7 +173,7 @@ fn command(
     Ok(child)
 }
 
-/// Its number, when it has executed its program.
+/// Forks and executes the program. Returns its process id once exec(2) has succeeded.
 fn start(child: &mut Command) -> io::Result<i32> {
     let (report, failure) = pipe2(OFlag::O_CLOEXEC)?;
     let Some(pid) = fork_for_parent()? else {
@@ -189,7 +195,7 @@ fn execute(child: &mut Command) -> Result<Infallible, io::Error> {
     Err(child.exec())
 }
 
-/// As fork(2), but that the child is our parent's. None: in the child.
+/// Like fork(2), but the child's parent is our parent, websockify. None: in the child.
 #[allow(unsafe_code)]
 fn fork_for_parent() -> io::Result<Option<i32>> {
     let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);

@@ -1,4 +1,5 @@
-//! What the launcher is asked, and what it answers, as messages of a socket pair (unix(7), SOCK_SEQPACKET). Does nothing of it.
+//! The requests that the launcher gets, and its answers, as messages on a socket pair (unix(7), SOCK_SEQPACKET). Knows
+//! their bytes; must not carry any of them out.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -16,18 +17,18 @@ use rustix::net::{
 
 use crate::processes::Process;
 
-/// The longest request: what a variable may be long (execve(2)), and some more, bytes.
+/// The longest request, bytes: the longest environment variable (execve(2)), and some more.
 const LONGEST: usize = 192 * 1024;
 
 const START: u8 = b'S';
 const SIGNAL: u8 = b'K';
 
-/// What is asked.
+/// One request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// Start the program, with these variables set, or removed.
+    /// Start the program, with these environment variables set, or removed.
     Start { changes: Vec<(OsString, Option<OsString>)>, takes_terminal: bool },
-    /// Send a signal to who has this number and began then; none: end it, with its group.
+    /// Send a signal to the process with this id that began at `start`. No signal: kill it, with its process group.
     Signal { process: Pid, start: Option<u64>, signal: Option<Signal> },
 }
 
@@ -36,7 +37,7 @@ impl Request {
         Self::Signal { process: process.pid, start: process.start(), signal }
     }
 
-    /// Sends it, with a descriptor for the output.
+    /// Sends the request, with a descriptor for the program's output.
     pub(super) fn send(&self, socket: &OwnedFd, output: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut rights = SendAncillaryBuffer::new(&mut space);
@@ -55,7 +56,7 @@ impl Request {
         }
     }
 
-    /// Waits for one. None: nobody is there any more, or nobody is understood.
+    /// Waits for a request. None: the other end is closed, or the message is no request.
     pub(super) fn receive(socket: &OwnedFd) -> Option<(Self, Option<OwnedFd>)> {
         let mut bytes = vec![0; LONGEST];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -131,7 +132,7 @@ fn change(bytes: &[u8]) -> (OsString, Option<OsString>) {
     }
 }
 
-/// Answers: with a number that is not negative, or with what has failed.
+/// Sends an answer: a number that is not negative, or the error of what has failed.
 pub(super) fn say(socket: &OwnedFd, answer: io::Result<i32>) {
     let number = answer.unwrap_or_else(|error| -error.raw_os_error().unwrap_or(libc::EINVAL));
     let _ = send(socket, &number.to_ne_bytes(), SendFlags::NOSIGNAL);
@@ -141,7 +142,7 @@ pub(super) fn say(socket: &OwnedFd, answer: io::Result<i32>) {
 ///
 /// # Errors
 ///
-/// What has failed; or the launcher has ended, or does not answer in time.
+/// What was asked has failed; or the launcher has ended, or does not answer in time.
 pub(super) fn answer(socket: &OwnedFd) -> io::Result<i32> {
     let mut bytes = [0; 4];
     loop {

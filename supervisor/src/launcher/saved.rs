@@ -1,5 +1,6 @@
-//! The launcher as another image of us goes on with it (O2): it is our child still, and has become who it is; what goes along
-//! is our end of its socket. It does as the version has it that has begun it, so a number says what it is asked, and how.
+//! The launcher in a hand-over: the new binary goes on with the launcher that the old binary has forked (O2). It is
+//! still a child of this process, and still has its user; what is handed over is our end of its socket. A launcher runs
+//! the code of the version that has forked it, so a protocol number says which requests it understands.
 
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 
@@ -14,10 +15,10 @@ use super::{Launcher, SocketType};
 use crate::machine::user::User;
 use crate::processes::is_child;
 
-/// What it is asked, and what it answers. To be raised with whatever a launcher of the version before would take wrongly.
+/// The version of the requests and answers. To be raised with each change that an older launcher would misread.
 const PROTOCOL: u32 = 1;
 
-/// What another image needs to know of it.
+/// What the new binary needs to know of the launcher.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LauncherState {
     protocol: u32,
@@ -27,11 +28,11 @@ pub(crate) struct LauncherState {
     socket: RawFd,
 }
 
-/// Whether it is what starts a program as this user, where it is to be another one than we.
+/// Checks that the launcher can start programs as `user`, who is given where the program has another user than we.
 ///
 /// # Errors
 ///
-/// It is another user's, or there is none, or we do not know how to ask it.
+/// The launcher has another user, or there is none, or we do not know its protocol.
 pub(crate) fn check(state: Option<&LauncherState>, user: Option<&User>) -> Result<()> {
     match (state, user) {
         (None, None) => Ok(()),
@@ -68,11 +69,11 @@ impl Launcher {
         }
     }
 
-    /// One that was [checked](check).
+    /// Goes on with a launcher that was [checked](check).
     ///
     /// # Errors
     ///
-    /// The descriptor is no socket of ours. It stays open: a launcher whose socket is closed ends.
+    /// The descriptor is no such socket. It stays open: a launcher ends when its socket is closed.
     pub(crate) fn resume(state: &LauncherState, descriptors: &mut Descriptors) -> Result<Self> {
         let number = state.socket;
         let socket = descriptors.take(number)?;
@@ -108,7 +109,7 @@ mod tests {
         LauncherState { protocol: PROTOCOL, process, user: 33, socket: socket.as_raw_fd() }
     }
 
-    /// The user of this number, whether there is one or not.
+    /// A user with this user id, whether this machine has one or not.
     fn user(uid: u32) -> User {
         let group = Some(uid.to_string());
         User::look_up(&UserSpec { option: "--program-user", user: uid.to_string(), group })
@@ -147,7 +148,7 @@ mod tests {
         assert_eq!(request::answer(&launcher.socket).expect("an answer"), 7);
     }
 
-    /// Somebody who has its number now is another process, for whom nobody waits.
+    /// A process that is no child of ours has got the launcher's process id: we must not wait for it.
     #[test]
     fn o2_w16_a_launcher_that_is_no_child_of_ours_has_ended() {
         for process in [Some(1), Some(0), Some(-1), None] {
@@ -163,7 +164,7 @@ mod tests {
         }
     }
 
-    /// It would take a socket that is closed for our end.
+    /// A launcher would take a closed socket for websockify's end.
     #[test]
     fn o2_w16_what_is_no_launchers_socket_is_refused_and_stays_open() {
         let (stream, _other) = UnixStream::pair().expect("a pair");

@@ -1,5 +1,5 @@
-//! Text without control characters but tabs: those of a client's words, or of a file's name, must neither
-//! move the cursor of a terminal nor begin a line of their own.
+//! Text whose control characters are escaped, except tabs. Those in what a client sends, or in a file's name, must not
+//! move the cursor of a terminal or begin a new line in the log.
 
 use std::fmt::{self, Write};
 

@@ -20,7 +20,7 @@ use crate::writer::{self, Queue, Writer};
 #[derive(Debug, Clone)]
 pub(crate) struct LogFile {
     path: PathBuf,
-    /// Locked to be replaced, never while somebody writes.
+    /// Locked to get or to replace the file, never while it is written to.
     file: Arc<Mutex<Arc<File>>>,
 }
 
@@ -38,13 +38,13 @@ impl LogFile {
         Ok(())
     }
 
-    /// Whether it could be opened again, by who we are now.
+    /// Checks that the user that we are now could open the file again.
     pub(crate) fn check(&self) -> Result<()> {
         append(&self.path).map(drop)
     }
 
-    /// Another descriptor of it, if it is one that a program may keep when we have ended: a pipe would
-    /// break or fill up some day.
+    /// Another descriptor of the file, for a program that keeps it when we have ended. None unless it is a regular
+    /// file: a pipe would break or fill up some day.
     pub(crate) fn to_keep(&self) -> io::Result<Option<File>> {
         let file = self.current();
         if file.metadata()?.is_file() { file.try_clone().map(Some) } else { Ok(None) }

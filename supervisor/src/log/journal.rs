@@ -1,6 +1,6 @@
-//! Records in the journal. `tracing-journald` writes them to a socket that blocks while journald is
-//! slow, or hangs; so records are copied, and its layer works on a thread of its own. Knows how
-//! journald names things, and not what is logged.
+//! Records in the journal. `tracing-journald` writes them to a socket that blocks while journald is slow, or hangs; so
+//! records are copied, and the layer of `tracing-journald` works on a thread of its own. Knows how journald names
+//! things, and not what is logged.
 
 use std::fmt;
 use std::io;
@@ -37,8 +37,8 @@ impl Journal {
     pub(super) fn open(level: LevelFilter) -> io::Result<(Self, Writer)> {
         let mut journal = None;
         let (records, writer) = writer::start("journal", move |record: Record, dropped| {
-            // Made here: it sends a first datagram, and journald may hang already. If it is away by
-            // now, the next record may find it.
+            // Made on this thread: making it sends a first datagram, and journald may hang already. If journald is not
+            // there now, the next record tries again.
             journal = journal.take().or_else(|| native(level).ok());
             let Some(journal) = &journal else { return };
             if dropped > 0 {
@@ -60,7 +60,7 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// journald's own layer.
+/// The layer of `tracing-journald`.
 fn native(level: LevelFilter) -> io::Result<Dispatch> {
     let layer = tracing_journald::layer()?
         .with_syslog_identifier(IDENTIFIER.into())
@@ -70,11 +70,11 @@ fn native(level: LevelFilter) -> io::Result<Dispatch> {
             debug: Priority::Debug,
             ..PriorityMappings::new()
         });
-    // With the level of the whole log: what no one hears must go on to cost nothing.
+    // With the level of the whole log: otherwise records that no log takes would no longer be skipped at their source.
     Ok(tracing_subscriber::registry().with(level).with(layer).into())
 }
 
-/// An event that can be kept.
+/// A copy of an event, which can be queued.
 #[derive(Debug)]
 struct Record {
     metadata: &'static Metadata<'static>,

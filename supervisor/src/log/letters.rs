@@ -1,6 +1,7 @@
-//! The letters of `-v` and `--traffic` on standard output, as upstream has them there: one a frame, which says
-//! which way it went, in lines. What a stopped terminal, or a pipe that nobody reads, does not take is dropped.
-//! Knows standard output and the width of a line, and not what the letters mean: the bridge gives them and their legend.
+//! The traffic letters of `-v` and `--traffic` on standard output, as the Python websockify has them there: one letter
+//! for each frame, which says in which direction it went, in lines. What a stopped terminal, or a pipe that nobody
+//! reads, does not take is dropped. Knows standard output and the width of a line, and not what the letters mean: the
+//! bridge gives them and their legend.
 
 use std::io::{self, Write};
 
@@ -11,14 +12,14 @@ use crate::writer::{self, Writer};
 /// How long a line is.
 const WIDTH: usize = 80;
 
-/// Whether the letters are told the meaning of.
+/// Whether the legend, which says what the letters mean, is shown or left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Legend {
     Shown,
     Left,
 }
 
-/// Makes what takes the letters. They are written while the writer lives.
+/// Makes the [`Traffic`] that takes the letters, and the [`Writer`] that writes them while it lives.
 pub(crate) fn start(legend: Legend) -> io::Result<(Traffic, Writer)> {
     let mut lines = Lines { out: io::stdout(), width: 0 };
     if legend == Legend::Shown {
@@ -31,10 +32,10 @@ pub(crate) fn start(legend: Legend) -> io::Result<(Traffic, Writer)> {
     Ok((Traffic::new(letters), writer))
 }
 
-/// Letters, the last line of which is ended when they end.
+/// Writes letters in lines. Dropped, it ends the last line.
 struct Lines<W: Write> {
     out: W,
-    /// Of the line under way.
+    /// How long the present line is already.
     width: usize,
 }
 

@@ -1,5 +1,6 @@
-//! Writes lines, and says how many are missing: dropped before, as the file was slow, or lost here, as it
-//! took none (a full disk, which may have room later). Knows no file.
+//! A writer of lines that says how many are missing: lines that were dropped before they came here, because the file
+//! was slow, and lines that are lost here, because it took none (a full disk, which may have room later). Knows no
+//! file.
 
 use std::io::{self, Write};
 
@@ -10,10 +11,10 @@ use bridge::error_text;
 pub(super) struct Lines {
     /// What they are written to.
     name: &'static str,
-    /// Not told yet.
+    /// How many lines were dropped and not reported yet.
     dropped: u64,
     lost: u64,
-    /// Why the last of them was lost.
+    /// Why the last of the lost lines was lost.
     error: Option<io::Error>,
 }
 
@@ -22,7 +23,8 @@ impl Lines {
         Self { name, dropped: 0, lost: 0, error: None }
     }
 
-    /// Writes a line, before which so many were dropped; first what is not told yet.
+    /// Writes a line, before which `dropped` lines were dropped. Before it, writes how many are missing, if that was
+    /// not reported yet.
     pub(super) fn write(&mut self, mut out: impl Write, line: &[u8], dropped: u64) {
         self.dropped += dropped;
         match self.tell(&mut out).and_then(|()| out.write_all(line)) {
@@ -37,7 +39,7 @@ impl Lines {
     fn tell(&mut self, out: &mut impl Write) -> io::Result<()> {
         if let Some(error) = &self.error {
             let (lost, name) = (self.lost, self.name);
-            // The last one may have been written in part.
+            // The last lost line may have been written in part.
             let told =
                 format!("\n{lost} lines lost: cannot write to {name}: {}\n", error_text(error));
             out.write_all(told.as_bytes())?;

@@ -19,10 +19,10 @@ use tracing_subscriber::layer::Context;
 /// How many of a kind are logged within [`WINDOW`].
 const BURST: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Marks our own records.
+/// Marks the records of this file itself, which always pass.
 const TARGET: &str = "repeats";
 
-/// A layer that passes or counts; its clones are the same.
+/// A layer that lets records pass, or counts them. Clones share one count.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Repeats {
     shared: Arc<Shared>,
@@ -35,15 +35,15 @@ pub(super) enum Unadmitted {
     /// They are counted as warnings are.
     #[default]
     Counted,
-    /// Each is logged: somebody looks for one (`-v`).
+    /// Each is logged (`-v`), as somebody looks for a certain one.
     Each,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// A kind is a place in the code.
+    /// All records of one place in the code are one kind.
     kinds: Mutex<HashMap<Identifier, Kind>>,
-    /// Somebody has been counted.
+    /// Notified when a record was counted.
     counted: Notify,
 }
 
@@ -62,7 +62,7 @@ impl Repeats {
         Self { unadmitted, ..Self::default() }
     }
 
-    /// For ever: says how many were counted, when the time that they were counted in is over.
+    /// Logs, for ever, how many records were counted, each time a [`WINDOW`] after the first of them.
     pub(super) async fn report(&self) -> Infallible {
         loop {
             self.shared.counted.notified().await;
@@ -71,7 +71,7 @@ impl Repeats {
         }
     }
 
-    /// Says how many were counted.
+    /// Logs how many records were counted since this was logged last.
     pub(super) fn report_now(&self) {
         for Kind { counted, level, message, .. } in self.take() {
             if level <= Level::WARN {

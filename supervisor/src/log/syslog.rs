@@ -17,12 +17,12 @@ use tracing_subscriber::layer::{Context, Layer};
 use super::{Escaped, IN_WORDS};
 use crate::writer::{self, Queue, Writer};
 
-/// Our name in its records.
+/// Our name in the records.
 const NAME: &str = "websockify";
 /// A longer record is cut: servers take no more by default, and many networks no more in one datagram.
 const LONGEST: usize = 8 * 1024;
 
-/// Where it takes records.
+/// A syslog server, by the place where it takes records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Server {
     /// Such as `/dev/log`.
@@ -41,14 +41,14 @@ pub(crate) enum Format {
     Rfc3164,
 }
 
-/// Who we are to it (RFC 5424, section 6.2.1).
+/// The facility that our records name (RFC 5424, section 6.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Facility {
     User = 1,
     Daemon = 3,
 }
 
-/// A server, and how it is spoken to.
+/// A server, and how records are written for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Syslog {
     server: Server,
@@ -56,7 +56,7 @@ pub(crate) struct Syslog {
     facility: Facility,
 }
 
-/// A layer that sends events to it.
+/// A layer that sends events to a syslog server.
 #[derive(Debug)]
 pub(super) struct Records(Queue<Record>);
 
@@ -73,8 +73,8 @@ impl Syslog {
         Self { server, format, facility }
     }
 
-    /// Why it cannot be reached, if that is known at once. Whether a host has an address is found out by the
-    /// thread: a name server may take its time.
+    /// Why the server cannot be reached, if that is known at once. The thread finds out whether a host has an address:
+    /// a name server may be slow.
     pub(super) fn warning(&self) -> Option<String> {
         match self.server {
             Server::Local(_) => Link::open(&self.server).err().map(|error| self.away(&error)),
@@ -110,7 +110,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// A socket that is connected to it.
+/// A socket that is connected to the server.
 #[derive(Debug)]
 enum Link {
     Local(UnixDatagram),
@@ -174,7 +174,8 @@ impl Sender {
         }
     }
 
-    /// A server that was started anew has another socket: that is tried once.
+    /// Sends a record. A server that was started anew has another socket: so a failed send is tried once more, with a
+    /// new connection.
     fn deliver(&mut self, record: &Record) -> bool {
         let datagram = self.head.datagram(record);
         for _ in 0..2 {
@@ -187,7 +188,7 @@ impl Sender {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    // The record comes here, too.
+                    // This warning is a record too, and comes to this thread as well.
                     if !std::mem::replace(&mut self.is_said, true) {
                         warn!("{}", syslog.away(&error));
                     }
@@ -199,7 +200,7 @@ impl Sender {
     }
 }
 
-/// What stands before each text.
+/// What is written before the text of each record.
 struct Head {
     syslog: Syslog,
     host: String,
@@ -252,14 +253,14 @@ fn local_time(at: SystemTime) -> String {
     format!("{month} {tm_mday:2} {tm_hour:02}:{tm_min:02}:{tm_sec:02}")
 }
 
-/// Whose clock a time is of.
+/// The time zone in which a time is shown.
 #[derive(Debug, Clone, Copy)]
 enum Zone {
     Universal,
     Local,
 }
 
-/// A time since 1970 as a calendar and a clock show it.
+/// A time since 1970 as a date and a time of day.
 #[allow(unsafe_code)]
 fn parts(since: Duration, zone: Zone) -> libc::tm {
     let convert = match zone {
@@ -267,9 +268,9 @@ fn parts(since: Duration, zone: Zone) -> libc::tm {
         Zone::Local => libc::localtime_r,
     };
     let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or_default();
-    // SAFETY: of integers and a pointer that may be null, so zeroes are a value of it.
+    // SAFETY: a `tm` consists of integers and a pointer that may be null, so all zeroes are a valid value.
     let mut parts: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both live while it runs, and it writes to nothing else.
+    // SAFETY: both pointers are valid during the call, and the function writes to `parts` alone.
     unsafe { convert(&raw const seconds, &raw mut parts) };
     parts
 }
@@ -301,7 +302,7 @@ impl<S: Subscriber> Layer<S> for Records {
     }
 }
 
-/// The message, and behind it what it does not say.
+/// Collects the message, and behind it the fields that it does not have in words.
 struct Words<'a>(&'a mut String);
 
 impl Visit for Words<'_> {
@@ -365,7 +366,7 @@ mod tests {
         let mut sender = Sender { head, link: None, lost: 0, is_said: true };
         sender.send(&record("one"), 0);
         sender.send(&record("two"), 3);
-        // Started anew, it has another socket.
+        // The server is started anew, and has another socket each time.
         for told in [&[" 5 records lost", " three"][..], &[" three"]] {
             let server = UnixDatagram::bind(&path).expect("a socket");
             server.set_read_timeout(Some(Duration::from_secs(10))).expect("a deadline");
@@ -376,7 +377,7 @@ mod tests {
                 let said = String::from_utf8_lossy(&room[..length]);
                 assert!(said.contains(part), "{said}");
             }
-            // A process that another test is just starting has it too, and keeps it alive for a moment.
+            // A child that another test is just starting has a copy of the socket, and keeps it open for a moment.
             server.shutdown(std::net::Shutdown::Both).expect("no more is taken");
             fs::remove_file(&path).expect("removed");
         }

@@ -19,38 +19,39 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
-/// How often files are looked at unasked: inotify sees nothing of what others do on a network's file
-/// system, or below an overlay.
+/// How often files are looked at without an event: inotify sees nothing of what others do on a network file system, or
+/// below an overlay.
 const UNASKED: Duration = Duration::from_secs(60);
 
-/// How often they are looked at where somebody asks.
+/// How often they are looked at, at most, because somebody asks for it.
 const ASKED: Duration = Duration::from_secs(1);
 
-/// How long files must have been at rest: one is half written for a moment, and a key comes after its
-/// certificate.
+/// How long files must not have changed before a change is reported: a file is half written for a moment, and a key
+/// comes after its certificate.
 const REST: Duration = Duration::from_millis(500);
 
-/// How many looks are waited for that; whoever writes for longer is read half way, and read again.
+/// How many looks are waited for that. Files that change for longer are reported all the same, may be read half
+/// written, and are reported again later.
 const LOOKS: usize = 6;
 
 /// How many symbolic links a path may have, as the kernel counts.
 const LINKS: usize = 40;
 
-/// Files, as they were when their owner has read them.
+/// The files, as they were when they were read last.
 #[derive(Debug)]
 pub(crate) struct Changes {
     paths: Vec<PathBuf>,
     seen: Seen,
     watch: Option<Watch>,
     last_look: Instant,
-    /// Whether something may have changed before the kernel began to tell of these directories.
+    /// Whether something may have changed before inotify began to watch these directories.
     may_have_missed: bool,
 }
 
-/// What tells a file from the one that was there before.
+/// Device, inode, size and times of a file, which tell it from the one that was there before.
 type Mark = (u64, u64, u64, [i64; 4]);
 
-/// A directory, and what tells it from another that takes its place.
+/// A directory, and its device and inode, which tell it from another that takes its place.
 type Directory = (PathBuf, Option<(u64, u64)>);
 
 /// What is at the paths, and which directories decide about that.
@@ -60,7 +61,7 @@ struct Seen {
     directories: Vec<Directory>,
 }
 
-/// What the kernel tells us of these directories.
+/// The inotify instance that watches these directories.
 #[derive(Debug)]
 struct Watch {
     inotify: AsyncFd<OwnedFd>,
@@ -68,14 +69,14 @@ struct Watch {
 }
 
 impl Changes {
-    /// Of what is at the paths from here on. Blocks.
+    /// Notes what is at the paths now; later changes count. Blocks.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         let seen = Seen::look(&paths);
         Self { paths, seen, watch: None, last_look: Instant::now(), may_have_missed: false }
     }
 
-    /// The next change since the last, once the files are at rest. Cancel-safe. Whoever rings `asked`
-    /// would like to know now.
+    /// Waits for the next change since the last, until the files do not change any more. Cancel-safe. Whoever notifies
+    /// `asked` has the files looked at soon.
     pub(crate) async fn next(&mut self, asked: &Notify) {
         self.watch();
         loop {
@@ -107,7 +108,7 @@ impl Changes {
         self.seen = self.look().await;
     }
 
-    /// Waits until a look may be worth it.
+    /// Waits until the files are to be looked at.
     async fn occasion(&self, asked: &Notify) {
         tokio::select! {
             () = told(self.watch.as_ref()) => {}
@@ -122,10 +123,10 @@ impl Changes {
     async fn look(&mut self) -> Seen {
         self.last_look = Instant::now();
         let paths = self.paths.clone();
-        // A server of files that is away holds up a thread, and not us.
+        // A file server that does not answer holds up this thread, and not the runtime.
         let (answer, looked) = oneshot::channel();
         let thread = std::thread::Builder::new().name("certificates".to_owned());
-        // Without a thread for it (pthread_create(3), EAGAIN), the next look may find one.
+        // If no thread can be started (pthread_create(3), EAGAIN), the next look tries again.
         let begun = thread.spawn(move || drop(answer.send(Seen::look(&paths))));
         if let Err(error) = begun {
             debug!("cannot look at certificates: {error}");
@@ -133,7 +134,7 @@ impl Changes {
         looked.await.unwrap_or_else(|_| self.seen.clone())
     }
 
-    /// Has the kernel tell of the directories that count now.
+    /// Has inotify watch the directories that matter now.
     fn watch(&mut self) {
         let wanted = &self.seen.directories;
         if self.watch.as_ref().is_some_and(|watch| watch.directories == *wanted) {
@@ -146,16 +147,16 @@ impl Changes {
     }
 }
 
-/// Waits until the kernel has told of something, and gathers what it tells soon after.
+/// Waits for an event of inotify, and reads those that come soon after it.
 async fn told(watch: Option<&Watch>) {
     let Some(Watch { inotify, .. }) = watch else { return std::future::pending().await };
     if inotify.readable().await.is_err() {
         return std::future::pending().await;
     }
-    // Others may be busy in the same directory.
+    // Other processes may change many files in the same directory: we do not look at each change.
     sleep(REST).await;
     if let Ok(mut ready) = inotify.readable().await {
-        // What has happened is seen at the files.
+        // An event only says that it is time to look: what has changed is seen at the files.
         while read(inotify, &mut [0; 4096]).is_ok_and(|length| length > 0) {}
         ready.clear_ready();
     }
@@ -173,7 +174,7 @@ impl Watch {
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
         for (directory, _) in &directories {
-            // Those that we may not read are looked into from time to time.
+            // A directory that we may not read cannot be watched: its files are looked at from time to time.
             if let Err(error) = inotify.add_watch(directory, deeds) {
                 debug!("cannot watch directory {}: {error}", directory.display());
             }
@@ -209,8 +210,8 @@ fn mark(path: &Path) -> Option<Mark> {
     Some((at.dev(), at.ino(), at.size(), times))
 }
 
-/// The directories in which a file, or a symbolic link on the way to it, stands or is to stand. Where one is
-/// missing, it is the last that is there.
+/// The directories that have the file in them, or a symbolic link on the way to it. Where one does not exist, the last
+/// one before it that does.
 fn directories(path: &Path) -> Vec<PathBuf> {
     let Ok(path) = std::path::absolute(path) else { return Vec::new() };
     let (mut found, mut links) = (Vec::new(), 0);
@@ -242,7 +243,7 @@ fn directories(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What is to be walked of a path, one after the other.
+/// The parts of a path that are to be walked, one after the other.
 fn parts(path: &Path) -> impl Iterator<Item = OsString> {
     let part = |part| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -268,10 +269,10 @@ mod tests {
         let certs = root.join("certs");
         let way = directories(&certs.join("tls.crt"));
         assert_eq!(way, [certs.clone(), certs.clone(), certs.join("..one")]);
-        // What is missing is to come into the last directory that is there.
+        // A file that is missing will come into the last directory that exists.
         assert_eq!(directories(&root.join("none/deeper/file")), [root.as_path()]);
         assert_eq!(directories(&certs.join("../file")), [root.as_path()]);
-        // A circle has an end.
+        // A circle of links is left after a while.
         symlink("b", root.join("a")).unwrap();
         symlink("a", root.join("b")).unwrap();
         assert!(directories(&root.join("a")).len() <= LINKS + 1);

@@ -1,5 +1,5 @@
-//! Our own command line, as whoever lists processes sees it: proc_pid_cmdline(5) shows the memory that the kernel
-//! put the arguments in. Knows bytes, and nothing of options.
+//! Our own command line, as every user sees it in the list of processes: proc_pid_cmdline(5) shows the memory that the
+//! kernel put the arguments in. Knows bytes, and nothing of options.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,7 +10,7 @@ use std::ops::Range;
 ///
 /// # Errors
 ///
-/// Where the arguments are not found in our memory, as without /proc. They are seen as they were typed then.
+/// The arguments are not found in our memory, as without /proc. They stay visible as they were typed then.
 pub(crate) fn overwrite(
     args: &[OsString],
     places: impl IntoIterator<Item = (usize, Range<usize>)>,
@@ -19,7 +19,8 @@ pub(crate) fn overwrite(
         .ok_or_else(|| io::Error::other("/proc/self/stat does not say where it is"))?;
     let words: Vec<_> = args.iter().map(|arg| arg.as_encoded_bytes()).collect();
     let shown = fs::read("/proc/self/cmdline")?;
-    // Each ends in NUL. Whoever has changed them, or started us without a name, is left alone.
+    // Each argument ends in NUL. If they were changed, or we were started without a name (`argv[0]`), nothing is
+    // overwritten.
     if shown.len() != memory.len() || shown.strip_suffix(&[0]) != Some(&words.join(&0)) {
         return Err(io::Error::other("/proc/self/cmdline is not what was typed"));
     }
@@ -30,7 +31,8 @@ pub(crate) fn overwrite(
     Ok(())
 }
 
-/// `arg_start` and `arg_end` of proc_pid_stat(5), fields 48 and 49. The name in the second may have anything in it.
+/// `arg_start` and `arg_end` of proc_pid_stat(5), fields 48 and 49. The second field is the command's name, which may
+/// have any character in it.
 fn memory(fields: &str) -> Option<Range<usize>> {
     let mut fields = fields.rsplit_once(')')?.1.split_ascii_whitespace().skip(48 - 3);
     let mut next = || fields.next()?.parse().ok().filter(|address| *address != 0);
@@ -38,7 +40,7 @@ fn memory(fields: &str) -> Option<Range<usize>> {
     (start < end).then_some(start..end)
 }
 
-/// There is no other way to that memory where /proc/self/mem is root's, as of a program with capabilities.
+/// Writes by a pointer: /proc/self/mem cannot be used where it belongs to root, as in a program that has capabilities.
 #[allow(unsafe_code)]
 fn cover(start: usize, length: usize) {
     // SAFETY: the caller has found these bytes between arg_start and arg_end, on the stack that execve(2) made. They

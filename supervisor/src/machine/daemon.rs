@@ -12,9 +12,9 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::exit::{ExitStatus, Failure};
 
-/// Who we are after the fork.
+/// Which process we are after the fork.
 pub(crate) enum Role {
-    /// The caller's command, with what the daemon has reported: it is up, and what is to be said of that, or it is not.
+    /// The caller's command, with the daemon's report: it is up, perhaps with a warning, or it has failed.
     Caller(Result<Option<String>, Failure>),
     /// The daemon, with the way to report.
     Daemon(Caller),
@@ -26,14 +26,14 @@ pub(crate) struct Caller {
     pipe: Option<File>,
 }
 
-/// Closes what the caller had open besides the standard streams and so many sockets passed after them: the
-/// daemon would hold a lock or a pipe of the caller's for as long as it lives (daemon(7)). To be called
-/// before anything else opens a descriptor.
+/// Closes what the caller had open besides the standard streams and the sockets after them that systemd has `passed`:
+/// the daemon would hold a lock or a pipe of the caller's for as long as it lives (daemon(7)). To be called before
+/// anything else opens a descriptor.
 pub(crate) fn close_inherited(passed: usize) {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let ours = 3 + passed;
-    // Collected first: the directory's own is among them, and closed by then.
+    // Collected first: the descriptor of this directory is among them, and is closed by then.
     let foreign: Vec<usize> = numbers.filter(|number| *number >= ours).collect();
     for number in foreign.into_iter().filter_map(|number| RawFd::try_from(number).ok()) {
         let _ = nix::unistd::close(number);
@@ -47,7 +47,7 @@ pub(crate) fn detach() -> Result<Role> {
     let directory = std::env::current_dir().context("cannot find the working directory")?;
     let daemonize = Daemonize::new().working_directory(directory).umask(current_umask().bits());
     match daemonize.execute() {
-        // It says Ok even where the daemon failed; only the report counts.
+        // `daemonize` says Ok even where the daemon failed; only the report counts.
         Outcome::Parent(Ok(_)) => {
             drop(pipe);
             Ok(Role::Caller(await_report(report)))
@@ -68,7 +68,7 @@ pub(crate) fn detach() -> Result<Role> {
 }
 
 impl Caller {
-    /// Nobody: we are not a daemon, and standard error is still the caller's.
+    /// No caller waits: we were not started with `-D`, or go on after a hand-over.
     pub(crate) fn none() -> Self {
         Self { pipe: None }
     }
@@ -77,7 +77,8 @@ impl Caller {
         self.pipe.is_some()
     }
 
-    /// Lets the caller's command end well, and say something, if there is something to be said. Only the first report counts.
+    /// Lets the caller's command end with success, and print the warning, if there is one. Only the first report
+    /// counts.
     pub(crate) fn up(&mut self, warning: Option<&str>) {
         if let Some(mut pipe) = self.pipe.take() {
             let mut report = vec![0];
@@ -87,20 +88,20 @@ impl Caller {
         }
     }
 
-    /// Lets the caller's command end with this failure. False: it is not waiting.
+    /// Lets the caller's command end with this failure. False: no caller waits.
     pub(crate) fn failed(&mut self, failure: &Failure) -> bool {
         let Some(mut pipe) = self.pipe.take() else { return false };
         let mut report = vec![failure.status.code()];
         report.extend(failure.reason.as_bytes());
         let is_told = pipe.write_all(&report).is_ok();
-        // Open for as long as we live: the caller's command ends after us, and finds nothing of us
-        // left, no process and no pid file.
+        // The pipe stays open for as long as we live: the caller's command ends after us, and finds nothing of us left,
+        // no process and no pid file.
         std::mem::forget(pipe);
         is_told
     }
 }
 
-/// A daemon that ends without a word has crashed.
+/// Waits for the daemon's report. A daemon that ends without one has crashed.
 fn await_report(pipe: OwnedFd) -> Result<Option<String>, Failure> {
     let mut report = Vec::new();
     let read = File::from(pipe).read_to_end(&mut report);
@@ -118,7 +119,8 @@ fn await_report(pipe: OwnedFd) -> Result<Option<String>, Failure> {
     }
 }
 
-/// What the crate says ends with a bare errno, which is private.
+/// The crate's text, which ends with a bare errno, with that errno's text in its place. The crate has no public way to
+/// the errno itself.
 fn daemonize_error_text(error: &daemonize::Error) -> String {
     let text = error.to_string();
     match text.split_once(", errno ").map(|(deed, errno)| (deed, errno.parse())) {

@@ -30,8 +30,8 @@ impl Directories {
     }
 }
 
-/// A link in it stays one: it may be made to point elsewhere while we serve. As the user whom we are to be, if there is one: what
-/// root has asked for by his name is to be had by him.
+/// A symbolic link in the path stays one: it may be made to point elsewhere while we serve. The directory is checked as
+/// the user that we are to become, if there is one: it is that user who reads the files.
 fn to_serve(typed: &Path, is_users: bool) -> Result<PathBuf> {
     let path = std::path::absolute(typed).context("cannot find the working directory")?;
     // With a slash at its end, so that anything else is "not a directory" (path_resolution(7)).
@@ -53,11 +53,11 @@ fn check_recording(directory: &Path) -> Result<()> {
     Ok(may(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
-/// Whether we may, as whoever we are at the moment.
+/// Whether our present effective user has this access.
 fn may(directory: &Path, wanted: AccessFlags) -> io::Result<()> {
     match faccessat(AT_FDCWD, directory, wanted, AtFlags::AT_EACCESS) {
-        // The C library asks by faccessat2(2), which old containers' filters answer so. The older call asks for
-        // whom we really are, who is somebody else only where we are setuid.
+        // The C library calls faccessat2(2), which the filters of old containers refuse so. The older call asks for our
+        // real user instead of the effective one.
         Err(Errno::EPERM) => access(directory, wanted),
         answer => answer,
     }

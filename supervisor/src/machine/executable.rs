@@ -1,6 +1,6 @@
-//! What runs when a program is started: the file that its name leads to, and where that is a script,
-//! what its first line names, as the kernel chooses it. Reads files only, says nothing of those that it
-//! cannot read, and knows no engine. A script that starts another program later is beyond it.
+//! The executable that runs when a program is started: the file that its name leads to, and where that is a script, the
+//! interpreter that its first line names, as the kernel chooses it. Reads files only, reports nothing of those that it
+//! cannot read, and knows no engine. Does not see what a script starts later.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -22,8 +22,8 @@ pub(crate) struct Executable {
     pub(crate) metadata: Metadata,
     pub(crate) machine: Option<Machine>,
     pub(crate) image: Image,
-    /// What leads to it: the interpreter of a script, that interpreter's if it is a script, and so on;
-    /// the last is this file.
+    /// The interpreters that lead to it: that of a script, that interpreter's own if it is a script too, and so on; the
+    /// last is this file.
     pub(crate) interpreters: Vec<PathBuf>,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for MissingInterpreter {
 
 /// How many scripts the kernel lets run one another (`BINPRM_MAX_RECURSION`).
 const MAX_SCRIPTS: u32 = 5;
-/// What it reads of a script's first line.
+/// How many bytes the kernel reads of a script's first line.
 const FIRST_LINE: u64 = 256;
 
 /// What runs as `program`, which is looked up in `path_env` as `execvp()` does; `None` if nothing is
@@ -54,7 +54,7 @@ const FIRST_LINE: u64 = 256;
 ///
 /// # Errors
 ///
-/// The program is there, and what it is to be run by is not.
+/// The program is there, and its interpreter is not.
 pub(crate) fn find(
     program: &OsStr,
     path_env: Option<&OsStr>,
@@ -130,7 +130,7 @@ pub(crate) struct Image {
     pub(crate) interpreter: Option<PathBuf>,
     /// It has a name that others link with (`DT_SONAME`).
     pub(crate) library: bool,
-    /// Of Go's own linker.
+    /// Linked by Go's own linker.
     pub(crate) go: bool,
     pub(crate) imports_bind: bool,
 }
@@ -183,7 +183,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::skip::skip;
 
-    /// Its exit status is whether the kernel started it securely.
+    /// The exit status of this program says whether the kernel started it in secure mode (`AT_SECURE`).
     const SOURCE: &str = r#"
         #include <sys/auxv.h>
         #include <sys/socket.h>

@@ -1,5 +1,5 @@
-//! What inetd(8) has given us as standard input: a socket that listens (`wait`), or one client's connection
-//! (`nowait`). Knows descriptors and how clients are kept from what is not for them; must not know what is served.
+//! What inetd(8) has given us as standard input: a socket that listens (`wait`), or one client's connection (`nowait`).
+//! Knows descriptors, and keeps what we write from the client; must not know what is served.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::log::Stderr;
 
-/// The socket, which is ours alone now.
+/// The socket that standard input was. The programs that we start do not get it.
 #[derive(Debug)]
 pub(crate) enum InetdSocket {
     Listening(Socket),
@@ -20,7 +20,7 @@ pub(crate) enum InetdSocket {
 }
 
 /// inetd makes its socket standard output and error too. What is written there is not for clients: both become
-/// /dev/null, if they are the socket. Says whose standard error was.
+/// /dev/null, if they are the socket. Returns whose standard error it was.
 pub(crate) fn keep_quiet() -> Result<Stderr> {
     let is_socket = |stream: &dyn AsFd| {
         let [ours, stdin] = [fstat(stream.as_fd()), fstat(io::stdin())];
@@ -57,7 +57,7 @@ impl InetdSocket {
         if socket.is_listener()? {
             return Ok(Self::Listening(socket));
         }
-        // A client that has reset its connection meanwhile is no peer any more, but an error.
+        // Where the client has reset its connection meanwhile, the socket has no peer any more, but an error.
         if socket.peer_addr().is_ok() || socket.take_error()?.is_some() {
             return Ok(Self::Connected(socket));
         }
@@ -95,7 +95,7 @@ mod tests {
         assert!(!is_listening(connection.into()));
         assert!(!is_listening(UnixStream::pair().expect("a pair").0.into()));
         drop(client);
-        // One that was reset before we came.
+        // A connection that was reset before we were started.
         let client = Socket::from(TcpStream::connect(address).expect("connected"));
         let (connection, _) = listener.accept().expect("accepted");
         client.set_linger(Some(std::time::Duration::ZERO)).expect("set");

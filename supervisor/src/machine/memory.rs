@@ -9,16 +9,17 @@ use nix::sys::sysinfo::sysinfo;
 const UNIFIED: &str = "/sys/fs/cgroup";
 const OF_MEMORY: &str = "/sys/fs/cgroup/memory";
 
-/// What clients may have us keep is this part of it: the kernel keeps about as much again, and we need some ourselves.
+/// The part of the memory that clients may have us keep, as a divisor: the kernel keeps about as much again, and we
+/// need some ourselves.
 const PART: u64 = 4;
 
-/// Whatever the limit, some of them can be served.
+/// What clients may have us keep at least, bytes: some of them can be served whatever the limit is.
 const LEAST: u64 = 4 << 20;
 
-/// What a machine has that does not say.
+/// How much memory is assumed, bytes, if the kernel does not say (sysinfo(2)).
 const USUAL: u64 = 1 << 30;
 
-/// How much memory clients may have us keep, in bytes, if nobody says.
+/// How much memory clients may have us keep, in bytes, without `--max-memory`.
 pub(crate) fn for_clients() -> usize {
     // /proc/meminfo is hidden from a service that sees only processes there.
     let machine = sysinfo().map_or(USUAL, |machine| machine.ram_total());
@@ -47,7 +48,7 @@ fn settings(groups: &str) -> Vec<PathBuf> {
     groups.lines().filter_map(of_line).flatten().collect()
 }
 
-/// None where there is none: no file, or the word that says so.
+/// The limit in this file. None: there is no such file, or it says `max`.
 fn limit(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }

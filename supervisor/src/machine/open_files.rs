@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct OpenFiles {
     soft: rlim_t,
-    /// Which is our own limit, once it is raised.
+    /// The hard limit, which is our soft limit too once that is raised.
     pub(crate) hard: rlim_t,
 }
 
 impl OpenFiles {
-    /// Raises our limit as far as we may: a session needs two.
+    /// Raises our limit as far as we may: a session needs two descriptors.
     pub(crate) fn raise() -> nix::Result<Self> {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         Ok(Self { soft, hard })
     }
 
-    /// Sets the limit as it was, which is what the program gets (W1). Async-signal-safe.
+    /// Sets the limit back to what it was, for the program (W1). Async-signal-safe.
     pub(crate) fn restore(self) -> nix::Result<()> {
         setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard)
     }

@@ -1,5 +1,5 @@
-//! `--pid-file`: one instance a file. The lock says who holds it, the number inside is for people
-//! and scripts.
+//! The pid file (`--pid-file`), which one websockify has at a time. The lock says that it is in use; the number inside
+//! is for people and scripts.
 
 use std::fs::{File, remove_file};
 use std::io::{Read, Seek, Write};
@@ -49,9 +49,9 @@ impl PidFile {
         }
     }
 
-    /// One that another image of this program has locked and written, as this process.
+    /// Goes on with the pid file that the old binary has locked and written, as this same process.
     pub(crate) fn resume(path: &Path, file: OwnedFd) -> Result<Self> {
-        // Where the working directory has gone, so has the file.
+        // If the working directory is gone, so is a file with a relative path.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         // It is locked already, by the very same open file (flock(2)).
         let file = Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock);
@@ -83,21 +83,21 @@ impl Drop for PidFile {
     fn drop(&mut self) {
         let is_ours = !self.is_written || number_in(&self.file) == Some(std::process::id());
         if is_ours && is_still(&self.file, &self.path) {
-            // Who has given up root for a user may not: then it says at least that nobody is there.
+            // If we have changed from root to another user, we may not remove it: then it is at least emptied.
             let _ = remove_file(&self.path).or_else(|_| self.file.set_len(0));
         }
     }
 }
 
-/// What others have written into it stands there in place of our number.
+/// The process id in the file: it is not ours where somebody else has written to the file.
 fn number_in(mut file: &File) -> Option<u32> {
     let mut text = String::new();
     file.rewind().and_then(|()| file.take(32).read_to_string(&mut text)).ok()?;
     text.trim().parse().ok()
 }
 
-/// Whether there is a number in it or nothing, and not what somebody would miss: a device, a configuration
-/// that was named by mistake. It is written over, and removed at the end.
+/// Whether it is a regular file with a number in it, or an empty one. Anything else, such as a device, or a
+/// configuration that was named by mistake, must be left alone: a pid file is overwritten, and removed at the end.
 fn is_pid_file(file: &File) -> bool {
     let mut text = String::new();
     let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());

@@ -1,5 +1,5 @@
-//! The public port, held before anybody may use it, and how ports are bound that nobody listens on yet.
-//! Knows sockets; must not know who connects to them.
+//! The public port, held before clients may connect, and how ports are bound that nobody listens on yet. Knows sockets;
+//! must not know who connects to them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -14,7 +14,7 @@ pub(super) const BACKLOG: i32 = 4096;
 /// What a port below net.ipv4.ip_unprivileged_port_start (1024) asks for.
 const PRIVILEGED: &str =
     "it takes root, CAP_NET_BIND_SERVICE (setcap(8), systemd.exec(5)) or a socket from systemd";
-/// How often a free port that one address family has and the other has not is tried anew.
+/// How often another free port is tried, where a port is free in one address family and not in the other.
 const ATTEMPTS: usize = 20;
 
 /// The public port: bound and not yet listening, so that a client is refused and nobody else can
@@ -32,9 +32,9 @@ impl PublicPort {
             Some(host) => resolve(host, source.port)?,
         };
         let addresses = in_order(addresses, source.prefer_ipv6);
-        // With SO_REUSEADDR only where sessions of our last run in TIME_WAIT ask for it, and then
-        // cleared: an unshimmed program that sets it could bind beside us. Kernels before 6.8
-        // remember that the first one was bound with it, and would let that program in.
+        // SO_REUSEADDR is set only where sockets of our last run are in TIME_WAIT, and is cleared after the bind: a
+        // program without rebind.so that sets it could bind the port beside us. Kernels before 6.8 remember that the
+        // first socket was bound with it, and would let that program in.
         let sockets = bind_all(&addresses, false)
             .or_else(|error| match error.kind() {
                 io::ErrorKind::AddrInUse => bind_all(&addresses, true),
@@ -55,12 +55,12 @@ impl PublicPort {
         Ok(Self { sockets })
     }
 
-    /// One that another image of us has held.
+    /// The port that the old binary has held, by its sockets.
     pub(super) fn of(sockets: Vec<Socket>) -> Self {
         Self { sockets }
     }
 
-    /// What holds it.
+    /// The sockets that hold it.
     pub(super) fn sockets(&self) -> &[Socket] {
         &self.sockets
     }
@@ -70,9 +70,9 @@ impl PublicPort {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
     }
 
-    /// Begins to listen, and then sets SO_REUSEADDR: accepted sockets inherit it, and without it the
-    /// next start would fail on those in TIME_WAIT. Before listen(2) others could bind beside us with
-    /// it; only where sockets of our last run are in TIME_WAIT now, there is no other way.
+    /// Begins to listen, and then sets SO_REUSEADDR: accepted sockets inherit it, and without it the next start would
+    /// fail on those in TIME_WAIT. It is not set before listen(2), as others that set it could then bind the port
+    /// beside us; only where sockets of our last run are in TIME_WAIT now, there is no other way.
     pub(crate) fn listen(self) -> Result<Vec<TcpListener>> {
         let addresses = self.addresses();
         let listen = |socket: Socket| {
@@ -94,7 +94,8 @@ impl PublicPort {
     }
 }
 
-/// All are bound; those that come first are named first, and port 0 is what the first of them gets (C7).
+/// The order of the addresses (C7): all are bound, the log names them in this order, and for port 0 all get the port
+/// that the first one gets.
 fn in_order(mut addresses: Vec<SocketAddr>, prefer_ipv6: bool) -> Vec<SocketAddr> {
     addresses.sort_by_key(|address| address.is_ipv6() != prefer_ipv6);
     addresses

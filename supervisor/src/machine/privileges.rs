@@ -1,5 +1,5 @@
-//! Rights given up: for a moment, or for good. Knows ids and capabilities; must not know what they are needed for.
-//! `terminal` is what a user may not do at the terminal of whoever has started us.
+//! The change of our rights, for a moment or for good. Knows ids and capabilities; must not know what they are needed
+//! for. `terminal` keeps the processes of another user from typing into the terminal that we were started from.
 
 mod terminal;
 
@@ -35,39 +35,41 @@ const NONE: CapabilitySets = CapabilitySets {
     inheritable: CapabilitySet::empty(),
 };
 
-/// Becomes this user for good, with no right that he has not. To be called while there is one thread: capabilities are
-/// each thread's own, and threads to come have those of whoever begins them.
+/// Becomes this user for good, with no right that the user has not. To be called while there is one thread: each thread
+/// has its own capabilities, and a new thread has those of the thread that starts it.
 ///
 /// # Errors
 ///
-/// Something that we could do as root can be done still: then nothing else may be done.
+/// We still have some right of root's: then we must do nothing more but end.
 pub(crate) fn give_up(user: &User, gains: Gains) -> Result<()> {
     let cannot = || format!("cannot become user {}", user.name);
     if gains == Gains::Refused {
         empty_bounding_set();
-        // Before the change, as the kernel takes a filter then from whoever may do nothing else.
+        // Before the change: with no_new_privs the kernel takes the filter that refuses typing also from a process
+        // without CAP_SYS_ADMIN.
         set_no_new_privs(true).map_err(io::Error::from).with_context(cannot)?;
     }
     change(user).with_context(cannot)?;
     check(user).with_context(cannot)
 }
 
-/// Where another image of us has become this user, in this very process (O2): gives up what we have got by being executed
-/// since, and looks whether there is nothing else. While there is one thread.
+/// Goes on as this user after a hand-over, where the old binary has changed to the user already, in this very process
+/// (O2): gives up the rights that exec(2) has given us since, and checks that no others are left. To be called while
+/// there is one thread.
 ///
 /// # Errors
 ///
-/// We are not this user, or are more than he.
+/// We are not this user, or have more rights than the user.
 pub(crate) fn remain(user: &User) -> Result<()> {
     let cannot = || format!("cannot go on as user {}", user.name);
     // The file that we are executed from may have capabilities.
     lay_down().map_err(io::Error::from).with_context(cannot)?;
-    // As after a change of user: nobody else who is this user looks into our memory.
+    // As after a change of user: other processes of this user must not read our memory (ptrace(2)).
     prctl::set_dumpable(false).with_context(cannot)?;
     check(user).with_context(cannot)
 }
 
-/// Whether it is as [`give_up`] has left it, what may be gained.
+/// Checks that programs cannot gain rights where [`give_up`] has refused that.
 pub(crate) fn check_gains(user: &User, gains: Gains) -> Result<()> {
     let is_sealed = no_new_privs().map_err(io::Error::from)?;
     let name = &user.name;
@@ -78,44 +80,45 @@ pub(crate) fn check_gains(user: &User, gains: Gains) -> Result<()> {
     Ok(())
 }
 
-/// As [`give_up`], between fork and exec: allocates nothing. The bounding set stays, and whoever is born here gets rights by
-/// setuid programs as ever.
+/// Becomes this user, also between fork and exec: allocates nothing. Unlike in [`give_up`], the bounding set stays, and
+/// the new process can gain rights by setuid programs as usual.
 pub(crate) fn change(user: &User) -> io::Result<()> {
-    // While we are root. Where it cannot be had, that was said.
+    // While we are root. If the kernel takes no filter, that is reported elsewhere (`is_open_to_typing`).
     let _ = terminal::refuse_typing();
-    // For a user who has no room for a keyring any more.
+    // Here as root, in case the user's quota has no room for another keyring.
     leave_keyring()?;
     setgroups(&user.groups)?;
     setresgid(user.gid, user.gid, user.gid)?;
     setresuid(user.uid, user.uid, user.uid)?;
-    // The kernel has taken them from who is root no more, but for those that exec(2) would pass on, and
-    // for whoever has asked it not to (SECBIT_NO_SETUID_FIXUP).
+    // The kernel has cleared the capabilities of a process that is root no more, except those that exec(2) would pass
+    // on, and except in a process that has SECBIT_NO_SETUID_FIXUP.
     lay_down()?;
     leave_keyring()
 }
 
-/// Whoever has the session's keyring has what root has put there (keyrings(7)): begins with an empty one.
+/// Changes to a new, empty session keyring: in the present one is what root has put there (keyrings(7)).
 #[allow(unsafe_code)]
 fn leave_keyring() -> io::Result<()> {
-    // SAFETY: it takes no name, so that nothing of our memory is read.
+    // SAFETY: the keyring's name is null, so the kernel reads nothing of our memory.
     let joined =
         unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, 0_usize) };
     if joined >= 0 {
         return Ok(());
     }
     match Errno::last() {
-        // There are none here, or a container lets nobody have one; or the user has no room.
+        // The kernel has no keyrings, or a container forbids them, or the user's quota has no room for one.
         Errno::ENOSYS | Errno::EPERM | Errno::EDQUOT => Ok(()),
         errno => Err(errno.into()),
     }
 }
 
-/// Without a permitted capability there is no ambient one either (capabilities(7)).
+/// Gives up all capabilities: without a permitted one there is no ambient one either (capabilities(7)).
 fn lay_down() -> rustix::io::Result<()> {
     set_capabilities(None, NONE)
 }
 
-/// Does a deed with the rights of this user, for whom we are to take files: those that are opened stay open. Nobody: as we are.
+/// Calls `deed` with the rights of this user, to open files for the user that we are to become: they stay open. Without
+/// a user, calls it as we are.
 pub(crate) fn as_user<T>(user: Option<&User>, deed: impl FnOnce() -> T) -> Result<T> {
     let Some(user) = user else { return Ok(deed()) };
     let cannot = || format!("cannot act as user {}", user.name);
@@ -130,7 +133,7 @@ pub(crate) fn as_user<T>(user: Option<&User>, deed: impl FnOnce() -> T) -> Resul
     Ok(done)
 }
 
-/// Does it as the user, and as we are only where he is not permitted to.
+/// Calls `deed` as the user, and once more as we are only where the user is denied permission.
 pub(crate) fn as_user_or_root<T>(user: Option<&User>, deed: impl Fn() -> Result<T>) -> Result<T> {
     match as_user(user, &deed)? {
         Err(refused) if user.is_some() && is_denied(&refused) => deed(),
@@ -151,14 +154,15 @@ fn is_denied(failure: &anyhow::Error) -> bool {
     })
 }
 
-/// What setuid programs could gain. Who may not take it from himself, as in some containers, keeps it.
+/// Empties the bounding set, which limits what setuid programs could gain. A process that may not do that, as in some
+/// containers, keeps it.
 fn empty_bounding_set() {
     let all = (0..u64::BITS).map(|bit| CapabilitySet::from_bits_retain(1 << bit));
     let known = all.take_while(|one| capability_is_in_bounding_set(*one).is_ok());
     known.for_each(|one| _ = remove_capability_from_bounding_set(one));
 }
 
-/// Whether there is no way back.
+/// Checks that no other rights are left, and that root cannot be had back.
 fn check(user: &User) -> Result<()> {
     let (uids, gids) = (getresuid()?, getresgid()?);
     let is_user = [uids.real, uids.effective, uids.saved].iter().all(|uid| *uid == user.uid);

@@ -12,7 +12,7 @@ use crate::machine::systemd::Systemd;
 /// How long the caller waits for a program to listen (D1).
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Everybody who waits.
+/// Those who wait for us.
 pub(crate) struct Progress {
     caller: Caller,
     /// When the caller has waited long enough for a program, if there is one.
@@ -27,7 +27,7 @@ impl Progress {
         Self { caller, patience: None, systemd: Systemd::default(), ready: false }
     }
 
-    /// Finds systemd. Once there is a log, for what it may warn of.
+    /// Finds systemd. To be called once there is a log, as it may warn.
     pub(crate) fn find_systemd(&mut self) -> io::Result<()> {
         self.systemd = Systemd::find()?;
         Ok(())
@@ -38,17 +38,18 @@ impl Progress {
         self.patience = Some(Instant::now() + PATIENCE);
     }
 
-    /// Until when the caller waits for the program, if he does.
+    /// Until when the caller waits for the program, if it does.
     pub(crate) fn patience(&self) -> Option<Instant> {
         self.patience.filter(|_| self.caller.is_waiting())
     }
 
-    /// What was asked for is there: the bridge accepts (D1). Whoever called us may read the log next.
+    /// The bridge accepts, which is what the caller waits for (D1). The log is written before, as the caller may read
+    /// it next.
     pub(crate) fn up(&mut self, log: &Log) {
         self.release(log, None);
     }
 
-    /// The caller has waited long enough, and hears why it took longer.
+    /// The caller has waited long enough: it is told why the program takes longer.
     pub(crate) fn waits_no_more(&mut self, log: &Log, warning: &str) {
         self.release(log, Some(warning));
     }
@@ -60,31 +61,31 @@ impl Progress {
         self.caller.up(warning);
     }
 
-    /// The bridge accepts (D4). Only the first time is news.
+    /// The bridge accepts (D4). systemd is told only the first time.
     pub(crate) fn accepting(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
             self.systemd.ready();
         }
     }
 
-    /// Whether that was news already.
+    /// Whether systemd was told that already.
     pub(crate) fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// Another program takes our place, or tries to.
+    /// A hand-over to a new binary begins.
     pub(crate) fn reloading(&mut self) {
         self.systemd.reloading();
     }
 
-    /// It does not.
+    /// The hand-over has failed: we go on.
     pub(crate) fn reloaded(&mut self) {
         if self.ready {
             self.systemd.ready();
         }
     }
 
-    /// Waits until everybody has been told, but no longer than this.
+    /// Waits until systemd was told everything, but no longer than this.
     pub(crate) fn flush(&self, limit: Duration) {
         self.systemd.flush(limit);
     }
@@ -99,17 +100,17 @@ impl Progress {
         self.systemd.stopping();
     }
 
-    /// Our end takes longer: it may take so long until we say so again.
+    /// Our end takes longer: systemd is to wait this long, unless we extend the time again.
     pub(crate) fn extend(&mut self, time: Duration) {
         self.systemd.extend(time);
     }
 
-    /// For ever: tells the watchdog that whoever polls this lives.
+    /// Tells the watchdog, for ever, that the task that polls this is alive.
     pub(crate) fn watchdog(&self) -> impl Future<Output = Infallible> + use<> {
         self.systemd.watchdog()
     }
 
-    /// We cannot do what was asked for. False: nobody waits to hear it.
+    /// We cannot do what was asked for. False: no caller waits to be told.
     pub(crate) fn failed(&mut self, failure: &Failure) -> bool {
         self.caller.failed(failure)
     }

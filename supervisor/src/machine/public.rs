@@ -1,5 +1,5 @@
-//! Where clients connect: held before anybody may use it, whichever kind it is. Knows how each is had and
-//! opened; must not know who connects.
+//! The public endpoint, where clients connect: held before anybody may connect, whichever kind it is. Knows how each
+//! kind is taken and opened; must not know who connects.
 
 mod saved;
 
@@ -31,11 +31,11 @@ pub(crate) enum PublicEndpoint {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) clients: Clients,
-    /// To be kept for as long as somebody listens.
+    /// To be kept for as long as the socket listens.
     pub(crate) file: Option<SocketFile>,
 }
 
-/// Those whom the bridge serves.
+/// Where the bridge's clients come from.
 #[derive(Debug)]
 pub(crate) enum Clients {
     Of(Vec<Listener>),
@@ -43,7 +43,8 @@ pub(crate) enum Clients {
 }
 
 impl PublicEndpoint {
-    /// Takes what the command line asks for, for the user whom we are to be; `passed` takes its place.
+    /// Takes the endpoint that the command line asks for, for the user that we are to become. Sockets that systemd has
+    /// `passed` are used in its place.
     pub(crate) fn acquire(
         listen: &Listen,
         passed: Vec<Socket>,
@@ -59,7 +60,7 @@ impl PublicEndpoint {
         }
     }
 
-    /// What is done once it is open, for the log.
+    /// What we do once it is open, for the log.
     pub(crate) fn deed(&self) -> String {
         let shown: Vec<_> = match self {
             Self::Port(port) => port.addresses().iter().map(ToString::to_string).collect(),
@@ -96,7 +97,7 @@ impl PublicEndpoint {
     }
 }
 
-/// Whoever has passed it to us has it open still, and serves it after us.
+/// A socket that systemd or inetd has passed to us, has open still, and may serve after us.
 fn lent(socket: Socket) -> Result<Listener> {
     let is_unix = socket.domain()? == Domain::UNIX;
     let listener =

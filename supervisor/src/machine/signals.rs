@@ -1,4 +1,4 @@
-//! The signals that we are sent, as what they ask for. Knows nothing of who answers them.
+//! The signals that we are sent, and what each asks for. Knows nothing of who acts on them.
 
 use std::io::{self, IsTerminal};
 use std::sync::mpsc;
@@ -14,8 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 use tracing::warn;
 
-/// The signals that no longer do what they do by default; but SIGHUP, where it was ignored when we were
-/// started (nohup, `trap '' HUP`), stays so.
+/// The signals that we catch. But SIGHUP stays ignored if we were started so, as by nohup or by `trap '' HUP`.
 const CAUGHT: [i32; 7] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, SIGXFSZ];
 
 /// What a signal asks for.
@@ -23,43 +22,46 @@ const CAUGHT: [i32; 7] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, SI
 pub(crate) enum Signal {
     /// A child has ended, or more than one.
     Child,
-    /// Stop; asked for a second time, at once.
+    /// Stop. A second one means: at once.
     Stop,
     /// Read again what may have changed.
     Reload,
-    /// Make room for the program that lies at our path now (O2).
+    /// Hand over to the binary that is at our path now (O2).
     HandOver,
 }
 
 /// The signals that websockify listens to.
 pub(crate) struct Signals {
-    /// Apart from SIGCHLD: one stream tells signals by their numbers, and begins with the first again only
-    /// after a moment without any. Where children end all the time there is no such moment.
+    /// All but SIGCHLD, which has a stream of its own: a stream tells signals by their numbers, and begins with the
+    /// lowest again only after a moment without any. Where children end all the time there is no such moment.
     asked: signal_hook_tokio::Signals,
     children: signal_hook_tokio::Signals,
-    /// SIGHUP from a terminal that closed is a stop: who would see the rest?
+    /// Whether SIGHUP is a stop: where standard error is a terminal, SIGHUP says that it was closed, and nobody would
+    /// see anything of us any more.
     hangup_stops: bool,
     receiver: Option<Receiver>,
 }
 
-/// The thread that the kernel delivers them to, and no other: nobody else is interrupted by them, and when that one
-/// takes none, none is lost where another program takes our place.
+/// The thread that the kernel delivers the signals to. No other thread is interrupted by them, and when this one blocks
+/// them for a hand-over, they stay pending in the kernel and none is lost.
 struct Receiver(mpsc::Sender<Order>);
 
 enum Order {
-    /// Take none from here on, and say so.
+    /// Block the signals, and drop the sender when that is done.
     Hold(oneshot::Sender<()>),
     Release,
 }
 
-/// Lets them wait until they are [caught](Signals::catch). Before there is a second thread: all have this from the first.
+/// Blocks the signals until they are [caught](Signals::catch). To be called before there is a second thread: all
+/// threads inherit this from the first.
 pub(crate) fn hold_back() -> io::Result<()> {
     Ok(set(&CAUGHT)?.thread_block()?)
 }
 
-/// The same of SIGUSR2 alone, which would end us before that: whoever sends it wants the contrary.
+/// Blocks SIGUSR2 alone, which would end us before the signals are caught: who sends it wants us to hand over, not to
+/// end.
 pub(crate) fn hold_back_hand_over() {
-    // It is a signal, and a set takes it.
+    // It cannot fail: SIGUSR2 is a valid signal.
     let _ = set(&[SIGUSR2]).map(|set| set.thread_block());
 }
 
@@ -72,7 +74,7 @@ impl Receiver {
         let (orders, given) = mpsc::channel();
         let caught = set(&CAUGHT)?;
         let receive = move || {
-            // exec(2) keeps the mask: whoever called us may have blocked them, and they would never come.
+            // exec(2) keeps the mask: if whoever started us has blocked the signals, they would never come.
             let _ = caught.thread_unblock();
             for order in given {
                 match order {
@@ -99,13 +101,14 @@ impl Signals {
         Ok(Self { receiver: Some(Receiver::start()?), ..signals })
     }
 
-    /// From here on they wait, whatever comes of us; those too that have come and were not told. exec(2) keeps them.
+    /// From here on signals stay pending in the kernel, and exec(2) keeps them. Those that have come and were not read
+    /// from the streams are raised again, and stay pending as well.
     pub(crate) async fn hold(&mut self) {
         let (held, is_held) = oneshot::channel();
         self.order(Order::Hold(held));
-        // Its end is dropped when that is done.
+        // The thread drops its end when it has blocked the signals.
         let _ = is_held.await;
-        // The runtime looks for what is on a pipe before it comes to a clock.
+        // The runtime looks at pipes before it looks at timers: after this, the streams have all that was caught.
         tokio::time::sleep(Duration::from_millis(1)).await;
         for stream in [&mut self.asked, &mut self.children] {
             while let Some(Some(signal)) = unconstrained(stream.next()).now_or_never() {
@@ -118,7 +121,7 @@ impl Signals {
         }
     }
 
-    /// They come again.
+    /// Signals are delivered again.
     pub(crate) fn release(&self) {
         self.order(Order::Release);
     }
@@ -139,7 +142,7 @@ impl Signals {
         })
     }
 
-    /// Waits until one asks us to stop, while we begin. Cancel-safe.
+    /// Waits for a signal to stop, while we are starting. Cancel-safe.
     pub(crate) async fn stop(&mut self) {
         loop {
             match self.next().await {
@@ -150,7 +153,7 @@ impl Signals {
         }
     }
 
-    /// The next signal, what somebody asks for first. Cancel-safe.
+    /// The next signal; SIGCHLD only if there is no other. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
         // A stream that always has something would keep the runtime from looking at anything else.
         tokio::task::consume_budget().await;
@@ -163,7 +166,7 @@ impl Signals {
             match signal {
                 Some(SIGCHLD) => return Signal::Child,
                 Some(SIGHUP) if !self.hangup_stops => return Signal::Reload,
-                // Caught, so that the write fails instead, and a full recording ends no session.
+                // Caught, so that the write to a recording that is too large fails, and ends no session.
                 Some(SIGXFSZ) => {}
                 Some(SIGUSR2) => return Signal::HandOver,
                 Some(_) => return Signal::Stop,
@@ -174,7 +177,7 @@ impl Signals {
     }
 }
 
-/// Whether we were started with SIGHUP ignored; as long as nobody has caught it.
+/// Whether we were started with SIGHUP ignored. To be asked before it is caught.
 fn ignores_hangup() -> bool {
     let status = Process::myself().and_then(|us| us.status());
     status.is_ok_and(|status| status.sigign & (1 << (SIGHUP - 1)) != 0)

@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::writer::{self, Queue, Writer};
 
-/// The service manager, which is told how we are. Nobody is told where there is none.
+/// The service manager, which is told how we are. Nothing is sent where there is none.
 #[derive(Default)]
 pub(crate) struct Systemd {
     notices: Option<Queue<String>>,
@@ -26,8 +26,8 @@ pub(crate) struct Systemd {
 }
 
 impl Systemd {
-    /// Finds it. A thread of its own tells it: the queue of a socket that nobody reads is soon full, and
-    /// then holds up who writes.
+    /// Finds the service manager. A thread of its own sends to it: the queue of a socket that nobody reads is soon
+    /// full, and then a sender is held up.
     pub(crate) fn find() -> io::Result<Self> {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(Self::default()) };
         let mut is_said = false;
@@ -46,7 +46,7 @@ impl Systemd {
         self.notify(&NotifyState::Ready);
     }
 
-    /// RELOADING=1, until we are ready again. Both at once, as systemd wants them.
+    /// RELOADING=1, until we are ready again. The time (MONOTONIC_USEC=) is in the same message, as systemd wants it.
     pub(crate) fn reloading(&self) {
         // There is always such a clock.
         let Ok(now) = NotifyState::monotonic_usec_now() else { return };
@@ -57,7 +57,7 @@ impl Systemd {
         }
     }
 
-    /// Waits until all is told, but no longer than this.
+    /// Waits until all is sent, but no longer than this.
     pub(crate) fn flush(&self, limit: Duration) {
         self.writer.iter().for_each(|writer| writer.flush_within(limit));
     }
@@ -72,16 +72,16 @@ impl Systemd {
         self.notify(&NotifyState::Stopping);
     }
 
-    /// EXTEND_TIMEOUT_USEC=: before that is over, we say so again or have ended. systemd then does not mind
+    /// EXTEND_TIMEOUT_USEC=: before this time is over, we send it again or have ended. systemd then does not mind
     /// TimeoutStopSec=.
     pub(crate) fn extend(&self, time: Duration) {
-        // A longer time than an hour is said to be one.
+        // A time whose microseconds do not fit 32 bits, which is more than an hour, becomes the longest that fits.
         let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
         self.notify(&NotifyState::ExtendTimeoutUsec(microseconds));
     }
 
-    /// WATCHDOG=1 for ever, twice as often as is asked for. Pending where nobody asks. To be polled by
-    /// the task whose life it vouches for.
+    /// WATCHDOG=1 for ever, twice as often as systemd asks for. Pending where it does not ask. To be polled by the task
+    /// that the watchdog is to watch.
     pub(crate) fn watchdog(&self) -> impl Future<Output = Infallible> + use<> {
         let notices = self.notices.clone();
         async move {

@@ -1,6 +1,6 @@
-//! The controlling terminal, lent to the program while it starts: vncserver asks for a password at
-//! its first run, and only the foreground process group may read (tcsetpgrp(3)).
-//! Knows process groups; when it is lent and taken back is the leader's to say.
+//! The controlling terminal, lent to the program while it starts: vncserver asks for a password at its first run, and
+//! only the foreground process group may read (tcsetpgrp(3)). Knows process groups; when the terminal is lent and taken
+//! back, `program/leader.rs` says.
 
 use std::io::stdin;
 
@@ -21,13 +21,14 @@ impl Terminal {
         (tcgetpgrp(stdin()).ok()? == ours).then_some(Self { ours })
     }
 
-    /// The same, which another image of us has lent: we are not in the foreground now. `None` if it is gone.
+    /// The terminal that the old binary has lent: we are not in the foreground now. `None` if it is gone.
     pub(crate) fn lent() -> Option<Self> {
         tcgetpgrp(stdin()).ok()?;
         Some(Self { ours: getpgrp() })
     }
 
-    /// Ours, for who is not in our group: who may only [give](Self::give_to) it.
+    /// The terminal of process group `ours`, for the launcher, which is in another group and may only
+    /// [give](Self::give_to) it.
     pub(crate) fn of(ours: Pid) -> Self {
         Self { ours }
     }
@@ -49,7 +50,7 @@ impl Terminal {
         self.give_to(self.ours);
     }
 
-    /// Makes us the foreground group again, unless somebody else has become it since.
+    /// Makes us the foreground group again, unless another group has become it since.
     pub(crate) fn take_back_from(self, group: Pid) {
         if tcgetpgrp(stdin()) == Ok(group) {
             self.take_back();

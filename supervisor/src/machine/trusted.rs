@@ -25,13 +25,13 @@ use rustix::io::Errno;
 /// How many links a path leads through at most, as the kernel has it (path_resolution(7)).
 const LINKS: u32 = 40;
 
-/// Who else can make names in a directory.
+/// Who besides us and root can make names in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writers {
     Nobody,
-    /// Its members can also remove and rename what is there.
+    /// The members of its group, who can also remove and rename what is there.
     Group,
-    /// Everybody, but what is there stays its owner's.
+    /// Everybody, but only its owner can remove or rename what is there.
     Sticky,
 }
 
@@ -83,7 +83,7 @@ struct Walk {
     directory: OwnedFd,
     path: PathBuf,
     writers: Writers,
-    /// Who owns `/`, and with it all that we see: root, or in a user namespace whoever stands for it.
+    /// Who owns `/`: root, or in a user namespace the user that stands for root.
     root: u32,
     links: u32,
 }
@@ -104,7 +104,7 @@ impl Walk {
         match self.look(name)? {
             Some(stat) if is_link(&stat) => {
                 if self.writers != Writers::Nobody {
-                    // Another name of a link of root's would lead where root never meant it to.
+                    // A hard link to one of root's symbolic links would lead where root never meant it to.
                     ensure!(
                         self.is_trusted(stat.st_uid) && stat.st_nlink == 1,
                         "{} is a link of somebody else's",
@@ -129,7 +129,7 @@ impl Walk {
         self.check_directory()
     }
 
-    /// Puts what the link says before the rest of the way.
+    /// Follows the link: puts the names in its target before those that are left of the path.
     fn follow(&mut self, name: &OsStr, names: &mut Vec<OsString>) -> Result<()> {
         self.links += 1;
         if self.links > LINKS {
@@ -169,7 +169,7 @@ impl Walk {
 
     fn check_file(&self, name: &OsStr, stat: &Stat) -> Result<()> {
         let kind = FileType::from_raw_mode(stat.st_mode);
-        // Root alone makes devices; a terminal belongs to whoever is at it.
+        // Only root makes devices; a terminal belongs to the user who has logged in there.
         if matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
             return Ok(());
         }
@@ -191,8 +191,8 @@ impl Walk {
         Ok(system.f_type == PROC_SUPER_MAGIC)
     }
 
-    /// Opens `/proc/self/fd/1` and the like, which is what `/dev/stdout` leads to: whoever started us has
-    /// given it to us, whosever it is.
+    /// Opens `/proc/self/fd/1` and the like, which is what `/dev/stdout` leads to. Whoever started us has given us that
+    /// file, so it may belong to any user.
     fn open_inherited(&self, name: &OsString, names: &[OsString], flags: OFlags) -> Result<File> {
         let rest: PathBuf = std::iter::once(name).chain(names.iter().rev()).collect();
         let flags = flags | OFlags::CLOEXEC;

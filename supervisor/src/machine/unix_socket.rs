@@ -1,5 +1,5 @@
-//! The Unix socket that clients connect to: made where none is in the way, open to whom its mode says before
-//! anybody can connect, and removed at the end. Knows a path and what lies there; must not know who connects.
+//! The Unix socket that clients connect to: made where nothing is in the way, with its mode set before anybody can
+//! connect, and removed at the end. Knows a path and what is there; must not know who connects.
 
 mod saved;
 
@@ -36,17 +36,17 @@ pub(crate) struct PublicSocket {
     file: SocketFile,
 }
 
-/// The file of a socket of ours, removed when this is dropped, if it is still ours: somebody may have removed
-/// it and made room for another's. Open, so that no other file gets its number meanwhile.
+/// The file of a socket of ours, removed when this is dropped, if it is still ours: somebody may have removed it and
+/// put another in its place. It is kept open, so that no other file gets its inode number meanwhile.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     place: Place,
     file: OwnedFd,
-    /// Another image of us may still need it.
+    /// The old binary may still need it, so that it is not removed.
     is_anothers: bool,
 }
 
-/// Where it lies; the directory is found again wherever it is moved to.
+/// Where it is. The directory is kept open, so that it is found again wherever it is moved to.
 #[derive(Debug)]
 struct Place {
     path: PathBuf,
@@ -55,9 +55,9 @@ struct Place {
 }
 
 impl PublicSocket {
-    /// Binds the socket, in the place of one that nobody has any more. Nobody can connect before it listens, and
-    /// then its mode is set (unix(7): connecting takes the right to write). The file is the user's whom we are to be, if it
-    /// is to be another one.
+    /// Binds the socket, in the place of a stale one. Nobody can connect before it listens, and its mode is set before
+    /// that (unix(7): connecting takes the right to write). The file belongs to the user that we are to become, if
+    /// there is one.
     pub(crate) fn reserve(path: &Path, mode: u32, user: Option<&User>) -> Result<Self> {
         let bind = || {
             let socket = as_user_or_root(user, || {
@@ -95,7 +95,7 @@ impl PublicSocket {
         &self.file.place.path
     }
 
-    /// Begins to listen. The file goes when the second is dropped.
+    /// Begins to listen. The file is removed when the [`SocketFile`] is dropped.
     pub(crate) fn listen(self) -> Result<(UnixListener, SocketFile)> {
         self.socket
             .listen(BACKLOG)
@@ -111,21 +111,22 @@ impl SocketFile {
         Ok(Self { file: file.map_err(io::Error::from)?, place, is_anothers: false })
     }
 
-    /// By the open file: what lies at the path may be exchanged.
+    /// Sets the mode by the open file: what is at the path may have been exchanged.
     fn set_mode(&self, mode: u32) -> Result<()> {
         let stat = fstat(&self.file).map_err(io::Error::from)?;
         ensure!(is_socket(&stat), "another file was put in its place");
         if stat.st_mode & 0o7777 == mode {
             return Ok(());
         }
-        // fchmod(2) takes no descriptor of this kind.
+        // fchmod(2) takes no descriptor that was opened with O_PATH.
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         fs::set_permissions(path, Permissions::from_mode(mode)).context("cannot set its mode")
     }
 }
 
 impl SocketFile {
-    /// As root, who has made it where the user could not: nobody else but root can have exchanged it there.
+    /// Gives the file to the user. Root has made it, where the user could not: so nobody but root can have exchanged it
+    /// there.
     fn give_to(&self, user: &User) -> Result<()> {
         let stat = fstat(&self.file).map_err(io::Error::from)?;
         if stat.st_uid == user.uid.as_raw() {
@@ -163,7 +164,7 @@ impl Place {
         Ok(Self { path: path.to_owned(), directory, name })
     }
 
-    /// Removes a socket that nobody has any more; whatever else is in the way stays.
+    /// Removes a stale socket, which no process has any more; whatever else is in the way stays.
     fn make_room(&self, address: &SockAddr) -> Result<()> {
         let stat = match statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(()),
@@ -194,15 +195,16 @@ impl Place {
     }
 }
 
-/// Where the user could not make it, and root is to: nobody else decides where that is.
+/// Checks the directory before root makes the socket there, because the user could not: nobody but us and root may
+/// decide where it is made.
 fn check_way(path: &Path) -> Result<()> {
     let path = std::path::absolute(path).context("cannot find the working directory")?;
     let directory = path.parent().expect("config.rs lets no path without a file name through");
     trusted::directory(directory).map(drop)
 }
 
-/// Whether a process has the socket of this file and does not listen yet, as we do while the program starts.
-/// Where /proc does not say, nobody has.
+/// Whether a process has the socket of this file and does not listen yet, as we do while the program starts. If /proc
+/// does not say, no process counts as having it.
 fn is_held(name: &OsStr, file: &Stat) -> bool {
     let sockets = fs::read("/proc/net/unix").unwrap_or_default();
     let held = sockets.split(|byte| *byte == b'\n').filter_map(held_path);
@@ -263,13 +265,13 @@ mod tests {
     fn u3_what_is_in_use_is_left_alone_and_what_is_stale_replaced() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("socket");
-        // As one leaves it that has ended. Who is started by another test would keep one that was bound here alive
-        // for a moment.
+        // The file that a process leaves when it ends. A socket that was bound here could be kept alive for a moment by
+        // a child that another test starts.
         mknod(&path, SFlag::S_IFSOCK, Mode::S_IRWXU, 0).expect("a socket's file");
         let held = PublicSocket::reserve(&path, 0o600, None).expect("the old one is stale");
         let line = refused(&path);
         assert!(line.ends_with(": another process holds it"), "{line}");
-        // By whatever name its directory is called.
+        // By another path to its directory, too.
         let alias = directory.path().join("alias");
         std::os::unix::fs::symlink(directory.path(), &alias).expect("a link");
         let line = refused(&alias.join("socket"));

@@ -1,5 +1,5 @@
-//! Users of this machine as the password and group files have them: who somebody is, and what he finds in his
-//! environment. Must not know what is done with his rights.
+//! Users of this machine as the password and group files have them: their ids, groups and environment. Must not know
+//! what is done with their rights.
 
 use std::ffi::{CString, OsString};
 
@@ -8,28 +8,28 @@ use nix::unistd::{Gid, Group, Uid, geteuid, getgrouplist};
 
 use crate::config::{UserSpec, UsersSpec, one_user};
 
-/// Somebody to be.
+/// A user that we, or the program, are to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) name: String,
     pub(crate) uid: Uid,
     pub(crate) gid: Gid,
-    /// All of his groups, as initgroups(3) has them.
+    /// All groups of the user, as initgroups(3) has them.
     pub(crate) groups: Vec<Gid>,
     home: OsString,
     shell: OsString,
 }
 
-/// Who runs what. Where nobody stands, it is whoever has started us.
+/// The users that websockify and the program run as. None: no change.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Users {
     ours: Option<User>,
-    /// Never the same as ours.
+    /// The program's user, if it is to be another one than ours.
     program: Option<User>,
 }
 
 impl Users {
-    /// Those whom we are to become.
+    /// Looks up the users that are to be changed to.
     ///
     /// # Errors
     ///
@@ -39,11 +39,11 @@ impl Users {
         Self::look_up(spec)
     }
 
-    /// Those of whom we have become ours before (O2).
+    /// Looks up the users after a hand-over, where the old binary has changed to ours already (O2).
     ///
     /// # Errors
     ///
-    /// As above; but we have to be root only for a program that is to change by itself.
+    /// As [`to_become`](Self::to_become); but we have to be root only where the program changes its user by itself.
     pub(crate) fn to_remain(spec: &UsersSpec) -> Result<Self> {
         let changing = spec.program.iter().filter(|_| spec.ours.is_none());
         changing.into_iter().try_for_each(ensure_root)?;
@@ -62,22 +62,22 @@ impl Users {
         Ok(Self { ours, program })
     }
 
-    /// Who we are to be.
+    /// The user that we are to run as.
     pub(crate) fn ours(&self) -> Option<&User> {
         self.ours.as_ref()
     }
 
-    /// Who the program is to be.
+    /// The user that the program is to run as.
     pub(crate) fn of_program(&self) -> Option<&User> {
         self.program.as_ref().or(self.ours())
     }
 
-    /// Whom the program has to become by itself, as we go on being root.
+    /// The user that the program has to change to by itself, where we stay root.
     pub(crate) fn program_changes_to(&self) -> Option<&User> {
         self.program.as_ref().filter(|_| self.ours.is_none())
     }
 
-    /// Who the program is to be where we, being somebody else, cannot make it so any more.
+    /// The program's user where we change to another user, and so cannot start the program without a launcher.
     pub(crate) fn apart(&self) -> Option<&User> {
         self.program.as_ref().filter(|_| self.ours.is_some())
     }
@@ -122,13 +122,13 @@ impl User {
         Ok(Self { name: found.name, uid: found.uid, gid, groups, home, shell })
     }
 
-    /// As containers have them.
+    /// A user that the password file does not have, as in containers.
     fn nameless(uid: Uid, gid: Gid) -> Self {
         let (home, shell) = ("/".into(), "/bin/sh".into());
         Self { name: uid.to_string(), uid, gid, groups: vec![gid], home, shell }
     }
 
-    /// What differs in his environment from that of others (login(1)).
+    /// The variables of the environment that depend on the user (login(1)).
     pub(crate) fn environment(&self) -> [(&'static str, OsString); 4] {
         let name = OsString::from(&self.name);
         [

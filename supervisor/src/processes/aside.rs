@@ -1,4 +1,6 @@
-//! Children of ours that are none of the program's: helpers. Each leads a process group, which ends with it.
+//! The table of our children that are none of the program's: helpers, new binaries that are tried for a hand-over, and
+//! *rests*. A rest is a forked copy of the old process that carries to their end the TLS sessions that could not be
+//! handed over (O2). Each child leads a process group, which ends with it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,22 +15,22 @@ use tokio::sync::watch;
 
 use super::children::has_ended;
 
-/// How long one is waited for that was killed, and how often is looked.
+/// How long a killed child is waited for, and how often we look whether it has ended.
 const ENDING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Those that have not been waited for; shared by those who start them and those who look at processes.
+/// The children that have not been waited for; shared by those who start them and those who look at processes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Aside(Arc<Mutex<Children>>);
 
 #[derive(Debug, Default)]
 struct Children {
     running: HashSet<Pid>,
-    /// Those of them that are rests of us, with sessions of their own (O2).
+    /// Those of them that are rests, with sessions of their own (O2).
     rests: HashSet<Pid>,
-    /// Told whether there are any.
+    /// Says whether there are rests.
     has_rests: watch::Sender<bool>,
-    /// Those of whom somebody wants to know how they have ended; and how, once they were waited for.
+    /// The children whose exit status somebody wants, and that status, once they were waited for.
     asked: HashMap<Pid, Option<WaitStatus>>,
 }
 
@@ -51,16 +53,16 @@ impl Aside {
         self.lock().running.insert(child);
     }
 
-    /// The same, of one of which somebody [wants to know](Self::collect) how it ends.
+    /// The same for a child whose exit status somebody [wants](Self::collect).
     pub(crate) fn add_asked(&self, child: Pid) {
         let mut children = self.lock();
         children.running.insert(child);
         children.asked.insert(child, None);
     }
 
-    /// How a child has ended, whoever has waited for it; one that has not ended is killed, which is no end of its own.
+    /// The exit status of a child, whoever has waited for it. A child that has not ended is killed, and gives none.
     pub(crate) fn collect(&self, child: Pid) -> Option<WaitStatus> {
-        // Whoever waits for all does it under the same lock.
+        // The reaper, which waits for all children, waits for these under the same lock.
         let status = self.wait_for(child);
         if status.is_none() {
             self.end(child);
@@ -68,7 +70,7 @@ impl Aside {
         self.lock().asked.remove(&child).flatten()
     }
 
-    /// Waits for a child that has ended, if it is one of these; its group ends with it.
+    /// Waits for a child that has ended, if it is one of these. Its process group is killed.
     pub(super) fn wait_for(&self, child: Pid) -> Option<WaitStatus> {
         let mut children = self.lock();
         if !children.running.contains(&child) || !has_ended(child) {
@@ -83,7 +85,7 @@ impl Aside {
         Some(status)
     }
 
-    /// Notes a rest of us.
+    /// Notes a child that is a rest.
     pub(crate) fn add_rest(&self, child: Pid) {
         let mut children = self.lock();
         children.running.insert(child);
@@ -96,12 +98,12 @@ impl Aside {
         self.lock().has_rests.subscribe()
     }
 
-    /// The rests of us that have not been waited for.
+    /// The rests that have not been waited for.
     pub(crate) fn rests(&self) -> Vec<Pid> {
         self.lock().rests.iter().copied().collect()
     }
 
-    /// Waits for those rests that have ended, where nobody waits for all.
+    /// Waits for the rests that have ended, where there is no reaper.
     pub(crate) fn reap_rests(&self) {
         let mut children = self.lock();
         let rests: Vec<_> = children.rests.iter().copied().collect();
@@ -113,14 +115,14 @@ impl Aside {
         }
     }
 
-    /// Sends the rests a signal: until they were waited for, nobody else has their numbers.
+    /// Sends the rests a signal. Until they were waited for, no other process can have their ids.
     pub(crate) fn signal_rests(&self, signal: Signal) {
         for child in &self.lock().rests {
             let _ = kill(*child, signal);
         }
     }
 
-    /// Ends all but rests, as at our end.
+    /// Kills all but rests, as at our end.
     pub(crate) fn end_all(&self) {
         let rests = self.rests();
         for child in self.all().into_iter().filter(|child| !rests.contains(child)) {
@@ -129,7 +131,7 @@ impl Aside {
     }
 
     /// Kills a child with its group, and waits for it. False: it is still there after a second, because the kernel
-    /// holds it up, or because it has become another user, whom we may not kill. It stays one of these.
+    /// holds it up, or because it has become another user, whom we may not kill. Then it stays in the table.
     #[expect(clippy::disallowed_methods, reason = "waitpid(2) has no limit of time")]
     pub(crate) fn end(&self, child: Pid) -> bool {
         if !self.kill_group(child) {
@@ -149,7 +151,7 @@ impl Aside {
         true
     }
 
-    /// Kills a child's group, if it is one of these: until it was waited for, nobody else has its number.
+    /// Kills a child's group, if it is one of these: until it was waited for, no other process can have its id.
     fn kill_group(&self, child: Pid) -> bool {
         let children = self.lock();
         let is_one = children.running.contains(&child);

@@ -35,11 +35,11 @@ pub(crate) const SYSTEMD: &[&str] = &[
 pub(crate) struct Birth {
     pub(crate) open_files: OpenFiles,
     pub(crate) terminal: Option<Terminal>,
-    /// The signal that it gets then.
+    /// The signal that it gets when we die.
     pub(crate) at_our_death: Signal,
-    /// Whom it becomes.
+    /// The user that it becomes.
     pub(crate) user: Option<User>,
-    /// Us, unless another one starts it for us.
+    /// The process whose child it is: us, also where the launcher starts it.
     pub(crate) parent: Pid,
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn undo_ours(child: &mut Command, birth: Birth) -> io::Result<()> {
         // Before the next call, which a change of user would undo.
         user.as_ref().map_or(Ok(()), privileges::change)?;
         nix::sys::prctl::set_pdeathsig(at_our_death)?;
-        // Our death before the call above sends nothing.
+        // If we died before the call above, no signal comes.
         if getppid() != parent {
             return Err(Errno::ESRCH.into());
         }
@@ -92,8 +92,8 @@ fn default_signals() {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
-/// Marks all others close-on-exec; std's own pipe to us among them, which is meant to be. `open` are
-/// those of which that must be said one by one.
+/// Marks all descriptors but the standard streams close-on-exec, also std's own pipe to us, which is meant to be.
+/// `open` are those that must be marked one by one.
 #[allow(unsafe_code)]
 fn leave_only_standard_descriptors(open: &[RawFd]) {
     if mark_range(3) {
@@ -116,13 +116,14 @@ fn mark_range(first: libc::c_uint) -> bool {
     done == 0
 }
 
-/// Tried where nothing can be open.
+/// Whether a range can be marked, tried on a number that no descriptor can have.
 fn can_close_range() -> bool {
     mark_range(libc::c_uint::MAX)
 }
 
-/// What we have open beyond the standard streams. Limits say nothing of it: in some containers they
-/// allow a thousand million. What our threads open from here on is close-on-exec, as all that is ours.
+/// The descriptors that we have open beyond the standard streams. The limit on open files does not say: in some
+/// containers it is a thousand million. Descriptors that our threads open from here on are close-on-exec already, as
+/// all of ours are.
 fn open_descriptors() -> io::Result<Vec<RawFd>> {
     let number = |entry: io::Result<DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
     let numbers = std::fs::read_dir("/proc/self/fd")?.filter_map(number);

@@ -1,5 +1,5 @@
-//! Waits for the end of processes, the last of them: by pidfd, or where that is refused (kernels before
-//! 5.3, containers) or cannot be had, by looking.
+//! The wait for the end of processes, until the last of them has ended: by pidfd, or where that is refused (kernels
+//! before 5.3, containers) or cannot be had, by looking from time to time.
 
 use std::future::pending;
 use std::io;
@@ -11,8 +11,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::process::{Process, has_ended};
 
-/// How often we look at a process of which we are told nothing. An orphan is our child, and we look at
-/// each SIGCHLD as well: mostly its end is seen at once.
+/// How often we look at a process without a pidfd. An orphan is our child, and we look at each SIGCHLD as well: mostly
+/// its end is seen at once.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Processes whose end is waited for.
@@ -23,7 +23,7 @@ pub(crate) struct Exits {
 }
 
 impl Exits {
-    /// Watches those of them who have not ended. Needs a runtime.
+    /// Watches those of the processes that have not ended. Needs a runtime.
     pub(crate) fn of(processes: &[Process]) -> Self {
         let mut watched = Self::default();
         for process in processes {
@@ -37,7 +37,7 @@ impl Exits {
         watched
     }
 
-    /// Watches those whom another image of us has watched: one that has ended meanwhile is told as any other.
+    /// Watches the processes that the old binary has watched. One that has ended meanwhile is reported as any other.
     /// Needs a runtime.
     pub(crate) fn resume(processes: Vec<Process>) -> Self {
         let mut watched = Self::default();
@@ -50,18 +50,18 @@ impl Exits {
         watched
     }
 
-    /// Who is watched.
+    /// The processes that are watched.
     pub(crate) fn processes(&self) -> Vec<Process> {
         let told = self.told.iter().map(|(process, _)| process);
         told.chain(&self.looked_at).cloned().collect()
     }
 
-    /// Whether nobody is watched.
+    /// Whether no process is watched.
     pub(crate) fn is_empty(&self) -> bool {
         self.told.is_empty() && self.looked_at.is_empty()
     }
 
-    /// Watches only those who are among these, if any is.
+    /// Goes on watching only those that are among these processes; but if none is, all stay watched.
     pub(crate) fn narrow(&mut self, processes: &[Process]) {
         let stays = |process: &Process| processes.contains(process);
         if self.told.iter().map(|(process, _)| process).chain(&self.looked_at).any(stays) {
@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    /// One that leads a group, until it is killed.
+    /// A process that leads a group, and sleeps until it is killed.
     fn sleeper() -> (Process, Child) {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new("sleep");
@@ -120,7 +120,7 @@ mod tests {
         (Process::of_leader(pid), child)
     }
 
-    /// As its end would be seen by the image that comes: before that, or after.
+    /// One process ends before the new binary goes on, and one after that.
     #[tokio::test]
     async fn o2_who_has_ended_meanwhile_is_told_as_any_other() {
         let ((one, _first), (other, _second)) = (sleeper(), sleeper());

@@ -1,5 +1,5 @@
-//! Process ids in a state that another image of this program reads (O2); for fields (`#[serde(with = …)]`). One that is
-//! no number of a process would be a signal to many.
+//! Process ids in the state that is handed over to a new binary (O2); for fields (`#[serde(with = …)]`). A number below
+//! 1 is refused: with it kill(2) would signal many processes.
 
 use nix::unistd::Pid;
 use serde::de::Error;
@@ -22,8 +22,8 @@ fn at_least<'a, D: Deserializer<'a>>(least: i32, from: D, what: &str) -> Result<
     Ok(Pid::from_raw(number))
 }
 
-/// Of process groups and sessions: one that began outside our PID namespace is 0 (pid_namespaces(7)), as ours is where
-/// somebody entered a container with nsenter(1), or made one with unshare(1).
+/// The same for process groups and sessions: one that began outside our PID namespace is 0 (pid_namespaces(7)). Our own
+/// are 0 where somebody entered a container with nsenter(1), or made one with unshare(1).
 pub(crate) mod group {
     use nix::unistd::Pid;
     use serde::Deserializer;
@@ -35,7 +35,7 @@ pub(crate) mod group {
     }
 }
 
-/// Of those that may be none; they need `#[serde(default)]`, too.
+/// The same for ids that may be none; such fields need `#[serde(default)]`, too.
 pub(crate) mod maybe {
     use nix::unistd::Pid;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

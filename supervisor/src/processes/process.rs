@@ -1,5 +1,5 @@
-//! One process of the program: what it has open, and how it is signalled, whatever the kernel or a
-//! container refuses us. Knows nothing of whose it is.
+//! One process of the program: what it has open, and how it is signalled, whatever the kernel or a container refuses
+//! us. Must not know which instance it belongs to.
 
 use std::collections::HashSet;
 use std::io;
@@ -28,7 +28,7 @@ pub(crate) struct Process {
     /// As in [`Seen::start`].
     #[serde(default)]
     start: Option<u64>,
-    /// Whether everybody in its process group was seen to be the program's, too.
+    /// Whether all processes in its group were seen to be the program's.
     #[serde(skip)]
     has_group_alone: bool,
 }
@@ -53,8 +53,8 @@ impl Process {
         stat(child.as_raw()).map_or_else(|_| hidden(), |stat| Seen::from(stat).into())
     }
 
-    /// The one with this number that began then, if it is still there. Whoever has the number, where /proc does not show to
-    /// us when it began, or has not shown it to whoever asks for it.
+    /// The process with this id that began at `start`, if it is still there. Whichever process has the id now, if /proc
+    /// does not show us when it began, or `start` is none, as /proc has hidden that from whoever asks.
     pub(crate) fn find(pid: Pid, start: Option<u64>) -> Option<Self> {
         let Ok(shown) = stat(pid.as_raw()) else {
             return Some(Self::hidden(pid, getpgid(Some(pid)).ok()?));
@@ -69,7 +69,7 @@ impl Process {
         Self { pid, name, group, session, start: None, has_group_alone: false }
     }
 
-    /// Notes whether others than the program's are in its process group.
+    /// Notes whether its process group is one of `others`, in which there are processes that are not the program's.
     pub(super) fn among(self, others: &HashSet<i32>) -> Self {
         Self { has_group_alone: !others.contains(&self.group.as_raw()), ..self }
     }
@@ -94,8 +94,8 @@ impl Process {
         has_open(self.pid.as_raw(), inode)
     }
 
-    /// Whether it may have open, where we may not look (it changed user, and we lack CAP_SYS_PTRACE; or
-    /// /proc hides it), a socket of this user's: that is its user, or the one that it was started as.
+    /// Whether it may have a socket of this user's open, where we may not look (it changed user, and we lack
+    /// CAP_SYS_PTRACE; or /proc hides it). The user must be its own, or the one that it was started as.
     pub(crate) fn may_hold(&self, uid: u32) -> bool {
         hides_files(self.pid.as_raw()) && self.may_have_made(uid)
     }
@@ -105,10 +105,9 @@ impl Process {
         uid == geteuid().as_raw() || status.is_ok_and(|now| now.euid == uid)
     }
 
-    /// Sends a signal to this very process, not to a later one with its number (pidfd_send_signal(2)).
-    /// Where that is refused, by a kernel before 5.3 or a container, kill(2) is as good but for the
-    /// moment since we have looked that it still is the same, and tells what is so. That it has ended is
-    /// no error.
+    /// Sends a signal to this very process, not to a later one with its id (pidfd_send_signal(2)). Where that is
+    /// refused, by a kernel before 5.3 or a container, kill(2) does it, and its error is returned; then another process
+    /// may get the id in the moment after our last look. That the process has ended is no error.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         let by_pidfd = self.pidfd().and_then(|pidfd| {
             let signal = rustix::process::Signal::from_named_raw(signal as i32)
@@ -125,9 +124,9 @@ impl Process {
         }
     }
 
-    /// Ends it, and whoever it has forked into its process group since we looked: of those that
-    /// fork for ever, the one that we saw is gone before we get to it. A process may have put itself into a group of
-    /// somebody else's (setpgid(2)): that one stays.
+    /// Kills it, and whatever it has forked into its process group since we looked: of processes that fork for ever,
+    /// the one that we saw is gone before we get to it. The group is left alone if others than the program's are in it:
+    /// a process may have put itself into such a group (setpgid(2)).
     pub(crate) fn kill(&self) -> io::Result<()> {
         if self.has_group_alone { self.kill_group() } else { self.signal(Signal::SIGKILL) }
     }
@@ -135,12 +134,12 @@ impl Process {
     /// The same where it is known that the group is the program's.
     pub(crate) fn kill_group(&self) -> io::Result<()> {
         let killed = self.signal(Signal::SIGKILL);
-        // To killpg(3), 0 is the caller's; to who is told it of a process, one that is outside our PID namespace.
+        // For killpg(3), 0 is the caller's own group; in /proc, 0 is a group outside our PID namespace.
         if self.group == getpgrp() || self.group.as_raw() == 0 {
             return killed;
         }
         match killpg(self.group, Signal::SIGKILL) {
-            // Nobody is left there, or nobody who is ours to kill, which is told of each by itself.
+            // No process is left in the group, or none that we may kill: that is reported for each process by itself.
             Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => killed,
             Err(error) => killed.and(Err(error.into())),
         }
@@ -154,8 +153,8 @@ impl Process {
         if self.is_there() { Ok(pidfd) } else { Err(rustix::io::Errno::SRCH.into()) }
     }
 
-    /// Whether it has not ended. One that /proc hides, if only since we saw it, is told by its process
-    /// group, for which no right is needed.
+    /// Whether it has not ended. A process that /proc hides, perhaps only since we saw it, is recognized by its process
+    /// group, which can be asked for without any right.
     pub(crate) fn is_there(&self) -> bool {
         match stat(self.pid.as_raw()) {
             Ok(stat) if self.start.is_some() => {
@@ -180,7 +179,7 @@ pub(crate) fn list(processes: &[Process]) -> String {
 /// For the log, with the session and the process group of each: a daemon has its own, a job its shell's (W15).
 pub(crate) fn list_with_sessions(processes: &[Process]) -> String {
     let placed = |process: &Process| {
-        // It may have left since it was seen.
+        // It may have changed them since it was seen.
         let session = getsid(Some(process.pid)).unwrap_or(process.session);
         let group = getpgid(Some(process.pid)).unwrap_or(process.group);
         let apart = if group == session { String::new() } else { format!(", group {group}") };
@@ -194,7 +193,8 @@ pub(super) fn has_ended(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// Whether a process is seen to have the socket with this inode open. Its first thread shows that of all, until it ends.
+/// Whether a process is seen to have the socket with this inode open. Its first thread shows what all threads have
+/// open, until that thread ends.
 pub(super) fn has_open(pid: i32, inode: u64) -> bool {
     match holds(pid, inode) {
         Some(holds) => holds,

@@ -1,6 +1,6 @@
-//! The wait for the program's processes: every child that has ended is collected here, the leader, those that became
-//! ours as orphans, and those we were born with alike (wait(2), prctl(2) for subreapers). A helper, which `aside`
-//! knows, is waited for by whoever comes first.
+//! The reaper: it waits for every child that has ended, be it the leader, an orphan of the program's that became our
+//! child, or a child that we had when we began (wait(2), prctl(2) for subreapers). A helper, which is in `aside`, may
+//! be waited for elsewhere, too.
 
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitpid};
@@ -20,7 +20,7 @@ pub(crate) struct Reaper {
     stopped: Vec<Pid>,
 }
 
-/// What another image of us needs to know of that.
+/// What the new binary needs to know of them.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReaperState {
     #[serde(default)]
@@ -43,7 +43,7 @@ struct Stopped {
 }
 
 impl Reaper {
-    /// Of those in `aside` it tells nothing.
+    /// It reports nothing of the children in `aside`.
     pub(crate) fn new(aside: Aside) -> Self {
         Self { aside, ended: vec![], stopped: vec![] }
     }

@@ -1,8 +1,8 @@
 //! The process table: the processes that proc(5) shows, and those below us that it hides.
 //!
-//! Mounted with `hidepid=` (systemd: `ProtectProc=`) it shows nobody whom we could not trace: nobody
-//! who has changed user, or has made itself undumpable. Their parents' lists of children, which ask for
-//! no right, still have their numbers. Knows nothing of instances.
+//! If it is mounted with `hidepid=` (systemd: `ProtectProc=`), it hides every process that we could not trace: one that
+//! has changed user, or has made itself undumpable. The lists of children of their parents, which can be read without
+//! any right, still have their ids. Knows nothing of instances.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,7 +21,8 @@ pub(super) struct Seen {
     pub(super) group: i32,
     pub(super) session: i32,
     pub(super) name: String,
-    /// With the pid it tells a process from a later one that got its number. `None` if it is hidden.
+    /// When it began, in the kernel's ticks: it tells the process from a later one with the same id. `None` if it is
+    /// hidden.
     pub(super) start: Option<u64>,
     pub(super) alive: bool,
 }
@@ -39,8 +40,8 @@ impl ProcessTable {
         Self { us, hides: is_mounted_hiding() }
     }
 
-    /// Every process there is, by its id. One that ends meanwhile is left out; where we cannot look
-    /// for want of descriptors or memory, nobody may be believed to be gone.
+    /// Every process there is, by its id. One that ends meanwhile is left out. It is an error if we cannot look for
+    /// want of descriptors or memory: then no process may be believed to be gone.
     pub(super) fn read(&self) -> io::Result<HashMap<i32, Seen>> {
         let mut all = HashMap::new();
         for process in procfs::process::all_processes().map_err(cause)? {
@@ -56,7 +57,7 @@ impl ProcessTable {
         Ok(all)
     }
 
-    /// Those whom the walk has not come upon: hidden, or forked since.
+    /// Adds the processes below us that /proc has not shown: hidden, or forked since.
     fn add_hidden(&self, all: &mut HashMap<i32, Seen>) -> io::Result<()> {
         let mut parents = vec![self.us];
         while let Some(parent) = parents.pop() {
@@ -76,7 +77,7 @@ impl ProcessTable {
         if let Ok(stat) = stat(pid) {
             return Some(Seen::from(stat));
         }
-        // They ask for no right. It has ended if there is no answer.
+        // These calls take no right. If they fail, the process has ended.
         let group = getpgid(Some(Pid::from_raw(pid))).ok()?;
         let session = getsid(Some(Pid::from_raw(pid))).ok()?;
         Some(Seen {
@@ -86,13 +87,13 @@ impl ProcessTable {
             session: session.as_raw(),
             name: "hidden".to_owned(),
             start: None,
-            // Only its parent is told.
+            // Only its parent can ask whether it has ended.
             alive: parent != self.us || !children::has_ended(Pid::from_raw(pid)),
         })
     }
 
-    /// Where nobody is seen below us, fails if a child of ours lives all the same: /proc hides it, and
-    /// this kernel has no lists of children.
+    /// To be called where no process is seen below us. Fails if there is a child of ours all the same: /proc hides it,
+    /// and this kernel has no lists of children.
     pub(super) fn check_for_nameless(&self) -> io::Result<()> {
         let lists = format!("/proc/self/task/{}/children", self.us);
         if std::fs::exists(lists).unwrap_or(true) || !children::has_children() {

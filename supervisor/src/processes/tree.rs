@@ -1,12 +1,11 @@
-//! Who is left: the processes that the program started, however deep, found by their parents in
-//! proc(5). As a child subreaper we become the parent of every orphan among them, so the walk from
-//! ourselves finds all.
+//! The tree of processes below us: all that the program has started, however deep, found by their parents in proc(5).
+//! As a child subreaper we become the parent of every orphan among them, so a walk that begins at us finds all.
 //!
-//! Two kinds of processes below us are set apart, with all that descends from them: those *inherited*, our
-//! children before we began (`helper & exec websockify`), and *leftovers* of earlier
-//! instances. Helpers, whenever they were started, are as those inherited. Their process groups are set apart with them: an orphan of theirs shows its group
-//! where its parent is forgotten, and an instance begins with a group of its own. So are their sessions, but for ours, which an
-//! instance begins in. The launcher is set apart alone.
+//! Two kinds of processes below us are set apart, with all that descends from them: those *inherited*, which were our
+//! children before we began (`helper & exec websockify`), and *leftovers* of earlier instances. Helpers count as
+//! inherited, whenever they were started. The process groups of such processes are set apart as well: an orphan still
+//! shows its group when its parent is not known any more, and an instance begins with a group of its own. So are their
+//! sessions, except ours, as an instance begins in that. Of the launcher, the process alone is set apart.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -30,13 +29,14 @@ pub(crate) struct Tree {
     apart: HashMap<i32, Apart>,
     groups_apart: HashMap<i32, Relation>,
     sessions_apart: HashMap<i32, Relation>,
-    /// A child of ours that is known by its number alone: it is of the program's user, who may enter its group.
+    /// The launcher. It is known by its process id alone, and not by its group: it has the program's user, whose
+    /// processes may enter that group.
     launcher: Option<i32>,
-    /// The groups of those who are not below us, as of the last look.
+    /// The groups of the processes that are not below us, as of the last look.
     groups_of_others: HashSet<i32>,
 }
 
-/// What another image of us needs to know of them.
+/// What the new binary needs to know of them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct TreeState {
@@ -61,7 +61,7 @@ enum Relation {
     Instance,
     /// Of an earlier instance.
     Leftover,
-    /// Our child before we began, or a helper, or of such a one.
+    /// Our child before we began, or a helper, or a descendant of one.
     Inherited,
     /// Not below us.
     Unrelated,
@@ -81,7 +81,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Goes on with what another image of us has noted.
+    /// Goes on with what the old binary has noted.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl Tree {
         }
         let TreeState { apart, mut groups_apart, sessions_apart } = state;
         let launcher = launcher.map(Pid::as_raw);
-        // Another version may have set the group apart, too, which the launcher leads.
+        // Another version may have set apart the group that the launcher leads, too.
         launcher.map(|launcher| groups_apart.remove(&launcher));
         Ok(Self {
             us,
@@ -120,7 +120,7 @@ impl Tree {
         }
     }
 
-    /// Notes that an instance begins: whoever is below us now is a leftover.
+    /// Notes that an instance begins: the processes below us now are leftovers.
     pub(crate) fn begin_instance(&mut self) -> io::Result<()> {
         self.set_apart(Relation::Leftover)
     }
@@ -156,9 +156,9 @@ impl Tree {
         }
     }
 
-    /// One pass may miss a process that is forked while it goes on, by a parent that ends before it
-    /// is read itself. That parent, or the one who held on to it, is then a child of ours that has
-    /// ended: nobody is believed to be left before a pass during which no child has.
+    /// One pass may miss a process that is forked while the pass goes on, by a parent that ends before it is read
+    /// itself. That parent, or a process above it, is then a child of ours that has ended. So we believe that no
+    /// process is left only after a pass during which no child has ended.
     fn living(
         &mut self,
         reaper: &mut Reaper,
@@ -178,8 +178,8 @@ impl Tree {
         }
     }
 
-    /// Everybody below us, zombies included; who descends from somebody apart is apart too, and
-    /// stays so when that parent ends.
+    /// All processes below us, zombies included. A process that descends from one that is set apart is set apart too,
+    /// and stays so when its parent ends.
     fn below(&mut self) -> io::Result<Vec<(Seen, Relation)>> {
         let all = self.table.read()?;
         self.apart.retain(|pid, apart| all.get(pid).is_some_and(|seen| apart.is(seen)));
@@ -216,8 +216,8 @@ impl Tree {
     fn relation(&self, seen: &Seen, all: &HashMap<i32, Seen>) -> Relation {
         let mut relation = Relation::Instance;
         let mut at = seen;
-        // Parents are read one after the other, so the chain could in theory close; no real one is
-        // longer than there are processes.
+        // The processes are read one after the other, so the chain of parents could in theory be a circle; no real
+        // chain is longer than there are processes.
         for _ in 0..all.len() {
             if relation == Relation::Instance {
                 let apart = self.apart.get(&at.pid).filter(|apart| apart.is(at));
@@ -238,7 +238,7 @@ impl Tree {
         Relation::Unknown
     }
 
-    /// Whether somebody who is certainly none of the instance's has the socket with this inode open.
+    /// Whether a process that certainly is none of the instance's has the socket with this inode open.
     pub(crate) fn is_held_outside(&self, inode: u64) -> io::Result<bool> {
         let all = self.table.read()?;
         let is_outside = |seen: &&Seen| {
@@ -249,8 +249,8 @@ impl Tree {
 }
 
 impl Apart {
-    /// Whether this is it, and not a later one with its number. One that /proc hides is our child, or
-    /// stands in the list of a living parent: nobody can have got its number.
+    /// Whether `seen` is this process, and not a later one with its id. A process that /proc hides is our child, or is
+    /// in the list of a living parent: no other can have got its id.
     fn is(&self, seen: &Seen) -> bool {
         self.start.is_none() || seen.start.is_none() || self.start == seen.start
     }
@@ -270,7 +270,7 @@ mod tests {
         (child.id().try_into().expect("a pid"), child)
     }
 
-    /// A process is what it was: one that we were born with, a leftover, or the program's.
+    /// After a hand-over a process is what it was before: inherited, a leftover, or the program's.
     #[test]
     fn o2_whose_a_process_is_does_not_change_with_the_image() {
         let (inherited, _one) = sleeper();

@@ -82,7 +82,7 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// What was seen of the last instance is not true of the next.
+    /// Forgets what was seen of the last instance: it is not true of the next.
     fn begin_instance(&mut self) {
         self.monitor.begin_instance();
         self.engine.begin_instance();
@@ -126,7 +126,7 @@ impl Supervisor<'_, '_> {
         self.watch_daemon();
     }
 
-    /// Before there is a program (O5).
+    /// Lets clients in before the program is started (O5).
     fn accept_clients(&mut self) {
         match self.relay.accept() {
             Ok(()) => self.accepting(),
@@ -175,7 +175,7 @@ impl Supervisor<'_, '_> {
 
     fn drain_bridge(&mut self) {
         let held = self.relay.held();
-        // One that never opened has no sessions.
+        // A bridge that never opened has no sessions.
         if self.end_bridge(Shutdown::Drain) == Ending::NothingToEnd {
             return;
         }
@@ -189,7 +189,7 @@ impl Supervisor<'_, '_> {
         self.signalling.terminate(&self.monitor.everyone(), self.host.launcher());
     }
 
-    /// To every process of every instance, and again until nobody is left.
+    /// Sends SIGKILL to every process of every instance, and again until none is left.
     pub(super) fn kill(&mut self) {
         self.signalling.kill(&self.monitor.everyone(), self.host.launcher());
     }

@@ -1,5 +1,5 @@
-//! Who holds the listener of a daemonized instance, watched until each has ended. Knows processes; who
-//! listens it is told.
+//! The daemon: the processes that hold the listener of a daemonized instance, watched until each has ended. Knows
+//! processes; is told which of them hold the listener.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,12 @@ use crate::processes::{Exits, Process};
 #[derive(Debug, Default)]
 pub(super) struct Daemon {
     exits: Exits,
-    /// Who is watched was seen a moment ago, and may not be the daemon: they may have handed the listener
-    /// on and ended, and a helper that was being forked has it until its exec. The next looks tell.
+    /// The watched processes were seen a moment ago, and may not be the daemon: they may have handed the listener on
+    /// and ended, and a helper that was being forked has it until its exec. The next looks tell.
     is_unsettled: bool,
 }
 
-/// What another image of us needs to know of them.
+/// What the new binary needs to know of them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct DaemonState {
@@ -31,23 +31,23 @@ impl Daemon {
         Self { exits: Exits::resume(holders), is_unsettled }
     }
 
-    /// Watches these, who were seen to hold the listener.
+    /// Watches these processes, which were seen to hold the listener.
     pub(super) fn watch(&mut self, holders: &[Process]) {
         self.exits = Exits::of(holders);
         self.is_unsettled = true;
     }
 
-    /// These hold it now: whoever holds it no more is no part of the daemon.
+    /// These processes hold the listener now: one that holds it no more is no part of the daemon.
     pub(super) fn narrow(&mut self, holders: &[Process]) {
         self.exits.narrow(holders);
     }
 
-    /// Whether somebody must look who it is now.
+    /// Whether a look is needed to know which processes the daemon is.
     pub(super) fn is_unsettled(&self) -> bool {
         self.is_unsettled
     }
 
-    /// Nobody need look: whoever is watched is the daemon, or there is none.
+    /// No look is needed any more: the watched processes are the daemon, or there is none.
     pub(super) fn settle(&mut self) {
         self.is_unsettled = false;
     }

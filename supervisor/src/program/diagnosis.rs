@@ -1,5 +1,5 @@
-//! Says, once, why the program does not listen where it should (W12): what stands in the engine's way, or
-//! which port the program has in place of that. Knows nothing of when to say so.
+//! The diagnosis: it says, once, why the program does not listen where it should (W12): what keeps the engine from
+//! moving its port, or which other port the program listens on. Must not know when to say so.
 
 use tracing::warn;
 
@@ -7,11 +7,11 @@ use super::monitor::Monitor;
 use crate::config::ProgramSpec;
 use crate::engine::Engine;
 
-/// What has been said.
+/// What was logged about the program.
 #[derive(Debug)]
 pub(super) struct Diagnosis<'a> {
     spec: &'a ProgramSpec,
-    /// The reason, or that there is none to be seen.
+    /// The warning that was logged. It is empty after a hand-over, where the old binary has logged it.
     said: Option<String>,
 }
 
@@ -20,17 +20,17 @@ impl<'a> Diagnosis<'a> {
         Self { spec, said: None }
     }
 
-    /// The same in another image of us, which may have said it.
+    /// The same after a hand-over. `is_said`: the old binary has logged the warning.
     pub(super) fn resume(spec: &'a ProgramSpec, is_said: bool) -> Self {
         Self { spec, said: is_said.then(String::new) }
     }
 
-    /// Whether nothing is to be said any more.
+    /// Whether the warning was logged, so that nothing more is said.
     pub(super) fn is_said(&self) -> bool {
         self.said.is_some()
     }
 
-    /// An instance was started: what can be seen from outside.
+    /// An instance was started: warns of what can be seen before it runs.
     pub(super) fn started(&mut self, engine: &Engine) {
         if self.is_said() {
             return;
@@ -40,7 +40,7 @@ impl<'a> Diagnosis<'a> {
         }
     }
 
-    /// An instance has ended, and has not listened: what was seen, or else what there is to be tried.
+    /// An instance has ended, and has not listened: says what was seen of it, or else what to try.
     pub(super) fn ended(&mut self, engine: &Engine) {
         self.unheard(engine);
         let advice = engine.advice(&self.spec.command[0]).filter(|_| !self.is_said());
@@ -50,7 +50,7 @@ impl<'a> Diagnosis<'a> {
         }
     }
 
-    /// An instance has ended, or says nothing: what was seen of its processes.
+    /// An instance has ended without listening, or does not listen yet: says what was seen of its processes.
     fn unheard(&mut self, engine: &Engine) {
         if self.is_said() {
             return;
@@ -61,7 +61,7 @@ impl<'a> Diagnosis<'a> {
         }
     }
 
-    /// An instance runs, and has not listened yet.
+    /// An instance runs, and has not listened yet: says why, or on which ports it listens instead.
     pub(super) fn silent(&mut self, engine: &Engine, monitor: &mut Monitor) {
         self.unheard(engine);
         if !self.is_said() {
@@ -75,7 +75,7 @@ impl<'a> Diagnosis<'a> {
         }
     }
 
-    /// What was said of it, for who waits until it listens.
+    /// The warning that was logged, for the caller of `-D`, which waits until the program listens.
     pub(super) fn said(&self) -> &str {
         self.said.as_deref().unwrap_or_default()
     }

@@ -28,8 +28,8 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// A process could not bind the relocated port, as it has another user than we. If it is the
-    /// program's, and nobody of the program listens there, it is bound for it.
+    /// A process could not bind the relocated port, as it has another user than we. If it belongs to the program, and
+    /// no process of the program listens there yet, we bind its socket for it.
     fn bind_for(&mut self, request: &BindRequest) {
         let pid = request.pid;
         if self.monitor.listener().is_some() || !self.monitor.is_of_instance(pid) {
@@ -50,13 +50,13 @@ impl Supervisor<'_, '_> {
         if self.monitor.has_stopped(self.leader.running()) {
             self.leader.suspend();
         }
-        // A rest of us may have had the last session.
+        // The child may be a rest (a forked copy of the old process), which had the last session.
         if let Some(demand) = self.relay.news() {
             self.events.push(Event::Demand(demand));
         }
     }
 
-    /// Reaps, and if the leader has ended, tells so and whom it left.
+    /// Reaps, and if the leader has ended, reports that, and which processes it left. False: it has not ended.
     fn leader_ended(&mut self) -> bool {
         let reaped = self.monitor.reap(self.leader.running());
         let pid = reaped.and_then(|status| self.leader.end(status));
@@ -72,7 +72,7 @@ impl Supervisor<'_, '_> {
             self.leader.take_terminal_back();
             return true;
         }
-        // If we cannot look, we do at the next look.
+        // If we cannot see now which processes are left, the next look shows it.
         let Some(left) = left else { return true };
         self.leader.forget();
         let served = self.relay.has_served();
@@ -86,7 +86,7 @@ impl Supervisor<'_, '_> {
         true
     }
 
-    /// Says that the leader has ended, and whom it has left, where that was seen.
+    /// Logs that the leader has ended, and which processes it has left, where that was seen.
     fn tell_end(&self, pid: Pid, status: ExitStatus, has_looked: bool) {
         let left = if has_looked { self.monitor.instance() } else { &[] };
         let left = match left {
@@ -128,7 +128,7 @@ impl Supervisor<'_, '_> {
             Some(listener) => self.daemon.narrow(&listener.holders),
             None => self.engine.look(self.monitor.instance()),
         }
-        // Looking reaps, and may have come upon the leader.
+        // Looking reaps, and may have reaped the leader.
         self.leader_ended();
         self.pace.end_look(began.elapsed(), Instant::now());
     }
@@ -143,11 +143,11 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// Tells when nobody is left of those whose end the state waits for.
+    /// Reports that no process is left of those whose end the state waits for.
     pub(super) fn check_empty(&mut self) {
         let empty = match self.state {
             State::Settling { .. } => self.monitor.is_instance_over(),
-            // Its end is told before the next instance begins.
+            // The leader's end is reported before the next instance begins.
             State::Retiring(_) => {
                 self.leader.running().is_none() && self.monitor.is_everyone_gone()
             }
@@ -159,7 +159,7 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// Watches those who hold the listener now, where that matters.
+    /// Watches the processes that hold the listener now, where that matters.
     pub(super) fn watch_daemon(&mut self) {
         if !self.state.minds_listener() {
             return;
@@ -174,14 +174,14 @@ impl Supervisor<'_, '_> {
         self.pace.quicken(Instant::now());
     }
 
-    /// Those who held the listener have ended. A daemon on its way into the background was only
-    /// passing through them: it ends when nobody has taken over.
+    /// The processes that held the listener have ended. A daemon on its way into the background may have passed the
+    /// listener on to others: the daemon has ended only if no process has it now.
     pub(super) fn daemon_ended(&mut self) {
         self.look();
         self.follow_daemon();
     }
 
-    /// Says who has taken the listener over, if somebody has, and watches them.
+    /// Logs which processes have taken the listener over, if there are any, and watches them.
     fn follow_daemon(&mut self) {
         if let Some(listener) = self.monitor.listener().filter(|_| self.state.minds_listener()) {
             let daemon = list_with_sessions(&listener.holders);

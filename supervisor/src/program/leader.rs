@@ -1,5 +1,5 @@
-//! The first process of an instance, and the terminal that is the program's while it starts. Knows its
-//! number and its end; what else the instance consists of it does not know.
+//! The leader: the first process of an instance, and the terminal that is lent to the program while it starts. Knows
+//! its process id and its end; must not know what else the instance consists of.
 
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
@@ -16,17 +16,17 @@ use crate::processes::{is_child, number};
 /// The leader of the present instance.
 #[derive(Debug, Default)]
 pub(super) struct Leader {
-    /// Until it is reaped.
+    /// Its process id, until it is reaped.
     running: Option<Pid>,
-    /// How it ended, until we have seen whom it left.
+    /// How it ended, until we have seen which processes it left.
     ended: Option<ExitStatus>,
-    /// The number of this one, or of the one before.
+    /// The process id of this leader, or of the one before.
     last: Option<Pid>,
-    /// Lent to it.
+    /// The terminal that is lent to it.
     terminal: Option<Terminal>,
 }
 
-/// What another image of us needs to know of it.
+/// What the new binary needs to know of it.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LeaderState {
     #[serde(default, with = "number::maybe")]
@@ -46,7 +46,7 @@ impl Leader {
     }
 
     /// # Errors
-    /// The one that runs is no child of ours.
+    /// The leader that runs is no child of ours.
     pub(super) fn resume(state: &LeaderState) -> Result<Self> {
         let LeaderState { running, ended, last, has_terminal } = *state;
         if let Some(pid) = running {
@@ -56,7 +56,7 @@ impl Leader {
         Ok(Self { running, ended, last, terminal })
     }
 
-    /// What it is to be started with, if we have it to lend.
+    /// The terminal that the leader is to be started with, if we have one to lend.
     pub(super) fn lend_terminal(&mut self) -> Option<Terminal> {
         self.terminal = Terminal::in_foreground();
         self.terminal
@@ -79,13 +79,13 @@ impl Leader {
         self.running
     }
 
-    /// It has been reaped. Returns its number.
+    /// It has been reaped. Returns its process id.
     pub(super) fn end(&mut self, status: ExitStatus) -> Option<Pid> {
         self.ended = Some(status);
         self.running.take()
     }
 
-    /// How it ended, until that was [told](Self::forget).
+    /// How it ended, until that was [reported](Self::forget).
     pub(super) fn ended(&self) -> Option<ExitStatus> {
         self.ended
     }
@@ -94,7 +94,7 @@ impl Leader {
         self.ended = None;
     }
 
-    /// Whether somebody at the terminal has ended it by this status.
+    /// Whether this status says that the leader was ended from the terminal that it was lent (^C).
     pub(super) fn is_interrupted(&self, status: ExitStatus) -> bool {
         self.terminal.is_some() && status.is_interrupt()
     }
@@ -105,8 +105,8 @@ impl Leader {
         }
     }
 
-    /// ^Z at the terminal that is the program's: its shell expects us to stop, as the job that we
-    /// are, and to take both up again together.
+    /// ^Z at the terminal while it is lent to the program. The shell that has started us expects its job, which we are,
+    /// to stop: so we stop with the program, and the program is continued when we are.
     pub(super) fn suspend(&mut self) {
         let (Some(terminal), Some(group)) = (self.terminal, self.running) else { return };
         terminal.take_back();

@@ -12,11 +12,11 @@ use super::state::Left;
 use crate::exit::ExitStatus;
 use crate::processes::{Aside, Process, Reaper, ReaperState, Tree, TreeState};
 
-/// No socket is bound to it: whoever asks the kernel for it asks for all.
+/// No socket is bound to port 0: asked for it, the kernel lists the listeners on all ports.
 const ANY_PORT: u16 = 0;
 
-/// How often the owner of a listener that nobody is seen to hold is looked for: it is being forked
-/// from one process to the next, and a look takes about as long as a fork.
+/// How often we look for the holder of a listener that no process is seen to hold: it is being passed from one process
+/// to the next by a fork, and a look takes about as long as a fork.
 const LOOKS: usize = 50;
 /// How often a process that is not seen among the program's is looked for again.
 const RELOOKS: usize = 3;
@@ -46,14 +46,14 @@ struct Blind {
     sockets: bool,
 }
 
-/// Where a process of the instance listens, and who holds that socket.
+/// Where a process of the instance listens, and which processes hold that socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     pub(crate) holders: Vec<Process>,
 }
 
-/// What another image of us needs to know of that.
+/// What the new binary needs to know of that.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct MonitorState {
@@ -75,8 +75,8 @@ pub(crate) enum Change {
 }
 
 impl Monitor {
-    /// Whoever is our child now is none of the program's, nor is who comes to be in `aside`; the launcher alone, without its
-    /// process group.
+    /// The processes that are our children now are none of the program's, nor are those that come to be in `aside`. Of
+    /// the launcher that holds for the process alone, and not for its process group.
     ///
     /// # Errors
     ///
@@ -128,7 +128,7 @@ impl Monitor {
         })
     }
 
-    /// Whoever is left now belongs to no instance that follows.
+    /// The processes that are left now belong to no instance that follows.
     pub(crate) fn begin_instance(&mut self) {
         let begun = self.tree.begin_instance();
         self.note_processes(begun);
@@ -163,7 +163,7 @@ impl Monitor {
         }
     }
 
-    /// Looks who of the instance is left; `None` if that cannot be seen now.
+    /// Looks which processes of the instance are left; `None` if that cannot be seen now.
     pub(crate) fn left(&mut self) -> Option<Left> {
         self.find()?;
         Some(match (&self.listener, self.instance.is_empty()) {
@@ -173,7 +173,8 @@ impl Monitor {
         })
     }
 
-    /// Whether a process is one of the instance's. One whose parent has ended while we looked may be.
+    /// Whether a process is one of the instance's. One whose parent ends while we look is not found by that look: so we
+    /// look several times.
     pub(crate) fn is_of_instance(&mut self, pid: Pid) -> bool {
         let is_in = |instance: &[Process]| instance.iter().any(|process| process.pid == pid);
         is_in(&self.instance)
@@ -192,18 +193,18 @@ impl Monitor {
         ports
     }
 
-    /// Whether nobody of the instance is known to be left.
+    /// Whether it is known that no process of the instance is left.
     pub(crate) fn is_instance_over(&mut self) -> bool {
         self.processes().is_some_and(|instance| instance.is_empty())
     }
 
-    /// Whether nobody of any instance is known to be left.
+    /// Whether it is known that no process of any instance is left.
     pub(crate) fn is_everyone_gone(&mut self) -> bool {
         let everyone = self.tree.everyone(&mut self.reaper);
         self.note_processes(everyone).is_some_and(|everyone| everyone.is_empty())
     }
 
-    /// Who is seen to be left of all instances.
+    /// The processes of all instances that are seen to be left.
     pub(crate) fn everyone(&mut self) -> Vec<Process> {
         let everyone = self.tree.everyone(&mut self.reaper);
         let everyone = self.note_processes(everyone).unwrap_or_default();
@@ -222,7 +223,7 @@ impl Monitor {
         self.reaper.take(leader)
     }
 
-    /// Notes the instance, and its listener, the one that was known if it is still there. `None` if
+    /// Notes the processes of the instance, and its listener: the one that was known, if it is still there. `None` if
     /// we cannot look: then what we knew stands.
     fn find(&mut self) -> Option<()> {
         let known = self.listener.as_ref().map(|listener| listener.address);
@@ -244,7 +245,7 @@ impl Monitor {
             if self.listener.is_some() || listeners.is_empty() {
                 break;
             }
-            // Others' listeners do not count (W2).
+            // Listeners of processes outside of the instance do not count (W2).
             let outside = listeners.iter().map(|at| self.tree.is_held_outside(at.inode.into()));
             let outside = outside.collect::<io::Result<Vec<_>>>();
             if self.note_processes(outside)?.into_iter().all(|outside| outside) {
@@ -256,9 +257,8 @@ impl Monitor {
         Some(())
     }
 
-    /// Whether somebody outside of the instance listens on the listener's address too: the kernel would
-    /// give him some of the clients. A leftover of the program's can have got there, or another process
-    /// of our own user.
+    /// Whether a process outside of the instance listens on the listener's address too: the kernel would give it some
+    /// of the clients. It can be a leftover of the program's, or another process of our own user.
     fn is_shared(&mut self, all: &[bridge::sock_diag::Listener], instance: &[Process]) -> bool {
         let Some(address) = self.listener.as_ref().map(|listener| listener.address) else {
             return false;
@@ -283,7 +283,7 @@ impl Monitor {
         Some(instance)
     }
 
-    /// Says once that what we see is not all.
+    /// Warns once that /proc hides some of the processes.
     fn name_hidden(&mut self, seen: &[Process]) {
         let hidden = seen.iter().find(|process| process.is_hidden());
         if let Some(process) = hidden.filter(|_| !self.hiding_named) {
@@ -296,7 +296,7 @@ impl Monitor {
         }
     }
 
-    /// Everybody who listens on the relocated port. Says once that we cannot look.
+    /// All sockets that listen on the relocated port. Says once that we cannot look.
     fn listeners(&mut self) -> Option<Vec<bridge::sock_diag::Listener>> {
         let listeners = bridge::sock_diag::listeners(self.port);
         note(&mut self.blind.sockets, "who listens", listeners)
@@ -318,7 +318,7 @@ fn note<T>(blind: &mut bool, object: &str, seen: io::Result<T>) -> Option<T> {
     .ok()
 }
 
-/// Those who hold a listener: who is seen to, and only if there is none, who may.
+/// The processes that hold a listener: those that are seen to hold it, and only if there are none, those that may.
 fn held(listener: &bridge::sock_diag::Listener, instance: &[Process]) -> Option<Listener> {
     let those = |hold: &dyn Fn(&Process) -> bool| -> Vec<Process> {
         instance.iter().filter(|process| hold(process)).cloned().collect()

@@ -1,7 +1,7 @@
 //! Where the program's standard output and error go: wherever the log goes (W11).
 //!
-//! A slow log must not block the program, and a daemon that outlives us must not die of SIGPIPE: so it
-//! writes to a pipe of ours only where it cannot outlive us.
+//! A slow log must not block the program, and a daemon that outlives us must not die of SIGPIPE: so the program writes
+//! to a pipe of ours only where it cannot outlive us.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -73,7 +73,7 @@ impl Output {
         })
     }
 
-    /// Where it writes to, unless that is where we do.
+    /// The file that the program writes to; none where it writes to our own standard output and error.
     pub(super) fn file(&self) -> Option<&File> {
         self.streams.as_ref()
     }

@@ -1,6 +1,6 @@
-//! When the supervisor looks at the program again: unasked ever more slowly, as the program may be unable
-//! to tell (seccomp, an overflowing queue); and when something hints at a change, but after a rest, as
-//! anybody may give hints without end. Knows no clock and no process.
+//! The pace of the looks: when the supervisor looks at the program again. Without a hint, ever more slowly, as the
+//! program may be unable to tell us (seccomp, an overflowing queue). After a hint at a change, but only some time after
+//! the last look, as any process may give hints without end. Knows no clock and no process.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::instant;
 
-/// How soon we look unasked: at first, and at most.
+/// How soon we look without a hint: at first, and at most.
 const FIRST: Duration = Duration::from_millis(50);
 const SLOWEST: Duration = Duration::from_secs(1);
-/// How long hints wait after a look. A third of our time at most goes into looking, however many
-/// processes there are.
+/// How long hints wait after a look: [`REST_FACTOR`] times as long as the look took, and this long at least. So a third
+/// of our time at most goes into looking, however many processes there are.
 const SHORTEST_REST: Duration = Duration::from_millis(20);
 const REST_FACTOR: u32 = 2;
 
@@ -42,24 +42,24 @@ impl Pace {
         self.is_hinted.then_some(self.rest_until)
     }
 
-    /// When to look unasked.
+    /// When to look without a hint.
     pub(super) fn unasked(&self) -> Instant {
         self.unasked
     }
 
-    /// From now on looks are due soon.
+    /// From now on looks without a hint come soon after each other again.
     pub(super) fn quicken(&mut self, now: Instant) {
         self.interval = FIRST;
         self.unasked = now + FIRST;
     }
 
-    /// The time to look unasked has come: the next is later.
+    /// The time to look without a hint has come: the next look is later.
     pub(super) fn slow_down(&mut self, now: Instant) {
         self.interval = (self.interval * 2).min(SLOWEST);
         self.unasked = now + self.interval;
     }
 
-    /// Whether looks come no more slowly than now.
+    /// Whether looks come as slowly as they ever do.
     pub(super) fn is_slowest(&self) -> bool {
         self.interval == SLOWEST
     }

@@ -1,5 +1,5 @@
-//! What has happened and has had no consequences yet, in its order; but whether the program is needed is only ever what it
-//! is now. Must not know what follows from any of it.
+//! The queue of events that have not been handled yet, in their order; but of those that say whether the program is
+//! needed, only the newest. Must not know what follows from any of them.
 
 use std::collections::VecDeque;
 
@@ -12,8 +12,8 @@ use super::state::Event;
 pub(super) struct Queue(VecDeque<Event>);
 
 impl Queue {
-    /// Whether the program is needed comes before all else: a program may have ended with its last session, and is not
-    /// started again for nobody.
+    /// Adds an event. Whether the program is needed comes before all else: a program may have ended with its last
+    /// session, and is not started again for nobody.
     pub(super) fn push(&mut self, event: Event) {
         if matches!(event, Event::Demand(_)) {
             self.forget_demand();
@@ -27,13 +27,13 @@ impl Queue {
         self.0.is_empty()
     }
 
-    /// What was seen of the listener of the last instance is not true of the next.
+    /// Removes what was seen of the listener of the last instance: it is not true of the next.
     pub(super) fn forget_listener(&mut self) {
         self.0.retain(|event| !matches!(event, Event::Listening | Event::ListenerGone));
     }
 
-    /// The next event. If there is `news` of whether the program is needed, that comes first; and what waits here of the
-    /// same is older, and not so any more. A deadline is what it was when it came.
+    /// The next event. If there is `news` of whether the program is needed, that comes first, and older events of that
+    /// kind are removed from the queue. Only a deadline comes before the news: when it was put here, there were none.
     pub(super) fn next(&mut self, news: impl FnOnce() -> Option<Demand>) -> Option<Event> {
         if *self.0.front()? != Event::Deadline
             && let Some(demand) = news()
@@ -61,7 +61,7 @@ mod tests {
         queue
     }
 
-    /// O5: a session that ends while its begin waits here leaves nobody, and the program is stopped.
+    /// O5: a session that ends while its beginning is still in this queue leaves no client, and the program is stopped.
     #[test]
     fn o5_what_is_known_of_visitors_is_never_taken_back() {
         let (here, gone) = (Event::Demand(Demand::Served), Event::Demand(Demand::Nobody));
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(queue.next(|| Some(Demand::Nobody)), None, "it comes by itself");
     }
 
-    /// O5: whoever has had the last session of a program that has ended does not have it started again.
+    /// O5: the client that had the last session of a program that has ended does not have it started again.
     #[test]
     fn o5_who_has_gone_is_known_before_the_program_has_ended() {
         let [waiting, served, nobody] =

@@ -1,5 +1,6 @@
-//! Those who log what the instances write, line by line. They can be made to stand still between two reads, so that
-//! another image of us goes on in the middle of a line (O2). Knows pipes and lines; must not know who writes.
+//! The readers: tasks that log what the instances write, line by line. They can be stopped between two reads for a
+//! hand-over, so that the new binary goes on in the middle of a line (O2). Knows pipes and lines; must not know who
+//! writes.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -25,48 +26,48 @@ const READ: usize = 8 * 1024;
 /// How long our end waits for the last of the program's lines.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// All of them.
+/// All readers.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
     tasks: JoinSet<()>,
     lines: Vec<Arc<Lines>>,
 }
 
-/// What another image of us needs to go on with one.
+/// What the new binary needs to go on with a reader.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ReaderState {
     pipe: RawFd,
     tag: String,
-    /// The beginning of a line, of which the rest has not been read.
+    /// The beginning of a line whose end has not been read.
     #[serde(default)]
     begun: Option<Octets>,
 }
 
-/// What one reads from, and what it has read.
+/// A reader: what it reads from, and what it has read.
 #[derive(Debug)]
 struct Lines {
     pipe: Receiver,
     tag: String,
     begun: Mutex<Begun>,
-    /// Rung when it may go on.
+    /// Notified when the reader may go on.
     may_go_on: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Begun {
-    /// Of a line that is not logged yet.
+    /// The beginning of a line, which is not logged yet.
     bytes: Vec<u8>,
     is_still: bool,
-    /// Nothing comes any more.
+    /// Nothing is read from the pipe any more.
     has_ended: bool,
 }
 
 /// What one read has come to.
 enum Read {
     Some,
-    /// Not now.
+    /// There is nothing to read now.
     None,
-    /// Not before it may go on.
+    /// The reader is stopped until it may go on.
     Still,
     End,
 }
@@ -77,7 +78,7 @@ impl Readers {
         self.begin(Lines::new(pipe, tag, vec![]));
     }
 
-    /// Forgets those that have come to the end of theirs.
+    /// Forgets the readers whose pipe has ended.
     pub(super) fn tidy(&mut self) {
         while self.tasks.try_join_next().is_some() {}
         self.lines.retain(|lines| !lines.begun().has_ended);
@@ -95,12 +96,12 @@ impl Readers {
         }
     }
 
-    /// What is to be said of them while they are still.
+    /// The state of the readers for the new binary, while they are stopped.
     pub(super) fn save(&self) -> Vec<ReaderState> {
         self.lines.iter().filter_map(|lines| lines.save()).collect()
     }
 
-    /// Goes on where another image of us has stopped, once it [may](Self::go_on). Needs a runtime.
+    /// Goes on where the old binary has stopped, but reads only after [`go_on`](Self::go_on). Needs a runtime.
     ///
     /// # Errors
     /// A descriptor is no pipe.
@@ -117,7 +118,7 @@ impl Readers {
         Ok(readers)
     }
 
-    /// Waits until everything is logged that was written. Processes that are left may go on to write.
+    /// Waits until everything is logged that was written, but not for ever: processes that are left may go on to write.
     pub(super) async fn finish(mut self) {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         let _ = timeout(LAST_WORDS, all).await;
@@ -159,8 +160,8 @@ impl Lines {
                     break;
                 }
             }
-            // Lines that are there already cost no waiting: without this, a program that floods
-            // its output would keep the thread that sessions may be waiting for.
+            // Reading lines that are there already never waits: without this, a program that floods its output would
+            // keep a thread that sessions may need.
             tokio::task::coop::consume_budget().await;
         }
         self.begun().has_ended = true;
@@ -200,7 +201,7 @@ impl Lines {
         info!("{}: {}", self.tag, text.trim_end_matches(['\n', '\r']));
     }
 
-    /// None: it has come to its end.
+    /// None: its pipe has ended.
     fn save(&self) -> Option<ReaderState> {
         let begun = self.begun();
         let bytes = (!begun.bytes.is_empty()).then(|| Octets::from(begun.bytes.clone()));
@@ -248,7 +249,7 @@ mod tests {
         (Receiver::from_owned_fd(reader).expect("a pipe"), writer.into())
     }
 
-    /// What has come meanwhile waits in the pipe; each byte is read by one of the two.
+    /// What is written during the hand-over waits in the pipe; each byte is read by only one of the two binaries.
     #[tokio::test]
     async fn o2_output_goes_on_in_the_middle_of_a_line() {
         let (pipe, mut writer) = pipe();

@@ -1,7 +1,7 @@
-//! The program's life, as another image of us goes on with it (O2): what stands in a state, how all is made to stand still
-//! for it, and how it is taken up again. The program, and whatever belongs to it, notices nothing.
+//! The supervision of the program in a hand-over (O2): what is saved for the new binary, how everything is stopped for
+//! that, and how the new binary goes on. The program, and whatever belongs to it, notices nothing.
 //!
-//! A field that a version adds must have a default: it is read by the versions before and behind it.
+//! A field that a version adds must have a default: older and newer versions read the state, too.
 
 use std::os::fd::RawFd;
 use std::time::Instant;
@@ -29,17 +29,17 @@ use crate::launcher::Launcher;
 use crate::processes::{Aside, is_child, number};
 use crate::relay::{Around, ProgramRelay, ProgramRelayState};
 
-/// What another image needs to go on with a program.
+/// What the new binary needs to go on with a program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ProgramState {
-    /// Ours, whose children the program's processes are.
+    /// Our process id: the program's processes are children of this process.
     #[serde(with = "number")]
     supervisor: Pid,
-    /// The program's own.
+    /// The program's own port.
     port: u16,
     life: State,
     engine: EngineState,
-    /// In the way of [`ProgramState::relay`].
+    /// Taken out by [`ProgramState::relay`].
     relay: Option<ProgramRelayState>,
     #[serde(default)]
     clients: Option<ClientsState>,
@@ -70,15 +70,15 @@ struct Helper {
     pid: Pid,
 }
 
-/// How the program's life begins for us.
+/// How the supervision of the program begins.
 #[derive(Debug)]
 pub(crate) enum Begin<'a> {
     Fresh,
-    /// Another image of us has had it until now.
+    /// The old binary has supervised the program until now.
     Resumed(Box<Resumption<'a>>),
 }
 
-/// With what it is resumed.
+/// What the new binary goes on with.
 #[derive(Debug)]
 pub(crate) struct Resumption<'a> {
     /// Its [relay](ProgramState::relay) and its [clients](ProgramState::clients) were taken out before.
@@ -89,7 +89,7 @@ pub(crate) struct Resumption<'a> {
 }
 
 impl<'a> Resumption<'a> {
-    /// From what another image has left, with the bridge to it.
+    /// From what the old binary has left, with the bridge to the program.
     ///
     /// # Errors
     /// As [`ProgramState::relay`].
@@ -105,7 +105,7 @@ impl<'a> Resumption<'a> {
 }
 
 impl ProgramState {
-    /// The descriptors that it names, besides the bridge's own, which are to be kept.
+    /// The descriptors in this state, which exec(2) has to keep, without the bridge's own.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = self.engine.descriptors();
         all.extend(self.relay.iter().flat_map(ProgramRelayState::descriptors));
@@ -114,8 +114,7 @@ impl ProgramState {
         all
     }
 
-    /// Looks at all that can be looked at without descriptors, in whichever process. The `port` is that of the program which
-    /// the command line has.
+    /// Checks all that can be checked without descriptors. The `port` is that of the program on the command line.
     ///
     /// # Errors
     /// It is the state of another program.
@@ -129,7 +128,7 @@ impl ProgramState {
         Ok(())
     }
 
-    /// Has the helpers of the image before known, that are not waited for yet.
+    /// Adds those helpers of the old binary to `aside` that are not waited for yet.
     pub(crate) fn add_helpers(&self, aside: &Aside) {
         let helpers = self.aside.iter().filter(|helper| is_child(helper.pid));
         helpers.for_each(|helper| aside.add(helper.pid));
@@ -152,7 +151,7 @@ impl ProgramState {
         }
     }
 
-    /// The bridge to it, which is still; otherwise as [`ProgramRelay::hold`].
+    /// The bridge to the program, stopped if it was open; otherwise as [`ProgramRelay::hold`].
     ///
     /// # Errors
     /// A descriptor is missing, or is not what it should be.
@@ -169,8 +168,8 @@ impl ProgramState {
 }
 
 impl<'a, 'b> Supervisor<'a, 'b> {
-    /// Has all stand still that goes on by itself, but for the bridge, which is to be seen to by others. To be called when
-    /// no event waits.
+    /// Stops all that goes on by itself, except the bridge, which [`Host::stand_still`] stops. To be called when no
+    /// event waits.
     ///
     /// # Errors
     /// Something did not stop in time. All goes on.
@@ -181,16 +180,17 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         Ok(())
     }
 
-    /// Nobody has taken over: all goes on.
+    /// All that was [stopped](Self::still) goes on.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// No thread can be started.
     pub(super) fn go_on(&mut self) -> Result<()> {
         self.readers.go_on();
         self.engine.go_on()
     }
 
-    /// What it is, once all stands still, the bridge too: that lets clients through until then, who are counted here.
+    /// The state for the new binary. To be called when all has stopped, the bridge too: until then it lets clients
+    /// through, who are counted here.
     pub(super) fn save(&self) -> ProgramState {
         ProgramState {
             supervisor: getpid(),
@@ -211,10 +211,10 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         }
     }
 
-    /// Takes it up where another image of us has stopped.
+    /// Goes on where the old binary has stopped.
     ///
     /// # Errors
-    /// A process or a descriptor is not what it should be. Nothing was changed, and the other image can still go on.
+    /// A process or a descriptor is not what it should be. Nothing was changed, and the old binary can still go on.
     pub(super) fn resume(
         spec: &'a ProgramSpec,
         relay: ProgramRelay,
@@ -243,7 +243,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             signalling: state.signalling,
             readers: Readers::resume(state.readers, &mut handed)?,
             refusal: state.refusal,
-            // There is no hand-over while somebody waits to hear it.
+            // There is no hand-over while the caller of `-D` waits for it.
             unheard: None,
             engine,
             host,
@@ -252,7 +252,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         Ok(supervisor)
     }
 
-    /// All is there. The image before can still have it back.
+    /// All was taken over: the bridge goes on. The old binary can still have it back.
     fn arrive(&mut self, frozen: Option<Frozen>, mut handed: Handed<'_>) -> Result<()> {
         ensure!(frozen.is_some() || !self.relay.is_still(), "the bridge says nothing of itself");
         self.relay.go_on(frozen, handed.others())?;
@@ -260,7 +260,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         Ok(())
     }
 
-    /// There is no way back: from here on it is ours.
+    /// There is no way back to the old binary: the supervision goes on.
     ///
     /// # Errors
     /// As [`go_on`](Self::go_on).
@@ -269,7 +269,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         self.host.clients.iter().for_each(|clients| clients.go_on());
         let gone_on = self.go_on();
         self.host.progress.status(self.state.description());
-        // Of what has happened meanwhile nobody tells us.
+        // Nothing reports what has happened during the hand-over: so we look.
         self.pace.quicken(Instant::now());
         self.children_ended();
         self.pace.hint();

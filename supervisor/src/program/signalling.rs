@@ -1,5 +1,5 @@
-//! Sends signals to the program's processes, to end them gently or not, and says whom that did not reach.
-//! Knows nothing of when to send them.
+//! The signals to the program's processes, which end them gently or not. Reports those that a signal did not reach.
+//! Must not know when to send them.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,11 +17,11 @@ use crate::processes::{Process, number};
 /// How often the tree is walked again while it is being killed: it may still fork.
 const KILL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What was sent.
+/// What is known of the signals that were sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Signalling {
-    /// Which signals could not be sent to whom, as far as it was said.
+    /// The signals that could not be sent, and to which processes, as far as that was logged.
     unsent: HashSet<Unsent>,
     #[serde(with = "maybe_instant")]
     next_kill: Option<Instant>,
@@ -35,7 +35,7 @@ struct Unsent {
 }
 
 impl Signalling {
-    /// SIGTERM to each; a launcher may where we may not.
+    /// SIGTERM to each; the launcher sends it where we may not.
     pub(super) fn terminate(&mut self, processes: &[Process], launcher: Option<&Launcher>) {
         for process in processes {
             let sent = signal(process, SIGTERM, launcher);
@@ -45,7 +45,7 @@ impl Signalling {
         }
     }
 
-    /// SIGKILL to each, and to whoever is left at [`next_kill`](Self::next_kill).
+    /// SIGKILL to each. What is left is to be killed again at [`next_kill`](Self::next_kill).
     pub(super) fn kill(&mut self, processes: &[Process], launcher: Option<&Launcher>) {
         self.next_kill = Some(Instant::now() + KILL_INTERVAL);
         for process in processes {

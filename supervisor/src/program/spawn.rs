@@ -34,7 +34,7 @@ pub(crate) struct Preparation<'a> {
     /// The terminal whose foreground group the program becomes.
     pub(crate) terminal: Option<Terminal>,
     pub(crate) users: &'a Users,
-    /// What starts it, where we are another user than it is to be.
+    /// The launcher, which starts the program where it is to have another user than we.
     pub(crate) launcher: Option<&'a Launcher>,
 }
 

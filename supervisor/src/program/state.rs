@@ -1,5 +1,5 @@
-//! The program's life: where it can be, what can happen to it, and what can be done. How one leads to
-//! the other is [`step`]'s matter, which is a pure function as all here: no system call, no clock.
+//! The program's life: its states, the events that can happen to it, and the actions that can be done. How one leads to
+//! the other, [`step`] says. All here is pure: no system call, no clock.
 //!
 //! An *instance* is one run of the program: its leader (the process that we started) and whatever
 //! that forked. What an instance left behind without listening is a *leftover*.
@@ -17,13 +17,12 @@ use crate::exit::ExitStatus;
 use on_demand::Retiring;
 pub(crate) use step::{ended_unheard, step};
 
-/// A program that has not listened after this long is warned of, if it has not to have listened before
-/// (W12).
+/// After this long, a program that has not listened is warned of, if `wrap_timeout` is not even shorter (W12).
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long SIGKILL may take before those who survived it are named (W9).
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A state that follows, and what is to be done on the way.
+/// The next state, and what is to be done on the way to it.
 type Next = (State, Vec<Action>);
 
 /// What to do when the program exits or daemonizes.
@@ -41,7 +40,7 @@ pub(crate) enum Start {
     Now,
     /// When the first client has come (O5).
     OnDemand {
-        /// How long it goes on with nobody there; none: for ever.
+        /// How long it goes on without a client; none: for ever.
         stop_idle: Option<Duration>,
     },
 }
@@ -60,7 +59,7 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// How long a program may say nothing without a warning.
+    /// How long a program may take to listen before it is warned of.
     fn silence(&self) -> Duration {
         SILENCE.min(self.wrap_timeout)
     }
@@ -69,13 +68,13 @@ impl Policy {
 /// Where the program is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum State {
-    /// On demand: it does not run, and nobody is there.
+    /// On demand: it does not run, and there is no client.
     Asleep { failures: u32 },
-    /// The leader runs; nobody has listened yet.
+    /// The leader runs; no process of the instance has listened yet.
     Starting { run: Run, warned: bool },
-    /// The leader runs and somebody of the instance has listened.
+    /// The leader runs, and a process of the instance has listened.
     Listening { run: Run },
-    /// The leader has ended well before anybody listened, and left somebody.
+    /// The leader has ended with status 0 before any process listened, and has left processes.
     Settling {
         run: Run,
         #[serde(with = "instant")]
@@ -84,24 +83,24 @@ pub(crate) enum State {
     },
     /// The leader is gone; a process of the instance listens.
     Daemonized { run: Run },
-    /// It failed; the next instance starts at `until`, if somebody waits for it then.
+    /// An instance failed; the next one starts at `until`, if it is wanted then.
     Backoff {
         #[serde(with = "instant")]
         until: Instant,
         failures: u32,
         is_wanted: bool,
     },
-    /// On demand: nobody is there, and it is being ended.
+    /// On demand: there has been no client for long, and the program is being ended.
     Retiring(Retiring),
     /// Under `ignore`: it has ended, after it had listened. The bridge says so to its clients.
     Gone,
-    /// Under `exit`, and where it never listened: open sessions come to their end.
+    /// It has ended, under `exit`, or without having listened: open sessions come to their end.
     Finishing {
         #[serde(with = "instant")]
         until: Instant,
         status: ExitStatus,
     },
-    /// We are asked to end, and sessions have until then to come to theirs (O1). The program is not started
+    /// We are asked to end, and sessions have until `until` to come to their end (O1). The program is not started
     /// again.
     Draining {
         #[serde(with = "instant")]
@@ -117,7 +116,7 @@ pub(crate) enum State {
     Ended { status: ExitStatus },
 }
 
-/// One instance, as far as its life matters.
+/// What is known of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Run {
     #[serde(with = "instant")]
@@ -126,21 +125,21 @@ pub(crate) struct Run {
     first: bool,
     /// How many instances before it failed in a row.
     failures: u32,
-    /// On demand: since when nobody is there.
+    /// On demand: since when there is no client.
     #[serde(default, with = "maybe_instant")]
     idle_since: Option<Instant>,
-    /// Whether somebody waits for the program; but on demand, whoever may come does.
+    /// On demand: whether a client waits for the program. Otherwise it is true, as a client may come.
     is_wanted: bool,
 }
 
-/// Who is left of the program while its sessions are drained.
+/// Which process of the program is left while its sessions are drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Remaining {
-    /// The leader, or nobody yet.
+    /// The leader, which runs, or is being started.
     Leader,
     /// A process of the instance that listens, and goes on without a leader.
     Daemon,
-    /// Nobody who listens, nor will.
+    /// No process that listens, or will.
     Nobody,
 }
 
@@ -148,7 +147,7 @@ pub(crate) enum Remaining {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stopping {
     status: ExitStatus,
-    /// When patience ends: with SIGKILL, and after that with giving up.
+    /// The deadline of SIGTERM, at which SIGKILL is sent; after that, the deadline of SIGKILL, at which we give up.
     #[serde(with = "instant")]
     until: Instant,
     killed: bool,
@@ -159,7 +158,7 @@ pub(crate) struct Stopping {
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The program could not be started; the status is the shell's for it.
+    /// The program could not be started. The status is the one that a shell has for that.
     SpawnFailed(ExitStatus),
     /// A process of the instance listens on the relocated port.
     Listening,
@@ -167,9 +166,9 @@ pub(crate) enum Event {
     ListenerGone,
     /// The leader has ended.
     LeaderEnded { status: ExitStatus, left: Left, served: bool },
-    /// The leader was ended from the terminal while that was the program's.
+    /// The leader was ended from the terminal while that was lent to the program (^C).
     Interrupted(ExitStatus),
-    /// The last of those that held the listener when the instance daemonized has ended.
+    /// The last of the processes that held the listener when the instance daemonized has ended.
     DaemonEnded { served: bool },
     /// No process of any instance is left.
     TreeEmpty,
@@ -179,19 +178,19 @@ pub(crate) enum Event {
     BridgeEnded(ExitStatus),
     /// [`State::deadline`] has come.
     Deadline,
-    /// A signal asks us to stop: for a second time, at once.
+    /// A signal asks us to stop. A second one means: at once.
     Stop,
     /// Somebody asks us to drain. For a second time, that changes nothing.
     Drain,
 }
 
-/// Whom the leader left when it ended.
+/// Which processes the leader left when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
     Nobody,
-    /// Somebody, but nobody who listens.
+    /// Processes, none of which listens.
     Idle,
-    /// Somebody who listens on the relocated port.
+    /// A process that listens on the relocated port.
     Listener,
 }
 
@@ -203,9 +202,9 @@ pub(crate) enum Action {
     Spawn,
     /// Say that the program has not listened yet, and why that may be.
     WarnSilent,
-    /// Say that what the leader left has had its time to listen.
+    /// Say that the processes that the leader left have not listened in their time.
     WarnSettled,
-    /// Say that the program has ended, and nobody has listened.
+    /// Say that the program has ended, and no process of it has listened.
     WarnUnheard,
     /// Say that the program comes and goes too fast, and when it is tried next.
     WarnFast {
@@ -223,11 +222,11 @@ pub(crate) enum Action {
     RefuseSessions,
     /// Accept nobody, let sessions come to their end.
     FinishBridge,
-    /// Accept nobody, let sessions come to their end, and tell others to come again (O1).
+    /// Accept nobody, let sessions come to their end, and tell other clients to come again (O1).
     DrainBridge,
     /// Accept nobody, close every session.
     StopBridge,
-    /// Say that nobody has been there for long, and that the program is therefore ended.
+    /// Say that there has been no client for long, and that the program is therefore ended.
     TellIdle,
     /// SIGTERM to every process of every instance.
     Terminate,
@@ -249,7 +248,7 @@ impl State {
         (Self::Starting { run, warned: false }, vec![Action::Spawn])
     }
 
-    /// Another instance, for whoever waits for it.
+    /// Another instance is started, for the clients that wait for it.
     fn start(failures: u32, now: Instant) -> Next {
         let run = Run { started: now, first: false, failures, idle_since: None, is_wanted: true };
         (Self::Starting { run, warned: false }, vec![Action::PauseBridge, Action::Spawn])
@@ -309,7 +308,7 @@ impl State {
         }
     }
 
-    /// Whether something of an instance may go on.
+    /// Whether processes of an instance may run.
     pub(crate) fn has_instance(&self) -> bool {
         !matches!(
             self,
@@ -348,12 +347,12 @@ impl State {
         }
     }
 
-    /// Whether it matters who listens.
+    /// Whether it matters which process listens.
     pub(crate) fn minds_listener(&self) -> bool {
         self.awaits_listener() || matches!(self, Self::Gone | Self::Draining { .. })
     }
 
-    /// Whether somebody may listen whom we have not seen yet, where nobody is seen to.
+    /// Whether, if no process is seen to listen, one may listen that we have not seen yet.
     pub(crate) fn awaits_listener(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! What there is to supervise one program with. Does nothing by itself.
+//! The data of the supervision of one program. Does nothing by itself.
 
 use std::time::Instant;
 
@@ -34,11 +34,11 @@ pub(super) struct Supervisor<'a, 'b> {
     pub(super) daemon: Daemon,
     pub(super) diagnosis: Diagnosis<'a>,
     pub(super) signalling: Signalling,
-    /// Those who log what the instances write.
+    /// What logs the output of the instances.
     pub(super) readers: Readers,
     /// Why the first instance could not be started.
     pub(super) refusal: Option<String>,
-    /// Why nobody was let through to the program, for the caller of `-D` (D1).
+    /// Why no client was let through to the program, for the caller of `-D` (D1).
     pub(super) unheard: Option<String>,
 }
 

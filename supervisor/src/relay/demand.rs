@@ -1,4 +1,5 @@
-//! Who is there for the program (O1, O5). Knows the bridge's count of sessions, and what was told of it.
+//! The demand for the program: whether there are sessions that are bound for it (O1, O5). Knows the bridge's count of
+//! sessions, and what was reported of it.
 
 use std::future::pending;
 
@@ -7,38 +8,38 @@ use tokio::sync::watch;
 
 use crate::processes::Aside;
 
-/// What is known of who is there.
+/// The sessions that are bound for the program.
 #[derive(Debug)]
 pub(super) struct Visitors {
     attendance: watch::Receiver<Attendance>,
     told: Demand,
-    /// Has the rests of us, whose sessions the bridge does not count (O2).
+    /// Has the rests (forked copies of the old process), whose sessions the bridge does not count (O2).
     aside: Aside,
 }
 
 impl Visitors {
-    /// And what the bridge counts with.
+    /// Makes it, and what the bridge counts with.
     pub(super) fn new(aside: Aside) -> (Counter, Self) {
         let (counter, attendance) = Counter::new();
         (counter, Self { attendance, told: Demand::Nobody, aside })
     }
 
-    /// What was told last.
+    /// The demand that was reported last.
     pub(super) fn told(&self) -> Demand {
         self.told
     }
 
-    /// That was told last, by another image of us.
+    /// Sets the demand that the old binary has reported last.
     pub(super) fn tell(&mut self, told: Demand) {
         self.told = told;
     }
 
-    /// How many wait for a connection to the program.
+    /// How many sessions wait for a connection to the program.
     pub(super) fn waiting(&self) -> usize {
         self.attendance.borrow().waiting()
     }
 
-    /// Whether the program is needed, if that is not what was told last.
+    /// Whether the program is needed, if that is not what was reported last.
     pub(super) fn news(&mut self) -> Option<Demand> {
         let mut demand = self.attendance.borrow_and_update().demand();
         if demand == Demand::Nobody && !self.aside.rests().is_empty() {

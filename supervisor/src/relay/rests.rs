@@ -1,5 +1,5 @@
-//! The rests of us, each with sessions that it could not hand over (O2): they end with the bridge. Knows processes of ours, and
-//! nothing of their sessions.
+//! The rests: forked copies of the old process, each of which carries to their end the TLS sessions that it could not
+//! hand over (O2). They end with the bridge. Knows processes of ours, and nothing of their sessions.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use nix::sys::signal::Signal;
 use crate::clock::until;
 use crate::processes::{Aside, Exits, Process};
 
-/// By which one is asked to close its sessions.
+/// The signal that asks a rest to close its sessions.
 pub(crate) const REST_ASKED: Signal = Signal::SIGUSR1;
 
-/// How long they may take to close their sessions: what does not close in time they cut off after five seconds.
+/// How long the rests may take to close their sessions: what does not close in time they cut off after five seconds.
 const CUT_OFF: Duration = Duration::from_secs(7);
 
-/// Those there are.
+/// All rests.
 #[derive(Debug)]
 pub(crate) struct Rests {
     aside: Aside,
@@ -27,7 +27,7 @@ impl Rests {
         Self { aside, cut_off: None }
     }
 
-    /// Where they are known.
+    /// The table that has them.
     pub(super) fn aside(&self) -> Aside {
         self.aside.clone()
     }
@@ -50,7 +50,7 @@ impl Rests {
             }
             let mut exits = Exits::of(&left);
             if exits.is_empty() {
-                // They have ended since, and are waited for at once.
+                // They have ended since, and are waited for in the next round.
                 tokio::task::yield_now().await;
                 continue;
             }

@@ -1,5 +1,5 @@
-//! The bridge as another image of us goes on with it (O2): how far it is, and what is known of who is there. What the
-//! bridge itself says of its sessions is its own matter, and is frozen and resumed beside this.
+//! The relay in a hand-over (O2): how far it is, and what is known of the demand. The state of the sessions is the
+//! bridge's own matter, and is frozen and resumed beside this.
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::handed::Handed;
 use crate::machine::public::{EndpointState, PublicEndpoint, SocketFile, SocketFileState};
 use crate::program::state::Policy;
 
-/// What another image needs to go on with a bridge.
+/// What the new binary needs to go on with a bridge.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RelayState {
     stage: StageState,
@@ -40,14 +40,14 @@ enum StageState {
     Ended,
 }
 
-/// What another image needs to go on with the bridge to a program.
+/// What the new binary needs to go on with the bridge to a program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ProgramRelayState {
     relay: RelayState,
     #[serde(with = "ReadinessState")]
     readiness: Readiness,
     served: ServedState,
-    /// What was told last.
+    /// The demand that was reported last.
     #[serde(with = "DemandState")]
     demand: Demand,
 }
@@ -90,7 +90,7 @@ enum DemandState {
 }
 
 impl Relay {
-    /// What is to be said of it, besides what the bridge says of itself if it [is open](RelayState::is_open).
+    /// The state for the new binary, besides the bridge's own state if it [is open](RelayState::is_open).
     pub(crate) fn save(&self) -> RelayState {
         let stage = match &self.stage {
             Stage::Held { public, open_by, .. } => {
@@ -104,7 +104,7 @@ impl Relay {
         RelayState { stage, shutdown: *self.shutdown.borrow() }
     }
 
-    /// One that is still yet, and leaves everything as it is until it [goes on](Self::go_on).
+    /// A relay that is stopped, and leaves everything as it is until it [goes on](Self::go_on).
     ///
     /// # Errors
     /// A descriptor is missing, or is not what it should be.
@@ -132,7 +132,7 @@ impl Relay {
         Ok(Self { stage: resumed, shutdown, is_open, announcement, rests, hand_over })
     }
 
-    /// One to a service, which is about to go on, and what is to be closed then.
+    /// A relay to a service, which goes on, and the descriptors that are to be closed when there is no way back.
     ///
     /// # Errors
     /// As [`resume`](Self::resume) and [`go_on`](Self::go_on).
@@ -147,7 +147,7 @@ impl Relay {
         Ok((relay, handed.settle()))
     }
 
-    /// Whether it waits for what the bridge has said of itself.
+    /// Whether it waits for the bridge's own state.
     pub(crate) fn is_still(&self) -> bool {
         matches!(self.stage, Stage::Still { .. })
     }
@@ -155,7 +155,7 @@ impl Relay {
     /// All else has succeeded: the bridge goes on as it was `frozen`, with these descriptors. Needs a runtime.
     ///
     /// # Errors
-    /// What it says of itself cannot be used.
+    /// The bridge's own state cannot be used.
     pub(crate) fn go_on(
         &mut self,
         frozen: Option<Frozen>,
@@ -172,7 +172,7 @@ impl Relay {
         Ok(())
     }
 
-    /// There is no way back: what has a name in the file system is ours to remove.
+    /// There is no way back to the old binary: the file of a Unix socket is ours to remove.
     pub(crate) fn settle(&mut self) {
         match &mut self.stage {
             Stage::Held { public, .. } => public.go_on(),
@@ -183,7 +183,7 @@ impl Relay {
 }
 
 impl RelayState {
-    /// Whether the bridge has to be frozen with it.
+    /// Whether the bridge's own state has to go with it.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.stage, StageState::Open { .. })
     }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The bridge's count of sessions, and what of it was seen when.
+/// The bridge's count of sessions, and what it was at earlier moments.
 #[derive(Debug, Default)]
 pub(super) struct Served {
     pub(super) count: Arc<AtomicU64>,
     /// The count when an instance was asked about last.
     pub(super) asked: u64,
-    /// The same of the instance before the present one.
+    /// The count when the instance before the present one was asked about last.
     pub(super) before: u64,
 }
 
@@ -19,9 +19,9 @@ impl Served {
         Arc::clone(&self.count)
     }
 
-    /// An instance begins. A session that the bridge has counted since the last instance was asked about
-    /// was that one's, whose end may be known sooner on a busy machine: it counts for this one, so that
-    /// short sessions do not look like failures for ever.
+    /// An instance begins. A session that the bridge has counted since [`has_served`](Self::has_served) was asked last
+    /// belonged to the instance before, whose end may be known before that count on a busy machine. It counts for the
+    /// new instance, so that short sessions do not look like failures for ever.
     pub(super) fn begin_instance(&mut self) {
         self.before = self.asked;
     }

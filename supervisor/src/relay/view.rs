@@ -1,4 +1,4 @@
-//! What others see of the bridge, who may not handle it: whether a client who comes now is served.
+//! The view of a relay for those who may not change it: whether a client that comes now is served.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ pub(crate) struct RelayView {
 #[derive(Debug, Clone)]
 pub(super) struct ViewedProgram {
     pub(super) readiness: watch::Receiver<Readiness>,
-    /// Whether whoever comes while it does not run has it started (O5).
+    /// Whether a client that comes while it does not run has it started (O5).
     pub(super) is_on_demand: bool,
 }
 
-/// Why a client who comes now is not served.
+/// Why a client that comes now is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotReady {
     /// Nobody is let in yet.
     Starting,
-    /// No more are.
+    /// Nobody is let in any more.
     Draining,
     NotListening,
 }
@@ -63,7 +63,7 @@ impl RelayView {
 }
 
 impl ViewedProgram {
-    /// Whether a client who comes now is served, at once or when the program has been started for him.
+    /// Whether a client that comes now is served, at once or when the program has been started for it.
     fn is_ready(&self) -> bool {
         match *self.readiness.borrow() {
             Readiness::Ready(_) => true,
@@ -77,7 +77,7 @@ impl ViewedProgram {
 mod tests {
     use super::*;
 
-    /// O3, O5: every readiness of a program that runs, and of one that clients have started.
+    /// O3, O5: every readiness of a program that is started at once, and of one that clients have started.
     #[test]
     fn o3_o5_on_demand_who_is_held_is_served() {
         let address = (std::net::Ipv4Addr::LOCALHOST, 1).into();

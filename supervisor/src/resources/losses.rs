@@ -1,5 +1,5 @@
-//! What the user whom we have become cannot do of what root had begun, each in a line for the log: not to be found out
-//! when a certificate has expired. Must not know what becomes of it.
+//! What the user that we have become cannot do with what root has opened, each in a line for the log: so that it is
+//! known now, and not when a certificate has expired. Must not know what is done about it.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +16,7 @@ use crate::exit::Failure;
 use crate::machine::user::User;
 use crate::tokens::Tokens;
 
-/// Of what was taken by root for this user.
+/// The lines for this user.
 pub(super) fn of(resources: &Resources, config: &Config, user: &User) -> Vec<String> {
     let name = &user.name;
     let mut lines = Vec::new();
@@ -44,7 +44,7 @@ pub(super) fn of(resources: &Resources, config: &Config, user: &User) -> Vec<Str
     lines
 }
 
-/// What was read as root, and would be read again.
+/// The files that were read as root, and would be read again, each with what follows if they cannot.
 fn files(resources: &Resources, config: &Config) -> Vec<(PathBuf, &'static str)> {
     let certificates = resources.certificates.paths().into_iter();
     let mut files: Vec<_> = certificates
@@ -69,13 +69,13 @@ fn files(resources: &Resources, config: &Config) -> Vec<(PathBuf, &'static str)>
     };
     let values = [auth, admin.cloned(), tokens].into_iter().flatten();
     files.extend(values.map(|path| (path, "it cannot be read again on SIGHUP")));
-    // Files of tokens are read by the user from the beginning, who says what is wrong with them.
+    // Token files are read as the user from the beginning, and that reading says what is wrong with them.
     let tokens = resources.tokens.as_ref().and_then(Tokens::path_of_directory);
     files.extend(tokens.map(|path| (path, "no token is found there")));
     files
 }
 
-/// What is there as long as we are.
+/// The files that exist as long as we do, each with what follows if they cannot be removed.
 fn ours(config: &Config) -> Vec<(&Path, &'static str)> {
     const SOCKET: &str = "it stays, and the next start takes its place";
     let mut ours = Vec::new();
@@ -91,7 +91,7 @@ fn ours(config: &Config) -> Vec<(&Path, &'static str)> {
     ours
 }
 
-/// As unlink(2) has it.
+/// Whether the user may remove it, by the rules of unlink(2).
 fn is_removable(path: &Path, user: &User) -> bool {
     let Some(directory) = path.parent() else { return false };
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };

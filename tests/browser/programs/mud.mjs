@@ -1,6 +1,6 @@
 // A line server as games have it (MUD): offers that a terminal does not take, prompts that end with
-// GA or EOR, colours, a password that is not shown, CR NUL, text in pieces. It keeps no GA back for
-// having announced SGA, and never echoes.
+// GA or EOR, colours, a password that is not shown, CR NUL, text in pieces. It sends GA although it
+// has announced SGA, and never echoes.
 //
 //   node mud.mjs PORT
 
@@ -24,7 +24,7 @@ createServer((socket) => {
   let answer = name;
 
   write(OFFERS, "\x1b[1;32mThe Cellar\x1b[0m\r\nKeller, süß und \x1b[33mdunkel\x1b[0m. ");
-  // It goes on where it was, cut in the middle of a letter, a colour and a command.
+  // The line goes on, byte by byte: cut in the middle of letters, colours and commands.
   for (const byte of Buffer.from("Ein Krug \x1b[36mMet\x1b[0m für 3 €.\r\n")) write([byte]);
   write([IAC], [SB], [GMCP], 'Room.Info {"num":1}', [IAC, SE]);
   prompt("Name: ");
@@ -32,7 +32,7 @@ createServer((socket) => {
   socket.on("error", () => {});
   socket.on("data", (data) => data.forEach(take));
 
-  // What is agreed to and refused is kept for "told".
+  // What the client agrees to and refuses is kept for "told".
   function take(byte) {
     pending.push(byte);
     if (pending[0] === IAC) {

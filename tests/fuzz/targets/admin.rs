@@ -1,4 +1,4 @@
-//! See `supervisor/src/admin/fuzzing.rs`. By path: the whole supervisor would be built for it.
+//! See `supervisor/src/admin/fuzzing.rs`. Included by path, so that the whole supervisor need not be built for it.
 #![no_main]
 
 #[path = "../../../supervisor/src/admin/fuzzing.rs"]

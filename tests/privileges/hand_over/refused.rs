@@ -1,4 +1,4 @@
-//! What can take over no more since root was given up: one line says why, and the image before goes on.
+//! Hand-overs that are not possible since root was given up: one line says why, and the old binary goes on.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -14,7 +14,7 @@ use crate::support::{
     needs_root, wait_until,
 };
 
-/// Asks, and is refused for a reason.
+/// Asks for a hand-over that is refused; gives the log line that says why.
 fn refused(websockify: &Websockify) -> String {
     let refusals = || websockify.logged(&["WARN cannot hand over"]);
     let before = refusals().len();
@@ -41,7 +41,7 @@ fn o2_w16_a_program_that_the_user_may_not_execute_is_refused() {
         assert!(line.ends_with(why), "{line}");
         echo(&mut client);
     };
-    // The one that runs is the one that would be come back to.
+    // The running binary is what a failed hand-over goes back to.
     set_mode(&stage.binary(), 0o700);
     refused("there would be no way back: permission denied for user nobody");
     set_mode(&stage.binary(), 0o755);
@@ -60,7 +60,7 @@ fn o2_w16_a_program_that_the_user_may_not_execute_is_refused() {
     assert_stops(stage.websockify);
 }
 
-/// Where a setuid program may gain what it is to, as one that we start.
+/// Under options with which a setuid program that websockify starts gets its rights.
 #[test]
 fn o2_w16_a_setuid_program_does_not_take_our_place() {
     if !needs_root() {
@@ -86,7 +86,7 @@ fn o2_w16_a_setuid_program_does_not_take_our_place() {
     assert_stops(stage.websockify);
 }
 
-/// As everybody learns at the start who is not root: what the new program would read it cannot.
+/// The new binary cannot read these files. The log says so as at a start by a user who is not root.
 #[test]
 fn o2_w16_what_root_alone_may_read_is_named() {
     if !needs_root() {
@@ -110,7 +110,7 @@ fn o2_w16_what_root_alone_may_read_is_named() {
     assert_stops(stage.websockify);
 }
 
-/// The user and his groups are looked up again.
+/// The user and the user's groups are looked up again.
 #[test]
 fn o2_w16_a_user_who_is_no_more_or_has_lost_a_group_is_refused() {
     if !needs_root() || !needs(&["unshare", "mount"]) {
@@ -150,7 +150,7 @@ fn o2_w16_a_user_who_is_no_more_or_has_lost_a_group_is_refused() {
     assert_stops(websockify);
 }
 
-/// The program's user is the launcher's.
+/// The program's user cannot change, because the launcher runs as that user.
 #[test]
 fn o2_w16_a_program_whose_user_is_another_one_now_is_refused() {
     if !needs_root() || !needs(&["unshare", "mount"]) {

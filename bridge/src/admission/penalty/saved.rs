@@ -1,4 +1,4 @@
-//! Who guesses passwords, for another image of this program, in which they wait on. Must not know how that is written down.
+//! The penalties for wrong passwords, as saved for the new binary in a hand-over. Must not know how they are serialized.
 
 use std::net::IpAddr;
 use std::sync::PoisonError;
@@ -10,7 +10,7 @@ use super::{CLIENTS_MAX, Penalties, Penalty};
 use crate::clients::ClientId;
 use crate::saved::Moment;
 
-/// How long one who guesses passwords waits.
+/// The penalty of one client.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedPenalty {
     pub(crate) client: SavedClient,
@@ -18,7 +18,7 @@ pub(crate) struct SavedPenalty {
     pub(crate) end: Moment,
 }
 
-/// Whose address it is, or which user.
+/// The client: its address, or its user on a Unix socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum SavedClient {
     Address(IpAddr),
@@ -26,7 +26,7 @@ pub(crate) enum SavedClient {
 }
 
 impl Penalties {
-    /// For another image of this program.
+    /// All penalties, for the new binary.
     pub(crate) fn saved(&self) -> Vec<SavedPenalty> {
         let by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
         let saved = |(client, penalty): (&ClientId, &Penalty)| SavedPenalty {
@@ -40,7 +40,7 @@ impl Penalties {
         by_client.iter().map(saved).collect()
     }
 
-    /// As another image has left them.
+    /// Takes over the penalties that the old binary has saved.
     pub(crate) fn resume(&self, saved: &[SavedPenalty]) {
         let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
         by_client.extend(saved.iter().take(CLIENTS_MAX).map(|penalty| {

@@ -1,5 +1,5 @@
-//! What a genuine token says: where it leads, from when, and until when (RFC 7519, section 4.1).
-//! Knows JSON, and the time as it is told; must not know keys, nor whether the token is genuine.
+//! The claims of a genuine token: where it leads, from when, and until when (RFC 7519, section 4.1). Knows JSON, and the time as
+//! it is told; must not know keys, nor whether the token is genuine.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use super::super::json;
 use super::Invalid;
 use crate::destination::Endpoint;
 
-/// What a token says that counts.
+/// The claims that we use.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Claims {
     /// Where it leads.
     pub(crate) endpoint: Endpoint,
-    /// For how long it goes on to count; none: for ever.
+    /// How long the token is still valid; none: for ever.
     pub(crate) left: Option<Duration>,
 }
 
-/// The claims, if they count `now`, which is since the beginning of 1970. Nothing is allowed for clocks that differ,
-/// as in upstream.
+/// The claims, if they are valid at `now`, which is the time since the beginning of 1970. There is no tolerance for clocks that
+/// differ, as in upstream.
 pub(super) fn read(text: &[u8], now: Duration) -> Result<Claims, Invalid> {
     let claims: Value = serde_json::from_slice(text).map_err(|_| "its claims are not JSON")?;
     if time(&claims, "nbf")?.is_some_and(|from| now.as_secs_f64() < from) {
@@ -29,7 +29,7 @@ pub(super) fn read(text: &[u8], now: Duration) -> Result<Claims, Invalid> {
     if left.is_some_and(|seconds| seconds < 0.0) {
         return Err("it has expired");
     }
-    // More than a Duration holds is more than a machine lasts.
+    // A time that is longer than a `Duration` can be counts as for ever.
     let left = left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     Ok(Claims { endpoint: json::endpoint(&claims)?, left })
 }

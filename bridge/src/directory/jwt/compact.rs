@@ -25,7 +25,7 @@ pub(super) struct Signed<'a> {
 pub(super) struct Encrypted<'a> {
     pub(super) algorithm: String,
     pub(super) encryption: String,
-    /// The header as it is in the token: it is authenticated along.
+    /// The header as it is in the token: it is authenticated together with the text.
     pub(super) header: &'a str,
     pub(super) key: Vec<u8>,
     pub(super) nonce: Vec<u8>,
@@ -47,7 +47,7 @@ pub(super) fn parts(token: &str) -> Result<Parts<'_>, Invalid> {
         })),
         [header, key, nonce, text, tag] => {
             let fields = self::header(header)?;
-            // What is compressed may be any length.
+            // What is compressed may be of any length once it is decompressed.
             if fields.get("zip").is_some() {
                 return Err("it is compressed");
             }
@@ -69,7 +69,7 @@ fn header(piece: &str) -> Result<Value, Invalid> {
     let text =
         BASE64URL_NOPAD.decode(piece.as_bytes()).map_err(|_| "its header is not base64url")?;
     let header: Value = serde_json::from_slice(&text).map_err(|_| "its header is not JSON")?;
-    // Whoever does not know them all must not take it (RFC 7515, section 4.1.11).
+    // A token with critical extensions must be refused by a reader that does not know them (RFC 7515, section 4.1.11).
     if header.get("crit").is_some() {
         return Err("its header has extensions that must be understood");
     }

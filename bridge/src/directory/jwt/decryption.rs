@@ -1,5 +1,5 @@
-//! What an encrypted token has in it (RFC 7516, RFC 7518, sections 4 and 5). Says nothing of what failed: who
-//! tries keys learns nothing. Knows keys and algorithms; must not know what the text means.
+//! The decryption of a token (RFC 7516, RFC 7518, sections 4 and 5). The error of a failed decryption does not say which step
+//! failed, so that an attacker learns nothing from it. Knows keys and algorithms; must not know what the text means.
 
 use aws_lc_rs::aead::{self, AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{
@@ -20,7 +20,7 @@ use super::{Invalid, OTHER_ALGORITHM};
 const FAILED: Invalid = "it cannot be decrypted with the key";
 
 impl Encrypted<'_> {
-    /// What is in it, if it is for this key.
+    /// The text, if the token is encrypted for this key.
     pub(super) fn decrypted(&self, key: &Key) -> Result<Vec<u8>, Invalid> {
         let key = self.content_key(key)?;
         match &*self.encryption {

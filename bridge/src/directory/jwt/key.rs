@@ -21,11 +21,11 @@ const SECRET_MIN: usize = 16;
 
 /// A key.
 pub(crate) enum Key {
-    /// Whoever knows it makes tokens and reads them.
+    /// A secret: whoever knows it can make tokens and read them.
     Secret(Vec<u8>),
     /// Half of a pair, or both: with the private half encrypted tokens are opened.
     Rsa { public: Public, private: Option<Box<OaepPrivateDecryptingKey>> },
-    /// One that only signs.
+    /// A key pair that only signs: its public half.
     Other(Public),
 }
 
@@ -62,16 +62,16 @@ impl Key {
     }
 }
 
-/// Whether a text is a key as JSON, XML or SSH have it. Letters there are in it, but if it is a public key, everybody
-/// may know the secret that they would make.
+/// Whether a text is a key as JSON, XML or SSH have it. Its letters could be decoded as a secret; but if the key is public,
+/// everybody may know that secret.
 fn has_other_form(text: &str) -> bool {
     text.trim_start().starts_with(['{', '[', '<'])
         || ["BEGIN ", " AAAA"].iter().any(|mark| text.contains(mark))
 }
 
-/// Whether the bytes are what PEM or SSH have of a public key, without what stands around them there.
+/// Whether the bytes are those of a public key, which PEM and SSH have encoded in base64.
 fn is_public(bytes: &[u8]) -> bool {
-    // SSH's begin with the length of their kind's name.
+    // SSH's form begins with the length of the name of the key's type.
     let is_ssh =
         |after: &[u8]| [&b"ssh-"[..], b"ecdsa-", b"sk-"].iter().any(|kind| after.starts_with(kind));
     SubjectPublicKeyInfo::from_der(bytes).is_ok()
@@ -79,8 +79,8 @@ fn is_public(bytes: &[u8]) -> bool {
         || bytes.get(4..).is_some_and(is_ssh)
 }
 
-/// The text is a JSON Web Key's `k`, base64url, as Python decodes it for upstream: letters of no meaning
-/// are passed over, plain base64 and padding mean the same.
+/// The text is a JSON Web Key's `k`, base64url, as Python decodes it for upstream: other characters are skipped, plain base64 and
+/// padding mean the same.
 fn secret(text: &str) -> Result<Key, &'static str> {
     let is_meant = |letter: &char| letter.is_ascii_alphanumeric() || "-_+/".contains(*letter);
     let text: String = text.chars().filter(is_meant).collect();
@@ -154,7 +154,7 @@ fn ec(der: &[u8]) -> Option<Key> {
     })
 }
 
-/// A `SubjectPublicKeyInfo`.
+/// The key in a `SubjectPublicKeyInfo`.
 fn public(der: &[u8]) -> Option<Key> {
     let kinds: [(_, &'static dyn VerificationAlgorithm); 5] = [
         (None, &RSA_PKCS1_2048_8192_SHA256),
@@ -172,7 +172,7 @@ fn public(der: &[u8]) -> Option<Key> {
     })
 }
 
-/// Its kind alone.
+/// The kind of key alone: the rest may be secret.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,11 +1,11 @@
-//! Tokens that say themselves where they lead, signed or encrypted with a key of ours: JSON Web Tokens (K5).
+//! JSON Web Tokens, which contain their target, signed or encrypted with a key of ours (K5).
 //!
 //! - `key` is the key, as its file has it,
 //! - `compact` takes a token apart, `signature` says whether it is genuine, `decryption` opens an encrypted one,
-//! - `claims` is what it says, and until when.
+//! - `claims` is what a token says, and until when it is valid.
 //!
-//! The cryptography is aws-lc-rs's. `read` says what a token means, without I/O; the rest of this file knows the
-//! key's file, the clock and the threads. Must not know who has a token.
+//! The cryptography is aws-lc-rs's. `read` says what a token means, without I/O; the rest of this file knows the key's file, the
+//! clock and the threads. Must not know which client has sent a token.
 
 mod claims;
 mod compact;
@@ -31,13 +31,13 @@ use claims::Claims;
 use compact::Parts;
 pub(crate) use key::Key;
 
-/// How many tokens are looked into at a time: that takes a processor's time, and the file system's.
+/// How many tokens are checked at a time: each takes processor time, and reads a file.
 const AT_ONCE: usize = 16;
 
 /// The longest key file, bytes.
 const KEY_MAX: u64 = 64 * 1024;
 
-/// Why a token is not taken, whoever made it.
+/// Why a token is not accepted.
 pub(crate) type Invalid = &'static str;
 
 const OTHER_ALGORITHM: Invalid = "its algorithm is none that the key is for";
@@ -52,7 +52,7 @@ pub(super) struct Jwt {
 #[derive(Debug)]
 struct KeyFile {
     path: PathBuf,
-    /// What stood there the last time, and the key that it is.
+    /// What the file had in it when it was last read, and the key made of that.
     last: Mutex<Option<(Vec<u8>, Arc<Key>)>>,
 }
 
@@ -62,7 +62,7 @@ impl Jwt {
         Self { file: file.into(), permits: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// Whether there is a key.
+    /// Fails if the file has no key that can be used.
     pub(super) async fn prepare(&self) -> Result<(), SourceError> {
         let file = Arc::clone(&self.file);
         let key = spawn_blocking(move || file.key().map(drop));
@@ -109,7 +109,7 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// What a token says, if this key made it and it counts `now`, which is since the beginning of 1970.
+/// The claims of a token, if this key made it and it is valid at `now`, which is the time since the beginning of 1970.
 pub(crate) fn read(token: &str, key: &Key, now: Duration) -> Result<Claims, Invalid> {
     match compact::parts(token)? {
         Parts::Signed(signed) => claims::read(signed.verified(key)?, now),
@@ -119,7 +119,7 @@ pub(crate) fn read(token: &str, key: &Key, now: Duration) -> Result<Claims, Inva
             match compact::parts(inner) {
                 Ok(Parts::Signed(signed)) => claims::read(signed.verified(key)?, now),
                 Ok(Parts::Encrypted(_)) => Err("it is encrypted more than once"),
-                // Anybody can encrypt for the public key of a pair; who knows the secret has made it.
+                // Anybody can encrypt for the public key of a pair; with a secret only who knows it can.
                 Err(_) if key.is_secret() => claims::read(&text, now),
                 Err(_) => Err("it is encrypted with a public key, and not signed"),
             }

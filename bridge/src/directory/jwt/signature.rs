@@ -1,6 +1,5 @@
-//! Whether a token is genuine (RFC 7515, RFC 7518, section 3). The key's kind decides which algorithms count, and
-//! not the token: who may choose the algorithm may forge. Knows keys and
-//! algorithms; must not know what the payload means.
+//! Whether a token is genuine (RFC 7515, RFC 7518, section 3). The kind of the key decides which algorithms are accepted, and not
+//! the token: who could choose the algorithm could forge tokens. Knows keys and algorithms; must not know what the payload means.
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{

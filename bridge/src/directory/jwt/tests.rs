@@ -1,5 +1,4 @@
-//! Tokens made by another library (jwcrypto 1.6, which the Python websockify uses), by RFCs, and by whoever
-//! would like to come in.
+//! Tokens made by another library (jwcrypto 1.6, which the Python websockify uses), tokens of RFCs, and forged ones.
 
 use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
@@ -16,7 +15,7 @@ const NOW: Duration = Duration::from_secs(2_000_000_000);
 
 const SECRET: &[u8] = b"thirty-two bytes of a test's key";
 
-/// Name, key and token of those that are taken.
+/// Name, key and token of those that are to be accepted.
 fn vectors() -> Vec<(String, String, String)> {
     vectors_that(false)
 }

@@ -1,5 +1,5 @@
-//! One connection to a Redis server, that is asked one thing after the other. Knows the socket; must not know what
-//! a value means, nor how long somebody waits.
+//! One connection to a Redis server, for one request after the other. Knows the socket; must not know what a value means, nor how
+//! long a look-up may take.
 
 use std::io;
 
@@ -25,12 +25,12 @@ pub(super) enum Failure {
     Refused(String, &'static str),
 }
 
-/// A connection, between one answer and the next question.
+/// A connection on which no answer is awaited.
 #[derive(Debug)]
 pub(super) struct Connection(Socket);
 
 impl Connection {
-    /// Connects, says who asks, and chooses the database.
+    /// Connects, authenticates, and selects the database.
     pub(super) async fn open(server: &RedisServer, lookups: &Lookups) -> Result<Self, Failure> {
         let socket = Endpoint::Tcp(server.address.clone()).connect(lookups, None).await;
         let mut connection = Self(socket.map_err(|failure| match failure {
@@ -46,7 +46,8 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Whether it has said something that nobody asked for, or ended: the next question would be answered by that.
+    /// Whether the server has sent something that nobody asked for, or has ended the connection: the next request would take that
+    /// for its answer.
     pub(super) fn has_spoken(&self) -> bool {
         self.0.is_readable()
     }

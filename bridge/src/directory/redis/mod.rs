@@ -1,7 +1,7 @@
 //! A Redis server that knows the tokens: each is a key, with its target for a value (K6).
 //!
-//! - `server` is where it is and what it wants to be told, as it is typed,
-//! - `connection` speaks with it, in what `protocol` reads and writes.
+//! - `server` is where the server is and what each connection needs, as the option has it,
+//! - `connection` exchanges messages with the server, which `protocol` reads and writes.
 
 mod connection;
 pub(crate) mod protocol;
@@ -26,7 +26,8 @@ pub use server::RedisServer;
 /// How many tokens are asked for at a time, each over a connection of its own.
 const AT_ONCE: usize = 16;
 
-/// How long the kept connection may take: what lies between may have forgotten it, and say nothing.
+/// How long an answer over the kept connection may take: a firewall on the way may have forgotten the connection, and drop
+/// everything silently.
 const KEPT_ANSWERS: Duration = Duration::from_secs(3);
 
 /// A server that is asked for each token.
@@ -35,7 +36,7 @@ pub(super) struct Redis {
     server: RedisServer,
     lookups: Lookups,
     permits: Semaphore,
-    /// One that nobody uses, for whoever comes next.
+    /// An idle connection, for the next look-up.
     kept: Mutex<Option<Connection>>,
 }
 
@@ -47,7 +48,7 @@ impl Redis {
 
     pub(super) async fn look_up(&self, token: &str) -> Result<Option<Endpoint>, SourceError> {
         let _permit = self.permits.acquire().await.map_err(|_| SourceError::Failed)?;
-        // Whoever is asked may repeat what it was told (K8).
+        // The server may repeat what it was sent (K8).
         let secrets = || [Some(token), self.server.password.as_deref()].into_iter().flatten();
         let failed = |why: String| {
             SourceError::Asked(self.server.to_string(), redact::without(&why, secrets()))
@@ -61,15 +62,15 @@ impl Redis {
             Reply::Value(value) => read(&value)
                 .map(Some)
                 .map_err(|why| failed(format!("its value cannot be read: {why}"))),
-            // A key of this name there is, but it is no token's.
+            // There is a key of this name, but its value is no string, and so no target.
             Reply::Error(text) if text.starts_with("WRONGTYPE ") => Ok(None),
             Reply::Error(text) => Err(failed(format!("it answers {text:?}"))),
             Reply::Status => Err(failed("it answers with no value".into())),
         }
     }
 
-    /// A key's value, over the kept connection if that is good still. A connection is out of the way while it is
-    /// used: a look-up that is given up leaves none in the middle of an answer.
+    /// A key's value, over the kept connection if that is still good. A connection is taken out of `kept` while it is used: a
+    /// look-up that is given up leaves none there in the middle of an answer.
     async fn get(&self, key: &str) -> Result<Reply, Failure> {
         let kept = self.kept().take().filter(|kept| !kept.has_spoken());
         if let Some(mut connection) = kept
@@ -141,7 +142,7 @@ mod tests {
         };
         let (found, mut client) = tokio::join!(port("two"), second);
         assert_eq!(found, Some(3));
-        // One that says nothing more is kept.
+        // A connection on which nothing more has come is kept.
         let third = async {
             asked(&mut client).await;
             client.write_all(b"$3\r\nh:4\r\n").await.unwrap();

@@ -1,5 +1,5 @@
-//! The few things that are said to Redis and heard from it, in its protocol of version 2. Sans-I/O, and bounded.
-//! Knows bytes; must not know what is asked for, nor what a value means.
+//! The few messages of Redis's protocol, version 2, that we send and receive. Sans-I/O, and bounded. Knows bytes; must not know
+//! which keys are asked for, nor what a value means.
 
 use std::io::Write;
 
@@ -12,9 +12,9 @@ const LINE_MAX: usize = 1024;
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// That is done.
+    /// The command was executed.
     Status,
-    /// It is not, and why.
+    /// The command failed, and why.
     Error(String),
     Value(Vec<u8>),
     Nil,
@@ -65,7 +65,7 @@ fn length(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok().filter(|_| is_number)
 }
 
-/// Without what a server quotes: it repeats what it was told, tokens and passwords (K8).
+/// An error text without what the server quotes in it: it repeats what it was sent, tokens and passwords (K8).
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     match text.find(['\'', '"', '`']) {

@@ -1,4 +1,4 @@
-//! A Redis server as upstream has it typed: `host[:port[:db[:password[:namespace]]]]`. Knows text only.
+//! A Redis server as upstream's option has it: `host[:port[:db[:password[:namespace]]]]`. Knows text only.
 
 use std::fmt;
 
@@ -7,22 +7,22 @@ use crate::destination::{Address, Endpoint};
 
 const PORT: &str = "6379";
 
-/// Where a server is, and what it is told.
+/// Where a server is, and what each connection and each key needs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisServer {
     pub(super) address: Address,
     pub(super) database: u32,
     pub(super) password: Option<String>,
-    /// What stands before each token, and a colon; or nothing.
+    /// What stands before each token in a key: the namespace and a colon, or nothing.
     namespace: String,
 }
 
 impl RedisServer {
-    /// Reads what was typed. A part may be in quotes, if it has colons; an empty one is the default.
+    /// Reads the option. A part may be in quotes, if it has colons; an empty one is the default.
     ///
     /// # Errors
     ///
-    /// What it is not.
+    /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let mut fields = fields(text).into_iter();
         let mut field = || fields.next().unwrap_or_default();
@@ -45,7 +45,7 @@ impl RedisServer {
         })
     }
 
-    /// The key that a token is there.
+    /// The key of a token on the server.
     pub(super) fn key(&self, token: &str) -> String {
         format!("{}{token}", self.namespace)
     }
@@ -73,7 +73,7 @@ fn fields(text: &str) -> Vec<&str> {
     fields
 }
 
-/// Without its password, and its namespace is nobody's either.
+/// Without the password and the namespace, which nobody else need know.
 impl fmt::Display for RedisServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "redis://{}", self.address)

@@ -1,4 +1,4 @@
-//! Asks web servers: kept connections, few at a time, short answers. How long somebody waits is the caller's.
+//! An HTTP client: it keeps connections, sends few requests at a time, and reads short answers only. Its caller limits the time.
 //! Knows no token.
 
 use std::error::Error;
@@ -31,19 +31,19 @@ use crate::net::Lookups;
 /// How many requests are under way at a time (K4).
 const AT_ONCE: usize = 64;
 
-/// How many connections are kept that nobody uses.
+/// How many idle connections are kept.
 const KEPT: usize = 8;
 
 /// The longest head of an answer and the longest body, bytes.
 const LONGEST: usize = 64 * 1024;
 
-/// How often an answer may send us on.
+/// How many redirects are followed.
 const REDIRECTS: usize = 5;
 
-/// How often a server is asked again that ends connections without an answer.
+/// How often a request is repeated if the server ends the connection without an answer.
 const AGAIN: usize = 2;
 
-/// How a socket says so.
+/// The errors of a socket that mean this.
 const ENDS: [ErrorKind; 4] = [
     ErrorKind::ConnectionReset,
     ErrorKind::ConnectionAborted,
@@ -58,14 +58,14 @@ pub(super) struct Client {
     permits: Semaphore,
 }
 
-/// What a server has said.
+/// What a server has answered.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
 }
 
 impl Client {
-    /// Trusts the system's authorities, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. Connects to nobody.
+    /// Trusts the system's authorities, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. Does not connect yet.
     pub(super) fn new() -> Self {
         let mut http = HttpConnector::new_with_resolver(Resolver(Lookups::new()));
         http.enforce_http(false);
@@ -73,12 +73,12 @@ impl Client {
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls()).https_or_http();
         let connector = connector.enable_http1().wrap_connector(http);
         let mut builder = Builder::new(TokioExecutor::new());
-        // Without a timer nothing wakes us for idle connections: those too old are seen when one is needed.
+        // Without a timer nothing wakes us for idle connections: those that are too old are dropped when one is needed.
         builder.pool_max_idle_per_host(KEPT).http1_max_buf_size(LONGEST);
         Self { pool: builder.build(connector), permits: Semaphore::new(AT_ONCE) }
     }
 
-    /// What a URL says, in the end.
+    /// The answer for a URL, after all redirects.
     pub(super) async fn get(
         &self,
         uri: Uri,
@@ -103,8 +103,8 @@ impl Client {
         Err(format!("it redirects more than {REDIRECTS} times"))
     }
 
-    /// Asks, and asks again where a connection ends first: its server may have closed it, as nobody used it, just when
-    /// we did (RFC 9112, section 9.3.1).
+    /// Sends a request, and repeats it if the connection ends without an answer: the server may have closed an idle connection
+    /// just when we used it (RFC 9112, section 9.3.1).
     async fn head(
         &self,
         uri: &Uri,
@@ -123,7 +123,7 @@ impl Client {
 
     async fn ask(&self, uri: &Uri, credentials: Option<&HeaderValue>) -> Result<Said, String> {
         let (head, body) = self.head(uri, credentials).await?.into_parts();
-        // Read to its end, too, where we are sent on: the connection can be used again.
+        // The body of a redirect is read to its end, too: the connection can be used again.
         let body =
             Limited::new(body, LONGEST).collect().await.map_err(|error| body_failure(&*error))?;
         match head.headers.get(LOCATION) {
@@ -136,7 +136,7 @@ impl Client {
     }
 }
 
-/// Whether a connection that there was has ended without an answer.
+/// Whether a connection was there, and has ended without an answer.
 fn has_ended(error: &legacy::Error) -> bool {
     if error.is_connect() {
         return false;
@@ -155,7 +155,7 @@ fn has_ended(error: &legacy::Error) -> bool {
     false
 }
 
-/// What one request comes to.
+/// The result of one request.
 enum Said {
     Answer(Answer),
     GoTo(String),
@@ -176,7 +176,7 @@ fn request(
 
 fn tls() -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    // What it has beside that is not ours to mend, nor to report.
+    // Certificates of the system that cannot be read are not ours to mend, nor to report.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(DEFAULT_VERSIONS)
@@ -192,7 +192,7 @@ fn body_failure(error: &(dyn Error + 'static)) -> String {
     why(error)
 }
 
-/// What lies under all that clients of it wrap around.
+/// The innermost error, below all in which the HTTP libraries wrap it.
 fn why(error: &(dyn Error + 'static)) -> String {
     let mut root = error;
     while let Some(source) = root.source() {
@@ -204,7 +204,7 @@ fn why(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// Looks names up as the sessions' are: few at a time, and each once for all who ask.
+/// Looks names up as for sessions: few at a time, and each once for all who wait for it.
 #[derive(Debug, Clone)]
 struct Resolver(Lookups);
 

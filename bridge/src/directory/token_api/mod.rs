@@ -1,7 +1,7 @@
 //! A web server that knows the tokens: it is asked by a URL for each, and answers with the target (K4).
 //!
 //! - `pattern` is the URL, with the token in it,
-//! - `client` asks, and `redirect` says where an answer sends it on to.
+//! - `client` sends the request, and `redirect` says where an answer redirects it.
 
 mod client;
 mod pattern;
@@ -24,7 +24,7 @@ pub(super) struct TokenApi {
     client: Client,
 }
 
-/// How its answers are written.
+/// How the server's answers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answers {
     /// `host:port`.
@@ -49,7 +49,7 @@ impl TokenApi {
                     .map(Some)
                     .map_err(|why| failed(format!("its answer cannot be read: {why}")))
             }
-            // It may know the token, and not say so at the moment.
+            // The server may know the token, and cannot say so at the moment.
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
                 Err(failed(format!("it answers {}", answer.status.as_u16())))
             }
@@ -59,7 +59,7 @@ impl TokenApi {
     }
 }
 
-/// The target that an answer is, or why none.
+/// The target in an answer, or why there is none.
 pub(crate) fn read(body: &[u8], answers: Answers) -> Result<Endpoint, &'static str> {
     match answers {
         Answers::Text => {

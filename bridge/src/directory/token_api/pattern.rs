@@ -9,10 +9,11 @@ use percent_encoding::{
     AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode,
 };
 
-/// What a token has encoded: all but what RFC 3986 leaves alone, so that it changes nothing but its own place.
+/// The characters of a token that are encoded: all but the unreserved ones of RFC 3986, so that a token changes nothing but its
+/// own place.
 const OF_TOKEN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What nobody may write as it is in a path or query (RFC 3986); all else was meant so.
+/// The characters that must not stand as they are in a path or query (RFC 3986); all others are kept as the pattern has them.
 const OF_URL: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -25,7 +26,7 @@ const OF_URL: &AsciiSet = &CONTROLS
     .add(b'\\')
     .add(b'^');
 
-/// Where a token is asked for.
+/// The URL at which a token is asked for, with places for the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
     scheme: uri::Scheme,
@@ -40,7 +41,7 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// What it is not.
+    /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("it has no http:// or https://")?;
         let scheme = match &*scheme.to_ascii_lowercase() {
@@ -49,7 +50,7 @@ impl Pattern {
             _ => return Err("it is neither http:// nor https://"),
         };
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        // A token that chose the server could choose any.
+        // A token that chose the server could choose any server.
         if authority.contains("%s") {
             return Err("its host has %s in it");
         }
@@ -73,7 +74,7 @@ impl Pattern {
 
     /// The URL for a token. None: there is none that means this token.
     pub(crate) fn uri(&self, token: &str) -> Option<Uri> {
-        // Servers resolve the dots, written in either way, and then look elsewhere.
+        // Servers resolve `.` and `..`, encoded or not, and would answer for another path.
         if ["", ".", ".."].contains(&token) {
             return None;
         }
@@ -83,7 +84,7 @@ impl Pattern {
         parts.path_and_query(path_and_query).build().ok()
     }
 
-    /// Who asks, if the pattern says so: a header's value.
+    /// The value of the `Authorization` header, if the pattern has a user.
     pub(super) fn credentials(&self) -> Option<&HeaderValue> {
         self.credentials.as_ref()
     }
@@ -129,7 +130,7 @@ fn pieces(tail: &str) -> Vec<String> {
     pieces
 }
 
-/// `user:password`, both perhaps percent-encoded, as a header says it (RFC 7617).
+/// `user:password`, both perhaps percent-encoded, as the value of an `Authorization` header (RFC 7617).
 fn credentials(user: &str) -> Result<HeaderValue, &'static str> {
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
     let decoded: Vec<u8> =

@@ -1,4 +1,4 @@
-//! Where an answer sends us on to (RFC 9110, section 15.4). Knows URLs only.
+//! Where an answer redirects to (RFC 9110, section 15.4). Knows URLs only.
 
 use ::http::{Uri, uri};
 
@@ -23,8 +23,8 @@ pub(crate) fn target(base: &Uri, location: &str) -> Option<Uri> {
     checked(Uri::from_parts(parts).ok()?)
 }
 
-/// Whether we go along: to no other host, and not out of encryption. Whoever answers could else have us ask
-/// what only we can reach.
+/// Whether a redirect is followed: to no other host, and not out of encryption. Otherwise the server that answers could have us
+/// ask hosts that only we can reach.
 pub(crate) fn is_followed(from: &Uri, to: &Uri) -> bool {
     let is_same = match (from.host(), to.host()) {
         (Some(from), Some(to)) => from.eq_ignore_ascii_case(to),
@@ -33,7 +33,7 @@ pub(crate) fn is_followed(from: &Uri, to: &Uri) -> bool {
     is_same && (to.scheme() == from.scheme() || to.scheme() == Some(&uri::Scheme::HTTPS))
 }
 
-/// Whether both are at one server, which may see what the other was told.
+/// Whether both URLs are at one server, which may be sent the same credentials for both.
 pub(crate) fn is_same_server(one: &Uri, other: &Uri) -> bool {
     let port = |uri: &Uri| {
         let default = if uri.scheme() == Some(&uri::Scheme::HTTPS) { 443 } else { 80 };
@@ -42,7 +42,7 @@ pub(crate) fn is_same_server(one: &Uri, other: &Uri) -> bool {
     one.scheme() == other.scheme() && port(one) == port(other) && is_followed(one, other)
 }
 
-/// Something that ends in a colon before any slash, question mark or the like (RFC 3986, section 3.1).
+/// Whether it begins with a scheme, which ends in a colon before any slash, question mark or the like (RFC 3986, section 3.1).
 fn has_scheme(location: &str) -> bool {
     let is_of_scheme = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
     location.split_once(':').is_some_and(|(scheme, _)| {

@@ -1,6 +1,6 @@
-//! The files of tokens as they were read last, and as they were when all of them were at rest: whoever writes one
-//! anew may have removed a token for a moment, or have written half of it. Knows when to read; must not know who
-//! waits. Blocks.
+//! The files of tokens as they were read last, and as they were when none of them had changed for a while ("at rest"): a program
+//! that writes a file anew may have removed a token for a moment, or have written half of the file. Knows when to read; must not
+//! know which look-up waits. Blocks.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -16,8 +16,8 @@ use super::tables::Tables;
 use crate::destination::Endpoint;
 use crate::opened::is_absence;
 
-/// For how long files may go on changing until something less than [`SETTLING`] counts as rest: since they were at
-/// rest last, and since they were looked at first.
+/// How long files may go on changing until less than [`SETTLING`] without a change counts as rest: since they were last at rest
+/// (`UNREST`), or since the first look if they never were (`FIRST_UNREST`).
 const UNREST: Duration = Duration::from_secs(60);
 const FIRST_UNREST: Duration = Duration::from_secs(5);
 const BRIEF_REST: Duration = Duration::from_millis(500);
@@ -31,18 +31,18 @@ pub(super) struct Files {
     is_read: bool,
     /// When the last reading began.
     began: Option<Instant>,
-    /// The directory, if it is one.
+    /// The directory, if `path` is one.
     directory: Option<Seen>,
     tables: Tables,
-    /// The tables for those who cannot wait until something has been read again.
+    /// The tables for look-ups that cannot wait until a file has been read again.
     published: Arc<RwLock<Tables>>,
-    /// The tables when all was at rest last; none: it never was.
+    /// The tables when all files were last at rest; none: they never were.
     at_rest: Option<Tables>,
-    /// Since when it is not.
+    /// Since when the files are not at rest.
     unrest: Option<Instant>,
-    /// Since when something that was there, or should be, is missing.
+    /// Since when `path`, or a file that was listed, is missing.
     missing: Option<Instant>,
-    /// Why a file of it was not read.
+    /// Why a file was not read.
     failure: Option<SourceError>,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Files {
 pub(super) enum Found {
     Target(Endpoint),
     Nothing,
-    /// Nothing, but something may be about to be written.
+    /// The token is not there, but may be about to be written.
     Changing,
 }
 
@@ -77,16 +77,16 @@ impl Files {
         }
     }
 
-    /// Reads all of them.
+    /// Reads all files.
     pub(super) fn prepare(&mut self) -> Result<(), SourceError> {
         self.refresh();
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Where a token leads by what stood there when it was asked for, or after that.
+    /// Where a token leads by what the files contained at the time `asked`, or after it.
     pub(super) fn look_up(&mut self, token: &str, asked: Instant) -> Result<Found, SourceError> {
         let is_fresh = match self.rereads {
-            // Of many who have waited for one reading, one has to read.
+            // Of many look-ups that have waited for one reading, only one has to read.
             Rereads::WhenChanged => self.began.is_some_and(|began| began >= asked),
             Rereads::Never => self.is_read,
         };
@@ -99,7 +99,7 @@ impl Files {
         if self.may_come(token) {
             return Ok(Found::Changing);
         }
-        // They may have come to rest since they were read.
+        // The files may have come to rest since they were read, so that their unreadable lines are to be logged.
         self.tables.complain(self.rereads);
         match &self.failure {
             Some(failure) => Err(failure.again()),
@@ -113,14 +113,14 @@ impl Files {
         !self.settles_in().is_zero() && self.at_rest.as_ref().is_none_or(was_there)
     }
 
-    /// For how long what is not found may be still to come.
+    /// How long a token that is not found may still be about to be written.
     fn settles_in(&self) -> Duration {
         let directory = self.directory.map_or(Duration::ZERO, |seen| seen.settles_in());
         let missing = self.missing.map_or(Duration::ZERO, settles_in);
         self.tables.settle_in().max(directory).max(missing)
     }
 
-    /// Reads what has changed.
+    /// Reads the files that have changed.
     fn refresh(&mut self) {
         let now = Instant::now();
         self.began = Some(now);
@@ -158,7 +158,7 @@ impl Files {
         self.note_rest(now);
     }
 
-    /// Remembers what there is if all is at rest. What could not be read is not at rest.
+    /// Remembers the tables if all files are at rest. A file that could not be read is not at rest.
     fn note_rest(&mut self, now: Instant) {
         let rest = SETTLING.saturating_sub(self.settles_in());
         let unrest = now - *self.unrest.get_or_insert(now);
@@ -170,8 +170,8 @@ impl Files {
         }
     }
 
-    /// The files that there are now, in the order of their names; one that cannot be looked at is the only one that is
-    /// missing. Names that begin with a dot are those of editors and of other programs.
+    /// The files that there are now, in the order of their names. If one cannot be looked at, only that one is left out. Names
+    /// that begin with a dot are skipped: they are those of editors and of other programs.
     fn list(&mut self) -> io::Result<Vec<(PathBuf, Stamp)>> {
         let metadata = fs::metadata(&self.path)?;
         if !metadata.is_dir() {

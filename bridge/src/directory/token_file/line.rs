@@ -14,13 +14,13 @@ pub(crate) enum Unreadable {
     Target(&'static str),
 }
 
-/// The token and the target of a line; none of an empty one and of a comment.
+/// The token and the target of a line; none if it is empty or a comment.
 pub(crate) fn read(line: &[u8]) -> Result<Option<(&str, Endpoint)>, Unreadable> {
     let line = std::str::from_utf8(line).map_err(|_| Unreadable::NotText)?.trim();
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
-    // Colons without space behind them are the token's, or the target's.
+    // Colons without space behind them belong to the token, or to the target.
     let parts =
         line.match_indices(':').filter(|(at, _)| line[at + 1..].starts_with(char::is_whitespace));
     let mut parts = parts.map(|(at, _)| (&line[..at], line[at + 1..].trim_start()));

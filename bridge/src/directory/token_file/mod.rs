@@ -4,10 +4,10 @@
 //! - `table` is one file as it was read, `tables` are all of them,
 //! - `files` says when one is read again, and which tokens may be about to be written.
 //!
-//! What counts is what stands there at the moment of each look-up; a file is read again only when it has
-//! changed. That blocks, so it is done in a thread that may; one look-up at a time, so that a file system that
-//! hangs has one thread. Who comes while a file is read again, and has a token that was in it, does not wait.
-//! Knows who waits for whom; must not know what files and lines look like.
+//! A look-up answers by what the files contain at that moment; a file is read again only when it has changed. That blocks, so it
+//! is done in a thread that may; one look-up at a time, so that a file system that hangs holds one thread. A client that comes
+//! while a file is read again, and whose token was in it when it was read last, does not wait. Knows which look-up waits for
+//! which; must not know what files and lines look like.
 
 mod files;
 pub(crate) mod line;
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct TokenFile {
     files: Arc<Mutex<Files>>,
-    /// What was read last.
+    /// The tables of the files as they were read last.
     published: Arc<RwLock<Tables>>,
 }
 
@@ -53,7 +53,7 @@ impl TokenFile {
         Self { files: Arc::new(Mutex::new(files)), published }
     }
 
-    /// Reads it.
+    /// Reads the files.
     pub(super) async fn prepare(&self) -> Result<(), SourceError> {
         let mut files = Arc::clone(&self.files).lock_owned().await;
         spawn_blocking(move || files.prepare()).await.unwrap_or(Err(SourceError::Failed))
@@ -64,7 +64,7 @@ impl TokenFile {
             let asked = Instant::now();
             let mut files = match Arc::clone(&self.files).try_lock_owned() {
                 Ok(files) => files,
-                // Somebody is looking just now.
+                // Another look-up is under way.
                 Err(_) => match self.read_last(token) {
                     Some(endpoint) => return Ok(Some(endpoint)),
                     None => Arc::clone(&self.files).lock_owned().await,

@@ -19,26 +19,26 @@ use super::line::{self, Unreadable};
 use crate::destination::Endpoint;
 use crate::regular;
 
-/// For how long a file that has changed may go on changing: what is not in it may be still to come.
+/// How long a file that has changed counts as still changing: a token that is not in it may still be about to be written.
 pub(super) const SETTLING: Duration = Duration::from_secs(1);
 
-/// The same for a file that is empty or ends within a line: its writer is not done, and a busy disk may hold it up.
+/// The same for a file that is empty or ends within a line: its writer is not done, and a busy disk may delay it.
 const SETTLING_CUT: Duration = Duration::from_secs(3);
 
-/// Two changes may have the same time: the kernel's clock for files ticks every 10 ms at the slowest, and a writer
-/// may be held up between the time that the file gets and its bytes.
+/// Within this time two changes may get the same time stamp: the kernel's clock for files ticks every 10 ms at the slowest, and a
+/// writer may be held up between setting the time stamp and writing the bytes.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The longest file that is read, bytes.
 const LONGEST: u64 = 1 << 28;
 
-/// How many lines of a file are named that cannot be read.
+/// How many unreadable lines of a file the log names.
 const NAMED_MAX: usize = 10;
 
 /// The mark that some editors put before text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What tells one content of a file from the next.
+/// What differs between one content of a file and the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -59,7 +59,7 @@ impl Stamp {
         }
     }
 
-    /// How long ago the last change was, by the clock of the file system; nothing if that is ahead.
+    /// How long ago the last change was, by the clock of the file system; zero if that clock is ahead.
     fn age(&self) -> Duration {
         let (seconds, nanoseconds) = self.changed;
         let since_epoch = u64::try_from(seconds).map_or(Duration::ZERO, Duration::from_secs)
@@ -69,13 +69,13 @@ impl Stamp {
     }
 }
 
-/// Something that changes from time to time, as it was when it was looked at last.
+/// A file or directory that may change, as it was at the last look.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     stamp: Stamp,
     first: Instant,
-    /// Whether its times say when it changed. They do not where we saw it as it was before: the kernel shortens a
-    /// file first, and then sets its times; on a busy disk that is not at once.
+    /// Whether the times of the file say when it changed. They do not if we saw it before the change: the kernel shortens a file
+    /// first, and then sets its times; on a busy disk that is not at once.
     has_true_times: bool,
 }
 
@@ -90,20 +90,21 @@ impl Seen {
         })
     }
 
-    /// Whether it may change, or have changed, in a way that its stamp does not show. A clock that was put back does not
-    /// count for ever: it would be read each time.
+    /// Whether the file may change, or have changed, in a way that its stamp does not show. The time since the first look at this
+    /// stamp counts, too: else a file with times in the future would be read at each look-up.
     fn may_change_unseen(&self) -> bool {
         self.first.elapsed().max(self.stamp.age()) < TICK
     }
 
-    /// How long it may still be changing. A clock that is wrong does not count for ever.
+    /// How long the file may still be changing. The time since the first look at this stamp counts, too: else a wrong clock would
+    /// make that endless.
     pub(super) fn settles_in(&self) -> Duration {
         let age = if self.has_true_times { self.stamp.age() } else { Duration::ZERO };
         SETTLING.saturating_sub(self.first.elapsed().max(age))
     }
 }
 
-/// The same for what was first seen to be gone at that time.
+/// The same for a file that was found missing first at that time.
 pub(super) fn settles_in(first: Instant) -> Duration {
     SETTLING.saturating_sub(first.elapsed())
 }
@@ -115,9 +116,9 @@ pub(super) struct Table {
     /// Whether it may have changed since in a way that its stamp does not show.
     may_have_changed: bool,
     targets: HashMap<Box<str>, Endpoint>,
-    /// Whether it ends as a file does whose writer is done.
+    /// Whether it ends with a line feed, as it does when its writer is done.
     ends_with_line: bool,
-    /// The token of a last line that has no end yet: its target may not be whole.
+    /// The token of a last line without a line feed: its target may not be whole.
     unfinished: Option<Box<str>>,
     /// The first lines that cannot be read, and how many more there are.
     unreadable: Vec<(usize, Unreadable)>,
@@ -145,7 +146,7 @@ impl Table {
         file.take(LONGEST).read_to_end(&mut text).map_err(failed)?;
         let mut table = Self::parse(&text, place, seen);
         table.may_have_changed = may_have_changed;
-        // A line that was named is not named again each time that another changes.
+        // The same unreadable lines are not logged again each time that another line changes.
         let is_named = |before: &Table| {
             before.is_complained_of.load(Relaxed) && before.unreadable == table.unreadable
         };
@@ -185,12 +186,12 @@ impl Table {
         table
     }
 
-    /// Whether it is what a file has whose stamp is now this.
+    /// Whether the table is still that of a file that now has this stamp.
     pub(super) fn is_of(&self, stamp: &Stamp) -> bool {
         self.seen.stamp == *stamp && !self.may_have_changed
     }
 
-    /// For how long what is not in it may be still to come.
+    /// How long a token that is not in the table may still be about to be written.
     pub(super) fn settles_in(&self) -> Duration {
         if self.ends_with_line {
             self.seen.settles_in()
@@ -204,7 +205,7 @@ impl Table {
         self.targets.get(token).filter(|_| !self.is_unfinished(token))
     }
 
-    /// Whether a token is there, be it written to its end or not.
+    /// Whether a token is there, even if its line is not complete.
     pub(super) fn has(&self, token: &str) -> bool {
         self.targets.contains_key(token)
     }
@@ -213,8 +214,7 @@ impl Table {
         self.unfinished.as_deref() == Some(token) && !self.seen.settles_in().is_zero()
     }
 
-    /// Names the lines that cannot be read, once, when nobody is about to write the rest of them, or to read it
-    /// again.
+    /// Logs the lines that cannot be read, once, when their writer seems to be done, or the file is never read again.
     pub(super) fn complain(&self, path: &Path, rereads: Rereads) {
         if rereads == Rereads::WhenChanged && !self.seen.settles_in().is_zero() {
             return;
@@ -225,7 +225,7 @@ impl Table {
         warn!("{}", self.complaint(path));
     }
 
-    /// In one record a file: of many, the log counts those that are like others.
+    /// One log record for each file: of many similar records the log keeps only the number.
     fn complaint(&self, path: &Path) -> String {
         let path = path.display();
         if let ([(number, why)], 0) = (&*self.unreadable, self.further) {

@@ -1,5 +1,5 @@
-//! The tables of all files, in the order of their names. Knows tokens, and nothing of files; must not know when
-//! one is read.
+//! The tables of all files, in the order of the files' names. Knows tokens; must not know what is in a file, nor when one is
+//! read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,38 +9,38 @@ use super::Rereads;
 use super::table::Table;
 use crate::destination::Endpoint;
 
-/// Those of a moment. To clone them costs little.
+/// The tables of one moment. To clone them costs little.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tables(Arc<Vec<(PathBuf, Arc<Table>)>>);
 
 impl Tables {
-    /// Where a token leads. The last one counts, as within a file.
+    /// Where a token leads. The last file that has it counts, as the last line does within a file.
     pub(super) fn target(&self, token: &str) -> Option<&Endpoint> {
         self.0.iter().rev().find_map(|(_, table)| table.target(token))
     }
 
-    /// Whether a token is there, be it written to its end or not.
+    /// Whether a token is there, even if its line is not complete.
     pub(super) fn has(&self, token: &str) -> bool {
         self.0.iter().any(|(_, table)| table.has(token))
     }
 
-    /// That of one file.
+    /// The table of one file.
     pub(super) fn of(&self, path: &Path) -> Option<&Arc<Table>> {
         let found = self.0.binary_search_by(|(other, _)| other.as_path().cmp(path)).ok();
         found.map(|at| &self.0[at].1)
     }
 
-    /// For how long what is in none of them may be still to come.
+    /// How long a token that is in none of them may still be about to be written.
     pub(super) fn settle_in(&self) -> Duration {
         self.0.iter().map(|(_, table)| table.settles_in()).max().unwrap_or_default()
     }
 
-    /// Names the lines of each that cannot be read.
+    /// Logs the lines of each file that cannot be read.
     pub(super) fn complain(&self, rereads: Rereads) {
         self.0.iter().for_each(|(path, table)| table.complain(path, rereads));
     }
 
-    /// Takes these, in the order of their names. Whether they are others.
+    /// Replaces the tables by these, which are in the order of the files' names. Returns whether they differ.
     pub(super) fn replace(&mut self, tables: Vec<(PathBuf, Arc<Table>)>) -> bool {
         let is_same = |one: &(PathBuf, Arc<Table>), other: &(PathBuf, Arc<Table>)| {
             one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1)

@@ -29,7 +29,7 @@ fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
-/// Makes a file old, so that nobody waits for the rest of it.
+/// Makes a file old, so that no look-up waits for more of it.
 fn age(path: &Path) -> bool {
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
     fs::File::open(path).unwrap().set_modified(long_ago).is_ok()
@@ -106,7 +106,7 @@ async fn rewrite(path: PathBuf, text: String) {
     }
 }
 
-/// K2: an unknown token need not wait for a file to be at rest that never is; a known one is not given up.
+/// K2: the look-up of an unknown token does not wait until a file is at rest that never is; a known token stays known.
 #[tokio::test(flavor = "multi_thread")]
 async fn k2_a_token_that_was_never_there_does_not_wait_for_a_file_that_changes_all_the_time() {
     let directory = in_memory();
@@ -124,7 +124,7 @@ async fn k2_a_token_that_was_never_there_does_not_wait_for_a_file_that_changes_a
         }
     });
     for _ in 0..30 {
-        // Until it gives up, it would wait for ten.
+        // A look-up that waits gives up only after ten.
         let unknown = tokio::time::timeout(Duration::from_secs(5), port(&source, "x")).await;
         assert_eq!(unknown.expect("it waits"), None);
         assert_eq!((port(&source, "a").await, port(&source, "b").await), (Some(1), Some(2)));
@@ -233,7 +233,7 @@ async fn k2_a_directory_of_files_as_they_come_and_go() {
     assert_eq!(port(&source, "c").await, None);
 }
 
-/// Whoever may write in the directory could else have all tokens refused.
+/// Otherwise a user who may write in the directory could have all tokens refused.
 #[tokio::test]
 async fn k2_a_name_that_leads_nowhere_costs_no_token_of_another_file() {
     use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
-//! The file by which `rebind.so` knows who the bridge's connections are from (A1, A6): where it lies, and how
-//! programs are told of it. What stands in it is the bridge's matter.
+//! The client table: the file by which `rebind.so` knows which client each of the bridge's connections is from (A1,
+//! A6). Knows where the file lies, and how programs are told of it; the bridge writes its contents.
 
 mod saved;
 
@@ -23,14 +23,15 @@ pub(crate) use saved::ClientsState;
 /// The longest path that `rebind.so` takes.
 const LONGEST: usize = 255;
 
-/// The file, removed when this is dropped: who is started later gets no connection of ours any more.
+/// The file, removed when this is dropped: a process that is started later cannot read it, and gets no connection of
+/// the bridge's any more.
 #[derive(Debug)]
 pub(crate) struct Clients {
     table: Arc<ClientTable>,
     told: Told,
     path: PathBuf,
     directory: File,
-    /// Another image of us may still need it.
+    /// The old binary of a hand-over may still need the file, so it is not removed when this is dropped.
     is_anothers: AtomicBool,
 }
 
@@ -38,7 +39,7 @@ impl Clients {
     /// Makes it in the first directory that is fit.
     ///
     /// # Errors
-    /// No directory is, or has room for it.
+    /// No directory is fit, or none has room for it.
     pub(crate) fn make(told: Told) -> Result<Self> {
         let mut reasons = Vec::new();
         for parent in candidates() {
@@ -53,17 +54,18 @@ impl Clients {
         bail!("cannot make the file for '{}': {}", told.option, reasons.join("; "))
     }
 
-    /// What the bridge writes.
+    /// The table, which the bridge writes.
     pub(crate) fn table(&self) -> Arc<ClientTable> {
         Arc::clone(&self.table)
     }
 
-    /// The option that it is there for.
+    /// The option that the file is made for.
     pub(crate) fn option(&self) -> &'static str {
         self.told.option
     }
 
-    /// What to use for a program that this does not reach, as the other engine excludes it.
+    /// What to use for a program that `rebind.so` does not reach; the other engine cannot tell a program of its
+    /// clients.
     pub(super) fn instead(&self) -> &'static str {
         match (self.told.option, self.told.access) {
             ("--program-access=bridge", _) => {
@@ -78,7 +80,7 @@ impl Clients {
         }
     }
 
-    /// What `rebind.so` is told of it.
+    /// The value of the environment variable that tells `rebind.so` of the file.
     pub(super) fn value(&self) -> OsString {
         let (second, port) = self.table.sources();
         let whom = match self.told.access {
@@ -114,7 +116,7 @@ impl Clients {
         }
     }
 
-    /// Nobody is served it.
+    /// Notes the file as private: no web request is answered with it.
     pub(super) fn note(&self, private: &Private) {
         if let Ok(metadata) = self.path.join(CLIENTS).metadata() {
             private.note(&metadata);
@@ -127,7 +129,7 @@ impl Drop for Clients {
         if self.is_anothers.load(Ordering::Relaxed) {
             return;
         }
-        // Sessions that are just ending may have the table still.
+        // Sessions that are just ending may still use the table.
         self.table.clear();
         unpacked::remove(&self.directory, &self.path);
     }

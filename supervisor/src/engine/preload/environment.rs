@@ -1,6 +1,6 @@
-//! Whether the environment was cleared on the way to the program (`su -`, `sudo`, `env -i`), and rebind.so
-//! with it. Looks at the processes that there are; of those that ended too soon for that, only the words
-//! that started them are left. Knows nothing of when to say so.
+//! Whether the environment was cleared on the way to the program (`su -`, `sudo`, `env -i`), and the variable for
+//! rebind.so with it. Looks at the processes that run. For processes that ended too soon for a look, it has only the
+//! command line that started them. Knows nothing of when to say so.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -24,7 +24,8 @@ pub(super) struct LostEnvironment {
 }
 
 impl LostEnvironment {
-    /// Looks, until one has been seen; `instead` is what to use where this engine does not reach.
+    /// Looks at the processes, until one of each kind has been seen; `instead` is what to use where this engine does
+    /// not reach.
     pub(super) fn look(&mut self, instance: &[Process], library: &Path, instead: &str) {
         if self.unreached.is_none() {
             self.unreached = instance.iter().find_map(|process| unreached(process, instead));
@@ -38,7 +39,7 @@ impl LostEnvironment {
         }
     }
 
-    /// Why a program that was started by `command` does not listen where it should, if this is why.
+    /// Why a program that was started by `command` does not listen where it should, if one of these is the reason.
     pub(super) fn reason(&self, command: &[OsString]) -> Option<String> {
         if let Some(process) = &self.unreached {
             return Some(process.clone());
@@ -55,18 +56,19 @@ impl LostEnvironment {
     }
 }
 
-/// A program may overwrite the environment that it got, and not what is mapped; a statically linked one
-/// maps nothing, and has its environment. Of a process that we may not look at, nothing is said.
+/// Whether a process runs without rebind.so: neither its environment nor what it has mapped has the library. Both are
+/// looked at: a program may overwrite the environment that it got, but not what is mapped; a statically linked program
+/// maps no library, but has the environment. Of a process that we may not look at, nothing is said.
 fn is_bare(process: &Process, library: &Path) -> bool {
     let library = library.as_os_str().as_encoded_bytes();
     let read = |file: &str| fs::read(format!("/proc/{}/{file}", process.pid));
     let lacks = |text: &[u8]| !text.windows(library.len()).any(|part| part == library);
-    // Who is ending maps nothing any more.
+    // A process that is ending has nothing mapped any more.
     let is_unmapped = read("maps").is_ok_and(|maps| !maps.is_empty() && lacks(&maps));
     is_unmapped && read("environ").is_ok_and(|environment| lacks(&environment))
 }
 
-/// What it is, if rebind.so cannot be loaded into it, and what is to be done, if that is known.
+/// Why rebind.so cannot be loaded into this process, if it cannot, and what is to be done, if that is known.
 fn unreached(process: &Process, instead: &str) -> Option<String> {
     let path = format!("/proc/{}/exe", process.pid);
     let executable = executable::find(OsStr::new(&path), None).ok()??;
@@ -75,7 +77,7 @@ fn unreached(process: &Process, instead: &str) -> Option<String> {
     Some(format!("{process} {}{advice}", obstacle.cause()))
 }
 
-/// Whether a program starts others, of which nothing is seen before.
+/// Whether a program starts others, as scripts and shells do; of those nothing is seen beforehand.
 pub(super) fn starts_others(program: &Executable) -> bool {
     const SHELLS: [&str; 7] = ["ash", "bash", "busybox", "dash", "ksh", "sh", "zsh"];
     let is_shell =

@@ -1,6 +1,6 @@
-//! `rebind.so` on disk: given, packaged, or unpacked from this binary (R5). Knows which one is fit to be
-//! loaded by every program, and not how a program is started. Where it is unpacked is `unpacked`'s
-//! matter, what is left of that `stale`'.
+//! `rebind.so` on disk: given by an option, installed by a package, or unpacked from this binary (R5). Knows which one
+//! is fit to be loaded by every program, and not how a program is started. `unpacked` knows where the built-in one is
+//! unpacked; `stale` removes what dead instances have left of that.
 
 mod saved;
 
@@ -26,7 +26,8 @@ pub(super) use saved::LibraryState;
 pub(super) struct Library {
     path: PathBuf,
     origin: Origin,
-    /// Of other versions of us that ran in our process: whoever they have started may need them.
+    /// Libraries that binaries of other versions have unpacked before hand-overs of this process: programs that they
+    /// have started may still need them.
     former: Vec<Unpacked>,
 }
 
@@ -36,7 +37,7 @@ enum Origin {
     Given,
     Packaged,
     Unpacked(Unpacked),
-    /// By another version of us, for who runs.
+    /// Unpacked by a binary of another version before a hand-over, for the programs that run.
     Outdated(Unpacked),
 }
 
@@ -65,13 +66,12 @@ impl Library {
         &self.path
     }
 
-    /// Looks whether programs would still load it: they would start without it,
-    /// and bind the public port. What was removed or changed is unpacked again,
-    /// with a warning.
+    /// Looks whether programs would still load it: without it they would start all the same, and bind the public port.
+    /// What was removed or changed is unpacked again, with a warning.
     ///
     /// # Errors
     ///
-    /// It is not ours to mend, or that fails.
+    /// A library that was given cannot be used, or the built-in one cannot be unpacked.
     pub(super) fn renew(&mut self) -> anyhow::Result<()> {
         let path = self.path.clone();
         match &mut self.origin {
@@ -109,7 +109,7 @@ impl Library {
         self.former.iter_mut().for_each(Unpacked::keep);
     }
 
-    /// Takes the built-in one from now on; one of another version is left for who has it.
+    /// Takes the built-in library from now on. One of another version is left for the programs that have it.
     fn replace(&mut self) -> anyhow::Result<()> {
         let Self { path, origin, .. } = Self::unpack(&candidates())?;
         self.path = path;
@@ -136,8 +136,8 @@ impl Library {
         Ok(())
     }
 
-    /// The Python websockify's package has a library of this name in the same place, under which our port would be in
-    /// its way: it moves `bind()` alone.
+    /// The Python websockify's package has a library of this name in the same place. It moves `bind()` alone: the
+    /// relocated port, which we hold, would be in its way.
     fn check_version(&self) -> anyhow::Result<()> {
         let library = fs::read(&self.path)?;
         let defined = ["listen", "getpeername"].iter().try_for_each(|name| defines(&library, name));
@@ -150,7 +150,7 @@ impl Library {
     ///
     /// # Errors
     ///
-    /// It does not, or cannot be read.
+    /// It does not, or it cannot be read.
     pub(super) fn tells(&self) -> anyhow::Result<()> {
         defines(&fs::read(&self.path)?, "getpeername").with_context(|| cannot_use(&self.path))
     }
@@ -193,8 +193,8 @@ fn check_owner(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the dynamic linker would take it into programs like ourselves. It
-/// would only complain on the program's standard error, and start it unmoved.
+/// Whether the dynamic linker would load it into programs of our architecture. If it would not, it would only complain
+/// on the program's standard error, and start the program with its port not moved.
 fn check_library(path: &Path) -> anyhow::Result<()> {
     check_text(path)?;
     ensure!(path.metadata()?.is_file(), "not a regular file");
@@ -250,7 +250,7 @@ mod tests {
         assert!(!path.parent().unwrap().exists());
     }
 
-    /// R5: who looks for what dead instances have left takes no directory of one that just starts.
+    /// R5: the search for what dead instances have left takes no directory of an instance that just starts.
     #[test]
     fn r5_unpacks_while_others_remove_what_was_left() {
         let scratch = scratch();
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(with_modes(0o755, 0o644), Some(library.clone()));
         assert_eq!(with_modes(0o755, 0o646), None);
         assert_eq!(with_modes(0o777, 0o644), None);
-        // As one of the Python websockify's, or an earlier one, which has not all.
+        // A library of the Python websockify, or of an earlier version, lacks some of the functions.
         for name in ["listen", "getpeername"] {
             let symbol = [&[0], name.as_bytes(), &[0]].concat();
             let at = EMBEDDED.windows(symbol.len()).position(|bytes| bytes == symbol).unwrap();

@@ -1,6 +1,7 @@
-//! Hears from `rebind.so`: that a moved socket listens, or that one was refused its port. The first
-//! is a hint to look and no more: anybody may send one, and who sends it need not be who serves in
-//! the end. The second says which process asks, by the kernel's word; it must not know who may.
+//! The notifications that `rebind.so` sends: that a moved socket listens, or that a socket was refused its port. The
+//! first is a hint to look, and no more: anybody may send one, and its sender need not be the process that serves in
+//! the end. The second says which process asks, as the kernel says it (SCM_CREDENTIALS). Must not know which processes
+//! may ask.
 
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
@@ -38,7 +39,7 @@ pub(super) struct Notifications {
     next: Instant,
 }
 
-/// What another image of us needs to hear on.
+/// What the new binary of a hand-over needs to hear them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct NotificationsState {
     socket: RawFd,
@@ -52,10 +53,10 @@ impl Notifications {
         NotificationsState { socket: self.socket.as_raw_fd(), name, token }
     }
 
-    /// What has come meanwhile is there still.
+    /// Messages that have come meanwhile are still in the socket's queue.
     ///
     /// # Errors
-    /// It is another socket.
+    /// The descriptor is another socket.
     pub(super) fn resume(
         state: NotificationsState,
         handed: &mut Handed<'_>,
@@ -80,16 +81,16 @@ impl Notifications {
         let socket = StdUnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         setsockopt(&socket, PassCred, &true)?;
         socket.set_nonblocking(true)?;
-        // Where the kernel does not filter, we do.
+        // Where the kernel takes no filter, we drop other messages ourselves.
         let _ = SockRef::from(&socket).attach_filter(&only_with(token.as_bytes()));
         Ok(Self { socket: UnixDatagram::from_std(socket)?, name, token, next: Instant::now() })
     }
 
-    /// Returns what those have sent who know the token. Cancel-safe.
+    /// Waits for messages that have the token. Cancel-safe.
     pub(super) async fn heard(&mut self) -> Notices {
         loop {
             sleep_until(self.next).await;
-            // Not seen to fail on a bound datagram socket; there is the look at each deadline.
+            // Never seen to fail on a bound datagram socket. If it does, the program is still looked at in intervals.
             if self.socket.readable().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -127,8 +128,8 @@ enum Message {
     Refused(BindRequest),
 }
 
-/// A filter (bpf(4), socket(7)) that passes what begins with this token, and lets the kernel drop
-/// everything else: those of others do not wake us. Its length is a multiple of four.
+/// A filter (bpf(4), socket(7)) that passes messages that begin with this token, and has the kernel drop all others, so
+/// that they do not wake us. The token's length is a multiple of four bytes.
 fn only_with(token: &[u8]) -> Vec<SockFilter> {
     let code = |code: u32| u16::try_from(code).expect("BPF's codes have 16 bits");
     let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
@@ -137,10 +138,10 @@ fn only_with(token: &[u8]) -> Vec<SockFilter> {
     let (words, _) = token.as_chunks::<4>();
     let mut filter = Vec::new();
     for (at, word) in words.iter().enumerate() {
-        // What is too short to be loaded from is dropped.
+        // A message that is too short for this load is dropped.
         let offset = u32::try_from(4 * at).expect("a token is short");
         filter.push(SockFilter::new(load, 0, 0, offset));
-        // Another word: on to the last instruction, over the pairs that follow and the good verdict.
+        // If the word differs: a jump to the last instruction, over the pairs that follow and the verdict that accepts.
         let over = u8::try_from(2 * (words.len() - at) - 1).expect("a token is short");
         filter.push(SockFilter::new(compare, 0, over, u32::from_be_bytes(*word)));
     }
@@ -153,7 +154,8 @@ fn only_with(token: &[u8]) -> Vec<SockFilter> {
 fn receive(socket: RawFd, token: &[u8]) -> io::Result<Option<Message>> {
     let mut bytes = [0; 128];
     let mut parts = [IoSliceMut::new(&mut bytes)];
-    // For as many descriptors as can be sent (SCM_RIGHTS in unix(7)): what has no room would stay open.
+    // Room for as many descriptors as can be sent (SCM_RIGHTS in unix(7)): if the kernel had to cut some off, the
+    // others would stay open.
     let mut control = nix::cmsg_space!(libc::ucred, [RawFd; 253]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<UnixAddr>(socket, &mut parts, Some(&mut control), flags)?;
@@ -177,7 +179,7 @@ fn receive(socket: RawFd, token: &[u8]) -> io::Result<Option<Message>> {
     }))
 }
 
-/// The address behind the sender's own number: four bytes or sixteen.
+/// The address in a message, behind the sender's process id: four bytes or sixteen.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let mut parts = text.splitn(3, |byte| *byte == b' ');
     let bytes = parts.nth(2)?;
@@ -187,7 +189,7 @@ fn address(text: &[u8]) -> Option<IpAddr> {
 
 #[allow(unsafe_code)]
 fn own(descriptor: RawFd) -> OwnedFd {
-    // SAFETY: recvmsg(2) has just made it for us (SCM_RIGHTS in unix(7)), and nobody else knows it.
+    // SAFETY: recvmsg(2) has just opened this descriptor for us (SCM_RIGHTS in unix(7)), and nothing else owns it.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
@@ -259,7 +261,7 @@ mod tests {
         assert_eq!(error.to_string(), "the notification socket has another name");
     }
 
-    /// F14: what somebody else sends does not even wake us, and takes nobody's place in the queue.
+    /// F14: a message without the token does not even wake us, and takes no place in the socket's queue.
     #[tokio::test]
     async fn f14_the_kernel_drops_what_has_not_the_token() {
         let notifications = Notifications::open().expect("a socket");

@@ -1,5 +1,5 @@
-//! What keeps `rebind.so` out of a program (W12): when the dynamic linker is not asked to load it, or
-//! refuses. Knows files; whether the program listens it does not know.
+//! An obstacle: what keeps `rebind.so` out of a program (W12), because the dynamic linker is not asked to load it, or
+//! refuses. Knows files, and not whether the program listens.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -19,7 +19,7 @@ use crate::machine::executable::{self, Executable, Image};
 pub(in crate::engine) enum Obstacle {
     /// No dynamic linker is asked to load anything.
     StaticallyLinked,
-    /// Its system calls do not pass the C library, even where it is there.
+    /// Its system calls do not go through the C library, even if the program is linked to it.
     Go,
     /// The dynamic linker ignores `LD_PRELOAD` in programs that change user or
     /// group when they start.
@@ -67,7 +67,7 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// What keeps `rebind.so` from working on what is run; `None` if nothing is known to.
+/// What keeps `rebind.so` from working in what is executed; `None` if nothing is known to.
 pub(super) fn of(executable: &Executable) -> Option<Obstacle> {
     let Executable { path, metadata, interpreters, .. } = executable;
     let obstacle =
@@ -76,18 +76,18 @@ pub(super) fn of(executable: &Executable) -> Option<Obstacle> {
     Some(outwards.fold(obstacle, |inner, path| Obstacle::Interpreter(path.clone(), inner.into())))
 }
 
-/// The same, for what an ELF file is.
+/// The same, by the ELF file alone, without its owner, mode and capabilities.
 pub(super) fn in_image_of(executable: &Executable) -> Option<Obstacle> {
     in_image(&executable.image, executable.machine != executable::machine(EMBEDDED))
 }
 
-/// Whether a program has rights of its own when it starts, by its file.
+/// Whether a program gains rights when it starts, by its file: setuid, setgid or capabilities.
 pub(in crate::engine) fn gains_privileges(executable: &Executable) -> bool {
     in_privileges(&executable.path, &executable.metadata, getuid(), getgid()).is_some()
 }
 
 impl Obstacle {
-    /// It continues the program's name.
+    /// The obstacle alone, as text that continues the program's name.
     pub(in crate::engine) fn cause(&self) -> String {
         match self {
             Self::StaticallyLinked => "is statically linked".to_owned(),
@@ -101,7 +101,7 @@ impl Obstacle {
         }
     }
 
-    /// Whether it is in the way of the dynamic linker alone, and not of who stops the program's calls in the kernel.
+    /// Whether it keeps out the preload engine alone, and not the seccomp engine.
     pub(in crate::engine) fn is_of_preloading(&self) -> bool {
         match self {
             Self::ForeignArchitecture => false,
@@ -114,10 +114,10 @@ impl Obstacle {
 fn in_image(image: &Image, foreign: bool) -> Option<Obstacle> {
     match &image.interpreter {
         _ if foreign => Some(Obstacle::ForeignArchitecture),
-        // Where it has C code that binds, that much can be moved.
+        // If it has C code that calls bind(), what that binds can be moved.
         _ if image.go && !image.imports_bind => Some(Obstacle::Go),
         Some(_) => None,
-        // The dynamic linker has no interpreter either, and may be given a program.
+        // The dynamic linker itself has no interpreter either, and it may be executed with a program as its argument.
         None if image.library => None,
         None => Some(Obstacle::StaticallyLinked),
     }

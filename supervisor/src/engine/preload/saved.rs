@@ -1,5 +1,5 @@
-//! What is preloaded, as another image of us goes on with it (O2). Knows what the parts are, and of each only that it can
-//! be saved.
+//! The preload engine in a hand-over (O2): what the old binary saves of it, and how the new one goes on with it. Knows
+//! what its parts are, and of each only that it can be saved.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::notifications::{Notifications, NotificationsState};
 use crate::engine::relocated::RelocatedPort;
 use crate::handed::Handed;
 
-/// What another image needs to go on.
+/// What the new binary needs to go on.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PreloadState {
     relocated: Vec<RawFd>,
@@ -35,7 +35,7 @@ impl Preload {
         }
     }
 
-    /// What dead instances have left is not looked for: the one before has done that.
+    /// The new binary does not look for what dead instances have left: the old one has done that.
     pub(in crate::engine) fn resume(
         state: PreloadState,
         port: u16,

@@ -1,5 +1,5 @@
-//! What dead instances have left of [`unpacked`](super::unpacked): their directories, which nobody
-//! uses any more. What is not certainly such a directory is left alone.
+//! Stale directories: what dead instances of websockify have left of [`unpacked`](super::unpacked), which nobody uses
+//! any more. A directory that is not certainly one of these is left alone.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,10 +16,10 @@ use super::names;
 use super::unpacked::{self, CLIENTS, DIRECTORY_MODE, MODE, NAME, PREFIX};
 use crate::processes::is_alive;
 
-/// How many letters follow in the directory's name.
+/// How many letters follow the prefix in the directory's name.
 const LETTERS: usize = 6;
 
-/// Removes those in these directories. Blocks.
+/// Removes the stale directories in these directories. Blocks.
 pub(super) fn remove(parents: &[PathBuf]) {
     for parent in parents {
         let Ok(entries) = fs::read_dir(parent) else { continue };
@@ -38,9 +38,9 @@ pub(super) fn remove(parents: &[PathBuf]) {
 /// A directory of ours that no instance holds any more.
 struct Stale {
     path: PathBuf,
-    /// Of the one file in it.
+    /// The name of the one file in it.
     name: &'static str,
-    /// Locked, so that nobody else begins with it.
+    /// Locked, so that no new instance begins to use it.
     directory: File,
     inode: u64,
     made: SystemTime,
@@ -78,11 +78,13 @@ impl Stale {
         Ok(Some(Self { path: path.to_owned(), name, directory, inode, made }))
     }
 
-    /// Whether a process has loaded it, or would have the next program load it. Who cannot be asked may.
+    /// Whether a process has loaded the file, or has it in its environment for the next program that it executes. A
+    /// process that we cannot look at counts as one that has.
     fn is_used(&self) -> bool {
         let us = Uid::effective();
         let Ok(processes) = all_processes() else { return true };
-        // Whoever is not root runs no program as somebody else that a library is preloaded into.
+        // If we are not root, processes of other users do not count: a program of ours becomes another user only by
+        // setuid, and then the dynamic linker preloads nothing.
         let mut candidates = processes
             .flatten()
             .filter(|process| us.is_root() || process.uid().is_ok_and(|uid| uid == us.as_raw()));
@@ -100,8 +102,8 @@ impl Stale {
         let library = self.path.join(self.name);
         let library = library.as_os_str().as_encoded_bytes();
         let maps = read("maps")?;
-        // Address, mode, offset, device, inode, path (proc(5)). The device is not always stat(2)'s, and the
-        // path is another one under another root.
+        // The fields are address, mode, offset, device, inode and path (proc(5)). The device is not always the one of
+        // stat(2), and the path is another one in a process with another root.
         let is_mapped = |line: &[u8]| {
             let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
             let is_inode = fields.nth(4) == Some(inode.as_bytes());
@@ -124,7 +126,7 @@ fn is_name(path: &Path) -> bool {
     })
 }
 
-/// Of whatever version: the name of its variable stands in it.
+/// Whether it is a `rebind.so` of any version: the name of its environment variable stands in it.
 fn is_rebind(mut file: File) -> io::Result<bool> {
     use std::io::Read;
     let mut bytes = Vec::new();
@@ -133,18 +135,18 @@ fn is_rebind(mut file: File) -> io::Result<bool> {
     Ok(bytes.starts_with(b"\x7fELF") && bytes.windows(name.len()).any(|part| part == name))
 }
 
-/// Of the length that it has from its beginning.
+/// Whether it is a client table, which always has this length.
 fn is_table(metadata: &fs::Metadata) -> bool {
     metadata.len() == bridge::ClientTable::LENGTH
 }
 
-/// Whether the process has ended, and its parent takes no notice: that of an orphan in a container may
-/// be no init. Nobody but root is told then that it has no memory any more.
+/// Whether the process has ended and is not reaped: in a container the parent of an orphan may be no init. Only root
+/// can see then that the process has no memory any more.
 fn is_zombie(process: &Process) -> bool {
     process.stat().is_ok_and(|stat| !is_alive(&stat))
 }
 
-/// Whether the process was there before, to the second and a bit: then it cannot have been started with it.
+/// Whether the process is older than the file, by two seconds at least: then it was not started with the file.
 fn is_older(process: &Process, made: SystemTime) -> bool {
     let (Ok(stat), Ok(boot)) = (process.stat(), procfs::boot_time_secs()) else { return false };
     let started = boot + stat.starttime / procfs::ticks_per_second();

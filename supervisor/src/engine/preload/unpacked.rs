@@ -1,5 +1,5 @@
-//! The directory in which the built-in `rebind.so` lies while programs need it: made, looked at, mended
-//! and removed. A lock says that it is in use; `stale` knows those that nobody uses any more.
+//! The directory in which the built-in `rebind.so` lies while programs need it: made, looked at, mended and removed. A
+//! lock on the directory says that it is in use; `stale` removes directories that nobody uses any more.
 
 mod saved;
 
@@ -29,26 +29,26 @@ pub(super) const PREFIX: &str = "websockify-";
 pub(super) const NAME: &str = "rebind.so";
 /// The one file in a directory of the same kind that `clients` makes.
 pub(super) const CLIENTS: &str = "clients";
-/// Everybody may read it, and by its sticky bit systemd-tmpfiles(8) leaves it alone, also when a daemon
-/// that is left running has nobody to lock it.
+/// Everybody may read the file. By its sticky bit systemd-tmpfiles(8) leaves it alone, also when a daemon is left
+/// running and no websockify holds the lock any more.
 pub(super) const MODE: u32 = 0o1444;
 /// Everybody may look into it: the program may change to another user before it starts the next program.
 pub(super) const DIRECTORY_MODE: u32 = 0o755;
 
-/// While it is neither locked nor filled: `stale` takes only [`DIRECTORY_MODE`] for what an instance had left.
+/// The directory's mode until it is locked and filled: `stale` removes directories with [`DIRECTORY_MODE`] only.
 const NEW_DIRECTORY_MODE: u32 = 0o700;
 
-/// How often a fresh directory is taken for one that was left, before it is locked, at most.
+/// How many directories are made at most, if other instances take each for a stale one before it is locked.
 const ATTEMPTS: usize = 10;
 
 /// An unpacked library, removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Unpacked {
     path: PathBuf,
-    /// Locked, where the file system can.
+    /// Locked, where the file system has locks.
     directory: File,
     is_kept: bool,
-    /// Another image of us may still need it.
+    /// The old binary of a hand-over may still need it, so it is not removed when this is dropped.
     is_anothers: bool,
 }
 
@@ -79,12 +79,12 @@ impl Unpacked {
         self.is_there() && self.is_embedded().unwrap_or(false)
     }
 
-    /// Puts it where it was, as a daemon may still look for it there, or else elsewhere.
+    /// Unpacks the library again where it was, as a daemon may still look for it there, or else in another directory.
     pub(super) fn mend(&mut self) -> Result<()> {
         let parent = self.path.parent().expect("it was made in a directory");
         let mended = check_parent(parent).and_then(|()| {
             if !self.is_there() {
-                // Somebody else's of that name is left alone.
+                // If somebody else has made a directory of that name, it is left alone.
                 DirBuilder::new().mode(NEW_DIRECTORY_MODE).create(&self.path)?;
                 self.directory = hold(&self.path)?.context("it is being removed")?;
             }
@@ -142,7 +142,7 @@ impl Drop for Unpacked {
     }
 }
 
-/// Makes a directory that nobody else holds, in one that is fit.
+/// Makes a directory in `parent`, if that is fit, and locks it.
 pub(super) fn make(parent: &Path, check: impl Fn(&Path) -> Result<()>) -> Result<(PathBuf, File)> {
     let parent = std::path::absolute(parent)?;
     check(&parent)?;
@@ -155,7 +155,8 @@ pub(super) fn make(parent: &Path, check: impl Fn(&Path) -> Result<()>) -> Result
         if let Some(directory) = hold(&path)? {
             return Ok((path, directory));
         }
-        // Whoever holds it only removes what has a library in it.
+        // Another instance has it locked to look whether it is stale, and removes only a directory with a file of ours
+        // in it.
         let _ = fs::remove_dir(&path);
     }
     bail!("what is made there is removed at once")
@@ -172,7 +173,8 @@ pub(super) fn candidates() -> Vec<PathBuf> {
     candidates
 }
 
-/// Removes what lies there, the library or another file of ours, and its directory, and nothing else that may be called so by now.
+/// Removes the library, or the other file of ours, from the directory; then the directory, if it is still the one at
+/// this path.
 pub(super) fn remove(directory: &File, path: &Path) {
     for name in [NAME, CLIENTS] {
         let _ = unlinkat(directory, name, AtFlags::empty());
@@ -194,7 +196,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
 }
 
-/// Opens a directory that we have made, and locks it. `None`: somebody took it for one that was left.
+/// Opens a directory that we have made, and locks it. `None`: another instance took it for a stale one.
 fn hold(path: &Path) -> Result<Option<File>> {
     let directory = open(path)?;
     // Other errors are those of file systems without locks.
@@ -204,9 +206,9 @@ fn hold(path: &Path) -> Result<Option<File>> {
     Ok(is_at(&directory, path).then_some(directory))
 }
 
-/// Writes the library anew: who has loaded the one before keeps that.
+/// Writes the library as a new file: processes that have loaded the one before keep that.
 fn fill(directory: &File) -> Result<()> {
-    // Not by the mode at creation: the umask is the caller's (W1).
+    // Not by the mode at its creation, which the caller's umask changes (W1).
     fchmod(directory, Mode::from_raw_mode(DIRECTORY_MODE)).map_err(io::Error::from)?;
     match unlinkat(directory, NAME, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
@@ -220,14 +222,14 @@ fn fill(directory: &File) -> Result<()> {
     Ok(())
 }
 
-/// Whether nobody can exchange a library there.
+/// Whether no other user can put another file in the place of a library there.
 fn check_writers(directory: &Path) -> Result<()> {
     let writers = trusted::directory(directory)?;
     ensure!(writers != Writers::Group, "its group can put another file in its place");
     Ok(())
 }
 
-/// Whether every program can load it, too.
+/// The same, and whether every program can load a library from there.
 fn check_parent(directory: &Path) -> Result<()> {
     check_writers(directory)?;
     ensure!(!statvfs(directory)?.flags().contains(FsFlags::ST_NOEXEC), "mounted noexec");
@@ -237,11 +239,11 @@ fn check_parent(directory: &Path) -> Result<()> {
 /// Whether every program can read what lies there, and nobody can exchange it.
 pub(super) fn check_open(directory: &Path) -> Result<()> {
     check_writers(directory)?;
-    // Only who can change user runs programs as somebody else.
+    // Only root can run programs as another user.
     if Uid::effective().is_root() { check_ancestors(directory) } else { Ok(()) }
 }
 
-/// Whether every user can go there.
+/// Whether every user can reach this directory.
 pub(super) fn check_ancestors(directory: &Path) -> Result<()> {
     for ancestor in directory.ancestors() {
         ensure!(ancestor.metadata()?.mode() & 0o001 != 0, "not open to other users");

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::bail;
 
-/// The value of `LD_PRELOAD` (W1): ours first, so that what it calls next is the
-/// library that was there before.
+/// The value of `LD_PRELOAD` (W1): our library first, so that the functions that it calls next are those of the library
+/// that was there before.
 pub(super) fn with(ours: &Path, existing: Option<&OsStr>) -> OsString {
     let mut value = OsString::from(ours);
     if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {

@@ -1,5 +1,5 @@
-//! The thread that answers the program's calls. It does nothing else, so that no call waits for us; the program's
-//! processes wait for it, and are answered one after the other. Knows who is told, and no rule.
+//! The thread that answers the program's calls. It does nothing else, so that no call waits for other work of ours; the
+//! calls are answered one after the other. Knows who is told of what happened, and no rule of moving a port.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,7 +21,8 @@ use super::unseen::Unseen;
 use super::{caller, rules};
 use crate::engine::relocated::RelocatedPort;
 
-/// How many instances' processes are answered at most. Before Linux 5.9 we are not told that nobody is left of one.
+/// Of how many instances the calls are answered at most. Before Linux 5.9 we are not told that an instance has no
+/// process any more.
 const LISTENERS_MAX: usize = 64;
 
 /// What the thread works with.
@@ -30,9 +31,9 @@ pub(super) struct Answers {
     /// The program's own port.
     pub(super) port: u16,
     pub(super) relocated: Arc<RelocatedPort>,
-    /// Rung when somebody listens.
+    /// Notified when a process listens on the relocated port.
     pub(super) listens: Arc<Notify>,
-    /// Gives the listener of each instance; closed, it ends the thread.
+    /// Gives the listener of each instance. When the other end is closed, the thread ends.
     pub(super) instances: super::hand::Receiver,
     pub(super) listeners: VecDeque<Listener>,
     pub(super) repeats: Repeats,
@@ -43,7 +44,7 @@ impl Answers {
     /// Starts the thread.
     ///
     /// # Errors
-    /// There is none to be had.
+    /// No thread can be started.
     pub(super) fn begin(self, halt: &Halt<Self>) -> Result<()> {
         let halt = halt.clone();
         let thread = std::thread::Builder::new().name("seccomp".to_owned());
@@ -51,9 +52,10 @@ impl Answers {
         Ok(())
     }
 
-    /// Answers until nobody starts instances any more, or another image of us is to answer.
+    /// Answers until no instance can be started any more, or the thread is stopped for a hand-over.
     fn run(mut self, halt: &Halt<Self>) {
-        // The kernel calls a listener faulty where a signal comes while it looks. They are for other threads.
+        // The kernel reports an error of a listener if a signal comes while it looks at the listener. Signals are for
+        // other threads.
         let _ = SigSet::all().thread_block();
         while let Ok(ready) = self.wait() {
             let mut gone = vec![];
@@ -81,7 +83,7 @@ impl Answers {
         }
     }
 
-    /// What happens at the hand, and at each listener.
+    /// Waits for events. Gives those of the hand, and then those of each listener.
     fn wait(&self) -> io::Result<Vec<PollFlags>> {
         let of = |end| PollFd::new(end, PollFlags::POLLIN);
         let listeners = self.listeners.iter().map(|listener| of(listener.0.as_fd()));
@@ -137,14 +139,14 @@ impl Answers {
         }
     }
 
-    /// What is to be answered, and the socket that it was done with.
+    /// The answer to a call, and the socket that the call was made with.
     fn judge(&self, at: usize, call: &Call, repeat: Option<&Repeat>) -> (Answer, Option<OwnedFd>) {
         let judged = match call.kind {
             Kind::Bind => self.bind(at, call, repeat),
             Kind::Listen => self.listen(at, call),
         };
         judged.unwrap_or_else(|error| {
-            // Who has ended meanwhile is answered by nobody.
+            // If the thread has ended meanwhile, it waits for no answer.
             if self.listeners[at].is_waiting(call) {
                 self.unseen.note(call.thread, &error);
             }
@@ -152,8 +154,9 @@ impl Answers {
         })
     }
 
-    /// Only what concerns us is done by us, with the address that was looked at. With any other the kernel goes on,
-    /// which reads it again: should it be ours by then, our own sockets are in its way.
+    /// We bind only to an address that concerns our ports, and to the very address that we have read. With any other
+    /// address the kernel goes on, and reads it once more from the program's memory: if it has become one of ours by
+    /// then, our own sockets are in its way.
     fn bind(
         &self,
         at: usize,
@@ -190,7 +193,8 @@ impl Answers {
         Ok((rules::listen(&socket, call.argument, &self.relocated), Some(socket)))
     }
 
-    /// The socket that is meant, if the thread has one there, and waits still: so it is that thread's.
+    /// The socket that a call means, if the thread has one with that number. The call still waits after the copy was
+    /// made, so the copy is surely of that thread's socket.
     fn socket_of(&self, at: usize, call: &Call) -> io::Result<Option<OwnedFd>> {
         let socket = caller::socket_of(call.thread, call.socket)?;
         Ok(socket.filter(|_| self.listeners[at].is_waiting(call)))

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// Where the calls of processes under one filter are told.
+/// The descriptor where the kernel tells us the calls of all processes under one filter.
 #[derive(Debug)]
 pub(super) struct Listener(pub(super) OwnedFd);
 
@@ -15,7 +15,7 @@ pub(super) struct Listener(pub(super) OwnedFd);
 #[derive(Debug)]
 pub(super) struct Call {
     id: u64,
-    /// The thread; 0 if it is in a process namespace that we do not see.
+    /// The thread; 0 if it is in a PID namespace that we do not see.
     pub(super) thread: Pid,
     pub(super) kind: Kind,
     pub(super) socket: i32,
@@ -30,12 +30,12 @@ pub(super) enum Kind {
     Listen,
 }
 
-/// What comes of it.
+/// The answer to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The kernel does it.
+    /// The kernel goes on with the call.
     Continue,
-    /// It is done; or it has failed, with this errno.
+    /// We have done it; or it has failed, with this errno.
     Done(Result<(), i32>),
 }
 
@@ -61,13 +61,14 @@ impl Listener {
         Ok(Some(Call { id: told.id, thread, kind, socket, argument, length }))
     }
 
-    /// Whether the call waits still. If so, what was learned of its thread before is true of that very thread.
+    /// Whether the call still waits. If so, what was learned before of the thread with this number is true of the very
+    /// thread that made the call.
     pub(super) fn is_waiting(&self, call: &Call) -> bool {
         let mut id = call.id;
         self.control(libc::SECCOMP_IOCTL_NOTIF_ID_VALID, (&raw mut id).cast()).is_ok()
     }
 
-    /// Whether somebody was there to be answered.
+    /// Answers a call. False: no thread waits for the answer any more.
     pub(super) fn answer(&self, call: &Call, answer: Answer) -> bool {
         let (error, flags) = match answer {
             Answer::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE),
@@ -87,7 +88,7 @@ impl Listener {
     }
 }
 
-/// The kernel wants to be given nothing.
+/// The kernel demands that all bytes are zero before it fills them in.
 fn zeroed_notification() -> libc::seccomp_notif {
     let data = libc::seccomp_data { nr: 0, arch: 0, instruction_pointer: 0, args: [0; 6] };
     libc::seccomp_notif { id: 0, pid: 0, flags: 0, data }

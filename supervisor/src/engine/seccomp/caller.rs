@@ -1,5 +1,6 @@
-//! The thread whose call waits: what it has in its memory, and the socket that it means. It holds still meanwhile, but
-//! for other threads of its process, which may write to the same memory: what was read here is what counts.
+//! The caller: the thread whose call waits, with the address in its memory and the socket that it means. The thread
+//! itself stands still meanwhile, but other threads of its process may write to the same memory: so only what was read
+//! here counts.
 
 use std::fs;
 use std::io::{self, IoSliceMut};
@@ -13,7 +14,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 /// The longest address that bind(2) reads, `struct sockaddr_storage`, bytes.
 const ADDRESS_MAX: usize = 128;
 
-/// What stands at this place of a thread's memory. None: the kernel refuses it as it is.
+/// The address at this place of a thread's memory. None: the kernel will refuse it.
 pub(super) fn address_at(
     thread: Pid,
     place: u64,
@@ -45,8 +46,8 @@ pub(super) fn socket_of(thread: Pid, descriptor: i32) -> io::Result<Option<Owned
     }
 }
 
-/// The thread's own, as its descriptors may be others than its leader's, who may even have ended. Before Linux 6.9 only
-/// leaders have one, and theirs must do.
+/// A pidfd of the thread itself: its descriptors may be others than those of its process's leader, which may even have
+/// ended. Before Linux 6.9 only leaders have a pidfd, and that one must do.
 fn process_of(thread: Pid) -> io::Result<OwnedFd> {
     const OF_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(libc::PIDFD_THREAD);
     let open = |thread: Pid, flags| {

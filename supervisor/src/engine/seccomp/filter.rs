@@ -1,5 +1,5 @@
-//! The filter that stops bind(2) and listen(2) of the program until we have answered (seccomp(2)), how a process comes
-//! under it, and whether it can here. Knows no answer.
+//! The filter that stops bind(2) and listen(2) of the program until we have answered (seccomp(2)), how a process is put
+//! under it, and whether that is possible here. Knows no answer.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::hand::LISTENER;
 
-/// What the kernel calls our architecture (linux/audit.h): calls of others have other numbers, and pass.
+/// What the kernel calls our architecture (linux/audit.h). Calls of other architectures have other numbers, and pass.
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: u32 = 0xc000_00b7;
-/// Of no process.
+/// No process has this one.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ARCHITECTURE: u32 = 0;
 
@@ -36,8 +36,8 @@ pub(super) enum NewPrivileges {
     Lost,
 }
 
-/// Puts the calling thread, and whatever it starts, under the filter. Its calls are told to the descriptor from then
-/// on. Allocates nothing: it is called between fork and exec.
+/// Puts the calling thread, and whatever it starts, under the filter. Gives the listener, where their calls are told
+/// from then on. Allocates nothing: it is called between fork and exec.
 pub(super) fn install(privileges: NewPrivileges) -> io::Result<OwnedFd> {
     if privileges == NewPrivileges::Lost {
         prctl::set_no_new_privs()?;
@@ -50,7 +50,7 @@ pub(super) fn install(privileges: NewPrivileges) -> io::Result<OwnedFd> {
     }
 }
 
-/// The program of the filter (linux/filter.h): each instruction that jumps says how many it leaves out.
+/// Installs the filter. In its program (linux/filter.h), each instruction that jumps says how many it leaves out.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "what BPF's header says fits 16 bits; numbers of calls are small"
@@ -84,7 +84,7 @@ fn seccomp(flags: libc::c_ulong, instructions: &mut [libc::sock_filter]) -> io::
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
     };
     match i32::try_from(result) {
-        // SAFETY: with NEW_LISTENER the result is a descriptor that is nobody else's yet.
+        // SAFETY: with NEW_LISTENER the result is a new descriptor, which nothing else owns yet.
         Ok(listener) if listener >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(listener) }),
         _ => Err(io::Error::last_os_error()),
     }
@@ -101,7 +101,8 @@ pub(super) fn has_signals_wait() -> bool {
     result == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
 }
 
-/// Gives the listener to whoever has the other end, and fails if he takes none. Allocates nothing, as [`install`].
+/// Sends the listener through this socket, and fails if nobody can take it at the other end. Allocates nothing, as
+/// [`install`].
 pub(super) fn hand_over(listener: &OwnedFd, to: impl AsFd) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = SendAncillaryBuffer::new(&mut space);
@@ -111,7 +112,7 @@ pub(super) fn hand_over(listener: &OwnedFd, to: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Tries it, in a thread that ends at once; the best way that works.
+/// Tries the filter, in a thread that ends at once. Gives the best way that works.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! How the thread that answers is made to stop between two calls, and what it works with is had from it meanwhile (O2).
-//! Who waits for an answer waits longer. Knows neither calls nor answers.
+//! The halt of the thread that answers: for a hand-over (O2) it stops between two calls, and leaves here what it works
+//! with. Calls that come meanwhile wait longer. Knows neither calls nor answers.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::hand;
 
-/// How long a call may take that is being answered.
+/// How long the call that is being answered may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Shared with the thread, which works with `W`.
@@ -24,9 +24,9 @@ struct Shared<W> {
 #[derive(Debug)]
 enum Course<W> {
     Runs,
-    /// It is to stop as soon as it comes by.
+    /// The thread is to stop as soon as it looks here.
     Wanted,
-    /// There is no thread.
+    /// There is no thread. This is what it has left.
     Still(Box<W>),
 }
 
@@ -37,12 +37,12 @@ impl<W> Clone for Halt<W> {
 }
 
 impl<W> Halt<W> {
-    /// Of a thread that runs, or will.
+    /// For a thread that runs, or will run.
     pub(super) fn new() -> Self {
         Self::with(Course::Runs)
     }
 
-    /// Of one that has not begun.
+    /// For a thread that has not begun, with what it will work with.
     pub(super) fn of(work: W) -> Self {
         Self::with(Course::Still(Box::new(work)))
     }
@@ -51,10 +51,10 @@ impl<W> Halt<W> {
         Self(Arc::new(Shared { course: Mutex::new(course), changed: Condvar::new() }))
     }
 
-    /// Stops the thread, which is called by way of the hand.
+    /// Stops the thread, which is woken through the hand.
     ///
     /// # Errors
-    /// It has not come by in time, and goes on.
+    /// The thread has not looked here in time, and goes on.
     pub(super) fn stop(&self, hand: &hand::Sender) -> Result<()> {
         let mut course = self.course();
         if let Course::Still(_) = *course {
@@ -62,7 +62,8 @@ impl<W> Halt<W> {
         }
         *course = Course::Wanted;
         drop(course);
-        // What it has been given before comes first. Where it is full, it comes by as well.
+        // The thread takes what was sent to it before first. If there is no room for this message, it is woken all the
+        // same.
         let _ = hand.call();
         let is_wanted = |course: &mut Course<W>| matches!(course, Course::Wanted);
         let course = self.course();
@@ -71,12 +72,12 @@ impl<W> Halt<W> {
         if let Course::Still(_) = *course {
             return Ok(());
         }
-        // When it comes by, nobody wants it any more.
+        // When the thread looks here later, it is not to stop any more.
         *course = Course::Runs;
         bail!("a call of the program's is not answered in time")
     }
 
-    /// The thread has come by: gives what it works with back, if it is to go on.
+    /// Called by the thread when it was woken. Gives `work` back if the thread is to go on; else the thread must end.
     pub(super) fn come_by(&self, work: W) -> Option<W> {
         let mut course = self.course();
         if !matches!(*course, Course::Wanted) {
@@ -87,7 +88,7 @@ impl<W> Halt<W> {
         None
     }
 
-    /// What the thread works with, while there is none.
+    /// Looks at what the thread has left. None: the thread runs.
     pub(super) fn look<T>(&self, look: impl FnOnce(&W) -> T) -> Option<T> {
         match &*self.course() {
             Course::Still(work) => Some(look(work)),
@@ -95,7 +96,7 @@ impl<W> Halt<W> {
         }
     }
 
-    /// The same, for another thread.
+    /// Takes what the thread has left, for another thread.
     pub(super) fn take(&self) -> Option<W> {
         let mut course = self.course();
         match std::mem::replace(&mut *course, Course::Runs) {

@@ -1,5 +1,5 @@
-//! How the listener of an instance comes from the process that has put itself under the filter to the thread that
-//! answers: through a socket pair, over fork and exec; and how that thread is called. Knows descriptors only.
+//! The hand: a socket pair by which a process that has put itself under the filter, between fork and exec, sends its
+//! listener to the thread that answers. It also wakes that thread. Knows descriptors only.
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -11,11 +11,11 @@ use rustix::net::{
 };
 use tracing::warn;
 
-/// Where listeners are given; closed on exec.
+/// The end where listeners are sent; closed on exec.
 #[derive(Debug)]
 pub(super) struct Sender(OwnedFd);
 
-/// Where they are taken.
+/// The end where the thread takes them.
 #[derive(Debug)]
 pub(super) struct Receiver(OwnedFd);
 
@@ -23,12 +23,12 @@ pub(super) struct Receiver(OwnedFd);
 #[derive(Debug)]
 pub(super) enum Handed {
     Listener(OwnedFd),
-    /// Who has the other end calls.
+    /// The thread is only woken.
     Call,
     Nothing,
 }
 
-/// What is sent with a listener, and as a call.
+/// The message that brings a listener, and the one that only wakes the thread.
 pub(super) const LISTENER: &[u8] = b"l";
 const CALL: &[u8] = b"c";
 
@@ -40,7 +40,7 @@ pub(super) fn pair() -> io::Result<(Sender, Receiver)> {
 }
 
 impl Sender {
-    /// Calls the thread, which hears it after all that it was given before.
+    /// Wakes the thread, which takes this message after all that were sent before.
     pub(super) fn call(&self) -> io::Result<()> {
         send(&self.0, CALL, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
         Ok(())
@@ -48,11 +48,11 @@ impl Sender {
 }
 
 impl Receiver {
-    /// What has come; a listener for which there is no descriptor is lost, and is named.
+    /// Takes the next message. A listener for which we have no free descriptor is lost, and the log warns of that.
     ///
     /// # Errors
     ///
-    /// Nobody has the other end any more, besides those of recvmsg(2).
+    /// The other end is closed; or those of recvmsg(2).
     pub(super) fn take(&self) -> io::Result<Handed> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut rights = RecvAncillaryBuffer::new(&mut space);

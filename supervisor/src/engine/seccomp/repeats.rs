@@ -1,6 +1,6 @@
-//! Binds that may be asked for once more by a thread that does not know that they are done: a signal has taken it out of its
-//! call before the answer came. Such a call must be answered as it was, and not as a second one, by which the kernel says
-//! EINVAL. Knows which kernels do that; no rule.
+//! Repeats: calls of bind(2) that a thread may make once more, as it does not know that they are done: a signal has
+//! taken it out of the call before the answer came. Such a call must be answered as the first one was, and not as a
+//! second bind(2), which the kernel refuses with EINVAL. Knows which kernels do that, and no rule of moving a port.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -16,20 +16,20 @@ use crate::processes::number;
 /// How many are remembered, one of each thread.
 const BINDS_MAX: usize = 256;
 
-/// A bind whose answer may not have come.
+/// A bind(2) whose answer may not have come to its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Repeat {
     #[serde(with = "number")]
     pub(super) thread: Pid,
-    /// Of its socket.
+    /// The inode of the socket.
     pub(super) inode: u64,
 }
 
-/// The binds whose answer may not have come.
+/// All such calls that are remembered.
 #[derive(Debug)]
 pub(super) struct Repeats {
     binds: VecDeque<Repeat>,
-    /// Whether an answer that the kernel has taken has come.
+    /// Whether an answer that the kernel has taken surely comes to its thread.
     is_certain: bool,
 }
 
@@ -38,7 +38,7 @@ impl Repeats {
         Self::of(vec![])
     }
 
-    /// As another image of us has noted them.
+    /// As the old binary of a hand-over has noted them.
     pub(super) fn of(mut binds: Vec<Repeat>) -> Self {
         binds.truncate(BINDS_MAX);
         Self { binds: binds.into(), is_certain: is_certain() }
@@ -49,7 +49,7 @@ impl Repeats {
         self.binds.iter().copied().collect()
     }
 
-    /// Such a socket was bound for such a thread, and the kernel has taken the answer or not.
+    /// Notes that this socket was bound for this thread; `is_told` says whether the kernel has taken the answer.
     pub(super) fn note(&mut self, thread: Pid, socket: &OwnedFd, is_told: bool) {
         let inode = inode(socket).filter(|_| !is_told || !self.is_certain);
         if let Some(inode) = inode {
@@ -57,7 +57,7 @@ impl Repeats {
         }
     }
 
-    /// It was not told this time either.
+    /// Keeps a repeat whose answer the kernel has not taken this time either.
     pub(super) fn keep(&mut self, repeat: Repeat) {
         if self.binds.len() == BINDS_MAX {
             self.binds.pop_front();
@@ -65,7 +65,8 @@ impl Repeats {
         self.binds.push_back(repeat);
     }
 
-    /// What this thread may ask for once more, if the call that it makes now does: any other shows that it knows.
+    /// Takes out the bind(2) that this thread may repeat, as it makes a call now: either this is the repeat, or any
+    /// other call shows that the thread knows the answer.
     pub(super) fn take(&mut self, thread: Pid) -> Option<Repeat> {
         let at = self.binds.iter().position(|bind| bind.thread == thread)?;
         self.binds.remove(at)
@@ -78,8 +79,9 @@ impl Repeat {
     }
 }
 
-/// Signals wait for the answer since Linux 5.19, and for its way to the thread since 6.17. Before, whoever binds a socket twice
-/// cannot be told from who asks once more, and it is said to him that it is bound.
+/// Signals wait until we have answered since Linux 5.19, and until the answer has come to the thread since 6.17. Before
+/// that, a thread that binds a socket twice cannot be told from one that repeats its call, and is answered that the
+/// socket is bound.
 fn is_certain() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     version(&release) >= Some((6, 17)) && filter::has_signals_wait()

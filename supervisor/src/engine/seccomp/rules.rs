@@ -1,5 +1,5 @@
-//! bind(2) and listen(2) on a copy of the program's socket, moved by the very rules of `rebind.so`: its sources are
-//! included, which know nothing of where they run. Must not know whose the socket is.
+//! The rules: bind(2) and listen(2) on a copy of the program's socket, moved by the very rules of `rebind.so`, whose
+//! sources are included here and know nothing of where they run. Must not know which process has the socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,14 +20,14 @@ mod socket;
 #[allow(dead_code, unsafe_code, reason = "rebind.so needs more of the C library than we do")]
 mod sys;
 
-/// Whether this address is of a family that can be moved, and of a port that is.
+/// Whether this address is of a family that can be moved, and its port is the program's own or the relocated one.
 pub(super) fn concern(bytes: &[u8], ports: (u16, u16)) -> bool {
     let (old, new) = ports;
     address::decode(bytes).is_some_and(|wanted| Ports { old, new }.concern(wanted.port()))
 }
 
-/// Binds a socket that asks for this address, which [concerns](concern) us.
-/// Of a socket of another user's that may not be made ours, says why.
+/// Binds a socket that asks for this address, which [concerns](concern) us. If the socket of another user may not be
+/// made ours, `refused` gets the reason.
 pub(super) fn bind(
     socket: &OwnedFd,
     bytes: &[u8],
@@ -43,7 +43,7 @@ pub(super) fn bind(
             && bind_for(socket, address, relocated).map_err(&refused).is_ok()
     };
     let wanted = Move { fd, wanted: wanted.ip(), stack, port: relocated.port };
-    // What the kernel refuses anyway it refuses itself.
+    // None: the kernel refuses this anyway, and is left to do so.
     wanted.bind(bind_to, of_another_user).map_or(Answer::Continue, Answer::Done)
 }
 
@@ -69,12 +69,12 @@ pub(super) fn listen(socket: &OwnedFd, backlog: u64, relocated: &RelocatedPort) 
         0 => Ok(()),
         _ => Err(sys::errno()),
     };
-    // One that could not be made ours.
+    // A socket that could not be made ours (MPTCP).
     let lent = relocated.is_foreign(socket).then(|| relocated.lend(socket, listen));
     Answer::Done(lent.and_then(io::Result::ok).unwrap_or_else(listen))
 }
 
-/// Whether a socket is bound to the program's port on loopback.
+/// Whether a socket is bound to this port, the relocated one.
 pub(super) fn is_moved(socket: &OwnedFd, port: u16) -> bool {
     socket::local_port(socket.as_raw_fd()) == Some(port)
 }
@@ -82,7 +82,7 @@ pub(super) fn is_moved(socket: &OwnedFd, port: u16) -> bool {
 #[allow(unsafe_code)]
 fn bind_to(fd: i32, address: &Encoded) -> Result<(), i32> {
     let (bytes, length) = address.parts();
-    // SAFETY: the bytes outlive the call and are as many as said.
+    // SAFETY: the bytes of the address outlive the call, and there are `length` of them.
     match unsafe { libc::bind(fd, bytes.as_ptr().cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error().raw_os_error().unwrap_or_default()),

@@ -1,5 +1,6 @@
-//! What answers the program's calls, as another image of us goes on with it (O2). The calls that come meanwhile wait in the
-//! kernel, at descriptors that go along. Must not know how they are answered.
+//! The seccomp engine in a hand-over (O2): what the old binary saves of it, and how the new one goes on with it. Calls
+//! that come meanwhile wait in the kernel, at the listeners, which stay open over exec(2). Must not know how calls are
+//! answered.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -17,10 +18,10 @@ use super::{Seccomp, hand};
 use crate::engine::relocated::RelocatedPort;
 use crate::handed::Handed;
 
-/// What /proc calls the descriptor at which calls are told.
+/// What /proc calls a listener.
 const LISTENER: &str = "anon_inode:seccomp notify";
 
-/// What another image needs to go on.
+/// What the new binary needs to go on.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SeccompState {
     relocated: Vec<RawFd>,
@@ -42,7 +43,7 @@ impl Seccomp {
         self.halt.take().map_or(Ok(()), |answers| answers.begin(&self.halt))
     }
 
-    /// What is to be said of it while it is still.
+    /// What is saved of it, while the thread is stopped.
     pub(in crate::engine) fn save(&self) -> SeccompState {
         let of_thread = |answers: &Answers| {
             let listeners = answers.listeners.iter().map(|listener| listener.0.as_raw_fd());
@@ -58,7 +59,7 @@ impl Seccomp {
         }
     }
 
-    /// Still yet: the thread begins when it [goes on](Self::go_on).
+    /// The thread does not begin before the engine [goes on](Self::go_on).
     pub(in crate::engine) fn resume(
         state: SeccompState,
         port: u16,
@@ -78,7 +79,7 @@ impl Seccomp {
             unseen: unseen.clone(),
         };
         let listens = Arc::clone(&answers.listens);
-        // What was rung for before is not known any more.
+        // Whether a process has begun to listen before the hand-over is not known any more: the program is looked at.
         listens.notify_one();
         let halt = Halt::of(answers);
         let privileges = state.privileges;
@@ -113,7 +114,7 @@ mod tests {
     use crate::handed::tests::steal;
     use crate::skip::skip_even_in_ci;
 
-    /// A program of one thread: binds its port, and listens, whenever it is told, and says on which it does.
+    /// A program of one thread: whenever it is told, it binds its port and listens, and says on which port it does.
     struct Program {
         go: mpsc::Sender<()>,
         bound: mpsc::Receiver<io::Result<u16>>,

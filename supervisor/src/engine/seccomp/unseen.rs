@@ -1,6 +1,6 @@
-//! A process of the instance that we may not look into: it has another user, or has made itself undumpable (ptrace(2)), and
-//! we are not privileged. What it asks for is left to the kernel. Most ask for nothing of ours: it is told only of a program that does
-//! not listen.
+//! An unseen process: one of the instance that we may not look into, as it runs as another user or has made itself
+//! undumpable (ptrace(2)), and we are not privileged. Its calls are left to the kernel. Most of them do not concern our
+//! ports, so the log says this only of a program that does not listen.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::unistd::Pid;
 use tracing::debug;
 
-/// The first of the instance, and why. It is shared: the thread that answers notes it.
+/// The first such process of the instance, and why we may not. It is shared: the thread that answers notes it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Unseen(Arc<Mutex<Option<String>>>);
 
 impl Unseen {
-    /// As another image of us has noted it.
+    /// As the old binary of a hand-over has noted it.
     pub(super) fn of(first: Option<String>) -> Self {
         Self(Arc::new(Mutex::new(first)))
     }

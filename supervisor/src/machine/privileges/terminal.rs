@@ -1,6 +1,6 @@
-//! The terminal of whoever has started us, which a process that we give another user keeps open: it may read and write
-//! there, but type nothing. What is typed by TIOCSTI is read by root's shell when we have ended. A filter of the kernel's
-//! (seccomp(2)) refuses it. Knows nothing of users.
+//! A filter of the kernel's (seccomp(2)) against typing into the terminal that we were started from. A process that we
+//! give another user keeps that terminal open: it may read and write there, but not type with TIOCSTI, as what it types
+//! would be read by root's shell after our end. Knows nothing of users.
 
 use std::fs::File;
 use std::io;
@@ -12,8 +12,8 @@ const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const REQUEST: u32 = if cfg!(target_endian = "little") { 24 } else { 28 };
 
-/// What the kernel calls architectures (linux/audit.h), and the number of ioctl(2) in each. One kernel has several: a program
-/// may be of 32 bits. In others nothing is refused.
+/// The kernel's numbers of architectures (linux/audit.h), and the number of ioctl(2) in each. One kernel has several: a
+/// program may be of 32 bits. On other architectures nothing is refused.
 const X86_64: u32 = 0xc000_003e;
 const I386: u32 = 0x4000_0003;
 const AARCH64: u32 = 0xc000_00b7;
@@ -23,16 +23,16 @@ const IOCTL_X32: u32 = 514;
 const IOCTL_AARCH64: u32 = 29;
 const IOCTL_32: u32 = 54;
 
-/// All but the bit that a call of x32 has in its number.
+/// Clears the bit that marks the number of a call of x32.
 const NO_X32: u32 = !0x4000_0000;
 
-/// Types a byte. The kernel looks at the lower half of the request alone, and so does the filter.
+/// The request that types a byte. The kernel looks at the lower half of the request alone, and so does the filter.
 const TIOCSTI: u32 = 0x5412;
-/// Pastes what is selected, in a virtual console.
+/// The request that pastes what is selected, in a virtual console.
 const TIOCLINUX: u32 = 0x541c;
 
-/// Has the kernel refuse it to the calling thread and whatever it starts, with EPERM, for good. Takes CAP_SYS_ADMIN, or
-/// no_new_privs. Allocates nothing: it is called between fork and exec.
+/// Has the kernel refuse both requests, with EPERM, to the calling thread and whatever it starts, for good. Takes
+/// CAP_SYS_ADMIN, or no_new_privs. Allocates nothing: it is called between fork and exec.
 pub(super) fn refuse_typing() -> io::Result<()> {
     // SPEC_ALLOW: before Linux 5.16 a filter slows the whole program down otherwise (speculative store bypass).
     match set_filter(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW) {
@@ -41,14 +41,15 @@ pub(super) fn refuse_typing() -> io::Result<()> {
     }
 }
 
-/// Whether it cannot be refused to a process that shares our terminal. `is_sealed`: with no_new_privs.
+/// Whether we have a terminal, and typing into it cannot be refused to a process that shares it. `is_sealed`: with
+/// no_new_privs.
 pub(crate) fn is_open_to_typing(is_sealed: bool) -> bool {
     let may_filter = is_sealed
         || capabilities(None).is_ok_and(|ours| ours.effective.contains(CapabilitySet::SYS_ADMIN));
     File::open("/dev/tty").is_ok() && !(may_filter && knows_filters())
 }
 
-/// Each instruction that jumps says how many it leaves out.
+/// Sets the filter. A jump says how many instructions it leaves out: if the value is equal, and if not.
 #[expect(clippy::cast_possible_truncation, reason = "what BPF's header says fits 16 bits")]
 fn set_filter(flags: libc::c_ulong) -> io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -73,7 +74,7 @@ fn set_filter(flags: libc::c_ulong) -> io::Result<()> {
         // aarch64.
         plain(LOAD, NUMBER),
         jump(IOCTL_AARCH64, 2, 5),
-        // Those of 32 bits.
+        // The architectures of 32 bits.
         plain(LOAD, NUMBER),
         jump(IOCTL_32, 0, 3),
         // ioctl(2).
@@ -88,7 +89,7 @@ fn set_filter(flags: libc::c_ulong) -> io::Result<()> {
     seccomp(flags, &raw const program)
 }
 
-/// The kernel looks for the filter before it asks who we are.
+/// Whether the kernel takes filters. It reads the filter, here at a null pointer, before it checks our rights.
 fn knows_filters() -> bool {
     seccomp(0, std::ptr::null()).is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
 }

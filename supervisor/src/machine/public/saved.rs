@@ -1,4 +1,4 @@
-//! Where clients connect, held and not opened yet, as another image of us goes on with it (O2).
+//! The public endpoint in a hand-over, while it is held and not open yet (O2).
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -12,10 +12,10 @@ use crate::machine::inetd::InetdSocket;
 use crate::machine::ports::PublicPort;
 use crate::machine::unix_socket::{PublicSocket, PublicSocketState};
 
-/// All that a stream socket of clients' can be.
+/// The families of stream sockets that clients can connect to.
 const ANY: [Domain; 3] = [Domain::IPV4, Domain::IPV6, Domain::UNIX];
 
-/// What another image needs to go on.
+/// What the new binary needs to go on with the endpoint.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum EndpointState {
     Port(Vec<RawFd>),
@@ -62,7 +62,7 @@ impl PublicEndpoint {
         })
     }
 
-    /// All has succeeded: what it has on disk is ours to remove.
+    /// The hand-over has succeeded: the file of a Unix socket is ours to remove.
     pub(crate) fn go_on(&mut self) {
         match self {
             Self::Unix(socket) => socket.go_on(),
@@ -104,10 +104,10 @@ mod tests {
     use super::*;
     use crate::handed::tests::steal;
 
-    /// As another image has it: the old one closes nothing and removes nothing before it is gone.
+    /// Hands the endpoint over as to a new binary. The old one closes nothing and removes nothing before it is gone.
     fn hand_over(old: PublicEndpoint) -> PublicEndpoint {
         let json = serde_json::to_string(&old.save()).expect("JSON");
-        // As exec(2) does it, under the same numbers.
+        // exec(2) keeps the descriptors under the same numbers.
         let numbers = old.save().descriptors();
         let kept: Vec<_> = numbers.iter().map(|number| (*number, steal(*number))).collect();
         std::mem::forget(old);
@@ -123,7 +123,7 @@ mod tests {
 
     #[allow(unsafe_code)]
     fn own(number: RawFd) -> OwnedFd {
-        // SAFETY: whoever had it was forgotten.
+        // SAFETY: the endpoint that owned it was forgotten (`mem::forget`), so nothing else closes it.
         unsafe { std::os::fd::FromRawFd::from_raw_fd(number) }
     }
 

@@ -1,5 +1,5 @@
-//! The Unix socket that clients connect to, as another image of us goes on with it (O2): by the descriptors of the socket,
-//! its file and its directory, so that it is known for sure whose the file is.
+//! The Unix socket that clients connect to, in a hand-over (O2): the new binary gets the descriptors of the socket, its
+//! file and its directory, so that it knows for sure whose the file is.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -20,7 +20,7 @@ pub(crate) struct PublicSocketState {
     file: SocketFileState,
 }
 
-/// The file of one.
+/// The file of a socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SocketFileState {
     path: Octets,
@@ -58,7 +58,7 @@ impl SocketFile {
         }
     }
 
-    /// It is left where it is until it [goes on](Self::go_on).
+    /// Goes on with the file, which is not removed before [`go_on`](Self::go_on).
     ///
     /// # Errors
     /// A descriptor is not what it should be.
@@ -74,10 +74,10 @@ impl SocketFile {
         Ok(Self { place, file, is_anothers: true })
     }
 
-    /// The same, at once, by the descriptors themselves.
+    /// Goes on with the file at once, by the descriptors themselves instead of copies.
     ///
     /// # Errors
-    /// One is missing.
+    /// A descriptor is missing.
     pub(crate) fn take(state: SocketFileState, all: &mut Descriptors) -> Result<Self> {
         let place = Place {
             path: state.path.into_path(),
@@ -87,7 +87,7 @@ impl SocketFile {
         Ok(Self { place, file: all.take(state.file)?, is_anothers: false })
     }
 
-    /// It is ours to remove.
+    /// The hand-over has succeeded: the file is ours to remove.
     pub(crate) fn go_on(&mut self) {
         self.is_anothers = false;
     }

@@ -1,4 +1,4 @@
-//! Every state as another image of us reads it (O2): it is the same, and so is whatever follows from it.
+//! Tests that every state is the same to the new binary after a hand-over (O2), and so is whatever follows from it.
 
 use super::on_demand::Retiring;
 use super::tests::{every_event, every_state, policy};
@@ -6,7 +6,7 @@ use super::*;
 
 const MODES: [WrapMode; 3] = [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn];
 
-/// Those of a program on demand, too.
+/// All states, with those of a program on demand.
 fn all(now: Instant) -> Vec<(&'static str, State)> {
     let until = now + Duration::from_secs(1);
     let retiring = |is_killed| {

@@ -1,5 +1,5 @@
-//! The part of the program's life that clients decide (O5): it is started for the first who comes, and ended
-//! when nobody has been there for long. Pure, as [`step`](super::step()) is, whose part this is.
+//! The part of the program's life that clients decide (O5): it is started for the first client, and ended when there
+//! has been no client for long. Pure, as [`step`](super::step()) is, whose part this is.
 
 use std::time::Instant;
 
@@ -10,30 +10,31 @@ use crate::clock::instant;
 
 use super::{Action, Event, KILL_TIMEOUT, Next, Policy, Run, Start, State};
 
-/// What [`State::Retiring`] waits for: that nobody is left of the program.
+/// What [`State::Retiring`] waits for: that no process of the program is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Retiring {
-    /// When patience ends: with SIGKILL, and after that with going on without it.
+    /// The deadline of SIGTERM, at which SIGKILL is sent; after that, the deadline of SIGKILL, at which we wait no
+    /// more.
     #[serde(with = "instant")]
     pub(super) until: Instant,
     pub(super) is_killed: bool,
-    /// Somebody waits, who gets the next instance.
+    /// A client waits, and gets the next instance.
     pub(super) is_wanted: bool,
     pub(super) failures: u32,
 }
 
 impl State {
-    /// Whether the program does not run, and nothing has to be known of it.
+    /// Whether the program does not run, and is not to be looked at.
     pub(crate) fn is_asleep(&self) -> bool {
         matches!(self, Self::Asleep { .. })
     }
 
-    /// Whether nobody has been there for as long as the program may go on without.
+    /// Whether there has been no client for as long as the program may go on without one.
     pub(crate) fn is_idle_too_long(&self, now: Instant, policy: &Policy) -> bool {
         self.idle_until(policy).is_some_and(|until| until <= now)
     }
 
-    /// When the instance is to be ended, if nobody comes.
+    /// When the instance is to be ended, if no client comes.
     pub(super) fn idle_until(&self, policy: &Policy) -> Option<Instant> {
         let Start::OnDemand { stop_idle } = policy.start else { return None };
         Some(self.run()?.idle_since? + stop_idle?)
@@ -55,8 +56,8 @@ impl State {
     }
 }
 
-/// Whether the program is needed has changed. One that serves, and that nobody waits for, need not be started again if it
-/// ends: whoever has had a connection to it has none to the next.
+/// Whether the program is needed has changed. A program that serves, and that no client waits for, need not be started
+/// again if it ends: a session that has had its connection gets none to the next instance.
 pub(super) fn attend(mut state: State, demand: Demand, now: Instant) -> Option<Next> {
     let is_waited_for = demand == Demand::Waiting;
     match &mut state {
@@ -76,7 +77,7 @@ pub(super) fn attend(mut state: State, demand: Demand, now: Instant) -> Option<N
     Some((state, vec![]))
 }
 
-/// Nobody has been there for long: ends the instance.
+/// There has been no client for long: ends the instance.
 pub(super) fn retire(state: State, now: Instant, policy: &Policy) -> Option<Next> {
     let has_listened = matches!(state, State::Listening { .. } | State::Daemonized { .. });
     let failures = if has_listened { 0 } else { state.run()?.failures };
@@ -88,7 +89,7 @@ pub(super) fn retire(state: State, now: Instant, policy: &Policy) -> Option<Next
     ))
 }
 
-/// There is no program, and nobody who wants it.
+/// The program does not run, and no client wants it.
 pub(super) fn nobody_comes(failures: u32) -> Next {
     (State::Asleep { failures }, vec![Action::PauseBridge])
 }

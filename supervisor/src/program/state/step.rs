@@ -10,7 +10,7 @@ use super::{
 };
 use crate::exit::ExitStatus;
 
-/// A run this long was no failure, whatever it did (W7).
+/// An instance that ran this long has not failed, however it ended (W7).
 const LONG_RUN: Duration = Duration::from_secs(10);
 /// The first delay before a failing program is started again, and the longest (W7).
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -25,7 +25,7 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
         (State::Draining { until, status, program }, _) => {
             draining(until, status, program, event, now, policy)
         }
-        // Nobody has a session; who waits for the next instance is told to come again.
+        // There is no session; a client that waits for the next instance is told to come again.
         (State::Retiring(_), Event::Stop | Event::Drain) if !policy.drain_timeout.is_zero() => {
             let (state, _) = stop(ExitStatus::SUCCESS, false, now, policy);
             Some((state, vec![Action::DrainBridge, Action::Terminate]))
@@ -59,7 +59,7 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
             Some(nobody_comes(failures))
         }
         (State::Gone, Event::Listening) => {
-            // Whoever is there now is not known; the next to come and go tells.
+            // Whether there are clients now is not known; the next change of the demand tells.
             let run =
                 Run { started: now, first: false, failures: 0, idle_since: None, is_wanted: true };
             Some((State::Daemonized { run }, vec![Action::Daemonized, Action::OpenBridge]))
@@ -72,22 +72,22 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
     next.unwrap_or((state, vec![]))
 }
 
-/// Whether, by this step, an instance has ended, or failed, and nobody of it ever listened.
+/// Whether, by this step, an instance has ended, or failed, and no process of it ever listened.
 pub(crate) fn ended_unheard(before: &State, event: Event, after: &State) -> bool {
     matches!(before, State::Starting { .. } | State::Settling { .. })
         && matches!(event, Event::LeaderEnded { .. } | Event::TreeEmpty | Event::Deadline)
         && !after.awaits_listener()
-        // That is our doing.
+        // An instance that is `Retiring` is one that we end ourselves.
         && !matches!(after, State::Retiring(_))
 }
 
-/// Nobody has listened yet, and the leader runs.
+/// No process has listened yet, and the leader runs.
 fn starting(run: Run, warned: bool, event: Event, now: Instant, policy: &Policy) -> Option<Next> {
     Some(match event {
         Event::SpawnFailed(status) if run.first => stop(status, false, now, policy),
         Event::SpawnFailed(_) => {
             let (state, mut actions) = back_off(run, now);
-            // Whoever waits for it now has nothing to wait for.
+            // On demand, the clients that wait for it are told that it cannot be started.
             if policy.start != Start::Now {
                 actions[0] = Action::FailClients;
             }
@@ -108,7 +108,7 @@ fn starting(run: Run, warned: bool, event: Event, now: Instant, policy: &Policy)
     })
 }
 
-/// Nobody has listened yet, and whom the leader left has until `until` to do so.
+/// No process has listened yet, and those that the leader left have until `until` to do so.
 fn settling(
     run: Run,
     until: Instant,
@@ -133,7 +133,7 @@ fn settling(
     })
 }
 
-/// Somebody has listened.
+/// A process of the instance has listened.
 fn serving(state: State, run: Run, event: Event, now: Instant, policy: &Policy) -> Option<Next> {
     Some(match (state, event) {
         (State::Listening { .. }, Event::LeaderEnded { status, left, served }) => match left {
@@ -144,14 +144,14 @@ fn serving(state: State, run: Run, event: Event, now: Instant, policy: &Policy) 
             end(run, ExitStatus::SUCCESS, served, now, policy)
         }
         (_, Event::Listening) => (state, vec![Action::OpenBridge]),
-        // A next instance may listen, or this one again: one that serves a client at a time
-        // (`while nc -l …`) has no listener meanwhile. When it ends, that is another event.
+        // The next instance may listen, or this one again: a program that serves one client at a time (`while nc -l …`)
+        // has no listener meanwhile. If the program ends, that is another event.
         (_, Event::ListenerGone) => (state, vec![Action::PauseBridge]),
         _ => return None,
     })
 }
 
-/// Whatever the program does: somebody wants an end, or the bridge has come to it.
+/// Whatever the program does: somebody asks us to end, or the bridge has ended.
 fn over(state: State, event: Event, now: Instant, policy: &Policy) -> Option<Next> {
     let is_daemon = matches!(state, State::Daemonized { .. });
     let leaves_daemon = is_daemon && policy.mode == WrapMode::Ignore;
@@ -160,7 +160,7 @@ fn over(state: State, event: Event, now: Instant, policy: &Policy) -> Option<Nex
         Event::Stop | Event::Drain => stop(ExitStatus::SUCCESS, false, now, policy),
         Event::BridgeEnded(status) if leaves_daemon => leave(status),
         Event::BridgeEnded(status) => stop(status, true, now, policy),
-        // Who interrupts one instance does not want the next.
+        // Somebody who interrupts one instance does not want the next.
         Event::Interrupted(_) if policy.mode == WrapMode::Respawn => {
             stop(ExitStatus::SUCCESS, false, now, policy)
         }
@@ -169,7 +169,8 @@ fn over(state: State, event: Event, now: Instant, policy: &Policy) -> Option<Nex
     })
 }
 
-/// Sessions are given their time. What has ended already keeps its status, and its own time if that is shorter.
+/// A drain begins: sessions are given their time. A program that has ended already keeps its status, and its own
+/// deadline if that is earlier.
 fn drain(state: State, now: Instant, policy: &Policy) -> Next {
     let mut until = now + policy.drain_timeout;
     let mut status = ExitStatus::SUCCESS;
@@ -185,8 +186,8 @@ fn drain(state: State, now: Instant, policy: &Policy) -> Next {
     (State::Draining { until, status, program }, vec![Action::DrainBridge])
 }
 
-/// We end with the last session, or when their time is over. The program's end is none of ours: what it has
-/// written is on its way to clients, and those whom a process of its own serves go on.
+/// We end with the last session, or when their time is over. The program's end does not end us: what it has written is
+/// on its way to clients, and sessions that another process of the program serves go on.
 fn draining(
     until: Instant,
     status: ExitStatus,
@@ -239,14 +240,14 @@ impl Stopping {
         match event {
             Event::TreeEmpty => self.tree_empty = true,
             Event::BridgeEnded(_) => self.bridge_ended = true,
-            // Its sessions have had their time too.
+            // No process is left, and the sessions have had their time, too.
             Event::Deadline if self.tree_empty => self.bridge_ended = true,
             Event::Deadline if self.killed => {
                 let status = ExitStatus::FAILURE;
                 return (State::Ended { status }, vec![Action::NameSurvivors]);
             }
             Event::Deadline => actions = self.kill(now),
-            // Nobody waits any more: for the program, or for the sessions.
+            // A second signal: we wait no more, neither for the program nor for the sessions.
             Event::Stop => {
                 self.bridge_ended = true;
                 actions = self.kill(now);
@@ -299,7 +300,7 @@ fn daemonize(run: Run, now: Instant, policy: &Policy) -> Next {
     }
 }
 
-/// An instance has ended that nobody of ever listened.
+/// An instance has ended, and no process of it ever listened.
 fn end_unheard(run: Run, status: ExitStatus, served: bool, now: Instant, policy: &Policy) -> Next {
     match policy.mode {
         WrapMode::Exit | WrapMode::Ignore => {
@@ -336,14 +337,14 @@ fn back_off(run: Run, now: Instant) -> Next {
     let delay = delay(run.failures);
     let failures = run.failures.saturating_add(1);
     let mut actions = vec![Action::PauseBridge];
-    // Once a step: at the longest delay it would be said for ever.
+    // Only when the delay has grown: at the longest delay it would be said for ever.
     if run.failures == 0 || delay > self::delay(run.failures - 1) {
         actions.push(Action::WarnFast { delay });
     }
     (State::Backoff { until: now + delay, failures, is_wanted: run.is_wanted }, actions)
 }
 
-/// How long to wait after so many failures before the last one.
+/// How long to wait, after this many failures before the last one.
 fn delay(failures: u32) -> Duration {
     FIRST_DELAY.saturating_mul(1 << failures.min(16)).min(LONGEST_DELAY)
 }

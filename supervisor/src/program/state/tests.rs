@@ -1,4 +1,4 @@
-//! Every state × event × mode, and the lives that the specification tells of.
+//! Every state × event × mode, and the courses of events that the specification tells of.
 
 use super::step::LONGEST_DELAY;
 use super::*;
@@ -184,7 +184,7 @@ const RESPAWN: &str = "
     leaving         | . . . . . . . . . . . . ended . ended .
     ended           | . . . . . . . . . . . . . . . .";
 
-/// As the tables have it.
+/// What an event leads to, in the words of the tables.
 pub(super) fn outcome(state: State, event: Event, now: Instant, policy: &Policy) -> &'static str {
     let (next, actions) = step(state, event, now, policy);
     match (next == state, actions.is_empty()) {
@@ -194,8 +194,8 @@ pub(super) fn outcome(state: State, event: Event, now: Instant, policy: &Policy)
     }
 }
 
-/// The whole table, mode by mode: a line a state, a column an event. `.` is "nothing changes and
-/// nothing is done"; `=` is "the same state, but something is done or noted".
+/// The whole table, mode by mode: a line for each state, a column for each event. `.` is "nothing changes and nothing
+/// is done"; `=` is "the same state, but something is done or noted".
 #[test]
 fn every_state_and_event() {
     let now = Instant::now();
@@ -219,7 +219,7 @@ fn every_state_and_event() {
     }
 }
 
-/// W9: while the program is being stopped, for one, the kernel is not asked who listens.
+/// W9: where it changes nothing, as while the program is being stopped, the kernel is not asked who listens.
 #[test]
 fn w9_nobody_is_asked_who_listens_where_that_changes_nothing() {
     let now = Instant::now();
@@ -499,7 +499,7 @@ fn o1_under_ignore_a_daemon_is_left_running_after_the_drain() {
     assert_eq!(life.deadline(), [StopBridge, Terminate], "it has ended meanwhile");
 }
 
-/// O1, W6: what has ended by itself before has its status and its time.
+/// O1, W6: a program that has ended by itself before the drain keeps its status and its deadline.
 #[test]
 fn o1_a_program_that_has_ended_before_the_drain_keeps_its_status() {
     let mut life = drains(WrapMode::Exit);

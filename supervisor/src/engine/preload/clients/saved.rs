@@ -1,4 +1,5 @@
-//! The file of clients, as another image of us goes on with it (O2): programs have it mapped, so it stays the same.
+//! The client table in a hand-over (O2): what the old binary saves of it, and how the new one goes on with it. Programs
+//! have the file mapped, so it stays the same file.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
@@ -12,7 +13,7 @@ use crate::config::Told;
 use crate::handed::Handed;
 use crate::octets::Octets;
 
-/// What another image needs to know of it.
+/// What the new binary needs to know of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ClientsState {
     path: Octets,
@@ -29,7 +30,7 @@ impl Clients {
         }
     }
 
-    /// It is left as it is until it [goes on](Self::go_on).
+    /// The file is not removed when this is dropped, until it [goes on](Self::go_on).
     ///
     /// # Errors
     /// A descriptor is not what it should be.
@@ -41,7 +42,7 @@ impl Clients {
         Ok(Self { table, told, path: state.path.into_path(), directory, is_anothers: true.into() })
     }
 
-    /// It is ours to remove.
+    /// From now on the file is removed when this is dropped.
     pub(crate) fn go_on(&self) {
         self.table.go_on();
         self.is_anothers.store(false, Ordering::Relaxed);

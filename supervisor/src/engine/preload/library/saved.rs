@@ -1,5 +1,6 @@
-//! The library, as another image of us goes on with it (O2), whose own may be of another version: programs that were
-//! started keep theirs, and the next get ours.
+//! The library in a hand-over (O2): what the old binary saves of it, and how the new one goes on with it. The new
+//! binary's own library may be of another version: programs that run keep the old one, and the next instance gets the
+//! new one.
 
 use std::os::fd::RawFd;
 
@@ -11,7 +12,7 @@ use super::{Library, Origin};
 use crate::handed::Handed;
 use crate::octets::Octets;
 
-/// What another image needs to know of it.
+/// What the new binary needs to know of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in super::super) struct LibraryState {
     path: Octets,
@@ -40,7 +41,7 @@ impl Library {
         LibraryState { path: self.path.as_path().into(), origin, former }
     }
 
-    /// Leaves everything where it is until it [goes on](Self::go_on).
+    /// No file is removed when this is dropped, until it [goes on](Self::go_on).
     pub(in super::super) fn resume(state: LibraryState, handed: &mut Handed<'_>) -> Result<Self> {
         let origin = match state.origin {
             OriginState::Given => Origin::Given,
@@ -58,7 +59,7 @@ impl Library {
         Ok(Self { path: state.path.into_path(), origin, former: former.collect::<Result<_>>()? })
     }
 
-    /// What was unpacked is removed at our end, unless a daemon needs it.
+    /// From now on what was unpacked is removed at our end, unless a daemon needs it.
     pub(in super::super) fn go_on(&mut self) {
         match &mut self.origin {
             Origin::Unpacked(unpacked) | Origin::Outdated(unpacked) => unpacked.go_on(),
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
     use crate::handed::tests::steal;
 
-    /// As it is in another image: the old objects are gone and have ended nothing, the descriptors are there.
+    /// As in a hand-over: the old binary's objects are gone without being dropped, and its descriptors are open.
     fn hand_over(library: Library) -> Library {
         let state = library.save();
         let json = serde_json::to_string(&state).expect("JSON");
@@ -136,7 +137,7 @@ mod tests {
         assert!(!path.parent().expect("a directory").exists());
     }
 
-    /// Two images later, too.
+    /// Also after two hand-overs.
     #[test]
     fn o2_another_version_is_kept_for_who_runs_and_the_next_get_ours() {
         let (_scratch, parents) = scratch();

@@ -1,5 +1,5 @@
-//! The directory of an unpacked library, as another image of us goes on with it (O2): its lock is the descriptor's, and
-//! that goes along.
+//! The directory of an unpacked library in a hand-over (O2): what the old binary saves of it, and how the new one goes
+//! on with it. The lock belongs to the descriptor, which stays open over exec(2).
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -10,7 +10,7 @@ use super::Unpacked;
 use crate::handed::Handed;
 use crate::octets::Octets;
 
-/// What another image needs to know of it.
+/// What the new binary needs to know of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in super::super) struct UnpackedState {
     path: Octets,
@@ -28,7 +28,7 @@ impl Unpacked {
         }
     }
 
-    /// It is left where it is until it [goes on](Self::go_on).
+    /// It is not removed when this is dropped, until it [goes on](Self::go_on).
     pub(in super::super) fn resume(state: UnpackedState, handed: &mut Handed<'_>) -> Result<Self> {
         Ok(Self {
             path: state.path.into_path(),
@@ -38,7 +38,7 @@ impl Unpacked {
         })
     }
 
-    /// It is ours to remove.
+    /// From now on it is removed when this is dropped, unless it is kept.
     pub(in super::super) fn go_on(&mut self) {
         self.is_anothers = false;
     }

@@ -1,5 +1,5 @@
-//! Every state × event × mode on demand, as far as that is not what it is without; and what becomes of a program that
-//! clients start.
+//! Every state × event × mode on demand, as far as it differs from what it is without; and what becomes of a program
+//! that clients start.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const IDLE: Event = Event::Demand(Demand::Nobody);
 const SECOND: Duration = Duration::from_secs(1);
 const MODES: [WrapMode; 3] = [WrapMode::Exit, WrapMode::Ignore, WrapMode::Respawn];
 
-/// Stopped after a minute, or never.
+/// A policy on demand: the program is stopped after this time without a client, or never.
 fn on_demand(mode: WrapMode, stop_idle: Option<Duration>) -> Policy {
     Policy { start: Start::OnDemand { stop_idle }, ..policy(mode) }
 }
@@ -27,7 +27,7 @@ fn for_a_minute(mode: WrapMode) -> Policy {
     on_demand(mode, Some(60 * SECOND))
 }
 
-/// Where sessions are given no time at the end, and where they are.
+/// The policy without a drain timeout, and with one.
 fn with_a_drain_and_without(mode: WrapMode) -> [(WrapMode, Policy); 2] {
     let drain = Policy { drain_timeout: 600 * SECOND, ..for_a_minute(mode) };
     [(mode, for_a_minute(mode)), (mode, drain)]
@@ -49,15 +49,15 @@ fn own_states(now: Instant) -> Vec<(&'static str, State)> {
     ]
 }
 
-/// The same instance, with nobody there since `now`.
+/// The same instance, without a client since `now`.
 fn idle(mut state: State, now: Instant) -> Option<State> {
     let run = state.run_mut()?;
     (run.idle_since, run.is_wanted) = (Some(now), false);
     Some(state)
 }
 
-/// A line a state; an event that it does not name changes nothing. `over` is a stop or a drain: what becomes of it where
-/// sessions are given no time, and where they are.
+/// A line for each state; an event that it does not name changes nothing. `over` is a stop or a drain: its two outcomes
+/// are that without a drain timeout, and that with one.
 #[test]
 fn o5_o1_every_event_in_the_states_of_its_own() {
     let table = "
@@ -91,8 +91,8 @@ fn o5_o1_every_event_in_the_states_of_its_own() {
     }
 }
 
-/// In all others nothing is different while somebody is there; with nobody there, what is started again at once
-/// else is not, and a deadline may be the end.
+/// In all other states nothing is different while there is a client. Without one, a program is not started again where
+/// it would be at once, and a deadline may be its end.
 #[test]
 fn o5_every_event_in_the_other_states() {
     let now = Instant::now();
@@ -170,7 +170,7 @@ fn o5_it_is_started_for_the_first_and_ended_after_the_last_in_every_mode() {
             life.on(IDLE);
             assert_eq!(life.due_in(), Some(60 * SECOND));
             assert_eq!(life.deadline(), [PauseBridge, TellIdle, Terminate]);
-            // An end that is our doing is no exit.
+            // If we have ended it ourselves, that is no exit.
             assert_eq!(life.ended(true), []);
             assert_eq!(life.on(Event::TreeEmpty), [PauseBridge]);
             assert!(life.state.is_asleep(), "{mode:?}");
@@ -204,7 +204,7 @@ fn o5_who_comes_while_it_is_ended_gets_the_next_instance() {
         } else {
             assert_eq!(life.on(Event::TreeEmpty), [PauseBridge, Spawn]);
         }
-        // And who has left again, gets none.
+        // And a client that has left again gets none.
         life.on(IDLE);
         life.deadline();
         life.deadline();
@@ -225,7 +225,7 @@ fn o5_who_leaves_before_it_listens_leaves_an_idle_program() {
     assert_eq!(life.due_in(), Some(2 * SECOND));
     life.deadline();
     life.on(Event::TreeEmpty);
-    // One that never listens is ended too, and is warned of before, if there is time.
+    // A program that never listens is ended too, and is warned of before, if there is time.
     life.on(WANTED);
     assert_eq!(life.deadline(), [WarnSilent]);
     life.on(IDLE);
@@ -238,7 +238,7 @@ fn o5_under_respawn_it_is_started_again_only_if_somebody_is_there() {
     life.on(WANTED);
     life.on(Event::Listening);
     assert_eq!(life.ended(true), [PauseBridge, Spawn]);
-    // Whoever has had his connection does not wait for another, though he has not left yet.
+    // A client that has had its connection does not wait for another, though it has not left yet.
     for demand in [SERVED, IDLE] {
         life.on(Event::Listening);
         life.on(demand);
@@ -263,7 +263,7 @@ fn o5_w7_failures_are_counted_while_nobody_is_there() {
     life.on(WANTED);
     life.on(IDLE);
     life.ended(false);
-    // Whoever comes during the delay waits for its end.
+    // A client that comes during the delay waits for the end of the delay.
     assert_eq!(life.on(WANTED), []);
     assert_eq!(life.due_in(), Some(Duration::from_millis(800)));
     assert_eq!(life.deadline(), [PauseBridge, Spawn]);
@@ -313,7 +313,7 @@ fn o5_w9_a_stop_needs_no_program() {
     assert_eq!(life.state, State::Ended { status: ExitStatus::SUCCESS });
 }
 
-/// O5, O1: neither a sleeping program nor one on its way to that is started in a drain, and its sessions it keeps.
+/// O5, O1: in a drain, a program that sleeps, or is being stopped, is not started, and one with sessions keeps them.
 #[test]
 fn o5_o1_a_drain_starts_nobody_and_takes_nobody_his_program() {
     for mode in MODES {
@@ -338,7 +338,7 @@ fn o5_o1_a_drain_starts_nobody_and_takes_nobody_his_program() {
         assert_eq!(life.due_in(), Some(600 * SECOND), "it is not stopped for that it is idle, too");
         assert_eq!(life.on(bridge_ended), [Terminate]);
 
-        // With a session that has left before.
+        // With a session that has ended before.
         let mut life = Life::asleep(policy);
         life.on(WANTED);
         life.on(Event::Listening);
@@ -346,7 +346,7 @@ fn o5_o1_a_drain_starts_nobody_and_takes_nobody_his_program() {
         assert_eq!(life.on(Event::Drain), [DrainBridge]);
         assert_eq!(life.due_in(), Some(600 * SECOND));
 
-        // It is being stopped: nobody has a session, and it is not left running.
+        // It is being stopped: there is no session, and it is not left running.
         for is_wanted in [false, true] {
             let mut life = Life::asleep(policy);
             life.on(WANTED);
