@@ -1,5 +1,5 @@
 //! Reports of skipped tests. They are written to a file that the test run shows (`tests/run`), because the harness shows no
-//! output of a test that passes. The tests of the other crates include this file by path.
+//! output of a test that passes. The unit tests, and those of the crate `bridge`, include this file by path.
 
 use std::fs::OpenOptions;
 use std::io::Write;
