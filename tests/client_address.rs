@@ -26,14 +26,14 @@ pub(crate) fn client(n: u8) -> Ipv4Addr {
 
 /// A Python program that sends each client the address that `accept` and `getpeername` give for it, a line each. Its
 /// arguments say how it listens and accepts.
-fn teller() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/client_address/teller.py")
+fn address_reporter() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/client_address/address_reporter.py")
 }
 
-/// Starts a websockify that wraps a teller with these arguments.
-pub(crate) fn start_teller(options: &str, words: &str) -> (Websockify, u16) {
+/// Starts a websockify that wraps an address reporter with these arguments.
+pub(crate) fn start_address_reporter(options: &str, words: &str) -> (Websockify, u16) {
     let port = free_port();
-    let program = teller();
+    let program = address_reporter();
     let program = program.display();
     let engine = engine_for(options);
     let line = format!("{port} {engine} {options} -- python3 {program} {port} {words}");
@@ -59,7 +59,7 @@ fn engine_for(options: &str) -> &'static str {
     if takes_it && engine().is_some() { "--rebind-engine=preload" } else { "" }
 }
 
-/// The client's address by `accept`, and by `getpeername`, as a teller says them.
+/// The client's address by `accept`, and by `getpeername`, as an address reporter says them.
 pub(crate) fn ask(client: &mut Client) -> (String, String) {
     let mut line = || client.read_until("\n").trim_end().to_owned();
     (line(), line())

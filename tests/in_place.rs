@@ -25,10 +25,10 @@ use crate::support::{
     Actor, Caller, DEADLINE, Redis, SERVERS, Service, WEBSOCKIFY, Websockify, echo_service, frame,
     free_port, needs, root,
 };
-use shapes::{SHAPES, Shape};
+use shapes::{COMMAND_LINES, CommandLine};
 
 /// What must work.
-pub(super) enum Then {
+pub(super) enum Expectation {
     /// A session at this path.
     Session(&'static str),
     /// A session at this path, asked for with these header lines.
@@ -269,7 +269,7 @@ fn ask(stream: &mut (impl Read + Write), head: &str) -> Result<(u16, usize), Str
     Ok((status, length.map_or(0, |length| length.parse().unwrap())))
 }
 
-impl Then {
+impl Expectation {
     /// Whether it works, or why not yet.
     fn works(&self, place: &Place, websockify: &Websockify, port: u16) -> Result<(), String> {
         let plain = || {
@@ -306,7 +306,7 @@ impl Then {
     }
 }
 
-impl Shape {
+impl CommandLine {
     /// What does not work with this command line.
     fn failures(&self, place: &Place) -> Vec<String> {
         let port = free_port();
@@ -346,7 +346,7 @@ fn u1_command_lines_that_are_in_use_work() {
     let mut failures = Vec::new();
     // Where Redis is missing, the skip has been reported already.
     let has_redis = place.redis.is_some();
-    for shape in SHAPES.iter().filter(|shape| has_redis || !shape.line.contains("REDIS")) {
+    for shape in COMMAND_LINES.iter().filter(|shape| has_redis || !shape.line.contains("REDIS")) {
         let found = shape.failures(&place);
         match shape.fault.filter(|_| upstream().is_some()) {
             Some(fault) if found.is_empty() => {
@@ -356,8 +356,8 @@ fn u1_command_lines_that_are_in_use_work() {
             None => failures.extend(found),
         }
     }
-    assert!(SHAPES.len() >= 40);
-    assert_eq!(failures, Vec::<String>::new(), "of {}", SHAPES.len());
+    assert!(COMMAND_LINES.len() >= 40);
+    assert_eq!(failures, Vec::<String>::new(), "of {}", COMMAND_LINES.len());
 }
 
 /// U1: the command of the manual page that puts this websockify in the place of the Python one in a virtual

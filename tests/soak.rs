@@ -62,7 +62,7 @@ struct Counts {
     stalled: AtomicU64,
     vanished: AtomicU64,
     /// Clients that left during their handshake.
-    looked_in: AtomicU64,
+    left_in_handshake: AtomicU64,
     bytes: AtomicU64,
 }
 
@@ -129,7 +129,7 @@ fn pause(numbers: &mut Numbers, milliseconds: usize) -> Duration {
 fn visit(Crowd { port, pace }: Crowd, numbers: &mut Numbers, counts: &Counts) {
     let kind = numbers.below(10);
     if kind == 0 {
-        count(&counts.looked_in);
+        count(&counts.left_in_handshake);
         let _ = connect(port).write_all(b"GET / HTTP/1.1\r\nHost: h\r\nUpgr");
         return;
     }
@@ -237,7 +237,7 @@ fn l7_two_hundred_clients_and_a_program_that_crashes_leave_nothing_behind() {
         of(&counts.cut),
         of(&counts.stalled),
         of(&counts.vanished),
-        of(&counts.looked_in),
+        of(&counts.left_in_handshake),
         of(&counts.bytes) / 1_000_000,
         before.memory / 1024,
         most / 1024,

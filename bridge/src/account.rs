@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 
 use tracing::info;
 
-use crate::book::{Asked, Entry};
+use crate::book::{Entry, HandshakeRequest};
 use crate::peer::TlsVersion;
 
 /// What a session's log records say besides what its [`Entry`] in the session book has.
 #[derive(Debug, Default)]
-pub(crate) struct Account {
+pub(crate) struct SessionLog {
     /// The address at which the target was first connected, if the destination is not shown as that address anyway.
     reached: Option<Box<SocketAddr>>,
 }
@@ -20,8 +20,8 @@ pub(crate) struct Account {
 /// The values that both records have.
 macro_rules! record {
     ($account:expr, $entry:expr, $($rest:tt)*) => {{
-        let (Account { reached }, Entry { id, peer, destination, login, .. }) = ($account, $entry);
-        let Asked { version, path } = asked($entry);
+        let (SessionLog { reached }, Entry { id, peer, destination, login, .. }) = ($account, $entry);
+        let HandshakeRequest { version, path } = asked($entry);
         info!(
             session = id,
             client = %peer.address.client(),
@@ -40,7 +40,7 @@ macro_rules! record {
     }};
 }
 
-impl Account {
+impl SessionLog {
     /// Notes the target's address, unless one is known already.
     pub(crate) fn reach(&mut self, address: impl FnOnce() -> Option<SocketAddr>) {
         if self.reached.is_none() {
@@ -60,13 +60,13 @@ impl Account {
 
     /// Logs that the session starts.
     pub(crate) fn started(&self, entry: &Entry) {
-        let Asked { version, path } = asked(entry);
+        let HandshakeRequest { version, path } = asked(entry);
         record!(
             self,
             entry,
             "session started: {}, version {version}, path {path:?}{}",
             Ends(self, entry),
-            Shown(entry)
+            ClientInfo(entry)
         );
     }
 
@@ -87,18 +87,18 @@ impl Account {
             entry.sent(),
             entry.received(),
             in_quotes(reason),
-            Shown(entry)
+            ClientInfo(entry)
         );
     }
 }
 
 /// The protocol version and the path that the session's handshake has asked for.
-fn asked(entry: &Entry) -> Asked<'_> {
+fn asked(entry: &Entry) -> HandshakeRequest<'_> {
     entry.asked().expect("a session has records when its handshake is answered")
 }
 
 /// The session's number, its client and its target.
-struct Ends<'a>(&'a Account, &'a Entry);
+struct Ends<'a>(&'a SessionLog, &'a Entry);
 
 impl fmt::Display for Ends<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,9 +112,9 @@ impl fmt::Display for Ends<'_> {
 }
 
 /// The version of TLS, and what the client has shown to be let in: certificate name, user, token.
-struct Shown<'a>(&'a Entry);
+struct ClientInfo<'a>(&'a Entry);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for ClientInfo<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Entry { peer, login, .. } = self.0;
         if let Some(version) = peer.tls.map(TlsVersion::number) {

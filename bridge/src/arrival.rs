@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::lobby::Guest;
 use crate::net::{SavedSocket, Socket};
-use crate::pause::{Pause, Said, UnderWay};
+use crate::pause::{Pause, PauseReports, UnderWay};
 use crate::peer::{Peer, Route, SavedPeer};
 use crate::saved::Place;
 pub(crate) use saved::{SavedConnection, StoodConnection};
@@ -200,7 +200,7 @@ impl Arrival {
 
     /// Saves the connection for the new binary, if it can be begun anew; some cannot, as what they are at cannot be
     /// handed over. Returns what [`Pause::stand`] returns.
-    pub(crate) fn stand(&self, said: &Said<StoodConnection>) -> Option<u64> {
+    pub(crate) fn stand(&self, said: &PauseReports<StoodConnection>) -> Option<u64> {
         let known = self.known();
         let head = match &known.progress {
             _ if known.is_encrypted => None,

@@ -118,7 +118,7 @@ const LOOK: u8 = 16;
 
 /// What a session's handshake has asked for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct HandshakeRequest<'a> {
     /// The protocol's version.
     pub(crate) version: &'a str,
     /// The path, without its secrets.
@@ -149,12 +149,12 @@ pub(crate) struct Entry {
     calls: AtomicU8,
     /// The code that it has ended with, if it has.
     ended: AtomicU16,
-    task: Bell,
+    task: TaskWaker,
 }
 
 /// Wakes the task of a session each time it is rung. It keeps the waker, as the task is always the same.
 #[derive(Debug, Default)]
-struct Bell(Mutex<Option<Waker>>);
+struct TaskWaker(Mutex<Option<Waker>>);
 
 /// A session's place in the book, until this is dropped.
 #[derive(Debug)]
@@ -221,7 +221,7 @@ impl Book {
             is_look_wanted: AtomicBool::new(false),
             calls: AtomicU8::new(0),
             ended: AtomicU16::new(ABNORMAL),
-            task: Bell::default(),
+            task: TaskWaker::default(),
         });
         sessions.open.insert(entry.id, Open { entry: Arc::clone(&entry), last_seen: None });
         // Sent under the lock, as everywhere, so that the numbers are sent in their order.
@@ -339,9 +339,9 @@ impl Entry {
     }
 
     /// What its handshake has asked for; none until that is answered.
-    pub(crate) fn asked(&self) -> Option<Asked<'_>> {
+    pub(crate) fn asked(&self) -> Option<HandshakeRequest<'_>> {
         let (version, path) = self.asked.get()?.split_once(' ')?;
-        Some(Asked { version, path })
+        Some(HandshakeRequest { version, path })
     }
 
     /// When the token that the session began with expires, if the token says that.
@@ -373,7 +373,7 @@ impl Entry {
     }
 }
 
-impl Bell {
+impl TaskWaker {
     fn listen(&self, cx: &Context<'_>) {
         let mut task = self.task();
         if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {

@@ -16,7 +16,7 @@ pub(crate) struct Budget {
 
 /// A part of the budget that is used until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Reservation {
     budget: Arc<Budget>,
     bytes: usize,
 }
@@ -57,7 +57,7 @@ impl Budget {
     }
 }
 
-impl Held {
+impl Reservation {
     /// A part of 0 bytes.
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
         Self { budget: Arc::clone(budget), bytes: 0 }
@@ -78,7 +78,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.release(self.bytes);
     }
@@ -92,7 +92,7 @@ mod tests {
     fn l5_what_is_held_counts_and_is_given_back() {
         let budget = Budget::new(100);
         let state = || (budget.is_tight(), budget.is_spent());
-        let mut held = Held::new(&budget);
+        let mut held = Reservation::new(&budget);
         assert!(held.is_none());
         held.resize(25);
         assert_eq!(state(), (false, false));
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(state(), (true, false));
         budget.add(49);
         assert_eq!(state(), (true, true));
-        let mut other = Held::new(&budget);
+        let mut other = Reservation::new(&budget);
         other.resize(7);
         drop((held, other));
         assert_eq!(state(), (true, false));

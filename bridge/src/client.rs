@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::book::{Call, Session};
-use crate::budget::Held;
+use crate::budget::Reservation;
 use crate::buffer::{Lease, SIZE};
 use crate::leg::Leg;
 use crate::net::{Heard, PeerStatus};
@@ -105,9 +105,9 @@ pub(crate) struct Client {
     /// The session's traffic letters and recording, if there are any.
     pub(crate) tap: Option<Box<Tap>>,
     /// The session's part of the memory budget: more than 0 bytes while a peer takes nothing.
-    pub(crate) held: Held,
+    pub(crate) held: Reservation,
     /// Whether memory is scarce, as it was seen last.
-    pub(crate) is_thrifty: bool,
+    pub(crate) has_unsent_limit: bool,
     pub(crate) session: Session,
 }
 
@@ -119,7 +119,7 @@ impl Client {
         tap: Option<Box<Tap>>,
         session: Session,
     ) -> Self {
-        let held = Held::new(session.budget());
+        let held = Reservation::new(session.budget());
         Self {
             stream,
             codec,
@@ -133,7 +133,7 @@ impl Client {
             ending: None,
             tap,
             held,
-            is_thrifty: false,
+            has_unsent_limit: false,
             session,
         }
     }
@@ -362,8 +362,8 @@ impl Client {
     }
 
     /// Has the kernel keep less of what is sent to the client, if memory is scarce, or as much as usual.
-    pub(crate) fn be_thrifty(&mut self, is_scarce: bool) {
-        self.stream.leg().be_thrifty(is_scarce);
+    pub(crate) fn limit_unsent(&mut self, is_scarce: bool) {
+        self.stream.leg().limit_unsent(is_scarce);
     }
 
     /// Whether the framing has a close frame, by which the client can be told of the end while its own bytes still come.

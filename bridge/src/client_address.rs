@@ -30,7 +30,7 @@ use crate::peer::{Peer, PeerAddress};
 use crate::proxy_header::{self, ProxyVersion};
 use addresses::{Addresses, Block};
 use row::{Row, V6_ONLY};
-pub(crate) use table::Taken;
+pub(crate) use table::RowGuard;
 pub use table::{ClientTable, ClientTableState};
 
 /// What targets see of clients.
@@ -59,7 +59,7 @@ pub enum ShownAs {
 
 /// How the targets of one bridge are connected to.
 #[derive(Debug)]
-pub(crate) struct Approach {
+pub(crate) struct TargetConnector {
     client_address: ClientAddress,
     loopback: Addresses,
     reserved: Addresses,
@@ -69,7 +69,7 @@ pub(crate) struct Approach {
 
 /// How a target is connected to for one client.
 pub(crate) struct Way<'a> {
-    approach: &'a Approach,
+    approach: &'a TargetConnector,
     client: PeerAddress,
     /// Whether a proxy has not named the client, so that `client` is the proxy's address.
     is_unnamed: bool,
@@ -77,7 +77,7 @@ pub(crate) struct Way<'a> {
     session: u64,
 }
 
-impl Approach {
+impl TargetConnector {
     pub(crate) fn new(client_address: ClientAddress) -> Self {
         Self {
             client_address,
@@ -97,7 +97,7 @@ impl Approach {
 impl Way<'_> {
     /// What the row with this number says of this client.
     fn row(&self, row: u16) -> Row {
-        let Approach { client_address, loopback, reserved, .. } = self.approach;
+        let TargetConnector { client_address, loopback, reserved, .. } = self.approach;
         let as_v4 = |ip: Ipv4Addr, port| Row {
             v6: ip.to_ipv6_mapped().octets(),
             scope: 0,
@@ -150,7 +150,7 @@ impl Way<'_> {
     pub(crate) async fn to_program(
         &self,
         to: SocketAddr,
-    ) -> io::Result<(TcpStream, Option<Taken>)> {
+    ) -> io::Result<(TcpStream, Option<RowGuard>)> {
         let ClientAddress { shown, table } = &self.approach.client_address;
         match (table, shown) {
             (Some(table), _) => {
@@ -200,7 +200,7 @@ impl Way<'_> {
 
     /// Warns once that a target cannot see its clients' own loopback addresses, if clients are to be shown by these.
     pub(crate) fn say_in_vain(&self, to: &dyn fmt::Display) {
-        let Approach { client_address, is_vain_named, .. } = self.approach;
+        let TargetConnector { client_address, is_vain_named, .. } = self.approach;
         if client_address.shown == ShownAs::Loopback && !is_vain_named.swap(true, Ordering::Relaxed)
         {
             warn!(
@@ -213,7 +213,7 @@ impl Way<'_> {
         &self,
         table: &Arc<ClientTable>,
         to: SocketAddr,
-    ) -> io::Result<(TcpStream, Taken)> {
+    ) -> io::Result<(TcpStream, RowGuard)> {
         let client = self.client;
         let port = to.port();
         let IpAddr::V4(known) = to.ip().to_canonical() else {

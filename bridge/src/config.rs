@@ -13,7 +13,7 @@ use crate::network::Networks;
 use crate::observer::Observer;
 use crate::private::Private;
 use crate::proxies::Proxies;
-use crate::questions::Asked;
+use crate::questions::QuestionSender;
 use crate::tap::Traffic;
 use crate::tls::{Connector, Tls};
 
@@ -94,7 +94,7 @@ pub struct Access {
     /// What a client must show before it gets a session; may change at any time, for the clients to come.
     pub auth: Option<watch::Receiver<Auth>>,
     /// The helper that is asked, too, whether a client gets a session, when it is known where that goes.
-    pub judge: Option<Asked>,
+    pub judge: Option<QuestionSender>,
     /// Whether a client must show what `auth` demands, and be let in by `judge`, for files too.
     pub web_auth: bool,
     /// Files that no web request is answered with, wherever they lie.

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::http::{self, Upgraded};
 use crate::lobby::Guest;
 use crate::net::Socket;
-use crate::pause::Said;
+use crate::pause::PauseReports;
 use crate::peer::Peer;
 use crate::record::Recordings;
 use crate::redact;
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) book: Arc<Book>,
     pub(crate) sessions: session::Shared,
     /// The saved states of the connections without a session that are stopped for a hand-over.
-    pub(crate) stood: Said<StoodConnection>,
+    pub(crate) stood: PauseReports<StoodConnection>,
     pub(crate) recordings: Option<Arc<Recordings>>,
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn attend(
 async fn standing_still<T>(
     mut received: Pin<Box<impl Future<Output = Result<T, NoSession>>>>,
     arrival: &Arrival,
-    stood: &Said<StoodConnection>,
+    stood: &PauseReports<StoodConnection>,
     shutdown: &mut ShutdownWatch,
 ) -> Result<T, NoSession> {
     loop {
@@ -300,12 +300,14 @@ mod tests {
                 outbound: session::Outbound {
                     lookups,
                     tls: None,
-                    approach: crate::client_address::Approach::new(config.client_address.clone()),
+                    approach: crate::client_address::TargetConnector::new(
+                        config.client_address.clone(),
+                    ),
                 },
                 turns: crate::turns::Turns::new(),
-                stood: Said::default(),
+                stood: PauseReports::default(),
             },
-            stood: Said::default(),
+            stood: PauseReports::default(),
             recordings: None,
             config,
         })
@@ -370,7 +372,7 @@ mod tests {
             let took = began.elapsed().as_secs_f64();
             assert!((took - f64::from(seconds)).abs() < 0.5, "{first_byte:?}: {took} s");
             // After another hand-over it has what is left of that time.
-            let said = Said::default();
+            let said = PauseReports::default();
             pause.be_still();
             arrival.stand(&said);
             let [StoodConnection { saved, head }] = &*said.take() else { panic!("one") };

@@ -73,10 +73,10 @@ impl Leg {
         }
     }
 
-    /// See [`Socket::be_thrifty`]: the kernel keeps less of what was written where memory is scarce, else as much as usual.
-    pub(crate) fn be_thrifty(&self, is_scarce: bool) {
+    /// See [`Socket::limit_unsent`]: the kernel keeps less of what was written where memory is scarce, else as much as usual.
+    pub(crate) fn limit_unsent(&self, is_scarce: bool) {
         if let Some(socket) = self.socket() {
-            socket.be_thrifty(is_scarce);
+            socket.limit_unsent(is_scarce);
         }
     }
 

@@ -88,7 +88,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use admission::auth::{Auth, Credentials};
-pub use admission::guard::{Guard, Unproven};
+pub use admission::guard::{PasswordCheck, Unproven};
 pub use client_address::{ClientAddress, ClientTable, ClientTableState, ShownAs};
 pub use clients::ClientId;
 pub use config::{Access, Config, Plain, Upkeep};
@@ -108,9 +108,11 @@ pub use observer::{Observer, SessionView};
 pub use orders::Orders;
 pub use private::Private;
 pub use program::{Gate, Program, Readiness};
-pub use proxies::{Proxies, Word};
+pub use proxies::{ClientNaming, Proxies};
 pub use proxy_header::ProxyVersion;
-pub use questions::{Asked, NoAnswer, Question, Questions, Rejection, Reply, Shown, Verdict};
+pub use questions::{
+    ClientInfo, NoAnswer, Question, QuestionReceiver, QuestionSender, Rejection, Reply, Verdict,
+};
 pub use saved::{Descriptors, Invalid, Moment};
 pub use shutdown::Shutdown;
 pub use tap::{TRAFFIC_LEGEND, Traffic};

@@ -22,7 +22,7 @@ use crate::admission::Admission;
 use crate::arrival::Beginning;
 use crate::book::{Book, Followed, Limits};
 use crate::budget::Budget;
-use crate::client_address::Approach;
+use crate::client_address::TargetConnector;
 use crate::config::Config;
 use crate::connection::{Shared, attend};
 use crate::ending::{Error, Outcome};
@@ -32,27 +32,27 @@ use crate::lobby::{Lobby, Prospect};
 use crate::memory;
 use crate::net::{AcceptError, Accepting, Connection, Listener, Lookups, Socket};
 use crate::orders::Orders;
-use crate::pause::{Pause, Said};
+use crate::pause::{Pause, PauseReports};
 use crate::peer::{Peer, PeerAddress};
 use crate::record::Recordings;
 use crate::session::{self, Outbound};
 use crate::shutdown::{Shutdown, ShutdownWatch};
 use crate::turns::Turns;
 use crate::unadmitted;
-use crate::upkeep::Rounds;
+use crate::upkeep::UpkeepSchedule;
 
 /// How long accepting pauses when the system has no file descriptor or memory for another connection (L1).
-const REST: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long it pauses where a connection that is being closed has the missing descriptor.
-const BREATH: Duration = Duration::from_millis(1);
+const SHORT_ACCEPT_PAUSE: Duration = Duration::from_millis(1);
 
 /// How many connections are accepted beyond `max_connections` while others are closed to make room for them.
-const AHEAD: usize = 8;
+const ACCEPT_AHEAD: usize = 8;
 
 /// How long after many connections have ended free memory is returned to the system, and how many connections are many.
-const TIDY: Duration = Duration::from_secs(20);
-const MANY: usize = 100;
+const TRIM_DELAY: Duration = Duration::from_secs(20);
+const TRIM_MIN_PEAK: usize = 100;
 
 /// How often sessions in which a peer takes nothing check whether they are over.
 const LOOK: Duration = Duration::from_secs(10);
@@ -85,7 +85,7 @@ pub(crate) struct Bridge {
     /// When there will have been no session for [`Config::idle_timeout`].
     idle: Option<Instant>,
     /// When accepting goes on, while it is paused.
-    rested: Option<Instant>,
+    paused_until: Option<Instant>,
     /// Whether the log was told that accepting fails for lack of file descriptors or memory.
     is_exhausted: bool,
     /// How many connections were open then.
@@ -97,11 +97,11 @@ pub(crate) struct Bridge {
     late: Option<Instant>,
     /// When sessions in which a peer takes nothing check next whether they are over, if one has asked for it.
     next_look: Option<Instant>,
-    rounds: Rounds,
+    rounds: UpkeepSchedule,
     /// The most connections that were open since free memory was last returned, and when it is returned next: some time after
     /// most of them have ended.
     peak: usize,
-    tidy: Option<Instant>,
+    trim_at: Option<Instant>,
     /// How far the bridge is with standing still for a hand-over, as its connections see it.
     pause: Arc<Pause>,
     /// Requests to stand still; none if another bridge receives them.
@@ -109,7 +109,7 @@ pub(crate) struct Bridge {
     /// What releases the bridge, if it goes on from the state of the old binary.
     released_by: Option<HandOver>,
     /// Connections that the old binary has accepted, and whose clients may not connect any more.
-    unwelcome: Vec<Socket>,
+    no_longer_allowed: Vec<Socket>,
 }
 
 impl Bridge {
@@ -124,7 +124,7 @@ impl Bridge {
         let recordings = config.record.clone();
         let recordings =
             recordings.map(|path| Recordings::new(path, Arc::clone(&budget))).transpose();
-        let rounds = Rounds::new(config.upkeep);
+        let rounds = UpkeepSchedule::new(config.upkeep);
         let followed = Followed {
             // Upkeep and an observer may call sessions to do something.
             are_called: rounds.is_needed() || config.observer.is_some(),
@@ -148,7 +148,7 @@ impl Bridge {
             ending: None,
             timeout: config.timeout.map(Instant::from_std),
             idle: config.idle_timeout.map(|time| now + time),
-            rested: None,
+            paused_until: None,
             is_exhausted: false,
             exhausted_at: 0,
             is_full: false,
@@ -157,23 +157,23 @@ impl Bridge {
             next_look: None,
             rounds,
             peak: 0,
-            tidy: None,
+            trim_at: None,
             pause: Arc::default(),
             requests: hand_over.requests(),
             released_by: None,
-            unwelcome: Vec::new(),
+            no_longer_allowed: Vec::new(),
             shared: Arc::new(Shared {
                 admission: Admission::new(&config, lookups.clone(), Arc::clone(&book)),
                 sessions: session::Shared {
                     outbound: Outbound {
                         lookups,
                         tls: config.target_tls.clone(),
-                        approach: Approach::new(config.client_address.clone()),
+                        approach: TargetConnector::new(config.client_address.clone()),
                     },
                     turns: Turns::new(),
-                    stood: Said::default(),
+                    stood: PauseReports::default(),
                 },
-                stood: Said::default(),
+                stood: PauseReports::default(),
                 book,
                 recordings: recordings.map_err(Error::Record)?,
                 config,
@@ -224,8 +224,8 @@ impl Bridge {
 
     fn is_accepting(&self, prospect: Prospect) -> bool {
         !self.listeners.is_empty()
-            && self.rested.is_none()
-            && (self.has_room() || (self.ahead.len() < AHEAD && prospect == Prospect::Now))
+            && self.paused_until.is_none()
+            && (self.has_room() || (self.ahead.len() < ACCEPT_AHEAD && prospect == Prospect::Now))
     }
 
     fn has_room(&self) -> bool {
@@ -246,11 +246,11 @@ impl Bridge {
         [
             self.timeout,
             self.idle,
-            self.rested,
+            self.paused_until,
             self.cut_off,
             self.late,
             self.next_look,
-            self.tidy,
+            self.trim_at,
             next_round,
             next_guest,
         ]
@@ -304,7 +304,7 @@ impl Bridge {
         self.ending = Some(outcome);
         self.listeners.clear();
         self.ahead.drain(..).for_each(|_closed| self.shared.book.metrics.closed());
-        (self.timeout, self.idle, self.rested) = (None, None, None);
+        (self.timeout, self.idle, self.paused_until) = (None, None, None);
     }
 
     fn count_sessions(&mut self) {
@@ -332,8 +332,8 @@ impl Bridge {
 
     fn look_at_clock(&mut self, now: Instant) {
         let is_due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
-        if is_due(self.rested) {
-            self.rested = None;
+        if is_due(self.paused_until) {
+            self.paused_until = None;
         }
         if is_due(self.cut_off) {
             self.cut_off = None;
@@ -348,8 +348,8 @@ impl Bridge {
             self.next_look = None;
             self.shared.book.look();
         }
-        if is_due(self.tidy) {
-            (self.tidy, self.peak) = (None, self.connections.len());
+        if is_due(self.trim_at) {
+            (self.trim_at, self.peak) = (None, self.connections.len());
             memory::give_back();
         }
         self.rounds.make(&self.shared.book, now);
@@ -373,7 +373,7 @@ impl Bridge {
                 AcceptError::Connection => {
                     debug!("a connection was gone before its accept: {}", error_text(&error));
                 }
-                AcceptError::Resources => self.rest(&error),
+                AcceptError::Resources => self.pause_accepting(&error),
                 AcceptError::Listener => return Err(Error::Accept(error)),
             },
         }
@@ -383,8 +383,8 @@ impl Bridge {
     /// A connection has ended.
     fn closed(&mut self, ended: Result<bool, JoinError>) {
         self.shared.book.metrics.closed();
-        if self.peak >= MANY && self.connections.len() < self.peak / 2 {
-            self.tidy.get_or_insert_with(|| Instant::now() + TIDY);
+        if self.peak >= TRIM_MIN_PEAK && self.connections.len() < self.peak / 2 {
+            self.trim_at.get_or_insert_with(|| Instant::now() + TRIM_DELAY);
         }
         if reap(ended) {
             self.lobby.has_gone();
@@ -471,9 +471,9 @@ impl Bridge {
 
     /// L1, L5: pauses accepting, as there is no file descriptor or memory for another connection. To free a descriptor, the
     /// oldest connection without a session is closed.
-    fn rest(&mut self, error: &io::Error) {
+    fn pause_accepting(&mut self, error: &io::Error) {
         let errno = error.raw_os_error().map(Errno::from_raw);
-        // One at a time: closing it may take longer than `BREATH`. Where the whole system has none left (ENFILE), other processes
+        // One at a time: closing it may take longer than `SHORT_ACCEPT_PAUSE`. Where the whole system has none left (ENFILE), other processes
         // would get the descriptor.
         let has_room = errno == Some(Errno::EMFILE)
             && (self.lobby.leaving() > 0 || self.lobby.make_room(Instant::now()));
@@ -482,7 +482,8 @@ impl Bridge {
             self.exhausted_at = self.connections.len();
         }
         self.is_exhausted = true;
-        self.rested = Some(Instant::now() + if has_room { BREATH } else { REST });
+        self.paused_until =
+            Some(Instant::now() + if has_room { SHORT_ACCEPT_PAUSE } else { ACCEPT_PAUSE });
     }
 }
 

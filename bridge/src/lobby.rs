@@ -6,7 +6,7 @@
 //! much memory is kept for them; must not know what is sent on them.
 
 mod guests;
-mod line;
+mod queue;
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use crate::budget::Budget;
 use crate::clients::ClientId;
-use guests::{Answer, GIVES_WAY, Guests, HAS_GONE, IS_ADMITTED, QUIET, Stay, WAITS};
-use line::Whose;
+use guests::{Answer, GIVES_WAY, GuestEntry, Guests, HAS_GONE, IS_ADMITTED, QUIET, WAITS};
+use queue::ClientKey;
 
 /// All connections that have no session yet.
 #[derive(Debug)]
@@ -52,9 +52,9 @@ const LITTLE: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Guest {
     lobby: Arc<Lobby>,
-    whose: Mutex<Whose>,
+    whose: Mutex<ClientKey>,
     number: u64,
-    stay: Arc<Stay>,
+    stay: Arc<GuestEntry>,
 }
 
 impl Lobby {
@@ -71,11 +71,11 @@ impl Lobby {
 
     /// A new connection has come, of this client. None: of a proxy or a Unix socket, whose clients cannot be told apart yet.
     pub(crate) fn enter(self: &Arc<Self>, client: Option<ClientId>) -> Guest {
-        let stay = Arc::new(Stay::new());
+        let stay = Arc::new(GuestEntry::new());
         let mut guests = self.guests();
         guests.come += 1;
         let number = guests.come;
-        let whose = Whose::of(client, number);
+        let whose = ClientKey::of(client, number);
         guests.waiting.put(whose, number, Arc::clone(&stay));
         drop(guests);
         Guest { lobby: Arc::clone(self), whose: Mutex::new(whose), number, stay }
@@ -146,7 +146,7 @@ impl Lobby {
     }
 
     /// Tells the connection that `choose` takes out of its queue to give way. False: there is none.
-    fn send_away(&self, mut choose: impl FnMut(&mut Guests) -> Option<Arc<Stay>>) -> bool {
+    fn send_away(&self, mut choose: impl FnMut(&mut Guests) -> Option<Arc<GuestEntry>>) -> bool {
         let mut guests = self.guests();
         while let Some(stay) = choose(&mut guests) {
             self.leaving.fetch_add(1, Ordering::AcqRel);
@@ -163,12 +163,12 @@ impl Lobby {
     }
 
     /// A connection that was told to give way does not do so any more.
-    fn has_left(&self, stay: &Stay) {
+    fn has_left(&self, stay: &GuestEntry) {
         self.has_gone();
         self.has_freed(stay);
     }
 
-    fn has_freed(&self, stay: &Stay) {
+    fn has_freed(&self, stay: &GuestEntry) {
         self.freeing.fetch_sub(stay.kept.load(Ordering::Acquire), Ordering::AcqRel);
     }
 
@@ -180,7 +180,7 @@ impl Lobby {
 impl Guest {
     /// Sets whose the connection is, as a proxy has named the client; none: it is still one of many clients.
     pub(crate) fn is_of(&self, client: Option<ClientId>) {
-        let (whose, before) = (Whose::of(client, self.number), self.whose());
+        let (whose, before) = (ClientKey::of(client, self.number), self.whose());
         let mut guests = self.lobby.guests();
         self.moves(&mut guests, || {
             *self.whose.lock().unwrap_or_else(PoisonError::into_inner) = whose;
@@ -292,7 +292,7 @@ impl Guest {
         waits
     }
 
-    fn whose(&self) -> Whose {
+    fn whose(&self) -> ClientKey {
         *self.whose.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

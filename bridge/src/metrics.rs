@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::directory::NoDestination;
 use crate::peer::TlsVersion;
-use crate::proxies::Silence;
+use crate::proxies::ProxyHeaderError;
 use crate::tls::Failure;
 use crate::unadmitted::NoSession;
 use crate::unreachable::Unreachable;
@@ -238,7 +238,7 @@ impl Metrics {
         let why = match why {
             NoSession::Stranger => Refused::Address,
             NoSession::FarTooMany => Refused::ClientLimit,
-            NoSession::Silence(Silence::Malformed(_)) => Refused::ProxyHeader,
+            NoSession::ProxyHeaderError(ProxyHeaderError::Malformed(_)) => Refused::ProxyHeader,
             NoSession::TimedOut => Refused::Timeout,
             NoSession::GaveWay => Refused::GaveWay,
             NoSession::NoRequest => Refused::Head,
@@ -249,7 +249,7 @@ impl Metrics {
             NoSession::Left
             | NoSession::NoMore
             | NoSession::Http(_)
-            | NoSession::Silence(_)
+            | NoSession::ProxyHeaderError(_)
             | NoSession::Io(_) => return,
         };
         self.refused(why);

@@ -22,7 +22,7 @@ pub(crate) struct Pause {
     level: AtomicU8,
     /// How many pauses have ended. Tasks that are resumed after a hand-over begin paused; the first pause ends when
     /// they may move bytes.
-    goings: AtomicU64,
+    pauses_ended: AtomicU64,
     /// How many tasks are between two states that can be saved.
     under_way: AtomicUsize,
     /// How many tasks stand still.
@@ -32,7 +32,7 @@ pub(crate) struct Pause {
 
 /// The states that the tasks of one kind report when they stand still, until they are taken.
 #[derive(Debug)]
-pub(crate) struct Said<T>(Mutex<Vec<T>>);
+pub(crate) struct PauseReports<T>(Mutex<Vec<T>>);
 
 /// A task that is between two states that can be saved, until this is dropped.
 #[derive(Debug)]
@@ -47,17 +47,17 @@ impl Pause {
         self.level.store(IS_STILL, Ordering::Release);
     }
 
-    /// Ends the pause: all tasks go on as before. The states that they have [reported](Said) are then to be dropped.
+    /// Ends the pause: all tasks go on as before. The states that they have [reported](PauseReports) are then to be dropped.
     pub(crate) fn go_on(&self) {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         *standing = 0;
         self.level.store(GOES_ON, Ordering::Release);
-        self.goings.fetch_add(1, Ordering::AcqRel);
+        self.pauses_ended.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether a pause has ended since `goings` of them had ended.
-    pub(crate) fn has_gone_on(&self, goings: u64) -> bool {
-        self.goings.load(Ordering::Acquire) > goings
+    /// Whether a pause has ended since `pauses_ended` of them had ended.
+    pub(crate) fn has_ended_since(&self, pauses_ended: u64) -> bool {
+        self.pauses_ended.load(Ordering::Acquire) > pauses_ended
     }
 
     pub(crate) fn is_still(&self) -> bool {
@@ -82,7 +82,7 @@ impl Pause {
     }
 
     /// Counts a task as standing still, and has it report its state by `say`. Returns the number for
-    /// [`has_gone_on`](Self::has_gone_on), by which the task waits for the end of the pause. `None`: the pause has
+    /// [`has_ended_since`](Self::has_ended_since), by which the task waits for the end of the pause. `None`: the pause has
     /// ended already, and `say` is not called.
     pub(crate) fn stand(&self, say: impl FnOnce()) -> Option<u64> {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,10 +91,10 @@ impl Pause {
         }
         say();
         *standing += 1;
-        let goings = self.goings.load(Ordering::Acquire);
+        let pauses_ended = self.pauses_ended.load(Ordering::Acquire);
         drop(standing);
         self.changed.notify_one();
-        Some(goings)
+        Some(pauses_ended)
     }
 
     /// How many tasks stand still now.
@@ -119,13 +119,13 @@ impl Drop for UnderWay {
     }
 }
 
-impl<T> Default for Said<T> {
+impl<T> Default for PauseReports<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<T> Said<T> {
+impl<T> PauseReports<T> {
     /// Adds the state of one task.
     pub(crate) fn add(&self, what: T) {
         self.all().push(what);

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::client_address::{Taken, Way};
+use crate::client_address::{RowGuard, Way};
 use crate::demand::Counter;
 use crate::error_text::error_text;
 use crate::leg::Leg;
@@ -87,7 +87,7 @@ pub(crate) struct Trial {
     /// Whether the program is known to have accepted the connection.
     is_accepted: bool,
     /// The row of the client table that tells the program which client the connection is from.
-    row: Option<Taken>,
+    row: Option<RowGuard>,
 }
 
 impl Trial {
@@ -247,7 +247,7 @@ impl Gate {
                 return Ok((stream, program.trial(acceptance, row)));
             }
             drop(under_way);
-            rest(&mut readiness, program, deadline).await?;
+            wait_to_retry(&mut readiness, program, deadline).await?;
         }
     }
 
@@ -279,12 +279,12 @@ impl Gate {
 
 impl Program {
     /// The trial of a connection of which nothing is known yet.
-    fn untried(&self, row: Option<Taken>) -> Trial {
+    fn untried(&self, row: Option<RowGuard>) -> Trial {
         Trial { served: Some(Arc::clone(&self.served)), is_accepted: false, row }
     }
 
     /// The trial of a connection that was accepted, or is assumed to be accepted in the end.
-    fn trial(&self, acceptance: Acceptance, row: Option<Taken>) -> Trial {
+    fn trial(&self, acceptance: Acceptance, row: Option<RowGuard>) -> Trial {
         match acceptance {
             Acceptance::Accepted => {
                 self.served.fetch_add(1, Ordering::Relaxed);
@@ -325,7 +325,7 @@ async fn connect_at_once(
                 }
             }
         }
-        rest(&mut readiness, program, deadline).await?;
+        wait_to_retry(&mut readiness, program, deadline).await?;
     }
 }
 
@@ -338,7 +338,7 @@ fn is_absence(error: &io::Error) -> bool {
 }
 
 /// Reports that the program may not listen any more, and waits until its readiness changes, but no longer than `RETRY`.
-async fn rest(
+async fn wait_to_retry(
     readiness: &mut watch::Receiver<Readiness>,
     program: &Program,
     deadline: Instant,

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::error_text::error_text;
 use crate::forwarded::{self, Doubt};
-use crate::net::{SEEN_MAX, Socket};
+use crate::net::{PEEK_MAX, Socket};
 use crate::network::Networks;
 use crate::peer::PeerAddress;
 use crate::proxy_header::{Header, Malformed, Progress, Reader};
@@ -23,12 +23,12 @@ pub struct Proxies {
     /// Where they connect from.
     pub trusted: Networks,
     /// How they name the client.
-    pub word: Word,
+    pub word: ClientNaming,
 }
 
 /// How a proxy names the client of a connection or a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Word {
+pub enum ClientNaming {
     /// In each request, by `Forwarded` or `X-Forwarded-For`. A request that names no client counts as the proxy's own,
     /// but gets no rights by the proxy's address.
     #[default]
@@ -39,7 +39,7 @@ pub enum Word {
 
 /// Why a proxy has not named the client of a connection.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Silence {
+pub(crate) enum ProxyHeaderError {
     #[error("closed before its PROXY header")]
     Closed,
     #[error("{0}")]
@@ -64,10 +64,10 @@ impl Proxies {
 /// Reads the PROXY header of a connection, and not a byte more. Where the kernel's buffer has room for the whole
 /// header, nothing is read until it is whole: after a hand-over the new binary may have to read it from its beginning
 /// (O2).
-pub(crate) async fn read_header(io: &mut Socket) -> Result<Header, Silence> {
+pub(crate) async fn read_header(io: &mut Socket) -> Result<Header, ProxyHeaderError> {
     if !io.has_little_room() {
         let whole = io.peek_until(|seen, is_last| match Reader::default().read(seen) {
-            Ok(Progress::More) if !is_last && seen.len() < SEEN_MAX => None,
+            Ok(Progress::More) if !is_last && seen.len() < PEEK_MAX => None,
             _ => Some(()),
         });
         whole.await?;
@@ -76,7 +76,7 @@ pub(crate) async fn read_header(io: &mut Socket) -> Result<Header, Silence> {
     loop {
         let length = io.peek(&mut piece).await?;
         if length == 0 {
-            return Err(Silence::Closed);
+            return Err(ProxyHeaderError::Closed);
         }
         let progress = reader.read(&piece[..length])?;
         let taken = match progress {

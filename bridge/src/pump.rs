@@ -156,9 +156,9 @@ impl<'a> Pump<'a> {
     /// Stops moving bytes, so that the session can stand still.
     pub(crate) fn halt(self) {
         // Whatever goes on with the session assumes that memory is not scarce, as for a new session.
-        if std::mem::take(&mut self.client.is_thrifty) {
-            self.client.be_thrifty(false);
-            self.joined.target.be_thrifty(false);
+        if std::mem::take(&mut self.client.has_unsent_limit) {
+            self.client.limit_unsent(false);
+            self.joined.target.limit_unsent(false);
         }
     }
 
@@ -228,10 +228,10 @@ impl<'a> Pump<'a> {
     /// usual.
     fn is_scarce(&mut self) -> bool {
         let is_scarce = self.client.held.budget().is_tight();
-        if is_scarce != self.client.is_thrifty {
-            self.client.is_thrifty = is_scarce;
-            self.client.be_thrifty(is_scarce);
-            self.joined.target.be_thrifty(is_scarce);
+        if is_scarce != self.client.has_unsent_limit {
+            self.client.has_unsent_limit = is_scarce;
+            self.client.limit_unsent(is_scarce);
+            self.joined.target.limit_unsent(is_scarce);
         }
         is_scarce
     }

@@ -26,7 +26,7 @@ pub enum Question {
     /// Whether a client is let in.
     Authenticate {
         /// What is known of the client.
-        shown: Box<Shown>,
+        shown: Box<ClientInfo>,
         /// Takes the verdict.
         answer: Reply<Verdict>,
     },
@@ -38,7 +38,7 @@ pub type Reply<T> = oneshot::Sender<Result<T, String>>;
 
 /// What is known of a client that asks for a session or a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Shown {
+pub struct ClientInfo {
     /// The headers of its request, in their order. Each byte of a value is a character.
     pub headers: Vec<(String, String)>,
     /// The client's address.
@@ -86,17 +86,17 @@ pub enum NoAnswer {
 
 /// The end of the queue where questions are put.
 #[derive(Debug, Clone)]
-pub struct Asked(mpsc::Sender<Question>);
+pub struct QuestionSender(mpsc::Sender<Question>);
 
 /// The end of the queue where questions are taken.
 #[derive(Debug)]
-pub struct Questions(mpsc::Receiver<Question>);
+pub struct QuestionReceiver(mpsc::Receiver<Question>);
 
-impl Asked {
+impl QuestionSender {
     /// A new queue: both ends.
-    pub fn channel() -> (Self, Questions) {
+    pub fn channel() -> (Self, QuestionReceiver) {
         let (sender, receiver) = mpsc::channel(WAITING);
-        (Self(sender), Questions(receiver))
+        (Self(sender), QuestionReceiver(receiver))
     }
 
     /// Where a token leads.
@@ -106,7 +106,7 @@ impl Asked {
     }
 
     /// Whether a client is let in.
-    pub(crate) async fn authenticate(&self, shown: Shown) -> Result<Verdict, NoAnswer> {
+    pub(crate) async fn authenticate(&self, shown: ClientInfo) -> Result<Verdict, NoAnswer> {
         let shown = Box::new(shown);
         self.ask(|answer| Question::Authenticate { shown, answer }).await
     }
@@ -118,7 +118,7 @@ impl Asked {
     }
 }
 
-impl Questions {
+impl QuestionReceiver {
     /// The next question that a client still waits for; `None` once the bridge has ended.
     pub async fn next(&mut self) -> Option<Question> {
         loop {
@@ -178,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn u9_a_question_ends_as_its_answer_says() {
-        let (asked, mut questions) = Asked::channel();
+        let (asked, mut questions) = QuestionSender::channel();
         let answers = async {
             for reply in [Some(Ok(None)), Some(Err("no database".to_owned())), None] {
                 let Some(Question::Lookup { token, answer }) = questions.next().await else {
@@ -201,7 +201,7 @@ mod tests {
     /// A client that has gone leaves no work behind.
     #[tokio::test]
     async fn u9_a_question_that_nobody_waits_for_is_not_asked() {
-        let (asked, mut questions) = Asked::channel();
+        let (asked, mut questions) = QuestionSender::channel();
         let gone = tokio::time::timeout(std::time::Duration::ZERO, asked.look_up("gone")).await;
         assert!(gone.is_err());
         let found = tokio::select! {

@@ -39,7 +39,7 @@ const THREADS: usize = 4;
 /// that hangs keeps no client out. A recording that would exceed it ends.
 const WAITING_MAX: usize = 64 * 1024 * 1024;
 /// How many recordings it takes to use all of that: a recording whose client sends much does not end the others.
-const HOGS: usize = 4;
+const SHARES: usize = 4;
 
 /// How long the end of a session waits for the end of its recording, if nothing of the recording is written meanwhile.
 const FINISH: Duration = Duration::from_secs(5);
@@ -122,7 +122,7 @@ impl Recordings {
 
     /// How many bytes of one recording may wait.
     fn share(&self) -> usize {
-        self.waiting_max / HOGS
+        self.waiting_max / SHARES
     }
 
     /// Counts `size` more bytes as waiting. False: so many more may not wait.

@@ -13,7 +13,7 @@ pub(crate) const LONGEST: usize = 200;
 
 /// How many characters of a secret are logged: enough for its owner to know which one it is, too few for anybody else
 /// to know the secret.
-pub(crate) const OF_SECRET: usize = 4;
+pub(crate) const SECRET_SHOWN: usize = 4;
 
 /// How often a query is decoded at most, where it has been encoded more than once.
 pub(crate) const ENCODED_MAX: usize = 4;
@@ -40,13 +40,13 @@ pub(crate) fn path(path: &str) -> Cow<'_, str> {
 
 /// The beginning of a secret.
 pub(crate) fn token(token: &str) -> String {
-    let shown: String = token.chars().take(OF_SECRET).collect();
+    let shown: String = token.chars().take(SECRET_SHOWN).collect();
     format!("{shown}…")
 }
 
 /// What a helper or a server says of a client, without these secrets of the client.
 pub(crate) fn without<'a>(said: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
-    let long = secrets.into_iter().filter(|secret| secret.chars().count() > OF_SECRET);
+    let long = secrets.into_iter().filter(|secret| secret.chars().count() > SECRET_SHOWN);
     let shown = long.fold(said.to_owned(), |said, secret| {
         // The secret as it is, and as it is escaped between quotes.
         let quoted = secret.escape_debug().to_string();

@@ -13,15 +13,15 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::account::Account;
+use crate::account::SessionLog;
 use crate::book::Entry;
 use crate::client::Client;
-use crate::client_address::{Approach, Way};
+use crate::client_address::{TargetConnector, Way};
 use crate::destination::Destination;
 use crate::error_text::error_text;
 use crate::leg::Leg;
 use crate::net::{Lookups, Socket};
-use crate::pause::Said;
+use crate::pause::PauseReports;
 use crate::program::{Gate, Hold, Trial};
 use crate::pump::{End, Joined, Pump, SHUTTING_DOWN};
 use crate::shutdown::{Shutdown, ShutdownWatch, Told};
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) outbound: Outbound,
     pub(crate) turns: Turns,
     /// The states of the sessions that stand still.
-    pub(crate) stood: Said<StoodSession>,
+    pub(crate) stood: PauseReports<StoodSession>,
 }
 
 /// How targets are reached.
@@ -45,7 +45,7 @@ pub(crate) struct Outbound {
     /// What encrypts the connection, if targets are encrypted; it may change at any time, for later sessions.
     pub(crate) tls: Option<watch::Receiver<Connector>>,
     /// How clients are shown to targets.
-    pub(crate) approach: Approach,
+    pub(crate) approach: TargetConnector,
 }
 
 /// How the wait for a connection ended.
@@ -98,13 +98,13 @@ enum Next {
 /// A session, and how far it is. It is boxed, so that it is moved as one pointer and takes room in a task only once.
 pub(crate) struct Ongoing {
     pub(crate) client: Client,
-    pub(crate) account: Account,
+    pub(crate) account: SessionLog,
     pub(crate) course: Course,
 }
 
 impl Ongoing {
     pub(crate) fn begin(client: Client) -> Box<Self> {
-        let mut account = Account::default();
+        let mut account = SessionLog::default();
         let course = Course::begin(&client.session.entry, &mut account);
         Box::new(Self { client, account, course })
     }
@@ -113,7 +113,7 @@ impl Ongoing {
 impl Course {
     /// The course of a new session. If the target has a name, the beginning of the session is logged only when the
     /// target is reached.
-    fn begin(entry: &Entry, account: &mut Account) -> Self {
+    fn begin(entry: &Entry, account: &mut SessionLog) -> Self {
         let destination = &*entry.destination;
         let is_recorded = !destination.has_name();
         if is_recorded {
@@ -223,7 +223,7 @@ async fn leave(client: &mut Client, shutdown: &mut ShutdownWatch) -> Next {
 /// Reports the state of the session, and waits until it may go on.
 async fn stand_still(
     ongoing: &mut Ongoing,
-    stood: &Said<StoodSession>,
+    stood: &PauseReports<StoodSession>,
     shutdown: &mut ShutdownWatch,
 ) {
     let mut bytes = Vec::new();

@@ -73,11 +73,11 @@ impl ShutdownWatch {
         }
     }
 
-    /// Waits until the pause in which a task stood still [has ended](Pause::has_gone_on). `stood` is what
+    /// Waits until the pause in which a task stood still [has ended](Pause::has_ended_since). `stood` is what
     /// [`Pause::stand`] has returned; if that is `None`, this does not wait.
     pub(crate) async fn goes_on(&mut self, stood: Option<u64>) {
-        let Some(goings) = stood else { return };
-        self.until(|_, pause| pause.has_gone_on(goings).then_some(())).await;
+        let Some(pauses_ended) = stood else { return };
+        self.until(|_, pause| pause.has_ended_since(pauses_ended).then_some(())).await;
     }
 
     /// Waits until `is` returns something. `None`: the sender is dropped. The future is smaller than that of

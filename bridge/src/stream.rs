@@ -33,7 +33,7 @@ impl Stream {
     }
 
     /// Puts back bytes that were read too early: they are read again before anything else.
-    pub(crate) fn unread(&mut self, bytes: Bytes) {
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
         if self.unread.is_empty() {
             // Even an empty `Bytes` holds on to the memory it is a part of.
             self.unread = if bytes.is_empty() { Bytes::new() } else { bytes };
@@ -115,7 +115,7 @@ impl AsyncRead for Stream {
         room.put_slice(&self.unread[..length]);
         self.unread.advance(length);
         let rest = std::mem::take(&mut self.unread);
-        self.unread(rest);
+        self.put_back(rest);
         Poll::Ready(Ok(()))
     }
 }

@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 use crate::error_text::error_text;
 use crate::forwarded::Doubt;
 use crate::peer::{Peer, PeerAddress, Route};
-use crate::proxies::Silence;
+use crate::proxies::ProxyHeaderError;
 use crate::redact;
 use crate::tls::Failure;
 
@@ -40,7 +40,7 @@ pub(crate) enum NoSession {
     #[error("far too many connections of one client")]
     FarTooMany,
     #[error("{0}")]
-    Silence(#[from] Silence),
+    ProxyHeaderError(#[from] ProxyHeaderError),
     #[error("{0}")]
     NotAccepted(#[from] Failure),
     #[error("{}", error_text(.0))]
@@ -79,7 +79,7 @@ pub(crate) fn ended(route: &Route, why: &NoSession) {
     let (client, port) = (route.address.client(), route.address.port());
     let via = route.via.as_deref().map(display);
     match why {
-        NoSession::Silence(Silence::Malformed(why)) => warn!(
+        NoSession::ProxyHeaderError(ProxyHeaderError::Malformed(why)) => warn!(
             target: UNADMITTED, %client, port, via,
             "cannot tell whose connection a trusted proxy has passed on: {client}: {why}"
         ),

@@ -22,13 +22,13 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// When upkeep is due.
 #[derive(Debug)]
-pub(crate) struct Rounds {
+pub(crate) struct UpkeepSchedule {
     upkeep: Upkeep,
     next_beat: Option<Instant>,
     next_limits: Option<Instant>,
 }
 
-impl Rounds {
+impl UpkeepSchedule {
     pub(crate) fn new(upkeep: Upkeep) -> Self {
         Self { upkeep, next_beat: None, next_limits: None }
     }
@@ -173,7 +173,7 @@ mod tests {
             let began = Instant::from_std(session.entry.began);
             let heartbeat = heartbeat * SECOND;
             let mut rounds =
-                Rounds::new(Upkeep { heartbeat: Some(heartbeat), ..Upkeep::default() });
+                UpkeepSchedule::new(Upkeep { heartbeat: Some(heartbeat), ..Upkeep::default() });
             rounds.plan(true, began);
             session.note_heard();
             // The first heartbeat notes what the client has sent before it.
@@ -189,7 +189,8 @@ mod tests {
 
     #[tokio::test]
     async fn b12_missed_heartbeats_are_not_caught_up_on_and_end_with_the_sessions() {
-        let mut rounds = Rounds::new(Upkeep { heartbeat: Some(SECOND), ..Upkeep::default() });
+        let mut rounds =
+            UpkeepSchedule::new(Upkeep { heartbeat: Some(SECOND), ..Upkeep::default() });
         let book = Book::new(1, true);
         let now = Instant::now();
         assert_eq!(rounds.next(), None);
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn k5_a_session_ends_with_its_token_where_that_is_asked_for() {
         for expires in [true, false] {
-            let mut rounds = Rounds::new(Upkeep { expires, ..Upkeep::default() });
+            let mut rounds = UpkeepSchedule::new(Upkeep { expires, ..Upkeep::default() });
             assert_eq!(rounds.is_needed(), expires);
             let (book, now) = (Book::new(2, true), Instant::now());
             let sessions = [until(&book, None), until(&book, Some((now + 3 * SECOND).into_std()))];
@@ -225,7 +226,7 @@ mod tests {
     #[test]
     fn b13_a_session_ends_when_its_time_is_over_and_not_at_some_look_after() {
         let timeout = Some(10 * SECOND);
-        let mut rounds = Rounds::new(Upkeep { timeout, ..Upkeep::default() });
+        let mut rounds = UpkeepSchedule::new(Upkeep { timeout, ..Upkeep::default() });
         let book = Book::new(2, true);
         let sessions = [session(&book), session(&book)];
         let began = Instant::from_std(sessions[1].entry.began);
@@ -258,9 +259,9 @@ mod tests {
                 idle_timeout: seconds(idle_timeout),
                 expires: false,
             };
-            let interval = Rounds::new(upkeep).limits_interval();
+            let interval = UpkeepSchedule::new(upkeep).limits_interval();
             assert_eq!(interval, Some(Duration::from_millis(milliseconds)));
         }
-        assert!(!Rounds::new(Upkeep::default()).is_needed());
+        assert!(!UpkeepSchedule::new(Upkeep::default()).is_needed());
     }
 }

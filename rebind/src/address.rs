@@ -50,7 +50,7 @@ pub(crate) fn relocate(wanted: IpAddr, stack: Stack, port: u16) -> Option<Socket
 /// if there is no other one: [`relocate`] gives two addresses that differ in their
 /// first byte alone the same result. A loopback address and the unspecified one
 /// have no other: a program that binds one of these twice gets the error.
-pub(crate) fn evade(wanted: IpAddr, stack: Stack, port: u16) -> Option<SocketAddr> {
+pub(crate) fn fallback(wanted: IpAddr, stack: Stack, port: u16) -> Option<SocketAddr> {
     let ip = match (wanted, stack) {
         (IpAddr::V4(ip), Stack::V4) => IpAddr::V4(other_v4(ip)?),
         (IpAddr::V6(ip), Stack::Dual) => {

@@ -29,7 +29,7 @@ type Table = [[AtomicU32; WORDS]; ROWS];
 pub(crate) struct Clients {
     sources: Sources,
     /// Whether the program gets no other connections than the bridge's.
-    pub(crate) are_all: bool,
+    pub(crate) bridge_only: bool,
     table: Option<&'static Table>,
 }
 
@@ -40,14 +40,14 @@ impl Clients {
         let mut words = value.splitn(4, |byte| *byte == b' ');
         let mut number = || core::str::from_utf8(words.next()?).ok();
         let sources = Sources { second: number()?.parse().ok()?, port: number()?.parse().ok()? };
-        let are_all = number()? == "bridge";
+        let bridge_only = number()? == "bridge";
         let path = Text::<{ MAX_PATH + 1 }>::copy(words.next()?)?.with(b"\0");
         let path = CStr::from_bytes_with_nul(path.bytes()).ok()?;
         // SAFETY: atomics may be read while another process writes them, and any four bytes are a valid one. The file
         // is as long as a `Table`, and is neither truncated nor unmapped while this process lives.
         let table =
             sys::map(path, ROWS * row::LENGTH).map(|start| unsafe { &*start.cast::<Table>() });
-        Some(Clients { sources, are_all, table })
+        Some(Clients { sources, bridge_only, table })
     }
 
     /// Who has connected from this address.

@@ -51,12 +51,12 @@ impl Move {
         Some(result)
     }
 
-    /// Binds the address of [`address::evade`]: the first one may be taken because
+    /// Binds the address of [`address::fallback`]: the first one may be taken because
     /// another wanted address was moved to the same. There is no state here that
     /// tells this from a program that binds one address twice, so such a program
     /// gets the error at the third time only.
     fn bind_elsewhere(self, bind: Bind) -> Option<Result<(), c_int>> {
-        let other = address::evade(self.wanted, self.stack, self.port)?;
+        let other = address::fallback(self.wanted, self.stack, self.port)?;
         Some(bind(self.fd, &Encoded::new(other)))
     }
 

@@ -23,7 +23,7 @@ const FULL: u32 = 28;
 
 /// Where the program wants an address to be written.
 #[derive(Clone, Copy)]
-struct Room {
+struct AddressBuffer {
     address: *mut c_void,
     length: *mut u32,
     /// How many bytes there is room for; 0 if the program does not want the address.
@@ -45,9 +45,11 @@ pub(crate) unsafe fn accept(
     let clients = settings::settings().and_then(|settings| settings.clients.as_ref());
     let Some(clients) = clients else { return real(address, length) };
     // SAFETY: the caller's promise is passed on.
-    let Some(room) = (unsafe { Room::of(address, length) }) else { return real(address, length) };
+    let Some(room) = (unsafe { AddressBuffer::of(address, length) }) else {
+        return real(address, length);
+    };
     let errno = sys::errno();
-    let mut strangers = clients.are_all.then(|| Strangers::at(listener));
+    let mut strangers = clients.bridge_only.then(|| Strangers::at(listener));
     loop {
         // SAFETY: as above.
         let (fd, peer) = unsafe { room.ask(real, &|fd, to, length| known(fd, to, length)) };
@@ -56,9 +58,9 @@ pub(crate) unsafe fn accept(
         }
         let answer = match peer.who(clients) {
             Peer::Known(row) => Ok(Some(row)),
-            Peer::Stranger if clients.are_all && is_of_program(fd) => Err(None),
+            Peer::Stranger if clients.bridge_only && is_of_program(fd) => Err(None),
             Peer::Stranger => Ok(None),
-            Peer::Unknown if clients.are_all => Err(None),
+            Peer::Unknown if clients.bridge_only => Err(None),
             Peer::Unknown => Err(Some(sys::ECONNABORTED)),
         };
         match answer {
@@ -91,7 +93,7 @@ pub(crate) unsafe fn name(address: *mut c_void, length: *mut u32, real: Real<'_>
     let clients = settings::settings().and_then(|settings| settings.clients.as_ref());
     let Some(clients) = clients else { return real(address, length) };
     // SAFETY: the caller's promise is passed on.
-    let room = unsafe { Room::of(address, length) }.filter(|room| !room.address.is_null());
+    let room = unsafe { AddressBuffer::of(address, length) }.filter(|room| !room.address.is_null());
     let Some(room) = room else { return real(address, length) };
     let errno = sys::errno();
     // SAFETY: as above.
@@ -112,14 +114,14 @@ fn is_of_program(fd: c_int) -> bool {
 }
 
 /// The address that the kernel has said.
-struct Said {
+struct KernelAddress {
     bytes: [u8; FULL as usize],
     /// How long the address is, which may be more than `bytes` has.
     length: u32,
 }
 
-impl Said {
-    const NOTHING: Said = Said { bytes: [0; FULL as usize], length: 0 };
+impl KernelAddress {
+    const NOTHING: KernelAddress = KernelAddress { bytes: [0; FULL as usize], length: 0 };
 
     fn who(&self, clients: &Clients) -> Peer {
         let length = self.length.min(FULL) as usize;
@@ -147,11 +149,11 @@ impl Said {
     }
 }
 
-impl Room {
+impl AddressBuffer {
     /// `None`: the arguments are unusual, and the kernel alone answers the call.
-    unsafe fn of(address: *mut c_void, length: *mut u32) -> Option<Room> {
+    unsafe fn of(address: *mut c_void, length: *mut u32) -> Option<AddressBuffer> {
         if address.is_null() {
-            return Some(Room { address, length, bytes: 0 });
+            return Some(AddressBuffer { address, length, bytes: 0 });
         }
         // No program has memory in the first page: the kernel refuses such a pointer.
         if length.addr() < 4096 {
@@ -159,7 +161,7 @@ impl Room {
         }
         // SAFETY: the caller promises that `length` is what the kernel takes: a number that can be read, aligned or not.
         let bytes = unsafe { length.read_unaligned() };
-        i32::try_from(bytes).is_ok().then_some(Room { address, length, bytes })
+        i32::try_from(bytes).is_ok().then_some(AddressBuffer { address, length, bytes })
     }
 
     /// Calls the kernel. The kernel writes into the program's own room, so that the kernel itself reports what is
@@ -168,9 +170,9 @@ impl Room {
         self,
         real: Real<'_>,
         rest: &dyn Fn(c_int, *mut c_void, *mut u32) -> c_int,
-    ) -> (c_int, Said) {
-        let mut said = Said { length: FULL, ..Said::NOTHING };
-        let Said { bytes, length } = &mut said;
+    ) -> (c_int, KernelAddress) {
+        let mut said = KernelAddress { length: FULL, ..KernelAddress::NOTHING };
+        let KernelAddress { bytes, length } = &mut said;
         let own = bytes.as_mut_ptr();
         if self.address.is_null() {
             let result = real(own.cast(), length);
@@ -178,7 +180,7 @@ impl Room {
         }
         let result = real(self.address, self.length);
         if result < 0 {
-            return (result, Said::NOTHING);
+            return (result, KernelAddress::NOTHING);
         }
         // SAFETY: the kernel has just written it.
         let whole = unsafe { self.length.read_unaligned() };
@@ -193,7 +195,7 @@ impl Room {
     }
 
     /// Writes the client's address in place of the bridge's, cut to the length that the kernel has written.
-    unsafe fn tell(self, said: &Said, row: Row) {
+    unsafe fn tell(self, said: &KernelAddress, row: Row) {
         if self.address.is_null() {
             return;
         }

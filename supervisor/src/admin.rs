@@ -5,7 +5,7 @@
 //! - `connections` are its open connections,
 //! - `gate` says whose requests are answered,
 //! - `routes` says what each path and method does,
-//! - `deeds` are what a request asks of the main loop,
+//! - `requests` are what a request asks of the main loop,
 //! - `exposition` writes `/metrics`, `sessions` writes `/sessions`,
 //! - `standing` is the state of websockify and of the program, noted by the modules that know it.
 //!
@@ -14,12 +14,12 @@
 //! has its answer. Knows no program, and no client of the bridge.
 
 mod connections;
-mod deeds;
 mod endpoint;
 mod exposition;
 #[cfg(test)]
 mod fuzzing;
 mod gate;
+mod requests;
 mod routes;
 mod sessions;
 mod standing;
@@ -45,10 +45,10 @@ use crate::authentication::Authentication;
 use crate::config::{AdminSpec, Config};
 use crate::machine::user::User;
 use connections::{Connections, Mark};
-pub(crate) use deeds::{Deed, Deeds};
 pub(crate) use endpoint::SavedAdmin;
 use endpoint::{Accepted, Endpoint};
 use gate::Gate;
+pub(crate) use requests::{MainLoopRequest, MainLoopRequests};
 use routes::{Answer, Reply};
 pub(crate) use standing::{ProgramEnd, SavedStanding, Standing};
 
@@ -56,7 +56,7 @@ pub(crate) use standing::{ProgramEnd, SavedStanding, Standing};
 const CONNECTIONS_MAX: usize = 16;
 
 /// How long a connection may last.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest request head, bytes.
 const HEAD_MAX: usize = 16 * 1024;
@@ -77,8 +77,8 @@ pub(crate) struct Admin {
 
 /// The main loop's end of the administration. Without `--admin` nothing is ever asked of it.
 #[derive(Debug, Default)]
-pub(crate) struct Desk {
-    pub(crate) deeds: Deeds,
+pub(crate) struct AdminHandle {
+    pub(crate) requests: MainLoopRequests,
     /// Sees the bridge, once that has begun.
     pub(crate) observer: Option<Observer>,
     pub(crate) standing: Standing,
@@ -86,13 +86,13 @@ pub(crate) struct Desk {
 }
 
 /// What every connection needs.
-pub(crate) struct Office {
+pub(crate) struct AdminState {
     pub(crate) gate: Gate,
     pub(crate) observer: Observer,
     pub(crate) standing: Standing,
     /// The name of the token plugin, if tokens are used.
     pub(crate) token_source: Option<String>,
-    deeds: deeds::Sender,
+    requests: requests::Sender,
 }
 
 impl Admin {
@@ -120,27 +120,31 @@ impl Admin {
     }
 
     /// Makes the server, and the main loop's end. Needs a runtime.
-    pub(crate) fn begin(self, config: &Config, standing: Standing) -> Result<(Server, Desk)> {
+    pub(crate) fn begin(
+        self,
+        config: &Config,
+        standing: Standing,
+    ) -> Result<(Server, AdminHandle)> {
         let Self { endpoint, auth } = self;
         let observer = Observer::default();
-        let (sender, deeds) = deeds::channel();
+        let (sender, requests) = requests::channel();
         let password = auth.as_ref().and_then(Authentication::of_client);
-        let office = Office {
+        let office = AdminState {
             gate: Gate::new(password, endpoint.is_of_this_machine()),
             observer: observer.clone(),
             standing: standing.clone(),
             token_source: config.destination.token_source(),
-            deeds: sender,
+            requests: sender,
         };
         if !endpoint.was_open() {
             info!("administration at {endpoint}");
         }
         let server = Server { endpoint: endpoint.listen()?, office: Arc::new(office) };
-        Ok((server, Desk { deeds, observer: Some(observer), standing, auth }))
+        Ok((server, AdminHandle { requests, observer: Some(observer), standing, auth }))
     }
 }
 
-impl Desk {
+impl AdminHandle {
     /// Where there is no administration.
     pub(crate) fn without(standing: Standing) -> Self {
         Self { standing, ..Self::default() }
@@ -157,7 +161,7 @@ impl Desk {
 /// The administration at work.
 pub(crate) struct Server {
     endpoint: endpoint::Listening,
-    office: Arc<Office>,
+    office: Arc<AdminState>,
 }
 
 impl Server {
@@ -204,20 +208,20 @@ impl Server {
 }
 
 /// A connection, which has one request.
-struct Visit {
-    office: Arc<Office>,
+struct AdminConnection {
+    office: Arc<AdminState>,
     client: ClientId,
     /// When the connection is closed.
     deadline: Instant,
     mark: Mark,
     /// What the main loop is to do when the request has its answer.
-    wanted: Mutex<Option<Deed>>,
+    wanted: Mutex<Option<MainLoopRequest>>,
 }
 
 /// An answer under way.
 type Answering<'v> = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send + 'v>>;
 
-impl<'v> Service<Request<Incoming>> for &'v Visit {
+impl<'v> Service<Request<Incoming>> for &'v AdminConnection {
     type Response = Reply;
     type Error = Infallible;
     type Future = Answering<'v>;
@@ -228,13 +232,13 @@ impl<'v> Service<Request<Incoming>> for &'v Visit {
     }
 }
 
-impl Visit {
+impl AdminConnection {
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         let (head, body) = request.into_parts();
-        let Answer { reply, deed } = self.office.answer(&head, &body, self).await;
+        let Answer { reply, request } = self.office.answer(&head, &body, self).await;
         let (client, status) = (self.client, reply.status());
         debug!("administration: {client}, {} {:?}, {status}", head.method, head.uri.path());
-        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = deed;
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = request;
         reply
     }
 
@@ -242,26 +246,26 @@ impl Visit {
     fn conclude(&self) {
         self.mark.answered();
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(deed) = wanted {
-            self.office.deeds.send(deed);
+        if let Some(request) = wanted {
+            self.office.requests.send(request);
         }
     }
 }
 
 /// Answers the one request of a connection.
-async fn attend<S>(io: S, client: ClientId, office: Arc<Office>, mark: Mark)
+async fn attend<S>(io: S, client: ClientId, office: Arc<AdminState>, mark: Mark)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let deadline = Instant::now() + PATIENCE;
-    let visit = Visit { office, client, deadline, mark, wanted: Mutex::default() };
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    let visit = AdminConnection { office, client, deadline, mark, wanted: Mutex::default() };
     if timeout_at(deadline, serve(io, &visit)).await.is_err() {
         debug!("administration: {client} has not finished in time");
     }
 }
 
 /// Has hyper read the request and write the answer, passes the deed on, and closes the connection in order.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, visit: &Visit) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, visit: &AdminConnection) {
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .header_read_timeout(None)

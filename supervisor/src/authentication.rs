@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bridge::tls::Sources;
-use bridge::{Asked, Auth};
+use bridge::{Auth, QuestionSender};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -40,7 +40,7 @@ enum By {
     /// What the client shows, compared with this.
     Client(watch::Sender<Auth>),
     /// What a helper answers; and the helper itself, until it is [taken](Authentication::take_helper) to be started.
-    Helper(Asked, Option<Helper>),
+    Helper(QuestionSender, Option<Helper>),
 }
 
 impl Authentication {
@@ -109,7 +109,7 @@ impl Authentication {
     }
 
     /// The helper that the bridge asks. None: what clients show decides.
-    pub(crate) fn judge(&self) -> Option<Asked> {
+    pub(crate) fn judge(&self) -> Option<QuestionSender> {
         match &self.by {
             By::Client(_) => None,
             By::Helper(asked, _) => Some(asked.clone()),

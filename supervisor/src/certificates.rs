@@ -16,11 +16,11 @@ use tracing::{info, warn};
 
 use crate::config::access::{Access, Need};
 use crate::exit::Failure;
-use crate::machine::changes::Changes;
+use crate::machine::changes::FileWatcher;
 use reading::Reading;
 
 /// How long reading the files again may take before the log warns of it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why TLS is off.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct Certificates {
     off: Option<Off>,
     warnings: Vec<String>,
     /// Watches the files from when they were read, until [`renew`](Self::renew) takes it.
-    changes: Option<Changes>,
+    changes: Option<FileWatcher>,
     /// Notified at SIGHUP.
     reload: Arc<Notify>,
     /// Notified by the bridge at each TLS handshake.
@@ -59,7 +59,7 @@ impl Certificates {
         let Access { files, need, least, ciphers, .. } = access;
         let (offer, unknown) = Offer::new(*least, ciphers.as_deref())?;
         // The files are looked at before they are read, so that no change is missed.
-        let changes = Changes::new(files.paths().cloned().collect());
+        let changes = FileWatcher::new(files.paths().cloned().collect());
         let mut off = None;
         let (tls, mut warnings) = match Acceptor::load(files, Sources::Any, &offer) {
             Ok((acceptor, warnings)) => (Tls::On(acceptor), warnings),
@@ -152,7 +152,7 @@ impl Certificates {
         let changes = self.changes.take();
         async move {
             let Some(mut changes) = changes else { return std::future::pending().await };
-            let mut reading = Reading::new(PATIENCE);
+            let mut reading = Reading::new(READ_TIMEOUT);
             loop {
                 let is_change = tokio::select! {
                     () = reload.notified() => false,

@@ -144,7 +144,7 @@ pub(crate) enum Ending {
 
 /// What may bring the bridge nearer to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum EndRequest {
     /// A signal to stop.
     Stop,
     /// The administrator's request for a drain; a second one changes nothing.
@@ -155,12 +155,12 @@ pub(crate) enum Asked {
 
 impl Ending {
     /// What follows, where sessions may go on for `time`.
-    pub(crate) fn step(self, asked: Asked, time: Duration) -> Self {
+    pub(crate) fn step(self, asked: EndRequest, time: Duration) -> Self {
         match (self, asked) {
-            (Self::No, Asked::Stop | Asked::Drain) if !time.is_zero() => Self::Draining,
-            (Self::No, Asked::Stop | Asked::Drain) => Self::Stopping,
-            (Self::Draining, Asked::Stop | Asked::Deadline) => Self::Stopping,
-            (Self::Stopping, Asked::Stop) => Self::Over,
+            (Self::No, EndRequest::Stop | EndRequest::Drain) if !time.is_zero() => Self::Draining,
+            (Self::No, EndRequest::Stop | EndRequest::Drain) => Self::Stopping,
+            (Self::Draining, EndRequest::Stop | EndRequest::Deadline) => Self::Stopping,
+            (Self::Stopping, EndRequest::Stop) => Self::Over,
             (ending, _) => ending,
         }
     }
@@ -183,9 +183,11 @@ mod tests {
             (Stopping, TIME, [Over, Stopping, Stopping]),
             (Over, TIME, [Over, Over, Over]),
         ] {
-            for (asked, next) in
-                [(Asked::Stop, stop), (Asked::Drain, drain), (Asked::Deadline, deadline)]
-            {
+            for (asked, next) in [
+                (EndRequest::Stop, stop),
+                (EndRequest::Drain, drain),
+                (EndRequest::Deadline, deadline),
+            ] {
                 assert_eq!(ending.step(asked, time), next, "{ending:?} {asked:?} {time:?}");
             }
         }

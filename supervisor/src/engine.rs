@@ -22,7 +22,7 @@ use crate::exit::Failure;
 use crate::machine::executable::{self, Executable, MissingInterpreter};
 use crate::processes::Process;
 pub(crate) use notice::{BindRequest, Notices};
-pub(crate) use preload::{Clients, ClientsState};
+pub(crate) use preload::{ClientTableFile, ClientTableFileState};
 use preload::{Obstacle, Preload};
 pub(crate) use relocated::RelocatedPort;
 pub(crate) use saved::EngineState;
@@ -38,7 +38,7 @@ pub(crate) enum Engine {
 }
 
 /// What an engine is made from.
-pub(crate) struct Asked<'a> {
+pub(crate) struct EngineOptions<'a> {
     pub(crate) engine: RebindEngine,
     /// The library that was given, if one was.
     pub(crate) library: Option<&'a Path>,
@@ -46,15 +46,15 @@ pub(crate) struct Asked<'a> {
     /// The port that is to be moved.
     pub(crate) port: u16,
     /// The file that tells the program who its clients are.
-    pub(crate) clients: Option<Arc<Clients>>,
+    pub(crate) clients: Option<Arc<ClientTableFile>>,
 }
 
 impl Engine {
     /// The engine that was asked for, or with `auto` the one that reaches the program (W14). `apart` is the relocated
     /// port, if that is held already for a program of another user than we are; only `preload` can be used then. Needs
     /// a runtime.
-    pub(crate) fn new(asked: Asked<'_>, apart: Option<RelocatedPort>) -> Result<Self> {
-        let Asked { engine, library, program, port, clients } = asked;
+    pub(crate) fn new(asked: EngineOptions<'_>, apart: Option<RelocatedPort>) -> Result<Self> {
+        let EngineOptions { engine, library, program, port, clients } = asked;
         if let Some(clients) = &clients {
             must_be_preloaded(program, &format!("cannot use {}", clients.option()), BY_ADDRESS)?;
         }

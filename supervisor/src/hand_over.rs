@@ -6,7 +6,7 @@
 //! - `succession` is how far the hand-over is; `launch` is how we were started, `held` what we keep open for our whole
 //!   life,
 //! - `state` is what the new binary needs, `format` how that is written, `memory` where it is written to,
-//! - `marks` says which descriptors stay open over exec(2), `threads` whether our threads can be ended, `rest` is the
+//! - `cloexec` says which descriptors stay open over exec(2), `threads` whether our threads can be ended, `rest` is the
 //!   forked process that goes on with the sessions that cannot be handed over,
 //! - `binary` is the executable file, `image` the arguments and environment that it is executed with,
 //! - `arrival` is the beginning of the new binary, and `arrived` what it keeps of that until it has settled; until
@@ -18,12 +18,12 @@ mod answer;
 mod arrival;
 mod arrived;
 mod binary;
+mod cloexec;
 mod closed;
 mod format;
 mod held;
 mod image;
 mod launch;
-mod marks;
 mod memory;
 mod rest;
 mod state;
@@ -43,7 +43,7 @@ pub(crate) use arrival::{Arrival, Estate, Left};
 pub(crate) use arrived::Arrived;
 pub(crate) use closed::{close_memory, open_memory};
 pub(crate) use held::Held;
-use image::{BACK, Image, VARIABLE, environment};
+use image::{BACK, ExecArgs, VARIABLE, environment};
 pub(crate) use launch::Launch;
 use rest::{Parted, Writers};
 use state::State;
@@ -234,14 +234,14 @@ impl Host<'_> {
         let mut kept = state.descriptors();
         kept.extend([memory.as_raw_fd(), ours.as_raw_fd()]);
         let told = (VARIABLE, format!("{},{}", memory.as_raw_fd(), ours.as_raw_fd()));
-        let error = Image::new(std::env::args_os(), environment(&[VARIABLE, BACK], [told]))
+        let error = ExecArgs::new(std::env::args_os(), environment(&[VARIABLE, BACK], [told]))
             .and_then(|image| {
-                marks::keep(&kept)?;
+                cloexec::keep(&kept)?;
                 // The new binary starts helpers of its own.
                 self.aside.end_all();
                 Ok(image.execute(program.as_raw_fd()))
             });
-        marks::leave(&kept);
+        cloexec::leave(&kept);
         bridge::error_text(&error.unwrap_or_else(|error| error))
     }
 

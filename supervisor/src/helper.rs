@@ -22,7 +22,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bridge::{Asked, Question, Questions, Reply, Verdict, error_text};
+use bridge::{Question, QuestionReceiver, QuestionSender, Reply, Verdict, error_text};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
@@ -52,7 +52,7 @@ const WELL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Helper {
     spec: HelperSpec,
-    questions: Questions,
+    questions: QuestionReceiver,
 }
 
 /// A helper that runs.
@@ -87,8 +87,8 @@ enum Waiting {
 
 impl Helper {
     /// A helper that is not yet started, and the end where questions are put to it.
-    pub(crate) fn new(spec: HelperSpec) -> (Self, Asked) {
-        let (asked, questions) = Asked::channel();
+    pub(crate) fn new(spec: HelperSpec) -> (Self, QuestionSender) {
+        let (asked, questions) = QuestionSender::channel();
         (Self { spec, questions }, asked)
     }
 
@@ -225,7 +225,7 @@ fn next_delay(delay: &mut Duration) -> Duration {
 
 /// Puts questions to this child until it can be used no more; the result is the reason. The questions that it has not
 /// answered fail then.
-async fn ask(questions: &mut Questions, child: &mut Child) -> String {
+async fn ask(questions: &mut QuestionReceiver, child: &mut Child) -> String {
     let mut pending = Pending::default();
     let mut lines = Lines::default();
     let (mut asking, mut asked) = (Vec::new(), 0);

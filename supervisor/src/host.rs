@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bridge::{ClientAddress, Directory, HandOver, Private, Traffic};
 
-use crate::admin::Desk;
+use crate::admin::AdminHandle;
 use crate::authentication::Authentication;
 use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::engine::Clients;
+use crate::engine::ClientTableFile;
 use crate::exit::Failure;
 use crate::hand_over::succession::Succession;
 use crate::launcher::{Apart, Launcher};
@@ -50,7 +50,7 @@ pub(crate) struct Host<'a> {
     /// The launcher of a program that is another user than we, and the port that is held for it.
     pub(crate) apart: Option<Apart>,
     /// The file that tells the program who its clients are, if it is told.
-    pub(crate) clients: Option<Arc<Clients>>,
+    pub(crate) clients: Option<Arc<ClientTableFile>>,
     /// Where the traffic letters go.
     pub(crate) traffic: Option<Traffic>,
     /// The thread that writes the letters.
@@ -58,7 +58,7 @@ pub(crate) struct Host<'a> {
     /// The drain: how our sessions end before we do.
     pub(crate) drain: Drain,
     /// The main loop's end of the administration.
-    pub(crate) admin: Desk,
+    pub(crate) admin: AdminHandle,
     /// What asks the bridge to stand still for a hand-over (O2).
     pub(crate) hand_over: HandOver,
     /// How far a hand-over to another binary is.

@@ -37,15 +37,15 @@ use request::Request;
 pub(crate) use saved::{LauncherState, check};
 
 /// How long the launcher may take to answer a request to start: the program may be on a slow file system.
-const PATIENCE: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The same for a request to send a signal, which waits for nothing. The program has the launcher's user, and may have
 /// stopped the launcher (SIGSTOP).
-const PATIENCE_FOR_SIGNALS: Duration = Duration::from_secs(1);
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the launcher's end is waited for, and how often we look whether it has ended.
-const ENDING: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(1);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What websockify takes as root for a program whose user it will not have itself.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Launcher {
     fn begin(command: &[OsString], user: &User, open_files: OpenFiles) -> io::Result<Self> {
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(START_TIMEOUT))?;
         let origin = Origin { command, user, open_files, parent: getpid() };
         // SAFETY: this process has one thread, so the child may do whatever the parent may (fork(2)).
         let process = match unsafe { fork() }? {
@@ -134,8 +134,8 @@ impl Launcher {
 
     fn ask(&self, request: &Request, output: Option<&File>) -> io::Result<i32> {
         let patience = match request {
-            Request::Start { .. } => PATIENCE,
-            Request::Signal { .. } => PATIENCE_FOR_SIGNALS,
+            Request::Start { .. } => START_TIMEOUT,
+            Request::Signal { .. } => SIGNAL_TIMEOUT,
         };
         set_socket_timeout(&self.socket, Timeout::Recv, Some(patience))?;
         request.send(&self.socket, output.map(AsFd::as_fd))?;
@@ -154,13 +154,13 @@ impl Drop for Launcher {
     fn drop(&mut self) {
         let _ = shutdown(&self.socket, Shutdown::Both);
         let Some(process) = self.process else { return };
-        let until = Instant::now() + ENDING;
+        let until = Instant::now() + EXIT_TIMEOUT;
         // The reaper may have waited for the launcher before us.
         while let Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) =
             waitpid(process, Some(WaitPidFlag::WNOHANG))
             && Instant::now() < until
         {
-            sleep(LOOK);
+            sleep(POLL_INTERVAL);
         }
     }
 }

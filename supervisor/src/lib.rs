@@ -50,13 +50,13 @@ use futures_util::future::OptionFuture;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::SIGTTOU;
 
-use admin::{Deed, Desk, Server, Standing};
+use admin::{AdminHandle, MainLoopRequest, Server, Standing};
 use authentication::Authentication;
 use cli::{Args, Refusal};
 use clock::until;
 use config::{Config, Destination, Listen, ProgramSpec};
-use drain::{Asked, Drain, Ending};
-use engine::Clients;
+use drain::{Drain, EndRequest, Ending};
+use engine::ClientTableFile;
 pub use exit::ExitStatus;
 use exit::Failure;
 use hand_over::{Arrival, Arrived, Estate, Launch, Left, Parts, Succession, or_back};
@@ -315,7 +315,7 @@ fn work(
         let told = config.client_address.told;
         let clients = match &mut left {
             Some(left) => or_back(left.clients(told).map_err(Failure::from))?,
-            None => told.map(Clients::make).transpose()?,
+            None => told.map(ClientTableFile::make).transpose()?,
         };
         let clients = clients.map(Arc::new);
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
@@ -336,7 +336,7 @@ fn work(
         let admin = admin.map(|admin| admin.begin(config, standing.clone())).transpose();
         let (server, admin) = match or_back(admin.map_err(Failure::from))? {
             Some((server, desk)) => (Some(server), desk),
-            None => (None, Desk::without(standing)),
+            None => (None, AdminHandle::without(standing)),
         };
         let mut administration = pin!(OptionFuture::from(server.map(Server::serve)));
         let starting = async {
@@ -352,7 +352,7 @@ fn work(
             helpers = starting => helpers?,
             // Starting a plugin may take long.
             () = signals.stop() => return Ok(ExitStatus::SUCCESS),
-            () = admin.deeds.drain() => return Ok(ExitStatus::SUCCESS),
+            () = admin.requests.drain() => return Ok(ExitStatus::SUCCESS),
             Some(never) = &mut administration => match never {},
         };
         let renewal = certificates.renew(Arc::clone(&private));
@@ -491,7 +491,7 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
                 return Ok(status);
             }
             signal = host.signals.next() => match signal {
-                Signal::Stop => Some(Asked::Stop),
+                Signal::Stop => Some(EndRequest::Stop),
                 Signal::Child => {
                     host.aside.reap_rests();
                     None
@@ -513,12 +513,12 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
                 }
                 None
             }
-            deed = host.admin.deeds.next() => match deed {
-                Deed::Drain => Some(Asked::Drain),
+            request = host.admin.requests.next() => match request {
+                MainLoopRequest::Drain => Some(EndRequest::Drain),
                 // There is no program.
-                Deed::Look => None,
+                MainLoopRequest::Look => None,
             },
-            () = until(host.drain.until()) => Some(Asked::Deadline),
+            () = until(host.drain.until()) => Some(EndRequest::Deadline),
             () = host.drain.news() => {
                 host.drain.tell(host.progress);
                 None

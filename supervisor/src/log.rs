@@ -33,7 +33,7 @@ pub(crate) use escaped::Escaped;
 pub(crate) use file::LogFile;
 use journal::Journal;
 use lines::Lines;
-use repeats::{Repeats, Unadmitted};
+use repeats::{RateLimiter, Unadmitted};
 use syslog::{Facility, Syslog};
 pub(crate) use syslog::{Format as SyslogFormat, Server, universal_time};
 
@@ -115,7 +115,7 @@ pub(crate) enum Sink {
 /// The log, open until this is dropped.
 pub(crate) struct Log {
     pub(crate) sinks: Sinks,
-    repeats: Repeats,
+    repeats: RateLimiter,
     /// Dropped last: the writers then write what is pending.
     writers: Vec<Writer>,
 }
@@ -164,7 +164,8 @@ impl Sinks {
     /// threads.
     pub(crate) fn start(self, verbose: bool) -> Result<Log> {
         let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
-        let repeats = Repeats::new(if verbose { Unadmitted::Each } else { Unadmitted::Counted });
+        let repeats =
+            RateLimiter::new(if verbose { Unadmitted::Each } else { Unadmitted::Counted });
         let registry = tracing_subscriber::registry().with(level).with(repeats.clone());
         let (mut layers, mut writers) = (Vec::new(), Vec::new());
         let mut add = |(layer, writer)| {

@@ -13,7 +13,7 @@ mod tree;
 
 pub(crate) use aside::Aside;
 pub(crate) use children::is_child;
-pub(crate) use exits::Exits;
+pub(crate) use exits::ExitWatcher;
 pub(crate) use process::{Process, list, list_with_sessions};
 pub(crate) use reap::{Reaper, ReaperState};
 pub(crate) use table::is_alive;

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use tracing::{debug, error};
 
-use crate::admin::{Deed, ProgramEnd};
+use crate::admin::{MainLoopRequest, ProgramEnd};
 use crate::clock::until;
 use crate::config::ProgramSpec;
 use crate::exit::{ExitStatus, Failure};
@@ -30,7 +30,7 @@ use crate::host::Host;
 use crate::machine::signals::Signal;
 use crate::relay::{ProgramRelay, RelayEvent};
 use saved::Begin;
-use state::{Event, Start, State, ended_unheard, step};
+use state::{Event, Start, State, ended_without_listening, step};
 use supervisor::Supervisor;
 
 /// Runs the program and its bridge until both are over; the result is websockify's exit status.
@@ -97,7 +97,8 @@ impl Supervisor<'_, '_> {
         let hinted = self.pace.hinted();
         let deadline = self.state.deadline(&self.spec.policy);
         // Where we are ending, the caller is told at the end.
-        let patience = self.host.progress.patience().filter(|_| !self.state.is_ending());
+        let caller_deadline =
+            self.host.progress.caller_deadline().filter(|_| !self.state.is_ending());
         let kill = self.signalling.next_kill().filter(|_| self.state.is_killing());
         tokio::select! {
             signal = self.host.signals.next() => match signal {
@@ -110,9 +111,9 @@ impl Supervisor<'_, '_> {
                 }
             },
             verdict = self.host.succession.tried() => self.hand_over(verdict).await,
-            deed = self.host.admin.deeds.next() => match deed {
-                Deed::Drain => self.events.push(Event::Drain),
-                Deed::Look => self.pace.hint(),
+            request = self.host.admin.requests.next() => match request {
+                MainLoopRequest::Drain => self.events.push(Event::Drain),
+                MainLoopRequest::Look => self.pace.hint(),
             },
             notices = self.engine.heard() => self.heed(&notices),
             () = until(hinted) => self.look(),
@@ -126,7 +127,7 @@ impl Supervisor<'_, '_> {
             () = until(deadline) => self.deadline(),
             () = until(unasked) => self.look_unasked(),
             () = until(kill) => self.kill(),
-            () = until(patience) => self.release_caller(),
+            () = until(caller_deadline) => self.release_caller(),
         }
     }
 
@@ -137,7 +138,7 @@ impl Supervisor<'_, '_> {
             State::Finishing { .. } | State::Stopping(_) | State::Ended { .. } => {
                 Err("websockify is ending".into())
             }
-            _ if self.host.progress.patience().is_some() => {
+            _ if self.host.progress.caller_deadline().is_some() => {
                 Err("whoever has started websockify still waits for the program to listen".into())
             }
             _ => self.relay.can_hand_over(),
@@ -179,7 +180,7 @@ impl Supervisor<'_, '_> {
     fn take(&mut self, event: Event) {
         let before = self.state;
         let (next, actions) = step(before, event, Instant::now(), &self.spec.policy);
-        if ended_unheard(&before, event, &next) {
+        if ended_without_listening(&before, event, &next) {
             self.diagnosis.ended(&self.engine);
         }
         if self.state.awaits_listener() && next.is_ending() {
@@ -210,7 +211,7 @@ impl Supervisor<'_, '_> {
         // A child that has ended since the last SIGCHLD would be left a zombie to its next parent.
         self.monitor.reap(None);
         // The caller of `-D` still waits (D1).
-        let in_vain = self.host.progress.patience().map(|_| self.in_vain(status));
+        let in_vain = self.host.progress.caller_deadline().map(|_| self.in_vain(status));
         self.readers.finish().await;
         match self.refusal {
             Some(reason) => Err(Failure { status, reason }),

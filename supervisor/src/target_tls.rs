@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::exit::Failure;
-use crate::machine::changes::Changes;
+use crate::machine::changes::FileWatcher;
 
 /// The authorities, as they were read last.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct TargetTls {
     connector: Arc<watch::Sender<Connector>>,
     warnings: Vec<String>,
     /// The changes of their file since they were read, until [`renew`](Self::renew) waits for them.
-    changes: Option<Changes>,
+    changes: Option<FileWatcher>,
     /// Notified on SIGHUP.
     reload: Arc<Notify>,
 }
@@ -36,7 +36,7 @@ impl TargetTls {
             Authorities::System => vec![],
         };
         // Looked at before they are read, so that no change is missed.
-        let changes = Changes::new(paths);
+        let changes = FileWatcher::new(paths);
         let (connector, warnings) = Connector::load(authorities, Sources::Any)?;
         Ok(Self {
             authorities: authorities.clone(),

@@ -145,7 +145,7 @@ impl<'a> Stage<'a> {
             builder.worker_threads(1).enable_all();
             builder
         };
-        let quick = thread().on_thread_start(prefer).build()?;
+        let quick = thread().on_thread_start(raise_priority).build()?;
         let bulk = thread().build()?;
         let load = Load { quick: quick.handle().clone(), bulk: bulk.handle().clone() };
         let target = target::start(&load.quick, &load.bulk)?;
@@ -235,7 +235,7 @@ fn forgive<T>(what: &str, kind: Kind, measured: Result<T>) -> Result<Option<T>> 
 
 /// Gives this thread priority over the load's other threads on its core: small messages are to wait for the proxy
 /// alone. Without the right to do that, the figures are worse.
-fn prefer() {
+fn raise_priority() {
     let thread = nix::unistd::gettid().to_string();
     let chrt = Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).status();
     if !chrt.is_ok_and(|status| status.success()) {

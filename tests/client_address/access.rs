@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{ask, client, engine_for, session_from, start_teller, wait_for_open};
+use super::{ask, client, engine_for, session_from, start_address_reporter, wait_for_open};
 use crate::support::{DEADLINE, Websockify, free_port, needs, wait_until};
 
 const BRIDGE: &str = "--program-access=bridge";
@@ -71,7 +71,7 @@ fn a6_strangers_get_nothing_and_clients_notice_nothing() {
         return;
     }
     for how in ["blocking", "select", "level", "edge", "nonblocking dual"] {
-        let (mut websockify, port) = start_teller(&format!("-v {BRIDGE}"), how);
+        let (mut websockify, port) = start_address_reporter(&format!("-v {BRIDGE}"), how);
         let knocker = Knocker::at(websockify.relocated_port());
         wait_until("knocks", || knocker.knocks.load(Ordering::Relaxed) > 20);
         for n in 0..100 {
@@ -96,7 +96,7 @@ fn a6_a_program_that_selects_and_accepts_is_given_back_its_turn() {
     if !needs(&["python3"]) {
         return;
     }
-    let (websockify, port) = start_teller(&format!("-v {BRIDGE}"), "select");
+    let (websockify, port) = start_address_reporter(&format!("-v {BRIDGE}"), "select");
     let stranger = TcpStream::connect(("127.0.0.1", websockify.relocated_port())).unwrap();
     count(stranger, &AtomicU64::new(0));
     wait_until("its turn", || websockify.out.text().contains("accept EINTR"));
@@ -109,10 +109,12 @@ fn a6_clients_are_shown_as_was_asked_for() {
         return;
     }
     let ip = |line: String| line.split(' ').next().unwrap().to_owned();
-    let (_websockify, port) = start_teller(&format!("{BRIDGE} --client-address=socket"), "");
+    let (_websockify, port) =
+        start_address_reporter(&format!("{BRIDGE} --client-address=socket"), "");
     let (mut one, from) = session_from(client(1), port);
     assert_eq!(ask(&mut one).0, format!("{} {}", from.ip(), from.port()));
-    let (_websockify, port) = start_teller(&format!("{BRIDGE} --client-address=loopback"), "");
+    let (_websockify, port) =
+        start_address_reporter(&format!("{BRIDGE} --client-address=loopback"), "");
     let [one, other, again] = [1, 2, 1].map(|n| ip(ask(&mut session_from(client(n), port).0).1));
     assert!(one.starts_with("127.") && one != "127.0.0.1" && one != other && one == again);
 }
@@ -124,7 +126,7 @@ fn a6_the_programs_other_ports_are_open_to_anybody() {
         return;
     }
     let other = free_port();
-    let (_websockify, port) = start_teller(BRIDGE, &format!("also={other}"));
+    let (_websockify, port) = start_address_reporter(BRIDGE, &format!("also={other}"));
     ask(&mut session_from(client(1), port).0);
     let mut stranger = TcpStream::connect(("127.0.0.1", other)).unwrap();
     stranger.set_read_timeout(Some(DEADLINE)).unwrap();

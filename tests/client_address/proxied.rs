@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
-use super::{ask, start_teller};
+use super::{ask, start_address_reporter};
 use crate::support::{Client, DEADLINE, Websockify, free_port, needs};
 
 const TRUSTED: &str = "--trusted-proxy=127.0.0.1 --proxy-protocol";
@@ -60,7 +60,8 @@ fn a1_a3_the_wrapped_program_sees_whom_the_proxy_names() {
     if !needs(&["python3"]) {
         return;
     }
-    let (_websockify, port) = start_teller(&format!("{TRUSTED} --client-address=socket"), "");
+    let (_websockify, port) =
+        start_address_reporter(&format!("{TRUSTED} --client-address=socket"), "");
     let expected = "198.51.100.7 4711".to_owned();
     assert_eq!(ask(&mut passed_on("198.51.100.7", port)), (expected.clone(), expected));
 }
@@ -74,7 +75,7 @@ fn a1_a3_whom_the_proxy_has_not_named_is_not_shown_as_the_proxy() {
     }
     let options = format!("{TRUSTED} --client-address=socket");
     for words in ["", "dual"] {
-        let (websockify, port) = start_teller(&options, words);
+        let (websockify, port) = start_address_reporter(&options, words);
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut proxy = TcpStream::connect(to).unwrap();
         proxy.write_all(b"PROXY UNKNOWN\r\n").unwrap();

@@ -3,7 +3,7 @@
 
 WEBSOCKIFY=target/release/websockify tests/client_address/storm.py [SECONDS [RATE [PROCESSES]]]
 
-Wraps teller.py under --client-address=socket. A quarter of the clients leave without a word, a quarter when they have said
+Wraps address_reporter.py under --client-address=socket. A quarter of the clients leave without a word, a quarter when they have said
 who they are, half of either by a reset; the others wait for the answer. Prints what came of them, and fails if one was
 taken for another or was not served (exit status 1), or if the rate was not reached (3). That wants a machine that does
 nothing else.
@@ -74,7 +74,7 @@ def clients(port, process, began):
 def main():
     port, said = free_port(), tempfile.TemporaryFile()
     line = [os.environ["WEBSOCKIFY"], "--client-address=socket", str(port), "--", sys.executable,
-            os.path.join(HERE, "teller.py"), str(port), "edge", "check", "prefork=4"]
+            os.path.join(HERE, "address_reporter.py"), str(port), "edge", "check", "prefork=4"]
     print(shlex.join(line))
     websockify = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 20

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use super::{client, session_from, start_teller};
+use super::{client, session_from, start_address_reporter};
 use crate::support::{WEBSOCKIFY, needs, root, text_of};
 
 /// The least rate, clients per second, however busy the machine is: with fewer the test proves little.
@@ -23,7 +23,7 @@ fn a2_in_a_storm_nobody_is_shown_as_another() {
     if !needs(&["python3"]) {
         return;
     }
-    let (mut websockify, port) = start_teller("--client-address=socket", "edge check");
+    let (mut websockify, port) = start_address_reporter("--client-address=socket", "edge check");
     let (began, done, answered) = (Instant::now(), AtomicU32::new(0), AtomicU32::new(0));
     thread::scope(|scope| {
         for n in 0..CLIENTS {

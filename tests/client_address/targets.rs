@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
-use super::{ask, client, session_from, start_teller};
+use super::{ask, client, session_from, start_address_reporter};
 use crate::support::{
     Client, DEADLINE, Lan, SERVERS, TlsServer, Websockify, free_port, has_ipv6, needs, wait_for,
 };
@@ -116,7 +116,7 @@ fn a1_with_loopback_the_wrapped_program_sees_it_too() {
     if !needs(&["python3"]) {
         return;
     }
-    let (_websockify, port) = start_teller("--client-address=loopback", "");
+    let (_websockify, port) = start_address_reporter("--client-address=loopback", "");
     let mut seen = [1, 2, 1].map(|n| ask(&mut session_from(client(n), port).0).0);
     for line in &mut seen {
         line.truncate(line.find(' ').unwrap());
@@ -133,7 +133,7 @@ fn a1_with_loopback_a_wrapped_program_of_ipv6_alone_is_warned_of() {
     if !needs(&["python3"]) || !has_ipv6() {
         return;
     }
-    let (websockify, port) = start_teller("--client-address=loopback", "v6");
+    let (websockify, port) = start_address_reporter("--client-address=loopback", "v6");
     for n in [1, 2] {
         let (accepted, _) = ask(&mut session_from(client(n), port).0);
         assert!(accepted.starts_with("::1 "), "{accepted}");

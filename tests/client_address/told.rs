@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{ask, client, engine_for, session_from, start_teller, wait_for_open};
+use super::{ask, client, engine_for, session_from, start_address_reporter, wait_for_open};
 use crate::support::{Lan, has_ipv6, needs, needs_root, run, stays};
 
 const SOCKET: &str = "--client-address=socket";
@@ -29,7 +29,7 @@ fn a1_with_socket_the_program_sees_the_client_itself() {
         if !words.is_empty() && !prefix.is_empty() && !has_ipv6() {
             continue;
         }
-        let (websockify, port) = start_teller(SOCKET, words);
+        let (websockify, port) = start_address_reporter(SOCKET, words);
         for n in [1, 2, 1] {
             let (mut one, from) = session_from(client(n), port);
             let expected = format!("{prefix}{} {}", from.ip(), from.port());
@@ -50,7 +50,7 @@ fn a1_with_socket_ipv6_clients_are_shown_as_the_family_can() {
     for (words, is_v6) in
         [("v6", true), ("one", true), ("dual", true), ("both", true), ("v4", false)]
     {
-        let (websockify, port) = start_teller(SOCKET, words);
+        let (websockify, port) = start_address_reporter(SOCKET, words);
         let (mut one, from) = session_from(Ipv6Addr::LOCALHOST, port);
         let (accepted, known) = ask(&mut one);
         assert_eq!(accepted, known);
@@ -78,7 +78,7 @@ fn a1_with_socket_ipv6_networks_are_told_apart() {
             let words = ["-6", "address", "add", address, "dev", "lo", "nodad"];
             assert!(std::process::Command::new("ip").args(words).status().unwrap().success());
         }
-        let (_websockify, port) = start_teller(SOCKET, "v4");
+        let (_websockify, port) = start_address_reporter(SOCKET, "v4");
         let seen = ["2001:db8::7", "2001:db8::8", "2001:db8:1::7"].map(|address| {
             let address: Ipv6Addr = address.parse().unwrap();
             let (mut one, _) = session_from(address, port);
@@ -88,7 +88,7 @@ fn a1_with_socket_ipv6_networks_are_told_apart() {
         });
         assert_eq!(seen[0], seen[1]);
         assert_ne!(seen[0], seen[2]);
-        let (_websockify, port) = start_teller(SOCKET, "dual");
+        let (_websockify, port) = start_address_reporter(SOCKET, "dual");
         let (mut one, from) = session_from("2001:db8:1::7".parse::<Ipv6Addr>().unwrap(), port);
         assert_eq!(ask(&mut one).0, format!("2001:db8:1::7 {}", from.port()));
     });
@@ -108,7 +108,7 @@ fn a2_forked_executed_daemonized_chrooted_and_as_another_user() {
         table.extend([("user=65534", ""), (&*chroot, "")]);
     }
     for (words, mode) in table {
-        let (mut websockify, port) = start_teller(&format!("{SOCKET} {mode}"), words);
+        let (mut websockify, port) = start_address_reporter(&format!("{SOCKET} {mode}"), words);
         let (mut one, from) = session_from(client(1), port);
         let expected = format!("{} {}", from.ip(), from.port());
         assert_eq!(ask(&mut one), (expected.clone(), expected), "{words}");
@@ -122,7 +122,7 @@ fn a1_with_socket_connections_that_are_not_the_bridges_are_unchanged() {
     if !needs(&["python3"]) {
         return;
     }
-    let (websockify, _) = start_teller(&format!("-v {SOCKET}"), "");
+    let (websockify, _) = start_address_reporter(&format!("-v {SOCKET}"), "");
     let moved = websockify.relocated_port();
     let mut stranger = std::net::TcpStream::connect(("127.0.0.1", moved)).unwrap();
     let mut said = String::new();
@@ -215,7 +215,8 @@ fn a1_with_socket_a_respawned_program_sees_its_own_clients() {
     let directory = TempDir::new().unwrap();
     let first = directory.path().join("first");
     let options = format!("{SOCKET} --wrap-mode=respawn");
-    let (websockify, port) = start_teller(&options, &format!("first={}", first.display()));
+    let (websockify, port) =
+        start_address_reporter(&options, &format!("first={}", first.display()));
     let mut waiting: Vec<_> = (1..=6).map(|n| session_from(client(n), port)).collect();
     let queued = || websockify.logged(&["session started"]).len();
     crate::support::wait_until("all to be there", || queued() == 6);

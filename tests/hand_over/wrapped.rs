@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::client_address::{ask, client, session_from, start_teller};
+use crate::client_address::{ask, client, session_from, start_address_reporter};
 use crate::support::{
     Actor, Client, Process, WEBSOCKIFY, Websockify, connect_unix, free_port, is_refused, needs,
     needs_root, skip_even_in_ci, stays, wait_for, wait_until,
@@ -21,15 +21,15 @@ const WHILE: Duration = Duration::from_millis(500);
 
 /// Where the stack of the process begins, by which a test knows the old binary from the new one: exec(2) makes a new
 /// stack, at a place that nobody knows beforehand.
-fn image(websockify: &Websockify) -> u64 {
+fn stack_start(websockify: &Websockify) -> u64 {
     Process::find(websockify.pid()).unwrap().stat().startstack
 }
 
 /// Has the new binary take over, and waits until it was executed.
 fn hand_over(websockify: &Websockify) {
-    let before = image(websockify);
+    let before = stack_start(websockify);
     websockify.signal(Signal::SIGUSR2);
-    wait_until("another image", || image(websockify) != before);
+    wait_until("another image", || stack_start(websockify) != before);
 }
 
 /// A session with a process that greets and echoes; gives the number of that process.
@@ -116,10 +116,10 @@ fn o2_a_program_that_ends_meanwhile_is_started_again() {
     let mut websockify = start(port, "--wrap-mode=respawn", "serve");
     for nth in 1..=5 {
         session(port);
-        let (leader, before) = (websockify.nth_leader(nth), image(&websockify));
+        let (leader, before) = (websockify.nth_leader(nth), stack_start(&websockify));
         leader.signal(Signal::SIGKILL);
         websockify.signal(Signal::SIGUSR2);
-        wait_until("another image", || image(&websockify) != before);
+        wait_until("another image", || stack_start(&websockify) != before);
         websockify.nth_start(nth + 1);
         assert!(leader.stat_if_there().is_none(), "it was waited for");
     }
@@ -185,10 +185,10 @@ fn o2_a_daemon_that_ends_meanwhile_is_missed() {
     for _ in 0..5 {
         let port = free_port();
         let websockify = start(port, "--wrap-mode=ignore", "fork-exit 0 setsid serve");
-        let (daemon, before) = (daemon(&websockify), image(&websockify));
+        let (daemon, before) = (daemon(&websockify), stack_start(&websockify));
         daemon.signal(Signal::SIGKILL);
         websockify.signal(Signal::SIGUSR2);
-        wait_until("another image", || image(&websockify) != before);
+        wait_until("another image", || stack_start(&websockify) != before);
         websockify.wait_for_log(&["sessions are refused"]);
     }
 }
@@ -458,7 +458,7 @@ fn o2_the_program_sees_its_clients_afterwards() {
     if !needs(&["python3"]) {
         return;
     }
-    let (websockify, port) = start_teller("--client-address=socket", "");
+    let (websockify, port) = start_address_reporter("--client-address=socket", "");
     for n in [1, 2, 1] {
         let (mut one, from) = session_from(client(n), port);
         let expected = format!("{} {}", from.ip(), from.port());

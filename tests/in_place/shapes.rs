@@ -11,19 +11,19 @@
 //! | `SIGNED` | a token, signed with the secret in `DIR/secret`, that says where the service is |
 //! | `PROGRAM` | a program that serves one client after the other on `PORT` |
 
-use super::Then::{self, Host, Page, Session, Shown, Tls, TlsPage, Unix};
+use super::Expectation::{self, Host, Page, Session, Shown, Tls, TlsPage, Unix};
 
 /// A command line, and what must work with it.
-pub(super) struct Shape {
+pub(super) struct CommandLine {
     /// Where such a command line is found.
     pub(super) whence: &'static str,
     pub(super) line: &'static str,
-    pub(super) then: &'static [Then],
+    pub(super) then: &'static [Expectation],
     /// Why it does not work with the Python websockify 0.13 as PyPI has it.
     pub(super) fault: Option<&'static str>,
 }
 
-impl Shape {
+impl CommandLine {
     const fn fails_upstream(self, fault: &'static str) -> Self {
         Self { fault: Some(fault), ..self }
     }
@@ -36,11 +36,15 @@ const TOKEN: &str = "/websockify?token=vm1";
 
 const NO_REBIND: &str = "its rebind.so is not built by PyPI's installers";
 
-const fn shape(whence: &'static str, line: &'static str, then: &'static [Then]) -> Shape {
-    Shape { whence, line, then, fault: None }
+const fn shape(
+    whence: &'static str,
+    line: &'static str,
+    then: &'static [Expectation],
+) -> CommandLine {
+    CommandLine { whence, line, then, fault: None }
 }
 
-pub(super) const SHAPES: &[Shape] = &[
+pub(super) const COMMAND_LINES: &[CommandLine] = &[
     // Addresses.
     shape("the manual page", "PORT TARGET", &[Session("/")]),
     shape("supervisord", ":PORT TARGET", &[Session(NOVNC)]),
@@ -246,22 +250,22 @@ pub(super) const SHAPES: &[Shape] = &[
     shape(
         "a class of a site's own",
         "--auth-plugin=desks.Known --auth-source=me PORT TARGET",
-        &[Then::Headed("/", "X-Remote-User: me\r\n")],
+        &[Expectation::Headed("/", "X-Remote-User: me\r\n")],
     ),
     shape(
         "gateway",
         "--auth-plugin=BasicHTTPAuth --auth-source=me:secret PORT TARGET",
-        &[Then::Headed("/", "Authorization: Basic bWU6c2VjcmV0\r\n")],
+        &[Expectation::Headed("/", "Authorization: Basic bWU6c2VjcmV0\r\n")],
     ),
     shape(
         "gateway",
         "--web DIR/web --web-auth --auth-plugin BasicHTTPAuth --auth-source me:secret PORT TARGET",
-        &[Then::Headed("/", "Authorization: Basic bWU6c2VjcmV0\r\n")],
+        &[Expectation::Headed("/", "Authorization: Basic bWU6c2VjcmV0\r\n")],
     ),
     shape(
         "gateway",
         "--auth-plugin ExpectOrigin --auth-source https://desk.example PORT TARGET",
-        &[Then::Headed("/", "Origin: https://desk.example\r\n")],
+        &[Expectation::Headed("/", "Origin: https://desk.example\r\n")],
     ),
     // Unix sockets.
     shape("hypervisor", "--unix-target=DIR/sockets/vm1 PORT", &[Session(NOVNC)]),

@@ -149,7 +149,7 @@ fn echo(client: &mut Client) {
 }
 
 /// How many Unix sockets of the launcher's type (`SOCK_SEQPACKET`) a process has open.
-fn sockets_of_packets(process: &Process) -> usize {
+fn seqpacket_sockets(process: &Process) -> usize {
     let table = fs::read_to_string("/proc/net/unix").unwrap();
     let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     // Number, users, protocol, flags, type, state, inode.
@@ -304,7 +304,7 @@ fn o2_w16_the_launcher_stays_and_starts_the_program_again() {
     assert_closed(launcher.pid);
     assert_eq!(launcher.proc().fd().unwrap().count(), 4);
     let ours = Process::find(stage.websockify.pid()).unwrap();
-    assert_eq!(sockets_of_packets(&ours), 1);
+    assert_eq!(seqpacket_sockets(&ours), 1);
     assert_eq!(stage.websockify.warnings(), Vec::<String>::new());
     assert_stops(stage.websockify);
 }
@@ -349,7 +349,7 @@ fn o2_w16_the_program_is_told_of_our_death_afterwards() {
     let is_rest = |process: &Process| process.name.starts_with("websockify-rest");
     let rest =
         wait_for("the rest", || stage.websockify.tree().into_iter().find(|one| is_rest(one)));
-    wait_until("its descriptors alone", || sockets_of_packets(&rest) == 0);
+    wait_until("its descriptors alone", || seqpacket_sockets(&rest) == 0);
     rights(&rest).assert_of(NOBODY, "65534");
     rights(&rest).assert_sealed();
     assert_closed(rest.pid);

@@ -122,11 +122,7 @@ fn a1_a_connection_of_the_bridges_without_a_row_is_closed() {
             };
             assert!(accepts.iter().all(is_closed), "{said}");
             let complaint = String::from_utf8(output.stderr).unwrap();
-            assert!(
-                complaint.contains("accept: Software caused connection abort")
-                    || complaint.contains("accept: "),
-                "{complaint}"
-            );
+            assert!(complaint.contains("accept: "), "{complaint}");
         }
     }
 }

@@ -6,7 +6,7 @@ mod address;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use address::{Encoded, Ports, Stack, decode, evade, relocate};
+use address::{Encoded, Ports, Stack, decode, fallback, relocate};
 
 /// R2: where a socket goes, by its kind and what it asks for.
 #[test]
@@ -66,7 +66,7 @@ fn r2_other_addresses() {
     for (stack, wanted, expected) in table {
         let expected = expected.map(|text| text.parse::<SocketAddr>().unwrap());
         let wanted: IpAddr = wanted.parse().unwrap();
-        assert_eq!(evade(wanted, stack, 9), expected, "{wanted} on {stack:?}");
+        assert_eq!(fallback(wanted, stack, 9), expected, "{wanted} on {stack:?}");
     }
 }
 
@@ -75,7 +75,7 @@ fn r2_other_addresses() {
 fn r2_other_addresses_differ() {
     let of = |[a, b, c, d]: [u8; 4]| {
         let wanted = IpAddr::from([a, b, c, d]);
-        let other = evade(wanted, Stack::V4, 9).unwrap();
+        let other = fallback(wanted, Stack::V4, 9).unwrap();
         assert!(other.ip().is_loopback(), "{other}");
         assert_ne!(Some(other), relocate(wanted, Stack::V4, 9));
         other

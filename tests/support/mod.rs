@@ -47,7 +47,7 @@ pub(crate) use refuse::{Refusal, refuse};
 pub(crate) use skip::{skip, skip_even_in_ci};
 pub(crate) use thief::{Loot, Thief};
 pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS, TlsConnection};
-pub(crate) use tls_server::{TlsServer, say_the_end};
+pub(crate) use tls_server::{TlsServer, send_close_notify};
 pub(crate) use tools::Tools;
 pub(crate) use wait::{DEADLINE, stays, wait_for, wait_for_within, wait_until};
 pub(crate) use websockify::{OF_SYSTEMD, Output, WEBSOCKIFY, Websockify, engine, field, run};

@@ -80,11 +80,11 @@ fn echo<S: Read + Write>(mut stream: StreamOwned<ServerConnection, S>) {
             return;
         }
     }
-    say_the_end(&mut stream);
+    send_close_notify(&mut stream);
 }
 
 /// Sends the `close_notify` alert.
-pub(crate) fn say_the_end<S: Read + Write>(stream: &mut StreamOwned<ServerConnection, S>) {
+pub(crate) fn send_close_notify<S: Read + Write>(stream: &mut StreamOwned<ServerConnection, S>) {
     stream.conn.send_close_notify();
     let _ = stream.flush();
 }

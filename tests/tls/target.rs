@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::write;
 use crate::support::{
     Authority, Client, DEADLINE, Dates, Identity, SERVERS, Service, TlsServer, Websockify,
-    echo_service, free_port, needs, run, say_the_end,
+    echo_service, free_port, needs, run, send_close_notify,
 };
 
 /// A directory with the servers' authority in `ca.pem`.
@@ -57,7 +57,7 @@ fn u5_bytes_pass_to_a_target_that_speaks_tls_and_back() {
             // This fails if the end comes without close_notify.
             stream.read_to_end(&mut all).unwrap();
             stream.write_all(&all).unwrap();
-            say_the_end(&mut stream);
+            send_close_notify(&mut stream);
         });
         let (websockify, port) = bridge_to("localhost", &service, &directory);
         let target = format!("localhost:{}", service.address.port());
@@ -75,7 +75,7 @@ fn u5_bytes_pass_to_a_target_that_speaks_tls_and_back() {
 
         let service = server.serve(move |mut stream| {
             stream.write_all(&bytes(3_000_000)).unwrap();
-            say_the_end(&mut stream);
+            send_close_notify(&mut stream);
             let _ = stream.read(&mut [0]);
         });
         let (_websockify, port) = bridge_to("localhost", &service, &directory);

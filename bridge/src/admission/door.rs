@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::net::Socket;
 use crate::network::Networks;
 use crate::peer::{Peer, PeerAddress, Route};
-use crate::proxies::{Proxies, Word, read_header};
+use crate::proxies::{ClientNaming, Proxies, read_header};
 use crate::proxy_header::Header;
 use crate::unadmitted::{self, NoSession};
 
@@ -48,7 +48,7 @@ impl Door {
 
     /// Whether this peer is a trusted proxy that must first say, in a PROXY header, which client its connection is for.
     pub(crate) fn is_to_introduce(&self, peer: &Peer) -> bool {
-        self.proxies.word == Word::ProxyHeader && self.proxies.trust(peer.address)
+        self.proxies.word == ClientNaming::ProxyHeader && self.proxies.trust(peer.address)
     }
 
     /// Whether connections from this peer's address may be those of many clients: it is a trusted proxy that has not
@@ -79,7 +79,8 @@ impl Door {
     /// The asker of a request that came over this peer's connection, whose limits and penalties the request counts for:
     /// the peer itself, unless that is a trusted proxy which names the client in each request.
     pub(crate) fn asker(&self, peer: &Arc<Peer>, headers: &HeaderMap) -> Arc<Peer> {
-        let is_shared = self.proxies.word == Word::Headers && self.proxies.trust(peer.address);
+        let is_shared =
+            self.proxies.word == ClientNaming::Headers && self.proxies.trust(peer.address);
         if !is_shared {
             return Arc::clone(peer);
         }
@@ -107,7 +108,7 @@ impl Door {
         };
         // A proxy's connection carries requests of other clients, too, and stays open.
         let proxy = asker.via.as_deref().unwrap_or(&asker.address);
-        let is_shared = self.proxies.word == Word::Headers && self.proxies.trust(*proxy);
+        let is_shared = self.proxies.word == ClientNaming::Headers && self.proxies.trust(*proxy);
         Err(if is_shared { refusal } else { refusal.closing() })
     }
 

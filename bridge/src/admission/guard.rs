@@ -14,7 +14,7 @@ use crate::peer::{Peer, PeerAddress};
 
 /// Checks the passwords of requests, and says when a wrong one is to be answered.
 #[derive(Debug)]
-pub struct Guard {
+pub struct PasswordCheck {
     auth: watch::Receiver<Auth>,
     penalties: Penalties,
 }
@@ -33,7 +33,7 @@ pub enum Unproven {
     Closed(Duration),
 }
 
-impl Guard {
+impl PasswordCheck {
     /// Asks for what `auth` has at the time of each request.
     pub fn new(auth: watch::Receiver<Auth>) -> Self {
         Self { auth, penalties: Penalties::default() }
@@ -64,7 +64,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn o3_f11_who_guesses_the_administrators_password_waits() {
         let (sender, auth) = watch::channel(Auth::Basic(Credentials::new("a:b")));
-        let (guard, began) = (Guard::new(auth), Instant::now());
+        let (guard, began) = (PasswordCheck::new(auth), Instant::now());
         let client = ClientId::Address(std::net::Ipv4Addr::LOCALHOST.into());
         let check = |credentials: &'static str| {
             let mut headers = HeaderMap::new();

@@ -12,29 +12,31 @@ use super::auth;
 use super::refusal::Refusal;
 use crate::destination::{Destination, Endpoint};
 use crate::peer::Peer;
-use crate::questions::{Asked, Rejection, Shown, Verdict};
+use crate::questions::{ClientInfo, QuestionSender, Rejection, Verdict};
 use crate::redact;
 
 /// How long a client waits for the helper's answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether the helper lets a client in, which goes to `destination` if that is known.
 pub(super) async fn check(
-    asked: &Asked,
+    asked: &QuestionSender,
     head: &Parts,
     peer: &Peer,
     destination: Option<&Destination>,
 ) -> Result<(), Refusal> {
-    let verdict = timeout(PATIENCE, asked.authenticate(shown(head, peer, destination))).await;
+    let verdict = timeout(ANSWER_TIMEOUT, asked.authenticate(shown(head, peer, destination))).await;
     match verdict {
         Ok(Ok(Verdict::Allowed)) => Ok(()),
         Ok(Ok(Verdict::Refused(rejection))) => Err(refused(*rejection, &head.headers)),
         Ok(Err(why)) => Err(Refusal::unanswered(without_secrets(&why.to_string(), &head.headers))),
-        Err(_) => Err(Refusal::unanswered(format!("no answer within {} s", PATIENCE.as_secs()))),
+        Err(_) => {
+            Err(Refusal::unanswered(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))
+        }
     }
 }
 
-fn shown(head: &Parts, peer: &Peer, destination: Option<&Destination>) -> Shown {
+fn shown(head: &Parts, peer: &Peer, destination: Option<&Destination>) -> ClientInfo {
     let headers = head.headers.iter();
     let headers = headers.map(|(name, value)| (name.to_string(), text(value.as_bytes())));
     let (mut host, mut port, mut unix) = (None, None, None);
@@ -55,7 +57,7 @@ fn shown(head: &Parts, peer: &Peer, destination: Option<&Destination>) -> Shown 
     }
     let client = peer.address.client().to_string();
     let certificate = peer.certificate.as_deref().map(str::to_owned);
-    Shown { headers: headers.collect(), client, certificate, host, port, unix }
+    ClientInfo { headers: headers.collect(), client, certificate, host, port, unix }
 }
 
 fn refused(rejection: Rejection, headers: &HeaderMap) -> Refusal {

@@ -30,7 +30,7 @@ use crate::lobby::Guest;
 use crate::login::Login;
 use crate::net::Lookups;
 use crate::peer::Peer;
-use crate::questions::Asked;
+use crate::questions::QuestionSender;
 use crate::redact;
 use auth::{Auth, Denial};
 pub(crate) use door::Door;
@@ -45,7 +45,7 @@ pub(crate) struct Admission {
     /// What a client must show; may change at any time, for the clients to come.
     auth: Option<watch::Receiver<Auth>>,
     /// The helper that is asked, too, whether a client is let in.
-    judge: Option<Asked>,
+    judge: Option<QuestionSender>,
     /// Whether web requests must be authenticated, too.
     web_auth: bool,
     penalties: Penalties,

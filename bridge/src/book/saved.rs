@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ABNORMAL, Bell, Book, Entry, LastSeen, Open, Session, Sessions};
+use super::{ABNORMAL, Book, Entry, LastSeen, Open, Session, Sessions, TaskWaker};
 use crate::demand::Counter;
 use crate::directory::{Directory, SavedDestination};
 use crate::login::SavedLogin;
@@ -106,7 +106,7 @@ impl Book {
             is_look_wanted: AtomicBool::new(false),
             calls: AtomicU8::new(saved.calls),
             ended: AtomicU16::new(ABNORMAL),
-            task: Bell::default(),
+            task: TaskWaker::default(),
         });
         let last_seen = saved.last_seen.as_ref().map(|seen| {
             let (heard, moved_at) = (seen.heard.instant(), seen.moved_at.instant());

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Client, Close, Input, PONGS};
 use crate::book::Session;
-use crate::budget::Held;
+use crate::budget::Reservation;
 use crate::buffer::{Lease, SIZE};
 use crate::leg::{Leg, SavedLeg};
 use crate::saved::{Invalid, Place, error_kind};
@@ -100,9 +100,9 @@ impl SavedClient {
         // The codec matters only as long as the client's frames are read. Behind the pongs there may be a close frame,
         // of at most 127 bytes.
         let is_read = matches!(self.input, SavedInput::Open);
-        let is_sound =
-            (!is_read || self.codec.is_sound()) && self.control.of(all)?.len() <= PONGS + 127;
-        let possible = is_sound && fits.into_iter().all(|fits| fits);
+        let is_valid =
+            (!is_read || self.codec.is_valid()) && self.control.of(all)?.len() <= PONGS + 127;
+        let possible = is_valid && fits.into_iter().all(|fits| fits);
         possible.then_some(()).ok_or_else(|| Invalid("it has an impossible client".to_owned()))
     }
 
@@ -135,8 +135,8 @@ impl SavedClient {
             left_unheard: self.left_unheard,
             ending: self.ending.map(|SavedFrame(code, reason)| (code.into(), reason.into())),
             tap,
-            held: Held::new(session.budget()),
-            is_thrifty: false,
+            held: Reservation::new(session.budget()),
+            has_unsent_limit: false,
             session,
         })
     }

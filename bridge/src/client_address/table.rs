@@ -67,7 +67,7 @@ pub struct ClientTable {
     /// connection leads.
     unclaimed: Mutex<HashMap<u16, SocketAddrV4>>,
     /// Whether the old binary may still need the file: then it is not cleared when this is dropped.
-    is_anothers: AtomicBool,
+    keep_on_drop: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +94,7 @@ struct Last {
 
 /// A row that a connection of ours has: until this is dropped no other gets it.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct RowGuard {
     /// None: it stays taken when this is dropped.
     table: Option<Arc<ClientTable>>,
     row: u16,
@@ -130,7 +130,7 @@ impl ClientTable {
             kept: Arc::new(Semaphore::new(KEPT)),
             given_up: GivenUp::default(),
             unclaimed: Mutex::default(),
-            is_anothers: AtomicBool::new(false),
+            keep_on_drop: AtomicBool::new(false),
         }))
     }
 
@@ -146,10 +146,10 @@ impl ClientTable {
     }
 
     /// The row of a connection that the old binary has made.
-    pub(crate) fn take_again(self: &Arc<Self>, row: u16) -> Result<Taken, Invalid> {
+    pub(crate) fn take_again(self: &Arc<Self>, row: u16) -> Result<RowGuard, Invalid> {
         self.look(row)?;
         self.unclaimed().remove(&row);
-        Ok(Taken { table: Some(Arc::clone(self)), row })
+        Ok(RowGuard { table: Some(Arc::clone(self)), row })
     }
 
     /// Whether this row is taken.
@@ -165,7 +165,7 @@ impl ClientTable {
         self: &Arc<Self>,
         to: SocketAddrV4,
         shown: impl Fn(u16) -> Row,
-    ) -> io::Result<(TcpStream, Taken)> {
+    ) -> io::Result<(TcpStream, RowGuard)> {
         for _ in 0..TRIES {
             let taken = self.take(to).await?;
             let row = taken.row;
@@ -189,12 +189,12 @@ impl ClientTable {
     }
 
     /// The next row that no connection has.
-    async fn take(self: &Arc<Self>, to: SocketAddrV4) -> io::Result<Taken> {
+    async fn take(self: &Arc<Self>, to: SocketAddrV4) -> io::Result<RowGuard> {
         let began = Instant::now();
         let mut answers = self.kernel.answers();
         loop {
             if let Some(row) = self.search(&answers, to) {
-                return Ok(Taken { table: Some(Arc::clone(self)), row });
+                return Ok(RowGuard { table: Some(Arc::clone(self)), row });
             }
             if answers.are_after(began) {
                 return Err(io::ErrorKind::AddrInUse.into());
@@ -306,7 +306,7 @@ impl Rows {
     }
 }
 
-impl Taken {
+impl RowGuard {
     /// Which row it is.
     pub(crate) fn number(&self) -> u16 {
         self.row
@@ -338,7 +338,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for RowGuard {
     fn drop(&mut self) {
         if let Some(table) = &self.table {
             table.free(self.row, Instant::now());
@@ -348,7 +348,7 @@ impl Drop for Taken {
 
 impl Drop for ClientTable {
     fn drop(&mut self) {
-        if !self.is_anothers.load(Ordering::Relaxed) {
+        if !self.keep_on_drop.load(Ordering::Relaxed) {
             self.clear();
         }
     }
@@ -391,7 +391,11 @@ mod tests {
     }
 
     /// Connects by the row that comes after this one, if it is free.
-    async fn connect(table: &Arc<ClientTable>, after: u16, to: SocketAddrV4) -> (TcpStream, Taken) {
+    async fn connect(
+        table: &Arc<ClientTable>,
+        after: u16,
+        to: SocketAddrV4,
+    ) -> (TcpStream, RowGuard) {
         table.rows(|rows| rows.last = after);
         table.connect(to, shown).await.expect("connected")
     }

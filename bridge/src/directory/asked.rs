@@ -3,11 +3,14 @@
 use super::failure::SourceError;
 use super::target;
 use crate::destination::Endpoint;
-use crate::questions::{Asked, NoAnswer};
+use crate::questions::{NoAnswer, QuestionSender};
 use crate::redact;
 
 /// Where this token leads, if it is known.
-pub(super) async fn look_up(asked: &Asked, token: &str) -> Result<Option<Endpoint>, SourceError> {
+pub(super) async fn look_up(
+    asked: &QuestionSender,
+    token: &str,
+) -> Result<Option<Endpoint>, SourceError> {
     let found = asked.look_up(token).await.map_err(|why| match why {
         NoAnswer::Because(why) => SourceError::Answer(redact::without(&why, [token])),
         NoAnswer::Ended => SourceError::Answer(why.to_string()),
@@ -24,7 +27,7 @@ mod tests {
 
     #[tokio::test]
     async fn u9_an_answer_is_a_target_or_says_why_it_is_none() {
-        let (asked, mut questions) = Asked::channel();
+        let (asked, mut questions) = QuestionSender::channel();
         let answers = async {
             let target = |text: &str| Ok(Some(text.to_owned()));
             for reply in [target("a:1"), target("a:0"), Err("no such key: secretdesk".into())] {

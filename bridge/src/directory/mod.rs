@@ -37,7 +37,7 @@ use crate::redact;
 pub use allowed::{Allowed, Ports, Rule};
 pub(crate) use failure::NoDestination;
 pub use failure::SourceError;
-use failure::{LATE, PATIENCE};
+use failure::{LATE, LOOKUP_TIMEOUT};
 pub use redis::RedisServer;
 pub(crate) use saved::SavedDestination;
 pub use source::{Kind, Source};
@@ -134,7 +134,7 @@ impl Tokens {
     ) -> Result<(Found, String), NoDestination> {
         let token = self.place.token(head).ok_or(NoDestination::NoToken)?;
         let source = Arc::clone(&self.source.borrow());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LOOKUP_TIMEOUT;
         let late = |_| NoDestination::Late(source.name().to_owned());
         let found = timeout_at(deadline, source.look_up(&token)).await.map_err(late)??;
         let mut found = found.ok_or(NoDestination::UnknownToken)?;

@@ -14,7 +14,7 @@ use super::redis::{Redis, RedisServer};
 use super::token::TokenPlace;
 use super::token_api::{Answers, Pattern, TokenApi};
 use super::token_file::{Rereads, TokenFile};
-use crate::questions::Asked;
+use crate::questions::QuestionSender;
 
 /// A source of tokens at work.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ enum Backend {
     Server(Box<TokenApi>),
     Key(Jwt),
     Redis(Box<Redis>),
-    Helper(Asked),
+    Helper(QuestionSender),
 }
 
 /// The kinds of sources.
@@ -115,7 +115,7 @@ impl Source {
     }
 
     /// A helper that knows the tokens; `name` is what the log calls it.
-    pub fn asked(name: String, asked: Asked) -> Self {
+    pub fn asked(name: String, asked: QuestionSender) -> Self {
         Self { name, path: None, backend: Backend::Helper(asked) }
     }
 

@@ -3,7 +3,7 @@
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::redact::{ENCODED_MAX, LONGEST, OF_SECRET, SECRETS, path, text, token, without};
+use crate::redact::{ENCODED_MAX, LONGEST, SECRET_SHOWN, SECRETS, path, text, token, without};
 
 /// The text is a query, a secret in a query, and a secret that a helper repeats.
 pub(super) fn query(said: &str) {
@@ -28,7 +28,7 @@ pub(super) fn request(said: &str) {
             SECRETS.iter().any(|word| name.contains(word))
         });
         if let Some((at, _)) = secret {
-            assert!(pair[at + 1..].chars().count() <= OF_SECRET + 1, "{shown:?}");
+            assert!(pair[at + 1..].chars().count() <= SECRET_SHOWN + 1, "{shown:?}");
         }
     }
 }
@@ -48,7 +48,7 @@ fn in_a_query(name: &str, secret: &str) {
     for _ in 0..=ENCODED_MAX {
         let shown = path(&format!("/?next={pair}{BEHIND}")).into_owned();
         let value = shown.strip_prefix(&format!("/?next={name}=")).expect("its name is told");
-        let mut cuts = value.char_indices().take(OF_SECRET + 1).filter(|(_, one)| *one == '…');
+        let mut cuts = value.char_indices().take(SECRET_SHOWN + 1).filter(|(_, one)| *one == '…');
         assert!(cuts.any(|(at, one)| is_behind(&value[at + one.len_utf8()..])), "{shown:?}");
         pair = utf8_percent_encode(&pair, NON_ALPHANUMERIC).to_string();
     }
@@ -66,7 +66,7 @@ fn is_behind(shown: &str) -> bool {
 /// The secret in what a helper says, as it is and between quotes.
 fn repeated(secret: &str) {
     // An ellipsis in the secret would be taken for ours.
-    if secret.chars().count() <= OF_SECRET || secret.contains('…') {
+    if secret.chars().count() <= SECRET_SHOWN || secret.contains('…') {
         return;
     }
     let said = format!("{secret} {secret:?} {secret}");
@@ -76,6 +76,6 @@ fn repeated(secret: &str) {
 
 /// Another way to cut a secret.
 fn cut(secret: &str) -> String {
-    let end = secret.char_indices().nth(OF_SECRET).map_or(secret.len(), |(at, _)| at);
+    let end = secret.char_indices().nth(SECRET_SHOWN).map_or(secret.len(), |(at, _)| at);
     format!("{}…", &secret[..end])
 }

@@ -34,7 +34,7 @@ const PIECE: usize = 1024;
 
 /// How much of an incomplete head each connection may keep in our memory besides rustls's state, bytes. Only a limited number of
 /// connections may keep more at a time (L5).
-pub(super) const LONG: usize = 7 * 1024;
+pub(super) const PARTIAL_HEAD_MAX: usize = 7 * 1024;
 
 /// How many headers hyper accepts in a head, and so do we.
 const HEADERS_MAX: usize = 100;
@@ -123,7 +123,7 @@ pub(super) async fn receive(
     let mut bytes = Vec::new();
     let read = read_handshake(&mut stream, &mut bytes, scheme, arrival);
     let read = timeout_at(deadline, read).await.unwrap_or(Err(NoSession::TimedOut));
-    if bytes.len() > LONG {
+    if bytes.len() > PARTIAL_HEAD_MAX {
         // The head is complete, or we read no more of it.
         arrival.guest.ends_long_head();
     }
@@ -139,7 +139,7 @@ pub(super) async fn receive(
         if scheme == Scheme::Ws {
             arrival.asks(head.clone());
         }
-        stream.unread(head);
+        stream.put_back(head);
         return Ok(First::Other(stream, None));
     };
     let bytes = Bytes::from(bytes);
@@ -152,7 +152,7 @@ pub(super) async fn receive(
     let ticket = match admission.admit(&head, &asker, &arrival.guest).await {
         Ok(ticket) => ticket,
         Err(refusal) => {
-            stream.unread(bytes);
+            stream.put_back(bytes);
             return Ok(First::Other(stream, Some(refusal.closing())));
         }
     };
@@ -163,7 +163,7 @@ pub(super) async fn receive(
         stream.flush().await
     };
     timeout(IDLE, sent).await.map_err(|_| NoSession::TimedOut)??;
-    stream.unread(bytes.slice(end..));
+    stream.put_back(bytes.slice(end..));
     Ok(First::Upgraded(Upgraded { stream, upgrade: challenge.upgrade, ticket }))
 }
 
@@ -237,7 +237,7 @@ async fn read_or_wait(
     bytes: &mut Vec<u8>,
     arrival: &Arrival,
 ) -> io::Result<usize> {
-    let is_long = bytes.len() > LONG;
+    let is_long = bytes.len() > PARTIAL_HEAD_MAX;
     let mut read = pin!(stream.read_buf(bytes));
     match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
         Poll::Ready(read) => read,

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::first::{ENCRYPTED, HEAD_MAX, LONG};
+use super::first::{ENCRYPTED, HEAD_MAX, PARTIAL_HEAD_MAX};
 use crate::lobby::Guest;
 use crate::stream::Stream;
 
@@ -21,7 +21,7 @@ const ANSWER: usize = 64 * 1024;
 const KEPT: usize = 20 * 1024;
 
 /// How many unsent bytes of an answer the kernel may have without their being counted: asking is not worth it for fewer.
-const LITTLE: u64 = 64 * 1024;
+const UNCOUNTED_MAX: u64 = 64 * 1024;
 
 /// What has passed over a connection.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub(super) struct Activity {
     pub(super) sent: AtomicU64,
     /// Whether there is more to send than the kernel takes now.
     pub(super) is_stuck: AtomicBool,
-    /// Whether the kernel has a whole answer, of which the client has not taken more than [`LITTLE`] bytes yet.
+    /// Whether the kernel has a whole answer, of which the client has not taken more than [`UNCOUNTED_MAX`] bytes yet.
     pub(super) is_untaken: AtomicBool,
     /// Whether there was no memory for what is read.
     pub(super) lacks_memory: AtomicBool,
@@ -70,7 +70,7 @@ pub(super) struct Metered<'a> {
     answer: usize,
     /// How much was sent when the kernel was asked last.
     sent_before: u64,
-    is_thrifty: bool,
+    has_unsent_limit: bool,
     /// Whether a long head is incomplete, and the rest is waited for.
     is_long: bool,
 }
@@ -85,7 +85,7 @@ impl<'a> Metered<'a> {
             guest,
             answer: 0,
             sent_before: 0,
-            is_thrifty: false,
+            has_unsent_limit: false,
             is_long: false,
         };
         metered.hold();
@@ -102,7 +102,7 @@ impl<'a> Metered<'a> {
 
     /// Tells the lobby when a long head is incomplete and the rest is waited for, and when that is over.
     fn note_length(&mut self, waits: bool) {
-        if self.heads.length <= LONG {
+        if self.heads.length <= PARTIAL_HEAD_MAX {
             if std::mem::take(&mut self.is_long) {
                 self.guest.ends_long_head();
             }
@@ -114,8 +114,8 @@ impl<'a> Metered<'a> {
 
     /// The connection below, with the kernel's buffering as usual.
     pub(super) fn into_stream(mut self) -> Stream {
-        if self.is_thrifty {
-            self.io.leg().be_thrifty(false);
+        if self.has_unsent_limit {
+            self.io.leg().limit_unsent(false);
         }
         if self.is_long {
             self.guest.ends_long_head();
@@ -127,17 +127,17 @@ impl<'a> Metered<'a> {
     fn ask_kernel(&mut self) {
         let unsent = self.io.unsent();
         self.activity.unsent.store(unsent, Ordering::Relaxed);
-        self.activity.is_untaken.store(unsent > LITTLE, Ordering::Relaxed);
-        self.answer = if unsent > LITTLE { bytes(unsent) } else { 0 };
+        self.activity.is_untaken.store(unsent > UNCOUNTED_MAX, Ordering::Relaxed);
+        self.answer = if unsent > UNCOUNTED_MAX { bytes(unsent) } else { 0 };
         self.hold();
     }
 
     /// Has the kernel keep less of what is written while memory is scarce.
     fn spare(&mut self) {
         let is_scarce = self.guest.is_memory_tight();
-        if is_scarce != self.is_thrifty {
-            self.is_thrifty = is_scarce;
-            self.io.leg().be_thrifty(is_scarce);
+        if is_scarce != self.has_unsent_limit {
+            self.has_unsent_limit = is_scarce;
+            self.io.leg().limit_unsent(is_scarce);
         }
     }
 
@@ -177,7 +177,7 @@ impl AsyncRead for Metered<'_> {
         }
         if let Some(end) = self.heads.end(&room.filled()[before..]) {
             let behind = Bytes::copy_from_slice(&room.filled()[before + end..]);
-            self.io.unread(behind);
+            self.io.put_back(behind);
             room.set_filled(before + end);
         }
         let length = room.filled().len() - before;
@@ -221,7 +221,7 @@ impl AsyncWrite for Metered<'_> {
         self.activity.is_stuck.store(false, Ordering::Relaxed);
         let sent = self.activity.sent.load(Ordering::Relaxed);
         // The kernel may keep megabytes of an answer, until the client takes them.
-        if self.answer > 0 || sent - self.sent_before > LITTLE {
+        if self.answer > 0 || sent - self.sent_before > UNCOUNTED_MAX {
             self.sent_before = sent;
             self.ask_kernel();
         }

@@ -120,7 +120,7 @@ async fn answer(
     let mut stream = io.into_inner().into_stream();
     match (reception.admitted.into_inner(), served) {
         (Some((upgrade, ticket)), Ok(())) => {
-            stream.unread(read_buf);
+            stream.put_back(read_buf);
             Ok(Upgraded { stream, upgrade, ticket })
         }
         (_, served) => {

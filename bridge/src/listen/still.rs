@@ -55,7 +55,7 @@ impl Bridge {
     pub(super) async fn be_released(&mut self) {
         if let Some(hand_over) = self.released_by.take() {
             hand_over.released().await;
-            for _closed in self.unwelcome.drain(..) {
+            for _closed in self.no_longer_allowed.drain(..) {
                 self.shared.book.metrics.closed();
             }
             self.go_on();
@@ -246,7 +246,7 @@ impl Bridge {
         for (io, peer, from) in connections {
             match peer {
                 Some(peer) => self.attend(io, peer, from),
-                None => self.unwelcome.push(io),
+                None => self.no_longer_allowed.push(io),
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-use super::line::{FEW, Line, Whose};
+use super::queue::{ClientKey, FEW, Queue};
 
 /// How long a client may take nothing of an answer before its connection can give way. Longer than ten seconds, as only
 /// so often the kernel is asked how much of it a slow client has taken.
@@ -36,24 +36,24 @@ pub(super) struct Guests {
     /// How many connections have come.
     pub(super) come: u64,
     /// The queue of connections for which no memory is kept.
-    pub(super) waiting: Line<Arc<Stay>>,
+    pub(super) waiting: Queue<Arc<GuestEntry>>,
     /// The queue of connections for which memory is kept.
-    pub(super) keeping: Line<Arc<Stay>>,
+    pub(super) keeping: Queue<Arc<GuestEntry>>,
     /// The queue of connections whose requests are being answered.
-    pub(super) answered: Line<Arc<Stay>>,
+    pub(super) answered: Queue<Arc<GuestEntry>>,
     /// Those being answered whose clients were found to take nothing, the oldest first.
-    quiet: VecDeque<(Whose, u64)>,
+    quiet: VecDeque<(ClientKey, u64)>,
     /// When those being answered are looked at again: until then no other connection is taken to be quiet.
     pub(super) look: Option<Instant>,
     /// Those with a long head that is not whole. Each is in one of the queues above, too.
-    pub(super) long: Line<()>,
+    pub(super) long: Queue<()>,
     /// How much is kept for all of them, bytes.
     pub(super) kept: usize,
 }
 
 /// The entry of one connection.
 #[derive(Debug)]
-pub(super) struct Stay {
+pub(super) struct GuestEntry {
     came: Instant,
     pub(super) state: AtomicU8,
     pub(super) task: AtomicWaker,
@@ -98,7 +98,7 @@ impl Guests {
         self.first_line().first().map(|stay| stay.came + GRACE)
     }
 
-    fn first_line(&mut self) -> &mut Line<Arc<Stay>> {
+    fn first_line(&mut self) -> &mut Queue<Arc<GuestEntry>> {
         if self.waiting.first_rank() >= self.keeping.first_rank() {
             &mut self.waiting
         } else {
@@ -107,14 +107,14 @@ impl Guests {
     }
 
     /// Takes the next connection that can give way by `now` out of its queue.
-    pub(super) fn first(&mut self, now: Instant) -> Option<Arc<Stay>> {
+    pub(super) fn first(&mut self, now: Instant) -> Option<Arc<GuestEntry>> {
         let is_time = self.next(now).is_some_and(|next| next <= now);
         let first = if is_time { self.first_line().take_first() } else { None };
         first.map(|stay| self.taken(stay)).or_else(|| self.first_answered(now))
     }
 
     /// The same for connections for which memory is kept; none if the next is the connection with the number `own` itself.
-    pub(super) fn first_with_memory(&mut self, now: Instant, own: u64) -> Option<Arc<Stay>> {
+    pub(super) fn first_with_memory(&mut self, now: Instant, own: u64) -> Option<Arc<GuestEntry>> {
         match self.keeping.first_number() {
             Some(number) if number == own => None,
             Some(_) => self.keeping.take_first().map(|stay| self.taken(stay)),
@@ -123,7 +123,7 @@ impl Guests {
         }
     }
 
-    fn first_answered(&mut self, now: Instant) -> Option<Arc<Stay>> {
+    fn first_answered(&mut self, now: Instant) -> Option<Arc<GuestEntry>> {
         let stay = match self.quiet(now) {
             Some((whose, number)) => self.answered.take(whose, number),
             None if self.answered.most() > FEW => self.answered.take_first(),
@@ -134,8 +134,8 @@ impl Guests {
 
     /// The oldest connection whose client takes nothing of its answer. All are looked at now and then, and not each
     /// time that one is needed.
-    fn quiet(&mut self, now: Instant) -> Option<(Whose, u64)> {
-        let is_quiet = |stay: &Stay| stay.is_quiet_at().is_some_and(|quiet| quiet <= now);
+    fn quiet(&mut self, now: Instant) -> Option<(ClientKey, u64)> {
+        let is_quiet = |stay: &GuestEntry| stay.is_quiet_at().is_some_and(|quiet| quiet <= now);
         while let Some((whose, number)) = self.quiet.front() {
             if self.answered.get(*whose, *number).is_some_and(|stay| is_quiet(stay)) {
                 return Some((*whose, *number));
@@ -156,7 +156,11 @@ impl Guests {
 
     /// A connection has a long head that is not whole. Gives the connection that is to give way, if there are too many
     /// of these now.
-    pub(super) fn add_long_head(&mut self, whose: Whose, number: u64) -> Option<Arc<Stay>> {
+    pub(super) fn add_long_head(
+        &mut self,
+        whose: ClientKey,
+        number: u64,
+    ) -> Option<Arc<GuestEntry>> {
         let lines = [&self.waiting, &self.keeping, &self.answered];
         if !lines.into_iter().any(|line| line.get(whose, number).is_some()) {
             // It gives way already.
@@ -176,18 +180,18 @@ impl Guests {
     }
 
     /// The connection has no such head any more. True: it had one.
-    pub(super) fn remove_long_head(&mut self, whose: Whose, number: u64) -> bool {
+    pub(super) fn remove_long_head(&mut self, whose: ClientKey, number: u64) -> bool {
         self.long.take(whose, number).is_some()
     }
 
     /// A connection is in no queue any more.
-    fn taken(&mut self, stay: Arc<Stay>) -> Arc<Stay> {
+    fn taken(&mut self, stay: Arc<GuestEntry>) -> Arc<GuestEntry> {
         self.kept -= stay.kept.load(Ordering::Acquire);
         stay
     }
 
     /// Takes a connection out of the queue that it is in.
-    pub(super) fn take(&mut self, whose: Whose, number: u64) -> Option<Arc<Stay>> {
+    pub(super) fn take(&mut self, whose: ClientKey, number: u64) -> Option<Arc<GuestEntry>> {
         let Self { waiting, keeping, answered, .. } = self;
         let lines = [waiting, keeping, answered];
         let stay = lines.into_iter().find_map(|line| line.take(whose, number));
@@ -195,7 +199,7 @@ impl Guests {
     }
 
     /// Puts a connection into the queue where it belongs.
-    pub(super) fn put(&mut self, whose: Whose, number: u64, stay: Arc<Stay>) {
+    pub(super) fn put(&mut self, whose: ClientKey, number: u64, stay: Arc<GuestEntry>) {
         self.kept += stay.kept.load(Ordering::Acquire);
         let line = if stay.answer().is_some() {
             &mut self.answered
@@ -208,7 +212,7 @@ impl Guests {
     }
 }
 
-impl Stay {
+impl GuestEntry {
     pub(super) fn new() -> Self {
         Self {
             came: Instant::now(),

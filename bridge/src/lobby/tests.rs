@@ -1,7 +1,7 @@
 //! Tests of the lobby: which connection gives way, when, and for what.
 
 use super::guests::{GRACE, LONG_HEADS};
-use super::line::FEW;
+use super::queue::FEW;
 use super::*;
 
 /// What the budget has, bytes.

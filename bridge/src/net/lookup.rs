@@ -22,7 +22,7 @@ use crate::error_text::error_text;
 const AT_ONCE: usize = 16;
 
 /// How long a caller waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The addresses, or in words why there are none.
 type Answer = Result<Vec<SocketAddr>, String>;
@@ -48,7 +48,7 @@ impl Lookups {
             return found.map(|found| vec![found]).map_err(|error| error_text(&error));
         }
         let mut answer = self.join(host);
-        let known = timeout(PATIENCE, answer.wait_for(Option::is_some)).await;
+        let known = timeout(LOOKUP_TIMEOUT, answer.wait_for(Option::is_some)).await;
         let known = known.map_err(|late| error_text(&late.into()))?;
         let known = known.ok().and_then(|known| known.clone());
         let mut addresses = known.unwrap_or_else(|| Err("its look-up has failed".into()))?;
@@ -66,20 +66,20 @@ impl Lookups {
         if let Some(answer) = under_way.get(host).filter(|answer| answer.has_changed().is_ok()) {
             return answer.clone();
         }
-        let (teller, answer) = watch::channel(None);
+        let (sender, answer) = watch::channel(None);
         under_way.insert(host.to_owned(), answer.clone());
         // It has a task of its own: the first caller may be dropped while others still wait.
-        tokio::spawn(self.clone().look_up(host.to_owned(), teller));
+        tokio::spawn(self.clone().look_up(host.to_owned(), sender));
         answer
     }
 
-    async fn look_up(self, host: String, teller: watch::Sender<Option<Answer>>) {
+    async fn look_up(self, host: String, sender: watch::Sender<Option<Answer>>) {
         let found = {
             let _permit = self.permits.acquire().await;
             lookup_host((host.as_str(), 0)).await.map(Iterator::collect)
         };
         self.under_way().remove(&host);
-        teller.send_replace(Some(found.map_err(|error: io::Error| error_text(&error))));
+        sender.send_replace(Some(found.map_err(|error: io::Error| error_text(&error))));
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Option<Answer>>>> {
@@ -123,9 +123,9 @@ mod tests {
     #[tokio::test]
     async fn l6_a_look_up_without_a_thread_is_not_the_next_ones() {
         let lookups = Lookups::new();
-        let (teller, answer) = watch::channel(None);
+        let (sender, answer) = watch::channel(None);
         lookups.under_way().insert("localhost".into(), answer);
-        drop(teller);
+        drop(sender);
         assert!(lookups.resolve("localhost", 7).await.is_ok());
         assert!(lookups.under_way().is_empty());
     }

@@ -22,6 +22,6 @@ pub(crate) use listener::SavedListener;
 pub use listener::{Connection, Listener};
 pub(crate) use lookup::Lookups;
 pub(crate) use options::tune;
-pub(crate) use peek::{SEEN_MAX, Unread};
+pub(crate) use peek::{PEEK_MAX, Unread};
 pub(crate) use race::first;
 pub(crate) use socket::{PeerStatus, SavedSocket, Socket};

@@ -17,13 +17,13 @@ use tokio::io::Interest;
 use super::socket::{PeerStatus, Socket};
 
 /// The most bytes that can be peeked at: a request head of 16 KiB and what follows it, or the longest TLS record.
-pub(crate) const SEEN_MAX: usize = 19 * 1024;
+pub(crate) const PEEK_MAX: usize = 19 * 1024;
 
 thread_local! {
     static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How large the kernel's receive buffer must be, so that [`SEEN_MAX`] bytes fit in. In bytes as the kernel counts them
+/// How large the kernel's receive buffer must be, so that [`PEEK_MAX`] bytes fit in. In bytes as the kernel counts them
 /// (socket(7), SO_RCVBUF), which is at least twice the payload.
 const ROOM_MIN: usize = 48 * 1024;
 
@@ -79,13 +79,13 @@ impl Socket {
         let _ = ROOM.try_with(|room| {
             let mut room = room.borrow_mut();
             // If another thread has peeked, the memory of this one may not have its size yet.
-            room.resize(SEEN_MAX, 0);
+            room.resize(PEEK_MAX, 0);
             self.read_now(&mut room)
         });
     }
 
     /// Waits until `judge` returns a verdict on the first bytes, and leaves those bytes to be read. Each time more
-    /// bytes come, `judge` is shown all of them, up to [`SEEN_MAX`], and told whether they are the last; then it must
+    /// bytes come, `judge` is shown all of them, up to [`PEEK_MAX`], and told whether they are the last; then it must
     /// return a verdict. Cancel-safe. An error if `judge` needs more bytes and there is [urgent](Urgent) data.
     pub(crate) async fn peek_until<T>(
         &self,
@@ -173,7 +173,7 @@ impl Socket {
         judge: &mut impl FnMut(&[u8], bool) -> Option<T>,
     ) -> io::Result<Option<T>> {
         ROOM.with_borrow_mut(|room| {
-            room.resize(SEEN_MAX, 0);
+            room.resize(PEEK_MAX, 0);
             let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
             loop {
                 match recv(self.as_fd().as_raw_fd(), room, flags) {

@@ -96,7 +96,7 @@ impl Socket {
     /// If memory is scarce: the kernel takes no more bytes from us while it has unsent bytes (`TCP_NOTSENT_LOWAT`).
     /// Else it takes as many as usual, which may be megabytes for a peer that reads nothing. Where the option cannot be
     /// set, as on a Unix socket, nothing changes.
-    pub(crate) fn be_thrifty(&self, is_scarce: bool) {
+    pub(crate) fn limit_unsent(&self, is_scarce: bool) {
         if let Self::Tcp(io) = self {
             let _ = socket2::SockRef::from(io).set_tcp_notsent_lowat(u32::from(is_scarce));
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{Gate, Hold, Trial};
-use crate::client_address::{ClientTable, Taken};
+use crate::client_address::{ClientTable, RowGuard};
 use crate::saved::{Invalid, Moment};
 
 /// A [`Trial`] in the state of a hand-over.
@@ -29,7 +29,7 @@ pub(crate) struct SavedHold {
 impl Trial {
     /// What the new binary needs to go on with the trial.
     pub(crate) fn saved(&self) -> SavedTrial {
-        let row = self.row.as_ref().map(Taken::number);
+        let row = self.row.as_ref().map(RowGuard::number);
         SavedTrial { is_served: self.served.is_none(), is_accepted: self.is_accepted, row }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Course, Ongoing, Stage};
-use crate::account::Account;
+use crate::account::SessionLog;
 use crate::book::{SavedEntry, Session};
 use crate::client::SavedClient;
 use crate::client_address::ClientTable;
@@ -158,6 +158,6 @@ impl SavedSession {
         };
         let course = Course { stage, hold: hold.map(Hold::from), is_recorded: self.is_recorded };
         let client = self.client.resume(leg, bytes, tap, session)?;
-        Ok(Box::new(Ongoing { client, account: Account::resume(self.reached), course }))
+        Ok(Box::new(Ongoing { client, account: SessionLog::resume(self.reached), course }))
     }
 }

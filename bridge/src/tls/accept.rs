@@ -18,7 +18,7 @@ use crate::arrival::Arrival;
 use crate::clients::Standing;
 use crate::config::{Access, Plain};
 use crate::lobby::Guest;
-use crate::net::{SEEN_MAX, Socket, Unread};
+use crate::net::{PEEK_MAX, Socket, Unread};
 use crate::peer::{Peer, TlsVersion};
 use crate::stream::Stream;
 
@@ -140,7 +140,7 @@ async fn is_too_long(io: &Socket, guest: &Guest) -> io::Result<bool> {
     io.peek_until(|seen, is_last| match hello(seen) {
         // Where there is no memory for the message, there is none for a handshake either, and the caller refuses it.
         Hello::Begun if is_last || !guest.leaves_unread(seen.len()) => Some(false),
-        Hello::Begun => (seen.len() == SEEN_MAX).then_some(true),
+        Hello::Begun => (seen.len() == PEEK_MAX).then_some(true),
         Hello::TooLong => Some(true),
         Hello::Whole | Hello::Other => Some(false),
     })

@@ -7,7 +7,7 @@ use tokio_rustls::rustls::{CipherSuite, SupportedCipherSuite, SupportedProtocolV
 
 /// The oldest version that is offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Least {
+pub enum MinVersion {
     /// TLS 1.2, the oldest that there is.
     V1_2,
     /// TLS 1.3.
@@ -17,7 +17,7 @@ pub enum Least {
 /// What is offered to clients.
 #[derive(Debug, Clone)]
 pub struct Offer {
-    least: Least,
+    least: MinVersion,
     suites: Vec<SupportedCipherSuite>,
     /// Whether the order of the suites was chosen by a cipher string.
     is_ordered: bool,
@@ -34,7 +34,7 @@ impl Offer {
     /// Offers this version and newer ones, with the suites of an OpenSSL cipher string. As with OpenSSL, a string is
     /// about TLS 1.2, unless it names suites of TLS 1.3. Also returns the words of the string that are not known here,
     /// or choose nothing.
-    pub fn new(least: Least, list: Option<&str>) -> Result<(Self, Vec<String>), NoCipher> {
+    pub fn new(least: MinVersion, list: Option<&str>) -> Result<(Self, Vec<String>), NoCipher> {
         let Some(list) = list else {
             let suites = DEFAULT_CIPHER_SUITES.to_vec();
             return Ok((Self { least, suites, is_ordered: false }, Vec::new()));
@@ -47,7 +47,7 @@ impl Offer {
         suites.retain(is_strong);
         let (has_new, has_old) =
             (suites.iter().any(is_new), suites.iter().any(|suite| !is_new(suite)));
-        if !has_new && !has_old && least == Least::V1_2 {
+        if !has_new && !has_old && least == MinVersion::V1_2 {
             return Err(NoCipher(list.to_owned()));
         }
         if !has_new {
@@ -61,9 +61,9 @@ impl Offer {
     pub(super) fn versions(&self) -> Vec<&'static SupportedProtocolVersion> {
         let has_old = self.suites.iter().any(|suite| !is_new(suite));
         match self.least {
-            Least::V1_2 if has_old && self.suites.iter().any(is_new) => vec![&TLS13, &TLS12],
-            Least::V1_2 if has_old => vec![&TLS12],
-            Least::V1_2 | Least::V1_3 => vec![&TLS13],
+            MinVersion::V1_2 if has_old && self.suites.iter().any(is_new) => vec![&TLS13, &TLS12],
+            MinVersion::V1_2 if has_old => vec![&TLS12],
+            MinVersion::V1_2 | MinVersion::V1_3 => vec![&TLS13],
         }
     }
 
@@ -283,7 +283,7 @@ mod tests {
 
     /// The suites of TLS 1.2 that a cipher string chooses, as short names, and its unknown words.
     fn chosen(list: &str) -> (String, Vec<String>) {
-        let (offer, unknown) = Offer::new(Least::V1_2, Some(list)).expect(list);
+        let (offer, unknown) = Offer::new(MinVersion::V1_2, Some(list)).expect(list);
         let short = |suite: &SupportedCipherSuite| {
             let (name, words) = names(suite.suite())?;
             let cipher = if name.contains("256-GCM") {
@@ -339,14 +339,15 @@ mod tests {
     #[test]
     fn u6_nothing_left_is_an_error_where_tls_1_2_is_wanted() {
         for list in ["", ":", "AES128-SHA", "ALL:!ALL", "!HIGH:HIGH", "aNULL", "\u{fc}:+"] {
-            let error = Offer::new(Least::V1_2, Some(list)).expect_err(list);
+            let error = Offer::new(MinVersion::V1_2, Some(list)).expect_err(list);
             assert!(error.to_string().contains("no cipher suite is left"), "{error}");
-            let (offer, _) = Offer::new(Least::V1_3, Some(list)).expect(list);
+            let (offer, _) = Offer::new(MinVersion::V1_3, Some(list)).expect(list);
             assert_eq!(offer.versions(), [&TLS13]);
         }
-        let (offer, _) = Offer::new(Least::V1_2, Some("HIGH")).expect("suites");
+        let (offer, _) = Offer::new(MinVersion::V1_2, Some("HIGH")).expect("suites");
         assert_eq!(offer.versions(), [&TLS13, &TLS12]);
-        let (offer, _) = Offer::new(Least::V1_2, Some("TLS_AES_128_GCM_SHA256")).expect("a suite");
+        let (offer, _) =
+            Offer::new(MinVersion::V1_2, Some("TLS_AES_128_GCM_SHA256")).expect("a suite");
         assert_eq!((offer.versions(), offer.suites().len()), (vec![&TLS13], 1));
     }
 }

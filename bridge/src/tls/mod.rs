@@ -39,7 +39,7 @@ pub(crate) use accept::{Accepted, First, first, shake_hands};
 pub(crate) use authorities::ClientVerifier;
 #[cfg(any(test, fuzzing))]
 pub(crate) use certificate::common_name;
-pub use ciphers::{Least, NoCipher, Offer};
+pub use ciphers::{MinVersion, NoCipher, Offer};
 pub use connector::Connector;
 pub(crate) use connector::TargetFailure;
 pub(crate) use failure::Failure;

@@ -28,7 +28,7 @@ const PIECE: usize = 4096;
 const MANY: usize = 16;
 
 /// How many bytes rustls may have taken without a result when it asks for more: parts of a message that it joins.
-const UNHEARD: usize = 2 * 1024;
+const UNPROCESSED_MAX: usize = 2 * 1024;
 
 /// The same in a handshake, where a ClientHello may be in many records, and a client may send long certificates, or early data,
 /// which is not read.
@@ -43,7 +43,7 @@ const LONG: usize = 5 * 1024;
 pub(crate) struct Records {
     /// `None` only after [`Records::into_inner`].
     io: Option<Socket>,
-    pace: Pace,
+    pace: ReadLimit,
     /// The TLS handshake, until it is over.
     handshake: Option<Handshake>,
 }
@@ -74,7 +74,7 @@ impl Drop for Handshake {
 
 /// What rustls is given to read.
 #[derive(Debug, Clone, Copy)]
-enum Pace {
+enum ReadLimit {
     /// Whatever has come.
     AtWill,
     /// Only a limited number of bytes without a result; and whole records only, where the kernel has room to keep one that
@@ -84,10 +84,10 @@ enum Pace {
         /// How many bytes of whole records are in the kernel's buffer and may be read.
         there: usize,
         /// How many bytes rustls has taken since they last had a result: an answer of ours, or data from the client.
-        unheard: usize,
-        /// The limit of `unheard`.
+        unprocessed: usize,
+        /// The limit of `unprocessed`.
         most: usize,
-        /// rustls has asked for more although `unheard` was above its limit.
+        /// rustls has asked for more although `unprocessed` was above its limit.
         is_too_much: bool,
     },
 }
@@ -95,7 +95,7 @@ enum Pace {
 impl Records {
     /// A connection of which rustls reads whatever has come.
     pub(crate) fn at_will(io: Socket) -> Self {
-        Self { io: Some(io), pace: Pace::AtWill, handshake: None }
+        Self { io: Some(io), pace: ReadLimit::AtWill, handshake: None }
     }
 
     /// A client's connection whose bytes are counted, and whose records are read whole where that is possible; `arrival`'s
@@ -103,8 +103,13 @@ impl Records {
     pub(super) fn counted(io: Socket, arrival: Arc<Arrival>) -> Self {
         // With little room in the kernel a record might never become whole.
         let is_whole = !io.has_little_room();
-        let pace =
-            Pace::Counted { is_whole, there: 0, unheard: 0, most: HANDSHAKE, is_too_much: false };
+        let pace = ReadLimit::Counted {
+            is_whole,
+            there: 0,
+            unprocessed: 0,
+            most: HANDSHAKE,
+            is_too_much: false,
+        };
         let handshake = Some(Handshake { arrival, is_long: false });
         Self { io: Some(io), pace, handshake }
     }
@@ -112,9 +117,9 @@ impl Records {
     /// The handshake is over.
     pub(super) fn is_shaken(&mut self) {
         self.handshake = None;
-        if let Pace::Counted { is_whole, most, .. } = &mut self.pace {
+        if let ReadLimit::Counted { is_whole, most, .. } = &mut self.pace {
             // Where records are read in parts, one that is not whole has no result yet, either.
-            *most = if *is_whole { UNHEARD } else { HEADER + LONGEST + UNHEARD };
+            *most = if *is_whole { UNPROCESSED_MAX } else { HEADER + LONGEST + UNPROCESSED_MAX };
         }
         self.is_heard();
     }
@@ -122,15 +127,15 @@ impl Records {
     /// The connection has a session now, and is counted no more: each look into the kernel's buffer would cost time. A part
     /// of a record that is in that buffer is read when more of the record comes.
     pub(crate) fn has_session(&mut self) {
-        self.pace = Pace::AtWill;
+        self.pace = ReadLimit::AtWill;
     }
 
     /// What rustls has taken has had a result: an answer of ours, or data from the client.
     pub(crate) fn is_heard(&mut self) {
-        if let Pace::Counted { there, unheard, is_too_much, .. } = &mut self.pace {
+        if let ReadLimit::Counted { there, unprocessed, is_too_much, .. } = &mut self.pace {
             // The last piece that rustls has taken may end within a record, and the beginning of that has had no result.
             let is_cut = *there > 0 && self.handshake.is_some();
-            *unheard = if is_cut { PIECE.min(*unheard) } else { 0 };
+            *unprocessed = if is_cut { PIECE.min(*unprocessed) } else { 0 };
             *is_too_much = false;
         }
         if let Some(handshake) = &mut self.handshake {
@@ -138,9 +143,9 @@ impl Records {
         }
     }
 
-    /// More bytes are waited for, while `unheard` bytes have had no result yet.
-    fn waits(&mut self, unheard: usize) {
-        if unheard > LONG
+    /// More bytes are waited for, while `unprocessed` bytes have had no result yet.
+    fn waits(&mut self, unprocessed: usize) {
+        if unprocessed > LONG
             && let Some(handshake) = &mut self.handshake
         {
             handshake.set_long(true);
@@ -183,9 +188,10 @@ impl AsyncRead for Records {
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut pace = self.pace;
-        if let Pace::Counted { is_whole, there: there @ 0, unheard, most, is_too_much } = &mut pace
+        if let ReadLimit::Counted { is_whole, there: there @ 0, unprocessed, most, is_too_much } =
+            &mut pace
         {
-            if *unheard > *most {
+            if *unprocessed > *most {
                 if *is_too_much {
                     return Poll::Ready(Err(io::Error::other(TooMuch)));
                 }
@@ -202,16 +208,16 @@ impl AsyncRead for Records {
                     None => is_last.then_some(None),
                 });
                 if seen.is_pending() {
-                    self.waits(*unheard);
+                    self.waits(*unprocessed);
                 }
                 match ready!(seen)? {
                     Some(length) => *there = length,
                     // The client has ended its stream within a record: there is no whole record to wait for.
-                    None => pace = Pace::AtWill,
+                    None => pace = ReadLimit::AtWill,
                 }
             }
         }
-        let Pace::Counted { is_whole, there, unheard, .. } = &mut pace else {
+        let ReadLimit::Counted { is_whole, there, unprocessed, .. } = &mut pace else {
             self.pace = pace;
             return self.io().poll_read(cx, room);
         };
@@ -221,9 +227,9 @@ impl AsyncRead for Records {
         let length = part.filled().len();
         room.advance(length);
         *there = there.saturating_sub(length);
-        *unheard += length;
+        *unprocessed += length;
         if read.is_pending() {
-            self.waits(*unheard);
+            self.waits(*unprocessed);
         }
         self.pace = pace;
         read
@@ -278,7 +284,7 @@ impl DerefMut for Records {
 
 impl Drop for Records {
     fn drop(&mut self) {
-        if let (Some(io), Pace::Counted { .. }) = (&self.io, self.pace) {
+        if let (Some(io), ReadLimit::Counted { .. }) = (&self.io, self.pace) {
             // Closed with unread bytes, the connection would be reset.
             io.discard();
         }
@@ -324,7 +330,7 @@ mod tests {
         let longest = record(u16::try_from(LONGEST).unwrap());
         assert_eq!(whole(&longest), Some(longest.len()));
         assert_eq!(whole(&longest[..longest.len() - 1]), None);
-        assert!(longest.len() <= crate::net::SEEN_MAX);
+        assert!(longest.len() <= crate::net::PEEK_MAX);
         let [high, low] = u16::try_from(LONGEST + 1).unwrap().to_be_bytes();
         let too_long = [0x17, 3, 3, high, low];
         assert_eq!(whole(&too_long), Some(HEADER));
@@ -412,7 +418,7 @@ mod tests {
         let mut ours = Records::counted(ours, arrival);
         let piece = record(1_000);
         let mut room = [0; 1_005];
-        for most in [HANDSHAKE, HANDSHAKE, UNHEARD] {
+        for most in [HANDSHAKE, HANDSHAKE, UNPROCESSED_MAX] {
             for _ in 0..most / piece.len() {
                 theirs.write_all(&piece).await.unwrap();
                 ours.read_exact(&mut room).await.unwrap();
@@ -430,7 +436,7 @@ mod tests {
         }
         assert!(is_too_much(&mut ours).await && is_too_much(&mut ours).await);
         ours.is_shaken();
-        for _ in 0..=UNHEARD / piece.len() {
+        for _ in 0..=UNPROCESSED_MAX / piece.len() {
             theirs.write_all(&piece).await.unwrap();
             ours.read_exact(&mut room).await.unwrap();
         }
@@ -462,7 +468,7 @@ mod tests {
         let arrival = arrival(&ours, &from);
         let mut ours = Records::counted(ours, arrival);
         let (piece, mut room) = (record(1_000), [0; 1_005]);
-        for most in [HANDSHAKE, HEADER + LONGEST + UNHEARD] {
+        for most in [HANDSHAKE, HEADER + LONGEST + UNPROCESSED_MAX] {
             for _ in 0..=most / piece.len() {
                 // In parts, as a client may write them.
                 for part in piece.chunks(600) {

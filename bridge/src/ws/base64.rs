@@ -70,7 +70,7 @@ impl Decoder {
     }
 
     /// Whether a decoder that was saved for a hand-over has possible values.
-    pub(super) fn is_sound(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         self.position < 4 && self.bits < 64
     }
 

@@ -72,8 +72,8 @@ impl Decoder {
     }
 
     /// Whether a decoder that was saved for a hand-over has possible values.
-    pub(super) fn is_sound(&self) -> bool {
-        self.base64.is_sound()
+    pub(super) fn is_valid(&self) -> bool {
+        self.base64.is_valid()
     }
 
     /// Whether the last event ended its frame.

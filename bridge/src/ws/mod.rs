@@ -136,10 +136,10 @@ impl Codec {
     }
 
     /// Whether a codec that was saved for a hand-over has possible values.
-    pub(crate) fn is_sound(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         match self {
-            Self::Rfc6455(decoder) => decoder.is_sound(),
-            Self::Hixie(decoder) => decoder.is_sound(),
+            Self::Rfc6455(decoder) => decoder.is_valid(),
+            Self::Hixie(decoder) => decoder.is_valid(),
         }
     }
 

@@ -67,13 +67,13 @@ impl Decoder {
     }
 
     /// Whether a decoder that was saved for a hand-over has possible values.
-    pub(crate) fn is_sound(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         let begun = self.control.as_ref().map_or(0, |control| control.len()) as u64;
         let fits = match self.opcode {
             OpCode::Control(_) => begun.saturating_add(self.left) <= CONTROL_MAX,
             OpCode::Data(_) => true,
         };
-        fits && self.base64.as_ref().is_none_or(base64::Decoder::is_sound)
+        fits && self.base64.as_ref().is_none_or(base64::Decoder::is_valid)
             && matches!(Header::parse(&self.partial), Ok(None))
     }
 

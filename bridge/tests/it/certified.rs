@@ -1,6 +1,6 @@
 //! A certificate for localhost, servers that have it, and clients that trust it.
 
-use bridge::tls::{Acceptor, Files, Least, Offer, Sources, Tls};
+use bridge::tls::{Acceptor, Files, MinVersion, Offer, Sources, Tls};
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -29,7 +29,7 @@ impl Certified {
         std::fs::write(file.path(), self.certificate.pem() + &self.key.serialize_pem()).unwrap();
         let certificate = file.path().to_owned();
         let files = Files { certificate, key: None, password: None, clients: None };
-        let (offer, _) = Offer::new(Least::V1_2, None).unwrap();
+        let (offer, _) = Offer::new(MinVersion::V1_2, None).unwrap();
         let (acceptor, _) = Acceptor::load(&files, Sources::Any, &offer).unwrap();
         Tls::On(acceptor)
     }

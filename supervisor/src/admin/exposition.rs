@@ -7,13 +7,13 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use super::Office;
+use super::AdminState;
 use super::standing::Standing;
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The whole page.
-pub(super) fn page(office: &Office) -> String {
+pub(super) fn page(office: &AdminState) -> String {
     let mut page = Page::default();
     page.ourselves(&office.standing);
     let counts = office.observer.counts();

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use bridge::{Auth, ClientId, Guard, Unproven};
+use bridge::{Auth, ClientId, PasswordCheck, Unproven};
 use http::header::{HOST, HeaderMap, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 /// Decides which requests are let in.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    guard: Option<Guard>,
+    guard: Option<PasswordCheck>,
     /// Whether a request must name this machine: a loopback address or localhost.
     minds_host: bool,
 }
@@ -41,7 +41,7 @@ impl Refused {
 impl Gate {
     /// With this password, if there is one.
     pub(super) fn new(password: Option<watch::Receiver<Auth>>, minds_host: bool) -> Self {
-        Self { guard: password.map(Guard::new), minds_host }
+        Self { guard: password.map(PasswordCheck::new), minds_host }
     }
 
     /// Refuses a request that a web page has made, and one for the name of another machine.

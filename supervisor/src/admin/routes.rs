@@ -14,14 +14,14 @@ use tokio::time::Duration;
 use tracing::info;
 
 use super::gate::Refused;
-use super::{Deed, Office, Visit, exposition, sessions};
+use super::{AdminConnection, AdminState, MainLoopRequest, exposition, sessions};
 
 pub(super) type Reply = Response<Full<Bytes>>;
 
 /// The reply to a request, and what the main loop is to do then.
 pub(super) struct Answer {
     pub(super) reply: Reply,
-    pub(super) deed: Option<Deed>,
+    pub(super) request: Option<MainLoopRequest>,
 }
 
 /// What a path stands for.
@@ -76,9 +76,14 @@ impl Route {
     }
 }
 
-impl Office {
+impl AdminState {
     /// Answers a request, at the deadline at the latest.
-    pub(super) async fn answer(&self, head: &Parts, body: &Incoming, visit: &Visit) -> Answer {
+    pub(super) async fn answer(
+        &self,
+        head: &Parts,
+        body: &Incoming,
+        visit: &AdminConnection,
+    ) -> Answer {
         let route = Route::of(head.uri.path());
         if let Err(refused) = self.lets_through(route, head, visit).await {
             return refusal(&refused).into();
@@ -94,7 +99,7 @@ impl Office {
             return text(StatusCode::PAYLOAD_TOO_LARGE, "no body is read here").into();
         }
         if let Route::Ready | Route::Metrics = route {
-            self.standing.look(|| self.deeds.send(Deed::Look)).await;
+            self.standing.look(|| self.requests.send(MainLoopRequest::Look)).await;
         }
         self.act(route, visit.client)
     }
@@ -103,7 +108,7 @@ impl Office {
         &self,
         route: Option<Route>,
         head: &Parts,
-        visit: &Visit,
+        visit: &AdminConnection,
     ) -> Result<(), Refused> {
         self.gate.is_meant(head)?;
         if route.is_some_and(Route::is_open) {
@@ -130,7 +135,7 @@ impl Office {
                 info!("the administrator, {client}, has us drain and end");
                 self.standing.begin_drain();
                 let reply = text(StatusCode::ACCEPTED, "draining");
-                Answer { reply, deed: Some(Deed::Drain) }
+                Answer { reply, request: Some(MainLoopRequest::Drain) }
             }
         }
     }
@@ -138,7 +143,7 @@ impl Office {
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
-        Self { reply, deed: None }
+        Self { reply, request: None }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bridge::Plain;
-use bridge::tls::{Authorities, Files, KeyPassword, Least};
+use bridge::tls::{Authorities, Files, KeyPassword, MinVersion};
 
 use super::auth::{self, AuthSpec};
 use crate::cli::{Args, SslVersion};
@@ -19,7 +19,7 @@ pub(crate) struct Access {
     pub(crate) files: Files,
     pub(crate) need: Need,
     /// The oldest version of TLS that is offered, and the cipher suites, if an option says.
-    pub(crate) least: Least,
+    pub(crate) least: MinVersion,
     pub(crate) ciphers: Option<String>,
     pub(crate) plain: Plain,
     pub(crate) auth: Option<AuthSpec>,
@@ -60,9 +60,9 @@ impl Access {
                 false => Need::Nothing,
             },
             least: match args.ssl_version {
-                Some(SslVersion::Tlsv1_3) => Least::V1_3,
+                Some(SslVersion::Tlsv1_3) => MinVersion::V1_3,
                 None | Some(SslVersion::Default | SslVersion::Tlsv1_1 | SslVersion::Tlsv1_2) => {
-                    Least::V1_2
+                    MinVersion::V1_2
                 }
             },
             ciphers: args.ssl_ciphers.clone(),

@@ -1,7 +1,7 @@
 //! Which clients may connect, and which proxies may name the client of a connection, as it is typed: blocks of
 //! addresses. Looks no name up.
 
-use bridge::{Network, Networks, Proxies, Word};
+use bridge::{ClientNaming, Network, Networks, Proxies};
 
 use super::address;
 use crate::cli::Args;
@@ -22,8 +22,8 @@ impl Clients {
         let trusted = trusted.map(|typed| networks("--trusted-proxy", typed)).transpose()?;
         let word = match args.proxy_protocol {
             true if trusted.is_none() => return Err(needs("--proxy-protocol", "--trusted-proxy")),
-            true => Word::ProxyHeader,
-            false => Word::Headers,
+            true => ClientNaming::ProxyHeader,
+            false => ClientNaming::Headers,
         };
         let allowed = args.allow_from.as_deref();
         let most = args.max_connections_per_client.as_deref();

@@ -26,7 +26,7 @@ use super::notice::{BindRequest, Notices};
 use super::relocated::RelocatedPort;
 use crate::machine::executable::Executable;
 use crate::processes::Process;
-pub(crate) use clients::{Clients, ClientsState};
+pub(crate) use clients::{ClientTableFile, ClientTableFileState};
 use environment::LostEnvironment;
 use library::Library;
 use notifications::Notifications;
@@ -44,7 +44,7 @@ pub(crate) struct Preload {
     notifications: Notifications,
     lost: LostEnvironment,
     /// The file that tells the program who its clients are, if it is told.
-    clients: Option<Arc<Clients>>,
+    clients: Option<Arc<ClientTableFile>>,
 }
 
 impl Preload {
@@ -52,7 +52,7 @@ impl Preload {
         given: Option<&Path>,
         port: u16,
         relocated: RelocatedPort,
-        clients: Option<Arc<Clients>>,
+        clients: Option<Arc<ClientTableFile>>,
     ) -> Result<Self> {
         tokio::task::spawn_blocking(library::remove_stale);
         let library = Library::find(given)?;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use super::preload::{Clients, Preload, PreloadState};
+use super::preload::{ClientTableFile, Preload, PreloadState};
 use super::seccomp::{Seccomp, SeccompState};
 use crate::handed::Handed;
 
@@ -61,7 +61,7 @@ impl Engine {
     pub(crate) fn resume(
         state: EngineState,
         port: u16,
-        clients: Option<Arc<Clients>>,
+        clients: Option<Arc<ClientTableFile>>,
         handed: &mut Handed<'_>,
     ) -> Result<Self> {
         Ok(match state {

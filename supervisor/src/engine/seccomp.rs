@@ -38,7 +38,7 @@ use crate::machine::executable::Executable;
 use answers::Answers;
 use filter::NewPrivileges;
 use halt::Halt;
-use repeats::Repeats;
+use repeats::RetriedBinds;
 pub(super) use saved::SeccompState;
 use unseen::Unseen;
 
@@ -79,7 +79,7 @@ impl Seccomp {
             listens: Arc::clone(&listens),
             instances: taken,
             listeners: VecDeque::new(),
-            repeats: Repeats::new(),
+            repeats: RetriedBinds::new(),
             unseen: unseen.clone(),
         };
         let halt = Halt::new();

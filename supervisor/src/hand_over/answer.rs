@@ -9,14 +9,14 @@ use nix::unistd::alarm;
 
 use super::arrival::is_own;
 use super::state::State;
-use super::trial::{PATIENCE, good};
+use super::trial::{TRIAL_TIMEOUT, good};
 use super::{format, memory};
 use crate::exit::{ExitStatus, Failure};
 use crate::resources::Resources;
 
 /// Answers, on standard output.
 pub(crate) fn answer() -> ExitStatus {
-    alarm::set(PATIENCE);
+    alarm::set(TRIAL_TIMEOUT);
     let (line, status) = match check() {
         Ok(()) => (good(), ExitStatus::SUCCESS),
         Err(failure) => (failure.reason, failure.status),

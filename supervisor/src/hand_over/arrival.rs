@@ -13,9 +13,9 @@ use super::arrived::Arrived;
 use super::image::{BACK, VARIABLE};
 use super::launch::Launch;
 use super::state::State;
-use super::{format, marks, memory, way_back};
+use super::{cloexec, format, memory, way_back};
 use crate::config::{Config, Told};
-use crate::engine::Clients;
+use crate::engine::ClientTableFile;
 use crate::exit::{ExitStatus, Failure};
 use crate::handed::Handed;
 use crate::program::saved::ProgramState;
@@ -107,7 +107,7 @@ impl Arrival {
         if let Some(number) = numbers.iter().find(|number| !seen.insert(**number)) {
             return Err(format!("descriptor {number} is named twice"));
         }
-        if let Some(number) = numbers.iter().find(|number| !marks::is_kept(**number)) {
+        if let Some(number) = numbers.iter().find(|number| !cloexec::is_kept(**number)) {
             return Err(format!("descriptor {number} is not open"));
         }
         // SAFETY: each descriptor is open, the binary before has left it to us and to nobody else, and it is in the
@@ -166,7 +166,10 @@ impl Left<'_> {
     ///
     /// # Errors
     /// As [`ProgramState::clients`].
-    pub(crate) fn clients(&mut self, told: Option<Told>) -> anyhow::Result<Option<Clients>> {
+    pub(crate) fn clients(
+        &mut self,
+        told: Option<Told>,
+    ) -> anyhow::Result<Option<ClientTableFile>> {
         match &mut self.program {
             Some(program) => program.clients(told, &mut self.handed),
             None => Ok(None),

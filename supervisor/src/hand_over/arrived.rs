@@ -5,7 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use bridge::Moment;
 use nix::unistd::Pid;
 
-use super::{marks, way_back};
+use super::{cloexec, way_back};
 use crate::admin::{SavedStanding, Standing};
 use crate::processes::Aside;
 
@@ -44,7 +44,7 @@ impl Arrived {
     #[allow(unsafe_code)]
     pub(super) fn settle(&self) {
         way_back::close();
-        marks::leave(&self.numbers);
+        cloexec::leave(&self.numbers);
         for number in [self.memory, self.old] {
             // SAFETY: it was open when we began, and nothing but this closes it.
             drop(unsafe { OwnedFd::from_raw_fd(number) });

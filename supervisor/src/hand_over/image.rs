@@ -15,7 +15,7 @@ pub(super) const VARIABLE: &str = "WEBSOCKIFY_HAND_OVER";
 pub(super) const BACK: &str = "WEBSOCKIFY_HAND_BACK";
 
 /// A command line and an environment.
-pub(crate) struct Image {
+pub(crate) struct ExecArgs {
     /// The strings that the other fields point to.
     _words: Vec<CString>,
     args: Vec<*const c_char>,
@@ -24,12 +24,12 @@ pub(crate) struct Image {
 
 // SAFETY: the pointers are to strings that this owns itself, and that nobody changes.
 #[allow(unsafe_code)]
-unsafe impl Send for Image {}
+unsafe impl Send for ExecArgs {}
 // SAFETY: the same.
 #[allow(unsafe_code)]
-unsafe impl Sync for Image {}
+unsafe impl Sync for ExecArgs {}
 
-impl Image {
+impl ExecArgs {
     /// # Errors
     ///
     /// A word has a zero byte in it, which no command line and no environment has.

@@ -20,16 +20,16 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::format::FORMAT;
-use super::image::{BACK, Image, VARIABLE, environment};
+use super::image::{BACK, ExecArgs, VARIABLE, environment};
 use crate::machine::open_files::OpenFiles;
 use crate::processes::birth::{Birth, SYSTEMD, undo_ours};
-use crate::processes::{Aside, Exits, Process};
+use crate::processes::{Aside, ExitWatcher, Process};
 
 /// The only argument of a binary that is tried; a program that does not know it refuses it.
 const ARGUMENT: &str = "--hand-over-trial";
 
 /// How long the child may take, seconds. It sets an alarm for that itself; we end it a little later if it still runs.
-pub(super) const PATIENCE: u32 = 5;
+pub(super) const TRIAL_TIMEOUT: u32 = 5;
 const OUR_PATIENCE: Duration = Duration::from_secs(6);
 
 /// How much of the child's answer is read, bytes.
@@ -59,7 +59,7 @@ impl Trial {
         let name = std::env::args_os().next().unwrap_or_else(|| "websockify".into());
         let mut without = SYSTEMD.to_vec();
         without.extend([VARIABLE, BACK]);
-        let image = Image::new([name, ARGUMENT.into()], environment(&without, []))?;
+        let image = ExecArgs::new([name, ARGUMENT.into()], environment(&without, []))?;
         let mut child = Command::new(ARGUMENT);
         child.process_group(0).stdin(Stdio::from(state));
         child.stdout(Stdio::from(said.try_clone()?)).stderr(Stdio::from(said));
@@ -86,10 +86,10 @@ impl Trial {
 
 /// Has the child execute this file, and no shell if the file is no program.
 #[allow(unsafe_code)]
-fn execute(child: &mut Command, image: Image, program: i32) {
+fn execute(child: &mut Command, image: ExecArgs, program: i32) {
     let execute = move || {
         // SAFETY: alarm(2) takes no pointer; exec(2) keeps the alarm.
-        unsafe { libc::alarm(PATIENCE) };
+        unsafe { libc::alarm(TRIAL_TIMEOUT) };
         Err(image.execute(program))
     };
     // SAFETY: between fork and exec it makes two system calls.
@@ -102,7 +102,7 @@ async fn verdict(answer: Receiver, child: Pid, aside: Aside) -> Result<(), Strin
     let mut answer = answer.take(ANSWER_MAX);
     // What the child has said by then counts.
     let _ = timeout_at(until, answer.read_to_end(&mut said)).await;
-    let mut end = Exits::of(&[Process::of_leader(child)]);
+    let mut end = ExitWatcher::of(&[Process::of_leader(child)]);
     if !end.is_empty() {
         let _ = timeout_at(until, end.ended()).await;
     }
@@ -121,7 +121,7 @@ fn judge(status: Option<WaitStatus>, said: &str) -> Result<(), String> {
             Err(format!("tried, it ends with status {code}: {line}"))
         }
         None | Some(WaitStatus::Signaled(_, Signal::SIGALRM | Signal::SIGKILL, _)) => {
-            Err(format!("tried, it gives no answer within {PATIENCE} s"))
+            Err(format!("tried, it gives no answer within {TRIAL_TIMEOUT} s"))
         }
         Some(WaitStatus::Signaled(_, signal, _)) => Err(format!("tried, it ends by {signal}")),
         Some(_) => Err("tried, it does not end".into()),

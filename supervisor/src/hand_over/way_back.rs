@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::alarm;
 
-use super::image::{BACK, Image, VARIABLE, environment};
+use super::image::{BACK, ExecArgs, VARIABLE, environment};
 use super::threads::is_main;
 use crate::exit::Failure;
 
 /// How long we may take to settle, seconds.
-const PATIENCE: u32 = 5;
+const SETTLE_TIMEOUT: u32 = 5;
 
 /// The signals that a broken program causes, and the one that is sent to a program that hangs.
 const DEADLY: [Signal; 6] = [
@@ -35,8 +35,8 @@ struct WayBack {
     program: RawFd,
     memory: RawFd,
     /// What it is executed with, for each signal.
-    images: Vec<(Signal, Image)>,
-    panicked: Image,
+    images: Vec<(Signal, ExecArgs)>,
+    panicked: ExecArgs,
     /// What the signals did before.
     before: OnceLock<Vec<(Signal, SigAction)>>,
 }
@@ -52,7 +52,13 @@ pub(super) fn open(memory: RawFd, program: RawFd) -> io::Result<()> {
     let image = |why: &str| image(memory, program, why);
     let images = DEADLY.into_iter().map(|signal| Ok((signal, image(&cause(signal))?)));
     let images = images.collect::<io::Result<_>>()?;
-    let way = WayBack { program, memory, images, panicked: image("it panicked")?, before: OnceLock::new() };
+    let way = WayBack {
+        program,
+        memory,
+        images,
+        panicked: image("it panicked")?,
+        before: OnceLock::new(),
+    };
     let way: &WayBack = Box::leak(Box::new(way));
     WAY.store(std::ptr::from_ref(way).cast_mut(), Ordering::Release);
     let flags = SaFlags::SA_ONSTACK | SaFlags::SA_NODEFER;
@@ -68,7 +74,7 @@ pub(super) fn open(memory: RawFd, program: RawFd) -> io::Result<()> {
     alarm_alone.add(Signal::SIGALRM);
     alarm_alone.thread_unblock()?;
     std::panic::set_hook(Box::new(|_| panicked()));
-    alarm::set(PATIENCE);
+    alarm::set(SETTLE_TIMEOUT);
     Ok(())
 }
 
@@ -107,14 +113,14 @@ pub(super) fn go(why: &str) {
     }
 }
 
-fn image(memory: RawFd, program: RawFd, why: &str) -> io::Result<Image> {
+fn image(memory: RawFd, program: RawFd, why: &str) -> io::Result<ExecArgs> {
     let told = [(VARIABLE, format!("{memory},{program}")), (BACK, why.to_owned())];
-    Image::new(std::env::args_os(), environment(&[VARIABLE, BACK], told))
+    ExecArgs::new(std::env::args_os(), environment(&[VARIABLE, BACK], told))
 }
 
 fn cause(signal: Signal) -> String {
     match signal {
-        Signal::SIGALRM => format!("it did not settle within {PATIENCE} s"),
+        Signal::SIGALRM => format!("it did not settle within {SETTLE_TIMEOUT} s"),
         signal => format!("it was ended by {signal}"),
     }
 }

@@ -22,7 +22,7 @@ use crate::exit::{ExitStatus, Failure};
 use crate::machine::open_files::OpenFiles;
 use crate::machine::user::User;
 use crate::processes::birth::{Birth, undo_ours};
-use crate::processes::{Aside, Exits, Process};
+use crate::processes::{Aside, ExitWatcher, Process};
 use crate::program::readers::log_lines;
 
 /// A helper that runs.
@@ -34,7 +34,7 @@ pub(super) struct Child {
     /// Its standard output.
     pub(super) answers: Receiver,
     /// Its end.
-    pub(super) end: Exits,
+    pub(super) end: ExitWatcher,
     pid: Pid,
     aside: Aside,
 }
@@ -82,7 +82,7 @@ impl Child {
         let (pid, questions, answers, log) = start().map_err(failed)?;
         let tag = format!("{tag}[{pid}]");
         tokio::spawn(log_lines(log, tag.clone()));
-        let end = Exits::of(&[Process::of_leader(pid)]);
+        let end = ExitWatcher::of(&[Process::of_leader(pid)]);
         Ok(Self { name: format!("helper {tag}"), questions, answers, end, pid, aside })
     }
 
@@ -95,7 +95,7 @@ impl Child {
 
 /// Returns when the process has ended. The end of its output would not say so: a child of its own may still have the
 /// pipe open.
-pub(super) async fn ended(end: &mut Exits) {
+pub(super) async fn ended(end: &mut ExitWatcher) {
     if !end.is_empty() {
         end.ended().await;
     }

@@ -1,6 +1,6 @@
 //! The lines to a helper and from it: one JSON object each. Knows text only.
 
-use bridge::{Rejection, Shown, Verdict};
+use bridge::{ClientInfo, Rejection, Verdict};
 use serde_json::{Map, Value, json};
 
 /// The longest line that a helper may say, bytes.
@@ -35,8 +35,8 @@ pub(super) fn lookup(id: u64, token: &str) -> String {
 }
 
 /// The line that asks whether a client is let in.
-pub(super) fn authenticate(id: u64, shown: &Shown) -> String {
-    let Shown { headers, client, certificate, host, port, unix } = shown;
+pub(super) fn authenticate(id: u64, shown: &ClientInfo) -> String {
+    let ClientInfo { headers, client, certificate, host, port, unix } = shown;
     let unix = unix.as_ref().map(|path| path.to_string_lossy());
     let line = json!({
         "id": id, "ask": "authenticate", "headers": headers, "client": client,
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(line.matches('\n').count(), 1);
         assert_eq!(object_of(&line)["token"], "a\nb\r\0\"\\\u{2028}ż");
         let headers = vec![("cookie".to_owned(), "a\"\u{ff}\n".to_owned())];
-        let line = authenticate(3, &Shown { headers, port: Some(7), ..Shown::default() });
+        let line = authenticate(3, &ClientInfo { headers, port: Some(7), ..ClientInfo::default() });
         assert_eq!(line.matches('\n').count(), 1);
         let object = object_of(&line);
         assert_eq!(object["headers"], json!([["cookie", "a\"\u{ff}\n"]]));

@@ -24,7 +24,7 @@ const TARGET: &str = "repeats";
 
 /// A layer that lets records pass, or counts them. Clones share one count.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Repeats {
+pub(super) struct RateLimiter {
     shared: Arc<Shared>,
     unadmitted: Unadmitted,
 }
@@ -57,7 +57,7 @@ struct Kind {
     message: String,
 }
 
-impl Repeats {
+impl RateLimiter {
     pub(super) fn new(unadmitted: Unadmitted) -> Self {
         Self { unadmitted, ..Self::default() }
     }
@@ -117,7 +117,7 @@ impl Repeats {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Repeats {
+impl<S: Subscriber> Layer<S> for RateLimiter {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         !self.may_repeat(event.metadata()) || self.passes(event, Instant::now())
     }
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn errors_that_repeat_are_counted_and_others_pass() {
-        let (repeats, heard) = (Repeats::default(), Heard::default());
+        let (repeats, heard) = (RateLimiter::default(), Heard::default());
         let registry = tracing_subscriber::registry().with(repeats.clone()).with(heard.clone());
         tracing::subscriber::with_default(registry, || {
             for number in 1..=25 {
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn f9_f23_what_unadmitted_clients_cause_is_counted_unless_each_is_asked_for() {
         for (unadmitted, logged) in [(Unadmitted::Counted, 10), (Unadmitted::Each, 25)] {
-            let (repeats, heard) = (Repeats::new(unadmitted), Heard::default());
+            let (repeats, heard) = (RateLimiter::new(unadmitted), Heard::default());
             let registry = tracing_subscriber::registry().with(repeats.clone()).with(heard.clone());
             tracing::subscriber::with_default(registry, || {
                 for number in 1..=25 {

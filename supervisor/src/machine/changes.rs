@@ -39,7 +39,7 @@ const LINKS: usize = 40;
 
 /// The files, as they were when they were read last.
 #[derive(Debug)]
-pub(crate) struct Changes {
+pub(crate) struct FileWatcher {
     paths: Vec<PathBuf>,
     seen: Seen,
     watch: Option<Watch>,
@@ -68,7 +68,7 @@ struct Watch {
     directories: Vec<Directory>,
 }
 
-impl Changes {
+impl FileWatcher {
     /// Notes what is at the paths now; later changes count. Blocks.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         let seen = Seen::look(&paths);

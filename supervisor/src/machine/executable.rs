@@ -21,7 +21,7 @@ pub(crate) struct Executable {
     pub(crate) path: PathBuf,
     pub(crate) metadata: Metadata,
     pub(crate) machine: Option<Machine>,
-    pub(crate) image: Image,
+    pub(crate) image: ElfFile,
     /// The interpreters that lead to it: that of a script, that interpreter's own if it is a script too, and so on; the
     /// last is this file.
     pub(crate) interpreters: Vec<PathBuf>,
@@ -75,7 +75,7 @@ fn follow(
         let scripts = scripts.checked_sub(1);
         return scripts.map_or(Ok(None), |scripts| follow_script(line, path_env, scripts));
     }
-    let Some(image) = Image::read(file) else { return Ok(None) };
+    let Some(image) = ElfFile::read(file) else { return Ok(None) };
     if let Some(linker) = image.interpreter.as_ref().filter(|linker| !linker.exists()) {
         return Err(MissingInterpreter(linker.clone()));
     }
@@ -126,7 +126,7 @@ pub(crate) fn machine(header: &[u8]) -> Option<Machine> {
 
 /// What an ELF file says of itself.
 #[derive(Debug)]
-pub(crate) struct Image {
+pub(crate) struct ElfFile {
     pub(crate) interpreter: Option<PathBuf>,
     /// It has a name that others link with (`DT_SONAME`).
     pub(crate) library: bool,
@@ -135,23 +135,24 @@ pub(crate) struct Image {
     pub(crate) imports_bind: bool,
 }
 
-impl Image {
+impl ElfFile {
     /// Reads as little as it needs: programs may be of any size.
-    fn read(file: File) -> Option<Image> {
+    fn read(file: File) -> Option<ElfFile> {
         let data = &ReadCache::new(file);
         match FileKind::parse(data).ok()? {
-            FileKind::Elf32 => Image::parse::<FileHeader32<Endianness>>(data).ok(),
-            FileKind::Elf64 => Image::parse::<FileHeader64<Endianness>>(data).ok(),
+            FileKind::Elf32 => ElfFile::parse::<FileHeader32<Endianness>>(data).ok(),
+            FileKind::Elf64 => ElfFile::parse::<FileHeader64<Endianness>>(data).ok(),
             _ => None,
         }
     }
 
     fn parse<Header: FileHeader<Endian = Endianness>>(
         data: &ReadCache<File>,
-    ) -> object::read::Result<Image> {
+    ) -> object::read::Result<ElfFile> {
         let header = Header::parse(data)?;
         let endian = header.endian()?;
-        let mut image = Image { interpreter: None, library: false, go: false, imports_bind: false };
+        let mut image =
+            ElfFile { interpreter: None, library: false, go: false, imports_bind: false };
         for segment in header.program_headers(endian, data)? {
             if let Some(path) = segment.interpreter(endian, data)? {
                 image.interpreter = Some(OsStr::from_bytes(path).into());

@@ -63,7 +63,7 @@ pub(crate) fn give_up(user: &User, gains: Gains) -> Result<()> {
 pub(crate) fn remain(user: &User) -> Result<()> {
     let cannot = || format!("cannot go on as user {}", user.name);
     // The file that we are executed from may have capabilities.
-    lay_down().map_err(io::Error::from).with_context(cannot)?;
+    clear_capabilities().map_err(io::Error::from).with_context(cannot)?;
     // As after a change of user: other processes of this user must not read our memory (ptrace(2)).
     prctl::set_dumpable(false).with_context(cannot)?;
     check(user).with_context(cannot)
@@ -92,7 +92,7 @@ pub(crate) fn change(user: &User) -> io::Result<()> {
     setresuid(user.uid, user.uid, user.uid)?;
     // The kernel has cleared the capabilities of a process that is root no more, except those that exec(2) would pass
     // on, and except in a process that has SECBIT_NO_SETUID_FIXUP.
-    lay_down()?;
+    clear_capabilities()?;
     leave_keyring()
 }
 
@@ -113,7 +113,7 @@ fn leave_keyring() -> io::Result<()> {
 }
 
 /// Gives up all capabilities: without a permitted one there is no ambient one either (capabilities(7)).
-fn lay_down() -> rustix::io::Result<()> {
+fn clear_capabilities() -> rustix::io::Result<()> {
     set_capabilities(None, NONE)
 }
 

@@ -10,13 +10,13 @@ use crate::machine::daemon::Caller;
 use crate::machine::systemd::Systemd;
 
 /// How long the caller waits for a program to listen (D1).
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALLER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Those who wait for us.
 pub(crate) struct Progress {
     caller: Caller,
     /// When the caller has waited long enough for a program, if there is one.
-    patience: Option<Instant>,
+    caller_deadline: Option<Instant>,
     systemd: Systemd,
     /// systemd has been told that we are ready.
     ready: bool,
@@ -24,7 +24,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(caller: Caller) -> Self {
-        Self { caller, patience: None, systemd: Systemd::default(), ready: false }
+        Self { caller, caller_deadline: None, systemd: Systemd::default(), ready: false }
     }
 
     /// Finds systemd. To be called once there is a log, as it may warn.
@@ -35,12 +35,12 @@ impl Progress {
 
     /// From now on the caller waits for a program, which is about to be started.
     pub(crate) fn awaits_program(&mut self) {
-        self.patience = Some(Instant::now() + PATIENCE);
+        self.caller_deadline = Some(Instant::now() + CALLER_TIMEOUT);
     }
 
     /// Until when the caller waits for the program, if it does.
-    pub(crate) fn patience(&self) -> Option<Instant> {
-        self.patience.filter(|_| self.caller.is_waiting())
+    pub(crate) fn caller_deadline(&self) -> Option<Instant> {
+        self.caller_deadline.filter(|_| self.caller.is_waiting())
     }
 
     /// The bridge accepts, which is what the caller waits for (D1). The log is written before, as the caller may read

@@ -43,7 +43,7 @@ pub(crate) struct SocketFile {
     place: Place,
     file: OwnedFd,
     /// The old binary may still need it, so that it is not removed.
-    is_anothers: bool,
+    keep_on_drop: bool,
 }
 
 /// Where it is. The directory is kept open, so that it is found again wherever it is moved to.
@@ -108,7 +108,7 @@ impl SocketFile {
     fn open(place: Place) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&place.directory, &place.name, flags, Mode::empty());
-        Ok(Self { file: file.map_err(io::Error::from)?, place, is_anothers: false })
+        Ok(Self { file: file.map_err(io::Error::from)?, place, keep_on_drop: false })
     }
 
     /// Sets the mode by the open file: what is at the path may have been exchanged.
@@ -142,7 +142,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.is_anothers {
+        if self.keep_on_drop {
             return;
         }
         let Place { directory, name, .. } = &self.place;

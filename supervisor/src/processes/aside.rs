@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use super::children::has_ended;
 
 /// How long a killed child is waited for, and how often we look whether it has ended.
-const ENDING: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(1);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The children that have not been waited for; shared by those who start them and those who look at processes.
 #[derive(Debug, Clone, Default)]
@@ -137,11 +137,11 @@ impl Aside {
         if !self.kill_group(child) {
             return true;
         }
-        let until = Instant::now() + ENDING;
+        let until = Instant::now() + EXIT_TIMEOUT;
         loop {
             match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) if Instant::now() < until => {
-                    sleep(LOOK);
+                    sleep(POLL_INTERVAL);
                 }
                 Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => return false,
                 _ => break,

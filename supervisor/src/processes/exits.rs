@@ -17,12 +17,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Processes whose end is waited for.
 #[derive(Debug, Default)]
-pub(crate) struct Exits {
+pub(crate) struct ExitWatcher {
     told: Vec<(Process, AsyncFd<OwnedFd>)>,
     looked_at: Vec<Process>,
 }
 
-impl Exits {
+impl ExitWatcher {
     /// Watches those of the processes that have not ended. Needs a runtime.
     pub(crate) fn of(processes: &[Process]) -> Self {
         let mut watched = Self::default();
@@ -124,18 +124,18 @@ mod tests {
     #[tokio::test]
     async fn o2_who_has_ended_meanwhile_is_told_as_any_other() {
         let ((one, _first), (other, _second)) = (sleeper(), sleeper());
-        let watched = Exits::of(&[one.clone(), other.clone()]).processes();
+        let watched = ExitWatcher::of(&[one.clone(), other.clone()]).processes();
         let end = |process: &Process| {
             process.signal(Signal::SIGKILL).expect("killed");
             waitpid(process.pid, None).expect("waited for");
         };
         end(&one);
-        let mut watched = Exits::resume(watched);
+        let mut watched = ExitWatcher::resume(watched);
         let early = timeout(Duration::from_millis(50), watched.ended()).await;
         early.expect_err("one lives");
         end(&other);
         timeout(Duration::from_secs(20), watched.ended()).await.expect("both have ended");
-        let mut watched = Exits::resume(vec![one, other]);
+        let mut watched = ExitWatcher::resume(vec![one, other]);
         assert!(!watched.is_empty());
         timeout(Duration::from_secs(20), watched.ended()).await.expect("they had ended before");
     }

@@ -29,7 +29,7 @@ impl Supervisor<'_, '_> {
                     self.spec.port,
                     self.spec.policy.wrap_timeout
                 ),
-                Action::WarnUnheard => self.diagnosis.never_listened(),
+                Action::WarnNeverListened => self.diagnosis.never_listened(),
                 Action::WarnFast { delay } => {
                     warn!(program = self.spec.name, "respawning too fast, next start in {delay:?}");
                 }

@@ -3,12 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::processes::{Exits, Process};
+use crate::processes::{ExitWatcher, Process};
 
 /// The processes that the daemon is.
 #[derive(Debug, Default)]
 pub(super) struct Daemon {
-    exits: Exits,
+    exits: ExitWatcher,
     /// The watched processes were seen a moment ago, and may not be the daemon: they may have handed the listener on
     /// and ended, and a helper that was being forked has it until its exec. The next looks tell.
     is_unsettled: bool,
@@ -28,12 +28,12 @@ impl Daemon {
     }
 
     pub(super) fn resume(DaemonState { holders, is_unsettled }: DaemonState) -> Self {
-        Self { exits: Exits::resume(holders), is_unsettled }
+        Self { exits: ExitWatcher::resume(holders), is_unsettled }
     }
 
     /// Watches these processes, which were seen to hold the listener.
     pub(super) fn watch(&mut self, holders: &[Process]) {
-        self.exits = Exits::of(holders);
+        self.exits = ExitWatcher::of(holders);
         self.is_unsettled = true;
     }
 

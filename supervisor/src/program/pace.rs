@@ -18,7 +18,7 @@ const REST_FACTOR: u32 = 2;
 
 /// When looks are due.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Pace {
+pub(super) struct PollSchedule {
     #[serde(with = "instant")]
     unasked: Instant,
     interval: Duration,
@@ -27,7 +27,7 @@ pub(super) struct Pace {
     rest_until: Instant,
 }
 
-impl Pace {
+impl PollSchedule {
     pub(super) fn new(now: Instant) -> Self {
         Self { unasked: now, interval: FIRST, is_hinted: false, rest_until: now }
     }
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn looks_come_ever_more_slowly_and_hints_wait_for_a_rest() {
         let now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut pace = PollSchedule::new(now);
         pace.quicken(now);
         let mut waited = vec![];
         for _ in 0..6 {
@@ -103,10 +103,10 @@ mod tests {
 
     #[test]
     fn o2_the_pace_is_the_same_in_another_image() {
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = PollSchedule::new(Instant::now());
         pace.slow_down(Instant::now());
         pace.hint();
         let json = serde_json::to_string(&pace).expect("JSON");
-        assert_eq!(serde_json::from_str::<Pace>(&json).expect("the same"), pace);
+        assert_eq!(serde_json::from_str::<PollSchedule>(&json).expect("the same"), pace);
     }
 }

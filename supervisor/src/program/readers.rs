@@ -48,13 +48,13 @@ pub(super) struct ReaderState {
 struct Lines {
     pipe: Receiver,
     tag: String,
-    begun: Mutex<Begun>,
+    begun: Mutex<PartialLine>,
     /// Notified when the reader may go on.
     may_go_on: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Begun {
+struct PartialLine {
     /// The beginning of a line, which is not logged yet.
     bytes: Vec<u8>,
     is_still: bool,
@@ -144,7 +144,7 @@ pub(crate) async fn log_lines(pipe: Receiver, tag: String) {
 
 impl Lines {
     fn new(pipe: Receiver, tag: String, bytes: Vec<u8>) -> Self {
-        let begun = Mutex::new(Begun { bytes, ..Begun::default() });
+        let begun = Mutex::new(PartialLine { bytes, ..PartialLine::default() });
         Self { pipe, tag, begun, may_go_on: Notify::new() }
     }
 
@@ -210,7 +210,7 @@ impl Lines {
         (!begun.has_ended).then_some(state)
     }
 
-    fn begun(&self) -> MutexGuard<'_, Begun> {
+    fn begun(&self) -> MutexGuard<'_, PartialLine> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,14 +15,14 @@ use super::daemon::{Daemon, DaemonState};
 use super::diagnosis::Diagnosis;
 use super::leader::{Leader, LeaderState};
 use super::monitor::{Monitor, MonitorState};
-use super::pace::Pace;
+use super::pace::PollSchedule;
 use super::queue::Queue;
 use super::readers::{ReaderState, Readers};
 use super::signalling::Signalling;
 use super::state::State;
 use super::supervisor::Supervisor;
 use crate::config::{ProgramSpec, Told};
-use crate::engine::{Clients, ClientsState, Engine, EngineState};
+use crate::engine::{ClientTableFile, ClientTableFileState, Engine, EngineState};
 use crate::handed::Handed;
 use crate::host::Host;
 use crate::launcher::Launcher;
@@ -42,7 +42,7 @@ pub(crate) struct ProgramState {
     /// Taken out by [`ProgramState::relay`].
     relay: Option<ProgramRelayState>,
     #[serde(default)]
-    clients: Option<ClientsState>,
+    clients: Option<ClientTableFileState>,
     #[serde(default)]
     aside: Vec<Helper>,
     #[serde(default)]
@@ -52,7 +52,7 @@ pub(crate) struct ProgramState {
     #[serde(default)]
     daemon: DaemonState,
     #[serde(default)]
-    pace: Option<Pace>,
+    pace: Option<PollSchedule>,
     #[serde(default)]
     is_diagnosis_said: bool,
     #[serde(default)]
@@ -109,7 +109,7 @@ impl ProgramState {
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = self.engine.descriptors();
         all.extend(self.relay.iter().flat_map(ProgramRelayState::descriptors));
-        all.extend(self.clients.iter().flat_map(ClientsState::descriptors));
+        all.extend(self.clients.iter().flat_map(ClientTableFileState::descriptors));
         all.extend(self.readers.iter().map(ReaderState::descriptor));
         all
     }
@@ -142,10 +142,10 @@ impl ProgramState {
         &mut self,
         told: Option<Told>,
         handed: &mut Handed<'_>,
-    ) -> Result<Option<Clients>> {
+    ) -> Result<Option<ClientTableFile>> {
         match (told, self.clients.take()) {
             (None, None) => Ok(None),
-            (Some(told), Some(state)) => Clients::resume(told, state, handed).map(Some),
+            (Some(told), Some(state)) => ClientTableFile::resume(told, state, handed).map(Some),
             (Some(Told { option, .. }), None) => anyhow::bail!("it has no file for '{option}'"),
             (None, Some(_)) => anyhow::bail!("it has a file of clients, and nobody wants one"),
         }
@@ -236,7 +236,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             events: Queue::default(),
             relay,
             monitor: monitor.context("cannot use /proc")?,
-            pace: state.pace.unwrap_or_else(|| Pace::new(Instant::now())),
+            pace: state.pace.unwrap_or_else(|| PollSchedule::new(Instant::now())),
             leader: Leader::resume(&state.leader)?,
             daemon: Daemon::resume(state.daemon),
             diagnosis: Diagnosis::resume(spec, state.is_diagnosis_said),

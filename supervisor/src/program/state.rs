@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{instant, maybe_instant};
 use crate::exit::ExitStatus;
 use on_demand::Retiring;
-pub(crate) use step::{ended_unheard, step};
+pub(crate) use step::{ended_without_listening, step};
 
 /// After this long, a program that has not listened is warned of, if `wrap_timeout` is not even shorter (W12).
 const SILENCE: Duration = Duration::from_secs(10);
@@ -205,7 +205,7 @@ pub(crate) enum Action {
     /// Say that the processes that the leader left have not listened in their time.
     WarnSettled,
     /// Say that the program has ended, and no process of it has listened.
-    WarnUnheard,
+    WarnNeverListened,
     /// Say that the program comes and goes too fast, and when it is tried next.
     WarnFast {
         delay: Duration,

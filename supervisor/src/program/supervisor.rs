@@ -9,13 +9,13 @@ use super::daemon::Daemon;
 use super::diagnosis::Diagnosis;
 use super::leader::Leader;
 use super::monitor::Monitor;
-use super::pace::Pace;
+use super::pace::PollSchedule;
 use super::queue::Queue;
 use super::readers::Readers;
 use super::signalling::Signalling;
 use super::state::State;
 use crate::config::ProgramSpec;
-use crate::engine::{Asked, Engine};
+use crate::engine::{Engine, EngineOptions};
 use crate::host::Host;
 use crate::launcher::Launcher;
 use crate::relay::ProgramRelay;
@@ -29,7 +29,7 @@ pub(super) struct Supervisor<'a, 'b> {
     pub(super) engine: Engine,
     pub(super) relay: ProgramRelay,
     pub(super) monitor: Monitor,
-    pub(super) pace: Pace,
+    pub(super) pace: PollSchedule,
     pub(super) leader: Leader,
     pub(super) daemon: Daemon,
     pub(super) diagnosis: Diagnosis<'a>,
@@ -50,7 +50,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
         state: State,
     ) -> Result<Self> {
         let relocated = host.apart.as_mut().and_then(|apart| apart.relocated.take());
-        let asked = Asked {
+        let asked = EngineOptions {
             engine: spec.rebind_engine,
             library: spec.rebind_lib.as_deref(),
             program: &spec.command[0],
@@ -71,7 +71,7 @@ impl<'a, 'b> Supervisor<'a, 'b> {
             engine,
             relay,
             monitor,
-            pace: Pace::new(Instant::now()),
+            pace: PollSchedule::new(Instant::now()),
             leader: Leader::default(),
             daemon: Daemon::default(),
             diagnosis: Diagnosis::of(spec),

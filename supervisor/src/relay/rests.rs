@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::clock::until;
-use crate::processes::{Aside, Exits, Process};
+use crate::processes::{Aside, ExitWatcher, Process};
 
 /// The signal that asks a rest to close its sessions.
 pub(crate) const REST_ASKED: Signal = Signal::SIGUSR1;
@@ -48,7 +48,7 @@ impl Rests {
             if left.is_empty() {
                 return;
             }
-            let mut exits = Exits::of(&left);
+            let mut exits = ExitWatcher::of(&left);
             if exits.is_empty() {
                 // They have ended since, and are waited for in the next round.
                 tokio::task::yield_now().await;

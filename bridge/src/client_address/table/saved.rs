@@ -90,7 +90,7 @@ impl ClientTable {
             kept: Arc::new(Semaphore::new(KEPT)),
             given_up: GivenUp::default(),
             unclaimed: Mutex::new(state.unclaimed()),
-            is_anothers: AtomicBool::new(true),
+            keep_on_drop: AtomicBool::new(true),
         });
         for used in state.used.iter().filter(|used| used.is_given_up) {
             if let Some(to) = used.to {
@@ -104,7 +104,7 @@ impl ClientTable {
     /// has taken again are given up: the connections of some were kept open by the old binary until the program accepts
     /// them, and the sessions of others go on in the rest of the old process. Needs a runtime.
     pub fn go_on(self: &Arc<Self>) {
-        self.is_anothers.store(false, Ordering::Relaxed);
+        self.keep_on_drop.store(false, Ordering::Relaxed);
         let unclaimed = take(&mut *self.unclaimed());
         for (row, to) in unclaimed {
             self.give_up(row, to.into());

@@ -48,7 +48,7 @@ impl Connection {
 
     /// Whether the server has sent something that nobody asked for, or has ended the connection: the next request would take that
     /// for its answer.
-    pub(super) fn has_spoken(&self) -> bool {
+    pub(super) fn has_unexpected_input(&self) -> bool {
         self.0.is_readable()
     }
 

@@ -51,7 +51,7 @@ impl Redis {
         // The server may repeat what it was sent (K8).
         let secrets = || [Some(token), self.server.password.as_deref()].into_iter().flatten();
         let failed = |why: String| {
-            SourceError::Asked(self.server.to_string(), redact::without(&why, secrets()))
+            SourceError::QuestionSender(self.server.to_string(), redact::without(&why, secrets()))
         };
         match self
             .get(&self.server.key(token))
@@ -72,7 +72,7 @@ impl Redis {
     /// A key's value, over the kept connection if that is still good. A connection is taken out of `kept` while it is used: a
     /// look-up that is given up leaves none there in the middle of an answer.
     async fn get(&self, key: &str) -> Result<Reply, Failure> {
-        let kept = self.kept().take().filter(|kept| !kept.has_spoken());
+        let kept = self.kept().take().filter(|kept| !kept.has_unexpected_input());
         if let Some(mut connection) = kept
             && let Ok(Ok(reply)) = timeout(KEPT_ANSWERS, connection.get(key)).await
         {

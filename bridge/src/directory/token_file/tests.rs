@@ -184,7 +184,7 @@ async fn k2_of_many_who_wait_for_one_reading_one_reads() {
             assert_eq!(asked.await.unwrap(), (number < 100_000).then_some(1), "{number}");
         }
     };
-    tokio::time::timeout(super::super::failure::PATIENCE, all).await.expect("in time");
+    tokio::time::timeout(super::super::failure::LOOKUP_TIMEOUT, all).await.expect("in time");
     changing.abort();
 }
 

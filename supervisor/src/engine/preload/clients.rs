@@ -18,7 +18,7 @@ use super::unpacked::{self, CLIENTS, DIRECTORY_MODE, MODE, candidates};
 use crate::cli::ProgramAccess;
 use crate::config::Told;
 use crate::exit::Failure;
-pub(crate) use saved::ClientsState;
+pub(crate) use saved::ClientTableFileState;
 
 /// The longest path that `rebind.so` takes.
 const LONGEST: usize = 255;
@@ -26,16 +26,16 @@ const LONGEST: usize = 255;
 /// The file, removed when this is dropped: a process that is started later cannot read it, and gets no connection of
 /// the bridge's any more.
 #[derive(Debug)]
-pub(crate) struct Clients {
+pub(crate) struct ClientTableFile {
     table: Arc<ClientTable>,
     told: Told,
     path: PathBuf,
     directory: File,
     /// The old binary of a hand-over may still need the file, so it is not removed when this is dropped.
-    is_anothers: AtomicBool,
+    keep_on_drop: AtomicBool,
 }
 
-impl Clients {
+impl ClientTableFile {
     /// Makes it in the first directory that is fit.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl Clients {
             ClientTable::new(file.into()).context("cannot fill it")
         })();
         match made {
-            Ok(table) => Ok(Self { table, told, path, directory, is_anothers: false.into() }),
+            Ok(table) => Ok(Self { table, told, path, directory, keep_on_drop: false.into() }),
             Err(reason) => {
                 unpacked::remove(&directory, &path);
                 Err(reason)
@@ -124,9 +124,9 @@ impl Clients {
     }
 }
 
-impl Drop for Clients {
+impl Drop for ClientTableFile {
     fn drop(&mut self) {
-        if self.is_anothers.load(Ordering::Relaxed) {
+        if self.keep_on_drop.load(Ordering::Relaxed) {
             return;
         }
         // Sessions that are just ending may still use the table.

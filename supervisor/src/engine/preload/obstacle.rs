@@ -11,7 +11,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, getgid, getuid};
 
 use super::unpacked::EMBEDDED;
-use crate::machine::executable::{self, Executable, Image};
+use crate::machine::executable::{self, ElfFile, Executable};
 
 /// What stands between a program and `rebind.so`. Displayed behind the program's
 /// name, it makes one line that says what to do.
@@ -111,7 +111,7 @@ impl Obstacle {
     }
 }
 
-fn in_image(image: &Image, foreign: bool) -> Option<Obstacle> {
+fn in_image(image: &ElfFile, foreign: bool) -> Option<Obstacle> {
     match &image.interpreter {
         _ if foreign => Some(Obstacle::ForeignArchitecture),
         // If it has C code that calls bind(), what that binds can be moved.

@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Preload;
-use super::clients::Clients;
+use super::clients::ClientTableFile;
 use super::environment::LostEnvironment;
 use super::library::{Library, LibraryState};
 use super::notifications::{Notifications, NotificationsState};
@@ -39,7 +39,7 @@ impl Preload {
     pub(in crate::engine) fn resume(
         state: PreloadState,
         port: u16,
-        clients: Option<Arc<Clients>>,
+        clients: Option<Arc<ClientTableFile>>,
         handed: &mut Handed<'_>,
     ) -> Result<Self> {
         Ok(Self {

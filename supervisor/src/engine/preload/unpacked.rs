@@ -49,7 +49,7 @@ pub(super) struct Unpacked {
     directory: File,
     is_kept: bool,
     /// The old binary of a hand-over may still need it, so it is not removed when this is dropped.
-    is_anothers: bool,
+    keep_on_drop: bool,
 }
 
 impl Unpacked {
@@ -108,7 +108,7 @@ impl Unpacked {
             check_text(parent)?;
             check_parent(parent)
         })?;
-        let unpacked = Self { path, directory, is_kept: false, is_anothers: false };
+        let unpacked = Self { path, directory, is_kept: false, keep_on_drop: false };
         fill(&unpacked.directory)?;
         Ok(unpacked)
     }
@@ -136,7 +136,7 @@ impl Unpacked {
 
 impl Drop for Unpacked {
     fn drop(&mut self) {
-        if !self.is_kept && !self.is_anothers {
+        if !self.is_kept && !self.keep_on_drop {
             remove(&self.directory, &self.path);
         }
     }

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use super::call::{Answer, Call, Kind, Listener};
 use super::halt::Halt;
 use super::hand::Handed;
-use super::repeats::{Repeat, Repeats};
+use super::repeats::{RetriedBind, RetriedBinds};
 use super::unseen::Unseen;
 use super::{caller, rules};
 use crate::engine::relocated::RelocatedPort;
@@ -36,7 +36,7 @@ pub(super) struct Answers {
     /// Gives the listener of each instance. When the other end is closed, the thread ends.
     pub(super) instances: super::hand::Receiver,
     pub(super) listeners: VecDeque<Listener>,
-    pub(super) repeats: Repeats,
+    pub(super) repeats: RetriedBinds,
     pub(super) unseen: Unseen,
 }
 
@@ -140,7 +140,12 @@ impl Answers {
     }
 
     /// The answer to a call, and the socket that the call was made with.
-    fn judge(&self, at: usize, call: &Call, repeat: Option<&Repeat>) -> (Answer, Option<OwnedFd>) {
+    fn judge(
+        &self,
+        at: usize,
+        call: &Call,
+        repeat: Option<&RetriedBind>,
+    ) -> (Answer, Option<OwnedFd>) {
         let judged = match call.kind {
             Kind::Bind => self.bind(at, call, repeat),
             Kind::Listen => self.listen(at, call),
@@ -161,7 +166,7 @@ impl Answers {
         &self,
         at: usize,
         call: &Call,
-        repeat: Option<&Repeat>,
+        repeat: Option<&RetriedBind>,
     ) -> io::Result<(Answer, Option<OwnedFd>)> {
         let pass = Ok((Answer::Continue, None));
         let Some((bytes, length)) = caller::address_at(call.thread, call.argument, call.length)?
@@ -173,7 +178,7 @@ impl Answers {
             return pass;
         }
         let Some(socket) = self.socket_of(at, call)? else { return pass };
-        let is_done = |repeat: &Repeat| {
+        let is_done = |repeat: &RetriedBind| {
             repeat.is_of(&socket) && rules::is_moved(&socket, self.relocated.port)
         };
         if repeat.is_some_and(is_done) {

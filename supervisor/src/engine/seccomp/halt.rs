@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use super::hand;
 
 /// How long the call that is being answered may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const HALT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Shared with the thread, which works with `W`.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl<W> Halt<W> {
         let _ = hand.call();
         let is_wanted = |course: &mut Course<W>| matches!(course, Course::Wanted);
         let course = self.course();
-        let waited = self.0.changed.wait_timeout_while(course, PATIENCE, is_wanted);
+        let waited = self.0.changed.wait_timeout_while(course, HALT_TIMEOUT, is_wanted);
         let (mut course, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if let Course::Still(_) = *course {
             return Ok(());

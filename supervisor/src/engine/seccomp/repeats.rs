@@ -18,7 +18,7 @@ const BINDS_MAX: usize = 256;
 
 /// A bind(2) whose answer may not have come to its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Repeat {
+pub(super) struct RetriedBind {
     #[serde(with = "number")]
     pub(super) thread: Pid,
     /// The inode of the socket.
@@ -27,25 +27,25 @@ pub(super) struct Repeat {
 
 /// All such calls that are remembered.
 #[derive(Debug)]
-pub(super) struct Repeats {
-    binds: VecDeque<Repeat>,
+pub(super) struct RetriedBinds {
+    binds: VecDeque<RetriedBind>,
     /// Whether an answer that the kernel has taken surely comes to its thread.
     is_certain: bool,
 }
 
-impl Repeats {
+impl RetriedBinds {
     pub(super) fn new() -> Self {
         Self::of(vec![])
     }
 
     /// As the old binary of a hand-over has noted them.
-    pub(super) fn of(mut binds: Vec<Repeat>) -> Self {
+    pub(super) fn of(mut binds: Vec<RetriedBind>) -> Self {
         binds.truncate(BINDS_MAX);
         Self { binds: binds.into(), is_certain: is_certain() }
     }
 
     /// All of them, the oldest first.
-    pub(super) fn all(&self) -> Vec<Repeat> {
+    pub(super) fn all(&self) -> Vec<RetriedBind> {
         self.binds.iter().copied().collect()
     }
 
@@ -53,12 +53,12 @@ impl Repeats {
     pub(super) fn note(&mut self, thread: Pid, socket: &OwnedFd, is_told: bool) {
         let inode = inode(socket).filter(|_| !is_told || !self.is_certain);
         if let Some(inode) = inode {
-            self.keep(Repeat { thread, inode });
+            self.keep(RetriedBind { thread, inode });
         }
     }
 
     /// Keeps a repeat whose answer the kernel has not taken this time either.
-    pub(super) fn keep(&mut self, repeat: Repeat) {
+    pub(super) fn keep(&mut self, repeat: RetriedBind) {
         if self.binds.len() == BINDS_MAX {
             self.binds.pop_front();
         }
@@ -67,13 +67,13 @@ impl Repeats {
 
     /// Takes out the bind(2) that this thread may repeat, as it makes a call now: either this is the repeat, or any
     /// other call shows that the thread knows the answer.
-    pub(super) fn take(&mut self, thread: Pid) -> Option<Repeat> {
+    pub(super) fn take(&mut self, thread: Pid) -> Option<RetriedBind> {
         let at = self.binds.iter().position(|bind| bind.thread == thread)?;
         self.binds.remove(at)
     }
 }
 
-impl Repeat {
+impl RetriedBind {
     pub(super) fn is_of(&self, socket: &OwnedFd) -> bool {
         inode(socket) == Some(self.inode)
     }

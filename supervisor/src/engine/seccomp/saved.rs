@@ -12,7 +12,7 @@ use super::answers::Answers;
 use super::call::Listener;
 use super::filter::NewPrivileges;
 use super::halt::Halt;
-use super::repeats::{Repeat, Repeats};
+use super::repeats::{RetriedBind, RetriedBinds};
 use super::unseen::Unseen;
 use super::{Seccomp, hand};
 use crate::engine::relocated::RelocatedPort;
@@ -28,7 +28,7 @@ pub(crate) struct SeccompState {
     privileges: NewPrivileges,
     listeners: Vec<RawFd>,
     #[serde(default)]
-    repeats: Vec<Repeat>,
+    repeats: Vec<RetriedBind>,
     #[serde(default)]
     unseen: Option<String>,
 }
@@ -75,7 +75,7 @@ impl Seccomp {
             listens: Arc::default(),
             instances: taken,
             listeners: listeners.collect::<Result<_>>()?,
-            repeats: Repeats::of(state.repeats),
+            repeats: RetriedBinds::of(state.repeats),
             unseen: unseen.clone(),
         };
         let listens = Arc::clone(&answers.listens);

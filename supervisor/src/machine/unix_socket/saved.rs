@@ -71,7 +71,7 @@ impl SocketFile {
             directory: OwnedFd::from(handed.directory(state.directory)?),
             name: state.name.into_name(),
         };
-        Ok(Self { place, file, is_anothers: true })
+        Ok(Self { place, file, keep_on_drop: true })
     }
 
     /// Goes on with the file at once, by the descriptors themselves instead of copies.
@@ -84,12 +84,12 @@ impl SocketFile {
             directory: all.take(state.directory)?,
             name: state.name.into_name(),
         };
-        Ok(Self { place, file: all.take(state.file)?, is_anothers: false })
+        Ok(Self { place, file: all.take(state.file)?, keep_on_drop: false })
     }
 
     /// The hand-over has succeeded: the file is ours to remove.
     pub(crate) fn go_on(&mut self) {
-        self.is_anothers = false;
+        self.keep_on_drop = false;
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) fn step(state: State, event: Event, now: Instant, policy: &Policy) ->
 }
 
 /// Whether, by this step, an instance has ended, or failed, and no process of it ever listened.
-pub(crate) fn ended_unheard(before: &State, event: Event, after: &State) -> bool {
+pub(crate) fn ended_without_listening(before: &State, event: Event, after: &State) -> bool {
     matches!(before, State::Starting { .. } | State::Settling { .. })
         && matches!(event, Event::LeaderEnded { .. } | Event::TreeEmpty | Event::Deadline)
         && !after.awaits_listener()
@@ -102,7 +102,7 @@ fn starting(run: Run, warned: bool, event: Event, now: Instant, policy: &Policy)
             Left::Idle if status.is_success() => {
                 (State::Settling { run, until: now + policy.wrap_timeout, warned: false }, vec![])
             }
-            Left::Idle | Left::Nobody => end_unheard(run, status, served, now, policy),
+            Left::Idle | Left::Nobody => end_without_listening(run, status, served, now, policy),
         },
         _ => return None,
     })
@@ -123,12 +123,13 @@ fn settling(
             (State::Settling { run, until, warned: true }, vec![Action::WarnSilent])
         }
         Event::Deadline => {
-            let (state, mut actions) = end_unheard(run, ExitStatus::SUCCESS, false, now, policy);
-            actions.retain(|action| *action != Action::WarnUnheard);
+            let (state, mut actions) =
+                end_without_listening(run, ExitStatus::SUCCESS, false, now, policy);
+            actions.retain(|action| *action != Action::WarnNeverListened);
             actions.insert(0, Action::WarnSettled);
             (state, actions)
         }
-        Event::TreeEmpty => end_unheard(run, ExitStatus::SUCCESS, false, now, policy),
+        Event::TreeEmpty => end_without_listening(run, ExitStatus::SUCCESS, false, now, policy),
         _ => return None,
     })
 }
@@ -301,10 +302,16 @@ fn daemonize(run: Run, now: Instant, policy: &Policy) -> Next {
 }
 
 /// An instance has ended, and no process of it ever listened.
-fn end_unheard(run: Run, status: ExitStatus, served: bool, now: Instant, policy: &Policy) -> Next {
+fn end_without_listening(
+    run: Run,
+    status: ExitStatus,
+    served: bool,
+    now: Instant,
+    policy: &Policy,
+) -> Next {
     match policy.mode {
         WrapMode::Exit | WrapMode::Ignore => {
-            let mut actions = vec![Action::WarnUnheard, Action::FinishBridge];
+            let mut actions = vec![Action::WarnNeverListened, Action::FinishBridge];
             if policy.start != Start::Now {
                 actions.insert(1, Action::FailClients);
             }

@@ -68,8 +68,8 @@ fn served(left: Left) -> Event {
 
 use Action::{
     Daemonized, DrainBridge, FinishBridge, Kill, LeaveDaemon, NameSurvivors, OpenBridge,
-    PauseBridge, RefuseSessions, Spawn, StopBridge, Terminate, WarnFast, WarnSettled, WarnSilent,
-    WarnUnheard,
+    PauseBridge, RefuseSessions, Spawn, StopBridge, Terminate, WarnFast, WarnNeverListened,
+    WarnSettled, WarnSilent,
 };
 
 /// Every state, in which every event must have a meaning.
@@ -325,7 +325,7 @@ fn w6_exit_drains_no_longer_than_the_stop_timeout() {
 #[test]
 fn w6_ignore_ends_with_the_status_of_a_program_that_never_listened() {
     let mut life = Life::begin(WrapMode::Ignore);
-    assert_eq!(life.on(ended(FAILED, Left::Idle)), [WarnUnheard, FinishBridge]);
+    assert_eq!(life.on(ended(FAILED, Left::Idle)), [WarnNeverListened, FinishBridge]);
     life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
     life.on(Event::TreeEmpty);
     assert_eq!(life.state, State::Ended { status: FAILED });
@@ -337,11 +337,11 @@ fn f46_a_program_that_ends_without_having_listened_is_warned_of() {
         for status in [ExitStatus::SUCCESS, FAILED] {
             let mut life = Life::begin(mode);
             let actions = life.on(ended(status, Left::Nobody));
-            assert_eq!(actions, [WarnUnheard, FinishBridge], "{mode:?} {status}");
+            assert_eq!(actions, [WarnNeverListened, FinishBridge], "{mode:?} {status}");
         }
         let mut life = Life::begin(mode);
         life.on(ended(ExitStatus::SUCCESS, Left::Idle));
-        assert_eq!(life.on(Event::TreeEmpty), [WarnUnheard, FinishBridge], "{mode:?}");
+        assert_eq!(life.on(Event::TreeEmpty), [WarnNeverListened, FinishBridge], "{mode:?}");
     }
 }
 

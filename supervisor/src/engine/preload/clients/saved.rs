@@ -8,22 +8,22 @@ use anyhow::Result;
 use bridge::{ClientTable, ClientTableState};
 use serde::{Deserialize, Serialize};
 
-use super::Clients;
+use super::ClientTableFile;
 use crate::config::Told;
 use crate::handed::Handed;
 use crate::octets::Octets;
 
 /// What the new binary needs to know of it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct ClientsState {
+pub(crate) struct ClientTableFileState {
     path: Octets,
     directory: RawFd,
     table: ClientTableState,
 }
 
-impl Clients {
-    pub(crate) fn save(&self) -> ClientsState {
-        ClientsState {
+impl ClientTableFile {
+    pub(crate) fn save(&self) -> ClientTableFileState {
+        ClientTableFileState {
             path: self.path.as_path().into(),
             directory: self.directory.as_raw_fd(),
             table: self.table.save(),
@@ -34,22 +34,26 @@ impl Clients {
     ///
     /// # Errors
     /// A descriptor is not what it should be.
-    pub(crate) fn resume(told: Told, state: ClientsState, handed: &mut Handed<'_>) -> Result<Self> {
+    pub(crate) fn resume(
+        told: Told,
+        state: ClientTableFileState,
+        handed: &mut Handed<'_>,
+    ) -> Result<Self> {
         let directory = handed.directory(state.directory)?;
         let [file, held] = state.table.descriptors();
         let both = [handed.copy(file)?, handed.copy(held)?];
         let table = ClientTable::resume(&state.table, both)?;
-        Ok(Self { table, told, path: state.path.into_path(), directory, is_anothers: true.into() })
+        Ok(Self { table, told, path: state.path.into_path(), directory, keep_on_drop: true.into() })
     }
 
     /// From now on the file is removed when this is dropped.
     pub(crate) fn go_on(&self) {
         self.table.go_on();
-        self.is_anothers.store(false, Ordering::Relaxed);
+        self.keep_on_drop.store(false, Ordering::Relaxed);
     }
 }
 
-impl ClientsState {
+impl ClientTableFileState {
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let [file, held] = self.table.descriptors();
         vec![file, held, self.directory]

@@ -34,13 +34,13 @@ impl Unpacked {
             path: state.path.into_path(),
             directory: handed.directory(state.directory)?,
             is_kept: state.is_kept,
-            is_anothers: true,
+            keep_on_drop: true,
         })
     }
 
     /// From now on it is removed when this is dropped, unless it is kept.
     pub(in super::super) fn go_on(&mut self) {
-        self.is_anothers = false;
+        self.keep_on_drop = false;
     }
 }
 

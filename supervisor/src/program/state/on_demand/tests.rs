@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::tests::{Life, every_event, every_state, outcome, policy};
-use super::super::{Left, WrapMode, ended_unheard, step};
+use super::super::{Left, WrapMode, ended_without_listening, step};
 use super::*;
 use crate::exit::ExitStatus;
 use Action::{
@@ -112,7 +112,7 @@ fn o5_every_event_in_the_other_states() {
                 if event == Event::Deadline {
                     assert_eq!(found.name(), "retiring", "{name}");
                     assert_eq!(actions, [PauseBridge, TellIdle, Terminate]);
-                    assert!(!ended_unheard(&idle, event, &found));
+                    assert!(!ended_without_listening(&idle, event, &found));
                 }
             }
             let wanted = outcome(state, WANTED, now, &on_demand);
@@ -292,7 +292,7 @@ fn o5_w6_an_end_of_its_own_is_what_the_mode_makes_of_it() {
     };
     for mode in [WrapMode::Exit, WrapMode::Ignore] {
         let mut life = life(mode);
-        let expected = [Action::WarnUnheard, FailClients, FinishBridge];
+        let expected = [Action::WarnNeverListened, FailClients, FinishBridge];
         assert_eq!(life.ended(false), expected, "{mode:?}");
     }
     let mut exit = life(WrapMode::Exit);

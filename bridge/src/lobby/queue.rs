@@ -11,7 +11,7 @@ pub(super) const FEW: usize = 6;
 
 /// Whose a connection is: by this the queue tells clients apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Whose {
+pub(super) enum ClientKey {
     /// All the connections of one subscriber.
     Client(ClientId),
     /// A connection of a proxy or a Unix socket, which has many clients: each such connection counts for itself.
@@ -23,27 +23,27 @@ type Rank = (usize, Reverse<u64>);
 
 /// A queue of connections.
 #[derive(Debug)]
-pub(super) struct Line<T> {
-    by_client: HashMap<Whose, BTreeMap<u64, T>>,
+pub(super) struct Queue<T> {
+    by_client: HashMap<ClientKey, BTreeMap<u64, T>>,
     /// The clients by rank: the connections of the last are the first to give way.
-    order: BTreeMap<Rank, Whose>,
+    order: BTreeMap<Rank, ClientKey>,
     length: usize,
 }
 
-impl Whose {
+impl ClientKey {
     /// Whose the connection with this number is: this client's; none: its client is not known.
     pub(super) fn of(client: Option<ClientId>, number: u64) -> Self {
         client.map_or(Self::Itself(number), |client| Self::Client(client.subscriber()))
     }
 }
 
-impl<T> Default for Line<T> {
+impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self { by_client: HashMap::new(), order: BTreeMap::new(), length: 0 }
     }
 }
 
-impl<T> Line<T> {
+impl<T> Queue<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -73,19 +73,19 @@ impl<T> Line<T> {
         self.first_rank().map(|(_, Reverse(number))| number)
     }
 
-    pub(super) fn get(&self, whose: Whose, number: u64) -> Option<&T> {
+    pub(super) fn get(&self, whose: ClientKey, number: u64) -> Option<&T> {
         self.by_client.get(&whose)?.get(&number)
     }
 
     /// All of them, in no order.
-    pub(super) fn all(&self) -> impl Iterator<Item = (Whose, u64, &T)> {
-        let of = |(whose, of_client): (&Whose, _)| (*whose, of_client);
+    pub(super) fn all(&self) -> impl Iterator<Item = (ClientKey, u64, &T)> {
+        let of = |(whose, of_client): (&ClientKey, _)| (*whose, of_client);
         self.by_client.iter().map(of).flat_map(|(whose, of_client): (_, &BTreeMap<_, _>)| {
             of_client.iter().map(move |(number, one)| (whose, *number, one))
         })
     }
 
-    pub(super) fn put(&mut self, whose: Whose, number: u64, one: T) {
+    pub(super) fn put(&mut self, whose: ClientKey, number: u64, one: T) {
         let of_client = self.by_client.entry(whose).or_default();
         if let Some(rank) = rank(of_client) {
             self.order.remove(&rank);
@@ -96,7 +96,7 @@ impl<T> Line<T> {
         self.order.extend(rank(of_client).map(|rank| (rank, whose)));
     }
 
-    pub(super) fn take(&mut self, whose: Whose, number: u64) -> Option<T> {
+    pub(super) fn take(&mut self, whose: ClientKey, number: u64) -> Option<T> {
         let of_client = self.by_client.get_mut(&whose)?;
         let before = rank(of_client)?;
         let one = of_client.remove(&number)?;
@@ -120,7 +120,7 @@ impl<T> Line<T> {
     }
 
     /// Whose the connection is that is the first to give way, and its number.
-    pub(super) fn first_of_all(&self) -> Option<(Whose, u64)> {
+    pub(super) fn first_of_all(&self) -> Option<(ClientKey, u64)> {
         let ((_, Reverse(number)), whose) = self.order.last_key_value()?;
         Some((*whose, *number))
     }
@@ -137,8 +137,9 @@ mod tests {
 
     #[test]
     fn l5_many_clients_leave_nothing_behind() {
-        let mut line = Line::default();
-        let all: Vec<_> = (0..10_000).map(|n| (Whose::of(Some(ClientId::User(n)), 0), n)).collect();
+        let mut line = Queue::default();
+        let all: Vec<_> =
+            (0..10_000).map(|n| (ClientKey::of(Some(ClientId::User(n)), 0), n)).collect();
         for (whose, number) in &all {
             line.put(*whose, (*number).into(), ());
         }

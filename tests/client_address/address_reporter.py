@@ -1,6 +1,6 @@
 """Tells each client who it is taken for: the address of accept(2), and that of getpeername(2).
 
-teller.py PORT [v4|v6|dual|both|one] [blocking|select|nonblocking|level|edge]
+address_reporter.py PORT [v4|v6|dual|both|one] [blocking|select|nonblocking|level|edge]
     [fork|exec|check|daemon|user=UID|chroot=DIR|also=PORT|first=FILE|prefork=N]...
 
 The first with first=FILE makes that file, accepts nobody, and ends when FILE.end is there.

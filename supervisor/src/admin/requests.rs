@@ -1,4 +1,4 @@
-//! The deeds: what a request at the admin address asks of the main loop, and the channel to it.
+//! What a request at the admin address asks of the main loop, and the channel to it.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub(crate) enum MainLoopRequest {
     /// To take no more clients, and to end.
     Drain,
     /// To look whether the program listens.
@@ -16,7 +16,7 @@ pub(crate) enum Deed {
 
 /// The main loop's end of the channel. Without `--admin` nothing ever comes.
 #[derive(Debug, Default)]
-pub(crate) struct Deeds(Option<Arc<Wanted>>);
+pub(crate) struct MainLoopRequests(Option<Arc<Wanted>>);
 
 /// The administration's end of the channel.
 #[derive(Debug)]
@@ -29,34 +29,34 @@ struct Wanted {
     look: Notify,
 }
 
-pub(super) fn channel() -> (Sender, Deeds) {
+pub(super) fn channel() -> (Sender, MainLoopRequests) {
     let wanted = Arc::new(Wanted::default());
-    (Sender(Arc::clone(&wanted)), Deeds(Some(wanted)))
+    (Sender(Arc::clone(&wanted)), MainLoopRequests(Some(wanted)))
 }
 
 impl Sender {
-    pub(super) fn send(&self, deed: Deed) {
-        let wanted = match deed {
-            Deed::Drain => &self.0.drain,
-            Deed::Look => &self.0.look,
+    pub(super) fn send(&self, request: MainLoopRequest) {
+        let wanted = match request {
+            MainLoopRequest::Drain => &self.0.drain,
+            MainLoopRequest::Look => &self.0.look,
         };
         wanted.notify_one();
     }
 }
 
-impl Deeds {
+impl MainLoopRequests {
     /// The next deed. Cancel-safe.
-    pub(crate) async fn next(&self) -> Deed {
+    pub(crate) async fn next(&self) -> MainLoopRequest {
         let Some(wanted) = &self.0 else { return pending().await };
         tokio::select! {
             biased;
-            () = wanted.drain.notified() => Deed::Drain,
-            () = wanted.look.notified() => Deed::Look,
+            () = wanted.drain.notified() => MainLoopRequest::Drain,
+            () = wanted.look.notified() => MainLoopRequest::Look,
         }
     }
 
     /// Waits until somebody wants a drain. Cancel-safe.
     pub(crate) async fn drain(&self) {
-        while self.next().await != Deed::Drain {}
+        while self.next().await != MainLoopRequest::Drain {}
     }
 }
