@@ -205,7 +205,7 @@ fn s2_a_recording_never_overwrites_another() {
     }
 }
 
-/// L6, S2: when the disk is full, the recording ends with one warning, what has been written is good, and the session goes
+/// L6, S2: disk of a recording full: the recording ends, with one warning, and what there is of it is good; the session goes
 /// on.
 #[test]
 fn s2_a_full_disk_ends_the_recording_and_not_the_session() {

@@ -401,8 +401,8 @@ fn d2_a_journald_that_is_restarted_is_found_again() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L6, W11: a journald that hangs holds up neither a session nor the end of websockify. Records that had no room are
-/// counted, and no others are lost.
+/// L6, W11: journald hung: no session is held up, and not our end; what had no room is counted, and the others are not
+/// lost.
 #[test]
 fn w11_a_journald_that_hangs_holds_up_nobody() {
     let Some(journal) = Journal::start() else { return };

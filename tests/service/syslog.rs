@@ -77,8 +77,7 @@ fn u7_a_syslog_that_is_away_is_said_once_and_holds_up_nobody() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L6, U7: a syslog server that hangs holds up neither a session nor the end of websockify; records that had no room are
-/// counted.
+/// L6, U7: syslog hung: no session is held up, and not our end; what had no room is counted.
 #[test]
 fn u7_a_syslog_that_hangs_holds_up_nobody() {
     let directory = TempDir::new().unwrap();

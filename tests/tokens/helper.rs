@@ -184,7 +184,7 @@ fn u9_a_helper_that_has_become_another_user_does_not_hold_up_the_end() {
     helper.signal(Signal::SIGKILL);
 }
 
-/// L6, U9: if a helper hangs, an answer that never comes costs its client 10 seconds and a 503, and no other client waits.
+/// L6, U9: helper hung: an answer that never comes costs its client 10 seconds and a 503, and nobody else any.
 #[test]
 fn u9_a_helper_that_hangs_holds_up_its_own_lookups() {
     let directory = TempDir::new().unwrap();

@@ -87,8 +87,8 @@ fn k6_a_password_a_database_and_a_namespace_may_be_typed() {
     }
 }
 
-/// L6, K6: if Redis hangs, the look-ups that wait for it get 503 after 10 s, nobody else waits, and it is used again when it
-/// goes on.
+/// L6, K6: Redis hung: the look-ups that wait for it are 503 after 10 s, nobody else waits, and it is good again when it goes
+/// on.
 #[test]
 fn k6_the_connection_is_kept_and_mends_itself() {
     let number = free_port();

@@ -110,8 +110,8 @@ fn respawn(websockify: &Websockify, port: u16, nth: usize) -> PathBuf {
     library
 }
 
-/// L6, F5: if `rebind.so` is deleted, changed or made unreadable, it is unpacked again before the next start, with one
-/// warning; and it is removed at the end.
+/// L6, F5: rebind.so deleted: it is unpacked again before the next start, with one warning, also where it was changed or
+/// made unreadable; and removed at the end.
 #[test]
 fn f5_a_library_that_was_removed_or_changed_is_unpacked_again_with_one_warning() {
     let notes = Notes::new();

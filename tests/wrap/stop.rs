@@ -17,7 +17,7 @@ use crate::support::{
 
 const NOBODY: u32 = 65534;
 
-/// L6, W9: a program that ignores SIGTERM is killed after `--stop-timeout`, and no process and no file of it is left.
+/// L6, W9: program deaf to SIGTERM: it is killed after `--stop-timeout`, and nobody of it is left, and no file.
 #[test]
 fn w9_no_process_survives_whatever_it_forked() {
     for mode in ["exit", "respawn", "ignore"] {
@@ -78,8 +78,7 @@ fn w9_what_is_forked_during_the_stop_does_not_survive() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// L6, W9: a program that forks faster than it is killed: its processes are stopped, killed, and looked for until none is
-/// left.
+/// L6, W9: program that forks faster than it is killed: it is stopped, killed, and looked for until nobody is left.
 #[test]
 fn w9_what_forks_all_the_time_does_not_survive() {
     let notes = Notes::new();
