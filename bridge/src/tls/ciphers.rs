@@ -116,12 +116,16 @@ impl Choice {
     fn heed(&mut self, word: &str) {
         let (word, command) =
             word.split_once('@').map_or((word, None), |(word, command)| (word, Some(command)));
+        if !word.is_empty() {
+            self.heed_word(word);
+        }
+        // It is about what was chosen before, by this word as well.
         if let Some(command) = command {
             self.heed_command(command);
         }
-        if word.is_empty() {
-            return;
-        }
+    }
+
+    fn heed_word(&mut self, word: &str) {
         let (deed, name) = match word.split_at_checked(1) {
             Some((deed @ ("!" | "-" | "+"), name)) => (deed, name),
             _ => ("", word),
@@ -308,6 +312,7 @@ mod tests {
             ("DEFAULT@SECLEVEL=2", all, &[]),
             ("HIGH:@NOISE", all, &["@NOISE"]),
             ("HIGH:!aNULL:!MD5:@STRENGTH", "e256 eC r256 rC e128 r128", &[]),
+            ("aRSA+AES128:aRSA+AES256@STRENGTH", "r256 r128", &[]),
             ("ALL@SECLEVEL=4", "e256 eC r256 rC", &[]),
             ("@SECLEVEL=5:ALL", "e256 eC r256 rC", &[]),
             ("ALL@SECLEVEL=6", all, &["@SECLEVEL=6"]),

@@ -39,7 +39,7 @@ fn not_text(args: &[OsString]) -> String {
     let name = culprit.split(|byte| *byte == b'=').next().filter(|_| culprit.starts_with(b"--"));
     let before = args[..at].last().and_then(|arg| arg.to_str()?.strip_prefix("--"));
     let secret = before.filter(|long| option(&built(), long).is_some_and(may_be_secret));
-    if let (None, Some(long)) = (name, secret) {
+    if let Some(long) = secret {
         return format!("the value of '--{long}' is not text in UTF-8");
     }
     let shown = name.unwrap_or(culprit).escape_ascii();
@@ -240,6 +240,10 @@ mod tests {
                 "the value of '--key-password' is not text in UTF-8",
             ),
             (&[b"--key-p", b"-\xffse"], "the value of '--key-p' is not text in UTF-8"),
+            (
+                &[b"--key-password", b"--\xffse"],
+                "the value of '--key-password' is not text in UTF-8",
+            ),
             (&[b"--auth-source=\xffse"], "argument '--auth-source' is not text in UTF-8"),
             (&[b"80", b"h\xff:1"], r"argument 'h\xff:1' is not text in UTF-8"),
         ] {
