@@ -72,8 +72,8 @@ fn f52_a_name_that_no_test_has_is_an_error() {
 /// The tests of the pages run beside those of Rust, are printed after them, and their failure counts as much.
 #[test]
 fn f52_all_tests_are_those_of_rust_and_of_the_pages() {
-    let whole = |npm: &str| {
-        let tools = tools("");
+    let whole = |cargo: &str, npm: &str| {
+        let tools = tools(cargo);
         tools.put("npm", npm);
         // apt-get's stand-in installs nothing. These two are installed in other ways, so they must be there.
         tools.put("busybox-static", "");
@@ -81,13 +81,16 @@ fn f52_all_tests_are_those_of_rust_and_of_the_pages() {
         let output = run(&tools, &[]);
         (tests_run(&tools), output)
     };
-    let (runs, output) = whole("echo of the pages");
+    let (runs, output) = whole("", "echo of the pages");
     assert!(output.status.success(), "{output:?}");
     let of = |name: &str| runs.iter().filter(|run| run.starts_with(name)).count();
     assert_eq!((of("cargo test"), of("npm ci"), of("npm test")), (2, 2, 2), "{runs:?}");
     assert_eq!(text_of(&output.stdout).matches("of the pages\n").count(), 4, "{output:?}");
-    let (_, output) = whole("exit 3");
+    let (_, output) = whole("", "exit 3");
     assert_eq!(output.status.code(), Some(3));
+    let (_, output) = whole("exit 101", "echo of the pages");
+    assert_eq!(output.status.code(), Some(101));
+    assert!(text_of(&output.stdout).contains("of the pages\n"), "{output:?}");
 }
 
 #[test]

@@ -11,7 +11,8 @@ const UNSAFE_PORTS = new Set([6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 66
 /** A display that nobody has. What its server leaves in /tmp when it is killed is removed after the test `t`. */
 export async function freeDisplay(t) {
   for (;;) {
-    const number = 100 + Math.floor(Math.random() * 800);
+    // Lower numbers are for the tests in Rust, which may run at the same time.
+    const number = 500 + Math.floor(Math.random() * 400);
     const files = [`/tmp/.X${number}-lock`, `/tmp/.X11-unix/X${number}`];
     if (files.some(existsSync) || UNSAFE_PORTS.has(5900 + number)) continue;
     if (!(await isFree(5900 + number)) || !(await isFree(6000 + number))) continue;

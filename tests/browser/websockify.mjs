@@ -15,9 +15,14 @@ const DEADLINE_MS = 30_000;
 // By this variable processes are found that have left the tree.
 const MARK = "WEBSOCKIFY_TEST";
 
+// Each process, which is a file of tests, has a hundred numbers of its own, and gives each out once, while there are some.
+const FIRST_PORT = 10_100 + 100 * (process.pid % 19);
+let portsTaken = Math.floor(Math.random() * 100);
+const nextPort = () => FIRST_PORT + (portsTaken++ % 100);
+
 /** A free port of loopback: `wanted`, if that is free. Others are below the ports that the kernel takes for outgoing
  * connections, and below those of the other tests, which may run at the same time. */
-export async function freePort(wanted = 10_100 + Math.floor(Math.random() * 1_900)) {
+export async function freePort(wanted = nextPort()) {
   const server = createServer().listen(wanted, "127.0.0.1");
   try {
     await once(server, "listening");

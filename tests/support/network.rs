@@ -20,7 +20,7 @@ use super::skip_even_in_ci;
 /// Below the range that the kernel takes ports for outgoing connections from.
 const PORTS: Range<u16> = 12000..32000;
 /// X displays that nobody uses by habit.
-const DISPLAYS: Range<u16> = 100..900;
+const DISPLAYS: Range<u16> = 100..500;
 
 /// A port that nobody uses on any address, and that no other test will get.
 pub(crate) fn free_port() -> u16 {
