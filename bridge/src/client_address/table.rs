@@ -68,6 +68,8 @@ pub struct ClientTable {
     unclaimed: Mutex<HashMap<u16, SocketAddrV4>>,
     /// Whether the old binary may still need the file: then it is not cleared when this is dropped.
     keep_on_drop: AtomicBool,
+    /// Whether the file and the port belong to another process: then no connection is made here any more.
+    is_left: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +133,7 @@ impl ClientTable {
             given_up: GivenUp::default(),
             unclaimed: Mutex::default(),
             keep_on_drop: AtomicBool::new(false),
+            is_left: AtomicBool::new(false),
         }))
     }
 
@@ -143,6 +146,12 @@ impl ClientTable {
     /// processes can have the port.
     pub fn clear(&self) {
         let _ = self.file.write_all_at(&vec![0; ROWS * LENGTH], 0);
+    }
+
+    /// From now on no connection is made by this table, in the forked copy of a process that another one replaces: the
+    /// file may be closed here, and the rows are the other's.
+    pub(crate) fn leave(&self) {
+        self.is_left.store(true, Ordering::Relaxed);
     }
 
     /// The row of a connection that the old binary has made.
@@ -166,6 +175,9 @@ impl ClientTable {
         to: SocketAddrV4,
         shown: impl Fn(u16) -> Row,
     ) -> io::Result<(TcpStream, RowGuard)> {
+        if self.is_left.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         for _ in 0..TRIES {
             let taken = self.take(to).await?;
             let row = taken.row;
@@ -243,8 +255,8 @@ impl ClientTable {
         });
     }
 
-    /// Keeps a row from other connections until the program can certainly not meet its last one, which led to `to` and
-    /// which we do not have open any more.
+    /// Keeps a row from other connections until its last connection, which led to `to`, is certainly out of the program's
+    /// accept queue. This process does not have that connection open.
     fn give_up(self: &Arc<Self>, row: u16, to: SocketAddr) {
         let (ours, over) = (self.sources.address(row).into(), Instant::now());
         if self.given_up.add(given_up::Last { row, ours, to, over, was_found_over: false }) {
@@ -536,6 +548,18 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(20), is_free).await.expect("it comes back by itself");
+    }
+
+    /// In the rest of the old process the file is closed, and its number may be another file's.
+    #[tokio::test]
+    async fn o2_a_table_that_was_left_writes_no_row() {
+        let ((table, file), (_listener, to)) = (table(), program());
+        table.leave();
+        let error = table.connect(to, shown).await.expect_err("no connection");
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+        let mut bytes = vec![1; ROWS * LENGTH];
+        file.read_exact_at(&mut bytes, 0).expect("read");
+        assert!(bytes.iter().all(|byte| *byte == 0));
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use crate::error_text::error_text;
 /// How long it may take to find out where a client's token leads (K1).
 pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the log says of a source that has not answered by then.
+/// What the log says of a source, or a name server, that has not answered in that time.
 pub(super) const LATE: &str = "no answer within 10 s";
 
 /// Why a request means no destination.
@@ -54,7 +54,7 @@ pub enum SourceError {
     Key(PathBuf, String),
     /// The server that is the source does not answer, or not as it should.
     #[error("cannot look a token up at {0}: {1}")]
-    QuestionSender(String, String),
+    Server(String, String),
     /// The helper does not say where the token leads.
     #[error("cannot look its token up: {0}")]
     Answer(String),
@@ -74,7 +74,7 @@ impl SourceError {
             Self::Read(path, error) => Self::Read(path.clone(), copy(error)),
             Self::Unusable(path, why) => Self::Unusable(path.clone(), why),
             Self::Key(path, why) => Self::Key(path.clone(), why.clone()),
-            Self::QuestionSender(server, why) => Self::QuestionSender(server.clone(), why.clone()),
+            Self::Server(server, why) => Self::Server(server.clone(), why.clone()),
             Self::Answer(why) => Self::Answer(why.clone()),
             Self::Failed => Self::Failed,
         }

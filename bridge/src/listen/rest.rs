@@ -31,6 +31,9 @@ impl Rest {
             (BridgeState::default(), Vec::new(), KeptLegs::new());
         let mut descriptors = Descriptors::default();
         let Some(config) = self.config else { return Ok(Outcome::Shutdown) };
+        if let Some(table) = &config.client_address.table {
+            table.leave();
+        }
         for stood in self.sessions {
             let StoodSession { mut saved, bytes: its, recording, legs: lent } = stood;
             let Some(lent) = lent else { continue };

@@ -36,7 +36,7 @@ struct UseState {
     row: u16,
     #[serde(default)]
     is_open: bool,
-    /// Its session is over, and the program may still accept its last connection.
+    /// No session of the old binary has it, and the program may still accept its last connection.
     #[serde(default)]
     is_given_up: bool,
     #[serde(default)]
@@ -91,6 +91,7 @@ impl ClientTable {
             given_up: GivenUp::default(),
             unclaimed: Mutex::new(state.unclaimed()),
             keep_on_drop: AtomicBool::new(true),
+            is_left: AtomicBool::new(false),
         });
         for used in state.used.iter().filter(|used| used.is_given_up) {
             if let Some(to) = used.to {
@@ -101,8 +102,8 @@ impl ClientTable {
     }
 
     /// From now on the file is cleared when this is dropped: the old binary does not need it any more. Rows that no session
-    /// has taken again are given up: the connections of some were kept open by the old binary until the program accepts
-    /// them, and the sessions of others go on in the rest of the old process. Needs a runtime.
+    /// has taken again are given up: some connections were kept open by the old binary until the program accepts them, and
+    /// exec(2) has closed these; the sessions of others go on in a forked copy of the old process. Needs a runtime.
     pub fn go_on(self: &Arc<Self>) {
         self.keep_on_drop.store(false, Ordering::Relaxed);
         let unclaimed = take(&mut *self.unclaimed());
@@ -183,7 +184,7 @@ mod tests {
         assert_eq!(bytes, [0; 3]);
     }
 
-    /// A row whose connection was kept open, or whose session goes on in the rest of the old process, is free again when
+    /// A row whose connection was kept open, or whose session goes on in a forked copy of the old process, is free again when
     /// the program cannot meet that connection any more; one that a session has taken again stays taken.
     #[tokio::test]
     async fn o2_a_row_that_no_session_takes_again_is_not_lost() {

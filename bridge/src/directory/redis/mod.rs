@@ -51,7 +51,7 @@ impl Redis {
         // The server may repeat what it was sent (K8).
         let secrets = || [Some(token), self.server.password.as_deref()].into_iter().flatten();
         let failed = |why: String| {
-            SourceError::QuestionSender(self.server.to_string(), redact::without(&why, secrets()))
+            SourceError::Server(self.server.to_string(), redact::without(&why, secrets()))
         };
         match self
             .get(&self.server.key(token))

@@ -43,7 +43,7 @@ const REDIRECTS: usize = 5;
 /// How often a request is repeated if the server ends the connection without an answer.
 const AGAIN: usize = 2;
 
-/// The errors of a socket that mean this.
+/// The errors of a socket that mean that the server has ended the connection.
 const ENDS: [ErrorKind; 4] = [
     ErrorKind::ConnectionReset,
     ErrorKind::ConnectionAborted,

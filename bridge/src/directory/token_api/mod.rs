@@ -39,7 +39,7 @@ impl TokenApi {
     }
 
     pub(super) async fn look_up(&self, token: &str) -> Result<Option<Endpoint>, SourceError> {
-        let failed = |why: String| SourceError::QuestionSender(self.pattern.to_string(), why);
+        let failed = |why: String| SourceError::Server(self.pattern.to_string(), why);
         let Some(uri) = self.pattern.uri(token) else { return Ok(None) };
         let answer = self.client.get(uri, self.pattern.credentials()).await.map_err(failed)?;
         match answer.status {

@@ -124,7 +124,7 @@ async fn k2_a_token_that_was_never_there_does_not_wait_for_a_file_that_changes_a
         }
     });
     for _ in 0..30 {
-        // A look-up that waits gives up only after ten.
+        // The look-up of an unknown token must not wait for the file: `Tokens` would give it up after 10 s only.
         let unknown = tokio::time::timeout(Duration::from_secs(5), port(&source, "x")).await;
         assert_eq!(unknown.expect("it waits"), None);
         assert_eq!((port(&source, "a").await, port(&source, "b").await), (Some(1), Some(2)));
