@@ -48,7 +48,7 @@ impl SessionLog {
         }
     }
 
-    /// The account of a session that goes on after a hand-over.
+    /// What the records say of a session that goes on after a hand-over.
     pub(crate) fn resume(reached: Option<SocketAddr>) -> Self {
         Self { reached: reached.map(Box::new) }
     }

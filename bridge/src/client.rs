@@ -106,7 +106,7 @@ pub(crate) struct Client {
     pub(crate) tap: Option<Box<Tap>>,
     /// The session's part of the memory budget: more than 0 bytes while a peer takes nothing.
     pub(crate) held: Reservation,
-    /// Whether memory is scarce, as it was seen last.
+    /// Whether the kernel is told to keep few unsent bytes for this session, as memory was scarce at the last look.
     pub(crate) has_unsent_limit: bool,
     pub(crate) session: Session,
 }

@@ -101,7 +101,7 @@ async fn standing_still<T>(
                 let stands = arrival.stand(stood);
                 shutdown.goes_on(stands).await;
             }
-            // Polled first: a request that came before the connection was told to give way counts.
+            // Polled before `gives_way`: a request that came before the connection was told to give way counts.
             received = &mut received => return received,
             () = arrival.guest.gives_way() => return Err(NoSession::GaveWay),
         }
@@ -139,7 +139,7 @@ fn receive(
     let (since, is_kept_alive) = (from.since, from.is_kept_alive);
     let most = if is_kept_alive { http::IDLE } else { shared.config.head_timeout };
     let opening = begin(io, peer, from, Arc::clone(&arrival), Arc::clone(&shared));
-    // Apart from what comes next, so that a client that sends nothing, or not enough, needs no room for that (L5).
+    // In a box of its own: a client that sends nothing, or not enough, needs no room for what comes next (L5).
     let opening = Box::pin(timeout_at(since + most, opening));
     async move {
         let opening = tokio::select! {

@@ -239,7 +239,7 @@ impl Bridge {
             _ if self.ending.is_some() => None,
             // Until then new connections wait in the kernel's queue.
             Prospect::Later(next) => Some(next),
-            // Since `make_room` above, a connection that can be closed has appeared: `make_room` is called again at once.
+            // Since `run` called `make_room`, a connection that can be closed has appeared: `make_room` is called again at once.
             Prospect::Now if self.ahead.len() > self.lobby.leaving() => Some(now),
             Prospect::Now | Prospect::Unknown => None,
         };
@@ -473,8 +473,8 @@ impl Bridge {
     /// oldest connection without a session is closed.
     fn pause_accepting(&mut self, error: &io::Error) {
         let errno = error.raw_os_error().map(Errno::from_raw);
-        // One at a time: closing it may take longer than `SHORT_ACCEPT_PAUSE`. Where the whole system has none left (ENFILE), other processes
-        // would get the descriptor.
+        // One at a time: closing it may take longer than `SHORT_ACCEPT_PAUSE`. Where the whole system has no descriptor left
+        // (ENFILE), none is closed: another process would get its descriptor.
         let has_room = errno == Some(Errno::EMFILE)
             && (self.lobby.leaving() > 0 || self.lobby.make_room(Instant::now()));
         if !self.is_exhausted {

@@ -70,7 +70,7 @@ names! {
         /// The connection is not encrypted, and has to be.
         Unencrypted = "unencrypted",
         Timeout = "timeout",
-        /// The connection had no session yet and was closed to make room for another.
+        /// The connection had no session yet and was closed to make room for another, or to free memory.
         GaveWay = "gave_way",
     }
 }

@@ -216,8 +216,8 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Counts our own buffers and so many bytes in the kernel, of which a slow peer may have taken a part since the
-    /// last count.
+    /// Counts our own buffers and the bytes that are under way, of which a slow peer may have taken a part since the last
+    /// count.
     fn hold(&mut self, under_way: u64) {
         let kernels = usize::try_from(under_way).unwrap_or(usize::MAX / 4);
         let kept = self.client.kept() + kernels;

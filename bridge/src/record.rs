@@ -40,7 +40,8 @@ const THREADS: usize = 4;
 const WAITING_MAX: usize = 64 * 1024 * 1024;
 /// How many recordings it takes to use all of that: a recording whose client sends much does not end the others.
 const SHARES: usize = 4;
-/// But each may have so much, if all have: several reads of small frames wait while a disk that is fast enough is busy.
+/// The least number of bytes that one recording may have waiting, unless fewer may wait in all: several reads of small
+/// frames wait while a disk is busy that is fast enough.
 const SHARE_LEAST: usize = 2 * 1024 * 1024;
 
 /// How long the end of a session waits for the end of its recording, if nothing of the recording is written meanwhile.
@@ -309,7 +310,7 @@ mod tests {
         assert!(!budget.is_tight(), "it is given back");
     }
 
-    /// F2: where little may wait, a recording that falls behind ends, and does not end the others.
+    /// S2: where little may wait, a recording that falls behind ends, and does not end the others.
     #[tokio::test]
     async fn s2_one_recording_that_falls_behind_does_not_end_another() {
         let directory = TempDir::new().unwrap();

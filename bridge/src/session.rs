@@ -241,7 +241,8 @@ async fn stand_still(
     let stands = shutdown.pause.stand(|| stood.add(session));
     shutdown.goes_on(stands).await;
     let Some(back) = returned else { return };
-    // If the hand-over fails, it gives the legs back; if it succeeds, this process has been replaced.
+    // If the hand-over fails, the session gets its legs back; if it succeeds, exec(2) has replaced this program, or this is
+    // its forked copy, in which this task never runs.
     if let Ok((leg, target)) = back.await {
         *client.leg() = leg;
         if let (Some(place), Some(target)) = (course.target(), target) {

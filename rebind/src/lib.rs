@@ -46,7 +46,7 @@ pub unsafe extern "C" fn bind(fd: c_int, address: *const c_void, length: u32) ->
     let wanted = unsafe { to_move(fd, address, length) };
     let moved = wanted.and_then(|(wanted, was)| {
         let result = wanted.bind(bind_to, ask_for);
-        // The program may bind another port next, which is not moved: the option is again as the program has set it.
+        // The program may bind another port next, which is not moved: so the option is set back to what it was.
         if result != Some(Ok(())) && was == Stack::V6Only {
             sys::set_option(fd, sys::IPPROTO_IPV6, sys::IPV6_V6ONLY, 1);
         }

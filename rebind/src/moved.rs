@@ -6,9 +6,9 @@
 //! `SO_REUSEPORT` and do not listen. The kernel shares such a port among sockets
 //! of one user id that all have the option (socket(7)), so other users can
 //! neither bind it nor listen on it, whatever options they set. The program's
-//! sockets have it while they are bound and while they begin to listen, and not
-//! in between: there the program's own options decide whether it can bind a
-//! second time (R1).
+//! sockets have the option during `bind()` and during `listen()`, and not in
+//! between: there the program's own options decide whether it can bind a second
+//! time (R1).
 
 use core::ffi::c_int;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

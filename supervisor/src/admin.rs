@@ -242,7 +242,7 @@ impl AdminConnection {
         reply
     }
 
-    /// The answer is sent. Only now is the deed passed on, as it may end websockify.
+    /// The answer is sent. Only now is the request to the main loop passed on, as it may end websockify.
     fn conclude(&self) {
         self.mark.answered();
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -264,7 +264,8 @@ where
     }
 }
 
-/// Has hyper read the request and write the answer, passes the deed on, and closes the connection in order.
+/// Has hyper read the request and write the answer, passes on what that asks of the main loop, and closes the connection
+/// in order.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, visit: &AdminConnection) {
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX)

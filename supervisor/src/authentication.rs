@@ -39,7 +39,8 @@ pub(crate) struct Authentication {
 enum By {
     /// What the client shows, compared with this.
     Client(watch::Sender<Auth>),
-    /// What a helper answers; and the helper itself, until it is [taken](Authentication::take_helper) to be started.
+    /// A helper decides: where it is asked, and the helper itself, until it is [taken](Authentication::take_helper) to be
+    /// started.
     Helper(QuestionSender, Option<Helper>),
 }
 

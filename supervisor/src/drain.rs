@@ -17,8 +17,8 @@ const EVERY: Duration = Duration::from_secs(10);
 const EXTENSION: Duration = Duration::from_secs(30);
 /// How soon systemd is told that sessions have ended.
 const SOON: Duration = Duration::from_secs(1);
-/// How long our end takes after the drain, besides the program's own time: connections that do not close are cut off
-/// after five seconds, and processes that do not die are given up after five more.
+/// How long our end takes after the drain, besides the program's own time: connections that do not close are cut off, and
+/// processes that do not die are given up, each after five seconds.
 const END: Duration = Duration::from_secs(15);
 
 /// The drain of one bridge, which may have begun.

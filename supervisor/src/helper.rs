@@ -264,8 +264,8 @@ async fn ask(questions: &mut QuestionReceiver, child: &mut Child) -> String {
 
 impl Pending {
     /// Whether the helper may get one more question. Questions that nobody waits for any more do not count, but there
-    /// may be only as many again of them: so clients that come and go neither take the places of others, nor overload a
-    /// helper that answers.
+    /// may be only as many again of them; then the helper gets no more for now, but is not ended. So clients that come
+    /// and go neither take the places of others, nor have a helper ended that answers.
     fn has_room(&self) -> bool {
         let awaited = || self.waiting.values().filter(|waiting| waiting.is_awaited()).count();
         let asked = self.waiting.len();

@@ -244,7 +244,8 @@ fn conclude(
         // The caller of `-D`, which still waits, says it.
         Err(failure) if progress.failed(&failure) => Ok(failure.status),
         Err(failure) if log.is_on_stderr_alone() => Err(failure),
-        // The log has it for those who read it later. Standard error gets it too, unless the log is there already.
+        // The log has it for those who read it later. Standard error gets it too, unless the log is there already or
+        // standard error is /dev/null (`-D`).
         Err(failure) => {
             tracing::error!("{}", failure.reason);
             let is_said = config.daemon || log.is_on_stderr();

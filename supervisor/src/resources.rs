@@ -194,8 +194,8 @@ impl Resources {
         }
     }
 
-    /// Changes to the user that we are to be, for good. To be called after the last fork of ours but the launcher's,
-    /// and before the first thread.
+    /// Forks the launcher, if there is to be one, and changes to the user that we are to be, for good. To be called after
+    /// the forks of `-D`, and before the first thread.
     pub(crate) fn change_user(&mut self, config: &Config) -> Result<(), Failure> {
         let helpers = (self.tokens.as_ref(), self.authentication.as_ref());
         let gains = gains(config, &self.users, helpers);

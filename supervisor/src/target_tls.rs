@@ -89,7 +89,7 @@ impl TargetTls {
     }
 }
 
-/// Uses the authorities that were read from now on; what cannot be used changes nothing.
+/// From now on, uses the authorities that were read; what cannot be used changes nothing.
 fn take(
     connector: &watch::Sender<Connector>,
     read: Result<(Connector, Vec<String>), Unusable>,

@@ -64,7 +64,8 @@ pub(crate) struct Websockify {
     mark: String,
     /// Its `TMPDIR`, unless the test gave it one.
     scratch: TempDir,
-    /// All processes that were seen in its tree: a daemon may have left the tree, and overwritten its environment with [`MARK`].
+    /// All processes that were seen in its tree: a daemon may have left the tree, and overwritten its environment, which had
+    /// [`MARK`].
     seen: RefCell<Vec<Process>>,
 }
 

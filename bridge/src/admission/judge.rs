@@ -87,7 +87,7 @@ fn secrets(headers: &HeaderMap) -> Vec<String> {
     secrets
 }
 
-/// Each byte becomes one character: so are the header values that the helper is told.
+/// Bytes of the request as text, in which each byte is one character: the helper is told header values in this form.
 fn text(value: &[u8]) -> String {
     value.iter().copied().map(char::from).collect()
 }

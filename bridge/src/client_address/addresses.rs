@@ -98,7 +98,7 @@ impl Known {
 }
 
 impl Block {
-    /// The address with this number. `None`: it may be a network's or a broadcast address, or the block is without it.
+    /// The address with this number. `None`: it may be a network's or a broadcast address, or is left out of the block.
     fn address(self, number: u64) -> Option<Ipv4Addr> {
         let [.., a, b, c, d] = number.to_be_bytes();
         let address = match self {

@@ -1,10 +1,13 @@
-//! The rows that are given up: the session of such a row is over, the program has not accepted its connection, and too many
-//! such connections are kept open already. No other connection gets the row while the program may still accept that connection.
+//! The rows that are given up: this process does not have the last connection of such a row open any more, and the program may
+//! not have accepted it. Its session is over, and too many such connections are kept open already; or the old binary of a
+//! hand-over had the connection, and no session has taken the row again. No other connection gets the row while the program may
+//! still accept that one.
 //!
 //! When a connection is reset while it waits to be accepted, the kernel does not know it by its addresses from then on, and
 //! still gives it to the program. But the kernel says how many connections wait. So a connection is certainly out of the
 //! accept queue if the kernel does not know it, or knows that it was accepted, and no connection waits at that port after
-//! that. A program that has just been given it has the time between two looks to read its row. Must not know the table.
+//! that. A program that has just accepted the connection has the time between two looks to read its row. Must not know the
+//! table.
 
 use std::collections::HashSet;
 use std::mem::{replace, take};

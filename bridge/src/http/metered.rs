@@ -32,7 +32,7 @@ pub(super) struct Activity {
     pub(super) sent: AtomicU64,
     /// Whether there is more to send than the kernel takes now.
     pub(super) is_stuck: AtomicBool,
-    /// Whether the kernel has a whole answer, of which the client has not taken more than [`UNCOUNTED_MAX`] bytes yet.
+    /// Whether the kernel has a whole answer, and still keeps more than [`UNCOUNTED_MAX`] bytes that the client has not taken.
     pub(super) is_untaken: AtomicBool,
     /// Whether there was no memory for what is read.
     pub(super) lacks_memory: AtomicBool,
@@ -40,7 +40,7 @@ pub(super) struct Activity {
     pub(super) requests: AtomicU64,
     /// How many bytes had been read when the last request was.
     pub(super) read_at_request: AtomicU64,
-    /// How many of the bytes sent the client's kernel had not taken when we last asked ours.
+    /// How many of the bytes sent the client's kernel had not taken when our kernel was last asked.
     pub(super) unsent: AtomicU64,
 }
 

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::queue::{ClientKey, FEW, Queue};
 
-/// How long a client may take nothing of an answer before its connection can give way. Longer than ten seconds, as only
-/// so often the kernel is asked how much of it a slow client has taken.
+/// How long a client may take nothing of an answer before its connection can give way. Longer than ten seconds: no more
+/// often is the kernel asked how much a slow client has taken.
 pub(super) const QUIET: Duration = Duration::from_secs(12);
 
 /// How long a new connection has before it can give way, unless its client has many connections: for a TLS hello, a TLS

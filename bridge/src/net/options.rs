@@ -35,7 +35,8 @@ pub(crate) fn tune(socket: &impl AsFd) -> io::Result<()> {
 }
 
 /// Sets the options of a client that connected before its listening socket had them, as the first client does where
-/// systemd passes the socket. One system call tells: it asks for the option that `tune` sets last.
+/// systemd passes the socket. One system call tells whether the client lacks them: it asks for the option that `tune` sets
+/// last.
 pub(crate) fn tune_if_early(client: &TcpStream) -> io::Result<()> {
     if SockRef::from(client).tcp_keepalive_retries()? == KEEPALIVE_PROBES {
         return Ok(());

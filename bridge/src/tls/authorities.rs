@@ -3,8 +3,8 @@
 //!
 //! rustls checks signatures, purposes and dates. Added here: intermediate certificates may stand in
 //! the CA file, the dates of the authority itself count, and so does whether it may sign others. A
-//! client's self-signed certificate is good if it stands in the CA file itself; unless it says so, its
-//! owner may not sign other certificates. Must not know connections.
+//! client's self-signed certificate is good if it stands in the CA file itself; its owner may sign other
+//! certificates only if that certificate allows it. Must not know connections.
 
 use std::fmt;
 use std::path::Path;

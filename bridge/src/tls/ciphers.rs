@@ -105,7 +105,7 @@ impl Choice {
     /// A word behind `@`.
     fn heed_command(&mut self, command: &str) {
         match command.strip_prefix("SECLEVEL=").map(str::parse::<u8>) {
-            // The others stay in their order.
+            // The suites of 128 bits go to the end; otherwise the order stays (stable sort).
             None if command == "STRENGTH" => self.chosen.sort_by_key(has_128_bits),
             // Level 3 wants 128 bits, which rustls's suites all have.
             Some(Ok(level @ 0..=5)) => self.wants_more = level > 3,
@@ -119,7 +119,7 @@ impl Choice {
         if !word.is_empty() {
             self.heed_word(word);
         }
-        // It is about what was chosen before, by this word as well.
+        // The command is about all suites that were chosen so far, by this word as well.
         if let Some(command) = command {
             self.heed_command(command);
         }
@@ -133,7 +133,7 @@ impl Choice {
         let found: Vec<_> =
             ALL_CIPHER_SUITES.iter().copied().filter(|suite| is(suite, name)).collect();
         // A suite that rustls lacks need not be ruled out, so that word is not reported. A keyword that OpenSSL does not
-        // know either may be a mistake, and is.
+        // know either may be a mistake, and is reported.
         let is_moot = !deed.is_empty() && (name.contains('-') || name.split('+').all(is_of_others));
         if found.is_empty() && !is_moot {
             self.unknown.push(word.to_owned());

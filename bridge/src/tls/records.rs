@@ -133,7 +133,7 @@ impl Records {
     /// What rustls has taken has had a result: an answer of ours, or data from the client.
     pub(crate) fn is_heard(&mut self) {
         if let ReadLimit::Counted { there, unprocessed, is_too_much, .. } = &mut self.pace {
-            // The last piece that rustls has taken may end within a record, and the beginning of that has had no result.
+            // The last piece that rustls has taken may end within a record. The beginning of that record has had no result.
             let is_cut = *there > 0 && self.handshake.is_some();
             *unprocessed = if is_cut { PIECE.min(*unprocessed) } else { 0 };
             *is_too_much = false;
@@ -212,7 +212,7 @@ impl AsyncRead for Records {
                 }
                 match ready!(seen)? {
                     Some(length) => *there = length,
-                    // The client has ended its stream within a record: there is no whole record to wait for.
+                    // The client has ended its stream, perhaps within a record: there is no whole record to wait for.
                     None => pace = ReadLimit::AtWill,
                 }
             }

@@ -116,7 +116,7 @@ struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// With the headers in the order of websockify 0.3.0: some old clients accept no other.
+    /// With the headers in the order of websockify 0.3.0: some old clients were known to depend on it.
     fn format(&self) -> Vec<u8> {
         let Self { prefix, origin, scheme, host, path, protocol } = *self;
         let mut head = b"HTTP/1.1 101 Web Socket Protocol Handshake\r\n\

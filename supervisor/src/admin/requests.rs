@@ -22,7 +22,7 @@ pub(crate) struct MainLoopRequests(Option<Arc<Wanted>>);
 #[derive(Debug)]
 pub(super) struct Sender(Arc<Wanted>);
 
-/// A flag for each deed: to ask for a deed twice is the same as to ask for it once.
+/// A flag for each kind of request: two requests of one kind that the main loop has not taken yet count as one.
 #[derive(Debug, Default)]
 struct Wanted {
     drain: Notify,
@@ -45,7 +45,7 @@ impl Sender {
 }
 
 impl MainLoopRequests {
-    /// The next deed. Cancel-safe.
+    /// The next request. Cancel-safe.
     pub(crate) async fn next(&self) -> MainLoopRequest {
         let Some(wanted) = &self.0 else { return pending().await };
         tokio::select! {

@@ -31,7 +31,7 @@ pub(super) fn of(error: &clap::Error, args: &[OsString]) -> Refusal {
     }))
 }
 
-/// For an argument that is not text where text is needed.
+/// For an argument that is not text: only the program and file names may be bytes of any kind.
 fn not_text(args: &[OsString]) -> String {
     let at = args.iter().position(|arg| arg.to_str().is_none()).unwrap_or(0);
     let culprit = args[at].as_encoded_bytes();

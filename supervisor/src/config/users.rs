@@ -13,7 +13,7 @@ pub(crate) struct UserSpec {
     pub(crate) group: Option<String>,
 }
 
-/// Which user runs what. `None`: the user who has started us.
+/// Which user runs what; where no user is named, it is the one who has started us.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct UsersSpec {
     /// The user of websockify, and of the program unless `program` names another.

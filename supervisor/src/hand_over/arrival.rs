@@ -182,7 +182,7 @@ pub(super) fn is_own() -> bool {
     Uid::current() == Uid::effective() && Gid::current() == Gid::effective()
 }
 
-/// A user who has started us with more rights than his own must not choose what we execute.
+/// A user who has started us with more rights than the user has (setuid) must not choose what we execute.
 fn ensure_own() -> Result<(), Failure> {
     if is_own() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Marks: which descriptors stay open over exec(2). The mark of each is its flag FD_CLOEXEC.
+//! Close-on-exec: which descriptors stay open over exec(2), by the flag FD_CLOEXEC of each.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};

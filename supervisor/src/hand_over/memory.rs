@@ -13,7 +13,7 @@ const SIZE_MAX: u64 = 4 << 30;
 
 const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW);
 
-/// Memory with these bytes. exec(2) closes it, unless its mark is changed.
+/// Memory with these bytes. exec(2) closes it, unless FD_CLOEXEC is cleared before (`cloexec`).
 pub(crate) fn with(bytes: &[u8]) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let create = |flags| memfd_create("websockify-hand-over", flags);

@@ -144,8 +144,8 @@ fn asked() -> SigSet {
     [REST_ASKED].into_iter().collect()
 }
 
-/// Waits for the signal that asks this process to end, or says that our parent has ended. The first ends the sessions,
-/// the second the process.
+/// Waits for the signal that asks this process to end, which the kernel sends, too, when our parent has ended. When it
+/// comes for the first time, the sessions are ended; at the second time, the process ends at once.
 fn obey(shutdown: &watch::Sender<Shutdown>) -> Infallible {
     let asked = asked();
     loop {

@@ -37,7 +37,7 @@ const LOOKS: usize = 6;
 /// How many symbolic links a path may have, as the kernel counts.
 const LINKS: usize = 40;
 
-/// The files, as they were when they were read last.
+/// The files that are watched, as they were when they were read last.
 #[derive(Debug)]
 pub(crate) struct FileWatcher {
     paths: Vec<PathBuf>,

@@ -31,7 +31,7 @@ pub(crate) enum Writers {
     Nobody,
     /// The members of its group, who can also remove and rename what is there.
     Group,
-    /// Everybody, but only its owner can remove or rename what is there.
+    /// Everybody; but a file that is there can be removed or renamed only by its owner, or by the directory's.
     Sticky,
 }
 

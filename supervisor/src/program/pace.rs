@@ -11,8 +11,8 @@ use crate::clock::instant;
 /// How soon we look without a hint: at first, and at most.
 const FIRST: Duration = Duration::from_millis(50);
 const SLOWEST: Duration = Duration::from_secs(1);
-/// How long hints wait after a look: [`REST_FACTOR`] times as long as the look took, and this long at least. So a third
-/// of our time at most goes into looking, however many processes there are.
+/// How long hints wait after a look: [`REST_FACTOR`] times as long as the look took, but this long at least, and
+/// [`SLOWEST`] at most. So a third of our time at most goes into looking, unless a look takes more than half a second.
 const SHORTEST_REST: Duration = Duration::from_millis(20);
 const REST_FACTOR: u32 = 2;
 

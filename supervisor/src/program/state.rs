@@ -94,7 +94,8 @@ pub(crate) enum State {
     Retiring(Retiring),
     /// Under `ignore`: it has ended, after it had listened. The bridge says so to its clients.
     Gone,
-    /// It has ended, under `exit`, or without having listened: open sessions come to their end.
+    /// Under `exit`, it has ended or daemonized; under `ignore`, it has ended without having listened. Open sessions come
+    /// to their end.
     Finishing {
         #[serde(with = "instant")]
         until: Instant,

@@ -154,8 +154,8 @@ fn only_with(token: &[u8]) -> Vec<SockFilter> {
 fn receive(socket: RawFd, token: &[u8]) -> io::Result<Option<Message>> {
     let mut bytes = [0; 128];
     let mut parts = [IoSliceMut::new(&mut bytes)];
-    // Room for as many descriptors as can be sent (SCM_RIGHTS in unix(7)): if the kernel had to cut some off, the
-    // others would stay open.
+    // Room for as many descriptors as can be sent (SCM_RIGHTS in unix(7)): if the kernel had to cut some off, `cmsgs`
+    // would fail below, and nothing would close the others.
     let mut control = nix::cmsg_space!(libc::ucred, [RawFd; 253]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<UnixAddr>(socket, &mut parts, Some(&mut control), flags)?;

@@ -146,7 +146,8 @@ fn is_zombie(process: &Process) -> bool {
     process.stat().is_ok_and(|stat| !is_alive(&stat))
 }
 
-/// Whether the process is older than the file, by two seconds at least: then it was not started with the file.
+/// Whether the process is older than the file, by two seconds at least, as its start is only known to the second: then
+/// it was not started with the file.
 fn is_older(process: &Process, made: SystemTime) -> bool {
     let (Ok(stat), Ok(boot)) = (process.stat(), procfs::boot_time_secs()) else { return false };
     let started = boot + stat.starttime / procfs::ticks_per_second();

@@ -62,8 +62,8 @@ impl<W> Halt<W> {
         }
         *course = Course::Wanted;
         drop(course);
-        // The thread takes what was sent to it before first. If there is no room for this message, it is woken all the
-        // same.
+        // The thread first takes what was sent to it before. If there is no room for this message, the thread may not
+        // look here in time, and we give up below.
         let _ = hand.call();
         let is_wanted = |course: &mut Course<W>| matches!(course, Course::Wanted);
         let course = self.course();
