@@ -129,7 +129,7 @@ impl Admin {
         let observer = Observer::default();
         let (sender, requests) = requests::channel();
         let password = auth.as_ref().and_then(Authentication::of_client);
-        let office = AdminState {
+        let state = AdminState {
             gate: Gate::new(password, endpoint.is_of_this_machine()),
             observer: observer.clone(),
             standing: standing.clone(),
@@ -139,7 +139,7 @@ impl Admin {
         if !endpoint.was_open() {
             info!("administration at {endpoint}");
         }
-        let server = Server { endpoint: endpoint.listen()?, office: Arc::new(office) };
+        let server = Server { endpoint: endpoint.listen()?, state: Arc::new(state) };
         Ok((server, AdminHandle { requests, observer: Some(observer), standing, auth }))
     }
 }
@@ -161,7 +161,7 @@ impl AdminHandle {
 /// The administration at work.
 pub(crate) struct Server {
     endpoint: endpoint::Listening,
-    office: Arc<AdminState>,
+    state: Arc<AdminState>,
 }
 
 impl Server {
@@ -176,15 +176,15 @@ impl Server {
             };
             // All connections may be in the middle of an answer: waits until one of them can be closed.
             connections.room(CONNECTIONS_MAX).await;
-            let office = Arc::clone(&self.office);
+            let state = Arc::clone(&self.state);
             match accepted {
                 Ok(Accepted::Tcp(io, address)) => {
                     let client = ClientId::Address(address.ip());
-                    connections.begin(CONNECTIONS_MAX, |mark| attend(io, client, office, mark));
+                    connections.begin(CONNECTIONS_MAX, |mark| attend(io, client, state, mark));
                 }
                 Ok(Accepted::Unix(io, user)) => {
                     let client = ClientId::User(user);
-                    connections.begin(CONNECTIONS_MAX, |mark| attend(io, client, office, mark));
+                    connections.begin(CONNECTIONS_MAX, |mark| attend(io, client, state, mark));
                 }
                 Ok(Accepted::Stranger(user)) => {
                     warn!(
@@ -209,7 +209,7 @@ impl Server {
 
 /// A connection, which has one request.
 struct AdminConnection {
-    office: Arc<AdminState>,
+    state: Arc<AdminState>,
     client: ClientId,
     /// When the connection is closed.
     deadline: Instant,
@@ -227,15 +227,15 @@ impl<'v> Service<Request<Incoming>> for &'v AdminConnection {
     type Future = Answering<'v>;
 
     fn call(&self, request: Request<Incoming>) -> Answering<'v> {
-        let visit = *self;
-        Box::pin(async move { Ok(visit.answer(request).await) })
+        let connection = *self;
+        Box::pin(async move { Ok(connection.answer(request).await) })
     }
 }
 
 impl AdminConnection {
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         let (head, body) = request.into_parts();
-        let Answer { reply, request } = self.office.answer(&head, &body, self).await;
+        let Answer { reply, request } = self.state.answer(&head, &body, self).await;
         let (client, status) = (self.client, reply.status());
         debug!("administration: {client}, {} {:?}, {status}", head.method, head.uri.path());
         *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = request;
@@ -247,37 +247,37 @@ impl AdminConnection {
         self.mark.answered();
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(request) = wanted {
-            self.office.requests.send(request);
+            self.state.requests.send(request);
         }
     }
 }
 
 /// Answers the one request of a connection.
-async fn attend<S>(io: S, client: ClientId, office: Arc<AdminState>, mark: Mark)
+async fn attend<S>(io: S, client: ClientId, state: Arc<AdminState>, mark: Mark)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let deadline = Instant::now() + REQUEST_TIMEOUT;
-    let visit = AdminConnection { office, client, deadline, mark, wanted: Mutex::default() };
-    if timeout_at(deadline, serve(io, &visit)).await.is_err() {
+    let connection = AdminConnection { state, client, deadline, mark, wanted: Mutex::default() };
+    if timeout_at(deadline, serve(io, &connection)).await.is_err() {
         debug!("administration: {client} has not finished in time");
     }
 }
 
 /// Has hyper read the request and write the answer, passes on what that asks of the main loop, and closes the connection
 /// in order.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, visit: &AdminConnection) {
-    let mut connection = http1::Builder::new()
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(io: S, connection: &AdminConnection) {
+    let mut serving = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .header_read_timeout(None)
         .half_close(true)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(io), visit);
-    if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
-        debug!("administration: {}: {error}", visit.client);
+        .serve_connection(TokioIo::new(io), connection);
+    if let Err(error) = poll_fn(|cx| serving.poll_without_shutdown(cx)).await {
+        debug!("administration: {}: {error}", connection.client);
     }
-    let mut io = connection.into_parts().io.into_inner();
-    visit.conclude();
+    let mut io = serving.into_parts().io.into_inner();
+    connection.conclude();
     let _ = io.shutdown().await;
     let _ = tokio::io::copy(&mut io.take(DRAIN), &mut tokio::io::sink()).await;
 }

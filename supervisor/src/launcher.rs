@@ -133,11 +133,11 @@ impl Launcher {
     }
 
     fn ask(&self, request: &Request, output: Option<&File>) -> io::Result<i32> {
-        let patience = match request {
+        let timeout = match request {
             Request::Start { .. } => START_TIMEOUT,
             Request::Signal { .. } => SIGNAL_TIMEOUT,
         };
-        set_socket_timeout(&self.socket, Timeout::Recv, Some(patience))?;
+        set_socket_timeout(&self.socket, Timeout::Recv, Some(timeout))?;
         request.send(&self.socket, output.map(AsFd::as_fd))?;
         let answer = request::answer(&self.socket);
         if answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {

@@ -336,7 +336,7 @@ fn work(
         let standing = arrived.as_ref().map_or_else(Standing::default, Arrived::standing);
         let admin = admin.map(|admin| admin.begin(config, standing.clone())).transpose();
         let (server, admin) = match or_back(admin.map_err(Failure::from))? {
-            Some((server, desk)) => (Some(server), desk),
+            Some((server, handle)) => (Some(server), handle),
             None => (None, AdminHandle::without(standing)),
         };
         let mut administration = pin!(OptionFuture::from(server.map(Server::serve)));

@@ -15,7 +15,7 @@ const KEPT: u64 = 8 << 20;
 
 /// How long a test waits until the footprint is as small as before. A thread without work ends after ten seconds, and a
 /// connection may wait as long for its peer.
-const PATIENCE: Duration = Duration::from_secs(90);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long nothing must change before websockify counts as idle.
 const REST: Duration = Duration::from_millis(300);
@@ -60,7 +60,7 @@ impl Footprint {
     pub(crate) fn wait_until_back(&self, websockify: &Websockify) {
         let began = Instant::now();
         loop {
-            let late = began.elapsed() > PATIENCE;
+            let late = began.elapsed() > SETTLE_TIMEOUT;
             let now = Self::of(websockify);
             if now.holds_no_more_than(self) && now.memory <= self.memory + KEPT {
                 return;

@@ -13,16 +13,16 @@ use super::standing::Standing;
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The whole page.
-pub(super) fn page(office: &AdminState) -> String {
+pub(super) fn page(state: &AdminState) -> String {
     let mut page = Page::default();
-    page.ourselves(&office.standing);
-    let counts = office.observer.counts();
+    page.ourselves(&state.standing);
+    let counts = state.observer.counts();
     page.clients(&counts);
-    if let Some(source) = &office.token_source {
+    if let Some(source) = &state.token_source {
         page.lookups(source, &counts);
     }
-    if let Some(listens) = office.standing.program_listens() {
-        page.program(&office.standing, listens);
+    if let Some(listens) = state.standing.program_listens() {
+        page.program(&state.standing, listens);
     }
     TextEncoder::new().encode_to_string(&page.0).expect("each family has a name and a value")
 }

@@ -82,13 +82,13 @@ impl AdminState {
         &self,
         head: &Parts,
         body: &Incoming,
-        visit: &AdminConnection,
+        connection: &AdminConnection,
     ) -> Answer {
         let route = Route::of(head.uri.path());
-        if let Err(refused) = self.lets_through(route, head, visit).await {
+        if let Err(refused) = self.lets_through(route, head, connection).await {
             return refusal(&refused).into();
         }
-        visit.mark.let_through();
+        connection.mark.let_through();
         let Some(route) = route else {
             return text(StatusCode::NOT_FOUND, "not found").into();
         };
@@ -101,20 +101,20 @@ impl AdminState {
         if let Route::Ready | Route::Metrics = route {
             self.standing.look(|| self.requests.send(MainLoopRequest::Look)).await;
         }
-        self.act(route, visit.client)
+        self.act(route, connection.client)
     }
 
     async fn lets_through(
         &self,
         route: Option<Route>,
         head: &Parts,
-        visit: &AdminConnection,
+        connection: &AdminConnection,
     ) -> Result<(), Refused> {
         self.gate.is_meant(head)?;
         if route.is_some_and(Route::is_open) {
             return Ok(());
         }
-        self.gate.lets_in(&head.headers, visit.client, visit.deadline - FOR_ANSWER).await
+        self.gate.lets_in(&head.headers, connection.client, connection.deadline - FOR_ANSWER).await
     }
 
     fn act(&self, route: Route, client: ClientId) -> Answer {

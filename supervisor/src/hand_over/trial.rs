@@ -30,7 +30,7 @@ const ARGUMENT: &str = "--hand-over-trial";
 
 /// How long the child may take, seconds. It sets an alarm for that itself; we end it a little later if it still runs.
 pub(super) const TRIAL_TIMEOUT: u32 = 5;
-const OUR_PATIENCE: Duration = Duration::from_secs(6);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How much of the child's answer is read, bytes.
 const ANSWER_MAX: u64 = 4096;
@@ -97,7 +97,7 @@ fn execute(child: &mut Command, image: ExecArgs, program: i32) {
 }
 
 async fn verdict(answer: Receiver, child: Pid, aside: Aside) -> Result<(), String> {
-    let until = Instant::now() + OUR_PATIENCE;
+    let until = Instant::now() + ANSWER_TIMEOUT;
     let mut said = Vec::new();
     let mut answer = answer.take(ANSWER_MAX);
     // What the child has said by then counts.
