@@ -9,11 +9,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::idle::IDLE;
 use super::metered::Activity;
-
-/// How long a kept-alive connection may be idle between two requests (T6), and how long its client may
-/// take nothing of an answer.
-pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
 /// How often the kernel is asked what such a client has taken. The kernel takes more from us only when a third of its buffer is
 /// free again, which may be a megabyte: by that a slow reader cannot be told from one that takes nothing.

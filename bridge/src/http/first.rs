@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::deadline::IDLE;
+use super::idle::IDLE;
 use super::upgraded::Upgraded;
 use crate::admission::{Admission, Refusal};
 use crate::arrival::Arrival;
