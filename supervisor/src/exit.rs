@@ -3,8 +3,14 @@
 
 use std::process::ExitCode;
 
-use nix::sys::wait::WaitStatus;
 use serde::{Deserialize, Serialize};
+
+/// How a process has ended (wait(2)). A signal is a number here: real-time signals have no names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Exited(i32),
+    Killed(i32),
+}
 
 /// An exit status as a shell shows it, 0–255.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,15 +28,13 @@ impl ExitStatus {
     /// There is no such program (sh(1)).
     pub(crate) const NOT_FOUND: Self = Self(127);
 
-    /// The program's status: its own, or 128+n if signal n ended it. `None` if it has not ended.
-    pub(crate) fn of_program(status: WaitStatus) -> Option<Self> {
-        match status {
-            WaitStatus::Exited(_, code) => Some(Self(u8::try_from(code & 0xff).unwrap_or(u8::MAX))),
-            WaitStatus::Signaled(_, signal, _) => {
-                Some(Self(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX)))
-            }
-            _ => None,
-        }
+    /// The program's status: its own, or 128+n if signal n ended it.
+    pub(crate) fn of_program(end: End) -> Self {
+        let code = match end {
+            End::Exited(code) => code & 0xff,
+            End::Killed(signal) => 128 + signal,
+        };
+        Self(u8::try_from(code).unwrap_or(u8::MAX))
     }
 
     /// Whether SIGINT or SIGQUIT, as the terminal sends them, ended the program.
@@ -86,21 +90,18 @@ impl From<ExitStatus> for ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::signal::Signal;
-    use nix::unistd::Pid;
-
     use super::*;
 
     #[test]
     fn w8_a_program_ends_with_its_code_or_128_and_its_signal() {
-        let pid = Pid::from_raw(1);
-        let status = |status| ExitStatus::of_program(status);
-        assert_eq!(status(WaitStatus::Exited(pid, 0)), Some(ExitStatus(0)));
-        assert_eq!(status(WaitStatus::Exited(pid, 255)), Some(ExitStatus(255)));
-        assert_eq!(
-            status(WaitStatus::Signaled(pid, Signal::SIGKILL, false)),
-            Some(ExitStatus(137))
-        );
-        assert_eq!(status(WaitStatus::Stopped(pid, Signal::SIGSTOP)), None);
+        for (end, status) in [
+            (End::Exited(0), 0),
+            (End::Exited(255), 255),
+            (End::Killed(9), 137),
+            // A real-time signal.
+            (End::Killed(64), 192),
+        ] {
+            assert_eq!(ExitStatus::of_program(end), ExitStatus(status));
+        }
     }
 }

@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, Uid, fork, getpid};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
@@ -31,7 +30,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, so
 use crate::engine::RelocatedPort;
 use crate::machine::open_files::OpenFiles;
 use crate::machine::user::User;
-use crate::processes::Process;
+use crate::processes::{Process, wait};
 use process::Origin;
 use request::Request;
 pub(crate) use saved::{LauncherState, check};
@@ -156,8 +155,7 @@ impl Drop for Launcher {
         let Some(process) = self.process else { return };
         let until = Instant::now() + EXIT_TIMEOUT;
         // The reaper may have waited for the launcher before us.
-        while let Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) =
-            waitpid(process, Some(WaitPidFlag::WNOHANG))
+        while let Ok(None) | Err(Errno::EINTR) = wait(process)
             && Instant::now() < until
         {
             sleep(POLL_INTERVAL);

@@ -12,7 +12,7 @@ mod table;
 mod tree;
 
 pub(crate) use aside::Aside;
-pub(crate) use children::is_child;
+pub(crate) use children::{is_child, wait};
 pub(crate) use exits::ExitWatcher;
 pub(crate) use process::{Process, list, list_with_sessions};
 pub(crate) use reap::{Reaper, ReaperState};

@@ -17,10 +17,10 @@ fn w8_the_exit_status_is_the_programs() {
             let arguments = format!("{port} --wrap-mode={mode} -- {Actor} exit {status}");
             assert_eq!(run(&arguments).status, status, "{mode}");
         }
-        for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGSEGV, Signal::SIGHUP] {
-            let number = signal as i32;
-            let arguments = format!("{port} --wrap-mode={mode} -- {Actor} raise {number}");
-            assert_eq!(run(&arguments).status, 128 + number, "{mode}: {signal}");
+        // SIGHUP, SIGKILL, SIGSEGV, SIGTERM, and two real-time signals.
+        for signal in [1, 9, 11, 15, 40, 64] {
+            let arguments = format!("{port} --wrap-mode={mode} -- {Actor} raise {signal}");
+            assert_eq!(run(&arguments).status, 128 + signal, "{mode}: {signal}");
         }
     }
 }
@@ -86,6 +86,24 @@ fn slow_client(port: u16) -> Client {
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&address.into()).unwrap();
     Client::over(socket.into(), address).unwrap()
+}
+
+/// W6: websockify waits for such an orphan of the program's as for any other child, and sees the ends of the others.
+#[test]
+fn w6_an_orphan_that_a_real_time_signal_has_ended_hides_no_other_end() {
+    let port = free_port();
+    let script = format!("(sh -c 'kill -40 $$' &); exec {Actor} bind {port} listen serve");
+    let arguments = format!("{port} --wrap-mode=respawn --");
+    let mut websockify = Websockify::start_with(&arguments, |command| {
+        command.args(["sh", "-c", &script]);
+    });
+    for nth in 1..=3 {
+        Client::connect_once_open(port).read_line();
+        websockify.nth_leader(nth).signal(Signal::SIGKILL);
+        websockify.nth_start(nth + 1);
+    }
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.remnants(), []);
 }
 
 /// W6: the leader has ended, and a process that it has left keeps a session.

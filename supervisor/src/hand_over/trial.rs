@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, pipe2};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
@@ -21,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::format::FORMAT;
 use super::image::{BACK, ExecArgs, VARIABLE, environment};
+use crate::exit::End;
 use crate::machine::open_files::OpenFiles;
 use crate::processes::birth::{Birth, SYSTEMD, undo_ours};
 use crate::processes::{Aside, ExitWatcher, Process};
@@ -106,25 +106,27 @@ async fn verdict(answer: Receiver, child: Pid, aside: Aside) -> Result<(), Strin
     if !end.is_empty() {
         let _ = timeout_at(until, end.ended()).await;
     }
-    let status = aside.collect(child);
-    judge(status, &String::from_utf8_lossy(&said))
+    let end = aside.collect(child);
+    judge(end, &String::from_utf8_lossy(&said))
 }
 
-fn judge(status: Option<WaitStatus>, said: &str) -> Result<(), String> {
+/// `end` is none where it has not ended in time.
+fn judge(end: Option<End>, said: &str) -> Result<(), String> {
     let line = said.lines().next().unwrap_or_default();
-    match status {
-        Some(WaitStatus::Exited(_, 0)) if line == good() => Ok(()),
-        Some(WaitStatus::Exited(_, code)) if line.is_empty() => {
+    match end {
+        Some(End::Exited(0)) if line == good() => Ok(()),
+        Some(End::Exited(code)) if line.is_empty() => {
             Err(format!("tried, it ends with status {code} and no answer"))
         }
-        Some(WaitStatus::Exited(_, code)) => {
-            Err(format!("tried, it ends with status {code}: {line}"))
-        }
-        None | Some(WaitStatus::Signaled(_, Signal::SIGALRM | Signal::SIGKILL, _)) => {
+        Some(End::Exited(code)) => Err(format!("tried, it ends with status {code}: {line}")),
+        None | Some(End::Killed(libc::SIGALRM | libc::SIGKILL)) => {
             Err(format!("tried, it gives no answer within {TRIAL_TIMEOUT} s"))
         }
-        Some(WaitStatus::Signaled(_, signal, _)) => Err(format!("tried, it ends by {signal}")),
-        Some(_) => Err("tried, it does not end".into()),
+        Some(End::Killed(number)) => {
+            let name = Signal::try_from(number).map(Signal::as_str);
+            let name = name.map_or_else(|_| format!("signal {number}"), str::to_owned);
+            Err(format!("tried, it ends by {name}"))
+        }
     }
 }
 
@@ -144,17 +146,17 @@ mod tests {
 
     #[test]
     fn o2_only_a_good_answer_of_one_that_ends_well_counts() {
-        let pid = Pid::from_raw(1);
-        let exited = |code| Some(WaitStatus::Exited(pid, code));
-        let ended = |signal| Some(WaitStatus::Signaled(pid, signal, false));
+        let exited = |code| Some(End::Exited(code));
+        let killed = |signal| Some(End::Killed(signal));
         assert_eq!(judge(exited(0), &format!("good {FORMAT}\n")), Ok(()));
         for (status, said, why) in [
             (exited(0), "", "ends with status 0 and no answer"),
             (exited(0), "good 0\n", "ends with status 0: good 0"),
             (exited(2), "unexpected argument\nusage", "ends with status 2: unexpected argument"),
             (exited(1), "good 1", "ends with status 1: good 1"),
-            (ended(Signal::SIGSEGV), "good 1\n", "ends by SIGSEGV"),
-            (ended(Signal::SIGALRM), "", "no answer within 5 s"),
+            (killed(libc::SIGSEGV), "good 1\n", "ends by SIGSEGV"),
+            (killed(40), "good 1\n", "ends by signal 40"),
+            (killed(libc::SIGALRM), "", "no answer within 5 s"),
             (None, "good 1\n", "no answer within 5 s"),
         ] {
             let verdict = judge(status, said).unwrap_err();

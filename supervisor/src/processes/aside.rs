@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 
-use super::children::has_ended;
+use super::children::{has_ended, wait};
+use crate::exit::End;
 
 /// How long a killed child is waited for, and how often we look whether it has ended.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,8 +30,8 @@ struct Children {
     rests: HashSet<Pid>,
     /// Says whether there are rests.
     has_rests: watch::Sender<bool>,
-    /// The children whose exit status somebody wants, and that status, once they were waited for.
-    asked: HashMap<Pid, Option<WaitStatus>>,
+    /// The children whose end somebody wants to know, and how they have ended, once they were waited for.
+    asked: HashMap<Pid, Option<End>>,
 }
 
 impl Children {
@@ -53,36 +53,36 @@ impl Aside {
         self.lock().running.insert(child);
     }
 
-    /// The same for a child whose exit status somebody [wants](Self::collect).
+    /// The same for a child whose end somebody [wants to know](Self::collect).
     pub(crate) fn add_asked(&self, child: Pid) {
         let mut children = self.lock();
         children.running.insert(child);
         children.asked.insert(child, None);
     }
 
-    /// The exit status of a child, whoever has waited for it. A child that has not ended is killed, and gives none.
-    pub(crate) fn collect(&self, child: Pid) -> Option<WaitStatus> {
+    /// How a child has ended, whoever has waited for it. A child that has not ended is killed, and gives none.
+    pub(crate) fn collect(&self, child: Pid) -> Option<End> {
         // The reaper, which waits for all children, waits for these under the same lock.
-        let status = self.wait_for(child);
-        if status.is_none() {
+        let end = self.wait_for(child);
+        if end.is_none() {
             self.end(child);
         }
         self.lock().asked.remove(&child).flatten()
     }
 
     /// Waits for a child that has ended, if it is one of these. Its process group is killed.
-    pub(super) fn wait_for(&self, child: Pid) -> Option<WaitStatus> {
+    pub(super) fn wait_for(&self, child: Pid) -> Option<End> {
         let mut children = self.lock();
         if !children.running.contains(&child) || !has_ended(child) {
             return None;
         }
         let _ = killpg(child, Signal::SIGKILL);
-        let status = waitpid(child, Some(WaitPidFlag::WNOHANG)).ok()?;
+        let end = wait(child).ok()??;
         children.forget(child);
         if let Some(asked) = children.asked.get_mut(&child) {
-            *asked = Some(status);
+            *asked = Some(end);
         }
-        Some(status)
+        Some(end)
     }
 
     /// Notes a child that is a rest.
@@ -108,8 +108,8 @@ impl Aside {
         let mut children = self.lock();
         let rests: Vec<_> = children.rests.iter().copied().collect();
         for child in rests {
-            match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+            match wait(child) {
+                Ok(None) | Err(Errno::EINTR) => {}
                 _ => children.forget(child),
             }
         }
@@ -139,11 +139,9 @@ impl Aside {
         }
         let until = Instant::now() + EXIT_TIMEOUT;
         loop {
-            match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) if Instant::now() < until => {
-                    sleep(POLL_INTERVAL);
-                }
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => return false,
+            match wait(child) {
+                Ok(None) | Err(Errno::EINTR) if Instant::now() < until => sleep(POLL_INTERVAL),
+                Ok(None) | Err(Errno::EINTR) => return false,
                 _ => break,
             }
         }

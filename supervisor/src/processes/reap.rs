@@ -3,12 +3,11 @@
 //! be waited for elsewhere, too.
 
 use nix::errno::Errno;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::aside::Aside;
-use super::children::peek;
+use super::children::{self, Seen, Waited};
 use super::number;
 use crate::exit::ExitStatus;
 
@@ -66,31 +65,26 @@ impl Reaper {
     pub(crate) fn collect(&mut self) -> bool {
         let before = self.ended.len();
         loop {
-            let seen = match peek(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED) {
-                Err(Errno::EINTR) => continue,
-                seen => seen,
-            };
-            let Some(pid) = seen.ok().and_then(|status| status.pid()) else { break };
-            self.collect_one(pid, seen);
+            match children::next() {
+                Ok(Some(seen)) => self.collect_one(seen),
+                Err(Errno::EINTR) => {}
+                Ok(None) | Err(_) => break,
+            }
         }
         self.ended.len() > before
     }
 
-    fn collect_one(&mut self, pid: Pid, seen: nix::Result<WaitStatus>) {
-        let has_ended = !matches!(seen, Ok(WaitStatus::Stopped(..)));
-        if has_ended && self.aside.wait_for(pid).is_some() {
+    fn collect_one(&mut self, Seen { pid, is_stopped }: Seen) {
+        if !is_stopped && self.aside.wait_for(pid).is_some() {
             return;
         }
         let is_aside = self.aside.all().contains(&pid);
-        match waitpid(pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
+        match children::wait_for_change(pid) {
             Ok(_) if is_aside => {}
-            Ok(WaitStatus::Stopped(pid, _)) => self.stopped.push(pid),
-            Ok(status) => {
-                let ended = status.pid().zip(ExitStatus::of_program(status));
-                self.ended.extend(ended);
-            }
+            Ok(Some(Waited::Stopped)) => self.stopped.push(pid),
+            Ok(Some(Waited::Ended(end))) => self.ended.push((pid, ExitStatus::of_program(end))),
             // Interrupted, or waited for elsewhere: the next look shows it.
-            Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
     }
 
