@@ -26,7 +26,7 @@ fn signals(process: &Process) -> [u64; 3] {
 /// A websockify with these options, whose caller leaves as much as can be: ignored signals, a real-time one among them,
 /// blocked signals, a umask, limits and open file descriptors.
 fn carelessly_called(options: &str, port: u16, directory: &Path) -> Websockify {
-    let script = r#"trap "" TERM HUP PIPE USR1 40; umask 027; ulimit -Sn 123; ulimit -Sc 0
+    let script = r#"trap "" TERM HUP PIPE USR1 CHLD 40; umask 027; ulimit -Sn 123; ulimit -Sc 0
                     exec 7</dev/zero 9>/dev/null; exec "$@""#;
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh", WEBSOCKIFY]).args(options.split_whitespace());
@@ -50,13 +50,14 @@ fn carelessly_called(options: &str, port: u16, directory: &Path) -> Websockify {
 /// W1: in the foreground, with a web server, and as a daemon.
 #[test]
 fn w1_a_program_has_its_own_group_and_the_callers_everything_else() {
-    for options in ["", "--web=.", "-D --log-file=log"] {
+    for options in ["", "--web=.", "-D --log-file=log --pid-file=pid"] {
         let notes = Notes::new();
         let port = free_port();
         let mut websockify = carelessly_called(options, port, notes.path());
         let is_daemon = options.starts_with("-D");
         if is_daemon {
             assert_eq!(websockify.wait(), 0);
+            assert!(notes.path().join("pid").exists(), "the daemon's pid file");
         }
         wait_until("an open port", || !listening(port).is_empty());
         let program = wait_for("the program", || {
@@ -202,7 +203,7 @@ fn w1_the_programs_output_goes_where_ours_does() {
     assert!(output.err.contains(&"to err".to_owned()));
 }
 
-/// W1: a program that writes into a closed pipe is ended by SIGPIPE.
+/// W1: SIGPIPE ends a program, as it does when the program writes into a closed pipe.
 #[test]
 fn w1_a_program_dies_of_sigpipe() {
     let port = free_port();

@@ -8,6 +8,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use anyhow::{Context, Result, bail};
 use daemonize::{Daemonize, Outcome};
 use nix::fcntl::OFlag;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::{Mode, umask};
 
 use crate::exit::{ExitStatus, Failure};
@@ -43,6 +44,7 @@ pub(crate) fn close_inherited(passed: usize) {
 /// Forks twice and starts a new session. Standard streams become /dev/null; the working directory
 /// and the umask stay the caller's.
 pub(crate) fn detach() -> Result<Role> {
+    wait_for_children().context("cannot become a daemon")?;
     let (report, pipe) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("cannot open a pipe")?;
     let directory = std::env::current_dir().context("cannot find the working directory")?;
     let daemonize = Daemonize::new().working_directory(directory).umask(current_umask().bits());
@@ -129,6 +131,14 @@ fn daemonize_error_text(error: &daemonize::Error) -> String {
         }
         _ => text,
     }
+}
+
+/// A caller that ignores SIGCHLD has left it ignored (exec(2)): then no child can be waited for, and `daemonize` takes that for
+/// a failure of the daemon (wait(2)).
+#[allow(unsafe_code)]
+fn wait_for_children() -> nix::Result<SigHandler> {
+    // SAFETY: the default action takes the place of no handler of ours.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }
 }
 
 /// umask(2) can only be read by setting it.
