@@ -31,6 +31,7 @@ pub(crate) mod succession;
 mod threads;
 mod trial;
 mod way_back;
+mod workers;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};

@@ -16,12 +16,16 @@ use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2, setpgid, write}
 use socket2::{SockRef, Type};
 use tokio::sync::watch;
 
+use super::workers;
 use crate::log::Log;
 use crate::relay::REST_ASKED;
 use crate::writer::Writer;
 
 /// How long writing what is logged may take, until the threads that write stop.
 const HALT: Duration = Duration::from_millis(200);
+
+/// How long a task may take until it pauses: on a busy machine, much longer than it works.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How many threads carry these sessions.
 const WORKERS: usize = 2;
@@ -48,10 +52,11 @@ impl Parted {
     }
 }
 
-/// Forks the process. It keeps none of the descriptors in `others`. To be called while nothing else is at work.
+/// Forks the process. It keeps none of the descriptors in `others`. To be called on the main thread, while all sessions
+/// stand still.
 ///
 /// # Errors
-/// No process or descriptor can be had, or the log does not stop in time.
+/// No process or descriptor can be had, or the log or a task does not stop in time.
 pub(super) fn part(
     rest: Rest,
     others: &[RawFd],
@@ -59,17 +64,17 @@ pub(super) fn part(
 ) -> io::Result<(Parted, Rest)> {
     let (told, word) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let us = getpid();
-    if !writers.halt() {
-        writers.go_on();
-        return Err(io::Error::other("the log does not stop in time"));
-    }
+    let held = if writers.halt() {
+        workers::hold(PAUSE)
+    } else {
+        Err(io::Error::other("the log does not stop in time"))
+    };
     // SAFETY: the child has one thread, and a lock that another thread has at the fork is locked for ever in the child.
-    // So all sessions stand still, and the threads that write have ended. Only the administration and the helpers may
-    // still run, which take the locks of the log and of the session book for a moment each.
+    // The threads that write have ended, and the workers are at no other task.
     #[allow(unsafe_code)]
-    let forked = unsafe { fork() };
+    let forked = held.and_then(|held| Ok((unsafe { fork() }?, held)));
     match forked {
-        Ok(ForkResult::Child) => {
+        Ok((ForkResult::Child, _)) => {
             drop(word);
             // Our stack belongs to the runtime of the parent: we cannot return to it.
             let status = match live(rest, us, told, others, writers) {
@@ -78,15 +83,15 @@ pub(super) fn part(
             };
             exit(status)
         }
-        Ok(ForkResult::Parent { child }) => {
+        Ok((ForkResult::Parent { child }, _)) => {
             writers.go_on();
             // Parent and child both do this, so that it is done whichever comes first.
             let _ = setpgid(child, child);
             Ok((Parted { process: child, word }, rest))
         }
-        Err(errno) => {
+        Err(error) => {
             writers.go_on();
-            Err(errno.into())
+            Err(error)
         }
     }
 }
