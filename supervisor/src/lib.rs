@@ -193,7 +193,7 @@ fn start(config: &Config, mut launch: Launch) -> Result<ExitStatus, Failure> {
         }
     })?;
     launch.stderr = stderr;
-    let warning = resources.log.warning(&config.log);
+    let warnings = resources.log.warnings(&config.log);
     let mut caller = Caller::none();
     if config.daemon {
         match daemon::detach()? {
@@ -202,13 +202,15 @@ fn start(config: &Config, mut launch: Launch) -> Result<ExitStatus, Failure> {
                 std::mem::forget(resources);
                 // If the daemon has failed, its failure is the only line, without the warnings.
                 let of_daemon = report?;
-                warning.iter().chain(&of_daemon).for_each(|warning| say(warning));
+                warnings.iter().chain(&of_daemon).for_each(|warning| say(warning));
                 return Ok(ExitStatus::SUCCESS);
             }
             Role::Daemon(waiting) => caller = waiting,
         }
-    } else if let Some(warning) = warning {
-        say(&warning);
+    } else {
+        for warning in &warnings {
+            say(warning);
+        }
     }
     let mut progress = Progress::new(caller);
     let changed = resources.change_user(config);

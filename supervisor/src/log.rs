@@ -144,20 +144,22 @@ impl Sinks {
         Ok(Self { main, file, syslog })
     }
 
-    /// A warning for the caller, where the log does not go where it was requested.
-    pub(crate) fn warning(&self, requested: &Requested) -> Option<String> {
+    /// Warnings for the caller, where the log does not go where it was requested.
+    pub(crate) fn warnings(&self, requested: &Requested) -> Vec<String> {
         let is_kept = self.file.is_some() || self.syslog.is_some();
         let unreachable =
             |instead| format!("cannot reach journald at {}; {instead}", journal::SOCKET);
-        match (self.main, requested.journal) {
+        let of_main = match (self.main, requested.journal) {
             (Sink::Nowhere, false) if !is_kept => {
                 Some("no log is kept: there is no journald, and no --log-file given".into())
             }
             (Sink::Nowhere, true) if !is_kept => Some(unreachable("no log is kept")),
             (Sink::Nowhere, true) => Some(unreachable("it gets no log")),
             (Sink::Stderr, true) => Some(unreachable("logging to standard error")),
-            _ => self.syslog.as_ref().and_then(Syslog::warning),
-        }
+            _ => None,
+        };
+        let of_syslog = self.syslog.as_ref().and_then(Syslog::warning);
+        of_main.into_iter().chain(of_syslog).collect()
     }
 
     /// Installs the log; from here on, records of `tracing` are written. To be called after the last fork: it starts

@@ -253,8 +253,9 @@ fn a5_refusals_name_the_proxy_in_the_journal() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// D2: warnings are 4 and errors 3; W11: the program's lines have its own name and process id, long
-/// ones come whole in pieces, and JOURNAL_STREAM is true of it (systemd.exec(5)).
+/// D2: warnings have priority 4; W11: the program's lines have its own name and process id, and the
+/// priority that they begin with (`<3>`), long ones come whole in pieces, and JOURNAL_STREAM is true of
+/// it (systemd.exec(5)).
 #[test]
 fn w11_the_programs_lines_are_its_own_in_the_journal() {
     let Some(journal) = Journal::start() else { return };
@@ -362,17 +363,19 @@ fn d2_a_daemon_logs_to_the_journal_if_there_is_one() {
     journal.wait_for(&[&pid, "SYSLOG_IDENTIFIER=websockify"], "listening on");
 }
 
-/// D2: `--journald` without a journald, or with a socket that is dead: the log goes to standard error, and says so once.
+/// D2: `--journald` without a journald, or with a socket that is dead: the log goes to standard error, and says so once. A
+/// syslog server that cannot be reached either is said, too (U7).
 #[test]
 fn d2_without_journald_the_log_goes_to_standard_error() {
     let Some(mut journal) = Journal::prepare() else { return };
     let service = echo_service();
     for _round in ["no socket", "a dead socket"] {
         let port = free_port();
-        let arguments = format!("--journald {port} {}", service.target());
+        let arguments = format!("--journald --syslog=/nowhere/log {port} {}", service.target());
         let mut websockify = journal.websockify(&arguments, |_| {});
         websockify.wait_until_open();
         websockify.assert_logged(&["cannot reach journald"], 1);
+        websockify.assert_logged(&["cannot reach syslog at /nowhere/log"], 1);
         Client::connect(port).close();
         websockify.wait_for_log(&["session ended"]);
         assert_eq!(websockify.stop(), 0);

@@ -77,7 +77,7 @@ fn u7_a_syslog_that_is_away_is_said_once_and_holds_up_nobody() {
     assert_eq!(websockify.stop(), 0);
 }
 
-/// L6, U7: syslog hung: no session is held up, and not our end; what had no room is counted.
+/// L6, U7: syslog hung: no session is held up, and not our end; the records that wait arrive when it goes on.
 #[test]
 fn u7_a_syslog_that_hangs_holds_up_nobody() {
     let directory = TempDir::new().unwrap();
@@ -105,6 +105,26 @@ fn u7_a_syslog_that_hangs_holds_up_nobody() {
         heard > 500
     });
     assert_eq!(websockify.stop(), 0);
+}
+
+#[test]
+fn u7_a_syslog_that_goes_away_later_is_said_once() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("log");
+    let server = UnixDatagram::bind(&path).unwrap();
+    let (service, port) = (echo_service(), free_port());
+    let line = format!("--syslog={} {port} {}", path.display(), service.target());
+    let mut websockify = Websockify::start(&line);
+    websockify.wait_until_open();
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
+    drop(server);
+    std::fs::remove_file(&path).unwrap();
+    for _ in 0..3 {
+        Client::connect(port).close();
+    }
+    websockify.wait_for_log(&["WARN cannot reach syslog at", "no such file"]);
+    assert_eq!(websockify.stop(), 0);
+    websockify.assert_logged(&["cannot reach syslog"], 1);
 }
 
 /// U7: the start does not wait until the server's name is looked up; the log says if it has no address.

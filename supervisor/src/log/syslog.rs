@@ -93,7 +93,7 @@ impl Syslog {
             head: Head { syslog: self.clone(), host: host_name(), pid: std::process::id() },
             link: None,
             lost: 0,
-            is_said: matches!(self.server, Server::Local(_)),
+            is_said: self.warning().is_some(),
         };
         let (records, writer) =
             writer::start("syslog", move |record, dropped| sender.send(&record, dropped))?;

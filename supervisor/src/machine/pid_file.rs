@@ -1,7 +1,7 @@
 //! The pid file (`--pid-file`), which one websockify has at a time. The lock says that it is in use; the number inside
 //! is for people and scripts.
 
-use std::fs::{File, remove_file};
+use std::fs::{File, Metadata, remove_file};
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
@@ -13,6 +13,9 @@ use nix::fcntl::{Flock, FlockArg};
 use rustix::fs::{Mode, OFlags};
 
 use crate::machine::trusted;
+
+/// A longer file is no pid file; bytes.
+const LONGEST: u64 = 32;
 
 /// A locked pid file, removed when this is dropped, if it is still ours: somebody may have removed it and
 /// made room for another instance's.
@@ -92,7 +95,7 @@ impl Drop for PidFile {
 /// The process id in the file: it is not ours where somebody else has written to the file.
 fn number_in(mut file: &File) -> Option<u32> {
     let mut text = String::new();
-    file.rewind().and_then(|()| file.take(32).read_to_string(&mut text)).ok()?;
+    file.rewind().and_then(|()| file.take(LONGEST).read_to_string(&mut text)).ok()?;
     text.trim().parse().ok()
 }
 
@@ -100,8 +103,9 @@ fn number_in(mut file: &File) -> Option<u32> {
 /// configuration that was named by mistake, must be left alone: a pid file is overwritten, and removed at the end.
 fn is_pid_file(file: &File) -> bool {
     let mut text = String::new();
-    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-    let is_text = is_file && file.take(32).read_to_string(&mut text).is_ok();
+    let is_file = |metadata: Metadata| metadata.is_file() && metadata.len() <= LONGEST;
+    let is_text =
+        file.metadata().is_ok_and(is_file) && file.take(LONGEST).read_to_string(&mut text).is_ok();
     let number = text.trim();
     is_text && (number.is_empty() || number.parse::<u32>().is_ok())
 }
@@ -113,10 +117,10 @@ fn is_still(file: &File, path: &Path) -> bool {
     }
 }
 
-fn held_by_another(path: &Path, mut file: File) -> Result<()> {
+fn held_by_another(path: &Path, file: File) -> Result<()> {
     let mut pid = String::new();
     // The number only makes the message better.
-    let _ = file.read_to_string(&mut pid);
+    let _ = file.take(LONGEST).read_to_string(&mut pid);
     let holder = match pid.trim() {
         "" => "another process".to_owned(),
         pid => format!("process {pid}"),
@@ -147,8 +151,9 @@ mod tests {
     fn d3_what_is_no_pid_file_is_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("settings");
+        let blanks = &*format!("{:40}port = 80", "");
         for (text, is_taken) in
-            [("port = 80\n", false), ("1\n", true), ("", true), ("\u{ff}", false)]
+            [("port = 80\n", false), ("1\n", true), ("", true), ("\u{ff}", false), (blanks, false)]
         {
             std::fs::write(&path, text).expect("written");
             assert_eq!(PidFile::lock(&path).is_ok(), is_taken, "{text:?}");

@@ -40,7 +40,7 @@ impl RetriedBinds {
 
     /// As the old binary of a hand-over has noted them.
     pub(super) fn of(mut binds: Vec<RetriedBind>) -> Self {
-        binds.truncate(BINDS_MAX);
+        binds.drain(..binds.len().saturating_sub(BINDS_MAX));
         Self { binds: binds.into(), is_certain: is_certain() }
     }
 
@@ -99,6 +99,16 @@ fn inode(socket: &OwnedFd) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn w14_of_too_many_calls_the_oldest_are_forgotten() {
+        let bind = |number| RetriedBind { thread: Pid::from_raw(number), inode: 1 };
+        let all: Vec<_> = (1..=258).map(bind).collect();
+        let mut kept = RetriedBinds::of(all.clone());
+        assert_eq!(kept.all(), all[2..]);
+        kept.keep(bind(300));
+        assert_eq!(kept.all(), [&all[3..], &[bind(300)]].concat());
+    }
 
     #[test]
     fn w14_the_version_of_a_kernel() {
