@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::support::{
-    Actor, Client, WEBSOCKIFY, Websockify, echo_service, free_port, has_ipv6, is_refused, run,
-    wait_for, write_script,
+    Actor, Client, SERVERS, WEBSOCKIFY, Websockify, echo_service, free_port, has_ipv6, is_refused,
+    run, wait_for, write_script,
 };
 
 /// Runs websockify in a directory that is also its `TMPDIR`; checks that it ends with `status` and one line that
@@ -223,7 +223,9 @@ fn c4_an_unusable_rebind_library_is_named_and_the_program_never_runs() {
 /// F48: the command line is right, and a file that it names is not there: status 1, whichever option names it.
 #[test]
 fn f48_a_path_that_leads_nowhere_is_a_failure_at_run_time() {
-    let port = free_port();
+    let (port, directory) = (free_port(), TempDir::new().unwrap());
+    let certificate = directory.path().join("self.pem");
+    std::fs::write(&certificate, SERVERS.issue("localhost").pem()).unwrap();
     for option in [
         "--record=nope/x",
         "--record=/dev/null/x",
@@ -232,12 +234,11 @@ fn f48_a_path_that_leads_nowhere_is_a_failure_at_run_time() {
         "--web=nope",
         "--cert=nope/x --ssl-only",
         "--cert=nope/x --key=nope/x --ssl-only",
-        "--verify-client --cafile=nope/x",
+        "--verify-client --cert=CERT --cafile=nope/x",
         "--rebind-lib=nope/x",
     ] {
         let path = option.split('=').next_back().unwrap().split(' ').next().unwrap();
-        // There is no self.pem either, and the error names that.
-        let path = if option.contains("--cafile") { "self.pem" } else { path };
+        let option = &option.replace("CERT", certificate.to_str().unwrap());
         refused(&format!("{option} {port} -- touch ran"), 1, &[path]);
         refused(&format!("-D {option} {port} -- touch ran"), 1, &[path]);
     }

@@ -232,7 +232,7 @@ fn exchange(
     }
     stream.write_all(&frame(0x82, MESSAGE)).map_err(|error| error.to_string())?;
     let mut got = Vec::new();
-    // A program that greets does so before.
+    // If a program greets, its greeting comes before the message.
     while !got.ends_with(MESSAGE) {
         let mut start = [0; 2];
         stream.read_exact(&mut start).map_err(|error| error.to_string())?;
@@ -318,7 +318,7 @@ impl CommandLine {
         let mut failures = Vec::new();
         for then in self.then {
             let began = Instant::now();
-            // Some go into the background, and none says when it listens.
+            // Of a command line that goes into the background, the log is not seen here: so this tries until it works.
             let last = loop {
                 match then.works(place, &websockify, port) {
                     Ok(()) => break Ok(()),

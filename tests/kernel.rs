@@ -20,9 +20,9 @@ fn wait_until_at_rest(websockify: &Websockify) {
     });
 }
 
-/// Which part of a processor websockify uses until `until` holds, and for a second at least.
+/// Which part of a processor websockify uses until `until` holds, which is asked again and again for a second at least.
 fn share_until(websockify: &Websockify, mut until: impl FnMut() -> bool) -> f64 {
     let (began, before) = (Instant::now(), websockify.cpu_seconds());
-    wait_until("the end of a measurement", || began.elapsed() >= Duration::from_secs(1) && until());
+    wait_until("the end of a measurement", || until() && began.elapsed() >= Duration::from_secs(1));
     (websockify.cpu_seconds() - before) / began.elapsed().as_secs_f64()
 }

@@ -122,7 +122,7 @@ fn u3_limits_are_as_on_a_port() {
     assert_echoes(&path);
 }
 
-/// U3, F11: other users of this machine cannot connect to the socket, unless its mode lets them.
+/// U3: other users of this machine cannot connect to the socket, unless its mode lets them.
 #[test]
 fn u3_the_mode_says_who_can_connect() {
     if !needs_root() || !needs(&["curl"]) {

@@ -101,9 +101,16 @@ fn c5_the_manual_page_renders_without_a_warning_and_has_every_option() {
     }
     for argument in websockify::command().get_arguments() {
         if let Some(long) = argument.get_long() {
-            assert!(text.contains(&format!("--{long}")), "--{long} is missing in {text}");
+            assert!(has_whole(&text, &format!("--{long}")), "--{long} is missing in {text}");
         }
     }
+}
+
+/// Whether the option is in the text, and not just a longer one that begins with its name.
+fn has_whole(text: &str, option: &str) -> bool {
+    let is_whole =
+        |rest: &str| !rest.starts_with(|next: char| next == '-' || next.is_alphanumeric());
+    text.split(option).skip(1).any(is_whole)
 }
 
 /// F73: like `--help`, the completions of every shell have every option that clap knows.
@@ -114,9 +121,7 @@ fn f73_the_completions_have_every_option() {
         for long in websockify::command().get_arguments().filter_map(clap::Arg::get_long) {
             let written =
                 if shell == Shell::Fish { format!("-l {long}") } else { format!("--{long}") };
-            let is_whole =
-                |rest: &str| !rest.starts_with(|next: char| next == '-' || next.is_alphanumeric());
-            assert!(text.split(&written).skip(1).any(is_whole), "{shell}: no {written}");
+            assert!(has_whole(&text, &written), "{shell}: no {written}");
         }
     }
 }

@@ -1,7 +1,7 @@
 # The Debian packages that the tests need, and how those that are missing are installed. For scripts to source.
 
-# Each line is a program, or a file, and the package that has it. libc6-dev has the static libc, and links
-# programs together with gcc. The C++ compiler is for tests/fuzz.
+# Each line is a program, or a file, and the package that has it (of kubernetes-validate, the package by which it is
+# installed). libc6-dev has the static libc, and what gcc links to programs. The C++ compiler is for tests/fuzz.
 building='
 cc:gcc
 /usr/include/stdio.h:libc6-dev

@@ -1,5 +1,5 @@
-//! `rebind.so` as it is embedded, preloaded into a small C program that glibc and
-//! musl build. Knows nothing of the supervisor but the environment variables.
+//! `rebind.so` as it is embedded, preloaded into a small C program that is built with
+//! glibc and with musl. Knows nothing of the supervisor but the environment variables.
 
 #![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 
@@ -250,8 +250,8 @@ fn r1_binding_twice_fails_at_once() {
     }
 }
 
-/// R1: a program that is killed while it serves a client, or that has closed the
-/// connection before the client did, can start again at once.
+/// R1: a program that has closed a connection before its client did can start again
+/// at once.
 #[test]
 fn r1_starts_again_despite_time_wait() {
     for probe in probes() {

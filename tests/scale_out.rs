@@ -23,8 +23,7 @@ fn assert_taken(words: impl IntoIterator<Item = String>) {
 /// and only the kill cuts sessions off.
 #[test]
 fn o4_a_rolling_restart_refuses_nobody_and_cuts_nobody_off() {
-    let programs = ["haproxy", "redis-server", "redis-cli", "python3"];
-    if !needs(&programs) {
+    if !needs(&["haproxy", "redis-server", "redis-cli", "python3"]) {
         return;
     }
     let mut run = Command::new("python3");

@@ -147,7 +147,8 @@ fn for_f68_skips() {
 /// F68: what a test needs is installed: where it is missing in continuous integration, the test fails.
 #[test]
 fn f68_every_program_that_a_test_needs_is_installed() {
-    // Programs of packages that every Debian has, or that come with others, and what .ci/run installs.
+    // Programs of packages that every Debian has, or that come with others, what .ci/run installs, and the two names that
+    // `for_f68_skips` asks for.
     let there = "chroot dpkg-deb grep ldd mount nsenter ps runuser setpriv sh sha256sum su tar timeout unshare \
                  inetd journalctl cargo-deb no-such-program nor-this";
     let packages =
@@ -196,7 +197,7 @@ fn for_f65_opens() {
     files.unwrap();
 }
 
-/// X1: it says so before it installs or builds anything.
+/// X1: `tests/kernels/run` says so before it installs or builds anything.
 #[test]
 fn x1_a_kernel_that_there_is_not_is_a_usage_error() {
     let tools = tools("");

@@ -274,7 +274,7 @@ fn u3_a_target_may_be_a_unix_socket() {
     websockify.wait_for_log(&["WARN", "cannot connect to unix:", "no such file"]);
 }
 
-/// U3, B4: every byte both ways, and the client's last ones after the target has sent its own.
+/// U3, B4: every byte both ways, and then the target's end.
 #[test]
 fn u3_bytes_pass_through_a_unix_socket_unharmed() {
     let directory = TempDir::new().unwrap();

@@ -68,11 +68,11 @@ fn o3_a_thousand_connections_keep_nobody_out() {
     let (_service, websockify, port, admin) = echo_bridge("");
     let us = Process::find(websockify.pid()).unwrap();
     let mut client = Client::connect(port);
-    // Now the connection to the target is open, too.
+    // When this is answered, the connection to the target is open, too.
     client.send("hello");
     assert_eq!(client.read(5), b"hello");
     let before = us.sockets().len();
-    // A third of them begin a request, and a third have had their answer and stay open.
+    // A third of them begin a request, and a third send a whole one and do not read the answer. The client closes none of them.
     let mut idle: Vec<_> = (0..1000).map(|_| connect(admin)).collect();
     for stream in idle.iter_mut().step_by(3) {
         let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: local");

@@ -1,4 +1,4 @@
-//! Sessions that are opened by a token: what the look-up costs with each source of tokens (K, U8, U9).
+//! Sessions that are opened by a token: what the look-up costs with four of the sources of tokens (K, U8, U9).
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -90,6 +90,10 @@ impl Drop for Tree {
     fn drop(&mut self) {
         let began = Instant::now();
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            // Its process id may be another process's by now.
+            if self.group.is_none() && self.has_ended() {
+                break;
+            }
             for pid in self.pids() {
                 let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX)), signal);
             }

@@ -47,6 +47,8 @@ impl Placement {
 /// Gives this process, and all that it will start, a loopback network of its own, with more ports
 /// than usual: with ten thousand sessions open, connect(2) takes long to find one of the usual.
 pub(crate) fn own_network() -> Result<()> {
+    // Without ip(8) the new network could not be used, and there would be no way back.
+    ip(&["-V"])?;
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
     ip(&["link", "set", "lo", "up"])?;
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "2000 65000")

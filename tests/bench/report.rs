@@ -223,7 +223,7 @@ fn write_promises(f: &mut Formatter<'_>, promises: &[Promise]) -> fmt::Result {
     Ok(())
 }
 
-/// A number with three significant digits.
+/// A number with three significant digits: more if it is a thousand or more, and no more than six behind the point.
 pub(crate) fn number(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();

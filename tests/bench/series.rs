@@ -33,7 +33,7 @@ pub(crate) enum Work {
 pub(crate) struct Unit {
     /// How many of the measured units are one unit as it is written.
     pub(crate) per: f64,
-    /// The unit of CPU time, and its factor to seconds.
+    /// The unit of CPU time, and the factor by which seconds are multiplied for it.
     pub(crate) cost: (&'static str, f64),
     pub(crate) rate: &'static str,
 }

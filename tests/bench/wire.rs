@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::pattern;
 
-/// The mask of all frames of the load. Not zero: a proxy that does not unmask would not be noticed.
+/// The mask of all frames of the load. With zeros, a proxy that does not unmask would not be noticed.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// The sample key and its answer (RFC 6455, section 1.3).

@@ -13,7 +13,7 @@ use crate::support::{DEADLINE, Websockify, free_port, needs, wait_until};
 
 const BRIDGE: &str = "--program-access=bridge";
 
-/// A thread that connects to a port a thousand times a second, as any local user can.
+/// A thread that connects to a port up to a thousand times a second, as any local user can.
 struct Knocker {
     thread: Option<JoinHandle<()>>,
     is_over: Arc<AtomicBool>,

@@ -3,7 +3,7 @@
 address_reporter.py PORT [v4|v6|dual|both|one] [blocking|select|nonblocking|level|edge]
     [fork|exec|check|daemon|user=UID|chroot=DIR|also=PORT|first=FILE|prefork=N]...
 
-The first with first=FILE makes that file, accepts nobody, and ends when FILE.end is there.
+The first instance that is started with first=FILE makes that file, accepts nobody, and ends when FILE.end is there.
 """
 import errno, os, select, socket, subprocess, sys
 
@@ -52,7 +52,7 @@ def serve(c, address):
 
 
 def check(c, address):
-    """Compares the client's own word for who it is with ours. One that leaves without a word is nobody's."""
+    """Compares the client's own word for who it is with ours. A client that leaves without a word is not compared."""
     c.settimeout(20)
     try:
         said = c.recv(64).decode()
@@ -65,7 +65,7 @@ def check(c, address):
 
 
 def accept(s):
-    """One, or none."""
+    """Accepts a connection; None if there is none to accept."""
     try:
         return s.accept()
     except OSError as error:
@@ -102,7 +102,7 @@ for word in words:
                 break
 
 if "both" in words:
-    # As Xtigervnc does: a socket for each family, and that of IPv4 on loopback.
+    # As Xtigervnc does: a socket for each family.
     words.append("v6")
     six = listener()
 
@@ -121,7 +121,7 @@ if how == "blocking":
         if one:
             serve(*one)
 if how == "select":
-    # The listener waits, as that of many a server does.
+    # The listener is a blocking socket, as that of many servers.
     import ctypes
     libc = ctypes.CDLL(None, use_errno=True)
     while True:

@@ -3,9 +3,9 @@
 
 WEBSOCKIFY=target/release/websockify tests/client_address/storm.py [SECONDS [RATE [PROCESSES]]]
 
-Wraps address_reporter.py under --client-address=socket. A quarter of the clients leave without a word, a quarter when they have said
-who they are, half of either by a reset; the others wait for the answer. Prints what came of them, and fails if one was
-taken for another or was not served (exit status 1), or if the rate was not reached (3). That wants a machine that does
+Wraps address_reporter.py under --client-address=socket. A quarter of the clients leave without a word, a quarter when they
+have said who they are, half of either by a reset; the others wait for the answer. Prints what came of them, and fails if one
+was taken for another or was not served (exit status 1), or if the rate was not reached (3). That wants a machine that does
 nothing else.
 """
 import json, os, shlex, socket, struct, subprocess, sys, tempfile, time
@@ -59,7 +59,7 @@ def client(port, number, process):
 
 
 def clients(port, process, began):
-    """Those of one process, each at its time."""
+    """The clients of one process, each at its time."""
     came = {}
     for number in range(SECONDS * RATE // PROCESSES):
         time.sleep(max(0, began + number * PROCESSES / RATE - time.monotonic()))

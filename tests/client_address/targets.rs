@@ -51,7 +51,7 @@ fn a1_with_loopback_each_client_has_an_address_of_its_own() {
     assert_eq!(seen.len(), 3);
 }
 
-/// Many sessions of one client do not use up the machine's ports.
+/// All sessions of one client come from its one address.
 #[test]
 fn a1_with_loopback_a_client_may_have_many_sessions() {
     let (_websockify, port, target) = bridging("--client-address=loopback");
@@ -202,7 +202,7 @@ fn a1_the_proxy_header_goes_before_the_tls_of_the_target() {
     }
 }
 
-/// Such a client has no internet address; the header says so, and does not give websockify's own address.
+/// A client at a Unix socket has no internet address; the header says so, and does not give websockify's own address.
 #[test]
 fn a1_the_header_of_a_client_at_a_unix_socket_names_nobody() {
     let directory = tempfile::TempDir::new().unwrap();

@@ -151,7 +151,7 @@ fn a1_with_socket_a_program_that_cannot_be_told_is_named() {
     }
 }
 
-/// A row is not given to another client too early: a program that is slow to accept sees each client with its own
+/// The row of a client that has left stays as it is: a program that is slow to accept sees each client with its own
 /// address, also a client that has left by then.
 #[test]
 fn a1_with_socket_who_leaves_before_the_accept_keeps_the_name() {

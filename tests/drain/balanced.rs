@@ -15,7 +15,7 @@ use crate::proxies::{Proxy, nginx_of};
 use crate::support::{Client, Service, Websockify, echo, free_port, needs, wait_until};
 use nix::sys::signal::Signal;
 
-/// How many clients come, one after the other, before and after one websockify is stopped.
+/// How many clients come, four at a time, before one websockify is stopped, and how many after that.
 const CLIENTS: usize = 60;
 
 /// A websockify whose target sends its name first, and then echoes. It serves pages, so that a health check by HTTP
@@ -69,7 +69,10 @@ fn assert_nobody_notices(port: u16, mut one: Websockify, other: &Websockify) {
     come(CLIENTS);
     one.signal(Signal::SIGTERM);
     one.wait_for_log(&["INFO draining: "]);
+    let others = || other.logged(&["session started"]).len();
+    let before = others();
     come(CLIENTS);
+    assert!(others() > before, "they are served by the other one");
     enough.store(true, Ordering::Relaxed);
     for visitor in visitors {
         visitor.join().expect("each client has had its session");
@@ -80,7 +83,6 @@ fn assert_nobody_notices(port: u16, mut one: Websockify, other: &Websockify) {
         assert_eq!(client.close().code, 1000);
     }
     assert_eq!(one.wait(), 0);
-    assert!(!other.logged(&["session started"]).is_empty());
 }
 
 fn haproxy(directory: &Path, [one, other]: [u16; 2], check: &str) -> (Proxy, u16) {

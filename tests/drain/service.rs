@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::{LONG, assert_echoes, drain};
 use crate::service::systemd::Manager;
 use crate::support::{
-    Actor, Client, Process, Websockify, echo_service, free_port, wait_for, wait_until,
+    Actor, Client, Process, Websockify, echo_service, free_port, is_refused, wait_for, wait_until,
 };
 
 /// O1, D4: systemd is asked to wait longer, and told how many sessions are left and for how long; the same with a
@@ -110,7 +110,7 @@ fn o1_a_daemon_of_ours_drains() {
     let pid = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
     let daemon = wait_for("the daemon", || Process::find(pid));
     daemon.signal(Signal::SIGTERM);
-    wait_until("a closed port", || Client::dial((std::net::Ipv4Addr::LOCALHOST, port)).is_err());
+    wait_until("a closed port", || is_refused(std::net::Ipv4Addr::LOCALHOST, port));
     assert_echoes(&mut client);
     assert!(daemon.is_alive());
     assert_eq!(client.close().code, 1000);

@@ -1,6 +1,7 @@
 //! A drain of the sessions of a wrapped program, in every mode (O1).
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -208,25 +209,30 @@ fn o1_sessions_of_an_instance_before_are_drained_with_the_others() {
 #[test]
 fn o1_a_program_that_fails_is_not_tried_again() {
     let port = free_port();
-    // The first instance serves one client; those that follow end at once with 5.
+    // The first instance has a process for each client; those that follow end at once with 5.
     let notes = Notes::new();
     let flag = notes.note("flag");
-    let script = format!(
-        "test -e {flag} && exit 5; touch {flag}; exec {Actor} bind {port} listen accept close-listener \
-         greet echo exit 1"
-    );
+    let script =
+        format!("test -e {flag} && exit 5; touch {flag}; exec {Actor} bind {port} listen serve");
     let arguments = format!("{port} {LONG} --wrap-mode=respawn --");
     let mut websockify = Websockify::start_with(&arguments, |command| {
         command.args(["sh", "-c", &script]);
     });
-    let (client, _) = greeted(port);
-    assert_eq!(client.close().code, 1000);
+    let (mut client, _) = greeted(port);
+    websockify.leader().signal(Signal::SIGKILL);
+    websockify.nth_start(2);
     let held = Client::connect(port);
     wait_for("a program that fails too fast", || {
         websockify.logged(&["respawning too fast"]).into_iter().nth(2)
     });
     drain(&websockify, port);
     assert_eq!(held.closing().code, 1012);
+    // Without a drain, the next instance would be started within two seconds.
+    let starts = || websockify.logged(&["program started"]).len();
+    let before = starts();
+    stays(Duration::from_secs(4), "no further instance", || starts() == before);
+    assert_echoes(&mut client);
+    assert_eq!(client.close().code, 1000);
     assert_eq!(websockify.wait(), 0);
     assert!(is_refused(Ipv4Addr::LOCALHOST, port));
 }

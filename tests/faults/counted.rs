@@ -2,13 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt::TcpRepair};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::wait_for_the_end;
+use super::{PATIENCE, wait_for_the_end};
 use crate::support::{
     Client, Footprint, Service, Websockify, connect, frame, free_port, read_to_end,
     skip_even_in_ci, wait_until,
@@ -19,6 +20,9 @@ const EACH: usize = 12;
 
 /// More than the buffers between a target and a client who does not read.
 const MUCH: usize = 8_000_000;
+
+/// Which part of a frame a client sends before it goes; bytes of payload.
+const CUT: usize = 44;
 
 /// A head that is not whole.
 const BEGUN: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgr";
@@ -47,10 +51,11 @@ struct Course {
 use Deed::{Closes, EndsItsHalf, Resets, Stays, Vanishes};
 
 #[rustfmt::skip]
-const COURSES: [Course; 13] = [
+const COURSES: [Course; 14] = [
     Course { length: 1, target: Closes, client: Stays },
     Course { length: 1, target: Resets, client: Stays },
     Course { length: 1, target: EndsItsHalf, client: Stays },
+    Course { length: 300_000, target: Closes, client: Stays },
     Course { length: 1, target: Stays, client: Closes },
     Course { length: 1, target: Stays, client: Resets },
     Course { length: 1, target: Stays, client: EndsItsHalf },
@@ -83,15 +88,18 @@ impl Deed {
     }
 }
 
-/// The target: the first byte from the client says which course to take.
-fn serve(mut stream: TcpStream) {
+/// The target: the first byte from the client says which course to take. Gives its number, and how many bytes came after
+/// that.
+fn serve(mut stream: TcpStream) -> (u8, usize) {
     let mut number = [0];
     stream.read_exact(&mut number).unwrap();
     let course = COURSES[usize::from(number[0])];
     let _ = stream.write_all(&vec![b'x'; course.length]);
+    let mut received = Vec::new();
     if let Some(mut stream) = course.target.perform(stream) {
-        let _ = stream.read_to_end(&mut Vec::new());
+        let _ = stream.read_to_end(&mut received);
     }
+    (number[0], received.len())
 }
 
 /// The client, until it has done its part.
@@ -112,13 +120,19 @@ fn visit(port: u16, number: u8) {
         });
     }
     if course.client == Stays {
-        client.closing();
+        let closing = client.closing();
+        if matches!(course.target, Resets | Vanishes) {
+            assert_eq!(closing.code, 1011, "{course:?}");
+            assert!(closing.reason.contains("reset"), "{course:?}: {}", closing.reason);
+        } else {
+            assert_eq!((closing.code, closing.bytes.len()), (1000, course.length), "{course:?}");
+        }
         return;
     }
     let mut stream = client.stream().try_clone().unwrap();
     drop(client);
     // In the middle of a frame.
-    stream.write_all(&frame(0x82, &[b'x'; 100])[..50]).unwrap_or_default();
+    stream.write_all(&frame(0x82, &[b'x'; 100])[..6 + CUT]).unwrap_or_default();
     if let Some(mut stream) = course.client.perform(stream) {
         read_to_end(&mut stream);
     }
@@ -144,7 +158,8 @@ fn l4_however_peers_go_sessions_end_and_are_freed() {
         |course: &Course| can_vanish || course.client != Vanishes && course.target != Vanishes;
     let courses = (0..COURSES.len()).filter(|number| is_possible(&COURSES[*number]));
     let numbers: Vec<_> = courses.map(|number| u8::try_from(number).unwrap()).collect();
-    let service = Service::new(serve);
+    let (tell, told) = mpsc::channel();
+    let service = Service::new(move |stream| tell.send(serve(stream)).unwrap());
     let port = free_port();
     let sessions = numbers.len() * EACH;
     // A place that is not given back is missed in the next round.
@@ -167,6 +182,13 @@ fn l4_however_peers_go_sessions_end_and_are_freed() {
         wait_for_the_end(&websockify, 1 + round * sessions, &before);
     }
     assert_eq!(websockify.stop(), 0);
+    // Each target has come to the end of its stream by now, or comes to it.
+    for _ in 0..=3 * sessions {
+        let (number, received) = told.recv_timeout(PATIENCE).unwrap();
+        if COURSES[usize::from(number)].client == EndsItsHalf {
+            assert_eq!(received, CUT, "{:?}", COURSES[usize::from(number)]);
+        }
+    }
 }
 
 /// Whether we may repair sockets, which an administrator of the network may.

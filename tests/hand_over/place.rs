@@ -67,13 +67,13 @@ fn o2_ten_times_in_a_row_leave_nothing_behind() {
 #[test]
 fn o2_a_storm_of_requests_is_survived() {
     let mut bridge = Bridge::start("");
+    let process = Process::find(bridge.websockify.pid()).unwrap();
     for _ in 0..200 {
         bridge.ask();
         std::thread::yield_now();
     }
     bridge.websockify.wait_for_log(&["INFO taken over: "]);
     bridge.assert_serves();
-    let process = Process::find(bridge.websockify.pid()).unwrap();
     assert!(process.is_alive());
     assert_eq!(bridge.websockify.stop(), 0);
 }
@@ -91,8 +91,10 @@ fn o2_l2_who_waits_for_a_place_waits_on() {
     let port = bridge.port;
     let waiting: Vec<_> = (0..6)
         .map(|_| {
+            let stream = connect(port);
             std::thread::spawn(move || {
-                let mut client = Client::connect(port);
+                let address = stream.peer_addr().unwrap();
+                let mut client = Client::over(stream, address).unwrap();
                 client.send("y");
                 assert_eq!(client.read(1), b"y");
                 assert_eq!(client.close().code, 1000);

@@ -86,7 +86,7 @@ fn o2_one_that_crashes_or_hangs_when_it_is_tried_is_refused() {
     assert_eq!(bridge.websockify.stop(), 0);
 }
 
-/// O2: a binary that knows another format of the state: here the format has another name in it.
+/// O2: a binary that does not know the saved state: in its file, the words with which every state begins are changed.
 #[test]
 fn o2_one_that_cannot_read_the_state_is_refused() {
     let mut bridge = Bridge::start("");

@@ -32,6 +32,11 @@ fn hand_over(websockify: &Websockify) {
     wait_until("another image", || stack_start(websockify) != before);
 }
 
+/// Asserts that no new binary has failed: the old binary, which is executed again then, says so.
+fn assert_none_failed(websockify: &Websockify) {
+    assert_eq!(websockify.logged(&["cannot hand over"]), Vec::<String>::new());
+}
+
 /// A session with a process that greets and echoes; gives the number of that process.
 fn session(port: u16) -> String {
     let mut client = Client::connect_once_open(port);
@@ -90,6 +95,7 @@ fn o2_a_session_goes_on_and_its_program_knows_nothing() {
         assert_eq!(client.read(word.len()), word.as_bytes());
     }
     assert_eq!(client.close().code, 1000);
+    assert_none_failed(&websockify);
 }
 
 #[test]
@@ -106,6 +112,7 @@ fn o2_the_program_is_started_again_when_it_ends_afterwards() {
     }
     assert_eq!(websockify.logged(&["respawning too fast"]), Vec::<String>::new(), "it has served");
     assert_eq!(websockify.stop(), 0);
+    assert_none_failed(&websockify);
     assert_eq!(websockify.remnants(), []);
 }
 
@@ -124,6 +131,7 @@ fn o2_a_program_that_ends_meanwhile_is_started_again() {
         assert!(leader.stat_if_there().is_none(), "it was waited for");
     }
     assert_eq!(websockify.stop(), 0);
+    assert_none_failed(&websockify);
 }
 
 #[test]
@@ -137,6 +145,7 @@ fn o2_the_programs_status_is_ours_afterwards() {
         client.send([byte]);
         client.closing();
         assert_eq!(websockify.wait(), status);
+        assert_none_failed(&websockify);
     }
 }
 
@@ -147,6 +156,7 @@ fn o2_a_status_by_a_signal_is_ours_afterwards() {
     hand_over(&websockify);
     websockify.leader().signal(Signal::SIGABRT);
     assert_eq!(websockify.wait(), 134);
+    assert_none_failed(&websockify);
 }
 
 /// The daemon that the log names.
@@ -176,6 +186,7 @@ fn o2_a_daemon_stays_a_daemon_and_is_watched() {
             websockify.wait_for_log(&["sessions are refused"]);
             assert_eq!(Client::connect(port).closing().code, 1011);
         }
+        assert_none_failed(&websockify);
     }
 }
 
@@ -190,6 +201,7 @@ fn o2_a_daemon_that_ends_meanwhile_is_missed() {
         websockify.signal(Signal::SIGUSR2);
         wait_until("another image", || stack_start(&websockify) != before);
         websockify.wait_for_log(&["sessions are refused"]);
+        assert_none_failed(&websockify);
     }
 }
 
@@ -210,6 +222,7 @@ fn o2_a_daemon_is_left_running_with_its_library() {
     hand_over(&websockify);
     session(port);
     assert_eq!(websockify.stop(), 0);
+    assert_none_failed(&websockify);
     websockify.wait_for_log(&["left running", &daemon.pid.to_string()]);
     assert!(daemon.is_alive());
     assert_eq!(left().collect::<Vec<_>>(), before, "the very library, and no other");
@@ -244,6 +257,7 @@ fn o2_a_program_that_fails_is_tried_again_no_sooner_than_before() {
     let told = websockify.logged(&["respawning too fast"]);
     assert_eq!(told.len(), 6, "once per step: {told:?}");
     assert_eq!(websockify.stop(), 0);
+    assert_none_failed(&websockify);
 }
 
 #[test]
@@ -260,6 +274,7 @@ fn o2_held_clients_are_served_by_the_next_instance() {
     stays(WHILE, "one instance", || websockify.logged(&["program started"]).len() == 1);
     notes.give("gate");
     assert_ne!(held.read_line(), first_pid);
+    assert_none_failed(&websockify);
 }
 
 /// The program does not listen yet: the port is held, and refuses clients.
@@ -281,6 +296,7 @@ fn o2_before_the_program_listens_clients_are_refused_as_before() {
         session(port);
         websockify.assert_alone_on(port);
         assert_eq!(websockify.stop(), 0);
+        assert_none_failed(&websockify);
     }
 }
 
@@ -302,6 +318,7 @@ fn o2_a_public_unix_socket_stays_the_same_file() {
     hand_over(&websockify);
     Client::at(path).unwrap().read_line();
     assert_eq!(websockify.stop(), 0);
+    assert_none_failed(&websockify);
     assert!(!path.exists(), "removed at the end");
 }
 
@@ -326,6 +343,7 @@ fn o2_on_demand_it_sleeps_on_and_is_started_and_stopped() {
             websockify.assert_logged(&["program started"], time);
         }
         assert_eq!(websockify.stop(), 0, "{mode}");
+        assert_none_failed(&websockify);
         assert_eq!(websockify.remnants(), []);
     }
 }
@@ -353,6 +371,7 @@ fn o2_lines_of_output_go_on_in_the_log() {
     wait_until("the other half", || lines_with(log, "]: half-line") == 1);
     session(port);
     assert_eq!((lines_with(log, "]: first"), lines_with(log, "half")), (1, 1));
+    assert_none_failed(&websockify);
 }
 
 #[test]
@@ -383,6 +402,7 @@ fn o2_what_is_written_without_pause_is_logged_whole() {
     let last = text.lines().find_map(|line| line.split_once("]: last ")).unwrap().1;
     let last: usize = last.trim_end_matches('.').parse().unwrap();
     assert_eq!(numbers, (1..=last).collect::<Vec<_>>(), "each once, in its order");
+    assert_none_failed(&websockify);
 }
 
 #[test]
@@ -393,6 +413,7 @@ fn o2_sigterm_ends_the_program_afterwards() {
         start(port, "", &format!("stubborn-helper helper on-term {farewell} serve"));
     hand_over(&websockify);
     assert_eq!(websockify.stop(), 0);
+    assert_none_failed(&websockify);
     assert!(Path::new(&farewell).exists(), "SIGTERM came first");
     assert_eq!(websockify.remnants(), [], "and SIGKILL for who ignores it");
 }
@@ -410,8 +431,8 @@ fn o2_an_end_that_has_begun_goes_on() {
     assert_eq!(websockify.remnants(), []);
 }
 
-/// O2, W5: the new binary knows which processes are leftovers of sessions, and which were children of the process
-/// before its program was.
+/// O2, W5: the new binary knows which processes are leftovers of sessions, and which children this process
+/// had before it executed websockify.
 #[test]
 fn o2_whose_a_process_is_does_not_change() {
     let (port, notes) = (free_port(), Notes::new());
@@ -431,6 +452,7 @@ fn o2_whose_a_process_is_does_not_change() {
     let stranger = Process::find(stranger.trim().parse().unwrap()).unwrap();
     assert_eq!(websockify.logged(&["daemonized"]), Vec::<String>::new());
     assert_eq!(websockify.stop(), 0);
+    assert_none_failed(&websockify);
     assert_eq!(websockify.remnants(), [stranger], "leftovers are stopped, and strangers are not");
 }
 
@@ -450,6 +472,7 @@ fn o2_the_terminal_stays_lent() {
     session(port);
     wait_until("the terminal is ours again", || in_foreground() == websockify.pid());
     assert_eq!(websockify.stop(), 0);
+    assert_none_failed(&websockify);
 }
 
 /// O2, A1: the file of client addresses that programs have mapped stays the same.
@@ -468,8 +491,8 @@ fn o2_the_program_sees_its_clients_afterwards() {
     assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
 
-/// O2: in a PID namespace that was entered by nsenter(1) or made by unshare(1), the session and the process group of
-/// websockify and the program have no number.
+/// O2: in a PID namespace that was entered by nsenter(1) or made by unshare(1), the session of websockify and of the
+/// program has no number, and neither has websockify's process group.
 #[test]
 fn o2_in_a_session_from_outside_the_pid_namespace() {
     let enter = ["--pid", "--fork", "--kill-child", "--mount-proc"];

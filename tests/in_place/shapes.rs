@@ -5,11 +5,11 @@
 //! |---|---|
 //! | `PORT` | a free port |
 //! | `TARGET`, `TPORT` | a service at `localhost:TPORT`, which sends back what it gets |
-//! | `DIR` | a directory with all the files that are named |
+//! | `DIR` | a directory with the files that are read; others are made there |
 //! | `WEBSERVER` | a web server that knows where `vm1` is, at `/text/vm1` and `/json/vm1` |
-//! | `REDIS` | a Redis server that knows where `vm1` is, and `desk:vm1` |
+//! | `REDIS` | the port of a Redis server that knows where `vm1` is, and `desk:vm1` |
 //! | `SIGNED` | a token, signed with the secret in `DIR/secret`, that says where the service is |
-//! | `PROGRAM` | a program that serves one client after the other on `PORT` |
+//! | `PROGRAM` | a program that listens on `PORT`, greets each client, and sends back what it gets |
 
 use super::Expectation::{self, Host, Page, Session, Shown, Tls, TlsPage, Unix};
 

@@ -25,8 +25,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// `None` where this cannot be set up; the test is then reported as skipped. In continuous integration that is a
-    /// failure, unless the kernel or a container forbids it.
+    /// `None` where this cannot be set up; the test is then reported as skipped. In continuous integration it is a failure
+    /// if a program is not installed, and no failure without root, or where the kernel or a container forbids it.
     fn new() -> Option<Self> {
         if !needs_root() || !needs(&["unshare", "setpriv", "mount"]) {
             return None;

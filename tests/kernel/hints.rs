@@ -7,7 +7,7 @@ use std::thread;
 use super::share_until;
 use crate::support::{Actor, Client, Footprint, Websockify, free_port};
 
-/// F14: websockify once used as much processor time as the program itself, all of one processor.
+/// F14: websockify once used 74 % of a processor for such a program.
 #[test]
 fn f14_a_program_that_calls_listen_without_end_costs_little() {
     let port = free_port();
@@ -23,7 +23,7 @@ fn f14_a_program_that_calls_listen_without_end_costs_little() {
 }
 
 /// L6, F14: notification socket flooded: it costs little, whether the token is known or not, and the program is served. (It
-/// was half a processor.)
+/// was 39 % of a processor.)
 #[test]
 fn f14_a_flood_of_datagrams_costs_little() {
     let port = free_port();
@@ -45,7 +45,7 @@ fn f14_a_flood_of_datagrams_costs_little() {
             }
             true
         });
-        assert!(sent > 10, "{sent} were sent");
+        assert!(sent > 100, "{sent} were sent");
         assert!(share < 0.25, "{share:.2} of a processor for {message}");
     }
     Client::connect(port).read_line();

@@ -128,8 +128,8 @@ fn x2_root_without_capabilities_wraps() {
     assert_each_engine_wraps(|line| Websockify::launch(&mut by(&mapped, line)));
 }
 
-/// Runs a command where all file systems are read-only, but for a /dev/shm from which nothing can be executed, and
-/// for `$WRITABLE`, if that is set.
+/// Runs a command where `/`, `/tmp`, `/run`, `/var/tmp` and `$TMPDIR` are read-only. Files can be made in /dev/shm, from
+/// which nothing can be executed, and in `$WRITABLE`, if that is set.
 const READ_ONLY: &str = r#"
 mount --make-rprivate / && mount -t tmpfs -o noexec shm /dev/shm || exit
 for place in /tmp /run /var/tmp "$TMPDIR"; do
@@ -139,7 +139,7 @@ done
 mount -o remount,bind,ro / && exec "$@"
 "#;
 
-/// websockify where all is read-only but `writable`.
+/// websockify in the surroundings of [`READ_ONLY`], in which `writable` is `$WRITABLE`.
 fn read_only(arguments: &str, writable: Option<&Path>) -> Websockify {
     let words = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh"];
     let mut command = by(&words, arguments);
@@ -218,7 +218,7 @@ fn x2_with_a_read_only_root_a_program_is_wrapped_or_one_line_says_why_not() {
     }
 }
 
-/// X2: hundreds of sessions whose clients do not read for a while, and a program that is started again and again.
+/// X2: hundreds of sessions whose clients do not read for a while, and a program in every mode.
 #[test]
 fn x2_256_megabytes_are_enough() {
     const PIECE: usize = 32 << 10;

@@ -168,13 +168,18 @@ fn u4_a_connection_that_becomes_no_session_ends_well() {
     assert_eq!(read_to_end(&mut client), b"");
     assert_eq!(served.status(), Some(0));
     // A client that sends nothing, half a head, or a request that is refused.
-    for sent in ["", "GET / HTT", "GET / HTTP/1.1\r\nConnection: close\r\n\r\n"] {
+    for (sent, is_answered) in
+        [("", false), ("GET / HTT", false), ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", true)]
+    {
         let (mut client, connection) = accepted();
         let mut served = Served::logging(connection, &line);
         client.write_all(sent.as_bytes()).unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         let answer = String::from_utf8(read_to_end(&mut client)).unwrap();
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{sent:?}: {answer}");
+        assert!(
+            !is_answered && answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
+            "{sent:?}: {answer}"
+        );
         assert_eq!(served.status(), Some(0), "{sent:?}");
     }
     // A client that is gone before websockify is started.
@@ -272,7 +277,7 @@ fn u4_a_program_is_started_for_a_connection_and_ends_with_it() {
     wait_until("the end of the program", || is_refused(Ipv4Addr::LOCALHOST, port));
 }
 
-/// U4: websockify behind systemd-socket-activate(1); `socket` has the options of that for the socket.
+/// U4: websockify behind systemd-socket-activate(1), which is given the options `socket`.
 fn activated(socket: &[&str], target: &str) -> Websockify {
     let mut activate = Command::new("systemd-socket-activate");
     activate.args(["-E", "TMPDIR", "-E", "WEBSOCKIFY_TEST", "-E", "PATH", "--inetd"]);

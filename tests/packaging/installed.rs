@@ -137,7 +137,7 @@ fn d4_the_service_reads_a_key_of_its_group() {
     connection.exchange(b"hello");
 }
 
-/// D4: the port is open before the service runs, and while it does not.
+/// D4: the port is open before the service is started, and after it was stopped.
 #[test]
 fn d4_the_socket_starts_the_service_with_its_first_client() {
     let Some(machine) = machine() else { return };

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Becomes systemd, process 1 of a machine of its own: this system as it is, written over in memory, with
-# the package installed. Started in namespaces of its own by machine.rs.
+# Becomes systemd, process 1 of a machine of its own: this system as it is, with the package installed. What is
+# written there stays in memory. Started in namespaces of its own by machine.rs.
 #
 #     machine.sh DIRECTORY PACKAGE ACTOR
 set -eu
@@ -14,7 +14,8 @@ install "$package" root/websockify.deb
 install -D "$actor" root/usr/local/bin/actor
 
 mount -t proc proc root/proc
-# The network is everybody's, and so are its settings and the kernel's, which systemd would set.
+# The network is that of the system outside, and so are the settings of network and kernel. They are read-only here, because
+# systemd would change them.
 mount --bind root/proc/sys root/proc/sys
 mount -o remount,bind,ro root/proc/sys
 mount --bind /sys root/sys
@@ -36,7 +37,7 @@ printf '[Journal]\nStorage=volatile\nReadKMsg=no\n' >root/etc/systemd/journald.c
 
 # No index of the manual pages is made anew each time.
 rm -f root/var/lib/man-db/auto-update
-# Debian's own, where it is installed.
+# Debian's own websockify is removed, where it is installed.
 chroot root dpkg --force-depends --remove websockify python3-websockify >&2
 chroot root dpkg --force-unsafe-io --install /websockify.deb
 for unit in websockify.service websockify.socket websockify@.service; do

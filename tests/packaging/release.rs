@@ -19,7 +19,7 @@ fn text(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// Debian on x86-64, with a Rust that is new enough and no registry.
+/// Debian on x86-64, with a Rust that is new enough, and without the programs that fetch packages (pip, apt-get).
 fn debian() -> Tools {
     let tools = Tools::of_system(&SHELL);
     tools.put("dpkg", "echo amd64");
@@ -198,7 +198,8 @@ fn is_accepted(expression: &str, accepted: &str) -> bool {
     plain.split(" AND ").all(|part| part.split(" OR ").any(one))
 }
 
-/// X3: the bill of materials names all components of a release, each with its licence, its origin and its checksum.
+/// X3: the bill of materials names all components of a release, each with its licence, and with its checksum where it is
+/// from a registry.
 #[test]
 fn x3_the_bill_of_materials_is_complete_and_well_formed() {
     if !needs(&["python3"]) {

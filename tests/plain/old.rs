@@ -3,13 +3,15 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::mpsc;
 
 use super::bridge_to;
 use crate::support::{
-    UPGRADE, connect, echo_service, field, frame, read_to_end, request, root, skip_even_in_ci,
+    DEADLINE, Service, UPGRADE, connect, echo_service, field, frame, read_to_end, request, root,
+    skip_even_in_ci,
 };
 
-/// The handshake of draft -76, section 1.2, with another path.
+/// The handshake of draft -76, section 1.2, with another path and sub-protocol, and with a port in `Host`.
 pub(super) const HIXIE_76: &[u8] = b"GET /path?q=1 HTTP/1.1\r\nHost: example.com:8080\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\n\
     Sec-WebSocket-Protocol: base64\r\nUpgrade: WebSocket\r\n\
@@ -70,7 +72,12 @@ fn b2_hixie_75_and_76_are_answered_byte_for_byte_as_0_3_0_does() {
 
 #[test]
 fn b2_hixie_76_closes_in_order() {
-    let service = echo_service();
+    let (tell, told) = mpsc::channel();
+    let service = Service::new(move |mut stream| {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        tell.send(bytes).unwrap();
+    });
     let (_websockify, port) = bridge_to(&service, "");
     let mut stream = connect(port);
     // The eight bytes, a frame and the close in one write: websockify 0.3.0 loses the frame.
@@ -78,6 +85,7 @@ fn b2_hixie_76_closes_in_order() {
     expect(&mut stream, ANSWER_76.as_bytes());
     let rest = read_to_end(&mut stream);
     assert!(rest.ends_with(b"\xff\x00"), "{rest:?}");
+    assert_eq!(told.recv_timeout(DEADLINE).unwrap(), b"hello");
 }
 
 /// websocket-client 0.4.1, which spoke Hixie-76, in Python 2.7. Debian has neither any more, so

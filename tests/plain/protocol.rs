@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc;
 
 use tokio_tungstenite::tungstenite::Message;
 
 use super::bridge_to;
 use crate::support::{
-    Client, Head, Service, connect, echo_service, frame, read_to_end, request, wait_until,
+    Client, DEADLINE, Head, Service, connect, echo_service, frame, read_to_end, request, wait_until,
 };
 
 /// A key and its answer, RFC 6455 section 1.3.
@@ -179,10 +180,13 @@ fn b5_a_ping_is_answered_between_the_fragments_of_a_message() {
 /// B5: each violation gets its code, and the target the end of its stream.
 #[test]
 fn b5_a_violation_gets_its_close_code() {
-    let service = Service::new(|mut stream| {
+    let (tell, told) = mpsc::channel();
+    let service = Service::new(move |mut stream| {
         let mut bytes = Vec::new();
+        stream.write_all(b"x").unwrap();
         // What comes does not matter, only that the stream ends.
         let _ = stream.read_to_end(&mut bytes);
+        tell.send(()).unwrap();
     });
     let (websockify, port) = bridge_to(&service, "");
     let table: [(&str, Vec<u8>, u16); 7] = [
@@ -197,10 +201,15 @@ fn b5_a_violation_gets_its_close_code() {
     let cases = table.len();
     for (what, bytes, code) in table {
         let (_, mut stream) = handshake(port, 13, &[]);
+        // Now the session has its target.
+        let mut first = [0; 3];
+        stream.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"\x82\x01x");
         stream.write_all(&bytes).unwrap();
         let answer = read_to_end(&mut stream);
         assert_eq!(answer.first(), Some(&0x88), "{what}: {answer:?}");
         assert_eq!(answer.get(2..4), Some(&u16::to_be_bytes(code)[..]), "{what}");
+        told.recv_timeout(DEADLINE).expect(what);
     }
     wait_until("all sessions ended", || websockify.logged(&["session", "ended"]).len() == cases);
 }

@@ -280,6 +280,7 @@ fn f8_recordings_that_hang_hold_up_no_session_and_no_page() {
         assert_eq!(client.read(5), b"hello");
         client.close();
     }
+    assert!(!directory.path().join("stuck.1").exists(), "no recording could be opened");
     let (head, mut stream) = request(port, "/page", &["Connection: close"]);
     assert_eq!((head.status, read_to_end(&mut stream)), (200, b"a page".to_vec()));
     let threads = procfs::process::Process::new(websockify.pid()).unwrap().stat().unwrap();

@@ -119,7 +119,7 @@ serve(said)
     }
 }
 
-/// Only the request whose question fails gets 503, and an answer that does not say so lets nobody in.
+/// Only the request whose question fails gets 503, and an answer that does not say `"allowed": true` lets nobody in.
 #[test]
 fn u9_an_authentication_that_fails_lets_nobody_in() {
     if !needs(&["python3"]) {

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::{NOBODY, Place, WWW_DATA, assert_stops, greeted, low_port, of_threads, rights};
+use crate::client_address::{ask, client, session_from, start_address_reporter};
 use crate::support::{
-    Actor, Client, Process, Websockify, copy_program, free_port, needs_root, run, stays, wait_for,
-    wait_until,
+    Actor, Process, Websockify, connect, copy_program, free_port, needs, needs_root, read_to_end,
+    run, stays, wait_for, wait_until,
 };
 
 /// The options of every command line here.
@@ -232,13 +233,18 @@ fn w16_clients_are_told_of() {
     if !needs_root() {
         return;
     }
-    let (place, port) = (place(), free_port());
-    let actor = place.actor();
-    let play = format!("bind {port} listen serve");
-    let line =
-        format!("{port} {BOTH} --client-address=socket --program-access=bridge -- {actor} {play}");
-    let websockify = Websockify::start(&line);
-    greeted(port);
-    assert!(Client::dial((std::net::Ipv4Addr::LOCALHOST, 1)).is_err());
+    if !needs(&["python3"]) {
+        return;
+    }
+    let options = format!("{BOTH} --client-address=socket --program-access=bridge -v");
+    let (websockify, port) = start_address_reporter(&options, "");
+    for n in [1, 2] {
+        let (mut one, from) = session_from(client(n), port);
+        let expected = format!("{} {}", from.ip(), from.port());
+        assert_eq!(ask(&mut one), (expected.clone(), expected));
+    }
+    // A6: nobody but the bridge is served at the port that the program really has.
+    let mut stranger = connect(websockify.relocated_port());
+    assert_eq!(read_to_end(&mut stranger), b"");
     assert_stops(websockify);
 }

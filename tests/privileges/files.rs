@@ -66,7 +66,8 @@ fn w16_a_key_that_the_user_may_read_is_renewed() {
     assert_stops(websockify);
 }
 
-/// In a directory of the user everything works as without `--user`: the log is opened again, and no file is left.
+/// In a directory of the user everything works as without `--user`: the log is opened again, and the pid file and the
+/// sockets are removed at the end.
 #[test]
 fn w16_in_the_users_directory_files_are_his() {
     if !needs_root() {
@@ -173,7 +174,7 @@ fn w16_directories_are_looked_at_as_the_user() {
     }
 }
 
-/// T5: root can see the directory of tokens, but the tokens are looked up as the user, who cannot.
+/// K3: tokens are looked up as the user, who may list this directory, and open nothing in it.
 #[test]
 fn w16_a_directory_of_tokens_that_cannot_be_entered_is_named() {
     if !needs_root() {

@@ -100,8 +100,8 @@ fn owner(pid: i32) -> u32 {
     fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid()
 }
 
-/// The new binary is not dumpable from its first moment, also while it waits in its trial: a program of the same user could
-/// read its memory otherwise. Where websockify never was root, it is dumpable again after the hand-over, as before it.
+/// After exec(2) a program of the same user could read the new binary's memory. So the new binary first of all makes itself
+/// not dumpable, in its trial too. Where websockify never was root, it is dumpable again after the hand-over, as before it.
 #[test]
 fn o2_w16_another_image_is_closed_before_it_has_anything() {
     if !needs_root() || !needs(&["setpriv"]) {
@@ -269,6 +269,9 @@ fn o2_w16_a_root_that_stays_goes_on_to_start_the_program_as_its_user() {
     let mut client = session(port);
     stage.hand_over();
     echo(&mut client);
+    for thread in of_threads(stage.websockify.pid()) {
+        assert_eq!(thread.is("Uid"), "0 0 0 0");
+    }
     stage.websockify.leader().signal(Signal::SIGKILL);
     rights(&stage.websockify.nth_leader(2)).assert_of(WWW_DATA, "33");
     session(port);

@@ -71,7 +71,7 @@ fn encrypt(key: u64, block: u64) -> u64 {
     permute(right << 32 | left, 64, &FINAL)
 }
 
-/// Takes the bits that `table` names, of `width` bits, the highest of which is 1.
+/// Takes the bits that `table` names, in its order. The highest of the `width` bits is number 1.
 fn permute(bits: u64, width: u32, table: &[u8]) -> u64 {
     table.iter().fold(0, |result, from| result << 1 | bits >> (width - u32::from(*from)) & 1)
 }

@@ -1,5 +1,5 @@
-//! Programs that no library can be loaded into: each under each engine, in each mode, on each address, as root and as a
-//! user (W14).
+//! Programs that no library can be loaded into (W14): under the engine `auto` in each mode, on each address, and as an
+//! ordinary user; and once under each of the other two engines.
 
 use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;

@@ -26,7 +26,7 @@ use Place::{Background, Foreground};
 /// A program to wrap.
 struct Server<'a> {
     place: Place,
-    /// Its command line for a port and a directory of its own, in which this may write files.
+    /// Gives its command line for a port, and may write files for it into the directory.
     command: &'a dyn Fn(u16, &Path) -> String,
     /// A session, from its beginning to its end.
     visit: fn(Client),
@@ -72,7 +72,7 @@ impl Server<'_> {
         if self.place == Background {
             websockify.wait_for_log(&["program has daemonized as"]);
         }
-        // If websockify took the program for ended, it would start another instance after 0.1 s.
+        // If websockify took the program for ended, it would start another instance at once, as this one has served a session.
         websockify.assert_one_instance_for(Duration::from_millis(500));
         assert_eq!(websockify.logged(&["has daemonized"]).is_empty(), self.place == Foreground);
         kill(&websockify);
@@ -266,7 +266,7 @@ fn r6_busybox_in_the_background() {
     }
 }
 
-/// Issue 2: a hand-written double fork that closes every descriptor and drops to `nobody`.
+/// A hand-written double fork that closes every descriptor and drops to `nobody`.
 #[test]
 fn r6_a_daemon_by_the_book() {
     let command = &|port, _: &Path| {

@@ -17,8 +17,8 @@ const WILL: u8 = 251;
 const SB: u8 = 250;
 const SE: u8 = 240;
 
-/// A session takes telnetd four seconds: with `-debug` it sleeps before it begins to speak. The last of ten clients that
-/// come together waits longer than `--wrap-timeout`, but not for a single instance.
+/// A session takes telnetd four seconds: with `-debug` it sleeps before it begins to speak. Of ten clients that come
+/// together, the last one is held for longer than `--wrap-timeout`: that time begins anew whenever another one is accepted.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A telnet client that refuses every option.

@@ -85,7 +85,8 @@ fn a3_haproxy_names_clients_by_proxy_headers() {
     assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
 
-/// A3: HAProxy's health checks are of no client: no session, no record, no count, in both versions of the PROXY header.
+/// A3: HAProxy's health checks are good, begin no session and bring no warning, in both versions of the PROXY header. In
+/// version 2 they are of no client.
 #[test]
 fn a3_haproxys_own_checks_are_no_client() {
     if !needs(&["haproxy"]) {
@@ -120,7 +121,7 @@ fn a3_haproxys_own_checks_are_no_client() {
     }
 }
 
-/// A3: in HTTP mode, by the headers of each request, as HAProxy is told to set them.
+/// A3: in HTTP mode, HAProxy names the client by the headers of each request, as it is told to set them.
 #[test]
 fn a3_haproxy_names_clients_by_request_headers() {
     if !needs(&["haproxy"]) {
@@ -184,7 +185,7 @@ fn a3_who_hides_behind_haproxy_is_taken_for_it() {
     websockify.wait_for_log(&["session started: 2, 127.0.0.7 via 127.0.0.1:"]);
 }
 
-/// A3: nginx adds the client to what was sent, and may keep one connection for many clients.
+/// A3: nginx replaces the header that the client has sent, or adds the client to it, as it is told to.
 #[test]
 fn a3_nginx_names_clients_by_request_headers() {
     if !needs(&["nginx"]) {

@@ -48,6 +48,7 @@ fn a6_a_flood_of_strangers_holds_nobody_who_does_not_want_to_wait() {
     }
 }
 
-/// Three strangers were in the queue, and a fourth one connected before the first was closed.
+/// Three strangers were in the queue, and a fourth one connected before the first was closed. The fifth one that is closed
+/// has come since, and ends the call.
 const SEEN: &str = "HOW: ERROR, 5 closed\ntold again: 1\nthe rest: ERROR, 3 closed\ntold again: 1\n\
                     a client: accepted, 0 closed\n";

@@ -96,8 +96,7 @@ fn a1_accept_and_getpeername_answer_as_the_kernel_does() {
     }
 }
 
-/// A1: a connection of the bridge without a row is closed, whether or not the program asks for its address; getpeername
-/// answers as the kernel does.
+/// A1: a connection of the bridge without a row is closed by `accept`, whether or not the program asks for its address.
 #[test]
 fn a1_a_connection_of_the_bridges_without_a_row_is_closed() {
     for program in programs() {

@@ -82,7 +82,7 @@ static socklen_t make_address(struct sockaddr_storage *storage, const char *fami
 	if (!strcmp(family, "unix")) {
 		struct sockaddr_un *un = (struct sockaddr_un *)storage;
 		un->sun_family = AF_UNIX;
-		/* Abstract, and the port's bytes where an internet address has them. */
+		/* Abstract, with the port in the name. */
 		memcpy(un->sun_path, (uint16_t[]){0, htons(port)}, 4);
 		return sizeof un->sun_family + 4;
 	}

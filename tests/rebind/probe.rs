@@ -195,7 +195,7 @@ pub(super) fn compile(compiler: &str, name: &str, arguments: &[&OsStr]) -> PathB
     program
 }
 
-/// A file of this test run.
+/// The path of a file of these tests, the same in each test run.
 pub(super) fn scratch(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rebind");
     fs::create_dir_all(&directory).unwrap();

@@ -80,7 +80,7 @@ fn d1_the_caller_gets_0_when_the_bridge_is_up_and_paths_and_umask_mean_what_they
     assert_eq!(names_in(directory.path()), ["log"], "the pid file is removed");
 }
 
-/// D1: what the caller had open, a lock or a pipe, is not held by the daemon.
+/// D1: what the caller had open, here a file, is not held by the daemon.
 #[test]
 fn d1_the_daemon_holds_nothing_of_the_callers() {
     let directory = TempDir::new().unwrap();

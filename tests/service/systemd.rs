@@ -7,7 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
@@ -140,7 +140,8 @@ fn d4_the_watchdog_is_fed_twice_as_often_as_it_asks() {
     let began = Instant::now();
     manager.until("WATCHDOG=1");
     manager.until("WATCHDOG=1");
-    assert!(began.elapsed() > Duration::from_secs(1), "not without need");
+    let time = began.elapsed().as_secs_f32();
+    assert!((1.0..4.0).contains(&time), "twice in two seconds: {time} s");
     assert_eq!(websockify.stop(), 0);
 
     // A watchdog that is meant for another process is not fed.

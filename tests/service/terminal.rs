@@ -3,14 +3,13 @@
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 
-use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::support::{
     Caller, Client, Heard, OF_SYSTEMD, SERVERS, WEBSOCKIFY, connect, echo_service, frame,
-    free_port, wait_for, wait_until,
+    free_port, terminal, wait_for, wait_until,
 };
 
 struct AtTerminal {
@@ -25,7 +24,7 @@ impl AtTerminal {
 
     /// Starts a program that becomes websockify by `exec`; `prepare` gives its first arguments, before the port and the target.
     fn start_by(program: &str, port: u16, prepare: impl FnOnce(&mut Command)) -> Self {
-        let pty = openpty(None, None).unwrap();
+        let pty = terminal();
         let mut command = Command::new(program);
         for name in OF_SYSTEMD {
             command.env_remove(name);
@@ -86,8 +85,7 @@ fn f51_d3_lines_at_a_terminal_are_short_and_coloured() {
     });
     let shown = terminal.stop();
     let line = shown.lines().find(|line| line.contains("listening on")).unwrap();
-    assert!(line.contains("\x1b[32m INFO"), "green: {line:?}");
-    assert!(!line.contains("20") || line.contains(&port.to_string()), "no date: {line:?}");
+    assert!(line.starts_with("\x1b[32m INFO"), "green, and no date: {line:?}");
     assert!(!line.contains("websockify"), "no module: {line:?}");
 
     let plain = AtTerminal::start(port, |command| {

@@ -1,6 +1,7 @@
 //! Places where other users can replace files: the log, the pid file, recordings and `rebind.so` are not put there (F12).
 
 use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Read;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 
 use super::{lines_with, wait_for_line};
 use crate::support::{
-    Actor, Client, WEBSOCKIFY, Websockify, echo_service, free_port, needs_root, wait_until,
+    Actor, Client, WEBSOCKIFY, Websockify, echo_service, free_port, needs_root, text_of, wait_until,
 };
 
 /// Another user.
@@ -178,7 +179,7 @@ fn f12_a_log_is_not_opened_again_through_a_link_of_somebody_else() {
     assert!(!target.exists());
 }
 
-/// Programs load `rebind.so`, so that nobody else may replace it.
+/// Programs load `rebind.so`, so nobody else may be able to replace it.
 #[test]
 fn f12_the_library_is_not_unpacked_where_others_can_exchange_it() {
     if !needs_root() {
@@ -212,12 +213,18 @@ fn f12_a_fifo_of_ours_is_a_log() {
     let here = TempDir::new().unwrap();
     let fifo = here.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let _reader: File =
+    let mut reader: File =
         OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo).unwrap();
     let port = free_port();
     let mut command = Command::new(WEBSOCKIFY);
     command.arg(format!("--log-file={}", fifo.display())).args([&port.to_string(), "a.invalid:1"]);
     let mut websockify = Websockify::launch(command.stderr(Stdio::null()));
     drop(Client::connect_once_open(port));
+    let mut read = Vec::new();
+    wait_until("a line in the fifo", || {
+        // It fails where there is nothing to read at the moment.
+        let _ = reader.read_to_end(&mut read);
+        text_of(&read).contains("listening on")
+    });
     assert_eq!(websockify.stop(), 0);
 }

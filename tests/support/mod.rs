@@ -50,7 +50,9 @@ pub(crate) use tls::{Authority, Caller, Dates, Identity, SERVERS, TlsConnection}
 pub(crate) use tls_server::{TlsServer, send_close_notify};
 pub(crate) use tools::Tools;
 pub(crate) use wait::{DEADLINE, stays, wait_for, wait_for_within, wait_until};
-pub(crate) use websockify::{OF_SYSTEMD, Output, WEBSOCKIFY, Websockify, engine, field, run};
+pub(crate) use websockify::{
+    OF_SYSTEMD, Output, WEBSOCKIFY, Websockify, engine, field, run, terminal,
+};
 
 /// The project's own directory, as it was cloned.
 pub(crate) fn root() -> PathBuf {

@@ -7,7 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::pty::openpty;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -31,6 +32,15 @@ pub(crate) const OF_SYSTEMD: [&str; 8] = [
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
 ];
+
+/// A new terminal, of which no process gets more than it is given: other tests start theirs at the same time.
+pub(crate) fn terminal() -> OpenptyResult {
+    let pty = openpty(None, None).unwrap();
+    for end in [&pty.master, &pty.slave] {
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    }
+    pty
+}
 
 /// A variable by which processes that have left the tree are found.
 const MARK: &str = "WEBSOCKIFY_TEST";
@@ -117,7 +127,7 @@ impl Websockify {
     /// Starts it with a terminal as its standard input and output, and as its controlling terminal. Gives the other end
     /// of the terminal too, as a keyboard; what the terminal shows is in `out`.
     pub(crate) fn at_terminal(arguments: &str, prepare: impl FnOnce(&mut Command)) -> (Self, File) {
-        let pty = openpty(None, None).unwrap();
+        let pty = terminal();
         let mut command = Command::new("setsid");
         command.args(["--ctty", WEBSOCKIFY]).args(words(arguments));
         prepare(&mut command);

@@ -25,7 +25,7 @@ fn handshake(port: u16, version: u8, headers: &[&str]) -> Head {
     request(port, "/", &all).0
 }
 
-/// T4: the manual page's last example, but for the program.
+/// T4: the manual page's example with client certificates, but for the program, and with one name more.
 #[test]
 fn t4_certificates_of_the_listed_names_get_a_session() {
     let service = echo_service();
@@ -79,7 +79,7 @@ fn t4_no_header_lends_a_name() {
         let parts: Vec<_> = name.split('_').map(capitalized).collect();
         parts.join(separator)
     };
-    // Every casing of each word's first letter, both separators, and the usual spellings.
+    // Each word in lower or in upper case; before that, the usual spellings with both separators.
     let mut spellings =
         vec![name.to_owned(), name.to_uppercase(), words("_"), words("-"), name.replace('_', "-")];
     for bits in 0..32_u32 {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{bridge_in, directory, write};
 use crate::support::{
     Authority, Caller, Dates, Output, SERVERS, WEBSOCKIFY, Websockify, connect, echo_service,
-    free_port, needs, read_to_end, request, skip_even_in_ci, wait_until,
+    free_port, needs, read_to_end, request, skip_even_in_ci, text_of, wait_until,
 };
 
 pub(super) fn openssl(directory: &TempDir, line: &str) {
@@ -191,12 +191,27 @@ fn t2_encrypted_keys_without_a_password_are_named_and_old_certificates_served() 
         refused(&directory, &format!("--cert=cert.pem --key={key}"), &[key, "encrypted"]);
     }
     // X.509 v1, as many an old recipe makes them.
-    openssl(&directory, "req -new -key plain.pem -subj /CN=localhost -out request.pem");
-    openssl(&directory, "x509 -req -in request.pem -signkey plain.pem -out version1.pem");
+    make_version1(&directory);
     let service = echo_service();
     let options = ["--cert=version1.pem", "--key=plain.pem"];
     let (_websockify, port) = bridge_in(&directory, &service, &options);
     openssl(&directory, &format!("s_client -brief -CAfile version1.pem -connect 127.0.0.1:{port}"));
+}
+
+/// Makes `version1.pem` for the key in `plain.pem`. Since OpenSSL 3.4 version 1 must be asked for; older ones do not know the
+/// option.
+fn make_version1(directory: &TempDir) {
+    let run = |line: &str| {
+        let mut command = Command::new("openssl");
+        command.current_dir(directory).args(line.split(' ')).stdin(Stdio::null()).output().unwrap()
+    };
+    let asked = "req -x509 -x509v1 -config /dev/null -new -key plain.pem -subj /CN=localhost -out version1.pem";
+    if !run(asked).status.success() {
+        openssl(directory, "req -new -key plain.pem -subj /CN=localhost -out request.pem");
+        openssl(directory, "x509 -req -in request.pem -signkey plain.pem -out version1.pem");
+    }
+    let shown = run("x509 -in version1.pem -noout -text");
+    assert!(text_of(&shown.stdout).contains("Version: 1 (0x0)"), "{shown:?}");
 }
 
 /// T2: keys as OpenSSL encrypts them, now and years ago.

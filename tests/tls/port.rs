@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use super::{bridge_in, directory};
 use crate::support::{
-    Caller, Client, connect, echo_service, field, frame, needs, read_to_end, request, wait_until,
+    Caller, Client, Service, connect, echo_service, field, frame, needs, read_to_end, request,
+    wait_until,
 };
 
 #[test]
@@ -32,34 +33,42 @@ fn t1_plain_and_tls_clients_side_by_side() {
     assert!(!websockify.logged(&["session started", ": 1, "])[0].contains("tls"));
 }
 
-/// T1, B4: more than any buffer holds, both ways at once.
+/// T1, B4: three megabytes, all of which the target has before it answers.
 #[test]
 fn t1_bulk_passes_unharmed_and_the_end_is_in_order() {
-    let service = echo_service();
+    let service = Service::new(|mut stream| {
+        let mut all = vec![0; 3_000_000];
+        let _ = stream.read_exact(&mut all).and_then(|()| stream.write_all(&all));
+        let _ = stream.read(&mut [0]);
+    });
     let (directory, _) = directory();
     let (websockify, port) = bridge_in(&directory, &service, &[]);
     let mut session = Caller::anonymous().session(port, &[]).unwrap().0;
     let payload: Vec<u8> =
         (0..60_000_u32).map(|index| u8::try_from(index % 251).unwrap()).collect();
-    let mut echoed = Vec::new();
     for _ in 0..50 {
         session.write_all(&frame(0x82, &payload)).unwrap();
-        let end = echoed.len() + payload.len();
-        while echoed.len() < end {
-            let mut header = [0; 2];
-            session.read_exact(&mut header).unwrap();
-            let length = match header[1] {
-                126 => {
-                    let mut length = [0; 2];
-                    session.read_exact(&mut length).unwrap();
-                    u16::from_be_bytes(length).into()
-                }
-                length => usize::from(length),
-            };
-            let start = echoed.len();
-            echoed.resize(start + length, 0);
-            session.read_exact(&mut echoed[start..]).unwrap();
-        }
+    }
+    let mut echoed = Vec::new();
+    while echoed.len() < 50 * payload.len() {
+        let mut header = [0; 2];
+        session.read_exact(&mut header).unwrap();
+        let length = match header[1] {
+            126 => {
+                let mut length = [0; 2];
+                session.read_exact(&mut length).unwrap();
+                u16::from_be_bytes(length).into()
+            }
+            127 => {
+                let mut length = [0; 8];
+                session.read_exact(&mut length).unwrap();
+                usize::try_from(u64::from_be_bytes(length)).unwrap()
+            }
+            length => usize::from(length),
+        };
+        let start = echoed.len();
+        echoed.resize(start + length, 0);
+        session.read_exact(&mut echoed[start..]).unwrap();
     }
     assert!(echoed.chunks(payload.len()).all(|piece| piece == payload));
     session.write_all(&frame(0x88, &[3, 0xe8])).unwrap();

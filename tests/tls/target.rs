@@ -24,7 +24,7 @@ fn trusting() -> TempDir {
     directory
 }
 
-/// A websockify in this directory that speaks TLS and is open, and its port.
+/// A websockify in this directory that speaks TLS to its target and is open, and its port.
 fn bridge(directory: &TempDir, options: &[&str]) -> (Websockify, u16) {
     let port = free_port();
     let websockify = Websockify::start_with("", |command| {
@@ -50,14 +50,15 @@ fn u5_bytes_pass_to_a_target_that_speaks_tls_and_back() {
     let identity = SERVERS.issue("server");
     let directory = trusting();
     for server in [TlsServer::new(&identity), TlsServer::old(&identity)] {
-        let (told, name) = mpsc::channel();
+        let (told, heard) = mpsc::channel();
         let service = server.serve(move |mut stream| {
-            told.send(stream.conn.server_name().map(str::to_owned)).unwrap();
+            let name = stream.conn.server_name().map(str::to_owned);
             let mut all = Vec::new();
             // This fails if the end comes without close_notify.
-            stream.read_to_end(&mut all).unwrap();
-            stream.write_all(&all).unwrap();
+            let end = stream.read_to_end(&mut all).map_err(|error| error.to_string());
+            let _ = stream.write_all(&all);
             send_close_notify(&mut stream);
+            told.send((name, end, all)).unwrap();
         });
         let (websockify, port) = bridge_to("localhost", &service, &directory);
         let target = format!("localhost:{}", service.address.port());
@@ -68,9 +69,11 @@ fn u5_bytes_pass_to_a_target_that_speaks_tls_and_back() {
         for piece in sent.chunks(50_000) {
             client.send(piece);
         }
-        assert_eq!(name.recv_timeout(DEADLINE).unwrap().as_deref(), Some("localhost"));
         // The client's end reaches the target after its last byte; what the target sends then is read and dropped.
         assert_eq!(client.close().code, 1000);
+        let (name, end, all) = heard.recv_timeout(DEADLINE).unwrap();
+        assert_eq!((name.as_deref(), end), (Some("localhost"), Ok(sent.len())));
+        assert!(all == sent);
         drop(websockify);
 
         let service = server.serve(move |mut stream| {

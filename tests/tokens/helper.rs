@@ -39,7 +39,7 @@ fn helper(websockify: &Websockify) -> Option<Process> {
     websockify.tree().into_iter().find(is_child)
 }
 
-/// The program in the section of the manual page.
+/// The program that the manual page has in its section on helpers.
 fn example() -> String {
     example_from("import json")
 }
@@ -157,7 +157,7 @@ fn u9_a_helper_that_has_ended_is_missed_whoever_has_its_pipes() {
     wait_until("what the first has left is gone", || websockify.tree().len() == 1);
 }
 
-/// A helper that websockify may not kill does not hold up its end.
+/// A helper that websockify may not kill does not hold up websockify's end.
 #[test]
 fn u9_a_helper_that_has_become_another_user_does_not_hold_up_the_end() {
     if !needs_root() || !needs(&["python3", "setpriv"]) {

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -128,7 +129,9 @@ fn k6_the_connection_is_kept_and_mends_itself() {
     // A Redis that hangs costs its own look-ups only, and is used again when it goes on.
     redis.signal(Signal::SIGSTOP);
     let late: Vec<_> = (0..5).map(|_| thread::spawn(move || refused(port, "a"))).collect();
+    let began = Instant::now();
     assert_eq!(refused(port, ""), 403);
+    assert!(began.elapsed() < Duration::from_secs(5), "it does not wait for Redis");
     for late in late {
         assert_eq!(late.join().unwrap(), 503);
     }

@@ -18,7 +18,7 @@ use crate::support::{Redis, Service, free_port, request};
 
 /// How many characters of a secret a log may have.
 const SHOWN: usize = 4;
-/// How many characters a piece of a secret must have to be no word that a log has anyway.
+/// How many characters of a secret these tests look for: a log may have fewer by chance, as a part of a word.
 const TELLING: usize = 8;
 
 /// Secrets that clients send beside their tokens, and the password for the sources, which stands on the command line.

@@ -1,6 +1,7 @@
 //! Sources of tokens that change, fail, hang, or lead where none may (K2, K3, K7).
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,7 +10,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::{bridge, by_token, named, named_at, refused};
-use crate::support::{Service, stays, wait_for};
+use crate::support::{Client, Service, stays, wait_for};
 
 /// Does this again and again in a thread of its own, until it is dropped.
 struct Again {
@@ -81,6 +82,9 @@ fn k2_what_is_in_the_file_now_counts_and_sessions_go_on() {
     let path = directory.path().join("tokens");
     fs::write(&path, format!("a: {}\nbad line\n", one.target())).unwrap();
     let (websockify, port) = bridge(&directory, &["--target-config=tokens"]);
+    let address = (Ipv4Addr::LOCALHOST, port).into();
+    let mut session = Client::dial_path(address, "/websockify?token=a").unwrap();
+    assert_eq!(session.read(3), b"one");
     assert_eq!(by_token(port, "a"), Ok("one".into()));
     assert_eq!(refused(port, "b"), 403);
     // The bad line is named once, not at each look-up, and not again when another line changes.
@@ -97,6 +101,10 @@ fn k2_what_is_in_the_file_now_counts_and_sessions_go_on() {
     websockify.wait_for_log(&["WARN", "cannot read tokens from", "tokens: no such file", "(503"]);
     fs::write(&path, format!("a: {}\n", one.target())).unwrap();
     assert_eq!(by_token(port, "a"), Ok("one".into()));
+    assert_eq!(websockify.logged(&["session ended: 1,"]), Vec::<String>::new());
+    // The target closes the connection at the first byte.
+    session.send("x");
+    assert_eq!(session.closing().code, 1000);
 }
 
 #[test]
@@ -107,7 +115,7 @@ fn k2_a_read_only_file_is_read_at_the_start_and_on_sighup() {
     fs::write(&path, format!("a: {}\nbad line\n", one.target())).unwrap();
     let options = ["--token-plugin=ReadOnlyTokenFile", "--token-source=tokens"];
     let (websockify, port) = bridge(&directory, &options);
-    // The file is not read again at look-ups, so that the bad line is named at the start.
+    // The file is not read again at look-ups, so the bad line is named at the start.
     websockify.wait_for_log(&["WARN", "cannot read line 2 of", "tokens: it is not"]);
     assert_eq!(by_token(port, "a"), Ok("one".into()));
     fs::write(&path, format!("a: {}\n", two.target())).unwrap();

@@ -270,7 +270,7 @@ fn k4_a_server_may_go_and_come_again() {
     for _ in 0..3 {
         assert_eq!(by_token(port, "a"), Ok("one".into()));
     }
-    // A server that answers once over each connection and then closes it, without having said so.
+    // A server that answers the first request over each connection, and closes it at the second one without an answer.
     let target = one.target();
     let service = Service::new(move |stream| {
         let mut lines = BufReader::new(&stream).lines();

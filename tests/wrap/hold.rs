@@ -63,7 +63,7 @@ fn w4_ten_clients_together_that_speak_first_are_ten_sessions() {
 
 /// W4: the program keeps its listener while it serves, so that the next clients wait in its backlog
 /// and are reset at its end. A client that sends first may lose its session then: a connection that has waited in the
-/// backlog for a tenth of a second is taken for accepted.
+/// backlog for an eighth of a second is taken for accepted.
 #[test]
 fn w4_a_listener_that_stays_open_takes_no_session_with_it() {
     let port = free_port();
@@ -247,7 +247,8 @@ fn f35_clients_whose_reset_is_lost_are_served_by_the_next_listener() {
             command.args(["sh", "-c", &script]);
         });
         websockify.wait_until_open();
-        // Who has not lost the first connection loses the second one.
+        // Each listener accepts one client. The others lose their connections, one of them twice perhaps, and websockify looks
+        // for such losses every ten seconds.
         assert_distinct(
             together(3, port, |client, _| {
                 client.be_patient(Duration::from_secs(60));

@@ -20,7 +20,7 @@ const CROWD: usize = 400;
 /// How often the program is started again. The thief tries tens of thousands of times a second, so that a gap in any of
 /// these restarts is found.
 const RESTARTS: usize = 32;
-/// How often the whole service is started in the modes that do not start the program again.
+/// How often the whole service is started in each mode.
 const STARTS: usize = 4;
 
 /// Half of `rounds` where an engine is named: the sockets that hold the port are the same under both engines, and only

@@ -146,7 +146,7 @@ fn o5_without_a_time_it_goes_on() {
 fn o5_who_comes_while_it_is_stopped_gets_the_next_instance() {
     for mode in MODES {
         let port = free_port();
-        let options = format!("--wrap-mode={mode} --stop-idle=0.1 --stop-timeout=1");
+        let options = format!("--wrap-mode={mode} --stop-idle=0.1 --stop-timeout=2");
         let mut websockify = start(port, &options, "ignore-term stubborn-helper serve");
         for time in 1..=3 {
             session(port);
@@ -154,6 +154,9 @@ fn o5_who_comes_while_it_is_stopped_gets_the_next_instance() {
         }
         // Two instances were started for clients that came during a stop.
         websockify.assert_logged(&["program started"], 3);
+        let log = websockify.err.text();
+        let at = |text: &str| log.find(text).unwrap();
+        assert!(at("session started: 2,") < at("first process has ended"), "not during the stop");
         assert_eq!(websockify.logged(&["program has ended without"]), Vec::<String>::new());
         wait_until_asleep(&websockify, 3);
         assert_eq!(websockify.stop(), 0);
@@ -403,7 +406,7 @@ fn o5_w9_nothing_keeps_us_from_ending() {
 
 /// O5, A1, W14: with the other options for a program.
 #[test]
-fn o5_it_is_told_who_its_clients_are_and_moved_by_either_engine() {
+fn o5_it_comes_and_goes_with_the_options_of_a_program() {
     let mut all = vec!["--client-address=loopback"];
     if engine().is_none() {
         all.extend(["--client-address=socket", "--rebind-engine=preload"]);

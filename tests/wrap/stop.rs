@@ -115,11 +115,15 @@ fn w9_nobody_survives_where_descriptors_are_scarce() {
 /// T5: where standard error is no terminal, SIGHUP asks to read again what may have changed.
 #[test]
 fn t5_sighup_is_no_stop() {
-    let port = free_port();
-    let mut websockify = Websockify::start(&format!("{port} -- {Actor} bind {port} listen serve"));
+    let (port, notes) = (free_port(), Notes::new());
+    let (log, old) = (notes.note("log"), notes.note("old"));
+    let line = format!("--log-file={log} {port} -- {Actor} bind {port} listen serve");
+    let mut websockify = Websockify::start(&line);
     let mut client = Client::connect_once_open(port);
     client.read_line();
+    std::fs::rename(&log, old).unwrap();
     websockify.signal(Signal::SIGHUP);
+    wait_until("a new log file", || std::path::Path::new(&log).exists());
     client.send("hello");
     assert_eq!(client.read(5), b"hello");
     Client::connect(port).read_line();

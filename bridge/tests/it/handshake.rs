@@ -7,7 +7,9 @@ use tokio::io::AsyncWriteExt;
 use crate::harness::*;
 
 fn bridge() -> Bridge {
-    let (_, addr) = closed_port();
+    let (port, addr) = closed_port();
+    // No other test gets the port.
+    std::mem::forget(port);
     let target = bridge::Address { host: addr.ip().to_string(), port: addr.port() };
     Bridge::start(config(target))
 }
@@ -263,7 +265,7 @@ async fn f22_a_key_of_13_bytes_is_answered() {
     let head =
         answer(&bridge(), &HEAD.replace("dGhlIHNhbXBsZSBub25jZQ==", "SGVsbG8sIHdvcmxkIQ==")).await;
     assert!(head.starts_with("http/1.1 101 "), "{head}");
-    // Of RFC 6455's text and the key, by openssl dgst -sha1 -binary | base64, in lower case.
+    // The key with the GUID of RFC 6455, section 1.3, through openssl dgst -sha1 -binary | base64, in lower case.
     assert!(head.contains("sec-websocket-accept: qgegh3en71di5rrssaztmtrtyfk=\r\n"), "{head}");
 }
 

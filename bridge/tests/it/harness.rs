@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 pub(crate) use crate::frame::{MASK, frame, header};
 
-/// No condition in these tests takes this long to come true.
+/// How long a test waits for a condition, unless it says otherwise.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) const BINARY: u8 = 2;
@@ -208,7 +208,7 @@ pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     .await
 }
 
-/// Reads to the end of the stream, and asserts that it is one.
+/// Reads to the end of the stream, and asserts that the stream ends in order, not by a reset.
 pub(crate) async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     within(stream.read_to_end(&mut bytes)).await.unwrap();

@@ -7,7 +7,7 @@ use crate::harness::*;
 
 const TEXT: u8 = 1;
 
-/// The handshake of draft -76, section 1.2, and the eight bytes behind it.
+/// The handshake of draft -76, section 1.2, but for its sub-protocol; [`KEY3`] has the eight bytes behind it.
 pub(crate) const HEAD_76: &str = "GET /demo HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\nSec-WebSocket-Protocol: base64\r\n\
     Upgrade: WebSocket\r\nSec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\n\
@@ -157,7 +157,7 @@ fn decoded(text: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn b2_a_hixie_head_later_on_a_connection_or_a_bad_one_is_a_400() {
-    let (_, addr) = closed_port();
+    let (_port, addr) = closed_port();
     let target = bridge::Address { host: addr.ip().to_string(), port: addr.port() };
     let bridge = Bridge::start(config(target));
     let mut stream = bridge.connect().await;
@@ -179,7 +179,7 @@ async fn b2_a_hixie_head_later_on_a_connection_or_a_bad_one_is_a_400() {
 
 #[tokio::test]
 async fn b2_t6_the_eight_bytes_must_come_in_time_and_count_as_no_session() {
-    let (_, addr) = closed_port();
+    let (_port, addr) = closed_port();
     let target = bridge::Address { host: addr.ip().to_string(), port: addr.port() };
     let mut config = config(target);
     config.head_timeout = std::time::Duration::from_secs(2);

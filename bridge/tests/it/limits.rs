@@ -1,4 +1,4 @@
-//! How many sessions, and for how long: B8, L2.
+//! How many sessions and connections, for how long, and with how much memory: B8, L2, L5, W9.
 
 use std::time::{Duration, Instant};
 
@@ -138,7 +138,8 @@ async fn l2_connections_over_the_limit_wait_for_their_turn() {
     drop(second);
 }
 
-/// L5: no connection is closed to make room for a web request, least of all that of the request itself.
+/// L5: where more than a quarter of the memory is used, and not all of it, a web request is answered, and no connection is
+/// closed for it.
 #[tokio::test]
 async fn l5_a_web_request_is_answered_where_memory_is_scarce() {
     let listener = listener().await;
@@ -256,7 +257,7 @@ async fn l5_answers_that_nobody_reads_give_way() {
 #[tokio::test]
 async fn l5_a_later_head_that_is_not_whole_counts() {
     let listener = listener().await;
-    let bridge = Bridge::start(Config { memory: 40_000, ..to(&listener) });
+    let bridge = Bridge::start(Config { memory: 50_000, ..to(&listener) });
     let [begun, end] = [&b"GET / HTTP/1.1\r\nX: "[..], b"\r\nHost: x\r\n\r\n"];
     let answered = async |stream: &mut tokio::net::TcpStream| {
         let head = read_head(stream).await;
@@ -271,6 +272,8 @@ async fn l5_a_later_head_that_is_not_whole_counts() {
         answered(&mut stream).await;
         both.push(stream);
     }
+    let closed = tokio::time::timeout(SECOND / 5, both[0].peek(&mut [0])).await;
+    assert!(closed.is_err(), "there is room for both while they are idle");
     for stream in &mut both {
         within(stream.write_all(&[begun, &[b'a'; 5000]].concat())).await.unwrap();
         tokio::time::sleep(SECOND / 20).await;

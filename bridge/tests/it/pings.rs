@@ -79,12 +79,13 @@ async fn f36_b11_a_flood_is_closed_with_1008() {
             sent += 1;
             assert!(sent < 1000, "130 MB of pings are taken");
         }
-        let mut pongs = 0;
+        let mut pongs = 0_u32;
         let close = loop {
             match client.receive().await {
                 (PONG, payload) => {
-                    assert_eq!(payload[..2], u16::to_be_bytes(pongs % 1000), "pong {pongs}");
-                    pongs = pongs.wrapping_add(1);
+                    let number = u16::try_from(pongs % 1000).unwrap();
+                    assert_eq!(payload[..2], number.to_be_bytes(), "pong {pongs}");
+                    pongs += 1;
                 }
                 (opcode, payload) => break (opcode, payload),
             }

@@ -152,7 +152,8 @@ async fn f35_w4_without_respawn_a_refused_client_is_not_held_for_ever() {
     assert_eq!(bridge.client().await.receive_close().await, (1011, reason));
 }
 
-/// The program closes its listener while it serves one client: connections that wait behind it are reset.
+/// A program may close its listener while it serves one client: the kernel then resets the connections in the accept queue.
+/// Here the test accepts such a connection and resets it itself.
 #[tokio::test]
 async fn f35_w4_without_respawn_a_connection_reset_out_of_the_queue_is_held_again() {
     let listener = listener().await;

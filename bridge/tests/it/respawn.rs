@@ -148,8 +148,8 @@ async fn session(bridge: &Bridge, number: usize) {
 #[tokio::test]
 async fn w4_ten_clients_against_a_program_that_serves_one_connection_an_instance() {
     for view in [View::Prompt, View::Doubting] {
-        // With the second one the program takes longer to accept a connection than the bridge asks the kernel whether it
-        // has accepted it, so that other clients come into the accept queue.
+        // With the second patience the program accepts a connection 0.3 s after it listens. The bridge lets the next client
+        // through after an eighth of a second, so that other connections come into the accept queue.
         for patience in [Duration::ZERO, LONG / 100] {
             let (kept, addr) = closed_port();
             drop(kept);

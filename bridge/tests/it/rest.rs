@@ -79,12 +79,13 @@ async fn o2_encrypted_sessions_go_on_in_the_rest_and_end_with_it() {
         for (client, target) in &mut clients {
             exchange(client, target, 9).await;
         }
-        let (mut first, _) = clients.remove(0);
         shutdown.send_replace(Shutdown::Now);
-        let mut end = Vec::new();
-        within(first.read_to_end(&mut end)).await.unwrap();
-        assert_eq!(end[2..4], 1001_u16.to_be_bytes());
-        drop((first, clients));
+        for (client, _) in &mut clients {
+            let mut end = Vec::new();
+            within(client.read_to_end(&mut end)).await.unwrap();
+            assert_eq!(end[2..4], 1001_u16.to_be_bytes());
+        }
+        drop(clients);
         within(serving).await.unwrap().unwrap();
     }
 }

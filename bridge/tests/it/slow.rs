@@ -67,7 +67,7 @@ async fn read_slowly_and_talk(stream: TcpStream, word: &[u8]) -> std::io::Result
     }
 }
 
-/// Writes the same bytes again and again, until the connection takes no more.
+/// Writes the same bytes again and again, until a write fails.
 async fn chatter(writer: &mut OwnedWriteHalf, word: &[u8]) {
     let mut tick = interval(TICK);
     while writer.write_all(word).await.is_ok() {

@@ -60,7 +60,7 @@ impl Site {
         Self { bridge: Bridge::start(config), target, directory }
     }
 
-    /// What the files are below: `web` is served, and beside it is a secret.
+    /// The directory that has `web`, which is served, and beside it the file `secret`, which is not.
     fn home(&self) -> &Path {
         self.directory.path()
     }
@@ -277,7 +277,7 @@ async fn h3_an_upgrade_that_was_sent_ahead_waits_for_the_end_of_the_file() {
     let mut stream = site.bridge.connect().await;
     let bytes = [&b"GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n"[..], HEAD.as_bytes()].concat();
     within(stream.write_all(&bytes)).await.unwrap();
-    // By then the file has filled the kernel's buffers.
+    // Half a second is enough for the file to fill the kernel's buffers.
     let quiet = tokio::time::timeout(DEADLINE / 40, site.target.accept()).await;
     assert!(quiet.is_err(), "the session waits");
     read_head(&mut stream).await;

@@ -166,7 +166,7 @@ async fn write(writer: &mut OwnedWriteHalf, mut numbers: Numbers, bytes: &[u8]) 
     }
 }
 
-/// Reads what the target has sent, as long as this, and the answers to so many pings.
+/// Reads `length` bytes of what the target has sent, and the answers to `pings` pings.
 async fn read(
     reader: &mut BufReader<OwnedReadHalf>,
     dialect: Dialect,
@@ -206,7 +206,7 @@ async fn connect(bridge: &Bridge, dialect: Dialect) -> TcpStream {
     stream
 }
 
-/// One session: what was sent arrives, each way; and nothing else until the end.
+/// One session: what was sent arrives, each way, and the target gets nothing else until the end.
 async fn session_of(seed: u64, dialect: Dialect) {
     let mut numbers = Numbers(seed);
     let (up, down) = (bytes(&mut numbers), bytes(&mut numbers));
