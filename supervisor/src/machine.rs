@@ -16,6 +16,7 @@ pub(crate) mod progress;
 pub(crate) mod public;
 pub(crate) mod search_path;
 pub(crate) mod signals;
+pub(crate) mod status;
 pub(crate) mod systemd;
 pub(crate) mod terminal;
 pub(crate) mod trusted;

@@ -5,11 +5,13 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
+use crate::service::systemd::Manager;
 use crate::support::{
     Actor, Client, Disk, Footprint, MemoryLimit, Refusal, WEBSOCKIFY, Websockify, copy_program,
     echo_service, free_port, needs_root, refuse, text_of, wait_until,
@@ -41,6 +43,13 @@ fn limit(websockify: &Websockify, resource: &str, most: &str) -> String {
     let before = prlimit(&format!("--{resource}"));
     prlimit(&format!("--{resource}={most}:"));
     before
+}
+
+/// The lowest number that no descriptor of this websockify has.
+fn first_free(websockify: &Websockify) -> u64 {
+    let open =
+        |number: &u64| fs::exists(format!("/proc/{}/fd/{number}", websockify.pid())).unwrap();
+    (0..1024).find(|number| !open(number)).unwrap()
 }
 
 /// L6, D3: disk of the log full: sessions go on; the lines that are lost are counted, in the first one that has room again.
@@ -78,10 +87,7 @@ fn l6_without_descriptors_accepting_pauses_and_goes_on() {
     let mut client = Client::connect_once_open(port);
     exchange(&mut client);
     let before = Footprint::at_rest(&websockify);
-    let open =
-        |number: &u64| fs::exists(format!("/proc/{}/fd/{number}", websockify.pid())).unwrap();
-    let free = (0..1024).find(|number| !open(number)).unwrap();
-    let could = limit(&websockify, "nofile", &free.to_string());
+    let could = limit(&websockify, "nofile", &first_free(&websockify).to_string());
     let waiting = thread::spawn(move || {
         let mut client = Client::connect(port);
         exchange(&mut client);
@@ -96,6 +102,27 @@ fn l6_without_descriptors_accepting_pauses_and_goes_on() {
     exchange(&mut client);
     before.wait_until_back(&websockify);
     assert_eq!(websockify.stop(), 0);
+}
+
+/// L6, D4: out of descriptors: systemd's watchdog is fed all the same, so that the service is not killed for it.
+#[test]
+fn l6_without_descriptors_the_watchdog_is_fed() {
+    let (manager, service, port) = (Manager::new(), echo_service(), free_port());
+    let mut websockify = manager.start(&format!("{port} {}", service.target()), |command| {
+        command.env("WATCHDOG_USEC", "500000");
+    });
+    manager.until("READY=1");
+    let before = Footprint::at_rest(&websockify);
+    let could = limit(&websockify, "nofile", &first_free(&websockify).to_string());
+    let began = Instant::now();
+    // What was sent before the limit has come long before two seconds are over.
+    while began.elapsed() < Duration::from_secs(2) {
+        manager.until("WATCHDOG=1");
+    }
+    limit(&websockify, "nofile", &could);
+    before.wait_until_back(&websockify);
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
 
 /// A websockify that is not ours. The built one may lie where nobody else may look.

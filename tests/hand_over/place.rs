@@ -9,13 +9,14 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tempfile::TempDir;
 
 use super::Bridge;
 use crate::admin::{get, metric};
 use crate::service::systemd::Manager;
 use crate::support::{
-    Client, Process, UPGRADE, WEBSOCKIFY, ask, connect, copy_program, free_port, is_refused,
-    listeners_of, wait_until,
+    Client, Process, UPGRADE, WEBSOCKIFY, Websockify, ask, connect, copy_program, echo_service,
+    free_port, is_refused, listeners_of, text_of, wait_until,
 };
 
 #[test]
@@ -44,6 +45,33 @@ fn o2_the_new_file_takes_over_as_the_same_process_with_the_same_sockets() {
     assert_eq!(bridge.websockify.stop(), 0);
     assert!(is_refused(Ipv4Addr::LOCALHOST, bridge.port));
     assert_eq!(bridge.websockify.warnings(), Vec::<String>::new());
+}
+
+/// The kernel cuts a process's name at 15 bytes, which may be within a letter. What proc(5) says beside the name is read all
+/// the same: which signals websockify was started to ignore, and where its command line is, to overwrite the password.
+#[test]
+fn o2_c9_f33_a_websockify_whose_name_is_cut_within_a_letter_is_as_any_other() {
+    let (service, port, directory) = (echo_service(), free_port(), TempDir::new().unwrap());
+    let binary = directory.path().join("вебсокетифай");
+    copy_program(WEBSOCKIFY, &binary);
+    let mut command = Command::new("env");
+    command.arg("--ignore-signal=HUP").arg(&binary).args([&port.to_string(), &service.target()]);
+    command.args(["--auth-plugin=BasicHTTPAuth", "--auth-source=me:secret"]);
+    let mut websockify = Websockify::launch(&mut command);
+    websockify.wait_until_open();
+    let read = |file: &str| fs::read(format!("/proc/{}/{file}", websockify.pid())).unwrap();
+    let name = read("comm");
+    assert_eq!(name.strip_suffix(b"\n"), Some(&"вебсокетифай".as_bytes()[..15]));
+    websockify.signal(Signal::SIGUSR2);
+    websockify.wait_for_log(&["INFO taken over: "]);
+    assert_eq!(read("comm"), name);
+    let line = text_of(&read("cmdline"));
+    assert!(line.ends_with("--auth-source=*********\0"), "{line:?}");
+    let status = text_of(&read("status"));
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+    assert!(ignored.ends_with(['1', '3', '5', '7', '9', 'b', 'd', 'f']), "{ignored}");
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
 
 /// O2: ten hand-overs, also by a binary that has itself taken over; none leaves descriptors or processes behind.

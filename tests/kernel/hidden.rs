@@ -46,9 +46,21 @@ impl Stage {
 
     /// Starts websockify as the user nobody, with these capabilities; `program` is the command line to wrap.
     fn start(&self, capabilities: &str, mode: &str, program: &[&str]) -> Websockify {
-        let script = "mount -t proc -o hidepid=2 proc /proc && exec \"$@\"";
+        self.start_after("true", capabilities, mode, program)
+    }
+
+    /// The same after these words of a shell, in the directory of this stage, for a mount namespace of its own.
+    fn start_after(
+        &self,
+        words: &str,
+        capabilities: &str,
+        mode: &str,
+        program: &[&str],
+    ) -> Websockify {
+        let script = format!("{words} && mount -t proc -o hidepid=2 proc /proc && exec \"$@\"");
+        let directory = self.notes.note("");
         let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", script, "sh", "setpriv", "--reuid", NOBODY]);
+        command.args(["-m", "sh", "-c", &script, &directory, "setpriv", "--reuid", NOBODY]);
         command.args(["--regid", NOBODY, "--clear-groups", "--bounding-set"]);
         command.arg(format!("-all{capabilities}"));
         command.args(["--inh-caps", &format!("-all{capabilities}")]);
@@ -105,6 +117,18 @@ fn f4_a_hidden_child_of_a_shell_is_bridged_to_and_stopped() {
     let mut websockify = stage.start("", "respawn", &["sh", "-c", &script]);
     stage.echoes();
     assert_said_once(&websockify);
+    assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.remnants(), []);
+}
+
+/// F4: the same beside a mount of somebody else at a path that is not UTF-8.
+#[test]
+fn f4_a_hidden_child_is_bridged_to_whatever_the_paths_of_other_mounts_are() {
+    let Some(stage) = Stage::new() else { return };
+    let mount = r#"there="$0$(printf '\377')" && mkdir "$there" && mount -t tmpfs tmpfs "$there""#;
+    let script = format!("{} undumpable bind {} listen serve; exit 3", stage.actor, stage.port);
+    let mut websockify = stage.start_after(mount, "", "respawn", &["sh", "-c", &script]);
+    stage.echoes();
     assert_eq!(websockify.stop(), 0);
     assert_eq!(websockify.remnants(), []);
 }

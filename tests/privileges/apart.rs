@@ -59,6 +59,23 @@ fn w16_each_has_its_own_user_and_nobody_is_root() {
     assert_stops(websockify);
 }
 
+/// The kernel cuts a process's name at 15 bytes, which may be within a letter; and that it is of the program's user is said
+/// in the same file.
+#[test]
+fn w16_a_program_whose_name_is_cut_within_a_letter_is_bridged_to() {
+    if !needs_root() {
+        return;
+    }
+    let (place, port) = (place(), low_port());
+    let program = place.named("програмаактор");
+    fs::rename(place.actor(), &program).unwrap();
+    let line = format!("{port} {BOTH} -- {program} bind {port} listen serve");
+    let websockify = Websockify::start(&line);
+    greeted(port);
+    assert_eq!(websockify.leader().name, "програм\u{fffd}");
+    assert_stops(websockify);
+}
+
 #[test]
 fn w16_the_programs_end_is_websockifys_and_its_output_is_logged() {
     if !needs_root() {

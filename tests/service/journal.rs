@@ -4,7 +4,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,11 +12,12 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::{
     Actor, Client, DEADLINE, Footprint, Process, SERVERS, UPGRADE, WEBSOCKIFY, Websockify,
-    echo_service, frame, free_port, needs, needs_root, request, skip, text_of, wait_for,
-    wait_until,
+    echo_service, frame, free_port, needs, needs_root, request, skip, text_of, uninterrupted,
+    wait_for, wait_until,
 };
 
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
@@ -525,4 +526,49 @@ fn u4_the_journal_has_what_is_not_for_a_client() {
         assert_eq!((websockify.wait(), &*said), (status, ""), "{line}");
         journal.wait_for(&["SYSLOG_IDENTIFIER=websockify"], message);
     }
+}
+
+/// W11: where journald hangs and its queue of connections is full, the program is started all the same, and its output is
+/// lost, with one warning. The next instance has a stream again, which makes it wait, as a program expects.
+#[test]
+fn w11_a_journald_that_accepts_no_stream_holds_up_no_start() {
+    let Some(journal) = Journal::prepare() else { return };
+    let at = |name: &str| run_of(&journal.holder).join("systemd/journal").join(name);
+    let records = UnixDatagram::bind(at("socket")).unwrap();
+    records.set_read_timeout(Some(DEADLINE)).unwrap();
+    let streams = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    streams.bind(&SockAddr::unix(at("stdout")).unwrap()).unwrap();
+    streams.listen(0).unwrap();
+    streams.set_read_timeout(Some(DEADLINE)).unwrap();
+    let first = UnixStream::connect(at("stdout")).unwrap();
+
+    let port = free_port();
+    let arguments = format!("--journald --wrap-mode=respawn {port} -- {Actor}");
+    let mut websockify = journal.websockify(&arguments, |command| {
+        command.args(format!("bind {port} listen accept greet echo").split(' '));
+    });
+    let next = || {
+        let mut record = [0; 4096];
+        let length = uninterrupted(|| records.recv(&mut record)).expect("a record in time");
+        text_of(&record[..length])
+    };
+    let warning = "cannot log the program's output: journald accepts no connection";
+    while !next().contains(warning) {}
+    while !next().contains("program started") {}
+    let mut client = Client::connect_once_open(port);
+    client.read_line();
+
+    drop((streams.accept().unwrap(), first));
+    client.close();
+    let mut stream = UnixStream::from(OwnedFd::from(streams.accept().unwrap().0));
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"actor");
+    let mut client = Client::connect(port);
+    client.read_line();
+    let [program] = &websockify.tree()[..] else { panic!("the actor alone") };
+    let info = std::fs::read_to_string(format!("/proc/{}/fdinfo/1", program.pid)).unwrap();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:\t")).unwrap();
+    assert_eq!(i32::from_str_radix(flags, 8).unwrap() & nix::libc::O_NONBLOCK, 0, "{info}");
+    assert_eq!(websockify.stop(), 0);
 }

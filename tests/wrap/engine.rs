@@ -216,6 +216,26 @@ fn w14_a_daemon_that_is_left_is_told_of() {
     }
 }
 
+/// Before Linux 6.9 a thread has no pidfd. proc(5) says whose thread it is, in a file that has the process's name, which may
+/// be cut within a letter.
+#[test]
+fn w14_a_name_that_is_cut_within_a_letter_is_in_nobodys_way_where_threads_have_no_pidfd() {
+    if !needs_copied_sockets() {
+        return;
+    }
+    let notes = Notes::new();
+    let (port, program) = (free_port(), notes.note("програмаактор"));
+    copy_program(Actor, &program);
+    let line = format!("{port} --rebind-engine=seccomp -- {program} bind {port} listen serve");
+    let mut websockify = Websockify::start_with(&line, |command| {
+        let refusal = Refusal::of(libc::SYS_pidfd_open, libc::EINVAL);
+        refuse(command, &[refusal.where_is(1, libc::PIDFD_THREAD)]);
+    });
+    greeted(port);
+    websockify.assert_alone_on(port);
+    assert_eq!(websockify.stop(), 0);
+}
+
 /// A program that a script starts is not seen before the start. It is kept off the public port, and named.
 #[test]
 fn w14_a_static_program_in_a_script_is_wrapped_when_it_is_asked_for_and_else_named() {

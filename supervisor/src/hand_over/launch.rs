@@ -2,6 +2,7 @@
 //! came of it.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -30,12 +31,14 @@ pub(crate) struct Launch {
 impl Launch {
     /// The launch of a process that is started now.
     pub(crate) fn new(args: Vec<OsString>, now: Instant) -> Self {
-        let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+        // It may end within a letter.
+        let mut name = std::fs::read("/proc/self/comm").unwrap_or_default();
+        name.pop_if(|last| *last == b'\n');
         Self {
             args,
             began: now.into(),
             binary: binary::path().into(),
-            name: name.trim_end_matches('\n').into(),
+            name: OsString::from_vec(name),
             stderr: Stderr::Callers,
         }
     }

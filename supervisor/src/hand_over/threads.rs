@@ -35,12 +35,11 @@ pub(crate) async fn settle() -> Result<(), String> {
 
 fn held_up() -> Option<String> {
     let threads = fs::read_dir("/proc/self/task").ok()?;
-    let mut stats =
-        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
-    stats.find_map(|stat| held_up_by(&stat))
+    let mut stats = threads.filter_map(|thread| fs::read(thread.ok()?.path().join("stat")).ok());
+    stats.find_map(|stat| held_up_by(&String::from_utf8_lossy(&stat)))
 }
 
-/// The name in the second field may have anything in it; the state follows (proc_pid_stat(5)).
+/// The name in the second field may have anything in it, half a letter too; the state follows (proc_pid_stat(5)).
 fn held_up_by(stat: &str) -> Option<String> {
     let (name, rest) = stat.rsplit_once(')')?;
     let (_, name) = name.split_once('(')?;

@@ -15,7 +15,7 @@ pub(crate) fn overwrite(
     args: &[OsString],
     places: impl IntoIterator<Item = (usize, Range<usize>)>,
 ) -> io::Result<()> {
-    let memory = memory(&fs::read_to_string("/proc/self/stat")?)
+    let memory = memory(&fs::read("/proc/self/stat")?)
         .ok_or_else(|| io::Error::other("/proc/self/stat does not say where it is"))?;
     let words: Vec<_> = args.iter().map(|arg| arg.as_encoded_bytes()).collect();
     let shown = fs::read("/proc/self/cmdline")?;
@@ -32,8 +32,9 @@ pub(crate) fn overwrite(
 }
 
 /// `arg_start` and `arg_end` of proc_pid_stat(5), fields 48 and 49. The second field is the command's name, which may
-/// have any character in it.
-fn memory(fields: &str) -> Option<Range<usize>> {
+/// have any character in it, and may end within one.
+fn memory(text: &[u8]) -> Option<Range<usize>> {
+    let fields = String::from_utf8_lossy(text);
     let mut fields = fields.rsplit_once(')')?.1.split_ascii_whitespace().skip(48 - 3);
     let mut next = || fields.next()?.parse().ok().filter(|address| *address != 0);
     let (start, end) = (next()?, next()?);
@@ -57,13 +58,16 @@ mod tests {
 
     #[test]
     fn c9_the_place_is_read_whatever_the_name_is() {
-        let stat = |start: &str| format!("7 (a) 1 (b) S {} {start} 900 0\n", ["0"; 44].join(" "));
+        let stat = |start: &str| {
+            let fields = format!(") S {} {start} 900 0\n", ["0"; 44].join(" "));
+            [b"7 (a) 1 (b\xd0", fields.as_bytes()].concat()
+        };
         assert_eq!(memory(&stat("800")), Some(800..900));
         for start in ["0", "x", "", "900"] {
             assert_eq!(memory(&stat(start)), None, "{start}");
         }
-        assert_eq!(memory(""), None);
-        let own = memory(&fs::read_to_string("/proc/self/stat").unwrap()).unwrap();
+        assert_eq!(memory(b""), None);
+        let own = memory(&fs::read("/proc/self/stat").unwrap()).unwrap();
         assert_eq!(own.len(), fs::read("/proc/self/cmdline").unwrap().len());
     }
 }

@@ -1,6 +1,8 @@
 //! How much memory there is for us: the machine's, or less where a control group has a limit.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::sysinfo::sysinfo;
@@ -23,29 +25,31 @@ const USUAL: u64 = 1 << 30;
 pub(crate) fn for_clients() -> usize {
     // /proc/meminfo is hidden from a service that sees only processes there.
     let machine = sysinfo().map_or(USUAL, |machine| machine.ram_total());
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let groups = fs::read("/proc/self/cgroup").unwrap_or_default();
     let limits = settings(&groups).into_iter().filter_map(|path| limit(&path));
     let all = limits.fold(machine, u64::min);
     usize::try_from((all / PART).max(LEAST)).unwrap_or(usize::MAX)
 }
 
 /// The files that may have a limit, of our group and of those above it.
-fn settings(groups: &str) -> Vec<PathBuf> {
-    let of_line = |line: &str| {
-        let (_, line) = line.split_once(':')?;
-        let (controllers, group) = line.split_once(':')?;
-        let is_of_memory = controllers.split(',').any(|controller| controller == "memory");
+fn settings(groups: &[u8]) -> Vec<PathBuf> {
+    let of_line = |line: &[u8]| {
+        // A number, controllers, and a path of any bytes (cgroups(7)).
+        let mut fields = line.splitn(3, |byte| *byte == b':').skip(1);
+        let (controllers, group) = (fields.next()?, fields.next()?);
+        let is_of_memory = controllers.split(|byte| *byte == b',').any(|name| name == b"memory");
         let (root, file) = match controllers {
-            "" => (UNIFIED, "memory.max"),
+            b"" => (UNIFIED, "memory.max"),
             _ if is_of_memory => (OF_MEMORY, "memory.limit_in_bytes"),
             _ => return None,
         };
-        let group = Path::new(group.trim_start_matches('/'));
+        let group = Path::new(OsStr::from_bytes(group));
+        let group = group.strip_prefix("/").unwrap_or(group);
         // Within a container our group may be the root of what is mounted.
         let above = group.ancestors().map(|group| Path::new(root).join(group).join(file));
         Some(above.collect::<Vec<_>>())
     };
-    groups.lines().filter_map(of_line).flatten().collect()
+    groups.split(|byte| *byte == b'\n').filter_map(of_line).flatten().collect()
 }
 
 /// The limit in this file. None: there is no such file, or it says `max`.
@@ -59,20 +63,17 @@ mod tests {
 
     #[test]
     fn l5_the_limit_is_looked_for_in_our_control_group_and_all_above() {
-        let groups = "9:name=systemd:/x\n4:cpu,memory:/a/b\n1:cpu:/\n0::/c\n";
-        let found: Vec<_> =
-            settings(groups).iter().map(|path| path.display().to_string()).collect();
-        assert_eq!(
-            found,
-            [
-                "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-                "/sys/fs/cgroup/c/memory.max",
-                "/sys/fs/cgroup/memory.max",
-            ]
-        );
-        assert!(settings("").is_empty() && settings("garbage\n:\n::").len() == 1);
+        let groups = b"9:name=systemd:/x\n4:cpu,memory:/a/b\n1:cpu:/\n0::/c:\xff\n";
+        let found = settings(groups);
+        let expected: [&[u8]; 5] = [
+            b"/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
+            b"/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+            b"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            b"/sys/fs/cgroup/c:\xff/memory.max",
+            b"/sys/fs/cgroup/memory.max",
+        ];
+        assert_eq!(found, expected.map(|path| Path::new(OsStr::from_bytes(path))));
+        assert!(settings(b"").is_empty() && settings(b"garbage\n:\n::").len() == 1);
     }
 
     #[test]

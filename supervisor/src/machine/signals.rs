@@ -8,11 +8,12 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use nix::sys::signal::{self, SigSet};
 use nix::unistd::getpid;
-use procfs::process::Process;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, SIGXFSZ};
 use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 use tracing::warn;
+
+use super::status;
 
 /// The signals that we catch. But SIGHUP stays ignored if we were started so, as by nohup or by `trap '' HUP`.
 const CAUGHT: [i32; 7] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, SIGXFSZ];
@@ -179,8 +180,9 @@ impl Signals {
 
 /// Whether we were started with SIGHUP ignored. To be asked before it is caught.
 fn ignores_hangup() -> bool {
-    let status = Process::myself().and_then(|us| us.status());
-    status.is_ok_and(|status| status.sigign & (1 << (SIGHUP - 1)) != 0)
+    let ignored = status::field("self", "SigIgn").ok();
+    let ignored = ignored.and_then(|ignored| u64::from_str_radix(&ignored, 16).ok());
+    ignored.is_some_and(|ignored| ignored & (1 << (SIGHUP - 1)) != 0)
 }
 
 #[cfg(test)]

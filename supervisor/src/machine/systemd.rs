@@ -30,9 +30,12 @@ impl Systemd {
     /// full, and then a sender is held up.
     pub(crate) fn find() -> io::Result<Self> {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(Self::default()) };
+        // Made now and kept: when clients have all descriptors, systemd would not hear from us, and would kill us. If it
+        // cannot be made, the first notice says why.
+        let mut socket = UnixDatagram::unbound().ok();
         let mut is_said = false;
         let (notices, writer) = writer::start("systemd", move |notice: String, _| {
-            if let Err(error) = tell(&name, &notice)
+            if let Err(error) = tell(&mut socket, &name, &notice)
                 && !std::mem::replace(&mut is_said, true)
             {
                 tracing::warn!("cannot notify systemd: {}", bridge::error_text(&error));
@@ -104,14 +107,18 @@ impl Systemd {
     }
 }
 
-/// Sends a datagram to the socket of this name, which is abstract if it begins with `@`
-/// (sd_notify(3)); the crate knows paths only.
-fn tell(name: &OsStr, notice: &str) -> io::Result<()> {
+/// Sends a datagram to the socket of this name, which is abstract if it begins with `@` (sd_notify(3)); the crate knows
+/// paths only, and makes a socket for each. By `socket`, which is made if there is none.
+fn tell(socket: &mut Option<UnixDatagram>, name: &OsStr, notice: &str) -> io::Result<()> {
     let address = match name.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(name)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(notice.as_bytes(), &address).map(drop)
+    let socket = match socket {
+        Some(socket) => socket,
+        None => socket.insert(UnixDatagram::unbound()?),
+    };
+    socket.send_to_addr(notice.as_bytes(), &address).map(drop)
 }
 
 fn put(notices: &Queue<String>, state: &NotifyState<'_>) {

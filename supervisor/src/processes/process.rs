@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::number;
 use super::table::{Seen, is_alive, stat};
+use crate::machine::status;
 
 /// A process that was alive when we looked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,8 +102,13 @@ impl Process {
     }
 
     fn may_have_made(&self, uid: u32) -> bool {
-        let status = procfs::process::Process::new(self.pid.as_raw()).and_then(|now| now.status());
-        uid == geteuid().as_raw() || status.is_ok_and(|now| now.euid == uid)
+        uid == geteuid().as_raw() || self.effective_user().is_some_and(|user| user == uid)
+    }
+
+    /// `None`: it has ended, or /proc hides it.
+    fn effective_user(&self) -> Option<u32> {
+        let users = status::field(self.pid, "Uid").ok()?;
+        users.split_whitespace().nth(1)?.parse().ok()
     }
 
     /// Sends a signal to this very process, not to a later one with its id (pidfd_send_signal(2)). Where that is

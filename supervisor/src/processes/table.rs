@@ -145,13 +145,14 @@ fn children(pid: i32) -> io::Result<Vec<i32>> {
     Ok(found)
 }
 
-/// Whether /proc is mounted so that it hides others' processes.
+/// Whether /proc is mounted so that it hides others' processes. If that cannot be read it may be: one mount of somebody
+/// else, whose path is not UTF-8, is reason enough. Then more is looked at than must be.
 fn is_mounted_hiding() -> bool {
     let mounts = procfs::process::Process::myself().and_then(|us| us.mountinfo());
     let hides = |option: Option<&Option<String>>| {
         option.is_some_and(|value| !matches!(value.as_deref(), None | Some("0" | "off")))
     };
-    mounts.is_ok_and(|mounts| {
+    mounts.map_or(true, |mounts| {
         mounts.into_iter().any(|mount| {
             mount.fs_type == "proc"
                 && mount.mount_point.as_os_str() == "/proc"

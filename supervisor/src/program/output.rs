@@ -14,6 +14,7 @@ use std::process::Stdio;
 
 use nix::fcntl::OFlag;
 use nix::unistd::Pid;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::unix::pipe::Receiver;
 use tracing::warn;
 
@@ -102,13 +103,26 @@ fn identifier(command: &OsStr) -> String {
 /// the kernel.
 fn journal_stream(command: &OsStr) -> io::Result<Output> {
     let identifier = identifier(command);
-    let mut stream = UnixStream::connect(JOURNAL_STREAMS)?;
+    let mut stream = connect_to_journal()?;
     // Identifier, unit, priority (info), level prefixes parsed, and three ways to forward: none.
     write!(stream, "{identifier}\n\n6\n1\n0\n0\n0\n")?;
+    // The program expects to wait where journald is slow.
+    stream.set_nonblocking(false)?;
     let file = File::from(OwnedFd::from(stream));
     let metadata = file.metadata()?;
     let journal = Some(format!("{}:{}", metadata.dev(), metadata.ino()));
     Ok(Output { streams: Some(file), journal, reader: None })
+}
+
+/// Connects without waiting: if journald hangs, its queue of connections may be full, and any user can fill it.
+fn connect_to_journal() -> io::Result<UnixStream> {
+    let stream = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match stream.connect(&SockAddr::unix(JOURNAL_STREAMS)?) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(io::Error::new(error.kind(), "journald accepts no connection"))
+        }
+        connected => connected.map(|()| OwnedFd::from(stream).into()),
+    }
 }
 
 fn tagged_lines() -> io::Result<Output> {

@@ -11,6 +11,8 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{Pid, getpid};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use crate::machine::status;
+
 /// The longest address that bind(2) reads, `struct sockaddr_storage`, bytes.
 const ADDRESS_MAX: usize = 128;
 
@@ -61,9 +63,8 @@ fn process_of(thread: Pid) -> io::Result<OwnedFd> {
 }
 
 fn leader_of(thread: Pid) -> io::Result<Pid> {
-    let status = fs::read_to_string(format!("/proc/{thread}/status"))?;
-    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
-    group.map(Pid::from_raw).ok_or_else(|| io::ErrorKind::NotFound.into())
+    let group = status::field(thread, "Tgid")?;
+    group.parse().map(Pid::from_raw).map_err(io::Error::other)
 }
 
 /// Whether memory can be read and sockets copied here at all: kernels before 5.6 and some containers refuse it.
