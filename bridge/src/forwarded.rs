@@ -276,6 +276,8 @@ mod tests {
             ("198.51.100.1, 192.0.2.7", Some("192.0.2.7")),
             ("198.51.100.1,192.0.2.7,10.0.0.1 ,\t::1", Some("192.0.2.7")),
             ("10.0.0.2, 10.0.0.1", Some("10.0.0.2")),
+            // Also if a client has made that proxy drop what named the client: SECURITY.md says so.
+            ("10.0.0.1", Some("10.0.0.1")),
             ("192.0.2.7,,", Some("192.0.2.7")),
             // What stands before the last address may be anything: the client has written it.
             ("<script>, 192.0.2.7", Some("192.0.2.7")),

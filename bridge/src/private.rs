@@ -2,25 +2,47 @@
 //! logs, recordings. Knows names and identities; must not know what is in them.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use crate::opened::real_path;
+
+/// How many files that were found at one path are remembered: also those that have been moved away, or replaced, since. A token
+/// file may be replaced every second.
+const FOUND_MOST: usize = 1024;
 
 /// The files that are ours alone. The default has none.
 #[derive(Debug, Default)]
 pub struct Private {
     places: RwLock<Arc<Places>>,
     series: Vec<Series>,
-    /// The files that were seen at those places: a log is still ours after it was moved away.
-    seen: Mutex<HashSet<Identity>>,
+    seen: Mutex<Seen>,
+}
+
+/// The files that are ours, whatever leads to them now.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Those that were named to us one by one.
+    noted: HashSet<Identity>,
+    /// Those that were found at the paths: a log is still ours after it was moved away.
+    found: HashMap<Identity, Finding>,
+    /// How many findings there were.
+    findings: u64,
+}
+
+/// When a file was found last, and where first.
+#[derive(Debug, Clone, Copy)]
+struct Finding {
+    number: u64,
+    /// The path, as its place in the list of paths, which only grows.
+    path: usize,
 }
 
 /// The paths of our files.
@@ -70,15 +92,22 @@ impl Private {
 
     /// Adds this one file.
     pub fn note(&self, file: &Metadata) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(Identity::of(file));
+        self.seen().noted.insert(Identity::of(file));
     }
 
-    /// Adds the files that lie at the paths now: they may be moved away later.
+    /// Adds the files that lie at the paths now: they may be moved away later. Of those that have lain at one path, the last
+    /// 1,024 are remembered.
     pub fn look(&self) {
-        // The lock of the paths is not held here: a file system that hangs must not block a caller of `add`.
-        for metadata in self.places().files.iter().filter_map(|path| fs::metadata(path).ok()) {
-            self.note(&metadata);
+        // No lock is held while a file system is asked, which may hang.
+        for (path, name) in self.places().files.iter().enumerate() {
+            if let Ok(metadata) = fs::metadata(name) {
+                self.seen().find(Identity::of(&metadata), path);
+            }
         }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn places(&self) -> Arc<Places> {
@@ -89,6 +118,31 @@ impl Private {
     pub(crate) fn snapshot(&self) -> Snapshot<'_> {
         self.look();
         Snapshot { private: self, places: self.places(), numbered: OnceCell::new() }
+    }
+}
+
+impl Seen {
+    /// Notes that this file lies at this path, given by its place in the list of paths.
+    fn find(&mut self, file: Identity, path: usize) {
+        self.findings += 1;
+        let number = self.findings;
+        if let Some(finding) = self.found.get_mut(&file) {
+            // It keeps its path: two paths may lead to the same file.
+            finding.number = number;
+            return;
+        }
+        self.found.insert(file, Finding { number, path });
+        let there = self.found.iter().filter(|(_, finding)| finding.path == path);
+        if there.clone().count() > FOUND_MOST
+            && let Some((oldest, _)) = there.min_by_key(|(_, finding)| finding.number)
+        {
+            let oldest = *oldest;
+            self.found.remove(&oldest);
+        }
+    }
+
+    fn has(&self, file: &Identity) -> bool {
+        self.noted.contains(file) || self.found.contains_key(file)
     }
 }
 
@@ -104,8 +158,7 @@ impl Snapshot<'_> {
     /// Whether the file that `path` leads to, and that has this metadata, is one of ours.
     pub(crate) fn contains(&self, path: &Path, file: &Metadata) -> io::Result<bool> {
         let identity = Identity::of(file);
-        let seen = &self.private.seen;
-        if seen.lock().unwrap_or_else(PoisonError::into_inner).contains(&identity) {
+        if self.private.seen().has(&identity) {
             return Ok(true);
         }
         if !file.is_file() {
@@ -201,6 +254,38 @@ mod tests {
                 expected,
                 "{name}"
             );
+        }
+    }
+
+    /// A token file that is replaced every second, and a log that was rotated away before that.
+    #[test]
+    fn f6_k2_files_that_are_replaced_for_ever_are_not_remembered_for_ever() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for name in ["stdout", "log"] {
+            fs::write(at(name), "").unwrap();
+        }
+        std::os::unix::fs::symlink("tokens", at("link")).unwrap();
+        let private = Private::new(vec![at("log"), at("link"), at("tokens")], []);
+        private.note(&fs::metadata(at("stdout")).unwrap());
+        private.look();
+        fs::rename(at("log"), at("page")).unwrap();
+        let old = |number: u32| format!("old.{number}");
+        for number in 0..5000 {
+            // The old files are kept, so that each has an inode of its own.
+            fs::write(at(&old(number)), "").unwrap();
+            fs::rename(at(&old(number)), at("tokens")).unwrap();
+            fs::hard_link(at("tokens"), at(&old(number))).unwrap();
+            private.snapshot();
+        }
+        let found = private.seen().found.len();
+        assert_eq!(found, FOUND_MOST + 1, "the tokens of one path, and the log");
+        let have = |name: &str| {
+            let metadata = fs::metadata(at(name)).unwrap();
+            private.snapshot().contains(&at(name), &metadata).unwrap()
+        };
+        for name in ["stdout", "page", "tokens", &old(4999), &old(4000)] {
+            assert!(have(name), "{name}");
         }
     }
 

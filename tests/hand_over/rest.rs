@@ -1,6 +1,7 @@
 //! The rest: the forked copy of the old process that carries the TLS sessions of before a hand-over to their end,
 //! with their keys and nothing else of the old process (O2).
 
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -100,6 +101,31 @@ fn o2_the_recording_of_an_encrypted_session_goes_on() {
     let position = |text_of: &str| text.find(text_of).unwrap_or_else(|| panic!("{text}"));
     assert!(position("}before") < position("}behind"), "{text}");
     assert_eq!(text.matches("VNC_frame_data").count(), 1);
+}
+
+/// L1: where the sessions and their recordings have nearly all descriptors that there may be, all of them go on.
+#[test]
+fn o2_l1_no_recorded_session_ends_where_descriptors_are_few() {
+    const SESSIONS: usize = 60;
+    let stage = Stage::new("");
+    let mut sessions: Vec<_> = (0..SESSIONS).map(|_| stage.encrypted()).collect();
+    let file = |nth: usize| stage.directory.path().join(format!("session.{nth}"));
+    wait_until("all recordings", || (1..=SESSIONS).all(|nth| file(nth).exists()));
+    let open =
+        || std::fs::read_dir(format!("/proc/{}/fd", stage.websockify.pid())).unwrap().count();
+    // Enough for what a hand-over opens, and far less than one for each session.
+    let most = open() + 30;
+    let limit = [format!("--nofile={most}:"), format!("--pid={}", stage.websockify.pid())];
+    assert!(Command::new("prlimit").args(limit).status().unwrap().success());
+    stage.hand_over(1);
+    for session in &mut sessions {
+        session.exchange(b"behind");
+    }
+    drop(sessions);
+    wait_until("the ends of all recordings", || {
+        let texts = (1..=SESSIONS).map(|nth| std::fs::read_to_string(file(nth)).unwrap());
+        texts.into_iter().all(|text| text.contains("}behind") && text.ends_with("'EOF'];\n"))
+    });
 }
 
 /// B8: websockify is not idle while a rest has sessions.

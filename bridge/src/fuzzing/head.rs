@@ -10,7 +10,7 @@ use httparse::{EMPTY_HEADER, Request, Response};
 
 use crate::admission::Refusal;
 use crate::admission::auth::{Auth, Credentials};
-use crate::http::first::{end, end_of_head, may_be_head, parse};
+use crate::http::first::{METHOD_MAX, end, end_of_head, may_be_head, parse};
 use crate::http::reply;
 use crate::http::url_path::{UrlPath, reference};
 use crate::peer::Peer;
@@ -46,22 +46,28 @@ pub fn head(bytes: &[u8]) {
     url_path(head.uri.path());
 }
 
-/// A head that is whole for httparse, and so for hyper, is whole for us, too, with the same bytes. Bytes that cannot begin a head
-/// for us are none for httparse, even with a request behind them.
+/// A head that is whole for httparse, and so for hyper, is whole for us, too, with the same bytes, unless its method or the blank
+/// before it is longer than we take. Bytes that cannot begin a head for us are none for httparse, even with a request behind
+/// them, but for the same reason.
 fn first(bytes: &[u8]) {
-    let mut headers = [EMPTY_HEADER; 100];
-    if let Ok(httparse::Status::Complete(length)) = Request::new(&mut headers).parse(bytes) {
-        assert!(may_be_head(bytes));
+    if let Some((length, is_long)) = whole(bytes) {
+        assert_eq!(may_be_head(bytes), !is_long);
         assert!(end(&bytes[..length], 0).is_some());
     }
     if !may_be_head(bytes) {
-        let mut headers = [EMPTY_HEADER; 100];
-        let more = [bytes, b"GET / HTTP/1.1\r\n\r\n"].concat();
-        assert!(!matches!(
-            Request::new(&mut headers).parse(&more),
-            Ok(httparse::Status::Complete(_))
-        ));
+        let more = whole(&[bytes, b"GET / HTTP/1.1\r\n\r\n"].concat());
+        assert!(more.is_none_or(|(_, is_long)| is_long));
     }
+}
+
+/// Where httparse has a head end, and whether that begins with more than we take.
+fn whole(bytes: &[u8]) -> Option<(usize, bool)> {
+    let mut headers = [EMPTY_HEADER; 100];
+    let mut head = Request::new(&mut headers);
+    let Ok(httparse::Status::Complete(length)) = head.parse(bytes) else { return None };
+    let method = head.method.expect("a whole head has one");
+    let blank = bytes.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+    Some((length, method.len() > METHOD_MAX || blank > METHOD_MAX))
 }
 
 fn old_handshake(challenge: &Challenge) {

@@ -14,6 +14,7 @@ use ::http::header::{
 };
 use ::http::request::Parts;
 use ::http::{Method, Request, StatusCode};
+use bytes::Bytes;
 use http_body_util::{Either, Full};
 use nix::errno::Errno;
 use tokio::task::spawn_blocking;
@@ -163,6 +164,8 @@ async fn is_range_due(
 
 async fn directory(path: PathBuf, url_path: UrlPath, private: Arc<Private>) -> io::Result<Reply> {
     let page = blocking(move || listing::page(&path, &url_path, &private)).await?;
+    // Without the room that a text keeps for more: the page may have to wait for its client.
+    let page = Bytes::from(page.into_boxed_str().into_boxed_bytes());
     let mut reply = Reply::new(Either::Left(Full::from(page)));
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

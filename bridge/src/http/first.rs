@@ -36,6 +36,10 @@ const PIECE: usize = 1024;
 /// connections may keep more at a time (L5).
 pub(super) const PARTIAL_HEAD_MAX: usize = 7 * 1024;
 
+/// The longest method of a first request, and the most of empty lines before it, bytes. All of these are looked at again whenever
+/// more of a head has come. The longest method that is registered has 17 letters (RFC 9110, section 16.1).
+pub(crate) const METHOD_MAX: usize = 64;
+
 /// How many headers hyper accepts in a head, and so do we.
 const HEADERS_MAX: usize = 100;
 
@@ -88,15 +92,17 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Whether these bytes may be the beginning of a request: a method, which is a token (RFC 9110, sections 9.1 and 5.6.2) of
-/// whatever length. Empty lines before it are skipped (RFC 9112, section 2.2).
+/// Whether these bytes may be the beginning of a request: a method, which is a token (RFC 9110, sections 9.1 and 5.6.2). Empty
+/// lines before it are skipped (RFC 9112, section 2.2). Of each there are [`METHOD_MAX`] bytes at most.
 pub(crate) fn may_be_head(bytes: &[u8]) -> bool {
-    let bytes = &bytes[blank(bytes)..];
+    let (blank, begun) = bytes.split_at(blank(bytes));
     let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    match bytes.iter().position(|byte| !is_of_token(byte)) {
-        Some(method) => method > 0 && bytes[method] == b' ',
+    let method = begun.iter().take(METHOD_MAX + 1).take_while(|byte| is_of_token(byte)).count();
+    let is_method = match begun.get(method) {
+        Some(next) => method > 0 && *next == b' ',
         None => true,
-    }
+    };
+    blank.len() <= METHOD_MAX && method <= METHOD_MAX && is_method
 }
 
 /// Where the head ends, if that is behind the first `known` bytes. Empty lines before the head are skipped.
@@ -302,6 +308,26 @@ mod tests {
         }
         for other in ["\0", "(", " GET", "GET\r\n", "GET\t/", "GE:T /", "\r\n/", "\u{e4}"] {
             assert!(!may_be_head(other.as_bytes()), "{other:?}");
+        }
+    }
+
+    /// However much has come, a look at it costs no more than that.
+    #[test]
+    fn l5_no_long_method_begins_a_head_and_no_long_blank() {
+        for before in ["", "\r\n", &"\r\n".repeat(32)] {
+            let head =
+                |length: usize, behind: &str| format!("{before}{}{behind}", "~".repeat(length));
+            for behind in ["", " ", " / HTTP/1.1\r\n"] {
+                assert!(may_be_head(head(64, behind).as_bytes()), "{before:?} {behind:?}");
+                assert!(!may_be_head(head(65, behind).as_bytes()), "{before:?} {behind:?}");
+            }
+        }
+        for behind in ["", "GET / HTTP/1.1\r\n"] {
+            for (blank, other) in [("\r\n", "\r\n".repeat(33)), ("\n", "\n".repeat(65))] {
+                let most = blank.repeat(64 / blank.len());
+                assert!(may_be_head((most + behind).as_bytes()), "{blank:?} {behind:?}");
+                assert!(!may_be_head((other + behind).as_bytes()), "{blank:?} {behind:?}");
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,7 +14,8 @@ use super::first::{ENCRYPTED, HEAD_MAX, PARTIAL_HEAD_MAX};
 use crate::lobby::Guest;
 use crate::stream::Stream;
 
-/// How many bytes we keep ourselves of an answer that the client does not take: pieces of a file, in three places.
+/// How many bytes we keep ourselves of an answer that the client does not take, unless it is longer and
+/// [in memory](Activity::at_hand) as a whole: pieces of a file, in three places.
 const ANSWER: usize = 64 * 1024;
 
 /// How many bytes hyper keeps for a connection, besides what it has read of a head.
@@ -34,6 +35,8 @@ pub(super) struct Activity {
     pub(super) is_stuck: AtomicBool,
     /// Whether the kernel has a whole answer, and still keeps more than [`UNCOUNTED_MAX`] bytes that the client has not taken.
     pub(super) is_untaken: AtomicBool,
+    /// How many bytes of an answer were in memory as a whole when hyper got it. It keeps them until the last one is written.
+    pub(super) at_hand: AtomicUsize,
     /// Whether there was no memory for what is read.
     pub(super) lacks_memory: AtomicBool,
     /// Requests that were read and are or will be answered.
@@ -152,7 +155,8 @@ impl<'a> Metered<'a> {
                 let unsent = self.io.unsent();
                 self.activity.unsent.store(unsent, Ordering::Relaxed);
                 // Asked anew each time, as a slow client takes some of it: no more is to be counted than the kernel still has.
-                self.answer = ANSWER + bytes(unsent);
+                let at_hand = self.activity.at_hand.load(Ordering::Relaxed);
+                self.answer = ANSWER.max(at_hand) + bytes(unsent);
                 self.hold();
             }
         }
@@ -219,6 +223,7 @@ impl AsyncWrite for Metered<'_> {
     /// hyper flushes when it has handed over all that it had.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.activity.is_stuck.store(false, Ordering::Relaxed);
+        self.activity.at_hand.store(0, Ordering::Relaxed);
         let sent = self.activity.sent.load(Ordering::Relaxed);
         // The kernel may keep megabytes of an answer, until the client takes them.
         if self.answer > 0 || sent - self.sent_before > UNCOUNTED_MAX {

@@ -252,11 +252,11 @@ impl<'r> Service<Request<Incoming>> for &'r Reception<'_> {
         match upgrade {
             Err(NoUpgrade::WebRequest) => {
                 let answer = reception.web_request(head, Arc::clone(&asker));
-                Box::pin(counted(answer, asker, Arc::clone(reception.arrival)))
+                Box::pin(counted(answer, asker, Arc::clone(reception.arrival), reception.activity))
             }
             upgrade => {
                 let answer = reception.handshake(head, upgrade, Arc::clone(&asker));
-                Box::pin(counted(answer, asker, Arc::clone(reception.arrival)))
+                Box::pin(counted(answer, asker, Arc::clone(reception.arrival), reception.activity))
             }
         }
     }
@@ -358,10 +358,14 @@ impl Reception<'_> {
     }
 }
 
+/// The answer, as hyper gets it.
 async fn counted(
     reply: impl Future<Output = Reply>,
     asker: Arc<Peer>,
     arrival: Arc<Arrival>,
+    activity: &Activity,
 ) -> Result<Response<Counted>, Infallible> {
-    Ok(reply.await.map(|body| Counted::new(body, asker, arrival)))
+    let reply = reply.await;
+    activity.at_hand.store(reply::at_hand(reply.body()), Ordering::Relaxed);
+    Ok(reply.map(|body| Counted::new(body, asker, arrival)))
 }

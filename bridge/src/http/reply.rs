@@ -8,6 +8,7 @@ use ::http::header::{
 use ::http::{Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
+use hyper::body::Body as _;
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
 use crate::admission::Refusal;
@@ -17,6 +18,14 @@ use crate::ws::Upgrade;
 pub(crate) type Body = Either<Full<Bytes>, ServeFileSystemResponseBody>;
 
 pub(crate) type Reply = Response<Body>;
+
+/// How many bytes of a body are in memory as a whole. Those of a file are read piece by piece.
+pub(super) fn at_hand(body: &Body) -> usize {
+    match body {
+        Either::Left(bytes) => usize::try_from(bytes.size_hint().lower()).unwrap_or(usize::MAX),
+        Either::Right(_) => 0,
+    }
+}
 
 /// 101: what follows is WebSocket. No extension is ever negotiated.
 pub(crate) fn switching(upgrade: &Upgrade) -> Reply {

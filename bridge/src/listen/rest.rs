@@ -45,10 +45,8 @@ impl Rest {
                 warn!(session, "session {session} cannot go on in a process of its own: {why}");
                 continue;
             }
-            if let (Some(recording), Some(saved)) = (recording, &mut saved.recording)
-                && let Some(file) = recording.duplicate().map_err(Error::Record)?
-            {
-                saved.renumber(descriptors.add(file));
+            if let Some(file) = recording.and_then(|recording| recording.take_file()) {
+                descriptors.add(file);
             }
             saved.move_by(bytes.len());
             bytes.extend(its);

@@ -147,6 +147,12 @@ impl Recording {
         look(&self.written.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Leaves the file to the caller, and writes nothing more.
+    pub(super) fn leave(&self) -> Written {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *written, Written::All)
+    }
+
     /// Adds an entry. False: the recording takes none any more.
     pub(super) fn put(self: &Arc<Self>, entry: Entry) -> bool {
         let mut waiting = self.waiting();

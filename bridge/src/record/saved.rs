@@ -2,7 +2,6 @@
 //! state is written down.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,12 +69,13 @@ impl StoodRecording {
         SavedRecording { number, encoding, began: self.began.into(), is_over, file }
     }
 
-    /// A new descriptor of the file, for the forked copy of the old process, which needs one of its own.
-    pub(crate) fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
-        self.recording.written(|written| match written {
-            Written::Begun(script, _) => script.file().try_clone().map(|file| Some(file.into())),
-            Written::Nothing | Written::All => Ok(None),
-        })
+    /// Takes the file, if there is one, in the forked copy of the old process, where nothing else writes to it any more. No new
+    /// descriptor is needed, of which none may be left.
+    pub(crate) fn take_file(&self) -> Option<OwnedFd> {
+        match self.recording.leave() {
+            Written::Begun(script, _) => Some(script.into_file().into()),
+            Written::Nothing | Written::All => None,
+        }
     }
 }
 
@@ -90,13 +90,6 @@ impl SavedRecording {
     /// Its file's descriptor, if there is one.
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         self.file.as_ref().map(|file| file.descriptor)
-    }
-
-    /// The descriptor of the file has this number now.
-    pub(crate) fn renumber(&mut self, descriptor: RawFd) {
-        if let Some(file) = &mut self.file {
-            file.descriptor = descriptor;
-        }
     }
 
     /// Goes on with the recording of this session, which is with this peer.

@@ -63,6 +63,10 @@ impl Script {
         &self.file
     }
 
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+
     /// How many bytes of the file are whole.
     pub(super) fn length(&self) -> u64 {
         self.length

@@ -172,12 +172,13 @@ async fn answer_to(bridge: &Bridge, bytes: &[u8]) -> String {
 async fn l5_what_begins_no_request_is_refused_at_once() {
     let listener = listener().await;
     let bridge = Bridge::to(&listener);
-    for bytes in [&b"(GET"[..], b"GET\t/", b"\0", b"\r\n/ ", "\u{e4}".as_bytes()] {
-        let answer = answer_to(&bridge, bytes).await;
+    let (method, blank) = ("~".repeat(65), "\r\n".repeat(33));
+    for bytes in ["(GET", "GET\t/", "\0", "\r\n/ ", "\u{e4}", &method, &blank] {
+        let answer = answer_to(&bridge, bytes.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{bytes:?}: {answer}");
     }
-    // Any token is a method (RFC 9110, section 9.1).
-    for method in ["get", "M-SEARCH", "a!#$%&'*+.^_`|~1", &"A".repeat(40)] {
+    // Any token is a method (RFC 9110, section 9.1), if it is not very long.
+    for method in ["get", "M-SEARCH", "a!#$%&'*+.^_`|~1", &"A".repeat(64)] {
         let mut stream = bridge.connect().await;
         within(stream.write_all(method.as_bytes())).await.unwrap();
         tokio::time::sleep(SECOND / 20).await;
@@ -251,6 +252,41 @@ async fn l5_answers_that_nobody_reads_give_way() {
     assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     let mut last = others.pop().unwrap();
     within(last.read_exact(&mut vec![0; 600_000])).await.unwrap();
+}
+
+/// L5: the page of a large directory is in memory as a whole, until its client has taken all of it.
+#[tokio::test]
+async fn l5_h1_the_page_of_a_directory_counts_until_it_is_taken() {
+    let (listener, directory) = (listener().await, tempfile::tempdir().unwrap());
+    for number in 0..5000 {
+        // In the page each `<` has seven bytes.
+        std::fs::write(directory.path().join(format!("{number}{}", "<".repeat(250))), "").unwrap();
+    }
+    let web = Some(directory.path().to_owned());
+    // Less than the page, and more than the kernel takes of it.
+    let bridge = Bridge::start(Config { memory: 8_000_000, web, ..to(&listener) });
+    let get = async |path: &str| {
+        let mut stream = bridge.connect().await;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        within(stream.write_all(request.as_bytes())).await.unwrap();
+        let head = read_head(&mut stream).await;
+        (stream, head)
+    };
+    let (mut slow, head) = get("/").await;
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    let length: usize = length.parse().unwrap();
+    assert!(length > 8_500_000, "{length}");
+    let becomes = async |expected: &str| {
+        within(async {
+            while get("/missing").await.1[9..12] != *expected {
+                tokio::time::sleep(SECOND / 50).await;
+            }
+        })
+        .await;
+    };
+    becomes("503").await;
+    read_exact(&mut slow, length).await;
+    becomes("404").await;
 }
 
 /// L5: the head of a later request counts, too, on a connection that has had an answer.
