@@ -198,7 +198,7 @@ async fn goes_on_to_the_byte(head: Vec<u8>, answer_behind_head: usize, speech: S
     }
     let (up, down) = (pattern(LENGTH), pattern(LENGTH + 7));
     let (from_bridge, to_bridge) = client.into_split();
-    let (begin, mut begun) = watch::channel(false);
+    let (start, mut begun) = watch::channel(false);
     let sending = tokio::spawn(send_all(to_bridge, up.clone(), speech, Numbers(7)));
     let receiving = tokio::spawn(receive_all(from_bridge, down.len(), speech, begun.clone()));
     let (mut from_client, mut to_client) = target.split();
@@ -219,7 +219,7 @@ async fn goes_on_to_the_byte(head: Vec<u8>, answer_behind_head: usize, speech: S
             pending += usize::from(images.next().await > 0);
             tokio::task::yield_now().await;
         }
-        begin.send_replace(true);
+        start.send_replace(true);
         for _ in 0..15 {
             images.next().await;
             tokio::task::yield_now().await;
