@@ -13,7 +13,6 @@ use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::engine::ClientTableFile;
-use crate::exit::Failure;
 use crate::hand_over::succession::Succession;
 use crate::launcher::{Apart, Launcher};
 use crate::log::Log;
@@ -23,6 +22,7 @@ use crate::machine::progress::Progress;
 use crate::machine::signals::Signals;
 use crate::machine::user::Users;
 use crate::processes::Aside;
+use crate::reopening::Reopening;
 use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
 use crate::writer::Writer;
@@ -43,6 +43,7 @@ pub(crate) struct Host<'a> {
     pub(crate) aside: Aside,
     /// Our own files, which no web request is answered with.
     pub(crate) private: Arc<Private>,
+    pub(crate) reopening: Reopening,
     pub(crate) directories: Directories,
     pub(crate) open_files: OpenFiles,
     /// Which user runs what.
@@ -78,13 +79,7 @@ impl Host<'_> {
         self.admin.reload();
         self.target_tls.iter().for_each(TargetTls::reload);
         self.tokens.iter().for_each(|tokens| tokens.reload(&self.private));
-        if let Some(file) = &self.log.sinks.file
-            && let Err(failure) = file.reopen()
-        {
-            tracing::warn!("{}", Failure::from(failure).reason);
-        }
-        // The files that were read just now stay private when they are moved away.
-        self.private.look();
+        self.reopening.begin(self.log.sinks.file.as_ref(), &self.private);
     }
 
     /// The configuration of the bridge, wherever its sessions go.

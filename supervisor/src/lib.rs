@@ -27,6 +27,7 @@ mod private;
 mod processes;
 mod program;
 mod relay;
+mod reopening;
 mod reread;
 mod resources;
 #[cfg(test)]
@@ -73,6 +74,7 @@ use machine::{command_line, inetd, systemd};
 use processes::Aside;
 use program::saved::{Begin, Resumption};
 use relay::{Announcement, Around, ProgramRelay, Relay, Rests};
+use reopening::Reopening;
 use resources::Resources;
 use target_tls::TargetTls;
 use tokens::Tokens;
@@ -368,6 +370,7 @@ fn work(
             tokens,
             aside,
             private,
+            reopening: Reopening::default(),
             directories,
             open_files,
             users,
