@@ -99,6 +99,7 @@ impl Supervisor<'_, '_> {
         // Where we are ending, the caller is told at the end.
         let caller_deadline =
             self.host.progress.caller_deadline().filter(|_| !self.state.is_ending());
+        let terminate = self.signalling.next_terminate().filter(|_| self.state.is_terminating());
         let kill = self.signalling.next_kill().filter(|_| self.state.is_killing());
         tokio::select! {
             signal = self.host.signals.next() => match signal {
@@ -126,6 +127,7 @@ impl Supervisor<'_, '_> {
             () = self.host.drain.news() => self.host.drain.tell(self.host.progress),
             () = until(deadline) => self.deadline(),
             () = until(unasked) => self.look_unasked(),
+            () = until(terminate) => self.terminate(),
             () = until(kill) => self.kill(),
             () = until(caller_deadline) => self.release_caller(),
         }

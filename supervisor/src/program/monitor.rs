@@ -204,12 +204,12 @@ impl Monitor {
         self.note_processes(everyone).is_some_and(|everyone| everyone.is_empty())
     }
 
-    /// The processes of all instances that are seen to be left.
-    pub(crate) fn everyone(&mut self) -> Vec<Process> {
+    /// The processes of all instances that are left; `None` if that cannot be seen now.
+    pub(crate) fn everyone(&mut self) -> Option<Vec<Process>> {
         let everyone = self.tree.everyone(&mut self.reaper);
-        let everyone = self.note_processes(everyone).unwrap_or_default();
+        let everyone = self.note_processes(everyone)?;
         self.name_hidden(&everyone);
-        everyone
+        Some(everyone)
     }
 
     /// Whether the leader was stopped (SIGTSTP, SIGTTIN) since this was asked last.
