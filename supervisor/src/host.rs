@@ -21,7 +21,7 @@ use crate::machine::open_files::OpenFiles;
 use crate::machine::progress::Progress;
 use crate::machine::signals::Signals;
 use crate::machine::user::Users;
-use crate::processes::Aside;
+use crate::processes::{Aside, Reaper};
 use crate::reopening::Reopening;
 use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
@@ -70,6 +70,12 @@ impl Host<'_> {
     /// The launcher, which starts the program and may signal it, where the program is another user than we.
     pub(crate) fn launcher(&self) -> Option<&Launcher> {
         self.apart.as_ref().map(|apart| &apart.launcher)
+    }
+
+    /// Collects all children that have ended by now, where no program is wrapped. As the first process of a container we
+    /// get children that we have not started: the orphans of helpers.
+    pub(crate) fn collect_children(&self) {
+        Reaper::new(self.aside.clone()).collect();
     }
 
     /// SIGHUP: opens anew what may have been replaced.

@@ -487,6 +487,8 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
         host.progress.up(host.log);
         host.progress.accepting();
     }
+    // Those that have ended while helpers were started.
+    host.collect_children();
     let mut ending = Ending::No;
     loop {
         let asked = tokio::select! {
@@ -497,7 +499,7 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
             signal = host.signals.next() => match signal {
                 Signal::Stop => Some(EndRequest::Stop),
                 Signal::Child => {
-                    host.aside.reap_rests();
+                    host.collect_children();
                     None
                 }
                 Signal::Reload => {
