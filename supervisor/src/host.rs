@@ -13,7 +13,6 @@ use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::engine::ClientTableFile;
-use crate::exit::Failure;
 use crate::hand_over::succession::Succession;
 use crate::launcher::{Apart, Launcher};
 use crate::log::Log;
@@ -22,7 +21,8 @@ use crate::machine::open_files::OpenFiles;
 use crate::machine::progress::Progress;
 use crate::machine::signals::Signals;
 use crate::machine::user::Users;
-use crate::processes::Aside;
+use crate::processes::{Aside, Reaper};
+use crate::reopening::Reopening;
 use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
 use crate::writer::Writer;
@@ -43,6 +43,7 @@ pub(crate) struct Host<'a> {
     pub(crate) aside: Aside,
     /// Our own files, which no web request is answered with.
     pub(crate) private: Arc<Private>,
+    pub(crate) reopening: Reopening,
     pub(crate) directories: Directories,
     pub(crate) open_files: OpenFiles,
     /// Which user runs what.
@@ -71,6 +72,12 @@ impl Host<'_> {
         self.apart.as_ref().map(|apart| &apart.launcher)
     }
 
+    /// Collects all children that have ended by now, where no program is wrapped. As the first process of a container we
+    /// get children that we have not started: the orphans of helpers.
+    pub(crate) fn collect_children(&self) {
+        Reaper::new(self.aside.clone()).collect();
+    }
+
     /// SIGHUP: opens anew what may have been replaced.
     pub(crate) fn reload(&mut self) {
         self.certificates.reload();
@@ -78,13 +85,7 @@ impl Host<'_> {
         self.admin.reload();
         self.target_tls.iter().for_each(TargetTls::reload);
         self.tokens.iter().for_each(|tokens| tokens.reload(&self.private));
-        if let Some(file) = &self.log.sinks.file
-            && let Err(failure) = file.reopen()
-        {
-            tracing::warn!("{}", Failure::from(failure).reason);
-        }
-        // The files that were read just now stay private when they are moved away.
-        self.private.look();
+        self.reopening.begin(self.log.sinks.file.as_ref(), &self.private);
     }
 
     /// The configuration of the bridge, wherever its sessions go.

@@ -27,6 +27,7 @@ mod private;
 mod processes;
 mod program;
 mod relay;
+mod reopening;
 mod reread;
 mod resources;
 #[cfg(test)]
@@ -73,6 +74,7 @@ use machine::{command_line, inetd, systemd};
 use processes::Aside;
 use program::saved::{Begin, Resumption};
 use relay::{Announcement, Around, ProgramRelay, Relay, Rests};
+use reopening::Reopening;
 use resources::Resources;
 use target_tls::TargetTls;
 use tokens::Tokens;
@@ -370,6 +372,7 @@ fn work(
             tokens,
             aside,
             private,
+            reopening: Reopening::default(),
             directories,
             open_files,
             users,
@@ -486,6 +489,8 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
         host.progress.up(host.log);
         host.progress.accepting();
     }
+    // Those that have ended while helpers were started.
+    host.collect_children();
     let mut ending = Ending::No;
     loop {
         let asked = tokio::select! {
@@ -496,7 +501,7 @@ async fn bridge_to_service(mut relay: Relay, mut host: Host<'_>) -> Result<ExitS
             signal = host.signals.next() => match signal {
                 Signal::Stop => Some(EndRequest::Stop),
                 Signal::Child => {
-                    host.aside.reap_rests();
+                    host.collect_children();
                     None
                 }
                 Signal::Reload => {

@@ -94,11 +94,12 @@ impl Supervisor<'_, '_> {
         let unseen = self.state.awaits_listener() && self.monitor.listener().is_none();
         let awaited = unseen || self.daemon.is_unsettled() || self.monitor.is_blind();
         let unasked = (awaited && !self.state.is_asleep()).then_some(self.pace.unasked());
-        let hinted = self.pace.hinted();
+        let (hinted, rested) = (self.pace.hinted(), self.pace.rest_until());
         let deadline = self.state.deadline(&self.spec.policy);
         // Where we are ending, the caller is told at the end.
         let caller_deadline =
             self.host.progress.caller_deadline().filter(|_| !self.state.is_ending());
+        let terminate = self.signalling.next_terminate().filter(|_| self.state.is_terminating());
         let kill = self.signalling.next_kill().filter(|_| self.state.is_killing());
         tokio::select! {
             signal = self.host.signals.next() => match signal {
@@ -115,7 +116,10 @@ impl Supervisor<'_, '_> {
                 MainLoopRequest::Drain => self.events.push(Event::Drain),
                 MainLoopRequest::Look => self.pace.hint(),
             },
-            notices = self.engine.heard() => self.heed(&notices),
+            notices = async {
+                until(Some(rested)).await;
+                self.engine.heard().await
+            } => self.heed(&notices),
             () = until(hinted) => self.look(),
             () = self.daemon.ended() => self.daemon_ended(),
             notice = self.relay.next() => match notice {
@@ -126,6 +130,7 @@ impl Supervisor<'_, '_> {
             () = self.host.drain.news() => self.host.drain.tell(self.host.progress),
             () = until(deadline) => self.deadline(),
             () = until(unasked) => self.look_unasked(),
+            () = until(terminate) => self.terminate(),
             () = until(kill) => self.kill(),
             () = until(caller_deadline) => self.release_caller(),
         }

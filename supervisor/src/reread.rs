@@ -1,5 +1,6 @@
 //! Files that are read again on SIGHUP, for the clients that come after that: whatever was read last counts, and a file
-//! that cannot be used changes nothing. Knows nothing of what is in them.
+//! that cannot be used changes nothing. Other work on files that may hang takes its turns here too. Knows nothing of what
+//! is in them.
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use tracing::{info, warn};
 use crate::exit::Failure;
 
 /// One reading is at work at a time, and one more waits at most, which finds whatever is there by then: a file system
-/// that hangs holds up no more than these two.
-#[derive(Debug)]
+/// that hangs holds up no more than these two. A clone takes turns with its original.
+#[derive(Debug, Clone)]
 pub(crate) struct Reread {
     waiting: Arc<Semaphore>,
     at_work: Arc<Mutex<()>>,
@@ -39,11 +40,7 @@ impl Reread {
         used: watch::Sender<T>,
         words: Words,
     ) {
-        let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else { return };
-        let at_work = Arc::clone(&self.at_work);
-        tokio::spawn(async move {
-            let _alone = at_work.lock().await;
-            drop(place);
+        self.begin_work(async move {
             match reading.await {
                 Ok(read) => {
                     used.send_replace(read);
@@ -51,6 +48,17 @@ impl Reread {
                 }
                 Err(failure) => warn!("{}: {}", words.failed, Failure::from(failure).reason),
             }
+        });
+    }
+
+    /// The same for work that gives nothing. Needs a runtime.
+    pub(crate) fn begin_work(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else { return };
+        let at_work = Arc::clone(&self.at_work);
+        tokio::spawn(async move {
+            let _alone = at_work.lock().await;
+            drop(place);
+            work.await;
         });
     }
 }

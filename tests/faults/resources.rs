@@ -125,6 +125,43 @@ fn l6_without_descriptors_the_watchdog_is_fed() {
     assert_eq!(websockify.warnings(), Vec::<String>::new());
 }
 
+/// L6, W9: out of descriptors: a program whose processes cannot be seen gets its SIGTERM as soon as they can be.
+#[test]
+fn l6_w9_without_descriptors_a_program_is_told_to_end_when_it_is_seen_again() {
+    let (notes, port) = (Notes::new(), free_port());
+    let farewell = notes.note("farewell");
+    let mut websockify = Websockify::start(&format!(
+        "{port} --stop-timeout=300 -- {Actor} bind {port} listen on-term {farewell} serve"
+    ));
+    websockify.wait_until_open();
+    // These are open for as long as it runs, so it can open nothing, whatever it closes.
+    let could = limit(&websockify, "nofile", "3");
+    websockify.signal(Signal::SIGTERM);
+    websockify.wait_for_log(&["cannot see the program's processes", "too many open files"]);
+    limit(&websockify, "nofile", &could);
+    assert_eq!(websockify.wait(), 0);
+    assert!(fs::exists(&farewell).unwrap(), "it had the time to end by itself");
+    assert_eq!(websockify.remnants(), []);
+}
+
+/// L6, F20: out of descriptors: a daemon that is left running keeps the library, also where nobody sees that it runs.
+#[test]
+fn l6_f20_without_descriptors_the_library_of_a_daemon_stays() {
+    let (notes, port) = (Notes::new(), free_port());
+    let line = format!(
+        "--wrap-mode=ignore --rebind-engine=preload {port} -- {Actor} bind {port} listen fork-exit 0 serve"
+    );
+    let mut websockify = Websockify::start_with(&line, |command| {
+        command.env("TMPDIR", notes.path());
+    });
+    Client::connect_once_open(port).read_line();
+    websockify.wait_for_log(&["daemonized"]);
+    limit(&websockify, "nofile", "3");
+    assert_eq!(websockify.stop(), 0);
+    let [daemon] = &websockify.remnants()[..] else { panic!("no daemon was left") };
+    assert!(fs::exists(daemon.variable("LD_PRELOAD")).unwrap());
+}
+
 /// A websockify that is not ours. The built one may lie where nobody else may look.
 fn of_somebody(notes: &Notes, arguments: &str) -> Websockify {
     let websockify = notes.note("websockify");

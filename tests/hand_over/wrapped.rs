@@ -11,8 +11,8 @@ use nix::sys::signal::Signal;
 
 use crate::client_address::{ask, client, session_from, start_address_reporter};
 use crate::support::{
-    Actor, Client, Process, WEBSOCKIFY, Websockify, connect_unix, free_port, is_refused, needs,
-    needs_root, skip_even_in_ci, stays, wait_for, wait_until,
+    Actor, Client, Process, WEBSOCKIFY, Websockify, connect_unix, free_port, in_pid_namespace,
+    is_refused, needs, stays, wait_for, wait_until,
 };
 use crate::wrap::Notes;
 
@@ -495,17 +495,9 @@ fn o2_the_program_sees_its_clients_afterwards() {
 /// program has no number, and neither has websockify's process group.
 #[test]
 fn o2_in_a_session_from_outside_the_pid_namespace() {
-    let enter = ["--pid", "--fork", "--kill-child", "--mount-proc"];
-    if !needs_root() || !needs(&["unshare"]) {
-        return;
-    }
-    if !Command::new("unshare").args(enter).arg("true").status().unwrap().success() {
-        skip_even_in_ci("no PID namespace of our own here");
-        return;
-    }
+    let Some(mut command) = in_pid_namespace() else { return };
     let port = free_port();
-    let mut command = Command::new("unshare");
-    command.args(enter).arg(WEBSOCKIFY);
+    command.arg(WEBSOCKIFY);
     let line = format!("{port} --wrap-mode=respawn -- {Actor} bind {port} listen serve");
     let mut unshare = Websockify::launch(command.args(line.split(' ')));
     unshare.wait_until_open();

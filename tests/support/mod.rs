@@ -85,6 +85,22 @@ pub(crate) fn needs_root() -> bool {
     root
 }
 
+/// A command that runs the command in its further arguments as the first process of a PID namespace, with a /proc of its own;
+/// skips the test if there can be none.
+pub(crate) fn in_pid_namespace() -> Option<Command> {
+    let enter = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+    if !needs_root() || !needs(&["unshare"]) {
+        return None;
+    }
+    if !Command::new("unshare").args(enter).arg("true").status().unwrap().success() {
+        skip_even_in_ci("no PID namespace of our own here");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    command.args(enter);
+    Some(command)
+}
+
 /// Whether a process can copy sockets of another one here (pidfd_getfd(2), Linux 5.6), as the engine `seccomp` does.
 pub(crate) fn can_copy_sockets() -> bool {
     let ours = rustix::process::getpid();

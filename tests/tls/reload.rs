@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use super::files::openssl;
 use super::{bridge_in, directory, write};
 use crate::support::{
-    Authority, Caller, Identity, SERVERS, Websockify, echo_service, needs, wait_until,
+    Authority, Caller, Identity, SERVERS, Websockify, compile_library, echo_service, free_port,
+    needs, wait_until,
 };
 
 #[test]
@@ -284,4 +285,25 @@ fn t5_a_change_that_inotify_does_not_see_is_found_at_a_handshake() {
         let client = Caller::anonymous().session(port, &[]).unwrap();
         client.certificate() == *new.certificate.der()
     });
+}
+
+/// T5, D3: a file server that does not answer any more holds up neither our end nor the log, which is opened again each time.
+#[test]
+fn t5_d3_a_certificate_whose_file_server_is_gone_holds_up_nothing() {
+    let (directory, _) = directory();
+    let at = |name: &str| directory.path().join(name);
+    let (service, port) = (echo_service(), free_port());
+    let mut websockify = Websockify::start_with("--cert=self.pem --log-file=log", |command| {
+        command.current_dir(&directory).args([port.to_string(), service.target()]);
+        command.env("LD_PRELOAD", compile_library("silent")).env("SILENT", at("silent"));
+    });
+    websockify.wait_until_open();
+    fs::write(at("silent"), "").unwrap();
+    for nth in 1..=3 {
+        fs::rename(at("log"), at(&format!("log.{nth}"))).unwrap();
+        websockify.signal(Signal::SIGHUP);
+        wait_until("a new log", || at("log").exists());
+    }
+    Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
+    assert_eq!(websockify.stop(), 0);
 }

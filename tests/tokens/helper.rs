@@ -6,12 +6,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use procfs::process::all_processes;
 use tempfile::TempDir;
 
 use super::{bridge, by_token, named, refused};
 use crate::support::{
-    Footprint, Process, WEBSOCKIFY, Websockify, copy_program, free_port, needs, needs_root, root,
-    text_of, wait_until, write_script,
+    Footprint, Process, WEBSOCKIFY, Websockify, copy_program, free_port, in_pid_namespace, needs,
+    needs_root, root, text_of, wait_until, write_script,
 };
 
 /// The beginning of every script: it calls `answer` for each question, with the question's `number` and `token`.
@@ -262,4 +263,52 @@ fn u9_a_helper_that_cannot_be_started_is_told_at_once() {
             assert!(said.contains(why), "{said}");
         }
     }
+}
+
+/// U9, L7: in a container websockify may be the first process, and becomes the parent of what a helper leaves behind.
+#[test]
+fn u9_l7_what_a_helper_leaves_behind_is_no_zombie() {
+    let Some(mut command) = in_pid_namespace() else { return };
+    let (one, directory, port) = (named("one"), TempDir::new().unwrap(), free_port());
+    let target = one.target();
+    let (_, served) = target.rsplit_once(':').unwrap();
+    let script = format!(
+        r#"
+orphan() {{ (./orphan "$1" &) }}
+answer() {{
+    orphan "$token"
+    echo "{{\"id\":$number,\"host\":\"localhost\",\"port\":{served}}}"
+}}
+orphan start
+asked
+"#
+    );
+    let orphan =
+        "#!/bin/sh\nuntil grep -q '^PPid:.1$' /proc/$$/status; do :; done\n: > orphan-$1\n";
+    write_script(directory.path().join("orphan"), orphan);
+    write_script(directory.path().join("helper"), &format!("{ASKED}{script}"));
+    command.args([
+        WEBSOCKIFY,
+        &port.to_string(),
+        "--token-plugin=Helper",
+        "--token-source=./helper",
+    ]);
+    let mut unshare = Websockify::launch(command.current_dir(&directory));
+    unshare.wait_until_open();
+    let tree = unshare.tree();
+    let websockify = tree.iter().find(|below| below.stat().ppid == unshare.pid()).unwrap();
+    for token in ["1", "2", "3"] {
+        assert_eq!(by_token(port, token), Ok("one".into()));
+    }
+    for name in ["start", "1", "2", "3"] {
+        let file = directory.path().join(format!("orphan-{name}"));
+        wait_until("an orphan that is our child", || file.exists());
+    }
+    wait_until("no child but the helper, and no zombie", || {
+        let all = all_processes().unwrap().filter_map(|process| process.ok()?.stat().ok());
+        all.filter(|stat| stat.ppid == websockify.pid).count() == 1
+    });
+    assert_eq!(by_token(port, "4"), Ok("one".into()));
+    websockify.signal(Signal::SIGTERM);
+    assert_eq!(unshare.wait(), 0);
 }

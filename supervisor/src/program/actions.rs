@@ -51,7 +51,10 @@ impl Supervisor<'_, '_> {
                 Action::Kill => self.kill(),
                 Action::LeaveDaemon => self.leave_daemon(),
                 Action::NameSurvivors => {
-                    error!("cannot end {}", list(&self.monitor.everyone()));
+                    let left = self.monitor.everyone();
+                    let left =
+                        left.map_or_else(|| "what cannot be seen now".into(), |all| list(&all));
+                    error!("cannot end {left}");
                 }
             }
         }
@@ -184,22 +187,24 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    fn terminate(&mut self) {
+    /// Sends SIGTERM to every process of every instance: once, as soon as they can be seen.
+    pub(super) fn terminate(&mut self) {
         self.leader.take_terminal_back();
-        self.signalling.terminate(&self.monitor.everyone(), self.host.launcher());
+        self.signalling.terminate(self.monitor.everyone().as_deref(), self.host.launcher());
     }
 
     /// Sends SIGKILL to every process of every instance, and again until none is left.
     pub(super) fn kill(&mut self) {
-        self.signalling.kill(&self.monitor.everyone(), self.host.launcher());
+        let everyone = self.monitor.everyone().unwrap_or_default();
+        self.signalling.kill(&everyone, self.host.launcher());
     }
 
     fn leave_daemon(&mut self) {
-        let left = self.monitor.everyone();
-        if left.is_empty() {
-            return;
+        match self.monitor.everyone() {
+            Some(left) if left.is_empty() => return,
+            Some(left) => info!("program is left running: {}", list_with_sessions(&left)),
+            None => info!("program is left running, if it has not ended: that cannot be seen"),
         }
-        info!("program is left running: {}", list_with_sessions(&left));
         self.engine.keep();
     }
 }

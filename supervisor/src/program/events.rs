@@ -1,6 +1,7 @@
 //! Finds out what has happened, by looking, and tells it as events. What they mean is for the
 //! [state](super::state) to say.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use nix::unistd::Pid;
@@ -21,24 +22,31 @@ impl Supervisor<'_, '_> {
             self.pace.hint();
         }
         if !notices.requests.is_empty() {
+            let began = Instant::now();
             self.look();
-            for request in &notices.requests {
-                self.bind_for(request);
-            }
+            self.bind_for(&notices.requests);
+            // Whoever has the token may ask without end: so what this took counts as one look.
+            self.pace.end_look(began.elapsed(), Instant::now());
         }
     }
 
-    /// A process could not bind the relocated port, as it has another user than we. If it belongs to the program, and
-    /// no process of the program listens there yet, we bind its socket for it.
-    fn bind_for(&mut self, request: &BindRequest) {
-        let pid = request.pid;
-        if self.monitor.listener().is_some() || !self.monitor.is_of_instance(pid) {
-            debug!("process {pid} wants the relocated port, and is not given it");
-        } else if let Err(failure) = self.engine.bind(request) {
-            let reason = bridge::error_text(&failure);
-            warn!(
-                "cannot give the relocated port to process {pid}, which has another user: {reason}"
-            );
+    /// Processes could not bind the relocated port, as they have another user than we. If one belongs to the program,
+    /// and no process of the program listens there yet, we bind its socket for it.
+    fn bind_for(&mut self, requests: &[BindRequest]) {
+        let given = match self.monitor.listener() {
+            Some(_) => HashSet::new(),
+            None => self.monitor.of_instance(&requests.iter().map(|request| request.pid).collect()),
+        };
+        for request in requests {
+            let pid = request.pid;
+            if !given.contains(&pid) {
+                debug!("process {pid} wants the relocated port, and is not given it");
+            } else if let Err(failure) = self.engine.bind(request) {
+                let reason = bridge::error_text(&failure);
+                warn!(
+                    "cannot give the relocated port to process {pid}, which has another user: {reason}"
+                );
+            }
         }
     }
 

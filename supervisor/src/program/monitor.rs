@@ -1,6 +1,7 @@
 //! The program as it is seen from outside: which of its processes are alive, and which of them holds
 //! the listening socket. It is told nothing by the program; it looks.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 
@@ -18,7 +19,7 @@ const ANY_PORT: u16 = 0;
 /// How often we look for the holder of a listener that no process is seen to hold: it is being passed from one process
 /// to the next by a fork, and a look takes about as long as a fork.
 const LOOKS: usize = 50;
-/// How often a process that is not seen among the program's is looked for again.
+/// How often processes that are not seen among the program's are looked for again.
 const RELOOKS: usize = 3;
 
 /// What was seen when we looked last.
@@ -173,12 +174,21 @@ impl Monitor {
         })
     }
 
-    /// Whether a process is one of the instance's. One whose parent ends while we look is not found by that look: so we
-    /// look several times.
-    pub(crate) fn is_of_instance(&mut self, pid: Pid) -> bool {
-        let is_in = |instance: &[Process]| instance.iter().any(|process| process.pid == pid);
-        is_in(&self.instance)
-            || (0..RELOOKS).any(|_| self.processes().is_some_and(|instance| is_in(&instance)))
+    /// Those of these processes that are the instance's. One whose parent ends while we look is not found by that look: so
+    /// we look several times, for all of them together.
+    pub(crate) fn of_instance(&mut self, asked: &HashSet<Pid>) -> HashSet<Pid> {
+        let those = |instance: &[Process]| -> HashSet<Pid> {
+            let pids = instance.iter().map(|process| process.pid);
+            pids.filter(|pid| asked.contains(pid)).collect()
+        };
+        let mut found = those(&self.instance);
+        for _ in 0..RELOOKS {
+            if found.len() == asked.len() {
+                break;
+            }
+            found.extend(those(&self.processes().unwrap_or_default()));
+        }
+        found
     }
 
     /// The ports, other than the relocated one, that processes of the instance are seen to listen on.
@@ -204,12 +214,12 @@ impl Monitor {
         self.note_processes(everyone).is_some_and(|everyone| everyone.is_empty())
     }
 
-    /// The processes of all instances that are seen to be left.
-    pub(crate) fn everyone(&mut self) -> Vec<Process> {
+    /// The processes of all instances that are left; `None` if that cannot be seen now.
+    pub(crate) fn everyone(&mut self) -> Option<Vec<Process>> {
         let everyone = self.tree.everyone(&mut self.reaper);
-        let everyone = self.note_processes(everyone).unwrap_or_default();
+        let everyone = self.note_processes(everyone)?;
         self.name_hidden(&everyone);
-        everyone
+        Some(everyone)
     }
 
     /// Whether the leader was stopped (SIGTSTP, SIGTTIN) since this was asked last.

@@ -42,6 +42,11 @@ impl PollSchedule {
         self.is_hinted.then_some(self.rest_until)
     }
 
+    /// When the rest after the last look is over: until then nothing is heard that may ask for a look at once.
+    pub(super) fn rest_until(&self) -> Instant {
+        self.rest_until
+    }
+
     /// When to look without a hint.
     pub(super) fn unasked(&self) -> Instant {
         self.unasked

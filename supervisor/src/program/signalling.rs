@@ -16,6 +16,8 @@ use crate::processes::{Process, number};
 
 /// How often the tree is walked again while it is being killed: it may still fork.
 const KILL_INTERVAL: Duration = Duration::from_millis(20);
+/// How soon the processes are looked for again that could not be seen when they were to get SIGTERM.
+const BLIND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What is known of the signals that were sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,8 @@ const KILL_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct Signalling {
     /// The signals that could not be sent, and to which processes, as far as that was logged.
     unsent: HashSet<Unsent>,
+    #[serde(with = "maybe_instant")]
+    next_terminate: Option<Instant>,
     #[serde(with = "maybe_instant")]
     next_kill: Option<Instant>,
 }
@@ -35,9 +39,11 @@ struct Unsent {
 }
 
 impl Signalling {
-    /// SIGTERM to each; the launcher sends it where we may not.
-    pub(super) fn terminate(&mut self, processes: &[Process], launcher: Option<&Launcher>) {
-        for process in processes {
+    /// SIGTERM to each; the launcher sends it where we may not. `None`: they cannot be seen now, and are to get it at
+    /// [`next_terminate`](Self::next_terminate).
+    pub(super) fn terminate(&mut self, processes: Option<&[Process]>, launcher: Option<&Launcher>) {
+        self.next_terminate = processes.is_none().then(|| Instant::now() + BLIND_INTERVAL);
+        for process in processes.unwrap_or_default() {
             let sent = signal(process, SIGTERM, launcher);
             // A stopped process handles no SIGTERM before it is continued.
             let sent = sent.and_then(|()| signal(process, SIGCONT, launcher));
@@ -52,6 +58,11 @@ impl Signalling {
             let sent = unless_denied(process.kill(), launcher, |launcher| launcher.kill(process));
             self.note("SIGKILL", process, sent);
         }
+    }
+
+    /// When SIGTERM is to be sent again, as the processes could not be seen.
+    pub(super) fn next_terminate(&self) -> Option<Instant> {
+        self.next_terminate
     }
 
     /// When the tree is to be killed again, once it has been.
@@ -96,7 +107,8 @@ mod tests {
 
     #[test]
     fn o2_who_was_not_reached_is_not_named_again() {
-        let mut old = Signalling { next_kill: Some(Instant::now()), ..Signalling::default() };
+        let now = Some(Instant::now());
+        let mut old = Signalling { next_terminate: now, next_kill: now, ..Signalling::default() };
         old.unsent.insert(Unsent { signal: "SIGKILL".to_owned(), to: Pid::from_raw(7) });
         let json = serde_json::to_string(&old).expect("JSON");
         assert_eq!(serde_json::from_str::<Signalling>(&json).expect("the same"), old);

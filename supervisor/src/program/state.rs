@@ -339,6 +339,15 @@ impl State {
         )
     }
 
+    /// Whether processes of the program may still end by SIGTERM, and are not killed yet.
+    pub(crate) fn is_terminating(&self) -> bool {
+        match self {
+            Self::Stopping(stopping) => stopping.awaits_tree() && !stopping.killed,
+            Self::Retiring(retiring) => !retiring.is_killed,
+            _ => false,
+        }
+    }
+
     /// Whether processes of the program are being killed.
     pub(crate) fn is_killing(&self) -> bool {
         match self {
