@@ -103,7 +103,7 @@ impl Aside {
         self.lock().rests.iter().copied().collect()
     }
 
-    /// Waits for the rests that have ended, at the end of a bridge that no longer hears of its children.
+    /// Waits for the rests that have ended, where the caller hears of no SIGCHLD.
     pub(crate) fn reap_rests(&self) {
         let mut children = self.lock();
         let rests: Vec<_> = children.rests.iter().copied().collect();
