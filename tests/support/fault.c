@@ -1,12 +1,17 @@
-/* A library for LD_PRELOAD. In a hand-over (O2), it lets the new binary fail as the variable FAULT says, while the new
- * binary creates its runtime. It does nothing in a websockify that is started, in the trial before a hand-over, or in the
- * old binary that goes on after a failed one. */
+/* A library for LD_PRELOAD. In a hand-over (O2), it lets the new binary fail as the variable FAULT says: with most values
+ * while the new binary creates its runtime. It does nothing in a websockify that is started, in the trial before a
+ * hand-over, or in the old binary that goes on after a failed one. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static int is_due;
@@ -21,6 +26,12 @@ static void *crash(void *nothing)
 {
     raise(SIGSEGV);
     return nothing;
+}
+
+static int is(const char *name)
+{
+    const char *fault = getenv("FAULT");
+    return is_due && fault && !strcmp(fault, name);
 }
 
 static void fail(const char *fault)
@@ -45,8 +56,7 @@ unsigned alarm(unsigned seconds)
 {
     static int taken_back;
     unsigned (*real)(unsigned) = dlsym(RTLD_NEXT, "alarm");
-    const char *fault = getenv("FAULT");
-    if (is_due && fault && !strcmp(fault, "late") && seconds == 0 && ++taken_back == 2)
+    if (is("late") && seconds == 0 && ++taken_back == 2)
         crash(NULL);
     return real(seconds);
 }
@@ -55,10 +65,35 @@ int epoll_create1(int flags)
 {
     int (*real)(int) = dlsym(RTLD_NEXT, "epoll_create1");
     const char *fault = getenv("FAULT");
-    if (is_due && fault && strcmp(fault, "late")) {
+    if (is_due && fault)
         fail(fault);
-        /* FAULT=fail: the call fails. With any other fault, `fail` does not return. */
-        return real(-1);
+    return real(is("fail") ? -1 : flags);
+}
+
+/* FAULT=password: the file of this name is missing, as for a moment while somebody writes it anew. */
+int open64(const char *path, int flags, ...)
+{
+    int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, "open64");
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    if (is("password") && !strcmp(path, "password")) {
+        errno = ENOENT;
+        return -1;
     }
-    return real(flags);
+    return real(path, flags, mode);
+}
+
+/* FAULT=epoll: the kernel does not watch the first socket that listens, which is that of the admin address. */
+int epoll_ctl(int epoll, int what, int number, struct epoll_event *event)
+{
+    int (*real)(int, int, int, struct epoll_event *) = dlsym(RTLD_NEXT, "epoll_ctl");
+    int listens = 0;
+    socklen_t size = sizeof listens;
+    if (is("epoll") && !getsockopt(number, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) && listens) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return real(epoll, what, number, event);
 }
