@@ -5,6 +5,8 @@
 mod losses;
 
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bridge::{Descriptors, Private};
@@ -27,6 +29,11 @@ use crate::machine::user::{User, Users};
 use crate::private;
 use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
+
+/// How long the old binary, on its way back, tries to use what is opened anew, and how often. That is long enough for
+/// somebody who is just writing a file; and for as long everything stands still.
+const RETRY_TIME: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// All resources.
 pub(crate) struct Resources {
@@ -173,14 +180,28 @@ impl Resources {
     /// (O2). What may fail comes first: until then everything is still whole. If it fails, and there is a way back to the
     /// old binary, it does not return.
     pub(crate) fn resume(config: &Config, arrival: &mut Arrival) -> Result<Self, Failure> {
+        let (mut materials, log) = or_back(Self::open_again(config, arrival))?;
         let held = arrival.state.held.clone();
-        let mut materials = or_back(Materials::open_again(config, &held))?;
-        let log = log::Sinks::choose(&config.log, arrival.state.launch.stderr);
-        let log = or_back(log.map_err(Failure::from))?;
         let private = materials.private(config);
         let auth = materials.admin_auth.take();
         let taken = Taken::resume(config, auth, held, &mut arrival.descriptors)?;
         Ok(Self::of(materials, private, log, taken))
+    }
+
+    /// Opens anew what is not handed over, and chooses where the log goes. On its way back, the old binary tries that for
+    /// a while: if it gives up, all sessions are lost, and what the new binary could not use may be whole in a moment.
+    #[expect(clippy::disallowed_methods, reason = "nothing tells when all files can be used")]
+    fn open_again(config: &Config, arrival: &Arrival) -> Result<(Materials, log::Sinks), Failure> {
+        let (held, stderr) = (&arrival.state.held, arrival.state.launch.stderr);
+        let until = arrival.is_back().then(|| Instant::now() + RETRY_TIME);
+        loop {
+            let opened = Materials::open_again(config, held)
+                .and_then(|materials| Ok((materials, log::Sinks::choose(&config.log, stderr)?)));
+            if opened.is_ok() || until.is_none_or(|until| Instant::now() >= until) {
+                return opened;
+            }
+            thread::sleep(RETRY_INTERVAL);
+        }
     }
 
     /// Checks, in a trial, whether we could go on after a hand-over, as far as that can be seen without taking

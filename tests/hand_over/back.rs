@@ -92,3 +92,10 @@ fn o2_one_that_cannot_begin_the_administration_makes_room_again() {
     comes_back_from("password", missing);
     comes_back_from("epoll", ": no space left on device; 0 sessions go on");
 }
+
+/// If the old binary gave up, too, nobody would be left.
+#[test]
+fn o2_the_old_binary_waits_for_a_file_that_is_not_written_yet() {
+    let missing = ": cannot read password: no such file or directory; 0 sessions go on";
+    comes_back_from("unwritten", missing);
+}

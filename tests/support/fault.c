@@ -1,6 +1,6 @@
 /* A library for LD_PRELOAD. In a hand-over (O2), it lets the new binary fail as the variable FAULT says: with most values
- * while the new binary creates its runtime. It does nothing in a websockify that is started, in the trial before a
- * hand-over, or in the old binary that goes on after a failed one. */
+ * while the new binary creates its runtime. It does nothing in a websockify that is started, or in the trial before a
+ * hand-over; and in the old binary that goes on after a failed one only with FAULT=unwritten. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -14,12 +14,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static int is_due;
+static int is_due, is_back;
 
 /* Runs before websockify removes these variables from its environment. */
 __attribute__((constructor)) static void begin(void)
 {
-    is_due = getenv("WEBSOCKIFY_HAND_OVER") && !getenv("WEBSOCKIFY_HAND_BACK");
+    is_back = getenv("WEBSOCKIFY_HAND_BACK") != NULL;
+    is_due = getenv("WEBSOCKIFY_HAND_OVER") && !is_back;
 }
 
 static void *crash(void *nothing)
@@ -70,7 +71,17 @@ int epoll_create1(int flags)
     return real(is("fail") ? -1 : flags);
 }
 
-/* FAULT=password: the file of this name is missing, as for a moment while somebody writes it anew. */
+/* With FAULT=password, the new binary finds no file of this name, as while somebody writes it anew. With FAULT=unwritten,
+ * neither does the old binary, on its way back, the first three times. */
+static int is_missing(const char *path)
+{
+    static int times;
+    const char *fault = getenv("FAULT");
+    if (!fault || strcmp(path, "password"))
+        return 0;
+    return is("password") || (!strcmp(fault, "unwritten") && (is_due || (is_back && ++times <= 3)));
+}
+
 int open64(const char *path, int flags, ...)
 {
     int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, "open64");
@@ -78,7 +89,7 @@ int open64(const char *path, int flags, ...)
     va_start(rest, flags);
     mode_t mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;
     va_end(rest);
-    if (is("password") && !strcmp(path, "password")) {
+    if (is_missing(path)) {
         errno = ENOENT;
         return -1;
     }
