@@ -1,6 +1,7 @@
 /* A library for LD_PRELOAD. In a hand-over (O2), it lets the new binary fail as the variable FAULT says: with most values
  * while the new binary creates its runtime. It does nothing in a websockify that is started, or in the trial before a
- * hand-over; and in the old binary that goes on after a failed one only with FAULT=unwritten. */
+ * hand-over; and in the old binary that goes on after a failed one only with FAULT=unwritten. FAULT=wait is for the old
+ * binary that is about to execute the new one. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,15 +13,20 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static int is_due, is_back;
+static pid_t us;
+static long (*real_syscall)(long, ...);
 
 /* Runs before websockify removes these variables from its environment. */
 __attribute__((constructor)) static void begin(void)
 {
     is_back = getenv("WEBSOCKIFY_HAND_BACK") != NULL;
     is_due = getenv("WEBSOCKIFY_HAND_OVER") && !is_back;
+    us = getpid();
+    real_syscall = dlsym(RTLD_NEXT, "syscall");
 }
 
 static void *crash(void *nothing)
@@ -107,4 +113,23 @@ int epoll_ctl(int epoll, int what, int number, struct epoll_event *event)
         return -1;
     }
     return real(epoll, what, number, event);
+}
+
+/* With FAULT=wait, the old binary makes a file "waits" when it is about to execute the new one, and then waits for as long
+ * as there is a file "hold". The child in which the new binary is tried executes it at once. */
+long syscall(long number, ...)
+{
+    long words[6];
+    va_list rest;
+    va_start(rest, number);
+    for (int at = 0; at < 6; at++)
+        words[at] = va_arg(rest, long);
+    va_end(rest);
+    const char *fault = number == SYS_execveat && getpid() == us ? getenv("FAULT") : NULL;
+    if (fault && !strcmp(fault, "wait")) {
+        close(open("waits", O_WRONLY | O_CREAT, 0600));
+        while (!access("hold", F_OK))
+            usleep(5000);
+    }
+    return real_syscall(number, words[0], words[1], words[2], words[3], words[4], words[5]);
 }
