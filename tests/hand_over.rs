@@ -1,6 +1,7 @@
 //! The hand-over (O2): on SIGUSR2 the new binary takes over in the running process, by exec. Each test has its own
 //! copy of the binary, which it may replace.
 
+mod asked;
 mod back;
 mod load;
 mod place;

@@ -68,7 +68,8 @@ const DRAIN: u64 = 64 * 1024;
 /// How long we wait after an accept(2) that has failed, as for want of file descriptors.
 const REST: Duration = Duration::from_millis(100);
 
-/// The administration, listening and not yet answering.
+/// The address of the administration, which listens until this is dropped; and the password, until it
+/// [begins](Admin::begin) to answer.
 #[derive(Debug)]
 pub(crate) struct Admin {
     endpoint: Endpoint,
@@ -96,9 +97,12 @@ pub(crate) struct AdminState {
 }
 
 impl Admin {
-    /// Opens the address and reads the password, while an error can still be told to the person who started us.
-    pub(crate) fn open(spec: &AdminSpec, user: Option<&User>) -> Result<Self> {
-        let auth = spec.auth.as_ref().map(Authentication::open_for_admin).transpose()?;
+    /// Opens the address, while an error can still be told to the person who started us. `auth` is the password.
+    pub(crate) fn open(
+        spec: &AdminSpec,
+        auth: Option<Authentication>,
+        user: Option<&User>,
+    ) -> Result<Self> {
         let endpoint = Endpoint::open(&spec.place, user)?;
         Ok(Self { endpoint, auth })
     }
@@ -106,10 +110,10 @@ impl Admin {
     /// The same in the new binary of a hand-over (O2): the old binary has opened the address.
     pub(crate) fn resume(
         spec: &AdminSpec,
+        auth: Option<Authentication>,
         saved: &SavedAdmin,
         descriptors: &mut Descriptors,
     ) -> Result<Self> {
-        let auth = spec.auth.as_ref().map(Authentication::open_for_admin).transpose()?;
         let endpoint = Endpoint::resume(&spec.place, saved, descriptors)?;
         Ok(Self { endpoint, auth })
     }
@@ -119,13 +123,18 @@ impl Admin {
         self.endpoint.save()
     }
 
-    /// Makes the server, and the main loop's end. Needs a runtime.
+    /// Makes the server, and the main loop's end. Needs a runtime. The address stays here, also if this fails: in a
+    /// hand-over, the old binary may have to go on with it.
+    ///
+    /// # Errors
+    /// The address cannot be registered with the runtime.
     pub(crate) fn begin(
-        self,
+        &mut self,
         config: &Config,
         standing: Standing,
     ) -> Result<(Server, AdminHandle)> {
         let Self { endpoint, auth } = self;
+        let auth = auth.take();
         let observer = Observer::default();
         let (sender, requests) = requests::channel();
         let password = auth.as_ref().and_then(Authentication::of_client);

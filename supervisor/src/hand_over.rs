@@ -149,6 +149,8 @@ impl Host<'_> {
         let departure = match can {
             Err(why) => Err(why),
             Ok(()) if !threads::is_main() => Err("this is not the main thread".into()),
+            // A request to drain was answered already, and the new binary would not know of it.
+            Ok(()) if !self.admin.standing.leave() => Err("websockify is draining".into()),
             Ok(()) => {
                 self.signals.hold().await;
                 self.freeze(program, is_open).await.inspect_err(|_| self.signals.release())
@@ -189,10 +191,6 @@ impl Host<'_> {
         self.flush(LAST_FLUSH);
         if let Err(thread) = threads::settle().await {
             return format!("thread {thread} is held up in the kernel");
-        }
-        // A request to drain was answered already, and the new binary would not know of it.
-        if self.admin.standing.drains() {
-            return "websockify is draining".into();
         }
         let parted = match self.part(frozen.as_mut(), &state) {
             Ok(parted) => parted,
@@ -254,6 +252,7 @@ impl Host<'_> {
 
     fn stay(&mut self, why: &str) {
         warn!("cannot hand over to {}: {why}", self.succession.path());
+        self.admin.standing.stay();
         self.progress.reloaded();
     }
 
@@ -265,6 +264,7 @@ impl Host<'_> {
         arrived.settle();
         drop(std::mem::take(&mut arrived.originals));
         self.hand_over.release();
+        self.admin.standing.stay();
         let pause = arrived.stopped.elapsed().as_millis();
         let sessions = *self.drain.count().borrow();
         let number =

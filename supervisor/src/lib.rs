@@ -228,7 +228,7 @@ fn start(config: &Config, mut launch: Launch) -> Result<ExitStatus, Failure> {
 /// Goes on in a hand-over, as the new binary, with what the old binary has left (O2).
 fn resume(mut arrival: Arrival) -> Result<ExitStatus, Failure> {
     let config = or_back(arrival.config())?;
-    let resources = or_back(Resources::resume(&config, &mut arrival))?;
+    let resources = Resources::resume(&config, &mut arrival)?;
     let mut progress = Progress::new(Caller::none());
     let log = or_back(start_log(resources.log.clone(), config.verbose))?;
     let (launch, arrived, estate) = arrival.taken();
@@ -284,7 +284,9 @@ fn work(
     or_back(progress.find_systemd().context("cannot start a thread").map_err(Failure::from))?;
     let watchdog = progress.watchdog();
     if let Destination::Program(_) = config.destination {
-        nix::sys::prctl::set_child_subreaper(true).context("cannot become a child subreaper")?;
+        let subreaper = nix::sys::prctl::set_child_subreaper(true);
+        let subreaper = subreaper.context("cannot become a child subreaper");
+        or_back(subreaper.map_err(Failure::from))?;
     }
     if is_first {
         report(config, &resources);
@@ -304,7 +306,7 @@ fn work(
     let status = runtime.block_on(async {
         let Resources {
             public,
-            admin,
+            mut admin,
             mut certificates,
             mut authentication,
             mut target_tls,
@@ -338,8 +340,8 @@ fn work(
         let knows_tokens = tokens.as_mut().and_then(Tokens::take_helper);
         let lets_in = authentication.as_mut().and_then(Authentication::take_helper);
         let standing = arrived.as_ref().map_or_else(Standing::default, Arrived::standing);
-        let admin = admin.map(|admin| admin.begin(config, standing.clone())).transpose();
-        let (server, admin) = match or_back(admin.map_err(Failure::from))? {
+        let begun = admin.as_mut().map(|admin| admin.begin(config, standing.clone())).transpose();
+        let (server, admin) = match or_back(begun.map_err(Failure::from))? {
             Some((server, handle)) => (Some(server), handle),
             None => (None, AdminHandle::without(standing)),
         };

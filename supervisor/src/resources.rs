@@ -5,9 +5,11 @@
 mod losses;
 
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bridge::Private;
+use bridge::{Descriptors, Private};
 use socket2::Socket;
 
 use crate::admin::Admin;
@@ -15,7 +17,7 @@ use crate::authentication::Authentication;
 use crate::certificates::Certificates;
 use crate::config::{Config, Destination, ProgramSpec};
 use crate::exit::Failure;
-use crate::hand_over::{Arrival, Held, open_memory};
+use crate::hand_over::{Arrival, Held, open_memory, or_back};
 use crate::launcher::{self, Apart, Launcher};
 use crate::log::{self, Stderr};
 use crate::machine::directories::Directories;
@@ -27,6 +29,11 @@ use crate::machine::user::{User, Users};
 use crate::private;
 use crate::target_tls::TargetTls;
 use crate::tokens::Tokens;
+
+/// How long the old binary, on its way back, tries to use what is opened anew, and how often. That is long enough for
+/// somebody who is just writing a file; and for as long everything stands still.
+const RETRY_TIME: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// All resources.
 pub(crate) struct Resources {
@@ -65,6 +72,8 @@ struct Materials {
     directories: Directories,
     certificates: Certificates,
     authentication: Option<Authentication>,
+    /// The administrator's password.
+    admin_auth: Option<Authentication>,
     target_tls: Option<TargetTls>,
     tokens: Option<Tokens>,
 }
@@ -75,12 +84,22 @@ impl Materials {
         let directories = as_user(user, || Directories::look(config))??;
         let certificates = Certificates::load(&config.access)?;
         let authentication = config.access.auth.as_ref().map(Authentication::open).transpose()?;
+        let admin_auth = config.admin.as_ref().and_then(|admin| admin.auth.as_ref());
+        let admin_auth = admin_auth.map(Authentication::open_for_admin).transpose()?;
         let target_tls = config.target_tls.as_ref().map(TargetTls::load).transpose()?;
         let tokens = match &config.destination {
             Destination::Tokens(spec) => Some(Tokens::open(spec)?),
             Destination::Service(_) | Destination::Program(_) => None,
         };
-        Ok(Self { users, directories, certificates, authentication, target_tls, tokens })
+        Ok(Self {
+            users,
+            directories,
+            certificates,
+            authentication,
+            admin_auth,
+            target_tls,
+            tokens,
+        })
     }
 
     /// The same after a hand-over, where the old binary has changed the user already: we must still be that user.
@@ -106,6 +125,32 @@ impl Materials {
     }
 }
 
+impl Taken {
+    /// Goes on with them after a hand-over. What is dropped cannot be given back any more: the pid file and the socket of
+    /// the admin address would be removed, and the launcher would end. So if something fails, this goes back to the old
+    /// binary itself, while all that it has taken is still there.
+    fn resume(
+        config: &Config,
+        auth: Option<Authentication>,
+        held: Held,
+        descriptors: &mut Descriptors,
+    ) -> Result<Self, Failure> {
+        let admin = config.admin.as_ref().zip(held.admin.as_ref());
+        let admin = admin.map(|(spec, saved)| Admin::resume(spec, auth, saved, descriptors));
+        let admin = or_back(admin.transpose().map_err(Failure::from))?;
+        let pid_file = config.pid_file.as_deref().zip(held.pid_file);
+        let pid_file = pid_file.map(|(path, number)| {
+            let file = descriptors.take(number).map_err(anyhow::Error::from)?;
+            PidFile::resume(path, file)
+        });
+        let pid_file = or_back(pid_file.transpose().map_err(Failure::from))?;
+        let launcher = held.launcher.map(|saved| Launcher::resume(&saved, descriptors));
+        let launcher = or_back(launcher.transpose().map_err(Failure::from))?;
+        let apart = launcher.map(|launcher| Apart { launcher, relocated: None });
+        Ok(Self { public: None, admin, pid_file, open_files: held.open_files, apart })
+    }
+}
+
 impl Resources {
     /// `passed` are the sockets that systemd has opened for us.
     pub(crate) fn acquire(
@@ -117,9 +162,10 @@ impl Resources {
         // The user to whom the files that we write are to belong.
         let ours = users.ours().cloned();
         let user = ours.as_ref();
-        let materials = Materials::open(config, users, user)?;
+        let mut materials = Materials::open(config, users, user)?;
         let public = Some(PublicEndpoint::acquire(&config.listen, passed, user)?);
-        let admin = config.admin.as_ref().map(|spec| Admin::open(spec, user)).transpose()?;
+        let auth = materials.admin_auth.take();
+        let admin = config.admin.as_ref().map(|spec| Admin::open(spec, auth, user)).transpose()?;
         let pid_file = config.pid_file.as_deref();
         let pid_file =
             pid_file.map(|path| as_user_or_root(user, || PidFile::lock(path))).transpose()?;
@@ -131,40 +177,45 @@ impl Resources {
     }
 
     /// After a hand-over: goes on with what the old binary has taken and clients know, and opens everything else anew
-    /// (O2). What may fail comes first: until then everything is still whole.
+    /// (O2). What may fail comes first: until then everything is still whole. If it fails, and there is a way back to the
+    /// old binary, it does not return.
     pub(crate) fn resume(config: &Config, arrival: &mut Arrival) -> Result<Self, Failure> {
-        let materials = Materials::open_again(config, &arrival.state.held)?;
-        let log = log::Sinks::choose(&config.log, arrival.state.launch.stderr)?;
-        let private = materials.private(config);
+        let (mut materials, log) = or_back(Self::open_again(config, arrival))?;
         let held = arrival.state.held.clone();
-        let admin = config.admin.as_ref().zip(held.admin.as_ref());
-        let admin = admin.map(|(spec, saved)| Admin::resume(spec, saved, &mut arrival.descriptors));
-        let pid_file = config.pid_file.as_deref().zip(held.pid_file);
-        let pid_file = pid_file.map(|(path, number)| {
-            let file = arrival.descriptors.take(number).map_err(anyhow::Error::from)?;
-            PidFile::resume(path, file)
-        });
-        let (admin, pid_file) = (admin.transpose()?, pid_file.transpose()?);
-        let launcher = held.launcher;
-        let launcher = launcher.map(|saved| Launcher::resume(&saved, &mut arrival.descriptors));
-        let apart = launcher.transpose()?.map(|launcher| Apart { launcher, relocated: None });
-        let taken = Taken { public: None, admin, pid_file, open_files: held.open_files, apart };
+        let private = materials.private(config);
+        let auth = materials.admin_auth.take();
+        let taken = Taken::resume(config, auth, held, &mut arrival.descriptors)?;
         Ok(Self::of(materials, private, log, taken))
+    }
+
+    /// Opens anew what is not handed over, and chooses where the log goes. On its way back, the old binary tries that for
+    /// a while: if it gives up, all sessions are lost, and what the new binary could not use may be whole in a moment.
+    #[expect(clippy::disallowed_methods, reason = "nothing tells when all files can be used")]
+    fn open_again(config: &Config, arrival: &Arrival) -> Result<(Materials, log::Sinks), Failure> {
+        let (held, stderr) = (&arrival.state.held, arrival.state.launch.stderr);
+        let until = arrival.is_back().then(|| Instant::now() + RETRY_TIME);
+        loop {
+            let opened = Materials::open_again(config, held)
+                .and_then(|materials| Ok((materials, log::Sinks::choose(&config.log, stderr)?)));
+            if opened.is_ok() || until.is_none_or(|until| Instant::now() >= until) {
+                return opened;
+            }
+            thread::sleep(RETRY_INTERVAL);
+        }
     }
 
     /// Checks, in a trial, whether we could go on after a hand-over, as far as that can be seen without taking
     /// anything.
     pub(crate) fn look(config: &Config, stderr: Stderr, held: &Held) -> Result<(), Failure> {
         Materials::open_again(config, held)?;
-        let admin = config.admin.as_ref().and_then(|admin| admin.auth.as_ref());
-        admin.map(Authentication::open_for_admin).transpose()?;
         log::Sinks::choose(&config.log, stderr)?;
         Ok(())
     }
 
     fn of(materials: Materials, private: Arc<Private>, log: log::Sinks, taken: Taken) -> Self {
-        let Materials { users, directories, certificates, authentication, target_tls, tokens } =
-            materials;
+        let Materials {
+            users, directories, certificates, authentication, target_tls, tokens, ..
+        } = materials;
         let Taken { public, admin, pid_file, open_files, apart } = taken;
         Self {
             public,

@@ -3,9 +3,10 @@
 //! no records.
 
 use std::io;
+use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -41,13 +42,22 @@ enum Message<T> {
 enum Mark {
     /// The thread drops the sender.
     Flush(Sender<()>),
-    /// The thread ends, and sends the work that another thread is to go on with.
-    Halt(Sender<Work>),
+    /// The thread halts, and says so.
+    Halt(Sender<()>),
     End,
 }
 
-/// What the thread does.
-type Work = Box<dyn FnOnce() + Send>;
+/// What the thread does until it is to end, or to halt: then this returns where to say that it has halted.
+type Work = Box<dyn FnMut() -> Option<Sender<()>> + Send>;
+
+/// Where the thread leaves its work when it halts. It does not end then, and takes up its work again: another thread
+/// could perhaps not be started. Only a process that was forked meanwhile has to start one.
+#[derive(Default)]
+struct Halt {
+    work: Mutex<Option<Work>>,
+    /// Whether the thread goes on. It looks at this without a lock, which it could have when the process is forked.
+    goes_on: AtomicBool,
+}
 
 /// What is on its way to the thread.
 #[derive(Debug, Default)]
@@ -67,8 +77,9 @@ pub(crate) struct Writer {
     end: Receiver<()>,
     /// The thread that is to be woken for a mark.
     thread: Arc<Mutex<Thread>>,
-    /// The work that is to go on, while there is no thread.
-    halted: Mutex<Option<Work>>,
+    /// The process that has the thread.
+    process: AtomicU32,
+    halt: Arc<Halt>,
 }
 
 /// Starts a thread that calls `write` with each item of the queue, and with how many were dropped
@@ -80,23 +91,27 @@ pub(crate) fn start<T: Send + 'static>(
     let (queue, items) = Queue::new();
     let (ended, end) = mpsc::channel();
     let backlog = Arc::clone(&queue.backlog);
-    let work = work(items, Arc::clone(&backlog), write, ended);
-    let thread = Arc::new(Mutex::new(spawn(name, work)?));
+    let halt = Arc::new(Halt::default());
+    halt.leave(work(items, Arc::clone(&backlog), write, ended));
+    let thread = Arc::new(Mutex::new(spawn(name, &halt)?));
     let (sender, woken) = (queue.sender.clone(), Arc::clone(&thread));
     let mark = Box::new(move |mark| {
         // If it fails, the thread has ended.
         let _ = sender.send(Message::Mark(mark));
         woken.lock().unwrap_or_else(PoisonError::into_inner).unpark();
     });
-    let (name, halted) = (name.to_owned(), Mutex::default());
-    Ok((queue, Writer { name, mark, backlog, end, thread, halted }))
+    let (name, process) = (name.to_owned(), AtomicU32::new(process::id()));
+    Ok((queue, Writer { name, mark, backlog, end, thread, process, halt }))
 }
 
-fn spawn(name: &str, work: Work) -> io::Result<Thread> {
-    Ok(thread::Builder::new().name(name.into()).spawn(work)?.thread().clone())
+/// Starts a thread that does the work which is left there.
+fn spawn(name: &str, halt: &Arc<Halt>) -> io::Result<Thread> {
+    let halt = Arc::clone(halt);
+    let thread = thread::Builder::new().name(name.into()).spawn(move || halt.run())?;
+    Ok(thread.thread().clone())
 }
 
-/// Writes until the end, or until it is to halt.
+/// The work of a thread that writes with `write`.
 fn work<T: Send + 'static>(
     items: Receiver<Message<T>>,
     backlog: Arc<Backlog>,
@@ -104,12 +119,35 @@ fn work<T: Send + 'static>(
     ended: Sender<()>,
 ) -> Work {
     Box::new(move || {
-        let Some(halted) = write_all(&items, &backlog, &mut write) else { return drop(ended) };
-        // If `halt` does not wait for it any more, the thread goes on.
-        if let Err(SendError(rest)) = halted.send(work(items, backlog, write, ended)) {
-            rest();
-        }
+        // Dropped with the work, at the end.
+        let _ended = &ended;
+        write_all(&items, &backlog, &mut write)
     })
+}
+
+impl Halt {
+    /// What the thread does.
+    fn run(&self) {
+        while let Some(mut work) = self.take() {
+            let Some(halted) = work() else { return };
+            self.leave(work);
+            // If nobody waits for the halt any more, the thread goes on.
+            if halted.send(()).is_ok() {
+                while !self.goes_on.load(Ordering::Acquire) {
+                    thread::park();
+                }
+            }
+        }
+    }
+
+    fn leave(&self, work: Work) {
+        self.goes_on.store(false, Ordering::Release);
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+    }
+
+    fn take(&self) -> Option<Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl<T> Queue<T> {
@@ -162,26 +200,27 @@ impl Writer {
         let _ = flush.recv_timeout(limit);
     }
 
-    /// Ends the thread when what is pending is written, but within this time. What is put after that waits until the
+    /// Halts the thread when what is pending is written, but within this time. What is put after that waits until the
     /// writer [goes on](Self::go_on), which may be in a process that was forked meanwhile. False: the thread did not
-    /// end in time, and goes on.
+    /// halt in time; it is to be told to go on all the same.
     pub(crate) fn halt(&self, limit: Duration) -> bool {
         let (give, given) = mpsc::channel();
         (self.mark)(Mark::Halt(give));
-        let Ok(work) = given.recv_timeout(limit) else { return false };
-        *self.halted.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
-        true
+        given.recv_timeout(limit).is_ok()
     }
 
     /// Writes again.
     ///
     /// # Errors
-    /// No thread can be started; what is put is dropped.
+    /// This process was forked while the writer was halted, and no thread can be started: nothing is written.
     pub(crate) fn go_on(&self) -> io::Result<()> {
-        let halted = self.halted.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(work) = halted {
-            let thread = spawn(&self.name, work)?;
-            *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = thread;
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.process.load(Ordering::Relaxed) == process::id() {
+            self.halt.goes_on.store(true, Ordering::Release);
+            thread.unpark();
+        } else {
+            *thread = spawn(&self.name, &self.halt)?;
+            self.process.store(process::id(), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -208,12 +247,12 @@ impl Drop for Writer {
     }
 }
 
-/// Writes until the end, or until a halt: then returns where to send the work.
+/// Writes until the end, or until a halt: then returns where to say that it has halted.
 fn write_all<T>(
     items: &Receiver<Message<T>>,
     backlog: &Backlog,
     mut write: impl FnMut(T, u64),
-) -> Option<Sender<Work>> {
+) -> Option<Sender<()>> {
     loop {
         let next = items.try_recv().or_else(|_| {
             thread::park_timeout(REST);
@@ -274,6 +313,64 @@ mod tests {
             writer.flush();
             assert_eq!(see.try_recv(), Ok(round));
         }
+    }
+
+    /// Where the program has taken the last process id, no other thread could be started after a hand-over that failed.
+    #[test]
+    fn o2_a_writer_goes_on_in_the_thread_that_it_had() {
+        let (seen, see) = mpsc::channel();
+        let (queue, writer) = start("test", move |item, _| {
+            let _ = seen.send((item, thread::current().id()));
+        })
+        .expect("a thread");
+        queue.put(0, 8);
+        writer.flush();
+        let (_, first) = see.try_recv().expect("written");
+        for round in 1..100 {
+            assert!(writer.halt(Duration::from_secs(20)));
+            queue.put(round, 8);
+            writer.flush_within(Duration::from_millis(1));
+            assert!(see.try_recv().is_err(), "it has halted");
+            writer.go_on().expect("it has a thread");
+            writer.flush();
+            assert_eq!(see.try_recv(), Ok((round, first)));
+        }
+    }
+
+    #[test]
+    fn o2_a_writer_that_does_not_halt_in_time_goes_on() {
+        let (release, hang) = mpsc::channel::<()>();
+        let (seen, see) = mpsc::channel();
+        let (queue, writer) = start("test", move |item, _| {
+            let _ = hang.recv();
+            let _ = seen.send(item);
+        })
+        .expect("a thread");
+        queue.put(1, 8);
+        assert!(!writer.halt(Duration::from_millis(1)));
+        writer.go_on().expect("it has a thread");
+        queue.put(2, 8);
+        drop(release);
+        drop(writer);
+        assert_eq!(see.iter().collect::<Vec<_>>(), [1, 2]);
+    }
+
+    /// As in a process that was forked while the writer was halted, which has its memory and not its thread.
+    #[test]
+    fn o2_another_process_writes_what_is_left() {
+        let (seen, see) = mpsc::channel();
+        let (queue, writer) = start("test", move |item, _| {
+            let _ = seen.send((item, thread::current().id()));
+        })
+        .expect("a thread");
+        let first = writer.thread.lock().expect("no panic").id();
+        assert!(writer.halt(Duration::from_secs(20)));
+        queue.put(1, 8);
+        writer.process.store(0, Ordering::Relaxed);
+        writer.go_on().expect("a thread");
+        drop(writer);
+        let (item, other) = see.recv_timeout(Duration::from_secs(20)).expect("written");
+        assert_eq!((item, other == first), (1, false));
     }
 
     /// A busy machine may write less than all of it in a second.

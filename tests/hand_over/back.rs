@@ -13,7 +13,10 @@ pub(crate) static FAULT: LazyLock<PathBuf> = LazyLock::new(|| compile_library("f
 
 /// O2: the old binary goes on, as the same process, and can be asked for a hand-over again.
 fn comes_back_from(fault: &str, why: &str) {
-    let mut bridge = Bridge::start_with("--pid-file=pid --admin=unix:admin.sock", |command| {
+    let options = "--pid-file=pid --admin=unix:admin.sock --admin-auth-source-file=password";
+    let mut bridge = Bridge::start_with(options, |command| {
+        let directory = command.get_current_dir().unwrap();
+        std::fs::write(directory.join("password"), "me:secret\n").unwrap();
         command.env("LD_PRELOAD", &*FAULT).env("FAULT", fault);
     });
     let line = bridge.command_line();
@@ -80,4 +83,19 @@ fn o2_one_that_hangs_makes_room_again() {
 #[test]
 fn o2_one_that_fails_makes_room_again() {
     comes_back_from("fail", ": cannot start the runtime: invalid argument; 0 sessions go on");
+}
+
+/// O2, O3: what the old binary has given away, the pid file and the admin address, is whole until there is no way back.
+#[test]
+fn o2_one_that_cannot_begin_the_administration_makes_room_again() {
+    let missing = ": cannot read password: no such file or directory; 0 sessions go on";
+    comes_back_from("password", missing);
+    comes_back_from("epoll", ": no space left on device; 0 sessions go on");
+}
+
+/// If the old binary gave up, too, nobody would be left.
+#[test]
+fn o2_the_old_binary_waits_for_a_file_that_is_not_written_yet() {
+    let missing = ": cannot read password: no such file or directory; 0 sessions go on";
+    comes_back_from("unwritten", missing);
 }

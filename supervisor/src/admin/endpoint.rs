@@ -21,7 +21,7 @@ use crate::machine::user::User;
 /// Who may connect to the Unix socket, as chmod(2) has it.
 const MODE: u32 = 0o600;
 
-/// The address, and the socket that listens there.
+/// The address, and the socket that listens there. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     place: AdminPlace,
@@ -52,14 +52,8 @@ enum Listener {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// The socket that listens, registered with the runtime.
-pub(super) struct Listening {
-    listener: TokioListener,
-    /// Removed when this is dropped.
-    _file: Option<SocketFile>,
-}
-
-enum TokioListener {
+/// A copy of the socket that listens, registered with the runtime.
+pub(super) enum Listening {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -132,19 +126,18 @@ impl Endpoint {
         matches!(self.place, AdminPlace::Port(address) if address.ip().is_loopback())
     }
 
-    /// Registers the socket with the current runtime.
-    pub(super) fn listen(self) -> Result<Listening> {
-        let listener = match self.listener {
+    /// Registers a copy of the socket with the current runtime.
+    pub(super) fn listen(&self) -> io::Result<Listening> {
+        Ok(match &self.listener {
             Listener::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
-                TokioListener::Tcp(TcpListener::from_std(listener)?)
+                Listening::Tcp(TcpListener::from_std(listener.try_clone()?)?)
             }
             Listener::Unix(listener) => {
                 listener.set_nonblocking(true)?;
-                TokioListener::Unix(UnixListener::from_std(listener)?)
+                Listening::Unix(UnixListener::from_std(listener.try_clone()?)?)
             }
-        };
-        Ok(Listening { listener, _file: self.file })
+        })
     }
 }
 
@@ -160,11 +153,11 @@ impl fmt::Display for Endpoint {
 impl Listening {
     /// Cancel-safe.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
-        match &self.listener {
-            TokioListener::Tcp(listener) => {
+        match self {
+            Self::Tcp(listener) => {
                 listener.accept().await.map(|(io, address)| Accepted::Tcp(io, address))
             }
-            TokioListener::Unix(listener) => {
+            Self::Unix(listener) => {
                 let (io, _) = listener.accept().await?;
                 let user = io.peer_cred()?.uid();
                 let is_ours = user == 0 || user == geteuid().as_raw();

@@ -14,6 +14,7 @@ use tokio::time::Duration;
 use tracing::info;
 
 use super::gate::Refused;
+use super::standing::Leaving;
 use super::{AdminConnection, AdminState, MainLoopRequest, exposition, sessions};
 
 pub(super) type Reply = Response<Full<Bytes>>;
@@ -126,17 +127,24 @@ impl AdminState {
             },
             Route::Metrics => of_type(exposition::CONTENT_TYPE, exposition::page(self)).into(),
             Route::Sessions => of_type(JSON, sessions::list(&self.observer)).into(),
-            Route::Session(id) if self.observer.end_session(id) => {
-                info!(session = id, "session {id} is ended by the administrator, {client}");
-                text(StatusCode::ACCEPTED, "the session is being ended").into()
+            Route::Session(id) => {
+                match self.standing.while_here(|| self.observer.end_session(id)) {
+                    Ok(true) => {
+                        info!(session = id, "session {id} is ended by the administrator, {client}");
+                        text(StatusCode::ACCEPTED, "the session is being ended").into()
+                    }
+                    Ok(false) => text(StatusCode::NOT_FOUND, "no such session").into(),
+                    Err(Leaving) => taken_over().into(),
+                }
             }
-            Route::Session(_) => text(StatusCode::NOT_FOUND, "no such session").into(),
-            Route::Drain => {
-                info!("the administrator, {client}, has us drain and end");
-                self.standing.begin_drain();
-                let reply = text(StatusCode::ACCEPTED, "draining");
-                Answer { reply, request: Some(MainLoopRequest::Drain) }
-            }
+            Route::Drain => match self.standing.begin_drain() {
+                Ok(()) => {
+                    info!("the administrator, {client}, has us drain and end");
+                    let reply = text(StatusCode::ACCEPTED, "draining");
+                    Answer { reply, request: Some(MainLoopRequest::Drain) }
+                }
+                Err(Leaving) => taken_over().into(),
+            },
         }
     }
 }
@@ -168,6 +176,13 @@ fn wrong_method(methods: &[Method]) -> Reply {
     let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
     let allowed = methods.join(", ").parse().expect("names of methods are a header value");
     reply.headers_mut().insert(ALLOW, allowed);
+    reply
+}
+
+/// The reply to what would be lost in a hand-over, which lasts a moment.
+fn taken_over() -> Reply {
+    let mut reply = text(StatusCode::SERVICE_UNAVAILABLE, "a new binary is taking over");
+    reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     reply
 }
 

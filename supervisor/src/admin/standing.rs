@@ -2,7 +2,7 @@
 //! modules that know these things note them here, and need not know whether there is an admin address.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -24,13 +24,24 @@ pub(crate) struct Standing(Arc<Noted>);
 struct Noted {
     began: SystemTime,
     relay: OnceLock<RelayView>,
-    /// We were asked to drain; the relay may not have heard it yet.
-    drains: AtomicBool,
+    course: Mutex<Course>,
     /// Whether the program was looked at, and the main loop has not acted yet on what was seen.
     has_looked: AtomicBool,
     /// How often the program was looked at, and the main loop has acted on what was seen.
     looks: watch::Sender<u64>,
     program: ProgramNotes,
+}
+
+/// Whether the administrator can have anything done. It is behind a lock, which a request holds until it has had its
+/// effect: a hand-over that begins after that saves the effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Stays,
+    /// We were asked to drain; the relay may not have heard it yet.
+    Drains,
+    /// A new binary takes our place in a hand-over, or we have taken the place of another and may still give it back.
+    /// What is asked for now might be lost.
+    Leaves,
 }
 
 /// What the old binary saves of it for the new one in a hand-over (O2).
@@ -78,26 +89,30 @@ impl ProgramEnd {
     }
 }
 
+/// There is a hand-over, so that nothing can be done for a moment.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Leaving;
+
 impl Default for Standing {
     /// The standing of a websockify that starts now.
     fn default() -> Self {
-        Self::new(SystemTime::now(), ProgramNotes::default())
+        Self::new(SystemTime::now(), Course::Stays, ProgramNotes::default())
     }
 }
 
 impl Standing {
-    fn new(began: SystemTime, program: ProgramNotes) -> Self {
+    fn new(began: SystemTime, course: Course, program: ProgramNotes) -> Self {
         Self(Arc::new(Noted {
             began,
             relay: OnceLock::new(),
-            drains: AtomicBool::new(false),
+            course: Mutex::new(course),
             has_looked: AtomicBool::new(false),
             looks: watch::Sender::new(0),
             program,
         }))
     }
 
-    /// The standing that the old binary has saved in a hand-over.
+    /// The standing that the old binary has saved in a hand-over, which lasts until we [stay](Self::stay).
     pub(crate) fn resume(saved: &SavedStanding) -> Self {
         let program = ProgramNotes {
             starts: saved.starts.into(),
@@ -105,7 +120,7 @@ impl Standing {
             started: saved.started.into(),
         };
         let began = UNIX_EPOCH.checked_add(Duration::from_millis(saved.began));
-        Self::new(began.unwrap_or(UNIX_EPOCH), program)
+        Self::new(began.unwrap_or(UNIX_EPOCH), Course::Leaves, program)
     }
 
     pub(crate) fn save(&self) -> SavedStanding {
@@ -129,19 +144,56 @@ impl Standing {
         let _ = self.0.relay.set(relay);
     }
 
-    /// From here on we are not ready.
-    pub(super) fn begin_drain(&self) {
-        self.0.drains.store(true, Ordering::Relaxed);
+    fn course(&self) -> MutexGuard<'_, Course> {
+        self.0.course.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether somebody has asked us to drain.
-    pub(crate) fn drains(&self) -> bool {
-        self.0.drains.load(Ordering::Relaxed)
+    /// From here on we are not ready.
+    ///
+    /// # Errors
+    /// There is a hand-over.
+    pub(super) fn begin_drain(&self) -> Result<(), Leaving> {
+        let mut course = self.course();
+        if *course == Course::Leaves {
+            return Err(Leaving);
+        }
+        *course = Course::Drains;
+        Ok(())
+    }
+
+    /// Does what would be lost in a hand-over. None begins meanwhile.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub(super) fn while_here<T>(&self, deed: impl FnOnce() -> T) -> Result<T, Leaving> {
+        let course = self.course();
+        if *course == Course::Leaves {
+            return Err(Leaving);
+        }
+        Ok(deed())
+    }
+
+    /// A hand-over begins. False: somebody has asked us to drain, which the new binary would not know.
+    pub(crate) fn leave(&self) -> bool {
+        let mut course = self.course();
+        if *course == Course::Drains {
+            return false;
+        }
+        *course = Course::Leaves;
+        true
+    }
+
+    /// The hand-over is over, and we are those who go on.
+    pub(crate) fn stay(&self) {
+        let mut course = self.course();
+        if *course == Course::Leaves {
+            *course = Course::Stays;
+        }
     }
 
     /// Whether a client who comes now is served.
     pub(crate) fn ready(&self) -> Result<(), NotReady> {
-        if self.0.drains.load(Ordering::Relaxed) {
+        if *self.course() == Course::Drains {
             return Err(NotReady::Draining);
         }
         self.0.relay.get().map_or(Err(NotReady::Starting), RelayView::ready)
@@ -203,5 +255,33 @@ impl Standing {
     /// When the present instance was started, since 1970; 0: there is none.
     pub(super) fn program_started_at(&self) -> Duration {
         Duration::from_millis(self.0.program.started.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o3_o2_what_is_asked_for_is_done_by_the_binary_that_goes_on() {
+        let standing = Standing::default();
+        assert_eq!(standing.while_here(|| 7), Ok(7));
+        assert!(standing.leave());
+        assert_eq!(
+            (standing.begin_drain(), standing.while_here(|| 7)),
+            (Err(Leaving), Err(Leaving))
+        );
+        assert!(standing.leave(), "it leaves already");
+        // In the new binary, until there is no way back.
+        let taken_over = Standing::resume(&standing.save());
+        assert_eq!(taken_over.begin_drain(), Err(Leaving));
+        taken_over.stay();
+        assert_eq!(taken_over.begin_drain(), Ok(()));
+        // In the old binary, where the hand-over has failed.
+        standing.stay();
+        assert_eq!((standing.while_here(|| 7), standing.begin_drain()), (Ok(7), Ok(())));
+        standing.stay();
+        assert!(!standing.leave(), "it drains");
+        assert_eq!((standing.while_here(|| 7), standing.begin_drain()), (Ok(7), Ok(())));
     }
 }

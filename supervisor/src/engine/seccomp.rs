@@ -28,9 +28,11 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::notice::Notices;
 use super::relocated::RelocatedPort;
@@ -41,6 +43,9 @@ use halt::Halt;
 use repeats::RetriedBinds;
 pub(super) use saved::SeccompState;
 use unseen::Unseen;
+
+/// How long we wait after no thread could be started.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the program is started with.
 #[derive(Debug)]
@@ -103,8 +108,12 @@ impl Seccomp {
         unsafe { command.pre_exec(install) };
     }
 
-    /// Waits until a process listens on the relocated port. Cancel-safe.
+    /// Waits until a process listens on the relocated port. Cancel-safe. Not to be called while the engine is stopped for a
+    /// hand-over: if no thread could be started after one, this tries that again.
     pub(super) async fn heard(&self) -> Notices {
+        while self.go_on().is_err() {
+            sleep(RETRY_INTERVAL).await;
+        }
         self.listens.notified().await;
         Notices { listens: true, requests: vec![] }
     }

@@ -121,6 +121,11 @@ impl Arrival {
         Ok(Self { state, bytes: rest.to_vec(), descriptors, numbers, memory, program, back })
     }
 
+    /// Whether we are the old binary, on its way back: the new one has failed.
+    pub(crate) fn is_back(&self) -> bool {
+        self.back.is_some()
+    }
+
     /// What the command line means to this binary.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
         self.state.launch.config().map_err(failure)

@@ -70,7 +70,7 @@ pub(super) fn part(
         Err(io::Error::other("the log does not stop in time"))
     };
     // SAFETY: the child has one thread, and a lock that another thread has at the fork is locked for ever in the child.
-    // The threads that write have ended, and the workers are at no other task.
+    // The threads that write have halted, and the workers are at no other task.
     #[allow(unsafe_code)]
     let forked = held.and_then(|held| Ok((unsafe { fork() }?, held)));
     match forked {

@@ -3,7 +3,7 @@
 
 use std::fs::{File, Metadata, remove_file};
 use std::io::{Read, Seek, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -53,12 +53,18 @@ impl PidFile {
     }
 
     /// Goes on with the pid file that the old binary has locked and written, as this same process.
+    ///
+    /// # Errors
+    /// It cannot be locked. Its descriptor stays open: the old binary may have to go on with it.
     pub(crate) fn resume(path: &Path, file: OwnedFd) -> Result<Self> {
         // If the working directory is gone, so is a file with a relative path.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         // It is locked already, by the very same open file (flock(2)).
         let file = Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock);
-        let file = file.map_err(|(_, errno)| std::io::Error::from(errno));
+        let file = file.map_err(|(file, errno)| {
+            let _ = file.into_raw_fd();
+            std::io::Error::from(errno)
+        });
         let file = file.with_context(|| format!("cannot lock pid file {}", path.display()))?;
         Ok(Self { path, file, is_written: true })
     }
@@ -145,6 +151,19 @@ mod tests {
         drop(held);
         assert!(!path.exists());
         PidFile::lock(&path).expect("free again");
+    }
+
+    /// O2: the old binary may have to go on with it.
+    #[test]
+    fn d3_a_pid_file_that_cannot_be_locked_again_stays_open() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("pid");
+        let _held = PidFile::lock(&path).expect("locked");
+        let other = OwnedFd::from(File::open(&path).expect("opened"));
+        let number = other.as_raw_fd();
+        PidFile::resume(&path, other).expect_err("it is another's");
+        assert!(Path::new(&format!("/proc/self/fd/{number}")).exists());
+        assert!(path.exists());
     }
 
     #[test]

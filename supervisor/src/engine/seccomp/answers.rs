@@ -44,12 +44,10 @@ impl Answers {
     /// Starts the thread.
     ///
     /// # Errors
-    /// No thread can be started.
+    /// No thread can be started. `halt` has it then, for a later one.
     pub(super) fn begin(self, halt: &Halt<Self>) -> Result<()> {
-        let halt = halt.clone();
         let thread = std::thread::Builder::new().name("seccomp".to_owned());
-        thread.spawn(move || self.run(&halt)).context("cannot start a thread")?;
-        Ok(())
+        halt.begin(thread, self, Self::run).context("cannot start a thread")
     }
 
     /// Answers until no instance can be started any more, or the thread is stopped for a hand-over.

@@ -1,7 +1,9 @@
 //! The halt of the thread that answers: for a hand-over (O2) it stops between two calls, and leaves here what it works
 //! with. Calls that come meanwhile wait longer. Knows neither calls nor answers.
 
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -96,6 +98,32 @@ impl<W> Halt<W> {
         }
     }
 
+    /// Starts a thread that calls `run` with the work.
+    ///
+    /// # Errors
+    /// No thread can be started. The work is left here, as by a thread that has stopped.
+    pub(super) fn begin(
+        &self,
+        thread: thread::Builder,
+        work: W,
+        run: impl FnOnce(W, &Self) + Send + 'static,
+    ) -> io::Result<()>
+    where
+        W: Send + 'static,
+    {
+        // The standard library drops what a thread was to have that it cannot start.
+        let lent = Arc::new(Mutex::new(Some(work)));
+        let (theirs, halt) = (Arc::clone(&lent), self.clone());
+        let take =
+            |lent: &Mutex<Option<W>>| lent.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let started = thread.spawn(move || take(&theirs).map(|work| run(work, &halt)));
+        started.map(drop).inspect_err(|_| {
+            if let Some(work) = take(&lent) {
+                *self.course() = Course::Still(Box::new(work));
+            }
+        })
+    }
+
     /// Takes what the thread has left, for another thread.
     pub(super) fn take(&self) -> Option<W> {
         let mut course = self.course();
@@ -110,5 +138,28 @@ impl<W> Halt<W> {
 
     fn course(&self) -> MutexGuard<'_, Course<W>> {
         self.0.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn o2_what_no_thread_could_begin_with_is_left_for_a_later_one() {
+        let halt = Halt::of(7);
+        let (begun, begins) = mpsc::channel();
+        for (stack, is_started) in [(1 << 60, false), (1 << 60, false), (1 << 16, true)] {
+            let (thread, begun) = (thread::Builder::new().stack_size(stack), begun.clone());
+            let work = halt.take().expect("left");
+            let started = halt.begin(thread, work, move |work, _| {
+                let _ = begun.send(work);
+            });
+            assert_eq!(started.is_ok(), is_started, "{stack}");
+        }
+        assert_eq!(begins.recv_timeout(HALT_TIMEOUT * 20), Ok(7));
+        assert_eq!(halt.take(), None, "a thread has it");
     }
 }

@@ -39,8 +39,11 @@ impl Seccomp {
         self.halt.stop(&self.instances)
     }
 
+    /// # Errors
+    /// No thread can be started. Calls wait until another try succeeds.
     pub(in crate::engine) fn go_on(&self) -> Result<()> {
-        self.halt.take().map_or(Ok(()), |answers| answers.begin(&self.halt))
+        let Some(answers) = self.halt.take() else { return Ok(()) };
+        answers.begin(&self.halt).context("cannot answer the program's calls for now")
     }
 
     /// What is saved of it, while the thread is stopped.
@@ -207,6 +210,20 @@ mod tests {
             assert_eq!(program.has_bound(), engine.port());
         }
         engine.go_on().expect("it does");
+    }
+
+    /// As after a hand-over when the program has taken the last process id, so that no thread could be started.
+    #[tokio::test]
+    async fn o2_a_thread_that_is_missing_is_started_while_the_program_is_heard() {
+        let port = free_port();
+        let Some(engine) = engine(port) else { return };
+        let program = Program::start(port, &engine);
+        engine.still().expect("nobody is being answered");
+        program.tell();
+        program.waits();
+        let heard = tokio::time::timeout(Duration::from_secs(20), engine.heard());
+        assert!(heard.await.expect("answered").listens);
+        assert_eq!(program.has_bound(), engine.port());
     }
 
     #[test]
