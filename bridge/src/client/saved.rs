@@ -132,10 +132,12 @@ impl SavedClient {
             control: self.control.of(all)?.to_vec(),
             close: self.close.resume(),
             is_shut: self.is_shut,
+            ponged: 0,
             left_unheard: self.left_unheard,
             ending: self.ending.map(|SavedFrame(code, reason)| (code.into(), reason.into())),
             tap,
             held: Reservation::new(session.budget()),
+            holds_buffers: false,
             has_unsent_limit: false,
             session,
         })

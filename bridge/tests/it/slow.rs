@@ -6,41 +6,28 @@ use std::time::{Duration, Instant};
 use bridge::{Config, Outcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::harness::*;
 
-/// A receive buffer so small that the bytes under way wait on the bridge's side.
-const BUFFER: u32 = 32 * 1024;
-
 /// How often a slow reader reads.
 const TICK: Duration = Duration::from_millis(50);
-
-fn socket() -> TcpSocket {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(BUFFER).unwrap();
-    socket
-}
 
 /// A session whose two ends take little at once.
 async fn narrow_session() -> (Bridge, Client, TcpStream) {
     let target = narrow_listener();
     let bridge = Bridge::to(&target);
-    let client = narrow_client(&bridge).await;
+    let client = bridge.client_by(narrow_socket(NARROW)).await;
     let target = accept(&target).await;
     (bridge, client, target)
 }
 
 /// The sockets that a listener accepts have its buffer's size.
 fn narrow_listener() -> TcpListener {
-    let socket = socket();
+    let socket = narrow_socket(NARROW);
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     socket.listen(8).unwrap()
-}
-
-async fn narrow_client(bridge: &Bridge) -> Client {
-    Client::over(within(socket().connect(bridge.addr)).await.unwrap()).await
 }
 
 /// Reads to the end, `a_tick` bytes in each tick, as a slow program does.
@@ -200,39 +187,4 @@ async fn l4_a_client_that_is_reset_while_its_target_is_stuck_is_noticed() {
     reset(client.0);
     let outcome = timeout(2 * DEADLINE, bridge.serving).await.expect("it is noticed");
     assert_eq!(outcome.unwrap().unwrap(), Outcome::RunOnce);
-}
-
-/// L5: the bytes that wait now count, not those that waited when the client began to be slow.
-#[tokio::test]
-async fn l5_what_a_slow_reader_has_taken_counts_no_more() {
-    let listener = listener().await;
-    let config = config(address_of(&listener));
-    let bridge = Bridge::start(Config { memory: 1 << 20, ..config });
-    let mut client = narrow_client(&bridge).await;
-    let mut target = accept(&listener).await;
-    let piece = vec![7; 65_536];
-    let flood = tokio::spawn(async move { while target.write_all(&piece).await.is_ok() {} });
-    let status = async || {
-        let mut stream = bridge.connect().await;
-        within(stream.write_all(HEAD.as_bytes())).await.unwrap();
-        read_head(&mut stream).await[9..12].to_owned()
-    };
-    let becomes = async |expected: &str| {
-        within(async {
-            while status().await != expected {
-                tokio::time::sleep(TICK).await;
-            }
-        })
-        .await;
-    };
-    becomes("503").await;
-    let address = client.0.local_addr().unwrap();
-    let waiting = || unsent_at(bridge.addr, address);
-    while waiting() > 600_000 {
-        read_exact(&mut client.0, 32_768).await;
-    }
-    becomes("101").await;
-    assert!(waiting() > 100_000, "it is still stuck");
-    drop(client);
-    within(flood).await.unwrap();
 }
