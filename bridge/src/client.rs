@@ -33,6 +33,9 @@ pub(crate) use saved::SavedClient;
 /// with unread bytes resets the connection, and by that the peer would lose our last bytes.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 
+/// After how many bytes a turn is over: a full buffer has more. See [`turns`](crate::turns).
+pub(crate) const TURN: u64 = SIZE as u64 / 2;
+
 /// How many bytes of pongs may wait for a client that does not read them. A pong is shorter than its ping: the pongs to
 /// all the pings of one read always have room.
 const PONGS: usize = SIZE;
@@ -88,6 +91,8 @@ pub(crate) struct Client {
     stream: Stream,
     codec: Codec,
     pub(crate) input: Input,
+    /// How many bytes were read, whatever the client's frames are.
+    read: u64,
     /// Payload from the client that is not yet at the target.
     pub(crate) payload: Option<Lease>,
     /// A data frame that is not yet at the client.
@@ -128,6 +133,7 @@ impl Client {
             stream,
             codec,
             input: Input::Open,
+            read: 0,
             payload: None,
             frame: None,
             control: Vec::new(),
@@ -179,6 +185,11 @@ impl Client {
     pub(crate) fn is_stuck(&self) -> bool {
         // Control frames that TLS has taken, and not sent yet, wait as well: their memory is not freed.
         self.frame.is_some() || self.control.capacity() > 0
+    }
+
+    /// How many bytes were read of the client, whatever its frames are.
+    pub(crate) fn read(&self) -> u64 {
+        self.read
     }
 
     /// How many bytes of pongs the client was sent or is to be sent, in all. Pings are not among them: whether the client
@@ -314,6 +325,7 @@ impl Client {
             Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => {}
             Poll::Ready(Ok(length)) => {
                 self.session.note_heard();
+                self.read += length as u64;
                 self.decode(&mut lease, start..start + length);
             }
         }
@@ -463,6 +475,7 @@ impl Client {
     /// Serves a client that has no target: answers its pings and its close, and keeps its payload, as much of it as a buffer
     /// takes. Ready when the session is to end, or when the client's input has ended and has left nothing for a target.
     pub(crate) fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let turn_over = self.read + TURN;
         loop {
             if self.answer_calls(cx) {
                 return Poll::Ready(());
@@ -475,6 +488,11 @@ impl Client {
                 return if self.payload.is_none() { Poll::Ready(()) } else { Poll::Pending };
             }
             ready!(self.poll_receive(cx));
+            if self.read >= turn_over {
+                // The other tasks that are ready come first.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
-use crate::client::{Client, DRAIN, Discarded, Input, poll_discard};
+use crate::client::{Client, DRAIN, Discarded, Input, TURN, poll_discard};
 use crate::leg::Leg;
 use crate::net::PeerStatus;
 use crate::program::Trial;
@@ -35,9 +35,6 @@ pub(crate) use saved::SavedJoined;
 /// sending after its target has ended. This time begins anew while the peer takes bytes: the kernel buffers megabytes
 /// at once, for which a slow peer takes long.
 const FLUSH: Duration = Duration::from_secs(10);
-
-/// After how many payload bytes a turn is over: a full buffer has more. See [`turns`](crate::turns).
-const TURN: u64 = SIZE as u64 / 2;
 
 /// After how many bytes the kernel is asked how many of them it still has: several full buffers, beside which the system
 /// calls cost nothing.
@@ -184,7 +181,7 @@ impl<'a> Pump<'a> {
 
     /// Moves bytes until both directions would block, or this turn is over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
-        let turn_over = self.moved() + TURN;
+        let turn_over = self.read() + TURN;
         if self.client.answer_calls(cx) && !matches!(self.joined.phase, Phase::Closing { .. }) {
             self.shut_both();
         }
@@ -209,7 +206,7 @@ impl<'a> Pump<'a> {
                     ready!(self.poll_timer(cx));
                     self.time_out();
                 }
-            } else if self.moved() >= turn_over {
+            } else if self.read() >= turn_over {
                 self.account();
                 return Poll::Ready(Stop::TurnOver);
             }
@@ -253,6 +250,11 @@ impl<'a> Pump<'a> {
     fn moved(&self) -> u64 {
         let entry = &self.client.session.entry;
         entry.received() + entry.sent()
+    }
+
+    /// Bytes that were read of both peers. Not payload alone: frames that carry none take time as well.
+    fn read(&self) -> u64 {
+        self.client.read() + self.client.session.entry.sent()
     }
 
     /// Bytes that the peers have to acknowledge, of payload and of pongs, all since the session began.

@@ -124,6 +124,7 @@ impl SavedClient {
             stream: Stream::resume(leg, self.unread.of(all)?),
             codec: self.codec,
             input: self.input.resume(),
+            read: 0,
             payload: match Lease::with(self.payload.of(all)?)? {
                 None if self.is_unflushed => Some(Lease::take()),
                 payload => payload,
