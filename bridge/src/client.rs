@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -107,6 +107,8 @@ pub(crate) struct Client {
     ponged: u64,
     /// How many bytes were under way to the client when it was found [silent](Call::Unheard) last.
     left_unheard: u64,
+    /// When the session was first told to end, by a limit or by the administrator.
+    told_to_end: Option<Instant>,
     /// How the session ended, for the log: the first reason there was.
     ending: Option<(CloseCode, Box<str>)>,
     /// The session's traffic letters and recording, if there are any.
@@ -141,6 +143,7 @@ impl Client {
             is_shut: false,
             ponged: 0,
             left_unheard: u64::MAX,
+            told_to_end: None,
             ending: None,
             tap,
             held,
@@ -220,15 +223,18 @@ impl Client {
     pub(crate) fn answer_calls(&mut self, cx: &mut Context<'_>) -> bool {
         let mut is_ending = false;
         while let Some(call) = self.session.take_call(cx) {
-            match call {
-                Call::Dismissed => {
-                    self.close(CloseCode::Policy, "ended by the administrator");
+            let (code, reason) = match call {
+                Call::Dismissed => (CloseCode::Policy, "ended by the administrator"),
+                Call::TooLong => (CloseCode::Normal, "session timeout"),
+                Call::Expired => (CloseCode::Normal, "token expired"),
+                Call::TooQuiet => (CloseCode::Normal, "session idle timeout"),
+                Call::Unheard => {
+                    if self.takes_nothing() {
+                        self.give_up();
+                        is_ending = true;
+                    }
+                    continue;
                 }
-                Call::TooLong => self.close(CloseCode::Normal, "session timeout"),
-                Call::Expired => self.close(CloseCode::Normal, "token expired"),
-                Call::TooQuiet => self.close(CloseCode::Normal, "session idle timeout"),
-                Call::Unheard if !self.takes_nothing() => continue,
-                Call::Unheard => self.give_up(),
                 Call::Ping => {
                     // A control frame that waits to be sent is enough.
                     if self.control.is_empty() {
@@ -236,10 +242,17 @@ impl Client {
                     }
                     continue;
                 }
-            }
+            };
+            self.close(code, reason);
+            self.told_to_end.get_or_insert_with(Instant::now);
             is_ending = true;
         }
         is_ending
+    }
+
+    /// How long ago the session was told to end, by a limit or by the administrator, if it was.
+    pub(crate) fn told_to_end(&self) -> Option<Duration> {
+        self.told_to_end.map(|told| told.elapsed())
     }
 
     /// Whether a client that sends nothing, not even the answer to a ping, takes nothing either. The old

@@ -36,6 +36,10 @@ pub(crate) use saved::SavedJoined;
 /// at once, for which a slow peer takes long.
 const FLUSH: Duration = Duration::from_secs(10);
 
+/// For how long that time may begin anew if a limit or the administrator has ended the session: it is to be over then,
+/// however slowly a peer takes what is left (B13).
+const FAREWELL: Duration = Duration::from_secs(60);
+
 /// After how many bytes the kernel is asked how many of them it still has: several full buffers, beside which the system
 /// calls cost nothing.
 const ASKED_AFTER: u64 = 4 * SIZE as u64;
@@ -505,14 +509,16 @@ impl<'a> Pump<'a> {
     }
 
     /// Puts off the deadline that has passed if bytes are under way, and fewer than last time: closing a socket whose
-    /// peer still sends resets the connection, and the peer loses what it has not taken.
+    /// peer still sends resets the connection, and the peer loses what it has not taken. A session that was told to end
+    /// has a minute for that.
     fn put_off(&mut self) -> bool {
         let Some(before) = self.joined.under_way else { return false };
         let (to_client, to_target) = self.all_under_way();
         let now = to_client + to_target;
         self.joined.under_way = Some(now);
         self.hold(now);
-        let is_moving = now < before || (before == 0 && now > 0);
+        let is_overdue = self.client.told_to_end().is_some_and(|ago| ago >= FAREWELL);
+        let is_moving = !is_overdue && (now < before || (before == 0 && now > 0));
         if is_moving {
             self.limit(FLUSH);
         }

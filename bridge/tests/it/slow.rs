@@ -3,13 +3,14 @@
 use std::future::pending;
 use std::time::{Duration, Instant};
 
-use bridge::{Config, Outcome};
+use bridge::{Config, Outcome, Upkeep};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, advance, interval, pause, timeout};
 
 use crate::harness::*;
+use crate::stuck::meanwhile;
 
 /// How often a slow reader reads.
 const TICK: Duration = Duration::from_millis(50);
@@ -187,4 +188,29 @@ async fn l4_a_client_that_is_reset_while_its_target_is_stuck_is_noticed() {
     reset(client.0);
     let outcome = timeout(2 * DEADLINE, bridge.serving).await.expect("it is noticed");
     assert_eq!(outcome.unwrap().unwrap(), Outcome::RunOnce);
+}
+
+/// B13: a session whose time is over ends a minute later, however little of what is under way its client takes at a time. The
+/// runtime's clock is paused; the time between two reads passes at once.
+#[tokio::test]
+async fn b13_a_client_that_takes_little_keeps_no_session_beyond_its_time() {
+    let listener = listener().await;
+    let upkeep = Upkeep { timeout: Some(DEADLINE), ..Upkeep::default() };
+    let config = Config { run_once: true, upkeep, ..config(address_of(&listener)) };
+    let bridge = Bridge::start(config);
+    let mut client = bridge.client_by(narrow_socket(NARROW)).await;
+    let mut target = accept(&listener).await;
+    within(target.write_all(&pattern(2_000_000))).await.unwrap();
+    under_way(&bridge, &client, 1_500_000).await;
+    pause();
+    advance(DEADLINE).await;
+    let told = tokio::time::Instant::now();
+    let mut read = 0;
+    while !bridge.serving.is_finished() {
+        assert!(told.elapsed() < Duration::from_secs(80), "{read} bytes are taken");
+        advance(Duration::from_secs(8)).await;
+        // Its kernel makes room for more when so much is read.
+        read += meanwhile(client.0.read(&mut vec![0; 60_000])).await.unwrap();
+    }
+    assert!(told.elapsed() > Duration::from_secs(50), "{:?}", told.elapsed());
 }

@@ -149,7 +149,7 @@ async fn f10_b4_nothing_is_lost_while_a_target_takes_what_an_ended_client_has_se
 
 /// Waits while the runtime's clock stands still. A paused clock moves forward whenever all tasks wait, also
 /// for the kernel, whose own clock is not paused: so one task is always busy here.
-async fn meanwhile<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn meanwhile<T>(future: impl Future<Output = T>) -> T {
     let busy = async {
         loop {
             yield_now().await;
