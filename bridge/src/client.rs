@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::book::{Call, Session};
 use crate::budget::Reservation;
-use crate::buffer::{Lease, SIZE};
+use crate::buffer::{Lease, SIZE, SMALL_SIZE};
 use crate::leg::Leg;
 use crate::net::{Heard, PeerStatus};
 use crate::stream::Stream;
@@ -32,6 +32,9 @@ pub(crate) use saved::SavedClient;
 /// How long a peer that was told of the end may take to end too; what it still sends is discarded. Closing a socket
 /// with unread bytes resets the connection, and by that the peer would lose our last bytes.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
+
+/// After how many bytes a turn is over: a full buffer has more. See [`turns`](crate::turns).
+pub(crate) const TURN: u64 = SIZE as u64 / 2;
 
 /// How many bytes of pongs may wait for a client that does not read them. A pong is shorter than its ping: the pongs to
 /// all the pings of one read always have room.
@@ -88,6 +91,8 @@ pub(crate) struct Client {
     stream: Stream,
     codec: Codec,
     pub(crate) input: Input,
+    /// How many bytes were read, whatever the client's frames are.
+    read: u64,
     /// Payload from the client that is not yet at the target.
     pub(crate) payload: Option<Lease>,
     /// A data frame that is not yet at the client.
@@ -98,16 +103,22 @@ pub(crate) struct Client {
     close: Close,
     /// Whether our side of the connection is shut down.
     is_shut: bool,
+    /// How many bytes of pongs were put among the control frames, in all.
+    ponged: u64,
     /// How many bytes were under way to the client when it was found [silent](Call::Unheard) last.
     left_unheard: u64,
+    /// When the session was first told to end, by a limit or by the administrator.
+    told_to_end: Option<Instant>,
     /// How the session ended, for the log: the first reason there was.
     ending: Option<(CloseCode, Box<str>)>,
     /// The session's traffic letters and recording, if there are any.
     pub(crate) tap: Option<Box<Tap>>,
     /// The session's part of the memory budget: more than 0 bytes while a peer takes nothing.
     pub(crate) held: Reservation,
-    /// Whether the kernel is told to keep few unsent bytes for this session, as memory was scarce at the last look.
-    pub(crate) has_unsent_limit: bool,
+    /// Whether buffers of ours are a part of `held`, and not only bytes in the kernel.
+    holds_buffers: bool,
+    /// Whether the kernel is told to keep few unsent bytes for the client, as memory was scarce at the last look.
+    has_unsent_limit: bool,
     pub(crate) session: Session,
 }
 
@@ -124,15 +135,19 @@ impl Client {
             stream,
             codec,
             input: Input::Open,
+            read: 0,
             payload: None,
             frame: None,
             control: Vec::new(),
             close: Close::No,
             is_shut: false,
+            ponged: 0,
             left_unheard: u64::MAX,
+            told_to_end: None,
             ending: None,
             tap,
             held,
+            holds_buffers: false,
             has_unsent_limit: false,
             session,
         }
@@ -169,9 +184,21 @@ impl Client {
         (frame + self.control.len()) as u64 + self.stream.unsent()
     }
 
-    /// Whether a data frame waits to be taken.
+    /// Whether a frame waits to be taken.
     pub(crate) fn is_stuck(&self) -> bool {
-        self.frame.is_some()
+        // Control frames that TLS has taken, and not sent yet, wait as well: their memory is not freed.
+        self.frame.is_some() || self.control.capacity() > 0
+    }
+
+    /// How many bytes were read of the client, whatever its frames are.
+    pub(crate) fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// How many bytes of pongs the client was sent or is to be sent, in all. Pings are not among them: whether the client
+    /// answers a heartbeat is known without a look.
+    pub(crate) fn ponged(&self) -> u64 {
+        self.ponged
     }
 
     /// What the kernel says of the client while nothing is read from it. If the connection has failed, nothing more is sent.
@@ -196,15 +223,18 @@ impl Client {
     pub(crate) fn answer_calls(&mut self, cx: &mut Context<'_>) -> bool {
         let mut is_ending = false;
         while let Some(call) = self.session.take_call(cx) {
-            match call {
-                Call::Dismissed => {
-                    self.close(CloseCode::Policy, "ended by the administrator");
+            let (code, reason) = match call {
+                Call::Dismissed => (CloseCode::Policy, "ended by the administrator"),
+                Call::TooLong => (CloseCode::Normal, "session timeout"),
+                Call::Expired => (CloseCode::Normal, "token expired"),
+                Call::TooQuiet => (CloseCode::Normal, "session idle timeout"),
+                Call::Unheard => {
+                    if self.takes_nothing() {
+                        self.give_up();
+                        is_ending = true;
+                    }
+                    continue;
                 }
-                Call::TooLong => self.close(CloseCode::Normal, "session timeout"),
-                Call::Expired => self.close(CloseCode::Normal, "token expired"),
-                Call::TooQuiet => self.close(CloseCode::Normal, "session idle timeout"),
-                Call::Unheard if !self.takes_nothing() => continue,
-                Call::Unheard => self.give_up(),
                 Call::Ping => {
                     // A control frame that waits to be sent is enough.
                     if self.control.is_empty() {
@@ -212,10 +242,17 @@ impl Client {
                     }
                     continue;
                 }
-            }
+            };
+            self.close(code, reason);
+            self.told_to_end.get_or_insert_with(Instant::now);
             is_ending = true;
         }
         is_ending
+    }
+
+    /// How long ago the session was told to end, by a limit or by the administrator, if it was.
+    pub(crate) fn told_to_end(&self) -> Option<Duration> {
+        self.told_to_end.map(|told| told.elapsed())
     }
 
     /// Whether a client that sends nothing, not even the answer to a ping, takes nothing either. The old
@@ -285,7 +322,11 @@ impl Client {
     /// Reads once, behind the payload that is still there, and decodes all of it. Pending also when there is no room:
     /// then the task is woken when the payload can be written.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let is_scarce = self.session.budget().is_tight();
+        let is_scarce = self.is_scarce();
+        if is_scarce && self.control.len() >= SMALL_SIZE {
+            // No more pings are read before their answers have room.
+            ready!(self.poll_send(cx));
+        }
         let mut lease = self.payload.take().unwrap_or_else(|| Lease::take_as(is_scarce));
         let start = lease.end();
         if start == lease.size() {
@@ -297,6 +338,7 @@ impl Client {
             Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => {}
             Poll::Ready(Ok(length)) => {
                 self.session.note_heard();
+                self.read += length as u64;
                 self.decode(&mut lease, start..start + length);
             }
         }
@@ -347,6 +389,7 @@ impl Client {
         let has_room = self.control.len() + pong.len() <= PONGS;
         if has_room {
             self.control.extend_from_slice(&pong);
+            self.ponged += pong.len() as u64;
         }
         has_room
     }
@@ -357,13 +400,37 @@ impl Client {
     }
 
     /// The size of the buffers that hold waiting payload and frames, bytes.
-    pub(crate) fn kept(&self) -> usize {
-        [&self.payload, &self.frame].into_iter().flatten().map(|lease| lease.size()).sum()
+    fn kept(&self) -> usize {
+        let leases = [&self.payload, &self.frame].into_iter().flatten();
+        leases.map(|lease| lease.size()).sum::<usize>() + self.control.capacity()
+    }
+
+    /// Counts in the memory budget our own buffers and the bytes that are under way, of which a slow peer may have taken
+    /// a part since the last count.
+    pub(crate) fn hold(&mut self, under_way: u64) {
+        let kept = self.kept();
+        self.holds_buffers = kept > 0;
+        self.held.resize(kept + usize::try_from(under_way).unwrap_or(usize::MAX / 4));
+    }
+
+    /// Whether buffers of ours were among what was counted last.
+    pub(crate) fn holds_buffers(&self) -> bool {
+        self.holds_buffers
+    }
+
+    /// Whether memory is scarce. If that has changed, the kernel is told to keep less of what is sent to the client, or as
+    /// much as usual.
+    pub(crate) fn is_scarce(&mut self) -> bool {
+        let is_scarce = self.held.budget().is_tight();
+        self.limit_unsent(is_scarce);
+        is_scarce
     }
 
     /// Has the kernel keep less of what is sent to the client, if memory is scarce, or as much as usual.
     pub(crate) fn limit_unsent(&mut self, is_scarce: bool) {
-        self.stream.leg().limit_unsent(is_scarce);
+        if std::mem::replace(&mut self.has_unsent_limit, is_scarce) != is_scarce {
+            self.stream.leg().limit_unsent(is_scarce);
+        }
     }
 
     /// Whether the framing has a close frame, by which the client can be told of the end while its own bytes still come.
@@ -413,13 +480,15 @@ impl Client {
                 written => drop(self.control.drain(..written)),
             }
         }
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.control = Vec::new();
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 
     /// Serves a client that has no target: answers its pings and its close, and keeps its payload, as much of it as a buffer
     /// takes. Ready when the session is to end, or when the client's input has ended and has left nothing for a target.
     pub(crate) fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let turn_over = self.read + TURN;
         loop {
             if self.answer_calls(cx) {
                 return Poll::Ready(());
@@ -427,10 +496,24 @@ impl Client {
             self.answer_input();
             // Not waited for: pongs that cannot be sent yet have room.
             let _ = self.poll_send(cx);
+            self.account();
             if !matches!(self.input, Input::Open) {
                 return if self.payload.is_none() { Poll::Ready(()) } else { Poll::Pending };
             }
             ready!(self.poll_receive(cx));
+            if self.read >= turn_over {
+                // The other tasks that are ready come first.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Counts in the memory budget what is kept for a client that has no target: its payload, and pongs that it has not
+    /// taken.
+    fn account(&mut self) {
+        if self.kept() > 0 || self.ponged > 0 || !self.held.is_none() {
+            self.hold(self.under_way());
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::buffer::{Lease, SIZE};
-use crate::client::{Client, DRAIN, Discarded, Input, poll_discard};
+use crate::client::{Client, DRAIN, Discarded, Input, TURN, poll_discard};
 use crate::leg::Leg;
 use crate::net::PeerStatus;
 use crate::program::Trial;
@@ -36,8 +36,16 @@ pub(crate) use saved::SavedJoined;
 /// at once, for which a slow peer takes long.
 const FLUSH: Duration = Duration::from_secs(10);
 
-/// After how many payload bytes a turn is over: a full buffer has more. See [`turns`](crate::turns).
-const TURN: u64 = SIZE as u64 / 2;
+/// For how long that time may begin anew if a limit or the administrator has ended the session: it is to be over then,
+/// however slowly a peer takes what is left (B13).
+const FAREWELL: Duration = Duration::from_secs(60);
+
+/// After how many bytes the kernel is asked how many of them it still has: several full buffers, beside which the system
+/// calls cost nothing.
+const ASKED_AFTER: u64 = 4 * SIZE as u64;
+
+/// How many bytes it may then have without their being counted: they are on their way. At a look all are counted.
+const UNCOUNTED_MAX: u64 = 64 * 1024;
 
 /// How a pump ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,10 +107,14 @@ pub(crate) struct Joined {
     under_way: Option<u64>,
     /// What the looks at an open session have found while a peer took nothing, if there were any.
     standstill: Option<Box<Standstill>>,
-    /// How many bytes had moved, both ways, when no peer owed an acknowledgement last.
+    /// How many bytes had [passed](Pump::passed) when no peer owed an acknowledgement last.
     answered: u64,
+    /// The same when the memory that is kept for the session was counted last.
+    counted: u64,
     /// The silence of the client and of the target, while one of them owes an acknowledgement.
     silence: Option<Box<[Silence; 2]>>,
+    /// Whether the kernel is told to keep few unsent bytes for the target, as memory was scarce at the last look.
+    has_unsent_limit: bool,
     /// The trial of the connection, if the target is the program: then the session is [`End::Lost`] if the connection
     /// is reset before it carries anything.
     trial: Option<Trial>,
@@ -129,8 +141,17 @@ impl Joined {
             under_way: Some(0),
             standstill: None,
             answered: 0,
+            counted: 0,
             silence: None,
+            has_unsent_limit: false,
             trial,
+        }
+    }
+
+    /// Has the kernel keep less of what is sent to the target, if memory is scarce, or as much as usual.
+    pub(crate) fn limit_unsent(&mut self, is_scarce: bool) {
+        if std::mem::replace(&mut self.has_unsent_limit, is_scarce) != is_scarce {
+            self.target.limit_unsent(is_scarce);
         }
     }
 
@@ -153,15 +174,6 @@ impl<'a> Pump<'a> {
         Self { client, joined, timer, shutdown }
     }
 
-    /// Stops moving bytes, so that the session can stand still.
-    pub(crate) fn halt(self) {
-        // Whatever goes on with the session assumes that memory is not scarce, as for a new session.
-        if std::mem::take(&mut self.client.has_unsent_limit) {
-            self.client.limit_unsent(false);
-            self.joined.target.limit_unsent(false);
-        }
-    }
-
     /// Closes the session because the bridge is told to stop (1001). There are two seconds for all
     /// of it, for what is under way as well.
     pub(crate) fn shut_down(&mut self) {
@@ -173,13 +185,15 @@ impl<'a> Pump<'a> {
 
     /// Moves bytes until both directions would block, or this turn is over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
-        let turn_over = self.moved() + TURN;
+        let turn_over = self.read() + TURN;
         if self.client.answer_calls(cx) && !matches!(self.joined.phase, Phase::Closing { .. }) {
             self.shut_both();
         }
         loop {
             if let Phase::Closing { all_told } = self.joined.phase {
-                return self.poll_closing(cx, all_told);
+                let stop = self.poll_closing(cx, all_told);
+                self.account();
+                return stop;
             }
             let phase = self.joined.phase;
             let up = self.poll_up(cx);
@@ -196,43 +210,43 @@ impl<'a> Pump<'a> {
                     ready!(self.poll_timer(cx));
                     self.time_out();
                 }
-            } else if self.moved() >= turn_over {
+            } else if self.read() >= turn_over {
+                self.account();
                 return Poll::Ready(Stop::TurnOver);
             }
         }
     }
 
-    /// Counts in the memory budget what is kept for a peer that takes nothing, from when it stops taking until it has
-    /// taken all.
+    /// Counts in the memory budget what is kept for a peer that takes nothing: our buffers, from when it stops taking, and
+    /// what the kernel has of what was sent. The kernel may also have megabytes while no buffer of ours waits: so it is
+    /// asked when one waits no more, when many bytes have passed, and at each look.
     fn account(&mut self) {
         let is_stuck = self.stuck().is_some();
-        if is_stuck && (self.is_scarce() || self.client.held.is_none()) {
+        let is_due = if is_stuck {
+            self.is_scarce() || !self.client.holds_buffers()
+        } else {
+            self.client.holds_buffers() || self.passed() - self.joined.counted > ASKED_AFTER
+        };
+        if is_due {
             let (to_client, to_target) = self.all_under_way();
-            self.hold(to_client + to_target);
+            let under_way = to_client + to_target;
+            self.hold(if is_stuck || under_way > UNCOUNTED_MAX { under_way } else { 0 });
             // What was just counted may have made memory scarce.
             self.is_scarce();
-        } else if !is_stuck && !self.client.held.is_none() {
-            self.client.held.resize(0);
         }
     }
 
-    /// Counts our own buffers and the bytes that are under way, of which a slow peer may have taken a part since the last
-    /// count.
+    /// Counts our own buffers and the bytes that are under way.
     fn hold(&mut self, under_way: u64) {
-        let kernels = usize::try_from(under_way).unwrap_or(usize::MAX / 4);
-        let kept = self.client.kept() + kernels;
-        self.client.held.resize(kept);
+        self.client.hold(under_way);
+        self.joined.counted = self.passed();
     }
 
     /// Whether memory is scarce. If that has changed, the kernel is told to keep less for the session, or as much as
     /// usual.
     fn is_scarce(&mut self) -> bool {
-        let is_scarce = self.client.held.budget().is_tight();
-        if is_scarce != self.client.has_unsent_limit {
-            self.client.has_unsent_limit = is_scarce;
-            self.client.limit_unsent(is_scarce);
-            self.joined.target.limit_unsent(is_scarce);
-        }
+        let is_scarce = self.client.is_scarce();
+        self.joined.limit_unsent(is_scarce);
         is_scarce
     }
 
@@ -240,6 +254,16 @@ impl<'a> Pump<'a> {
     fn moved(&self) -> u64 {
         let entry = &self.client.session.entry;
         entry.received() + entry.sent()
+    }
+
+    /// Bytes that were read of both peers. Not payload alone: frames that carry none take time as well.
+    fn read(&self) -> u64 {
+        self.client.read() + self.client.session.entry.sent()
+    }
+
+    /// Bytes that the peers have to acknowledge, of payload and of pongs, all since the session began.
+    fn passed(&self) -> u64 {
+        self.moved() + self.client.ponged()
     }
 
     /// The deadline of a phase has passed.
@@ -268,13 +292,14 @@ impl<'a> Pump<'a> {
     }
 
     /// Ready when it is time to look at the peers. They are looked at while one takes nothing, since the other is not
-    /// read then and its end is not noticed; while the program may not have accepted the connection; and while an
-    /// acknowledgement of sent bytes may be missing.
+    /// read then and its end is not noticed; while bytes are counted, of which a slow peer takes some; while the program
+    /// may not have accepted the connection; and while an acknowledgement of sent bytes may be missing.
     fn poll_look(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Joined { trial, answered, silence, .. } = &self.joined;
-        if self.moved() != *answered
+        if self.passed() != *answered
             || silence.is_some()
             || self.stuck().is_some()
+            || !self.client.held.is_none()
             || trial.as_ref().is_some_and(Trial::may_be_queued)
         {
             return self.client.session.poll_look(cx);
@@ -295,6 +320,8 @@ impl<'a> Pump<'a> {
         if self.look_for_answers() {
             return;
         }
+        let (to_client, to_target) = self.all_under_way();
+        self.hold(to_client + to_target);
         let Some(stuck) = self.stuck() else { return };
         let client = self.client.look_after(cx);
         if client == PeerStatus::Failed {
@@ -303,8 +330,6 @@ impl<'a> Pump<'a> {
             return;
         }
         let moved = self.moved();
-        let (to_client, to_target) = self.all_under_way();
-        self.hold(to_client + to_target);
         let (left, other, owed) = match stuck {
             Stuck::Target => (to_target, client, to_client),
             Stuck::Client => (to_client, self.joined.target.peer_status(cx), to_target),
@@ -324,13 +349,13 @@ impl<'a> Pump<'a> {
 
     /// Looks whether the peers acknowledge what is sent to them. True: one is gone.
     fn look_for_answers(&mut self) -> bool {
-        let (now, moved) = (Instant::now(), self.moved());
+        let (now, passed) = (Instant::now(), self.passed());
         let heard = [self.client.heard(), self.joined.target.heard()];
         let [client, target] = &mut **self.joined.silence.get_or_insert_default();
         let (is_client_gone, is_target_gone) =
             (client.is_gone(heard[0], now), target.is_gone(heard[1], now));
         if !client.is_asked() && !target.is_asked() {
-            (self.joined.answered, self.joined.silence) = (moved, None);
+            (self.joined.answered, self.joined.silence) = (passed, None);
         }
         if is_client_gone {
             self.client.give_up();
@@ -484,16 +509,16 @@ impl<'a> Pump<'a> {
     }
 
     /// Puts off the deadline that has passed if bytes are under way, and fewer than last time: closing a socket whose
-    /// peer still sends resets the connection, and the peer loses what it has not taken.
+    /// peer still sends resets the connection, and the peer loses what it has not taken. A session that was told to end
+    /// has a minute for that.
     fn put_off(&mut self) -> bool {
         let Some(before) = self.joined.under_way else { return false };
         let (to_client, to_target) = self.all_under_way();
         let now = to_client + to_target;
         self.joined.under_way = Some(now);
-        if !self.client.held.is_none() {
-            self.hold(now);
-        }
-        let is_moving = now < before || (before == 0 && now > 0);
+        self.hold(now);
+        let is_overdue = self.client.told_to_end().is_some_and(|ago| ago >= FAREWELL);
+        let is_moving = !is_overdue && (now < before || (before == 0 && now > 0));
         if is_moving {
             self.limit(FLUSH);
         }

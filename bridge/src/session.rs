@@ -173,10 +173,7 @@ pub(crate) fn bridge(
                             drop(pump);
                             ongoing.course.ended(end, &ongoing.client)
                         }
-                        Left::Still => {
-                            pump.halt();
-                            Next::Still
-                        }
+                        Left::Still => Next::Still,
                     }
                 }
                 Stage::Leaving => Box::pin(leave(&mut ongoing.client, shutdown)).await,
@@ -226,6 +223,11 @@ async fn stand_still(
     stood: &PauseReports<StoodSession>,
     shutdown: &mut ShutdownWatch,
 ) {
+    // Whatever goes on with the session assumes that memory is not scarce, as for a new session.
+    ongoing.client.limit_unsent(false);
+    if let Stage::Joined(joined) = &mut ongoing.course.stage {
+        joined.limit_unsent(false);
+    }
     let mut bytes = Vec::new();
     let mut saved = ongoing.saved(&mut bytes);
     let Ongoing { client, course, .. } = ongoing;

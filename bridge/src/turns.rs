@@ -2,7 +2,7 @@
 //!
 //! A worker of the runtime polls the tasks that are ready one after the other. Ten downloads are always ready, and a
 //! session with a few bytes would wait while ten buffers are moved, on the way there and on the way back. So a session
-//! that has moved a buffer waits in the queue here. It goes on when it is its turn and the worker has polled the other
+//! that has read a buffer waits in the queue here. It goes on when it is its turn and the worker has polled the other
 //! tasks that were ready. Must not know what the bytes mean.
 
 use std::future::poll_fn;

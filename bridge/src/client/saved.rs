@@ -12,7 +12,7 @@ use crate::book::Session;
 use crate::budget::Reservation;
 use crate::buffer::{Lease, SIZE};
 use crate::leg::{Leg, SavedLeg};
-use crate::saved::{Invalid, Place, error_kind};
+use crate::saved::{Invalid, Moment, Place, error_kind};
 use crate::stream::Stream;
 use crate::tap::Tap;
 use crate::ws::{Codec, Violation};
@@ -33,6 +33,8 @@ pub(crate) struct SavedClient {
     close: SavedClose,
     is_shut: bool,
     left_unheard: u64,
+    #[serde(default)]
+    told_to_end: Option<Moment>,
     ending: Option<SavedFrame>,
 }
 
@@ -76,6 +78,7 @@ impl SavedClient {
             close: SavedClose::of(&client.close),
             is_shut: client.is_shut,
             left_unheard: client.left_unheard,
+            told_to_end: client.told_to_end.map(Moment::from),
             ending: client.ending.as_ref().map(|(code, reason)| SavedFrame::new(*code, reason)),
         }
     }
@@ -124,6 +127,7 @@ impl SavedClient {
             stream: Stream::resume(leg, self.unread.of(all)?),
             codec: self.codec,
             input: self.input.resume(),
+            read: 0,
             payload: match Lease::with(self.payload.of(all)?)? {
                 None if self.is_unflushed => Some(Lease::take()),
                 payload => payload,
@@ -132,10 +136,13 @@ impl SavedClient {
             control: self.control.of(all)?.to_vec(),
             close: self.close.resume(),
             is_shut: self.is_shut,
+            ponged: 0,
             left_unheard: self.left_unheard,
+            told_to_end: self.told_to_end.map(|told| told.instant().into()),
             ending: self.ending.map(|SavedFrame(code, reason)| (code.into(), reason.into())),
             tap,
             held: Reservation::new(session.budget()),
+            holds_buffers: false,
             has_unsent_limit: false,
             session,
         })

@@ -59,8 +59,9 @@ impl Socket {
     /// How many bytes written to the socket the peer's kernel has not taken yet. 0 after a reset: the bytes that the
     /// kernel still counts then will never be taken.
     pub(crate) fn unsent(&self) -> u64 {
-        let peer = either!(self, io => io.peer_addr().map(drop));
-        peer.map_or(0, |()| unsent(self))
+        let unsent = unsent(self);
+        let has_peer = || either!(self, io => io.peer_addr().is_ok());
+        if unsent > 0 && has_peer() { unsent } else { 0 }
     }
 
     /// What the kernel has heard of the peer of a TCP connection; `None` for a Unix socket, or if the kernel does not

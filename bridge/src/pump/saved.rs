@@ -75,7 +75,9 @@ impl SavedJoined {
             under_way: self.under_way,
             standstill: self.standstill.map(Box::new),
             answered: 0,
+            counted: 0,
             silence: None,
+            has_unsent_limit: false,
             trial,
         })
     }

@@ -67,6 +67,27 @@ impl Bridge {
         Client::over(self.connect().await).await
     }
 
+    /// The same, by this socket.
+    pub(crate) async fn client_by(&self, socket: TcpSocket) -> Client {
+        Client::over(within(socket.connect(self.addr)).await.unwrap()).await
+    }
+
+    /// Waits until a new client's handshake has an answer of this status, as no memory is left or there is some again.
+    pub(crate) async fn answers(&self, status: &str) {
+        within(async {
+            loop {
+                let mut stream = self.connect().await;
+                within(stream.write_all(HEAD.as_bytes())).await.unwrap();
+                if read_head(&mut stream).await[9..12] == *status {
+                    break;
+                }
+                drop(stream);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    }
+
     /// Waits until new connections are refused.
     pub(crate) async fn stops_accepting(&self) {
         within(async {
@@ -76,6 +97,16 @@ impl Bridge {
         })
         .await;
     }
+}
+
+/// A receive buffer so small that the bytes under way wait on the bridge's side.
+pub(crate) const NARROW: u32 = 32 * 1024;
+
+/// A socket with a receive buffer of so many bytes.
+pub(crate) fn narrow_socket(buffer: u32) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(buffer).unwrap();
+    socket
 }
 
 pub(crate) fn config(destination: impl Into<Destination>) -> Config {

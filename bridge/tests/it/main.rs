@@ -12,6 +12,7 @@ mod handshake;
 mod harness;
 mod hixie;
 mod limits;
+mod memory;
 #[path = "../../src/fuzzing/numbers.rs"]
 mod numbers;
 mod panic;

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::harness::*;
 
 /// Pings with payloads of so many bytes, each with its number in front.
-fn pings(count: u16, length: usize) -> Vec<u8> {
+pub(crate) fn pings(count: u16, length: usize) -> Vec<u8> {
     (0..count).flat_map(|number| frame(0x80 | PING, &payload(number, length))).collect()
 }
 
@@ -19,7 +19,7 @@ fn payload(number: u16, length: usize) -> Vec<u8> {
     payload
 }
 
-async fn receive_pongs(client: &mut Client, count: u16, length: usize) {
+pub(crate) async fn receive_pongs(client: &mut Client, count: u16, length: usize) {
     for number in 0..count {
         assert_eq!(client.receive().await, (PONG, payload(number, length)), "pong {number}");
     }

@@ -3,44 +3,32 @@
 use std::future::pending;
 use std::time::{Duration, Instant};
 
-use bridge::{Config, Outcome};
+use bridge::{Config, Outcome, Upkeep};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{MissedTickBehavior, advance, interval, pause, timeout};
 
 use crate::harness::*;
-
-/// A receive buffer so small that the bytes under way wait on the bridge's side.
-const BUFFER: u32 = 32 * 1024;
+use crate::stuck::meanwhile;
 
 /// How often a slow reader reads.
 const TICK: Duration = Duration::from_millis(50);
-
-fn socket() -> TcpSocket {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(BUFFER).unwrap();
-    socket
-}
 
 /// A session whose two ends take little at once.
 async fn narrow_session() -> (Bridge, Client, TcpStream) {
     let target = narrow_listener();
     let bridge = Bridge::to(&target);
-    let client = narrow_client(&bridge).await;
+    let client = bridge.client_by(narrow_socket(NARROW)).await;
     let target = accept(&target).await;
     (bridge, client, target)
 }
 
 /// The sockets that a listener accepts have its buffer's size.
 fn narrow_listener() -> TcpListener {
-    let socket = socket();
+    let socket = narrow_socket(NARROW);
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     socket.listen(8).unwrap()
-}
-
-async fn narrow_client(bridge: &Bridge) -> Client {
-    Client::over(within(socket().connect(bridge.addr)).await.unwrap()).await
 }
 
 /// Reads to the end, `a_tick` bytes in each tick, as a slow program does.
@@ -202,37 +190,27 @@ async fn l4_a_client_that_is_reset_while_its_target_is_stuck_is_noticed() {
     assert_eq!(outcome.unwrap().unwrap(), Outcome::RunOnce);
 }
 
-/// L5: the bytes that wait now count, not those that waited when the client began to be slow.
+/// B13: a session whose time is over ends a minute later, however little of what is under way its client takes at a time. The
+/// runtime's clock is paused; the time between two reads passes at once.
 #[tokio::test]
-async fn l5_what_a_slow_reader_has_taken_counts_no_more() {
+async fn b13_a_client_that_takes_little_keeps_no_session_beyond_its_time() {
     let listener = listener().await;
-    let config = config(address_of(&listener));
-    let bridge = Bridge::start(Config { memory: 1 << 20, ..config });
-    let mut client = narrow_client(&bridge).await;
+    let upkeep = Upkeep { timeout: Some(DEADLINE), ..Upkeep::default() };
+    let config = Config { run_once: true, upkeep, ..config(address_of(&listener)) };
+    let bridge = Bridge::start(config);
+    let mut client = bridge.client_by(narrow_socket(NARROW)).await;
     let mut target = accept(&listener).await;
-    let piece = vec![7; 65_536];
-    let flood = tokio::spawn(async move { while target.write_all(&piece).await.is_ok() {} });
-    let status = async || {
-        let mut stream = bridge.connect().await;
-        within(stream.write_all(HEAD.as_bytes())).await.unwrap();
-        read_head(&mut stream).await[9..12].to_owned()
-    };
-    let becomes = async |expected: &str| {
-        within(async {
-            while status().await != expected {
-                tokio::time::sleep(TICK).await;
-            }
-        })
-        .await;
-    };
-    becomes("503").await;
-    let address = client.0.local_addr().unwrap();
-    let waiting = || unsent_at(bridge.addr, address);
-    while waiting() > 600_000 {
-        read_exact(&mut client.0, 32_768).await;
+    within(target.write_all(&pattern(2_000_000))).await.unwrap();
+    under_way(&bridge, &client, 1_500_000).await;
+    pause();
+    advance(DEADLINE).await;
+    let told = tokio::time::Instant::now();
+    let mut read = 0;
+    while !bridge.serving.is_finished() {
+        assert!(told.elapsed() < Duration::from_secs(80), "{read} bytes are taken");
+        advance(Duration::from_secs(8)).await;
+        // Its kernel makes room for more when so much is read.
+        read += meanwhile(client.0.read(&mut vec![0; 60_000])).await.unwrap();
     }
-    becomes("101").await;
-    assert!(waiting() > 100_000, "it is still stuck");
-    drop(client);
-    within(flood).await.unwrap();
+    assert!(told.elapsed() > Duration::from_secs(50), "{:?}", told.elapsed());
 }

@@ -88,13 +88,43 @@ async fn f10_a_client_that_has_closed_with_bytes_unsent_is_noticed() {
 async fn f10_a_client_that_nothing_comes_back_from_is_noticed() {
     let (bridge, client, _target, _) = stuck_client().await;
     // BPF_RET | BPF_K, of 0 bytes: whatever comes in is dropped before TCP sees it.
-    let filter = [SockFilter::new(0x06, 0, 0, 0)];
-    if let Err(error) = SockRef::from(&client).attach_filter(&filter) {
-        assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{error}");
-        skip_even_in_ci(&format!("an ordinary user may attach no socket filter: {error}"));
-        return;
+    if filter(&client, &[SockFilter::new(0x06, 0, 0, 0)]) {
+        ends_within(LIMIT_OF_SILENCE, bridge).await;
     }
-    ends_within(LIMIT_OF_SILENCE, bridge).await;
+}
+
+/// L6, B7: nothing is under way to the client but a pong. The kernel's clock says how long the client has been silent, so this
+/// takes a minute.
+#[tokio::test]
+async fn l6_b7_a_client_that_is_gone_before_its_pong_is_noticed() {
+    let (bridge, mut client, _target) = one_session().await;
+    // Segments with payload are dropped, and pure acknowledgements are not: else the client would send its ping again and again.
+    let program = [
+        // The length of the TCP header, from the high bits of byte 12, into the index register.
+        SockFilter::new(0x30, 0, 0, 12),
+        SockFilter::new(0x74, 0, 0, 4),
+        SockFilter::new(0x64, 0, 0, 2),
+        SockFilter::new(0x07, 0, 0, 0),
+        // Whether the segment is longer than that: 0 bytes of it are let through, else all.
+        SockFilter::new(0x80, 0, 0, 0),
+        SockFilter::new(0x1c, 0, 0, 0),
+        SockFilter::new(0x15, 1, 0, 0),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    if filter(&client.0, &program) {
+        client.send(PING, b"").await;
+        let outcome = timeout(LIMIT_OF_SILENCE, bridge.serving).await.expect("it is noticed");
+        assert_eq!(outcome.unwrap().unwrap(), Outcome::RunOnce);
+    }
+}
+
+/// Filters what comes to a socket. False: that is not allowed here.
+fn filter(stream: &TcpStream, program: &[SockFilter]) -> bool {
+    let Err(error) = SockRef::from(stream).attach_filter(program) else { return true };
+    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{error}");
+    skip_even_in_ci(&format!("an ordinary user may attach no socket filter: {error}"));
+    false
 }
 
 /// B4: however long the target needs for all of it, as long as the target goes on taking something.
@@ -119,7 +149,7 @@ async fn f10_b4_nothing_is_lost_while_a_target_takes_what_an_ended_client_has_se
 
 /// Waits while the runtime's clock stands still. A paused clock moves forward whenever all tasks wait, also
 /// for the kernel, whose own clock is not paused: so one task is always busy here.
-async fn meanwhile<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn meanwhile<T>(future: impl Future<Output = T>) -> T {
     let busy = async {
         loop {
             yield_now().await;

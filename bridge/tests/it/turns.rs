@@ -83,14 +83,25 @@ fn download(addr: SocketAddr, moved: Arc<AtomicU64>) -> TcpStream {
 fn flood(addr: SocketAddr, moved: Arc<AtomicU64>) -> TcpStream {
     let mut stream = session(addr, b'e');
     stream.write_all(&[0x88, 0x80, 0, 0, 0, 0]).unwrap();
+    send_on(&stream, vec![0; 65_536], moved);
+    stream
+}
+
+/// A session whose client sends pongs without end, which carry nothing.
+fn pongs(addr: SocketAddr, moved: Arc<AtomicU64>) -> TcpStream {
+    let stream = session(addr, b'e');
+    send_on(&stream, [0x8a, 0x80, 0, 0, 0, 0].repeat(10_000), moved);
+    stream
+}
+
+/// Sends the same again and again, whole.
+fn send_on(stream: &TcpStream, bytes: Vec<u8>, moved: Arc<AtomicU64>) {
     let mut writer = stream.try_clone().unwrap();
     thread::spawn(move || {
-        let buffer = vec![0; 65_536];
-        while let Ok(length) = writer.write(&buffer) {
-            moved.fetch_add(length as u64, Ordering::Relaxed);
+        while writer.write_all(&bytes).is_ok() {
+            moved.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
     });
-    stream
 }
 
 /// How many bytes of bulk are moved while each of some small messages goes there and back, in ascending order.
@@ -131,7 +142,7 @@ fn bulk_before_small_messages(bulk: Bulk, messages: usize) -> Vec<u64> {
 
 #[test]
 fn b4_a_small_message_does_not_wait_behind_all_bulk() {
-    for (bulk, messages) in [(download as Bulk, 100), (flood as Bulk, 30)] {
+    for (bulk, messages) in [(download as Bulk, 100), (flood as Bulk, 30), (pongs as Bulk, 30)] {
         // On a busy machine the threads that move the bulk may get no time meanwhile.
         let mut measured = (0..5).map(|_| bulk_before_small_messages(bulk, messages));
         let before = measured.find(|before| before[messages - 1] > 0);
