@@ -14,6 +14,9 @@ use crate::support::{
     request, try_ask, wait_for_within, wait_until,
 };
 
+/// So many clients that read nothing use up a megabyte, though each has little where memory is scarce.
+const STUCK: usize = 40;
+
 /// A service that sends each client as much as it takes. A client that has sent an `e` gets that back instead.
 fn flood(is_over: &AtomicBool, listener: &TcpListener) {
     listener.set_nonblocking(true).unwrap();
@@ -58,15 +61,18 @@ fn l5_where_memory_is_scarce_sessions_go_on_and_others_are_refused() {
     let (mut websockify, port) = bridge_to(&service, "--max-memory=1");
     let mut session = Client::connect(port);
     exchange(&mut session);
-    // More than a megabyte waits for a client that reads nothing.
-    let mut stuck = Client::connect(port);
-    let mut sender = stuck.stream().try_clone().unwrap();
-    sender.set_nonblocking(true).unwrap();
+    // More than a megabyte waits for clients that read nothing. When a quarter is used, each of them has less.
+    let stuck: Vec<_> = (0..STUCK).map(|_| reader(port)).collect();
+    for client in &stuck {
+        client.set_nonblocking(true).unwrap();
+    }
     let message = frame(0x82, &[7; 100]).repeat(1000);
     let refused = || request(port, "/", &UPGRADE).0;
     wait_until("a refusal", || {
-        // A part of a frame does as well here.
-        let _ = sender.write(&message);
+        for mut client in &stuck {
+            // A part of a frame does as well here.
+            let _ = client.write(&message);
+        }
         let head = refused();
         let is_refused = head.status == 503;
         assert!(!is_refused || head.header("retry-after").is_some());
@@ -78,7 +84,7 @@ fn l5_where_memory_is_scarce_sessions_go_on_and_others_are_refused() {
         assert_eq!(session.read(piece.len()), piece);
     }
     websockify.wait_for_log(&["refused a handshake", "too much is under way"]);
-    drop((stuck, sender));
+    drop(stuck);
     wait_until("room", || refused().status == 101);
     exchange(&mut session);
     assert_eq!(session.close().code, 1000);
