@@ -33,7 +33,8 @@ fn c2_a_source_is_every_address_or_the_one_that_is_named() {
         ("127.0.0.1:", &[V4], &[OTHER_V4, V6]),
         ("127.0.0.2:", &[OTHER_V4], &[V4, V6]),
         ("[::1]:", &[V6], &[V4, OTHER_V4]),
-        ("[::]:", &[V6], &[V4, OTHER_V4]),
+        // U1: as in the Python websockify.
+        ("[::]:", &[V4, OTHER_V4, V6], &[]),
         ("0.0.0.0:", &[V4, OTHER_V4], &[V6]),
         ("localhost:", &[V4], &[OTHER_V4]),
     ] {

@@ -82,8 +82,8 @@ impl ProgramEnd {
     pub(crate) fn of(status: ExitStatus) -> Self {
         match status.code() {
             0 => Self::Success,
-            // 128 and the signal, as a shell shows it.
-            129.. => Self::Signal,
+            // 128 and the signal, as a shell shows it. There are 64 signals.
+            129..=192 => Self::Signal,
             _ => Self::Failure,
         }
     }

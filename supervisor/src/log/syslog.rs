@@ -3,7 +3,6 @@
 //! nobody. Knows the formats, and not what is logged.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::os::unix::net::UnixDatagram;
@@ -277,7 +276,9 @@ fn parts(since: Duration, zone: Zone) -> libc::tm {
 
 /// RFC 5424, section 6.2.4: without blanks, `-` if there is none.
 fn host_name() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    // Not from /proc, where a service may see processes alone.
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
     let name: String = name.chars().filter(char::is_ascii_graphic).take(255).collect();
     if name.is_empty() { "-".into() } else { name }
 }
@@ -318,6 +319,8 @@ impl Visit for Words<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn head(format: Format, server: Server) -> Head {
