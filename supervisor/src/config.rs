@@ -19,6 +19,7 @@ mod tokens;
 mod users;
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -218,8 +219,8 @@ impl Config {
     }
 
     /// Whether the value of this option has a password in it; it is one of the options that may (`cli/secrets.rs`).
-    /// What a Python class is told may be a password.
-    pub(crate) fn is_secret(&self, option: &str) -> bool {
+    /// What a Python class is told may be a password, and so may a value that is not used.
+    pub(crate) fn is_secret(&self, option: &str, typed: &[u8]) -> bool {
         match option {
             "auth-source" => self.access.auth.as_ref().is_some_and(|auth| match &auth.plugin {
                 AuthBy::Ours(plugin) => *plugin == AuthPlugin::BasicHttpAuth,
@@ -228,11 +229,13 @@ impl Config {
             "token-source" => match &self.destination {
                 Destination::Tokens(TokensSpec { source: TokenSource::Typed(kind), .. }) => {
                     match kind {
-                        TokenKind::Own(kind) => kind.path().is_none(),
+                        TokenKind::Own(kind) => {
+                            kind.path().is_none_or(|path| !path.ends_with(OsStr::from_bytes(typed)))
+                        }
                         TokenKind::Helper(helper) => matches!(helper, HelperSpec::Class(_)),
                     }
                 }
-                _ => false,
+                _ => true,
             },
             _ => true,
         }

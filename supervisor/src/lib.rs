@@ -151,7 +151,11 @@ fn begin(args: Vec<OsString>) -> ExitStatus {
 /// is a second thread or process.
 fn hide_secrets(args: &[OsString], config: &mut Config) {
     let values = cli::secrets::values(args).into_iter();
-    let secret: Vec<_> = values.filter(|value| config.is_secret(&value.option)).collect();
+    let is_secret = |value: &cli::secrets::Value| {
+        let typed = &args[value.word].as_encoded_bytes()[value.bytes.clone()];
+        value.is_overridden || config.is_secret(&value.option, typed)
+    };
+    let secret: Vec<_> = values.filter(is_secret).collect();
     let Some(first) = secret.first().map(|value| value.option.clone()) else { return };
     let places = secret.into_iter().map(|value| (value.word, value.bytes));
     if let Err(error) = command_line::overwrite(args, places) {

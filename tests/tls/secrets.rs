@@ -152,6 +152,10 @@ fn c9_ps_shows_no_password() {
         (&["--key-password=one"], "--key-password=***"),
         (&["--key-password", "-one"], "--key-password ****"),
         (&["--auth-plugin=BasicHTTPAuth", "--auth-so", "--auth-so:one"], "--auth-so *************"),
+        (
+            &["--auth-plugin=ExpectOrigin", "--auth-source=me:one", "--auth-source=http://x"],
+            "--auth-source=****** --auth-source=http://x",
+        ),
         // What is no password is shown.
         (&["--auth-plugin=ExpectOrigin", "--auth-source=http://one"], "--auth-source=http://one"),
     ] {
@@ -163,6 +167,22 @@ fn c9_ps_shows_no_password() {
         if options.concat().ends_with("me:one") {
             assert_eq!((status(port, ONE), status(port, TWO)), (101, 401));
         }
+    }
+    // Nor does it show the source of other tokens than those that are used.
+    fs::write(directory.path().join("tokens"), "").unwrap();
+    for (tokens, expected) in [
+        ("--token-plugin=TokenFile --token-source=tokens", "--token-source=tokens"),
+        (
+            "--token-plugin=TokenRedis --token-source=h:1:0:one --target-config=tokens",
+            "--token-source=********* --target-config=tokens",
+        ),
+    ] {
+        let websockify = Websockify::start_with(&format!("{tokens} {}", free_port()), |command| {
+            command.current_dir(&directory);
+        });
+        websockify.wait_until_open();
+        let ps = shown(websockify.pid());
+        assert!(ps.contains(expected), "{ps}");
     }
     let port = free_port();
     let redis = "--token-plugin=TokenRedis --token-source=localhost:1:0:one";

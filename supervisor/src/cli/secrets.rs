@@ -18,13 +18,15 @@ pub(crate) struct Value {
     pub(crate) word: usize,
     /// Which bytes of that word.
     pub(crate) bytes: Range<usize>,
+    /// Whether the option has another value behind this one, which is used in its place.
+    pub(crate) is_overridden: bool,
 }
 
 /// The values in which a password may stand. Words behind `--` are the program's, and are left out.
 pub(crate) fn values(args: &[OsString]) -> Vec<Value> {
     let mut command = Args::command();
     command.build();
-    let mut values = Vec::new();
+    let mut values: Vec<Value> = Vec::new();
     let whole = written_out(args.to_vec());
     let mut words = whole.iter().enumerate().skip(1).take_while(|(_, word)| *word != "--");
     while let Some((at, word)) = words.next() {
@@ -46,7 +48,10 @@ pub(crate) fn values(args: &[OsString]) -> Vec<Value> {
         if may_be_secret(option) {
             let end = args[at].len();
             let option = option.get_long().unwrap_or_default().to_owned();
-            values.push(Value { option, word: at, bytes: end - length..end });
+            let same = values.iter_mut().filter(|value| value.option == option);
+            same.for_each(|value| value.is_overridden = true);
+            let bytes = end - length..end;
+            values.push(Value { option, word: at, bytes, is_overridden: false });
         }
     }
     values
