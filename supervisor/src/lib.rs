@@ -5,6 +5,7 @@
 
 mod admin;
 mod authentication;
+mod blocking;
 mod certificates;
 mod cli;
 mod clock;
