@@ -111,6 +111,11 @@ impl Certificates {
         }
     }
 
+    /// Whether clients are served by TLS.
+    pub(crate) fn serves_tls(&self) -> bool {
+        !is_off(&self.tls)
+    }
+
     /// The old binary has logged it before the hand-over.
     pub(crate) fn was_reported(&mut self) {
         self.off = None;

@@ -131,6 +131,7 @@ impl Host<'_> {
             stopped: Moment::from(stopped),
             is_ready: self.progress.is_ready(),
             standing: self.admin.standing.save(),
+            serves_tls: self.certificates.serves_tls(),
             rests: self.aside.rests().into_iter().map(nix::unistd::Pid::as_raw).collect(),
             relay,
             bridge,
@@ -280,6 +281,7 @@ impl Host<'_> {
             }
         }
         if arrived.is_ready {
+            self.certificates.report_off();
             self.progress.accepting();
         }
     }

@@ -332,7 +332,7 @@ fn work(
         let aside = Aside::default();
         if let Some(arrived) = &arrived {
             arrived.note_rests(&aside);
-            if arrived.was_open() {
+            if arrived.has_reported_tls() {
                 certificates.was_reported();
             }
         }

@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use super::{Bridge, write};
-use crate::support::{Client, WEBSOCKIFY, copy_program, run, wait_until};
+use crate::support::{Caller, Client, SERVERS, WEBSOCKIFY, copy_program, run, wait_until};
 
 impl Bridge {
     /// Asks for a hand-over that must be refused, as the nth one in this test; gives the reason.
@@ -148,5 +148,28 @@ fn o2_what_is_for_our_own_use_is_refused_in_words() {
         let output = websockify.output();
         assert_eq!((output.status, output.err.len()), (1, 1), "{value}: {:?}", output.err);
         assert!(output.err[0].contains("there is nothing to take over"), "{:?}", output.err);
+    }
+}
+
+/// O2, T5: a certificate that has been taken away is still in use; a new binary would have none.
+#[test]
+fn o2_t5_no_hand_over_turns_tls_off() {
+    for option in ["", "--cert=self.pem"] {
+        let mut bridge = Bridge::start_with(option, |command| {
+            let pem = command.get_current_dir().unwrap().join("self.pem");
+            fs::write(pem, SERVERS.issue("localhost").pem()).unwrap();
+        });
+        let serves = |bridge: &Bridge| {
+            Caller::anonymous().session(bridge.port, &[]).unwrap().exchange(b"hello");
+        };
+        serves(&bridge);
+        fs::rename(bridge.path("self.pem"), bridge.path("away.pem")).unwrap();
+        bridge.ask();
+        bridge.websockify.wait_for_log(&["WARN cannot hand over to", "self.pem: no such file"]);
+        serves(&bridge);
+        fs::rename(bridge.path("away.pem"), bridge.path("self.pem")).unwrap();
+        bridge.hand_over(1);
+        serves(&bridge);
+        assert_eq!(bridge.websockify.stop(), 0);
     }
 }

@@ -31,7 +31,7 @@ fn check() -> Result<(), Failure> {
     let none = || failed("there is nothing to try: this is for websockify's own use".into());
     let bytes = memory::read(&stdin()).ok().flatten().ok_or_else(none)?;
     let (state, _) = format::read::<State>(&bytes).map_err(|why| failed(why.to_string()))?;
-    let config = state.launch.config().map_err(failed)?;
+    let config = state.config().map_err(failed)?;
     if !is_own() {
         return Err(failed("whoever executes it gets the rights of another user by that".into()));
     }
