@@ -53,7 +53,9 @@ use trial::Trial;
 pub(crate) use trial::is_tried;
 pub(crate) use way_back::or_back;
 
+use crate::exit::Failure;
 use crate::host::Host;
+use crate::log::LogFile;
 use crate::program::saved::ProgramState;
 use crate::relay::RelayState;
 
@@ -147,7 +149,7 @@ impl Host<'_> {
         is_open: bool,
     ) -> Option<Departure> {
         let program = self.succession.trial.take()?.program();
-        let departure = match can {
+        let departure = match can.and_then(|()| self.check_log()) {
             Err(why) => Err(why),
             Ok(()) if !threads::is_main() => Err("this is not the main thread".into()),
             // A request to drain was answered already, and the new binary would not know of it.
@@ -158,6 +160,13 @@ impl Host<'_> {
             }
         };
         departure.map_err(|why| self.stay(&why)).ok()
+    }
+
+    /// The log file is what the new binary could not try: /dev/stdout is another file for a child that writes its answer
+    /// there.
+    fn check_log(&self) -> Result<(), String> {
+        let checked = self.log.sinks.file.as_ref().map_or(Ok(()), LogFile::check);
+        checked.map_err(|failure| Failure::from(failure).reason)
     }
 
     async fn freeze(&self, program: OwnedFd, is_open: bool) -> Result<Departure, String> {

@@ -120,6 +120,22 @@ fn what_root_alone_may_read_is_named(option: &str) {
     assert_stops(stage.websockify);
 }
 
+/// Standard output is root's pipe, which the user cannot open by that name; the binary that is tried has another one.
+#[test]
+fn o2_w16_a_log_on_standard_output_that_root_alone_may_open_is_named() {
+    if !needs_root() {
+        return;
+    }
+    let (service, port) = (echo_service(), free_port());
+    let line = format!("--user=nobody --log-file=/dev/stdout {port} {}", service.target());
+    let stage = Stage::start(&line);
+    let mut client = Client::connect_once_open(port);
+    let line = refused(&stage.websockify);
+    assert!(line.ends_with("cannot open log file /dev/stdout: permission denied"), "{line}");
+    echo(&mut client);
+    assert_stops(stage.websockify);
+}
+
 /// The user and the user's groups are looked up again.
 #[test]
 fn o2_w16_a_user_who_is_no_more_or_has_lost_a_group_is_refused() {
