@@ -272,6 +272,7 @@ impl Host<'_> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let Some(mut arrived) = self.succession.arrived.take() else { return };
         arrived.settle();
+        self.signals.release();
         drop(std::mem::take(&mut arrived.originals));
         self.hand_over.release();
         self.admin.standing.stay();

@@ -329,6 +329,10 @@ fn work(
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
         let signals = Signals::catch().context("cannot catch signals");
         let mut signals = or_back(signals.map_err(Failure::from))?;
+        // After a hand-over, the old binary is to get them if it must go on.
+        if is_first {
+            signals.release();
+        }
         let aside = Aside::default();
         if let Some(arrived) = &arrived {
             arrived.note_rests(&aside);

@@ -75,14 +75,13 @@ impl Receiver {
         let (orders, given) = mpsc::channel();
         let caught = set(&CAUGHT)?;
         let receive = move || {
-            // exec(2) keeps the mask: if whoever started us has blocked the signals, they would never come.
-            let _ = caught.thread_unblock();
             for order in given {
                 match order {
                     Order::Hold(held) => {
                         let _ = caught.thread_block();
                         drop(held);
                     }
+                    // exec(2) keeps the mask: if whoever started us has blocked the signals, they would never come.
                     Order::Release => drop(caught.thread_unblock()),
                 }
             }
@@ -94,7 +93,8 @@ impl Receiver {
 }
 
 impl Signals {
-    /// From here on these signals no longer end the process. Needs a runtime.
+    /// From here on these signals no longer end the process. They stay pending in the kernel until they are
+    /// [released](Self::release). Needs a runtime.
     pub(crate) fn catch() -> io::Result<Self> {
         let ignored = ignores_hangup();
         let caught = CAUGHT.into_iter().filter(|signal| *signal != SIGHUP || !ignored);
@@ -122,7 +122,7 @@ impl Signals {
         }
     }
 
-    /// Signals are delivered again.
+    /// Signals are delivered.
     pub(crate) fn release(&self) {
         self.order(Order::Release);
     }
