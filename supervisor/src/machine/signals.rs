@@ -40,6 +40,8 @@ pub(crate) struct Signals {
     /// Whether SIGHUP is a stop: where standard error is a terminal, SIGHUP says that it was closed, and nobody would
     /// see anything of us any more.
     hangup_stops: bool,
+    /// SIGHUP has come while we were starting.
+    is_reload_due: bool,
     receiver: Option<Receiver>,
 }
 
@@ -139,23 +141,32 @@ impl Signals {
             asked: signal_hook_tokio::Signals::new(asked)?,
             children: signal_hook_tokio::Signals::new([SIGCHLD])?,
             hangup_stops: io::stderr().is_terminal(),
+            is_reload_due: false,
             receiver: None,
         })
     }
 
-    /// Waits for a signal to stop, while we are starting. Cancel-safe.
+    /// Waits for a signal to stop, while we are starting. A reload is due when we have started. Cancel-safe.
     pub(crate) async fn stop(&mut self) {
         loop {
-            match self.next().await {
+            match self.hear().await {
                 Signal::Stop => return,
                 Signal::HandOver => warn!("cannot hand over: websockify is still starting"),
-                Signal::Child | Signal::Reload => {}
+                Signal::Reload => self.is_reload_due = true,
+                Signal::Child => {}
             }
         }
     }
 
     /// The next signal; SIGCHLD only if there is no other. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
+        if std::mem::take(&mut self.is_reload_due) {
+            return Signal::Reload;
+        }
+        self.hear().await
+    }
+
+    async fn hear(&mut self) -> Signal {
         // A stream that always has something would keep the runtime from looking at anything else.
         tokio::task::consume_budget().await;
         loop {
