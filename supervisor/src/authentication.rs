@@ -8,8 +8,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use bridge::tls::Sources;
 use bridge::{Auth, QuestionSender};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
+use crate::blocking;
 use crate::config::{AuthKind, AuthSource, AuthSpec, expected_auth};
 use crate::helper::Helper;
 use crate::reread::{Reread, Words};
@@ -84,7 +84,7 @@ impl Authentication {
     pub(crate) fn reload(&self) {
         let (By::Client(used), AuthSource::In(_)) = (&self.by, &self.spec.source) else { return };
         let spec = self.spec.clone();
-        let reading = async move { spawn_blocking(move || of_client(&spec)).await? };
+        let reading = async move { blocking::run(move || of_client(&spec)).await? };
         self.reread.begin(reading, used.clone(), self.words);
     }
 

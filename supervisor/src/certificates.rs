@@ -12,15 +12,19 @@ use anyhow::Result;
 use bridge::Private;
 use bridge::tls::{Acceptor, Files, Offer, Sources, Tls, Unusable};
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::config::access::{Access, Need};
 use crate::exit::Failure;
 use crate::machine::changes::FileWatcher;
-use reading::Reading;
+use reading::{Reading, Unread};
 
 /// How long reading the files again may take before the log warns of it.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After which time they are read if no thread could be started for that.
+const NEXT_READING: Duration = Duration::from_secs(1);
 
 /// Why TLS is off.
 #[derive(Debug)]
@@ -107,6 +111,11 @@ impl Certificates {
         }
     }
 
+    /// Whether clients are served by TLS.
+    pub(crate) fn serves_tls(&self) -> bool {
+        !is_off(&self.tls)
+    }
+
     /// The old binary has logged it before the hand-over.
     pub(crate) fn was_reported(&mut self) {
         self.off = None;
@@ -170,10 +179,19 @@ impl Certificates {
                     private.look();
                     read
                 });
-                if let Some(read) = read.await {
-                    take(&tls, read, is_change);
-                } else {
-                    warn!("cannot read the certificates yet: their file system does not answer");
+                match read.await {
+                    Ok(read) => take(&tls, read, is_change),
+                    Err(Unread::Late) => {
+                        warn!(
+                            "cannot read the certificates yet: their file system does not answer"
+                        );
+                    }
+                    Err(Unread::NotBegun) => {
+                        warn!("cannot read the certificates yet: no thread can be started");
+                        sleep(NEXT_READING).await;
+                        reload.notify_one();
+                    }
+                    Err(Unread::Panicked) => warn!("cannot read the certificates"),
                 }
             }
         }

@@ -53,7 +53,9 @@ use trial::Trial;
 pub(crate) use trial::is_tried;
 pub(crate) use way_back::or_back;
 
+use crate::exit::Failure;
 use crate::host::Host;
+use crate::log::LogFile;
 use crate::program::saved::ProgramState;
 use crate::relay::RelayState;
 
@@ -131,6 +133,7 @@ impl Host<'_> {
             stopped: Moment::from(stopped),
             is_ready: self.progress.is_ready(),
             standing: self.admin.standing.save(),
+            serves_tls: self.certificates.serves_tls(),
             rests: self.aside.rests().into_iter().map(nix::unistd::Pid::as_raw).collect(),
             relay,
             bridge,
@@ -146,7 +149,7 @@ impl Host<'_> {
         is_open: bool,
     ) -> Option<Departure> {
         let program = self.succession.trial.take()?.program();
-        let departure = match can {
+        let departure = match can.and_then(|()| self.check_log()) {
             Err(why) => Err(why),
             Ok(()) if !threads::is_main() => Err("this is not the main thread".into()),
             // A request to drain was answered already, and the new binary would not know of it.
@@ -157,6 +160,13 @@ impl Host<'_> {
             }
         };
         departure.map_err(|why| self.stay(&why)).ok()
+    }
+
+    /// The log file is what the new binary could not try: /dev/stdout is another file for a child that writes its answer
+    /// there.
+    fn check_log(&self) -> Result<(), String> {
+        let checked = self.log.sinks.file.as_ref().map_or(Ok(()), LogFile::check);
+        checked.map_err(|failure| Failure::from(failure).reason)
     }
 
     async fn freeze(&self, program: OwnedFd, is_open: bool) -> Result<Departure, String> {
@@ -262,6 +272,7 @@ impl Host<'_> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let Some(mut arrived) = self.succession.arrived.take() else { return };
         arrived.settle();
+        self.signals.release();
         drop(std::mem::take(&mut arrived.originals));
         self.hand_over.release();
         self.admin.standing.stay();
@@ -280,6 +291,7 @@ impl Host<'_> {
             }
         }
         if arrived.is_ready {
+            self.certificates.report_off();
             self.progress.accepting();
         }
     }

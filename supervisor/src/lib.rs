@@ -5,6 +5,7 @@
 
 mod admin;
 mod authentication;
+mod blocking;
 mod certificates;
 mod cli;
 mod clock;
@@ -332,10 +333,14 @@ fn work(
         let traffic = letters.as_ref().map(|(traffic, _)| traffic.clone());
         let signals = Signals::catch().context("cannot catch signals");
         let mut signals = or_back(signals.map_err(Failure::from))?;
+        // After a hand-over, the old binary is to get them if it must go on.
+        if is_first {
+            signals.release();
+        }
         let aside = Aside::default();
         if let Some(arrived) = &arrived {
             arrived.note_rests(&aside);
-            if arrived.was_open() {
+            if arrived.has_reported_tls() {
                 certificates.was_reported();
             }
         }

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use bridge::Private;
-use tokio::task::spawn_blocking;
 use tracing::warn;
 
+use crate::blocking;
 use crate::exit::Failure;
 use crate::log::LogFile;
 use crate::reread::Reread;
@@ -27,7 +28,9 @@ impl Reopening {
         let Some(log) = log.cloned() else { return };
         let (turns, private) = (self.private.clone(), Arc::clone(private));
         self.log.begin_work(async move {
-            if let Ok(Err(failure)) = spawn_blocking(move || log.reopen()).await {
+            let reopened = blocking::run(move || log.reopen()).await;
+            let reopened = reopened.context("cannot open the log file again").flatten();
+            if let Err(failure) = reopened {
                 warn!("{}", Failure::from(failure).reason);
             }
             // So does the new log file.
@@ -38,7 +41,9 @@ impl Reopening {
 
 fn look(turns: &Reread, private: Arc<Private>) {
     turns.begin_work(async move {
-        // It fails only where the runtime ends.
-        let _ = spawn_blocking(move || private.look()).await;
+        if let Err(failure) = blocking::run(move || private.look()).await {
+            let failure = failure.context("cannot look at the files that are never served");
+            warn!("{}", Failure::from(failure).reason);
+        }
     });
 }

@@ -3,14 +3,20 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use bridge::tls::{Authorities, Connector, Sources, Unusable};
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
+use crate::blocking;
 use crate::exit::Failure;
 use crate::machine::changes::FileWatcher;
+
+/// After which time they are read if no thread could be started for that.
+const NEXT_READING: Duration = Duration::from_secs(1);
 
 /// The authorities, as they were read last.
 #[derive(Debug)]
@@ -80,9 +86,14 @@ impl TargetTls {
                 }
                 let authorities = authorities.clone();
                 let load = move || Connector::load(&authorities, Sources::Regular);
-                let read = tokio::task::spawn_blocking(load);
-                if let Ok(read) = read.await {
-                    take(&connector, read, is_change);
+                if let Ok(read) = blocking::begin(load) {
+                    if let Ok(read) = read.await {
+                        take(&connector, read, is_change);
+                    }
+                } else {
+                    warn!("cannot read the authorities for targets yet: no thread can be started");
+                    sleep(NEXT_READING).await;
+                    reload.notify_one();
                 }
             }
         }

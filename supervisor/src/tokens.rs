@@ -11,9 +11,9 @@ use bridge::tls::Sources;
 use bridge::{Directory, Kind, Private, Source};
 use futures_util::TryFutureExt;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tracing::warn;
 
+use crate::blocking;
 use crate::config::{TokenKind, TokenSource, TokensSpec, token_kind};
 use crate::helper::Helper;
 use crate::reread::{Reread, Words};
@@ -112,7 +112,7 @@ impl Tokens {
 /// The source, once it is known that it can be used.
 async fn read(spec: TokensSpec, private: Arc<Private>) -> Result<Source> {
     let place = spec.place;
-    let kind = spawn_blocking(move || {
+    let kind = blocking::run(move || {
         let TokenKind::Own(kind) = kind(&spec, Sources::Regular)? else {
             bail!("a helper is started once");
         };

@@ -1,6 +1,7 @@
 //! What a machine may have none of any more: room on a disk, descriptors, processes, memory.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -13,8 +14,9 @@ use nix::unistd::geteuid;
 
 use crate::service::systemd::Manager;
 use crate::support::{
-    Actor, Client, Disk, Footprint, MemoryLimit, Refusal, WEBSOCKIFY, Websockify, copy_program,
-    echo_service, free_port, needs_root, refuse, text_of, wait_until,
+    Actor, Client, Disk, Footprint, MemoryLimit, Refusal, SERVERS, WEBSOCKIFY, Websockify,
+    copy_program, echo_service, free_port, needs_root, refuse, text_of, wait_for, wait_until,
+    write_script,
 };
 use crate::wrap::Notes;
 
@@ -201,6 +203,16 @@ fn l6_without_processes_a_program_is_tried_again() {
     assert_eq!(websockify.remnants(), []);
 }
 
+/// The threads that were needed for something end when they have had nothing to do for ten seconds.
+fn wait_for_no_idle_thread(websockify: &Websockify) {
+    let workers = thread::available_parallelism().unwrap().get();
+    wait_until("no thread but those of sessions", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", websockify.pid())).unwrap().flatten();
+        let names = tasks.map(|task| fs::read_to_string(task.path().join("comm")));
+        names.flatten().filter(|name| name == "tokio-rt-worker\n").count() <= workers
+    });
+}
+
 /// L6, B6: out of processes: a name that cannot be looked up for want of a thread is a 1011, and looked up again for the next
 /// client. (So is every request that needs a thread: it ends by itself.)
 #[test]
@@ -217,13 +229,7 @@ fn l6_without_threads_a_name_is_looked_up_for_the_next_client() {
         assert_eq!(client.close().code, 1000);
     };
     session();
-    // The thread that it has needed, and those of the start, end when they have had nothing to do for ten seconds.
-    let workers = thread::available_parallelism().unwrap().get();
-    wait_until("no thread but those of sessions", || {
-        let tasks = fs::read_dir(format!("/proc/{}/task", websockify.pid())).unwrap().flatten();
-        let names = tasks.map(|task| fs::read_to_string(task.path().join("comm")));
-        names.flatten().filter(|name| name == "tokio-rt-worker\n").count() <= workers
-    });
+    wait_for_no_idle_thread(&websockify);
     let could = limit(&websockify, "nproc", "1");
     let before = Footprint::at_rest(&websockify);
     assert_eq!(Client::connect(port).closing().code, 1011);
@@ -231,6 +237,47 @@ fn l6_without_threads_a_name_is_looked_up_for_the_next_client() {
     limit(&websockify, "nproc", &could);
     (0..3).for_each(|_| session());
     before.wait_until_back(&websockify);
+}
+
+/// L6, T5, U9: out of processes: neither SIGHUP nor the end of a helper, which both take a thread, ends websockify; the
+/// certificates are reloaded as soon as there can be one.
+#[test]
+fn l6_t5_without_threads_a_reload_waits() {
+    if !needs_root() {
+        return;
+    }
+    let (notes, port, service) = (Notes::new(), free_port(), echo_service());
+    let (pem, helper) = (notes.note("self.pem"), notes.note("helper"));
+    fs::write(&pem, SERVERS.issue("localhost").pem()).unwrap();
+    let script = r#"#!/bin/sh
+while read -r line; do
+    number=${line#*'"id":'}
+    echo "{\"id\":${number%%,*},\"host\":\"127.0.0.1\",\"port\":SERVED}"
+done
+"#;
+    write_script(&helper, &script.replace("SERVED", &service.address.port().to_string()));
+    let line = format!("{port} --cert={pem} --token-plugin=Helper --token-source={helper}");
+    let mut websockify = of_somebody(&notes, &line);
+    websockify.wait_until_open();
+    let session = || {
+        let path = "/?token=any";
+        wait_for("a session", || Client::dial_path((Ipv4Addr::LOCALHOST, port).into(), path).ok())
+    };
+    let mut client = session();
+    exchange(&mut client);
+    wait_for_no_idle_thread(&websockify);
+    let could = limit(&websockify, "nproc", "1");
+    websockify.signal(Signal::SIGHUP);
+    websockify.wait_for_log(&["cannot read the certificates yet: no thread can be started"]);
+    exchange(&mut client);
+    websockify.tree().iter().for_each(|helper| helper.signal(Signal::SIGKILL));
+    websockify.wait_for_log(&["cannot start helper", "resource temporarily unavailable"]);
+    exchange(&mut client);
+    limit(&websockify, "nproc", &could);
+    websockify.wait_for_log(&["certificates are reloaded"]);
+    exchange(&mut session());
+    exchange(&mut client);
+    assert_eq!(websockify.stop(), 0);
 }
 
 /// L6: out of memory: in a control group's limit the kernel kills the program, which is the larger; websockify lives, and

@@ -48,6 +48,17 @@ fn o2_one_that_crashes_at_the_last_moment_makes_room_again() {
     comes_back_from("late", ": it was ended by SIGSEGV; 0 sessions go on");
 }
 
+/// O2, W9: whoever wants websockify to stop means whichever binary goes on.
+#[test]
+fn o2_w9_one_that_is_asked_to_stop_and_crashes_leaves_that_to_the_old_binary() {
+    let mut bridge = Bridge::start_with("", |command| {
+        command.env("LD_PRELOAD", &*FAULT).env("FAULT", "stopped");
+    });
+    bridge.ask();
+    bridge.websockify.wait_for_log(&["WARN cannot hand over to ", ": it was ended by SIGSEGV"]);
+    assert_eq!(bridge.websockify.wait(), 0);
+}
+
 /// With a program, its session and a Unix socket: the old binary gets back all that the new one has looked at.
 #[test]
 fn o2_a_program_and_its_session_are_given_back() {

@@ -1,11 +1,16 @@
 //! Hand-overs that are refused, for the file or for the moment: one line says why, and everything goes on.
 
 use std::fs;
+use std::io::{Write, pipe};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use super::{Bridge, write};
-use crate::support::{Client, WEBSOCKIFY, copy_program, run, wait_until};
+use crate::support::{
+    Caller, Client, SERVERS, WEBSOCKIFY, Websockify, copy_program, echo_service, free_port, run,
+    wait_until,
+};
 
 impl Bridge {
     /// Asks for a hand-over that must be refused, as the nth one in this test; gives the reason.
@@ -149,4 +154,46 @@ fn o2_what_is_for_our_own_use_is_refused_in_words() {
         assert_eq!((output.status, output.err.len()), (1, 1), "{value}: {:?}", output.err);
         assert!(output.err[0].contains("there is nothing to take over"), "{:?}", output.err);
     }
+}
+
+/// O2, T5: a certificate that has been taken away is still in use; a new binary would have none.
+#[test]
+fn o2_t5_no_hand_over_turns_tls_off() {
+    for option in ["", "--cert=self.pem"] {
+        let mut bridge = Bridge::start_with(option, |command| {
+            let pem = command.get_current_dir().unwrap().join("self.pem");
+            fs::write(pem, SERVERS.issue("localhost").pem()).unwrap();
+        });
+        let serves = |bridge: &Bridge| {
+            Caller::anonymous().session(bridge.port, &[]).unwrap().exchange(b"hello");
+        };
+        serves(&bridge);
+        fs::rename(bridge.path("self.pem"), bridge.path("away.pem")).unwrap();
+        bridge.ask();
+        bridge.websockify.wait_for_log(&["WARN cannot hand over to", "self.pem: no such file"]);
+        serves(&bridge);
+        fs::rename(bridge.path("away.pem"), bridge.path("self.pem")).unwrap();
+        bridge.hand_over(1);
+        serves(&bridge);
+        assert_eq!(bridge.websockify.stop(), 0);
+    }
+}
+
+/// O2, C9: what was read from standard input cannot be read again; the binary that is tried has the state there.
+#[test]
+fn o2_c9_a_password_from_standard_input_is_not_there_again() {
+    let (service, port) = (echo_service(), free_port());
+    let (stdin, mut given) = pipe().unwrap();
+    given.write_all(b"me:secret\n").unwrap();
+    drop(given);
+    let line = format!(
+        "{port} {} --auth-plugin=BasicHTTPAuth --auth-source-file=/dev/stdin",
+        service.target()
+    );
+    let mut command = Command::new(WEBSOCKIFY);
+    let mut websockify = Websockify::launch_with(stdin, command.args(line.split_whitespace()));
+    websockify.wait_until_open();
+    websockify.signal(Signal::SIGUSR2);
+    websockify.wait_for_log(&["WARN cannot hand over to", "/dev/stdin: it is empty"]);
+    assert_eq!(websockify.stop(), 0);
 }

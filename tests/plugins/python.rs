@@ -405,3 +405,30 @@ fn u8_tokens_and_clients_may_be_known_to_one_module() {
     assert_eq!(shake("one", "me"), Ok("one".into()));
     websockify.wait_for_log(&["asked me 127.0.0.1"]);
 }
+
+/// U8, K2, D3: a plugin may take long to start; what SIGHUP asks for meanwhile is done then.
+#[test]
+fn u8_k2_a_reload_while_a_plugin_starts_is_not_lost() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let text = r#"
+import os, time
+class Slow:
+    def __init__(self, source):
+        open("begun", "w").close()
+        while not os.path.exists("go"): time.sleep(0.01)
+    def lookup(self, token): return None
+"#;
+    let (directory, port) = (module("mine.py", text), free_port());
+    let mut command = Command::new(WEBSOCKIFY);
+    command.args([&port.to_string(), "--log-file=log", "--token-plugin=mine.Slow"]);
+    let mut websockify = Websockify::launch(command.current_dir(&directory));
+    let file = |name: &str| directory.path().join(name);
+    wait_until("the plugin begins", || file("begun").exists());
+    std::fs::rename(file("log"), file("log.1")).unwrap();
+    websockify.signal(Signal::SIGHUP);
+    std::fs::write(file("go"), "").unwrap();
+    wait_until("a new log", || file("log").exists());
+    assert_eq!(websockify.stop(), 0);
+}

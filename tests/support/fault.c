@@ -58,13 +58,20 @@ static void fail(const char *fault)
     }
 }
 
-/* The second alarm(0) is the last moment at which the new binary can still give back to the old one. */
+/* The second alarm(0) is the last moment at which the new binary can still give back to the old one. With FAULT=stopped,
+ * somebody has sent SIGTERM just before. */
 unsigned alarm(unsigned seconds)
 {
     static int taken_back;
     unsigned (*real)(unsigned) = dlsym(RTLD_NEXT, "alarm");
-    if (is("late") && seconds == 0 && ++taken_back == 2)
+    if ((is("late") || is("stopped")) && seconds == 0 && ++taken_back == 2) {
+        if (is("stopped")) {
+            kill(us, SIGTERM);
+            /* A thread that takes signals takes it. */
+            usleep(200000);
+        }
         crash(NULL);
+    }
     return real(seconds);
 }
 

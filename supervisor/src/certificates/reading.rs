@@ -4,15 +4,27 @@
 use std::future::pending;
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::oneshot::Receiver;
 use tokio::time::timeout;
+
+use crate::blocking;
 
 /// Reads in another thread, one reading after the other.
 #[derive(Debug)]
 pub(super) struct Reading<T> {
     limit: Duration,
     /// The reading under way. It stays here if it takes longer than `limit`, until it has ended.
-    late: Option<JoinHandle<Option<T>>>,
+    late: Option<Receiver<T>>,
+}
+
+/// Why nothing was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// It has not ended in time, or an earlier reading has still not ended.
+    Late,
+    /// No thread can be started for it.
+    NotBegun,
+    Panicked,
 }
 
 impl<T: Send + 'static> Reading<T> {
@@ -20,15 +32,19 @@ impl<T: Send + 'static> Reading<T> {
         Self { limit, late: None }
     }
 
-    /// What `read` gives. `None`: it has not ended in time, or an earlier reading has still not ended.
-    pub(super) async fn run(&mut self, read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    /// What `read` gives.
+    pub(super) async fn run(
+        &mut self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Unread> {
         if self.late.is_some() {
-            return None;
+            return Err(Unread::Late);
         }
-        let late = self.late.insert(spawn_blocking(|| Some(read())));
-        let read = timeout(self.limit, late).await.ok()?;
+        let begun = blocking::begin(read).map_err(|_| Unread::NotBegun)?;
+        let late = self.late.insert(begun);
+        let read = timeout(self.limit, late).await.map_err(|_| Unread::Late)?;
         self.late = None;
-        read.ok().flatten()
+        read.map_err(|_| Unread::Panicked)
     }
 
     /// Waits until the late reading has ended. What it has read is dropped: it may be old by now. Cancel-safe.
@@ -57,11 +73,12 @@ mod tests {
             let _ = hang.recv();
             1
         };
-        assert_eq!(reading.run(hangs).await, None);
-        assert_eq!(reading.run(|| panic!("a second thread")).await, None);
+        assert_eq!(reading.run(hangs).await, Err(Unread::Late));
+        let second = reading.run(|| panic!("a second thread"));
+        assert_eq!(second.await, Err(Unread::Late));
         drop(release);
         reading.late_end().await;
         reading.limit = Duration::from_secs(60);
-        assert_eq!(reading.run(|| 2).await, Some(2));
+        assert_eq!(reading.run(|| 2).await, Ok(2));
     }
 }

@@ -24,6 +24,7 @@ use bridge::Private;
 
 use super::notice::{BindRequest, Notices};
 use super::relocated::RelocatedPort;
+use crate::blocking;
 use crate::machine::executable::Executable;
 use crate::processes::Process;
 pub(crate) use clients::{ClientTableFile, ClientTableFileState};
@@ -54,7 +55,8 @@ impl Preload {
         relocated: RelocatedPort,
         clients: Option<Arc<ClientTableFile>>,
     ) -> Result<Self> {
-        tokio::task::spawn_blocking(library::remove_stale);
+        // Where no thread can be started, the next websockify removes them.
+        drop(blocking::begin(library::remove_stale));
         let library = Library::find(given)?;
         if clients.is_some() {
             library.tells()?;

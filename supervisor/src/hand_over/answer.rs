@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 
-use nix::unistd::alarm;
+use bridge::error_text;
+use nix::unistd::{alarm, dup2_stdin};
 
 use super::arrival::is_own;
 use super::state::State;
@@ -30,8 +31,11 @@ fn check() -> Result<(), Failure> {
     let failed = |reason: String| Failure { status: ExitStatus::FAILURE, reason };
     let none = || failed("there is nothing to try: this is for websockify's own use".into());
     let bytes = memory::read(&stdin()).ok().flatten().ok_or_else(none)?;
+    // Our standard input is not what the old binary may have read from /dev/stdin: a value is not to be found in the state.
+    let null = File::open("/dev/null").and_then(|null| Ok(dup2_stdin(null)?));
+    null.map_err(|error| failed(error_text(&error)))?;
     let (state, _) = format::read::<State>(&bytes).map_err(|why| failed(why.to_string()))?;
-    let config = state.launch.config().map_err(failed)?;
+    let config = state.config().map_err(failed)?;
     if !is_own() {
         return Err(failed("whoever executes it gets the rights of another user by that".into()));
     }

@@ -126,22 +126,34 @@ impl Arrival {
         self.back.is_some()
     }
 
-    /// What the command line means to this binary.
+    /// What the command line means to this binary. On its way back, the old binary rather goes on without TLS than not at
+    /// all.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
-        self.state.launch.config().map_err(failure)
+        let config = if self.is_back() { self.state.launch.config() } else { self.state.config() };
+        config.map_err(failure)
     }
 
     /// Takes it apart.
     pub(crate) fn taken(self) -> (Launch, Arrived, Estate) {
         let Self { state, bytes, descriptors, numbers, memory, program, back } = self;
         let State {
-            launch, stopped, is_ready, standing, rests, relay, bridge, program: life, ..
+            launch,
+            stopped,
+            is_ready,
+            standing,
+            serves_tls,
+            rests,
+            relay,
+            bridge,
+            program: life,
+            ..
         } = state;
         let frozen = bridge.map(|bridge| Frozen::of(bridge, bytes));
         let arrived = Arrived {
             stopped,
             is_ready,
             standing,
+            serves_tls,
             rests,
             originals: Vec::new(),
             back,

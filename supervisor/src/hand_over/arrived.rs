@@ -18,6 +18,7 @@ pub(crate) struct Arrived {
     pub(super) originals: Vec<OwnedFd>,
     pub(super) is_ready: bool,
     pub(super) standing: SavedStanding,
+    pub(super) serves_tls: bool,
     pub(super) back: Option<String>,
     pub(super) numbers: Vec<RawFd>,
     pub(super) memory: RawFd,
@@ -30,9 +31,9 @@ impl Arrived {
         self.rests.iter().for_each(|rest| aside.add_rest(Pid::from_raw(*rest)));
     }
 
-    /// Whether clients were let in before the hand-over.
-    pub(crate) fn was_open(&self) -> bool {
-        self.is_ready
+    /// Whether the old binary has logged why TLS is off, if it is: clients were let in, and not served by TLS.
+    pub(crate) fn has_reported_tls(&self) -> bool {
+        self.is_ready && !self.serves_tls
     }
 
     /// The standing, as the old binary has saved it.

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::held::Held;
 use super::launch::Launch;
 use crate::admin::SavedStanding;
+use crate::config::Config;
+use crate::config::access::Need;
 use crate::program::saved::ProgramState;
 use crate::relay::RelayState;
 
@@ -25,6 +27,9 @@ pub(crate) struct State {
     /// Whether systemd, where it waits for us, has been told that we are ready.
     pub(crate) is_ready: bool,
     pub(crate) standing: SavedStanding,
+    /// Whether clients were served by TLS.
+    #[serde(default)]
+    pub(crate) serves_tls: bool,
     /// The processes that go on with the TLS sessions of before a hand-over.
     #[serde(default)]
     pub(crate) rests: Vec<i32>,
@@ -35,6 +40,16 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// What the command line means to this binary. Where clients are served by TLS, they are to be served by TLS after the
+    /// hand-over too, whether or not an option names a certificate.
+    pub(super) fn config(&self) -> Result<Config, String> {
+        let mut config = self.launch.config()?;
+        if self.serves_tls {
+            config.access.need = Need::Present;
+        }
+        Ok(config)
+    }
+
     /// The descriptors that it names.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let relay = self.relay.iter().flat_map(RelayState::descriptors);

@@ -14,10 +14,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, pipe2};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::lines::Lines;
+use crate::blocking;
 use crate::exit::{ExitStatus, Failure};
 use crate::machine::open_files::OpenFiles;
 use crate::machine::user::User;
@@ -88,8 +88,8 @@ impl Child {
 
     /// Kills it, and all of its group.
     pub(super) async fn kill(self) {
-        // Dropped on another thread, as the drop waits for the end of the process.
-        let _ = spawn_blocking(move || drop(self)).await;
+        // Dropped on another thread, as the drop waits for the end of the process; here, where no thread can be started.
+        let _ = blocking::run(move || drop(self)).await;
     }
 }
 

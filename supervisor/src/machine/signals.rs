@@ -40,6 +40,8 @@ pub(crate) struct Signals {
     /// Whether SIGHUP is a stop: where standard error is a terminal, SIGHUP says that it was closed, and nobody would
     /// see anything of us any more.
     hangup_stops: bool,
+    /// SIGHUP has come while we were starting.
+    is_reload_due: bool,
     receiver: Option<Receiver>,
 }
 
@@ -75,14 +77,13 @@ impl Receiver {
         let (orders, given) = mpsc::channel();
         let caught = set(&CAUGHT)?;
         let receive = move || {
-            // exec(2) keeps the mask: if whoever started us has blocked the signals, they would never come.
-            let _ = caught.thread_unblock();
             for order in given {
                 match order {
                     Order::Hold(held) => {
                         let _ = caught.thread_block();
                         drop(held);
                     }
+                    // exec(2) keeps the mask: if whoever started us has blocked the signals, they would never come.
                     Order::Release => drop(caught.thread_unblock()),
                 }
             }
@@ -94,7 +95,8 @@ impl Receiver {
 }
 
 impl Signals {
-    /// From here on these signals no longer end the process. Needs a runtime.
+    /// From here on these signals no longer end the process. They stay pending in the kernel until they are
+    /// [released](Self::release). Needs a runtime.
     pub(crate) fn catch() -> io::Result<Self> {
         let ignored = ignores_hangup();
         let caught = CAUGHT.into_iter().filter(|signal| *signal != SIGHUP || !ignored);
@@ -122,7 +124,7 @@ impl Signals {
         }
     }
 
-    /// Signals are delivered again.
+    /// Signals are delivered.
     pub(crate) fn release(&self) {
         self.order(Order::Release);
     }
@@ -139,23 +141,32 @@ impl Signals {
             asked: signal_hook_tokio::Signals::new(asked)?,
             children: signal_hook_tokio::Signals::new([SIGCHLD])?,
             hangup_stops: io::stderr().is_terminal(),
+            is_reload_due: false,
             receiver: None,
         })
     }
 
-    /// Waits for a signal to stop, while we are starting. Cancel-safe.
+    /// Waits for a signal to stop, while we are starting. A reload is due when we have started. Cancel-safe.
     pub(crate) async fn stop(&mut self) {
         loop {
-            match self.next().await {
+            match self.hear().await {
                 Signal::Stop => return,
                 Signal::HandOver => warn!("cannot hand over: websockify is still starting"),
-                Signal::Child | Signal::Reload => {}
+                Signal::Reload => self.is_reload_due = true,
+                Signal::Child => {}
             }
         }
     }
 
     /// The next signal; SIGCHLD only if there is no other. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
+        if std::mem::take(&mut self.is_reload_due) {
+            return Signal::Reload;
+        }
+        self.hear().await
+    }
+
+    async fn hear(&mut self) -> Signal {
         // A stream that always has something would keep the runtime from looking at anything else.
         tokio::task::consume_budget().await;
         loop {

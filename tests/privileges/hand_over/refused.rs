@@ -89,6 +89,16 @@ fn o2_w16_a_setuid_program_does_not_take_our_place() {
 /// The new binary cannot read these files. The log says so as at a start by a user who is not root.
 #[test]
 fn o2_w16_what_root_alone_may_read_is_named() {
+    what_root_alone_may_read_is_named("--cert=self.pem ");
+}
+
+/// The certificate that is used where no option names one is needed as well, once clients are served by it.
+#[test]
+fn o2_w16_a_certificate_without_an_option_that_root_alone_may_read_is_named() {
+    what_root_alone_may_read_is_named("");
+}
+
+fn what_root_alone_may_read_is_named(option: &str) {
     if !needs_root() {
         return;
     }
@@ -96,7 +106,7 @@ fn o2_w16_what_root_alone_may_read_is_named() {
     let pem = place.at("self.pem");
     fs::write(&pem, SERVERS.issue("localhost").pem()).unwrap();
     set_mode(&pem, 0o600);
-    let line = format!("--user=nobody --cert=self.pem --log-file=log {port} {}", service.target());
+    let line = format!("--user=nobody {option}--log-file=log {port} {}", service.target());
     let stage = Stage::start_in(place, &line, |_| {});
     let line = refused(&stage.websockify);
     assert!(line.contains("self.pem: permission denied"), "{line}");
@@ -107,6 +117,22 @@ fn o2_w16_what_root_alone_may_read_is_named() {
     chown(stage.place.at("log"), Some(NOBODY), None).unwrap();
     stage.hand_over();
     Caller::anonymous().session(port, &[]).unwrap().exchange(b"hello");
+    assert_stops(stage.websockify);
+}
+
+/// Standard output is root's pipe, which the user cannot open by that name; the binary that is tried has another one.
+#[test]
+fn o2_w16_a_log_on_standard_output_that_root_alone_may_open_is_named() {
+    if !needs_root() {
+        return;
+    }
+    let (service, port) = (echo_service(), free_port());
+    let line = format!("--user=nobody --log-file=/dev/stdout {port} {}", service.target());
+    let stage = Stage::start(&line);
+    let mut client = Client::connect_once_open(port);
+    let line = refused(&stage.websockify);
+    assert!(line.ends_with("cannot open log file /dev/stdout: permission denied"), "{line}");
+    echo(&mut client);
     assert_stops(stage.websockify);
 }
 
