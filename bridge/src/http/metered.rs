@@ -18,9 +18,6 @@ use crate::stream::Stream;
 /// [in memory](Activity::at_hand) as a whole: pieces of a file, in three places.
 const ANSWER: usize = 64 * 1024;
 
-/// How many bytes of what the client does not take rustls keeps (its `DEFAULT_BUFFER_LIMIT`).
-const KEPT_BY_TLS: usize = 64 * 1024;
-
 /// How many bytes hyper keeps for a connection, besides what it has read of a head.
 const KEPT: usize = 20 * 1024;
 
@@ -164,9 +161,8 @@ impl<'a> Metered<'a> {
         let unsent = self.io.unsent();
         self.activity.unsent.store(unsent, Ordering::Relaxed);
         // Asked anew each time, as a slow client takes some of it: no more is to be counted than the kernel still has.
-        let at_hand = self.activity.at_hand.load(Ordering::Relaxed);
-        let kept_by_tls = if self.io.is_encrypted() { KEPT_BY_TLS } else { 0 };
-        self.answer = ANSWER.max(at_hand) + kept_by_tls + bytes(unsent);
+        let waiting = ANSWER.max(self.activity.at_hand.load(Ordering::Relaxed));
+        self.answer = waiting + self.io.kept_by_tls(waiting) + bytes(unsent);
         self.hold();
     }
 }
@@ -293,56 +289,22 @@ mod tests {
     use std::future::poll_fn;
     use std::sync::Arc;
 
-    use nix::sys::socket::{setsockopt, sockopt::SndBuf};
     use tokio::io::AsyncReadExt;
-    use tokio::net::UnixStream;
-    use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
-    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
-    use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
     use super::*;
     use crate::budget::Budget;
     use crate::lobby::Lobby;
-    use crate::net::Socket;
-    use crate::tls::Records;
-
-    /// A connection after its handshake, of which the kernel keeps little, and its client.
-    async fn encrypted() -> (Stream, client::TlsStream<UnixStream>) {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let certificate = params.self_signed(&key).unwrap().der().clone();
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate.clone()).unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let server = ServerConfig::builder().with_no_client_auth();
-        let server = server.with_single_cert(vec![certificate], key).unwrap();
-        let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        setsockopt(&ours, SndBuf, &4096).unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let (ours, theirs) = tokio::join!(
-            TlsAcceptor::from(Arc::new(server)).accept(Records::at_will(Socket::Unix(ours))),
-            TlsConnector::from(Arc::new(client)).connect(name, theirs),
-        );
-        (Stream::encrypted(ours.unwrap()), theirs.unwrap())
-    }
+    use crate::stream::tests::encrypted;
 
     #[tokio::test]
     async fn l5_t6_what_tls_still_has_of_an_answer_is_not_sent_and_is_counted() {
         let (ours, mut theirs) = encrypted().await;
-        let most = 1 << 20;
-        let budget = Budget::new(most);
-        let used = || {
-            budget.add(most);
-            let more = (0..).find(|bytes| budget.has_any_besides(*bytes)).unwrap();
-            budget.release(most);
-            more - 1
-        };
+        let budget = Budget::new(1 << 20);
         let guest = Lobby::new(Arc::clone(&budget)).enter(None);
         let activity = Activity::default();
         let is_stuck = || activity.is_stuck.load(Ordering::Relaxed);
         let mut metered = Metered::new(ours, &activity, &guest);
-        let used_before = used();
+        let used_before = budget.used();
         let answer = vec![0; 40_000];
         let mut left = &answer[..];
         poll_fn(|cx| {
@@ -357,14 +319,18 @@ mod tests {
         })
         .await;
         assert!(is_stuck(), "most of it has not left");
-        assert!(used() >= used_before + KEPT_BY_TLS, "{} bytes, {used_before} before", used());
+        assert!(
+            budget.used() >= used_before + 2 * ANSWER,
+            "{} bytes, {used_before} before",
+            budget.used()
+        );
         let mut taken = vec![0; answer.len()];
         let (flushed, read) = tokio::join!(
             poll_fn(|cx| Pin::new(&mut metered).poll_flush(cx)),
             theirs.read_exact(&mut taken),
         );
         flushed.and(read).unwrap();
-        assert_eq!((is_stuck(), used()), (false, used_before));
+        assert_eq!((is_stuck(), budget.used()), (false, used_before));
     }
 
     #[test]
