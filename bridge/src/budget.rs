@@ -31,6 +31,11 @@ impl Budget {
         self.most
     }
 
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// Whether each connection should get less at a time. This is so early, at a quarter: a connection may use
     /// megabytes before it is known to be slow.
     pub(crate) fn is_tight(&self) -> bool {

@@ -399,10 +399,11 @@ impl Client {
         self.codec.headroom(lease.size())
     }
 
-    /// The size of the buffers that hold waiting payload and frames, bytes.
+    /// The size of the buffers that hold waiting payload and frames, ours and TLS's, bytes.
     fn kept(&self) -> usize {
-        let leases = [&self.payload, &self.frame].into_iter().flatten();
-        leases.map(|lease| lease.size()).sum::<usize>() + self.control.capacity()
+        let size = |lease: &Option<Lease>| lease.as_ref().map_or(0, |lease| lease.size());
+        let (payload, frame) = (size(&self.payload), size(&self.frame));
+        payload + frame + self.stream.kept_by_tls(frame) + self.control.capacity()
     }
 
     /// Counts in the memory budget our own buffers and the bytes that are under way, of which a slow peer may have taken
@@ -563,15 +564,41 @@ mod tests {
     use crate::destination::Address;
     use crate::net::Socket;
     use crate::peer::Peer;
+    use crate::stream::tests::encrypted;
     use crate::ws::{Draft, Framing};
 
     fn client(socket: UnixStream, framing: Framing) -> Client {
+        client_by(Stream::new(Socket::Unix(socket)), framing)
+    }
+
+    fn client_by(stream: Stream, framing: Framing) -> Client {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
         let peer = Arc::new(Peer::new(address));
         let destination = Address { host: "localhost".into(), port: 9 };
         let session =
             Book::new(1, true).begin(peer, Arc::new(destination.into()), None, None).unwrap();
-        Client::new(Stream::new(Socket::Unix(socket)), Codec::new(framing), None, session)
+        Client::new(stream, Codec::new(framing), None, session)
+    }
+
+    #[tokio::test]
+    async fn l5_what_tls_has_of_a_frame_that_is_not_taken_counts() {
+        let (ours, mut theirs) = encrypted().await;
+        let mut client = client_by(ours, Framing::Binary);
+        let lease = Lease::take();
+        let (size, length) = (lease.size(), 40_000);
+        client.put_frame(lease, length);
+        poll_fn(|cx| {
+            assert!(client.poll_send(cx).is_pending(), "the kernel has it all");
+            Poll::Ready(())
+        })
+        .await;
+        client.hold(0);
+        assert_eq!(client.held.budget().used(), size + 64 * 1024, "our buffer, and that of TLS");
+        let mut taken = vec![0; length];
+        let sent = poll_fn(|cx| client.poll_send(cx));
+        tokio::join!(sent, theirs.read_exact(&mut taken)).1.unwrap();
+        client.hold(0);
+        assert_eq!(client.held.budget().used(), 0);
     }
 
     #[tokio::test]

@@ -14,6 +14,9 @@ use tokio_rustls::TlsStream;
 use crate::net::{Heard, PeerStatus, SavedSocket, Socket};
 use crate::tls::Records;
 
+/// How many bytes that were written rustls keeps at most until the kernel takes them (its `DEFAULT_BUFFER_LIMIT`).
+const KEPT_BY_TLS: usize = 64 * 1024;
+
 /// One leg of a session: the connection to the client, or the one to the target.
 pub(crate) enum Leg {
     Plain(Socket),
@@ -64,6 +67,11 @@ impl Leg {
     /// How many written bytes the peer's kernel has not taken yet.
     pub(crate) fn unsent(&self) -> u64 {
         self.socket().map_or(0, Socket::unsent)
+    }
+
+    /// How many of `waiting` bytes TLS may have as well: it has taken them, and the kernel has not.
+    pub(crate) fn kept_by_tls(&self, waiting: usize) -> usize {
+        if matches!(self, Self::Tls(_)) { waiting.min(KEPT_BY_TLS) } else { 0 }
     }
 
     /// See [`Socket::reset_on_close`].

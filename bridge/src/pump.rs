@@ -236,9 +236,11 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Counts our own buffers and the bytes that are under way.
+    /// Counts our own buffers, what TLS keeps beside them, and the bytes that are under way.
     fn hold(&mut self, under_way: u64) {
-        self.client.hold(under_way);
+        let payload = self.client.payload.as_ref().map_or(0, |payload| payload.size());
+        let by_tls = self.joined.target.kept_by_tls(payload);
+        self.client.hold(under_way + by_tls as u64);
         self.joined.counted = self.passed();
     }
 

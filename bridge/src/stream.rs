@@ -81,6 +81,11 @@ impl Stream {
         self.io.unsent()
     }
 
+    /// See [`Leg::kept_by_tls`].
+    pub(crate) fn kept_by_tls(&self, waiting: usize) -> usize {
+        self.io.kept_by_tls(waiting)
+    }
+
     /// See [`Leg::reset_on_close`].
     pub(crate) fn reset_on_close(&self) {
         self.io.reset_on_close();
@@ -156,5 +161,39 @@ fn end_without_notice(read: io::Result<()>) -> io::Result<()> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
         read => read,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use nix::sys::socket::{setsockopt, sockopt::SndBuf};
+    use tokio::net::UnixStream;
+    use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio_rustls::{TlsAcceptor, TlsConnector, client};
+
+    use super::*;
+
+    /// A connection after its handshake, of which the kernel keeps little, and its client.
+    pub(crate) async fn encrypted() -> (Stream, client::TlsStream<UnixStream>) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let server = ServerConfig::builder().with_no_client_auth();
+        let server = server.with_single_cert(vec![certificate], key).unwrap();
+        let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        setsockopt(&ours, SndBuf, &4096).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let (ours, theirs) = tokio::join!(
+            TlsAcceptor::from(Arc::new(server)).accept(Records::at_will(Socket::Unix(ours))),
+            TlsConnector::from(Arc::new(client)).connect(name, theirs),
+        );
+        (Stream::encrypted(ours.unwrap()), theirs.unwrap())
     }
 }

@@ -111,16 +111,16 @@ impl Tokens {
 
 /// The source, once it is known that it can be used.
 async fn read(spec: TokensSpec, private: Arc<Private>) -> Result<Source> {
-    let place = spec.place;
-    let kind = blocking::run(move || {
+    let source = blocking::run(move || {
         let TokenKind::Own(kind) = kind(&spec, Sources::Regular)? else {
             bail!("a helper is started once");
         };
         kind.path().into_iter().for_each(|path| private.add(path));
         private.look();
-        Ok(kind)
+        // A source that asks a web server reads the system's authorities from files here.
+        Ok(Source::new(kind, spec.place))
     });
-    let source = Source::new(kind.await??, place);
+    let source = source.await??;
     source.prepare().await?;
     Ok(source)
 }

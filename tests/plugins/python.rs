@@ -1,5 +1,6 @@
 //! Plugins that are Python classes, as the Python websockify takes them (U8).
 
+use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -144,6 +145,40 @@ fn u8_several_calls_go_on_at_a_time_and_one_that_hangs_is_alone() {
     assert_eq!(refused(port, "hang"), 503);
     wait_until("what hung is gone", || websockify.tree().len() == 1);
     assert_eq!(websockify.logged(&["started again"]), Vec::<String>::new());
+}
+
+/// L6: a call that finds no room for its process fails alone: nothing of it is left in the helper.
+#[test]
+fn u8_l6_calls_without_a_process_leave_no_descriptors() {
+    if !needs(&["python3"]) {
+        return;
+    }
+    let one = named("one");
+    let mut text = tokens(&one.target(), &one.target());
+    // As under a limit of processes, as long as there is a file of that name.
+    text.push_str(
+        r#"
+fork = os.fork
+def limited():
+    if os.path.exists("full"): raise BlockingIOError(11, "no process")
+    return fork()
+os.fork = limited
+"#,
+    );
+    let directory = module("mine.py", &text);
+    let (websockify, port) = bridge(&directory, &["--token-plugin=mine.Tokens"]);
+    assert_eq!(by_token(port, "one"), Ok("one".into()));
+    let helper = python(&websockify);
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", helper.pid)).unwrap().count();
+    let before = descriptors();
+    write(&directory, "full", "");
+    for _ in 0..50 {
+        assert_eq!(refused(port, "one"), 503);
+    }
+    websockify.wait_for_log(&["WARN", "cannot look its token up", "no process"]);
+    assert_eq!(descriptors(), before);
+    fs::remove_file(directory.path().join("full")).unwrap();
+    assert_eq!(by_token(port, "one"), Ok("one".into()));
 }
 
 #[test]

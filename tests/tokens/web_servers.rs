@@ -1,11 +1,17 @@
 //! Web servers that know the tokens, of our own making: good, slow, talkative, and leading elsewhere (K4).
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use nix::libc::O_NONBLOCK;
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use tempfile::TempDir;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
@@ -291,6 +297,36 @@ fn k4_a_server_may_go_and_come_again() {
     assert_eq!(refused(port, "a"), 503);
     let name = format!("at http://localhost:{absent}: connection refused (503");
     websockify.wait_for_log(&["WARN", &name]);
+}
+
+/// The system's authorities, of which an HTTPS server needs one, are read anew on SIGHUP: sessions do not wait for that.
+#[test]
+fn k4_sessions_do_not_wait_until_authorities_are_read() {
+    let one = named("one");
+    let target = one.target();
+    let api = Api::new(move |_| ok(&target));
+    let directory = TempDir::new().unwrap();
+    let (authorities, port) = (directory.path().join("authorities"), free_port());
+    let mut command = Command::new(WEBSOCKIFY);
+    command.args([&port.to_string(), "--token-plugin=BaseTokenAPI", &api.source("/%s")]);
+    // With one thread for all sessions each would wait.
+    command.env("SSL_CERT_FILE", &authorities).env("TOKIO_WORKER_THREADS", "1");
+    let websockify = Websockify::launch(&mut command);
+    websockify.wait_until_open();
+    assert_eq!(by_token(port, "a"), Ok("one".into()));
+    // A file that is never read to its end, as on a server that is away.
+    mkfifo(&authorities, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    websockify.signal(Signal::SIGHUP);
+    let mut end = None;
+    wait_until("the authorities are read", || {
+        let mut options = File::options();
+        end = options.write(true).custom_flags(O_NONBLOCK).open(&authorities).ok();
+        end.is_some()
+    });
+    assert_eq!(by_token(port, "a"), Ok("one".into()));
+    drop(end);
+    websockify.wait_for_log(&["tokens are read again"]);
+    assert_eq!(by_token(port, "a"), Ok("one".into()));
 }
 
 #[test]

@@ -150,17 +150,20 @@ impl<'a> Metered<'a> {
                 self.activity.sent.fetch_add(*length as u64, Ordering::Relaxed);
             }
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => {
-                self.activity.is_stuck.store(true, Ordering::Relaxed);
-                let unsent = self.io.unsent();
-                self.activity.unsent.store(unsent, Ordering::Relaxed);
-                // Asked anew each time, as a slow client takes some of it: no more is to be counted than the kernel still has.
-                let at_hand = self.activity.at_hand.load(Ordering::Relaxed);
-                self.answer = ANSWER.max(at_hand) + bytes(unsent);
-                self.hold();
-            }
+            Poll::Pending => self.wait_for_kernel(),
         }
         written
+    }
+
+    /// Notes that the kernel takes no more for now, and counts what is kept for the client until it does.
+    fn wait_for_kernel(&mut self) {
+        self.activity.is_stuck.store(true, Ordering::Relaxed);
+        let unsent = self.io.unsent();
+        self.activity.unsent.store(unsent, Ordering::Relaxed);
+        // Asked anew each time, as a slow client takes some of it: no more is to be counted than the kernel still has.
+        let waiting = ANSWER.max(self.activity.at_hand.load(Ordering::Relaxed));
+        self.answer = waiting + self.io.kept_by_tls(waiting) + bytes(unsent);
+        self.hold();
     }
 }
 
@@ -220,17 +223,23 @@ impl AsyncWrite for Metered<'_> {
         self.io.is_write_vectored()
     }
 
-    /// hyper flushes when it has handed over all that it had.
+    /// hyper flushes when it has handed over all that it had. Below it rustls may still have some, which the kernel did not take;
+    /// then hyper flushes again at each poll.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.activity.is_stuck.store(false, Ordering::Relaxed);
         self.activity.at_hand.store(0, Ordering::Relaxed);
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        if flushed.is_pending() {
+            self.wait_for_kernel();
+            return flushed;
+        }
+        self.activity.is_stuck.store(false, Ordering::Relaxed);
         let sent = self.activity.sent.load(Ordering::Relaxed);
         // The kernel may keep megabytes of an answer, until the client takes them.
         if self.answer > 0 || sent - self.sent_before > UNCOUNTED_MAX {
             self.sent_before = sent;
             self.ask_kernel();
         }
-        Pin::new(&mut self.io).poll_flush(cx)
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -277,7 +286,52 @@ impl Heads {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+
+    use tokio::io::AsyncReadExt;
+
     use super::*;
+    use crate::budget::Budget;
+    use crate::lobby::Lobby;
+    use crate::stream::tests::encrypted;
+
+    #[tokio::test]
+    async fn l5_t6_what_tls_still_has_of_an_answer_is_not_sent_and_is_counted() {
+        let (ours, mut theirs) = encrypted().await;
+        let budget = Budget::new(1 << 20);
+        let guest = Lobby::new(Arc::clone(&budget)).enter(None);
+        let activity = Activity::default();
+        let is_stuck = || activity.is_stuck.load(Ordering::Relaxed);
+        let mut metered = Metered::new(ours, &activity, &guest);
+        let used_before = budget.used();
+        let answer = vec![0; 40_000];
+        let mut left = &answer[..];
+        poll_fn(|cx| {
+            while !left.is_empty() {
+                let Poll::Ready(written) = Pin::new(&mut metered).poll_write(cx, left) else {
+                    panic!("TLS takes it all, {} bytes are left", left.len());
+                };
+                left = &left[written.unwrap()..];
+            }
+            assert!(Pin::new(&mut metered).poll_flush(cx).is_pending(), "the kernel has it all");
+            Poll::Ready(())
+        })
+        .await;
+        assert!(is_stuck(), "most of it has not left");
+        assert!(
+            budget.used() >= used_before + 2 * ANSWER,
+            "{} bytes, {used_before} before",
+            budget.used()
+        );
+        let mut taken = vec![0; answer.len()];
+        let (flushed, read) = tokio::join!(
+            poll_fn(|cx| Pin::new(&mut metered).poll_flush(cx)),
+            theirs.read_exact(&mut taken),
+        );
+        flushed.and(read).unwrap();
+        assert_eq!((is_stuck(), budget.used()), (false, used_before));
+    }
 
     #[test]
     fn f16_what_is_behind_a_head_is_told_from_it_however_it_is_split() {

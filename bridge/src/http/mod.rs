@@ -162,7 +162,11 @@ async fn serve<'r>(
     let mut turned_away = pin!(shutdown.turned_away());
     let (mut is_last, mut is_graceful) = (false, false);
     poll_fn(|cx| {
-        if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
+        // hyper is ready as soon as it has the end of the last answer, or the 101, in its buffer. It sends what is there at each
+        // further poll; without the rest the connection would end in the middle of the answer.
+        if let Poll::Ready(served) = connection.poll_without_shutdown(cx)
+            && (served.is_err() || !activity.is_stuck.load(Ordering::Relaxed))
+        {
             return Poll::Ready(served.map_err(NoSession::Http));
         }
         if reception.arrival.guest.is_to_give_way() {

@@ -70,26 +70,38 @@ fn ask(id: SocketId, states: StateFlags, flags: u16) -> io::Result<Vec<Socket>> 
     let mut buffer = vec![0; 32 * 1024];
     loop {
         let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut rest = &buffer[..length];
-        while !rest.is_empty() {
-            let message: NetlinkMessage<SockDiagMessage> =
-                NetlinkMessage::deserialize(rest).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    sockets.push(Socket::from(response.header));
-                    if flags & NLM_F_DUMP == 0 {
-                        return Ok(sockets);
-                    }
-                }
-                NetlinkPayload::Done(_) => return Ok(sockets),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-            // Messages are padded to four bytes (NLMSG_ALIGN).
-            let step = (message.header.length as usize).next_multiple_of(4).clamp(4, rest.len());
-            rest = &rest[step..];
+        if read(&buffer[..length], flags, &mut sockets)? {
+            return Ok(sockets);
         }
     }
+}
+
+/// Reads one datagram of the answer to a request with these `flags`. True: the answer ends with it.
+fn read(datagram: &[u8], flags: u16, sockets: &mut Vec<Socket>) -> io::Result<bool> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let message: NetlinkMessage<SockDiagMessage> =
+            NetlinkMessage::deserialize(rest).map_err(io::Error::other)?;
+        match message.payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                sockets.push(Socket::from(response.header));
+                if flags & NLM_F_DUMP == 0 {
+                    return Ok(true);
+                }
+            }
+            // The kernel may fail in the middle of a dump, or find only then that it cannot do it: without the module tcp_diag.
+            NetlinkPayload::Done(done) if done.code < 0 => {
+                return Err(io::Error::from_raw_os_error(done.code.saturating_neg()));
+            }
+            NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            _ => {}
+        }
+        // Messages are padded to four bytes (NLMSG_ALIGN).
+        let step = (message.header.length as usize).next_multiple_of(4).clamp(4, rest.len());
+        rest = &rest[step..];
+    }
+    Ok(false)
 }
 
 fn send_request(
@@ -115,4 +127,27 @@ fn send_request(
     let kernel = NetlinkAddr::new(0, 0);
     sendto(netlink.as_raw_fd(), &bytes, &kernel, MsgFlags::empty())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message that ends a dump: a header of 16 bytes, with the type `NLMSG_DONE`, and a code.
+    fn done(code: i32) -> Vec<u8> {
+        let mut message = Vec::new();
+        message.extend(20_u32.to_ne_bytes());
+        message.extend([3_u16, 2].into_iter().flat_map(u16::to_ne_bytes));
+        message.extend([0; 8]);
+        message.extend(code.to_ne_bytes());
+        message
+    }
+
+    #[test]
+    fn x2_a_dump_that_has_failed_is_no_empty_one() {
+        let read = |code| read(&done(code), NLM_F_DUMP, &mut Vec::new());
+        assert!(read(0).unwrap());
+        let failed = read(-(nix::errno::Errno::ENOENT as i32)).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::NotFound);
+    }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use bridge::{Config, Outcome, Shutdown};
+use nix::sys::socket::{setsockopt, sockopt::TcpMaxSeg};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -301,6 +302,31 @@ async fn t6_a_slow_download_outlives_the_deadline_of_heads() {
     }
     body.extend(read_exact(&mut stream, 4 << 20).await);
     assert!(body == pattern(8 << 20));
+}
+
+/// The body that belongs to the request is not waited for: the file is the last answer.
+#[tokio::test]
+async fn h1_a_slow_client_that_holds_its_body_back_gets_the_whole_file() {
+    let site = Site::new().await;
+    let mut slow = Vec::new();
+    // The kernel takes some 130 kB for a client of short segments that reads nothing: the end of some of these files is in our
+    // buffer then.
+    for length in (64 * 1024..320 * 1024).step_by(8000) {
+        fs::write(site.directory.path().join(format!("web/{length}")), pattern(length)).unwrap();
+        let socket = narrow_socket(4096);
+        setsockopt(&socket, TcpMaxSeg, &536).unwrap();
+        let mut stream = within(socket.connect(site.bridge.addr)).await.unwrap();
+        let request = format!("GET /{length} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n");
+        within(stream.write_all(request.as_bytes())).await.unwrap();
+        slow.push((length, stream));
+    }
+    tokio::time::sleep(DEADLINE / 80).await;
+    for (length, mut stream) in slow {
+        read_head(&mut stream).await;
+        let mut body = Vec::new();
+        within(stream.read_to_end(&mut body)).await.unwrap();
+        assert!(body == pattern(length), "{} bytes of {length}", body.len());
+    }
 }
 
 #[tokio::test]

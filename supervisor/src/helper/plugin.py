@@ -77,10 +77,13 @@ def serve(plugin, questions, answers):
 
 
 def begin(plugin, ask, calls, poll, answers):
+    ends = ()
     try:
-        pipe, ours = os.pipe()
+        pipe, ours = ends = os.pipe()
         pid = os.fork()
     except OSError as error:
+        for either in ends:
+            os.close(either)
         say(answers, {"id": ask["id"], "error": last_line(error)})
         return
     if pid == 0:
