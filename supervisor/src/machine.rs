@@ -15,6 +15,7 @@ pub(crate) mod privileges;
 pub(crate) mod progress;
 pub(crate) mod public;
 pub(crate) mod search_path;
+pub(crate) mod shown;
 pub(crate) mod signals;
 pub(crate) mod status;
 pub(crate) mod systemd;
