@@ -14,6 +14,7 @@ pub(crate) mod ports;
 pub(crate) mod privileges;
 pub(crate) mod progress;
 pub(crate) mod public;
+pub(crate) mod runtime;
 pub(crate) mod search_path;
 pub(crate) mod shown;
 pub(crate) mod signals;
