@@ -71,7 +71,7 @@ use machine::pid_file::PidFile;
 use machine::progress::Progress;
 use machine::public::PublicEndpoint;
 use machine::signals::{self, Signal, Signals};
-use machine::{command_line, inetd, systemd};
+use machine::{command_line, inetd, runtime, systemd};
 use processes::Aside;
 use program::saved::{Begin, Resumption};
 use relay::{Announcement, Around, ProgramRelay, Relay, Rests};
@@ -301,12 +301,7 @@ fn work(
     let letters = config.letters.map(|legend| if is_first { legend } else { Legend::Left });
     let letters = letters.map(log::letters::start).transpose().context("cannot start a thread");
     let letters = or_back(letters.map_err(Failure::from))?;
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    // Sessions in the order in which they became ready; see .cargo/config.toml.
-    #[cfg(tokio_unstable)]
-    runtime.disable_lifo_slot();
-    let runtime = runtime.enable_all().build().context("cannot start the runtime");
-    let runtime = or_back(runtime.map_err(Failure::from))?;
+    let runtime = or_back(runtime::start().map_err(Failure::from))?;
     // block_on stays on this thread, the main one, as program/spawn.rs needs it.
     let status = runtime.block_on(async {
         let Resources {

@@ -207,7 +207,8 @@ impl Resources {
     /// Checks, in a trial, whether we could go on after a hand-over, as far as that can be seen without taking
     /// anything.
     pub(crate) fn look(config: &Config, stderr: Stderr, held: &Held) -> Result<(), Failure> {
-        Materials::open_again(config, held)?;
+        let materials = Materials::open_again(config, held)?;
+        materials.tokens.as_ref().map_or(Ok(()), Tokens::check)?;
         log::Sinks::choose(&config.log, stderr)?;
         Ok(())
     }

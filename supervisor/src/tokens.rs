@@ -2,7 +2,9 @@
 //! tokens there are.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +53,17 @@ impl Tokens {
         let source = watch::Sender::new(Arc::new(source));
         let (is_helper, reread) = (helper.is_some(), Reread::default());
         Ok(Self { spec: spec.clone(), source, reread, helper, is_helper })
+    }
+
+    /// Checks that a source which is read once can be read now: another binary would begin without the tokens that we
+    /// know. Others are read when a client comes.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Ok(TokenKind::Own(Kind::ReadOnlyTokenFile(path))) = kind(&self.spec, Sources::Any)
+        else {
+            return Ok(());
+        };
+        let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+        opened.with_context(|| format!("cannot read tokens from {}", path.display())).map(drop)
     }
 
     /// The helper that is to be started, once.

@@ -213,6 +213,31 @@ fn wait_for_no_idle_thread(websockify: &Websockify) {
     });
 }
 
+/// L6, C4: out of processes before there is one thread for each worker: one line says so, and nothing hangs.
+#[test]
+fn l6_without_threads_for_the_runtime_the_start_fails_in_one_line() {
+    // Nobody else has this user, so it is known how many processes it has.
+    const LONER: u32 = 64_023;
+    if !needs_root() {
+        return;
+    }
+    let notes = Notes::new();
+    let program = notes.note("websockify");
+    copy_program(WEBSOCKIFY, &program);
+    let workers = u64::try_from(thread::available_parallelism().unwrap().get()).unwrap();
+    // With the main thread and that of the log; and the last worker is one too many.
+    for most in 1..workers + 2 {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nproc={most}")).arg(&program).args(["127.0.0.1:0", "127.0.0.1:9"]);
+        command.uid(LONER).gid(LONER).current_dir("/");
+        let output = Websockify::launch(&mut command).output();
+        assert_eq!((output.status, output.err.len()), (1, 1), "{most}: {output:?}");
+        let line = output.err[0].to_lowercase();
+        assert!(line.contains("cannot start "), "{most}: {output:?}");
+        assert!(line.contains("resource temporarily unavailable"), "{most}: {output:?}");
+    }
+}
+
 /// L6, B6: out of processes: a name that cannot be looked up for want of a thread is a 1011, and looked up again for the next
 /// client. (So is every request that needs a thread: it ends by itself.)
 #[test]

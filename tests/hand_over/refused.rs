@@ -5,6 +5,7 @@ use std::io::{Write, pipe};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use tempfile::TempDir;
 
 use super::{Bridge, write};
 use crate::support::{
@@ -122,6 +123,38 @@ fn o2_one_that_could_not_be_started_any_more_is_refused() {
     let line = bridge.websockify.wait_for_log(&["WARN cannot hand over"]);
     assert!(line.contains("cannot read password: no such file or directory"), "{line}");
     assert_eq!(bridge.websockify.stop(), 0);
+}
+
+/// O2, K2: tokens that are read once are known to the old binary alone, if their file has gone.
+#[test]
+fn o2_one_that_could_not_read_the_tokens_is_refused() {
+    let (port, service, directory) = (free_port(), echo_service(), TempDir::new().unwrap());
+    let (tokens, moved) = (directory.path().join("tokens"), directory.path().join("moved"));
+    fs::write(&tokens, format!("a: {}\n", service.target())).unwrap();
+    let options = format!("--token-plugin=ReadOnlyTokenFile --token-source=tokens {port}");
+    let mut websockify = Websockify::start_with(&options, |command| {
+        command.current_dir(&directory);
+    });
+    let address = ([127, 0, 0, 1], port).into();
+    let assert_serves = || {
+        let mut client = Client::dial_path(address, "/?token=a").unwrap();
+        client.send("hello");
+        assert_eq!(client.read(5), b"hello");
+        assert_eq!(client.close().code, 1000);
+    };
+    websockify.wait_until_open();
+    assert_serves();
+    fs::rename(&tokens, &moved).unwrap();
+    websockify.signal(Signal::SIGUSR2);
+    let line = websockify.wait_for_log(&["WARN cannot hand over"]);
+    let why = format!("cannot read tokens from {}: no such file", tokens.display());
+    assert!(line.contains(&why), "{line}");
+    assert_serves();
+    fs::rename(&moved, &tokens).unwrap();
+    websockify.signal(Signal::SIGUSR2);
+    websockify.wait_for_log(&["INFO taken over: "]);
+    assert_serves();
+    assert_eq!(websockify.stop(), 0);
 }
 
 #[test]

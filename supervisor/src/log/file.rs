@@ -21,7 +21,14 @@ use crate::writer::{self, Queue, Writer};
 pub(crate) struct LogFile {
     path: PathBuf,
     /// Locked to get or to replace the file, never while it is written to.
-    file: Arc<Mutex<Arc<File>>>,
+    file: Arc<Mutex<Arc<Opened>>>,
+}
+
+/// The file, and what was asked once: on a network file system whose server does not answer, the same question hangs.
+#[derive(Debug)]
+struct Opened {
+    file: File,
+    is_regular: bool,
 }
 
 impl LogFile {
@@ -44,16 +51,16 @@ impl LogFile {
     }
 
     /// Another descriptor of the file, for a program that keeps it when we have ended. None unless it is a regular
-    /// file: a pipe would break or fill up some day.
+    /// file: a pipe would break or fill up some day. Does not block.
     pub(crate) fn to_keep(&self) -> io::Result<Option<File>> {
-        let file = self.current();
-        if file.metadata()?.is_file() { file.try_clone().map(Some) } else { Ok(None) }
+        let opened = self.current();
+        opened.is_regular.then(|| opened.file.try_clone()).transpose()
     }
 
     /// Whether a descriptor, such as that of standard error, is of the same file.
     pub(super) fn is(&self, other: BorrowedFd<'_>) -> bool {
         let other = other.try_clone_to_owned().and_then(|other| File::from(other).metadata());
-        match (self.current().metadata(), other) {
+        match (self.current().file.metadata(), other) {
             (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
             _ => false,
         }
@@ -64,23 +71,24 @@ impl LogFile {
         let file = self.clone();
         let mut lines = Lines::of("the log file");
         writer::start("log", move |line: Vec<u8>, dropped| {
-            lines.write(&*file.current(), &line, dropped);
+            lines.write(&file.current().file, &line, dropped);
         })
     }
 
-    fn current(&self) -> Arc<File> {
+    fn current(&self) -> Arc<Opened> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// Without O_NONBLOCK, open(2) of a fifo that nobody reads would wait.
-fn append(path: &Path) -> Result<File> {
+fn append(path: &Path) -> Result<Opened> {
     let open = || {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
         let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = trusted::open(path, flags, Mode::from_raw_mode(0o640))?;
         fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND)).map_err(io::Error::from)?;
-        anyhow::Ok(file)
+        let is_regular = file.metadata()?.is_file();
+        anyhow::Ok(Opened { file, is_regular })
     };
     open().with_context(|| format!("cannot open log file {}", path.display()))
 }
@@ -90,6 +98,22 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    /// W11: what is at the path now counts, once it is opened again.
+    #[test]
+    fn w11_a_program_keeps_a_regular_file_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("log");
+        let file = LogFile::open(&path).expect("opened");
+        std::fs::remove_file(&path).expect("removed");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let reader = rustix::fs::open(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty());
+        let reader = reader.expect("opened");
+        assert!(file.to_keep().expect("cloned").is_some());
+        file.reopen().expect("somebody reads it");
+        assert!(file.to_keep().expect("nothing to do").is_none());
+        drop(reader);
+    }
 
     #[test]
     fn d3_a_file_that_cannot_be_opened_again_is_kept() {

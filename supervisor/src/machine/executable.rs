@@ -2,6 +2,8 @@
 //! interpreter that its first line names, as the kernel chooses it. Reads files only, reports nothing of those that it
 //! cannot read, and knows no engine. Does not see what a script starts later.
 
+mod bounded;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -14,6 +16,7 @@ use object::read::elf::{Dyn, FileHeader, ProgramHeader, Sym};
 use object::{Endianness, FileKind, ReadCache};
 
 use super::search_path;
+use bounded::{Bounded, Budget};
 
 /// An ELF file that the kernel runs.
 #[derive(Debug)]
@@ -136,18 +139,21 @@ pub(crate) struct ElfFile {
 }
 
 impl ElfFile {
-    /// Reads as little as it needs: programs may be of any size.
+    /// Reads as little as it needs: programs may be of any size. `None` also if it would have to read very much, which
+    /// no program needs that a linker has made.
     fn read(file: File) -> Option<ElfFile> {
-        let data = &ReadCache::new(file);
-        match FileKind::parse(data).ok()? {
+        let (file, budget) = (&ReadCache::new(file), &Budget::new());
+        let data = Bounded { file, budget };
+        let image = match FileKind::parse(data).ok()? {
             FileKind::Elf32 => ElfFile::parse::<FileHeader32<Endianness>>(data).ok(),
             FileKind::Elf64 => ElfFile::parse::<FileHeader64<Endianness>>(data).ok(),
             _ => None,
-        }
+        };
+        image.filter(|_| !budget.is_exceeded())
     }
 
     fn parse<Header: FileHeader<Endian = Endianness>>(
-        data: &ReadCache<File>,
+        data: Bounded<'_>,
     ) -> object::read::Result<ElfFile> {
         let header = Header::parse(data)?;
         let endian = header.endian()?;
@@ -268,6 +274,45 @@ pub(crate) mod tests {
             let kind = error.map(|error| error.kind());
             assert_eq!(kind, Some(ErrorKind::NotFound), "{}", program.display());
         }
+    }
+
+    /// W12: of a file that another user has made, little is read, whatever its headers say.
+    #[test]
+    fn w12_headers_that_name_gigabytes_are_refused_at_once() {
+        const HEADERS: u16 = 73;
+        const SIZE: u64 = 3 << 30;
+        let programs = Programs::new();
+        let mut bytes = fs::read("/proc/self/exe").unwrap()[..64].to_vec();
+        assert_eq!(bytes[4], 2, "64 bits");
+        // e_phoff, e_shoff; e_phentsize, e_phnum; e_shnum, e_shstrndx.
+        bytes[32..40].copy_from_slice(&64_u64.to_ne_bytes());
+        bytes[40..48].fill(0);
+        bytes[54..56].copy_from_slice(&56_u16.to_ne_bytes());
+        bytes[56..58].copy_from_slice(&HEADERS.to_ne_bytes());
+        bytes[60..64].fill(0);
+        for nth in 0..u64::from(HEADERS) {
+            // PT_DYNAMIC; p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align.
+            bytes.extend([2_u32, 4].iter().flat_map(|word| word.to_ne_bytes()));
+            let words = [nth * 16, 0, 0, SIZE - (1 << 20), 0, 8];
+            bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+        }
+        let path = programs.path("sparse");
+        fs::write(&path, &bytes).unwrap();
+        let image = || ElfFile::read(File::open(&path).unwrap());
+        assert!(image().is_none(), "the headers name more than there is");
+        File::options().write(true).open(&path).unwrap().set_len(SIZE).unwrap();
+        let began = std::time::Instant::now();
+        assert!(image().is_none());
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+        // The same file with headers that name little is read.
+        let small = bytes.len() - usize::from(HEADERS) * 56;
+        for nth in 0..usize::from(HEADERS) {
+            let at = small + nth * 56 + 32;
+            bytes[at..at + 8].copy_from_slice(&16_u64.to_ne_bytes());
+        }
+        fs::write(&path, &bytes).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(SIZE).unwrap();
+        assert!(image().is_some_and(|image| !image.library));
     }
 
     #[test]

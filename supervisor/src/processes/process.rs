@@ -96,9 +96,10 @@ impl Process {
     }
 
     /// Whether it may have a socket of this user's open, where we may not look (it changed user, and we lack
-    /// CAP_SYS_PTRACE; or /proc hides it). The user must be its own, or the one that it was started as.
+    /// CAP_SYS_PTRACE; or /proc hides it). The user must be its own, or the one that it was started as. A process that
+    /// has ended shows no file either, and holds none.
     pub(crate) fn may_hold(&self, uid: u32) -> bool {
-        hides_files(self.pid.as_raw()) && self.may_have_made(uid)
+        hides_files(self.pid.as_raw()) && self.may_have_made(uid) && self.is_there()
     }
 
     fn may_have_made(&self, uid: u32) -> bool {
@@ -221,7 +222,7 @@ fn threads(pid: i32) -> impl Iterator<Item = i32> {
     threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok())
 }
 
-/// Whether we may not see what a process has open. With CAP_DAC_READ_SEARCH the directory can be
+/// Whether we cannot see what a process has open, if it has not ended. With CAP_DAC_READ_SEARCH the directory can be
 /// listed, and its links still not be read.
 fn hides_files(pid: i32) -> bool {
     let Ok(mut files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return true };
@@ -229,4 +230,23 @@ fn hides_files(pid: i32) -> bool {
         let link = file.and_then(|file| std::fs::read_link(file.path()));
         link.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// W2: of a process that has ended /proc shows as little as of one that it hides.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests have no reaper")]
+    fn w2_a_process_that_has_ended_holds_nothing() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = Process::of_leader(Pid::from_raw(child.id().cast_signed()));
+        child.kill().unwrap();
+        // It fails if another test has waited for it, as the reaper does for all.
+        let _ = child.wait();
+        assert!(!process.may_hold(geteuid().as_raw()));
+    }
 }

@@ -3,7 +3,6 @@
 //! command line that started them. Knows nothing of when to say so.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use tracing::debug;
 
 use super::obstacle;
 use crate::machine::executable::{self, Executable};
+use crate::machine::shown;
 use crate::processes::Process;
 
 /// What was seen of one instance.
@@ -58,10 +58,10 @@ impl LostEnvironment {
 
 /// Whether a process runs without rebind.so: neither its environment nor what it has mapped has the library. Both are
 /// looked at: a program may overwrite the environment that it got, but not what is mapped; a statically linked program
-/// maps no library, but has the environment. Of a process that we may not look at, nothing is said.
+/// maps no library, but has the environment. Of a process that we may not look at, or that shows too much, nothing is said.
 fn is_bare(process: &Process, library: &Path) -> bool {
     let library = library.as_os_str().as_encoded_bytes();
-    let read = |file: &str| fs::read(format!("/proc/{}/{file}", process.pid));
+    let read = |file: &str| shown::text(process.pid, file);
     let lacks = |text: &[u8]| !text.windows(library.len()).any(|part| part == library);
     // A process that is ending has nothing mapped any more.
     let is_unmapped = read("maps").is_ok_and(|maps| !maps.is_empty() && lacks(&maps));

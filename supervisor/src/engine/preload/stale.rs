@@ -7,13 +7,14 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::unistd::Uid;
+use nix::unistd::{Pid, Uid};
 use procfs::process::{Process, all_processes};
 use rustix::fs::{FlockOperation, flock};
 use tracing::debug;
 
 use super::names;
 use super::unpacked::{self, CLIENTS, DIRECTORY_MODE, MODE, NAME, PREFIX};
+use crate::machine::shown;
 use crate::processes::is_alive;
 
 /// How many letters follow the prefix in the directory's name.
@@ -79,7 +80,7 @@ impl Stale {
     }
 
     /// Whether a process has loaded the file, or has it in its environment for the next program that it executes. A
-    /// process that we cannot look at counts as one that has.
+    /// process that we cannot look at, or that shows too much, counts as one that has.
     fn is_used(&self) -> bool {
         let us = Uid::effective();
         let Ok(processes) = all_processes() else { return true };
@@ -97,7 +98,7 @@ impl Stale {
     }
 
     fn is_used_by(&self, process: &Process) -> io::Result<bool> {
-        let read = |name: &str| fs::read(format!("/proc/{}/{name}", process.pid));
+        let read = |name: &str| shown::text(Pid::from_raw(process.pid), name);
         let inode = self.inode.to_string();
         let library = self.path.join(self.name);
         let library = library.as_os_str().as_encoded_bytes();
