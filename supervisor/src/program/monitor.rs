@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,27 @@ pub(crate) struct MonitorState {
     blind: Blind,
     hiding_named: bool,
     sharing_named: bool,
+}
+
+/// Which processes of the instance may listen on the relocated port now, and where.
+#[derive(Debug)]
+pub(crate) enum Room {
+    /// None listens yet: each may, anywhere.
+    Free,
+    /// Some listen: those that hold a listener may listen where nobody does, as a server of two families listens on one
+    /// after the other. No other process may listen beside them.
+    Taken { holders: HashSet<Pid>, addresses: HashSet<IpAddr> },
+}
+
+impl Room {
+    pub(crate) fn is_for(&self, process: Pid, ip: IpAddr) -> bool {
+        match self {
+            Self::Free => true,
+            Self::Taken { holders, addresses } => {
+                holders.contains(&process) && !addresses.contains(&ip.to_canonical())
+            }
+        }
+    }
 }
 
 /// What has changed since the last look.
@@ -189,6 +210,21 @@ impl Monitor {
             found.extend(those(&self.processes().unwrap_or_default()));
         }
         found
+    }
+
+    /// Which processes may listen on the relocated port: by the processes that were seen last, and the sockets that listen
+    /// now. If we cannot see those, none may.
+    pub(crate) fn room(&mut self) -> Room {
+        if self.listener.is_none() {
+            return Room::Free;
+        }
+        let all = self.listeners().unwrap_or_default();
+        let held = all.iter().filter_map(|listener| held(listener, &self.instance));
+        let holders = held.flat_map(|listener| listener.holders).map(|process| process.pid);
+        Room::Taken {
+            holders: holders.collect(),
+            addresses: all.iter().map(|listener| listener.addr.ip()).collect(),
+        }
     }
 
     /// The ports, other than the relocated one, that processes of the instance are seen to listen on.
