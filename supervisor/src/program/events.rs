@@ -43,6 +43,8 @@ impl Supervisor<'_, '_> {
                 warn!(
                     "cannot give the relocated port to process {pid}, which has another user: {reason}"
                 );
+            } else {
+                self.monitor.note_given();
             }
         }
     }
