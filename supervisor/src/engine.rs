@@ -2,6 +2,7 @@
 //! an engine, and not which one: another engine is a file beside `preload` and a variant here.
 
 mod notice;
+mod owner;
 mod preload;
 mod relocated;
 mod saved;
@@ -22,6 +23,7 @@ use crate::exit::Failure;
 use crate::machine::executable::{self, Executable, MissingInterpreter};
 use crate::processes::Process;
 pub(crate) use notice::{BindRequest, Notices};
+pub(crate) use owner::Owner;
 pub(crate) use preload::{ClientTableFile, ClientTableFileState};
 use preload::{Obstacle, Preload};
 pub(crate) use relocated::RelocatedPort;

@@ -35,8 +35,9 @@ use process::Origin;
 use request::Request;
 pub(crate) use saved::{LauncherState, check};
 
-/// How long the launcher may take to answer a request to start: the program may be on a slow file system.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the launcher may take to answer a request to start: the program may be on a slow file system. The thread that
+/// waits is the one that tells systemd's watchdog that we are alive, so this is less than half of what the watchdog waits.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same for a request to send a signal, which waits for nothing. The program has the launcher's user, and may have
 /// stopped the launcher (SIGSTOP).
@@ -159,6 +160,29 @@ impl Drop for Launcher {
             && Instant::now() < until
         {
             sleep(POLL_INTERVAL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program can stop its launcher (SIGSTOP) and end: the start that follows must not take longer than the watchdog
+    /// of the units waits.
+    #[test]
+    fn w16_a_stopped_launcher_does_not_make_the_watchdog_end_us() {
+        let units = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/systemd");
+        let units = std::fs::read_dir(units).expect("the units").flatten();
+        let texts = units.filter_map(|unit| std::fs::read_to_string(unit.path()).ok());
+        let seconds = |text: String| {
+            let value = text.lines().find_map(|line| line.strip_prefix("WatchdogSec="))?;
+            Some(Duration::from_secs(value.parse().expect("seconds")))
+        };
+        let watchdogs: Vec<_> = texts.filter_map(seconds).collect();
+        assert!(watchdogs.len() >= 3, "{watchdogs:?}");
+        for watchdog in watchdogs {
+            assert!(START_TIMEOUT < watchdog / 2, "{watchdog:?}");
         }
     }
 }

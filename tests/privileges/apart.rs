@@ -3,6 +3,8 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -11,11 +13,14 @@ use super::{NOBODY, Place, WWW_DATA, assert_stops, greeted, low_port, of_threads
 use crate::client_address::{ask, client, session_from, start_address_reporter};
 use crate::support::{
     Actor, Process, Websockify, connect, copy_program, free_port, needs, needs_root, read_to_end,
-    run, stays, wait_for, wait_until,
+    run, stays, wait_for, wait_for_within, wait_until,
 };
 
 /// The options of every command line here.
 pub(super) const BOTH: &str = "--user=nobody --program-user=www-data --rebind-engine=preload";
+
+/// The same with one user for both.
+const OURS_ALONE: &str = "--user=nobody --rebind-engine=preload";
 
 /// A place where the program's user may write.
 pub(super) fn place() -> Place {
@@ -264,4 +269,78 @@ fn w16_clients_are_told_of() {
     let mut stranger = connect(websockify.relocated_port());
     assert_eq!(read_to_end(&mut stranger), b"");
     assert_stops(websockify);
+}
+
+/// F20: the library of a daemon that was left running as another user stays, although the next websockify may not look
+/// into that daemon.
+#[test]
+fn f20_w16_the_library_of_a_daemon_of_another_user_stays() {
+    if !needs_root() {
+        return;
+    }
+    let place = place();
+    let (first, library) = leave_daemon(&place, BOTH, "serve");
+    let [daemon] = &first.remnants()[..] else { panic!("no daemon was left") };
+    let left = library.parent().unwrap().to_str().unwrap();
+    let mut second = start_beside(&place, OURS_ALONE);
+    second.wait_for_log(&[left, "left alone"]);
+    assert!(library.exists());
+    daemon.signal(Signal::SIGKILL);
+    assert_eq!(second.stop(), 0);
+}
+
+/// F20: so does that of a daemon that has made itself undumpable. When it has ended, the library is removed, although
+/// websockify, which is undumpable too, may not look into itself.
+#[test]
+fn f20_w16_the_library_of_an_undumpable_daemon_stays_as_long_as_it() {
+    if !needs_root() {
+        return;
+    }
+    let place = place();
+    let (first, library) = leave_daemon(&place, OURS_ALONE, "undumpable serve");
+    let [daemon] = &first.remnants()[..] else { panic!("no daemon was left") };
+    let left = library.parent().unwrap().to_str().unwrap();
+    let mut second = start_beside(&place, OURS_ALONE);
+    second.wait_for_log(&[left, "left alone"]);
+    assert!(library.exists());
+    assert_eq!(second.stop(), 0);
+    daemon.signal(Signal::SIGKILL);
+    wait_until("the daemon's end", || !daemon.is_alive());
+    // Undumpable processes of nobody's that other tests have count as well, for as long as they run.
+    wait_for_within(Duration::from_secs(60), "the end of what was left", || {
+        let mut third = start_beside(&place, OURS_ALONE);
+        let until = Instant::now() + Duration::from_secs(1);
+        while library.exists() && Instant::now() < until {
+            sleep(Duration::from_millis(20));
+        }
+        assert_eq!(third.stop(), 0);
+        (!library.exists()).then_some(())
+    });
+}
+
+/// A websockify that has ended, and left a daemon which does this; and the library that the daemon has.
+fn leave_daemon(place: &Place, options: &str, deed: &str) -> (Websockify, PathBuf) {
+    let (actor, port) = (place.actor(), free_port());
+    let line = format!(
+        "{port} {options} --wrap-mode=ignore -- {actor} bind {port} listen fork-exit 0 {deed}"
+    );
+    let mut websockify = Websockify::start_with(&line, |command| {
+        command.env("TMPDIR", place.0.path());
+    });
+    greeted(port);
+    websockify.wait_for_log(&["daemonized"]);
+    assert_eq!(websockify.stop(), 0);
+    let library = PathBuf::from(websockify.remnants()[0].variable("LD_PRELOAD"));
+    (websockify, library)
+}
+
+/// Another websockify that unpacks its library in the same place.
+fn start_beside(place: &Place, options: &str) -> Websockify {
+    let (actor, port) = (place.named("actor"), free_port());
+    let line = format!("{port} {options} -v -- {actor} bind {port} listen serve");
+    let websockify = Websockify::start_with(&line, |command| {
+        command.env("TMPDIR", place.0.path());
+    });
+    greeted(port);
+    websockify
 }

@@ -326,6 +326,17 @@ static void do_hops(void)
 /* Forks; both processes do what the remaining arguments say. */
 static void do_twin(void) { check(fork(), "fork"); }
 
+/* Forks; this process serves, and the forked one, which has no listener, does what the remaining arguments say. */
+static void do_serve_beside(void)
+{
+    pid_t pid = fork();
+    check(pid, "fork");
+    if (pid != 0)
+        do_serve();
+    close(listener);
+    listener = -1;
+}
+
 static void do_setsid(void) { check(setsid(), "setsid"); }
 
 /* Becomes the user nobody, if this process is root. */
@@ -513,6 +524,7 @@ static const struct {
     {"read-line", do_read_line},
     {"say", do_say},
     {"serve", do_serve},
+    {"serve-beside", do_serve_beside},
     {"session-helper", do_session_helper},
     {"setsid", do_setsid},
     {"sleep", wait_for_ever},

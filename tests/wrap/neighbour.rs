@@ -7,7 +7,8 @@ use std::process::Command;
 
 use super::Notes;
 use crate::support::{
-    Actor, Client, Loot, Thief, WEBSOCKIFY, Websockify, copy_program, engine, free_port, needs_root,
+    Actor, Client, Loot, Thief, WEBSOCKIFY, Websockify, can_copy_sockets, copy_program, engine,
+    free_port, needs_root,
 };
 
 /// The users: of the service, where it is not root, and the thief's.
@@ -187,4 +188,28 @@ fn f1_a_program_that_changes_user_is_named_where_it_cannot_have_the_port() {
     let mut websockify = Websockify::launch(&mut command);
     websockify.wait_for_log(&["WARN", "cannot give the relocated port to process"]);
     assert_eq!(websockify.wait(), 99, "bind: address already in use");
+}
+
+/// Who logs in through a program is one of its processes. Where the program has had a socket of its own, as root, he does
+/// not get its port when it has closed that socket, and so no clients.
+#[test]
+fn f1_who_logs_in_through_the_program_does_not_get_its_port() {
+    if !needs_root() {
+        return;
+    }
+    let engines =
+        engine().map_or_else(|| vec!["preload".into(), "seccomp".into()], |one| vec![one]);
+    for engine in engines {
+        if engine == "seccomp" && !can_copy_sockets() {
+            continue;
+        }
+        let port = free_port();
+        let play = format!(
+            "bind {port} listen accept greet close-listener nobody bind {port} listen sleep"
+        );
+        let line = format!("{port} --rebind-engine={engine} -- {Actor} {play}");
+        let mut websockify = Websockify::start(&line);
+        Client::connect_once_open(port).read_line();
+        assert_eq!(websockify.wait(), 99, "{engine}: bind: address already in use");
+    }
 }

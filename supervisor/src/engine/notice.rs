@@ -21,6 +21,6 @@ pub(crate) struct BindRequest {
     pub(crate) pid: Pid,
     /// The socket that it would bind, and the address.
     pub(super) socket: OwnedFd,
-    pub(super) ip: IpAddr,
+    pub(crate) ip: IpAddr,
     pub(super) _waits: OwnedFd,
 }

@@ -148,6 +148,6 @@ impl Preload {
     }
 
     pub(super) fn keep(&mut self) {
-        self.library.keep();
+        self.library.keep(self.relocated.is_of_another_user());
     }
 }

@@ -18,6 +18,10 @@ use super::process::{Process, has_open};
 use super::reap::Reaper;
 use super::table::{ProcessTable, Seen};
 
+/// How often we look once more, at most, as processes have ended while we looked. Processes that are set apart may fork
+/// without pause.
+const PASSES: usize = 20;
+
 /// The processes below us.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -158,13 +162,13 @@ impl Tree {
 
     /// One pass may miss a process that is forked while the pass goes on, by a parent that ends before it is read
     /// itself. That parent, or a process above it, is then a child of ours that has ended. So we believe that no
-    /// process is left only after a pass during which no child has ended.
+    /// process is left only after a pass during which no child has ended. If there is no such pass, we cannot say.
     fn living(
         &mut self,
         reaper: &mut Reaper,
         wanted: impl Fn(Relation) -> bool,
     ) -> io::Result<Vec<Process>> {
-        loop {
+        at_rest(|| {
             let alive = self.below()?.into_iter().filter(|(seen, _)| seen.alive);
             let (those, others): (Vec<_>, Vec<_>) =
                 alive.partition(|(_, relation)| wanted(*relation));
@@ -172,10 +176,8 @@ impl Tree {
             let others = others.chain(self.groups_of_others.iter().copied()).collect();
             let wanted: Vec<_> =
                 those.into_iter().map(|(seen, _)| Process::from(seen).among(&others)).collect();
-            if !wanted.is_empty() || !reaper.collect() {
-                return Ok(wanted);
-            }
-        }
+            Ok((!wanted.is_empty() || !reaper.collect()).then_some(wanted))
+        })
     }
 
     /// All processes below us, zombies included. A process that descends from one that is set apart is set apart too,
@@ -248,6 +250,16 @@ impl Tree {
     }
 }
 
+/// What the first pass sees that counts.
+fn at_rest<T>(mut pass: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+    for _ in 0..PASSES {
+        if let Some(seen) = pass()? {
+            return Ok(seen);
+        }
+    }
+    Err(io::Error::other("they end faster than they can be looked at"))
+}
+
 impl Apart {
     /// Whether `seen` is this process, and not a later one with its id. A process that /proc hides is our child, or is
     /// in the list of a living parent: no other can have got its id.
@@ -268,6 +280,21 @@ mod tests {
         use std::os::unix::process::CommandExt;
         let child = Command::new("sleep").arg("1000").process_group(0).spawn().expect("started");
         (child.id().try_into().expect("a pid"), child)
+    }
+
+    /// A process that an earlier instance has left may fork without pause, so that at each pass some orphan has ended.
+    #[test]
+    fn w8_orphans_that_end_all_the_time_do_not_hold_up_a_look() {
+        let mut passes = 0;
+        let seen = at_rest(|| {
+            passes += 1;
+            assert!(passes < 1000, "it looks without end");
+            Ok(None::<()>)
+        });
+        let error = seen.expect_err("nothing can be said").to_string();
+        assert_eq!(error, "they end faster than they can be looked at");
+        let mut later = [None, None, Some(7)].into_iter();
+        assert_eq!(at_rest(|| Ok(later.next().flatten())).expect("seen"), 7);
     }
 
     /// After a hand-over a process is what it was before: inherited, a leftover, or the program's.

@@ -1,7 +1,6 @@
 //! Finds out what has happened, by looking, and tells it as events. What they mean is for the
 //! [state](super::state) to say.
 
-use std::collections::HashSet;
 use std::time::Instant;
 
 use nix::unistd::Pid;
@@ -31,21 +30,21 @@ impl Supervisor<'_, '_> {
     }
 
     /// Processes could not bind the relocated port, as they have another user than we. If one belongs to the program,
-    /// and no process of the program listens there yet, we bind its socket for it.
+    /// and the port is not another process's of the program already, we bind its socket for it.
     fn bind_for(&mut self, requests: &[BindRequest]) {
-        let given = match self.monitor.listener() {
-            Some(_) => HashSet::new(),
-            None => self.monitor.of_instance(&requests.iter().map(|request| request.pid).collect()),
-        };
+        let ours = self.monitor.of_instance(&requests.iter().map(|request| request.pid).collect());
+        let room = self.monitor.room();
         for request in requests {
-            let pid = request.pid;
-            if !given.contains(&pid) {
+            let (pid, ip) = (request.pid, request.ip);
+            if !ours.contains(&pid) || !room.is_for(pid, ip) {
                 debug!("process {pid} wants the relocated port, and is not given it");
             } else if let Err(failure) = self.engine.bind(request) {
                 let reason = bridge::error_text(&failure);
                 warn!(
                     "cannot give the relocated port to process {pid}, which has another user: {reason}"
                 );
+            } else {
+                self.monitor.note_given();
             }
         }
     }

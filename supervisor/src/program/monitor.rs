@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use super::state::Left;
+use crate::engine::Owner;
 use crate::exit::ExitStatus;
 use crate::processes::{Aside, Process, Reaper, ReaperState, Tree, TreeState};
 
@@ -30,6 +31,8 @@ pub(crate) struct Monitor {
     /// The relocated port.
     port: u16,
     listener: Option<Listener>,
+    /// Who has the port in this instance.
+    owner: Owner,
     /// The processes of the instance.
     instance: Vec<Process>,
     /// The last look at the processes failed, or that at the sockets: what we know may be old.
@@ -61,10 +64,37 @@ pub(crate) struct MonitorState {
     tree: TreeState,
     reaper: ReaperState,
     listener: Option<Listener>,
+    #[serde(default = "Owner::unknown")]
+    owner: Owner,
     instance: Vec<Process>,
     blind: Blind,
     hiding_named: bool,
     sharing_named: bool,
+}
+
+/// Which processes of the instance that have another user than the port may listen on the relocated port now, and where.
+#[derive(Debug)]
+pub(crate) enum Room {
+    /// None listens yet: each may, anywhere.
+    Free,
+    /// Some listen: those that hold a listener may listen where nobody does, as a server of two families listens on one
+    /// after the other. No other process may listen beside them.
+    Taken { holders: HashSet<Pid>, addresses: HashSet<IpAddr> },
+    /// None listens any more, and the one that did had the port's own user. So the program's socket is none of another
+    /// user's: who asks has logged in through the program.
+    Closed,
+}
+
+impl Room {
+    pub(crate) fn is_for(&self, process: Pid, ip: IpAddr) -> bool {
+        match self {
+            Self::Free => true,
+            Self::Closed => false,
+            Self::Taken { holders, addresses } => {
+                holders.contains(&process) && !addresses.contains(&ip.to_canonical())
+            }
+        }
+    }
 }
 
 /// What has changed since the last look.
@@ -89,6 +119,7 @@ impl Monitor {
             reaper: Reaper::new(aside),
             port,
             listener: None,
+            owner: Owner::default(),
             instance: vec![],
             blind: Blind::default(),
             hiding_named: false,
@@ -101,6 +132,7 @@ impl Monitor {
             tree: self.tree.save(),
             reaper: self.reaper.save(),
             listener: self.listener.clone(),
+            owner: self.owner,
             instance: self.instance.clone(),
             blind: self.blind,
             hiding_named: self.hiding_named,
@@ -122,6 +154,7 @@ impl Monitor {
             reaper: Reaper::resume(aside, state.reaper),
             port,
             listener: state.listener,
+            owner: state.owner,
             instance: state.instance,
             blind: state.blind,
             hiding_named: state.hiding_named,
@@ -134,6 +167,7 @@ impl Monitor {
         let begun = self.tree.begin_instance();
         self.note_processes(begun);
         self.listener = None;
+        self.owner = Owner::default();
         self.instance.clear();
         self.sharing_named = false;
     }
@@ -189,6 +223,26 @@ impl Monitor {
             found.extend(those(&self.processes().unwrap_or_default()));
         }
         found
+    }
+
+    /// Which processes may listen on the relocated port: by the processes that were seen last, and the sockets that listen
+    /// now. If we cannot see those, none may.
+    pub(crate) fn room(&mut self) -> Room {
+        if self.listener.is_none() {
+            return if self.owner.may_give() { Room::Free } else { Room::Closed };
+        }
+        let all = self.listeners().unwrap_or_default();
+        let held = all.iter().filter_map(|listener| held(listener, &self.instance));
+        let holders = held.flat_map(|listener| listener.holders).map(|process| process.pid);
+        Room::Taken {
+            holders: holders.collect(),
+            addresses: all.iter().map(|listener| listener.addr.ip()).collect(),
+        }
+    }
+
+    /// The port was given to a process that has another user.
+    pub(crate) fn note_given(&mut self) {
+        self.owner.is_given();
     }
 
     /// The ports, other than the relocated one, that processes of the instance are seen to listen on.
@@ -262,6 +316,9 @@ impl Monitor {
                 break;
             }
             instance = self.processes()?;
+        }
+        if self.listener.is_some() {
+            self.owner.listens();
         }
         self.instance = instance;
         Some(())

@@ -100,13 +100,13 @@ impl Library {
         check_ancestors(directory).with_context(|| self.path.display().to_string())
     }
 
-    /// Leaves the file where it is: a daemon that is left running needs it when
-    /// it starts another program.
-    pub(super) fn keep(&mut self) {
+    /// Leaves the file where it is: a daemon that is left running, perhaps as another
+    /// user than we, needs it when it starts another program.
+    pub(super) fn keep(&mut self, is_of_another_user: bool) {
         if let Origin::Unpacked(unpacked) | Origin::Outdated(unpacked) = &mut self.origin {
-            unpacked.keep();
+            unpacked.keep(is_of_another_user);
         }
-        self.former.iter_mut().for_each(Unpacked::keep);
+        self.former.iter_mut().for_each(|former| former.keep(is_of_another_user));
     }
 
     /// Takes the built-in library from now on. One of another version is left for the programs that have it.
@@ -271,7 +271,7 @@ mod tests {
         let scratch = scratch();
         let mut library = unpack(&[scratch.path().to_owned()]).unwrap();
         let path = library.path().to_owned();
-        library.keep();
+        library.keep(false);
         drop(library);
         assert_eq!(fs::read(path).unwrap(), EMBEDDED);
     }

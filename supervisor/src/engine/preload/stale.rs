@@ -7,13 +7,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::unistd::{Pid, Uid};
+use nix::unistd::{Pid, Uid, getpid};
 use procfs::process::{Process, all_processes};
 use rustix::fs::{FlockOperation, flock};
 use tracing::debug;
 
 use super::names;
-use super::unpacked::{self, CLIENTS, DIRECTORY_MODE, MODE, NAME, PREFIX};
+use super::unpacked::{self, CLIENTS, DIRECTORY_MODE, KEPT_MODE, MODE, NAME, PREFIX};
 use crate::machine::shown;
 use crate::processes::is_alive;
 
@@ -45,6 +45,8 @@ struct Stale {
     directory: File,
     inode: u64,
     made: SystemTime,
+    /// Kept for a program of another user.
+    is_kept: bool,
 }
 
 impl Stale {
@@ -53,7 +55,8 @@ impl Stale {
         let directory = unpacked::open(path)?;
         let metadata = directory.metadata()?;
         let us = Uid::effective().as_raw();
-        if metadata.uid() != us || metadata.mode() & 0o7777 != DIRECTORY_MODE {
+        let permissions = metadata.mode() & 0o7777;
+        if metadata.uid() != us || ![DIRECTORY_MODE, KEPT_MODE].contains(&permissions) {
             return Ok(None);
         }
         if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -76,23 +79,30 @@ impl Stale {
             return Ok(None);
         }
         let (inode, made) = (library.ino(), library.modified()?);
-        Ok(Some(Self { path: path.to_owned(), name, directory, inode, made }))
+        let (path, is_kept) = (path.to_owned(), permissions == KEPT_MODE);
+        Ok(Some(Self { path, name, directory, inode, made, is_kept }))
     }
 
     /// Whether a process has loaded the file, or has it in its environment for the next program that it executes. A
     /// process that we cannot look at, or that shows too much, counts as one that has.
     fn is_used(&self) -> bool {
+        if self.is_kept {
+            return true;
+        }
         let us = Uid::effective();
         let Ok(processes) = all_processes() else { return true };
         // If we are not root, processes of other users do not count: a program of ours becomes another user only by
-        // setuid, and then the dynamic linker preloads nothing.
+        // setuid, and then the dynamic linker preloads nothing. The directory of a program that a launcher has made
+        // another user is marked.
         let mut candidates = processes
             .flatten()
             .filter(|process| us.is_root() || process.uid().is_ok_and(|uid| uid == us.as_raw()));
         candidates.any(|process| {
             self.is_used_by(&process).unwrap_or_else(|error| {
                 let has_ended = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
-                !has_ended && !is_zombie(&process) && !is_older(&process, self.made)
+                // With `--user` we may not even read our own environment.
+                let is_this = process.pid == getpid().as_raw();
+                !is_this && !has_ended && !is_zombie(&process) && !is_older(&process, self.made)
             })
         })
     }

@@ -35,6 +35,10 @@ pub(super) const MODE: u32 = 0o1444;
 /// Everybody may look into it: the program may change to another user before it starts the next program.
 pub(super) const DIRECTORY_MODE: u32 = 0o755;
 
+/// The directory's mode when it is kept for a program of another user than ours, whose processes `stale` may not look
+/// into: it is never removed.
+pub(super) const KEPT_MODE: u32 = 0o555;
+
 /// The directory's mode until it is locked and filled: `stale` removes directories with [`DIRECTORY_MODE`] only.
 const NEW_DIRECTORY_MODE: u32 = 0o700;
 
@@ -98,9 +102,14 @@ impl Unpacked {
         })
     }
 
-    /// Leaves it: a daemon that is left running needs it when it starts another program.
-    pub(super) fn keep(&mut self) {
+    /// Leaves it: a daemon that is left running needs it when it starts another program. Where that has another user than
+    /// we, it is marked, so that no later instance takes it for a stale one.
+    pub(super) fn keep(&mut self, is_of_another_user: bool) {
         self.is_kept = true;
+        if is_of_another_user {
+            // The directory is ours. If this fails all the same, it may be removed before its time.
+            let _ = fchmod(&self.directory, Mode::from_raw_mode(KEPT_MODE));
+        }
     }
 
     fn within(parent: &Path) -> Result<Self> {

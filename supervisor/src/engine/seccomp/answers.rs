@@ -1,6 +1,7 @@
 //! The thread that answers the program's calls. It does nothing else, so that no call waits for other work of ours; the
 //! calls are answered one after the other. Knows who is told of what happened, and no rule of moving a port.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -69,7 +70,9 @@ impl Answers {
             }
             if !ready[0].is_empty() {
                 match self.instances.take() {
-                    Ok(Handed::Listener(listener)) => self.add(Listener(listener)),
+                    Ok(Handed::Listener(listener)) => {
+                        self.add(Listener { descriptor: listener, owner: Cell::default() });
+                    }
                     Ok(Handed::Call) => match halt.come_by(self) {
                         Some(answers) => self = answers,
                         None => return,
@@ -84,7 +87,7 @@ impl Answers {
     /// Waits for events. Gives those of the hand, and then those of each listener.
     fn wait(&self) -> io::Result<Vec<PollFlags>> {
         let of = |end| PollFd::new(end, PollFlags::POLLIN);
-        let listeners = self.listeners.iter().map(|listener| of(listener.0.as_fd()));
+        let listeners = self.listeners.iter().map(|listener| of(listener.descriptor.as_fd()));
         let mut all: Vec<_> =
             std::iter::once(of(self.instances.as_fd())).chain(listeners).collect();
         loop {
@@ -131,7 +134,10 @@ impl Answers {
             return;
         }
         match (call.kind, socket) {
-            (Kind::Listen, _) => self.listens.notify_one(),
+            (Kind::Listen, _) => {
+                self.listeners[at].owner.get_mut().listens();
+                self.listens.notify_one();
+            }
             (Kind::Bind, Some(socket)) => self.repeats.note(call.thread, &socket, is_told),
             (Kind::Bind, None) => {}
         }
@@ -188,7 +194,8 @@ impl Answers {
                 "cannot give the relocated port to process {thread}, which has another user: {why}"
             );
         };
-        Ok((rules::bind(&socket, address, &self.relocated, refused), Some(socket)))
+        let owner = &self.listeners[at].owner;
+        Ok((rules::bind(&socket, address, (&self.relocated, owner), refused), Some(socket)))
     }
 
     fn listen(&self, at: usize, call: &Call) -> io::Result<(Answer, Option<OwnedFd>)> {

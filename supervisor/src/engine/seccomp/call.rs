@@ -1,15 +1,22 @@
 //! A call that waits for our answer (seccomp_unotify(2)): how we are told of it, what it is, and how it is answered.
 //! Knows no rule.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// The descriptor where the kernel tells us the calls of all processes under one filter.
+use crate::engine::owner::Owner;
+
+/// The descriptor where the kernel tells us the calls of all processes under one filter, which are those of an instance,
+/// and who has the port in it.
 #[derive(Debug)]
-pub(super) struct Listener(pub(super) OwnedFd);
+pub(super) struct Listener {
+    pub(super) descriptor: OwnedFd,
+    pub(super) owner: Cell<Owner>,
+}
 
 /// A call of the program's.
 #[derive(Debug)]
@@ -83,7 +90,7 @@ impl Listener {
     #[allow(unsafe_code)]
     fn control(&self, request: libc::Ioctl, argument: *mut libc::c_void) -> Result<(), Errno> {
         // SAFETY: each caller gives what the kernel reads or writes for its request, and it outlives the call.
-        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, argument) };
+        let result = unsafe { libc::ioctl(self.descriptor.as_raw_fd(), request, argument) };
         Errno::result(result).map(drop)
     }
 }

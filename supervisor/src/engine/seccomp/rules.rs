@@ -1,11 +1,13 @@
 //! The rules: bind(2) and listen(2) on a copy of the program's socket, moved by the very rules of `rebind.so`, whose
 //! sources are included here and know nothing of where they run. Must not know which process has the socket.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::call::Answer;
+use crate::engine::owner::Owner;
 use crate::engine::relocated::RelocatedPort;
 use address::{Encoded, Ports};
 use moved::Move;
@@ -26,12 +28,12 @@ pub(super) fn concern(bytes: &[u8], ports: (u16, u16)) -> bool {
     address::decode(bytes).is_some_and(|wanted| Ports { old, new }.concern(wanted.port()))
 }
 
-/// Binds a socket that asks for this address, which [concerns](concern) us. If the socket of another user may not be
-/// made ours, `refused` gets the reason.
+/// Binds a socket that asks for this address, which [concerns](concern) us. The socket of another user gets the port only
+/// if the instance's `owner` lets it; if it may not be made ours, `refused` gets the reason.
 pub(super) fn bind(
     socket: &OwnedFd,
     bytes: &[u8],
-    relocated: &RelocatedPort,
+    (relocated, owner): (&RelocatedPort, &Cell<Owner>),
     refused: impl Fn(io::Error),
 ) -> Answer {
     let fd = socket.as_raw_fd();
@@ -39,8 +41,14 @@ pub(super) fn bind(
         return Answer::Continue;
     };
     let of_another_user = |_, address: SocketAddr| {
-        relocated.is_foreign(socket)
-            && bind_for(socket, address, relocated).map_err(&refused).is_ok()
+        let may_give = relocated.is_foreign(socket) && owner.get().may_give();
+        let is_bound = may_give && bind_for(socket, address, relocated).map_err(&refused).is_ok();
+        if is_bound {
+            let mut now = owner.get();
+            now.is_given();
+            owner.set(now);
+        }
+        is_bound
     };
     let wanted = Move { fd, wanted: wanted.ip(), stack, port: relocated.port };
     // None: the kernel refuses this anyway, and is left to do so.

@@ -2,6 +2,7 @@
 //! that come meanwhile wait in the kernel, at the listeners, which stay open over exec(2). Must not know how calls are
 //! answered.
 
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::halt::Halt;
 use super::repeats::{RetriedBind, RetriedBinds};
 use super::unseen::Unseen;
 use super::{Seccomp, hand};
+use crate::engine::owner::Owner;
 use crate::engine::relocated::RelocatedPort;
 use crate::handed::Handed;
 
@@ -27,6 +29,9 @@ pub(crate) struct SeccompState {
     relocated: Vec<RawFd>,
     privileges: NewPrivileges,
     listeners: Vec<RawFd>,
+    /// Of each listener.
+    #[serde(default)]
+    owners: Vec<Owner>,
     #[serde(default)]
     repeats: Vec<RetriedBind>,
     #[serde(default)]
@@ -49,14 +54,19 @@ impl Seccomp {
     /// What is saved of it, while the thread is stopped.
     pub(in crate::engine) fn save(&self) -> SeccompState {
         let of_thread = |answers: &Answers| {
-            let listeners = answers.listeners.iter().map(|listener| listener.0.as_raw_fd());
-            (listeners.collect(), answers.repeats.all())
+            let of_each = answers
+                .listeners
+                .iter()
+                .map(|listener| (listener.descriptor.as_raw_fd(), listener.owner.get()));
+            let (listeners, owners) = of_each.unzip();
+            (listeners, owners, answers.repeats.all())
         };
-        let (listeners, repeats) = self.halt.look(of_thread).unwrap_or_default();
+        let (listeners, owners, repeats) = self.halt.look(of_thread).unwrap_or_default();
         SeccompState {
             relocated: self.relocated.descriptors(),
             privileges: self.privileges,
             listeners,
+            owners,
             repeats,
             unseen: self.unseen.first(),
         }
@@ -71,7 +81,9 @@ impl Seccomp {
         let relocated = Arc::new(RelocatedPort::resume(&state.relocated, handed)?);
         let unseen = Unseen::of(state.unseen);
         let (instances, taken) = hand::pair().context("cannot make a socket pair")?;
-        let listeners = state.listeners.into_iter().map(|number| listener(number, handed));
+        let owners = state.owners.into_iter().chain(std::iter::repeat(Owner::unknown()));
+        let listeners = state.listeners.into_iter().zip(owners);
+        let listeners = listeners.map(|(number, owner)| listener(number, owner, handed));
         let answers = Answers {
             port,
             relocated: Arc::clone(&relocated),
@@ -90,9 +102,9 @@ impl Seccomp {
     }
 }
 
-fn listener(number: RawFd, handed: &mut Handed<'_>) -> Result<Listener> {
+fn listener(number: RawFd, owner: Owner, handed: &mut Handed<'_>) -> Result<Listener> {
     let descriptor: OwnedFd = handed.of_kernel(number, LISTENER)?;
-    Ok(Listener(descriptor))
+    Ok(Listener { descriptor, owner: Cell::new(owner) })
 }
 
 impl SeccompState {
@@ -235,6 +247,7 @@ mod tests {
             relocated: held.iter().map(AsRawFd::as_raw_fd).collect(),
             privileges: NewPrivileges::Kept,
             listeners: vec![file.as_raw_fd()],
+            owners: vec![],
             repeats: vec![],
             unseen: None,
         };
