@@ -213,7 +213,7 @@ fn wait_for_no_idle_thread(websockify: &Websockify) {
     });
 }
 
-/// L6, C4: out of processes before there is one thread for each worker: one line says so, and nothing hangs.
+/// L6, C4: out of processes: a start with too few threads for the runtime fails with one line, and nothing hangs.
 #[test]
 fn l6_without_threads_for_the_runtime_the_start_fails_in_one_line() {
     // Nobody else has this user, so it is known how many processes it has.
