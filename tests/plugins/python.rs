@@ -147,7 +147,7 @@ fn u8_several_calls_go_on_at_a_time_and_one_that_hangs_is_alone() {
     assert_eq!(websockify.logged(&["started again"]), Vec::<String>::new());
 }
 
-/// L6: a call that finds no room for its process fails alone: nothing of it is left in the helper.
+/// L6: fork failing: a call of a Python class fails alone, and nothing of it is left in the helper.
 #[test]
 fn u8_l6_calls_without_a_process_leave_no_descriptors() {
     if !needs(&["python3"]) {
