@@ -8,7 +8,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::bridge_to;
 use crate::support::{
-    Client, DEADLINE, Head, Service, connect, echo_service, frame, read_to_end, request, wait_until,
+    Client, DEADLINE, Head, Service, connect, echo_service, frame, read_frame, read_to_end,
+    request, wait_until,
 };
 
 /// A key and its answer, RFC 6455 section 1.3.
@@ -134,33 +135,11 @@ fn b3_a_frame_is_forwarded_as_it_comes_whatever_it_claims_to_be() {
         stream.write_all(&piece).unwrap();
         let mut left = piece.len();
         while left > 0 {
-            left -= unmasked_frame(&mut back).len();
+            left -= read_frame(&mut back).len();
         }
     }
     let grown = memory() - before;
     assert!(grown < 4096, "{grown} kB for 10 MB of a frame");
-}
-
-fn unmasked_frame(stream: &mut TcpStream) -> Vec<u8> {
-    let mut head = [0; 2];
-    stream.read_exact(&mut head).unwrap();
-    assert_eq!(head[0], 0x82);
-    let length = match head[1] {
-        126 => {
-            let mut length = [0; 2];
-            stream.read_exact(&mut length).unwrap();
-            u16::from_be_bytes(length).into()
-        }
-        127 => {
-            let mut length = [0; 8];
-            stream.read_exact(&mut length).unwrap();
-            usize::try_from(u64::from_be_bytes(length)).unwrap()
-        }
-        length => length.into(),
-    };
-    let mut payload = vec![0; length];
-    stream.read_exact(&mut payload).unwrap();
-    payload
 }
 
 #[test]

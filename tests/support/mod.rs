@@ -38,7 +38,7 @@ pub(crate) use frame::frame;
 pub(crate) use lan::Lan;
 pub(crate) use network::{
     Service, display, echo, echo_service, free_port, has_ipv6, is_refused, listeners_of, listening,
-    who_listens,
+    read_frame, who_listens,
 };
 pub(crate) use output::Heard;
 pub(crate) use process::Process;

@@ -168,6 +168,29 @@ impl Service {
     }
 }
 
+/// The payload of the next binary frame that websockify sends.
+pub(crate) fn read_frame(stream: &mut impl Read) -> Vec<u8> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[0], 0x82);
+    let length = match head[1] {
+        126 => {
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).unwrap();
+            u16::from_be_bytes(length).into()
+        }
+        127 => {
+            let mut length = [0; 8];
+            stream.read_exact(&mut length).unwrap();
+            usize::try_from(u64::from_be_bytes(length)).unwrap()
+        }
+        length => length.into(),
+    };
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).unwrap();
+    payload
+}
+
 /// A service that sends back what it gets, until its peer has no more.
 pub(crate) fn echo_service() -> Service {
     Service::new(echo)

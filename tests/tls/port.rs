@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use super::{bridge_in, directory};
 use crate::support::{
-    Caller, Client, Service, connect, echo_service, field, frame, needs, read_to_end, request,
-    wait_until,
+    Caller, Client, Service, connect, echo_service, field, frame, needs, read_frame, read_to_end,
+    request, wait_until,
 };
 
 #[test]
@@ -51,24 +51,7 @@ fn t1_bulk_passes_unharmed_and_the_end_is_in_order() {
     }
     let mut echoed = Vec::new();
     while echoed.len() < 50 * payload.len() {
-        let mut header = [0; 2];
-        session.read_exact(&mut header).unwrap();
-        let length = match header[1] {
-            126 => {
-                let mut length = [0; 2];
-                session.read_exact(&mut length).unwrap();
-                u16::from_be_bytes(length).into()
-            }
-            127 => {
-                let mut length = [0; 8];
-                session.read_exact(&mut length).unwrap();
-                usize::try_from(u64::from_be_bytes(length)).unwrap()
-            }
-            length => usize::from(length),
-        };
-        let start = echoed.len();
-        echoed.resize(start + length, 0);
-        session.read_exact(&mut echoed[start..]).unwrap();
+        echoed.extend(read_frame(&mut session));
     }
     assert!(echoed.chunks(payload.len()).all(|piece| piece == payload));
     session.write_all(&frame(0x88, &[3, 0xe8])).unwrap();
