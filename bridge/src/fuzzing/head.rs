@@ -25,12 +25,14 @@ const ORIGIN: &str = "https://page.example";
 pub fn head(bytes: &[u8]) {
     first(bytes);
     let end_of_first = end_of_head(bytes, 0);
-    for known in 0..bytes.len().min(64) {
+    assert_eq!(end_of_first, end_by_lines(bytes));
+    let length = end_of_first.unwrap_or(bytes.len());
+    for known in (0..length.min(64)).chain((0..length).step_by(1 + length / 64)) {
         // Wherever reading paused before the end, the end is found in the same place.
-        assert!(
-            end_of_head(&bytes[..known], 0).is_some() || end_of_head(bytes, known) == end_of_first
-        );
+        assert_eq!(end_of_head(bytes, known), end_of_first);
     }
+    // Nothing less is enough.
+    assert_eq!(end_of_head(&bytes[..length.saturating_sub(1)], 0), None);
     let Some(end) = end_of_first else { return };
     let Some(head) = parse(&bytes[..end]) else { return };
     for scheme in [Scheme::Ws, Scheme::Wss] {
@@ -44,6 +46,18 @@ pub fn head(bytes: &[u8]) {
     }
     authentication(&head, &bytes[..end]);
     url_path(head.uri.path());
+}
+
+/// Where the first empty line ends that has a line before it.
+fn end_by_lines(bytes: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        length += line.len();
+        if number > 0 && matches!(line, b"\n" | b"\r\n") {
+            return Some(length);
+        }
+    }
+    None
 }
 
 /// A head that is whole for httparse, and so for hyper, is whole for us, too, with the same bytes, unless its method or the blank

@@ -20,8 +20,10 @@ mod proxy_header;
 mod redact;
 mod redis;
 mod state;
+mod target;
 mod token;
 mod token_api;
+mod token_file;
 mod web;
 
 use std::future::poll_fn;
