@@ -46,9 +46,11 @@ pub fn web(bytes: &[u8]) {
                 if status.is_success() {
                     assert_eq!(body, if is_get { part(&file, &headers) } else { Bytes::new() });
                 }
-                // For HEAD a range means nothing (section 14.2), but tower-http answers it with 206 or 416.
+                // For HEAD a range means nothing (section 14.2).
                 if is_get {
                     range(&asked, file.len(), status, &headers);
+                } else {
+                    assert!(matches!(status, StatusCode::OK | StatusCode::NOT_MODIFIED));
                 }
                 conditions(&asked, status, &headers);
             }
@@ -90,14 +92,7 @@ fn range(asked: &HeaderMap, length: usize, status: StatusCode, headers: &HeaderM
         (StatusCode::PARTIAL_CONTENT, None) => panic!("{range:?} is no part"),
         (StatusCode::OK, _) => assert!(wanted.is_none() || !is_due, "{range:?} is not all"),
         (StatusCode::RANGE_NOT_SATISFIABLE, Some((first, last))) => {
-            let ways = [
-                format!("bytes={first}-{last}"),
-                format!("bytes={first}-"),
-                format!("bytes=-{}", length - first),
-            ];
-            // tower-http also refuses the same part where it is written otherwise, which it should not: a suffix longer than
-            // the file, zeroes before a number, numbers of 65 bits, a unit in upper case, a comma at the end.
-            assert!(!ways.iter().any(|way| way == range), "{range:?} is {first} to {last}");
+            panic!("{range:?} is {first} to {last}");
         }
         _ => {}
     }
@@ -132,8 +127,7 @@ fn wanted(range: &str, length: usize) -> Option<(usize, usize)> {
 fn conditions(asked: &HeaderMap, status: StatusCode, headers: &HeaderMap) {
     let is_not_modified = status == StatusCode::NOT_MODIFIED;
     let (tag, modified) = (text(headers, &ETAG), text(headers, &LAST_MODIFIED));
-    // tower-http takes an empty list for none, so that the date counts; it should not.
-    if let Some(first) = asked.get(IF_NONE_MATCH).filter(|first| !first.is_empty()) {
+    if let Some(first) = asked.get(IF_NONE_MATCH) {
         let tags = asked
             .get_all(IF_NONE_MATCH)
             .iter()

@@ -1,7 +1,7 @@
 //! Answers web requests with the files of a directory (H1, H2).
 //!
-//! Which file a path means is decided here; how a file is answered with, its ranges, conditions and
-//! media type, is tower-http's matter.
+//! Which file a path means is decided here, and in `range` which part of it is wanted; how it is sent, on which conditions and
+//! as which media type, is tower-http's matter.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use ::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_RANGE,
-    LAST_MODIFIED, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use ::http::request::Parts;
 use ::http::{Method, Request, StatusCode};
@@ -24,6 +25,7 @@ use tracing::warn;
 
 use super::cached::OneFile;
 use super::listing;
+use super::range;
 use super::reply::{self, Reply};
 use super::url_path::{UrlPath, reference};
 use crate::error_text::error_text;
@@ -43,7 +45,8 @@ type Service = ServeDir<DefaultServeDirFallback, OneFile>;
 
 /// What a request's path leads to.
 enum Found {
-    File(PathBuf),
+    /// A file, and its length, bytes.
+    File(PathBuf, u64),
     /// A directory to be listed.
     Directory(PathBuf),
     /// A directory whose path lacks the slash at its end, without which the relative references of its page lead elsewhere. Has
@@ -76,7 +79,7 @@ pub(crate) async fn answer(root: Root<'_>, private: &Arc<Private>, mut head: Par
         let (found, url_path) =
             blocking(move || Ok((find(path, &url_path, &ours)?, url_path))).await?;
         match found {
-            Found::File(path) => file(path, &mut head).await,
+            Found::File(path, length) => file(path, length, &mut head).await,
             Found::Directory(_) if !root.is_listed => Ok(not_found()),
             Found::Directory(path) => directory(path, url_path, Arc::clone(private)).await,
             Found::Unfinished(name) => Ok(redirect(&name, head.uri.query())),
@@ -97,7 +100,8 @@ fn find(path: PathBuf, url_path: &UrlPath, private: &Private) -> io::Result<Foun
         // Opening anything but a file may block, or worse.
         let is_file = metadata.is_file() && !url_path.is_directory;
         let is_served = is_file && !private.snapshot().contains(&path, &metadata)?;
-        return Ok(if is_served { Found::File(path) } else { Found::Nothing });
+        let length = metadata.len();
+        return Ok(if is_served { Found::File(path, length) } else { Found::Nothing });
     }
     if let Some(name) = url_path.name()
         && !url_path.is_directory
@@ -109,7 +113,7 @@ fn find(path: PathBuf, url_path: &UrlPath, private: &Private) -> io::Result<Foun
         return Ok(Found::Directory(path));
     };
     let is_ours = private.snapshot().contains(&index, &metadata)?;
-    Ok(if is_ours { Found::Nothing } else { Found::File(index) })
+    Ok(if is_ours { Found::Nothing } else { Found::File(index, metadata.len()) })
 }
 
 /// Does something that may wait for a disk, in a thread that may block.
@@ -119,17 +123,21 @@ async fn blocking<T: Send + 'static>(
     spawn_blocking(deed).await.map_err(io::Error::other)?
 }
 
-async fn file(path: PathBuf, head: &mut Parts) -> io::Result<Reply> {
-    // tower-http would answer several ranges with 416, where the whole file is a valid answer, too.
+async fn file(path: PathBuf, length: u64, head: &mut Parts) -> io::Result<Reply> {
     let file = OneFile(path);
     let reference = file.reference();
-    let mut service = ServeDir::with_backend("", file)
-        .ignore_multi_range_requests(true)
-        .with_buf_chunk_size(PIECE);
-    if head.headers.contains_key(RANGE)
-        && !is_range_due(&mut service, &reference, &head.headers).await?
+    let mut service = ServeDir::with_backend("", file).with_buf_chunk_size(PIECE);
+    // RFC 9110, section 14.2: only GET has ranges.
+    if let Some(range) = head.headers.remove(RANGE)
+        && head.method == Method::GET
+        && let Some(range) = range::of_file(&range, length)
+        && is_current(&mut service, &reference, &head.headers).await?
     {
-        head.headers.remove(RANGE);
+        head.headers.insert(RANGE, range);
+    }
+    // Section 13.1.3: the date counts only where there are no tags. An empty list has none, and tower-http goes by the date.
+    if head.headers.contains_key(IF_NONE_MATCH) {
+        head.headers.remove(IF_MODIFIED_SINCE);
     }
     let mut request = request(&reference);
     request.method_mut().clone_from(&head.method);
@@ -143,17 +151,13 @@ fn request(reference: &str) -> Request<()> {
     request
 }
 
-/// Whether the range that is asked for may be all that is sent: RFC 9110, sections 14.2 (a unit
-/// that we do not know) and 13.1.5 (If-Range: a part of another version is of no use).
-async fn is_range_due(
+/// Whether a part of the file may be all that is sent: a part of another version than the client has is of no use to it
+/// (If-Range: RFC 9110, section 13.1.5).
+async fn is_current(
     service: &mut Service,
     reference: &str,
     headers: &HeaderMap,
 ) -> io::Result<bool> {
-    let range = headers.get(RANGE).map_or(&b""[..], HeaderValue::as_bytes);
-    if !range.get(..6).is_some_and(|unit| unit.eq_ignore_ascii_case(b"bytes=")) {
-        return Ok(false);
-    }
     let Some(wanted) = headers.get(IF_RANGE) else { return Ok(true) };
     let mut request = request(reference);
     *request.method_mut() = Method::HEAD;

@@ -13,6 +13,7 @@ mod host;
 mod idle;
 mod listing;
 mod metered;
+mod range;
 pub(crate) mod reply;
 mod unread;
 mod upgraded;
