@@ -25,6 +25,7 @@
 mod account;
 mod admission;
 mod arrival;
+pub mod blocking;
 mod book;
 mod budget;
 mod buffer;

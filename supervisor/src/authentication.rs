@@ -6,10 +6,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bridge::tls::Sources;
-use bridge::{Auth, QuestionSender};
+use bridge::{Auth, QuestionSender, blocking};
 use tokio::sync::watch;
 
-use crate::blocking;
 use crate::config::{AuthKind, AuthSource, AuthSpec, expected_auth};
 use crate::helper::Helper;
 use crate::reread::{Reread, Words};

@@ -5,7 +5,6 @@
 
 mod admin;
 mod authentication;
-mod blocking;
 mod certificates;
 mod cli;
 mod clock;

@@ -3,15 +3,19 @@
 //! other. Knows nothing of what the files are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context;
-use bridge::Private;
+use anyhow::{Context, Result};
+use bridge::{Private, blocking};
+use tokio::time::sleep;
 use tracing::warn;
 
-use crate::blocking;
 use crate::exit::Failure;
 use crate::log::LogFile;
 use crate::reread::Reread;
+
+/// After which time the log file is opened again if no thread could be started for that.
+const NEXT_TRY: Duration = Duration::from_secs(1);
 
 /// How far that is.
 #[derive(Debug, Default)]
@@ -28,8 +32,7 @@ impl Reopening {
         let Some(log) = log.cloned() else { return };
         let (turns, private) = (self.private.clone(), Arc::clone(private));
         self.log.begin_work(async move {
-            let reopened = blocking::run(move || log.reopen()).await;
-            let reopened = reopened.context("cannot open the log file again").flatten();
+            let reopened = reopen(log).await.context("cannot open the log file again");
             if let Err(failure) = reopened {
                 warn!("{}", Failure::from(failure).reason);
             }
@@ -39,10 +42,21 @@ impl Reopening {
     }
 }
 
+/// Where no thread can be started for it, this is tried again: until then all lines go to the file that was moved away.
+async fn reopen(log: LogFile) -> Result<()> {
+    loop {
+        let log = log.clone();
+        match blocking::begin(move || log.reopen()) {
+            Ok(reopened) => return reopened.await.context("a thread has panicked")?,
+            Err(_) => sleep(NEXT_TRY).await,
+        }
+    }
+}
+
 fn look(turns: &Reread, private: Arc<Private>) {
     turns.begin_work(async move {
-        if let Err(failure) = blocking::run(move || private.look()).await {
-            let failure = failure.context("cannot look at the files that are never served");
+        let looked = blocking::run(move || private.look()).await;
+        if let Err(failure) = looked.context("cannot look at the files that are never served") {
             warn!("{}", Failure::from(failure).reason);
         }
     });

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use bridge::blocking;
 use bridge::tls::{Authorities, Connector, Sources, Unusable};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::blocking;
 use crate::exit::Failure;
 use crate::machine::changes::FileWatcher;
 

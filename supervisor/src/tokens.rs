@@ -10,12 +10,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bridge::tls::Sources;
-use bridge::{Directory, Kind, Private, Source};
+use bridge::{Directory, Kind, Private, Source, blocking};
 use futures_util::TryFutureExt;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::blocking;
 use crate::config::{TokenKind, TokenSource, TokensSpec, token_kind};
 use crate::helper::Helper;
 use crate::reread::{Reread, Words};

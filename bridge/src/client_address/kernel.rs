@@ -7,8 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::task::spawn_blocking;
-
+use crate::blocking;
 use crate::sock_diag::{self, Reading, Readings};
 
 /// The kernel, as it is asked about one port of ours.
@@ -70,7 +69,7 @@ impl Kernel {
             let ask = move || {
                 all.iter().map(|(ours, to)| sock_diag::accepted(*to, *ours)).map(is_it).collect()
             };
-            spawn_blocking(ask).await.ok()
+            blocking::run(ask).await.ok()
         } else {
             let reading = self.readings.after(Instant::now()).await.ok();
             reading.map(|read| {

@@ -9,9 +9,9 @@ use std::sync::{self, Arc, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Mutex;
-use tokio::task::spawn_blocking;
 
 use super::{Socket, TCP_LISTEN, canonical, proc_net};
+use crate::blocking;
 
 /// The sockets at one time.
 #[derive(Debug)]
@@ -91,9 +91,7 @@ impl Readings {
             return Ok(reading);
         }
         let port = self.port;
-        let reading =
-            spawn_blocking(move || Reading::of(port)).await.map_err(io::Error::other)??;
-        let reading = Arc::new(reading);
+        let reading = Arc::new(blocking::run(move || Reading::of(port)).await??);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&reading));
         Ok(reading)
     }

@@ -4,10 +4,9 @@
 use std::future::pending;
 use std::time::Duration;
 
+use bridge::blocking;
 use tokio::sync::oneshot::Receiver;
 use tokio::time::timeout;
-
-use crate::blocking;
 
 /// Reads in another thread, one reading after the other.
 #[derive(Debug)]

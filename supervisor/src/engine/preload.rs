@@ -20,11 +20,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use bridge::Private;
+use bridge::{Private, blocking};
 
 use super::notice::{BindRequest, Notices};
 use super::relocated::RelocatedPort;
-use crate::blocking;
 use crate::machine::executable::Executable;
 use crate::processes::Process;
 pub(crate) use clients::{ClientTableFile, ClientTableFileState};

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bridge::error_text;
+use bridge::{blocking, error_text};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, pipe2};
@@ -17,7 +17,6 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tracing::warn;
 
 use super::lines::Lines;
-use crate::blocking;
 use crate::exit::{ExitStatus, Failure};
 use crate::machine::open_files::OpenFiles;
 use crate::machine::user::User;
