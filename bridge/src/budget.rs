@@ -2,7 +2,7 @@
 //! before there is a session, connections between two requests, sessions whose peer takes nothing, downloads and
 //! recordings that wait. When a quarter of the budget is used, each of its users gets less at a time; when all of it is
 //! used, no new user gets any. Counted is memory that is kept for long, here and in the kernel, from when it begins to
-//! be kept: never a frame that only passes through. Knows numbers of bytes.
+//! be kept, and where a session is looked at, what is on its way just then. Knows numbers of bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -97,14 +97,16 @@ pub(crate) struct Client {
     pub(crate) payload: Option<Lease>,
     /// A data frame that is not yet at the client.
     frame: Option<Lease>,
-    /// The control frames that are not yet at the client, in the order in which they are sent. When all are sent, their
-    /// memory is freed.
+    /// The control frames that are not yet at the client, in the order in which they are sent. Their memory is freed when all
+    /// are sent, and no sooner: by that it is known that some wait ([`is_stuck`](Self::is_stuck)), here or in TLS.
     control: Vec<u8>,
     close: Close,
     /// Whether our side of the connection is shut down.
     is_shut: bool,
     /// How many bytes of pongs were put among the control frames, in all.
     ponged: u64,
+    /// How many of them there were when nothing was left to be sent last, here or in TLS.
+    pongs_sent: u64,
     /// How many bytes were under way to the client when it was found [silent](Call::Unheard) last.
     left_unheard: u64,
     /// When the session was first told to end, by a limit or by the administrator.
@@ -142,6 +144,7 @@ impl Client {
             close: Close::No,
             is_shut: false,
             ponged: 0,
+            pongs_sent: 0,
             left_unheard: u64::MAX,
             told_to_end: None,
             ending: None,
@@ -186,7 +189,6 @@ impl Client {
 
     /// Whether a frame waits to be taken.
     pub(crate) fn is_stuck(&self) -> bool {
-        // Control frames that TLS has taken, and not sent yet, wait as well: their memory is not freed.
         self.frame.is_some() || self.control.capacity() > 0
     }
 
@@ -243,8 +245,11 @@ impl Client {
                     continue;
                 }
             };
+            // A session that has ended already is quiet while its client takes what is left.
+            if call != Call::TooQuiet || !self.is_over() {
+                self.told_to_end.get_or_insert_with(Instant::now);
+            }
             self.close(code, reason);
-            self.told_to_end.get_or_insert_with(Instant::now);
             is_ending = true;
         }
         is_ending
@@ -261,6 +266,11 @@ impl Client {
         let left = self.under_way();
         let takes = left > 0 && left != std::mem::replace(&mut self.left_unheard, left);
         !takes && self.codec.ping().is_some()
+    }
+
+    /// See [`Socket::reset_on_close`](crate::net::Socket::reset_on_close).
+    pub(crate) fn reset_on_close(&self) {
+        self.stream.reset_on_close();
     }
 
     /// When the client's kernel has answered last, if the connection is TCP.
@@ -323,7 +333,7 @@ impl Client {
     /// then the task is woken when the payload can be written.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let is_scarce = self.is_scarce();
-        if is_scarce && self.control.len() >= SMALL_SIZE {
+        if is_scarce && self.waiting_control() >= SMALL_SIZE {
             // No more pings are read before their answers have room.
             ready!(self.poll_send(cx));
         }
@@ -399,11 +409,18 @@ impl Client {
         self.codec.headroom(lease.size())
     }
 
+    /// How many bytes of control frames may wait, here or in TLS, which takes some that the kernel has not.
+    fn waiting_control(&self) -> usize {
+        let pongs = usize::try_from(self.ponged - self.pongs_sent).unwrap_or(usize::MAX);
+        pongs.max(self.control.len())
+    }
+
     /// The size of the buffers that hold waiting payload and frames, ours and TLS's, bytes.
     fn kept(&self) -> usize {
         let size = |lease: &Option<Lease>| lease.as_ref().map_or(0, |lease| lease.size());
         let (payload, frame) = (size(&self.payload), size(&self.frame));
-        payload + frame + self.stream.kept_by_tls(frame) + self.control.capacity()
+        let by_tls = self.stream.kept_by_tls(frame.max(self.waiting_control()));
+        payload + frame + by_tls + self.control.capacity()
     }
 
     /// Counts in the memory budget our own buffers and the bytes that are under way, of which a slow peer may have taken
@@ -483,6 +500,7 @@ impl Client {
         }
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.control = Vec::new();
+        self.pongs_sent = self.ponged;
         Poll::Ready(Ok(()))
     }
 
@@ -548,6 +566,7 @@ impl Client {
     fn give_up_sending(&mut self) {
         self.frame = None;
         self.control = Vec::new();
+        self.pongs_sent = self.ponged;
         self.close = Close::Impossible;
     }
 }
@@ -599,6 +618,49 @@ mod tests {
         tokio::join!(sent, theirs.read_exact(&mut taken)).1.unwrap();
         client.hold(0);
         assert_eq!(client.held.budget().used(), 0);
+    }
+
+    #[tokio::test]
+    async fn l5_what_tls_has_of_pongs_that_are_not_taken_counts() {
+        let (ours, theirs) = encrypted().await;
+        let mut client = client_by(ours, Framing::Binary);
+        let asked = ControlPayload::new([0; 125].into());
+        let pong = client.codec.pong(&asked).len();
+        poll_fn(|cx| {
+            while client.poll_send(cx).is_ready() {
+                assert!(client.put_pong(&asked));
+            }
+            // The kernel is full, and TLS is not.
+            for _ in 0..SMALL_SIZE / pong {
+                assert!(client.put_pong(&asked) && client.poll_send(cx).is_pending());
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(client.control.len(), 0, "TLS has them all");
+        client.hold(0);
+        assert!(client.held.budget().used() >= SMALL_SIZE);
+        assert!(client.waiting_control() >= SMALL_SIZE, "no more pings are read");
+        drop(theirs);
+        poll_fn(|cx| client.poll_send(cx)).await;
+        client.hold(0);
+        assert_eq!(client.held.budget().used(), 0);
+    }
+
+    #[tokio::test]
+    async fn b13_a_session_that_has_ended_is_not_told_to_end_because_it_is_quiet() {
+        for (input, is_told) in [(Input::Open, true), (Input::Closed(None), false)] {
+            let (ours, _theirs) = UnixStream::pair().unwrap();
+            let mut client = client(ours, Framing::Binary);
+            client.input = input;
+            client.session.entry.call(Call::TooQuiet);
+            poll_fn(|cx| {
+                assert!(client.answer_calls(cx));
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(client.told_to_end().is_some(), is_told);
+        }
     }
 
     #[tokio::test]

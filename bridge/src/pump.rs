@@ -520,6 +520,11 @@ impl<'a> Pump<'a> {
         self.joined.under_way = Some(now);
         self.hold(now);
         let is_overdue = self.client.told_to_end().is_some_and(|ago| ago >= FAREWELL);
+        if is_overdue {
+            // Otherwise the kernel would keep what is left for as long as a peer takes some of it, and nothing would count it.
+            self.client.reset_on_close();
+            self.joined.target.reset_on_close();
+        }
         let is_moving = !is_overdue && (now < before || (before == 0 && now > 0));
         if is_moving {
             self.limit(FLUSH);

@@ -137,6 +137,7 @@ impl SavedClient {
             close: self.close.resume(),
             is_shut: self.is_shut,
             ponged: 0,
+            pongs_sent: 0,
             left_unheard: self.left_unheard,
             told_to_end: self.told_to_end.map(|told| told.instant().into()),
             ending: self.ending.map(|SavedFrame(code, reason)| (code.into(), reason.into())),

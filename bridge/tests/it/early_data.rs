@@ -1,6 +1,5 @@
 //! L5, T1: a client that sends early data, as another server has allowed it to (RFC 8446, section 4.2.10). The bridge takes none,
-//! and the client has to send it again. rustls drops some 8 KiB of it; what comes beyond that
-//! it treats as damaged records.
+//! and the client has to send it again. rustls drops some 8 KiB of it; what comes beyond that it treats as damaged records.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
