@@ -7,6 +7,8 @@ use std::time::Duration;
 use nix::unistd::{getpid, gettid};
 use tokio::time::sleep;
 
+use crate::machine::proc_text;
+
 /// How often we look, and how long we wait between two looks: that a thread waits for a disk for a moment is normal.
 const LOOKS: usize = 20;
 const REST: Duration = Duration::from_millis(5);
@@ -36,14 +38,12 @@ pub(crate) async fn settle() -> Result<(), String> {
 fn held_up() -> Option<String> {
     let threads = fs::read_dir("/proc/self/task").ok()?;
     let mut stats = threads.filter_map(|thread| fs::read(thread.ok()?.path().join("stat")).ok());
-    stats.find_map(|stat| held_up_by(&String::from_utf8_lossy(&stat)))
+    stats.find_map(|stat| held_up_by(&stat))
 }
 
-/// The name in the second field may have anything in it, half a letter too; the state follows (proc_pid_stat(5)).
-fn held_up_by(stat: &str) -> Option<String> {
-    let (name, rest) = stat.rsplit_once(')')?;
-    let (_, name) = name.split_once('(')?;
-    rest.trim_start().starts_with('D').then(|| name.to_owned())
+fn held_up_by(stat: &[u8]) -> Option<String> {
+    let (name, mut fields) = proc_text::stat(stat)?;
+    (fields.next() == Some("D")).then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
             ("7 (log) S 1 7", None),
             ("", None),
         ] {
-            assert_eq!(held_up_by(stat).as_deref(), held, "{stat}");
+            assert_eq!(held_up_by(stat.as_bytes()).as_deref(), held, "{stat}");
         }
     }
 }

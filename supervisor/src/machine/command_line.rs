@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 
+use super::proc_text;
+
 /// Puts asterisks in the place of these bytes, each of one word of `args`, which is the whole command line.
 ///
 /// # Errors
@@ -31,11 +33,10 @@ pub(crate) fn overwrite(
     Ok(())
 }
 
-/// `arg_start` and `arg_end` of proc_pid_stat(5), fields 48 and 49. The second field is the command's name, which may
-/// have any character in it, and may end within one.
+/// `arg_start` and `arg_end` of proc_pid_stat(5), fields 48 and 49.
 fn memory(text: &[u8]) -> Option<Range<usize>> {
-    let fields = String::from_utf8_lossy(text);
-    let mut fields = fields.rsplit_once(')')?.1.split_ascii_whitespace().skip(48 - 3);
+    // The state is field 3.
+    let mut fields = proc_text::stat(text)?.1.skip(48 - 3);
     let mut next = || fields.next()?.parse().ok().filter(|address| *address != 0);
     let (start, end) = (next()?, next()?);
     (start < end).then_some(start..end)

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 use tracing::warn;
 
-use super::status;
+use super::proc_text;
 
 /// The signals that we catch. But SIGHUP stays ignored if we were started so, as by nohup or by `trap '' HUP`.
 const CAUGHT: [i32; 7] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, SIGXFSZ];
@@ -191,7 +191,7 @@ impl Signals {
 
 /// Whether we were started with SIGHUP ignored. To be asked before it is caught.
 fn ignores_hangup() -> bool {
-    let ignored = status::field("self", "SigIgn").ok();
+    let ignored = proc_text::status("self", "SigIgn").ok();
     let ignored = ignored.and_then(|ignored| u64::from_str_radix(&ignored, 16).ok());
     ignored.is_some_and(|ignored| ignored & (1 << (SIGHUP - 1)) != 0)
 }

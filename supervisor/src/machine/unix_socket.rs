@@ -7,7 +7,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -22,6 +21,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ports::BACKLOG;
 use super::privileges::as_user_or_root;
+use super::proc_text;
 use super::trusted;
 use super::user::User;
 pub(crate) use saved::{PublicSocketState, SocketFileState};
@@ -207,21 +207,12 @@ fn check_way(path: &Path) -> Result<()> {
 /// does not say, no process counts as having it.
 fn is_held(name: &OsStr, file: &Stat) -> bool {
     let sockets = fs::read("/proc/net/unix").unwrap_or_default();
-    let held = sockets.split(|byte| *byte == b'\n').filter_map(held_path);
+    let held = sockets.split(|byte| *byte == b'\n').filter_map(proc_text::bound);
     let mut held = held.filter(|path| path.file_name() == Some(name));
     held.any(|path| {
         let there = path.symlink_metadata();
         there.is_ok_and(|there| (there.dev(), there.ino()) == (file.st_dev, file.st_ino))
     })
-}
-
-/// The path of a stream socket that is bound and neither listens nor is connected, from its line: number, users,
-/// protocol, flags, type, state, inode and path (proc(5)).
-fn held_path(line: &[u8]) -> Option<&Path> {
-    let (fields, path) = line.split_at(line.iter().position(|byte| *byte == b'/')?);
-    let fields = std::str::from_utf8(fields).ok()?;
-    let fields: Vec<_> = fields.split_ascii_whitespace().skip(3).take(3).collect();
-    (fields == ["00000000", "0001", "01"]).then(|| Path::new(OsStr::from_bytes(path)))
 }
 
 fn is_socket(stat: &Stat) -> bool {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::number;
 use super::table::{Seen, is_alive, stat};
-use crate::machine::status;
+use crate::machine::proc_text;
 
 /// A process that was alive when we looked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +108,7 @@ impl Process {
 
     /// `None`: it has ended, or /proc hides it.
     fn effective_user(&self) -> Option<u32> {
-        let users = status::field(self.pid, "Uid").ok()?;
+        let users = proc_text::status(self.pid, "Uid").ok()?;
         users.split_whitespace().nth(1)?.parse().ok()
     }
 
@@ -245,8 +245,7 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let process = Process::of_leader(Pid::from_raw(child.id().cast_signed()));
         child.kill().unwrap();
-        // It fails if another test has waited for it, as the reaper does for all.
-        let _ = child.wait();
+        child.wait().unwrap();
         assert!(!process.may_hold(geteuid().as_raw()));
     }
 }

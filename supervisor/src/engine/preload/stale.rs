@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::names;
 use super::unpacked::{self, CLIENTS, DIRECTORY_MODE, KEPT_MODE, MODE, NAME, PREFIX};
-use crate::machine::shown;
+use crate::machine::{proc_text, shown};
 use crate::processes::is_alive;
 
 /// How many letters follow the prefix in the directory's name.
@@ -113,13 +113,10 @@ impl Stale {
         let library = self.path.join(self.name);
         let library = library.as_os_str().as_encoded_bytes();
         let maps = read("maps")?;
-        // The fields are address, mode, offset, device, inode and path (proc(5)). The device is not always the one of
-        // stat(2), and the path is another one in a process with another root.
+        // The device is not always the one of stat(2), and the path is another one in a process with another root.
         let is_mapped = |line: &[u8]| {
-            let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
-            let is_inode = fields.nth(4) == Some(inode.as_bytes());
-            fields.next().is_some_and(|path| {
-                path == library || is_inode && path.ends_with(self.name.as_bytes())
+            proc_text::mapped(line).is_some_and(|(of, path)| {
+                path == library || of == inode.as_bytes() && path.ends_with(self.name.as_bytes())
             })
         };
         if maps.split(|byte| *byte == b'\n').any(is_mapped) {

@@ -11,7 +11,7 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{Pid, getpid};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use crate::machine::status;
+use crate::machine::proc_text;
 
 /// The longest address that bind(2) reads, `struct sockaddr_storage`, bytes.
 const ADDRESS_MAX: usize = 128;
@@ -63,7 +63,7 @@ fn process_of(thread: Pid) -> io::Result<OwnedFd> {
 }
 
 fn leader_of(thread: Pid) -> io::Result<Pid> {
-    let group = status::field(thread, "Tgid")?;
+    let group = proc_text::status(thread, "Tgid")?;
     group.parse().map(Pid::from_raw).map_err(io::Error::other)
 }
 
