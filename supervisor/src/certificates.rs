@@ -54,12 +54,12 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    /// Reads the files; where there is no usable certificate, TLS is off.
+    /// Reads the files; where there is no usable certificate, TLS is off. `demanded` is what the options need, or less.
     ///
     /// # Errors
     ///
-    /// The options need a file that is missing or cannot be used, or leave no cipher suite.
-    pub(crate) fn load(access: &Access) -> Result<Self> {
+    /// A file that is demanded is missing or cannot be used, or the options leave no cipher suite.
+    pub(crate) fn load(access: &Access, demanded: Need) -> Result<Self> {
         let Access { files, need, least, ciphers, .. } = access;
         let (offer, unknown) = Offer::new(*least, ciphers.as_deref())?;
         // The files are looked at before they are read, so that no change is missed.
@@ -69,14 +69,14 @@ impl Certificates {
             Ok((acceptor, warnings)) => (Tls::On(acceptor), warnings),
             Err(unusable) => {
                 let is_missing = unusable.missing().is_some();
-                if *need == Need::Present || *need == Need::Usable && !is_missing {
+                if demanded == Need::Present || demanded == Need::Usable && !is_missing {
                     return Err(unusable.into());
                 }
                 let reason = reason(unusable);
                 off = Some(match need {
                     Need::Nothing if is_missing => Off::NoneNamed,
-                    Need::Nothing => Off::Unusable(reason.clone()),
-                    Need::Usable | Need::Present => Off::Missing(reason.clone()),
+                    _ if is_missing => Off::Missing(reason.clone()),
+                    _ => Off::Unusable(reason.clone()),
                 });
                 (Tls::Off(reason), vec![])
             }

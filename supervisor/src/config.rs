@@ -229,9 +229,11 @@ impl Config {
             "token-source" => match &self.destination {
                 Destination::Tokens(TokensSpec { source: TokenSource::Typed(kind), .. }) => {
                     match kind {
-                        TokenKind::Own(kind) => {
-                            kind.path().is_none_or(|path| !path.ends_with(OsStr::from_bytes(typed)))
-                        }
+                        // config/tokens.rs makes what was typed absolute.
+                        TokenKind::Own(kind) => kind.path().is_none_or(|path| {
+                            let typed = std::path::absolute(OsStr::from_bytes(typed));
+                            typed.ok().as_deref() != Some(path)
+                        }),
                         TokenKind::Helper(helper) => matches!(helper, HelperSpec::Class(_)),
                     }
                 }

@@ -7,7 +7,8 @@
 //!   life,
 //! - `state` is what the new binary needs, `format` how that is written, `memory` where it is written to,
 //! - `cloexec` says which descriptors stay open over exec(2), `threads` whether our threads can be ended, `rest` is the
-//!   forked process that goes on with the sessions that cannot be handed over,
+//!   forked process that goes on with the sessions that cannot be handed over, and `workers` keeps the runtime's threads from
+//!   their tasks while it is forked,
 //! - `binary` is the executable file, `image` the arguments and environment that it is executed with,
 //! - `arrival` is the beginning of the new binary, and `arrived` what it keeps of that until it has settled; until
 //!   then, `way_back` leads back to the old binary, and `closed` keeps others out of our memory.

@@ -15,6 +15,7 @@ use socket2::Socket;
 use crate::admin::Admin;
 use crate::authentication::Authentication;
 use crate::certificates::Certificates;
+use crate::config::access::Need;
 use crate::config::{Config, Destination, ProgramSpec};
 use crate::exit::Failure;
 use crate::hand_over::{Arrival, Held, open_memory, or_back};
@@ -79,10 +80,15 @@ struct Materials {
 }
 
 impl Materials {
-    /// Opens them as the user that we are now; directories are looked at as `user`.
-    fn open(config: &Config, users: Users, user: Option<&User>) -> Result<Self, Failure> {
+    /// Opens them as the user that we are now; directories are looked at as `user`, and of the certificate `need` is demanded.
+    fn open(
+        config: &Config,
+        need: Need,
+        users: Users,
+        user: Option<&User>,
+    ) -> Result<Self, Failure> {
         let directories = as_user(user, || Directories::look(config))??;
-        let certificates = Certificates::load(&config.access)?;
+        let certificates = Certificates::load(&config.access, need)?;
         let authentication = config.access.auth.as_ref().map(Authentication::open).transpose()?;
         let admin_auth = config.admin.as_ref().and_then(|admin| admin.auth.as_ref());
         let admin_auth = admin_auth.map(Authentication::open_for_admin).transpose()?;
@@ -103,7 +109,7 @@ impl Materials {
     }
 
     /// The same after a hand-over, where the old binary has changed the user already: we must still be that user.
-    fn open_again(config: &Config, held: &Held) -> Result<Self, Failure> {
+    fn open_again(config: &Config, need: Need, held: &Held) -> Result<Self, Failure> {
         let users = Users::to_remain(&config.users)?;
         // Before anything is opened: the file of our binary may have given us capabilities (exec(2)).
         match users.ours() {
@@ -112,7 +118,7 @@ impl Materials {
         }
         let user_of_program = program_of(config).and_then(|_| users.apart());
         launcher::check(held.launcher.as_ref(), user_of_program)?;
-        let materials = Self::open(config, users, None)?;
+        let materials = Self::open(config, need, users, None)?;
         if let Some(user) = materials.users.ours() {
             let helpers = (materials.tokens.as_ref(), materials.authentication.as_ref());
             privileges::check_gains(user, gains(config, &materials.users, helpers))?;
@@ -162,7 +168,7 @@ impl Resources {
         // The user to whom the files that we write are to belong.
         let ours = users.ours().cloned();
         let user = ours.as_ref();
-        let mut materials = Materials::open(config, users, user)?;
+        let mut materials = Materials::open(config, config.access.need, users, user)?;
         let public = Some(PublicEndpoint::acquire(&config.listen, passed, user)?);
         let auth = materials.admin_auth.take();
         let admin = config.admin.as_ref().map(|spec| Admin::open(spec, auth, user)).transpose()?;
@@ -189,15 +195,19 @@ impl Resources {
     }
 
     /// Opens anew what is not handed over, and chooses where the log goes. On its way back, the old binary tries that for
-    /// a while: if it gives up, all sessions are lost, and what the new binary could not use may be whole in a moment.
+    /// a while: if it gives up, all sessions are lost, and what the new binary could not use may be whole in a moment. In the end
+    /// it rather goes on without a certificate than not at all.
     #[expect(clippy::disallowed_methods, reason = "nothing tells when all files can be used")]
     fn open_again(config: &Config, arrival: &Arrival) -> Result<(Materials, log::Sinks), Failure> {
         let (held, stderr) = (&arrival.state.held, arrival.state.launch.stderr);
         let until = arrival.is_back().then(|| Instant::now() + RETRY_TIME);
         loop {
-            let opened = Materials::open_again(config, held)
+            let is_over = until.is_none_or(|until| Instant::now() >= until);
+            let need =
+                if arrival.is_back() && is_over { Need::Nothing } else { config.access.need };
+            let opened = Materials::open_again(config, need, held)
                 .and_then(|materials| Ok((materials, log::Sinks::choose(&config.log, stderr)?)));
-            if opened.is_ok() || until.is_none_or(|until| Instant::now() >= until) {
+            if opened.is_ok() || is_over {
                 return opened;
             }
             thread::sleep(RETRY_INTERVAL);
@@ -207,7 +217,7 @@ impl Resources {
     /// Checks, in a trial, whether we could go on after a hand-over, as far as that can be seen without taking
     /// anything.
     pub(crate) fn look(config: &Config, stderr: Stderr, held: &Held) -> Result<(), Failure> {
-        let materials = Materials::open_again(config, held)?;
+        let materials = Materials::open_again(config, config.access.need, held)?;
         materials.tokens.as_ref().map_or(Ok(()), Tokens::check)?;
         log::Sinks::choose(&config.log, stderr)?;
         Ok(())

@@ -25,6 +25,8 @@ pub(super) fn source(typed: &str, prefer_ipv6: bool) -> Result<Source, UsageErro
     }
     let (host, port_typed) = split(typed).map_err(wrong)?;
     let port = port(port_typed).ok_or_else(|| wrong("a port number from 0 to 65535"))?;
+    // In the Python websockify the socket at `::` accepts clients of IPv4 as well (IPV6_V6ONLY in ipv6(7)).
+    let host = host.filter(|host| host.parse() != Ok(Ipv6Addr::UNSPECIFIED));
     Ok(Source { host: host.map(str::to_owned), port, prefer_ipv6 })
 }
 

@@ -31,7 +31,7 @@ fn check() -> Result<(), Failure> {
     let failed = |reason: String| Failure { status: ExitStatus::FAILURE, reason };
     let none = || failed("there is nothing to try: this is for websockify's own use".into());
     let bytes = memory::read(&stdin()).ok().flatten().ok_or_else(none)?;
-    // Our standard input is not what the old binary may have read from /dev/stdin: a value is not to be found in the state.
+    // What the old binary may have read from /dev/stdin is gone. An option that names it must not read the state instead.
     let null = File::open("/dev/null").and_then(|null| Ok(dup2_stdin(null)?));
     null.map_err(|error| failed(error_text(&error)))?;
     let (state, _) = format::read::<State>(&bytes).map_err(|why| failed(why.to_string()))?;

@@ -126,11 +126,9 @@ impl Arrival {
         self.back.is_some()
     }
 
-    /// What the command line means to this binary. On its way back, the old binary rather goes on without TLS than not at
-    /// all.
+    /// What the command line means to this binary.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
-        let config = if self.is_back() { self.state.launch.config() } else { self.state.config() };
-        config.map_err(failure)
+        self.state.config().map_err(failure)
     }
 
     /// Takes it apart.

@@ -29,10 +29,6 @@ impl PublicPort {
     pub(crate) fn reserve(source: &Source) -> Result<Self> {
         let addresses = match source.host.as_deref() {
             None => both_families(IpAddr::V4(Ipv4Addr::UNSPECIFIED), source.port),
-            // In the Python websockify this socket accepts clients of IPv4 as well (IPV6_V6ONLY in ipv6(7)).
-            Some(host) if host.parse() == Ok(Ipv6Addr::UNSPECIFIED) => {
-                both_families(IpAddr::V4(Ipv4Addr::UNSPECIFIED), source.port)
-            }
             Some(host) => resolve(host, source.port)?,
         };
         let addresses = in_order(addresses, source.prefer_ipv6);

@@ -69,7 +69,9 @@ impl Supervisor<'_, '_> {
         let pid = reaped.and_then(|status| self.leader.end(status));
         let Some(status) = self.leader.ended() else { return false };
         let minds_listener = self.state.minds_listener();
-        let left = minds_listener.then(|| self.monitor.left()).flatten();
+        // Where the last look has failed, the pace says when we look again: children may end all the time.
+        let may_look = minds_listener && !self.monitor.is_blind();
+        let left = may_look.then(|| self.monitor.left()).flatten();
         if let Some(pid) = pid {
             self.host.admin.standing.program_ended(ProgramEnd::of(status));
             self.tell_end(pid, status, left.is_some());

@@ -80,8 +80,8 @@ pub(crate) enum Room {
     /// Some listen: those that hold a listener may listen where nobody does, as a server of two families listens on one
     /// after the other. No other process may listen beside them.
     Taken { holders: HashSet<Pid>, addresses: HashSet<IpAddr> },
-    /// None listens any more, and the one that did had the port's own user. So the program's socket is none of another
-    /// user's: who asks has logged in through the program.
+    /// The first one that listened had the port's own user. So the program's socket is none of another user's: who asks has
+    /// logged in through the program.
     Closed,
 }
 
@@ -228,8 +228,11 @@ impl Monitor {
     /// Which processes may listen on the relocated port: by the processes that were seen last, and the sockets that listen
     /// now. If we cannot see those, none may.
     pub(crate) fn room(&mut self) -> Room {
+        if !self.owner.may_give() {
+            return Room::Closed;
+        }
         if self.listener.is_none() {
-            return if self.owner.may_give() { Room::Free } else { Room::Closed };
+            return Room::Free;
         }
         let all = self.listeners().unwrap_or_default();
         let held = all.iter().filter_map(|listener| held(listener, &self.instance));
