@@ -22,9 +22,6 @@ use crate::support::{
     wait_until,
 };
 
-/// For `tcp_retries2`: given up after some seconds, not after a quarter of an hour.
-const RETRIES: u32 = 3;
-
 /// What is under way when the peer goes; the first byte of a session says it.
 const IDLE: u8 = b'i';
 const BUSY: u8 = b'b';
@@ -180,7 +177,6 @@ fn l4_b7_blackholed_targets_end_their_sessions_with_1011() {
         };
         Service::at((Lan::THERE, 0), target(then))
     });
-    lan.here.set("net/ipv4/tcp_retries2", RETRIES);
     let (mut websockify, port, before) = bridge_in(&lan, &service);
     let [(idle, idle_end), (mut busy, _), (mut stuck, stuck_end)] =
         [IDLE, BUSY, STUCK].map(|order| lan.here.run(|| begin(order, port, Ipv4Addr::LOCALHOST)));
@@ -193,7 +189,7 @@ fn l4_b7_blackholed_targets_end_their_sessions_with_1011() {
     lan.swallow();
     let late = lan.here.run(|| Client::dial((Ipv4Addr::LOCALHOST, port)).unwrap());
     let closings = [idle, busy, stuck, late].map(|mut client| {
-        client.be_patient(PATIENCE);
+        client.be_patient(2 * PATIENCE);
         thread::spawn(|| client.closing())
     });
     for closing in closings.map(|closing| closing.join().unwrap()) {

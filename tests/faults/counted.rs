@@ -149,8 +149,8 @@ fn look_in(port: u16, deed: Deed) {
 
 /// L6, L4: target gone by RST: its client hears 1011, and why.
 /// L6: target gone by FIN: its client has every byte that it sent, and then 1000.
-/// L6: client gone by RST: its target's stream ends, and nothing more is read of it.
-/// L6: client gone by FIN: its target has every byte that it sent; what comes back is passed on for two seconds.
+/// L6: client gone by RST: its target's stream ends.
+/// L6: client gone by FIN: its target has every byte that it sent.
 #[test]
 fn l4_however_peers_go_sessions_end_and_are_freed() {
     let can_vanish = can_vanish();

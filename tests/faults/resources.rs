@@ -225,7 +225,7 @@ fn l6_without_threads_for_the_runtime_the_start_fails_in_one_line() {
     let program = notes.note("websockify");
     copy_program(WEBSOCKIFY, &program);
     let workers = u64::try_from(thread::available_parallelism().unwrap().get()).unwrap();
-    // With the main thread and that of the log; and the last worker is one too many.
+    // A start takes two threads beside the workers, the main thread and that of the log: one less is too few.
     for most in 1..workers + 2 {
         let mut command = Command::new("prlimit");
         command.arg(format!("--nproc={most}")).arg(&program).args(["127.0.0.1:0", "127.0.0.1:9"]);
@@ -239,7 +239,7 @@ fn l6_without_threads_for_the_runtime_the_start_fails_in_one_line() {
 }
 
 /// L6, B6: out of processes: a name that cannot be looked up for want of a thread is a 1011, and looked up again for the next
-/// client. (So is every request that needs a thread: it ends by itself.)
+/// client.
 #[test]
 fn l6_without_threads_a_name_is_looked_up_for_the_next_client() {
     if !needs_root() {
@@ -291,6 +291,7 @@ done
     let mut client = session();
     exchange(&mut client);
     wait_for_no_idle_thread(&websockify);
+    let before = Footprint::at_rest(&websockify);
     let could = limit(&websockify, "nproc", "1");
     websockify.signal(Signal::SIGHUP);
     websockify.wait_for_log(&["cannot read the certificates yet: no thread can be started"]);
@@ -302,7 +303,9 @@ done
     websockify.wait_for_log(&["certificates are reloaded"]);
     exchange(&mut session());
     exchange(&mut client);
+    before.wait_until_back(&websockify);
     assert_eq!(websockify.stop(), 0);
+    assert_eq!(websockify.remnants(), []);
 }
 
 /// L6: out of memory: in a control group's limit the kernel kills the program, which is the larger; websockify lives, and

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::{bridge_to, write};
 use crate::support::{
-    Authority, Caller, Process, SERVERS, WEBSOCKIFY, Websockify, free_port, needs, request,
-    text_of, wait_until,
+    Authority, Caller, Footprint, Process, SERVERS, WEBSOCKIFY, Websockify, free_port, needs,
+    request, text_of, wait_until,
 };
 use crate::tokens::helper::example_from;
 use crate::tokens::{bridge, by_token, handshake, named, refused};
@@ -170,13 +170,14 @@ os.fork = limited
     assert_eq!(by_token(port, "one"), Ok("one".into()));
     let helper = python(&websockify);
     let descriptors = || fs::read_dir(format!("/proc/{}/fd", helper.pid)).unwrap().count();
-    let before = descriptors();
+    let (before, footprint) = (descriptors(), Footprint::at_rest(&websockify));
     write(&directory, "full", "");
     for _ in 0..50 {
         assert_eq!(refused(port, "one"), 503);
     }
     websockify.wait_for_log(&["WARN", "cannot look its token up", "no process"]);
     assert_eq!(descriptors(), before);
+    footprint.wait_until_back(&websockify);
     fs::remove_file(directory.path().join("full")).unwrap();
     assert_eq!(by_token(port, "one"), Ok("one".into()));
 }

@@ -172,6 +172,7 @@ fn c9_ps_shows_no_password() {
     fs::write(directory.path().join("tokens"), "").unwrap();
     for (tokens, expected) in [
         ("--token-plugin=TokenFile --token-source=tokens", "--token-source=tokens"),
+        ("--token-plugin=TokenFile --token-source=./tokens", "--token-source=./tokens"),
         (
             "--token-plugin=TokenRedis --token-source=h:1:0:one --target-config=tokens",
             "--token-source=********* --target-config=tokens",
