@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 use super::Notes;
 use crate::support::{
     Actor, Client, Loot, Thief, WEBSOCKIFY, Websockify, can_copy_sockets, copy_program, engine,
@@ -191,7 +193,7 @@ fn f1_a_program_that_changes_user_is_named_where_it_cannot_have_the_port() {
 }
 
 /// Who logs in through a program is one of its processes. Where the program has had a socket of its own, as root, he does
-/// not get its port when it has closed that socket, and so no clients.
+/// not get its port when it has closed that socket, and so no clients; nor of a new binary that takes over meanwhile.
 #[test]
 fn f1_who_logs_in_through_the_program_does_not_get_its_port() {
     if !needs_root() {
@@ -203,14 +205,21 @@ fn f1_who_logs_in_through_the_program_does_not_get_its_port() {
         if engine == "seccomp" && !can_copy_sockets() {
             continue;
         }
-        let port = free_port();
-        let play = format!(
-            "bind {port} listen accept greet close-listener nobody bind {port} listen sleep"
-        );
-        let line = format!("{port} --rebind-engine={engine} -- {Actor} {play}");
-        let mut websockify = Websockify::start(&line);
-        Client::connect_once_open(port).read_line();
-        assert_eq!(websockify.wait(), 99, "{engine}");
-        websockify.assert_logged(&["bind: Address already in use"], 1);
+        for hands_over in [false, true] {
+            let port = free_port();
+            let login = format!("close-listener nobody bind {port} listen sleep");
+            let play = format!("bind {port} listen accept greet read-line {login}");
+            let line = format!("{port} --rebind-engine={engine} -- {Actor} {play}");
+            let mut websockify = Websockify::start(&line);
+            let mut client = Client::connect_once_open(port);
+            client.read_line();
+            if hands_over {
+                websockify.signal(Signal::SIGUSR2);
+                websockify.wait_for_log(&["taken over: 1 session"]);
+            }
+            client.send("root\n");
+            assert_eq!(websockify.wait(), 99, "{engine} {hands_over}");
+            websockify.assert_logged(&["bind: Address already in use"], 1);
+        }
     }
 }

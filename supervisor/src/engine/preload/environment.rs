@@ -13,6 +13,10 @@ use crate::machine::executable::{self, Executable};
 use crate::machine::shown;
 use crate::processes::Process;
 
+/// How many processes of an instance are looked at. A program that does not listen yet has few; whoever logs in through it can
+/// have a thousand, each of which shows megabytes.
+const LOOKED_AT: usize = 16;
+
 /// What was seen of one instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -27,6 +31,7 @@ impl LostEnvironment {
     /// Looks at the processes, until one of each kind has been seen; `instead` is what to use where this engine does
     /// not reach.
     pub(super) fn look(&mut self, instance: &[Process], library: &Path, instead: &str) {
+        let instance = &instance[..instance.len().min(LOOKED_AT)];
         if self.unreached.is_none() {
             self.unreached = instance.iter().find_map(|process| unreached(process, instead));
         }
