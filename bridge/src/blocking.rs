@@ -6,6 +6,8 @@ use std::{io, thread};
 
 use tokio::sync::oneshot::{self, Receiver};
 
+use crate::error_text::error_text;
+
 /// Begins the work. The receiver gets what it gives, or nothing if the work panics.
 ///
 /// # Errors
@@ -20,9 +22,10 @@ pub fn begin<T: Send + 'static>(
         let _ = done.send(work());
     };
     let started = thread::Builder::new().name("blocking".into()).spawn(work);
-    started
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot start a thread: {error}")))?;
-    Ok(result)
+    let failed = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot start a thread: {}", error_text(&error)))
+    };
+    started.map_err(failed).map(|_| result)
 }
 
 /// What the work gives.

@@ -501,6 +501,12 @@ impl<'a> Pump<'a> {
         }
         while self.poll_timer(cx).is_ready() {
             if !self.put_off() {
+                // Otherwise the kernel would keep what is left for as long as a peer takes some of it, and nothing would count
+                // it. Where the bridge stops, it may.
+                if self.joined.under_way.is_some() {
+                    self.client.reset_on_close();
+                    self.joined.target.reset_on_close();
+                }
                 return Poll::Ready(Stop::Ended(End::Finished));
             }
         }
@@ -520,11 +526,6 @@ impl<'a> Pump<'a> {
         self.joined.under_way = Some(now);
         self.hold(now);
         let is_overdue = self.client.told_to_end().is_some_and(|ago| ago >= FAREWELL);
-        if is_overdue {
-            // Otherwise the kernel would keep what is left for as long as a peer takes some of it, and nothing would count it.
-            self.client.reset_on_close();
-            self.joined.target.reset_on_close();
-        }
         let is_moving = !is_overdue && (now < before || (before == 0 && now > 0));
         if is_moving {
             self.limit(FLUSH);

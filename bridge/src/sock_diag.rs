@@ -1,4 +1,4 @@
-//! What the kernel says about TCP sockets of this network namespace: by `sock_diag(7)`, and where that is
+//! What the kernel says about TCP sockets of this network namespace, and of Unix sockets that are bound: by `sock_diag(7)`, and where that is
 //! refused (no module, a seccomp filter, `RestrictAddressFamilies=`) by proc(5).
 //!
 //! Knows nothing of sessions or programs. Each question blocks, but the kernel answers within the system
@@ -10,6 +10,7 @@ mod reading;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use netlink_packet_sock_diag::constants::{
@@ -38,6 +39,15 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
     let listener =
         |socket: Socket| Listener { addr: socket.local, inode: socket.inode, uid: socket.uid };
     Ok(listening(port)?.into_iter().map(listener).collect())
+}
+
+/// The paths, as they were bound, of the Unix stream sockets whose file has this inode number, and that neither listen nor are
+/// connected.
+///
+/// # Errors
+/// sock_diag cannot be asked.
+pub fn bound_paths(inode: u64) -> io::Result<Vec<PathBuf>> {
+    netlink::bound_paths(inode)
 }
 
 /// Whether a connection to this port of this machine waits to be accepted, also one that was reset and that no other

@@ -1,8 +1,8 @@
 //! Peers that nothing comes back from, as behind a cable that was cut. What matters is what was under
 //! way: nothing (keepalive finds them, B7), bytes, or bytes that they had no room for (both: websockify looks).
 //!
-//! It takes a minute, for which the test of clients waits. In that of targets what websockify has set is read off its own
-//! sockets, and then the kernel's clocks are put forward.
+//! It takes a minute, for which the tests wait. For a target of which nothing is under way, what websockify has set is read off its
+//! own socket, and then the kernel's clock is put forward.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

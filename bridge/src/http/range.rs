@@ -22,9 +22,9 @@ pub(super) fn of_file(value: &HeaderValue, length: u64) -> Option<HeaderValue> {
     }
     let text = match (first, last) {
         ("", last) => match number(last)? {
-            // No part: tower-http refuses it, as it should.
-            0 => format!("bytes={length}-"),
-            suffix => format!("bytes={}-", length.saturating_sub(suffix)),
+            // The file may have grown when it is opened, so it stays a suffix where tower-http takes that.
+            suffix if suffix <= length => format!("bytes=-{suffix}"),
+            _ => "bytes=0-".to_owned(),
         },
         (first, "") => format!("bytes={}-", number(first)?),
         (first, last) => {
@@ -59,12 +59,12 @@ mod tests {
             ("Bytes=02-0004", Some("bytes=2-4")),
             ("bytes=, 2-4 ,", Some("bytes=2-4")),
             ("bytes=2-", Some("bytes=2-")),
-            ("bytes=-3", Some("bytes=6-")),
-            ("bytes=-9", Some("bytes=0-")),
+            ("bytes=-3", Some("bytes=-3")),
+            ("bytes=-9", Some("bytes=-9")),
             ("bytes=-25", Some("bytes=0-")),
             ("bytes=0-99999999999999999999", Some("bytes=0-9223372036854775807")),
             ("bytes=9-", Some("bytes=9-")),
-            ("bytes=-0", Some("bytes=9-")),
+            ("bytes=-0", Some("bytes=-0")),
             ("bytes=0-1,3-4", None),
             ("bytes=4-2", None),
             ("bytes=-", None),

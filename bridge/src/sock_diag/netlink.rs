@@ -3,15 +3,18 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    Emitable, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM, TCP_CLOSE};
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
+use netlink_packet_sock_diag::unix::nlas::{Nla, UnixDiagName};
+use netlink_packet_sock_diag::unix::{self, ShowFlags, UnixRequest};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
@@ -21,13 +24,51 @@ use super::{Socket, canonical};
 /// The sockets that listen on this port, of the family of `any`.
 pub(super) fn listeners(any: IpAddr, port: u16) -> io::Result<Vec<Socket>> {
     let id = socket_id(SocketAddr::new(any, port), SocketAddr::new(any, 0));
-    ask(id, StateFlags::LISTEN, NLM_F_DUMP)
+    ask_inet(id, StateFlags::LISTEN, NLM_F_DUMP)
 }
 
 /// The socket at the `local` end of a connection; `NotFound` if there is none.
 pub(super) fn exact(local: SocketAddr, peer: SocketAddr) -> io::Result<Socket> {
-    let found = ask(socket_id(local, peer), StateFlags::all(), 0)?.into_iter().next();
+    let found = ask_inet(socket_id(local, peer), StateFlags::all(), 0)?.into_iter().next();
     found.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// The paths, as they were bound, of the Unix stream sockets whose file has this inode number, and that neither listen nor are
+/// connected.
+pub(super) fn bound_paths(inode: u64) -> io::Result<Vec<PathBuf>> {
+    let request = UnixRequest {
+        state_flags: unix::StateFlags::from_bits_retain(1 << TCP_CLOSE),
+        inode: 0,
+        show_flags: ShowFlags::NAME | ShowFlags::VFS,
+        cookie: [0xff; 8],
+    };
+    let mut paths = Vec::new();
+    ask(SockDiagMessage::UnixRequest(request), NLM_F_DUMP, |answer| {
+        if let SockDiagMessage::UnixResponse(response) = answer
+            && response.header.kind == SOCK_STREAM
+            && let Some(path) = path_of(&response.nlas, inode)
+        {
+            paths.push(path);
+        }
+    })?;
+    Ok(paths)
+}
+
+fn path_of(attributes: &[Nla], inode: u64) -> Option<PathBuf> {
+    let is_it = attributes.iter().any(|one| match one {
+        Nla::Vfs(file) => {
+            // The kernel gives 32 bits of the number, and then the device's (`struct unix_diag_vfs`).
+            let mut bytes = [0; 8];
+            file.emit(&mut bytes);
+            let [a, b, c, d, ..] = bytes;
+            u64::from(u32::from_ne_bytes([a, b, c, d])) == inode & u64::from(u32::MAX)
+        }
+        _ => false,
+    });
+    attributes.iter().find_map(|one| match one {
+        Nla::Name(UnixDiagName::Pathname(path)) if is_it => Some(path.into()),
+        _ => None,
+    })
 }
 
 impl From<InetResponseHeader> for Socket {
@@ -56,35 +97,56 @@ fn socket_id(source: SocketAddr, destination: SocketAddr) -> SocketId {
     }
 }
 
-/// One request, all its answers. `flags` is `NLM_F_DUMP` for every match, 0 for exactly one.
-fn ask(id: SocketId, states: StateFlags, flags: u16) -> io::Result<Vec<Socket>> {
+/// One request for TCP sockets, all its answers. `flags` is `NLM_F_DUMP` for every match, 0 for exactly one.
+fn ask_inet(socket_id: SocketId, states: StateFlags, flags: u16) -> io::Result<Vec<Socket>> {
+    let request = InetRequest {
+        family: if socket_id.source_address.is_ipv4() { AF_INET } else { AF_INET6 },
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states,
+        socket_id,
+    };
+    let mut sockets = Vec::new();
+    ask(SockDiagMessage::InetRequest(request), flags, |answer| {
+        if let SockDiagMessage::InetResponse(response) = answer {
+            sockets.push(Socket::from(response.header));
+        }
+    })?;
+    Ok(sockets)
+}
+
+/// One request; `take` gets each of its answers. `flags` as for [`ask_inet`].
+fn ask(
+    request: SockDiagMessage,
+    flags: u16,
+    mut take: impl FnMut(SockDiagMessage),
+) -> io::Result<()> {
     let netlink = socket(
         AddressFamily::Netlink,
         SockType::Datagram,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkSockDiag,
     )?;
-    send_request(&netlink, id, states, flags)?;
-    let mut sockets = Vec::new();
+    send_request(&netlink, request, flags)?;
     // The kernel fits a dump into datagrams of at most 32 KiB.
     let mut buffer = vec![0; 32 * 1024];
     loop {
         let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        if read(&buffer[..length], flags, &mut sockets)? {
-            return Ok(sockets);
+        if read(&buffer[..length], flags, &mut take)? {
+            return Ok(());
         }
     }
 }
 
 /// Reads one datagram of the answer to a request with these `flags`. True: the answer ends with it.
-fn read(datagram: &[u8], flags: u16, sockets: &mut Vec<Socket>) -> io::Result<bool> {
+fn read(datagram: &[u8], flags: u16, take: &mut impl FnMut(SockDiagMessage)) -> io::Result<bool> {
     let mut rest = datagram;
     while !rest.is_empty() {
         let message: NetlinkMessage<SockDiagMessage> =
             NetlinkMessage::deserialize(rest).map_err(io::Error::other)?;
         match message.payload {
-            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                sockets.push(Socket::from(response.header));
+            NetlinkPayload::InnerMessage(answer) => {
+                take(answer);
                 if flags & NLM_F_DUMP == 0 {
                     return Ok(true);
                 }
@@ -104,23 +166,10 @@ fn read(datagram: &[u8], flags: u16, sockets: &mut Vec<Socket>) -> io::Result<bo
     Ok(false)
 }
 
-fn send_request(
-    netlink: &OwnedFd,
-    socket_id: SocketId,
-    states: StateFlags,
-    flags: u16,
-) -> io::Result<()> {
-    let family = if socket_id.source_address.is_ipv4() { AF_INET } else { AF_INET6 };
+fn send_request(netlink: &OwnedFd, request: SockDiagMessage, flags: u16) -> io::Result<()> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
-    let request = InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
-        states,
-        socket_id,
-    };
-    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    let mut message = NetlinkMessage::new(header, request.into());
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
@@ -145,7 +194,7 @@ mod tests {
 
     #[test]
     fn x2_a_dump_that_has_failed_is_no_empty_one() {
-        let read = |code| read(&done(code), NLM_F_DUMP, &mut Vec::new());
+        let read = |code| read(&done(code), NLM_F_DUMP, &mut |_| panic!("an answer"));
         assert!(read(0).unwrap());
         let failed = read(-(nix::errno::Errno::ENOENT as i32)).unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::NotFound);

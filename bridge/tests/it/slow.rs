@@ -213,4 +213,7 @@ async fn b13_a_client_that_takes_little_keeps_no_session_beyond_its_time() {
         read += meanwhile(client.0.read(&mut vec![0; 60_000])).await.unwrap();
     }
     assert!(told.elapsed() > Duration::from_secs(50), "{:?}", told.elapsed());
+    // Nothing of it stays in our kernel for the client to take later.
+    let end = meanwhile(client.0.read_to_end(&mut Vec::new())).await.unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
 }

@@ -70,8 +70,8 @@ pub(super) fn part(
         Err(io::Error::other("the log does not stop in time"))
     };
     // SAFETY: the child has one thread, and a lock that another thread has at the fork is locked for ever in the child.
-    // The threads that write have halted, and the workers are at no other task. Threads that read files go on: of our locks
-    // they take those of the log alone, for a moment, when they have something to say.
+    // The threads that write have halted, and the workers are at no other task. Threads that read files go on: they
+    // take no lock that the child takes but the log's, for a moment, when they have something to say.
     #[allow(unsafe_code)]
     let forked = held.and_then(|held| Ok((unsafe { fork() }?, held)));
     match forked {

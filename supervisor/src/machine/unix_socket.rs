@@ -203,12 +203,16 @@ fn check_way(path: &Path) -> Result<()> {
     trusted::directory(directory).map(drop)
 }
 
-/// Whether a process has the socket of this file and does not listen yet, as we do while the program starts. If /proc
-/// does not say, no process counts as having it.
+/// Whether a process has the socket of this file and does not listen yet, as we do while the program starts. If neither
+/// sock_diag(7) nor /proc says it, no process counts as having it. sock_diag is asked first: in /proc a name of any user's
+/// socket may have line feeds in it, and then looks like the line of another socket.
 fn is_held(name: &OsStr, file: &Stat) -> bool {
-    let sockets = fs::read("/proc/net/unix").unwrap_or_default();
-    let held = sockets.split(|byte| *byte == b'\n').filter_map(proc_text::bound);
-    let mut held = held.filter(|path| path.file_name() == Some(name));
+    let held = bridge::sock_diag::bound_paths(file.st_ino).unwrap_or_else(|_| {
+        let sockets = fs::read("/proc/net/unix").unwrap_or_default();
+        let held = sockets.split(|byte| *byte == b'\n').filter_map(proc_text::bound);
+        held.map(Path::to_owned).collect()
+    });
+    let mut held = held.iter().filter(|path| path.is_absolute() && path.file_name() == Some(name));
     held.any(|path| {
         let there = path.symlink_metadata();
         there.is_ok_and(|there| (there.dev(), there.ino()) == (file.st_dev, file.st_ino))
@@ -223,9 +227,11 @@ fn is_socket(stat: &Stat) -> bool {
 mod tests {
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
+    use nix::sys::socket::UnixAddr;
     use nix::sys::stat::{Mode, SFlag, mknod};
 
     use super::*;
+    use crate::skip::skip_even_in_ci;
 
     fn refused(path: &Path) -> String {
         let error = PublicSocket::reserve(path, 0o600, None).expect_err("refused");
@@ -250,6 +256,22 @@ mod tests {
             drop(file);
             assert!(!path.exists(), "removed at the end");
         }
+    }
+
+    /// In /proc/net/unix a line feed in a name begins a line.
+    #[test]
+    fn u3_no_name_of_a_socket_passes_for_another_socket() {
+        if let Err(error) = bridge::sock_diag::bound_paths(0) {
+            return skip_even_in_ci(&format!("sock_diag is refused: {error}"));
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("socket");
+        mknod(&path, SFlag::S_IFSOCK, Mode::S_IRWXU, 0).expect("a socket's file");
+        let line = format!("x\n0: 0 0 00000000 0001 01 1 {}", path.display());
+        let liar = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        let name = UnixAddr::new_abstract(line.as_bytes()).expect("a name");
+        nix::sys::socket::bind(liar.as_raw_fd(), &name).expect("bound");
+        PublicSocket::reserve(&path, 0o600, None).expect("the old one is stale");
     }
 
     #[test]

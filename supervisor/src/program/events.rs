@@ -69,8 +69,8 @@ impl Supervisor<'_, '_> {
         let pid = reaped.and_then(|status| self.leader.end(status));
         let Some(status) = self.leader.ended() else { return false };
         let minds_listener = self.state.minds_listener();
-        // Where the last look has failed, the pace says when we look again: children may end all the time.
-        let may_look = minds_listener && !self.monitor.is_blind();
+        // Where the last look at the processes has failed, the pace says when we look again: children may end all the time.
+        let may_look = minds_listener && !self.monitor.is_blind_to_processes();
         let left = may_look.then(|| self.monitor.left()).flatten();
         if let Some(pid) = pid {
             self.host.admin.standing.program_ended(ProgramEnd::of(status));
