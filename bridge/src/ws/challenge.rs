@@ -11,7 +11,7 @@ use ::http::request::Parts;
 use md5::{Digest, Md5};
 
 use super::hixie::Draft;
-use super::upgrade::{Upgrade, asks_for_websocket, has_body, is_hixie, single};
+use super::upgrade::{Upgrade, asks_for_websocket, has_body, is_hixie, path_of, single};
 use super::{BASE64, Framing};
 
 const KEY1: HeaderName = HeaderName::from_static("sec-websocket-key1");
@@ -70,7 +70,7 @@ impl Challenge {
             .find_map(|name| single(headers, name));
         // One name, not a list. Another name is not confirmed, but not refused either: the payload is base64 anyway.
         let protocol = offered.filter(|name| *name == BASE64.as_bytes()).map(|_| BASE64);
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let path = path_of(&head.uri);
         let answer = Answer {
             prefix,
             origin: single(headers, ORIGIN)?,

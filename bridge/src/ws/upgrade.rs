@@ -8,6 +8,7 @@ use ::http::header::{
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use ::http::request::Parts;
+use ::http::uri::{PathAndQuery, Uri};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{BASE64, BINARY, Codec, Framing};
@@ -83,7 +84,6 @@ impl Upgrade {
             _ => return Err(NoUpgrade::Version),
         };
         let key = single(headers, SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty());
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let protocol = [BINARY, BASE64]
             .into_iter()
             .find(|known| tokens(headers, SEC_WEBSOCKET_PROTOCOL).any(|t| t == *known));
@@ -91,7 +91,7 @@ impl Upgrade {
             version,
             accept: Some(derive_accept_key(key.ok_or(NoUpgrade::Key)?)),
             protocol,
-            path: path.to_owned(),
+            path: path_of(&head.uri),
             framing: if protocol == Some(BASE64) { Framing::Base64 } else { Framing::Binary },
         })
     }
@@ -161,6 +161,14 @@ pub(crate) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u
     lines.next().is_none().then_some(value.as_bytes().trim_ascii())
 }
 
+/// The request's path and query. A URL without a path has the path `/` (RFC 9112, section 3.2.1).
+pub(super) fn path_of(uri: &Uri) -> String {
+    match uri.path_and_query().map_or("/", PathAndQuery::as_str) {
+        query if query.starts_with('?') => format!("/{query}"),
+        path => path.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +203,18 @@ mod tests {
         assert_eq!(upgrade.accept.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         assert_eq!((upgrade.version, upgrade.protocol), ("13", None));
         assert_eq!(upgrade.path, "/websockify?token=1");
+    }
+
+    #[test]
+    fn b1_a_path_begins_with_a_slash() {
+        for (target, path) in [
+            ("/a?token=1", "/a?token=1"),
+            ("http://h/a?token=1", "/a?token=1"),
+            ("http://h?token=1", "/?token=1"),
+            ("http://h", "/"),
+        ] {
+            assert_eq!(path_of(&target.parse().unwrap()), path, "{target}");
+        }
     }
 
     #[test]
