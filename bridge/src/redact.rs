@@ -5,8 +5,9 @@
 use std::borrow::Cow;
 
 use ::http::request::Parts;
-use ::http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
+
+use crate::ws::path_of;
 
 /// How many characters of a client's text are in a log record, at most.
 pub(crate) const LONGEST: usize = 200;
@@ -22,8 +23,8 @@ pub(crate) const ENCODED_MAX: usize = 4;
 pub(crate) const SECRETS: [&str; 7] = ["token", "pass", "pwd", "secret", "auth", "jwt", "key"];
 
 /// The path and query of a request.
-pub(crate) fn head(head: &Parts) -> Cow<'_, str> {
-    path(head.uri.path_and_query().map_or("/", PathAndQuery::as_str))
+pub(crate) fn head(head: &Parts) -> String {
+    path(&path_of(&head.uri)).into_owned()
 }
 
 /// A path and query. What is short and has no secret is not copied.

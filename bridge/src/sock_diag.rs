@@ -1,5 +1,5 @@
-//! What the kernel says about TCP sockets of this network namespace, and of Unix sockets that are bound: by `sock_diag(7)`, and where that is
-//! refused (no module, a seccomp filter, `RestrictAddressFamilies=`) by proc(5).
+//! What the kernel says about sockets of this network namespace, by `sock_diag(7)`: about TCP sockets, and where that is refused
+//! (no module, a seccomp filter, `RestrictAddressFamilies=`) by proc(5); and about Unix sockets that are bound.
 //!
 //! Knows nothing of sessions or programs. Each question blocks, but the kernel answers within the system
 //! calls (0.4 ms for a dump).

@@ -3,7 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -279,12 +279,9 @@ fn f20_w16_the_library_of_a_daemon_of_another_user_stays() {
         return;
     }
     let place = place();
-    let (first, library) = leave_daemon(&place, BOTH, "serve");
-    let [daemon] = &first.remnants()[..] else { panic!("no daemon was left") };
-    let left = library.parent().unwrap().to_str().unwrap();
+    let (_first, daemon, library) = leave_daemon(&place, BOTH, "serve");
     let mut second = start_beside(&place, OURS_ALONE);
-    second.wait_for_log(&[left, "left alone"]);
-    assert!(library.exists());
+    assert_leaves_alone(&second, &library);
     daemon.signal(Signal::SIGKILL);
     assert_eq!(second.stop(), 0);
 }
@@ -297,12 +294,9 @@ fn f20_w16_the_library_of_an_undumpable_daemon_stays_as_long_as_it() {
         return;
     }
     let place = place();
-    let (first, library) = leave_daemon(&place, OURS_ALONE, "undumpable serve");
-    let [daemon] = &first.remnants()[..] else { panic!("no daemon was left") };
-    let left = library.parent().unwrap().to_str().unwrap();
+    let (_first, daemon, library) = leave_daemon(&place, OURS_ALONE, "undumpable serve");
     let mut second = start_beside(&place, OURS_ALONE);
-    second.wait_for_log(&[left, "left alone"]);
-    assert!(library.exists());
+    assert_leaves_alone(&second, &library);
     assert_eq!(second.stop(), 0);
     daemon.signal(Signal::SIGKILL);
     wait_until("the daemon's end", || !daemon.is_alive());
@@ -318,8 +312,8 @@ fn f20_w16_the_library_of_an_undumpable_daemon_stays_as_long_as_it() {
     });
 }
 
-/// A websockify that has ended, and left a daemon which does this; and the library that the daemon has.
-fn leave_daemon(place: &Place, options: &str, deed: &str) -> (Websockify, PathBuf) {
+/// A websockify that has ended, the daemon that it has left, which does this, and the library that the daemon has.
+fn leave_daemon(place: &Place, options: &str, deed: &str) -> (Websockify, Process, PathBuf) {
     let (actor, port) = (place.actor(), free_port());
     let line = format!(
         "{port} {options} --wrap-mode=ignore -- {actor} bind {port} listen fork-exit 0 {deed}"
@@ -330,8 +324,18 @@ fn leave_daemon(place: &Place, options: &str, deed: &str) -> (Websockify, PathBu
     greeted(port);
     websockify.wait_for_log(&["daemonized"]);
     assert_eq!(websockify.stop(), 0);
-    let library = PathBuf::from(websockify.remnants()[0].variable("LD_PRELOAD"));
-    (websockify, library)
+    let daemon = wait_for("the daemon alone", || match &websockify.remnants()[..] {
+        [daemon] => Some(daemon.clone()),
+        _ => None,
+    });
+    let library = PathBuf::from(daemon.variable("LD_PRELOAD"));
+    (websockify, daemon, library)
+}
+
+fn assert_leaves_alone(websockify: &Websockify, library: &Path) {
+    let directory = library.parent().unwrap().to_str().unwrap();
+    websockify.wait_for_log(&[directory, "left alone"]);
+    assert!(library.exists());
 }
 
 /// Another websockify that unpacks its library in the same place.

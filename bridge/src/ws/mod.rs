@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 pub(crate) use base64::append as append_base64;
 pub(crate) use challenge::{Challenge, Scheme};
 pub use hixie::Draft;
-pub(crate) use upgrade::{NoUpgrade, Upgrade, VERSIONS, single};
+pub(crate) use upgrade::{NoUpgrade, Upgrade, VERSIONS, path_of, single};
 pub use violation::Violation;
 
 /// The longest unmasked frame header (RFC 6455, section 5.2).

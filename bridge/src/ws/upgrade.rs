@@ -162,7 +162,7 @@ pub(crate) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u
 }
 
 /// The request's path and query. A URL without a path has the path `/` (RFC 9112, section 3.2.1).
-pub(super) fn path_of(uri: &Uri) -> String {
+pub(crate) fn path_of(uri: &Uri) -> String {
     match uri.path_and_query().map_or("/", PathAndQuery::as_str) {
         query if query.starts_with('?') => format!("/{query}"),
         path => path.to_owned(),
