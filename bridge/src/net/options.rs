@@ -37,16 +37,24 @@ pub(crate) fn tune(socket: &impl AsFd) -> io::Result<()> {
 /// Sets the options of a client that connected before its listening socket had them, as the first client does where
 /// systemd passes the socket. One system call tells whether the client lacks them: it asks for the option that `tune` sets
 /// last.
+///
+/// Such a client may lack SO_REUSEADDR, too, which the supervisor sets once the socket listens. Without it the connection
+/// would keep the port from our next start for a minute, once it is over (TIME_WAIT).
 pub(crate) fn tune_if_early(client: &TcpStream) -> io::Result<()> {
-    if SockRef::from(client).tcp_keepalive_retries()? == KEEPALIVE_PROBES {
+    let socket = SockRef::from(client);
+    if socket.tcp_keepalive_retries()? == KEEPALIVE_PROBES {
         return Ok(());
     }
+    socket.set_reuse_address(true)?;
     tune(client)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+
+    use socket2::{Domain, Socket, Type};
     use tokio::net::TcpListener;
 
     #[tokio::test]
@@ -70,6 +78,27 @@ mod tests {
         tune_if_early(&client).unwrap();
         assert_tuned(&[client]);
         drop(early);
+    }
+
+    #[tokio::test]
+    async fn d2_an_early_client_does_not_keep_the_port_from_the_next_start() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(8).unwrap();
+        let address = socket.local_addr().unwrap();
+        let early = std::net::TcpStream::connect(address.as_socket().unwrap()).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(socket.into()).unwrap();
+        let (client, _) = listener.accept().await.unwrap();
+        tune_if_early(&client).unwrap();
+        // Whoever ends first has the connection in TIME_WAIT.
+        drop((client, listener));
+        drop(early);
+        let next = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        next.set_reuse_address(true).unwrap();
+        next.bind(&address).unwrap();
+        next.listen(8).unwrap();
     }
 
     fn assert_tuned(sockets: &[TcpStream]) {
