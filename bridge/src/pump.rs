@@ -228,8 +228,7 @@ impl<'a> Pump<'a> {
             self.client.holds_buffers() || self.passed() - self.joined.counted > ASKED_AFTER
         };
         if is_due {
-            let (to_client, to_target) = self.all_under_way();
-            let under_way = to_client + to_target;
+            let under_way = self.under_way();
             self.hold(if is_stuck || under_way > UNCOUNTED_MAX { under_way } else { 0 });
             // What was just counted may have made memory scarce.
             self.is_scarce();
@@ -480,8 +479,14 @@ impl<'a> Pump<'a> {
     }
 
     fn shut_both(&mut self) {
-        self.joined.phase = Phase::Closing { all_told: false };
-        self.limit(FLUSH);
+        self.begin_closing(false, FLUSH);
+    }
+
+    /// Whether bytes move is judged by those that are under way in this phase: there may be more of them than before.
+    fn begin_closing(&mut self, all_told: bool, time: Duration) {
+        self.joined.phase = Phase::Closing { all_told };
+        self.joined.under_way = self.joined.under_way.map(|_| 0);
+        self.limit(time);
     }
 
     /// Waits until what is under way is delivered, and then for the end of both peers. What they still send is
@@ -490,20 +495,18 @@ impl<'a> Pump<'a> {
         let client_told = self.client.poll_finish(cx);
         let target_told = self.poll_finish_target(cx);
         if client_told.is_ready() && target_told.is_ready() && !all_told {
-            self.joined.phase = Phase::Closing { all_told: true };
-            self.limit(DRAIN);
+            self.begin_closing(true, DRAIN);
         }
         let client = client_told.is_ready().then(|| self.client.poll_discard(cx));
         let target = target_told.is_ready().then(|| self.poll_discard_target(cx));
         let read = [client, target].map(|read| read.unwrap_or(Poll::Pending));
-        if read == [Poll::Ready(Discarded::End); 2] {
+        let is_over = read == [Poll::Ready(Discarded::End); 2];
+        if is_over && !(self.must_not_leave_bytes() && self.under_way() > UNCOUNTED_MAX) {
             return Poll::Ready(Stop::Ended(End::Finished));
         }
         while self.poll_timer(cx).is_ready() {
             if !self.put_off() {
-                // Otherwise the kernel would keep what is left for as long as a peer takes some of it, and nothing would count
-                // it. Where the bridge stops, it may.
-                if self.joined.under_way.is_some() {
+                if self.must_not_leave_bytes() {
                     self.client.reset_on_close();
                     self.joined.target.reset_on_close();
                 }
@@ -516,13 +519,19 @@ impl<'a> Pump<'a> {
         Poll::Pending
     }
 
+    /// Whether the kernel must not go on delivering, after the end of the session, what a peer has not taken: then nothing would
+    /// count it. Otherwise it may, for as long as it tries (tcp(7)), and a peer that is slow to read loses nothing.
+    fn must_not_leave_bytes(&mut self) -> bool {
+        let is_stopping = self.joined.under_way.is_none();
+        !is_stopping && (self.client.told_to_end().is_some() || self.is_scarce())
+    }
+
     /// Puts off the deadline that has passed if bytes are under way, and fewer than last time: closing a socket whose
     /// peer still sends resets the connection, and the peer loses what it has not taken. A session that was told to end
     /// has a minute for that.
     fn put_off(&mut self) -> bool {
         let Some(before) = self.joined.under_way else { return false };
-        let (to_client, to_target) = self.all_under_way();
-        let now = to_client + to_target;
+        let now = self.under_way();
         self.joined.under_way = Some(now);
         self.hold(now);
         let is_overdue = self.client.told_to_end().is_some_and(|ago| ago >= FAREWELL);
@@ -537,6 +546,11 @@ impl<'a> Pump<'a> {
     fn all_under_way(&self) -> (u64, u64) {
         let payload = self.client.payload.as_ref().map_or(0, |payload| payload.left() as u64);
         (self.client.under_way(), payload + self.joined.target.unsent())
+    }
+
+    fn under_way(&self) -> u64 {
+        let (to_client, to_target) = self.all_under_way();
+        to_client + to_target
     }
 
     fn poll_finish_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {

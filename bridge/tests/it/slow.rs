@@ -7,7 +7,7 @@ use bridge::{Config, Outcome, Upkeep};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{MissedTickBehavior, advance, interval, pause, timeout};
+use tokio::time::{MissedTickBehavior, advance, interval, pause, resume, timeout};
 
 use crate::harness::*;
 use crate::stuck::meanwhile;
@@ -216,4 +216,35 @@ async fn b13_a_client_that_takes_little_keeps_no_session_beyond_its_time() {
     // Nothing of it stays in our kernel for the client to take later.
     let end = meanwhile(client.0.read_to_end(&mut Vec::new())).await.unwrap_err();
     assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// B4: what the kernel has of a session's bytes is not thrown away at the end: a target that is busy meanwhile reads it later. The
+/// runtime's clock is paused meanwhile.
+#[tokio::test]
+async fn b4_a_target_that_is_busy_at_the_end_has_all_later() {
+    let listener = narrow_listener();
+    let bridge = Bridge::start(Config { run_once: true, ..config(address_of(&listener)) });
+    let mut client = bridge.client().await;
+    let mut target = accept(&listener).await;
+    let sent = pattern(500_000);
+    client.write(&frame(0x82, &sent)).await;
+    client.write(&frame(0x88, &[0x03, 0xe8])).await;
+    let ends = (target.peer_addr().unwrap(), target.local_addr().unwrap());
+    within(async {
+        while unsent_at(ends.0, ends.1) < 400_000 {
+            tokio::time::sleep(TICK).await;
+        }
+    })
+    .await;
+    pause();
+    let began = tokio::time::Instant::now();
+    while !bridge.serving.is_finished() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it ends though nobody reads");
+        advance(Duration::from_secs(1)).await;
+        tokio::task::yield_now().await;
+    }
+    resume();
+    let mut read = Vec::new();
+    within(target.read_to_end(&mut read)).await.unwrap();
+    assert!(read == sent, "{} bytes", read.len());
 }
