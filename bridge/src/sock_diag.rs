@@ -41,13 +41,30 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
     Ok(listening(port)?.into_iter().map(listener).collect())
 }
 
-/// The paths, as they were bound, of the Unix stream sockets whose file has this inode number, and that neither listen nor are
-/// connected.
+/// A Unix stream socket that is bound to a file, and neither listens nor is connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundSocket {
+    /// The path that it was bound by.
+    pub path: PathBuf,
+    /// The file that it is bound to, which may have been removed.
+    pub file: FileNumbers,
+}
+
+/// The numbers by which the kernel knows a file. On some file systems (btrfs, overlayfs) stat(2) gives others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileNumbers {
+    /// Of the file system.
+    pub device: u32,
+    /// The lower half of the inode number.
+    pub inode: u32,
+}
+
+/// All sockets of this network namespace that are bound so.
 ///
 /// # Errors
 /// sock_diag cannot be asked.
-pub fn bound_paths(inode: u64) -> io::Result<Vec<PathBuf>> {
-    netlink::bound_paths(inode)
+pub fn bound_sockets() -> io::Result<Vec<BoundSocket>> {
+    netlink::bound_sockets()
 }
 
 /// Whether a connection to this port of this machine waits to be accepted, also one that was reset and that no other

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
 
 use netlink_packet_core::{
     Emitable, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -13,13 +12,13 @@ use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_S
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
-use netlink_packet_sock_diag::unix::nlas::{Nla, UnixDiagName};
+use netlink_packet_sock_diag::unix::nlas::{Nla, UnixDiagName, Vfs};
 use netlink_packet_sock_diag::unix::{self, ShowFlags, UnixRequest};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
 
-use super::{Socket, canonical};
+use super::{BoundSocket, FileNumbers, Socket, canonical};
 
 /// The sockets that listen on this port, of the family of `any`.
 pub(super) fn listeners(any: IpAddr, port: u16) -> io::Result<Vec<Socket>> {
@@ -33,42 +32,44 @@ pub(super) fn exact(local: SocketAddr, peer: SocketAddr) -> io::Result<Socket> {
     found.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// The paths, as they were bound, of the Unix stream sockets whose file has this inode number, and that neither listen nor are
-/// connected.
-pub(super) fn bound_paths(inode: u64) -> io::Result<Vec<PathBuf>> {
+/// The Unix stream sockets that are bound to a file, and neither listen nor are connected.
+pub(super) fn bound_sockets() -> io::Result<Vec<BoundSocket>> {
     let request = UnixRequest {
         state_flags: unix::StateFlags::from_bits_retain(1 << TCP_CLOSE),
         inode: 0,
         show_flags: ShowFlags::NAME | ShowFlags::VFS,
         cookie: [0xff; 8],
     };
-    let mut paths = Vec::new();
+    let mut sockets = Vec::new();
     ask(SockDiagMessage::UnixRequest(request), NLM_F_DUMP, |answer| {
         if let SockDiagMessage::UnixResponse(response) = answer
             && response.header.kind == SOCK_STREAM
-            && let Some(path) = path_of(&response.nlas, inode)
         {
-            paths.push(path);
+            sockets.extend(bound_socket(&response.nlas));
         }
     })?;
-    Ok(paths)
+    Ok(sockets)
 }
 
-fn path_of(attributes: &[Nla], inode: u64) -> Option<PathBuf> {
-    let is_it = attributes.iter().any(|one| match one {
-        Nla::Vfs(file) => {
-            // The kernel gives 32 bits of the number, and then the device's (`struct unix_diag_vfs`).
-            let mut bytes = [0; 8];
-            file.emit(&mut bytes);
-            let [a, b, c, d, ..] = bytes;
-            u64::from(u32::from_ne_bytes([a, b, c, d])) == inode & u64::from(u32::MAX)
-        }
-        _ => false,
-    });
-    attributes.iter().find_map(|one| match one {
-        Nla::Name(UnixDiagName::Pathname(path)) if is_it => Some(path.into()),
+/// None: it is bound to an abstract name, or to none.
+fn bound_socket(attributes: &[Nla]) -> Option<BoundSocket> {
+    let path = attributes.iter().find_map(|one| match one {
+        Nla::Name(UnixDiagName::Pathname(path)) => Some(path.into()),
         _ => None,
-    })
+    })?;
+    let file = attributes.iter().find_map(|one| match one {
+        Nla::Vfs(file) => Some(numbers(file)),
+        _ => None,
+    })?;
+    Some(BoundSocket { path, file })
+}
+
+/// As in the kernel's `struct unix_diag_vfs`.
+fn numbers(file: &Vfs) -> FileNumbers {
+    let mut bytes = [0; 8];
+    file.emit(&mut bytes);
+    let [inode, device] = [0, 4].map(|at| bytes[at..].first_chunk().copied().expect("four bytes"));
+    FileNumbers { device: u32::from_ne_bytes(device), inode: u32::from_ne_bytes(inode) }
 }
 
 impl From<InetResponseHeader> for Socket {

@@ -3,7 +3,7 @@
 
 mod saved;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,6 +12,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use bridge::sock_diag::FileNumbers;
 use nix::unistd::geteuid;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, Stat, chownat, fstat, openat, statat, unlinkat,
@@ -177,7 +178,7 @@ impl Place {
         match caller.connect(address) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                ensure!(!is_held(&self.name, &stat), "another process holds it");
+                ensure!(!self.is_held(&stat), "another process holds it");
                 match unlinkat(&self.directory, &self.name, AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => Ok(()),
                     Err(errno) => Err(io::Error::from(errno)).context("cannot remove the old one"),
@@ -193,6 +194,47 @@ impl Place {
             Err(error) => Err(error).context("cannot find out whether somebody listens there"),
         }
     }
+
+    /// Whether a process has the socket of this file and does not listen yet, as we do while the program starts. If neither
+    /// sock_diag(7) nor /proc says it, no process counts as having it. sock_diag is asked first: in /proc a name of any
+    /// user's socket may have line feeds in it, and then looks like the line of another socket.
+    fn is_held(&self, file: &Stat) -> bool {
+        let known = self.is_bound(file).ok().flatten();
+        known.unwrap_or_else(|| self.is_listed(file))
+    }
+
+    /// What sock_diag(7) says of that, which knows files by the kernel's own numbers. To find the device's, and whether the
+    /// kernel has the same inode numbers here as stat(2), a socket is bound beside the file for a moment. None: it has
+    /// others, as overlayfs has before Linux 5.8.
+    fn is_bound(&self, file: &Stat) -> Result<Option<bool>> {
+        let name = format!(".websockify-{:016x}", random()?);
+        // By the directory's descriptor: the path may be too long for this name.
+        let beside = format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd());
+        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        probe.bind(&SockAddr::unix(&beside)?)?;
+        let stat = statat(&self.directory, &name, AtFlags::SYMLINK_NOFOLLOW);
+        let sockets = bridge::sock_diag::bound_sockets();
+        let _ = unlinkat(&self.directory, &name, AtFlags::empty());
+        let (stat, sockets) = (stat.map_err(io::Error::from)?, sockets?);
+        let ours = sockets.iter().find(|socket| socket.path.as_os_str() == beside.as_str());
+        let ours = ours.context("sock_diag does not know our own socket")?.file;
+        if ours != (FileNumbers { inode: lower_half(stat.st_ino), ..ours }) {
+            return Ok(None);
+        }
+        let wanted = FileNumbers { inode: lower_half(file.st_ino), ..ours };
+        Ok(Some(sockets.iter().any(|socket| socket.file == wanted)))
+    }
+
+    /// What /proc/net/unix says of it, which has paths alone, as they were bound.
+    fn is_listed(&self, file: &Stat) -> bool {
+        let sockets = fs::read("/proc/net/unix").unwrap_or_default();
+        let bound = sockets.split(|byte| *byte == b'\n').filter_map(proc_text::bound);
+        let mut namesakes = bound.filter(|path| path.file_name() == Some(&self.name));
+        namesakes.any(|path| {
+            let there = path.symlink_metadata();
+            there.is_ok_and(|there| (there.dev(), there.ino()) == (file.st_dev, file.st_ino))
+        })
+    }
 }
 
 /// Checks the directory before root makes the socket there, because the user could not: nobody but us and root may
@@ -203,20 +245,15 @@ fn check_way(path: &Path) -> Result<()> {
     trusted::directory(directory).map(drop)
 }
 
-/// Whether a process has the socket of this file and does not listen yet, as we do while the program starts. If neither
-/// sock_diag(7) nor /proc says it, no process counts as having it. sock_diag is asked first: in /proc a name of any user's
-/// socket may have line feeds in it, and then looks like the line of another socket.
-fn is_held(name: &OsStr, file: &Stat) -> bool {
-    let held = bridge::sock_diag::bound_paths(file.st_ino).unwrap_or_else(|_| {
-        let sockets = fs::read("/proc/net/unix").unwrap_or_default();
-        let held = sockets.split(|byte| *byte == b'\n').filter_map(proc_text::bound);
-        held.map(Path::to_owned).collect()
-    });
-    let mut held = held.iter().filter(|path| path.is_absolute() && path.file_name() == Some(name));
-    held.any(|path| {
-        let there = path.symlink_metadata();
-        there.is_ok_and(|there| (there.dev(), there.ino()) == (file.st_dev, file.st_ino))
-    })
+#[expect(clippy::cast_possible_truncation, reason = "sock_diag gives no more")]
+fn lower_half(inode: u64) -> u32 {
+    inode as u32
+}
+
+fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 fn is_socket(stat: &Stat) -> bool {
@@ -227,6 +264,8 @@ fn is_socket(stat: &Stat) -> bool {
 mod tests {
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
+    use nix::mount::{MntFlags, MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
     use nix::sys::socket::UnixAddr;
     use nix::sys::stat::{Mode, SFlag, mknod};
 
@@ -261,7 +300,7 @@ mod tests {
     /// In /proc/net/unix a line feed in a name begins a line.
     #[test]
     fn u3_no_name_of_a_socket_passes_for_another_socket() {
-        if let Err(error) = bridge::sock_diag::bound_paths(0) {
+        if let Err(error) = bridge::sock_diag::bound_sockets() {
             return skip_even_in_ci(&format!("sock_diag is refused: {error}"));
         }
         let directory = tempfile::tempdir().expect("a directory");
@@ -272,6 +311,48 @@ mod tests {
         let name = UnixAddr::new_abstract(line.as_bytes()).expect("a name");
         nix::sys::socket::bind(liar.as_raw_fd(), &name).expect("bound");
         PublicSocket::reserve(&path, 0o600, None).expect("the old one is stale");
+    }
+
+    /// Of two new file systems in memory, whose inodes have the same numbers.
+    #[test]
+    fn u3_no_file_of_another_device_passes_for_the_same() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [ours, theirs] = ["ours", "theirs"].map(|name| directory.path().join(name));
+        for place in [&ours, &theirs] {
+            fs::create_dir(place).expect("made");
+        }
+        std::thread::spawn(move || {
+            // The mounts are this thread's alone, and end with it.
+            let mounted = unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
+                .and_then(|()| mount_private())
+                .and_then(|()| [&ours, &theirs].into_iter().try_for_each(|at| mount_memory(at)));
+            if let Err(errno) = mounted {
+                return skip_even_in_ci(&format!("nothing may be mounted here: {errno}"));
+            }
+            let path = ours.join("socket");
+            mknod(&path, SFlag::S_IFSOCK, Mode::S_IRWXU, 0).expect("a socket's file");
+            let liar = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+            let address = SockAddr::unix(theirs.join("socket")).expect("an address");
+            liar.bind(&address).expect("bound");
+            let inode = |at: &Path| fs::symlink_metadata(at.join("socket")).expect("there").ino();
+            assert_eq!(inode(&ours), inode(&theirs));
+            // Whoever follows the path that it was bound by comes to our file.
+            nix::mount::umount2(&theirs, MntFlags::MNT_DETACH).expect("unmounted");
+            fs::remove_dir(&theirs).expect("removed");
+            std::os::unix::fs::symlink(&ours, &theirs).expect("a link");
+            PublicSocket::reserve(&path, 0o600, None).expect("the old one is stale");
+        })
+        .join()
+        .expect("no failure");
+    }
+
+    fn mount_private() -> nix::Result<()> {
+        let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+    }
+
+    fn mount_memory(at: &Path) -> nix::Result<()> {
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>)
     }
 
     #[test]
