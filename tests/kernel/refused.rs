@@ -149,6 +149,21 @@ fn f3_programs_are_wrapped_where_sock_diag_is_refused() {
     }
 }
 
+/// F3, W5, W6: the kernel may lack the memory for an answer about sockets, for as long as it likes. That no process is left is seen all
+/// the same.
+#[test]
+fn f3_the_end_of_a_program_is_seen_where_no_socket_is() {
+    for way in ["nap exit 3", "fork-exit 3 nap nap"] {
+        let mut websockify = start(
+            &format!("{} -- {Actor} {way}", free_port()),
+            &[Refusal::of_sock_diag(libc::ENOBUFS)],
+        );
+        assert_eq!(websockify.wait(), 3, "{way}");
+        websockify.assert_logged(&["cannot see who listens"], 1);
+        assert_eq!(websockify.remnants(), [], "{way}");
+    }
+}
+
 /// F3, W4: clients of a program that serves one client an instance are let through one by one.
 #[test]
 fn f3_held_clients_are_served_one_by_one_where_sock_diag_is_refused() {

@@ -51,7 +51,9 @@ impl Supervisor<'_, '_> {
 
     /// Some children have ended or were stopped: finds out what that means.
     pub(super) fn children_ended(&mut self) {
-        if !self.leader_ended() {
+        // Where the last look has failed, the pace says when we look again: children may end all the time.
+        let may_look = !self.monitor.is_blind();
+        if !self.leader_ended(may_look) || !may_look {
             self.pace.hint();
         }
         if self.monitor.has_stopped(self.leader.running()) {
@@ -63,15 +65,14 @@ impl Supervisor<'_, '_> {
         }
     }
 
-    /// Reaps, and if the leader has ended, reports that, and which processes it left. False: it has not ended.
-    fn leader_ended(&mut self) -> bool {
+    /// Reaps, and if the leader has ended, reports that, and which processes it left, if we may look for them now. False: it has
+    /// not ended.
+    fn leader_ended(&mut self, may_look: bool) -> bool {
         let reaped = self.monitor.reap(self.leader.running());
         let pid = reaped.and_then(|status| self.leader.end(status));
         let Some(status) = self.leader.ended() else { return false };
         let minds_listener = self.state.minds_listener();
-        // Where the last look at the processes has failed, the pace says when we look again: children may end all the time.
-        let may_look = minds_listener && !self.monitor.is_blind_to_processes();
-        let left = may_look.then(|| self.monitor.left()).flatten();
+        let left = (minds_listener && may_look).then(|| self.monitor.left()).flatten();
         if let Some(pid) = pid {
             self.host.admin.standing.program_ended(ProgramEnd::of(status));
             self.tell_end(pid, status, left.is_some());
@@ -138,7 +139,7 @@ impl Supervisor<'_, '_> {
             None => self.engine.look(self.monitor.instance()),
         }
         // Looking reaps, and may have reaped the leader.
-        self.leader_ended();
+        self.leader_ended(true);
         self.pace.end_look(began.elapsed(), Instant::now());
     }
 

@@ -187,11 +187,6 @@ impl Monitor {
         self.blind.processes || self.blind.sockets
     }
 
-    /// Whether the processes could not be seen. Where only the sockets cannot, it is still seen that no process is left.
-    pub(crate) fn is_blind_to_processes(&self) -> bool {
-        self.blind.processes
-    }
-
     /// Looks, and tells what has changed.
     pub(crate) fn look(&mut self) -> Option<Change> {
         let before = self.listener.as_ref().map(|listener| listener.address);
