@@ -1,6 +1,6 @@
 //! Redacts what a client said for the log: cuts it short, and the secrets out of it (K8).
 //!
-//! Knows text only. Control characters are left to the log, which escapes them wherever they are.
+//! Knows text, and where a request has its path. Control characters are left to the log, which escapes them wherever they are.
 
 use std::borrow::Cow;
 

@@ -22,6 +22,8 @@ mod binary;
 mod cloexec;
 mod closed;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod held;
 mod image;
 mod launch;

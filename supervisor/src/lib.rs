@@ -80,6 +80,15 @@ use target_tls::TargetTls;
 use tokens::Tokens;
 use usage::UsageError;
 
+/// What `tests/fuzz` tries. Properties of parsers that can be compiled by themselves are included there by path.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// The state that is handed over to a new binary.
+    pub fn handed_over(bytes: &[u8]) {
+        crate::hand_over::fuzzing::state(bytes);
+    }
+}
+
 /// The command line's definition, for the manual page and the shell completions.
 pub fn command() -> clap::Command {
     <Args as clap::CommandFactory>::command()

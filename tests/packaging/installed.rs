@@ -216,6 +216,13 @@ fn d4_a_wrapped_program_is_a_service_until_the_package_is_removed() {
     assert_eq!(machine.records(&["MESSAGE=hello"]).len(), 1, "the program was not started again");
     machine.write("/etc/websockify/actor.conf", &settings);
 
+    // A process that runs the installed program already is not asked to hand over to it.
+    let configure = ["/var/lib/dpkg/info/websockify-rs.postinst", "configure", "1"];
+    let (is_well, said) = machine.run(&configure);
+    assert!(is_well, "{said}");
+    exchange(&mut client);
+    assert_eq!(taken_over(), 2);
+
     machine.control(&["enable", unit, "websockify.socket"]);
     let wants = [
         "multi-user.target.wants/websockify@actor.service",

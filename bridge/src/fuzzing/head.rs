@@ -92,13 +92,18 @@ fn old_handshake(challenge: &Challenge) {
     assert_eq!((response.code, answer.len() - length), (Some(101), 2 * challenge.key_length()));
     // Nothing that the client sent has become a header of its own.
     assert_eq!(response.headers.len(), 4 + usize::from(challenge.upgrade.protocol.is_some()));
+    path(&challenge.upgrade.path);
 }
 
 fn handshake(upgrade: &Upgrade) {
     let reply = reply::switching(upgrade);
     assert_eq!(reply.status(), 101);
     assert_eq!(reply.headers().len(), 3 + usize::from(upgrade.protocol.is_some()));
-    assert!(upgrade.path.starts_with(['/', '*']), "{}", upgrade.path);
+    path(&upgrade.path);
+}
+
+fn path(path: &str) {
+    assert!(path.starts_with(['/', '*']), "{path}");
 }
 
 /// A client that is let in has sent what is asked for.

@@ -165,8 +165,8 @@ mod tests {
         ("web", super::web),
     ];
 
-    /// The seeds of parsers that the supervisor has, and tries: `admin`, `helper` and `proc_text`.
-    const OF_OTHERS: usize = 3;
+    /// The seeds of parsers that the supervisor has, and tries: `admin`, `handed_over`, `helper` and `proc_text`.
+    const OF_OTHERS: usize = 4;
 
     #[test]
     fn l3_known_inputs_and_their_neighbours_break_no_parser() {

@@ -8,7 +8,6 @@ use ::http::header::{
     CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     LAST_MODIFIED, LOCATION, RANGE,
 };
-use ::http::uri::PathAndQuery;
 use ::http::{Method, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -18,6 +17,7 @@ use super::redact;
 use crate::http::files;
 use crate::http::first::{end_of_head, parse};
 use crate::http::url_path::UrlPath;
+use crate::ws::path_of;
 
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds");
 
@@ -27,7 +27,7 @@ static RUNTIME: LazyLock<Runtime> =
 /// The bytes are a head.
 pub fn web(bytes: &[u8]) {
     let Some(head) = end_of_head(bytes, 0).and_then(|end| parse(&bytes[..end])) else { return };
-    redact::request(head.uri.path_and_query().map_or("/", PathAndQuery::as_str));
+    redact::request(&path_of(&head.uri));
     let url_path = UrlPath::parse(head.uri.path());
     let (is_get, asked) = (head.method == Method::GET, head.headers.clone());
     let root = files::Root { path: Path::new(SEEDS), is_listed: true };

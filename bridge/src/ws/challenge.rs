@@ -70,7 +70,7 @@ impl Challenge {
             .find_map(|name| single(headers, name));
         // One name, not a list. Another name is not confirmed, but not refused either: the payload is base64 anyway.
         let protocol = offered.filter(|name| *name == BASE64.as_bytes()).map(|_| BASE64);
-        let path = path_of(&head.uri);
+        let path = path_of(&head.uri).into_owned();
         let answer = Answer {
             prefix,
             origin: single(headers, ORIGIN)?,

@@ -2,6 +2,8 @@
 //!
 //! RFC 6455, section 4.2. Knows heads only; the replies are made in [`crate::http`].
 
+use std::borrow::Cow;
+
 use ::http::Method;
 use ::http::header::{
     AsHeaderName, CONNECTION, CONTENT_LENGTH, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -91,7 +93,7 @@ impl Upgrade {
             version,
             accept: Some(derive_accept_key(key.ok_or(NoUpgrade::Key)?)),
             protocol,
-            path: path_of(&head.uri),
+            path: path_of(&head.uri).into_owned(),
             framing: if protocol == Some(BASE64) { Framing::Base64 } else { Framing::Binary },
         })
     }
@@ -162,10 +164,10 @@ pub(crate) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u
 }
 
 /// The request's path and query. A URL without a path has the path `/` (RFC 9112, section 3.2.1).
-pub(crate) fn path_of(uri: &Uri) -> String {
+pub(crate) fn path_of(uri: &Uri) -> Cow<'_, str> {
     match uri.path_and_query().map_or("/", PathAndQuery::as_str) {
-        query if query.starts_with('?') => format!("/{query}"),
-        path => path.to_owned(),
+        query if query.starts_with('?') => format!("/{query}").into(),
+        path => path.into(),
     }
 }
 

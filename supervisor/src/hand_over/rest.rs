@@ -71,7 +71,8 @@ pub(super) fn part(
     };
     // SAFETY: the child has one thread, and a lock that another thread has at the fork is locked for ever in the child.
     // The threads that write have halted, and the workers are at no other task. Threads that read files go on: they
-    // take no lock that the child takes but the log's, for a moment, when they have something to say.
+    // take no lock that the child takes but that of the log's queue, while a record is put into it. If the fork fell into
+    // that moment, the child would hang at its first record, and its sessions with it; the parent goes on in any case.
     #[allow(unsafe_code)]
     let forked = held.and_then(|held| Ok((unsafe { fork() }?, held)));
     match forked {

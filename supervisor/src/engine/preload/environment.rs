@@ -13,8 +13,9 @@ use crate::machine::executable::{self, Executable};
 use crate::machine::shown;
 use crate::processes::Process;
 
-/// How many processes of an instance are looked at. A program that does not listen yet has few; whoever logs in through it can
-/// have a thousand, each of which shows megabytes.
+/// How many processes of an instance one look reads. A program that does not listen yet has few; whoever logs in through it can
+/// have a thousand, each of which shows megabytes. The processes of an instance are in no order (`Tree`): so the next look reads
+/// others, and the program's server is read some time.
 const LOOKED_AT: usize = 16;
 
 /// What was seen of one instance.
