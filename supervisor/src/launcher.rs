@@ -25,7 +25,9 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, Uid, fork, getpid};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, recv, shutdown, socketpair,
+};
 
 use crate::engine::RelocatedPort;
 use crate::machine::open_files::OpenFiles;
@@ -125,6 +127,13 @@ impl Launcher {
             }
             sent => sent.map(drop),
         }
+    }
+
+    /// Whether the launcher has ended, or was given up as it did not answer in time. It starts nothing any more then, and no
+    /// other launcher can be forked, as that takes root.
+    pub(crate) fn is_lost(&self) -> bool {
+        let answer = recv(&self.socket, &mut [0; 4], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        !matches!(answer, Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR))
     }
 
     /// The launcher's process id; none if it had ended when the old binary handed it over.

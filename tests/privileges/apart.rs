@@ -208,7 +208,7 @@ fn w16_the_launcher_is_not_stopped_before_the_program() {
 
 /// The program can kill the launcher, because both run as the same user.
 #[test]
-fn w16_a_launcher_that_was_killed_is_named() {
+fn w16_a_launcher_that_was_killed_ends_us_when_it_is_needed() {
     if !needs_root() {
         return;
     }
@@ -216,14 +216,16 @@ fn w16_a_launcher_that_was_killed_is_named() {
     let actor = place.actor();
     let play = format!("bind {port} listen accept greet echo");
     let line = format!("{port} {BOTH} --wrap-mode=respawn -- {actor} {play}");
-    let websockify = Websockify::start(&line);
+    let mut websockify = Websockify::start(&line);
     websockify.leader();
     let launcher = launcher(&websockify);
     launcher.signal(Signal::SIGKILL);
     wait_until("its end", || !launcher.is_alive());
     greeted(port);
-    websockify.wait_for_log(&["ERROR cannot start program", "the launcher", "has ended"]);
-    assert_stops(websockify);
+    assert_eq!(websockify.wait(), 1, "whoever supervises it starts it again");
+    let line = ["ERROR cannot start program", "the launcher", "has ended", "websockify ends"];
+    websockify.assert_logged(&line, 1);
+    wait_until("the end of all", || websockify.remnants().is_empty());
 }
 
 /// The program can stop the launcher (SIGSTOP), because both run as the same user. websockify waits less long for the

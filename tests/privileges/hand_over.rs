@@ -439,7 +439,7 @@ fn o2_w16_a_launcher_that_was_killed_before_is_named() {
     }
     let port = free_port();
     let line = format!("{port} {BOTH} --wrap-mode=respawn -- ACTOR bind {port} listen serve");
-    let stage = Stage::start(&line);
+    let mut stage = Stage::start(&line);
     session(port);
     let launcher = launcher(&stage.websockify);
     launcher.signal(Signal::SIGKILL);
@@ -447,8 +447,8 @@ fn o2_w16_a_launcher_that_was_killed_before_is_named() {
     stage.hand_over();
     session(port);
     stage.websockify.leader().signal(Signal::SIGKILL);
-    stage.websockify.wait_for_log(&["ERROR cannot start program", "the launcher", "has ended"]);
-    assert_stops(stage.websockify);
+    assert_eq!(stage.websockify.wait(), 1);
+    stage.websockify.assert_logged(&["ERROR cannot start program", "the launcher", "has ended"], 1);
 }
 
 /// Capabilities that the file of the new binary gives (capabilities(7)) are given up again, where `no_new_privs` is not

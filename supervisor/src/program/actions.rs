@@ -13,6 +13,7 @@ use super::spawn::{Preparation, spawn};
 use super::state::{Action, Event, State, WrapMode};
 use super::supervisor::Supervisor;
 use crate::exit::{ExitStatus, Failure};
+use crate::launcher::Launcher;
 use crate::processes::{list, list_with_sessions};
 use crate::relay::Ending;
 
@@ -75,12 +76,16 @@ impl Supervisor<'_, '_> {
             }
             Err(failure) => {
                 self.leader.fail();
-                if self.state.is_first_start() {
+                self.events.push(if self.state.is_first_start() {
                     self.refusal = Some(failure.reason);
+                    Event::SpawnFailed(failure.status)
+                } else if self.host.launcher().is_some_and(Launcher::is_lost) {
+                    error!("{}, and nothing else can start it: websockify ends", failure.reason);
+                    Event::LauncherLost
                 } else {
                     error!("{}", failure.reason);
-                }
-                self.events.push(Event::SpawnFailed(failure.status));
+                    Event::SpawnFailed(failure.status)
+                });
             }
         }
     }

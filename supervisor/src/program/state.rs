@@ -161,6 +161,8 @@ pub(crate) struct Stopping {
 pub(crate) enum Event {
     /// The program could not be started. The status is the one that a shell has for that.
     SpawnFailed(ExitStatus),
+    /// The program cannot be started any more.
+    LauncherLost,
     /// A process of the instance listens on the relocated port.
     Listening,
     /// No process of the instance listens there any more.

@@ -85,6 +85,7 @@ pub(crate) fn ended_without_listening(before: &State, event: Event, after: &Stat
 fn starting(run: Run, warned: bool, event: Event, now: Instant, policy: &Policy) -> Option<Next> {
     Some(match event {
         Event::SpawnFailed(status) if run.first => stop(status, false, now, policy),
+        Event::LauncherLost => stop(ExitStatus::FAILURE, false, now, policy),
         Event::SpawnFailed(_) => {
             let (state, mut actions) = back_off(run, now);
             // On demand, the clients that wait for it are told that it cannot be started.
@@ -216,9 +217,10 @@ fn draining(
         Event::Listening if program == Remaining::Nobody => {
             goes_on(Remaining::Daemon, vec![Action::Daemonized])
         }
-        Event::LeaderEnded { .. } | Event::DaemonEnded { .. } | Event::SpawnFailed(_) => {
-            goes_on(Remaining::Nobody, vec![])
-        }
+        Event::LeaderEnded { .. }
+        | Event::DaemonEnded { .. }
+        | Event::SpawnFailed(_)
+        | Event::LauncherLost => goes_on(Remaining::Nobody, vec![]),
         _ => None,
     }
 }

@@ -106,6 +106,7 @@ pub(super) fn every_state(now: Instant) -> Vec<(&'static str, State)> {
 pub(super) fn every_event() -> Vec<(&'static str, Event)> {
     vec![
         ("spawn failed", Event::SpawnFailed(ExitStatus::NOT_FOUND)),
+        ("launcher lost", Event::LauncherLost),
         ("listening", Event::Listening),
         ("listener gone", Event::ListenerGone),
         ("leader ended 0, nobody", ended(ExitStatus::SUCCESS, Left::Nobody)),
@@ -124,65 +125,65 @@ pub(super) fn every_event() -> Vec<(&'static str, Event)> {
     ]
 }
 
-// The columns: spawn failed, listening, gone, 0/nobody, 0/idle, 0/listener, 1/nobody, 1/idle, 1/listener,
+// The columns: spawn failed, launcher lost, listening, gone, 0/nobody, 0/idle, 0/listener, 1/nobody, 1/idle, 1/listener,
 // interrupted, daemon ended, tree empty, bridge ended, deadline, stop, drain.
 const EXIT: &str = "
-    starting first  | stopping listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
-    starting        | backoff listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
-    silent          | backoff listening . finishing settling finishing finishing finishing finishing stopping . . stopping . stopping stopping
-    listening       | . = = finishing finishing finishing finishing finishing finishing stopping . . stopping . stopping stopping
-    settling        | . finishing . . . . . . . stopping . finishing stopping finishing stopping stopping
-    daemonized      | . = = . . . . . . stopping finishing . stopping . stopping stopping
-    backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
-    gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
-    finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
-    draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
-    draining daemon | = . . = = = = = = stopping = . stopping stopping stopping .
-    draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
-    stopping        | . . . . . . . . . . . = = = = .
-    bridge ended    | . . . . . . . . . . . ended . = = .
-    killing         | . . . . . . . . . . . = = ended = .
-    tree empty      | . . . . . . . . . . . . ended ended ended .
-    leaving         | . . . . . . . . . . . . ended . ended .
-    ended           | . . . . . . . . . . . . . . . .";
+    starting first  | stopping stopping listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
+    starting        | backoff stopping listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
+    silent          | backoff stopping listening . finishing settling finishing finishing finishing finishing stopping . . stopping . stopping stopping
+    listening       | . . = = finishing finishing finishing finishing finishing finishing stopping . . stopping . stopping stopping
+    settling        | . . finishing . . . . . . . stopping . finishing stopping finishing stopping stopping
+    daemonized      | . . = = . . . . . . stopping finishing . stopping . stopping stopping
+    backoff         | . . . . . . . . . . stopping . . stopping starting stopping stopping
+    gone            | . . daemonized . . . . . . . stopping . . stopping . stopping stopping
+    finishing       | . . . . . . . . . . stopping . . stopping stopping stopping stopping
+    draining leader | = = . . = = = = = = stopping = . stopping stopping stopping .
+    draining daemon | = = . . = = = = = = stopping = . stopping stopping stopping .
+    draining nobody | . . = . . . = . . = stopping . . stopping stopping stopping .
+    stopping        | . . . . . . . . . . . . = = = = .
+    bridge ended    | . . . . . . . . . . . . ended . = = .
+    killing         | . . . . . . . . . . . . = = ended = .
+    tree empty      | . . . . . . . . . . . . . ended ended ended .
+    leaving         | . . . . . . . . . . . . . ended . ended .
+    ended           | . . . . . . . . . . . . . . . . .";
 const IGNORE: &str = "
-    starting first  | stopping listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
-    starting        | backoff listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
-    silent          | backoff listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping . stopping stopping
-    listening       | . = = gone gone daemonized gone gone daemonized stopping . . stopping . stopping stopping
-    settling        | . daemonized . . . . . . . stopping . finishing stopping finishing stopping stopping
-    daemonized      | . = = . . . . . . stopping gone . ended . leaving leaving
-    backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
-    gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
-    finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
-    draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
-    draining daemon | = . . = = = = = = stopping = . ended leaving leaving .
-    draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
-    stopping        | . . . . . . . . . . . = = = = .
-    bridge ended    | . . . . . . . . . . . ended . = = .
-    killing         | . . . . . . . . . . . = = ended = .
-    tree empty      | . . . . . . . . . . . . ended ended ended .
-    leaving         | . . . . . . . . . . . . ended . ended .
-    ended           | . . . . . . . . . . . . . . . .";
+    starting first  | stopping stopping listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
+    starting        | backoff stopping listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
+    silent          | backoff stopping listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping . stopping stopping
+    listening       | . . = = gone gone daemonized gone gone daemonized stopping . . stopping . stopping stopping
+    settling        | . . daemonized . . . . . . . stopping . finishing stopping finishing stopping stopping
+    daemonized      | . . = = . . . . . . stopping gone . ended . leaving leaving
+    backoff         | . . . . . . . . . . stopping . . stopping starting stopping stopping
+    gone            | . . daemonized . . . . . . . stopping . . stopping . stopping stopping
+    finishing       | . . . . . . . . . . stopping . . stopping stopping stopping stopping
+    draining leader | = = . . = = = = = = stopping = . stopping stopping stopping .
+    draining daemon | = = . . = = = = = = stopping = . ended leaving leaving .
+    draining nobody | . . = . . . = . . = stopping . . stopping stopping stopping .
+    stopping        | . . . . . . . . . . . . = = = = .
+    bridge ended    | . . . . . . . . . . . . ended . = = .
+    killing         | . . . . . . . . . . . . = = ended = .
+    tree empty      | . . . . . . . . . . . . . ended ended ended .
+    leaving         | . . . . . . . . . . . . . ended . ended .
+    ended           | . . . . . . . . . . . . . . . . .";
 const RESPAWN: &str = "
-    starting first  | stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
-    starting        | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
-    silent          | backoff listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
-    listening       | . = = backoff backoff daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
-    settling        | . daemonized . . . . . . . stopping . backoff stopping backoff stopping stopping
-    daemonized      | . = = . . . . . . stopping backoff . stopping . stopping stopping
-    backoff         | . . . . . . . . . stopping . . stopping starting stopping stopping
-    gone            | . daemonized . . . . . . . stopping . . stopping . stopping stopping
-    finishing       | . . . . . . . . . stopping . . stopping stopping stopping stopping
-    draining leader | = . . = = = = = = stopping = . stopping stopping stopping .
-    draining daemon | = . . = = = = = = stopping = . stopping stopping stopping .
-    draining nobody | . = . . . = . . = stopping . . stopping stopping stopping .
-    stopping        | . . . . . . . . . . . = = = = .
-    bridge ended    | . . . . . . . . . . . ended . = = .
-    killing         | . . . . . . . . . . . = = ended = .
-    tree empty      | . . . . . . . . . . . . ended ended ended .
-    leaving         | . . . . . . . . . . . . ended . ended .
-    ended           | . . . . . . . . . . . . . . . .";
+    starting first  | stopping stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
+    starting        | backoff stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
+    silent          | backoff stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
+    listening       | . . = = backoff backoff daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
+    settling        | . . daemonized . . . . . . . stopping . backoff stopping backoff stopping stopping
+    daemonized      | . . = = . . . . . . stopping backoff . stopping . stopping stopping
+    backoff         | . . . . . . . . . . stopping . . stopping starting stopping stopping
+    gone            | . . daemonized . . . . . . . stopping . . stopping . stopping stopping
+    finishing       | . . . . . . . . . . stopping . . stopping stopping stopping stopping
+    draining leader | = = . . = = = = = = stopping = . stopping stopping stopping .
+    draining daemon | = = . . = = = = = = stopping = . stopping stopping stopping .
+    draining nobody | . . = . . . = . . = stopping . . stopping stopping stopping .
+    stopping        | . . . . . . . . . . . . = = = = .
+    bridge ended    | . . . . . . . . . . . . ended . = = .
+    killing         | . . . . . . . . . . . . = = ended = .
+    tree empty      | . . . . . . . . . . . . . ended ended ended .
+    leaving         | . . . . . . . . . . . . . ended . ended .
+    ended           | . . . . . . . . . . . . . . . . .";
 
 /// What an event leads to, in the words of the tables.
 pub(super) fn outcome(state: State, event: Event, now: Instant, policy: &Policy) -> &'static str {
@@ -378,6 +379,17 @@ fn w7_the_delay_doubles_up_to_half_a_minute_and_is_forgotten_after_a_session() {
     life.deadline();
     let actions = life.after(10 * SECOND, ended(FAILED, Left::Nobody));
     assert_eq!(actions, [PauseBridge, Spawn], "a run of ten seconds is no failure");
+}
+
+#[test]
+fn w16_a_program_that_cannot_be_started_any_more_ends_us() {
+    let mut life = Life::begin(WrapMode::Respawn);
+    life.on(Event::Listening);
+    assert_eq!(life.on(served(Left::Nobody)), [PauseBridge, Spawn]);
+    assert_eq!(life.on(Event::LauncherLost), [StopBridge, Terminate]);
+    life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
+    life.on(Event::TreeEmpty);
+    assert_eq!(life.state, State::Ended { status: ExitStatus::FAILURE });
 }
 
 #[test]
