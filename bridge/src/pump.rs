@@ -36,6 +36,10 @@ pub(crate) use saved::SavedJoined;
 /// at once, for which a slow peer takes long.
 const FLUSH: Duration = Duration::from_secs(10);
 
+/// How often that time may pass without a byte taken, in all, before what is left is given up. With the deadlines before, that is
+/// within a minute.
+const STALLS_MAX: u32 = 3;
+
 /// For how long that time may begin anew if a limit or the administrator has ended the session: it is to be over then,
 /// however slowly a peer takes what is left (B13).
 const FAREWELL: Duration = Duration::from_secs(60);
@@ -46,6 +50,10 @@ const ASKED_AFTER: u64 = 4 * SIZE as u64;
 
 /// How many bytes it may then have without their being counted: they are on their way. At a look all are counted.
 const UNCOUNTED_MAX: u64 = 64 * 1024;
+
+/// How many bytes are left to the kernel at the end, which may deliver them for minutes, and nothing counts them: a close frame,
+/// the answer to a last command.
+const LEFT_MAX: u64 = 4 * 1024;
 
 /// How a pump ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,6 +113,8 @@ pub(crate) struct Joined {
     /// How many bytes were under way to both peers when a deadline last passed. `None`: no deadline is put off any
     /// more.
     under_way: Option<u64>,
+    /// How many times the session has waited on although nothing moved.
+    stalls: u32,
     /// What the looks at an open session have found while a peer took nothing, if there were any.
     standstill: Option<Box<Standstill>>,
     /// How many bytes had [passed](Pump::passed) when no peer owed an acknowledgement last.
@@ -139,6 +149,7 @@ impl Joined {
             phase: Phase::Open,
             limit: None,
             under_way: Some(0),
+            stalls: 0,
             standstill: None,
             answered: 0,
             counted: 0,
@@ -323,7 +334,10 @@ impl<'a> Pump<'a> {
         }
         let (to_client, to_target) = self.all_under_way();
         self.hold(to_client + to_target);
-        let Some(stuck) = self.stuck() else { return };
+        let Some(stuck) = self.stuck() else {
+            self.joined.standstill = None;
+            return;
+        };
         let client = self.client.look_after(cx);
         if client == PeerStatus::Failed {
             // What the client has sent is still delivered to the target, if that begins to take it.
@@ -500,16 +514,12 @@ impl<'a> Pump<'a> {
         let client = client_told.is_ready().then(|| self.client.poll_discard(cx));
         let target = target_told.is_ready().then(|| self.poll_discard_target(cx));
         let read = [client, target].map(|read| read.unwrap_or(Poll::Pending));
-        let is_over = read == [Poll::Ready(Discarded::End); 2];
-        if is_over && !(self.must_not_leave_bytes() && self.under_way() > UNCOUNTED_MAX) {
+        if read == [Poll::Ready(Discarded::End); 2] && self.may_leave_the_rest() {
             return Poll::Ready(Stop::Ended(End::Finished));
         }
         while self.poll_timer(cx).is_ready() {
-            if !self.put_off() {
-                if self.must_not_leave_bytes() {
-                    self.client.reset_on_close();
-                    self.joined.target.reset_on_close();
-                }
+            if !self.put_off() && !self.may_stall() {
+                self.abandon();
                 return Poll::Ready(Stop::Ended(End::Finished));
             }
         }
@@ -519,11 +529,42 @@ impl<'a> Pump<'a> {
         Poll::Pending
     }
 
-    /// Whether the kernel must not go on delivering, after the end of the session, what a peer has not taken: then nothing would
-    /// count it. Otherwise it may, for as long as it tries (tcp(7)), and a peer that is slow to read loses nothing.
-    fn must_not_leave_bytes(&mut self) -> bool {
-        let is_stopping = self.joined.under_way.is_none();
-        !is_stopping && (self.client.told_to_end().is_some() || self.is_scarce())
+    /// Whether what is under way may be left to the kernel, which delivers it after the end of the session: little of it, as
+    /// nothing would count it, or all of it where the bridge stops.
+    fn may_leave_the_rest(&self) -> bool {
+        self.joined.under_way.is_none() || self.under_way() <= LEFT_MAX
+    }
+
+    /// Whether a session that is over waits on, with what is under way, although nothing of that moves: a peer may be busy, or
+    /// without a network, for a while. If it does, there is a new deadline.
+    fn may_stall(&mut self) -> bool {
+        // It may have stood still before its end, for as many looks, which are as far apart.
+        let looks = self.joined.standstill.as_ref().map_or(0, |standstill| standstill.looks());
+        let may_stall = !self.may_leave_the_rest()
+            && self.joined.stalls.saturating_add(looks) < STALLS_MAX
+            && self.client.told_to_end().is_none()
+            && !self.is_scarce();
+        if may_stall {
+            self.joined.stalls += 1;
+            self.limit(FLUSH);
+        }
+        may_stall
+    }
+
+    /// Gives up what is under way, if it may not be left to the kernel. A target from which we have kept bytes must not take what
+    /// it has for all there is.
+    fn abandon(&mut self) {
+        if self.joined.under_way.is_none() {
+            return;
+        }
+        let (to_client, to_target) = self.all_under_way();
+        let is_told = self.client.told_to_end().is_some();
+        if is_told || to_client > LEFT_MAX {
+            self.client.reset_on_close();
+        }
+        if is_told || to_target > LEFT_MAX || self.client.payload.is_some() {
+            self.joined.target.reset_on_close();
+        }
     }
 
     /// Puts off the deadline that has passed if bytes are under way, and fewer than last time: closing a socket whose

@@ -55,6 +55,11 @@ pub(crate) struct Standstill {
 }
 
 impl Standstill {
+    /// At how many looks, one after the other, nothing had moved.
+    pub(crate) fn looks(&self) -> u32 {
+        self.looks
+    }
+
     /// Judges what is seen now by what was seen before.
     pub(crate) fn look(&mut self, seen: Seen) -> Verdict {
         let now = Some((seen.stuck, seen.moved, seen.left));

@@ -20,6 +20,8 @@ pub(crate) struct SavedJoined {
     phase: Phase,
     limit: Option<Moment>,
     under_way: Option<u64>,
+    #[serde(default)]
+    stalls: u32,
     standstill: Option<Standstill>,
     trial: Option<SavedTrial>,
 }
@@ -33,6 +35,7 @@ impl SavedJoined {
             phase: joined.phase,
             limit: joined.limit.map(Moment::from),
             under_way: joined.under_way,
+            stalls: joined.stalls,
             standstill: joined.standstill.as_deref().cloned(),
             trial: joined.trial.as_ref().map(Trial::saved),
         }
@@ -73,6 +76,7 @@ impl SavedJoined {
             phase: self.phase,
             limit: self.limit.map(|limit| limit.instant().into()),
             under_way: self.under_way,
+            stalls: self.stalls,
             standstill: self.standstill.map(Box::new),
             answered: 0,
             counted: 0,
