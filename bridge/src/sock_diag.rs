@@ -10,7 +10,6 @@ mod reading;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use netlink_packet_sock_diag::constants::{
@@ -44,8 +43,10 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
 /// A Unix stream socket that is bound to a file, and neither listens nor is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundSocket {
-    /// The path that it was bound by.
-    pub path: PathBuf,
+    /// The socket's own inode, as fstat(2) gives it.
+    pub inode: u32,
+    /// The user that created it; `None` before Linux 5.3.
+    pub uid: Option<u32>,
     /// The file that it is bound to, which may have been removed.
     pub file: FileNumbers,
 }

@@ -5,20 +5,24 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    Emitable, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    Emitable, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
 };
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM, TCP_CLOSE};
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
-use netlink_packet_sock_diag::unix::nlas::{Nla, UnixDiagName, Vfs};
+use netlink_packet_sock_diag::unix::nlas::{Nla, Vfs};
 use netlink_packet_sock_diag::unix::{self, ShowFlags, UnixRequest};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
 
 use super::{BoundSocket, FileNumbers, Socket, canonical};
+
+/// The attribute with the user that created a Unix socket, and what asks for it, as in the kernel's `unix_diag.h`.
+const UNIX_DIAG_UID: u16 = 7;
+const UDIAG_SHOW_UID: u32 = 0x40;
 
 /// The sockets that listen on this port, of the family of `any`.
 pub(super) fn listeners(any: IpAddr, port: u16) -> io::Result<Vec<Socket>> {
@@ -37,7 +41,7 @@ pub(super) fn bound_sockets() -> io::Result<Vec<BoundSocket>> {
     let request = UnixRequest {
         state_flags: unix::StateFlags::from_bits_retain(1 << TCP_CLOSE),
         inode: 0,
-        show_flags: ShowFlags::NAME | ShowFlags::VFS,
+        show_flags: ShowFlags::VFS | ShowFlags::from_bits_retain(UDIAG_SHOW_UID),
         cookie: [0xff; 8],
     };
     let mut sockets = Vec::new();
@@ -45,23 +49,27 @@ pub(super) fn bound_sockets() -> io::Result<Vec<BoundSocket>> {
         if let SockDiagMessage::UnixResponse(response) = answer
             && response.header.kind == SOCK_STREAM
         {
-            sockets.extend(bound_socket(&response.nlas));
+            sockets.extend(bound_socket(response.header.inode, &response.nlas));
         }
     })?;
     Ok(sockets)
 }
 
-/// None: it is bound to an abstract name, or to none.
-fn bound_socket(attributes: &[Nla]) -> Option<BoundSocket> {
-    let path = attributes.iter().find_map(|one| match one {
-        Nla::Name(UnixDiagName::Pathname(path)) => Some(path.into()),
+/// None: it is bound to no file.
+fn bound_socket(inode: u32, attributes: &[Nla]) -> Option<BoundSocket> {
+    let uid = attributes.iter().find_map(|one| match one {
+        Nla::Other(uid) if uid.kind() == UNIX_DIAG_UID => {
+            let mut bytes = [0; 4];
+            (uid.value_len() == bytes.len()).then(|| uid.emit_value(&mut bytes))?;
+            Some(u32::from_ne_bytes(bytes))
+        }
         _ => None,
-    })?;
+    });
     let file = attributes.iter().find_map(|one| match one {
         Nla::Vfs(file) => Some(numbers(file)),
         _ => None,
     })?;
-    Some(BoundSocket { path, file })
+    Some(BoundSocket { inode, uid, file })
 }
 
 /// As in the kernel's `struct unix_diag_vfs`.

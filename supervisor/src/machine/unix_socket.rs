@@ -216,13 +216,17 @@ impl Place {
         let sockets = bridge::sock_diag::bound_sockets();
         let _ = unlinkat(&self.directory, &name, AtFlags::empty());
         let (stat, sockets) = (stat.map_err(io::Error::from)?, sockets?);
-        let ours = sockets.iter().find(|socket| socket.path.as_os_str() == beside.as_str());
+        let inode = lower_half(fstat(&probe).map_err(io::Error::from)?.st_ino);
+        let ours = sockets.iter().find(|socket| socket.inode == inode);
         let ours = ours.context("sock_diag does not know our own socket")?.file;
-        if ours != (FileNumbers { inode: lower_half(stat.st_ino), ..ours }) {
+        if ours.inode != lower_half(stat.st_ino) {
             return Ok(None);
         }
         let wanted = FileNumbers { inode: lower_half(file.st_ino), ..ours };
-        Ok(Some(sockets.iter().any(|socket| socket.file == wanted)))
+        // On btrfs a file of another subvolume, which anybody may make, can have the same numbers.
+        let may_have = |uid: u32| uid == 0 || uid == file.st_uid;
+        let mut others = sockets.iter().filter(|socket| socket.uid.is_none_or(may_have));
+        Ok(Some(others.any(|socket| socket.file == wanted)))
     }
 
     /// What /proc/net/unix says of it, which has paths alone, as they were bound.
