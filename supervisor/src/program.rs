@@ -92,7 +92,8 @@ impl Supervisor<'_, '_> {
     /// Waits until something has happened. What follows from it is put into `events`.
     async fn next(&mut self) {
         let unseen = self.state.awaits_listener() && self.monitor.listener().is_none();
-        let awaited = unseen || self.daemon.is_unsettled() || self.monitor.is_blind();
+        let unreported = self.leader.ended().is_some();
+        let awaited = unseen || unreported || self.daemon.is_unsettled() || self.monitor.is_blind();
         let unasked = (awaited && !self.state.is_asleep()).then_some(self.pace.unasked());
         let (hinted, rested) = (self.pace.hinted(), self.pace.rest_until());
         let deadline = self.state.deadline(&self.spec.policy);

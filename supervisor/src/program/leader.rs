@@ -65,6 +65,8 @@ impl Leader {
     pub(super) fn begin(&mut self, pid: Pid) {
         self.running = Some(pid);
         self.last = Some(pid);
+        // The end of the one before matters no more, if it was not reported.
+        self.ended = None;
     }
 
     /// It could not be started.
