@@ -167,7 +167,7 @@ impl Connection {
             Self::Tcp(io) => {
                 io.set_nonblocking(true)?;
                 let address = io.peer_addr()?;
-                tune(&io)?;
+                tune_if_early(&io)?;
                 Ok((TcpStream::from_std(io)?.into(), address.into()))
             }
             Self::Unix(io) => {

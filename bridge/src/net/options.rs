@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 
 /// A silent connection is probed after this time: before the common NAT and firewall tables
 /// forget it (RFC 5382 allows them to after minutes in practice).
@@ -40,7 +39,7 @@ pub(crate) fn tune(socket: &impl AsFd) -> io::Result<()> {
 ///
 /// Such a client may lack SO_REUSEADDR, too, which the supervisor sets once the socket listens. Without it the connection
 /// would keep the port from our next start for a minute, once it is over (TIME_WAIT).
-pub(crate) fn tune_if_early(client: &TcpStream) -> io::Result<()> {
+pub(crate) fn tune_if_early(client: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(client);
     if socket.tcp_keepalive_retries()? == KEEPALIVE_PROBES {
         return Ok(());
@@ -55,7 +54,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use socket2::{Domain, Socket, Type};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     #[tokio::test]
     async fn b7_keystrokes_are_not_delayed_and_a_dead_peer_is_noticed() {
@@ -81,7 +80,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn d2_an_early_client_does_not_keep_the_port_from_the_next_start() {
+    async fn w9_an_early_client_does_not_keep_the_port_from_the_next_start() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         socket.listen(8).unwrap();
