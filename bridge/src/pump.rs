@@ -36,8 +36,8 @@ pub(crate) use saved::SavedJoined;
 /// at once, for which a slow peer takes long.
 const FLUSH: Duration = Duration::from_secs(10);
 
-/// How often that time may pass without a byte taken, in all, before what is left is given up. With the deadlines before, that is
-/// within a minute.
+/// How often that time may pass without a byte taken, one time after the other, before what is left is given up. With the
+/// deadlines before, that is within a minute.
 const STALLS_MAX: u32 = 3;
 
 /// For how long that time may begin anew if a limit or the administrator has ended the session: it is to be over then,
@@ -113,7 +113,7 @@ pub(crate) struct Joined {
     /// How many bytes were under way to both peers when a deadline last passed. `None`: no deadline is put off any
     /// more.
     under_way: Option<u64>,
-    /// How many times the session has waited on although nothing moved.
+    /// How many times, one after the other, the session has waited on although nothing moved.
     stalls: u32,
     /// What the looks at an open session have found while a peer took nothing, if there were any.
     standstill: Option<Box<Standstill>>,
@@ -496,10 +496,10 @@ impl<'a> Pump<'a> {
         self.begin_closing(false, FLUSH);
     }
 
-    /// Whether bytes move is judged by those that are under way in this phase: there may be more of them than before.
+    /// Whether bytes move is judged by those that are under way from now on: there may be more of them than at a deadline before.
     fn begin_closing(&mut self, all_told: bool, time: Duration) {
         self.joined.phase = Phase::Closing { all_told };
-        self.joined.under_way = self.joined.under_way.map(|_| 0);
+        self.joined.under_way = self.joined.under_way.map(|_| self.under_way());
         self.limit(time);
     }
 
@@ -518,7 +518,7 @@ impl<'a> Pump<'a> {
             return Poll::Ready(Stop::Ended(End::Finished));
         }
         while self.poll_timer(cx).is_ready() {
-            if !self.put_off() && !self.may_stall() {
+            if !self.put_off() && !self.wait_on() {
                 self.abandon();
                 return Poll::Ready(Stop::Ended(End::Finished));
             }
@@ -532,27 +532,32 @@ impl<'a> Pump<'a> {
     /// Whether what is under way may be left to the kernel, which delivers it after the end of the session: little of it, as
     /// nothing would count it, or all of it where the bridge stops.
     fn may_leave_the_rest(&self) -> bool {
-        self.joined.under_way.is_none() || self.under_way() <= LEFT_MAX
+        let (to_client, to_target) = self.all_under_way();
+        self.joined.under_way.is_none() || to_client.max(to_target) <= LEFT_MAX
     }
 
-    /// Whether a session that is over waits on, with what is under way, although nothing of that moves: a peer may be busy, or
-    /// without a network, for a while. If it does, there is a new deadline.
-    fn may_stall(&mut self) -> bool {
+    /// Waits on with what is under way, although nothing of it moves: a peer may be busy, or without a network, for a while.
+    /// False: for no longer.
+    fn wait_on(&mut self) -> bool {
+        let most = match self.client.told_to_end() {
+            _ if self.under_way() == 0 || self.joined.under_way.is_none() => 0,
+            Some(ago) if ago >= FAREWELL => 0,
+            Some(_) => 1,
+            None if self.may_leave_the_rest() || self.is_scarce() => 1,
+            None => STALLS_MAX,
+        };
         // It may have stood still before its end, for as many looks, which are as far apart.
         let looks = self.joined.standstill.as_ref().map_or(0, |standstill| standstill.looks());
-        let may_stall = !self.may_leave_the_rest()
-            && self.joined.stalls.saturating_add(looks) < STALLS_MAX
-            && self.client.told_to_end().is_none()
-            && !self.is_scarce();
-        if may_stall {
-            self.joined.stalls += 1;
-            self.limit(FLUSH);
+        if self.joined.stalls.saturating_add(looks) >= most {
+            return false;
         }
-        may_stall
+        self.joined.stalls += 1;
+        self.limit(FLUSH);
+        true
     }
 
-    /// Gives up what is under way, if it may not be left to the kernel. A target from which we have kept bytes must not take what
-    /// it has for all there is.
+    /// Gives up what is under way, if it may not be left to the kernel, by a reset, which a Unix socket does not have. A target from
+    /// which we have kept bytes must not take what it has for all there is.
     fn abandon(&mut self) {
         if self.joined.under_way.is_none() {
             return;
@@ -576,6 +581,9 @@ impl<'a> Pump<'a> {
         self.joined.under_way = Some(now);
         self.hold(now);
         let is_overdue = self.client.told_to_end().is_some_and(|ago| ago >= FAREWELL);
+        if now < before {
+            (self.joined.stalls, self.joined.standstill) = (0, None);
+        }
         let is_moving = !is_overdue && (now < before || (before == 0 && now > 0));
         if is_moving {
             self.limit(FLUSH);

@@ -169,10 +169,10 @@ async fn l4_a_client_that_takes_nothing_after_the_end_is_given_up() {
     pause();
     let told = tokio::time::Instant::now();
     while client.0.try_write(&[0xff]).is_ok() {
+        assert!(told.elapsed() < Duration::from_secs(61), "it ends");
         seconds_pass(1).await;
     }
-    let time = told.elapsed().as_secs();
-    assert!((40..61).contains(&time), "{time} s");
+    assert!(told.elapsed() > Duration::from_secs(30), "{:?}", told.elapsed());
 }
 
 /// L4: nobody reads what a client sends while its target takes nothing. The runtime's clock is paused once the client has gone.
@@ -229,7 +229,7 @@ async fn b13_a_client_that_takes_little_keeps_no_session_beyond_its_time() {
 #[tokio::test]
 async fn b4_a_target_that_is_busy_at_the_end_has_all_later() {
     let (bridge, mut target, sent) = session_over().await;
-    seconds_pass(35).await;
+    seconds_pass(25).await;
     assert!(!bridge.serving.is_finished());
     resume();
     let mut read = Vec::new();
@@ -246,12 +246,75 @@ async fn b4_l5_what_nobody_takes_after_the_end_is_given_up_within_a_minute() {
         assert!(began.elapsed() < Duration::from_secs(61), "it ends");
         seconds_pass(1).await;
     }
-    assert!(began.elapsed() > Duration::from_secs(40), "{:?}", began.elapsed());
+    assert!(began.elapsed() > Duration::from_secs(30), "{:?}", began.elapsed());
     resume();
     let mut read = Vec::new();
     let end = within(target.read_to_end(&mut read)).await.unwrap_err();
     assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
     assert!(sent.starts_with(&read));
+}
+
+/// B4: a client that takes a little four times a minute has all of it, however long that takes.
+#[tokio::test]
+async fn b4_a_client_that_takes_a_little_now_and_then_has_the_last_byte() {
+    let (mut client, _target, bytes) = target_over().await;
+    let (mut read, mut part) = (Vec::new(), vec![0; 60_000]);
+    loop {
+        seconds_pass(15).await;
+        // Its kernel makes room for more when so much is read.
+        match meanwhile(client.0.read(&mut part)).await.unwrap() {
+            0 => break,
+            length => read.extend(&part[..length]),
+        }
+    }
+    assert_eq!(payloads(&read), bytes);
+}
+
+/// L4, L6: a client that takes nothing from the end of its target on is given up within a minute.
+#[tokio::test]
+async fn l4_a_client_that_takes_nothing_after_its_targets_end_is_given_up() {
+    let (client, _target, _) = target_over().await;
+    let over = tokio::time::Instant::now();
+    while client.0.try_write(&frame(0x82, b"x")).is_ok() {
+        assert!(over.elapsed() < Duration::from_secs(61), "it ends");
+        seconds_pass(1).await;
+    }
+    assert!(over.elapsed() > Duration::from_secs(30), "{:?}", over.elapsed());
+}
+
+/// A session whose target has sent much and has ended, and whose client has taken little of that. The clock is paused from then on.
+async fn target_over() -> (Client, TcpStream, Vec<u8>) {
+    let listener = listener().await;
+    let bridge = Bridge::start(config(address_of(&listener)));
+    let client = bridge.client_by(narrow_socket(NARROW)).await;
+    let mut target = accept(&listener).await;
+    let bytes = pattern(2_000_000);
+    within(target.write_all(&bytes)).await.unwrap();
+    under_way(&bridge, &client, 1_500_000).await;
+    within(target.shutdown()).await.unwrap();
+    pause();
+    (client, target, bytes)
+}
+
+/// The payload of all data frames.
+fn payloads(mut frames: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let [first, second, rest @ ..] = frames {
+        let (length, rest) = match (*second, rest) {
+            (126, [a, b, rest @ ..]) => (usize::from(u16::from_be_bytes([*a, *b])), rest),
+            (127, _) => {
+                let (length, rest) = rest.split_first_chunk().unwrap();
+                (usize::try_from(u64::from_be_bytes(*length)).unwrap(), rest)
+            }
+            (length, rest) => (usize::from(length), rest),
+        };
+        let (payload, rest) = rest.split_at(length);
+        if *first == 0x82 {
+            all.extend(payload);
+        }
+        frames = rest;
+    }
+    all
 }
 
 /// L5: a client that has closed its session and its connection leaves no megabytes in the kernel that nothing counts.
@@ -274,7 +337,7 @@ async fn l5_b4_what_a_client_leaves_unread_is_counted_until_it_is_given_up() {
         assert!(over.elapsed() < Duration::from_secs(61), "it ends");
         seconds_pass(1).await;
     }
-    assert!(over.elapsed() > Duration::from_secs(40), "{:?}", over.elapsed());
+    assert!(over.elapsed() > Duration::from_secs(30), "{:?}", over.elapsed());
     resume();
     let end = within(client.0.read_to_end(&mut Vec::new())).await.unwrap_err();
     assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
