@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tracing::debug;
 
 use super::accept_error::AcceptError;
-use super::options::{tune, tune_if_early};
+use super::options::{tune, tune_early, tune_if_early};
 use super::socket::Socket;
 use crate::error_text::error_text;
 use crate::peer::PeerAddress;
@@ -167,7 +167,7 @@ impl Connection {
             Self::Tcp(io) => {
                 io.set_nonblocking(true)?;
                 let address = io.peer_addr()?;
-                tune_if_early(&io)?;
+                tune_early(&io)?;
                 Ok((TcpStream::from_std(io)?.into(), address.into()))
             }
             Self::Unix(io) => {

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
 
 /// A silent connection is probed after this time: before the common NAT and firewall tables
 /// forget it (RFC 5382 allows them to after minutes in practice).
@@ -28,23 +29,24 @@ pub(crate) fn tune(socket: &impl AsFd) -> io::Result<()> {
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
     // Key strokes must not wait for the acknowledgement of earlier ones.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive)
+    socket.set_tcp_nodelay(true)
 }
 
 /// Sets the options of a client that connected before its listening socket had them, as the first client does where
 /// systemd passes the socket. One system call tells whether the client lacks them: it asks for the option that `tune` sets
-/// last.
+/// last, and that no sysctl sets.
+pub(crate) fn tune_if_early(client: &TcpStream) -> io::Result<()> {
+    if SockRef::from(client).tcp_nodelay()? { Ok(()) } else { tune_early(client) }
+}
+
+/// Sets the options of a client that may have connected so early.
 ///
 /// Such a client may lack SO_REUSEADDR, too, which the supervisor sets once the socket listens. Without it the connection
 /// would keep the port from our next start for a minute, once it is over (TIME_WAIT).
-pub(crate) fn tune_if_early(client: &impl AsFd) -> io::Result<()> {
-    let socket = SockRef::from(client);
-    if socket.tcp_keepalive_retries()? == KEEPALIVE_PROBES {
-        return Ok(());
-    }
-    socket.set_reuse_address(true)?;
+pub(crate) fn tune_early(client: &impl AsFd) -> io::Result<()> {
+    SockRef::from(client).set_reuse_address(true)?;
     tune(client)
 }
 
@@ -54,7 +56,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use socket2::{Domain, Socket, Type};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
 
     #[tokio::test]
     async fn b7_keystrokes_are_not_delayed_and_a_dead_peer_is_noticed() {
