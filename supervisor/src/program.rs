@@ -231,6 +231,10 @@ impl Supervisor<'_, '_> {
         let status = match event {
             Event::LeaderEnded { status, .. } | Event::Interrupted(status) => status,
             Event::TreeEmpty | Event::Deadline => ExitStatus::SUCCESS,
+            Event::LauncherLost => {
+                let name = &self.spec.name;
+                return Some(format!("program {name} cannot be started: its launcher has ended"));
+            }
             _ => return None,
         };
         let (name, port) = (&self.spec.name, self.spec.port);

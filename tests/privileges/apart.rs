@@ -251,6 +251,27 @@ fn w16_a_launcher_that_was_stopped_holds_up_nobody() {
     assert_stops_already(websockify);
 }
 
+/// A launcher that does not start the program in time is not asked again: a late answer would be taken for that to another request.
+#[test]
+fn w16_a_launcher_that_was_stopped_ends_us_when_the_program_is_to_be_started() {
+    if !needs_root() {
+        return;
+    }
+    let (place, port) = (place(), free_port());
+    let actor = place.actor();
+    let play = format!("bind {port} listen accept greet echo");
+    let mut websockify =
+        Websockify::start(&format!("{port} {BOTH} --wrap-mode=respawn -- {actor} {play}"));
+    websockify.leader();
+    let launcher = launcher(&websockify);
+    launcher.signal(Signal::SIGSTOP);
+    greeted(port);
+    assert_eq!(websockify.wait(), 1);
+    websockify.assert_logged(&["ERROR cannot start program", "timed out", "websockify ends"], 1);
+    launcher.signal(Signal::SIGCONT);
+    wait_until("the end of all", || websockify.remnants().is_empty());
+}
+
 /// A1: the program is told who the client is, also when it runs as another user.
 #[test]
 fn w16_clients_are_told_of() {

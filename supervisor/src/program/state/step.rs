@@ -85,7 +85,14 @@ pub(crate) fn ended_without_listening(before: &State, event: Event, after: &Stat
 fn starting(run: Run, warned: bool, event: Event, now: Instant, policy: &Policy) -> Option<Next> {
     Some(match event {
         Event::SpawnFailed(status) if run.first => stop(status, false, now, policy),
-        Event::LauncherLost => stop(ExitStatus::FAILURE, false, now, policy),
+        // Sessions of the instance before have their time, as at an end in order.
+        Event::LauncherLost => {
+            let mut actions = vec![Action::FinishBridge];
+            if policy.start != Start::Now {
+                actions.insert(0, Action::FailClients);
+            }
+            (finish(ExitStatus::FAILURE, now, policy), actions)
+        }
         Event::SpawnFailed(_) => {
             let (state, mut actions) = back_off(run, now);
             // On demand, the clients that wait for it are told that it cannot be started.

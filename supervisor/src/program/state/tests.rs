@@ -128,9 +128,9 @@ pub(super) fn every_event() -> Vec<(&'static str, Event)> {
 // The columns: spawn failed, launcher lost, listening, gone, 0/nobody, 0/idle, 0/listener, 1/nobody, 1/idle, 1/listener,
 // interrupted, daemon ended, tree empty, bridge ended, deadline, stop, drain.
 const EXIT: &str = "
-    starting first  | stopping stopping listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
-    starting        | backoff stopping listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
-    silent          | backoff stopping listening . finishing settling finishing finishing finishing finishing stopping . . stopping . stopping stopping
+    starting first  | stopping finishing listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
+    starting        | backoff finishing listening . finishing settling finishing finishing finishing finishing stopping . . stopping = stopping stopping
+    silent          | backoff finishing listening . finishing settling finishing finishing finishing finishing stopping . . stopping . stopping stopping
     listening       | . . = = finishing finishing finishing finishing finishing finishing stopping . . stopping . stopping stopping
     settling        | . . finishing . . . . . . . stopping . finishing stopping finishing stopping stopping
     daemonized      | . . = = . . . . . . stopping finishing . stopping . stopping stopping
@@ -147,9 +147,9 @@ const EXIT: &str = "
     leaving         | . . . . . . . . . . . . . ended . ended .
     ended           | . . . . . . . . . . . . . . . . .";
 const IGNORE: &str = "
-    starting first  | stopping stopping listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
-    starting        | backoff stopping listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
-    silent          | backoff stopping listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping . stopping stopping
+    starting first  | stopping finishing listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
+    starting        | backoff finishing listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping = stopping stopping
+    silent          | backoff finishing listening . finishing settling daemonized finishing finishing daemonized stopping . . stopping . stopping stopping
     listening       | . . = = gone gone daemonized gone gone daemonized stopping . . stopping . stopping stopping
     settling        | . . daemonized . . . . . . . stopping . finishing stopping finishing stopping stopping
     daemonized      | . . = = . . . . . . stopping gone . ended . leaving leaving
@@ -166,9 +166,9 @@ const IGNORE: &str = "
     leaving         | . . . . . . . . . . . . . ended . ended .
     ended           | . . . . . . . . . . . . . . . . .";
 const RESPAWN: &str = "
-    starting first  | stopping stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
-    starting        | backoff stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
-    silent          | backoff stopping listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
+    starting first  | stopping finishing listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
+    starting        | backoff finishing listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping = stopping stopping
+    silent          | backoff finishing listening . backoff settling daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
     listening       | . . = = backoff backoff daemonized backoff backoff daemonized stopping . . stopping . stopping stopping
     settling        | . . daemonized . . . . . . . stopping . backoff stopping backoff stopping stopping
     daemonized      | . . = = . . . . . . stopping backoff . stopping . stopping stopping
@@ -386,8 +386,8 @@ fn w16_a_program_that_cannot_be_started_any_more_ends_us() {
     let mut life = Life::begin(WrapMode::Respawn);
     life.on(Event::Listening);
     assert_eq!(life.on(served(Left::Nobody)), [PauseBridge, Spawn]);
-    assert_eq!(life.on(Event::LauncherLost), [StopBridge, Terminate]);
-    life.on(Event::BridgeEnded(ExitStatus::SUCCESS));
+    assert_eq!(life.on(Event::LauncherLost), [FinishBridge]);
+    assert_eq!(life.on(Event::BridgeEnded(ExitStatus::SUCCESS)), [Terminate]);
     life.on(Event::TreeEmpty);
     assert_eq!(life.state, State::Ended { status: ExitStatus::FAILURE });
 }
