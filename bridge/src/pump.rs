@@ -497,10 +497,20 @@ impl<'a> Pump<'a> {
     }
 
     /// Whether bytes move is judged by those that are under way from now on: there may be more of them than at a deadline before.
+    /// That the session stood still before counts no more if it did not end for that, or if bytes have moved since.
     fn begin_closing(&mut self, all_told: bool, time: Duration) {
+        let now = self.under_way();
+        if !all_told || self.joined.under_way.is_some_and(|before| now < before) {
+            self.begin_anew();
+        }
         self.joined.phase = Phase::Closing { all_told };
-        self.joined.under_way = self.joined.under_way.map(|_| self.under_way());
+        self.joined.under_way = self.joined.under_way.map(|_| now);
         self.limit(time);
+    }
+
+    /// Bytes have moved: what was seen while none did counts no more.
+    fn begin_anew(&mut self) {
+        (self.joined.stalls, self.joined.standstill) = (0, None);
     }
 
     /// Waits until what is under way is delivered, and then for the end of both peers. What they still send is
@@ -542,9 +552,8 @@ impl<'a> Pump<'a> {
         let most = match self.client.told_to_end() {
             _ if self.under_way() == 0 || self.joined.under_way.is_none() => 0,
             Some(ago) if ago >= FAREWELL => 0,
-            Some(_) => 1,
-            None if self.may_leave_the_rest() || self.is_scarce() => 1,
-            None => STALLS_MAX,
+            _ if self.may_leave_the_rest() || self.is_scarce() => 1,
+            _ => STALLS_MAX,
         };
         // It may have stood still before its end, for as many looks, which are as far apart.
         let looks = self.joined.standstill.as_ref().map_or(0, |standstill| standstill.looks());
@@ -582,9 +591,9 @@ impl<'a> Pump<'a> {
         self.hold(now);
         let is_overdue = self.client.told_to_end().is_some_and(|ago| ago >= FAREWELL);
         if now < before {
-            (self.joined.stalls, self.joined.standstill) = (0, None);
+            self.begin_anew();
         }
-        let is_moving = !is_overdue && (now < before || (before == 0 && now > 0));
+        let is_moving = !is_overdue && now > 0 && (now < before || before == 0);
         if is_moving {
             self.limit(FLUSH);
         }

@@ -29,16 +29,18 @@ pub(crate) fn tune(socket: &impl AsFd) -> io::Result<()> {
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
     // Key strokes must not wait for the acknowledgement of earlier ones.
-    socket.set_tcp_nodelay(true)
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Sets the options of a client that connected before its listening socket had them, as the first client does where
-/// systemd passes the socket. One system call tells whether the client lacks them: it asks for the option that `tune` sets
-/// last, and that no sysctl sets.
+/// systemd passes the socket. Whether the client lacks them is told by the option that `tune` sets last, where keepalive is on:
+/// a sysctl may have set the one, and systemd (`NoDelay=`, `KeepAlive=`) others.
 pub(crate) fn tune_if_early(client: &TcpStream) -> io::Result<()> {
-    if SockRef::from(client).tcp_nodelay()? { Ok(()) } else { tune_early(client) }
+    let socket = SockRef::from(client);
+    let is_tuned = socket.keepalive()? && socket.tcp_keepalive_retries()? == KEEPALIVE_PROBES;
+    if is_tuned { Ok(()) } else { tune_early(client) }
 }
 
 /// Sets the options of a client that may have connected so early.
@@ -72,10 +74,12 @@ mod tests {
     #[tokio::test]
     async fn b7_a_client_that_came_before_the_bridge_is_no_exception() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // As the package's unit has it (NoDelay=).
+        SockRef::from(&listener).set_tcp_nodelay(true).unwrap();
         let early = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         tune(&listener).unwrap();
         let (client, _) = listener.accept().await.unwrap();
-        assert!(!SockRef::from(&client).tcp_nodelay().unwrap());
+        assert!(!SockRef::from(&client).keepalive().unwrap());
         tune_if_early(&client).unwrap();
         assert_tuned(&[client]);
         drop(early);
