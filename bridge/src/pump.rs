@@ -549,8 +549,12 @@ impl<'a> Pump<'a> {
     /// Waits on with what is under way, although nothing of it moves: a peer may be busy, or without a network, for a while.
     /// False: for no longer.
     fn wait_on(&mut self) -> bool {
+        let (to_client, to_target) = self.all_under_way();
+        // Nobody takes what is under way to a peer that is gone.
+        let is_awaited = to_client > 0 && !self.client.is_deaf()
+            || to_target > 0 && !matches!(self.joined.output, Side::Failed(_));
         let most = match self.client.told_to_end() {
-            _ if self.under_way() == 0 || self.joined.under_way.is_none() => 0,
+            _ if !is_awaited || self.joined.under_way.is_none() => 0,
             Some(ago) if ago >= FAREWELL => 0,
             _ if self.may_leave_the_rest() || self.is_scarce() => 1,
             _ => STALLS_MAX,
