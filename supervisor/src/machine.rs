@@ -17,6 +17,7 @@ pub(crate) mod privileges;
 pub(crate) mod proc_text;
 pub(crate) mod progress;
 pub(crate) mod public;
+pub(crate) mod random;
 pub(crate) mod runtime;
 pub(crate) mod search_path;
 pub(crate) mod shown;

@@ -167,12 +167,7 @@ async fn l4_a_client_that_takes_nothing_after_the_end_is_given_up() {
     under_way(&bridge, &client, 500_000).await;
     client.write(&[0xff; 10]).await;
     pause();
-    let told = tokio::time::Instant::now();
-    while client.0.try_write(&[0xff]).is_ok() {
-        assert!(told.elapsed() < Duration::from_secs(61), "it ends");
-        seconds_pass(1).await;
-    }
-    assert!(told.elapsed() > Duration::from_secs(30), "{:?}", told.elapsed());
+    lasts_for_most_of_a_minute(|| client.0.try_write(&[0xff]).is_ok()).await;
 }
 
 /// L4: nobody reads what a client sends while its target takes nothing. The runtime's clock is paused once the client has gone.
@@ -241,12 +236,7 @@ async fn b4_a_target_that_is_busy_at_the_end_has_all_later() {
 #[tokio::test]
 async fn b4_l5_what_nobody_takes_after_the_end_is_given_up_within_a_minute() {
     let (bridge, mut target, sent) = session_over().await;
-    let began = tokio::time::Instant::now();
-    while !bridge.serving.is_finished() {
-        assert!(began.elapsed() < Duration::from_secs(61), "it ends");
-        seconds_pass(1).await;
-    }
-    assert!(began.elapsed() > Duration::from_secs(30), "{:?}", began.elapsed());
+    lasts_for_most_of_a_minute(|| !bridge.serving.is_finished()).await;
     resume();
     let mut read = Vec::new();
     let end = within(target.read_to_end(&mut read)).await.unwrap_err();
@@ -274,12 +264,7 @@ async fn b4_a_client_that_takes_a_little_now_and_then_has_the_last_byte() {
 #[tokio::test]
 async fn l4_a_client_that_takes_nothing_after_its_targets_end_is_given_up() {
     let (client, _target, _) = target_over().await;
-    let over = tokio::time::Instant::now();
-    while client.0.try_write(&frame(0x82, b"x")).is_ok() {
-        assert!(over.elapsed() < Duration::from_secs(61), "it ends");
-        seconds_pass(1).await;
-    }
-    assert!(over.elapsed() > Duration::from_secs(30), "{:?}", over.elapsed());
+    lasts_for_most_of_a_minute(|| client.0.try_write(&frame(0x82, b"x")).is_ok()).await;
 }
 
 /// A session whose target has sent much and has ended, and whose client has taken little of that. The clock is paused from then on.
@@ -332,15 +317,20 @@ async fn l5_b4_what_a_client_leaves_unread_is_counted_until_it_is_given_up() {
     assert_eq!(within(target.read(&mut [0; 1])).await.unwrap(), 0);
     drop(target);
     pause();
-    let over = tokio::time::Instant::now();
-    while !bridge.serving.is_finished() {
-        assert!(over.elapsed() < Duration::from_secs(61), "it ends");
-        seconds_pass(1).await;
-    }
-    assert!(over.elapsed() > Duration::from_secs(30), "{:?}", over.elapsed());
+    lasts_for_most_of_a_minute(|| !bridge.serving.is_finished()).await;
     resume();
     let end = within(client.0.read_to_end(&mut Vec::new())).await.unwrap_err();
     assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// Waits, on the runtime's clock, which is paused, until this does not last any more.
+async fn lasts_for_most_of_a_minute(lasts: impl Fn() -> bool) {
+    let began = tokio::time::Instant::now();
+    while lasts() {
+        assert!(began.elapsed() < Duration::from_secs(61), "it ends");
+        seconds_pass(1).await;
+    }
+    assert!(began.elapsed() > Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 /// So many seconds on the runtime's clock, which is paused. In each the runtime looks at its sockets, which a busy one does only

@@ -23,6 +23,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::ports::BACKLOG;
 use super::privileges::as_user_or_root;
 use super::proc_text;
+use super::random;
 use super::trusted;
 use super::user::User;
 pub(crate) use saved::{PublicSocketState, SocketFileState};
@@ -207,7 +208,7 @@ impl Place {
     /// kernel has the same inode numbers here as stat(2), a socket is bound beside the file for a moment. None: it has
     /// others, as overlayfs has before Linux 5.8.
     fn is_bound(&self, file: &Stat) -> Result<Option<bool>> {
-        let name = format!(".websockify-{:016x}", random()?);
+        let name = format!(".websockify-{}", random::hex()?);
         // By the directory's descriptor: the path may be too long for this name.
         let beside = format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd());
         let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -252,12 +253,6 @@ fn check_way(path: &Path) -> Result<()> {
 #[expect(clippy::cast_possible_truncation, reason = "sock_diag gives no more")]
 fn lower_half(inode: u64) -> u32 {
     inode as u32
-}
-
-fn random() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(u64::from_ne_bytes(bytes))
 }
 
 fn is_socket(stat: &Stat) -> bool {

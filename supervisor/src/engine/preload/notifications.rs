@@ -21,6 +21,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::engine::notice::{BindRequest, Notices};
 use crate::handed::Handed;
+use crate::machine::random;
 
 /// Messages are taken in handfuls, with a pause between two: anybody may send them without end.
 const HANDFUL: usize = 32;
@@ -76,8 +77,8 @@ impl Notifications {
 
     /// Opens a socket under a name that nobody can guess.
     pub(super) fn open() -> io::Result<Self> {
-        let name = format!("websockify-{}", random_hex()?);
-        let token = random_hex()?;
+        let name = format!("websockify-{}", random::hex()?);
+        let token = random::hex()?;
         let socket = StdUnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         setsockopt(&socket, PassCred, &true)?;
         socket.set_nonblocking(true)?;
@@ -191,13 +192,6 @@ fn address(text: &[u8]) -> Option<IpAddr> {
 fn own(descriptor: RawFd) -> OwnedFd {
     // SAFETY: recvmsg(2) has just opened this descriptor for us (SCM_RIGHTS in unix(7)), and nothing else owns it.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
-}
-
-/// 128 random bits (getrandom(2)).
-fn random_hex() -> io::Result<String> {
-    let mut bytes = [0; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(u128::from_ne_bytes(bytes)).map(|number| format!("{number:032x}"))
 }
 
 #[cfg(test)]
