@@ -55,6 +55,11 @@ pub(crate) struct Standstill {
 }
 
 impl Standstill {
+    /// Which peer took nothing at the last look.
+    pub(crate) fn stuck(&self) -> Option<Stuck> {
+        self.seen.map(|(stuck, ..)| stuck)
+    }
+
     /// At how many looks, one after the other, nothing had moved.
     pub(crate) fn looks(&self) -> u32 {
         self.looks

@@ -35,11 +35,13 @@ pub(crate) fn tune(socket: &impl AsFd) -> io::Result<()> {
 }
 
 /// Sets the options of a client that connected before its listening socket had them, as the first client does where
-/// systemd passes the socket. Whether the client lacks them is told by the option that `tune` sets last, where keepalive is on:
-/// a sysctl may have set the one, and systemd (`NoDelay=`, `KeepAlive=`) others.
+/// systemd passes the socket. Whether the client lacks them is told by three that would hardly be the same by chance: sysctls may
+/// have set two of them, and systemd (`KeepAlive=`) the third.
 pub(crate) fn tune_if_early(client: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(client);
-    let is_tuned = socket.keepalive()? && socket.tcp_keepalive_retries()? == KEEPALIVE_PROBES;
+    let is_tuned = socket.keepalive()?
+        && socket.tcp_keepalive_time()? == KEEPALIVE_IDLE
+        && socket.tcp_keepalive_retries()? == KEEPALIVE_PROBES;
     if is_tuned { Ok(()) } else { tune_early(client) }
 }
 
@@ -73,16 +75,23 @@ mod tests {
     /// B7, D4: a client that was in the accept queue before the listening socket had the options.
     #[tokio::test]
     async fn b7_a_client_that_came_before_the_bridge_is_no_exception() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        // As the package's unit has it (NoDelay=).
-        SockRef::from(&listener).set_tcp_nodelay(true).unwrap();
-        let early = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        tune(&listener).unwrap();
-        let (client, _) = listener.accept().await.unwrap();
-        assert!(!SockRef::from(&client).keepalive().unwrap());
-        tune_if_early(&client).unwrap();
-        assert_tuned(&[client]);
-        drop(early);
+        // As the package's unit has it (NoDelay=), or another unit.
+        let no_delay = |socket: &SockRef<'_>| socket.set_tcp_nodelay(true);
+        let keepalive = |socket: &SockRef<'_>| {
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_retries(KEEPALIVE_PROBES))
+        };
+        let units: [fn(&SockRef<'_>) -> io::Result<()>; 2] = [no_delay, keepalive];
+        for set in units {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            set(&SockRef::from(&listener)).unwrap();
+            let early = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            tune(&listener).unwrap();
+            let (client, _) = listener.accept().await.unwrap();
+            assert_ne!(SockRef::from(&client).tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+            tune_if_early(&client).unwrap();
+            assert_tuned(&[client]);
+            drop(early);
+        }
     }
 
     #[tokio::test]

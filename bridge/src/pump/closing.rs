@@ -1,17 +1,19 @@
 //! The end of a session: both peers are told, what is under way is delivered, and how long that may take (B4, L5). Knows how many
-//! bytes are under way, and when fewer are; must not know why the session ends.
+//! bytes are under way, and when fewer are. Of why the session ends it knows whether a limit or the administrator has ended it, and
+//! which peer is gone.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::{End, FLUSH, Phase, Pump, Side, Stop};
 use crate::client::{DRAIN, Discarded, poll_discard};
+use crate::standstill::{Standstill, Stuck};
 
-/// How often that time may pass without a byte taken, one time after the other, before what is left is given up. With the
+/// How often [`FLUSH`] may pass without a byte taken, one time after the other, before what is left is given up. With the
 /// deadlines before, that is within a minute.
 const STALLS_MAX: u32 = 3;
 
-/// For how long that time may begin anew if a limit or the administrator has ended the session: it is to be over then,
+/// For how long a deadline may be put off if a limit or the administrator has ended the session: it is to be over then,
 /// however slowly a peer takes what is left (B13).
 const FAREWELL: Duration = Duration::from_secs(60);
 
@@ -25,10 +27,12 @@ impl Pump<'_> {
     }
 
     /// Whether bytes move is judged by those that are under way from now on: there may be more of them than at a deadline before.
-    /// That the session stood still before counts no more if it did not end for that, or if bytes have moved since.
+    /// That a peer took nothing while the session was open counts no more, unless the other peer is gone: so much later is that
+    /// noticed.
     fn begin_closing(&mut self, all_told: bool, time: Duration) {
         let now = self.under_way();
-        if !all_told || self.joined.under_way.is_some_and(|before| now < before) {
+        let has_begun = !all_told && !self.is_survivor_stuck();
+        if has_begun || self.joined.under_way.is_some_and(|before| now < before) {
             self.begin_anew();
         }
         self.joined.phase = Phase::Closing { all_told };
@@ -36,7 +40,16 @@ impl Pump<'_> {
         self.limit(time);
     }
 
-    /// Bytes have moved: what was seen while none did counts no more.
+    /// Whether one peer is gone, and the other was seen to take nothing before that.
+    fn is_survivor_stuck(&self) -> bool {
+        match self.joined.standstill.as_deref().and_then(Standstill::stuck) {
+            Some(Stuck::Client) => matches!(self.joined.output, Side::Failed(_)),
+            Some(Stuck::Target) => self.client.is_deaf(),
+            None => false,
+        }
+    }
+
+    /// What was seen while no bytes moved counts no more.
     fn begin_anew(&mut self) {
         (self.joined.stalls, self.joined.standstill) = (0, None);
     }
@@ -113,9 +126,9 @@ impl Pump<'_> {
         }
     }
 
-    /// Puts off the deadline that has passed if bytes are under way, and fewer than last time: closing a socket whose
-    /// peer still sends resets the connection, and the peer loses what it has not taken. A session that was told to end
-    /// has a minute for that.
+    /// Puts off the deadline that has passed if fewer bytes are under way than last time: closing a socket whose peer still
+    /// sends resets the connection, and the peer loses what it has not taken. If none are left at the end, the peers have the
+    /// time to end too. A session that was told to end has a minute for all of that.
     pub(super) fn put_off(&mut self) -> bool {
         let Some(before) = self.joined.under_way else { return false };
         let now = self.under_way();
@@ -125,9 +138,10 @@ impl Pump<'_> {
         if now < before {
             self.begin_anew();
         }
-        let is_moving = !is_overdue && now > 0 && (now < before || before == 0);
+        let is_moving = !is_overdue && (now < before || before == 0 && now > 0);
         if is_moving {
-            self.limit(FLUSH);
+            let is_drain = now == 0 && matches!(self.joined.phase, Phase::Closing { .. });
+            self.limit(if is_drain { DRAIN } else { FLUSH });
         }
         is_moving
     }

@@ -159,6 +159,57 @@ async fn b4_a_slow_target_that_still_sends_has_the_clients_last_byte() {
     tokio::join!(one(&[0x88, 0x80, 0, 0, 0, 0]), one(&[]));
 }
 
+/// B4: a client that has just taken the last byte may go on sending for ten seconds, as one whose target has just ended.
+#[tokio::test]
+async fn b4_a_client_that_has_taken_all_at_last_is_still_heard() {
+    let (mut client, mut target, bytes) = target_over().await;
+    seconds_pass(19).await;
+    let data = take_all(&mut client).await;
+    assert_eq!(payloads(&data), bytes);
+    seconds_pass(6).await;
+    client.write(&frame(0x82, b"thanks")).await;
+    let mut heard = [0; 6];
+    meanwhile(target.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"thanks");
+}
+
+/// B4: a client that has just taken the close frame has two seconds to end too, as it has where it takes that at once.
+#[tokio::test]
+async fn b4_a_client_that_has_taken_the_close_frame_at_last_may_end_in_order() {
+    let listener = listener().await;
+    let bridge = Bridge::start(Config { run_once: true, ..config(address_of(&listener)) });
+    let mut client = bridge.client_by(narrow_socket(NARROW)).await;
+    let mut target = accept(&listener).await;
+    // So little that our kernel has all of it.
+    within(target.write_all(&pattern(200_000))).await.unwrap();
+    under_way(&bridge, &client, 150_000).await;
+    client.write(&[0xff; 10]).await;
+    pause();
+    // The deadline is two seconds after the end, and ten seconds after that, each passed in the second that follows.
+    seconds_pass(13).await;
+    take_all(&mut client).await;
+    let taken = tokio::time::Instant::now();
+    while !bridge.serving.is_finished() {
+        assert!(taken.elapsed() < Duration::from_secs(10), "it ends");
+        seconds_pass(1).await;
+    }
+    assert!(taken.elapsed() > Duration::from_secs(2), "{:?}", taken.elapsed());
+}
+
+/// Reads until neither kernel has anything more for this client.
+async fn take_all(client: &mut Client) -> Vec<u8> {
+    let ends = (client.0.peer_addr().unwrap(), client.0.local_addr().unwrap());
+    let (mut taken, mut part) = (Vec::new(), vec![0; 60_000]);
+    loop {
+        let has_come = unsent_at(ends.0, ends.1) == 0;
+        match client.0.try_read(&mut part) {
+            Ok(length @ 1..) => taken.extend(&part[..length]),
+            _ if has_come => return taken,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+}
+
 /// L4: a client that takes nothing for the most of a minute is not expected to take the rest. The runtime's clock is paused meanwhile.
 #[tokio::test]
 async fn l4_a_client_that_takes_nothing_after_the_end_is_given_up() {

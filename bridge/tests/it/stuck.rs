@@ -93,10 +93,14 @@ async fn f10_a_client_that_nothing_comes_back_from_is_noticed() {
     }
 }
 
-/// L6, B7: nothing is under way to the client but a pong. The kernel's clock says how long the client has been silent, so this
-/// takes a minute.
+/// The kernel's clock says how long a client has been silent, so this takes a minute: for all at once.
 #[tokio::test]
-async fn l6_b7_a_client_that_is_gone_before_its_pong_is_noticed() {
+async fn l6_l4_b7_f10_a_client_that_is_gone_is_noticed_by_its_silence() {
+    tokio::join!(gone_before_its_pong(), gone_while_its_target_is_stuck());
+}
+
+/// Nothing is under way to the client but a pong.
+async fn gone_before_its_pong() {
     let (bridge, mut client, _target) = one_session().await;
     // Segments with payload are dropped, and pure acknowledgements are not: else the client would send its ping again and again.
     let program = [
@@ -114,6 +118,16 @@ async fn l6_b7_a_client_that_is_gone_before_its_pong_is_noticed() {
     ];
     if filter(&client.0, &program) {
         client.send(PING, b"").await;
+        let outcome = timeout(LIMIT_OF_SILENCE, bridge.serving).await.expect("it is noticed");
+        assert_eq!(outcome.unwrap().unwrap(), Outcome::RunOnce);
+    }
+}
+
+/// Bytes of its target are under way to the client, and that target takes nothing.
+async fn gone_while_its_target_is_stuck() {
+    let (bridge, client, mut target, _) = stuck_client().await;
+    if filter(&client, &[SockFilter::new(0x06, 0, 0, 0)]) {
+        within(target.write_all(&[0; 1000])).await.unwrap();
         let outcome = timeout(LIMIT_OF_SILENCE, bridge.serving).await.expect("it is noticed");
         assert_eq!(outcome.unwrap().unwrap(), Outcome::RunOnce);
     }
