@@ -55,9 +55,9 @@ pub(crate) struct Standstill {
 }
 
 impl Standstill {
-    /// Which peer took nothing at the last look.
-    pub(crate) fn stuck(&self) -> Option<Stuck> {
-        self.seen.map(|(stuck, ..)| stuck)
+    /// Whether all is as it was seen last: this peer takes nothing, and as many bytes have gone and are left (see [`Seen`]).
+    pub(crate) fn still_is(&self, stuck: Stuck, moved: u64, left: u64) -> bool {
+        self.seen == Some((stuck, moved, left))
     }
 
     /// At how many looks, one after the other, nothing had moved.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{End, FLUSH, Phase, Pump, Side, Stop};
 use crate::client::{DRAIN, Discarded, poll_discard};
-use crate::standstill::{Standstill, Stuck};
+use crate::standstill::Stuck;
 
 /// How often [`FLUSH`] may pass without a byte taken, one time after the other, before what is left is given up. With the
 /// deadlines before, that is within a minute.
@@ -27,8 +27,8 @@ impl Pump<'_> {
     }
 
     /// Whether bytes move is judged by those that are under way from now on: there may be more of them than at a deadline before.
-    /// That a peer took nothing while the session was open counts no more, unless the other peer is gone: so much later is that
-    /// noticed.
+    /// That a peer took nothing while the session was open counts no more, unless it still takes nothing and the other peer is
+    /// gone: it may have taken a minute to notice that.
     fn begin_closing(&mut self, all_told: bool, time: Duration) {
         let now = self.under_way();
         let has_begun = !all_told && !self.is_survivor_stuck();
@@ -40,13 +40,15 @@ impl Pump<'_> {
         self.limit(time);
     }
 
-    /// Whether one peer is gone, and the other was seen to take nothing before that.
+    /// Whether one peer is gone, and the other has taken nothing since a look before that.
     fn is_survivor_stuck(&self) -> bool {
-        match self.joined.standstill.as_deref().and_then(Standstill::stuck) {
-            Some(Stuck::Client) => matches!(self.joined.output, Side::Failed(_)),
-            Some(Stuck::Target) => self.client.is_deaf(),
-            None => false,
-        }
+        let (to_client, to_target) = self.all_under_way();
+        let still_is = |stuck, left| {
+            let standstill = self.joined.standstill.as_ref();
+            standstill.is_some_and(|standstill| standstill.still_is(stuck, self.moved(), left))
+        };
+        self.client.is_deaf() && still_is(Stuck::Target, to_target)
+            || matches!(self.joined.output, Side::Failed(_)) && still_is(Stuck::Client, to_client)
     }
 
     /// What was seen while no bytes moved counts no more.
@@ -127,8 +129,8 @@ impl Pump<'_> {
     }
 
     /// Puts off the deadline that has passed if fewer bytes are under way than last time: closing a socket whose peer still
-    /// sends resets the connection, and the peer loses what it has not taken. If none are left at the end, the peers have the
-    /// time to end too. A session that was told to end has a minute for all of that.
+    /// sends resets the connection, and the peer loses what it has not taken. If none are left at the end, and there were more
+    /// than close frames, the peers have the time to end too. A session that was told to end has a minute for all of that.
     pub(super) fn put_off(&mut self) -> bool {
         let Some(before) = self.joined.under_way else { return false };
         let now = self.under_way();
@@ -138,12 +140,14 @@ impl Pump<'_> {
         if now < before {
             self.begin_anew();
         }
-        let is_moving = !is_overdue && (now < before || before == 0 && now > 0);
-        if is_moving {
-            let is_drain = now == 0 && matches!(self.joined.phase, Phase::Closing { .. });
+        let is_drain = now == 0 && matches!(self.joined.phase, Phase::Closing { .. });
+        let is_moving =
+            if is_drain { before > LEFT_MAX } else { now < before || now > 0 && before == 0 };
+        let is_put_off = is_moving && !is_overdue;
+        if is_put_off {
             self.limit(if is_drain { DRAIN } else { FLUSH });
         }
-        is_moving
+        is_put_off
     }
 
     fn poll_finish_target(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -1,6 +1,7 @@
 //! Peers that are slow, stuck, or gone while the other is stuck: B4, L4.
 
 use std::future::pending;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bridge::{Config, Outcome, Upkeep};
@@ -85,12 +86,22 @@ fn payload(mut bytes: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     (data, None)
 }
 
-/// Waits until so much of what was sent to a client waits for it in the kernel.
+/// Waits until so much of what was sent to a client waits for it in the kernel, and no less of it any more.
 async fn under_way(bridge: &Bridge, client: &Client, least: u32) {
-    let addr = client.0.local_addr().unwrap();
+    comes_to_rest((bridge.addr, client.0.local_addr().unwrap()), least).await;
+}
+
+/// The kernel's persist timer sends the last bytes for which there is room after 200 ms.
+async fn comes_to_rest(ends: (SocketAddr, SocketAddr), least: u32) {
     within(async {
-        while unsent_at(bridge.addr, addr) < least {
-            tokio::time::sleep(TICK).await;
+        let mut before = 0;
+        loop {
+            let now = unsent_at(ends.0, ends.1);
+            if now >= least && now == before {
+                return;
+            }
+            before = now;
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     })
     .await;
@@ -194,6 +205,47 @@ async fn b4_a_client_that_has_taken_the_close_frame_at_last_may_end_in_order() {
         seconds_pass(1).await;
     }
     assert!(taken.elapsed() > Duration::from_secs(2), "{:?}", taken.elapsed());
+}
+
+/// B4, F10: a client that has taken nothing for a while, takes something, and then nothing again for a while, has all that its target
+/// has sent, although it was by its taking something that the target's end was noticed.
+#[tokio::test]
+async fn b4_f10_a_client_that_has_begun_to_take_has_the_last_byte_of_a_target_that_failed() {
+    let (bridge, mut client, mut target) = narrow_session().await;
+    let addr = client.0.local_addr().unwrap();
+    // Hardly more than our kernel has room for.
+    let piece = pattern(50_000);
+    let (mut sent, mut before) = (0, 0);
+    while before < 500_000 || unsent_at(bridge.addr, addr) > before {
+        before = unsent_at(bridge.addr, addr);
+        within(target.write_all(&piece)).await.unwrap();
+        sent += piece.len();
+        tokio::time::sleep(TICK).await;
+    }
+    pause();
+    seconds_pass(45).await;
+    reset(target);
+    // Until the bridge has sent the rest, behind which it finds that the target has failed.
+    let (mut taken, mut part) = (Vec::new(), vec![0; 20_000]);
+    let mut is_refilled = false;
+    for _ in 0..10_000 {
+        let before = unsent_at(bridge.addr, addr);
+        if let Ok(length) = client.0.try_read(&mut part) {
+            taken.extend(&part[..length]);
+        }
+        settle().await;
+        is_refilled = unsent_at(bridge.addr, addr) > before;
+        if is_refilled {
+            break;
+        }
+    }
+    assert!(is_refilled, "{} of {sent}", taken.len());
+    seconds_pass(25).await;
+    resume();
+    within(client.0.read_to_end(&mut taken)).await.unwrap();
+    let (data, close) = payload(&taken);
+    assert_eq!(data.len(), sent);
+    assert_eq!(close.unwrap()[..2], 1011_u16.to_be_bytes());
 }
 
 /// Reads until neither kernel has anything more for this client.
@@ -389,9 +441,14 @@ async fn lasts_for_most_of_a_minute(lasts: impl Fn() -> bool) {
 async fn seconds_pass(count: u64) {
     for _ in 0..count {
         advance(Duration::from_secs(1)).await;
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
+        settle().await;
+    }
+}
+
+/// Lets all other tasks do what they can.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -410,11 +467,9 @@ async fn session_over() -> (Bridge, TcpStream, Vec<u8>) {
     within(async {
         assert_eq!(client.receive_close().await.0, 1000);
         drop(client);
-        while unsent_at(ends.0, ends.1) < 400_000 {
-            tokio::time::sleep(TICK).await;
-        }
     })
     .await;
+    comes_to_rest(ends, 400_000).await;
     pause();
     (bridge, target, sent)
 }
