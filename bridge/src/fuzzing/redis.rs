@@ -102,8 +102,8 @@ fn value(bytes: &[u8]) {
         Endpoint::Unix(path) => format!("unix_socket:{}", path.display()),
         Endpoint::Resolved(..) | Endpoint::Opened(_) => panic!("not of a value"),
     };
-    // A value that begins so is an object, and no host begins so.
-    if !written.starts_with('{') {
+    // A value that begins so is an object, and no host begins so. White space at the end is only a path's within an object.
+    if !written.starts_with('{') && written == written.trim_end() {
         assert_eq!(read(written.as_bytes()), Ok(endpoint), "{written:?}");
     }
 }

@@ -221,6 +221,7 @@ async fn b4_f10_a_client_that_has_begun_to_take_has_the_last_byte_of_a_target_th
         within(target.write_all(&piece)).await.unwrap();
         sent += piece.len();
         tokio::time::sleep(TICK).await;
+        settle().await;
     }
     pause();
     seconds_pass(45).await;
@@ -254,10 +255,11 @@ async fn take_all(client: &mut Client) -> Vec<u8> {
     let (mut taken, mut part) = (Vec::new(), vec![0; 60_000]);
     loop {
         let has_come = unsent_at(ends.0, ends.1) == 0;
+        settle().await;
         match client.0.try_read(&mut part) {
             Ok(length @ 1..) => taken.extend(&part[..length]),
             _ if has_come => return taken,
-            _ => tokio::task::yield_now().await,
+            _ => {}
         }
     }
 }
