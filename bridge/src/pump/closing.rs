@@ -42,11 +42,9 @@ impl Pump<'_> {
 
     /// Whether one peer is gone, and the other has taken nothing since a look before that.
     fn is_survivor_stuck(&self) -> bool {
+        let Some(standstill) = &self.joined.standstill else { return false };
         let (to_client, to_target) = self.all_under_way();
-        let still_is = |stuck, left| {
-            let standstill = self.joined.standstill.as_ref();
-            standstill.is_some_and(|standstill| standstill.still_is(stuck, self.moved(), left))
-        };
+        let still_is = |stuck, left| standstill.still_is(stuck, self.moved(), left);
         self.client.is_deaf() && still_is(Stuck::Target, to_target)
             || matches!(self.joined.output, Side::Failed(_)) && still_is(Stuck::Client, to_client)
     }
